@@ -1,0 +1,1 @@
+//! Weft's proxy-wasm filter: a thin skin over `weft-routing`.

@@ -1,0 +1,1 @@
+//! The merger: what one node cannot do.

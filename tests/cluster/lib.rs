@@ -1,0 +1,1 @@
+//! Starts and breaks real processes.

@@ -1,0 +1,3 @@
+//! The embedded node.
+
+fn main() {}
