@@ -1,1 +1,28 @@
-//! Weft's pure routing logic: knows no proxy-wasm, no I/O and no clock.
+//! Weft's pure routing logic, shared by the filter (in Envoy) and the merger, so that both sides can never disagree.
+//!
+//! A request passes the modules in this order: [`operation`] says which of the API's operations it is,
+//! [`document_id`] and [`body`] find the ids it names, [`slot`] and [`placement`] say which shard owns them,
+//! [`table`] holds what is known of every index, and [`decision`] puts it together. [`headers`] names the headers
+//! with which the filter tells the merger what it found.
+//!
+//! Invariants: nothing here does I/O, knows proxy-wasm, reads a clock or depends on the width of `usize`; every
+//! function is total (no panics on any input) and gives the same answer on every target.
+
+pub mod body;
+pub mod decision;
+pub mod document_id;
+pub mod headers;
+pub mod operation;
+pub mod placement;
+pub mod slot;
+pub mod table;
+pub mod treatment;
+
+pub use body::{BodyFormat, DocumentIds, Unclear};
+pub use decision::{BodyFacts, Decision, Policy, decide, decide_by_body};
+pub use document_id::{DocumentId, InvalidDocumentId};
+pub use operation::{Classified, ClassifyError, Operation, Setting, classify};
+pub use placement::{NoShards, ShardId, SlotMap, choose_shards};
+pub use slot::{SLOT_COUNT, Slot, slot_of};
+pub use table::{Epoch, IndexRoute, RoutingTable, TableError};
+pub use treatment::Treatment;

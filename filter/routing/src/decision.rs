@@ -1,0 +1,141 @@
+//! What to do with a request: straight to a shard, to the merger, look at the body first, or refuse.
+//!
+//! The merger can do everything; a direct route is only ever a shortcut that gives the same answer. So every doubt
+//! (no table, an unknown index, an odd id, a wish in a header) ends at the merger.
+
+use crate::body::{self, BodyFormat, DocumentIds};
+use crate::document_id::DocumentId;
+use crate::operation::{Classified, Operation};
+use crate::placement::ShardId;
+use crate::table::{IndexRoute, RoutingTable};
+
+/// What the filter's configuration allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Small bodies may be looked at.
+    pub body_routing: bool,
+    /// The largest body that is looked at, in bytes.
+    pub max_body_bytes: u64,
+}
+
+/// What the headers say about the body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BodyFacts {
+    /// The format, if it is one that can be looked at.
+    pub format: Option<BodyFormat>,
+    /// There is a `content-encoding`.
+    pub encoded: bool,
+    /// The `content-length`, if there is a valid one.
+    pub length: Option<u64>,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision<'t> {
+    /// Straight to a shard: the answer is the cluster's.
+    DirectRead(ShardId),
+    /// Straight to a shard; the task in the answer must be registered with the merger.
+    DirectWrite(ShardId),
+    /// Hold the request until the body is complete (or proves too large), then [`decide_by_body`].
+    LookAtBody(&'t IndexRoute, BodyFormat),
+    /// To the merger; with the route of the index, if the table has it.
+    Merge(Option<&'t IndexRoute>),
+    /// Not for clients: 404.
+    Refuse,
+}
+
+/// Decides by the request's head.
+///
+/// `table` is `None` when there is none, or its lease ran out. `special` says that the client asked for something
+/// in a public header that only the merger can do.
+#[must_use]
+pub fn decide<'t>(
+    classified: &Classified<'_>,
+    table: Option<&'t RoutingTable>,
+    special: bool,
+    body: BodyFacts,
+    policy: Policy,
+) -> Decision<'t> {
+    let operation = classified.operation;
+    if operation == Operation::Internal {
+        return Decision::Refuse;
+    }
+    let index = classified.index.as_deref();
+    let Some(route) = table.zip(index).and_then(|(table, index)| table.get(index)) else {
+        return Decision::Merge(None);
+    };
+    if special {
+        return Decision::Merge(Some(route));
+    }
+    let direct = match operation {
+        _ if operation.is_whole_on_one_shard() => read_directly(classified, route),
+        Operation::DeleteDocument => delete_directly(classified, route),
+        _ if operation.writes_named_documents() => write_directly(classified, route, body, policy),
+        _ => None,
+    };
+    direct.unwrap_or(Decision::Merge(Some(route)))
+}
+
+/// Decides a request that [`decide`] wanted the body of.
+#[must_use]
+pub fn decide_by_body<'t>(
+    operation: Operation,
+    route: &'t IndexRoute,
+    format: BodyFormat,
+    body: &[u8],
+) -> Decision<'t> {
+    let owners = route
+        .primary_key
+        .as_deref()
+        .map(|primary_key| body::owners(operation, format, primary_key, &route.slots, body));
+    match owners {
+        Some(Ok(DocumentIds::One(shard))) => Decision::DirectWrite(shard),
+        _ => Decision::Merge(Some(route)),
+    }
+}
+
+/// A single shard answers whatever is asked of one index; otherwise the path must name the document.
+fn read_directly<'t>(classified: &Classified<'_>, route: &IndexRoute) -> Option<Decision<'t>> {
+    if !route.direct_reads {
+        return None;
+    }
+    if let Some(only) = route.slots.only_shard() {
+        return Some(Decision::DirectRead(only));
+    }
+    owner_by_path(classified, route).map(Decision::DirectRead)
+}
+
+fn delete_directly<'t>(classified: &Classified<'_>, route: &IndexRoute) -> Option<Decision<'t>> {
+    let plain = route.direct_writes && classified.query.is_empty();
+    let owner = owner_by_path(classified, route).filter(|_| plain)?;
+    Some(Decision::DirectWrite(owner))
+}
+
+fn write_directly<'t>(
+    classified: &Classified<'_>,
+    route: &'t IndexRoute,
+    body: BodyFacts,
+    policy: Policy,
+) -> Option<Decision<'t>> {
+    let known_key = route.primary_key.as_deref()?;
+    let small = body
+        .length
+        .is_none_or(|length| length > 0 && length <= policy.max_body_bytes);
+    let allowed = policy.body_routing && route.direct_writes && small && !body.encoded;
+    if !allowed || !query_is_harmless(classified.query, known_key) {
+        return None;
+    }
+    body.format
+        .map(|format| Decision::LookAtBody(route, format))
+}
+
+/// The owner of the document that the path names, if that is a valid id.
+fn owner_by_path(classified: &Classified<'_>, route: &IndexRoute) -> Option<ShardId> {
+    let id = DocumentId::from_text(classified.document.as_deref()?).ok()?;
+    Some(route.slots.shard_of(&id))
+}
+
+/// A direct write's query may only say what it would have meant anyway: the known primary key.
+fn query_is_harmless(query: &str, known_key: &str) -> bool {
+    query.is_empty() || query.strip_prefix("primaryKey=") == Some(known_key)
+}

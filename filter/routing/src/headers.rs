@@ -1,0 +1,117 @@
+//! Every header of Weft's own, in one place. Names are lower case, as Envoy gives and wants them.
+
+/// Which Envoy cluster a route with `cluster_header` picks: `merger`, `shard-<n>`, or (egress only) `node`.
+pub const CLUSTER: &str = "x-weft-cluster";
+/// The operation's name, for the merger's logs and metrics ([`crate::Operation::name`]).
+pub const OPERATION: &str = "x-weft-op";
+/// The index of the request's path.
+pub const INDEX: &str = "x-weft-index";
+/// The epoch of the routing table with which the filter decided.
+pub const EPOCH: &str = "x-weft-epoch";
+/// The shards that hold the index, by the filter's table: numbers with commas between.
+pub const SHARDS: &str = "x-weft-shards";
+
+/// Public: which replica may answer a read, `any` (the default) or `primary`.
+pub const READ: &str = "x-weft-read";
+/// Public: answer only from replicas that have applied this task.
+pub const AFTER_TASK: &str = "x-weft-after-task";
+/// Public: what to do when a shard can't answer, `partial`, `error` or `wait`.
+pub const PARTIAL: &str = "x-weft-partial";
+/// Public: `true` adds to the answer how it came about.
+pub const EXPLAIN: &str = "x-weft-explain";
+/// Public: how many replicas must hold a write before it is acknowledged, `sync`, `quorum` or `async`.
+pub const WRITE: &str = "x-weft-write";
+
+/// On answers: what is missing from them, `shards=2; coverage=0.67`.
+pub const DEGRADED: &str = "x-weft-degraded";
+
+/// Envoy's: the address for an `ORIGINAL_DST` cluster with `use_http_header`. A client may never set it.
+pub const ORIGINAL_DST_HOST: &str = "x-envoy-original-dst-host";
+/// Envoy's: overrides the route's number of retries.
+pub const MAX_RETRIES: &str = "x-envoy-max-retries";
+
+/// What every header of Weft starts with.
+pub const PREFIX: &str = "x-weft-";
+
+/// The headers that a client may send.
+pub const PUBLIC: [&str; 5] = [READ, AFTER_TASK, PARTIAL, EXPLAIN, WRITE];
+
+/// What a header of a client's request means to the edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientHeader {
+    /// None of Weft's business.
+    Foreign,
+    /// One of [`PUBLIC`]: a wish that the merger fulfils.
+    Public,
+    /// Not the client's to set: remove it.
+    Forbidden,
+}
+
+/// Judges a header by its name, in any case.
+#[must_use]
+pub fn judge(name: &str) -> ClientHeader {
+    if name.eq_ignore_ascii_case(ORIGINAL_DST_HOST) {
+        return ClientHeader::Forbidden;
+    }
+    let ours = name
+        .get(..PREFIX.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+    if !ours {
+        ClientHeader::Foreign
+    } else if PUBLIC
+        .iter()
+        .any(|public| name.eq_ignore_ascii_case(public))
+    {
+        ClientHeader::Public
+    } else {
+        ClientHeader::Forbidden
+    }
+}
+
+/// True for a public header whose value asks for nothing that a plain replica couldn't do (`x-weft-read: any`).
+#[must_use]
+pub fn asks_for_nothing_special(name: &str, value: &str) -> bool {
+    name.eq_ignore_ascii_case(READ) && value.trim().eq_ignore_ascii_case("any")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_may_set_the_public_headers_only() {
+        for name in PUBLIC {
+            assert_eq!(judge(name), ClientHeader::Public);
+        }
+        for name in [
+            CLUSTER,
+            OPERATION,
+            INDEX,
+            EPOCH,
+            SHARDS,
+            DEGRADED,
+            ORIGINAL_DST_HOST,
+        ] {
+            assert_eq!(judge(name), ClientHeader::Forbidden);
+        }
+        for name in [
+            "X-Weft-Cluster",
+            "x-WEFT-anything",
+            "x-weft-",
+            "X-Envoy-Original-Dst-Host",
+        ] {
+            assert_eq!(judge(name), ClientHeader::Forbidden, "{name}");
+        }
+        for name in [
+            "",
+            ":path",
+            "x-weft",
+            "authorization",
+            "x-weftage",
+            "é",
+            "x-wefé",
+        ] {
+            assert_eq!(judge(name), ClientHeader::Foreign, "{name}");
+        }
+    }
+}

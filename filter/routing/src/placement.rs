@@ -1,0 +1,248 @@
+//! Placement: which shard owns which slot, and which shards hold an index.
+//!
+//! Slots are dealt by rendezvous hashing (Thaler and Ravishankar, 1998) with bounded load: shares differ by one slot
+//! at most; a new shard takes its share and nothing else moves; a leaving shard's slots are spread and nothing else moves.
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::document_id::DocumentId;
+use crate::slot::{SLOT_COUNT, Slot, slot_of};
+
+/// A shard: a replica set, one Envoy cluster named `shard-<n>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ShardId(pub u16);
+
+impl ShardId {
+    /// The name of the shard's Envoy cluster.
+    #[must_use]
+    pub fn cluster_name(self) -> String {
+        format!("shard-{}", self.0)
+    }
+}
+
+impl std::fmt::Display for ShardId {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}", self.0)
+    }
+}
+
+/// A slot map needs at least one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a placement needs at least one shard")]
+pub struct NoShards;
+
+/// The owner of every slot. Never empty, always of [`SLOT_COUNT`] slots.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SlotMap {
+    owners: Box<[ShardId]>,
+    /// The owners without repetition, ascending.
+    shards: Box<[ShardId]>,
+}
+
+impl SlotMap {
+    /// Deals all slots to `shards` (in any order, repetitions ignored), shares differing by one slot at most.
+    ///
+    /// # Errors
+    /// With no shard at all.
+    pub fn deal(shards: &[ShardId]) -> Result<Self, NoShards> {
+        let shards = distinct(shards);
+        let count = u32::try_from(shards.len()).unwrap_or(u32::MAX);
+        if count == 0 {
+            return Err(NoShards);
+        }
+        let base = u32::from(SLOT_COUNT) / count;
+        // So many shards may hold one slot more than the others.
+        let mut extras = u32::from(SLOT_COUNT) % count;
+        let mut loads = vec![0_u32; shards.len()];
+        let mut owners = Vec::with_capacity(usize::from(SLOT_COUNT));
+        for slot in slots() {
+            let best = shards
+                .iter()
+                .zip(loads.iter_mut())
+                .filter(|(_, load)| **load < base || (**load == base && extras > 0))
+                .max_by_key(|(shard, _)| (affinity(slot, **shard), **shard));
+            if let Some((shard, load)) = best {
+                if *load == base {
+                    extras -= 1;
+                }
+                *load += 1;
+                owners.push(*shard);
+            }
+        }
+        Self::from_owners(owners)
+    }
+
+    /// Every slot to one shard.
+    #[must_use]
+    pub fn single(shard: ShardId) -> Self {
+        Self {
+            owners: vec![shard; usize::from(SLOT_COUNT)].into(),
+            shards: vec![shard].into(),
+        }
+    }
+
+    /// A map from the owner of each slot, in order.
+    ///
+    /// # Errors
+    /// If there aren't exactly [`SLOT_COUNT`] owners.
+    pub fn from_owners(owners: Vec<ShardId>) -> Result<Self, NoShards> {
+        if owners.len() != usize::from(SLOT_COUNT) {
+            return Err(NoShards);
+        }
+        let shards = distinct(&owners).into();
+        Ok(Self {
+            owners: owners.into(),
+            shards,
+        })
+    }
+
+    /// With one more shard, which takes its share from the fullest; no other slot moves.
+    #[must_use]
+    pub fn with_shard(&self, newcomer: ShardId) -> Self {
+        if self.shards.contains(&newcomer) {
+            return self.clone();
+        }
+        let share = usize::from(SLOT_COUNT) / (self.shards.len() + 1);
+        // Each owner's slots, those that the newcomer wants most at the end.
+        let mut donors: Vec<Vec<Slot>> = self
+            .shards
+            .iter()
+            .map(|shard| {
+                let mut owned: Vec<Slot> = self.slots_of(*shard).collect();
+                owned.sort_unstable_by_key(|slot| (affinity(*slot, newcomer), *slot));
+                owned
+            })
+            .collect();
+        let mut owners = self.owners.to_vec();
+        for _ in 0..share {
+            let wanted = |slots: &Vec<Slot>| slots.last().map(|slot| affinity(*slot, newcomer));
+            let fullest = donors
+                .iter_mut()
+                .max_by_key(|slots| (slots.len(), wanted(slots)));
+            if let Some(slot) = fullest.and_then(Vec::pop)
+                && let Some(owner) = owners.get_mut(usize::from(slot.0))
+            {
+                *owner = newcomer;
+            }
+        }
+        Self::from_owners(owners).unwrap_or_else(|_| self.clone())
+    }
+
+    /// Without a shard, whose slots go to the emptiest of the others; no other slot moves.
+    ///
+    /// # Errors
+    /// If it was the only one.
+    pub fn without_shard(&self, leaver: ShardId) -> Result<Self, NoShards> {
+        let mut loads: Vec<(ShardId, usize)> = self
+            .shards
+            .iter()
+            .filter(|shard| **shard != leaver)
+            .map(|shard| (*shard, self.slots_of(*shard).count()))
+            .collect();
+        if loads.is_empty() {
+            return Err(NoShards);
+        }
+        let mut owners = self.owners.to_vec();
+        for slot in self.slots_of(leaver) {
+            let emptiest = loads.iter_mut().min_by_key(|(shard, load)| {
+                (*load, std::cmp::Reverse(affinity(slot, *shard)), *shard)
+            });
+            if let Some((heir, load)) = emptiest
+                && let Some(owner) = owners.get_mut(usize::from(slot.0))
+            {
+                *owner = *heir;
+                *load += 1;
+            }
+        }
+        Self::from_owners(owners)
+    }
+
+    /// With one slot given to another shard: the last step of moving it.
+    #[must_use]
+    pub fn with_owner(&self, slot: Slot, owner: ShardId) -> Self {
+        let mut owners = self.owners.to_vec();
+        if let Some(entry) = owners.get_mut(usize::from(slot.0)) {
+            *entry = owner;
+        }
+        Self::from_owners(owners).unwrap_or_else(|_| self.clone())
+    }
+
+    /// The shards that own at least one slot, ascending; never empty.
+    #[must_use]
+    pub fn shards(&self) -> &[ShardId] {
+        &self.shards
+    }
+
+    /// The only shard, if there is just one.
+    #[must_use]
+    pub fn only_shard(&self) -> Option<ShardId> {
+        match &*self.shards {
+            [only] => Some(*only),
+            _ => None,
+        }
+    }
+
+    /// The owner of a slot (of the last slot, for a number beyond it).
+    #[must_use]
+    pub fn shard_of_slot(&self, slot: Slot) -> ShardId {
+        let last = self.owners.last().copied().unwrap_or(ShardId(0));
+        self.owners
+            .get(usize::from(slot.0))
+            .copied()
+            .unwrap_or(last)
+    }
+
+    /// The owner of a document.
+    #[must_use]
+    pub fn shard_of(&self, id: &DocumentId<'_>) -> ShardId {
+        self.shard_of_slot(slot_of(id))
+    }
+
+    /// The slots of a shard, ascending.
+    pub fn slots_of(&self, shard: ShardId) -> impl Iterator<Item = Slot> {
+        slots()
+            .zip(self.owners.iter())
+            .filter(move |(_, owner)| **owner == shard)
+            .map(|(slot, _)| slot)
+    }
+
+    /// The owner of each slot, in order of the slots.
+    #[must_use]
+    pub fn owners(&self) -> &[ShardId] {
+        &self.owners
+    }
+}
+
+/// The shards that hold an index: `count` of `all`, by rendezvous hashing of its uid, ascending.
+/// More shards for the same index are a superset of fewer; `count` beyond `all` gives all, 0 gives none.
+#[must_use]
+pub fn choose_shards(index_uid: &str, all: &[ShardId], count: usize) -> Vec<ShardId> {
+    let mut ranked = distinct(all);
+    ranked.sort_by_key(|shard| {
+        let score = xxh3_64_with_seed(index_uid.as_bytes(), u64::from(shard.0));
+        (std::cmp::Reverse(score), *shard)
+    });
+    ranked.truncate(count);
+    ranked.sort_unstable();
+    ranked
+}
+
+/// How much a slot is drawn to a shard.
+fn affinity(slot: Slot, shard: ShardId) -> u64 {
+    let [slot_low, slot_high] = slot.0.to_le_bytes();
+    let [shard_low, shard_high] = shard.0.to_le_bytes();
+    xxh3_64(&[slot_low, slot_high, shard_low, shard_high])
+}
+
+fn slots() -> impl Iterator<Item = Slot> {
+    (0..SLOT_COUNT).map(Slot)
+}
+
+fn distinct(shards: &[ShardId]) -> Vec<ShardId> {
+    let mut distinct = shards.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
+    distinct
+}

@@ -1,0 +1,271 @@
+//! The routing table: all placements, with an epoch and a lease. The merger owns it, each filter holds a copy.
+//!
+//! On the wire it is JSON in which indexes with the same slots share a *layout*, so that thousands of small tenants'
+//! indexes stay small:
+//!
+//! ```json
+//! {"epoch": 7, "leaseMs": 3000,
+//!  "layouts": [{"shards": [0, 1, 2], "slots": "ABCAACB…"}, {"shards": [1]}],
+//!  "indexes": {"movies": {"layout": 0, "primaryKey": "id", "directWrites": true}}}
+//! ```
+//!
+//! A layout's `slots` holds, for each slot, a position in `shards` in digits of base 64 (`A-Z a-z 0-9 - _`): one digit
+//! for up to 64 shards, two for more, none for one shard. What a reader doesn't know it refuses, and a filter without
+//! a table sends everything to the merger: an old filter is slow, not wrong.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use crate::placement::{ShardId, SlotMap};
+use crate::slot::SLOT_COUNT;
+
+/// A version of the routing table. Only ever grows.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+/// The largest table that is read, in bytes of JSON. Each of Envoy's workers holds a copy.
+pub const MAX_TABLE_BYTES: usize = 16 * 1024 * 1024;
+
+/// All placements.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoutingTable {
+    /// The version.
+    pub epoch: Epoch,
+    /// How long a holder may act on it after it asked for it, in milliseconds.
+    pub lease_ms: u32,
+    /// The indexes by uid. What isn't here is the merger's to answer.
+    pub indexes: HashMap<String, IndexRoute>,
+}
+
+/// Where one index lives, and what may be sent there without the merger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexRoute {
+    /// The owner of each slot.
+    pub slots: Arc<SlotMap>,
+    /// The primary key, once there is one.
+    pub primary_key: Option<String>,
+    /// Reads that one shard can answer may go to it straight. Off for an index whose answers need other indexes
+    /// (foreign keys), or while its slots are on the move.
+    pub direct_reads: bool,
+    /// Writes whose documents one shard owns may go to it straight: a shard of one replica, a known primary key.
+    pub direct_writes: bool,
+}
+
+impl IndexRoute {
+    /// A route that allows direct reads and no direct writes.
+    #[must_use]
+    pub fn new(slots: Arc<SlotMap>) -> Self {
+        Self {
+            slots,
+            primary_key: None,
+            direct_reads: true,
+            direct_writes: false,
+        }
+    }
+}
+
+/// Why a table was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// More than [`MAX_TABLE_BYTES`].
+    #[error("the routing table is larger than {MAX_TABLE_BYTES} bytes")]
+    TooLarge,
+    /// Not the JSON that it should be.
+    #[error("the routing table can't be read: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A layout without shards, or whose slots don't fit them.
+    #[error("layout {0} of the routing table is malformed")]
+    Layout(usize),
+    /// An index names a layout that isn't there.
+    #[error("index `{0}` of the routing table names a layout that isn't there")]
+    UnknownLayout(String),
+}
+
+impl RoutingTable {
+    /// The route of an index.
+    #[must_use]
+    pub fn get(&self, index_uid: &str) -> Option<&IndexRoute> {
+        self.indexes.get(index_uid)
+    }
+
+    /// The wire form; the same table gives the same text.
+    ///
+    /// # Errors
+    /// None that can happen; serde wants the type.
+    pub fn to_json(&self) -> Result<String, TableError> {
+        let sorted: BTreeMap<&String, &IndexRoute> = self.indexes.iter().collect();
+        let mut positions: HashMap<&SlotMap, usize> = HashMap::new();
+        let mut layouts = Vec::new();
+        let mut indexes = BTreeMap::new();
+        for (uid, route) in sorted {
+            let layout = *positions.entry(&*route.slots).or_insert_with(|| {
+                layouts.push(WireLayout::from(&*route.slots));
+                layouts.len() - 1
+            });
+            let index = WireIndex {
+                layout,
+                primary_key: route.primary_key.clone(),
+                direct_reads: route.direct_reads,
+                direct_writes: route.direct_writes,
+            };
+            indexes.insert(uid.clone(), index);
+        }
+        let wire = WireTable {
+            epoch: self.epoch,
+            lease_ms: self.lease_ms,
+            layouts,
+            indexes,
+        };
+        Ok(serde_json::to_string(&wire)?)
+    }
+
+    /// Reads the wire form.
+    ///
+    /// # Errors
+    /// Anything that isn't exactly a table: unknown fields, missing layouts, too large.
+    pub fn from_json(json: &[u8]) -> Result<Self, TableError> {
+        if json.len() > MAX_TABLE_BYTES {
+            return Err(TableError::TooLarge);
+        }
+        let wire: WireTable = serde_json::from_slice(json)?;
+        let layouts = wire
+            .layouts
+            .iter()
+            .enumerate()
+            .map(|(position, layout)| {
+                layout
+                    .decode()
+                    .map(Arc::new)
+                    .ok_or(TableError::Layout(position))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut indexes = HashMap::with_capacity(wire.indexes.len());
+        for (uid, index) in wire.indexes {
+            let Some(slots) = layouts.get(index.layout) else {
+                return Err(TableError::UnknownLayout(uid));
+            };
+            let route = IndexRoute {
+                slots: Arc::clone(slots),
+                primary_key: index.primary_key,
+                direct_reads: index.direct_reads,
+                direct_writes: index.direct_writes,
+            };
+            indexes.insert(uid, route);
+        }
+        Ok(Self {
+            epoch: wire.epoch,
+            lease_ms: wire.lease_ms,
+            indexes,
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireTable {
+    epoch: Epoch,
+    lease_ms: u32,
+    layouts: Vec<WireLayout>,
+    indexes: BTreeMap<String, WireIndex>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireIndex {
+    layout: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    primary_key: Option<String>,
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    direct_reads: bool,
+    #[serde(default, skip_serializing_if = "is_no")]
+    direct_writes: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct WireLayout {
+    shards: Vec<ShardId>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    slots: String,
+}
+
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+impl From<&SlotMap> for WireLayout {
+    fn from(map: &SlotMap) -> Self {
+        let shards = map.shards().to_vec();
+        let width = digits_for(shards.len());
+        let mut slots = String::with_capacity(usize::from(SLOT_COUNT) * width);
+        for owner in map.owners() {
+            let mut position = shards.binary_search(owner).unwrap_or(0);
+            for _ in 0..width {
+                slots.push(char::from(
+                    DIGITS.get(position % 64).copied().unwrap_or(b'A'),
+                ));
+                position /= 64;
+            }
+        }
+        Self { shards, slots }
+    }
+}
+
+impl WireLayout {
+    fn decode(&self) -> Option<SlotMap> {
+        let width = digits_for(self.shards.len());
+        if width == 0 {
+            let only = self.shards.first().copied()?;
+            return self.slots.is_empty().then(|| SlotMap::single(only));
+        }
+        let owners = self
+            .slots
+            .as_bytes()
+            .chunks(width)
+            .map(|digits| self.shards.get(position(digits)?).copied())
+            .collect::<Option<Vec<_>>>()?;
+        let whole = self.slots.len() == usize::from(SLOT_COUNT) * width;
+        SlotMap::from_owners(owners).ok().filter(|_| whole)
+    }
+}
+
+fn digits_for(shards: usize) -> usize {
+    match shards {
+        0 | 1 => 0,
+        2..=64 => 1,
+        _ => 2,
+    }
+}
+
+/// The number in digits of base 64, the lowest first.
+fn position(digits: &[u8]) -> Option<usize> {
+    digits.iter().rev().try_fold(0, |number, digit| {
+        let value = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'-' => 62,
+            b'_' => 63,
+            _ => return None,
+        };
+        Some(number * 64 + usize::from(value))
+    })
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_no(value: &bool) -> bool {
+    !*value
+}

@@ -1,0 +1,150 @@
+//! What Weft does with each operation: the one table behind the README's.
+
+use crate::operation::{Operation, Setting};
+
+/// How an operation is served by a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Treatment {
+    /// Goes to the shards that own what it names: each document to its owner, or to any shard where all are the same.
+    Routed,
+    /// Goes to every shard of the index (or to those that can match), and the answers are merged by rank or order.
+    FannedOut,
+    /// The same change on every shard, verified, as one task.
+    Broadcast,
+    /// Asked of every shard (or node) and added up.
+    Aggregated,
+    /// Answered from Weft's own state.
+    Answered,
+    /// 501, for this reason.
+    Refused(&'static str),
+}
+
+/// Why chat completions are refused.
+const CHAT: &str =
+    "a chat completion searches from inside one node, which would see only its own shard";
+/// Why search rules are refused.
+const RULES: &str =
+    "a search rule pins documents within one node's ranking, not within the merged one";
+/// Why node logs are refused.
+const LOGS: &str = "logs belong to a node: ask the node itself";
+/// Why Meilisearch's own network is refused.
+const NETWORK: &str = "Weft shards the cluster itself; a node's own network would shard it twice";
+
+impl Operation {
+    /// What Weft does with the operation.
+    #[must_use]
+    pub fn treatment(self) -> Treatment {
+        use Treatment as T;
+        match self {
+            Self::ReplaceDocuments
+            | Self::UpdateDocuments
+            | Self::DeleteDocumentsBatch
+            | Self::GetDocument
+            | Self::DeleteDocument
+            | Self::GetSettings
+            | Self::GetSetting(_)
+            | Self::ListKeys
+            | Self::GetKey
+            | Self::GetFeatures
+            | Self::RenderTemplate
+            | Self::ListChats
+            | Self::GetChat
+            | Self::GetChatSettings => T::Routed,
+            Self::SearchGet
+            | Self::SearchPost
+            | Self::MultiSearch
+            | Self::FacetSearch
+            | Self::SimilarGet
+            | Self::SimilarPost
+            | Self::ListDocuments
+            | Self::FetchDocuments => T::FannedOut,
+            Self::CreateIndex
+            | Self::UpdateIndex
+            | Self::DeleteIndex
+            | Self::CompactIndex
+            | Self::SwapIndexes
+            | Self::ClearDocuments
+            | Self::DeleteDocumentsByFilter
+            | Self::EditDocuments
+            | Self::UpdateSettings
+            | Self::ResetSettings
+            | Self::UpdateSetting(_)
+            | Self::ResetSetting(_)
+            | Self::CreateKey
+            | Self::UpdateKey
+            | Self::DeleteKey
+            | Self::UpdateFeatures
+            | Self::UpdateChatSettings
+            | Self::ResetChatSettings
+            | Self::DeleteChat
+            | Self::CreateDump
+            | Self::CreateSnapshot
+            | Self::Export => T::Broadcast,
+            Self::ListIndexes
+            | Self::GetIndex
+            | Self::IndexStats
+            | Self::ListFields
+            | Self::Stats
+            | Self::Version
+            | Self::GetTaskDocuments => T::Aggregated,
+            Self::Health
+            | Self::Metrics
+            | Self::ListTasks
+            | Self::GetTask
+            | Self::DeleteTasks
+            | Self::CancelTasks
+            | Self::CompactTasks
+            | Self::ListBatches
+            | Self::GetBatch
+            | Self::ListWebhooks
+            | Self::CreateWebhook
+            | Self::GetWebhook
+            | Self::UpdateWebhook
+            | Self::DeleteWebhook
+            | Self::GetNetwork
+            | Self::IndexShards
+            | Self::Cluster
+            | Self::Internal => T::Answered,
+            Self::CompleteChat => T::Refused(CHAT),
+            Self::ListSearchRules
+            | Self::ClearSearchRules
+            | Self::GetSearchRule
+            | Self::UpdateSearchRule
+            | Self::DeleteSearchRule => T::Refused(RULES),
+            Self::UpdateLogTarget | Self::StreamLogs | Self::CancelLogStream => T::Refused(LOGS),
+            Self::UpdateNetwork | Self::ControlNetwork => T::Refused(NETWORK),
+        }
+    }
+
+    /// True if it only reads one index, and a shard that holds the whole index answers it as the cluster would.
+    ///
+    /// Not among them: what tells of times, sizes or tasks (`GET /indexes/{uid}`, stats), which replicas of one shard
+    /// may answer differently, so that the merger asks the primary; and what reads more than one index.
+    #[must_use]
+    pub fn is_whole_on_one_shard(self) -> bool {
+        match self {
+            Self::SearchGet
+            | Self::SearchPost
+            | Self::FacetSearch
+            | Self::SimilarGet
+            | Self::SimilarPost
+            | Self::ListDocuments
+            | Self::FetchDocuments
+            | Self::GetDocument
+            | Self::ListFields
+            | Self::GetSettings => true,
+            // The chat setting belongs to an experiment whose completions Weft refuses.
+            Self::GetSetting(setting) => setting != Setting::Chat,
+            _ => false,
+        }
+    }
+
+    /// True for the writes that name their documents by id in a body.
+    #[must_use]
+    pub fn writes_named_documents(self) -> bool {
+        matches!(
+            self,
+            Self::ReplaceDocuments | Self::UpdateDocuments | Self::DeleteDocumentsBatch
+        )
+    }
+}

@@ -1,0 +1,56 @@
+use weft_routing::{DocumentId, ShardId, Slot, SlotMap, choose_shards, slot_of};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::test;
+
+fn slot(id: &str) -> Slot {
+    slot_of(&DocumentId::from_text(id).unwrap())
+}
+
+/// Where stored documents are. If this test fails, the change would lose every document of every cluster.
+#[test]
+fn slots_of_known_ids_never_change() {
+    let known = [
+        ("0", 408),
+        ("1", 1628),
+        ("42", 289),
+        ("-7", 2889),
+        ("18446744073709551615", 2323),
+        ("a", 3692),
+        ("tt0111161", 3880),
+        ("package-63666", 1361),
+        ("__--__", 241),
+        ("Zz9", 1431),
+    ];
+    for (id, expected) in known {
+        assert_eq!(slot(id), Slot(expected), "{id}");
+    }
+    let longest = "x".repeat(511);
+    assert_eq!(slot(&longest), Slot(462));
+}
+
+/// What a change would move without need: new indexes would be dealt differently from old ones.
+#[test]
+fn dealing_of_slots_never_changes() {
+    let shards: Vec<ShardId> = (0..7).map(ShardId).collect();
+    let digest = |map: &SlotMap| {
+        let bytes: Vec<u8> = map
+            .owners()
+            .iter()
+            .flat_map(|owner| owner.0.to_le_bytes())
+            .collect();
+        xxh3_64(&bytes)
+    };
+    let dealt = SlotMap::deal(&shards).unwrap();
+    assert_eq!(digest(&dealt), 12_597_100_217_951_366_689);
+    let grown = dealt.with_shard(ShardId(7));
+    assert_eq!(digest(&grown), 481_599_630_798_161_847);
+    assert_eq!(
+        digest(&grown.without_shard(ShardId(0)).unwrap()),
+        15_820_994_022_346_926_485
+    );
+    assert_eq!(
+        choose_shards("movies", &shards, 2),
+        [ShardId(0), ShardId(1)]
+    );
+}

@@ -1,0 +1,37 @@
+//! Tests of the routing crate's public face. They run natively and, with the same golden constants, compiled to wasm
+//! (where `usize` has 32 bits), so they touch no files and take no time from a clock.
+
+#[cfg(not(target_arch = "wasm32"))]
+use core::prelude::v1::test;
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may fail, and that is how"
+)]
+
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+mod bodies;
+mod decisions;
+mod hashes;
+mod operations;
+mod placements;
+mod tables;
+
+/// A seeded generator (SplitMix64): the same numbers everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}

@@ -1,0 +1,138 @@
+use weft_routing::{ClassifyError, Treatment, classify};
+
+use super::test;
+
+const OPERATIONS: &str = include_str!("../golden/operations.tsv");
+const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
+fn operations() -> Vec<(&'static str, &'static str, &'static str)> {
+    let row = |line: &'static str| {
+        let mut fields = line.split('\t');
+        (
+            fields.next().unwrap(),
+            fields.next().unwrap(),
+            fields.next().unwrap(),
+        )
+    };
+    OPERATIONS.lines().map(row).collect()
+}
+
+/// The template with its parameters filled in.
+fn concrete(template: &str) -> String {
+    template
+        .replace("{index_uid}", "movies")
+        .replace("{document_id}", "tt-17")
+        .replace('{', "the-")
+        .replace('}', "")
+}
+
+#[test]
+fn each_of_the_140_operations_is_classified() {
+    let operations = operations();
+    assert_eq!(operations.len(), 140);
+    for (method, template, expected) in operations {
+        let path = concrete(template);
+        let classified = classify(method, &path).unwrap();
+        let variant = format!("{:?}", classified.operation);
+        assert_eq!(variant, expected, "{method} {template}");
+        let index = template.contains("{index_uid}").then_some("movies");
+        assert_eq!(classified.index.as_deref(), index, "{method} {template}");
+        let document = template.contains("{document_id}").then_some("tt-17");
+        assert_eq!(
+            classified.document.as_deref(),
+            document,
+            "{method} {template}"
+        );
+        let item = path.split('/').find(|segment| segment.starts_with("the-"));
+        assert_eq!(classified.item.as_deref(), item, "{method} {template}");
+    }
+}
+
+#[test]
+fn methods_that_a_path_doesnt_have_are_refused() {
+    let operations = operations();
+    for (_, template, _) in &operations {
+        for method in METHODS {
+            let known = operations
+                .iter()
+                .any(|(m, t, _)| m == &method && t == template);
+            let answer = classify(method, &concrete(template)).map(|_| ());
+            let expected = if known {
+                Ok(())
+            } else {
+                Err(ClassifyError::MethodNotAllowed)
+            };
+            assert_eq!(answer, expected, "{method} {template}");
+        }
+    }
+}
+
+#[test]
+fn paths_with_a_segment_too_many_are_unknown() {
+    for (method, template, _) in operations() {
+        let path = format!("{}/and/more", concrete(template));
+        assert_eq!(
+            classify(method, &path),
+            Err(ClassifyError::UnknownPath),
+            "{method} {path}"
+        );
+    }
+}
+
+#[test]
+fn escaping_every_letter_changes_nothing() {
+    for (method, template, _) in operations() {
+        let plain = concrete(template);
+        let escaped: String = plain
+            .chars()
+            .map(|c| {
+                if c == '/' {
+                    "/".to_owned()
+                } else {
+                    format!("%{:02x}", u32::from(c))
+                }
+            })
+            .collect();
+        assert_eq!(
+            classify(method, &escaped),
+            classify(method, &plain),
+            "{method} {escaped}"
+        );
+    }
+}
+
+#[test]
+fn few_operations_are_refused_and_each_with_a_reason() {
+    let refused: Vec<_> = operations()
+        .into_iter()
+        .filter_map(|(method, template, _)| {
+            match classify(method, &concrete(template))
+                .unwrap()
+                .operation
+                .treatment()
+            {
+                Treatment::Refused(reason) => Some(reason),
+                _ => None,
+            }
+        })
+        .collect();
+    assert!(
+        refused.len() <= 12,
+        "{} operations are refused",
+        refused.len()
+    );
+    assert!(refused.iter().all(|reason| reason.len() > 20));
+}
+
+#[test]
+fn arbitrary_paths_never_break_the_classification() {
+    let mut random = super::Random(1);
+    let alphabet: Vec<char> = "/%?#aefix2F{}é\u{0}indexes".chars().collect();
+    for _ in 0..20_000 {
+        let length = random.below(40);
+        let path: String = std::iter::once('/')
+            .chain((0..length).map(|_| alphabet[random.below(alphabet.len() as u64) as usize]))
+            .collect();
+        let _ = classify("GET", &path);
+    }
+}
