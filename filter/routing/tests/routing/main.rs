@@ -1,13 +1,14 @@
 //! Tests of the routing crate's public face. They run natively and, with the same golden constants, compiled to wasm
 //! (where `usize` has 32 bits), so they touch no files and take no time from a clock.
 
-#[cfg(not(target_arch = "wasm32"))]
-use core::prelude::v1::test;
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
     reason = "a test may fail, and that is how"
 )]
+
+#[cfg(not(target_arch = "wasm32"))]
+use core::prelude::v1::test;
 
 #[cfg(target_arch = "wasm32")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
