@@ -1,1 +1,3 @@
 //! The merger: what one node cannot do.
+
+pub mod cli;

@@ -1,3 +1,7 @@
-//! The `weft` command.
+//! The `weft` command: see `weft_merger::cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    weft_merger::cli::run()
+}

@@ -1,0 +1,104 @@
+//! The options of `weft config envoy`, as clap reads them; [`Topology`](super::Topology) is what they mean.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{ArgAction, Args};
+
+use super::address::Address;
+use super::topology::AccessLog;
+
+/// Options of `weft config envoy`.
+#[derive(Debug, Clone, Args)]
+pub struct EnvoyArgs {
+    /// Number of shards.
+    #[arg(long, default_value_t = 3, conflicts_with = "nodes")]
+    pub shards: u16,
+
+    /// Nodes in each shard.
+    #[arg(long, default_value_t = 1, conflicts_with = "nodes")]
+    pub replicas: u16,
+
+    /// First port: edge PORT, admin PORT+1, egress PORT+2, merger PORT+3, readiness PORT+4, nodes from PORT+10.
+    #[arg(long, default_value_t = 7700)]
+    pub port: u16,
+
+    /// Where nodes are, with {shard}, {replica} and {port} filled in ({port} counts up from PORT+10).
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:{port}")]
+    pub node_host: String,
+
+    /// One node, SHARD=HOST:PORT; repeat it for every node, instead of --shards, --replicas and --node-host.
+    #[arg(
+        long = "node",
+        value_name = "SHARD=HOST:PORT",
+        conflicts_with = "node_host"
+    )]
+    pub nodes: Vec<NodeArg>,
+
+    /// Where clients arrive [default: 127.0.0.1:PORT].
+    #[arg(long, value_name = "IP:PORT")]
+    pub edge: Option<Address>,
+
+    /// Envoy's admin interface [default: 127.0.0.1:PORT+1].
+    #[arg(long, value_name = "IP:PORT")]
+    pub admin: Option<Address>,
+
+    /// The merger's way to the nodes [default: 127.0.0.1:PORT+2].
+    #[arg(long, value_name = "IP:PORT")]
+    pub egress: Option<Address>,
+
+    /// Where the merger listens [default: 127.0.0.1:PORT+3].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub merger: Option<Address>,
+
+    /// Where health checks arrive if the merger is a DNS name [default: 127.0.0.1:PORT+4].
+    #[arg(long, value_name = "IP:PORT")]
+    pub readiness: Option<Address>,
+
+    /// The filter, as Envoy will find it.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "target/wasm32-wasip1/release/weft_filter.wasm"
+    )]
+    pub wasm: PathBuf,
+
+    /// Leave the filter out: everything goes through the merger.
+    #[arg(long)]
+    pub no_filter: bool,
+
+    /// Whether the filter looks into small bodies for document ids.
+    #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    pub body_routing: bool,
+
+    /// What the edge logs on standard output, as JSON lines.
+    #[arg(long, value_enum, default_value_t = AccessLog::All)]
+    pub access_log: AccessLog,
+}
+
+/// A node as `--node` names it: `0=10.0.0.7:7700`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeArg {
+    /// Number of its shard.
+    pub shard: u16,
+    /// Where it listens.
+    pub address: Address,
+}
+
+impl FromStr for NodeArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (shard, address) = text
+            .split_once('=')
+            .ok_or("expected SHARD=HOST:PORT, such as 0=10.0.0.7:7700")?;
+        Ok(Self {
+            shard: shard
+                .parse()
+                .map_err(|_| format!("`{shard}` is no number of a shard"))?,
+            address: address
+                .parse::<Address>()
+                .map_err(|error| error.to_string())?,
+        })
+    }
+}

@@ -1,0 +1,34 @@
+//! `weft config envoy`: a topology becomes an `envoy.yaml`.
+//!
+//! [`arguments`] says what can be asked for, [`topology`] is what was asked for once it makes sense, [`render`]
+//! is a pure function from that to the file's text. The text itself, and why each setting is as it is, stands in
+//! `envoy.yaml.jinja`.
+
+mod address;
+mod arguments;
+mod render;
+mod topology;
+
+#[cfg(test)]
+mod tests;
+
+pub use address::{Address, AddressError};
+pub use arguments::EnvoyArgs;
+pub use render::{RenderError, render};
+pub use topology::{AccessLog, Filter, Node, Shard, Topology, TopologyError};
+
+/// Why no file could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigEnvoyError {
+    /// The options contradict each other.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// The template could not be filled in.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+}
+
+/// The text of the file that these arguments ask for.
+pub fn run(arguments: &EnvoyArgs) -> Result<String, ConfigEnvoyError> {
+    Ok(render(&Topology::try_from(arguments)?)?)
+}

@@ -1,0 +1,160 @@
+//! Fills the template in: a pure function from a topology to the text of its `envoy.yaml`.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde::Serialize;
+use weft_routing::headers;
+
+use super::address::Address;
+use super::topology::{AccessLog, Filter, Shard, Topology};
+
+const TEMPLATE: &str = include_str!("envoy.yaml.jinja");
+
+/// What the filter tells routes and merger. A client that could say it too could choose its cluster.
+const INTERNAL_HEADERS: [&str; 6] = [
+    headers::CLUSTER,
+    headers::OPERATION,
+    headers::INDEX,
+    headers::EPOCH,
+    headers::SHARDS,
+    headers::DEGRADED,
+];
+
+/// The template and what is put into it don't fit together: a mistake in Weft, not in a configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("envoy.yaml could not be made: {0:#}")]
+pub struct RenderError(#[from] minijinja::Error);
+
+/// The text of the `envoy.yaml` for this cluster.
+pub fn render(topology: &Topology) -> Result<String, RenderError> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    // Lines that hold nothing but a tag leave no trace in the file.
+    environment.set_syntax(
+        SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .keep_trailing_newline(true)
+            .build()?,
+    );
+    // By the file's name it would quote every value as JSON; the values are flow-style YAML already.
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.add_template("envoy.yaml", TEMPLATE)?;
+    Ok(environment
+        .get_template("envoy.yaml")?
+        .render(Serde(View::of(topology)))?)
+}
+
+/// What the template sees.
+#[derive(Serialize)]
+struct View {
+    edge: String,
+    admin: String,
+    egress: String,
+    merger: String,
+    merger_discovery: &'static str,
+    readiness: Option<String>,
+    /// The address of every health check: the merger, or the listener that leads to it.
+    check: String,
+    filter: bool,
+    wasm: String,
+    filter_configuration: String,
+    access_log: &'static str,
+    internal_headers: Vec<&'static str>,
+    /// Whether a slow read has anywhere else to go.
+    hedging: bool,
+    node_count: usize,
+    shards: Vec<ShardView>,
+}
+
+#[derive(Serialize)]
+struct ShardView {
+    number: u16,
+    discovery: &'static str,
+    /// So many percent that at least one node stays: of 2 nodes 50, of 3 nodes 66.
+    max_ejection_percent: usize,
+    nodes: Vec<NodeView>,
+}
+
+#[derive(Serialize)]
+struct NodeView {
+    name: String,
+    address: String,
+}
+
+impl View {
+    fn of(topology: &Topology) -> Self {
+        Self {
+            edge: socket(&topology.edge),
+            admin: socket(&topology.admin),
+            egress: socket(&topology.egress),
+            merger: socket(&topology.merger),
+            merger_discovery: discovery([&topology.merger]),
+            readiness: topology.readiness.as_ref().map(socket),
+            check: socket(topology.readiness.as_ref().unwrap_or(&topology.merger)),
+            filter: topology.filter.is_some(),
+            wasm: topology
+                .filter
+                .as_ref()
+                .map(|filter| filter.wasm.display().to_string())
+                .unwrap_or_default(),
+            filter_configuration: topology
+                .filter
+                .as_ref()
+                .map(filter_configuration)
+                .unwrap_or_default(),
+            access_log: match topology.access_log {
+                AccessLog::All => "all",
+                AccessLog::Failed => "failed",
+                AccessLog::Off => "off",
+            },
+            internal_headers: INTERNAL_HEADERS.to_vec(),
+            hedging: topology.shards.iter().any(|shard| shard.nodes.len() > 1),
+            node_count: topology.shards.iter().map(|shard| shard.nodes.len()).sum(),
+            shards: topology.shards.iter().map(ShardView::of).collect(),
+        }
+    }
+}
+
+impl ShardView {
+    fn of(shard: &Shard) -> Self {
+        let count = shard.nodes.len();
+        Self {
+            number: shard.number,
+            discovery: discovery(shard.nodes.iter().map(|node| &node.address)),
+            max_ejection_percent: count.saturating_sub(1) * 100 / count.max(1),
+            nodes: shard
+                .nodes
+                .iter()
+                .map(|node| NodeView {
+                    name: node.name.clone(),
+                    address: socket(&node.address),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// An address as Envoy writes it.
+fn socket(address: &Address) -> String {
+    format!(
+        "{{ socket_address: {{ address: \"{}\", port_value: {} }} }}",
+        address.host(),
+        address.port()
+    )
+}
+
+/// How Envoy finds these addresses.
+fn discovery<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> &'static str {
+    if addresses.into_iter().all(Address::is_ip) {
+        "STATIC"
+    } else {
+        "DNS"
+    }
+}
+
+/// The filter's plugin configuration.
+fn filter_configuration(filter: &Filter) -> String {
+    serde_json::json!({ "body_routing": filter.body_routing }).to_string()
+}

@@ -1,0 +1,201 @@
+use clap::Parser;
+
+use super::{AccessLog, EnvoyArgs, Topology, TopologyError, run};
+
+/// The options that made `envoy/envoy.yaml`: three shards of two replicas, named as in docker-compose.yml.
+const COMMITTED: &str = "--shards 3 --replicas 2 --node-host shard-{shard}-node-{replica}:7700 --edge 0.0.0.0:7700 \
+                         --wasm /etc/weft/weft_filter.wasm";
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    envoy: EnvoyArgs,
+}
+
+fn arguments(line: &str) -> EnvoyArgs {
+    Line::try_parse_from(std::iter::once("weft").chain(line.split_whitespace()))
+        .unwrap()
+        .envoy
+}
+
+fn topology(line: &str) -> Result<Topology, TopologyError> {
+    Topology::try_from(&arguments(line))
+}
+
+fn text(line: &str) -> String {
+    run(&arguments(line)).unwrap()
+}
+
+fn nodes(topology: &Topology) -> Vec<String> {
+    let nodes = topology.shards.iter().flat_map(|shard| &shard.nodes);
+    nodes
+        .map(|node| format!("{} {}", node.name, node.address))
+        .collect()
+}
+
+#[test]
+fn the_committed_file_is_this_programs_output() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../envoy/envoy.yaml");
+    let committed = std::fs::read_to_string(path).unwrap();
+    assert!(
+        committed == text(COMMITTED),
+        "envoy/envoy.yaml is not what `weft config envoy` prints; make it anew:\n\
+         cargo run --release -p weft-merger -- config envoy {COMMITTED} > envoy/envoy.yaml"
+    );
+}
+
+#[test]
+fn ports_are_counted_up_from_the_base_port() {
+    let topology = topology("--shards 2 --replicas 2 --port 8000").unwrap();
+    assert_eq!(
+        [
+            &topology.edge,
+            &topology.admin,
+            &topology.egress,
+            &topology.merger
+        ]
+        .map(ToString::to_string),
+        [
+            "127.0.0.1:8000",
+            "127.0.0.1:8001",
+            "127.0.0.1:8002",
+            "127.0.0.1:8003"
+        ]
+    );
+    assert_eq!(topology.readiness, None);
+    assert_eq!(
+        nodes(&topology),
+        [
+            "shard-0-node-0 127.0.0.1:8010",
+            "shard-0-node-1 127.0.0.1:8011",
+            "shard-1-node-0 127.0.0.1:8012",
+            "shard-1-node-1 127.0.0.1:8013",
+        ]
+    );
+}
+
+#[test]
+fn nodes_can_be_named_one_by_one() {
+    let topology =
+        topology("--node 1=10.0.0.3:7700 --node 0=10.0.0.1:7700 --node 0=[::1]:7701").unwrap();
+    assert_eq!(
+        nodes(&topology),
+        [
+            "shard-0-node-0 10.0.0.1:7700",
+            "shard-0-node-1 [::1]:7701",
+            "shard-1-node-0 10.0.0.3:7700",
+        ]
+    );
+}
+
+#[test]
+fn health_checks_of_a_merger_with_a_name_come_by_a_listener_of_their_own() {
+    let topology = topology("--merger merger.weft.svc:7703").unwrap();
+    assert_eq!(topology.readiness.unwrap().to_string(), "127.0.0.1:7704");
+    let file = text("--merger merger.weft.svc:7703");
+    assert!(file.contains("- name: readiness"));
+    assert!(file.contains(
+        r#"health_check_config: { hostname: shard-0-node-0, address: { socket_address: { address: "127.0.0.1", port_value: 7704 } } }"#
+    ));
+    assert!(!text("").contains("- name: readiness"));
+}
+
+#[test]
+fn without_the_filter_no_route_asks_a_header_for_its_cluster() {
+    let file = text("--no-filter");
+    let edge = file.split("- name: egress").next().unwrap();
+    assert!(!edge.contains("cluster_header"));
+    assert!(!edge.contains("wasm"));
+    assert!(edge.contains("- remove: x-weft-cluster"));
+    assert!(
+        text("")
+            .split("- name: egress")
+            .next()
+            .unwrap()
+            .contains("cluster_header")
+    );
+}
+
+#[test]
+fn the_filter_is_told_whether_to_look_into_bodies() {
+    assert!(text("--body-routing true").contains(r#"value: "{\"body_routing\":true}""#));
+    assert!(text("--body-routing false").contains(r#"value: "{\"body_routing\":false}""#));
+}
+
+#[test]
+fn only_shards_with_replicas_race_slow_reads_and_eject() {
+    assert!(!text("--replicas 1").contains("per_try_timeout:"));
+    assert!(text("--replicas 1").contains("max_ejection_percent: 0"));
+    assert!(text("--replicas 2").contains("per_try_timeout: 0.5s"));
+    assert!(text("--replicas 2").contains("max_ejection_percent: 50"));
+    assert!(text("--replicas 3").contains("max_ejection_percent: 66"));
+    let uneven = text("--node 0=10.0.0.1:7700 --node 0=10.0.0.2:7700 --node 1=10.0.0.3:7700");
+    assert!(
+        uneven.contains("max_ejection_percent: 50") && uneven.contains("max_ejection_percent: 0")
+    );
+}
+
+#[test]
+fn the_access_log_can_be_turned_down() {
+    assert_eq!(arguments("").access_log, AccessLog::All);
+    assert!(text("").contains("access_log:"));
+    assert!(text("--access-log failed").contains("duration_filter"));
+    assert!(!text("--access-log off").contains("access_log"));
+}
+
+#[test]
+fn what_makes_no_cluster_is_refused_in_one_line() {
+    for (line, expected) in [
+        (
+            "--shards 0",
+            "a cluster needs at least one shard, and a shard one node",
+        ),
+        (
+            "--replicas 0",
+            "a cluster needs at least one shard, and a shard one node",
+        ),
+        (
+            "--port 65530",
+            "--port 65530 leaves no room for 11 ports below 65536",
+        ),
+        (
+            "--node-host n:7700",
+            "n:7700 is used twice: by shard-0-node-0 and by shard-1-node-0",
+        ),
+        (
+            "--node-host n{shard}",
+            "--node-host: `n0` needs a port from 1 to 65535: host:port",
+        ),
+        (
+            "--edge localhost:80",
+            "--edge localhost:80: Envoy listens on IP addresses only",
+        ),
+        (
+            "--edge 127.0.0.1:7701",
+            "127.0.0.1:7701 is used twice: by edge and by admin",
+        ),
+        (
+            "--node 0=10.0.0.1:7700 --node 2=10.0.0.2:7700",
+            "shards are numbered from 0 without gaps: shard 1 has no --node",
+        ),
+    ] {
+        assert_eq!(topology(line).unwrap_err().to_string(), expected, "{line}");
+    }
+}
+
+#[test]
+fn what_clap_can_judge_it_judges() {
+    for line in [
+        "--node 0=a:b",
+        "--node a:1",
+        "--edge 1",
+        "--shards x",
+        "--node 0=a:1 --shards 2",
+        "--what",
+    ] {
+        assert!(
+            Line::try_parse_from(std::iter::once("weft").chain(line.split_whitespace())).is_err(),
+            "{line}"
+        );
+    }
+}

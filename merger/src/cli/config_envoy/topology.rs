@@ -1,0 +1,266 @@
+//! What an `envoy.yaml` is made from: addresses, shards, nodes, the filter. Checked once, here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::address::{Address, AddressError};
+use super::arguments::EnvoyArgs;
+
+/// A cluster as Envoy needs to know it.
+///
+/// Invariants: at least one shard, numbered from 0 without gaps; each with at least one node; no address used twice;
+/// every listening address is an IP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology {
+    /// Where clients arrive.
+    pub edge: Address,
+    /// Envoy's admin interface.
+    pub admin: Address,
+    /// The merger's way to the nodes.
+    pub egress: Address,
+    /// Where the merger listens.
+    pub merger: Address,
+    /// Where health checks arrive; only there if the merger is a DNS name, because a check's address must be an IP.
+    pub readiness: Option<Address>,
+    /// The filter on the edge listener, if any.
+    pub filter: Option<Filter>,
+    /// What the edge logs.
+    pub access_log: AccessLog,
+    /// The shards, in the order of their numbers.
+    pub shards: Vec<Shard>,
+}
+
+/// One shard: an Envoy cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// Its number: the cluster is called `shard-<number>`.
+    pub number: u16,
+    /// Its replicas.
+    pub nodes: Vec<Node>,
+}
+
+/// One node: an endpoint of its shard's cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// The endpoint's host name, by which the merger knows the node, whatever its address becomes.
+    pub name: String,
+    /// Where it listens.
+    pub address: Address,
+}
+
+/// The filter's part of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    /// The wasm file, as Envoy will find it.
+    pub wasm: PathBuf,
+    /// Whether it looks into small bodies for document ids.
+    pub body_routing: bool,
+}
+
+/// What the edge listener logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AccessLog {
+    /// Every request.
+    All,
+    /// Answers of 500 and above, and what took a second or more.
+    Failed,
+    /// Nothing.
+    Off,
+}
+
+/// Options that contradict each other.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopologyError {
+    /// `--shards 0` or `--replicas 0`.
+    #[error("a cluster needs at least one shard, and a shard one node")]
+    Empty,
+    /// `--node` left a number out.
+    #[error("shards are numbered from 0 without gaps: shard {0} has no --node")]
+    MissingShard(u16),
+    /// `--port` too high for what is counted up from it.
+    #[error("--port {port} leaves no room for {needed} ports below 65536")]
+    PortRange {
+        /// The base port.
+        port: u16,
+        /// How many ports follow from it.
+        needed: u32,
+    },
+    /// `--node-host` doesn't make an address.
+    #[error("--node-host: {0}")]
+    NodeHost(#[from] AddressError),
+    /// An address Envoy shall listen on is a name.
+    #[error("--{option} {address}: Envoy listens on IP addresses only")]
+    ListenOnName {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        address: String,
+    },
+    /// Two parts at one address.
+    #[error("{address} is used twice: by {first} and by {second}")]
+    Twice {
+        /// The address.
+        address: String,
+        /// Who had it first.
+        first: String,
+        /// Who wanted it, too.
+        second: String,
+    },
+}
+
+/// The first node's distance from the base port; what lies between is for Envoy's listeners and the merger.
+const NODE_PORTS: u32 = 10;
+
+impl TryFrom<&EnvoyArgs> for Topology {
+    type Error = TopologyError;
+
+    fn try_from(arguments: &EnvoyArgs) -> Result<Self, Self::Error> {
+        let shards = if arguments.nodes.is_empty() {
+            counted(arguments)?
+        } else {
+            listed(arguments)?
+        };
+        let local = |offset: u32| -> Result<Address, TopologyError> {
+            Ok(Address::new("127.0.0.1", port_at(arguments.port, offset)?)?)
+        };
+        let or_local = |given: &Option<Address>, offset: u32| match given {
+            Some(address) => Ok(address.clone()),
+            None => local(offset),
+        };
+        let merger = or_local(&arguments.merger, 3)?;
+        let topology = Self {
+            edge: or_local(&arguments.edge, 0)?,
+            admin: or_local(&arguments.admin, 1)?,
+            egress: or_local(&arguments.egress, 2)?,
+            readiness: if merger.is_ip() {
+                None
+            } else {
+                Some(or_local(&arguments.readiness, 4)?)
+            },
+            merger,
+            filter: (!arguments.no_filter).then(|| Filter {
+                wasm: arguments.wasm.clone(),
+                body_routing: arguments.body_routing,
+            }),
+            access_log: arguments.access_log,
+            shards,
+        };
+        topology.check()?;
+        Ok(topology)
+    }
+}
+
+impl Topology {
+    fn check(&self) -> Result<(), TopologyError> {
+        let listeners = [
+            ("edge", Some(&self.edge)),
+            ("admin", Some(&self.admin)),
+            ("egress", Some(&self.egress)),
+            ("readiness", self.readiness.as_ref()),
+        ];
+        let mut seen: HashMap<&Address, String> = HashMap::new();
+        for (option, address) in listeners
+            .into_iter()
+            .filter_map(|(option, address)| Some((option, address?)))
+        {
+            if !address.is_ip() {
+                return Err(TopologyError::ListenOnName {
+                    option,
+                    address: address.to_string(),
+                });
+            }
+            take(&mut seen, address, option.to_owned())?;
+        }
+        take(&mut seen, &self.merger, "the merger".to_owned())?;
+        for node in self.shards.iter().flat_map(|shard| &shard.nodes) {
+            take(&mut seen, &node.address, node.name.clone())?;
+        }
+        Ok(())
+    }
+}
+
+fn take<'a>(
+    seen: &mut HashMap<&'a Address, String>,
+    address: &'a Address,
+    by: String,
+) -> Result<(), TopologyError> {
+    match seen.get(address) {
+        Some(first) => Err(TopologyError::Twice {
+            address: address.to_string(),
+            first: first.clone(),
+            second: by,
+        }),
+        None => {
+            seen.insert(address, by);
+            Ok(())
+        }
+    }
+}
+
+/// `--shards`, `--replicas`, `--node-host`.
+fn counted(arguments: &EnvoyArgs) -> Result<Vec<Shard>, TopologyError> {
+    if arguments.shards == 0 || arguments.replicas == 0 {
+        return Err(TopologyError::Empty);
+    }
+    let needs_ports = arguments.node_host.contains("{port}");
+    (0..arguments.shards)
+        .map(|number| {
+            let nodes = (0..arguments.replicas)
+                .map(|replica| {
+                    let offset = NODE_PORTS
+                        + u32::from(number) * u32::from(arguments.replicas)
+                        + u32::from(replica);
+                    let mut host = arguments
+                        .node_host
+                        .replace("{shard}", &number.to_string())
+                        .replace("{replica}", &replica.to_string());
+                    if needs_ports {
+                        host =
+                            host.replace("{port}", &port_at(arguments.port, offset)?.to_string());
+                    }
+                    Ok(Node {
+                        name: node_name(number, replica.into()),
+                        address: host.parse()?,
+                    })
+                })
+                .collect::<Result<_, TopologyError>>()?;
+            Ok(Shard { number, nodes })
+        })
+        .collect()
+}
+
+/// `--node`, repeated.
+fn listed(arguments: &EnvoyArgs) -> Result<Vec<Shard>, TopologyError> {
+    let mut shards: BTreeMap<u16, Vec<Node>> = BTreeMap::new();
+    for node in &arguments.nodes {
+        let nodes = shards.entry(node.shard).or_default();
+        nodes.push(Node {
+            name: node_name(node.shard, nodes.len()),
+            address: node.address.clone(),
+        });
+    }
+    shards
+        .into_iter()
+        .zip(0..)
+        .map(|((number, nodes), expected)| {
+            if number == expected {
+                Ok(Shard { number, nodes })
+            } else {
+                Err(TopologyError::MissingShard(expected))
+            }
+        })
+        .collect()
+}
+
+fn node_name(shard: u16, replica: usize) -> String {
+    format!("shard-{shard}-node-{replica}")
+}
+
+fn port_at(base: u16, offset: u32) -> Result<u16, TopologyError> {
+    u16::try_from(u32::from(base) + offset).map_err(|_| TopologyError::PortRange {
+        port: base,
+        needed: offset + 1,
+    })
+}

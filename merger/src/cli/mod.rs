@@ -1,0 +1,52 @@
+//! The command line of `weft`: one subcommand a task, one module a subcommand.
+//!
+//! This is the only place that prints to standard output or turns an error into an exit code.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod config_envoy;
+
+/// A sharded, replicated search cluster out of unmodified Meilisearch nodes, inside Envoy.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print a configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print an envoy.yaml for a cluster of any size, with a comment at every choice.
+    Envoy(config_envoy::EnvoyArgs),
+}
+
+/// Runs the command line that this process was given.
+pub fn run() -> ExitCode {
+    match Cli::parse().command {
+        Command::Config(ConfigCommand::Envoy(arguments)) => match config_envoy::run(&arguments) {
+            Ok(text) => print(&text),
+            Err(error) => fail(&error),
+        },
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "printing is what the command is for")]
+fn print(text: &str) -> ExitCode {
+    print!("{text}");
+    ExitCode::SUCCESS
+}
+
+/// One line for a person; 2 is also what clap answers to a wrong command line.
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("weft: {error}");
+    ExitCode::from(2)
+}
