@@ -1,0 +1,118 @@
+//! Where the programs are: variables first, then where the Makefile puts them.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use crate::HarnessError;
+
+/// The programs that a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// The merger and its tools: `WEFT_BIN`, or `target/release/weft`.
+    pub weft: PathBuf,
+    /// A node.
+    pub node: Node,
+    /// Envoy: `ENVOY_BIN`, or `.venv/bin/envoy`.
+    pub envoy: PathBuf,
+    /// The filter: `WEFT_FILTER_WASM`, or `target/wasm32-wasip1/release/weft_filter.wasm`.
+    pub filter: PathBuf,
+}
+
+/// What stands behind a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Node {
+    /// The user's own Meilisearch: `MEILISEARCH_BIN`.
+    Real(PathBuf),
+    /// The embedded node: `WEFT_NODE_BIN`, or `target/release/weft-node`.
+    Embedded(PathBuf),
+}
+
+impl Node {
+    /// The program.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Real(path) | Self::Embedded(path) => path,
+        }
+    }
+}
+
+impl Binaries {
+    /// Finds everything, or says what is missing and how to get it.
+    pub fn find() -> Result<Self, HarnessError> {
+        let binaries = Self::locate();
+        let Self {
+            weft,
+            node,
+            envoy,
+            filter,
+        } = &binaries;
+        there(
+            "the merger",
+            weft,
+            "`make build` builds it, WEFT_BIN names another",
+        )?;
+        match node {
+            Node::Real(path) => there(
+                "the Meilisearch of MEILISEARCH_BIN",
+                path,
+                "name an executable that exists",
+            )?,
+            Node::Embedded(path) => {
+                there(
+                    "the embedded node",
+                    path,
+                    "`make build` builds it, MEILISEARCH_BIN names a real server",
+                )?;
+            }
+        }
+        there(
+            "Envoy",
+            envoy,
+            "`make envoy` installs it, ENVOY_BIN names another",
+        )?;
+        there(
+            "the filter",
+            filter,
+            "`make build` builds it, WEFT_FILTER_WASM names another",
+        )?;
+        Ok(binaries)
+    }
+
+    fn locate() -> Self {
+        let root = checkout();
+        let target = env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| root.join("target"), |dir| root.join(dir));
+        let or =
+            |variable: &str, default: PathBuf| env::var_os(variable).map_or(default, PathBuf::from);
+        Self {
+            weft: or("WEFT_BIN", target.join("release/weft")),
+            node: match env::var_os("MEILISEARCH_BIN").filter(|path| !path.is_empty()) {
+                Some(path) => Node::Real(path.into()),
+                None => Node::Embedded(or("WEFT_NODE_BIN", target.join("release/weft-node"))),
+            },
+            envoy: or("ENVOY_BIN", root.join(".venv/bin/envoy")),
+            filter: or(
+                "WEFT_FILTER_WASM",
+                target.join("wasm32-wasip1/release/weft_filter.wasm"),
+            ),
+        }
+    }
+}
+
+/// The folder that holds the workspace.
+pub(crate) fn checkout() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests).to_owned()
+}
+
+fn there(what: &'static str, path: &Path, remedy: &'static str) -> Result<(), HarnessError> {
+    if path.is_file() {
+        Ok(())
+    } else {
+        Err(HarnessError::Missing {
+            what,
+            path: path.to_owned(),
+            remedy,
+        })
+    }
+}

@@ -1,0 +1,389 @@
+//! A whole cluster, from its first process to its last.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::{Client, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    Binaries, ClusterPlan, Deadline, HarnessError, Layout, Lifetime, PortBlock, Process, until,
+};
+
+/// How long a cluster may take until it answers.
+const STARTUP: Duration = Duration::from_secs(60);
+
+/// How long one question about readiness may take.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// A running cluster; dropping it ends every process and removes what they wrote.
+#[derive(Debug)]
+pub struct Cluster {
+    plan: ClusterPlan,
+    nodes: Vec<Process>,
+    merger: Process,
+    envoy: Process,
+    client: Client,
+    // After the processes, so that they are gone before their files and ports are.
+    _folder: Option<TempDir>,
+    _ports: Option<PortBlock>,
+}
+
+/// What kind of cluster to start.
+#[derive(Debug, Clone)]
+pub struct ClusterBuilder {
+    shards: u16,
+    replicas: u16,
+    filter: bool,
+    body_routing: bool,
+    master_key: Option<String>,
+    access_log: &'static str,
+    merger_environment: Vec<(String, String)>,
+    place: Option<(u16, PathBuf)>,
+    lifetime: Lifetime,
+}
+
+impl Cluster {
+    /// A cluster of one shard and one node with the filter, unless told otherwise.
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder {
+            shards: 1,
+            replicas: 1,
+            filter: true,
+            body_routing: true,
+            master_key: None,
+            access_log: "failed",
+            merger_environment: Vec::new(),
+            place: None,
+            lifetime: Lifetime::WithUs,
+        }
+    }
+
+    /// Where clients send their requests.
+    pub fn url(&self) -> String {
+        local(self.plan.layout.edge())
+    }
+
+    /// Envoy's admin interface.
+    pub fn admin_url(&self) -> String {
+        local(self.plan.layout.admin())
+    }
+
+    /// Envoy's egress listener.
+    pub fn egress_url(&self) -> String {
+        local(self.plan.layout.egress())
+    }
+
+    /// The merger itself, past Envoy.
+    pub fn merger_url(&self) -> String {
+        local(self.plan.layout.merger())
+    }
+
+    /// A node itself, past everything.
+    pub fn node_url(&self, shard: u16, replica: u16) -> String {
+        local(self.plan.layout.node(shard, replica))
+    }
+
+    /// The layout of its ports.
+    pub fn layout(&self) -> Layout {
+        self.plan.layout
+    }
+
+    /// The master key, if there is one.
+    pub fn master_key(&self) -> Option<&str> {
+        self.plan.master_key.as_deref()
+    }
+
+    /// The folder with everything that the cluster writes.
+    pub fn folder(&self) -> &Path {
+        &self.plan.folder
+    }
+
+    /// A node's process.
+    ///
+    /// # Panics
+    /// If there is no such node.
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "a test that asks for a node which isn't there is wrong"
+    )]
+    pub fn node(&self, shard: u16, replica: u16) -> &Process {
+        assert!(
+            shard < self.plan.layout.shards() && replica < self.plan.layout.replicas(),
+            "no such node"
+        );
+        &self.nodes[usize::from(shard * self.plan.layout.replicas() + replica)]
+    }
+
+    /// The merger's process.
+    pub fn merger(&self) -> &Process {
+        &self.merger
+    }
+
+    /// Envoy's process.
+    pub fn envoy(&self) -> &Process {
+        &self.envoy
+    }
+
+    /// Every process.
+    pub fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.nodes.iter().chain([&self.merger, &self.envoy])
+    }
+
+    /// Waits until clients are answered and Envoy sends reads to every node that runs.
+    pub async fn wait_ready(&self) -> Result<(), HarnessError> {
+        let deadline = Deadline::after(STARTUP);
+        loop {
+            for process in self.processes() {
+                process.check_alive()?;
+            }
+            match self.unready().await {
+                None => return Ok(()),
+                Some(_) if !deadline.passed() => {
+                    tokio::time::sleep(Duration::from_millis(50)).await
+                }
+                Some(reason) => {
+                    let tails = [&self.merger, &self.envoy].map(|process| {
+                        format!(
+                            "\n{} ({}):\n{}",
+                            process.name(),
+                            process.log().display(),
+                            process.tail()
+                        )
+                    });
+                    return Err(
+                        deadline.missed("the cluster", &format!("{reason}{}", tails.concat()))
+                    );
+                }
+            }
+        }
+    }
+
+    /// Waits until Envoy calls a node ready, or until it no longer does.
+    pub async fn wait_node_readable(
+        &self,
+        shard: u16,
+        replica: u16,
+        readable: bool,
+    ) -> Result<(), HarnessError> {
+        let name = Layout::node_name(shard, replica);
+        let what = format!("{name} {} reads", if readable { "gets" } else { "gets no" });
+        until(&what, Deadline::after(STARTUP), || async {
+            let clusters = get_json(
+                &self.client,
+                &format!("{}/clusters?format=json", self.admin_url()),
+            )
+            .await?;
+            let seen = hosts(&clusters).any(|(host, healthy)| host == name && healthy);
+            if seen == readable {
+                Ok(())
+            } else {
+                Err(clusters.to_string())
+            }
+        })
+        .await
+    }
+
+    /// What is still missing before the cluster can be used.
+    async fn unready(&self) -> Option<String> {
+        for (shard, replica) in self.plan.layout.nodes() {
+            if self.node(shard, replica).id().is_none() {
+                continue;
+            }
+            let health = format!("{}/health", self.node_url(shard, replica));
+            if let Err(error) = get(&self.client, &health).await {
+                return Some(format!("{}: {error}", Layout::node_name(shard, replica)));
+            }
+        }
+        if let Err(error) = get(&self.client, &format!("{}/ready", self.admin_url())).await {
+            return Some(format!("Envoy: {error}"));
+        }
+        match get_json(
+            &self.client,
+            &format!("{}/clusters?format=json", self.admin_url()),
+        )
+        .await
+        {
+            Err(error) => return Some(format!("Envoy's list of clusters: {error}")),
+            Ok(clusters) => {
+                let running = |name: &str| {
+                    self.nodes
+                        .iter()
+                        .any(|node| node.name() == name && node.id().is_some())
+                };
+                if let Some((name, _)) =
+                    hosts(&clusters).find(|(name, healthy)| !healthy && running(name))
+                {
+                    return Some(format!("Envoy sends no reads to {name}"));
+                }
+            }
+        }
+        get(&self.client, &format!("{}/health", self.url()))
+            .await
+            .err()
+            .map(|error| format!("the edge: {error}"))
+    }
+}
+
+impl ClusterBuilder {
+    /// Number of shards.
+    pub fn shards(mut self, shards: u16) -> Self {
+        self.shards = shards;
+        self
+    }
+
+    /// Nodes in each shard.
+    pub fn replicas(mut self, replicas: u16) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// Whether Envoy runs the filter.
+    pub fn filter(mut self, filter: bool) -> Self {
+        self.filter = filter;
+        self
+    }
+
+    /// Whether the filter looks into small bodies.
+    pub fn body_routing(mut self, body_routing: bool) -> Self {
+        self.body_routing = body_routing;
+        self
+    }
+
+    /// The master key of nodes and merger; none by default.
+    pub fn master_key(mut self, key: impl Into<String>) -> Self {
+        self.master_key = Some(key.into());
+        self
+    }
+
+    /// What the edge logs: `all`, `failed` (the default here) or `off`.
+    pub fn access_log(mut self, what: &'static str) -> Self {
+        self.access_log = what;
+        self
+    }
+
+    /// A variable for the merger (`WEFT_…`).
+    pub fn merger_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.merger_environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// At these ports and in this folder, which stays; otherwise at free ports and in a temporary one.
+    pub fn at(mut self, port: u16, folder: impl Into<PathBuf>) -> Self {
+        self.place = Some((port, folder.into()));
+        self
+    }
+
+    /// Whether the processes stay when the handle goes.
+    pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
+        self.lifetime = lifetime;
+        self
+    }
+
+    /// Starts all processes and waits until the cluster answers.
+    pub async fn start(self) -> Result<Cluster, HarnessError> {
+        let cluster = self.launch()?;
+        match cluster.wait_ready().await {
+            Ok(()) => Ok(cluster),
+            Err(error) => {
+                // Detached processes don't end with the handle, so a failed start ends them here.
+                for process in cluster.processes() {
+                    drop(process.kill());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts all processes and waits for nothing.
+    pub fn launch(self) -> Result<Cluster, HarnessError> {
+        let binaries = Binaries::find()?;
+        let width = Layout::new(1, self.shards, self.replicas)?.width();
+        let (ports, temporary, port, folder) = match self.place {
+            Some((port, folder)) => (None, None, port, folder),
+            None => {
+                let ports = PortBlock::claim(width)?;
+                let folder = tempfile::Builder::new()
+                    .prefix("weft-")
+                    .tempdir()
+                    .map_err(HarnessError::file(std::env::temp_dir()))?;
+                let (port, path) = (ports.base(), folder.path().to_owned());
+                (Some(ports), Some(folder), port, path)
+            }
+        };
+        let plan = ClusterPlan {
+            binaries,
+            layout: Layout::new(port, self.shards, self.replicas)?,
+            folder,
+            master_key: self.master_key,
+            filter: self.filter,
+            body_routing: self.body_routing,
+            access_log: self.access_log,
+            merger_environment: self.merger_environment,
+        };
+        plan.layout.check_free()?;
+        let envoy = plan.envoy()?;
+        let nodes = plan
+            .layout
+            .nodes()
+            .map(|(shard, replica)| Process::start(plan.node(shard, replica), self.lifetime))
+            .collect::<Result<_, _>>()?;
+        Ok(Cluster {
+            nodes,
+            merger: Process::start(plan.merger(), self.lifetime)?,
+            envoy: Process::start(envoy, self.lifetime)?,
+            client: Client::builder().timeout(PROBE).build()?,
+            plan,
+            _folder: temporary,
+            _ports: ports,
+        })
+    }
+}
+
+fn local(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+pub(crate) async fn get(client: &Client, url: &str) -> Result<String, String> {
+    let answer = client
+        .get(url)
+        .send()
+        .await
+        .map_err(|error| format!("{error:?}"))?;
+    let status = answer.status();
+    let body = answer.text().await.map_err(|error| error.to_string())?;
+    if status == StatusCode::OK {
+        Ok(body)
+    } else {
+        Err(format!("{url} answers {status}: {body}"))
+    }
+}
+
+async fn get_json(client: &Client, url: &str) -> Result<Value, String> {
+    serde_json::from_str(&get(client, url).await?).map_err(|error| error.to_string())
+}
+
+/// The nodes in Envoy's list of clusters, and whether Envoy would send a read there.
+fn hosts(clusters: &Value) -> impl Iterator<Item = (&str, bool)> {
+    clusters
+        .get("cluster_statuses")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter(|cluster| {
+            cluster
+                .get("name")
+                .and_then(Value::as_str)
+                .is_some_and(|name| name.starts_with("shard-"))
+        })
+        .filter_map(|cluster| cluster.get("host_statuses").and_then(Value::as_array))
+        .flatten()
+        .filter_map(|host| {
+            let health = host.get("health_status")?.as_object()?;
+            let healthy = health
+                .iter()
+                .all(|(name, value)| name == "eds_health_status" || value != &Value::Bool(true));
+            Some((host.get("hostname")?.as_str()?, healthy))
+        })
+}

@@ -1,0 +1,154 @@
+//! The command line of each program in a cluster, and the configuration that Envoy gets.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{Binaries, HarnessError, Layout, Program};
+
+/// All that must be known to start the programs of one cluster.
+#[derive(Debug, Clone)]
+pub struct ClusterPlan {
+    /// The programs.
+    pub binaries: Binaries,
+    /// Their ports.
+    pub layout: Layout,
+    /// The folder that holds everything the cluster writes.
+    pub folder: PathBuf,
+    /// The nodes' and the merger's master key, if any.
+    pub master_key: Option<String>,
+    /// Whether Envoy runs the filter.
+    pub filter: bool,
+    /// Whether the filter looks into bodies.
+    pub body_routing: bool,
+    /// What the edge logs: `all`, `failed` or `off`.
+    pub access_log: &'static str,
+    /// More variables for the merger (`WEFT_…`).
+    pub merger_environment: Vec<(String, String)>,
+}
+
+impl ClusterPlan {
+    /// A node of this cluster.
+    pub fn node(&self, shard: u16, replica: u16) -> Program {
+        let name = Layout::node_name(shard, replica);
+        node(
+            &self.binaries,
+            &self.folder,
+            &name,
+            self.layout.node(shard, replica),
+            self.master_key.as_deref(),
+        )
+    }
+
+    /// The merger.
+    pub fn merger(&self) -> Program {
+        let local = |port: u16| format!("127.0.0.1:{port}");
+        let folder = self.folder.join("data/merger");
+        let mut environment = vec![
+            ("WEFT_LISTEN".to_owned(), local(self.layout.merger())),
+            ("WEFT_ENVOY_ADMIN".to_owned(), local(self.layout.admin())),
+            ("WEFT_EGRESS".to_owned(), local(self.layout.egress())),
+            ("WEFT_DATA_DIR".to_owned(), folder.display().to_string()),
+        ];
+        // In the environment, where `ps` doesn't show it.
+        environment.extend(
+            self.master_key
+                .iter()
+                .map(|key| ("WEFT_MASTER_KEY".to_owned(), key.clone())),
+        );
+        environment.extend(self.merger_environment.iter().cloned());
+        Program {
+            name: "merger".to_owned(),
+            executable: self.binaries.weft.clone(),
+            arguments: vec!["serve".into()],
+            environment,
+            folder,
+            log: self.folder.join("logs/merger.log"),
+        }
+    }
+
+    /// Envoy; writes its configuration.
+    pub fn envoy(&self) -> Result<Program, HarnessError> {
+        let configuration = self.folder.join("envoy.yaml");
+        fs::create_dir_all(&self.folder).map_err(HarnessError::file(&self.folder))?;
+        fs::write(&configuration, self.envoy_configuration()?)
+            .map_err(HarnessError::file(&configuration))?;
+        Ok(Program {
+            name: "envoy".to_owned(),
+            executable: self.binaries.envoy.clone(),
+            arguments: vec![
+                "--config-path".into(),
+                configuration.into(),
+                "--log-level".into(),
+                "warning".into(),
+                "--concurrency".into(),
+                "2".into(),
+                // Several Envoys on one machine would otherwise fight for one shared memory.
+                "--disable-hot-restart".into(),
+            ],
+            environment: Vec::new(),
+            folder: self.folder.join("data/envoy"),
+            log: self.folder.join("logs/envoy.log"),
+        })
+    }
+
+    /// What `weft config envoy` prints for this cluster.
+    fn envoy_configuration(&self) -> Result<Vec<u8>, HarnessError> {
+        let mut command = Command::new(&self.binaries.weft);
+        command
+            .args(["config", "envoy", "--access-log", self.access_log])
+            .args(["--port", &self.layout.edge().to_string()])
+            .args(["--shards", &self.layout.shards().to_string()])
+            .args(["--replicas", &self.layout.replicas().to_string()])
+            .args([
+                "--body-routing",
+                if self.body_routing { "true" } else { "false" },
+            ])
+            .arg("--wasm")
+            .arg(&self.binaries.filter);
+        if !self.filter {
+            command.arg("--no-filter");
+        }
+        let output = command.output().map_err(|source| HarnessError::Spawn {
+            name: "weft config envoy".to_owned(),
+            source,
+        })?;
+        if output.status.success() {
+            Ok(output.stdout)
+        } else {
+            Err(HarnessError::EnvoyConfig(
+                String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            ))
+        }
+    }
+}
+
+/// A node, real or embedded: both take Meilisearch's own flags.
+pub(crate) fn node(
+    binaries: &Binaries,
+    folder: &Path,
+    name: &str,
+    port: u16,
+    master_key: Option<&str>,
+) -> Program {
+    let data = folder.join("data").join(name);
+    let mut arguments: Vec<OsString> = vec![
+        "--http-addr".into(),
+        format!("127.0.0.1:{port}").into(),
+        "--db-path".into(),
+        data.join("data.ms").into(),
+        "--no-analytics".into(),
+    ];
+    if let Some(key) = master_key {
+        arguments.extend(["--master-key".into(), key.into()]);
+    }
+    Program {
+        name: name.to_owned(),
+        executable: binaries.node.path().to_owned(),
+        arguments,
+        environment: Vec::new(),
+        folder: data,
+        log: folder.join("logs").join(format!("{name}.log")),
+    }
+}

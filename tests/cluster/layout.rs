@@ -1,0 +1,115 @@
+//! Which port is whose: everything follows from one base port, as in `weft config envoy --port`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::HarnessError;
+
+/// The nodes' distance from the base port.
+const NODE_PORTS: u32 = 10;
+
+/// A cluster on the loopback address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layout {
+    port: u16,
+    shards: u16,
+    replicas: u16,
+}
+
+impl Layout {
+    /// A layout whose ports all exist.
+    pub fn new(port: u16, shards: u16, replicas: u16) -> Result<Self, HarnessError> {
+        let layout = Self {
+            port,
+            shards,
+            replicas,
+        };
+        if port == 0 || u32::from(port) + layout.width() > 65536 {
+            return Err(HarnessError::PortRange {
+                port,
+                needed: layout.width(),
+                shards,
+                replicas,
+            });
+        }
+        Ok(layout)
+    }
+
+    /// Number of shards.
+    pub fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    /// Nodes in each shard.
+    pub fn replicas(&self) -> u16 {
+        self.replicas
+    }
+
+    /// The base port, where clients arrive.
+    pub fn edge(&self) -> u16 {
+        self.port
+    }
+
+    /// Envoy's admin interface.
+    pub fn admin(&self) -> u16 {
+        self.port + 1
+    }
+
+    /// The merger's way to the nodes.
+    pub fn egress(&self) -> u16 {
+        self.port + 2
+    }
+
+    /// The merger.
+    pub fn merger(&self) -> u16 {
+        self.port + 3
+    }
+
+    /// A node.
+    pub fn node(&self, shard: u16, replica: u16) -> u16 {
+        // Fits: `new` has checked the last one.
+        self.port + 10 + shard * self.replicas + replica
+    }
+
+    /// All nodes, as (shard, replica), in the order of their ports.
+    pub fn nodes(&self) -> impl Iterator<Item = (u16, u16)> + use<> {
+        let replicas = self.replicas;
+        (0..self.shards).flat_map(move |shard| (0..replicas).map(move |replica| (shard, replica)))
+    }
+
+    /// The node's name, which Envoy and merger know it by.
+    pub fn node_name(shard: u16, replica: u16) -> String {
+        format!("shard-{shard}-node-{replica}")
+    }
+
+    /// Every port with the name of who listens on it.
+    pub fn ports(&self) -> Vec<(u16, String)> {
+        let own = [
+            (self.edge(), "the edge, where clients arrive"),
+            (self.admin(), "Envoy's admin interface"),
+            (self.egress(), "Envoy's egress listener"),
+            (self.merger(), "the merger"),
+        ];
+        own.into_iter()
+            .map(|(port, name)| (port, name.to_owned()))
+            .chain(self.nodes().map(|(shard, replica)| {
+                (self.node(shard, replica), Self::node_name(shard, replica))
+            }))
+            .collect()
+    }
+
+    /// How many ports the layout spans.
+    pub fn width(&self) -> u32 {
+        NODE_PORTS + u32::from(self.shards) * u32::from(self.replicas)
+    }
+
+    /// Says which port is taken, if one is.
+    pub fn check_free(&self) -> Result<(), HarnessError> {
+        for (port, purpose) in self.ports() {
+            if std::net::TcpListener::bind(("127.0.0.1", port)).is_err() {
+                return Err(HarnessError::PortTaken { port, purpose });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! One program: started, broken, started again.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::{HarnessError, spawner};
+
+/// How much of a log an error shows.
+const TAIL_LINES: usize = 25;
+
+/// How long a program may take to end when asked politely.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What to start, and how.
+#[derive(Debug, Clone)]
+pub struct Program {
+    /// The name in messages and of the log file.
+    pub name: String,
+    /// The file to run.
+    pub executable: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Variables on top of our own.
+    pub environment: Vec<(String, String)>,
+    /// The folder it runs in and keeps its data in; made if missing.
+    pub folder: PathBuf,
+    /// Where its output goes; appended to.
+    pub log: PathBuf,
+}
+
+/// Who outlives whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifetime {
+    /// The process ends with its handle, and with us.
+    WithUs,
+    /// The process stays, in the background.
+    Detached,
+}
+
+/// A program with at most one running process.
+#[derive(Debug)]
+pub struct Process {
+    program: Program,
+    lifetime: Lifetime,
+    child: Mutex<Option<Child>>,
+}
+
+impl Process {
+    /// Starts it.
+    pub fn start(program: Program, lifetime: Lifetime) -> Result<Self, HarnessError> {
+        let process = Self {
+            program,
+            lifetime,
+            child: Mutex::new(None),
+        };
+        process.launch()?;
+        Ok(process)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.program.name
+    }
+
+    /// Its output so far, and of the runs before.
+    pub fn log(&self) -> &Path {
+        &self.program.log
+    }
+
+    /// The number of the running process.
+    pub fn id(&self) -> Option<u32> {
+        self.child().as_ref().map(Child::id)
+    }
+
+    /// Resident memory in bytes, if it runs (Linux).
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()?)).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        line.split_whitespace()
+            .nth(1)?
+            .parse::<u64>()
+            .ok()
+            .map(|kib| kib * 1024)
+    }
+
+    /// Ends it at once, as a crash would (SIGKILL), and waits until it is gone.
+    pub fn kill(&self) -> Result<(), HarnessError> {
+        self.signal(Signal::KILL)?;
+        self.reap();
+        Ok(())
+    }
+
+    /// Asks it to end (SIGTERM), and kills it if it doesn't within ten seconds.
+    pub fn terminate(&self) -> Result<(), HarnessError> {
+        self.signal(Signal::TERM)?;
+        let asked = Instant::now();
+        while asked.elapsed() < GRACE {
+            if self.exited()?.is_some() {
+                self.reap();
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.kill()
+    }
+
+    /// Makes it hang: it keeps its connections and answers nothing (SIGSTOP).
+    pub fn pause(&self) -> Result<(), HarnessError> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn resume(&self) -> Result<(), HarnessError> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Starts it again with what it left on disk; kills it first if it runs.
+    pub fn restart(&self) -> Result<(), HarnessError> {
+        if self.id().is_some() {
+            self.kill()?;
+        }
+        self.launch()
+    }
+
+    /// Empties its folder, as if the disk had been replaced; kills it first if it runs.
+    pub fn wipe(&self) -> Result<(), HarnessError> {
+        if self.id().is_some() {
+            self.kill()?;
+        }
+        match fs::remove_dir_all(&self.program.folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(HarnessError::File {
+                path: self.program.folder.clone(),
+                source: error,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Fails with the end of the log if it ended by itself.
+    pub fn check_alive(&self) -> Result<(), HarnessError> {
+        match self.exited()? {
+            None => Ok(()),
+            Some(status) => Err(HarnessError::Ended {
+                name: self.program.name.clone(),
+                status: status.to_string(),
+                log: self.program.log.clone(),
+                tail: self.tail(),
+            }),
+        }
+    }
+
+    /// The last lines of the log.
+    pub fn tail(&self) -> String {
+        let text = fs::read(&self.program.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines
+            .iter()
+            .skip(lines.len().saturating_sub(TAIL_LINES))
+            .map(|line| format!("    {line}\n"))
+            .collect()
+    }
+
+    fn launch(&self) -> Result<(), HarnessError> {
+        let Program {
+            name,
+            executable,
+            arguments,
+            environment,
+            folder,
+            log,
+        } = &self.program;
+        fs::create_dir_all(folder).map_err(HarnessError::file(folder))?;
+        if let Some(parent) = log.parent() {
+            fs::create_dir_all(parent).map_err(HarnessError::file(parent))?;
+        }
+        let output = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .map_err(HarnessError::file(log))?;
+        let errors = output.try_clone().map_err(HarnessError::file(log))?;
+        let mut command = Command::new(executable);
+        command
+            .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            // A group of its own: Ctrl-C in the terminal is ours, and its children can be ended with it.
+            .process_group(0);
+        let started = match self.lifetime {
+            Lifetime::WithUs => spawner::spawn(command),
+            Lifetime::Detached => command.spawn(),
+        };
+        *self.child() = Some(started.map_err(|source| HarnessError::Spawn {
+            name: name.clone(),
+            source,
+        })?);
+        Ok(())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), HarnessError> {
+        let fail = |reason: String| HarnessError::Signal {
+            name: self.program.name.clone(),
+            reason,
+        };
+        let child = self.child();
+        let id = child
+            .as_ref()
+            .map(Child::id)
+            .ok_or_else(|| fail("it does not run".to_owned()))?;
+        let group = i32::try_from(id)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| fail(format!("process {id}")))?;
+        kill_process_group(group, signal).map_err(|error| fail(error.to_string()))
+    }
+
+    /// How it ended, if it did.
+    fn exited(&self) -> Result<Option<ExitStatus>, HarnessError> {
+        match self.child().as_mut() {
+            Some(child) => child.try_wait().map_err(|source| HarnessError::Spawn {
+                name: self.program.name.clone(),
+                source,
+            }),
+            None => Ok(None),
+        }
+    }
+
+    fn reap(&self) {
+        if let Some(mut child) = self.child().take() {
+            // Nothing can be done about a child that can't be waited for.
+            drop(child.wait());
+        }
+    }
+
+    fn child(&self) -> MutexGuard<'_, Option<Child>> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.lifetime == Lifetime::WithUs && self.id().is_some() {
+            // It may be gone already, which is what we want.
+            drop(self.kill());
+            self.reap();
+        }
+    }
+}

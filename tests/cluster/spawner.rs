@@ -1,0 +1,57 @@
+//! One thread that starts every process of this harness.
+//!
+//! On Linux a child asks the kernel to be killed when its parent dies, and by that the kernel means the *thread* that
+//! started it. A test's thread ends with the test, so this one lives as long as the program.
+
+use std::io;
+use std::process::{Child, Command};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
+use std::thread;
+
+struct Order {
+    command: Command,
+    reply: mpsc::Sender<io::Result<Child>>,
+}
+
+/// Starts a program that dies with this one.
+pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
+    static SPAWNER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
+    die_with_parent(&mut command);
+    let spawner = SPAWNER.get_or_init(|| {
+        let (sender, orders) = mpsc::channel::<Order>();
+        thread::spawn(move || {
+            for Order { mut command, reply } in orders {
+                // Nobody waits for it any more: the child is dropped, and ends with this process.
+                drop(reply.send(command.spawn()));
+            }
+        });
+        Mutex::new(sender)
+    });
+    let (reply, answer) = mpsc::channel();
+    let gone = || io::Error::other("the thread that starts processes is gone");
+    spawner
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .send(Order { command, reply })
+        .map_err(|_| gone())?;
+    answer.recv().map_err(|_| gone())?
+}
+
+#[cfg(target_os = "linux")]
+#[allow(
+    unsafe_code,
+    reason = "the one system call between fork and exec is async-signal-safe and allocates nothing"
+)]
+fn die_with_parent(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec only `prctl(PR_SET_PDEATHSIG)` is called.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+                .map_err(io::Error::from)
+        });
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent(_: &mut Command) {}

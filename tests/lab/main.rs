@@ -1,0 +1,51 @@
+//! `weft-lab`: a cluster on this machine, to try, to measure and to break. One module a subcommand.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod down;
+mod state;
+mod status;
+mod up;
+
+/// A Weft cluster on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "weft-lab", version)]
+struct Lab {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a cluster in the background; returns when it answers.
+    Up(up::UpArgs),
+    /// Stop what `up` started.
+    Down(down::DownArgs),
+    /// Say what runs.
+    Status,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let done = match Lab::parse().command {
+        Command::Up(arguments) => up::run(arguments).await,
+        Command::Down(arguments) => down::run(&arguments),
+        Command::Status => status::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Causes on the same line: what a person needs is one line.
+            eprintln!("weft-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a subcommand says on standard output.
+#[allow(clippy::print_stdout, reason = "printing is what the command is for")]
+fn say(text: impl std::fmt::Display) {
+    println!("{text}");
+}

@@ -1,0 +1,9 @@
+//! End-to-end scenarios against real processes, in one binary. One module a subject.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a scenario that can't go on must fail loudly"
+)]
+
+mod envoy_configuration;
+mod harness;
