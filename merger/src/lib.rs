@@ -1,3 +1,21 @@
-//! The merger: what one node cannot do.
+//! The merger: what one node cannot do. It splits writes, fans searches out and merges the answers, keeps one task of
+//! many, and tells filters where indexes lie.
+//!
+//! Invariants: `search` and `write` don't know each other; nothing but `upstream` reaches a node; only `cluster` changes an
+//! epoch; only `tasks` hands out a `taskUid`; `edge` is the only place that knows Meilisearch's error codes.
 
+pub mod answer;
+pub mod app;
+pub mod broadcast;
+pub mod call;
 pub mod cli;
+pub mod cluster;
+pub mod edge;
+pub mod options;
+pub mod search;
+pub mod sequence;
+pub mod store;
+pub mod tasks;
+pub mod telemetry;
+pub mod upstream;
+pub mod write;

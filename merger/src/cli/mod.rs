@@ -7,6 +7,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod config_envoy;
+mod serve;
+
+use crate::options::ServeOptions;
 
 /// A sharded, replicated search cluster out of unmodified Meilisearch nodes, inside Envoy.
 #[derive(Debug, Parser)]
@@ -18,9 +21,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the merger: the sidecar that splits writes and merges answers.
+    Serve(Box<ServeOptions>),
     /// Print a configuration.
     #[command(subcommand)]
-    Config(ConfigCommand),
+    Config(Box<ConfigCommand>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -32,10 +37,17 @@ enum ConfigCommand {
 /// Runs the command line that this process was given.
 pub fn run() -> ExitCode {
     match Cli::parse().command {
-        Command::Config(ConfigCommand::Envoy(arguments)) => match config_envoy::run(&arguments) {
-            Ok(text) => print(&text),
+        Command::Serve(options) => match serve::run(*options) {
+            Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
+        Command::Config(command) => {
+            let ConfigCommand::Envoy(arguments) = *command;
+            match config_envoy::run(&arguments) {
+                Ok(text) => print(&text),
+                Err(error) => fail(&error),
+            }
+        }
     }
 }
 

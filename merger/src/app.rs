@@ -1,0 +1,119 @@
+//! Everything that lives as long as the merger, put together once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::broadcast;
+use crate::call::Along;
+use crate::cluster::{self, Cluster, ClusterError};
+use crate::edge;
+use crate::edge::Keys;
+use crate::options::ServeOptions;
+use crate::sequence::Sequencer;
+use crate::store::{RedbStore, Store, StoreError};
+use crate::tasks::{self, SettledTask, TaskError, Tasks};
+use crate::telemetry::Metrics;
+use crate::upstream::Upstream;
+
+/// The merger's parts.
+pub struct App {
+    /// The knobs.
+    pub options: ServeOptions,
+    /// The only way out.
+    pub upstream: Upstream,
+    /// One order of writes a shard.
+    pub sequencer: Sequencer,
+    /// Shards, nodes, placements.
+    pub cluster: Arc<Cluster>,
+    /// The task registry.
+    pub tasks: Tasks,
+    /// What is known of the API keys.
+    pub keys: Keys,
+    /// Counters and histograms.
+    pub metrics: Metrics,
+}
+
+/// Why the merger could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder.
+    #[error("the data folder {0} can't be used")]
+    DataDir(std::path::PathBuf, #[source] std::io::Error),
+    /// The address to listen on.
+    #[error("can't listen on {0}")]
+    Listen(std::net::SocketAddr, #[source] std::io::Error),
+    /// The store.
+    #[error("the store can't be opened (does another merger hold it?)")]
+    Store(#[from] StoreError),
+    /// The cluster's state.
+    #[error("the cluster's state can't be read")]
+    Cluster(#[from] ClusterError),
+    /// The tasks.
+    #[error("the tasks can't be read")]
+    Tasks(#[from] TaskError),
+    /// The counters.
+    #[error("the metrics can't be registered")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl App {
+    /// The merger's own authority, for requests that no client stands behind.
+    pub fn own_authority(&self) -> Along {
+        Along::default().with_key(self.options.master_key.as_deref())
+    }
+}
+
+/// Runs the merger until `stop` resolves; then lets requests under way finish.
+///
+/// # Errors
+/// It could not start.
+pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+    let data_dir = options.data_dir.clone();
+    std::fs::create_dir_all(&data_dir)
+        .map_err(|error| StartError::DataDir(data_dir.clone(), error))?;
+    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data_dir.join("weft.redb"))?);
+    let lease_ms = u32::try_from(options.lease_ms).unwrap_or(u32::MAX);
+    let cluster = Cluster::open(Arc::clone(&store), lease_ms, options.direct_writes).await?;
+    let (settled, settling) = mpsc::unbounded_channel();
+    let tasks = Tasks::open(store, options.max_tasks, settled).await?;
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .map_err(|error| StartError::Listen(options.listen, error))?;
+    let app = Arc::new(App {
+        upstream: Upstream::new(&options.egress, options.max_node_answer_bytes),
+        cluster: Arc::new(cluster),
+        tasks,
+        sequencer: Sequencer::default(),
+        keys: Keys::default(),
+        metrics: Metrics::new()?,
+        options,
+    });
+    spawn_background(&app, settling);
+    tracing::info!(listen = %app.options.listen, "the merger listens");
+    edge::serve(app, listener, stop).await;
+    Ok(())
+}
+
+fn spawn_background(app: &Arc<App>, settling: mpsc::UnboundedReceiver<SettledTask>) {
+    tokio::spawn(cluster::discover(
+        Arc::clone(&app.cluster),
+        app.options.envoy_admin.clone(),
+        app.options.shard_prefix.clone(),
+        Duration::from_millis(app.options.discovery_interval_ms.max(10)),
+    ));
+    tokio::spawn(tasks::follow(Arc::clone(app)));
+    tokio::spawn(broadcast::equalise_keys(Arc::clone(app)));
+    tokio::spawn(act_on_settled(Arc::clone(app), settling));
+}
+
+/// Hands each settled task to those who wait for its end.
+async fn act_on_settled(app: Arc<App>, mut settling: mpsc::UnboundedReceiver<SettledTask>) {
+    while let Some(settled) = settling.recv().await {
+        if let Err(error) = broadcast::on_settled(&app, &settled.view).await {
+            tracing::error!(uid = settled.view.uid, %error, "what follows from a task's end could not be stored");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Reads from any node where all are the same, or from every shard where they add up.
+
+use futures_util::future::join_all;
+use serde_json::Value;
+use weft_routing::placement::ShardId;
+
+use super::BroadcastError;
+use super::spread::Change;
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::{Call, full};
+use crate::cluster::ClusterError;
+use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
+
+/// The shards that can answer about the call's index: those that hold it, or all, where it is none or unknown.
+pub(super) fn shards_of(app: &App, call: &Call) -> Result<Vec<ShardId>, BroadcastError> {
+    let placed = call
+        .index
+        .as_deref()
+        .and_then(|uid| app.cluster.placement(uid));
+    let shards = placed.map_or_else(
+        || app.cluster.shards(),
+        |placement| placement.shards().to_vec(),
+    );
+    if shards.is_empty() {
+        Err(ClusterError::NoShards.into())
+    } else {
+        Ok(shards)
+    }
+}
+
+/// Passes the request to the first shard that answers.
+pub(super) async fn from_any(app: &App, call: Call) -> Result<Answer, BroadcastError> {
+    let shards = shards_of(app, &call)?;
+    let request = Change::of(app, call).await?;
+    let mut last = BroadcastError::Cluster(ClusterError::NoShards);
+    for shard in shards {
+        match send(app, &request, shard).await {
+            Ok(answer) => return Ok(answer.pass_on()),
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+/// What the shards said, or the answer with which one of them refused.
+pub(super) enum Gathered {
+    /// Every shard's JSON, in the order of the shards.
+    All(Vec<(ShardId, Value)>),
+    /// The first refusal.
+    Refused(Answer),
+}
+
+/// Sends a read to each shard and waits for all.
+pub(super) async fn from_all(
+    app: &App,
+    request: &Change,
+    shards: &[ShardId],
+) -> Result<Gathered, BroadcastError> {
+    let answers = join_all(shards.iter().map(|shard| send(app, request, *shard))).await;
+    let mut all = Vec::with_capacity(shards.len());
+    for (shard, answer) in shards.iter().zip(answers) {
+        let answer = answer?;
+        if !answer.status.is_success() {
+            return Ok(Gathered::Refused(answer.pass_on()));
+        }
+        let value = serde_json::from_slice(&answer.body)
+            .map_err(|_| BroadcastError::Unreadable { shard: *shard })?;
+        all.push((*shard, value));
+    }
+    Ok(Gathered::All(all))
+}
+
+async fn send(app: &App, request: &Change, shard: ShardId) -> Result<NodeAnswer, UpstreamError> {
+    let (method, path) = (request.method.clone(), request.path_and_query.clone());
+    let timeout = app.options.search_timeout();
+    let mut node_request =
+        NodeRequest::new(Target::Shard(shard), method, path, &request.along, timeout);
+    if !request.body.is_empty() {
+        node_request = node_request.body(full(request.body.clone()));
+    }
+    for (name, value) in &request.headers {
+        node_request = node_request.header(name.clone(), value.clone());
+    }
+    app.upstream.send(node_request).await
+}

@@ -1,0 +1,102 @@
+//! What concerns the instance as a whole: statistics, features, dumps and snapshots.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+
+use super::BroadcastError;
+use super::gather::{Gathered, from_all};
+use super::indexes::add_stats;
+use super::spread::{Change, Reach, Spread, spread};
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::Call;
+use crate::tasks::NewTask;
+
+/// `GET /stats`: summed over the shards.
+pub(super) async fn stats(app: &Arc<App>, call: &Call) -> Result<Answer, BroadcastError> {
+    let request = Change {
+        method: Method::GET,
+        path_and_query: call.path_and_query.clone(),
+        along: call.along.clone(),
+        headers: Vec::new(),
+        body: bytes::Bytes::new(),
+    };
+    let all = match from_all(app, &request, &app.cluster.shards()).await? {
+        Gathered::Refused(answer) => return Ok(answer),
+        Gathered::All(all) => all,
+    };
+    let mut values = all.into_iter().map(|(_, value)| value);
+    let mut sum = values.next().unwrap_or_default();
+    for value in values {
+        add_instance(&mut sum, &value);
+    }
+    Ok(Answer::json(StatusCode::OK, &sum))
+}
+
+fn add_instance(sum: &mut Value, other: &Value) {
+    for name in ["databaseSize", "usedDatabaseSize"] {
+        if let (Some(mine), Some(theirs)) = (sum[name].as_u64(), other[name].as_u64()) {
+            sum[name] = Value::from(mine + theirs);
+        }
+    }
+    let latest = [&sum["lastUpdate"], &other["lastUpdate"]]
+        .into_iter()
+        .filter_map(Value::as_str)
+        .max();
+    if let Some(latest) = latest.map(str::to_owned) {
+        sum["lastUpdate"] = Value::from(latest);
+    }
+    let mut indexes: Map<String, Value> = sum["indexes"].as_object().cloned().unwrap_or_default();
+    for (uid, theirs) in other["indexes"].as_object().into_iter().flatten() {
+        match indexes.get_mut(uid) {
+            Some(mine) => add_stats(mine, theirs),
+            None => {
+                indexes.insert(uid.clone(), theirs.clone());
+            }
+        }
+    }
+    indexes.sort_keys();
+    sum["indexes"] = Value::Object(indexes);
+}
+
+/// `PATCH /experimental-features`: the same on every node.
+pub(super) async fn change_features(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
+    let change = Change::of(app, call).await?;
+    match spread(app, &change, &app.cluster.shards(), Reach::Replicas).await? {
+        Spread::Refused(answer) => Ok(answer),
+        Spread::Taken { first, parts } => super::keys::whole(first, &parts),
+    }
+}
+
+/// `POST /dumps` and `POST /snapshots`: one of each shard, as one task.
+pub(super) async fn back_up(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
+    let kind = if call.path_and_query.starts_with("/dumps") {
+        "dumpCreation"
+    } else {
+        "snapshotCreation"
+    };
+    let change = Change::of(app, call).await?;
+    match spread(app, &change, &app.cluster.shards(), Reach::Primaries).await? {
+        Spread::Refused(answer) => Ok(answer),
+        Spread::Taken { parts, .. } => {
+            let written: Vec<Value> = parts
+                .iter()
+                .map(|part| json!({"shard": part.shard, "node": part.copies.first().map(|copy| &copy.node)}))
+                .collect();
+            let mut details = Map::new();
+            details.insert("shards".to_owned(), Value::from(written));
+            let task = NewTask {
+                kind: kind.to_owned(),
+                details,
+                parts,
+                ..NewTask::default()
+            };
+            Ok(Answer::json(
+                StatusCode::ACCEPTED,
+                &app.tasks.create(task).await?,
+            ))
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The same change to every replica of some shards, in each shard's order of writes.
+//!
+//! The first shard's primary is asked first: what it refuses is refused everywhere, and nothing has been changed. What fails
+//! after that is reported by the task.
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{HeaderValue, Method, header::CONTENT_TYPE};
+use serde_json::Value;
+use weft_routing::placement::ShardId;
+
+use super::BroadcastError;
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::{Along, Call, full, read_whole};
+use crate::cluster::{ClusterError, NodeRef};
+use crate::tasks::{Copy, Part};
+use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
+
+/// A change, the same for every node.
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    pub(super) method: Method,
+    pub(super) path_and_query: String,
+    pub(super) along: Along,
+    pub(super) headers: Vec<(http::HeaderName, HeaderValue)>,
+    pub(super) body: Bytes,
+}
+
+impl Change {
+    /// The client's request as it is, its body read whole.
+    pub(super) async fn of(app: &App, call: Call) -> Result<Self, BroadcastError> {
+        let idle = std::time::Duration::from_millis(app.options.body_idle_timeout_ms);
+        let headers = [CONTENT_TYPE, http::header::CONTENT_ENCODING];
+        let headers = headers
+            .into_iter()
+            .filter_map(|name| call.headers.get(&name).cloned().map(|value| (name, value)));
+        Ok(Self {
+            headers: headers.collect(),
+            method: call.method,
+            path_and_query: call.path_and_query,
+            along: call.along,
+            body: read_whole(call.body, app.options.max_body_bytes, idle).await?,
+        })
+    }
+
+    pub(super) async fn send(
+        &self,
+        app: &App,
+        node: &NodeRef,
+    ) -> Result<NodeAnswer, UpstreamError> {
+        let target = Target::Node(node.address);
+        let timeout = app.options.write_timeout();
+        let path = self.path_and_query.clone();
+        let mut request = NodeRequest::new(target, self.method.clone(), path, &self.along, timeout)
+            .body(full(self.body.clone()));
+        for (name, value) in &self.headers {
+            request = request.header(name.clone(), value.clone());
+        }
+        app.upstream.send(request).await
+    }
+}
+
+/// How a change was taken.
+pub(super) enum Spread {
+    /// By the first node asked, and what the others made of it.
+    Taken {
+        parts: Vec<Part>,
+        /// The first node's answer.
+        first: NodeAnswer,
+    },
+    /// Not at all: the first node asked refused it.
+    Refused(Answer),
+}
+
+/// Which replicas a change is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Every in-sync replica.
+    Replicas,
+    /// One replica a shard.
+    Primaries,
+}
+
+/// Sends a change to all of `shards`, in each shard's order of writes.
+pub(super) async fn spread(
+    app: &App,
+    change: &Change,
+    shards: &[ShardId],
+    reach: Reach,
+) -> Result<Spread, BroadcastError> {
+    let _turn = app.sequencer.turn(shards).await;
+    let mut wanted = Vec::with_capacity(shards.len());
+    for shard in shards {
+        let mut replicas = app.cluster.replicas(*shard);
+        if replicas.is_empty() {
+            return Err(ClusterError::ShardEmpty(*shard).into());
+        }
+        if reach == Reach::Primaries {
+            replicas.truncate(1);
+        }
+        wanted.push((*shard, replicas));
+    }
+    let Some(primary) = wanted
+        .first()
+        .and_then(|(_, replicas)| replicas.first())
+        .cloned()
+    else {
+        return Err(ClusterError::NoShards.into());
+    };
+    let first = change.send(app, &primary).await?;
+    if !first.status.is_success() {
+        return Ok(Spread::Refused(first.pass_on()));
+    }
+    let parts = join_all(
+        wanted
+            .iter()
+            .map(|(shard, replicas)| to_shard(app, change, *shard, replicas, &primary, &first)),
+    );
+    let parts = parts.await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Ok(Spread::Taken { parts, first })
+}
+
+/// Sends to one shard's replicas; `done` has its answer already.
+async fn to_shard(
+    app: &App,
+    change: &Change,
+    shard: ShardId,
+    replicas: &[NodeRef],
+    done: &NodeRef,
+    answer: &NodeAnswer,
+) -> Result<Part, BroadcastError> {
+    let answers = join_all(replicas.iter().map(async |node| {
+        if node == done {
+            Ok(answer.clone())
+        } else {
+            change.send(app, node).await
+        }
+    }));
+    let (mut copies, mut failures) = (Vec::new(), Vec::new());
+    for (node, answer) in replicas.iter().zip(answers.await) {
+        match answer {
+            Ok(answer) if answer.status.is_success() => {
+                // A change that is no task (a key, a feature) is done with the answer and has no local uid.
+                copies
+                    .extend(local_uid(&answer).map(|uid| Copy::acknowledged(node.id.clone(), uid)));
+            }
+            Ok(answer) => failures.push((node, format!("answered {}", answer.status))),
+            Err(error) => failures.push((node, error.to_string())),
+        }
+    }
+    if failures.len() < replicas.len() {
+        for (node, reason) in &failures {
+            app.cluster.in_sync.take_out(&node.id, reason).await?;
+        }
+        return Ok(Part {
+            shard,
+            copies,
+            undelivered: None,
+        });
+    }
+    let reasons: Vec<String> = failures
+        .iter()
+        .map(|(node, reason)| format!("{}: {reason}", node.id))
+        .collect();
+    Ok(Part {
+        shard,
+        copies,
+        undelivered: Some(reasons.join("; ")),
+    })
+}
+
+fn local_uid(answer: &NodeAnswer) -> Option<u32> {
+    let body: Value = serde_json::from_slice(&answer.body).ok()?;
+    body.get("taskUid")?.as_u64()?.try_into().ok()
+}

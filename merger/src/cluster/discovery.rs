@@ -1,0 +1,70 @@
+//! Asks Envoy's admin interface for shards and nodes, again and again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+
+use super::{Cluster, Topology};
+
+/// The largest list of clusters that is read.
+const MAX_CLUSTERS_BYTES: usize = 64 << 20;
+
+/// How long Envoy's admin interface may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Keeps the topology fresh; never ends. While Envoy doesn't answer, the last topology stays.
+pub async fn discover(cluster: Arc<Cluster>, admin: String, prefix: String, every: Duration) {
+    let client: Client<HttpConnector, Empty<Bytes>> =
+        Client::builder(TokioExecutor::new()).build_http();
+    let mut failing = false;
+    loop {
+        match tokio::time::timeout(TIMEOUT, ask(&client, &admin, &prefix))
+            .await
+            .unwrap_or_else(|_| Err("no answer in time".into()))
+        {
+            Ok(topology) => {
+                if std::mem::take(&mut failing) {
+                    tracing::info!("Envoy's admin interface answers again");
+                }
+                if let Err(error) = cluster.set_topology(topology).await {
+                    tracing::error!(%error, "the topology changed and can't be stored; the last one stays");
+                }
+            }
+            Err(error) if !failing => {
+                failing = true;
+                tracing::warn!(%error, admin, "Envoy's admin interface gives no list of clusters; the last one stays");
+            }
+            Err(_) => {}
+        }
+        let none_yet = cluster.topology().shards().is_empty();
+        tokio::time::sleep(if none_yet {
+            every.min(Duration::from_millis(100))
+        } else {
+            every
+        })
+        .await;
+    }
+}
+
+type AskError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn ask(
+    client: &Client<HttpConnector, Empty<Bytes>>,
+    admin: &str,
+    prefix: &str,
+) -> Result<Topology, AskError> {
+    let uri = format!("http://{admin}/clusters?format=json").parse()?;
+    let response = client.get(uri).await?;
+    if !response.status().is_success() {
+        return Err(format!("status {}", response.status()).into());
+    }
+    let body = Limited::new(response.into_body(), MAX_CLUSTERS_BYTES)
+        .collect()
+        .await?
+        .to_bytes();
+    Ok(Topology::from_envoy(&body, prefix)?)
+}

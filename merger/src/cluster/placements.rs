@@ -1,0 +1,377 @@
+//! Where each index lies, durably, and the routing table that filters poll.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use weft_routing::placement::{ShardId, SlotMap, choose_shards};
+use weft_routing::table::{Epoch, IndexRoute, RoutingTable};
+
+use super::ClusterError;
+use crate::store::{Change, Store, StoreError};
+
+const PREFIX: &str = "placement/";
+const EPOCH_KEY: &str = "epoch";
+
+/// Where one index lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// The index.
+    pub uid: String,
+    /// The owner of each slot.
+    pub slots: Arc<SlotMap>,
+    /// The primary key, once it is known.
+    pub primary_key: Option<String>,
+    /// The task that deletes the index, while nothing was written after it.
+    pub deleted_by: Option<u32>,
+}
+
+impl Placement {
+    /// The shards that hold the index, in order.
+    pub fn shards(&self) -> &[ShardId] {
+        self.slots.shards()
+    }
+}
+
+/// All placements.
+pub struct Placements {
+    store: Arc<dyn Store>,
+    lease_ms: u32,
+    direct_writes: bool,
+    state: Mutex<State>,
+    /// One change at a time, so that memory and store agree on the order.
+    changing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    epoch: u64,
+    placements: BTreeMap<String, Arc<Placement>>,
+    single_replica: BTreeSet<ShardId>,
+    table: Option<Arc<str>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stored {
+    slots: StoredSlots,
+    primary_key: Option<String>,
+    deleted_by: Option<u32>,
+}
+
+/// Slots as they were dealt are kept as the list of shards: thousands of small indexes stay small.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum StoredSlots {
+    Dealt(Vec<u16>),
+    Owners(Vec<u16>),
+}
+
+impl Placements {
+    pub(super) async fn open(
+        store: Arc<dyn Store>,
+        lease_ms: u32,
+        direct_writes: bool,
+    ) -> Result<Self, ClusterError> {
+        let mut state = State::default();
+        if let Some(epoch) = store.get(EPOCH_KEY).await? {
+            let corrupt = || ClusterError::Corrupt(EPOCH_KEY.to_owned());
+            state.epoch = serde_json::from_slice(&epoch.value).map_err(|_| corrupt())?;
+        }
+        for (key, stored) in store.range(PREFIX).await? {
+            let uid = key.strip_prefix(PREFIX).unwrap_or_default().to_owned();
+            let placement =
+                decode(&uid, &stored.value).ok_or_else(|| ClusterError::Corrupt(uid.clone()))?;
+            state.placements.insert(uid, Arc::new(placement));
+        }
+        Ok(Self {
+            store,
+            lease_ms,
+            direct_writes,
+            state: Mutex::new(state),
+            changing: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// Where an index lies.
+    pub fn get(&self, uid: &str) -> Option<Arc<Placement>> {
+        self.lock().placements.get(uid).cloned()
+    }
+
+    /// All placements, in the order of their uids.
+    pub fn all(&self) -> Vec<Arc<Placement>> {
+        self.lock().placements.values().cloned().collect()
+    }
+
+    /// The epoch: it grows with every change.
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.lock().epoch)
+    }
+
+    pub(super) async fn create(
+        &self,
+        uid: &str,
+        fitting: &[ShardId],
+        count: usize,
+    ) -> Result<Arc<Placement>, ClusterError> {
+        let _changing = self.changing.lock().await;
+        if let Some(placement) = self.get(uid) {
+            return Ok(placement);
+        }
+        let shards = choose_shards(uid, fitting, count);
+        let slots = self.shared_slots(SlotMap::deal(&shards).map_err(|_| ClusterError::NoShards)?);
+        let placement = Placement {
+            uid: uid.to_owned(),
+            slots,
+            primary_key: None,
+            deleted_by: None,
+        };
+        let placement = Arc::new(placement);
+        self.save(&placement).await?;
+        Ok(placement)
+    }
+
+    /// Records the primary key, where it isn't known yet.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn set_primary_key(&self, uid: &str, key: Option<&str>) -> Result<(), StoreError> {
+        self.change(uid, |placement| {
+            placement.primary_key = key.map(str::to_owned)
+        })
+        .await
+    }
+
+    /// Notes that a task deletes the index. The placement goes when the task has succeeded and nothing was written since.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn mark_deleted(&self, uid: &str, task: u32) -> Result<(), StoreError> {
+        self.change(uid, |placement| placement.deleted_by = Some(task))
+            .await
+    }
+
+    /// Notes that the index is written to after it was deleted: it lives on, with a primary key yet to be found.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn revive(&self, uid: &str) -> Result<(), StoreError> {
+        self.change(uid, |placement| {
+            if placement.deleted_by.take().is_some() {
+                placement.primary_key = None;
+            }
+        })
+        .await
+    }
+
+    /// The task that was to delete the index failed: the index lives on as it was.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn unmark_deleted(&self, uid: &str, task: u32) -> Result<(), StoreError> {
+        self.change(uid, |placement| {
+            if placement.deleted_by == Some(task) {
+                placement.deleted_by = None;
+            }
+        })
+        .await
+    }
+
+    /// Removes the placement, if `task` is still the one that deletes it.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn remove_deleted(&self, uid: &str, task: u32) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().await;
+        if self
+            .get(uid)
+            .is_some_and(|placement| placement.deleted_by == Some(task))
+        {
+            self.remove_locked(uid).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the placement of an index that came to nothing.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn remove(&self, uid: &str) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().await;
+        self.remove_locked(uid).await
+    }
+
+    /// Exchanges two indexes, as `swap-indexes` does, or renames one where the other isn't there.
+    ///
+    /// # Errors
+    /// The store failed; nothing is exchanged then.
+    pub async fn swap(&self, one: &str, two: &str) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().await;
+        let (first, second) = (self.get(one), self.get(two));
+        let renamed = |placement: Arc<Placement>, uid: &str| {
+            Arc::new(Placement {
+                uid: uid.to_owned(),
+                ..Placement::clone(&placement)
+            })
+        };
+        let changes = [
+            (two, first.map(|p| renamed(p, two))),
+            (one, second.map(|p| renamed(p, one))),
+        ];
+        self.commit(&changes).await
+    }
+
+    /// Notes which shards have one replica: what filters may send there straight changes with it.
+    pub(super) async fn set_single_replica(
+        &self,
+        shards: BTreeSet<ShardId>,
+    ) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().await;
+        if self.lock().single_replica == shards {
+            return Ok(());
+        }
+        // An epoch stands for one table for ever, so it is stored before the table changes.
+        self.commit(&[]).await?;
+        let mut state = self.lock();
+        state.single_replica = shards;
+        state.table = None;
+        Ok(())
+    }
+
+    /// The routing table in its wire form, with its epoch.
+    pub fn table(&self) -> (Epoch, Arc<str>) {
+        let mut state = self.lock();
+        let epoch = Epoch(state.epoch);
+        if let Some(table) = &state.table {
+            return (epoch, Arc::clone(table));
+        }
+        let mut table = RoutingTable {
+            epoch,
+            lease_ms: self.lease_ms,
+            ..RoutingTable::default()
+        };
+        for placement in state.placements.values() {
+            let mut route = IndexRoute::new(Arc::clone(&placement.slots));
+            route.primary_key.clone_from(&placement.primary_key);
+            route.direct_reads = placement.deleted_by.is_none();
+            route.direct_writes = self.direct_writes
+                && placement.deleted_by.is_none()
+                && placement.primary_key.is_some()
+                && placement
+                    .shards()
+                    .iter()
+                    .all(|shard| state.single_replica.contains(shard));
+            table.indexes.insert(placement.uid.clone(), route);
+        }
+        let json: Arc<str> = table.to_json().unwrap_or_default().into();
+        state.table = Some(Arc::clone(&json));
+        (epoch, json)
+    }
+
+    async fn change(
+        &self,
+        uid: &str,
+        change: impl FnOnce(&mut Placement),
+    ) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().await;
+        let Some(old) = self.get(uid) else {
+            return Ok(());
+        };
+        let mut new = Placement::clone(&old);
+        change(&mut new);
+        if new == *old {
+            return Ok(());
+        }
+        self.save(&Arc::new(new)).await
+    }
+
+    async fn save(&self, placement: &Arc<Placement>) -> Result<(), StoreError> {
+        self.commit(&[(&placement.uid, Some(Arc::clone(placement)))])
+            .await
+    }
+
+    async fn remove_locked(&self, uid: &str) -> Result<(), StoreError> {
+        self.commit(&[(uid, None)]).await
+    }
+
+    /// Stores first, shows after. The caller holds `changing`.
+    async fn commit(&self, changes: &[(&str, Option<Arc<Placement>>)]) -> Result<(), StoreError> {
+        let epoch = self.epoch().0 + 1;
+        let mut batch = vec![Change::put(EPOCH_KEY, epoch.to_string().into_bytes())];
+        for (uid, placement) in changes {
+            let key = format!("{PREFIX}{uid}");
+            batch.push(match placement {
+                Some(placement) => Change::put(key, encode(placement)),
+                None => Change::delete(key),
+            });
+        }
+        self.store.commit(batch).await?;
+        let mut state = self.lock();
+        state.epoch = epoch;
+        state.table = None;
+        for (uid, placement) in changes {
+            match placement {
+                Some(placement) => state
+                    .placements
+                    .insert((*uid).to_owned(), Arc::clone(placement)),
+                None => state.placements.remove(*uid),
+            };
+        }
+        Ok(())
+    }
+
+    /// The same slots share one allocation, whatever index they belong to.
+    fn shared_slots(&self, slots: SlotMap) -> Arc<SlotMap> {
+        let state = self.lock();
+        let same = state
+            .placements
+            .values()
+            .find(|placement| *placement.slots == slots);
+        same.map_or_else(|| Arc::new(slots), |placement| Arc::clone(&placement.slots))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn encode(placement: &Placement) -> Vec<u8> {
+    let shards: Vec<u16> = placement.shards().iter().map(|shard| shard.0).collect();
+    let dealt = SlotMap::deal(placement.shards()).is_ok_and(|dealt| dealt == *placement.slots);
+    let slots = if dealt {
+        StoredSlots::Dealt(shards)
+    } else {
+        StoredSlots::Owners(
+            placement
+                .slots
+                .owners()
+                .iter()
+                .map(|shard| shard.0)
+                .collect(),
+        )
+    };
+    let stored = Stored {
+        slots,
+        primary_key: placement.primary_key.clone(),
+        deleted_by: placement.deleted_by,
+    };
+    serde_json::to_vec(&stored).unwrap_or_default()
+}
+
+fn decode(uid: &str, bytes: &[u8]) -> Option<Placement> {
+    let stored: Stored = serde_json::from_slice(bytes).ok()?;
+    let shards = |numbers: Vec<u16>| numbers.into_iter().map(ShardId).collect::<Vec<_>>();
+    let slots = match stored.slots {
+        StoredSlots::Dealt(numbers) => SlotMap::deal(&shards(numbers)),
+        StoredSlots::Owners(numbers) => SlotMap::from_owners(shards(numbers)),
+    };
+    Some(Placement {
+        uid: uid.to_owned(),
+        slots: Arc::new(slots.ok()?),
+        primary_key: stored.primary_key,
+        deleted_by: stored.deleted_by,
+    })
+}
+
+#[cfg(test)]
+mod tests;

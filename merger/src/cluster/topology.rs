@@ -1,0 +1,160 @@
+//! Shards and their nodes, as Envoy's `/clusters?format=json` lists them. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Deserialize;
+use weft_routing::placement::ShardId;
+
+use super::{NodeId, NodeRef};
+
+/// All shards with their nodes, each shard's in the order of their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Topology {
+    shards: BTreeMap<ShardId, Vec<NodeRef>>,
+}
+
+#[derive(Deserialize)]
+struct Clusters {
+    #[serde(default)]
+    cluster_statuses: Vec<ClusterStatus>,
+}
+
+#[derive(Deserialize)]
+struct ClusterStatus {
+    name: String,
+    #[serde(default)]
+    host_statuses: Vec<HostStatus>,
+}
+
+#[derive(Deserialize)]
+struct HostStatus {
+    address: Address,
+    #[serde(default)]
+    hostname: String,
+}
+
+#[derive(Deserialize)]
+struct Address {
+    socket_address: Option<SocketAddress>,
+}
+
+#[derive(Deserialize)]
+struct SocketAddress {
+    address: IpAddr,
+    port_value: u16,
+}
+
+impl Topology {
+    /// Reads Envoy's list; clusters named `prefix` and a number are shards.
+    ///
+    /// # Errors
+    /// Not the JSON that Envoy prints.
+    pub fn from_envoy(json: &[u8], prefix: &str) -> Result<Self, serde_json::Error> {
+        let clusters: Clusters = serde_json::from_slice(json)?;
+        let mut shards = BTreeMap::new();
+        for cluster in clusters.cluster_statuses {
+            let Some(number) = cluster
+                .name
+                .strip_prefix(prefix)
+                .and_then(|number| number.parse().ok())
+            else {
+                continue;
+            };
+            let mut nodes: Vec<NodeRef> =
+                cluster.host_statuses.into_iter().filter_map(node).collect();
+            nodes.sort_by(|a, b| a.id.cmp(&b.id).then(a.address.cmp(&b.address)));
+            nodes.dedup_by(|a, b| a.id == b.id);
+            shards.insert(ShardId(number), nodes);
+        }
+        Ok(Self { shards })
+    }
+
+    /// All shards, in order.
+    pub fn shards(&self) -> Vec<ShardId> {
+        self.shards.keys().copied().collect()
+    }
+
+    /// The nodes of a shard, in the order of their names.
+    pub fn nodes(&self, shard: ShardId) -> &[NodeRef] {
+        self.shards.get(&shard).map_or(&[], Vec::as_slice)
+    }
+
+    /// All nodes with their shards.
+    pub fn all_nodes(&self) -> impl Iterator<Item = (ShardId, &NodeRef)> {
+        self.shards
+            .iter()
+            .flat_map(|(shard, nodes)| nodes.iter().map(|node| (*shard, node)))
+    }
+
+    /// A node by its name.
+    pub fn find(&self, id: &NodeId) -> Option<&NodeRef> {
+        self.shards.values().flatten().find(|node| node.id == *id)
+    }
+
+    /// The shard that a node belongs to.
+    pub fn shard_of(&self, id: &NodeId) -> Option<ShardId> {
+        self.all_nodes()
+            .find(|(_, node)| node.id == *id)
+            .map(|(shard, _)| shard)
+    }
+
+    pub(super) fn single_replica_shards(&self) -> BTreeSet<ShardId> {
+        self.shards
+            .iter()
+            .filter(|(_, nodes)| nodes.len() == 1)
+            .map(|(shard, _)| *shard)
+            .collect()
+    }
+
+    pub(super) fn summary(&self) -> Vec<String> {
+        self.shards
+            .iter()
+            .map(|(shard, nodes)| {
+                let names: Vec<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
+                format!("shard-{}: {}", shard.0, names.join(", "))
+            })
+            .collect()
+    }
+}
+
+fn node(host: HostStatus) -> Option<NodeRef> {
+    let socket = host.address.socket_address?;
+    let address = SocketAddr::new(socket.address, socket.port_value);
+    let name = if host.hostname.is_empty() {
+        address.to_string()
+    } else {
+        host.hostname
+    };
+    Some(NodeRef {
+        id: NodeId::from(name),
+        address,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_the_clusters_of_that_name_and_nodes_their_hosts() {
+        let json = br#"{"cluster_statuses": [
+            {"name": "merger", "host_statuses": [{"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}}]},
+            {"name": "shard-x"},
+            {"name": "shard-1", "added_via_api": false},
+            {"name": "shard-0", "host_statuses": [
+                {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 7712}}, "hostname": "b", "weight": 1},
+                {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 7711}}, "hostname": "a"},
+                {"address": {"socket_address": {"address": "::1", "port_value": 7}}},
+                {"address": {"pipe": {"path": "/x"}}}]}]}"#;
+        let topology = Topology::from_envoy(json, "shard-").unwrap();
+        assert_eq!(topology.shards(), [ShardId(0), ShardId(1)]);
+        let names: Vec<&str> = topology
+            .nodes(ShardId(0))
+            .iter()
+            .map(|node| node.id.as_str())
+            .collect();
+        assert_eq!(names, ["[::1]:7", "a", "b"]);
+        assert!(topology.nodes(ShardId(1)).is_empty());
+    }
+}

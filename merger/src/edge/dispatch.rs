@@ -1,0 +1,97 @@
+//! From an HTTP request to the part of the merger that answers it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::StatusCode;
+use http::request::Parts;
+use serde_json::json;
+use weft_routing::operation::{ClassifyError, Operation, classify};
+use weft_routing::treatment::Treatment;
+
+use super::authorise::authorise;
+use super::errors::ApiError;
+use super::internal;
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::{Along, AnyBody, Call, Grant};
+use crate::{broadcast, search, tasks, write};
+
+/// Answers a request; beside the answer the operation's name, for metrics.
+pub(super) async fn dispatch(
+    app: &Arc<App>,
+    parts: &Parts,
+    body: AnyBody,
+) -> (&'static str, Answer) {
+    let path_and_query = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let classified = match classify(parts.method.as_str(), path_and_query) {
+        Ok(classified) => classified,
+        Err(ClassifyError::UnknownPath) => {
+            return ("unknown", Answer::empty(StatusCode::NOT_FOUND));
+        }
+        Err(ClassifyError::MethodNotAllowed) => {
+            return ("unknown", Answer::empty(StatusCode::METHOD_NOT_ALLOWED));
+        }
+    };
+    let call = Call {
+        operation: classified.operation,
+        method: parts.method.clone(),
+        path_and_query: path_and_query.to_owned(),
+        index: classified.index.map(Cow::into_owned),
+        document: classified.document.map(Cow::into_owned),
+        item: classified.item.map(Cow::into_owned),
+        headers: parts.headers.clone(),
+        grant: Grant::all(),
+        along: Along::from_client(&parts.headers),
+        body,
+    };
+    let operation = call.operation.name();
+    let answer = answer(app, call)
+        .await
+        .unwrap_or_else(ApiError::into_answer);
+    (operation, answer)
+}
+
+async fn answer(app: &Arc<App>, mut call: Call) -> Result<Answer, ApiError> {
+    use Operation as Op;
+    match call.operation {
+        Op::Internal => return internal::handle(app, call).await,
+        Op::Health => {
+            return Ok(Answer::json(
+                StatusCode::OK,
+                &json!({"status": "available"}),
+            ));
+        }
+        _ => {}
+    }
+    call.grant = authorise(app, &call).await?;
+    if let Treatment::Refused(reason) = call.operation.treatment() {
+        return Err(ApiError::refused(call.operation.name(), reason));
+    }
+    match call.operation {
+        Op::SearchGet
+        | Op::SearchPost
+        | Op::MultiSearch
+        | Op::FacetSearch
+        | Op::SimilarGet
+        | Op::SimilarPost
+        | Op::ListDocuments
+        | Op::FetchDocuments
+        | Op::GetDocument => Ok(search::handle(app, call).await?),
+        Op::ReplaceDocuments
+        | Op::UpdateDocuments
+        | Op::ClearDocuments
+        | Op::DeleteDocument
+        | Op::DeleteDocumentsBatch
+        | Op::DeleteDocumentsByFilter
+        | Op::EditDocuments => Ok(write::handle(app, call).await?),
+        Op::ListTasks
+        | Op::GetTask
+        | Op::CancelTasks
+        | Op::DeleteTasks
+        | Op::ListBatches
+        | Op::GetBatch => Ok(tasks::handle(app, call).await?),
+        Op::Metrics => Ok(internal::metrics(app)),
+        _ => Ok(broadcast::handle(app, call).await?),
+    }
+}

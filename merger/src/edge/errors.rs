@@ -1,0 +1,279 @@
+//! Errors as clients see them: Meilisearch's JSON, Meilisearch's codes. The only place that knows them.
+
+use http::StatusCode;
+use serde::Serialize;
+use weft_routing::placement::ShardId;
+
+use crate::answer::Answer;
+use crate::broadcast::BroadcastError;
+use crate::call::{ReadError, TooLarge};
+use crate::cluster::ClusterError;
+use crate::search::SearchError;
+use crate::store::StoreError;
+use crate::tasks::TaskError;
+use crate::upstream::UpstreamError;
+use crate::write::WriteError;
+
+/// An error in Meilisearch's shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    kind: &'static str,
+    message: String,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    message: &'a str,
+    code: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    link: String,
+}
+
+const TASK_FILTERS: &str = "`uids`, `indexUids`, `statuses`, `types`, `canceledBy`, `beforeEnqueuedAt`, `afterEnqueuedAt`, \
+     `beforeStartedAt`, `afterStartedAt`, `beforeFinishedAt`, `afterFinishedAt`";
+
+impl ApiError {
+    fn new(
+        status: StatusCode,
+        code: &'static str,
+        kind: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            status,
+            code,
+            kind,
+            message: message.into(),
+        }
+    }
+
+    fn invalid(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, "invalid_request", message)
+    }
+
+    fn internal(message: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "internal",
+            message,
+        )
+    }
+
+    fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "remote_could_not_send_request",
+            "system",
+            message,
+        )
+    }
+
+    /// No `Authorization` header, or not a bearer's.
+    pub(super) fn missing_authorization() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "missing_authorization_header",
+            "auth",
+            "The Authorization header is missing. It must use the bearer authorization method.",
+        )
+    }
+
+    /// A key that is unknown, expired, or not for this.
+    pub(super) fn invalid_key() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "invalid_api_key",
+            "auth",
+            "The provided API key is invalid.",
+        )
+    }
+
+    /// A body that isn't the JSON it should be.
+    pub(super) fn malformed_payload(detail: &str) -> Self {
+        Self::invalid(
+            "malformed_payload",
+            format!("The json payload provided is malformed. `{detail}`."),
+        )
+    }
+
+    /// More requests under way than allowed.
+    pub(super) fn overloaded(limit: usize) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_search_requests",
+            "system",
+            format!("Too many requests: {limit} are under way. Please retry after 1s."),
+        )
+    }
+
+    /// An operation that makes no sense on a cluster, or isn't there yet.
+    pub(super) fn refused(operation: &str, reason: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "feature_not_enabled",
+            "invalid_request",
+            format!("Weft does not answer `{operation}`: {reason}."),
+        )
+    }
+
+    /// A shard without a node.
+    pub(super) fn no_node(shard: ShardId) -> Self {
+        Self::unavailable(format!("shard-{} has no node that can answer.", shard.0))
+    }
+
+    /// The error as an answer.
+    pub fn into_answer(self) -> Answer {
+        let link = format!("https://docs.meilisearch.com/errors#{}", self.code);
+        let body = Body {
+            message: &self.message,
+            code: self.code,
+            kind: self.kind,
+            link,
+        };
+        Answer::json(self.status, &body)
+    }
+}
+
+impl From<UpstreamError> for ApiError {
+    fn from(error: UpstreamError) -> Self {
+        match &error {
+            UpstreamError::Unreachable { .. } => Self::unavailable(error.to_string()),
+            UpstreamError::TimedOut { .. } => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "remote_timeout",
+                "system",
+                error.to_string(),
+            ),
+            UpstreamError::TooLarge { .. } => Self::new(
+                StatusCode::BAD_GATEWAY,
+                "remote_bad_response",
+                "system",
+                error.to_string(),
+            ),
+            UpstreamError::Malformed { .. } => Self::invalid("bad_request", error.to_string()),
+        }
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::TooLarge(TooLarge { limit }) => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "payload_too_large",
+                "invalid_request",
+                format!(
+                    "The provided payload reached the size limit. The maximum accepted payload size is {limit} bytes."
+                ),
+            ),
+            ReadError::Stalled { .. } => Self::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "bad_request",
+                "invalid_request",
+                error.to_string(),
+            ),
+            ReadError::Broken(_) => Self::invalid("bad_request", error.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
+        Self::internal("Weft's own store failed; see the merger's log.")
+    }
+}
+
+impl From<ClusterError> for ApiError {
+    fn from(error: ClusterError) -> Self {
+        match error {
+            ClusterError::NoShards | ClusterError::ShardEmpty(_) => {
+                Self::unavailable(error.to_string())
+            }
+            ClusterError::TooManyShards { .. } | ClusterError::TooFewReplicas { .. } => {
+                Self::invalid(
+                    "bad_request",
+                    format!("Invalid value at `.sharding`: {error}"),
+                )
+            }
+            ClusterError::Corrupt(_) => Self::internal(error.to_string()),
+            ClusterError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TaskError> for ApiError {
+    fn from(error: TaskError) -> Self {
+        let message = error.to_string();
+        match error {
+            TaskError::Store(error) => error.into(),
+            TaskError::NotFound { .. } => Self::new(
+                StatusCode::NOT_FOUND,
+                "task_not_found",
+                "invalid_request",
+                message,
+            ),
+            TaskError::BatchNotFound { .. } => Self::new(
+                StatusCode::NOT_FOUND,
+                "batch_not_found",
+                "invalid_request",
+                message,
+            ),
+            TaskError::InvalidUid { .. } => Self::invalid("invalid_task_uids", message),
+            TaskError::MissingFilters { .. } => Self::invalid(
+                "missing_task_filters",
+                format!("{message} Available query parameters are: {TASK_FILTERS}."),
+            ),
+            TaskError::InvalidFilter { .. } => Self::invalid("bad_request", message),
+            TaskError::Upstream(error) => error.into(),
+            TaskError::UnknownNode(_) => Self::unavailable(message),
+            TaskError::Corrupt { .. } => Self::internal(message),
+        }
+    }
+}
+
+impl From<BroadcastError> for ApiError {
+    fn from(error: BroadcastError) -> Self {
+        let message = error.to_string();
+        match error {
+            BroadcastError::Upstream(error) => error.into(),
+            BroadcastError::Cluster(error) => error.into(),
+            BroadcastError::Store(error) => error.into(),
+            BroadcastError::Task(error) => error.into(),
+            BroadcastError::Read(error) => error.into(),
+            BroadcastError::InvalidSharding { .. } => Self::invalid("bad_request", message),
+            BroadcastError::DifferentPlacements { .. } => {
+                Self::invalid("invalid_swap_indexes", message)
+            }
+            BroadcastError::Unreadable { .. } => Self::new(
+                StatusCode::BAD_GATEWAY,
+                "remote_bad_response",
+                "system",
+                message,
+            ),
+            BroadcastError::NotBuilt { operation } => {
+                Self::refused(operation, "it is not built yet")
+            }
+        }
+    }
+}
+
+impl From<SearchError> for ApiError {
+    fn from(error: SearchError) -> Self {
+        match error {
+            SearchError::Upstream(error) => error.into(),
+        }
+    }
+}
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Upstream(error) => error.into(),
+        }
+    }
+}

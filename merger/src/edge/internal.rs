@@ -1,0 +1,114 @@
+//! What filters and Envoy ask of the merger: the routing table, registrations of direct writes, readiness, metrics.
+//! The edge never lets a client's request come here: Envoy and the filter refuse paths below `/_weft`.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Map, json};
+use weft_routing::placement::ShardId;
+
+use super::errors::ApiError;
+use crate::answer::Answer;
+use crate::app::App;
+use crate::broadcast;
+use crate::call::{Call, read_whole};
+use crate::cluster::NodeId;
+use crate::tasks::{Copy, NewTask, Part};
+
+/// The largest registration.
+const MAX_REGISTRATION_BYTES: u64 = 64 << 10;
+
+pub(super) async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
+    match (call.method.clone(), call.item.as_deref()) {
+        (Method::GET, Some("table")) => Ok(table(app, &call)),
+        (Method::GET, Some("ready")) => Ok(ready(app, &call)),
+        (Method::GET, Some("metrics")) => Ok(metrics(app)),
+        (Method::POST, Some("register")) => register(app, call).await,
+        _ => Ok(Answer::empty(StatusCode::NOT_FOUND)),
+    }
+}
+
+/// The routing table, or 304 for a filter that has it.
+fn table(app: &App, call: &Call) -> Answer {
+    let held = call
+        .query_pairs()
+        .find(|(name, _)| name == "epoch")
+        .and_then(|(_, epoch)| epoch.parse::<u64>().ok());
+    let (epoch, json) = app.cluster.placements.table();
+    if held == Some(epoch.0) {
+        app.metrics
+            .table_polls
+            .with_label_values(&["unchanged"])
+            .inc();
+        return Answer::empty(StatusCode::NOT_MODIFIED);
+    }
+    app.metrics
+        .table_polls
+        .with_label_values(&["changed"])
+        .inc();
+    Answer::json_bytes(StatusCode::OK, json.as_bytes().to_vec())
+}
+
+/// Whether a node may serve reads: asked by Envoy's health check, with the node's name as host.
+fn ready(app: &App, call: &Call) -> Answer {
+    let node = NodeId::from(call.header("host").unwrap_or_default().to_owned());
+    let in_sync = app.cluster.in_sync.holds(&node);
+    let status = if in_sync {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    Answer::json(status, &json!({"node": node, "ready": in_sync}))
+}
+
+/// Metrics in Prometheus' text format.
+pub(super) fn metrics(app: &App) -> Answer {
+    Answer {
+        content_type: Some(HeaderValue::from_static("text/plain; version=0.0.4")),
+        ..Answer::json_bytes(StatusCode::OK, app.metrics.render())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Registration {
+    shard: ShardId,
+    task_uid: u32,
+    index_uid: String,
+    #[serde(rename = "type")]
+    kind: String,
+    custom_metadata: Option<String>,
+}
+
+/// Gives a write that a filter sent straight to a node its cluster-wide uid.
+async fn register(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
+    let idle = std::time::Duration::from_millis(app.options.body_idle_timeout_ms);
+    let body = read_whole(call.body, MAX_REGISTRATION_BYTES, idle).await?;
+    let registration: Registration = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::malformed_payload(&error.to_string()))?;
+    let shard = registration.shard;
+    let node = app
+        .cluster
+        .primary(shard)
+        .ok_or_else(|| ApiError::no_node(shard))?;
+    broadcast::written_to(app, &registration.index_uid).await?;
+    let new = NewTask {
+        kind: registration.kind,
+        index_uid: Some(registration.index_uid),
+        details: Map::new(),
+        custom_metadata: registration.custom_metadata,
+        parts: vec![Part {
+            shard,
+            copies: vec![Copy::acknowledged(node.id, registration.task_uid)],
+            undelivered: None,
+        }],
+        error: None,
+    };
+    let enqueued = app.tasks.create(new).await?;
+    app.metrics.registered.inc();
+    Ok(Answer::json(
+        StatusCode::OK,
+        &json!({"taskUid": enqueued.task_uid}),
+    ))
+}

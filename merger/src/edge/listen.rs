@@ -1,0 +1,149 @@
+//! Takes connections, turns HTTP requests into calls and answers into HTTP responses.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::dispatch::dispatch;
+use super::errors::ApiError;
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::AnyBody;
+
+/// How long a client may take for a request's headers.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests under way may go on after the stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Serves until `stop` resolves, then lets requests under way finish.
+pub async fn serve(app: Arc<App>, listener: TcpListener, stop: impl Future<Output = ()>) {
+    let graceful = GracefulShutdown::new();
+    let slots = Arc::new(Semaphore::new(app.options.max_requests));
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let stream = tokio::select! {
+            () = &mut stop => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be taken");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        let _ = stream.set_nodelay(true);
+        let (app, slots) = (Arc::clone(&app), Arc::clone(&slots));
+        let service = service_fn(move |request| {
+            let (app, slots) = (Arc::clone(&app), Arc::clone(&slots));
+            async move { Ok::<_, Infallible>(respond(&app, &slots, request).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
+    }
+    if tokio::time::timeout(DRAIN, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!("some requests did not finish before the stop");
+    }
+}
+
+async fn respond(
+    app: &Arc<App>,
+    slots: &Semaphore,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
+    let begun = Instant::now();
+    let (parts, body) = request.into_parts();
+    let body: AnyBody = body.map_err(Into::into).boxed();
+    let (operation, answer) = match slots.try_acquire() {
+        Ok(_slot) => {
+            app.metrics.under_way.inc();
+            let _under_way = Leaving(app);
+            dispatch(app, &parts, body).await
+        }
+        Err(_) => (
+            "overload",
+            ApiError::overloaded(app.options.max_requests).into_answer(),
+        ),
+    };
+    let took = begun.elapsed();
+    app.metrics
+        .requests
+        .with_label_values(&[operation, answer.status.as_str()])
+        .inc();
+    app.metrics
+        .request_seconds
+        .with_label_values(&[operation])
+        .observe(took.as_secs_f64());
+    let request_id = parts
+        .headers
+        .get("x-request-id")
+        .and_then(|id| id.to_str().ok())
+        .unwrap_or_default();
+    let (status, ms) = (answer.status.as_u16(), took.as_secs_f64() * 1e3);
+    if status >= 500 {
+        tracing::warn!(
+            operation,
+            status,
+            ms,
+            request_id,
+            path = parts.uri.path(),
+            "request failed"
+        );
+    } else {
+        tracing::debug!(
+            operation,
+            status,
+            ms,
+            request_id,
+            path = parts.uri.path(),
+            "request"
+        );
+    }
+    into_response(answer)
+}
+
+/// Counts a request as no longer under way, also when the client went away in its middle.
+struct Leaving<'a>(&'a App);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.under_way.dec();
+    }
+}
+
+fn into_response(answer: Answer) -> Response<Full<Bytes>> {
+    let length = answer.body.len();
+    let mut response = Response::new(Full::new(answer.body));
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    headers.extend(answer.headers);
+    if let Some(content_type) = answer.content_type {
+        headers.insert(CONTENT_TYPE, content_type);
+    }
+    if length > 0 {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    response
+}

@@ -1,0 +1,13 @@
+//! What clients meet: the listener, authorisation, dispatch, and the one place that knows Meilisearch's error codes.
+//!
+//! `listen → classify → authorise → dispatch → (search | write | tasks | broadcast) → answer`
+
+mod authorise;
+mod dispatch;
+mod errors;
+mod internal;
+mod listen;
+
+pub use authorise::Keys;
+pub use errors::ApiError;
+pub use listen::serve;

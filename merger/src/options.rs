@@ -1,0 +1,93 @@
+//! Every knob of `weft serve`, with its default, in one place.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+/// What `weft serve` may be told; each flag has a `WEFT_*` variable beside it.
+#[derive(Debug, Clone, Args)]
+pub struct ServeOptions {
+    /// Address on which the merger listens for Envoy (clients' requests, table polls, readiness checks).
+    #[arg(long, env = "WEFT_LISTEN", default_value = "127.0.0.1:7703")]
+    pub listen: SocketAddr,
+    /// Envoy's admin interface, from which shards and nodes are learned.
+    #[arg(long, env = "WEFT_ENVOY_ADMIN", default_value = "127.0.0.1:7701")]
+    pub envoy_admin: String,
+    /// Envoy's egress listener: the only way from the merger to a node.
+    #[arg(long, env = "WEFT_EGRESS", default_value = "127.0.0.1:7702")]
+    pub egress: String,
+    /// Folder for tasks, placements and epochs. Created if missing.
+    #[arg(long, env = "WEFT_DATA_DIR", default_value = "weft-data")]
+    pub data_dir: PathBuf,
+    /// The nodes' master key. Without it the nodes must run without one.
+    #[arg(long, env = "WEFT_MASTER_KEY", hide_env_values = true)]
+    pub master_key: Option<String>,
+    /// Envoy clusters whose name is this prefix and a number are shards.
+    #[arg(long, env = "WEFT_SHARD_PREFIX", default_value = "shard-")]
+    pub shard_prefix: String,
+    /// How often Envoy is asked for shards and nodes, in milliseconds.
+    #[arg(long, env = "WEFT_DISCOVERY_INTERVAL_MS", default_value_t = 1_000)]
+    pub discovery_interval_ms: u64,
+    /// How long a filter may route by a table after polling it, in milliseconds.
+    #[arg(long, env = "WEFT_LEASE_MS", default_value_t = 5_000)]
+    pub lease_ms: u64,
+    /// On how many shards an index is placed that asks for nothing else; 0 means all.
+    #[arg(long, env = "WEFT_DEFAULT_SHARD_COUNT", default_value_t = 0)]
+    pub default_shard_count: u16,
+    /// Whether filters may send small writes straight to a shard of one replica.
+    #[arg(long, env = "WEFT_DIRECT_WRITES", default_value_t = true, action = clap::ArgAction::Set)]
+    pub direct_writes: bool,
+    /// Largest body of a document write, in bytes, after decompression.
+    #[arg(long, env = "WEFT_MAX_IMPORT_BYTES", default_value_t = 4 << 30)]
+    pub max_import_bytes: u64,
+    /// Largest body of any other request, in bytes.
+    #[arg(long, env = "WEFT_MAX_BODY_BYTES", default_value_t = 100 << 20)]
+    pub max_body_bytes: u64,
+    /// Largest piece of a write sent to a node at once, in bytes; below the nodes' own payload limit (100 MB by default).
+    #[arg(long, env = "WEFT_MAX_NODE_PAYLOAD_BYTES", default_value_t = 90 << 20)]
+    pub max_node_payload_bytes: u64,
+    /// How much of one shard's part of a write is kept in memory before it goes to a temporary file, in bytes.
+    #[arg(long, env = "WEFT_SPOOL_MEMORY_BYTES", default_value_t = 1 << 20)]
+    pub spool_memory_bytes: u64,
+    /// Largest answer of one node that is read, in bytes.
+    #[arg(long, env = "WEFT_MAX_NODE_ANSWER_BYTES", default_value_t = 512 << 20)]
+    pub max_node_answer_bytes: u64,
+    /// Requests that may be under way at once; more are answered 503.
+    #[arg(long, env = "WEFT_MAX_REQUESTS", default_value_t = 4_096)]
+    pub max_requests: usize,
+    /// How long a search may take on a shard, in milliseconds.
+    #[arg(long, env = "WEFT_SEARCH_TIMEOUT_MS", default_value_t = 30_000)]
+    pub search_timeout_ms: u64,
+    /// How long a node may take to accept a write, in milliseconds.
+    #[arg(long, env = "WEFT_WRITE_TIMEOUT_MS", default_value_t = 300_000)]
+    pub write_timeout_ms: u64,
+    /// How long a client may pause in the middle of its body, in milliseconds.
+    #[arg(long, env = "WEFT_BODY_IDLE_TIMEOUT_MS", default_value_t = 60_000)]
+    pub body_idle_timeout_ms: u64,
+    /// What a search does when a shard gives no answer: `error`, `partial` or `wait`.
+    #[arg(long, env = "WEFT_PARTIAL", default_value = "error")]
+    pub partial: String,
+    /// How many finished tasks are kept; the oldest go first.
+    #[arg(long, env = "WEFT_MAX_TASKS", default_value_t = 1_000_000)]
+    pub max_tasks: usize,
+    /// Logs as JSON lines (`json`) or for people (`text`).
+    #[arg(long, env = "WEFT_LOG_FORMAT", default_value = "json")]
+    pub log_format: String,
+    /// Which logs: an `env_logger`-style filter such as `info` or `weft_merger=debug`.
+    #[arg(long, env = "WEFT_LOG", default_value = "info")]
+    pub log: String,
+}
+
+impl ServeOptions {
+    /// How long a search may take on a shard.
+    pub fn search_timeout(&self) -> Duration {
+        Duration::from_millis(self.search_timeout_ms)
+    }
+
+    /// How long a node may take to accept a write.
+    pub fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.write_timeout_ms)
+    }
+}

@@ -1,0 +1,102 @@
+//! The store: a small ordered map with versions, in which tasks, placements, in-sync sets and epochs live.
+//! Documents never do.
+//!
+//! Invariant: a commit is all or nothing, and durable when it returns `Ok`.
+
+mod redb;
+
+use futures_util::future::BoxFuture;
+
+pub use self::redb::RedbStore;
+
+/// A value with the version that its last change gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versioned {
+    /// Counts the key's changes from 1.
+    pub version: u64,
+    /// The bytes.
+    pub value: Vec<u8>,
+}
+
+/// What must be true of a key for a commit to go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing: the last writer wins.
+    Anything,
+    /// The key isn't there.
+    Absent,
+    /// The key is at this version.
+    Version(u64),
+}
+
+/// One change of a commit.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// The key.
+    pub key: String,
+    /// The new bytes; `None` deletes the key.
+    pub value: Option<Vec<u8>>,
+    /// The condition.
+    pub expect: Expect,
+}
+
+impl Change {
+    /// Puts whatever was there.
+    pub fn put(key: impl Into<String>, value: Vec<u8>) -> Self {
+        Self {
+            key: key.into(),
+            value: Some(value),
+            expect: Expect::Anything,
+        }
+    }
+
+    /// Puts if `expect` holds.
+    pub fn put_if(key: impl Into<String>, value: Vec<u8>, expect: Expect) -> Self {
+        Self {
+            key: key.into(),
+            value: Some(value),
+            expect,
+        }
+    }
+
+    /// Deletes whatever was there.
+    pub fn delete(key: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            value: None,
+            expect: Expect::Anything,
+        }
+    }
+}
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A condition of the commit didn't hold; nothing was changed.
+    #[error("`{key}` was changed by somebody else")]
+    Conflict {
+        /// The first key whose condition didn't hold.
+        key: String,
+    },
+    /// The disk or the file.
+    #[error("the store failed: {0}")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The store was closed while the request was under way.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// The store's interface.
+pub trait Store: Send + Sync {
+    /// The value of a key.
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Versioned>, StoreError>>;
+
+    /// Applies all changes, or none.
+    fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// All keys with a prefix, in order.
+    fn range<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<(String, Versioned)>, StoreError>>;
+}

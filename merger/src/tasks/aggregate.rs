@@ -1,0 +1,185 @@
+//! Makes one task of its parts. Pure.
+
+use serde_json::{Map, Value};
+use time::Duration;
+
+use super::record::{Copy, Part, Status, TaskRecord, TaskView};
+
+/// Details that count something on each shard, and so are summed.
+const SUMMED: [&str; 7] = [
+    "receivedDocuments",
+    "indexedDocuments",
+    "deletedDocuments",
+    "editedDocuments",
+    "providedIds",
+    "canceledTasks",
+    "deletedTasks",
+];
+
+/// The status over all parts: settled when every part is.
+pub(super) fn status(record: &TaskRecord) -> Status {
+    if record.parts.is_empty() {
+        return if record.error.is_some() {
+            Status::Failed
+        } else {
+            Status::Succeeded
+        };
+    }
+    let mut states = record.parts.iter().flat_map(part_states);
+    let first = states.next().unwrap_or(Status::Failed);
+    states.fold(first, |all, next| match (all, next) {
+        (Status::Enqueued, Status::Enqueued) => Status::Enqueued,
+        (a, b) if !a.is_settled() || !b.is_settled() => Status::Processing,
+        (a, b) => a.max(b),
+    })
+}
+
+/// The states of a part's copies; a part that was delivered to nobody has failed.
+fn part_states(part: &Part) -> Vec<Status> {
+    if part.copies.is_empty() {
+        return vec![Status::Failed];
+    }
+    part.copies.iter().map(|copy| copy.state.status).collect()
+}
+
+/// The task as clients see it.
+pub(super) fn view(record: &TaskRecord) -> TaskView {
+    let status = status(record);
+    let own = record.parts.is_empty().then_some(record.enqueued_at);
+    let started_at = own.or(record
+        .copies()
+        .filter_map(|copy| copy.state.started_at)
+        .min());
+    let finished_at = own
+        .or(record
+            .copies()
+            .filter_map(|copy| copy.state.finished_at)
+            .max())
+        .filter(|_| status.is_settled());
+    TaskView {
+        uid: record.uid,
+        batch_uid: (status != Status::Enqueued).then_some(record.uid),
+        index_uid: record.index_uid.clone(),
+        status,
+        kind: record.kind.clone(),
+        canceled_by: record.canceled_by,
+        details: details(record),
+        error: error(record),
+        duration: started_at
+            .zip(finished_at)
+            .map(|(start, end)| iso8601(end - start)),
+        enqueued_at: record.enqueued_at,
+        started_at,
+        finished_at,
+        custom_metadata: record.custom_metadata.clone(),
+    }
+}
+
+/// What the primaries say, summed where it counts something; what the merger knows better wins.
+fn details(record: &TaskRecord) -> Option<Map<String, Value>> {
+    let mut all = Map::new();
+    for said in record
+        .parts
+        .iter()
+        .filter_map(primary)
+        .filter_map(|copy| copy.state.details.as_ref())
+    {
+        for (key, value) in said {
+            match all.get_mut(key) {
+                Some(sum) if SUMMED.contains(&key.as_str()) => add(sum, value),
+                Some(_) => {}
+                None => {
+                    all.insert(key.clone(), value.clone());
+                }
+            }
+        }
+    }
+    for (key, value) in &record.details {
+        if !value.is_null() || !all.contains_key(key) {
+            all.insert(key.clone(), value.clone());
+        }
+    }
+    (!all.is_empty()).then_some(all)
+}
+
+fn add(sum: &mut Value, value: &Value) {
+    match (sum.as_u64(), value.as_u64()) {
+        (Some(a), Some(b)) => *sum = Value::from(a + b),
+        (None, Some(b)) => *sum = Value::from(b),
+        _ => {}
+    }
+}
+
+fn primary(part: &Part) -> Option<&Copy> {
+    part.copies.first()
+}
+
+/// The error: the nodes' own where every part failed alike, and otherwise one that names the shards.
+fn error(record: &TaskRecord) -> Option<Value> {
+    if let Some(error) = &record.error {
+        return Some(error.clone());
+    }
+    let failed: Vec<(&Part, Value)> = record
+        .parts
+        .iter()
+        .filter_map(|part| part_error(part).map(|error| (part, error)))
+        .collect();
+    let (_, first) = failed.first()?;
+    let alike =
+        failed.len() == record.parts.len() && failed.iter().all(|(_, error)| error == first);
+    if alike && !record.parts.iter().all(|part| part.copies.is_empty()) {
+        return Some(first.clone());
+    }
+    let mut error = first.clone();
+    let said: Vec<String> = failed
+        .iter()
+        .map(|(part, error)| {
+            format!(
+                "shard-{}: {}",
+                part.shard.0,
+                error["message"].as_str().unwrap_or_default()
+            )
+        })
+        .collect();
+    let done: Vec<String> = record
+        .parts
+        .iter()
+        .filter(|part| primary(part).is_some_and(|copy| copy.state.status == Status::Succeeded))
+        .map(|part| format!("shard-{}", part.shard.0))
+        .collect();
+    let mut message = said.join("; ");
+    if !done.is_empty() {
+        message.push_str(&format!(
+            " (done on {}; sending the request again is safe and completes it)",
+            done.join(", ")
+        ));
+    }
+    if let Some(fields) = error.as_object_mut() {
+        fields.insert("message".to_owned(), Value::from(message));
+    }
+    Some(error)
+}
+
+fn part_error(part: &Part) -> Option<Value> {
+    if let Some(reason) = &part.undelivered {
+        return Some(serde_json::json!({
+            "message": reason,
+            "code": "internal",
+            "type": "internal",
+            "link": "https://docs.meilisearch.com/errors#internal",
+        }));
+    }
+    part.copies
+        .iter()
+        .find(|copy| copy.state.status == Status::Failed)
+        .and_then(|copy| copy.state.error.clone())
+}
+
+/// An ISO 8601 duration as nodes print it: `PT1.310288324S`.
+pub(super) fn iso8601(duration: Duration) -> String {
+    let nanos = duration.whole_nanoseconds().max(0);
+    format!("PT{}.{:09}S", nanos / 1_000_000_000, nanos % 1_000_000_000)
+}
+
+#[cfg(test)]
+mod tests;

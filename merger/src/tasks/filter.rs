@@ -1,0 +1,278 @@
+//! The filters, order and paging of `GET /tasks`, over a short note of each task. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use time::{Date, Duration, OffsetDateTime};
+
+use super::record::{Status, TaskView};
+
+/// What lists need to know of a task.
+#[derive(Debug, Clone)]
+pub(super) struct Note {
+    pub(super) status: Status,
+    kind: Arc<str>,
+    index_uid: Option<Arc<str>>,
+    canceled_by: Option<u32>,
+    enqueued_at: OffsetDateTime,
+    started_at: Option<OffsetDateTime>,
+    finished_at: Option<OffsetDateTime>,
+}
+
+impl Note {
+    pub(super) fn of(view: &TaskView) -> Self {
+        Self {
+            status: view.status,
+            kind: view.kind.as_str().into(),
+            index_uid: view.index_uid.as_deref().map(Arc::from),
+            canceled_by: view.canceled_by,
+            enqueued_at: view.enqueued_at,
+            started_at: view.started_at,
+            finished_at: view.finished_at,
+        }
+    }
+
+    pub(super) fn index_uid(&self) -> Option<&str> {
+        self.index_uid.as_deref()
+    }
+}
+
+/// A range of time, open at both ends.
+#[derive(Debug, Clone, Copy, Default)]
+struct Between {
+    after: Option<OffsetDateTime>,
+    before: Option<OffsetDateTime>,
+}
+
+impl Between {
+    fn is_set(self) -> bool {
+        self.after.is_some() || self.before.is_some()
+    }
+
+    fn holds(self, time: Option<OffsetDateTime>) -> bool {
+        !self.is_set()
+            || time.is_some_and(|time| {
+                self.after.is_none_or(|after| time > after)
+                    && self.before.is_none_or(|before| time < before)
+            })
+    }
+}
+
+/// Which tasks, in which order, how many. An absent list lets all through.
+#[derive(Debug, Clone)]
+pub(super) struct Filter {
+    pub(super) limit: u32,
+    pub(super) from: Option<u32>,
+    reverse: bool,
+    uids: Option<Vec<u32>>,
+    batch_uids: Option<Vec<u32>>,
+    statuses: Option<Vec<Status>>,
+    kinds: Option<Vec<String>>,
+    index_uids: Option<Vec<String>>,
+    canceled_by: Option<Vec<u32>>,
+    enqueued: Between,
+    started: Between,
+    finished: Between,
+    /// Whether any parameter but the paging was given, be it `*`.
+    pub(super) narrows: bool,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self {
+            limit: 20,
+            from: None,
+            reverse: false,
+            uids: None,
+            batch_uids: None,
+            statuses: None,
+            kinds: None,
+            index_uids: None,
+            canceled_by: None,
+            enqueued: Between::default(),
+            started: Between::default(),
+            finished: Between::default(),
+            narrows: false,
+        }
+    }
+}
+
+/// A parameter that can't be read: its name and value.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unreadable {
+    pub(super) parameter: String,
+    pub(super) value: String,
+}
+
+impl Filter {
+    /// Reads a query's pairs, percent-decoded.
+    pub(super) fn parse<'a>(
+        pairs: impl Iterator<Item = (std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>)>,
+    ) -> Result<Self, Unreadable> {
+        let mut filter = Self::default();
+        for (name, value) in pairs {
+            filter.set(&name, &value).ok_or_else(|| Unreadable {
+                parameter: name.to_string(),
+                value: value.to_string(),
+            })?;
+        }
+        Ok(filter)
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Option<()> {
+        let numbers = || list(value, |word| word.parse::<u32>().ok());
+        match name {
+            "limit" => self.limit = value.parse().ok()?,
+            "from" => self.from = Some(value.parse().ok()?),
+            "reverse" => self.reverse = value.parse().ok()?,
+            "uids" => self.uids = numbers()?,
+            "batchUids" => self.batch_uids = numbers()?,
+            "canceledBy" => self.canceled_by = numbers()?,
+            "statuses" => self.statuses = list(value, Status::parse)?,
+            "types" => self.kinds = list(value, |word| is_name(word).then(|| word.to_owned()))?,
+            "indexUids" => {
+                self.index_uids = list(value, |word| is_name(word).then(|| word.to_owned()))?
+            }
+            "afterEnqueuedAt" => self.enqueued.after = Some(after(value)?),
+            "beforeEnqueuedAt" => self.enqueued.before = Some(before(value)?),
+            "afterStartedAt" => self.started.after = Some(after(value)?),
+            "beforeStartedAt" => self.started.before = Some(before(value)?),
+            "afterFinishedAt" => self.finished.after = Some(after(value)?),
+            "beforeFinishedAt" => self.finished.before = Some(before(value)?),
+            _ => return None,
+        }
+        self.narrows |= !matches!(name, "limit" | "from" | "reverse");
+        Some(())
+    }
+
+    /// Whether a task is among those asked for.
+    pub(super) fn lets_through(&self, uid: u32, note: &Note) -> bool {
+        let among = |list: &Option<Vec<u32>>, value: Option<u32>| {
+            list.as_ref()
+                .is_none_or(|list| value.is_some_and(|value| list.contains(&value)))
+        };
+        let begun = (note.status != Status::Enqueued).then_some(uid);
+        among(&self.uids, Some(uid))
+            && among(&self.batch_uids, begun)
+            && among(&self.canceled_by, note.canceled_by)
+            && self
+                .statuses
+                .as_ref()
+                .is_none_or(|list| list.contains(&note.status))
+            && self.kinds.as_ref().is_none_or(|list| {
+                list.iter()
+                    .any(|kind| kind.eq_ignore_ascii_case(&note.kind))
+            })
+            && self.index_uids.as_ref().is_none_or(|list| {
+                note.index_uid
+                    .as_ref()
+                    .is_some_and(|uid| list.iter().any(|wanted| **wanted == **uid))
+            })
+            && self.enqueued.holds(Some(note.enqueued_at))
+            && self.started.holds(note.started_at)
+            && self.finished.holds(note.finished_at)
+    }
+
+    /// One page: its uids, the total, the uid that the next page starts from.
+    pub(super) fn page(&self, notes: &BTreeMap<u32, Note>) -> (Vec<u32>, u64, Option<u32>) {
+        let mut page = Vec::new();
+        let (mut total, mut next) = (0, None);
+        let mut visit = |uid: u32, note: &Note| {
+            if !self.lets_through(uid, note) {
+                return;
+            }
+            total += 1;
+            let begun = self.from.is_none_or(|from| {
+                if self.reverse {
+                    uid >= from
+                } else {
+                    uid <= from
+                }
+            });
+            if !begun {
+                return;
+            }
+            if page.len() < self.limit as usize {
+                page.push(uid);
+            } else if next.is_none() {
+                next = Some(uid);
+            }
+        };
+        if self.reverse {
+            notes.iter().for_each(|(uid, note)| visit(*uid, note));
+        } else {
+            notes.iter().rev().for_each(|(uid, note)| visit(*uid, note));
+        }
+        (page, total, next)
+    }
+
+    pub(super) fn all(&self, notes: &BTreeMap<u32, Note>) -> Vec<u32> {
+        notes
+            .iter()
+            .filter(|(uid, note)| self.lets_through(**uid, note))
+            .map(|(uid, _)| *uid)
+            .collect()
+    }
+
+    /// The same filter, narrowed to the indexes that a key may see, of those `known` where none was asked for.
+    pub(super) fn within(
+        mut self,
+        allowed: impl Fn(&str) -> bool,
+        known: impl Iterator<Item = String>,
+    ) -> Self {
+        let asked = self.index_uids.take();
+        let seen: Vec<String> = match asked {
+            Some(asked) => asked.into_iter().filter(|uid| allowed(uid)).collect(),
+            None => known.filter(|uid| allowed(uid)).collect(),
+        };
+        self.index_uids = Some(seen);
+        self
+    }
+}
+
+/// A list separated by commas; `*` alone stands for all, which is `Some(None)`.
+#[allow(
+    clippy::option_option,
+    reason = "unreadable, all, or some are three things"
+)]
+fn list<T>(value: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<Vec<T>>> {
+    if value == "*" {
+        return Some(None);
+    }
+    value
+        .split(',')
+        .map(|word| parse(word.trim()))
+        .collect::<Option<Vec<T>>>()
+        .map(Some)
+}
+
+fn is_name(word: &str) -> bool {
+    !word.is_empty()
+        && word
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+/// `after` a day means after its end, as on a node.
+fn after(value: &str) -> Option<OffsetDateTime> {
+    moment(value).or_else(|| Some(day(value)? + Duration::days(1) - Duration::nanoseconds(1)))
+}
+
+/// `before` a day means before its start.
+fn before(value: &str) -> Option<OffsetDateTime> {
+    moment(value).or_else(|| day(value))
+}
+
+fn moment(value: &str) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(value, &Rfc3339).ok()
+}
+
+fn day(value: &str) -> Option<OffsetDateTime> {
+    let date = Date::parse(value, format_description!("[year]-[month]-[day]")).ok()?;
+    Some(date.midnight().assume_utc())
+}
+
+#[cfg(test)]
+mod tests;

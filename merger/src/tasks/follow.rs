@@ -1,0 +1,151 @@
+//! Asks nodes how their local tasks stand: one follower a node, one request of it in flight, however many clients wait.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::record::{LocalState, Status};
+use crate::app::App;
+use crate::cluster::NodeId;
+use crate::upstream::{NodeRequest, Target};
+
+/// How many tasks one request asks for.
+const TASKS_A_POLL: usize = 200;
+/// The pause between polls: short while something changes, doubled while nothing does.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(4);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// The pause while the node doesn't answer.
+const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
+const POLL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often nodes with outstanding tasks are looked for, beside the call when one is created.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Follows all nodes; never ends.
+pub async fn follow(app: Arc<App>) {
+    let following: Arc<Mutex<HashSet<NodeId>>> = Arc::default();
+    loop {
+        let created = app.tasks.created();
+        for node in app.tasks.busy_nodes() {
+            let new = following
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(node.clone());
+            if new {
+                let (app, following) = (Arc::clone(&app), Arc::clone(&following));
+                tokio::spawn(async move {
+                    follow_node(&app, &node).await;
+                    following
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .remove(&node);
+                });
+            }
+        }
+        let _ = tokio::time::timeout(LOOK_AGAIN, created).await;
+    }
+}
+
+/// Follows one node until it has nothing outstanding.
+async fn follow_node(app: &App, node: &NodeId) {
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        let created = app.tasks.created();
+        let uids = app.tasks.outstanding(node, TASKS_A_POLL);
+        if uids.is_empty() {
+            return;
+        }
+        let changed = match poll(app, node, &uids).await {
+            Some(said) => app.tasks.apply(node, said).await,
+            None => {
+                tokio::time::sleep(UNREACHABLE_PAUSE).await;
+                continue;
+            }
+        };
+        pause = if changed {
+            SHORTEST_PAUSE
+        } else {
+            (pause * 2).min(LONGEST_PAUSE)
+        };
+        if tokio::time::timeout(pause, created).await.is_ok() {
+            pause = SHORTEST_PAUSE;
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct TaskList {
+    results: Vec<LocalTask>,
+}
+
+#[derive(Deserialize)]
+struct LocalTask {
+    uid: u32,
+    #[serde(flatten)]
+    state: LocalState,
+}
+
+/// What the node says of these tasks; `None` while it gives no usable answer. A task that the node doesn't know any more has failed.
+async fn poll(app: &App, node: &NodeId, uids: &[u32]) -> Option<Vec<(u32, LocalState)>> {
+    let address = app.cluster.address(node)?;
+    let list = uids
+        .iter()
+        .map(u32::to_string)
+        .collect::<Vec<_>>()
+        .join(",");
+    let path = format!("/tasks?limit={TASKS_A_POLL}&uids={list}");
+    let request = NodeRequest::new(
+        Target::Node(address),
+        Method::GET,
+        path,
+        &app.own_authority(),
+        POLL_TIMEOUT,
+    );
+    let answer = match app.upstream.send(request).await {
+        Ok(answer) if answer.status == StatusCode::OK => answer,
+        Ok(answer) => {
+            tracing::warn!(%node, status = %answer.status, "a node refuses to tell of its tasks");
+            return None;
+        }
+        Err(error) => {
+            tracing::debug!(%node, %error, "a node does not tell of its tasks");
+            return None;
+        }
+    };
+    let list: TaskList = match serde_json::from_slice(&answer.body) {
+        Ok(list) => list,
+        Err(error) => {
+            tracing::warn!(%node, %error, "a node's list of tasks can't be read");
+            return None;
+        }
+    };
+    let mut said: Vec<(u32, LocalState)> = list
+        .results
+        .into_iter()
+        .map(|task| (task.uid, task.state))
+        .collect();
+    let known: HashSet<u32> = said.iter().map(|(uid, _)| *uid).collect();
+    said.extend(
+        uids.iter()
+            .filter(|uid| !known.contains(uid))
+            .map(|uid| (*uid, lost(node, *uid))),
+    );
+    Some(said)
+}
+
+fn lost(node: &NodeId, uid: u32) -> LocalState {
+    LocalState {
+        status: Status::Failed,
+        error: Some(json!({
+            "message": format!("Node {node} does not know its task {uid} any more."),
+            "code": "internal",
+            "type": "internal",
+            "link": "https://docs.meilisearch.com/errors#internal",
+        })),
+        ..LocalState::default()
+    }
+}

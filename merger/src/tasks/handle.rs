@@ -1,0 +1,214 @@
+//! The operations on tasks and batches.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+use weft_routing::operation::Operation;
+
+use super::filter::{Filter, Unreadable};
+use super::record::{Copy, NewTask, Part};
+use super::{TaskError, TaskView};
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::Call;
+use crate::cluster::NodeId;
+use crate::upstream::{NodeRequest, Target};
+
+/// Answers an operation on tasks or batches.
+///
+/// # Errors
+/// [`TaskError`].
+pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, TaskError> {
+    match call.operation {
+        Operation::GetTask => {
+            let view = app.tasks.get(uid(&call)?).await?;
+            visible(&call, &view)
+                .then(|| Answer::json(StatusCode::OK, &view))
+                .ok_or(TaskError::NotFound { uid: view.uid })
+        }
+        Operation::GetBatch => {
+            let uid = uid(&call)?;
+            let found = app
+                .tasks
+                .get(uid)
+                .await
+                .map_err(|_| TaskError::BatchNotFound { uid })?;
+            let shown = visible(&call, &found) && found.batch_uid.is_some();
+            shown
+                .then(|| Answer::json(StatusCode::OK, &batch(&found)))
+                .ok_or(TaskError::BatchNotFound { uid })
+        }
+        Operation::ListTasks => {
+            list(app, &call, |view| {
+                serde_json::to_value(view).unwrap_or_default()
+            })
+            .await
+        }
+        Operation::ListBatches => list(app, &call, batch).await,
+        Operation::CancelTasks => cancel(app, &call).await,
+        _ => delete(app, &call).await,
+    }
+}
+
+fn uid(call: &Call) -> Result<u32, TaskError> {
+    let text = call.item.clone().unwrap_or_default();
+    text.parse().map_err(|_| TaskError::InvalidUid { text })
+}
+
+/// A key that is for some indexes sees their tasks only.
+fn visible(call: &Call, view: &TaskView) -> bool {
+    call.grant.sees_all()
+        || view
+            .index_uid
+            .as_deref()
+            .is_some_and(|uid| call.grant.allows(uid))
+}
+
+fn filter(app: &App, call: &Call) -> Result<Filter, TaskError> {
+    let invalid = |Unreadable { parameter, value }| TaskError::InvalidFilter { parameter, value };
+    let filter = Filter::parse(call.query_pairs()).map_err(invalid)?;
+    if call.grant.sees_all() {
+        return Ok(filter);
+    }
+    Ok(filter.within(
+        |uid| call.grant.allows(uid),
+        app.tasks.index_uids().into_iter(),
+    ))
+}
+
+async fn list(
+    app: &App,
+    call: &Call,
+    show: impl Fn(&TaskView) -> Value,
+) -> Result<Answer, TaskError> {
+    let filter = filter(app, call)?;
+    let (views, total, next) = app.tasks.list(&filter).await?;
+    let from = views.first().map(|view| view.uid);
+    let results: Vec<Value> = views.iter().map(show).collect();
+    let body = json!({"results": results, "total": total, "limit": filter.limit, "from": from, "next": next});
+    Ok(Answer::json(StatusCode::OK, &body))
+}
+
+/// Weft counts each task as a batch of its own.
+fn batch(view: &TaskView) -> Value {
+    let mut index_uids = Map::new();
+    if let Some(uid) = &view.index_uid {
+        index_uids.insert(uid.clone(), Value::from(1));
+    }
+    json!({
+        "uid": view.uid,
+        "progress": null,
+        "details": view.details.clone().unwrap_or_default(),
+        "stats": {
+            "totalNbTasks": 1,
+            "status": {view.status.as_str(): 1},
+            "types": {&view.kind: 1},
+            "indexUids": index_uids,
+        },
+        "duration": view.duration,
+        "startedAt": view.started_at.and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok()),
+        "finishedAt": view.finished_at.and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok()),
+        "batchStrategy": format!("one cluster task with id {} of type `{}` a batch", view.uid, view.kind),
+    })
+}
+
+async fn cancel(app: &Arc<App>, call: &Call) -> Result<Answer, TaskError> {
+    let filter = filter(app, call)?;
+    if !filter.narrows {
+        return Err(TaskError::MissingFilters { verb: "cancel" });
+    }
+    let matched = app.tasks.matching(&filter);
+    let local = app.tasks.local_uids(&matched);
+    let copies = join_all(
+        local
+            .into_iter()
+            .map(|(node, uids)| cancel_on(app, call, node, uids)),
+    )
+    .await;
+    let mut parts = Vec::new();
+    for copy in copies {
+        let copy = copy?;
+        let shard = app
+            .cluster
+            .topology()
+            .shard_of(&copy.node)
+            .ok_or_else(|| TaskError::UnknownNode(copy.node.clone()))?;
+        parts.push(Part {
+            shard,
+            copies: vec![copy],
+            undelivered: None,
+        });
+    }
+    let details = json!({"matchedTasks": matched.len(), "canceledTasks": null, "originalFilter": format!("?{}", call.query())});
+    let nothing_open = parts.is_empty();
+    let mut details = details.as_object().cloned().unwrap_or_default();
+    if nothing_open {
+        details.insert("canceledTasks".to_owned(), Value::from(0));
+    }
+    let new = NewTask {
+        kind: "taskCancelation".to_owned(),
+        details,
+        parts,
+        ..NewTask::default()
+    };
+    let enqueued = app.tasks.create(new).await?;
+    app.tasks.cancel(&matched, enqueued.task_uid);
+    Ok(Answer::json(StatusCode::OK, &enqueued))
+}
+
+async fn cancel_on(
+    app: &App,
+    call: &Call,
+    node: NodeId,
+    uids: Vec<u32>,
+) -> Result<Copy, TaskError> {
+    let address = app
+        .cluster
+        .address(&node)
+        .ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
+    let list = uids
+        .iter()
+        .map(u32::to_string)
+        .collect::<Vec<_>>()
+        .join(",");
+    let along = call.along.with_key(app.options.master_key.as_deref());
+    let path = format!("/tasks/cancel?uids={list}");
+    let request = NodeRequest::new(
+        Target::Node(address),
+        Method::POST,
+        path,
+        &along,
+        app.options.write_timeout(),
+    );
+    let answer = app.upstream.send(request).await?;
+    let local_uid = serde_json::from_slice::<Value>(&answer.body)
+        .ok()
+        .and_then(|body| body.get("taskUid")?.as_u64())
+        .and_then(|uid| u32::try_from(uid).ok())
+        .ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
+    Ok(Copy::acknowledged(node, local_uid))
+}
+
+/// Deletes settled tasks from the registry; the nodes' own lists are theirs to clean.
+async fn delete(app: &App, call: &Call) -> Result<Answer, TaskError> {
+    let filter = filter(app, call)?;
+    if !filter.narrows {
+        return Err(TaskError::MissingFilters { verb: "delete" });
+    }
+    let matched = app.tasks.matching(&filter);
+    let deleted = app.tasks.delete(&matched).await?;
+    let details = json!({
+        "matchedTasks": matched.len(),
+        "deletedTasks": deleted,
+        "originalFilter": format!("?{}", call.query()),
+    });
+    let details = details.as_object().cloned().unwrap_or_default();
+    let new = NewTask {
+        kind: "taskDeletion".to_owned(),
+        details,
+        ..NewTask::default()
+    };
+    Ok(Answer::json(StatusCode::OK, &app.tasks.create(new).await?))
+}

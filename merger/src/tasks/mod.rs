@@ -1,0 +1,74 @@
+//! Tasks as clients see them: one cluster-wide `taskUid` over the local tasks on nodes.
+//!
+//! `create` makes a task durable before its uid leaves the merger; [`follow`] asks each node for what is outstanding there, one
+//! request at a time however many clients wait; [`aggregate`] makes one task of the parts; [`list`] filters and pages.
+//!
+//! Invariant: only this module hands out a `taskUid`, and never one twice.
+
+mod aggregate;
+mod filter;
+mod follow;
+mod handle;
+mod record;
+mod registry;
+
+pub use follow::follow;
+pub use handle::handle;
+pub use record::{Copy, Enqueued, LocalState, NewTask, Part, Status, TaskRecord, TaskView};
+pub use registry::{SettledTask, Tasks};
+
+use crate::cluster::NodeId;
+use crate::store::StoreError;
+use crate::upstream::UpstreamError;
+
+/// Why the task registry did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// The store failed; whether the task was kept is unknown, so the client gets no uid.
+    #[error("the task could not be stored")]
+    Store(#[from] StoreError),
+    /// There is no such task.
+    #[error("Task `{uid}` not found.")]
+    NotFound {
+        /// What was asked for.
+        uid: u32,
+    },
+    /// There is no such batch.
+    #[error("Batch `{uid}` not found.")]
+    BatchNotFound {
+        /// What was asked for.
+        uid: u32,
+    },
+    /// A path's uid is not a number.
+    #[error("Invalid value in parameter `uid`: could not parse `{text}` as a positive integer")]
+    InvalidUid {
+        /// What was asked for.
+        text: String,
+    },
+    /// `DELETE /tasks` or `POST /tasks/cancel` without a filter: it would mean every task.
+    #[error("Query parameters to filter the tasks to {verb} are missing.")]
+    MissingFilters {
+        /// `cancel` or `delete`.
+        verb: &'static str,
+    },
+    /// A filter that can't be read, and that a node would have taken.
+    #[error("Invalid value in parameter `{parameter}`: `{value}`")]
+    InvalidFilter {
+        /// The query's parameter.
+        parameter: String,
+        /// Its value.
+        value: String,
+    },
+    /// A node was needed and gave no answer.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// A write's acknowledgement names a node that the cluster doesn't know.
+    #[error("node {0} is not known")]
+    UnknownNode(NodeId),
+    /// A stored task can't be read back.
+    #[error("task {uid} is stored in a form that can't be read")]
+    Corrupt {
+        /// The task.
+        uid: u32,
+    },
+}

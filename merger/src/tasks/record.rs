@@ -1,0 +1,244 @@
+//! What is known of a task: the parts on the shards, the copies on their replicas, and how each stands.
+//!
+//! ```text
+//! Enqueued ──► Processing ──► Succeeded | Failed | Canceled      (a copy's state only moves to the right)
+//! ```
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use time::serde::rfc3339;
+use weft_routing::placement::ShardId;
+
+use crate::cluster::NodeId;
+
+/// A task's status, in the API's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Status {
+    /// Accepted and durable, not begun.
+    Enqueued,
+    /// Begun on at least one shard.
+    Processing,
+    /// Done on every shard.
+    Succeeded,
+    /// Failed on at least one shard.
+    Failed,
+    /// Canceled before it was done.
+    Canceled,
+}
+
+impl Status {
+    /// Whether the status can't change any more.
+    pub fn is_settled(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
+    }
+
+    /// The API's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enqueued => "enqueued",
+            Self::Processing => "processing",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+        }
+    }
+
+    /// The status of an API word, letters of any case.
+    pub fn parse(word: &str) -> Option<Self> {
+        [
+            Self::Enqueued,
+            Self::Processing,
+            Self::Succeeded,
+            Self::Failed,
+            Self::Canceled,
+        ]
+        .into_iter()
+        .find(|status| status.as_str().eq_ignore_ascii_case(word))
+    }
+}
+
+/// A task about to be registered.
+#[derive(Debug, Clone, Default)]
+pub struct NewTask {
+    /// The API's task type, such as `documentAdditionOrUpdate`.
+    pub kind: String,
+    /// The index that the task is about, if it is about one.
+    pub index_uid: Option<String>,
+    /// Details known to the merger; they take precedence over what the nodes say.
+    pub details: Map<String, Value>,
+    /// The client's `customMetadata`.
+    pub custom_metadata: Option<String>,
+    /// What was delivered where. A task without parts is `succeeded` from the start.
+    pub parts: Vec<Part>,
+    /// For a task without parts that failed in the merger: the error, in the API's shape.
+    pub error: Option<Value>,
+}
+
+/// One local task on one shard. A shard that took a write in several pieces has a part for each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Part {
+    /// The shard.
+    pub shard: ShardId,
+    /// The local tasks, the primary's first.
+    pub copies: Vec<Copy>,
+    /// Why nothing was delivered to this shard, where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undelivered: Option<String>,
+}
+
+/// A part on one replica.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Copy {
+    /// The replica.
+    pub node: NodeId,
+    /// The node's own `taskUid`.
+    pub local_uid: u32,
+    /// What the node last said of it.
+    #[serde(default)]
+    pub state: LocalState,
+}
+
+impl Copy {
+    /// A copy just acknowledged by a node.
+    pub fn acknowledged(node: NodeId, local_uid: u32) -> Self {
+        Self {
+            node,
+            local_uid,
+            state: LocalState::default(),
+        }
+    }
+}
+
+/// What a node says of a local task.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LocalState {
+    /// The status.
+    pub status: Status,
+    /// The details.
+    #[serde(default)]
+    pub details: Option<Map<String, Value>>,
+    /// The error, in the API's shape.
+    #[serde(default)]
+    pub error: Option<Value>,
+    /// When it began.
+    #[serde(default, with = "rfc3339::option")]
+    pub started_at: Option<OffsetDateTime>,
+    /// When it ended.
+    #[serde(default, with = "rfc3339::option")]
+    pub finished_at: Option<OffsetDateTime>,
+}
+
+impl Default for LocalState {
+    fn default() -> Self {
+        Self {
+            status: Status::Enqueued,
+            details: None,
+            error: None,
+            started_at: None,
+            finished_at: None,
+        }
+    }
+}
+
+/// A task as it is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskRecord {
+    /// The cluster-wide uid.
+    pub uid: u32,
+    /// The index.
+    pub index_uid: Option<String>,
+    /// The API's task type.
+    pub kind: String,
+    /// When it was acknowledged.
+    #[serde(with = "rfc3339")]
+    pub enqueued_at: OffsetDateTime,
+    /// Details known to the merger.
+    pub details: Map<String, Value>,
+    /// The client's own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom_metadata: Option<String>,
+    /// The cancelation that ended it.
+    #[serde(default)]
+    pub canceled_by: Option<u32>,
+    /// The parts.
+    pub parts: Vec<Part>,
+    /// The merger's own error, for a task without parts.
+    #[serde(default)]
+    pub error: Option<Value>,
+}
+
+impl TaskRecord {
+    /// All copies with the place they stand at.
+    pub fn copies(&self) -> impl Iterator<Item = &Copy> {
+        self.parts.iter().flat_map(|part| &part.copies)
+    }
+
+    /// All copies, to be changed.
+    pub fn copies_mut(&mut self) -> impl Iterator<Item = &mut Copy> {
+        self.parts.iter_mut().flat_map(|part| &mut part.copies)
+    }
+}
+
+/// The 202 body of a write.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Enqueued {
+    /// The cluster-wide uid.
+    pub task_uid: u32,
+    /// The index.
+    pub index_uid: Option<String>,
+    /// Always `enqueued`.
+    pub status: Status,
+    /// The API's task type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// When it was acknowledged.
+    #[serde(with = "rfc3339")]
+    pub enqueued_at: OffsetDateTime,
+    /// The client's own words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub custom_metadata: Option<String>,
+}
+
+/// A task as `GET /tasks/{uid}` shows it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskView {
+    /// The cluster-wide uid.
+    pub uid: u32,
+    /// The batch; `null` until the task is begun. Weft counts each task as a batch of its own.
+    pub batch_uid: Option<u32>,
+    /// The index.
+    pub index_uid: Option<String>,
+    /// The status over all parts.
+    pub status: Status,
+    /// The API's task type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The cancelation that ended it.
+    pub canceled_by: Option<u32>,
+    /// Details, summed over the parts.
+    pub details: Option<Map<String, Value>>,
+    /// The error, naming the shard where only some failed.
+    pub error: Option<Value>,
+    /// From the first start to the last end, ISO 8601.
+    pub duration: Option<String>,
+    /// When it was acknowledged.
+    #[serde(with = "rfc3339")]
+    pub enqueued_at: OffsetDateTime,
+    /// The earliest start.
+    #[serde(with = "rfc3339::option")]
+    pub started_at: Option<OffsetDateTime>,
+    /// The latest end.
+    #[serde(with = "rfc3339::option")]
+    pub finished_at: Option<OffsetDateTime>,
+    /// The client's own words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub custom_metadata: Option<String>,
+}

@@ -1,0 +1,110 @@
+use serde_json::json;
+use tokio::sync::mpsc::UnboundedReceiver;
+use weft_routing::placement::ShardId;
+
+use super::*;
+use crate::store::RedbStore;
+use crate::tasks::{Copy, Part};
+
+async fn open(path: &std::path::Path) -> (Tasks, UnboundedReceiver<SettledTask>) {
+    let store = RedbStore::open(path).unwrap();
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (
+        Tasks::open(Arc::new(store), 10, sender).await.unwrap(),
+        receiver,
+    )
+}
+
+fn node(name: &str) -> NodeId {
+    NodeId::from(name.to_owned())
+}
+
+fn write_to(nodes: &[(&str, u32)]) -> NewTask {
+    let parts = nodes.iter().zip(0..).map(|((name, local), shard)| Part {
+        shard: ShardId(shard),
+        copies: vec![Copy::acknowledged(node(name), *local)],
+        undelivered: None,
+    });
+    NewTask {
+        kind: "documentAdditionOrUpdate".to_owned(),
+        parts: parts.collect(),
+        ..NewTask::default()
+    }
+}
+
+fn done() -> LocalState {
+    LocalState {
+        status: Status::Succeeded,
+        ..LocalState::default()
+    }
+}
+
+#[tokio::test]
+async fn a_task_succeeds_when_all_its_parts_have_and_survives_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft.redb");
+    let (tasks, mut settled) = open(&path).await;
+    let uid = tasks
+        .create(write_to(&[("a", 3), ("b", 9)]))
+        .await
+        .unwrap()
+        .task_uid;
+    tasks.apply(&node("a"), vec![(3, done())]).await;
+    assert_eq!(tasks.get(uid).await.unwrap().status, Status::Processing);
+    drop(tasks);
+    let (tasks, mut settled_later) = open(&path).await;
+    // Half of it was known before, and is asked for again.
+    assert_eq!(tasks.outstanding(&node("a"), 9), [3]);
+    tasks.apply(&node("a"), vec![(3, done())]).await;
+    tasks.apply(&node("b"), vec![(9, done())]).await;
+    assert_eq!(tasks.get(uid).await.unwrap().status, Status::Succeeded);
+    assert!(settled.try_recv().is_err());
+    assert_eq!(settled_later.try_recv().unwrap().view.uid, uid);
+    drop(tasks);
+    let (tasks, _) = open(&path).await;
+    assert_eq!(tasks.get(uid).await.unwrap().status, Status::Succeeded);
+    assert!(tasks.busy_nodes().is_empty());
+}
+
+#[tokio::test]
+async fn no_uid_is_given_twice_even_when_the_newest_tasks_were_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft.redb");
+    let (tasks, _settled) = open(&path).await;
+    let first = tasks.create(NewTask::default()).await.unwrap().task_uid;
+    let second = tasks.create(NewTask::default()).await.unwrap().task_uid;
+    assert_eq!(tasks.delete(&[first, second]).await.unwrap(), 2);
+    drop(tasks);
+    let (tasks, _settled) = open(&path).await;
+    assert_eq!(
+        tasks.create(NewTask::default()).await.unwrap().task_uid,
+        second + 1
+    );
+}
+
+#[tokio::test]
+async fn an_open_task_is_never_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tasks, _settled) = open(&folder.path().join("weft.redb")).await;
+    let uid = tasks.create(write_to(&[("a", 0)])).await.unwrap().task_uid;
+    assert_eq!(tasks.delete(&[uid]).await.unwrap(), 0);
+    assert_eq!(tasks.get(uid).await.unwrap().status, Status::Enqueued);
+}
+
+#[tokio::test]
+async fn the_oldest_settled_tasks_go_when_there_are_too_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tasks, _settled) = open(&folder.path().join("weft.redb")).await;
+    let open_one = tasks.create(write_to(&[("a", 0)])).await.unwrap().task_uid;
+    for _ in 0..12 {
+        tasks
+            .create(NewTask {
+                details: json!({"x": 1}).as_object().cloned().unwrap(),
+                ..NewTask::default()
+            })
+            .await
+            .unwrap();
+    }
+    assert_eq!(tasks.matching(&Filter::default()).len(), 10);
+    assert!(tasks.get(open_one).await.is_ok());
+}

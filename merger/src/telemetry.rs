@@ -1,0 +1,107 @@
+//! Logs, counters and histograms.
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::options::ServeOptions;
+
+/// Seconds: from a fraction of a millisecond to a minute.
+const BUCKETS: [f64; 15] = [
+    0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 4.0, 15.0, 60.0,
+];
+
+/// Everything that `/metrics` shows.
+pub struct Metrics {
+    registry: Registry,
+    /// Client requests by operation and status.
+    pub requests: IntCounterVec,
+    /// Time of client requests by operation, in seconds.
+    pub request_seconds: HistogramVec,
+    /// Requests under way.
+    pub under_way: IntGauge,
+    /// Polls of the routing table by filters, by whether it had changed.
+    pub table_polls: IntCounterVec,
+    /// Direct writes registered.
+    pub registered: IntCounter,
+}
+
+impl Metrics {
+    /// Registers all.
+    ///
+    /// # Errors
+    /// A name is taken or malformed.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let requests = IntCounterVec::new(
+            Opts::new(
+                "weft_merger_requests_total",
+                "Client requests by operation and status.",
+            ),
+            &["operation", "status"],
+        )?;
+        let request_seconds = HistogramVec::new(
+            HistogramOpts::new(
+                "weft_merger_request_seconds",
+                "Time of client requests by operation.",
+            )
+            .buckets(BUCKETS.to_vec()),
+            &["operation"],
+        )?;
+        let under_way = IntGauge::new(
+            "weft_merger_requests_under_way",
+            "Client requests under way.",
+        )?;
+        let table_polls = IntCounterVec::new(
+            Opts::new(
+                "weft_merger_table_polls_total",
+                "Polls of the routing table by filters.",
+            ),
+            &["outcome"],
+        )?;
+        let registered = IntCounter::new(
+            "weft_merger_direct_writes_total",
+            "Direct writes registered by filters.",
+        )?;
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(request_seconds.clone()))?;
+        registry.register(Box::new(under_way.clone()))?;
+        registry.register(Box::new(table_polls.clone()))?;
+        registry.register(Box::new(registered.clone()))?;
+        Ok(Self {
+            registry,
+            requests,
+            request_seconds,
+            under_way,
+            table_polls,
+            registered,
+        })
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics can't be rendered");
+        }
+        text
+    }
+}
+
+/// Starts logging to standard error. A second call does nothing.
+pub fn init_logs(options: &ServeOptions) {
+    let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let started = if options.log_format == "text" {
+        logs.try_init()
+    } else {
+        logs.json().flatten_event(true).try_init()
+    };
+    if started.is_err() {
+        tracing::debug!("logs are set up already");
+    }
+}

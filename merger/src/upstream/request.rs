@@ -1,0 +1,65 @@
+//! A request for a node, put together step by step.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use super::Target;
+use crate::call::{Along, AnyBody, empty, full};
+
+/// A request for a node or a shard.
+pub struct NodeRequest {
+    pub(super) target: Target,
+    pub(super) method: Method,
+    pub(super) path_and_query: String,
+    pub(super) along: Along,
+    pub(super) headers: HeaderMap,
+    pub(super) body: AnyBody,
+    pub(super) timeout: Duration,
+}
+
+impl NodeRequest {
+    /// A request without a body. `along` carries authority and trace, `timeout` bounds the whole exchange.
+    pub fn new(
+        target: Target,
+        method: Method,
+        path_and_query: impl Into<String>,
+        along: &Along,
+        timeout: Duration,
+    ) -> Self {
+        Self {
+            target,
+            method,
+            path_and_query: path_and_query.into(),
+            along: along.clone(),
+            headers: HeaderMap::new(),
+            body: empty(),
+            timeout,
+        }
+    }
+
+    /// With a JSON body in memory.
+    #[must_use]
+    pub fn json(self, body: impl Into<Bytes>) -> Self {
+        self.header(
+            http::header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        )
+        .body(full(body))
+    }
+
+    /// With any body.
+    #[must_use]
+    pub fn body(mut self, body: AnyBody) -> Self {
+        self.body = body;
+        self
+    }
+
+    /// With one more header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+}
