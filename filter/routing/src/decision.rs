@@ -12,7 +12,7 @@ use crate::table::{IndexRoute, RoutingTable};
 /// What the filter's configuration allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Small bodies may be looked at.
+    /// Bodies may be held: small ones of requests, and the answers of direct writes.
     pub body_routing: bool,
     /// The largest body that is looked at, in bytes.
     pub max_body_bytes: u64,
@@ -69,7 +69,7 @@ pub fn decide<'t>(
     }
     let direct = match operation {
         _ if operation.is_whole_on_one_shard() => read_directly(classified, route),
-        Operation::DeleteDocument => delete_directly(classified, route),
+        Operation::DeleteDocument => delete_directly(classified, route, policy),
         _ if operation.writes_named_documents() => write_directly(classified, route, body, policy),
         _ => None,
     };
@@ -105,8 +105,12 @@ fn read_directly<'t>(classified: &Classified<'_>, route: &IndexRoute) -> Option<
     owner_by_path(classified, route).map(Decision::DirectRead)
 }
 
-fn delete_directly<'t>(classified: &Classified<'_>, route: &IndexRoute) -> Option<Decision<'t>> {
-    let plain = route.direct_writes && classified.query.is_empty();
+fn delete_directly<'t>(
+    classified: &Classified<'_>,
+    route: &IndexRoute,
+    policy: Policy,
+) -> Option<Decision<'t>> {
+    let plain = policy.body_routing && route.direct_writes && classified.query.is_empty();
     let owner = owner_by_path(classified, route).filter(|_| plain)?;
     Some(Decision::DirectWrite(owner))
 }

@@ -29,8 +29,6 @@ pub const DEGRADED: &str = "x-weft-degraded";
 pub const NODE_CLUSTER: &str = "node";
 /// Envoy's: the address for an `ORIGINAL_DST` cluster with `use_http_header`. A client may never set it.
 pub const ORIGINAL_DST_HOST: &str = "x-envoy-original-dst-host";
-/// Envoy's: overrides the route's number of retries.
-pub const MAX_RETRIES: &str = "x-envoy-max-retries";
 
 /// What every header of Weft starts with.
 pub const PREFIX: &str = "x-weft-";

@@ -191,6 +191,9 @@ fn bodies_are_looked_at_only_if_small_plain_and_allowed() {
         post(&|_, policy| policy.body_routing = false),
         "merge known"
     );
+    let held = |_: &mut BodyFacts, policy: &mut Policy| policy.body_routing = false;
+    let delete = verdict("DELETE", "/indexes/wide/documents/1", held);
+    assert_eq!(delete, "merge known", "its answer would have to be held");
     assert_eq!(plainly("PUT", "/indexes/wide/documents"), "look");
     assert_eq!(
         plainly("POST", "/indexes/wide/documents/delete-batch"),

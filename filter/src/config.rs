@@ -1,0 +1,282 @@
+//! The plugin's configuration: JSON in Envoy's `PluginConfig.configuration`, every knob and default in this file.
+
+use serde_json::{Map, Value};
+use weft_routing::Policy;
+
+/// A validated configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The Envoy cluster of the merger: where the table comes from, and where everything goes that isn't direct.
+    pub merger_cluster: String,
+    /// How often the table is asked for.
+    pub table_poll_ms: u32,
+    /// The longest that a table is trusted, whatever it says itself.
+    pub max_lease_ms: u32,
+    /// Bodies may be held: those of small writes, to route them by their documents' ids, and the answers of direct
+    /// writes, to put the cluster's task uid in. Needs `allow_on_headers_stop_iteration: true` in the `PluginConfig`;
+    /// without it a held request would hang, so it is off by default, and then every write goes to the merger.
+    pub body_routing: bool,
+    /// The largest body that is held, in bytes.
+    pub max_body_bytes: u32,
+    /// How long the answer of a direct write waits for its registration.
+    pub register_timeout_ms: u32,
+    /// Call `clear_route_cache` after a change of headers: for Envoys that don't do it themselves, when a filter
+    /// before this one has already picked the route.
+    pub clear_route_cache: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            merger_cluster: "merger".to_owned(),
+            table_poll_ms: 250,
+            max_lease_ms: 10_000,
+            body_routing: false,
+            max_body_bytes: 64 * 1024,
+            register_timeout_ms: 2_000,
+            clear_route_cache: false,
+        }
+    }
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Not a JSON object.
+    #[error("the filter's configuration is not a JSON object: {0}")]
+    NotAnObject(String),
+    /// A key that doesn't exist.
+    #[error("the filter's configuration has no `{key}`; did you mean `{nearest}`?")]
+    UnknownKey {
+        /// As written.
+        key: String,
+        /// The most similar known key.
+        nearest: &'static str,
+    },
+    /// A value out of its range, or of another type.
+    #[error("`{key}` in the filter's configuration must be {expected}")]
+    BadValue {
+        /// Which.
+        key: &'static str,
+        /// What would do.
+        expected: &'static str,
+    },
+}
+
+/// Every key.
+pub const KEYS: [&str; 7] = [
+    "merger_cluster",
+    "table_poll_ms",
+    "max_lease_ms",
+    "body_routing",
+    "max_body_bytes",
+    "register_timeout_ms",
+    "clear_route_cache",
+];
+
+/// Envoy buffers at most its connection limit (1 MiB by default) and answers 413 beyond.
+const LARGEST_BODY_BYTES: u32 = 512 * 1024;
+
+impl Config {
+    /// Reads the configuration; nothing at all means all defaults.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names what is wrong and what would do.
+    pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
+        if json.trim_ascii().is_empty() {
+            return Ok(Self::default());
+        }
+        let object: Map<String, Value> = serde_json::from_slice(json)
+            .map_err(|error| ConfigError::NotAnObject(error.to_string()))?;
+        if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            let nearest = nearest_key(key);
+            return Err(ConfigError::UnknownKey {
+                key: key.clone(),
+                nearest,
+            });
+        }
+        let raw = Raw(&object);
+        let default = Self::default();
+        Ok(Self {
+            merger_cluster: raw.name("merger_cluster", default.merger_cluster)?,
+            table_poll_ms: raw.number(
+                "table_poll_ms",
+                default.table_poll_ms,
+                (10, 60_000),
+                "a number of milliseconds from 10 to 60000",
+            )?,
+            max_lease_ms: raw.number(
+                "max_lease_ms",
+                default.max_lease_ms,
+                (10, 600_000),
+                "a number of milliseconds from 10 to 600000",
+            )?,
+            body_routing: raw.switch("body_routing", default.body_routing)?,
+            max_body_bytes: raw.number(
+                "max_body_bytes",
+                default.max_body_bytes,
+                (1, LARGEST_BODY_BYTES),
+                "a number of bytes from 1 to 524288",
+            )?,
+            register_timeout_ms: raw.number(
+                "register_timeout_ms",
+                default.register_timeout_ms,
+                (1, 60_000),
+                "a number of milliseconds from 1 to 60000",
+            )?,
+            clear_route_cache: raw.switch("clear_route_cache", default.clear_route_cache)?,
+        })
+    }
+
+    /// What the decision needs of it.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy {
+            body_routing: self.body_routing,
+            max_body_bytes: u64::from(self.max_body_bytes),
+        }
+    }
+}
+
+struct Raw<'a>(&'a Map<String, Value>);
+
+impl Raw<'_> {
+    fn name(&self, key: &'static str, default: String) -> Result<String, ConfigError> {
+        match self.0.get(key) {
+            None => Ok(default),
+            Some(Value::String(name))
+                if !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()) =>
+            {
+                Ok(name.clone())
+            }
+            Some(_) => Err(ConfigError::BadValue {
+                key,
+                expected: "the name of an Envoy cluster",
+            }),
+        }
+    }
+
+    fn switch(&self, key: &'static str, default: bool) -> Result<bool, ConfigError> {
+        match self.0.get(key) {
+            None => Ok(default),
+            Some(Value::Bool(value)) => Ok(*value),
+            Some(_) => Err(ConfigError::BadValue {
+                key,
+                expected: "true or false",
+            }),
+        }
+    }
+
+    fn number(
+        &self,
+        key: &'static str,
+        default: u32,
+        (least, most): (u32, u32),
+        expected: &'static str,
+    ) -> Result<u32, ConfigError> {
+        let Some(value) = self.0.get(key) else {
+            return Ok(default);
+        };
+        // `google.protobuf.Struct` knows floats only, so 250 may arrive as 250.0.
+        let whole = value.as_u64().or_else(|| {
+            let float = value.as_f64()?;
+            let in_range = float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&float);
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "whole and within 32 bits, as just checked"
+            )]
+            in_range.then_some(float as u64)
+        });
+        whole
+            .and_then(|number| u32::try_from(number).ok())
+            .filter(|number| (least..=most).contains(number))
+            .ok_or(ConfigError::BadValue { key, expected })
+    }
+}
+
+fn nearest_key(unknown: &str) -> &'static str {
+    let [first, ..] = KEYS;
+    KEYS.into_iter()
+        .min_by_key(|key| strsim::osa_distance(key, unknown))
+        .unwrap_or(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_means_the_defaults() {
+        for empty in ["", "  ", "{}"] {
+            assert_eq!(Config::parse(empty.as_bytes()), Ok(Config::default()));
+        }
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let all = r#"{"merger_cluster": "weft", "table_poll_ms": 100.0, "max_lease_ms": 2000, "body_routing": true,
+            "max_body_bytes": 1024, "register_timeout_ms": 500, "clear_route_cache": true}"#;
+        let expected = Config {
+            merger_cluster: "weft".to_owned(),
+            table_poll_ms: 100,
+            max_lease_ms: 2000,
+            body_routing: true,
+            max_body_bytes: 1024,
+            register_timeout_ms: 500,
+            clear_route_cache: true,
+        };
+        assert_eq!(Config::parse(all.as_bytes()), Ok(expected));
+        assert!(KEYS.iter().all(|key| all.contains(&format!("\"{key}\""))));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_known_one() {
+        for (key, nearest) in [
+            ("bodyRouting", "body_routing"),
+            ("merger", "merger_cluster"),
+            ("lease_ms", "max_lease_ms"),
+            ("table_pol_ms", "table_poll_ms"),
+        ] {
+            let json = format!("{{\"{key}\": 1}}");
+            let error = Config::parse(json.as_bytes()).unwrap_err();
+            assert_eq!(
+                error,
+                ConfigError::UnknownKey {
+                    key: key.to_owned(),
+                    nearest
+                }
+            );
+            assert!(error.to_string().contains(nearest), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_bad_value_is_named() {
+        for (key, value) in [
+            ("merger_cluster", "\"\""),
+            ("merger_cluster", "\"a b\""),
+            ("merger_cluster", "7"),
+            ("table_poll_ms", "0"),
+            ("table_poll_ms", "1e9"),
+            ("max_lease_ms", "-1"),
+            ("max_lease_ms", "10.5"),
+            ("body_routing", "1"),
+            ("max_body_bytes", "\"64k\""),
+            ("max_body_bytes", "1048576"),
+            ("register_timeout_ms", "null"),
+            ("clear_route_cache", "\"yes\""),
+        ] {
+            let json = format!("{{\"{key}\": {value}}}");
+            let error = Config::parse(json.as_bytes()).unwrap_err();
+            assert!(
+                error.to_string().contains(&format!("`{key}`")),
+                "{json}: {error}"
+            );
+        }
+        for json in ["[]", "7", "{", "nothing"] {
+            let error = Config::parse(json.as_bytes()).unwrap_err();
+            assert!(matches!(error, ConfigError::NotAnObject(_)), "{json}");
+        }
+    }
+}

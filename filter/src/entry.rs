@@ -1,0 +1,243 @@
+//! Where Envoy enters: proxy-wasm's contexts, each a line or two, and the host calls behind [`Host`].
+//!
+//! The SDK's convenience methods unwrap; its `hostcalls` return results, which here become `Option`s. Values are taken
+//! as bytes, because a header that isn't UTF-8 would make the text variants panic.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType, MetricType};
+
+use crate::host::{Headers, Host, MetricKind, Step};
+use crate::request::Request;
+use crate::root::{Root, Shared};
+
+#[allow(
+    unsafe_code,
+    reason = "the SDK's macro calls the constructors that the linker made"
+)]
+mod start {
+    proxy_wasm::main! {{
+        proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Warn);
+        proxy_wasm::set_root_context(|_| Box::new(super::RootSkin::default()));
+    }}
+}
+
+/// Envoy, through proxy-wasm.
+#[derive(Clone, Copy, Debug)]
+struct Envoy {
+    started: Instant,
+}
+
+impl Host for Envoy {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn warn(&self, message: &str) {
+        hostcalls::log(LogLevel::Warn, message).unwrap_or_default();
+    }
+
+    fn request_headers(&self) -> Headers {
+        hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
+    }
+
+    fn set_request_header(&self, name: &str, value: &str) {
+        hostcalls::set_map_value(MapType::HttpRequestHeaders, name, Some(value))
+            .unwrap_or_default();
+    }
+
+    fn remove_request_header(&self, name: &str) {
+        hostcalls::remove_map_value(MapType::HttpRequestHeaders, name).unwrap_or_default();
+    }
+
+    fn clear_route_cache(&self) {
+        hostcalls::call_foreign_function("clear_route_cache", None).unwrap_or_default();
+    }
+
+    fn request_body(&self, max_bytes: u32) -> Option<Vec<u8>> {
+        buffer(BufferType::HttpRequestBody, max_bytes)
+    }
+
+    fn response_header(&self, name: &str) -> Option<Vec<u8>> {
+        hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name)
+            .ok()
+            .flatten()
+    }
+
+    fn set_response_header(&self, name: &str, value: &str) {
+        hostcalls::set_map_value(MapType::HttpResponseHeaders, name, Some(value))
+            .unwrap_or_default();
+    }
+
+    fn response_body(&self, max_bytes: u32) -> Option<Vec<u8>> {
+        buffer(BufferType::HttpResponseBody, max_bytes)
+    }
+
+    fn replace_response_body(&self, body: &[u8]) {
+        // Envoy replaces what there is, at most, so the size may exceed it.
+        hostcalls::set_buffer(BufferType::HttpResponseBody, 0, usize::MAX, body)
+            .unwrap_or_default();
+    }
+
+    fn resume_response(&self) {
+        hostcalls::resume_http_response().unwrap_or_default();
+    }
+
+    fn respond(&self, status: u16) {
+        hostcalls::send_http_response(u32::from(status), Vec::new(), None).unwrap_or_default();
+    }
+
+    fn call(
+        &self,
+        cluster: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+        timeout: Duration,
+    ) -> Option<u32> {
+        hostcalls::dispatch_http_call(cluster, headers.to_vec(), body, Vec::new(), timeout).ok()
+    }
+
+    fn call_status(&self) -> Option<u16> {
+        let status = hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, ":status");
+        std::str::from_utf8(&status.ok()??).ok()?.parse().ok()
+    }
+
+    fn call_body(&self, max_bytes: u32) -> Option<Vec<u8>> {
+        buffer(BufferType::HttpCallResponseBody, max_bytes)
+    }
+
+    fn set_tick_period(&self, period: Duration) {
+        hostcalls::set_tick_period(period).unwrap_or_default();
+    }
+
+    fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
+        let kind = match kind {
+            MetricKind::Counter => MetricType::Counter,
+            MetricKind::Gauge => MetricType::Gauge,
+            MetricKind::Histogram => MetricType::Histogram,
+        };
+        hostcalls::define_metric(kind, name).ok()
+    }
+
+    fn add_to_metric(&self, id: u32, amount: i64) {
+        hostcalls::increment_metric(id, amount).unwrap_or_default();
+    }
+
+    fn record_metric(&self, id: u32, value: u64) {
+        hostcalls::record_metric(id, value).unwrap_or_default();
+    }
+}
+
+fn buffer(buffer: BufferType, max_bytes: u32) -> Option<Vec<u8>> {
+    hostcalls::get_buffer(buffer, 0, usize::try_from(max_bytes).ok()?)
+        .ok()
+        .flatten()
+}
+
+/// The root of the VM; without a root of ours until the configuration was good.
+#[derive(Default)]
+struct RootSkin {
+    root: Option<Root<Envoy>>,
+}
+
+impl Context for RootSkin {
+    fn on_http_call_response(
+        &mut self,
+        token: u32,
+        _headers: usize,
+        _body: usize,
+        _trailers: usize,
+    ) {
+        if let Some(root) = &mut self.root {
+            root.on_call_response(token);
+        }
+    }
+}
+
+impl RootContext for RootSkin {
+    fn on_configure(&mut self, size: usize) -> bool {
+        let json = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size);
+        let json = json.ok().flatten().unwrap_or_default();
+        self.root = Root::configure(
+            Envoy {
+                started: Instant::now(),
+            },
+            &json,
+        );
+        self.root.is_some()
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(root) = &mut self.root {
+            root.on_tick();
+        }
+    }
+
+    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
+        let shared: Option<Rc<Shared<Envoy>>> = self.root.as_ref().map(Root::shared);
+        Some(Box::new(RequestSkin {
+            request: shared.map(Request::new),
+        }))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+/// One request; without a configuration it passes untouched, to the merger.
+struct RequestSkin {
+    request: Option<Request<Envoy>>,
+}
+
+impl RequestSkin {
+    fn step(&mut self, phase: impl FnOnce(&mut Request<Envoy>) -> Step) -> Action {
+        match self.request.as_mut().map(phase) {
+            Some(Step::Hold) => Action::Pause,
+            Some(Step::Continue) | None => Action::Continue,
+        }
+    }
+}
+
+impl Context for RequestSkin {
+    fn on_http_call_response(
+        &mut self,
+        token: u32,
+        _headers: usize,
+        _body: usize,
+        _trailers: usize,
+    ) {
+        if let Some(request) = &mut self.request {
+            request.on_call_response(token);
+        }
+    }
+}
+
+impl HttpContext for RequestSkin {
+    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        self.step(|request| request.on_request_headers(end_of_stream))
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.step(|request| request.on_request_body(size, end_of_stream))
+    }
+
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        self.step(Request::on_request_trailers)
+    }
+
+    fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        self.step(|request| request.on_response_headers(end_of_stream))
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.step(|request| request.on_response_body(size, end_of_stream))
+    }
+
+    fn on_http_response_trailers(&mut self, _count: usize) -> Action {
+        self.step(Request::on_response_trailers)
+    }
+}

@@ -1,0 +1,84 @@
+//! The routing table as this VM holds it: a copy that is good until its lease runs out.
+//!
+//! The lease counts from the sending of the question, not from the answer, so that the merger, which counts from the
+//! answer, always waits longer than any filter acts.
+
+use std::rc::Rc;
+
+use weft_routing::{Epoch, RoutingTable};
+
+/// A table and until when it may be acted on, in milliseconds of a monotonic clock.
+#[derive(Debug, Default)]
+pub struct LeasedTable {
+    table: Option<Rc<RoutingTable>>,
+    valid_until_ms: u64,
+}
+
+impl LeasedTable {
+    /// The table, unless its lease ran out.
+    #[must_use]
+    pub fn at(&self, now_ms: u64) -> Option<&Rc<RoutingTable>> {
+        self.table.as_ref().filter(|_| now_ms < self.valid_until_ms)
+    }
+
+    /// The epoch of the copy, valid or not.
+    #[must_use]
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.table.as_ref().map(|table| table.epoch)
+    }
+
+    /// A new table, asked for at `asked_ms`.
+    pub fn replace(&mut self, table: RoutingTable, asked_ms: u64, max_lease_ms: u32) {
+        self.table = Some(Rc::new(table));
+        self.valid_until_ms = 0;
+        self.renew(asked_ms, max_lease_ms);
+    }
+
+    /// The merger confirmed the copy to a question asked at `asked_ms`.
+    pub fn renew(&mut self, asked_ms: u64, max_lease_ms: u32) {
+        if let Some(table) = &self.table {
+            let lease_ms = u64::from(table.lease_ms.min(max_lease_ms));
+            self.valid_until_ms = self.valid_until_ms.max(asked_ms.saturating_add(lease_ms));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(lease_ms: u32) -> RoutingTable {
+        RoutingTable {
+            lease_ms,
+            ..RoutingTable::default()
+        }
+    }
+
+    #[test]
+    fn a_lease_counts_from_the_question_and_is_bounded() {
+        let mut leased = LeasedTable::default();
+        assert!(leased.at(0).is_none());
+        leased.replace(table(1000), 100, 5000);
+        assert!(leased.at(1099).is_some());
+        assert!(leased.at(1100).is_none());
+        leased.renew(900, 500);
+        assert!(leased.at(1399).is_some());
+        assert!(leased.at(1400).is_none());
+    }
+
+    #[test]
+    fn a_late_confirmation_doesnt_shorten_the_lease() {
+        let mut leased = LeasedTable::default();
+        leased.replace(table(1000), 500, 5000);
+        leased.renew(100, 5000);
+        assert!(leased.at(1499).is_some());
+    }
+
+    #[test]
+    fn a_new_table_brings_its_own_lease() {
+        let mut leased = LeasedTable::default();
+        leased.replace(table(60_000), 0, 60_000);
+        leased.replace(table(10), 100, 60_000);
+        assert!(leased.at(110).is_none());
+    }
+}

@@ -1,0 +1,98 @@
+//! The filter's metrics, in Envoy's own stats (`/stats/prometheus`), named `weft_filter_…`.
+
+use crate::host::{Host, MetricKind};
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Reads sent straight to a shard.
+    DirectRead,
+    /// Writes sent straight to a shard.
+    DirectWrite,
+    /// Requests left to the merger.
+    Merged,
+    /// Requests refused with 404: paths that are not for clients.
+    Refused,
+    /// Writes whose body was held and looked at.
+    BodyLookedAt,
+    /// Requests of an index that found no table, or one whose lease ran out.
+    TableStale,
+    /// Headers removed that a client may not send.
+    HeaderStripped,
+    /// Tables asked for in vain.
+    PollFailed,
+    /// New tables taken over.
+    TableUpdated,
+    /// Direct writes whose task was registered with the merger.
+    Registered,
+    /// Direct writes whose task could not be registered.
+    RegisterFailed,
+}
+
+const COUNTERS: [(Counter, &str); 11] = [
+    (Counter::DirectRead, "weft_filter_requests_direct_read"),
+    (Counter::DirectWrite, "weft_filter_requests_direct_write"),
+    (Counter::Merged, "weft_filter_requests_merged"),
+    (Counter::Refused, "weft_filter_requests_refused"),
+    (Counter::BodyLookedAt, "weft_filter_requests_body_looked_at"),
+    (Counter::TableStale, "weft_filter_requests_table_stale"),
+    (Counter::HeaderStripped, "weft_filter_headers_stripped"),
+    (Counter::PollFailed, "weft_filter_table_poll_failed"),
+    (Counter::TableUpdated, "weft_filter_table_updated"),
+    (Counter::Registered, "weft_filter_registered"),
+    (Counter::RegisterFailed, "weft_filter_register_failed"),
+];
+
+/// The ids under which Envoy knows the metrics; one that could not be defined is left out.
+#[derive(Debug)]
+pub struct Metrics {
+    counters: [Option<u32>; COUNTERS.len()],
+    body_bytes: Option<u32>,
+    register_ms: Option<u32>,
+    table_epoch: Option<u32>,
+}
+
+impl Metrics {
+    /// Defines them all.
+    pub fn define(host: &impl Host) -> Self {
+        let define = |kind, name| host.define_metric(kind, name);
+        Self {
+            counters: COUNTERS.map(|(_, name)| define(MetricKind::Counter, name)),
+            body_bytes: define(MetricKind::Histogram, "weft_filter_body_bytes"),
+            register_ms: define(MetricKind::Histogram, "weft_filter_register_ms"),
+            table_epoch: define(MetricKind::Gauge, "weft_filter_table_epoch"),
+        }
+    }
+
+    /// Counts one.
+    pub fn count(&self, host: &impl Host, counter: Counter) {
+        let ids = COUNTERS.iter().zip(&self.counters);
+        let found = ids
+            .filter(|((known, _), _)| *known == counter)
+            .find_map(|(_, id)| *id);
+        if let Some(id) = found {
+            host.add_to_metric(id, 1);
+        }
+    }
+
+    /// The size of a body that was looked at.
+    pub fn body_bytes(&self, host: &impl Host, bytes: u64) {
+        record(host, self.body_bytes, bytes);
+    }
+
+    /// How long a registration took.
+    pub fn register_ms(&self, host: &impl Host, milliseconds: u64) {
+        record(host, self.register_ms, milliseconds);
+    }
+
+    /// The epoch of the newest table.
+    pub fn table_epoch(&self, host: &impl Host, epoch: u64) {
+        record(host, self.table_epoch, epoch);
+    }
+}
+
+fn record(host: &impl Host, id: Option<u32>, value: u64) {
+    if let Some(id) = id {
+        host.record_metric(id, value);
+    }
+}

@@ -1,0 +1,460 @@
+//! The phases of one request: head, body, the answer's head, the answer's body, the registration.
+//!
+//! ```text
+//! Reading ──► LookingAtBody ──► Passing            (to the merger, or a direct read)
+//!    │              └─────────► Writing ──► Registering ──► Passing
+//!    └────────────────────────────┘
+//! ```
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use weft_routing::{
+    BodyFacts, BodyFormat, Decision, IndexRoute, Operation, RoutingTable, ShardId, classify,
+    decide, decide_by_body, headers,
+};
+
+use crate::host::{Headers, Host, Step};
+use crate::metrics::Counter;
+use crate::register::{self, NodeAnswer};
+use crate::root::Shared;
+
+/// A shard list longer than this isn't put into a header.
+const MAX_SHARDS_IN_HEADER: usize = 64;
+
+/// One request on its way.
+pub struct Request<H> {
+    shared: Rc<Shared<H>>,
+    phase: Phase,
+}
+
+enum Phase {
+    /// Nothing seen yet.
+    Reading,
+    /// The head is held until the body is complete or proves too large.
+    LookingAtBody {
+        operation: Operation,
+        index: String,
+        format: BodyFormat,
+        trace: Trace,
+    },
+    /// A direct write is on its way, or its answer is being held.
+    Writing {
+        shard: ShardId,
+        trace: Trace,
+        accepted: bool,
+    },
+    /// The merger was asked for the cluster's task uid.
+    Registering {
+        token: u32,
+        asked_ms: u64,
+        answer: NodeAnswer,
+    },
+    /// Nothing more to do.
+    Passing,
+}
+
+/// The headers that tie a registration to its request.
+#[derive(Default)]
+struct Trace {
+    request_id: Option<String>,
+    parent: Option<String>,
+}
+
+/// What the head of a request says, found in one pass over its headers.
+#[derive(Default)]
+struct Head<'h> {
+    method: &'h str,
+    path: &'h str,
+    body: BodyFacts,
+    /// A public header asks for what only the merger can do.
+    special: bool,
+    forbidden: Vec<&'h str>,
+    request_id: Option<&'h str>,
+    parent: Option<&'h str>,
+}
+
+impl<H: Host> Request<H> {
+    /// A request that has just begun.
+    #[must_use]
+    pub fn new(shared: Rc<Shared<H>>) -> Self {
+        Self {
+            shared,
+            phase: Phase::Reading,
+        }
+    }
+
+    /// The request's head.
+    pub fn on_request_headers(&mut self, end_of_stream: bool) -> Step {
+        let shared = Rc::clone(&self.shared);
+        let all = shared.host.request_headers();
+        let head = Head::read(&all);
+        self.strip(&head);
+        self.phase = Phase::Passing;
+        let Ok(classified) = classify(head.method, head.path) else {
+            return self.merge(None, None, None);
+        };
+        let table = classified.index.is_some().then(|| shared.table()).flatten();
+        if table.is_none() && classified.index.is_some() {
+            shared.count(Counter::TableStale);
+        }
+        let policy = shared.config.policy();
+        let decision = decide(
+            &classified,
+            table.as_deref(),
+            head.special,
+            head.body,
+            policy,
+        );
+        let index = classified.index.as_deref();
+        match decision {
+            Decision::Refuse => self.refuse(),
+            Decision::Merge(route) => {
+                let known = table.as_deref().zip(route);
+                self.merge(Some(classified.operation), index, known)
+            }
+            Decision::DirectRead(shard) => {
+                shared.count(Counter::DirectRead);
+                self.route_to(&shard.cluster_name());
+                Step::Continue
+            }
+            Decision::DirectWrite(shard) => self.write(shard, head.trace()),
+            Decision::LookAtBody(route, _) if end_of_stream => {
+                let known = table.as_deref().map(|table| (table, route));
+                self.merge(Some(classified.operation), index, known)
+            }
+            Decision::LookAtBody(_, format) => {
+                shared.count(Counter::BodyLookedAt);
+                let operation = classified.operation;
+                let index = index.unwrap_or_default().to_owned();
+                self.phase = Phase::LookingAtBody {
+                    operation,
+                    index,
+                    format,
+                    trace: head.trace(),
+                };
+                Step::Hold
+            }
+        }
+    }
+
+    /// More of the request's body: `held_bytes` are held by now.
+    pub fn on_request_body(&mut self, held_bytes: usize, end_of_stream: bool) -> Step {
+        if !matches!(self.phase, Phase::LookingAtBody { .. }) {
+            return Step::Continue;
+        }
+        let max_bytes = self.shared.config.max_body_bytes;
+        let fits = u32::try_from(held_bytes).is_ok_and(|held| held <= max_bytes);
+        if fits && !end_of_stream {
+            return Step::Hold;
+        }
+        self.decide_by_body(fits)
+    }
+
+    /// The request ends with trailers.
+    pub fn on_request_trailers(&mut self) -> Step {
+        if matches!(self.phase, Phase::LookingAtBody { .. }) {
+            return self.decide_by_body(true);
+        }
+        Step::Continue
+    }
+
+    /// The head of the answer.
+    pub fn on_response_headers(&mut self, end_of_stream: bool) -> Step {
+        let Phase::Writing { accepted, .. } = &mut self.phase else {
+            return Step::Continue;
+        };
+        let status = self.shared.host.response_header(":status");
+        if status.as_deref() != Some(b"202") {
+            self.phase = Phase::Passing;
+            return Step::Continue;
+        }
+        *accepted = true;
+        // Held with its head, so that the status can still change.
+        if end_of_stream {
+            self.fail_registration()
+        } else {
+            Step::Hold
+        }
+    }
+
+    /// More of the answer's body: `held_bytes` are held by now.
+    pub fn on_response_body(&mut self, held_bytes: usize, end_of_stream: bool) -> Step {
+        let Phase::Writing {
+            shard,
+            accepted: true,
+            ..
+        } = self.phase
+        else {
+            // While the registration is under way nothing more may pass.
+            let registering = matches!(self.phase, Phase::Registering { .. });
+            return if registering {
+                Step::Hold
+            } else {
+                Step::Continue
+            };
+        };
+        let fits = u32::try_from(held_bytes).is_ok_and(|held| held <= register::MAX_ANSWER_BYTES);
+        if fits && !end_of_stream {
+            return Step::Hold;
+        }
+        if fits {
+            self.register(shard)
+        } else {
+            self.fail_registration()
+        }
+    }
+
+    /// The answer ends with trailers.
+    pub fn on_response_trailers(&mut self) -> Step {
+        let Phase::Writing {
+            shard,
+            accepted: true,
+            ..
+        } = self.phase
+        else {
+            let registering = matches!(self.phase, Phase::Registering { .. });
+            return if registering {
+                Step::Hold
+            } else {
+                Step::Continue
+            };
+        };
+        self.register(shard)
+    }
+
+    /// The merger's answer to the registration.
+    pub fn on_call_response(&mut self, answered: u32) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Passing);
+        let Phase::Registering {
+            token,
+            asked_ms,
+            answer,
+        } = phase
+        else {
+            self.phase = phase;
+            return;
+        };
+        if token != answered {
+            self.phase = Phase::Registering {
+                token,
+                asked_ms,
+                answer,
+            };
+            return;
+        }
+        let Shared { host, metrics, .. } = &*self.shared;
+        metrics.register_ms(host, host.now_ms().saturating_sub(asked_ms));
+        let body = host
+            .call_body(register::MAX_ANSWER_BYTES)
+            .unwrap_or_default();
+        let status = host.call_status().unwrap_or_default();
+        match register::task_uid(status, &body) {
+            Some(task_uid) => {
+                self.shared.count(Counter::Registered);
+                self.answer_with(&answer.with_task_uid(task_uid));
+            }
+            None => {
+                self.fail_registration();
+            }
+        }
+        self.shared.host.resume_response();
+    }
+
+    fn strip(&self, head: &Head<'_>) {
+        for name in &head.forbidden {
+            self.shared.count(Counter::HeaderStripped);
+            self.shared.host.remove_request_header(name);
+        }
+    }
+
+    fn refuse(&self) -> Step {
+        self.shared.count(Counter::Refused);
+        self.shared.host.respond(404);
+        Step::Hold
+    }
+
+    /// Leaves the request to the merger, with marks of what was found.
+    fn merge(
+        &self,
+        operation: Option<Operation>,
+        index: Option<&str>,
+        known: Option<(&RoutingTable, &IndexRoute)>,
+    ) -> Step {
+        let host = &self.shared.host;
+        self.shared.count(Counter::Merged);
+        if let Some(operation) = operation {
+            host.set_request_header(headers::OPERATION, operation.name());
+        }
+        if let Some((table, route)) = known {
+            // An index of the table has a valid uid; any other might not be fit for a header.
+            host.set_request_header(headers::INDEX, index.unwrap_or_default());
+            host.set_request_header(headers::EPOCH, &table.epoch.0.to_string());
+            let shards = route.slots.shards();
+            if shards.len() <= MAX_SHARDS_IN_HEADER {
+                let list: Vec<String> = shards.iter().map(ToString::to_string).collect();
+                host.set_request_header(headers::SHARDS, &list.join(","));
+            }
+        }
+        self.route_to(&self.shared.config.merger_cluster);
+        Step::Continue
+    }
+
+    fn write(&mut self, shard: ShardId, trace: Trace) -> Step {
+        self.shared.count(Counter::DirectWrite);
+        // The answer will be read, so it must not come compressed.
+        self.shared.host.remove_request_header("accept-encoding");
+        self.route_to(&shard.cluster_name());
+        self.phase = Phase::Writing {
+            shard,
+            trace,
+            accepted: false,
+        };
+        Step::Continue
+    }
+
+    fn route_to(&self, cluster: &str) {
+        self.shared
+            .host
+            .set_request_header(headers::CLUSTER, cluster);
+        if self.shared.config.clear_route_cache {
+            self.shared.host.clear_route_cache();
+        }
+    }
+
+    fn decide_by_body(&mut self, fits: bool) -> Step {
+        let phase = std::mem::replace(&mut self.phase, Phase::Passing);
+        let Phase::LookingAtBody {
+            operation,
+            index,
+            format,
+            trace,
+        } = phase
+        else {
+            return Step::Continue;
+        };
+        let shared = Rc::clone(&self.shared);
+        // The body took its time: what counts is the table of now.
+        let table = shared.table();
+        let known = table
+            .as_deref()
+            .and_then(|table| Some((table, table.get(&index)?)));
+        let body = fits
+            .then(|| shared.host.request_body(shared.config.max_body_bytes))
+            .flatten()
+            .unwrap_or_default();
+        if fits {
+            shared
+                .metrics
+                .body_bytes(&shared.host, u64::try_from(body.len()).unwrap_or(u64::MAX));
+        }
+        let decision = match known.filter(|(_, route)| route.direct_writes && !body.is_empty()) {
+            Some((_, route)) => decide_by_body(operation, route, format, &body),
+            None => Decision::Merge(None),
+        };
+        match decision {
+            Decision::DirectWrite(shard) => self.write(shard, trace),
+            _ => self.merge(Some(operation), Some(&index), known),
+        }
+    }
+
+    /// Asks the merger for the cluster's task uid.
+    fn register(&mut self, shard: ShardId) -> Step {
+        let phase = std::mem::replace(&mut self.phase, Phase::Passing);
+        let trace = match phase {
+            Phase::Writing { trace, .. } => trace,
+            _ => Trace::default(),
+        };
+        let Shared { host, config, .. } = &*self.shared;
+        let body = host
+            .response_body(register::MAX_ANSWER_BYTES)
+            .unwrap_or_default();
+        let Some(answer) = NodeAnswer::parse(&body) else {
+            return self.fail_registration();
+        };
+        let mut call = vec![
+            (":method", "POST"),
+            (":path", register::PATH),
+            (":authority", config.merger_cluster.as_str()),
+            ("content-type", "application/json"),
+        ];
+        call.extend(trace.request_id.as_deref().map(|id| ("x-request-id", id)));
+        call.extend(
+            trace
+                .parent
+                .as_deref()
+                .map(|parent| ("traceparent", parent)),
+        );
+        let registration = answer.registration(shard);
+        let timeout = Duration::from_millis(u64::from(config.register_timeout_ms));
+        let sent = host.call(
+            &config.merger_cluster,
+            &call,
+            Some(registration.as_bytes()),
+            timeout,
+        );
+        let Some(token) = sent else {
+            return self.fail_registration();
+        };
+        self.phase = Phase::Registering {
+            token,
+            asked_ms: host.now_ms(),
+            answer,
+        };
+        Step::Hold
+    }
+
+    fn fail_registration(&mut self) -> Step {
+        self.phase = Phase::Passing;
+        self.shared.count(Counter::RegisterFailed);
+        self.shared.host.set_response_header(":status", "503");
+        self.shared
+            .host
+            .set_response_header("content-type", "application/json");
+        self.answer_with(&register::failure());
+        Step::Continue
+    }
+
+    fn answer_with(&self, body: &str) {
+        let host = &self.shared.host;
+        host.set_response_header("content-length", &body.len().to_string());
+        host.replace_response_body(body.as_bytes());
+    }
+}
+
+impl<'h> Head<'h> {
+    fn read(all: &'h Headers) -> Self {
+        let mut head = Self::default();
+        for (name, value) in all {
+            let text = std::str::from_utf8(value).unwrap_or_default();
+            match name.as_str() {
+                ":method" => head.method = text,
+                ":path" => head.path = text,
+                "content-type" => head.body.format = BodyFormat::of_content_type(text),
+                "content-length" => head.body.length = text.parse().ok(),
+                "content-encoding" => head.body.encoded = true,
+                "x-request-id" => head.request_id = Some(text),
+                "traceparent" => head.parent = Some(text),
+                _ => head.judge(name, text),
+            }
+        }
+        head
+    }
+
+    fn judge(&mut self, name: &'h str, value: &str) {
+        match headers::judge(name) {
+            headers::ClientHeader::Foreign => {}
+            headers::ClientHeader::Public => {
+                self.special |= !headers::asks_for_nothing_special(name, value);
+            }
+            headers::ClientHeader::Forbidden => self.forbidden.push(name),
+        }
+    }
+
+    fn trace(&self) -> Trace {
+        Trace {
+            request_id: self.request_id.map(str::to_owned),
+            parent: self.parent.map(str::to_owned),
+        }
+    }
+}

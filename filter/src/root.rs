@@ -1,0 +1,191 @@
+//! The root of a VM: reads the configuration, and keeps the routing table fresh.
+//!
+//! Each tick asks the merger `GET /_weft/table?epoch=<held>`; 200 brings a new table, 204 or 304 confirms the held
+//! one, and anything else leaves the lease to run out. One question is under way at a time.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use weft_routing::RoutingTable;
+use weft_routing::table::MAX_TABLE_BYTES;
+
+use crate::config::Config;
+use crate::host::Host;
+use crate::lease::LeasedTable;
+use crate::metrics::{Counter, Metrics};
+
+/// How long a question for the table may take. A merger that is slower than that counts as down.
+const POLL_TIMEOUT: Duration = Duration::from_millis(2_000);
+/// Until there is a first table, ticks come this often.
+const FIRST_TICK: Duration = Duration::from_millis(20);
+
+/// What the root and the requests of one VM share.
+#[derive(Debug)]
+pub struct Shared<H> {
+    /// The way to Envoy.
+    pub host: H,
+    /// The plugin's configuration.
+    pub config: Config,
+    /// The metrics' ids.
+    pub metrics: Metrics,
+    /// The routing table.
+    pub leased: RefCell<LeasedTable>,
+}
+
+impl<H: Host> Shared<H> {
+    /// The routing table, unless there is none or its lease ran out.
+    pub fn table(&self) -> Option<Rc<RoutingTable>> {
+        self.leased.borrow().at(self.host.now_ms()).map(Rc::clone)
+    }
+
+    /// Counts one.
+    pub fn count(&self, counter: Counter) {
+        self.metrics.count(&self.host, counter);
+    }
+}
+
+/// The root.
+#[derive(Debug)]
+pub struct Root<H> {
+    shared: Rc<Shared<H>>,
+    poll: Option<Poll>,
+}
+
+/// A question under way.
+#[derive(Debug)]
+struct Poll {
+    token: u32,
+    asked_ms: u64,
+}
+
+impl<H: Host> Root<H> {
+    /// A root with this plugin configuration; `None`, and a line in the log, if that is no good.
+    pub fn configure(host: H, json: &[u8]) -> Option<Self> {
+        let config = match Config::parse(json) {
+            Ok(config) => config,
+            Err(error) => {
+                host.warn(&error.to_string());
+                return None;
+            }
+        };
+        let metrics = Metrics::define(&host);
+        host.set_tick_period(FIRST_TICK);
+        let leased = RefCell::default();
+        Some(Self {
+            shared: Rc::new(Shared {
+                host,
+                config,
+                metrics,
+                leased,
+            }),
+            poll: None,
+        })
+    }
+
+    /// What requests need.
+    #[must_use]
+    pub fn shared(&self) -> Rc<Shared<H>> {
+        Rc::clone(&self.shared)
+    }
+
+    /// Asks for the table, unless a question is under way.
+    pub fn on_tick(&mut self) {
+        let Shared {
+            host,
+            config,
+            leased,
+            ..
+        } = &*self.shared;
+        let now_ms = host.now_ms();
+        let timeout_ms = u64::try_from(POLL_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
+        // An answer comes at the latest with the timeout; twice that, and it was lost with its context.
+        if self
+            .poll
+            .as_ref()
+            .is_some_and(|poll| now_ms < poll.asked_ms + 2 * timeout_ms)
+        {
+            return;
+        }
+        let path = match leased.borrow().epoch() {
+            Some(epoch) => format!("/_weft/table?epoch={}", epoch.0),
+            None => "/_weft/table".to_owned(),
+        };
+        let headers = [
+            (":method", "GET"),
+            (":path", path.as_str()),
+            (":authority", &config.merger_cluster),
+        ];
+        let token = host.call(&config.merger_cluster, &headers, None, POLL_TIMEOUT);
+        self.poll = token.map(|token| Poll {
+            token,
+            asked_ms: now_ms,
+        });
+        if token.is_none() {
+            self.failed();
+        }
+    }
+
+    /// Takes the merger's answer.
+    pub fn on_call_response(&mut self, token: u32) {
+        let Some(poll) = self.poll.take_if(|poll| poll.token == token) else {
+            return;
+        };
+        let Shared {
+            host,
+            config,
+            leased,
+            ..
+        } = &*self.shared;
+        match host.call_status() {
+            Some(204 | 304) => leased
+                .borrow_mut()
+                .renew(poll.asked_ms, config.max_lease_ms),
+            Some(200) => {
+                let limit = u32::try_from(MAX_TABLE_BYTES)
+                    .unwrap_or(u32::MAX)
+                    .saturating_add(1);
+                let json = host.call_body(limit).unwrap_or_default();
+                match RoutingTable::from_json(&json) {
+                    Ok(table) => self.take_over(table, poll.asked_ms),
+                    Err(error) => {
+                        host.warn(&error.to_string());
+                        self.failed();
+                    }
+                }
+            }
+            _ => self.failed(),
+        }
+    }
+
+    fn take_over(&self, table: RoutingTable, asked_ms: u64) {
+        let Shared {
+            host,
+            config,
+            leased,
+            metrics,
+        } = &*self.shared;
+        // A question that was answered late may bring an older table than the one held.
+        if leased
+            .borrow()
+            .epoch()
+            .is_some_and(|held| table.epoch < held)
+        {
+            host.warn("the merger sent an older routing table than the one held");
+            return self.failed();
+        }
+        metrics.table_epoch(host, table.epoch.0);
+        self.shared.count(Counter::TableUpdated);
+        leased
+            .borrow_mut()
+            .replace(table, asked_ms, config.max_lease_ms);
+        host.set_tick_period(Duration::from_millis(u64::from(config.table_poll_ms)));
+    }
+
+    fn failed(&self) {
+        let Shared { host, config, .. } = &*self.shared;
+        self.shared.count(Counter::PollFailed);
+        // A merger that isn't there yet is asked at the usual pace.
+        host.set_tick_period(Duration::from_millis(u64::from(config.table_poll_ms)));
+    }
+}

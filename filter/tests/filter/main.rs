@@ -1,0 +1,12 @@
+//! The filter against a mock of Envoy: every phase of a request, natively.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may fail, and that is how"
+)]
+
+mod mock;
+mod polls;
+mod reads;
+mod writes;

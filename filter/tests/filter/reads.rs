@@ -1,0 +1,145 @@
+use weft_filter::host::Step;
+
+use crate::mock::{Filter, owner};
+
+#[test]
+fn a_document_is_read_from_its_owner() {
+    let filter = Filter::new();
+    for id in ["1", "2", "42", "abc"] {
+        let path = format!("/indexes/wide/documents/{id}");
+        assert_eq!(filter.routed("GET", &path, &[]), owner(id));
+    }
+    assert_eq!(filter.host.metric("weft_filter_requests_direct_read"), 4);
+}
+
+#[test]
+fn a_search_is_marked_for_the_merger() {
+    let filter = Filter::new();
+    assert_eq!(filter.routed("POST", "/indexes/wide/search", &[]), "merger");
+    assert_eq!(filter.host.sent("x-weft-op"), ["search-post"]);
+    assert_eq!(filter.host.sent("x-weft-index"), ["wide"]);
+    assert_eq!(filter.host.sent("x-weft-epoch"), ["7"]);
+    assert_eq!(filter.host.sent("x-weft-shards"), ["0,1,2"]);
+    assert_eq!(filter.host.metric("weft_filter_requests_merged"), 1);
+}
+
+#[test]
+fn a_single_shard_index_is_read_from_its_shard() {
+    let filter = Filter::new();
+    assert_eq!(
+        filter.routed("POST", "/indexes/tiny/search", &[]),
+        "shard-2"
+    );
+    assert_eq!(
+        filter.routed("GET", "/indexes/tiny/settings", &[]),
+        "shard-2"
+    );
+    assert_eq!(filter.routed("GET", "/indexes/tiny/stats", &[]), "merger");
+}
+
+#[test]
+fn public_headers_stay_and_send_reads_to_the_merger() {
+    let filter = Filter::new();
+    for (name, value) in [
+        ("x-weft-read", "primary"),
+        ("x-weft-after-task", "7"),
+        ("x-weft-explain", "true"),
+        ("x-weft-partial", "wait"),
+        ("x-weft-read", ""),
+    ] {
+        assert_eq!(
+            filter.routed("POST", "/indexes/tiny/search", &[(name, value)]),
+            "merger",
+            "{name}"
+        );
+        assert_eq!(filter.host.sent(name), [value]);
+    }
+    let any = [("x-weft-read", "any")];
+    assert_eq!(
+        filter.routed("POST", "/indexes/tiny/search", &any),
+        "shard-2"
+    );
+}
+
+#[test]
+fn what_a_client_may_not_set_is_removed_however_often_it_is_sent() {
+    let filter = Filter::new();
+    let forged = [
+        ("x-weft-cluster", "shard-0"),
+        ("x-weft-cluster", "shard-1"),
+        ("x-weft-op", "a"),
+        ("x-weft-shards", "9"),
+        ("x-weft-whatever", "1"),
+        ("x-weft-whatever", "2"),
+        ("x-envoy-original-dst-host", "127.0.0.1:1"),
+        ("x-envoy-original-dst-host", "127.0.0.1:2"),
+        ("x-other", "stays"),
+    ];
+    assert_eq!(filter.routed("GET", "/health", &forged), "merger");
+    for gone in [
+        "x-weft-shards",
+        "x-weft-whatever",
+        "x-envoy-original-dst-host",
+    ] {
+        assert!(filter.host.sent(gone).is_empty(), "{gone}");
+    }
+    assert_eq!(filter.host.sent("x-weft-op"), ["health"]);
+    assert_eq!(filter.host.sent("x-other"), ["stays"]);
+    assert_eq!(
+        filter.routed("GET", "/indexes/wide/documents/1", &forged),
+        owner("1")
+    );
+    assert!(filter.host.sent("x-weft-op").is_empty());
+}
+
+#[test]
+fn paths_between_filter_and_merger_are_not_for_clients() {
+    let filter = Filter::new();
+    for path in [
+        "/_weft/table",
+        "//_weft/register/",
+        "/%5Fweft",
+        "/_w%65ft/ready?x",
+    ] {
+        filter.host.0.responded.set(None);
+        let mut request = filter.request("POST", path, &[]);
+        assert_eq!(request.on_request_headers(false), Step::Hold);
+        assert_eq!(filter.host.0.responded.get(), Some(404), "{path}");
+        assert_eq!(filter.host.cluster(), "", "{path}");
+    }
+    assert_eq!(filter.host.metric("weft_filter_requests_refused"), 4);
+}
+
+#[test]
+fn whatever_isnt_understood_goes_to_the_merger_without_marks() {
+    let filter = Filter::new();
+    for (method, path) in [
+        ("GET", "/nothing"),
+        ("OPTIONS", "/indexes"),
+        ("GET", "*"),
+        ("", ""),
+    ] {
+        assert_eq!(
+            filter.routed(method, path, &[]),
+            "merger",
+            "{method} {path}"
+        );
+        assert!(filter.host.sent("x-weft-op").is_empty());
+    }
+    // An index that the table doesn't have is not repeated in a header: it may hold anything.
+    assert_eq!(
+        filter.routed("GET", "/indexes/a%0d%0ab/documents/1", &[]),
+        "merger"
+    );
+    assert!(filter.host.sent("x-weft-index").is_empty());
+}
+
+#[test]
+fn the_route_cache_is_cleared_where_the_configuration_says_so() {
+    let filter = Filter::new();
+    filter.routed("GET", "/health", &[]);
+    assert!(!filter.host.0.route_cache_cleared.get());
+    let filter = Filter::configured(r#"{"clear_route_cache": true, "merger_cluster": "weft"}"#);
+    assert_eq!(filter.routed("GET", "/health", &[]), "weft");
+    assert!(filter.host.0.route_cache_cleared.get());
+}
