@@ -5,5 +5,6 @@
     reason = "a scenario that can't go on must fail loudly"
 )]
 
+mod compose;
 mod envoy_configuration;
 mod harness;

