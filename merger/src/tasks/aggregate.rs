@@ -68,7 +68,8 @@ pub(super) fn view(record: &TaskRecord) -> TaskView {
         duration: started_at
             .zip(finished_at)
             .map(|(start, end)| iso8601(end - start)),
-        enqueued_at: record.enqueued_at,
+        // The nodes enqueued it a little before the merger had all their answers.
+        enqueued_at: started_at.map_or(record.enqueued_at, |start| start.min(record.enqueued_at)),
         started_at,
         finished_at,
         custom_metadata: record.custom_metadata.clone(),

@@ -21,35 +21,65 @@ use crate::upstream::{NodeRequest, Target};
 /// # Errors
 /// [`TaskError`].
 pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, TaskError> {
+    match answer(app, &call).await {
+        Err(error @ (TaskError::InvalidFilter { .. } | TaskError::InvalidUid { .. })) => {
+            refusal(app, &call).await.ok_or(error)
+        }
+        answer => answer,
+    }
+}
+
+async fn answer(app: &Arc<App>, call: &Call) -> Result<Answer, TaskError> {
     match call.operation {
         Operation::GetTask => {
-            let view = app.tasks.get(uid(&call)?).await?;
-            visible(&call, &view)
+            let view = app.tasks.get(uid(call)?).await?;
+            let shown = visible(call, &view);
+            shown
                 .then(|| Answer::json(StatusCode::OK, &view))
                 .ok_or(TaskError::NotFound { uid: view.uid })
         }
         Operation::GetBatch => {
-            let uid = uid(&call)?;
+            let uid = uid(call)?;
             let found = app
                 .tasks
                 .get(uid)
                 .await
                 .map_err(|_| TaskError::BatchNotFound { uid })?;
-            let shown = visible(&call, &found) && found.batch_uid.is_some();
+            let shown = visible(call, &found) && found.batch_uid.is_some();
             shown
                 .then(|| Answer::json(StatusCode::OK, &batch(&found)))
                 .ok_or(TaskError::BatchNotFound { uid })
         }
         Operation::ListTasks => {
-            list(app, &call, |view| {
+            list(app, call, |view| {
                 serde_json::to_value(view).unwrap_or_default()
             })
             .await
         }
-        Operation::ListBatches => list(app, &call, batch).await,
-        Operation::CancelTasks => cancel(app, &call).await,
-        _ => delete(app, &call).await,
+        Operation::ListBatches => list(app, call, batch).await,
+        Operation::CancelTasks => cancel(app, call).await,
+        _ => delete(app, call).await,
     }
+}
+
+/// What a node says to parameters that can't be read: the words are its own. Only ever asked with GET.
+async fn refusal(app: &App, call: &Call) -> Option<Answer> {
+    let shard = app.cluster.shards().into_iter().next()?;
+    let path = match call.operation {
+        Operation::GetTask | Operation::GetBatch => call.path_and_query.clone(),
+        Operation::ListBatches => format!("/batches?{}", call.query()),
+        _ => format!("/tasks?{}", call.query()),
+    };
+    let along = call.along.with_key(app.options.master_key.as_deref());
+    let request = NodeRequest::new(
+        Target::Shard(shard),
+        Method::GET,
+        path,
+        &along,
+        app.options.search_timeout(),
+    );
+    let answer = app.upstream.send(request).await.ok()?;
+    answer.status.is_client_error().then(|| answer.pass_on())
 }
 
 fn uid(call: &Call) -> Result<u32, TaskError> {
