@@ -25,6 +25,8 @@ pub const WRITE: &str = "x-weft-write";
 /// On answers: what is missing from them, `shards=2; coverage=0.67`.
 pub const DEGRADED: &str = "x-weft-degraded";
 
+/// On answers of the egress listener that Envoy made itself: why. A node's answer never carries it.
+pub const ENVOY_REPLY: &str = "x-weft-envoy";
 /// The value of [`CLUSTER`] on the egress listener that means one given node, named by [`ORIGINAL_DST_HOST`].
 pub const NODE_CLUSTER: &str = "node";
 /// Envoy's: the address for an `ORIGINAL_DST` cluster with `use_http_header`. A client may never set it.

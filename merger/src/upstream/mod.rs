@@ -233,16 +233,15 @@ enum EnvoyReply {
     TimedOut,
 }
 
-/// Tells Envoy's own error replies from a node's: Envoy's router marks what came from upstream with
-/// `x-envoy-upstream-service-time`, and its local replies lack it.
+/// Tells Envoy's own error replies from a node's: the egress listener marks its own with a header.
 fn envoys_own(answer: &NodeAnswer) -> Option<EnvoyReply> {
-    if answer.headers.contains_key("x-envoy-upstream-service-time") {
+    if !answer.headers.contains_key(headers::ENVOY_REPLY) {
         return None;
     }
     match answer.status {
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => Some(EnvoyReply::Unreachable),
         StatusCode::GATEWAY_TIMEOUT => Some(EnvoyReply::TimedOut),
-        _ => None,
+        // Whatever else Envoy says by itself is no node's answer either.
+        _ => Some(EnvoyReply::Unreachable),
     }
 }
 
