@@ -91,3 +91,50 @@ impl ServeOptions {
         Duration::from_millis(self.write_timeout_ms)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const README: &str = include_str!("../../README.md");
+
+    /// A row of the README's table for each flag, made from the flags themselves.
+    fn rows() -> Vec<String> {
+        let command = ServeOptions::augment_args(clap::Command::new("serve"));
+        let row = |flag: &clap::Arg| {
+            let name = flag.get_long().unwrap();
+            let variable = flag.get_env().unwrap().to_string_lossy();
+            let default = flag.get_default_values().first().map_or("none".to_owned(), |value| {
+                format!("`{}`", value.to_string_lossy())
+            });
+            let help = flag.get_help().unwrap().to_string();
+            format!("| `--{name}` | `{variable}` | {default} | {help} |")
+        };
+        command.get_arguments().map(row).collect()
+    }
+
+    #[test]
+    fn the_readme_lists_every_flag_with_its_default() {
+        let missing: Vec<String> = rows().into_iter().filter(|row| !README.contains(row.as_str())).collect();
+        assert!(missing.is_empty(), "the README lacks:\n{}", missing.join("\n"));
+    }
+
+    #[test]
+    fn the_readme_lists_no_flag_that_is_gone() {
+        let rows = rows();
+        let gone: Vec<&str> =
+            README.lines().filter(|line| line.starts_with("| `--") && !rows.iter().any(|row| row == line)).collect();
+        assert!(gone.is_empty(), "the README lists:\n{}", gone.join("\n"));
+    }
+
+    #[test]
+    fn the_readme_names_no_path_that_is_gone() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let rows = README.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+        let paths: Vec<&str> = rows.map(|(path, _)| path).filter(|path| path.ends_with('/')).collect();
+        assert!(paths.len() > 10, "the code map is gone");
+        for path in paths {
+            assert!(root.join(path).is_dir(), "{path} is gone");
+        }
+    }
+}
