@@ -38,6 +38,23 @@ pub enum HarnessError {
         /// Nodes a shard.
         replicas: u16,
     },
+    /// A request got no answer.
+    #[error("{url} gives no answer")]
+    NoAnswer {
+        /// What was asked for.
+        url: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// A write that should have become a task, or a task that should have succeeded, did not.
+    #[error("status {status}: {text}")]
+    NoTask {
+        /// The answer's status.
+        status: u16,
+        /// The answer, or the task.
+        text: String,
+    },
     /// No free ports anywhere.
     #[error("no block of {0} free ports found on 127.0.0.1")]
     NoPorts(u16),

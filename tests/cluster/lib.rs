@@ -10,11 +10,13 @@
 //! - [`Binaries`] finds the programs; one that is missing is an error that says how to build it, never a skipped test.
 //! - [`Layout`] says which port is whose; [`PortBlock`] claims free ports for it.
 //! - [`Process`] is one running program: killed, stopped, continued, restarted, wiped.
+//! - [`Api`] asks a node or a cluster; [`Api::settle`] waits for a task.
 //! - [`Cluster`] is all of them together, [`Single`] one node alone, to compare with.
 //!
 //! Invariant: nothing outlives its handle. Processes die when it is dropped, when the test panics, and (on Linux)
 //! when the test's own process is killed. Only [`Lifetime::Detached`] is meant to stay, for `weft-lab up`.
 
+mod api;
 mod binaries;
 mod cluster;
 mod commands;
@@ -26,6 +28,7 @@ mod single;
 mod spawner;
 mod wait;
 
+pub use api::{Api, Reply};
 pub use binaries::{Binaries, Node};
 pub use cluster::{Cluster, ClusterBuilder};
 pub use commands::ClusterPlan;

@@ -1,0 +1,185 @@
+//! Meilisearch's API as a program uses it, without a client library in between: what is sent is what is written here.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+
+use crate::{Deadline, HarnessError};
+
+/// How long a task may take.
+const TASK_DEADLINE: Duration = Duration::from_secs(300);
+/// How often a task is asked for: as the official clients do it.
+const POLL: Duration = Duration::from_millis(20);
+
+/// One node or one cluster, by its URL.
+#[derive(Debug, Clone)]
+pub struct Api {
+    base: String,
+    key: Option<String>,
+    http: reqwest::Client,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body as JSON; `null` where it isn't any.
+    pub body: Value,
+    /// The body as it came.
+    pub text: String,
+}
+
+impl Api {
+    /// Talks to `base` (`http://host:port`) with a key.
+    pub fn new(base: impl Into<String>, key: Option<&str>) -> Self {
+        Self {
+            base: base.into(),
+            key: key.map(str::to_owned),
+            http: reqwest::Client::new(),
+        }
+    }
+
+    /// The same place with another key.
+    #[must_use]
+    pub fn with_key(&self, key: Option<&str>) -> Self {
+        Self {
+            key: key.map(str::to_owned),
+            ..self.clone()
+        }
+    }
+
+    /// The URL.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// `GET`.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn get(&self, path: &str) -> Result<Reply, HarnessError> {
+        self.send(Method::GET, path, &[], Vec::new()).await
+    }
+
+    /// `DELETE`.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn delete(&self, path: &str) -> Result<Reply, HarnessError> {
+        self.send(Method::DELETE, path, &[], Vec::new()).await
+    }
+
+    /// Any method with a JSON body.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn json(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Result<Reply, HarnessError> {
+        self.send(
+            method,
+            path,
+            &[("content-type", "application/json")],
+            body.to_string().into_bytes(),
+        )
+        .await
+    }
+
+    /// `POST` with a JSON body.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Reply, HarnessError> {
+        self.json(Method::POST, path, body).await
+    }
+
+    /// Any request.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Result<Reply, HarnessError> {
+        let mut request = self
+            .http
+            .request(method, format!("{}{path}", self.base))
+            .body(body);
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        for (name, value) in headers {
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::try_from(*name), HeaderValue::from_str(value))
+            {
+                request = request.header(name, value);
+            }
+        }
+        let failed = |error: reqwest::Error| HarnessError::NoAnswer {
+            url: format!("{}{path}", self.base),
+            source: error,
+        };
+        let response = request.send().await.map_err(failed)?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.map_err(failed)?;
+        Ok(Reply {
+            status,
+            headers,
+            body: serde_json::from_str(&text).unwrap_or_default(),
+            text,
+        })
+    }
+
+    /// Waits for the task of a 202 answer; gives the task when it has settled, however it ended.
+    ///
+    /// # Errors
+    /// The answer names no task, or the task doesn't settle in time.
+    pub async fn settle(&self, accepted: &Reply) -> Result<Value, HarnessError> {
+        let Some(uid) = accepted.body["taskUid"].as_u64() else {
+            return Err(HarnessError::NoTask {
+                status: accepted.status,
+                text: accepted.text.clone(),
+            });
+        };
+        let deadline = Deadline::after(TASK_DEADLINE);
+        loop {
+            let task = self.get(&format!("/tasks/{uid}")).await?;
+            match task.body["status"].as_str() {
+                Some("succeeded" | "failed" | "canceled") => return Ok(task.body),
+                _ if deadline.passed() => {
+                    return Err(HarnessError::NoTask {
+                        status: task.status,
+                        text: task.text,
+                    });
+                }
+                _ => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
+    /// Waits for the task of a 202 answer to succeed.
+    ///
+    /// # Errors
+    /// It did not.
+    pub async fn succeed(&self, accepted: &Reply) -> Result<Value, HarnessError> {
+        let task = self.settle(accepted).await?;
+        if task["status"] == "succeeded" {
+            return Ok(task);
+        }
+        Err(HarnessError::NoTask {
+            status: accepted.status,
+            text: task.to_string(),
+        })
+    }
+}
