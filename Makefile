@@ -25,7 +25,7 @@ PACKAGES   := -p weft-merger -p weft-tests $(if $(MEILISEARCH_BIN)$(WEFT_NODE_BI
 CARGO      := cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help demo up down status test bench oracle faults build envoy wasm-target check lint clean
+.PHONY: help demo up down status test bench oracle faults build data envoy wasm-target check lint clean
 
 help: ## This list
 	@echo 'make <target>, with SHARDS=$(SHARDS) REPLICAS=$(REPLICAS) PORT=$(PORT) MASTER_KEY=… FILTER=$(FILTER) BODY_ROUTING=$(BODY_ROUTING) DATA=$(DATA)'
@@ -33,7 +33,7 @@ help: ## This list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: build ## A cluster with real data: where it went, a few searches, a single node's answers beside (DATA=debian: more)
+demo: build data ## A cluster with real data: where it went, a few searches, a single node's answers beside (DATA=debian: more)
 	@$(LAB) demo --data $(DATA) --shards $(SHARDS) --replicas $(REPLICAS)
 
 up: build ## A cluster in the background, ready when this returns
@@ -73,6 +73,25 @@ test-wasm: check
 build: check envoy wasm-target ## Build everything (the first time takes about ten minutes on two cores)
 	$(CARGO) build --release -p weft-filter --target $(WASM)
 	$(CARGO) build --release $(PACKAGES)
+
+# Real data sets: films and airports from npm, Debian's own package index from apt.
+VEGA     := vega-datasets@3.2.1
+DATA_DIR := .weft/data
+data: $(if $(filter debian,$(DATA)),$(DATA_DIR)/debian.txt,$(DATA_DIR)/movies.json)
+
+$(DATA_DIR)/movies.json:
+	@command -v npm >/dev/null || { echo 'The films come from npm (package $(VEGA)): install npm.' >&2; exit 1; }
+	@mkdir -p $(DATA_DIR) && rm -f $(DATA_DIR)/vega-datasets-*.tgz
+	@npm pack --silent --pack-destination $(DATA_DIR) $(VEGA) >/dev/null \
+		&& tar -xzf $(DATA_DIR)/vega-datasets-*.tgz -C $(DATA_DIR) --strip-components=2 package/data/airports.csv package/data/movies.json \
+		&& rm -f $(DATA_DIR)/vega-datasets-*.tgz && touch $@ \
+		|| { echo 'The films could not be fetched from npm (package $(VEGA)).' >&2; rm -f $@; exit 1; }
+
+$(DATA_DIR)/debian.txt:
+	@command -v apt-cache >/dev/null || { echo "Debian's package index needs apt-cache: only on Debian and its kin." >&2; exit 1; }
+	@mkdir -p $(DATA_DIR) && apt-cache dumpavail > $@.part
+	@[ -s $@.part ] || { echo "apt knows of no packages: run 'apt-get update' first." >&2; rm -f $@.part; exit 1; }
+	@mv $@.part $@
 
 envoy: check
 	@[ -n "$$ENVOY_BIN" ] || [ -x $(ENVOY) ] || { \

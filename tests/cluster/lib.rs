@@ -20,6 +20,7 @@ mod api;
 mod binaries;
 mod cluster;
 mod commands;
+pub mod data;
 mod error;
 mod layout;
 mod ports;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod demo;
 mod down;
 mod state;
 mod status;
@@ -23,6 +24,8 @@ enum Command {
     Up(up::UpArgs),
     /// Stop what `up` started.
     Down(down::DownArgs),
+    /// Load real data, and show what one node would have answered beside the cluster's answers.
+    Demo(demo::DemoArgs),
     /// Say what runs.
     Status,
 }
@@ -32,6 +35,7 @@ async fn main() -> ExitCode {
     let done = match Lab::parse().command {
         Command::Up(arguments) => up::run(arguments).await,
         Command::Down(arguments) => down::run(&arguments),
+        Command::Demo(arguments) => demo::run(arguments).await,
         Command::Status => status::run(),
     };
     match done {

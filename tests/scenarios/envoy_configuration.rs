@@ -32,6 +32,8 @@ fn judge(envoy: &Path, file: &Path) -> Result<(), String> {
             "--mode",
             "validate",
             "--disable-hot-restart",
+            "--concurrency",
+            "1",
             "--log-level",
             "warning",
             "--config-path",

@@ -2,6 +2,8 @@
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
     reason = "a scenario that can't go on must fail loudly"
 )]
 

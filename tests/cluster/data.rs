@@ -1,0 +1,76 @@
+//! Real documents: the films and airports of npm's `vega-datasets`, and Debian's package index.
+//!
+//! `make data` fetches the files into `.weft/data`; here they become documents with an id. Nothing is made up and
+//! nothing left out but what no document can hold.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::HarnessError;
+use crate::binaries::checkout;
+
+mod airports;
+mod debian;
+mod movies;
+
+/// Documents of one kind, and how they want to be indexed.
+#[derive(Debug, Clone)]
+pub struct DataSet {
+    /// The index they go to.
+    pub index: &'static str,
+    /// The field that holds the id.
+    pub primary_key: &'static str,
+    /// The field that a person recognises a document by.
+    pub title: &'static str,
+    /// The index's settings.
+    pub settings: Value,
+    /// The documents.
+    pub documents: Vec<Value>,
+}
+
+impl DataSet {
+    /// 3,201 films: `title`, `genre`, `director`, `rating`, `votes`, `released`, ….
+    pub fn movies() -> Result<Self, HarnessError> {
+        read("movies.json", movies::parse)
+    }
+
+    /// 3,376 airports of the United States, with coordinates.
+    pub fn airports() -> Result<Self, HarnessError> {
+        read("airports.csv", airports::parse)
+    }
+
+    /// All packages that this machine's Debian knows of.
+    pub fn debian() -> Result<Self, HarnessError> {
+        read("debian.txt", debian::parse)
+    }
+
+    /// The documents from `from` on, at most `count`, as NDJSON.
+    pub fn ndjson(&self, from: usize, count: usize) -> Vec<u8> {
+        let mut text = Vec::new();
+        for document in self.documents.iter().skip(from).take(count) {
+            text.extend_from_slice(document.to_string().as_bytes());
+            text.push(b'\n');
+        }
+        text
+    }
+}
+
+fn read(file: &str, parse: fn(&str) -> Option<DataSet>) -> Result<DataSet, HarnessError> {
+    let path = path(file);
+    let text = fs::read_to_string(&path).map_err(|_| HarnessError::Missing {
+        what: "the data set",
+        path: path.clone(),
+        remedy: "`make data` fetches it",
+    })?;
+    parse(&text).ok_or(HarnessError::Missing {
+        what: "a readable data set",
+        path,
+        remedy: "remove it, and `make data` fetches it again",
+    })
+}
+
+fn path(file: &str) -> PathBuf {
+    checkout().join(".weft/data").join(file)
+}

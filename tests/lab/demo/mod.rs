@@ -1,0 +1,93 @@
+//! `weft-lab demo`: real documents in a real cluster, and what one node would have answered.
+//!
+//! start → import → where the documents are → searches, side by side → how requests went.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a JSON value that is indexed in vain is null"
+)]
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use reqwest::Client;
+use weft_cluster::data::DataSet;
+use weft_cluster::{Cluster, Single};
+
+use crate::say;
+
+mod compare;
+mod import;
+mod searches;
+mod show;
+
+/// Options of `weft-lab demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// What is loaded.
+    #[arg(long, value_enum, default_value_t = Data::Movies)]
+    data: Data,
+    /// Number of shards.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    shards: u16,
+    /// Nodes in each shard.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10))]
+    replicas: u16,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Data {
+    /// 3,201 films, and 3,376 airports with coordinates.
+    Movies,
+    /// Debian's package index.
+    Debian,
+}
+
+pub(crate) async fn run(arguments: DemoArgs) -> Result<()> {
+    let sets = match arguments.data {
+        Data::Movies => vec![DataSet::movies(), DataSet::airports()],
+        Data::Debian => vec![DataSet::debian()],
+    };
+    let sets: Vec<DataSet> = sets.into_iter().collect::<Result<_, _>>()?;
+    say(format_args!(
+        "Starting Envoy with the filter, the merger, {} shard(s) of {} node(s), and one node alone to compare with …",
+        arguments.shards, arguments.replicas
+    ));
+    let cluster = Cluster::builder()
+        .shards(arguments.shards)
+        .replicas(arguments.replicas)
+        .start()
+        .await?;
+    let single = Single::start(None).await?;
+    let client = Client::builder()
+        .timeout(Duration::from_secs(120))
+        .build()?;
+
+    let mut differences = 0;
+    for set in &sets {
+        say("");
+        import::run(&client, &cluster.url(), "Weft", set)
+            .await
+            .context("import through Weft")?;
+        import::run(&client, &single.url(), "one node", set)
+            .await
+            .context("import into one node")?;
+        show::shares(&client, &cluster, set).await?;
+        for search in searches::of(set) {
+            let [merged, alone] =
+                [cluster.url(), single.url()].map(|url| search.run(&client, url, set));
+            let (merged, alone) = (merged.await?, alone.await?);
+            let verdict =
+                compare::judge(&merged.body, &alone.body, set.primary_key, search.sorted_by);
+            differences += usize::from(!verdict.is_same());
+            show::side_by_side(&search, &merged, &alone, set, &verdict);
+        }
+        import::read_some(&client, &cluster.url(), set).await?;
+    }
+    show::routes(&client, &cluster).await?;
+    if differences > 0 {
+        bail!("{differences} answer(s) differ from one node's");
+    }
+    say("\nEverything is stopped and removed. `make up` starts a cluster to keep.");
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! What is searched for.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use reqwest::Client;
+use serde_json::{Value, json};
+use weft_cluster::data::DataSet;
+
+/// A search and what it shows.
+pub(super) struct Search {
+    pub(super) about: &'static str,
+    pub(super) parameters: Value,
+    /// Fields of a hit by which the search sorts: documents that differ in them don't rank alike.
+    pub(super) sorted_by: &'static [&'static str],
+}
+
+/// An answer and how long it took.
+pub(super) struct Answer {
+    pub(super) body: Value,
+    pub(super) took: Duration,
+}
+
+/// The searches for a data set.
+pub(super) fn of(set: &DataSet) -> Vec<Search> {
+    let search = |about, parameters| Search {
+        about,
+        parameters,
+        sorted_by: &[],
+    };
+    let sorted = |sorted_by, about, parameters| Search {
+        about,
+        parameters,
+        sorted_by,
+    };
+    match set.index {
+        "movies" => vec![
+            search("two words", json!({ "q": "star wars" })),
+            search("a typo", json!({ "q": "godfahter" })),
+            search(
+                "a filter and facets",
+                json!({ "q": "love", "filter": "rating > 7", "facets": ["genre", "mpaa", "rating"] }),
+            ),
+            sorted(
+                &["votes"],
+                "sorted, nothing asked",
+                json!({ "q": "", "sort": ["votes:desc"] }),
+            ),
+            search(
+                "the third page",
+                json!({ "q": "the", "page": 3, "hitsPerPage": 5 }),
+            ),
+        ],
+        "airports" => vec![
+            sorted(
+                &["_geoDistance"],
+                "the nearest to Times Square",
+                json!({ "q": "", "sort": ["_geoPoint(40.758,-73.9855):asc"] }),
+            ),
+            search(
+                "within 80 km of San Francisco, by state",
+                json!({ "q": "international", "filter": "_geoRadius(37.7749,-122.4194,80000)", "facets": ["state"] }),
+            ),
+        ],
+        _ => vec![
+            search("two words", json!({ "q": "video editor" })),
+            search("a typo", json!({ "q": "imgae viewer" })),
+            search(
+                "facets",
+                json!({ "q": "python library", "facets": ["section", "priority"] }),
+            ),
+            sorted(
+                &["installed_size"],
+                "the largest games",
+                json!({ "q": "", "filter": "section = games", "sort": ["installed_size:desc"] }),
+            ),
+            search("a word that isn't finished", json!({ "q": "postgr" })),
+        ],
+    }
+}
+
+impl Search {
+    pub(super) async fn run(&self, client: &Client, url: String, set: &DataSet) -> Result<Answer> {
+        let mut parameters = self.parameters.clone();
+        parameters["showRankingScore"] = true.into();
+        if parameters.get("page").is_none() {
+            parameters["limit"] = 5.into();
+        }
+        let request = client
+            .post(format!("{url}/indexes/{}/search", set.index))
+            .json(&parameters);
+        let began = Instant::now();
+        let answer = request.send().await?;
+        let (status, body) = (answer.status(), answer.text().await?);
+        let took = began.elapsed();
+        if !status.is_success() {
+            bail!(
+                "the search for {} answers {status}: {body}",
+                self.parameters
+            );
+        }
+        Ok(Answer {
+            body: serde_json::from_str(&body)?,
+            took,
+        })
+    }
+}
