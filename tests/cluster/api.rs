@@ -1,4 +1,8 @@
 //! Meilisearch's API as a program uses it, without a client library in between: what is sent is what is written here.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "a JSON value that is indexed in vain is null"
+)]
 
 use std::time::Duration;
 

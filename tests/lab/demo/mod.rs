@@ -6,13 +6,10 @@
     reason = "a JSON value that is indexed in vain is null"
 )]
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
-use reqwest::Client;
 use weft_cluster::data::DataSet;
-use weft_cluster::{Cluster, Single};
+use weft_cluster::{Api, Cluster, Single};
 
 use crate::say;
 
@@ -59,32 +56,29 @@ pub(crate) async fn run(arguments: DemoArgs) -> Result<()> {
         .start()
         .await?;
     let single = Single::start(None).await?;
-    let client = Client::builder()
-        .timeout(Duration::from_secs(120))
-        .build()?;
+    let weft = Api::new(cluster.url(), None);
+    let node = Api::new(single.url(), None);
 
     let mut differences = 0;
     for set in &sets {
         say("");
-        import::run(&client, &cluster.url(), "Weft", set)
+        import::run(&weft, "Weft", set)
             .await
             .context("import through Weft")?;
-        import::run(&client, &single.url(), "one node", set)
+        import::run(&node, "one node", set)
             .await
             .context("import into one node")?;
-        show::shares(&client, &cluster, set).await?;
+        show::shares(&cluster, set).await?;
         for search in searches::of(set) {
-            let [merged, alone] =
-                [cluster.url(), single.url()].map(|url| search.run(&client, url, set));
-            let (merged, alone) = (merged.await?, alone.await?);
+            let (merged, alone) = (search.run(&weft, set).await?, search.run(&node, set).await?);
             let verdict =
                 compare::judge(&merged.body, &alone.body, set.primary_key, search.sorted_by);
             differences += usize::from(!verdict.is_same());
             show::side_by_side(&search, &merged, &alone, set, &verdict);
         }
-        import::read_some(&client, &cluster.url(), set).await?;
+        import::read_some(&weft, set).await?;
     }
-    show::routes(&client, &cluster).await?;
+    show::routes(&cluster).await?;
     if differences > 0 {
         bail!("{differences} answer(s) differ from one node's");
     }

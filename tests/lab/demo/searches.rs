@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use reqwest::Client;
 use serde_json::{Value, json};
+use weft_cluster::Api;
 use weft_cluster::data::DataSet;
 
 /// A search and what it shows.
@@ -80,27 +80,27 @@ pub(super) fn of(set: &DataSet) -> Vec<Search> {
 }
 
 impl Search {
-    pub(super) async fn run(&self, client: &Client, url: String, set: &DataSet) -> Result<Answer> {
+    pub(super) async fn run(&self, api: &Api, set: &DataSet) -> Result<Answer> {
         let mut parameters = self.parameters.clone();
         parameters["showRankingScore"] = true.into();
         if parameters.get("page").is_none() {
             parameters["limit"] = 5.into();
         }
-        let request = client
-            .post(format!("{url}/indexes/{}/search", set.index))
-            .json(&parameters);
         let began = Instant::now();
-        let answer = request.send().await?;
-        let (status, body) = (answer.status(), answer.text().await?);
+        let reply = api
+            .post(&format!("/indexes/{}/search", set.index), &parameters)
+            .await?;
         let took = began.elapsed();
-        if !status.is_success() {
+        if reply.status != 200 {
             bail!(
-                "the search for {} answers {status}: {body}",
-                self.parameters
+                "the search for {} answers {}: {}",
+                self.parameters,
+                reply.status,
+                reply.text
             );
         }
         Ok(Answer {
-            body: serde_json::from_str(&body)?,
+            body: reply.body,
             took,
         })
     }

@@ -1,10 +1,9 @@
 //! What the demo prints.
 
 use anyhow::Result;
-use reqwest::Client;
 use serde_json::Value;
-use weft_cluster::Cluster;
 use weft_cluster::data::DataSet;
+use weft_cluster::{Api, Cluster};
 
 use super::compare::Verdict;
 use super::searches::{Answer, Search};
@@ -15,17 +14,14 @@ const BAR: u64 = 40;
 const COLUMN: usize = 46;
 
 /// How many documents each shard holds, counted by its first node.
-pub(super) async fn shares(client: &Client, cluster: &Cluster, set: &DataSet) -> Result<()> {
+pub(super) async fn shares(cluster: &Cluster, set: &DataSet) -> Result<()> {
     let mut counts = Vec::new();
     for shard in 0..cluster.layout().shards() {
-        let url = format!("{}/indexes/{}/stats", cluster.node_url(shard, 0), set.index);
-        let stats: Value = client
-            .get(url)
-            .send()
+        let node = Api::new(cluster.node_url(shard, 0), None);
+        let stats = node
+            .get(&format!("/indexes/{}/stats", set.index))
             .await?
-            .error_for_status()?
-            .json()
-            .await?;
+            .body;
         counts.push(stats["numberOfDocuments"].as_u64().unwrap_or_default());
     }
     let total: u64 = counts.iter().sum();
@@ -82,18 +78,12 @@ pub(super) fn side_by_side(
 }
 
 /// How many requests the filter sent where, by Envoy's own count.
-pub(super) async fn routes(client: &Client, cluster: &Cluster) -> Result<()> {
-    let url = format!(
-        "{}/stats?filter=weft_filter_requests&format=json",
-        cluster.admin_url()
-    );
-    let stats: Value = client
-        .get(url)
-        .send()
+pub(super) async fn routes(cluster: &Cluster) -> Result<()> {
+    let admin = Api::new(cluster.admin_url(), None);
+    let stats = admin
+        .get("/stats?filter=weft_filter_requests&format=json")
         .await?
-        .error_for_status()?
-        .json()
-        .await?;
+        .body;
     let count = |name: &str| -> u64 {
         let all = stats["stats"].as_array().into_iter().flatten();
         all.filter(|stat| {
