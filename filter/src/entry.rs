@@ -10,7 +10,8 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType, MetricType};
 
-use crate::host::{Headers, Host, MetricKind, Step};
+use crate::head_block::HeadBlock;
+use crate::host::{Host, MetricKind, Step};
 use crate::request::Request;
 use crate::root::{Root, Shared};
 
@@ -23,6 +24,33 @@ mod start {
         proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Warn);
         proxy_wasm::set_root_context(|_| Box::new(super::RootSkin::default()));
     }}
+}
+
+#[allow(
+    unsafe_code,
+    reason = "the SDK gives this call only with two allocations for each header"
+)]
+mod abi {
+    use proxy_wasm::types::{MapType, Status};
+
+    #[link(wasm_import_module = "env")]
+    unsafe extern "C" {
+        fn proxy_get_header_map_pairs(map: MapType, data: *mut *mut u8, size: *mut usize)
+        -> Status;
+    }
+
+    /// All headers of a map in one block.
+    pub(super) fn header_pairs(map: MapType) -> Option<Vec<u8>> {
+        let (mut data, mut size) = (std::ptr::null_mut(), 0);
+        // SAFETY: the host writes both before it returns `Ok`.
+        let status = unsafe { proxy_get_header_map_pairs(map, &raw mut data, &raw mut size) };
+        if status != Status::Ok || data.is_null() {
+            return None;
+        }
+        // SAFETY: the host got the memory from the SDK's `proxy_on_memory_allocate`, which hands out boxed slices of
+        // exactly this size, and doesn't touch it again.
+        Some(unsafe { Vec::from_raw_parts(data, size, size) })
+    }
 }
 
 /// Envoy, through proxy-wasm.
@@ -40,8 +68,8 @@ impl Host for Envoy {
         hostcalls::log(LogLevel::Warn, message).unwrap_or_default();
     }
 
-    fn request_headers(&self) -> Headers {
-        hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
+    fn request_headers(&self) -> HeadBlock {
+        HeadBlock::new(abi::header_pairs(MapType::HttpRequestHeaders).unwrap_or_default())
     }
 
     fn set_request_header(&self, name: &str, value: &str) {

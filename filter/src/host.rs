@@ -4,8 +4,7 @@
 
 use std::time::Duration;
 
-/// Headers as they arrive: names in lower case, values as bytes, repetitions one by one.
-pub type Headers = Vec<(String, Vec<u8>)>;
+use crate::head_block::HeadBlock;
 
 /// What a callback tells Envoy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +34,7 @@ pub trait Host {
     fn warn(&self, message: &str);
 
     /// All headers of the request, in one call.
-    fn request_headers(&self) -> Headers;
+    fn request_headers(&self) -> HeadBlock;
     /// Sets a header of the request.
     fn set_request_header(&self, name: &str, value: &str);
     /// Removes a header of the request, all repetitions.

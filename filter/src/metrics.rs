@@ -1,4 +1,9 @@
 //! The filter's metrics, in Envoy's own stats (`/stats/prometheus`), named `weft_filter_…`.
+//!
+//! A host call for each count would cost a request several microseconds, so counts are kept here and handed over at
+//! each tick of the root: Envoy's figures are late by `table_poll_ms` at most.
+
+use std::cell::Cell;
 
 use crate::host::{Host, MetricKind};
 
@@ -46,10 +51,18 @@ const COUNTERS: [(Counter, &str); 11] = [
 /// The ids under which Envoy knows the metrics; one that could not be defined is left out.
 #[derive(Debug)]
 pub struct Metrics {
-    counters: [Option<u32>; COUNTERS.len()],
+    counters: [Pending; COUNTERS.len()],
     body_bytes: Option<u32>,
     register_ms: Option<u32>,
     table_epoch: Option<u32>,
+}
+
+/// A counter, and what Envoy hasn't been told of yet.
+#[derive(Debug)]
+struct Pending {
+    counter: Counter,
+    id: Option<u32>,
+    amount: Cell<i64>,
 }
 
 impl Metrics {
@@ -57,7 +70,11 @@ impl Metrics {
     pub fn define(host: &impl Host) -> Self {
         let define = |kind, name| host.define_metric(kind, name);
         Self {
-            counters: COUNTERS.map(|(_, name)| define(MetricKind::Counter, name)),
+            counters: COUNTERS.map(|(counter, name)| Pending {
+                counter,
+                id: define(MetricKind::Counter, name),
+                amount: Cell::new(0),
+            }),
             body_bytes: define(MetricKind::Histogram, "weft_filter_body_bytes"),
             register_ms: define(MetricKind::Histogram, "weft_filter_register_ms"),
             table_epoch: define(MetricKind::Gauge, "weft_filter_table_epoch"),
@@ -65,13 +82,25 @@ impl Metrics {
     }
 
     /// Counts one.
-    pub fn count(&self, host: &impl Host, counter: Counter) {
-        let ids = COUNTERS.iter().zip(&self.counters);
-        let found = ids
-            .filter(|((known, _), _)| *known == counter)
-            .find_map(|(_, id)| *id);
-        if let Some(id) = found {
-            host.add_to_metric(id, 1);
+    pub fn count(&self, counter: Counter) {
+        if let Some(pending) = self
+            .counters
+            .iter()
+            .find(|pending| pending.counter == counter)
+        {
+            pending.amount.set(pending.amount.get().saturating_add(1));
+        }
+    }
+
+    /// Tells Envoy what was counted since the last time.
+    pub fn hand_over(&self, host: &impl Host) {
+        for pending in &self.counters {
+            let amount = pending.amount.take();
+            if let Some(id) = pending.id
+                && amount != 0
+            {
+                host.add_to_metric(id, amount);
+            }
         }
     }
 

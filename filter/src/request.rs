@@ -6,6 +6,7 @@
 //!    └────────────────────────────┘
 //! ```
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,7 +15,8 @@ use weft_routing::{
     decide, decide_by_body, headers,
 };
 
-use crate::host::{Headers, Host, Step};
+use crate::head_block::HeadBlock;
+use crate::host::{Host, Step};
 use crate::metrics::Counter;
 use crate::register::{self, NodeAnswer};
 use crate::root::Shared;
@@ -65,7 +67,7 @@ struct Trace {
 #[derive(Default)]
 struct Head<'h> {
     method: &'h str,
-    path: &'h str,
+    path: Cow<'h, str>,
     body: BodyFacts,
     /// A public header asks for what only the merger can do.
     special: bool,
@@ -91,7 +93,7 @@ impl<H: Host> Request<H> {
         let head = Head::read(&all);
         self.strip(&head);
         self.phase = Phase::Passing;
-        let Ok(classified) = classify(head.method, head.path) else {
+        let Ok(classified) = classify(head.method, &head.path) else {
             return self.merge(None, None, None);
         };
         let table = classified.index.is_some().then(|| shared.table()).flatten();
@@ -423,29 +425,29 @@ impl<H: Host> Request<H> {
 }
 
 impl<'h> Head<'h> {
-    fn read(all: &'h Headers) -> Self {
+    fn read(all: &'h HeadBlock) -> Self {
         let mut head = Self::default();
-        for (name, value) in all {
-            let text = std::str::from_utf8(value).unwrap_or_default();
-            match name.as_str() {
-                ":method" => head.method = text,
-                ":path" => head.path = text,
-                "content-type" => head.body.format = BodyFormat::of_content_type(text),
-                "content-length" => head.body.length = text.parse().ok(),
+        for (name, value) in all.iter() {
+            match name {
+                ":method" => head.method = text(value),
+                // A path that isn't UTF-8 must be told from an internal one all the same.
+                ":path" => head.path = String::from_utf8_lossy(value),
+                "content-type" => head.body.format = BodyFormat::of_content_type(text(value)),
+                "content-length" => head.body.length = text(value).parse().ok(),
                 "content-encoding" => head.body.encoded = true,
-                "x-request-id" => head.request_id = Some(text),
-                "traceparent" => head.parent = Some(text),
-                _ => head.judge(name, text),
+                "x-request-id" => head.request_id = Some(text(value)),
+                "traceparent" => head.parent = Some(text(value)),
+                _ => head.judge(name, value),
             }
         }
         head
     }
 
-    fn judge(&mut self, name: &'h str, value: &str) {
+    fn judge(&mut self, name: &'h str, value: &[u8]) {
         match headers::judge(name) {
             headers::ClientHeader::Foreign => {}
             headers::ClientHeader::Public => {
-                self.special |= !headers::asks_for_nothing_special(name, value);
+                self.special |= !headers::asks_for_nothing_special(name, text(value));
             }
             headers::ClientHeader::Forbidden => self.forbidden.push(name),
         }
@@ -457,4 +459,9 @@ impl<'h> Head<'h> {
             parent: self.parent.map(str::to_owned),
         }
     }
+}
+
+/// A header's value, if it is text; no header that matters has any other value.
+fn text(value: &[u8]) -> &str {
+    std::str::from_utf8(value).unwrap_or_default()
 }

@@ -41,7 +41,7 @@ impl<H: Host> Shared<H> {
 
     /// Counts one.
     pub fn count(&self, counter: Counter) {
-        self.metrics.count(&self.host, counter);
+        self.metrics.count(counter);
     }
 }
 
@@ -89,14 +89,15 @@ impl<H: Host> Root<H> {
         Rc::clone(&self.shared)
     }
 
-    /// Asks for the table, unless a question is under way.
+    /// Hands over the counts, and asks for the table, unless a question is under way.
     pub fn on_tick(&mut self) {
         let Shared {
             host,
             config,
             leased,
-            ..
+            metrics,
         } = &*self.shared;
+        metrics.hand_over(host);
         let now_ms = host.now_ms();
         let timeout_ms = u64::try_from(POLL_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
         // An answer comes at the latest with the timeout; twice that, and it was lost with its context.

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_filter::host::{Headers, Host, MetricKind};
+use weft_filter::head_block::HeadBlock;
+use weft_filter::host::{Host, MetricKind};
 use weft_filter::request::Request;
 use weft_filter::root::Root;
 use weft_routing::{DocumentId, Epoch, IndexRoute, RoutingTable, ShardId, SlotMap};
@@ -32,7 +33,7 @@ impl Call {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) now_ms: Cell<u64>,
-    pub(crate) request: RefCell<Headers>,
+    pub(crate) request: RefCell<Vec<(String, Vec<u8>)>>,
     pub(crate) request_body: RefCell<Vec<u8>>,
     pub(crate) response: RefCell<BTreeMap<String, String>>,
     pub(crate) response_body: RefCell<Vec<u8>>,
@@ -62,8 +63,8 @@ impl Host for Mock {
         self.0.log.borrow_mut().push(message.to_owned());
     }
 
-    fn request_headers(&self) -> Headers {
-        self.0.request.borrow().clone()
+    fn request_headers(&self) -> HeadBlock {
+        HeadBlock::of(&self.0.request.borrow())
     }
 
     fn set_request_header(&self, name: &str, value: &str) {
@@ -182,7 +183,7 @@ fn cut(bytes: &[u8], max_bytes: u32) -> Vec<u8> {
 }
 
 impl Mock {
-    pub(crate) fn metric(&self, name: &str) -> i64 {
+    fn metric(&self, name: &str) -> i64 {
         let position = self
             .0
             .names
@@ -263,6 +264,12 @@ pub(crate) fn owner(id: &str) -> String {
 }
 
 impl Filter {
+    /// A metric as Envoy knows it after a tick.
+    pub(crate) fn metric(&self, name: &str) -> i64 {
+        self.root.shared().metrics.hand_over(&self.host);
+        self.host.metric(name)
+    }
+
     pub(crate) fn new() -> Self {
         Self::configured(r#"{"body_routing": true}"#)
     }

@@ -50,10 +50,10 @@ fn a_lease_that_ran_out_sends_everything_to_the_merger() {
             "{method} {path}"
         );
     }
-    assert_eq!(filter.host.metric("weft_filter_requests_table_stale"), 3);
+    assert_eq!(filter.metric("weft_filter_requests_table_stale"), 3);
     filter.routed("GET", "/health", &[]);
     assert_eq!(
-        filter.host.metric("weft_filter_requests_table_stale"),
+        filter.metric("weft_filter_requests_table_stale"),
         3,
         "health needs no table"
     );
@@ -93,7 +93,7 @@ fn failures_leave_the_lease_to_run_out() {
         filter.root.on_tick();
         filter.answer_poll(status, &body);
         assert_eq!(
-            filter.host.metric("weft_filter_table_poll_failed"),
+            filter.metric("weft_filter_table_poll_failed"),
             1,
             "{status}"
         );
@@ -115,7 +115,7 @@ fn a_merger_that_cant_be_reached_is_asked_again_at_the_next_tick() {
     // A call that failed on the way calls back without headers.
     *filter.host.0.answer.borrow_mut() = None;
     filter.root.on_call_response(filter.host.last_call().token);
-    assert_eq!(filter.host.metric("weft_filter_table_poll_failed"), 2);
+    assert_eq!(filter.metric("weft_filter_table_poll_failed"), 2);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_new_table_is_taken_over_and_an_answer_to_nothing_is_ignored() {
         ..table()
     };
     filter.answer_poll(200, newer.to_json().unwrap().as_bytes());
-    assert_eq!(filter.host.metric("weft_filter_table_epoch"), 8);
+    assert_eq!(filter.metric("weft_filter_table_epoch"), 8);
     assert_eq!(filter.routed("GET", DOCUMENT, &[]), "merger");
 }
 

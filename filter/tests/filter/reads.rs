@@ -9,7 +9,7 @@ fn a_document_is_read_from_its_owner() {
         let path = format!("/indexes/wide/documents/{id}");
         assert_eq!(filter.routed("GET", &path, &[]), owner(id));
     }
-    assert_eq!(filter.host.metric("weft_filter_requests_direct_read"), 4);
+    assert_eq!(filter.metric("weft_filter_requests_direct_read"), 4);
 }
 
 #[test]
@@ -20,7 +20,7 @@ fn a_search_is_marked_for_the_merger() {
     assert_eq!(filter.host.sent("x-weft-index"), ["wide"]);
     assert_eq!(filter.host.sent("x-weft-epoch"), ["7"]);
     assert_eq!(filter.host.sent("x-weft-shards"), ["0,1,2"]);
-    assert_eq!(filter.host.metric("weft_filter_requests_merged"), 1);
+    assert_eq!(filter.metric("weft_filter_requests_merged"), 1);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn paths_between_filter_and_merger_are_not_for_clients() {
         assert_eq!(filter.host.0.responded.get(), Some(404), "{path}");
         assert_eq!(filter.host.cluster(), "", "{path}");
     }
-    assert_eq!(filter.host.metric("weft_filter_requests_refused"), 4);
+    assert_eq!(filter.metric("weft_filter_requests_refused"), 4);
 }
 
 #[test]
@@ -142,4 +142,64 @@ fn the_route_cache_is_cleared_where_the_configuration_says_so() {
     let filter = Filter::configured(r#"{"clear_route_cache": true, "merger_cluster": "weft"}"#);
     assert_eq!(filter.routed("GET", "/health", &[]), "weft");
     assert!(filter.host.0.route_cache_cleared.get());
+}
+
+#[test]
+fn a_path_that_isnt_utf8_hides_nothing() {
+    let filter = Filter::new();
+    for (path, cluster) in [
+        (&b"/_weft/table?\xff"[..], ""),
+        (b"/indexes/wide/documents/\xff", "merger"),
+        (b"/indexes/tiny/search?q=\xff", "shard-2"),
+    ] {
+        let mut request = filter.request("GET", "", &[]);
+        filter.host.0.request.borrow_mut()[1].1 = path.to_vec();
+        request.on_request_headers(true);
+        assert_eq!(filter.host.cluster(), cluster, "{path:?}");
+    }
+    assert_eq!(filter.host.0.responded.get(), Some(404));
+}
+
+#[test]
+fn no_head_breaks_the_filter_and_no_forged_header_survives() {
+    let filter = Filter::new();
+    let words = [
+        ":method",
+        ":path",
+        "GET",
+        "PUT",
+        "/indexes/wide/documents/7",
+        "/indexes/tiny",
+        "/%",
+        "x-weft-op",
+        "x-weft-x",
+        "x-weft-read",
+        "content-type",
+        "application/json",
+        "content-length",
+        "-1",
+        "\u{fffd}",
+        "",
+        "x-envoy-original-dst-host",
+        "traceparent",
+    ];
+    let mut seed = 1_u64;
+    let mut word = || {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        words[usize::try_from(seed >> 33).unwrap() % words.len()]
+    };
+    for _ in 0..5_000 {
+        let more: Vec<_> = (0..6).map(|_| (word(), word())).collect();
+        let mut request = filter.request(word(), word(), &more);
+        let step = request.on_request_headers(false);
+        for forbidden in ["x-weft-x", "x-envoy-original-dst-host"] {
+            assert!(filter.host.sent(forbidden).is_empty(), "{more:?}");
+        }
+        assert!(
+            step == Step::Hold || filter.host.cluster() != "",
+            "{more:?}"
+        );
+    }
 }

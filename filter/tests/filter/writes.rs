@@ -52,7 +52,7 @@ fn assert_failed(filter: &Filter) {
         body.len().to_string()
     );
     assert!(body.contains("\"code\":\"internal\""), "{body}");
-    assert_eq!(filter.host.metric("weft_filter_register_failed"), 1);
+    assert_eq!(filter.metric("weft_filter_register_failed"), 1);
 }
 
 #[test]
@@ -63,8 +63,8 @@ fn a_body_of_one_shard_is_written_there() {
     assert_eq!(request.on_request_body(3, false), Step::Hold);
     assert_eq!(send(&filter, &mut request, "{\"id\":1}"), Step::Continue);
     assert_eq!(filter.host.cluster(), owner("1"));
-    assert_eq!(filter.host.metric("weft_filter_requests_body_looked_at"), 1);
-    assert_eq!(filter.host.metric("weft_filter_body_bytes"), 8);
+    assert_eq!(filter.metric("weft_filter_requests_body_looked_at"), 1);
+    assert_eq!(filter.metric("weft_filter_body_bytes"), 8);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_deletion_by_path_goes_to_the_owner_and_is_registered() {
     let mut request = filter.request("DELETE", "/indexes/wide/documents/42", &[]);
     assert_eq!(request.on_request_headers(true), Step::Continue);
     assert_eq!(filter.host.cluster(), owner("42"));
-    assert_eq!(filter.host.metric("weft_filter_requests_direct_write"), 1);
+    assert_eq!(filter.metric("weft_filter_requests_direct_write"), 1);
 }
 
 #[test]
@@ -197,8 +197,8 @@ fn the_client_sees_the_clusters_task_uid() {
         body.len().to_string()
     );
     assert_eq!(filter.host.response(":status"), "202");
-    assert_eq!(filter.host.metric("weft_filter_registered"), 1);
-    assert_eq!(filter.host.metric("weft_filter_register_ms"), 30);
+    assert_eq!(filter.metric("weft_filter_registered"), 1);
+    assert_eq!(filter.metric("weft_filter_register_ms"), 30);
 }
 
 #[test]
