@@ -86,6 +86,9 @@ impl ClusterPlan {
                 "2".into(),
                 // Several Envoys on one machine would otherwise fight for one shared memory.
                 "--disable-hot-restart".into(),
+                // Access logs appear within a second, not ten.
+                "--file-flush-interval-msec".into(),
+                "1000".into(),
             ],
             environment: Vec::new(),
             folder: self.folder.join("data/envoy"),

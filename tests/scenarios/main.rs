@@ -10,3 +10,4 @@
 mod compose;
 mod envoy_configuration;
 mod harness;
+mod mesh;

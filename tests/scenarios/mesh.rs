@@ -1,0 +1,242 @@
+//! What Envoy does for the cluster: where requests may go, who gets reads, and what happens when something dies.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use weft_cluster::{Api, Cluster, Deadline, until};
+
+/// A read through the egress listener, as the merger sends them.
+const READ: [(&str, &str); 1] = [("x-weft-cluster", "shard-0")];
+
+async fn read(egress: &Api) -> u16 {
+    egress
+        .send(reqwest::Method::GET, "/health", &READ, Vec::new())
+        .await
+        .map_or(0, |reply| reply.status)
+}
+
+/// The value of one of Envoy's counters.
+async fn counter(cluster: &Cluster, name: &str) -> u64 {
+    let admin = Api::new(cluster.admin_url(), None);
+    let stats = admin
+        .get(&format!("/stats?format=json&filter=^{name}$"))
+        .await
+        .unwrap()
+        .body;
+    stats["stats"][0]["value"].as_u64().unwrap_or_default()
+}
+
+/// The cluster to which the edge sent the request for this path, by its access log.
+async fn went_to(cluster: &Cluster, path: &str) -> String {
+    until(
+        "the access log",
+        Deadline::after(Duration::from_secs(15)),
+        || async {
+            let log = std::fs::read_to_string(cluster.envoy().log()).unwrap_or_default();
+            log.lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+                .find(|line| line["path"] == path && line["listener"] == "edge")
+                .map(|line| line["cluster"].as_str().unwrap_or_default().to_owned())
+                .ok_or_else(|| format!("no line for {path}"))
+        },
+    )
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_client_cannot_choose_its_cluster() {
+    for filter in [true, false] {
+        let cluster = Cluster::builder()
+            .filter(filter)
+            .access_log("all")
+            .start()
+            .await
+            .unwrap();
+        let edge = Api::new(cluster.url(), None);
+        let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        elsewhere.set_nonblocking(true).unwrap();
+        let address = elsewhere.local_addr().unwrap().to_string();
+        for (number, chosen) in ["shard-0", "node", "merger", ""].into_iter().enumerate() {
+            let path = format!("/nowhere-{number}");
+            let headers = [
+                ("x-weft-cluster", chosen),
+                ("x-weft-shards", "0"),
+                ("x-envoy-original-dst-host", address.as_str()),
+                ("x-envoy-upstream-rq-timeout-ms", "1"),
+            ];
+            edge.send(reqwest::Method::GET, &path, &headers, Vec::new())
+                .await
+                .unwrap();
+            assert_eq!(
+                went_to(&cluster, &path).await,
+                "merger",
+                "filter: {filter}, header: {chosen}"
+            );
+        }
+        assert!(
+            elsewhere.accept().is_err(),
+            "somebody connected to where the client pointed"
+        );
+    }
+}
+
+/// Sends a path exactly as it is written, which HTTP clients don't.
+fn status_of_raw_path(port: u16, path: &str) -> u16 {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: weft\r\nconnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn what_is_between_envoy_and_merger_is_not_for_clients() {
+    for filter in [true, false] {
+        let cluster = Cluster::builder().filter(filter).start().await.unwrap();
+        let merger = Api::new(cluster.merger_url(), None);
+        assert_eq!(
+            merger.get("/_weft/table").await.unwrap().status,
+            200,
+            "it is there"
+        );
+        for path in [
+            "/_weft",
+            "/_weft/table",
+            "/_weft/ready",
+            "//_weft/table",
+            "/_weft//table",
+            "/%5fweft/table",
+            "/%5F%77%65%66%74/table",
+            "/_weft/table?epoch=0",
+            "/./_weft/table",
+            "/x/../_weft/table",
+            "/%2f_weft/table",
+            "/%2e/_weft/table",
+        ] {
+            assert_eq!(
+                status_of_raw_path(cluster.layout().edge(), path),
+                404,
+                "{path}, filter: {filter}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_merger_that_is_down_or_hangs_takes_no_node_out() {
+    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let egress = Api::new(cluster.egress_url(), None);
+    for hang in [true, false] {
+        if hang {
+            cluster.merger().pause()
+        } else {
+            cluster.merger().kill()
+        }
+        .unwrap();
+        let failures = "cluster.shard-0.health_check.network_failure";
+        let before = counter(&cluster, failures).await;
+        until(
+            "five checks in vain",
+            Deadline::after(Duration::from_secs(30)),
+            || async {
+                let now = counter(&cluster, failures).await;
+                if now >= before + 5 {
+                    Ok(())
+                } else {
+                    Err(format!("{before}, {now}"))
+                }
+            },
+        )
+        .await
+        .unwrap();
+        assert_eq!(read(&egress).await, 200);
+        assert_eq!(
+            counter(&cluster, "cluster.shard-0.membership_healthy").await,
+            2
+        );
+        if hang {
+            cluster.merger().resume().unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_read_fails_while_a_replica_dies() {
+    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let (egress, stop) = (Api::new(cluster.egress_url(), None), stop.clone());
+            tokio::spawn(async move {
+                let mut statuses = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    statuses.push(read(&egress).await);
+                }
+                statuses
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.node(0, 1).kill().unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.node(0, 1).restart().unwrap();
+        cluster.wait_ready().await.unwrap();
+    }
+    stop.store(true, Ordering::Relaxed);
+    for reader in readers {
+        let statuses = reader.await.unwrap();
+        assert!(
+            statuses.len() > 10 && statuses.iter().all(|status| *status == 200),
+            "{statuses:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_hangs_is_raced_by_the_other() {
+    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let egress = Api::new(cluster.egress_url(), None);
+    cluster.node(0, 0).pause().unwrap();
+    let mut raced = 0;
+    for _ in 0..12 {
+        let began = Instant::now();
+        assert_eq!(read(&egress).await, 200);
+        // Half a second until the other is asked, and room for a busy machine.
+        assert!(began.elapsed() < Duration::from_secs(4));
+        raced += usize::from(began.elapsed() > Duration::from_millis(400));
+    }
+    cluster.node(0, 0).resume().unwrap();
+    println!("{raced} of 12 reads met the hanging replica first");
+}
+
+#[tokio::test]
+async fn a_write_to_one_node_is_never_sent_twice_nor_elsewhere() {
+    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let egress = Api::new(cluster.egress_url(), None);
+    let dead = format!("127.0.0.1:{}", cluster.layout().node(0, 1));
+    cluster.node(0, 1).kill().unwrap();
+    let headers = [
+        ("x-weft-cluster", "node"),
+        ("x-envoy-original-dst-host", dead.as_str()),
+    ];
+    let reply = egress
+        .send(reqwest::Method::POST, "/indexes", &headers, "{}")
+        .await
+        .unwrap();
+    assert_eq!(reply.status, 503);
+    assert!(
+        reply.headers.contains_key("x-weft-envoy"),
+        "Envoy's own answer says so: {reply:?}"
+    );
+    assert_eq!(counter(&cluster, "cluster.node.upstream_rq_retry").await, 0);
+}
