@@ -17,6 +17,7 @@ use crate::store::{RedbStore, Store, StoreError};
 use crate::tasks::{self, SettledTask, TaskError, Tasks};
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
+use crate::write::Writes;
 
 /// The merger's parts.
 pub struct App {
@@ -30,6 +31,8 @@ pub struct App {
     pub cluster: Arc<Cluster>,
     /// The task registry.
     pub tasks: Tasks,
+    /// What writes keep from one to the next.
+    pub writes: Writes,
     /// What is known of the API keys.
     pub keys: Keys,
     /// Counters and histograms.
@@ -87,6 +90,7 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
         cluster: Arc::new(cluster),
         tasks,
         sequencer: Sequencer::default(),
+        writes: Writes::default(),
         keys: Keys::default(),
         metrics: Metrics::new()?,
         options,

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use weft_routing::placement::ShardId;
+use weft_routing::placement::{ShardId, SlotMap};
 
 pub use discovery::discover;
 pub use in_sync::InSync;
@@ -189,6 +189,30 @@ impl Cluster {
         if let Some(placement) = self.placements.get(index_uid) {
             return Ok(placement);
         }
+        let (fitting, count) = self.fitting(shard_count, replicas)?;
+        self.placements.create(index_uid, &fitting, count).await
+    }
+
+    /// The slots of an index that isn't placed, as [`create_placement`](Self::create_placement) would deal them now.
+    ///
+    /// # Errors
+    /// There are fewer such shards than asked for.
+    pub fn propose(
+        &self,
+        index_uid: &str,
+        shard_count: Option<u16>,
+        replicas: u16,
+    ) -> Result<Arc<SlotMap>, ClusterError> {
+        let (fitting, count) = self.fitting(shard_count, replicas)?;
+        self.placements.propose(index_uid, &fitting, count)
+    }
+
+    /// The shards that an index may be placed on, and on how many of them it shall be.
+    fn fitting(
+        &self,
+        shard_count: Option<u16>,
+        replicas: u16,
+    ) -> Result<(Vec<ShardId>, usize), ClusterError> {
         let topology = self.topology();
         let all = topology.shards();
         if all.is_empty() {
@@ -216,6 +240,6 @@ impl Cluster {
                 needed: count.max(1),
             });
         }
-        self.placements.create(index_uid, &fitting, count).await
+        Ok((fitting, count))
     }
 }

@@ -118,8 +118,7 @@ impl Placements {
         if let Some(placement) = self.get(uid) {
             return Ok(placement);
         }
-        let shards = choose_shards(uid, fitting, count);
-        let slots = self.shared_slots(SlotMap::deal(&shards).map_err(|_| ClusterError::NoShards)?);
+        let slots = self.propose(uid, fitting, count)?;
         let placement = Placement {
             uid: uid.to_owned(),
             slots,
@@ -129,6 +128,18 @@ impl Placements {
         let placement = Arc::new(placement);
         self.save(&placement).await?;
         Ok(placement)
+    }
+
+    /// The slots that [`create`](Self::create) would give the index.
+    pub(super) fn propose(
+        &self,
+        uid: &str,
+        fitting: &[ShardId],
+        count: usize,
+    ) -> Result<Arc<SlotMap>, ClusterError> {
+        let shards = choose_shards(uid, fitting, count);
+        let slots = SlotMap::deal(&shards).map_err(|_| ClusterError::NoShards)?;
+        Ok(self.shared_slots(slots))
     }
 
     /// Records the primary key, where it isn't known yet.

@@ -12,7 +12,7 @@ use crate::search::SearchError;
 use crate::store::StoreError;
 use crate::tasks::TaskError;
 use crate::upstream::UpstreamError;
-use crate::write::WriteError;
+use crate::write::{DecodeError, Fault, Format, FormatError, WriteError};
 
 /// An error in Meilisearch's shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +100,24 @@ impl ApiError {
         )
     }
 
+    /// A body that isn't the documents it should be.
+    fn malformed_documents(format: Format, words: &str) -> Self {
+        let name = format.name();
+        let words = match format {
+            Format::Csv { .. } => format!(": `{words}`"),
+            Format::Json | Format::Ndjson => {
+                format!(
+                    ". `Couldn't serialize document value: {}`",
+                    shortened(words)
+                )
+            }
+        };
+        Self::invalid(
+            "malformed_payload",
+            format!("The `{name}` payload provided is malformed{words}."),
+        )
+    }
+
     /// More requests under way than allowed.
     pub(super) fn overloaded(limit: usize) -> Self {
         Self::new(
@@ -167,7 +185,8 @@ impl From<ReadError> for ApiError {
                 "payload_too_large",
                 "invalid_request",
                 format!(
-                    "The provided payload reached the size limit. The maximum accepted payload size is {limit} bytes."
+                    "The provided payload reached the size limit. The maximum accepted payload size is {}.",
+                    size(limit)
                 ),
             ),
             ReadError::Stalled { .. } => Self::new(
@@ -274,6 +293,111 @@ impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Upstream(error) => error.into(),
+            WriteError::Unreachable { .. } | WriteError::Stopping | WriteError::Unsettled(_) => {
+                Self::unavailable(error.to_string())
+            }
+            WriteError::Format(error) => Self::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                match error {
+                    FormatError::Missing => "missing_content_type",
+                    FormatError::Unknown(_) | FormatError::Delimiter(_) => "invalid_content_type",
+                },
+                "invalid_request",
+                error.to_string(),
+            ),
+            WriteError::Decode(DecodeError::Read(error)) => error.into(),
+            WriteError::Decode(error @ DecodeError::Corrupt) => {
+                Self::invalid("bad_request", error.to_string())
+            }
+            WriteError::Missing(_) => Self::invalid("missing_payload", error.to_string()),
+            WriteError::Fault {
+                format,
+                fault: Fault::Malformed(words),
+            } => Self::malformed_documents(format, &words),
+            WriteError::Fault {
+                fault: Fault::NotAnObject(words),
+                ..
+            } => Self::internal(words),
+            WriteError::DocumentTooLarge { limit } => TooLarge { limit }.into(),
+            WriteError::Spool(error) => {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a write could not be kept on disk"
+                );
+                Self::internal("Weft could not keep the body on its disk; see the merger's log.")
+            }
+            WriteError::Cluster(error) => error.into(),
+            WriteError::Store(error) => error.into(),
+            WriteError::Task(error) => error.into(),
         }
+    }
+}
+
+impl From<TooLarge> for ApiError {
+    fn from(error: TooLarge) -> Self {
+        ReadError::TooLarge(error).into()
+    }
+}
+
+/// A size as nodes print it: in binary units where it is a multiple of 1,024, else in decimal ones.
+fn size(bytes: u64) -> String {
+    let (step, units) = if bytes.is_multiple_of(1024) {
+        (1024.0, ["B", "KiB", "MiB", "GiB", "TiB"])
+    } else {
+        (1000.0, ["B", "KB", "MB", "GB", "TB"])
+    };
+    let mut value = bytes as f64;
+    let mut units = units.into_iter().peekable();
+    let mut unit = units.next().unwrap_or_default();
+    while value >= step
+        && let Some(next) = units.next()
+    {
+        value /= step;
+        unit = next;
+    }
+    format!("{value} {unit}")
+}
+
+/// The longest fault that is told whole, and how much of a longer one is kept at its two ends, in bytes, as on a node.
+const FAULT_START_BYTES: usize = 50;
+const FAULT_END_BYTES: usize = 85;
+
+fn shortened(words: &str) -> String {
+    let gap = "...";
+    if words.len() <= FAULT_START_BYTES + FAULT_END_BYTES + gap.len() {
+        return words.to_owned();
+    }
+    let border = |at: usize| {
+        (0..=at)
+            .rev()
+            .find(|at| words.is_char_boundary(*at))
+            .unwrap_or(0)
+    };
+    let start = border(FAULT_START_BYTES);
+    let end = border(words.len() - FAULT_END_BYTES);
+    let part = |range: Option<&str>| range.unwrap_or_default().to_owned();
+    part(words.get(..start)) + gap + &part(words.get(end..))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_printed_as_nodes_print_them() {
+        assert_eq!(size(3), "3 B");
+        assert_eq!(size(100 << 20), "100 MiB");
+        assert_eq!(size(1_500_000), "1.5 MB");
+        assert_eq!(size(4 << 30), "4 GiB");
+        assert_eq!(size(0), "0 B");
+    }
+
+    #[test]
+    fn a_long_fault_keeps_its_two_ends() {
+        let words = "é".repeat(100);
+        let short = shortened(&words);
+        assert!(short.starts_with('é') && short.ends_with('é') && short.contains("..."));
+        assert!(short.len() <= FAULT_START_BYTES + FAULT_END_BYTES + 4);
+        assert_eq!(shortened("short"), "short");
     }
 }

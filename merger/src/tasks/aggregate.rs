@@ -126,8 +126,12 @@ fn error(record: &TaskRecord) -> Option<Value> {
         .filter_map(|part| part_error(part).map(|error| (part, error)))
         .collect();
     let (_, first) = failed.first()?;
-    let alike =
-        failed.len() == record.parts.len() && failed.iter().all(|(_, error)| error == first);
+    let counted = record
+        .parts
+        .iter()
+        .filter(|part| !carried_nothing(part))
+        .count();
+    let alike = failed.len() == counted && failed.iter().all(|(_, error)| error == first);
     if alike && !record.parts.iter().all(|part| part.copies.is_empty()) {
         return Some(first.clone());
     }
@@ -146,6 +150,7 @@ fn error(record: &TaskRecord) -> Option<Value> {
         .parts
         .iter()
         .filter(|part| primary(part).is_some_and(|copy| copy.state.status == Status::Succeeded))
+        .filter(|part| !carried_nothing(part))
         .map(|part| format!("shard-{}", part.shard.0))
         .collect();
     let mut message = said.join("; ");
@@ -159,6 +164,18 @@ fn error(record: &TaskRecord) -> Option<Value> {
         fields.insert("message".to_owned(), Value::from(message));
     }
     Some(error)
+}
+
+/// A part that brought no document, and only made the index be there: its success says nothing of the write.
+fn carried_nothing(part: &Part) -> bool {
+    primary(part).is_some_and(|copy| {
+        let received = copy
+            .state
+            .details
+            .as_ref()
+            .and_then(|details| details.get("receivedDocuments")?.as_u64());
+        copy.state.status == Status::Succeeded && received == Some(0)
+    })
 }
 
 fn part_error(part: &Part) -> Option<Value> {

@@ -1,18 +1,123 @@
 //! Writes of documents: decode → split → sequence → deliver.
+//!
+//! [`add`] and [`remove`] say what each operation means; the stages are modules of their own: [`decode`] makes plain bytes
+//! of a body, [`split`] makes each shard's part of them, [`crate::sequence`] orders the writes to a shard, [`deliver`]
+//! brings the parts to all replicas and makes one task of it.
+//!
+//! Invariants: nothing is delivered before the whole body has been read and found good, and no shard waits for a client.
+//! What was begun is finished though the client be gone. This module knows nothing of searches.
 
-use std::sync::Arc;
+mod add;
+pub mod bench;
+mod decode;
+mod deliver;
+mod format;
+mod params;
+mod remove;
+pub mod split;
+mod spool;
 
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use http::header::CONTENT_TYPE;
+use http::{Method, StatusCode};
+use serde_json::{Map, Value};
+use tokio::sync::OwnedMutexGuard;
+use weft_routing::operation::Operation;
+use weft_routing::placement::ShardId;
+
+pub use self::decode::DecodeError;
+pub use self::format::{Format, FormatError};
+pub use self::split::{Fault, SplitError};
+
+use self::deliver::{Delivered, Delivery, Knocks};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
+use crate::cluster::ClusterError;
+use crate::store::StoreError;
+use crate::tasks::{NewTask, TaskError};
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
 /// Why a write came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// A shard gave no answer.
+    /// The content type.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The body couldn't be read.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The body isn't documents.
+    #[error("{fault}")]
+    Fault {
+        /// What the body should be.
+        format: Format,
+        /// What is wrong.
+        #[source]
+        fault: Fault,
+    },
+    /// There is no body.
+    #[error("A {} payload is missing.", .0.name())]
+    Missing(Format),
+    /// One document is larger than what a node takes.
+    #[error("a document is larger than {limit} bytes")]
+    DocumentTooLarge {
+        /// The bound, in bytes.
+        limit: u64,
+    },
+    /// The body couldn't be kept.
+    #[error("a part of the write could not be kept")]
+    Spool(#[source] io::Error),
+    /// A shard can't be reached, and nothing was written.
+    #[error("shard-{}: {source}; nothing was written", .shard.0)]
+    Unreachable {
+        /// The shard.
+        shard: ShardId,
+        /// Why.
+        source: UpstreamError,
+    },
+    /// A node was asked something and gave no answer.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    /// Shards or placements.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The task registry.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// The index was moved or deleted again and again while the write was under way.
+    #[error("the index `{0}` changes too often")]
+    Unsettled(String),
+    /// The write was cut short by the merger's own end.
+    #[error("the merger is stopping")]
+    Stopping,
+}
+
+/// What writes keep from one to the next.
+#[derive(Debug, Default)]
+pub struct Writes {
+    knocks: Knocks,
+    /// One first write at a time to an index whose primary key isn't known.
+    lines: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Writes {
+    async fn first_write(&self, index_uid: &str) -> OwnedMutexGuard<()> {
+        let line = {
+            let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            // Lines that nobody stands in are forgotten, so that the map stays small.
+            lines.retain(|uid, line| uid == index_uid || Arc::strong_count(line) > 1);
+            Arc::clone(lines.entry(index_uid.to_owned()).or_default())
+        };
+        line.lock_owned().await
+    }
 }
 
 /// Answers a write.
@@ -20,19 +125,66 @@ pub enum WriteError {
 /// # Errors
 /// [`WriteError`].
 pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, WriteError> {
-    let shard = app
-        .cluster
-        .shards()
-        .into_iter()
-        .next()
-        .unwrap_or(weft_routing::placement::ShardId(0));
-    let timeout = app.options.write_timeout();
-    let request = NodeRequest::new(
+    match call.operation {
+        Operation::ReplaceDocuments | Operation::UpdateDocuments => add::documents(app, call).await,
+        Operation::DeleteDocument => remove::one(app, call).await,
+        Operation::DeleteDocumentsBatch => remove::batch(app, call).await,
+        _ => remove::everywhere(app, call).await,
+    }
+}
+
+/// Delivers and registers the task; goes on though the client be gone.
+async fn deliver_as_task(
+    app: &Arc<App>,
+    delivery: Delivery,
+    task: NewTask,
+) -> Result<Answer, WriteError> {
+    let app = Arc::clone(app);
+    let write = tokio::spawn(async move {
+        match deliver::deliver(&app, delivery).await? {
+            Delivered::Refused(answer) => Ok(answer),
+            Delivered::Taken(parts) => {
+                let enqueued = app.tasks.create(NewTask { parts, ..task }).await?;
+                Ok(Answer::json(StatusCode::ACCEPTED, &enqueued))
+            }
+        }
+    });
+    write.await.map_err(|_| WriteError::Stopping)?
+}
+
+/// Lets a node word why it refuses a request whose path, query or content type is not what it may be. The node gets no body,
+/// so that there is nothing that it could accept.
+async fn refused_by_node(app: &App, call: &Call) -> Result<Answer, WriteError> {
+    let shard = first_shard(app)?;
+    let timeout = app.options.search_timeout();
+    let path = call.path_and_query.clone();
+    let mut request = NodeRequest::new(
         Target::Shard(shard),
-        call.method,
-        call.path_and_query,
+        call.method.clone(),
+        path,
         &call.along,
         timeout,
     );
-    Ok(app.upstream.send(request.body(call.body)).await?.pass_on())
+    if let Some(content_type) = call.headers.get(CONTENT_TYPE) {
+        request = request.header(CONTENT_TYPE, content_type.clone());
+    }
+    if call.method == Method::POST || call.method == Method::PUT {
+        request = request.body(crate::call::full(Bytes::new()));
+    }
+    Ok(app.upstream.send(request).await?.pass_on())
+}
+
+fn first_shard(app: &App) -> Result<ShardId, WriteError> {
+    app.cluster
+        .shards()
+        .into_iter()
+        .next()
+        .ok_or(WriteError::Cluster(ClusterError::NoShards))
+}
+
+fn details<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
+    entries
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }

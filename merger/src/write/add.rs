@@ -1,0 +1,383 @@
+//! `POST` and `PUT …/documents`: adds documents, or updates them field by field.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderValue, Method, StatusCode};
+use serde_json::{Value, json};
+use weft_routing::placement::{ShardId, SlotMap};
+
+use super::decode::Plain;
+use super::deliver::{Delivered, Delivery, Load, deliver};
+use super::params::Params;
+use super::split::{Batch, SplitKey, Splitter};
+use super::spool::SpoolLimits;
+use super::{Format, SplitError, WriteError, details, refused_by_node};
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::{Along, Call, empty};
+use crate::cluster::Placement;
+use crate::tasks::{NewTask, Part};
+use crate::upstream::{NodeRequest, Target};
+
+/// How often a write is split anew because its index changed under it.
+const ATTEMPTS: usize = 5;
+
+/// Answers the call.
+pub(super) async fn documents(app: &Arc<App>, mut call: Call) -> Result<Answer, WriteError> {
+    let uid = call.index.clone().unwrap_or_default();
+    let params = match Params::read(&call) {
+        Ok(params) if is_uid(&uid) => params,
+        _ => return refused_by_node(app, &call).await,
+    };
+    let content_type = call.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let format = Format::of(content_type, params.csv_delimiter)?;
+    let idle = Duration::from_millis(app.options.body_idle_timeout_ms);
+    let encoding = call
+        .headers
+        .get(CONTENT_ENCODING)
+        .and_then(|value| value.to_str().ok());
+    let body = std::mem::replace(&mut call.body, empty());
+    let plain = Plain::new(body, encoding, app.options.max_import_bytes, idle);
+    let layout = Layout::of(app, &uid)?;
+    let splitter = layout.splitter(app, format, &params);
+    let batch = read(plain, splitter, format).await?;
+    let write = Write {
+        uid,
+        params,
+        format,
+        method: call.method,
+        along: call.along,
+        layout,
+        batch,
+    };
+    let app = Arc::clone(app);
+    // What is begun is finished, though the client be gone.
+    tokio::spawn(async move { write.run(&app).await })
+        .await
+        .map_err(|_| WriteError::Stopping)?
+}
+
+/// Reads the body and splits it as it comes.
+async fn read(
+    mut body: Plain,
+    mut splitter: Splitter,
+    format: Format,
+) -> Result<Batch, WriteError> {
+    loop {
+        let chunk = match body.next().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let pushed = match splitter.push(&chunk) {
+            Ok(()) => splitter.spill().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = pushed {
+            body.drain().await;
+            return Err(of_split(error, format));
+        }
+    }
+    splitter
+        .finish()
+        .await
+        .map_err(|error| of_split(error, format))
+}
+
+fn of_split(error: SplitError, format: Format) -> WriteError {
+    match error {
+        SplitError::Fault(fault) => WriteError::Fault { format, fault },
+        SplitError::Empty => WriteError::Missing(format),
+        SplitError::DocumentTooLarge { limit } => WriteError::DocumentTooLarge { limit },
+        SplitError::Spool(error) => WriteError::Spool(error),
+    }
+}
+
+/// How an index lies at a moment.
+#[derive(Debug, Clone)]
+struct Layout {
+    slots: Arc<SlotMap>,
+    /// The primary key on record.
+    key: Option<String>,
+    placement: Option<Arc<Placement>>,
+}
+
+impl Layout {
+    fn of(app: &App, uid: &str) -> Result<Self, WriteError> {
+        let placement = app.cluster.placement(uid);
+        let (slots, key) = match &placement {
+            Some(placement) => {
+                let alive = placement.deleted_by.is_none();
+                (
+                    Arc::clone(&placement.slots),
+                    placement.primary_key.clone().filter(|_| alive),
+                )
+            }
+            None => (app.cluster.propose(uid, None, 1)?, None),
+        };
+        Ok(Self {
+            slots,
+            key,
+            placement,
+        })
+    }
+
+    fn splitter(&self, app: &App, format: Format, params: &Params) -> Splitter {
+        let name = self.key.as_ref().or(params.primary_key.as_ref()).cloned();
+        let key = SplitKey {
+            name,
+            is_open: self.key.is_none(),
+        };
+        let options = &app.options;
+        let limits = SpoolLimits {
+            memory_bytes: usize::try_from(options.spool_memory_bytes).unwrap_or(usize::MAX),
+            piece_bytes: options.max_node_payload_bytes,
+            folder: options.data_dir.clone(),
+        };
+        Splitter::new(format, &self.slots, key, limits)
+    }
+
+    /// Whether the documents lie as they should, and by the right key.
+    fn fits(&self, split_by: &Self, batch: &Batch) -> bool {
+        let same_key = self.key.is_none() || batch.received == 0 || self.key == batch.key;
+        self.slots == split_by.slots && same_key
+    }
+}
+
+/// A write whose body is read and good.
+struct Write {
+    uid: String,
+    params: Params,
+    format: Format,
+    method: Method,
+    along: Along,
+    layout: Layout,
+    batch: Batch,
+}
+
+impl Write {
+    async fn run(mut self, app: &App) -> Result<Answer, WriteError> {
+        for _ in 0..ATTEMPTS {
+            let mut now = Layout::of(app, &self.uid)?;
+            if now.key.is_some() && now.fits(&self.layout, &self.batch) {
+                self.layout = now;
+                return self.write(app).await;
+            }
+            // The first documents of an index decide its primary key: one write at a time.
+            let _first = app.writes.first_write(&self.uid).await;
+            now = Layout::of(app, &self.uid)?;
+            now.find_key(app, &self.uid).await?;
+            if !now.fits(&self.layout, &self.batch) {
+                self.batch = self.split_again(app, &now).await?;
+            }
+            self.layout = now;
+            if self.layout.key.is_none() {
+                return self.write(app).await;
+            }
+        }
+        Err(WriteError::Unsettled(self.uid))
+    }
+
+    /// Splits by another layout what was split by an old one.
+    async fn split_again(&self, app: &App, layout: &Layout) -> Result<Batch, WriteError> {
+        let mut splitter = layout.splitter(app, self.format, &self.params);
+        let failed = |error| of_split(error, self.format);
+        self.batch.feed(&mut splitter).await.map_err(failed)?;
+        splitter.finish().await.map_err(failed)
+    }
+
+    async fn write(self, app: &App) -> Result<Answer, WriteError> {
+        let received = self.batch.received;
+        if let (Some(key), Some(other)) = (&self.layout.key, &self.params.primary_key)
+            && key != other
+            && received > 0
+        {
+            return self.refuse_other_key(app, key).await;
+        }
+        let fresh = self.layout.key.is_none();
+        let placed = self.layout.placement.is_some();
+        if fresh {
+            app.cluster.create_placement(&self.uid, None, 1).await?;
+            app.cluster.placements.revive(&self.uid).await?;
+        }
+        let delivered = deliver(app, self.delivery(fresh)).await;
+        match delivered {
+            Ok(Delivered::Taken(parts)) => self.register(app, parts, fresh).await,
+            Ok(Delivered::Refused(answer)) => {
+                self.forget(app, placed).await?;
+                Ok(answer)
+            }
+            Err(error) => {
+                self.forget(app, placed).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// What goes to which shard.
+    fn delivery(&self, fresh: bool) -> Delivery {
+        let batch = &self.batch;
+        let shards = self.layout.slots.shards();
+        let first = shards.first().copied().unwrap_or(ShardId(0));
+        let key = batch
+            .key
+            .as_ref()
+            .or(self.params.primary_key.as_ref())
+            .or(self.layout.key.as_ref());
+        let path = |key: Option<&String>| {
+            let query = self.params.for_node(key.map(String::as_str));
+            let path = format!("/indexes/{}/documents", self.uid);
+            if query.is_empty() {
+                path
+            } else {
+                format!("{path}?{query}")
+            }
+        };
+        let loads = shards.iter().filter_map(|shard| {
+            let own = batch
+                .parts
+                .iter()
+                .find(|(owner, _)| owner == shard)
+                .map(|(_, pieces)| pieces.clone());
+            let pieces = match (own, &batch.refused) {
+                (_, Some(refused)) if *shard == first => vec![refused.clone()],
+                (Some(pieces), None) => pieces,
+                (None, None) if batch.parts.is_empty() && *shard == first => {
+                    vec![batch.nothing.clone()]
+                }
+                // So that the index is there on every shard, and has the same primary key.
+                _ if fresh => vec![batch.nothing.clone()],
+                _ => return None,
+            };
+            // A batch that fails sets no primary key.
+            let path_and_query = (batch.refused.is_some() && *shard != first).then(|| path(None));
+            Some(Load {
+                shard: *shard,
+                pieces,
+                path_and_query,
+            })
+        });
+        Delivery {
+            method: self.method.clone(),
+            path_and_query: path(key),
+            content_type: Some(HeaderValue::from_static(self.format.content_type())),
+            along: self.along.clone(),
+            loads: loads.collect(),
+        }
+    }
+
+    /// Records the primary key and the task.
+    async fn register(
+        self,
+        app: &App,
+        parts: Vec<Part>,
+        fresh: bool,
+    ) -> Result<Answer, WriteError> {
+        let key = self.batch.key.as_ref().or(self.params.primary_key.as_ref());
+        if fresh && self.batch.refused.is_none() && key.is_some() {
+            app.cluster
+                .placements
+                .set_primary_key(&self.uid, key.map(String::as_str))
+                .await?;
+        }
+        let details = details([
+            ("receivedDocuments", self.batch.received.into()),
+            ("indexedDocuments", Value::Null),
+        ]);
+        let task = NewTask {
+            details,
+            parts,
+            ..self.task()
+        };
+        Ok(Answer::json(
+            StatusCode::ACCEPTED,
+            &app.tasks.create(task).await?,
+        ))
+    }
+
+    /// The index has another primary key: the task fails as on a node, and nothing is written.
+    async fn refuse_other_key(&self, app: &App, key: &str) -> Result<Answer, WriteError> {
+        let details = details([
+            ("receivedDocuments", self.batch.received.into()),
+            ("indexedDocuments", 0.into()),
+        ]);
+        let error = json!({
+            "message": format!("Index already has a primary key: `{key}`."),
+            "code": "index_primary_key_already_exists",
+            "type": "invalid_request",
+            "link": "https://docs.meilisearch.com/errors#index_primary_key_already_exists",
+        });
+        let task = NewTask {
+            details,
+            error: Some(error),
+            ..self.task()
+        };
+        Ok(Answer::json(
+            StatusCode::ACCEPTED,
+            &app.tasks.create(task).await?,
+        ))
+    }
+
+    fn task(&self) -> NewTask {
+        NewTask {
+            kind: "documentAdditionOrUpdate".to_owned(),
+            index_uid: Some(self.uid.clone()),
+            custom_metadata: self.params.custom_metadata.clone(),
+            ..NewTask::default()
+        }
+    }
+
+    /// Nothing came of the write: an index that wasn't placed before isn't now.
+    async fn forget(&self, app: &App, placed: bool) -> Result<(), WriteError> {
+        if !placed {
+            app.cluster.placements.remove(&self.uid).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Layout {
+    /// An index that is placed but has no primary key on record may have one on its nodes.
+    async fn find_key(&mut self, app: &App, uid: &str) -> Result<(), WriteError> {
+        let Some(placement) = self
+            .placement
+            .as_ref()
+            .filter(|placement| placement.deleted_by.is_none())
+        else {
+            return Ok(());
+        };
+        let (None, Some(shard)) = (&self.key, placement.shards().first()) else {
+            return Ok(());
+        };
+        let path = format!("/indexes/{uid}");
+        let timeout = app.options.search_timeout();
+        let request = NodeRequest::new(
+            Target::Shard(*shard),
+            Method::GET,
+            path,
+            &app.own_authority(),
+            timeout,
+        );
+        let answer = app.upstream.send(request).await;
+        let answer = answer.map_err(|source| WriteError::Unreachable {
+            shard: *shard,
+            source,
+        })?;
+        let index: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        if let Some(key) = index.get("primaryKey").and_then(Value::as_str) {
+            app.cluster
+                .placements
+                .set_primary_key(uid, Some(key))
+                .await?;
+            self.key = Some(key.to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn is_uid(uid: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    (1..=400).contains(&uid.len()) && uid.bytes().all(allowed)
+}

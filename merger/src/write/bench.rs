@@ -1,0 +1,70 @@
+//! How fast bodies are split, with nothing behind the splitter: for `make bench`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use weft_routing::placement::{ShardId, SlotMap};
+
+use super::format::Format;
+use super::split::{SplitError, SplitKey, Splitter};
+use super::spool::SpoolLimits;
+
+/// How much of a body comes in at once, in bytes: what one read of a connection brings.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// What splitting a body took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SplitRun {
+    /// How many documents there were.
+    pub documents: u64,
+    /// How long the body is.
+    pub bytes: u64,
+    /// How long it took, on one core.
+    pub took: Duration,
+}
+
+impl SplitRun {
+    /// Megabytes (10⁶) a second.
+    pub fn megabytes_per_second(&self) -> f64 {
+        self.bytes as f64 / 1e6 / self.took.as_secs_f64()
+    }
+
+    /// Documents a second.
+    pub fn documents_per_second(&self) -> f64 {
+        self.documents as f64 / self.took.as_secs_f64()
+    }
+}
+
+/// Splits a body for an index on `shards` shards whose primary key is `key`, in memory and on this thread.
+///
+/// # Errors
+/// The body is not of its format.
+pub fn split(format: Format, shards: u16, key: &str, body: &[u8]) -> Result<SplitRun, SplitError> {
+    let shards: Vec<ShardId> = (0..shards.max(1)).map(ShardId).collect();
+    let slots = SlotMap::deal(&shards).unwrap_or_else(|_| SlotMap::single(ShardId(0)));
+    let limits = SpoolLimits {
+        memory_bytes: usize::MAX,
+        piece_bytes: 90 << 20,
+        folder: std::env::temp_dir(),
+    };
+    let key = SplitKey {
+        name: Some(key.to_owned()),
+        is_open: false,
+    };
+    let begun = Instant::now();
+    let mut splitter = Splitter::new(format, &Arc::new(slots), key, limits);
+    for chunk in body.chunks(CHUNK_BYTES) {
+        splitter.push(chunk)?;
+    }
+    // With all in memory, nothing is ever awaited.
+    let batch = splitter
+        .finish()
+        .now_or_never()
+        .unwrap_or(Err(SplitError::Empty))?;
+    Ok(SplitRun {
+        documents: batch.received,
+        bytes: body.len() as u64,
+        took: begun.elapsed(),
+    })
+}

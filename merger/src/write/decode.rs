@@ -1,0 +1,255 @@
+//! Decode: from a client's body, compressed or not, to plain bytes as they come in.
+//!
+//! A body that stalls, breaks off or grows over the limit ends the write before anything is delivered. The limit counts
+//! plain bytes, so that a small compressed body can't fill the disk.
+
+use std::io;
+use std::time::Duration;
+
+use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
+use http_body_util::{BodyDataStream, BodyExt};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio_util::io::StreamReader;
+
+use crate::call::{AnyBody, BodyError, ReadError, TooLarge};
+
+/// How many plain bytes are handed on at once, at most.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Why a body could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Too large, stalled or broken off.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Not what its `content-encoding` says; in a node's words.
+    #[error("The provided payload is incomplete and cannot be parsed")]
+    Corrupt,
+}
+
+/// A body's plain bytes.
+pub(crate) struct Plain {
+    source: Source,
+    idle: Duration,
+    limit: u64,
+    left: u64,
+}
+
+enum Source {
+    Identity(AnyBody),
+    Compressed {
+        reader: Box<dyn AsyncRead + Send + Unpin>,
+        buffer: BytesMut,
+    },
+}
+
+impl Plain {
+    /// The body of a request with this `content-encoding`. An encoding that a node doesn't know is taken for none, as there.
+    pub(crate) fn new(body: AnyBody, encoding: Option<&str>, limit: u64, idle: Duration) -> Self {
+        let encoding = encoding.map(|encoding| encoding.trim().to_ascii_lowercase());
+        let source = match encoding.as_deref() {
+            Some("gzip") => {
+                let mut decoder = GzipDecoder::new(reader(body));
+                decoder.multiple_members(true);
+                Source::compressed(decoder)
+            }
+            Some("deflate") => Source::compressed(ZlibDecoder::new(reader(body))),
+            Some("br") => Source::compressed(BrotliDecoder::new(reader(body))),
+            Some("zstd") => Source::compressed(ZstdDecoder::new(reader(body))),
+            _ => Source::Identity(body),
+        };
+        Self {
+            source,
+            idle,
+            limit,
+            left: limit,
+        }
+    }
+
+    /// The next bytes; none at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, DecodeError> {
+        let next = match tokio::time::timeout(self.idle, self.source.next()).await {
+            Err(_) => return Err(ReadError::Stalled { idle: self.idle }.into()),
+            Ok(next) => next?,
+        };
+        if let Some(bytes) = &next {
+            self.left = self
+                .left
+                .checked_sub(bytes.len() as u64)
+                .ok_or_else(|| self.too_large())?;
+        }
+        Ok(next)
+    }
+
+    /// All of the body.
+    pub(crate) async fn whole(mut self) -> Result<Bytes, DecodeError> {
+        let Some(first) = self.next().await? else {
+            return Ok(Bytes::new());
+        };
+        let Some(second) = self.next().await? else {
+            return Ok(first);
+        };
+        let mut all = BytesMut::from(&*first);
+        all.extend_from_slice(&second);
+        while let Some(next) = self.next().await? {
+            all.extend_from_slice(&next);
+        }
+        Ok(all.freeze())
+    }
+
+    /// Reads the rest and forgets it, so that a client that only listens when it has sent all hears the answer.
+    pub(crate) async fn drain(mut self) {
+        while let Ok(Some(_)) = self.next().await {}
+    }
+
+    fn too_large(&self) -> ReadError {
+        TooLarge { limit: self.limit }.into()
+    }
+}
+
+impl Source {
+    fn compressed(reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
+        Self::Compressed {
+            reader: Box::new(reader),
+            buffer: BytesMut::new(),
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, DecodeError> {
+        match self {
+            Self::Identity(body) => loop {
+                match body.frame().await {
+                    None => return Ok(None),
+                    Some(Err(error)) => return Err(ReadError::Broken(error).into()),
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) if !data.is_empty() => return Ok(Some(data)),
+                        _ => {}
+                    },
+                }
+            },
+            Self::Compressed { reader, buffer } => {
+                buffer.reserve(CHUNK_BYTES);
+                let read = reader
+                    .take(CHUNK_BYTES as u64)
+                    .read_buf(buffer)
+                    .await
+                    .map_err(of_decoder)?;
+                Ok((read > 0).then(|| buffer.split().freeze()))
+            }
+        }
+    }
+}
+
+/// The client's body broke off under a decoder.
+#[derive(Debug, thiserror::Error)]
+#[error("the body broke off")]
+struct BrokenOff(BodyError);
+
+fn reader(body: AnyBody) -> impl tokio::io::AsyncBufRead + Send + Unpin + 'static {
+    let data = BodyDataStream::new(body);
+    StreamReader::new(Box::pin(TryStreamExt::map_err(data, |error| {
+        io::Error::other(BrokenOff(error))
+    })))
+}
+
+fn of_decoder(error: io::Error) -> DecodeError {
+    match error.downcast::<BrokenOff>() {
+        Ok(BrokenOff(error)) => ReadError::Broken(error).into(),
+        Err(_) => DecodeError::Corrupt,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::call::full;
+
+    const IDLE: Duration = Duration::from_millis(200);
+
+    async fn compress(encoding: &str, text: &[u8]) -> Vec<u8> {
+        macro_rules! with {
+            ($encoder:ident) => {{
+                let mut encoder = $encoder::new(Vec::new());
+                encoder.write_all(text).await.unwrap();
+                encoder.shutdown().await.unwrap();
+                encoder.into_inner()
+            }};
+        }
+        match encoding {
+            "gzip" => with!(GzipEncoder),
+            "deflate" => with!(ZlibEncoder),
+            "br" => with!(BrotliEncoder),
+            _ => with!(ZstdEncoder),
+        }
+    }
+
+    #[tokio::test]
+    async fn each_encoding_is_read() {
+        let mut text = Vec::new();
+        for number in 0..100_000 {
+            writeln!(text, "{{\"id\":{number}}}").unwrap();
+        }
+        for encoding in ["gzip", "deflate", "br", "zstd"] {
+            let body = full(compress(encoding, &text).await);
+            let plain = Plain::new(body, Some(encoding), u64::MAX, IDLE)
+                .whole()
+                .await
+                .unwrap();
+            assert!(plain == text, "{encoding}");
+        }
+        for encoding in [None, Some("identity"), Some("something"), Some("gzip, br")] {
+            let plain = Plain::new(full("text"), encoding, 4, IDLE)
+                .whole()
+                .await
+                .unwrap();
+            assert_eq!(plain, "text");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_of_its_encoding_is_corrupt() {
+        for encoding in ["gzip", "deflate", "br", "zstd"] {
+            let plain = Plain::new(full("{\"id\":1}"), Some(encoding), 1000, IDLE)
+                .whole()
+                .await;
+            assert!(matches!(plain, Err(DecodeError::Corrupt)), "{encoding}");
+            let mut cut = compress(encoding, b"[{\"id\":1}]").await;
+            cut.truncate(cut.len() - 4);
+            let plain = Plain::new(full(cut), Some(encoding), 1000, IDLE)
+                .whole()
+                .await;
+            assert!(matches!(plain, Err(DecodeError::Corrupt)), "{encoding}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_limit_counts_plain_bytes() {
+        let bomb = compress("zstd", &vec![b' '; 10 << 20]).await;
+        assert!(bomb.len() < 10_000);
+        let read = Plain::new(full(bomb), Some("zstd"), 1 << 20, IDLE)
+            .whole()
+            .await;
+        assert!(matches!(
+            read,
+            Err(DecodeError::Read(ReadError::TooLarge(_)))
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_stalls_ends() {
+        let never = futures_util::stream::pending::<Result<hyper::body::Frame<Bytes>, BodyError>>();
+        let body: AnyBody = BodyExt::boxed(http_body_util::StreamBody::new(never));
+        let read = Plain::new(body, None, 1000, IDLE).whole().await;
+        assert!(matches!(
+            read,
+            Err(DecodeError::Read(ReadError::Stalled { .. }))
+        ));
+    }
+}

@@ -1,0 +1,340 @@
+//! Deliver: takes each shard's turn and brings it its pieces, the same to every in-sync replica, in the same order.
+//!
+//! Either nothing was accepted anywhere, and the client learns why; or the write is a task, which says what was not. A
+//! replica that missed what another took is out of the in-sync set before the client hears of the task.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
+use serde::Deserialize;
+use weft_routing::placement::ShardId;
+
+use super::WriteError;
+use super::spool::Piece;
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::Along;
+use crate::cluster::{ClusterError, NodeId, NodeRef};
+use crate::tasks::{Copy, Part};
+use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
+
+/// How long a node may take to say that it is there.
+const KNOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// A node that answered so lately needn't be asked again.
+const LATELY: Duration = Duration::from_millis(500);
+
+/// What goes to which shard.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) method: Method,
+    pub(super) path_and_query: String,
+    pub(super) content_type: Option<HeaderValue>,
+    pub(super) along: Along,
+    pub(super) loads: Vec<Load>,
+}
+
+/// What goes to one shard.
+#[derive(Debug)]
+pub(super) struct Load {
+    pub(super) shard: ShardId,
+    pub(super) pieces: Vec<Piece>,
+    /// Where it goes, if not where the delivery goes.
+    pub(super) path_and_query: Option<String>,
+}
+
+/// What became of a delivery.
+#[derive(Debug)]
+pub(super) enum Delivered {
+    /// At least one shard has accepted something.
+    Taken(Vec<Part>),
+    /// The nodes refused, and nothing was accepted.
+    Refused(Answer),
+}
+
+/// When nodes last answered.
+#[derive(Debug, Default)]
+pub(super) struct Knocks {
+    heard: std::sync::Mutex<hashbrown::HashMap<NodeId, Instant>>,
+}
+
+impl Knocks {
+    fn note(&self, node: &NodeId) {
+        let mut heard = self
+            .heard
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        heard.insert(node.clone(), Instant::now());
+    }
+
+    fn lately(&self, node: &NodeId) -> bool {
+        let heard = self
+            .heard
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        heard.get(node).is_some_and(|at| at.elapsed() < LATELY)
+    }
+}
+
+/// Delivers to all shards at once.
+///
+/// # Errors
+/// A shard can't be reached, and nothing was accepted anywhere.
+pub(super) async fn deliver(app: &App, delivery: Delivery) -> Result<Delivered, WriteError> {
+    let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
+    let _turn = app.sequencer.turn(&shards).await;
+    for shard in &shards {
+        if app.cluster.replicas(*shard).is_empty() {
+            return Err(ClusterError::ShardEmpty(*shard).into());
+        }
+    }
+    if let [_, _, ..] = delivery.loads.as_slice() {
+        knock(app, &shards).await?;
+    }
+    let outcomes = join_all(
+        delivery
+            .loads
+            .iter()
+            .map(|load| to_shard(app, &delivery, load)),
+    )
+    .await;
+    settle(outcomes)
+}
+
+/// Makes sure that a replica of each shard is there, so that a write to several shards isn't begun in vain.
+async fn knock(app: &App, shards: &[ShardId]) -> Result<(), WriteError> {
+    let knocks = shards.iter().map(async |shard| {
+        let replicas = app.cluster.replicas(*shard);
+        if replicas
+            .iter()
+            .any(|node| app.writes.knocks.lately(&node.id))
+        {
+            return Ok(());
+        }
+        let answers = join_all(replicas.iter().map(async |node| {
+            let target = Target::Node(node.address);
+            let request = NodeRequest::new(
+                target,
+                Method::GET,
+                "/health",
+                &app.own_authority(),
+                KNOCK_TIMEOUT,
+            );
+            app.upstream
+                .send(request)
+                .await
+                .map(|_| app.writes.knocks.note(&node.id))
+        }));
+        let mut last = Err(ClusterError::ShardEmpty(*shard).into());
+        for answer in answers.await {
+            match answer {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    last = Err(WriteError::Unreachable {
+                        shard: *shard,
+                        source: error,
+                    })
+                }
+            }
+        }
+        last
+    });
+    join_all(knocks).await.into_iter().collect()
+}
+
+/// What became of one shard's load.
+struct Outcome {
+    parts: Vec<Part>,
+    /// Why not all of it was accepted.
+    failure: Option<Failure>,
+}
+
+enum Failure {
+    Refused(Answer),
+    Failed(WriteError),
+}
+
+async fn to_shard(app: &App, delivery: &Delivery, load: &Load) -> Outcome {
+    let total: u64 = load.pieces.iter().map(Piece::documents).sum();
+    let mut accepted = 0;
+    let mut parts = Vec::with_capacity(load.pieces.len());
+    let mut failure = None;
+    for piece in &load.pieces {
+        match to_replicas(app, delivery, load, piece).await {
+            Ok(copies) => {
+                parts.push(Part {
+                    copies,
+                    ..part(load)
+                });
+                accepted += piece.documents();
+            }
+            Err(failed) => {
+                let reason = match &failed {
+                    Failure::Refused(answer) => format!("its nodes answered {}", said(answer)),
+                    Failure::Failed(error) => error.to_string(),
+                };
+                let missing = total - accepted;
+                let undelivered = Some(format!(
+                    "{reason}; {missing} of {total} documents are not written"
+                ));
+                parts.push(Part {
+                    undelivered,
+                    ..part(load)
+                });
+                failure = Some(failed);
+                break;
+            }
+        }
+    }
+    Outcome { parts, failure }
+}
+
+fn part(load: &Load) -> Part {
+    Part {
+        shard: load.shard,
+        copies: Vec::new(),
+        undelivered: None,
+    }
+}
+
+/// One piece to all in-sync replicas of a shard. Those that don't take it, while another does, are out of sync.
+async fn to_replicas(
+    app: &App,
+    delivery: &Delivery,
+    load: &Load,
+    piece: &Piece,
+) -> Result<Vec<Copy>, Failure> {
+    let shard = load.shard;
+    let replicas = app.cluster.replicas(shard);
+    let answers = join_all(
+        replicas
+            .iter()
+            .map(|node| to_node(app, delivery, load, node, piece)),
+    )
+    .await;
+    let (mut copies, mut missed) = (Vec::new(), Vec::new());
+    let mut failure = Failure::Failed(ClusterError::ShardEmpty(shard).into());
+    for (node, answer) in replicas.iter().zip(answers) {
+        match answer {
+            Ok(Ok(local_uid)) => copies.push(Copy::acknowledged(node.id.clone(), local_uid)),
+            Ok(Err(answer)) => {
+                missed.push((node, format!("answered {}", answer.status)));
+                // What a node says is more than that another can't be reached.
+                failure = Failure::Refused(answer);
+            }
+            Err(error) => {
+                missed.push((node, error.to_string()));
+                if matches!(failure, Failure::Failed(_)) {
+                    failure = Failure::Failed(WriteError::Unreachable {
+                        shard,
+                        source: error,
+                    });
+                }
+            }
+        }
+    }
+    if copies.is_empty() {
+        return Err(failure);
+    }
+    for (node, reason) in missed {
+        app.cluster
+            .in_sync
+            .take_out(&node.id, &reason)
+            .await
+            .map_err(|error| Failure::Failed(error.into()))?;
+    }
+    Ok(copies)
+}
+
+/// The local uid, or the answer with which the node refused.
+async fn to_node(
+    app: &App,
+    delivery: &Delivery,
+    load: &Load,
+    node: &NodeRef,
+    piece: &Piece,
+) -> Result<Result<u32, Answer>, UpstreamError> {
+    let target = Target::Node(node.address);
+    let timeout = app.options.write_timeout();
+    let path = load
+        .path_and_query
+        .as_ref()
+        .unwrap_or(&delivery.path_and_query)
+        .clone();
+    let mut request = NodeRequest::new(
+        target.clone(),
+        delivery.method.clone(),
+        path,
+        &delivery.along,
+        timeout,
+    )
+    .body(piece.body());
+    if let Some(content_type) = &delivery.content_type {
+        request = request.header(CONTENT_TYPE, content_type.clone());
+    }
+    let answer = app.upstream.send(request).await?;
+    app.writes.knocks.note(&node.id);
+    if answer.status != StatusCode::ACCEPTED {
+        return Ok(Err(answer.pass_on()));
+    }
+    match local_uid(&answer) {
+        Some(local_uid) => Ok(Ok(local_uid)),
+        None => {
+            let detail = "it accepted the write with an answer that names no task".to_owned();
+            Err(UpstreamError::Unreachable { target, detail })
+        }
+    }
+}
+
+fn local_uid(answer: &NodeAnswer) -> Option<u32> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Accepted {
+        task_uid: u32,
+    }
+    serde_json::from_slice::<Accepted>(&answer.body)
+        .ok()
+        .map(|accepted| accepted.task_uid)
+}
+
+/// What a refusal says, for another message.
+fn said(answer: &Answer) -> String {
+    #[derive(Deserialize)]
+    struct Refusal {
+        message: String,
+    }
+    match serde_json::from_slice::<Refusal>(&answer.body) {
+        Ok(refusal) => format!("{}: {}", answer.status.as_u16(), refusal.message),
+        Err(_) => answer.status.to_string(),
+    }
+}
+
+fn settle(outcomes: Vec<Outcome>) -> Result<Delivered, WriteError> {
+    let taken = outcomes
+        .iter()
+        .flat_map(|outcome| &outcome.parts)
+        .any(|part| !part.copies.is_empty());
+    if taken {
+        return Ok(Delivered::Taken(
+            outcomes
+                .into_iter()
+                .flat_map(|outcome| outcome.parts)
+                .collect(),
+        ));
+    }
+    let mut failures: Vec<Failure> = outcomes
+        .into_iter()
+        .filter_map(|outcome| outcome.failure)
+        .collect();
+    let refusal = failures
+        .iter()
+        .position(|failure| matches!(failure, Failure::Refused(_)));
+    let place = refusal.unwrap_or_default();
+    if place >= failures.len() {
+        return Ok(Delivered::Taken(Vec::new()));
+    }
+    match failures.swap_remove(place) {
+        Failure::Refused(answer) => Ok(Delivered::Refused(answer)),
+        Failure::Failed(error) => Err(error),
+    }
+}

@@ -1,0 +1,205 @@
+//! Deletions and editions: by id to the shards that own the ids, everything else to every shard of the index.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use serde_json::Value;
+use weft_routing::document_id::DocumentId;
+use weft_routing::operation::Operation;
+use weft_routing::placement::{ShardId, SlotMap};
+
+use super::decode::Plain;
+use super::deliver::{Delivery, Load};
+use super::params::custom_metadata;
+use super::spool::{Framing, Piece};
+use super::{WriteError, deliver_as_task, details, first_shard};
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::{Call, empty};
+use crate::tasks::NewTask;
+
+/// `DELETE …/documents/{id}`.
+pub(super) async fn one(app: &Arc<App>, call: Call) -> Result<Answer, WriteError> {
+    let id = call
+        .document
+        .as_deref()
+        .and_then(|id| DocumentId::from_text(id).ok());
+    let shard = match (slots(app, &call), id) {
+        (Some(slots), Some(id)) => slots.shard_of(&id),
+        // No document can have such an id: any shard says so.
+        (Some(slots), None) => first_of(&slots),
+        (None, _) => first_shard(app)?,
+    };
+    let details = details([
+        ("providedIds", 1.into()),
+        ("deletedDocuments", Value::Null),
+        ("originalFilter", Value::Null),
+    ]);
+    let task = task("documentDeletion", &call, details);
+    deliver_as_task(app, delivery(&call, vec![load(shard, Bytes::new())]), task).await
+}
+
+/// `POST …/documents/delete-batch`.
+pub(super) async fn batch(app: &Arc<App>, mut call: Call) -> Result<Answer, WriteError> {
+    let body = body(app, &mut call).await?;
+    let slots = slots(app, &call);
+    let ids: Option<Vec<Value>> = serde_json::from_slice(&body).ok();
+    let loads = match (&slots, &ids) {
+        (Some(slots), Some(ids)) => split(slots, ids),
+        // Not a list: a node says so. No such index: a node says that, too.
+        (Some(slots), None) => vec![load(first_of(slots), body)],
+        (None, _) => vec![load(first_shard(app)?, body)],
+    };
+    let provided = ids.map_or(0, |ids| ids.len());
+    let details = details([
+        ("providedIds", provided.into()),
+        ("deletedDocuments", Value::Null),
+        ("originalFilter", Value::Null),
+    ]);
+    let task = task("documentDeletion", &call, details);
+    deliver_as_task(app, delivery(&call, loads), task).await
+}
+
+/// Deletion by filter or of everything, and edition by function: the same to every shard of the index.
+pub(super) async fn everywhere(app: &Arc<App>, mut call: Call) -> Result<Answer, WriteError> {
+    let body = body(app, &mut call).await?;
+    let shards = match slots(app, &call) {
+        Some(slots) => slots.shards().to_vec(),
+        None => vec![first_shard(app)?],
+    };
+    let loads = shards
+        .into_iter()
+        .map(|shard| load(shard, body.clone()))
+        .collect();
+    let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let filter = asked.get("filter").filter(|filter| !filter.is_null());
+    let filter = filter.map_or(Value::Null, |filter| filter.to_string().into());
+    let (kind, details) = match call.operation {
+        Operation::EditDocuments => (
+            "documentEdition",
+            details([
+                ("editedDocuments", Value::Null),
+                ("deletedDocuments", Value::Null),
+                ("originalFilter", filter),
+                ("context", asked.get("context").cloned().unwrap_or_default()),
+                (
+                    "function",
+                    asked.get("function").cloned().unwrap_or_default(),
+                ),
+            ]),
+        ),
+        Operation::DeleteDocumentsByFilter => (
+            "documentDeletion",
+            details([
+                ("providedIds", 0.into()),
+                ("deletedDocuments", Value::Null),
+                ("originalFilter", filter),
+            ]),
+        ),
+        _ => (
+            "documentDeletion",
+            details([("deletedDocuments", Value::Null)]),
+        ),
+    };
+    let task = task(kind, &call, details);
+    deliver_as_task(app, delivery(&call, loads), task).await
+}
+
+/// Each shard's ids, as they came. What can't be an id goes to the first shard, which counts it.
+fn split(slots: &SlotMap, ids: &[Value]) -> Vec<Load> {
+    let mut lists: Vec<(ShardId, Vec<&Value>)> = slots
+        .shards()
+        .iter()
+        .map(|shard| (*shard, Vec::new()))
+        .collect();
+    for id in ids {
+        let text = id.as_str().map_or_else(|| id.to_string(), str::to_owned);
+        let shard =
+            DocumentId::from_text(&text).map_or_else(|_| first_of(slots), |id| slots.shard_of(&id));
+        if let Some((_, list)) = lists.iter_mut().find(|(owner, _)| *owner == shard) {
+            list.push(id);
+        }
+    }
+    let nothing = ids.is_empty();
+    let first = first_of(slots);
+    lists.retain(|(shard, list)| !list.is_empty() || (nothing && *shard == first));
+    lists
+        .iter()
+        .map(|(shard, list)| load(*shard, serde_json::to_vec(list).unwrap_or_default().into()))
+        .collect()
+}
+
+async fn body(app: &App, call: &mut Call) -> Result<Bytes, WriteError> {
+    let body = std::mem::replace(&mut call.body, empty());
+    let idle = std::time::Duration::from_millis(app.options.body_idle_timeout_ms);
+    let encoding = call
+        .headers
+        .get(CONTENT_ENCODING)
+        .and_then(|value| value.to_str().ok());
+    Ok(Plain::new(body, encoding, app.options.max_body_bytes, idle)
+        .whole()
+        .await?)
+}
+
+fn slots(app: &App, call: &Call) -> Option<Arc<SlotMap>> {
+    let placement = app.cluster.placement(call.index.as_deref()?)?;
+    Some(Arc::clone(&placement.slots))
+}
+
+fn first_of(slots: &SlotMap) -> ShardId {
+    slots.shards().first().copied().unwrap_or(ShardId(0))
+}
+
+fn load(shard: ShardId, body: Bytes) -> Load {
+    Load {
+        shard,
+        pieces: vec![Piece::of(Framing::default(), &[&body])],
+        path_and_query: None,
+    }
+}
+
+fn delivery(call: &Call, loads: Vec<Load>) -> Delivery {
+    Delivery {
+        method: call.method.clone(),
+        path_and_query: call.path_and_query.clone(),
+        content_type: call.headers.get(CONTENT_TYPE).cloned(),
+        along: call.along.clone(),
+        loads,
+    }
+}
+
+fn task(kind: &str, call: &Call, details: serde_json::Map<String, Value>) -> NewTask {
+    NewTask {
+        kind: kind.to_owned(),
+        index_uid: call.index.clone(),
+        details,
+        custom_metadata: custom_metadata(call),
+        ..NewTask::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_shard_gets_its_own_ids_and_the_first_what_is_no_id() {
+        let shards: Vec<ShardId> = (0..3).map(ShardId).collect();
+        let slots = SlotMap::deal(&shards).unwrap();
+        let ids: Vec<Value> =
+            serde_json::from_str(r#"[1,"2",null,{"a":1},1.5," 3 ",42,"42","x","y","z"]"#).unwrap();
+        let loads = split(&slots, &ids);
+        assert_eq!(
+            loads.iter().map(|load| load.pieces.len()).sum::<usize>(),
+            loads.len()
+        );
+        let count: u64 = loads
+            .iter()
+            .flat_map(|load| &load.pieces)
+            .map(Piece::bytes)
+            .sum();
+        assert!(count > 0);
+        assert_eq!(split(&slots, &[]).len(), 1);
+    }
+}

@@ -1,0 +1,339 @@
+//! Reads CSV bodies: a line of column names, then a document a line, with the same reader and the same rules as a node.
+//!
+//! A column's name may end with `:number`, `:boolean` or `:string`; what doesn't fit is an error. Rows go on as they are
+//! written, behind the header line, so that a node's own reader gives the fields their types.
+
+use csv_core::{ReadRecordResult, ReaderBuilder};
+use weft_routing::document_id::DocumentId;
+
+use super::documents::Documents;
+use super::{Fault, SplitError};
+
+/// Reads a body as it comes in.
+pub(super) struct Reader {
+    core: csv_core::Reader,
+    delimiter: u8,
+    /// The first bytes, until there are enough to know a byte order mark.
+    start: Option<Vec<u8>>,
+    /// The record's own text so far.
+    raw: Vec<u8>,
+    /// The record's fields so far, unquoted, one after the other.
+    text: Vec<u8>,
+    text_length: usize,
+    /// Where the fields end in `text`.
+    ends: Vec<usize>,
+    field_count: usize,
+    /// Where the record begins.
+    place: Place,
+    /// Bytes read so far.
+    bytes: u64,
+    header: Option<Header>,
+    document_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    record: u64,
+    line: u64,
+    byte: u64,
+}
+
+struct Header {
+    columns: Vec<(String, Kind)>,
+    /// The column of the primary key: the last of that name.
+    id: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Text,
+    Boolean,
+    Number,
+}
+
+const BYTE_ORDER_MARK_BYTES: usize = 3;
+
+impl Reader {
+    pub(super) fn new(delimiter: u8, document_bytes: u64) -> Self {
+        Self {
+            core: ReaderBuilder::new().delimiter(delimiter).build(),
+            delimiter,
+            start: Some(Vec::new()),
+            raw: Vec::new(),
+            text: vec![0; 1024],
+            text_length: 0,
+            ends: vec![0; 32],
+            field_count: 0,
+            place: Place {
+                record: 0,
+                line: 1,
+                byte: 0,
+            },
+            bytes: 0,
+            header: None,
+            document_bytes,
+        }
+    }
+
+    pub(super) fn push(
+        &mut self,
+        chunk: &[u8],
+        documents: &mut Documents,
+    ) -> Result<(), SplitError> {
+        if let Some(mut start) = self.start.take() {
+            start.extend_from_slice(chunk);
+            if start.len() < BYTE_ORDER_MARK_BYTES {
+                self.start = Some(start);
+                return Ok(());
+            }
+            return self.read(&start, documents);
+        }
+        self.read(chunk, documents)
+    }
+
+    pub(super) fn finish(mut self, documents: &mut Documents) -> Result<(), SplitError> {
+        if let Some(start) = self.start.take() {
+            self.read(&start, documents)?;
+        }
+        loop {
+            match self.step(&[]).0 {
+                ReadRecordResult::Record => self.record(documents, true)?,
+                ReadRecordResult::End => break,
+                _ => {}
+            }
+        }
+        if self.header.is_none() {
+            documents.set_header(b"");
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, chunk: &[u8], documents: &mut Documents) -> Result<(), SplitError> {
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let (result, read) = self.step(rest);
+            let (taken, left) = rest.split_at_checked(read).unwrap_or((rest, &[]));
+            self.raw.extend_from_slice(taken);
+            self.bytes += read as u64;
+            rest = left;
+            match result {
+                ReadRecordResult::Record => self.record(documents, false)?,
+                _ if self.raw.len() as u64 > self.document_bytes => {
+                    return Err(SplitError::DocumentTooLarge {
+                        limit: self.document_bytes,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the reader read; gives how many bytes it took.
+    fn step(&mut self, input: &[u8]) -> (ReadRecordResult, usize) {
+        let text = self.text.get_mut(self.text_length..).unwrap_or_default();
+        let ends = self.ends.get_mut(self.field_count..).unwrap_or_default();
+        let (result, read, written, ended) = self.core.read_record(input, text, ends);
+        self.text_length += written;
+        self.field_count += ended;
+        match result {
+            ReadRecordResult::OutputFull => self.text.resize(self.text.len() * 2, 0),
+            ReadRecordResult::OutputEndsFull => self.ends.resize(self.ends.len() * 2, 0),
+            _ => {}
+        }
+        (result, read)
+    }
+
+    /// A record is complete: the header, or a document.
+    fn record(&mut self, documents: &mut Documents, last: bool) -> Result<(), SplitError> {
+        let fields = self.fields();
+        match &self.header {
+            None => {
+                let header = self.header(&fields?, documents)?;
+                documents.set_header(self.row(last).as_slice());
+                self.header = Some(header);
+            }
+            Some(header) => {
+                if self.field_count != header.columns.len() {
+                    return Err(self.ragged(header.columns.len()).into());
+                }
+                let fields = fields?;
+                self.check(header, &fields)?;
+                if documents.wants_key() {
+                    documents.infer_from_columns(header.distinct_names());
+                    let id = documents
+                        .key()
+                        .and_then(|key| header.last_named(key.name()));
+                    self.take(header, id, &fields, documents, last);
+                    if let Some(header) = &mut self.header {
+                        header.id = id;
+                    }
+                } else {
+                    self.take(header, header.id, &fields, documents, last);
+                }
+            }
+        }
+        self.raw.clear();
+        self.text_length = 0;
+        self.field_count = 0;
+        self.place = Place {
+            record: self.place.record + 1,
+            line: self.core.line(),
+            byte: self.bytes,
+        };
+        Ok(())
+    }
+
+    fn header(&self, fields: &[&str], documents: &Documents) -> Result<Header, SplitError> {
+        let columns = fields.iter().map(|field| column(field)).collect();
+        let mut header = Header { columns, id: None };
+        header.id = documents
+            .key()
+            .and_then(|key| header.last_named(key.name()));
+        Ok(header)
+    }
+
+    fn take(
+        &self,
+        header: &Header,
+        id: Option<usize>,
+        fields: &[&str],
+        documents: &mut Documents,
+        last: bool,
+    ) {
+        let value = id.and_then(|id| fields.get(id).copied().zip(header.columns.get(id)));
+        let number = match value {
+            Some((text, (_, Kind::Number))) => text
+                .trim()
+                .parse::<i64>()
+                .ok()
+                .map(|number| number.to_string()),
+            _ => None,
+        };
+        let id = match value {
+            Some((text, (_, Kind::Text))) => DocumentId::from_text(text).ok(),
+            Some((_, (_, Kind::Number))) => number
+                .as_deref()
+                .and_then(|text| DocumentId::from_text(text).ok()),
+            _ => None,
+        };
+        documents.row(&self.row(last), id.as_ref());
+    }
+
+    /// The record's own text, without line ends around it, so that another can follow.
+    fn row(&self, last: bool) -> Vec<u8> {
+        let begin = self
+            .raw
+            .iter()
+            .position(|byte| !matches!(byte, b'\r' | b'\n'))
+            .unwrap_or(self.raw.len());
+        let mut row = self.raw.get(begin..).unwrap_or_default().to_vec();
+        if last && self.is_open(&row) {
+            // The body ends within quotes; a reader takes that for their end.
+            row.push(b'"');
+            return row;
+        }
+        while let Some(b'\r' | b'\n') = row.last() {
+            row.pop();
+        }
+        row
+    }
+
+    /// Whether a row ends within quotes.
+    fn is_open(&self, row: &[u8]) -> bool {
+        let mut core = ReaderBuilder::new().delimiter(self.delimiter).build();
+        let (mut text, mut ends) = (vec![0; row.len() + 2], vec![0; self.field_count + 2]);
+        let ended = [row, b"\n"].concat();
+        !matches!(
+            core.read_record(&ended, &mut text, &mut ends).0,
+            ReadRecordResult::Record
+        )
+    }
+
+    /// The record's fields.
+    fn fields(&self) -> Result<Vec<&str>, Fault> {
+        let mut fields = Vec::with_capacity(self.field_count);
+        let mut begin = 0;
+        for (number, end) in self.ends.iter().take(self.field_count).enumerate() {
+            let bytes = self.text.get(begin..*end).unwrap_or_default();
+            fields.push(
+                std::str::from_utf8(bytes)
+                    .map_err(|error| self.not_text(number, error.valid_up_to()))?,
+            );
+            begin = *end;
+        }
+        Ok(fields)
+    }
+
+    /// Checks that typed columns hold what their type says.
+    fn check(&self, header: &Header, fields: &[&str]) -> Result<(), Fault> {
+        for ((_, kind), value) in header.columns.iter().zip(fields) {
+            let trimmed = value.trim();
+            if trimmed.is_empty() {
+                continue;
+            }
+            let what = match kind {
+                Kind::Text => continue,
+                Kind::Number if trimmed.parse::<i64>().is_ok() => continue,
+                Kind::Number => match trimmed.parse::<f64>() {
+                    Ok(_) => continue,
+                    Err(error) => ("number", error.to_string()),
+                },
+                Kind::Boolean => match trimmed.parse::<bool>() {
+                    Ok(_) => continue,
+                    Err(error) => ("boolean", error.to_string()),
+                },
+            };
+            let (kind, error) = what;
+            let line = self.place.record;
+            return Err(Fault::Malformed(format!(
+                "Error parsing {kind} {value:?} at line {line}: {error}"
+            )));
+        }
+        Ok(())
+    }
+
+    fn ragged(&self, expected: usize) -> Fault {
+        let Place { record, line, byte } = self.place;
+        Fault::Malformed(format!(
+            "CSV error: record {record} (line: {line}, byte: {byte}): found record with {} fields, but the previous \
+             record has {expected} fields",
+            self.field_count
+        ))
+    }
+
+    fn not_text(&self, field: usize, valid_bytes: usize) -> Fault {
+        let Place { record, line, byte } = self.place;
+        Fault::Malformed(format!(
+            "CSV parse error: record {record} (line {line}, field: {field}, byte: {byte}): invalid utf-8: invalid UTF-8 \
+             in field {field} near byte index {valid_bytes}"
+        ))
+    }
+}
+
+impl Header {
+    fn last_named(&self, name: &str) -> Option<usize> {
+        self.columns.iter().rposition(|(column, _)| column == name)
+    }
+
+    fn distinct_names(&self) -> impl Iterator<Item = &str> {
+        let names = || self.columns.iter().map(|(name, _)| name.as_str());
+        names()
+            .enumerate()
+            .filter(move |(at, name)| !names().take(*at).any(|before| before == *name))
+            .map(|(_, name)| name)
+    }
+}
+
+/// A column's name and type; what looks like no type belongs to the name.
+fn column(field: &str) -> (String, Kind) {
+    match field.rsplit_once(':') {
+        Some((name, "string")) => (name.to_owned(), Kind::Text),
+        Some((name, "boolean")) => (name.to_owned(), Kind::Boolean),
+        Some((name, "number")) => (name.to_owned(), Kind::Number),
+        _ => (field.to_owned(), Kind::Text),
+    }
+}
+
+#[cfg(test)]
+mod tests;

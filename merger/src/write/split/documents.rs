@@ -1,0 +1,227 @@
+//! Where the readers bring documents: finds the shard of each and appends it to the shard's part.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use weft_routing::document_id::DocumentId;
+use weft_routing::placement::{ShardId, SlotMap};
+use weft_routing::slot::slot_of;
+
+use super::explain;
+use super::identify::{PrimaryKey, Refused, Repeats, infer, infer_from_names};
+use super::scan::Object;
+use super::{Batch, SplitKey, framing};
+use crate::write::format::Format;
+use crate::write::spool::{Framing, Piece, Spool, SpoolLimits};
+
+/// The documents of a body so far.
+pub(super) struct Documents {
+    framing: Framing,
+    repeats: Repeats,
+    slots: Arc<SlotMap>,
+    key: Option<PrimaryKey>,
+    /// One for each shard of the index, in the shards' order.
+    parts: Vec<(ShardId, Spool)>,
+    /// Where each slot's part stands in `parts`.
+    part_of_slot: Vec<u16>,
+    limits: SpoolLimits,
+    received: u64,
+    refused: Option<Bytes>,
+    /// Whether documents of a refused batch are kept: it may yet be split by another key.
+    keeps_refused: bool,
+}
+
+impl Documents {
+    pub(super) fn new(
+        format: Format,
+        slots: &Arc<SlotMap>,
+        key: SplitKey,
+        limits: SpoolLimits,
+    ) -> Self {
+        let framing = framing(format);
+        let shards = slots.shards();
+        let position = |owner: &ShardId| {
+            shards
+                .iter()
+                .position(|shard| shard == owner)
+                .unwrap_or_default()
+        };
+        let part_of_slot = slots
+            .owners()
+            .iter()
+            .map(|owner| u16::try_from(position(owner)).unwrap_or_default())
+            .collect();
+        let mut documents = Self {
+            framing,
+            repeats: if format == Format::Json {
+                Repeats::LastWins
+            } else {
+                Repeats::Refused
+            },
+            slots: Arc::clone(slots),
+            key: key.name.map(PrimaryKey::new),
+            parts: Vec::new(),
+            part_of_slot,
+            limits,
+            received: 0,
+            refused: None,
+            keeps_refused: key.is_open,
+        };
+        documents.open_parts();
+        documents
+    }
+
+    /// CSV: every piece begins with the header line.
+    pub(super) fn set_header(&mut self, header: &[u8]) {
+        let mut before = BytesMut::with_capacity(header.len() + 1);
+        before.put_slice(header);
+        before.put_u8(b'\n');
+        self.framing.before = before.freeze();
+        self.open_parts();
+    }
+
+    fn open_parts(&mut self) {
+        let part = |shard: &ShardId| (*shard, Spool::new(self.framing.clone(), &self.limits));
+        self.parts = self.slots.shards().iter().map(part).collect();
+    }
+
+    /// The key that the scanner shall look for.
+    pub(super) fn wanted(&self) -> Option<&[u8]> {
+        self.key.as_ref().and_then(PrimaryKey::plain)
+    }
+
+    pub(super) fn key(&self) -> Option<&PrimaryKey> {
+        self.key.as_ref()
+    }
+
+    /// Whether a document must name the primary key first.
+    pub(super) fn wants_key(&self) -> bool {
+        self.key.is_none() && self.refused.is_none()
+    }
+
+    /// Takes a JSON document. The key that it was scanned for must be [`wanted`](Self::wanted).
+    pub(super) fn object(&mut self, object: &Object<'_>) -> Result<(), Invalid> {
+        let text =
+            simdutf8::basic::from_utf8(object.raw).map_err(|_| Invalid::Text(object.raw.len()))?;
+        if object.escaped_keys && explain::entries(text).is_err() {
+            return Err(Invalid::Key);
+        }
+        self.received += 1;
+        if self.refused.is_some() {
+            self.keep(object.raw);
+            return Ok(());
+        }
+        let Some(key) = &self.key else {
+            match infer(text) {
+                Ok(key) => self.key = Some(key),
+                Err(Refused) => self.refuse(object.raw),
+            }
+            return self.unscanned(text, object.raw);
+        };
+        if key.plain().is_none()
+            || object.escaped_keys
+            || (object.repeated && self.repeats == Repeats::Refused)
+        {
+            return self.unscanned(text, object.raw);
+        }
+        let id = object
+            .id
+            .and_then(|id| std::str::from_utf8(id).ok())
+            .map(DocumentId::from_json);
+        match id {
+            Some(Ok(id)) => self.append(&id, object.raw),
+            _ => self.refuse(object.raw),
+        }
+        Ok(())
+    }
+
+    fn unscanned(&mut self, text: &str, raw: &[u8]) -> Result<(), Invalid> {
+        let Some(key) = &self.key else { return Ok(()) };
+        match key.identify(text, self.repeats) {
+            Ok(id) => self.append(&id, raw),
+            Err(Refused) => self.refuse(raw),
+        }
+        Ok(())
+    }
+
+    /// Takes a line of a CSV body, with its id where it has one.
+    pub(super) fn row(&mut self, raw: &[u8], id: Option<&DocumentId<'_>>) {
+        self.received += 1;
+        if self.refused.is_some() {
+            self.keep(raw);
+            return;
+        }
+        match id {
+            Some(id) => self.append(id, raw),
+            None => self.refuse(raw),
+        }
+    }
+
+    /// Infers the key from the names of a CSV body's columns; needs a row, which is refused if there is no one key.
+    pub(super) fn infer_from_columns<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        self.key = infer_from_names(names).ok();
+    }
+
+    fn append(&mut self, id: &DocumentId<'_>, raw: &[u8]) {
+        let part = self
+            .part_of_slot
+            .get(usize::from(slot_of(id).0))
+            .copied()
+            .unwrap_or_default();
+        if let Some((_, spool)) = self.parts.get_mut(usize::from(part)) {
+            spool.append(raw);
+        }
+    }
+
+    /// The batch is refused for this document: what came before it is not written either.
+    fn refuse(&mut self, raw: &[u8]) {
+        self.refused = Some(Bytes::copy_from_slice(raw));
+        if self.keeps_refused {
+            self.keep(raw);
+        } else {
+            self.parts.clear();
+        }
+    }
+
+    /// Keeps a document of a refused batch, wherever.
+    fn keep(&mut self, raw: &[u8]) {
+        if let (true, Some((_, spool))) = (self.keeps_refused, self.parts.first_mut()) {
+            spool.append(raw);
+        }
+    }
+
+    pub(super) async fn spill(&mut self) -> io::Result<()> {
+        for (_, spool) in &mut self.parts {
+            spool.spill(&self.limits).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn finish(self) -> io::Result<Batch> {
+        let mut parts = Vec::with_capacity(self.parts.len());
+        for (shard, spool) in self.parts {
+            if !spool.is_empty() {
+                parts.push((shard, spool.finish(&self.limits).await?));
+            }
+        }
+        Ok(Batch {
+            parts,
+            received: self.received,
+            key: self.key.map(|key| key.name().to_owned()),
+            refused: self
+                .refused
+                .map(|raw| Piece::of(self.framing.clone(), &[&raw])),
+            nothing: Piece::of(self.framing, &[]),
+        })
+    }
+}
+
+/// Why a scanned document is no document after all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Invalid {
+    /// It is no UTF-8; so long it is.
+    Text(usize),
+    /// A key's escapes name no text.
+    Key,
+}

@@ -1,0 +1,231 @@
+//! Reads JSON bodies (an array of objects, or one object) and NDJSON bodies (objects, one after the other).
+//!
+//! As a node does: what follows the array's end is not looked at; NDJSON needs no line breaks; one object alone is read as
+//! a whole, with all that is in it.
+
+use super::documents::{Documents, Invalid};
+use super::explain::{self, Place, Position};
+use super::scan::{Scanner, Stop, skip_space};
+use super::{Fault, SplitError};
+
+/// A document longer than this that isn't complete is looked at again when twice as much is there.
+const AGAIN_BYTES: usize = 64 << 10;
+
+/// Reads a body as it comes in.
+pub(super) struct Reader {
+    scanner: Scanner,
+    state: State,
+    /// What came in and isn't read yet: less than a document.
+    pending: Vec<u8>,
+    /// How long `pending` must be before it is looked at again.
+    again: usize,
+    /// Where `pending` begins.
+    position: Position,
+    document_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// An array: at a place that says what may come.
+    Array(Place),
+    /// NDJSON, between two documents.
+    Lines,
+    /// Something that isn't an array: it is read as a whole.
+    Whole,
+    /// After the array's end.
+    Done,
+}
+
+impl Reader {
+    pub(super) fn array(document_bytes: u64) -> Self {
+        Self::new(State::Array(Place::Start), document_bytes)
+    }
+
+    pub(super) fn lines(document_bytes: u64) -> Self {
+        Self::new(State::Lines, document_bytes)
+    }
+
+    fn new(state: State, document_bytes: u64) -> Self {
+        let scanner = Scanner::default();
+        Self {
+            scanner,
+            state,
+            pending: Vec::new(),
+            again: 0,
+            position: Position::START,
+            document_bytes,
+        }
+    }
+
+    pub(super) fn push(
+        &mut self,
+        chunk: &[u8],
+        documents: &mut Documents,
+    ) -> Result<(), SplitError> {
+        if self.state == State::Done {
+            return Ok(());
+        }
+        if self.pending.is_empty() {
+            let left = self.read(chunk, documents, false)?;
+            self.pending.extend_from_slice(left);
+        } else {
+            self.pending.extend_from_slice(chunk);
+            if self.pending.len() >= self.again {
+                let pending = std::mem::take(&mut self.pending);
+                let left = self.read(&pending, documents, false)?.len();
+                self.pending = pending;
+                self.pending.drain(..self.pending.len() - left);
+            }
+        }
+        if self.pending.len() as u64 > self.document_bytes {
+            return Err(SplitError::DocumentTooLarge {
+                limit: self.document_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self, documents: &mut Documents) -> Result<(), SplitError> {
+        let pending = std::mem::take(&mut self.pending);
+        let left = self.read(&pending, documents, true)?;
+        match self.state {
+            State::Done | State::Lines => Ok(()),
+            State::Array(place) => Err(explain::json(place, left, self.position).into()),
+            State::Whole => self.whole(left, documents),
+        }
+    }
+
+    /// Reads what can be read; gives what is left for later.
+    fn read<'a>(
+        &mut self,
+        text: &'a [u8],
+        documents: &mut Documents,
+        last: bool,
+    ) -> Result<&'a [u8], SplitError> {
+        let mut rest = text;
+        let outcome = loop {
+            let begin = skip_space(rest);
+            match self.step(begin, documents) {
+                Ok(next) => rest = next,
+                Err(step) => {
+                    rest = begin;
+                    break step;
+                }
+            }
+        };
+        let read = text.get(..text.len() - rest.len()).unwrap_or_default();
+        self.position = self.position.after(read);
+        self.again = if rest.len() < AGAIN_BYTES {
+            0
+        } else {
+            rest.len() * 2
+        };
+        match outcome {
+            Step::Later if last && self.state == State::Lines && !rest.is_empty() => {
+                Err(self.explain(rest).into())
+            }
+            Step::Later => Ok(rest),
+            Step::Invalid => Err(self.explain(rest).into()),
+            Step::NotText(length) => {
+                let document = rest.get(..length).unwrap_or(rest);
+                Err(explain::not_text(self.position.after(document)).into())
+            }
+        }
+    }
+
+    /// One step from `text`, which begins with no white space; gives the text after it.
+    fn step<'a>(&mut self, text: &'a [u8], documents: &mut Documents) -> Result<&'a [u8], Step> {
+        let Some((&byte, after)) = text.split_first() else {
+            return Err(Step::Later);
+        };
+        match (self.state, byte) {
+            (State::Array(Place::Start), b'[') => {
+                self.state = State::Array(Place::First);
+                Ok(after)
+            }
+            (State::Array(Place::Start), _) => {
+                self.state = State::Whole;
+                Err(Step::Later)
+            }
+            (State::Array(Place::Between), b',') => {
+                self.state = State::Array(Place::Next);
+                Ok(after)
+            }
+            (State::Array(Place::First | Place::Between), b']') => {
+                self.state = State::Done;
+                Ok(after)
+            }
+            (State::Array(Place::Between), _) => Err(Step::Invalid),
+            (State::Array(_), _) => {
+                let rest = self.document(text, documents)?;
+                self.state = State::Array(Place::Between);
+                Ok(rest)
+            }
+            (State::Lines, _) => self.document(text, documents),
+            (State::Whole, _) => Err(Step::Later),
+            (State::Done, _) => Ok(&[]),
+        }
+    }
+
+    fn document<'a>(
+        &mut self,
+        text: &'a [u8],
+        documents: &mut Documents,
+    ) -> Result<&'a [u8], Step> {
+        let object = self.scanner.object(text, documents.wanted())?;
+        documents.object(&object)?;
+        Ok(text.get(object.raw.len()..).unwrap_or_default())
+    }
+
+    /// A body that is no array: one object, or nothing that a node takes.
+    fn whole(&mut self, text: &[u8], documents: &mut Documents) -> Result<(), SplitError> {
+        if !text.starts_with(b"{") {
+            return Err(explain::json(Place::Start, text, self.position).into());
+        }
+        if let Err(error) =
+            serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(text)
+        {
+            return Err(explain::single(&error, self.position).into());
+        }
+        let scanned = self.scanner.object(text, documents.wanted());
+        let taken = scanned
+            .map_err(Step::from)
+            .and_then(|object| Ok(documents.object(&object)?));
+        taken.map_err(|_| explain::json(Place::Start, text, self.position).into())
+    }
+
+    fn explain(&self, text: &[u8]) -> Fault {
+        match self.state {
+            State::Array(place) => explain::json(place, text, self.position),
+            _ => explain::ndjson(text, self.position),
+        }
+    }
+}
+
+/// Why a step didn't get further.
+enum Step {
+    /// More of the body is needed.
+    Later,
+    /// No more of the body can help.
+    Invalid,
+    /// The next so many bytes are a document, but for their UTF-8.
+    NotText(usize),
+}
+
+impl From<Stop> for Step {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Incomplete => Self::Later,
+            Stop::Invalid => Self::Invalid,
+        }
+    }
+}
+
+impl From<Invalid> for Step {
+    fn from(invalid: Invalid) -> Self {
+        match invalid {
+            Invalid::Text(length) => Self::NotText(length),
+            Invalid::Key => Self::Invalid,
+        }
+    }
+}

@@ -1,0 +1,438 @@
+use http_body_util::BodyExt;
+use proptest::prelude::*;
+use weft_routing::document_id::DocumentId;
+
+use super::*;
+
+/// A batch with its pieces read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Whole {
+    pub(super) parts: Vec<(ShardId, String)>,
+    pub(super) received: u64,
+    pub(super) key: Option<String>,
+    pub(super) refused: Option<String>,
+}
+
+impl Whole {
+    /// The documents of all parts, without what stands around them.
+    pub(super) fn documents(&self) -> Vec<String> {
+        let rows = |text: &String| {
+            let (_, rows) = text.split_once('\n').unwrap();
+            let mut reader = rows.strip_suffix('\n').unwrap().to_owned();
+            // Line ends within quotes are the only ones that don't end a row in these tests.
+            let mut all = Vec::new();
+            while let Some(at) = row_end(&reader) {
+                let rest = reader.split_off(at);
+                all.push(std::mem::replace(
+                    &mut reader,
+                    rest.trim_start_matches('\n').to_owned(),
+                ));
+            }
+            all.push(reader);
+            all
+        };
+        self.parts.iter().flat_map(|(_, text)| rows(text)).collect()
+    }
+}
+
+fn row_end(text: &str) -> Option<usize> {
+    let mut quoted = false;
+    text.bytes().position(|byte| {
+        quoted ^= byte == b'"';
+        byte == b'\n' && !quoted
+    })
+}
+
+/// Splits a body that comes in these chunks.
+pub(super) fn split(
+    format: Format,
+    slots: &Arc<SlotMap>,
+    key: Option<&str>,
+    chunks: &[&[u8]],
+) -> Result<Whole, SplitError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let folder = std::env::temp_dir();
+        let limits = SpoolLimits {
+            memory_bytes: 1 << 20,
+            piece_bytes: 90 << 20,
+            folder,
+        };
+        let mut splitter = Splitter::new(format, slots, named(key), limits);
+        for chunk in chunks {
+            splitter.push(chunk)?;
+            splitter.spill().await?;
+        }
+        let batch = splitter.finish().await?;
+        let mut parts = Vec::new();
+        for (shard, pieces) in &batch.parts {
+            let mut whole = String::new();
+            for piece in pieces {
+                whole.push_str(&text(piece).await);
+            }
+            parts.push((*shard, whole));
+        }
+        let refused = match &batch.refused {
+            Some(piece) => Some(text(piece).await),
+            None => None,
+        };
+        Ok(Whole {
+            parts,
+            received: batch.received,
+            key: batch.key,
+            refused,
+        })
+    })
+}
+
+fn named(key: Option<&str>) -> SplitKey {
+    SplitKey {
+        name: key.map(str::to_owned),
+        is_open: false,
+    }
+}
+
+async fn text(piece: &Piece) -> String {
+    String::from_utf8(piece.body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+fn shards(count: u16) -> Arc<SlotMap> {
+    Arc::new(SlotMap::deal(&(0..count).map(ShardId).collect::<Vec<_>>()).unwrap())
+}
+
+fn json(text: &str) -> Result<Whole, SplitError> {
+    split(Format::Json, &shards(1), Some("id"), &[text.as_bytes()])
+}
+
+fn ndjson(text: &str) -> Result<Whole, SplitError> {
+    split(Format::Ndjson, &shards(1), Some("id"), &[text.as_bytes()])
+}
+
+fn fault(outcome: Result<Whole, SplitError>) -> String {
+    match outcome {
+        Err(SplitError::Fault(fault)) => fault.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn documents_keep_their_bytes() {
+    let whole = json("\n[ {\"id\" : 1, \"x\":1.50} ,{\"id\":2}\n]  trailing").unwrap();
+    assert_eq!(
+        whole.parts,
+        [(
+            ShardId(0),
+            "[{\"id\" : 1, \"x\":1.50},{\"id\":2}]".to_owned()
+        )]
+    );
+    let whole = ndjson("{\"id\":1}\r\n\n  {\"id\":2}{\"id\":3}\n{\"id\":\n4}").unwrap();
+    assert_eq!(
+        whole.parts,
+        [(
+            ShardId(0),
+            "{\"id\":1}\n{\"id\":2}\n{\"id\":3}\n{\"id\":\n4}\n".to_owned()
+        )]
+    );
+    assert_eq!(whole.received, 4);
+}
+
+#[test]
+fn one_object_is_a_batch_of_one() {
+    let whole = json(" {\"id\":\"a\"} \n").unwrap();
+    assert_eq!(
+        (whole.received, whole.parts),
+        (1, vec![(ShardId(0), "[{\"id\":\"a\"}]".to_owned())])
+    );
+    assert_eq!(
+        fault(json("{\"id\":1} x")),
+        "trailing characters at line 1 column 10"
+    );
+    assert_eq!(
+        fault(json("{\"id\":1")),
+        "EOF while parsing an object at line 1 column 7"
+    );
+}
+
+#[test]
+fn nothing_is_a_batch_of_none() {
+    for (format, text) in [
+        (Format::Json, " [ ] "),
+        (Format::Ndjson, "\n\n"),
+        (Format::Csv { delimiter: b',' }, "id,a\n"),
+    ] {
+        let whole = split(format, &shards(3), Some("id"), &[text.as_bytes()]).unwrap();
+        assert_eq!(
+            (whole.received, whole.parts, whole.refused),
+            (0, vec![], None)
+        );
+    }
+    for format in [
+        Format::Json,
+        Format::Ndjson,
+        Format::Csv { delimiter: b',' },
+    ] {
+        assert!(matches!(
+            split(format, &shards(3), None, &[]),
+            Err(SplitError::Empty)
+        ));
+    }
+}
+
+#[test]
+fn a_number_and_its_text_go_to_the_same_shard() {
+    let slots = shards(7);
+    for id in 0..100 {
+        let number = split(
+            Format::Json,
+            &slots,
+            Some("id"),
+            &[format!("[{{\"id\":{id}}}]").as_bytes()],
+        )
+        .unwrap();
+        let text = split(
+            Format::Json,
+            &slots,
+            Some("id"),
+            &[format!("[{{\"id\":\"{id}\"}}]").as_bytes()],
+        )
+        .unwrap();
+        assert_eq!(number.parts[0].0, text.parts[0].0);
+    }
+}
+
+#[test]
+fn a_document_that_a_task_would_refuse_stands_alone() {
+    let long = "x".repeat(512);
+    let just = "x".repeat(511);
+    assert_eq!(
+        json(&format!("[{{\"id\":\"{just}\"}}]")).unwrap().refused,
+        None
+    );
+    for bad in [
+        "{\"id\":1.5}",
+        "{\"id\":null}",
+        "{}",
+        "{\"id\":\"a b\"}",
+        "{\"id\":[1]}",
+        "{\"id\":-0}",
+        &format!("{{\"id\":\"{long}\"}}"),
+    ] {
+        let whole = json(&format!("[{{\"id\":1}},{bad},{{\"id\":2}}]")).unwrap();
+        assert_eq!(whole.refused.as_deref(), Some(format!("[{bad}]").as_str()));
+        assert_eq!((whole.parts, whole.received), (vec![], 3));
+    }
+}
+
+#[test]
+fn what_follows_a_refused_document_must_still_be_json() {
+    assert_eq!(
+        fault(json("[{\"id\":null},{]")),
+        "key must be a string at line 1 column 15"
+    );
+}
+
+#[test]
+fn repeated_keys_are_the_formats_own_affair() {
+    assert_eq!(json("[{\"id\":null,\"id\":1}]").unwrap().refused, None);
+    assert!(ndjson("{\"id\":1,\"id\":1}").unwrap().refused.is_some());
+}
+
+#[test]
+fn a_key_may_be_written_with_escapes_or_be_nested() {
+    assert_eq!(json("[{\"\\u0069d\":1}]").unwrap().refused, None);
+    let nested = split(
+        Format::Json,
+        &shards(1),
+        Some("a.b"),
+        &[b"[{\"a\":{\"b\":1}},{\"a.b\":2}]"],
+    )
+    .unwrap();
+    assert_eq!((nested.refused, nested.received), (None, 2));
+}
+
+#[test]
+fn the_key_is_inferred_from_the_first_document() {
+    let infer = |text: &str| {
+        let whole = split(Format::Json, &shards(1), None, &[text.as_bytes()]).unwrap();
+        (whole.key, whole.refused)
+    };
+    assert_eq!(
+        infer("[{\"movieID\":1},{\"movieID\":2,\"other_id\":3}]"),
+        (Some("movieID".to_owned()), None)
+    );
+    assert_eq!(
+        infer("[{\"a_id\":1,\"b_id\":2},{\"a_id\":2}]"),
+        (None, Some("[{\"a_id\":1,\"b_id\":2}]".to_owned()))
+    );
+    assert_eq!(
+        infer("[{\"movieID\":1},{\"x\":2}]"),
+        (Some("movieID".to_owned()), Some("[{\"x\":2}]".to_owned()))
+    );
+    assert_eq!(infer("[]"), (None, None));
+}
+
+#[test]
+fn faults_are_worded_as_a_node_words_them() {
+    for (text, words) in [
+        (
+            "[{\"id\": 1, }]",
+            "key must be a string at line 1 column 12",
+        ),
+        (
+            "[{\"id\":1},\n{\"id\":2},\n{\"id\":x}]",
+            "expected value at line 3 column 7",
+        ),
+        (
+            "[{\"id\":1} {\"id\":2}]",
+            "expected `,` or `]` at line 1 column 11",
+        ),
+        ("[{\"id\":1},]", "trailing comma at line 1 column 11"),
+        ("[{\"id\":1}", "EOF while parsing a list at line 1 column 9"),
+        (
+            "[{\"id\":1},\n",
+            "EOF while parsing a value at line 2 column 0",
+        ),
+        ("[", "EOF while parsing a list at line 1 column 1"),
+        (" ", "EOF while parsing a value at line 1 column 1"),
+        (
+            "\"text\"",
+            "data are neither an object nor a list of objects",
+        ),
+        ("12", "data are neither an object nor a list of objects"),
+        ("nul", "EOF while parsing a value at line 1 column 3"),
+        ("\u{feff}[]", "expected value at line 1 column 1"),
+        (
+            "[1]",
+            "invalid type: integer `1`, expected a map at line 1 column 1",
+        ),
+        (
+            "[{\"id\":1},[1],{}]",
+            "trailing characters at line 1 column 15",
+        ),
+    ] {
+        assert_eq!(fault(json(text)), words, "{text}");
+    }
+    for (text, words) in [
+        (
+            "{\"id\":1}\n{\"id\":}\n",
+            "expected value at line 2 column 7",
+        ),
+        (
+            "{\"id\":1}\n{\"id\":",
+            "EOF while parsing a value at line 2 column 6",
+        ),
+        ("{\"id\":1},{\"id\":2}", "expected value at line 1 column 9"),
+        (
+            "{\"id\":1}\n\"x\"",
+            "invalid type: string \"x\", expected a map at line 1 column 3",
+        ),
+    ] {
+        assert_eq!(fault(ndjson(text)), words, "{text}");
+    }
+}
+
+#[test]
+fn text_that_is_no_utf8_is_refused() {
+    for format in [Format::Json, Format::Ndjson] {
+        let text = [
+            if format == Format::Json {
+                b"[".as_slice()
+            } else {
+                b""
+            },
+            b"{\"id\":1,\"t\":\"\xff\"}",
+        ]
+        .concat();
+        let column = text.len();
+        let words = fault(split(format, &shards(1), Some("id"), &[&text]));
+        assert_eq!(
+            words,
+            format!("invalid unicode code point at line 1 column {column}")
+        );
+    }
+}
+
+#[test]
+fn every_truncation_is_a_fault() {
+    let text = "[{\"id\":1,\"t\":\"é\\n\"},\n {\"id\":2,\"a\":[1.5,{}]}]";
+    for end in 1..text.len() {
+        let chunk = text.as_bytes().get(..end).unwrap();
+        let outcome = split(Format::Json, &shards(2), Some("id"), &[chunk]);
+        assert!(
+            matches!(outcome, Err(SplitError::Fault(Fault::Malformed(_)))),
+            "{end}: {outcome:?}"
+        );
+    }
+}
+
+#[test]
+fn a_document_larger_than_a_node_takes_is_refused() {
+    let limits = SpoolLimits {
+        memory_bytes: 10,
+        piece_bytes: 100,
+        folder: std::env::temp_dir(),
+    };
+    let mut splitter = Splitter::new(Format::Ndjson, &shards(1), named(Some("id")), limits);
+    let outcome = (0..20).try_for_each(|_| splitter.push(b"{\"id\":1,\"t\":\"01234"));
+    assert!(outcome.is_err());
+}
+
+fn document() -> impl Strategy<Value = (String, String)> {
+    let id = prop_oneof![
+        "[a-zA-Z0-9_-]{1,20}".prop_map(|id| format!("\"{id}\"")),
+        any::<i32>().prop_map(|id| id.to_string())
+    ];
+    let text = "[ -~é\n\"\\\\{}\\[\\],:]{0,40}";
+    (id, text, any::<bool>()).prop_map(|(id, text, first)| {
+        let text = serde_json::to_string(&text).unwrap();
+        let body = if first {
+            format!("{{\"id\":{id},\"t\":{text}}}")
+        } else {
+            format!("{{\"t\" : {text}, \"id\" :{id} }}")
+        };
+        (id, body)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn parts_are_the_documents_each_on_its_own_shard_however_the_body_is_cut(
+        documents in prop::collection::vec(document(), 0..30),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        count in 1_u16..9,
+        format in prop_oneof![Just(Format::Json), Just(Format::Ndjson)],
+    ) {
+        let texts: Vec<&str> = documents.iter().map(|(_, text)| text.as_str()).collect();
+        let body = match format {
+            Format::Json => format!("[{}]", texts.join(" ,\n")),
+            _ => format!("{}\n", texts.join("\n")),
+        };
+        let slots = shards(count);
+        let whole = split(format, &slots, Some("id"), &[body.as_bytes()]).unwrap();
+        let mut borders: Vec<usize> = cuts.iter().map(|cut| cut.index(body.len())).collect();
+        borders.extend([0, body.len()]);
+        borders.sort_unstable();
+        let chunks: Vec<&[u8]> = borders.windows(2).map(|pair| &body.as_bytes()[pair[0]..pair[1]]).collect();
+        prop_assert_eq!(&split(format, &slots, Some("id"), &chunks).unwrap(), &whole);
+
+        let mut expected: Vec<(ShardId, String)> = Vec::new();
+        for shard in slots.shards() {
+            let own: Vec<&str> = documents
+                .iter()
+                .filter(|(id, _)| slots.shard_of(&DocumentId::from_json(id).unwrap()) == *shard)
+                .map(|(_, text)| text.as_str())
+                .collect();
+            if own.is_empty() { continue; }
+            expected.push((*shard, match format {
+                Format::Json => format!("[{}]", own.join(",")),
+                _ => format!("{}\n", own.join("\n")),
+            }));
+        }
+        prop_assert_eq!(whole.parts, expected);
+        prop_assert_eq!(whole.received, documents.len() as u64);
+    }
+}

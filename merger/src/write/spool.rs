@@ -1,0 +1,417 @@
+//! A shard's part of a write, kept until it is delivered: in memory up to a bound, then in an unlinked temporary file.
+//!
+//! Documents are appended as the client wrote them. A part is cut into pieces at document borders, each below the nodes'
+//! payload limit; a piece can be sent any number of times, to any number of replicas at once.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::task::JoinHandle;
+
+use crate::call::{AnyBody, BodyError};
+
+/// How much of a file is read at once while a piece is sent, in bytes.
+const READ_BYTES: usize = 256 << 10;
+
+/// How parts are kept.
+#[derive(Debug, Clone)]
+pub(crate) struct SpoolLimits {
+    /// How much of a part is kept in memory, in bytes.
+    pub(crate) memory_bytes: usize,
+    /// How large a piece may be, in bytes.
+    pub(crate) piece_bytes: u64,
+    /// The folder of temporary files.
+    pub(crate) folder: PathBuf,
+}
+
+/// What stands around the documents of a piece.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Framing {
+    /// Before the first.
+    pub(crate) before: Bytes,
+    /// After the last.
+    pub(crate) after: Bytes,
+    /// Between two.
+    pub(crate) between: u8,
+}
+
+/// A part that is being written.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    frame: Framing,
+    memory: Vec<u8>,
+    file: Option<File>,
+    /// Bytes in the file.
+    filed: u64,
+    pieces: Vec<Span>,
+    piece_bytes: u64,
+}
+
+/// Where the documents of a piece lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    start: u64,
+    end: u64,
+    documents: u64,
+}
+
+impl Spool {
+    pub(crate) fn new(frame: Framing, limits: &SpoolLimits) -> Self {
+        let around = (frame.before.len() + frame.after.len()) as u64;
+        let piece_bytes = limits.piece_bytes.saturating_sub(around).max(1);
+        Self {
+            frame,
+            memory: Vec::new(),
+            file: None,
+            filed: 0,
+            pieces: Vec::new(),
+            piece_bytes,
+        }
+    }
+
+    /// Appends a document.
+    pub(crate) fn append(&mut self, document: &[u8]) {
+        let start = self.filed + self.memory.len() as u64;
+        self.memory.extend_from_slice(document);
+        let end = start + document.len() as u64;
+        self.memory.push(self.frame.between);
+        match self.pieces.last_mut() {
+            Some(piece) if end - piece.start <= self.piece_bytes => {
+                piece.end = end;
+                piece.documents += 1;
+            }
+            _ => self.pieces.push(Span {
+                start,
+                end,
+                documents: 1,
+            }),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Moves what is in memory to the file, if it is more than what may stay.
+    pub(crate) async fn spill(&mut self, limits: &SpoolLimits) -> io::Result<()> {
+        if self.memory.len() > limits.memory_bytes {
+            self.write_out(limits).await
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn write_out(&mut self, limits: &SpoolLimits) -> io::Result<()> {
+        let memory = std::mem::take(&mut self.memory);
+        let file = self.file.take();
+        let folder = limits.folder.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut file = match file {
+                Some(file) => file,
+                None => tempfile::tempfile_in(folder)?,
+            };
+            file.write_all(&memory)?;
+            Ok::<_, io::Error>((file, memory))
+        });
+        let (file, mut memory) = written.await.map_err(io::Error::other)??;
+        self.filed += memory.len() as u64;
+        self.file = Some(file);
+        memory.clear();
+        self.memory = memory;
+        Ok(())
+    }
+
+    /// The part, ready to be delivered.
+    pub(crate) async fn finish(mut self, limits: &SpoolLimits) -> io::Result<Vec<Piece>> {
+        let source = if self.file.is_some() {
+            self.write_out(limits).await?;
+            Source::File(self.file.map(Arc::new))
+        } else {
+            Source::Memory(std::mem::take(&mut self.memory).into())
+        };
+        let piece = |span: Span| Piece {
+            frame: self.frame.clone(),
+            source: source.clone(),
+            span,
+        };
+        Ok(self.pieces.iter().copied().map(piece).collect())
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Memory(Bytes),
+    File(Option<Arc<File>>),
+}
+
+/// One request's worth of documents.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    frame: Framing,
+    source: Source,
+    span: Span,
+}
+
+impl Piece {
+    /// A piece of these documents, which are in memory.
+    pub(crate) fn of(frame: Framing, documents: &[&[u8]]) -> Self {
+        let bytes: Vec<u8> = documents.join(&frame.between);
+        let span = Span {
+            start: 0,
+            end: bytes.len() as u64,
+            documents: documents.len() as u64,
+        };
+        Self {
+            frame,
+            source: Source::Memory(bytes.into()),
+            span,
+        }
+    }
+
+    /// How many documents it holds.
+    pub(crate) fn documents(&self) -> u64 {
+        self.span.documents
+    }
+
+    /// The piece as a request's body.
+    pub(crate) fn body(&self) -> AnyBody {
+        let left = self.bytes();
+        let (before, after) = (self.frame.before.clone(), self.frame.after.clone());
+        PieceBody {
+            before,
+            inner: self.reading(),
+            after,
+            left,
+        }
+        .boxed()
+    }
+
+    /// What stands around the documents.
+    pub(crate) fn framing(&self) -> &Framing {
+        &self.frame
+    }
+
+    /// The documents, with what is between them and nothing around them.
+    pub(crate) fn inner(&self) -> AnyBody {
+        let left = self.span.end - self.span.start;
+        PieceBody {
+            before: Bytes::new(),
+            inner: self.reading(),
+            after: Bytes::new(),
+            left,
+        }
+        .boxed()
+    }
+
+    fn reading(&self) -> Reading {
+        let Span { start, end, .. } = self.span;
+        match &self.source {
+            Source::Memory(bytes) => {
+                let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
+                let inner = range
+                    .filter(|(_, end)| *end <= bytes.len())
+                    .map(|(start, end)| bytes.slice(start..end));
+                Reading {
+                    queue: vec![inner.unwrap_or_default()],
+                    file: None,
+                    at: 0,
+                    end: 0,
+                    read: None,
+                }
+            }
+            Source::File(file) => Reading {
+                queue: Vec::new(),
+                file: file.clone(),
+                at: start,
+                end,
+                read: None,
+            },
+        }
+    }
+
+    /// The length of the body.
+    pub(crate) fn bytes(&self) -> u64 {
+        let around = (self.frame.before.len() + self.frame.after.len()) as u64;
+        self.span.end - self.span.start + around
+    }
+}
+
+/// What comes from memory or from a file.
+struct Reading {
+    queue: Vec<Bytes>,
+    file: Option<Arc<File>>,
+    at: u64,
+    end: u64,
+    read: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+impl Reading {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if let Some(bytes) = self.queue.pop() {
+            return Poll::Ready(Some(Ok(bytes)));
+        }
+        let Some(file) = &self.file else {
+            return Poll::Ready(None);
+        };
+        if self.at >= self.end {
+            return Poll::Ready(None);
+        }
+        let read = self.read.get_or_insert_with(|| {
+            let (file, at) = (Arc::clone(file), self.at);
+            let length = usize::try_from(self.end - at)
+                .unwrap_or(READ_BYTES)
+                .min(READ_BYTES);
+            tokio::task::spawn_blocking(move || {
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, at)?;
+                Ok(bytes.into())
+            })
+        });
+        let outcome = ready!(Pin::new(read).poll(cx))
+            .map_err(io::Error::other)
+            .and_then(|read| read);
+        self.read = None;
+        if let Ok(bytes) = &outcome {
+            self.at += bytes.len() as u64;
+        }
+        Poll::Ready(Some(outcome))
+    }
+}
+
+struct PieceBody {
+    before: Bytes,
+    inner: Reading,
+    after: Bytes,
+    left: u64,
+}
+
+impl Body for PieceBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let next = if !this.before.is_empty() {
+            std::mem::take(&mut this.before)
+        } else {
+            match ready!(this.inner.poll_next(cx)) {
+                Some(Ok(bytes)) if !bytes.is_empty() => bytes,
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                Some(Ok(_)) | None if this.after.is_empty() => return Poll::Ready(None),
+                Some(Ok(_)) | None => std::mem::take(&mut this.after),
+            }
+        };
+        this.left = this.left.saturating_sub(next.len() as u64);
+        Poll::Ready(Some(Ok(Frame::data(next))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(memory_bytes: usize, piece_bytes: u64) -> (tempfile::TempDir, SpoolLimits) {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = SpoolLimits {
+            memory_bytes,
+            piece_bytes,
+            folder: folder.path().to_owned(),
+        };
+        (folder, limits)
+    }
+
+    fn array() -> Framing {
+        Framing {
+            before: Bytes::from_static(b"["),
+            after: Bytes::from_static(b"]"),
+            between: b',',
+        }
+    }
+
+    async fn text(piece: &Piece) -> String {
+        let body = piece.body();
+        let exact = body.size_hint().exact().unwrap();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        assert_eq!(bytes.len() as u64, exact);
+        assert_eq!(bytes.len() as u64, piece.bytes());
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_part_is_cut_between_documents_and_each_piece_is_whole() {
+        for memory_bytes in [0, 7, 1 << 20] {
+            let (_folder, limits) = limits(memory_bytes, 12);
+            let mut spool = Spool::new(array(), &limits);
+            for document in ["{\"a\":1}", "{}", "{\"bb\":22}", "{}", "{}", "{}"] {
+                spool.append(document.as_bytes());
+                spool.spill(&limits).await.unwrap();
+            }
+            let pieces = spool.finish(&limits).await.unwrap();
+            let mut texts = Vec::new();
+            for piece in &pieces {
+                texts.push(text(piece).await);
+                assert_eq!(
+                    text(piece).await,
+                    *texts.last().unwrap(),
+                    "a piece can be sent twice"
+                );
+            }
+            assert_eq!(texts, ["[{\"a\":1},{}]", "[{\"bb\":22}]", "[{},{},{}]"]);
+            assert_eq!(
+                pieces.iter().map(Piece::documents).collect::<Vec<_>>(),
+                [2, 1, 3]
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_piece_of_nothing_is_its_frame() {
+        assert_eq!(text(&Piece::of(array(), &[])).await, "[]");
+        assert_eq!(text(&Piece::of(array(), &[b"{}"])).await, "[{}]");
+    }
+
+    #[tokio::test]
+    async fn a_large_part_comes_back_from_the_file_as_it_was() {
+        let (_folder, limits) = limits(1_000, 1 << 20);
+        let mut spool = Spool::new(
+            Framing {
+                between: b'\n',
+                ..Framing::default()
+            },
+            &limits,
+        );
+        let mut expected = String::new();
+        for number in 0..60_000 {
+            let document = format!("{{\"id\":{number}}}");
+            spool.append(document.as_bytes());
+            spool.spill(&limits).await.unwrap();
+            expected.push_str(&document);
+            expected.push('\n');
+        }
+        let mut whole = String::new();
+        for piece in spool.finish(&limits).await.unwrap() {
+            whole.push_str(&text(&piece).await);
+            whole.push('\n');
+        }
+        assert!(whole == expected);
+    }
+}
