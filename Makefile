@@ -65,8 +65,9 @@ RUNNER         = $(TOOLS)/wasm-bindgen-$(RUNNER_VERSION)/bin/wasm-bindgen-test-r
 test-wasm: check
 	@command -v node >/dev/null || { echo 'Weft needs Node.js to run the routing tests as wasm: install nodejs.' >&2; exit 1; }
 	@$(call add_target,wasm32-unknown-unknown)
-	@[ -x '$(RUNNER)' ] || $(CARGO) install --quiet --locked wasm-bindgen-cli --version $(RUNNER_VERSION) \
-		--root '$(TOOLS)/wasm-bindgen-$(RUNNER_VERSION)'
+	@# Not --locked: its lock file names crates that a mirror of the registry may not have yet. Takes some minutes, once.
+	@[ -x '$(RUNNER)' ] || $(CARGO) install wasm-bindgen-cli --version $(RUNNER_VERSION) \
+		--bin wasm-bindgen-test-runner --root '$(TOOLS)/wasm-bindgen-$(RUNNER_VERSION)'
 	CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER='$(abspath $(RUNNER))' \
 		$(CARGO) test --release -p weft-routing --target wasm32-unknown-unknown --test routing
 

@@ -3,10 +3,12 @@
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "a test may fail, and that is how"
 )]
 
 mod mock;
 mod polls;
+mod readme;
 mod reads;
 mod writes;
