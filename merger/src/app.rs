@@ -12,6 +12,7 @@ use crate::cluster::{self, Cluster, ClusterError};
 use crate::edge;
 use crate::edge::Keys;
 use crate::options::ServeOptions;
+use crate::search::{self, SettingsCache};
 use crate::sequence::Sequencer;
 use crate::store::{RedbStore, Store, StoreError};
 use crate::tasks::{self, SettledTask, TaskError, Tasks};
@@ -35,6 +36,8 @@ pub struct App {
     pub writes: Writes,
     /// What is known of the API keys.
     pub keys: Keys,
+    /// Indexes' settings, as far as merges need them.
+    pub search_settings: SettingsCache,
     /// Counters and histograms.
     pub metrics: Metrics,
 }
@@ -92,6 +95,7 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
         sequencer: Sequencer::default(),
         writes: Writes::default(),
         keys: Keys::default(),
+        search_settings: SettingsCache::default(),
         metrics: Metrics::new()?,
         options,
     });
@@ -116,6 +120,7 @@ fn spawn_background(app: &Arc<App>, settling: mpsc::UnboundedReceiver<SettledTas
 /// Hands each settled task to those who wait for its end.
 async fn act_on_settled(app: Arc<App>, mut settling: mpsc::UnboundedReceiver<SettledTask>) {
     while let Some(settled) = settling.recv().await {
+        search::on_settled(&app, &settled.view);
         if let Err(error) = broadcast::on_settled(&app, &settled.view).await {
             tracing::error!(uid = settled.view.uid, %error, "what follows from a task's end could not be stored");
         }

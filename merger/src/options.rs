@@ -104,9 +104,12 @@ mod tests {
         let row = |flag: &clap::Arg| {
             let name = flag.get_long().unwrap();
             let variable = flag.get_env().unwrap().to_string_lossy();
-            let default = flag.get_default_values().first().map_or("none".to_owned(), |value| {
-                format!("`{}`", value.to_string_lossy())
-            });
+            let default = flag
+                .get_default_values()
+                .first()
+                .map_or("none".to_owned(), |value| {
+                    format!("`{}`", value.to_string_lossy())
+                });
             let help = flag.get_help().unwrap().to_string();
             format!("| `--{name}` | `{variable}` | {default} | {help} |")
         };
@@ -115,23 +118,37 @@ mod tests {
 
     #[test]
     fn the_readme_lists_every_flag_with_its_default() {
-        let missing: Vec<String> = rows().into_iter().filter(|row| !README.contains(row.as_str())).collect();
-        assert!(missing.is_empty(), "the README lacks:\n{}", missing.join("\n"));
+        let missing: Vec<String> = rows()
+            .into_iter()
+            .filter(|row| !README.contains(row.as_str()))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "the README lacks:\n{}",
+            missing.join("\n")
+        );
     }
 
     #[test]
     fn the_readme_lists_no_flag_that_is_gone() {
         let rows = rows();
-        let gone: Vec<&str> =
-            README.lines().filter(|line| line.starts_with("| `--") && !rows.iter().any(|row| row == line)).collect();
+        let gone: Vec<&str> = README
+            .lines()
+            .filter(|line| line.starts_with("| `--") && !rows.iter().any(|row| row == line))
+            .collect();
         assert!(gone.is_empty(), "the README lists:\n{}", gone.join("\n"));
     }
 
     #[test]
     fn the_readme_names_no_path_that_is_gone() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let rows = README.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
-        let paths: Vec<&str> = rows.map(|(path, _)| path).filter(|path| path.ends_with('/')).collect();
+        let rows = README
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+        let paths: Vec<&str> = rows
+            .map(|(path, _)| path)
+            .filter(|path| path.ends_with('/'))
+            .collect();
         assert!(paths.len() > 10, "the code map is gone");
         for path in paths {
             assert!(root.join(path).is_dir(), "{path} is gone");

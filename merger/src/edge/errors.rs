@@ -283,8 +283,17 @@ impl From<BroadcastError> for ApiError {
 
 impl From<SearchError> for ApiError {
     fn from(error: SearchError) -> Self {
+        let message = error.to_string();
         match error {
             SearchError::Upstream(error) => error.into(),
+            SearchError::Read(error) => error.into(),
+            SearchError::NoShardAnswered | SearchError::NoShards => Self::unavailable(message),
+            SearchError::Unreadable { .. } => Self::new(
+                StatusCode::BAD_GATEWAY,
+                "remote_bad_response",
+                "system",
+                message,
+            ),
         }
     }
 }

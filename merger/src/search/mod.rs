@@ -1,11 +1,54 @@
-//! Reads that return documents or counts: plan → scatter → gather → rank → merge → respond.
+//! Every read that returns documents or counts: plan → scatter → gather → rank → merge → respond.
+//!
+//! What orders hits ([`rank`]), how lists become one ([`merge`]) and how facets are summed ([`facets`]) are functions of
+//! values; only [`scatter`] and what calls it do I/O. This part knows nothing of writes.
+
+pub mod answer;
+mod degraded;
+mod distinct;
+mod documents;
+mod explain;
+mod facet_search;
+pub mod facets;
+mod federated;
+pub mod hit;
+pub mod merge;
+mod multi_search;
+mod one_index;
+pub mod plan;
+pub mod policy;
+pub mod rank;
+pub mod request;
+pub mod respond;
+pub mod scan;
+mod scatter;
+pub mod settings;
+mod settings_cache;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::Method;
+use serde_json::Value;
+use weft_routing::document_id::DocumentId;
+use weft_routing::operation::Operation;
+use weft_routing::placement::ShardId;
+
+pub use settings_cache::SettingsCache;
+
 use crate::answer::Answer;
 use crate::app::App;
-use crate::call::Call;
-use crate::upstream::{NodeRequest, Target, UpstreamError};
+use crate::call::{Call, ReadError, read_whole};
+use crate::tasks::TaskView;
+use crate::upstream::UpstreamError;
+
+use documents::Listing;
+use federated::Federated;
+use one_index::ShardHits;
+use plan::Plan;
+use request::{Carrier, Search};
+use scan::Malformed;
+use scatter::Reader;
 
 /// Why a read came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -13,26 +56,176 @@ pub enum SearchError {
     /// A shard gave no answer.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
+    /// The client's body.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Not one shard gave an answer.
+    #[error("no shard could answer")]
+    NoShardAnswered,
+    /// There is no shard to ask.
+    #[error("the cluster has no shards yet")]
+    NoShards,
+    /// A shard's answer isn't what a node answers.
+    #[error("shard-{shard} gave an answer that can't be read: {error}")]
+    Unreadable {
+        /// The shard.
+        shard: ShardId,
+        /// Where it can't be read.
+        error: Malformed,
+    },
+}
+
+impl SearchError {
+    /// An unreadable answer of one of several shards.
+    fn unreadable(lists: &[ShardHits], error: Malformed) -> Self {
+        Self::Unreadable {
+            shard: lists.first().map_or(ShardId(0), |list| list.shard),
+            error,
+        }
+    }
 }
 
 /// Answers a read.
 ///
 /// # Errors
-/// [`SearchError`].
-pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, SearchError> {
-    let shard = app
-        .cluster
-        .shards()
-        .into_iter()
+/// [`SearchError`]. What a node refuses is an answer, not an error.
+pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchError> {
+    let body = take_body(app, &mut call).await?;
+    let reader = Reader::new(app, &call);
+    let index = call.index.clone().unwrap_or_default();
+    let placement = app.cluster.placement(&index);
+    let shards: Vec<ShardId> = match &placement {
+        Some(placement) => placement.shards().to_vec(),
+        None => Vec::new(),
+    };
+    let anyone = shards
+        .first()
+        .copied()
+        .or_else(|| app.cluster.shards().first().copied());
+    let anyone = anyone.ok_or(SearchError::NoShards)?;
+    if call.operation == Operation::MultiSearch {
+        return multi_search(app, &reader, &call, body, anyone).await;
+    }
+    // One shard, or an index that isn't in the cluster: a node says it best.
+    if shards.len() <= 1 {
+        return reader.pass_on(&call, body, anyone).await;
+    }
+    let path = call
+        .path_and_query
+        .split('?')
         .next()
-        .unwrap_or(weft_routing::placement::ShardId(0));
-    let timeout = app.options.search_timeout();
-    let request = NodeRequest::new(
-        Target::Shard(shard),
-        call.method,
-        call.path_and_query,
-        &call.along,
-        timeout,
-    );
-    Ok(app.upstream.send(request.body(call.body)).await?.pass_on())
+        .unwrap_or_default()
+        .to_owned();
+    match call.operation {
+        Operation::SearchGet | Operation::SearchPost => {
+            let Some(search) = read_parameters(&call, &body).and_then(Search::read) else {
+                return reader.pass_on(&call, body, anyone).await;
+            };
+            let settings = settings_cache::settings_of(app, &index, anyone).await;
+            let plan = Plan::new(search, &settings);
+            one_index::search(&reader, &path, &plan, &settings, &shards).await
+        }
+        Operation::FacetSearch => {
+            let Some(carrier) = read_parameters(&call, &body) else {
+                return reader.pass_on(&call, body, anyone).await;
+            };
+            let settings = settings_cache::settings_of(app, &index, anyone).await;
+            facet_search::search(&reader, &path, &carrier, &settings.facets, &shards).await
+        }
+        Operation::ListDocuments | Operation::FetchDocuments => {
+            let Some(listing) = read_parameters(&call, &body).and_then(Listing::read) else {
+                return reader.pass_on(&call, body, anyone).await;
+            };
+            documents::list(&reader, &path, &listing, &shards).await
+        }
+        Operation::GetDocument => {
+            let id = call
+                .document
+                .as_deref()
+                .and_then(|id| DocumentId::from_text(id).ok());
+            let owner = placement
+                .zip(id)
+                .map_or(anyone, |(placement, id)| placement.slots.shard_of(&id));
+            reader.pass_on(&call, body, owner).await
+        }
+        _ => reader.pass_on(&call, body, anyone).await,
+    }
+}
+
+/// Several searches at once.
+async fn multi_search(
+    app: &Arc<App>,
+    reader: &Reader<'_>,
+    call: &Call,
+    body: Bytes,
+    anyone: ShardId,
+) -> Result<Answer, SearchError> {
+    let Some(Carrier::Body(members)) = read_parameters(call, &body) else {
+        return reader.pass_on(call, body, anyone).await;
+    };
+    let known = members
+        .keys()
+        .all(|name| matches!(name.as_str(), "queries" | "federation"));
+    let Some(queries) = members
+        .get("queries")
+        .and_then(Value::as_array)
+        .filter(|_| known)
+    else {
+        return reader.pass_on(call, body, anyone).await;
+    };
+    let Some(queries) = multi_search::read_queries(app, queries, anyone).await else {
+        return reader.pass_on(call, body, anyone).await;
+    };
+    let federation = members
+        .get("federation")
+        .filter(|federation| !federation.is_null());
+    let shares = multi_search::shares(&queries);
+    match (shares.as_slice(), federation) {
+        ([], _) => reader.pass_on(call, body, anyone).await,
+        ([(shard, _)], _) => reader.pass_on(call, body, *shard).await,
+        (_, None) => multi_search::search(reader, &call.path_and_query, &queries).await,
+        (_, Some(federation)) => {
+            let federation = federation.as_object().cloned();
+            match federation.and_then(|federation| Federated::read(federation, queries)) {
+                Some(search) => federated::search(reader, &call.path_and_query, &search).await,
+                None => reader.pass_on(call, body, anyone).await,
+            }
+        }
+    }
+}
+
+/// Forgets what a settled task may have changed.
+pub fn on_settled(app: &App, view: &TaskView) {
+    match (view.kind.as_str(), view.index_uid.as_deref()) {
+        ("documentAdditionOrUpdate" | "documentDeletion" | "documentEdition", _) => {}
+        ("indexSwap" | "indexUpdate", _) | (_, None) => app.search_settings.forget_all(),
+        (_, Some(uid)) => app.search_settings.forget(uid),
+    }
+}
+
+async fn take_body(app: &App, call: &mut Call) -> Result<Bytes, SearchError> {
+    let body = std::mem::replace(&mut call.body, crate::call::empty());
+    let idle = std::time::Duration::from_millis(app.options.body_idle_timeout_ms);
+    Ok(read_whole(body, app.options.max_body_bytes, idle).await?)
+}
+
+/// The parameters, from the body or the query; `None` where they can't be read or come as anything but JSON.
+fn read_parameters(call: &Call, body: &Bytes) -> Option<Carrier> {
+    if call.method == Method::GET {
+        return Some(Carrier::from_query(call.query_pairs()));
+    }
+    let json = call.header("content-type").is_some_and(|value| {
+        value
+            .split(';')
+            .next()
+            .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+    });
+    if json { Carrier::from_body(body) } else { None }
+}
+
+fn where_it_is(shards: &[ShardId]) -> String {
+    format!(
+        "the index has documents on {} shards, and any of them may match",
+        shards.len()
+    )
 }

@@ -1,0 +1,113 @@
+//! Documents of the same value, across shards: the best one stays.
+//!
+//! Each shard has left out its own duplicates already; what remains is one of each value a shard. Values are compared as
+//! the engine does: numbers by value, strings normalised, an array by each of its elements; a hit without a value is kept.
+
+use hashbrown::HashSet;
+use serde_json::Value;
+
+use super::facets::normalise;
+use super::merge::Head;
+
+/// The values met so far.
+#[derive(Debug, Default)]
+pub(super) struct Seen(HashSet<String>);
+
+impl Seen {
+    /// True if none of `values` was met before; they are met from now on.
+    pub(super) fn admit(&mut self, values: &[String]) -> bool {
+        if values.iter().any(|value| self.0.contains(value)) {
+            return false;
+        }
+        self.0.extend(values.iter().cloned());
+        true
+    }
+}
+
+/// A hit's values at `path`, in one comparable form. The hit's picked member must be the path's first part.
+pub(super) fn values_of(path: &str, head: &Head<'_>) -> Vec<String> {
+    let mut values = Vec::new();
+    let text = head
+        .span
+        .picked
+        .clone()
+        .and_then(|range| head.text.get(range));
+    if let Some(value) = text.and_then(|text| serde_json::from_slice::<Value>(text).ok()) {
+        let rest = path.split_once('.').map_or("", |(_, rest)| rest);
+        collect(&value, rest, &mut values);
+    }
+    values
+}
+
+/// A hit's values at `path`, from its whole text.
+pub(super) fn values_in(path: &str, hit: Option<&[u8]>) -> Vec<String> {
+    let mut values = Vec::new();
+    if let Some(hit) = hit.and_then(|text| serde_json::from_slice::<Value>(text).ok()) {
+        collect(&hit, path, &mut values);
+    }
+    values
+}
+
+fn collect(value: &Value, path: &str, values: &mut Vec<String>) {
+    match value {
+        Value::Array(elements) => elements
+            .iter()
+            .for_each(|element| collect(element, path, values)),
+        Value::Object(members) if !path.is_empty() => {
+            if let Some(value) = members.get(path) {
+                collect(value, "", values);
+            }
+            if let Some((first, rest)) = path.split_once('.')
+                && let Some(value) = members.get(first)
+            {
+                collect(value, rest, values);
+            }
+        }
+        _ if !path.is_empty() => {}
+        Value::Number(number) => values.extend(number.as_f64().map(|number| format!("n{number}"))),
+        Value::String(text) => values.push(format!("s{}", normalise(text))),
+        Value::Bool(truth) => values.push(format!("s{truth}")),
+        Value::Null | Value::Object(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(path: &str, value: Value) -> Vec<String> {
+        let mut values = Vec::new();
+        collect(&value, path, &mut values);
+        values
+    }
+
+    #[test]
+    fn values_are_compared_as_the_engine_does() {
+        assert_eq!(
+            values("", Value::from("  Ünïcode ")),
+            values("", Value::from("ünïcode"))
+        );
+        assert_eq!(values("", Value::from(3)), values("", Value::from(3.0)));
+        assert_ne!(values("", Value::from(3)), values("", Value::from("3")));
+        assert_eq!(
+            values("a.b", serde_json::json!([{"a": {"b": 1}}, {"a.b": 2}])),
+            ["n1", "n2"]
+        );
+        assert!(values("", Value::Null).is_empty());
+    }
+
+    #[test]
+    fn a_hit_is_left_out_if_any_of_its_values_was_met() {
+        let mut seen = Seen::default();
+        let list = |values: &[&str]| {
+            values
+                .iter()
+                .map(|value| (*value).to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert!(seen.admit(&list(&["a", "b"])));
+        assert!(!seen.admit(&list(&["c", "b"])));
+        assert!(seen.admit(&list(&["c"])));
+        assert!(seen.admit(&[]) && seen.admit(&[]));
+    }
+}

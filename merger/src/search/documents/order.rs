@@ -1,0 +1,228 @@
+//! The order of a list of documents: by attributes, and in turn.
+
+use serde_json::Value;
+
+use crate::search::facets::normalise;
+use crate::search::rank::{Rank, SortValue};
+
+/// One `sort` criterion.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::search) struct SortKey {
+    attribute: String,
+    ascending: bool,
+    /// For `_geoPoint(lat, lng)`: where distances are measured from.
+    origin: Option<(f64, f64)>,
+}
+
+impl SortKey {
+    /// The attribute to look at.
+    pub(in crate::search) fn attribute(&self) -> &str {
+        if self.origin.is_some() {
+            "_geo"
+        } else {
+            &self.attribute
+        }
+    }
+
+    /// The document's place by this criterion.
+    pub(in crate::search) fn rank(&self, document: &Value) -> Rank {
+        if let Some(origin) = self.origin {
+            let distance = document
+                .get("_geo")
+                .and_then(coordinates)
+                .map(|point| distance(origin, point));
+            return Rank::Geo {
+                ascending: self.ascending,
+                distance,
+            };
+        }
+        let mut values = Vec::new();
+        collect(document, &self.attribute, &mut values);
+        let best = values
+            .into_iter()
+            .min_by(|a, b| a.compare(b, self.ascending));
+        Rank::Sort {
+            ascending: self.ascending,
+            value: best.unwrap_or(SortValue::Missing),
+        }
+    }
+}
+
+/// Reads `sort`; `None` where a criterion has another form than a node knows.
+pub(super) fn sort_keys(criteria: &[String]) -> Option<Vec<SortKey>> {
+    criteria.iter().map(|text| sort_key(text)).collect()
+}
+
+fn sort_key(text: &str) -> Option<SortKey> {
+    let (attribute, direction) = text.trim().rsplit_once(':')?;
+    let ascending = match direction {
+        "asc" => true,
+        "desc" => false,
+        _ => return None,
+    };
+    let origin = match attribute.strip_prefix("_geoPoint(") {
+        Some(rest) => {
+            let (lat, lng) = rest.strip_suffix(')')?.split_once(',')?;
+            Some((lat.trim().parse().ok()?, lng.trim().parse().ok()?))
+        }
+        None => None,
+    };
+    Some(SortKey {
+        attribute: attribute.to_owned(),
+        ascending,
+        origin,
+    })
+}
+
+/// An attribute's values, as the engine facets them.
+fn collect(value: &Value, path: &str, values: &mut Vec<SortValue>) {
+    match value {
+        Value::Array(elements) => elements
+            .iter()
+            .for_each(|element| collect(element, path, values)),
+        Value::Object(members) if !path.is_empty() => {
+            if let Some(value) = members.get(path) {
+                collect(value, "", values);
+            }
+            if let Some((first, rest)) = path.split_once('.')
+                && let Some(value) = members.get(first)
+            {
+                collect(value, rest, values);
+            }
+        }
+        _ if !path.is_empty() => {}
+        Value::Number(number) => values.extend(number.as_f64().map(SortValue::Number)),
+        Value::String(text) => values.push(SortValue::Text(normalise(text))),
+        Value::Bool(truth) => values.push(SortValue::Text(truth.to_string())),
+        Value::Null | Value::Object(_) => {}
+    }
+}
+
+fn coordinates(geo: &Value) -> Option<(f64, f64)> {
+    let part = |name: &str| match geo.get(name)? {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    Some((part("lat")?, part("lng")?))
+}
+
+/// Metres along the great circle (haversine).
+fn distance(a: (f64, f64), b: (f64, f64)) -> f64 {
+    const EARTH_RADIUS: f64 = 6_372_797.560_856;
+    let (lat_a, lat_b) = (a.0.to_radians(), b.0.to_radians());
+    let half_lat = ((lat_b - lat_a) / 2.0).sin();
+    let half_lng = ((b.1 - a.1).to_radians() / 2.0).sin();
+    let h = half_lat * half_lat + lat_a.cos() * lat_b.cos() * half_lng * half_lng;
+    2.0 * EARTH_RADIUS * h.sqrt().asin()
+}
+
+/// How many of the first `count` documents, taken from lists of `totals` length in turn, are of the list at `place`.
+pub(super) fn share_before(totals: &[usize], place: usize, count: usize) -> usize {
+    // Full turns: the greatest number of turns that together give no more than `count`.
+    let (mut turns, mut left) = (0, count);
+    let mut lengths: Vec<usize> = totals.to_vec();
+    lengths.sort_unstable();
+    for (at, length) in lengths.iter().enumerate() {
+        let lists = lengths.len() - at;
+        let whole = (length - turns).min(left / lists);
+        turns += whole;
+        left -= whole * lists;
+        if turns < *length {
+            break;
+        }
+    }
+    let own = totals.get(place).copied().unwrap_or(0);
+    // The turn under way: lists that have a document more, in their order.
+    let before_in_turn = totals
+        .iter()
+        .take(place)
+        .filter(|total| **total > turns)
+        .count();
+    let one_more = own > turns && before_in_turn < left;
+    own.min(turns) + usize::from(one_more)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Ordering;
+
+    use super::*;
+    use crate::search::rank::compare;
+
+    #[test]
+    fn a_lists_share_of_any_start_is_what_taking_turns_gives() {
+        for totals in [
+            vec![5, 0, 3, 9],
+            vec![1],
+            vec![4, 4],
+            vec![0, 0],
+            vec![7, 2, 2, 2, 1],
+        ] {
+            let mut taken = vec![0; totals.len()];
+            let mut turns = Vec::new();
+            for turn in 0..10 {
+                turns.extend((0..totals.len()).filter(|at| totals[*at] > turn));
+            }
+            for count in 0..=turns.len() + 2 {
+                for (place, taken) in taken.iter().enumerate() {
+                    assert_eq!(
+                        share_before(&totals, place, count),
+                        *taken,
+                        "{totals:?} {place} {count}"
+                    );
+                }
+                if let Some(at) = turns.get(count) {
+                    taken[*at] += 1;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn documents_are_ordered_by_the_value_that_the_engine_would_take() {
+        let document = serde_json::json!({"a": {"b": [3, "x", 1]}, "s": " ÉA", "_geo": {"lat": "1", "lng": 2}});
+        let rank = |text: &str| sort_key(text).unwrap().rank(&document);
+        assert_eq!(
+            rank("a.b:asc"),
+            Rank::Sort {
+                ascending: true,
+                value: SortValue::Number(1.0)
+            }
+        );
+        assert_eq!(
+            rank("a.b:desc"),
+            Rank::Sort {
+                ascending: false,
+                value: SortValue::Number(3.0)
+            }
+        );
+        assert_eq!(
+            rank("s:asc"),
+            Rank::Sort {
+                ascending: true,
+                value: SortValue::Text(normalise("éa"))
+            }
+        );
+        assert_eq!(
+            rank("none:asc"),
+            Rank::Sort {
+                ascending: true,
+                value: SortValue::Missing
+            }
+        );
+        let near = rank("_geoPoint(1, 2):asc");
+        assert_eq!(
+            near,
+            Rank::Geo {
+                ascending: true,
+                distance: Some(0.0)
+            }
+        );
+        assert_eq!(
+            compare(&[near], &[rank("_geoPoint(5, 2):asc")]),
+            Ordering::Less
+        );
+        assert_eq!(sort_key("a"), None);
+    }
+}

@@ -1,0 +1,72 @@
+//! How an answer came about, for the person who wonders about it.
+
+use serde::Serialize;
+use weft_routing::placement::ShardId;
+
+use super::scatter::Gathered;
+
+/// The `explain` member of an answer to a request with `x-weft-explain: true`.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Explanation {
+    /// Why these shards were asked.
+    pub why: String,
+    /// One entry for each request to a shard.
+    pub shards: Vec<ShardPart>,
+    /// Shards that gave no answer.
+    pub missing: Vec<ShardId>,
+    /// What was rebuilt from all shards, rather than taken from one.
+    pub rebuilt: Vec<String>,
+    /// Facets of which a value or a part of its count may be missing, since a shard's list was cut.
+    pub uncertain_facets: Vec<String>,
+}
+
+/// One request to a shard.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ShardPart {
+    /// The shard.
+    pub shard: ShardId,
+    /// The node that answered, where Envoy says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// From request to answer, in milliseconds.
+    pub took_ms: f64,
+    /// The answer's size.
+    pub bytes: usize,
+    /// From which of its hits on the shard was asked.
+    pub from: usize,
+    /// For how many hits it was asked.
+    pub asked: usize,
+    /// How many documents it found.
+    pub found: u64,
+    /// How many of its hits are in the answer.
+    pub kept: usize,
+}
+
+impl Explanation {
+    /// Adds what one round of requests brought.
+    pub(super) fn add(&mut self, gathered: &Gathered, from: usize, asked: usize) {
+        for reply in &gathered.replies {
+            self.shards.push(ShardPart {
+                shard: reply.shard,
+                node: reply.node.clone(),
+                took_ms: (reply.took.as_secs_f64() * 1e6).round() / 1e3,
+                bytes: reply.body.len(),
+                from,
+                asked,
+                found: 0,
+                kept: 0,
+            });
+        }
+        self.missing.extend(&gathered.missing);
+    }
+
+    /// Says what a shard found, and how much of it is in the answer.
+    pub(super) fn outcome(&mut self, shard: ShardId, found: u64, kept: usize) {
+        if let Some(part) = self.shards.iter_mut().find(|part| part.shard == shard) {
+            part.found = found;
+            part.kept = kept;
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! One hit as it came from a shard: its bytes, and where the few members stand that a merge looks at.
+
+use std::ops::Range;
+
+use super::documents::SortKey;
+use super::scan::{Cursor, Malformed, Members};
+
+/// Which members of a hit are looked at, beside the ranking score and its details.
+#[derive(Debug, Clone, Default)]
+pub struct Interest {
+    /// A top-level member whose value is wanted: a distinct attribute's first part, or `_federation`.
+    pub pick: Option<String>,
+    /// Top-level members that the shards were asked for and the client wasn't: they are left out.
+    pub strip: Vec<String>,
+    /// Criteria by which documents are ordered that come without ranking details: a list of documents.
+    pub(super) sort: Vec<SortKey>,
+}
+
+/// Which top-level members to leave out again, of the `attributes` that a shard is asked for beside the client's own: not
+/// those of which the client asked for another part.
+pub(super) fn strippable(attributes: &[String], own: &[String]) -> Vec<String> {
+    let first = |path: &str| path.split('.').next().unwrap_or_default().to_owned();
+    let is_free = |name: &String| !own.iter().any(|path| first(path) == *name);
+    attributes
+        .iter()
+        .map(|path| first(path))
+        .filter(is_free)
+        .collect()
+}
+
+/// Where a hit stands in its text.
+#[derive(Debug, Clone)]
+pub struct HitSpan {
+    /// The whole object.
+    pub range: Range<usize>,
+    /// Value of `_rankingScore`.
+    pub score: Option<Range<usize>>,
+    /// Value of `_rankingScoreDetails`.
+    pub details: Option<Range<usize>>,
+    /// Value of the picked member.
+    pub picked: Option<Range<usize>>,
+    /// End of the last member that is kept; the start of the object's inside where none is.
+    kept_end: usize,
+    /// True where all members that are left out come last, as a node writes them.
+    tidy: bool,
+}
+
+const SCORE: &[u8] = b"_rankingScore";
+const DETAILS: &[u8] = b"_rankingScoreDetails";
+const FORMATTED: &[u8] = b"_formatted";
+
+impl HitSpan {
+    /// Reads the hit that begins at byte `at`.
+    ///
+    /// # Errors
+    /// No object begins there.
+    pub fn read(text: &[u8], at: usize, interest: &Interest) -> Result<Self, Malformed> {
+        let mut members = Members::new(text, at);
+        let mut span = Self {
+            range: at..at,
+            score: None,
+            details: None,
+            picked: None,
+            kept_end: at + 1,
+            tidy: true,
+        };
+        let mut left_out = false;
+        while let Some(member) = members.next()? {
+            let mut keep = true;
+            match member.key {
+                SCORE => (span.score, keep) = (Some(member.value.clone()), false),
+                DETAILS => (span.details, keep) = (Some(member.value.clone()), false),
+                FORMATTED => span.tidy &= interest.strip.is_empty(),
+                key => {
+                    if interest
+                        .pick
+                        .as_deref()
+                        .is_some_and(|pick| pick.as_bytes() == key)
+                    {
+                        span.picked = Some(member.value.clone());
+                    }
+                    keep = !strips(interest, key);
+                }
+            }
+            if keep {
+                span.tidy &= !left_out;
+                span.kept_end = member.value.end;
+            } else {
+                left_out = true;
+            }
+        }
+        span.range.end = members.at();
+        Ok(span)
+    }
+
+    /// Writes the hit without what is left out, and without its closing brace, so that members can follow.
+    ///
+    /// Gives back whether a comma must precede the next member.
+    ///
+    /// # Errors
+    /// The text isn't the one that was read.
+    pub fn write_open(
+        &self,
+        text: &[u8],
+        interest: &Interest,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Malformed> {
+        if self.tidy {
+            out.extend_from_slice(
+                text.get(self.range.start..self.kept_end)
+                    .unwrap_or_default(),
+            );
+            return Ok(self.kept_end > self.range.start + 1);
+        }
+        out.push(b'{');
+        write_kept(text, self.range.start, interest, true, out)
+    }
+}
+
+fn strips(interest: &Interest, key: &[u8]) -> bool {
+    interest.strip.iter().any(|name| name.as_bytes() == key)
+}
+
+fn write_kept(
+    text: &[u8],
+    at: usize,
+    interest: &Interest,
+    top: bool,
+    out: &mut Vec<u8>,
+) -> Result<bool, Malformed> {
+    let mut members = Members::new(text, at);
+    let mut any = false;
+    while let Some(member) = members.next()? {
+        if strips(interest, member.key) || (top && matches!(member.key, SCORE | DETAILS)) {
+            continue;
+        }
+        if any {
+            out.push(b',');
+        }
+        any = true;
+        if top
+            && member.key == FORMATTED
+            && Cursor::new(text, member.value.start).peek() == Some(b'{')
+        {
+            out.extend_from_slice(b"\"_formatted\":{");
+            write_kept(text, member.value.start, interest, false, out)?;
+            out.push(b'}');
+        } else {
+            out.extend_from_slice(text.get(member.start..member.value.end).unwrap_or_default());
+        }
+    }
+    Ok(any)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(text: &str, strip: &[&str]) -> String {
+        let interest = Interest {
+            strip: strip.iter().map(|name| (*name).to_owned()).collect(),
+            ..Interest::default()
+        };
+        let span = HitSpan::read(text.as_bytes(), 0, &interest).unwrap();
+        assert_eq!(span.range, 0..text.len());
+        let mut out = Vec::new();
+        let comma = span
+            .write_open(text.as_bytes(), &interest, &mut out)
+            .unwrap();
+        assert_eq!(comma, out.len() > 1);
+        out.push(b'}');
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_the_client_did_not_ask_for_is_left_out_wherever_it_stands() {
+        assert_eq!(
+            kept(
+                r#"{"a":1,"_rankingScore":0.5,"_rankingScoreDetails":{}}"#,
+                &[]
+            ),
+            r#"{"a":1}"#
+        );
+        assert_eq!(kept(r#"{"_rankingScore":0.5,"a":1}"#, &[]), r#"{"a":1}"#);
+        assert_eq!(kept(r#"{"_rankingScore":0.5}"#, &[]), "{}");
+        assert_eq!(kept("{}", &[]), "{}");
+        assert_eq!(
+            kept(r#"{"a":1,"b":{"a":2},"c":3}"#, &["a"]),
+            r#"{"b":{"a":2},"c":3}"#
+        );
+        let formatted = r#"{"b":1,"a":1,"_formatted":{"a":"1","b":"1"},"_rankingScore":1.0}"#;
+        assert_eq!(kept(formatted, &["a"]), r#"{"b":1,"_formatted":{"b":"1"}}"#);
+    }
+}

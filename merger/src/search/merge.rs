@@ -1,0 +1,275 @@
+//! Several shards' ranked hits into one ranked list.
+//!
+//! A k-way merge over lazily read lists: a hit is looked at when its turn comes, and hits behind the page never. Hits
+//! that no rule tells apart are taken from the shards in turn (the first of each, then the second of each, …), so that the
+//! order depends on nothing but the shards' own order: not on which answer came first, nor on the page asked for.
+//!
+//! Pure: a function of values.
+
+mod source;
+
+use std::cmp::Ordering;
+
+pub use source::{Head, Source};
+
+use super::distinct::{Seen, values_of};
+use super::hit::Interest;
+use super::rank::{Rank, Ranks, compare, same_scale, typo_place};
+use super::scan::Malformed;
+
+/// Which part of the merged list is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Hits to skip.
+    pub skip: usize,
+    /// Hits to take.
+    pub take: usize,
+}
+
+impl Window {
+    /// How many hits lie before the window's end.
+    pub fn end(self) -> usize {
+        self.skip.saturating_add(self.take)
+    }
+}
+
+/// How hits are compared.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Order {
+    /// Rule by rule. Hits without details are all equal: the shards' own order, in turn.
+    Rules,
+    /// Keyword and semantic hits in one list, weighed by the semantic ratio.
+    Hybrid {
+        /// 0 = keywords only, 1 = meaning only.
+        ratio: f64,
+    },
+}
+
+/// What is merged, and how.
+#[derive(Debug, Clone)]
+pub struct Merging<'a> {
+    /// The order.
+    pub order: Order,
+    /// The part that is wanted.
+    pub window: Window,
+    /// Which members of a hit are looked at.
+    pub interest: &'a Interest,
+    /// The attribute whose values may not repeat, as a path into the hit.
+    pub distinct: Option<&'a str>,
+}
+
+/// A hit that made it into the window.
+#[derive(Debug, Clone)]
+pub struct Placed<'a> {
+    /// The hit.
+    pub head: Head<'a>,
+    /// Which source it came from.
+    pub source: usize,
+    /// The scale of its `typo` rule over all shards.
+    pub max_typos: Option<u32>,
+}
+
+/// The outcome of a merge.
+#[derive(Debug)]
+pub struct Merged<'a> {
+    /// The window's hits, best first.
+    pub hits: Vec<Placed<'a>>,
+    /// How many hits each source has in the window.
+    pub kept: Vec<usize>,
+    /// Sources that ran out although their shard has more hits, before the window was full: ask them for more.
+    pub dry: Vec<usize>,
+    /// Hits left out because another shard had a better one of the same distinct value.
+    pub duplicates: usize,
+}
+
+/// Merges.
+///
+/// # Errors
+/// A source isn't a node's answer.
+pub fn merge<'a>(
+    mut sources: Vec<Source<'a>>,
+    merging: &Merging<'_>,
+) -> Result<Merged<'a>, Malformed> {
+    let mut merged = Merged {
+        hits: Vec::new(),
+        kept: vec![0; sources.len()],
+        dry: Vec::new(),
+        duplicates: 0,
+    };
+    let mut scales = Scales::default();
+    let mut seen = Seen::default();
+    let mut position = 0;
+    for source in &mut sources {
+        source.advance(merging.interest)?;
+    }
+    while position < merging.window.end() {
+        merged.dry = sources
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| s.is_dry())
+            .map(|(at, _)| at)
+            .collect();
+        if !merged.dry.is_empty() {
+            break;
+        }
+        let Some(best) = best_of(&sources, merging.order) else {
+            break;
+        };
+        scales.enter(&sources, best);
+        let Some(source) = sources.get_mut(best) else {
+            break;
+        };
+        let Some(head) = source.take() else { break };
+        source.advance(merging.interest)?;
+        scales.look_at(source);
+        if let Some(path) = merging.distinct
+            && !seen.admit(&values_of(path, &head))
+        {
+            merged.duplicates += 1;
+            continue;
+        }
+        if position >= merging.window.skip {
+            if let Some(kept) = merged.kept.get_mut(best) {
+                *kept += 1;
+            }
+            scales.place(merged.hits.len());
+            merged.hits.push(Placed {
+                head,
+                source: best,
+                max_typos: None,
+            });
+        }
+        position += 1;
+    }
+    scales.settle(&mut merged.hits);
+    Ok(merged)
+}
+
+/// The source whose head comes first: by rank, then by its place among equals, then by the sources' order.
+fn best_of(sources: &[Source<'_>], order: Order) -> Option<usize> {
+    let mut best: Option<(usize, &Source<'_>, &Head<'_>)> = None;
+    for (at, source) in sources.iter().enumerate() {
+        let Some(head) = source.head() else { continue };
+        let better = match best {
+            None => true,
+            Some((_, other, best)) => {
+                compare_heads(head, best, order).then_with(|| source.run().cmp(&other.run()))
+                    == Ordering::Less
+            }
+        };
+        if better {
+            best = Some((at, source, head));
+        }
+    }
+    best.map(|(at, _, _)| at)
+}
+
+fn compare_heads(a: &Head<'_>, b: &Head<'_>, order: Order) -> Ordering {
+    match order {
+        Order::Rules => compare(&a.ranks, &b.ranks),
+        Order::Hybrid { ratio } => compare_hybrid(a, b, ratio),
+    }
+}
+
+/// Two hits of one kind are compared rule by rule; a keyword hit and a semantic one first by the sorts that precede
+/// both, then by their weighed scores, and the semantic one wins a tie.
+fn compare_hybrid(a: &Head<'_>, b: &Head<'_>, ratio: f64) -> Ordering {
+    let (a_semantic, b_semantic) = (is_semantic(&a.ranks), is_semantic(&b.ranks));
+    if a_semantic == b_semantic {
+        return compare(&a.ranks, &b.ranks);
+    }
+    let sorts = |rank: &&Rank| matches!(rank, Rank::Sort { .. } | Rank::Geo { .. });
+    for (x, y) in a
+        .ranks
+        .iter()
+        .take_while(sorts)
+        .zip(b.ranks.iter().take_while(sorts))
+    {
+        let order = x.compare(y);
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+    let weighed = |head: &Head<'_>, semantic: bool| {
+        head.score.unwrap_or(0.0) * if semantic { ratio } else { 1.0 - ratio }
+    };
+    let (x, y) = (weighed(a, a_semantic), weighed(b, b_semantic));
+    if (x - y).abs() <= f64::EPSILON {
+        return b_semantic.cmp(&a_semantic);
+    }
+    y.total_cmp(&x)
+}
+
+/// True for a hit that was found by its meaning.
+pub fn is_semantic(ranks: &[Rank]) -> bool {
+    ranks.iter().any(|rank| matches!(rank, Rank::Vector { .. }))
+}
+
+/// The scale of the `typo` rule for each run of hits that share the verdicts before it.
+///
+/// One node measures all hits of such a run on one scale; a shard on its own. The greatest of the shards' is the
+/// node's, and the heads that wait behind the window count too: their shard may know a wider one.
+#[derive(Default)]
+struct Scales {
+    run: Option<(Ranks, usize, u32)>,
+    /// For each run in the window: its first hit's place and its scale.
+    runs: Vec<(usize, Option<u32>)>,
+    fresh: bool,
+}
+
+impl Scales {
+    /// The hit at the head of `best` is next: begins its run if it isn't under way.
+    fn enter(&mut self, sources: &[Source<'_>], best: usize) {
+        let Some(head) = sources.get(best).and_then(Source::head) else {
+            return;
+        };
+        if let Some((ranks, place, _)) = &self.run
+            && (std::sync::Arc::ptr_eq(ranks, &head.ranks)
+                || same_scale(ranks, &head.ranks, *place))
+        {
+            return;
+        }
+        self.fresh = true;
+        self.run = typo_place(&head.ranks).map(|place| (head.ranks.clone(), place, 0));
+        for source in sources {
+            self.look_at(source);
+        }
+    }
+
+    /// Takes a head's scale into account if it belongs to the run.
+    fn look_at(&mut self, source: &Source<'_>) {
+        let (Some((ranks, place, scale)), Some(head)) = (&mut self.run, source.head()) else {
+            return;
+        };
+        if let Some(Rank::Typo { max, .. }) = head.ranks.get(*place)
+            && *max > *scale
+            && same_scale(ranks, &head.ranks, *place)
+        {
+            *scale = *max;
+            if let Some((_, settled)) = self.runs.last_mut().filter(|_| !self.fresh) {
+                *settled = Some(*max);
+            }
+        }
+    }
+
+    /// The hit that was entered last stands at `place` of the window.
+    fn place(&mut self, place: usize) {
+        if self.fresh {
+            self.fresh = false;
+            self.runs
+                .push((place, self.run.as_ref().map(|(_, _, scale)| *scale)));
+        }
+    }
+
+    fn settle(&self, hits: &mut [Placed<'_>]) {
+        for (at, (start, scale)) in self.runs.iter().enumerate() {
+            let end = self.runs.get(at + 1).map_or(hits.len(), |(next, _)| *next);
+            for hit in hits.get_mut(*start..end).unwrap_or_default() {
+                hit.max_typos = *scale;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

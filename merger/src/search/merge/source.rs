@@ -1,0 +1,156 @@
+//! One shard's hits, read one at a time.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::search::hit::{HitSpan, Interest};
+use crate::search::rank::{Rank, Ranks, read_details};
+use crate::search::scan::{Elements, Malformed, number};
+
+/// A hit with what orders it.
+#[derive(Debug, Clone)]
+pub struct Head<'a> {
+    /// The text that it stands in.
+    pub text: &'a [u8],
+    /// Where.
+    pub span: HitSpan,
+    /// The rules' verdicts; empty where the shard wasn't asked for them.
+    pub ranks: Ranks,
+    /// The shard's own score, where it was asked for.
+    pub score: Option<f64>,
+}
+
+/// One shard's hits, best first, in one or more answers.
+#[derive(Debug)]
+pub struct Source<'a> {
+    /// The answers' texts, with where each one's array of hits begins.
+    pages: std::vec::IntoIter<(&'a [u8], usize)>,
+    page: Option<(&'a [u8], Elements<'a>)>,
+    head: Option<Head<'a>>,
+    /// How many hits with the head's ranks came before it.
+    run: usize,
+    /// The details last read, as text and as ranks: ties come in long runs of the same text.
+    last: Option<(&'a [u8], Ranks)>,
+    unranked: Ranks,
+    more: bool,
+}
+
+impl<'a> Source<'a> {
+    /// A source of `pages`, each a text and where its array of hits begins. `more` says that the shard has hits behind them.
+    pub fn new(pages: Vec<(&'a [u8], usize)>, more: bool) -> Self {
+        Self {
+            pages: pages.into_iter(),
+            page: None,
+            head: None,
+            run: 0,
+            last: None,
+            unranked: Arc::from(Vec::<Rank>::new()),
+            more,
+        }
+    }
+
+    /// The hit whose turn comes next.
+    pub fn head(&self) -> Option<&Head<'a>> {
+        self.head.as_ref()
+    }
+
+    /// How many hits of this source, equal in rank to its head, came before it.
+    pub fn run(&self) -> usize {
+        self.run
+    }
+
+    /// True where all hits were taken and the shard has more.
+    pub fn is_dry(&self) -> bool {
+        self.head.is_none() && self.more
+    }
+
+    /// Takes the head; [`Source::advance`] brings the next.
+    pub fn take(&mut self) -> Option<Head<'a>> {
+        self.head.take()
+    }
+
+    /// Reads the next hit.
+    ///
+    /// # Errors
+    /// The text isn't an array of objects.
+    pub fn advance(&mut self, interest: &Interest) -> Result<(), Malformed> {
+        self.head = None;
+        loop {
+            if self.page.is_none() {
+                let Some((text, at)) = self.pages.next() else {
+                    return Ok(());
+                };
+                self.page = Some((text, Elements::new(text, at)));
+            }
+            let Some((text, elements)) = &mut self.page else {
+                return Ok(());
+            };
+            let text = *text;
+            let Some(at) = elements.enter()? else {
+                self.page = None;
+                continue;
+            };
+            let span = HitSpan::read(text, at, interest)?;
+            elements.resume(span.range.end);
+            let score = span
+                .score
+                .clone()
+                .and_then(|range| number(text.get(range)?));
+            let ranks = if interest.sort.is_empty() {
+                self.ranks(text, &span)?
+            } else {
+                self.sorted(text, &span, interest)
+            };
+            self.head = Some(Head {
+                text,
+                span,
+                ranks,
+                score,
+            });
+            return Ok(());
+        }
+    }
+
+    /// The document's ranks by its own values; counts the run of equals.
+    fn sorted(&mut self, text: &'a [u8], span: &HitSpan, interest: &Interest) -> Ranks {
+        let hit = text.get(span.range.clone()).unwrap_or_default();
+        let document: Value = serde_json::from_slice(hit).unwrap_or_default();
+        let ranks: Ranks = interest
+            .sort
+            .iter()
+            .map(|key| key.rank(&document))
+            .collect();
+        let same = self
+            .last
+            .as_ref()
+            .is_some_and(|(_, last)| super::compare(last, &ranks).is_eq());
+        self.run = if same { self.run + 1 } else { 0 };
+        self.last = Some((hit, ranks.clone()));
+        ranks
+    }
+
+    /// The hit's ranks; counts the run of equals.
+    fn ranks(&mut self, text: &'a [u8], span: &HitSpan) -> Result<Ranks, Malformed> {
+        let details = span.details.clone().and_then(|range| text.get(range));
+        let Some(details) = details else {
+            self.run = if self.last.is_none() { self.run + 1 } else { 0 };
+            self.last = None;
+            return Ok(self.unranked.clone());
+        };
+        if let Some((last, ranks)) = &self.last
+            && *last == details
+        {
+            self.run += 1;
+            return Ok(ranks.clone());
+        }
+        let ranks = read_details(details)?;
+        let same = self
+            .last
+            .as_ref()
+            .is_some_and(|(_, last)| super::compare(last, &ranks).is_eq());
+        self.run = if same { self.run + 1 } else { 0 };
+        self.last = Some((details, ranks.clone()));
+        Ok(ranks)
+    }
+}

@@ -1,0 +1,173 @@
+use super::*;
+use crate::search::hit::Interest;
+
+/// A small deterministic generator (xorshift); tests print their seed where they fail.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+fn hit(id: usize, words: u64, typos: u64, max: u64, sort: u64) -> String {
+    format!(
+        r#"{{"id":{id},"_rankingScoreDetails":{{"words":{{"order":0,"matchingWords":{words},"maxMatchingWords":3,"score":0.1}},"typo":{{"order":1,"typoCount":{typos},"maxTypoCount":{max},"score":0.1}},"a:asc":{{"order":2,"value":{sort}}}}}}}"#
+    )
+}
+
+fn id(hit: &Placed<'_>) -> usize {
+    let text = std::str::from_utf8(&hit.head.text[hit.head.span.range.clone()]).unwrap();
+    text[r#"{"id":"#.len()..]
+        .split([',', '}'])
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+fn merge_texts<'a>(
+    texts: &'a [String],
+    skip: usize,
+    take: usize,
+    distinct: Option<&str>,
+) -> Merged<'a> {
+    let interest = Interest {
+        pick: distinct.map(str::to_owned),
+        ..Interest::default()
+    };
+    let merging = Merging {
+        order: Order::Rules,
+        window: Window { skip, take },
+        interest: &interest,
+        distinct,
+    };
+    let sources = texts
+        .iter()
+        .map(|text| Source::new(vec![(text.as_bytes(), 0)], false))
+        .collect();
+    merge(sources, &merging).unwrap()
+}
+
+fn array(hits: &[String]) -> String {
+    format!("[{}]", hits.join(","))
+}
+
+#[test]
+fn any_split_of_any_ranked_list_merges_back_into_it() {
+    for seed in 1..=300 {
+        let mut dice = Dice(seed * 0x9e37_79b9);
+        let count = dice.roll(60) as usize;
+        let mut ranks: Vec<(u64, u64, u64)> = (0..count)
+            .map(|_| (dice.roll(3) + 1, dice.roll(3), dice.roll(4)))
+            .collect();
+        ranks.sort_by_key(|(words, typos, sort)| (u64::MAX - words, *typos, *sort));
+        let shards = dice.roll(7) as usize + 1;
+        let mut split: Vec<Vec<String>> = vec![Vec::new(); shards];
+        for (at, (words, typos, sort)) in ranks.iter().enumerate() {
+            split[dice.roll(shards as u64) as usize].push(hit(at, *words, *typos, 3, *sort));
+        }
+        let texts: Vec<String> = split.iter().map(|hits| array(hits)).collect();
+        let merged = merge_texts(&texts, 0, count, None);
+        let order: Vec<usize> = merged.hits.iter().map(id).collect();
+        let found: Vec<_> = order.iter().map(|at| ranks[*at]).collect();
+        assert_eq!(found, ranks, "seed {seed}");
+        let mut ids = order.clone();
+        ids.sort_unstable();
+        assert_eq!(ids, (0..count).collect::<Vec<_>>(), "seed {seed}");
+        // Pages are parts of the whole.
+        let (skip, take) = (dice.roll(20) as usize, dice.roll(20) as usize);
+        let page: Vec<usize> = merge_texts(&texts, skip, take, None)
+            .hits
+            .iter()
+            .map(id)
+            .collect();
+        assert_eq!(
+            page,
+            order.into_iter().skip(skip).take(take).collect::<Vec<_>>(),
+            "seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn hits_that_no_rule_tells_apart_are_taken_in_turn() {
+    let texts = [
+        r#"[{"id":1},{"id":2},{"id":3}]"#,
+        r#"[{"id":11}]"#,
+        r#"[{"id":21},{"id":22}]"#,
+    ]
+    .map(str::to_owned);
+    let order: Vec<usize> = merge_texts(&texts, 0, 9, None)
+        .hits
+        .iter()
+        .map(id)
+        .collect();
+    assert_eq!(order, [1, 11, 21, 2, 22, 3]);
+}
+
+#[test]
+fn the_scale_of_typos_is_the_widest_of_the_shards_among_equal_words() {
+    let texts = [
+        array(&[hit(1, 3, 0, 1, 0), hit(2, 2, 0, 2, 0)]),
+        array(&[hit(3, 3, 1, 4, 0), hit(4, 2, 1, 1, 0)]),
+        array(&[hit(5, 2, 0, 5, 7)]),
+    ];
+    let scales = |skip, take| -> Vec<(usize, Option<u32>)> {
+        merge_texts(&texts, skip, take, None)
+            .hits
+            .iter()
+            .map(|hit| (id(hit), hit.max_typos))
+            .collect()
+    };
+    let all = [
+        (1, Some(4)),
+        (3, Some(4)),
+        (2, Some(5)),
+        (5, Some(5)),
+        (4, Some(5)),
+    ];
+    assert_eq!(scales(0, 9), all);
+    for skip in 0..5 {
+        for take in 0..5 {
+            let part: Vec<_> = all.iter().copied().skip(skip).take(take).collect();
+            assert_eq!(scales(skip, take), part, "{skip} {take}");
+        }
+    }
+}
+
+#[test]
+fn of_documents_with_one_value_the_best_is_shown() {
+    let texts = [
+        r#"[{"id":1,"c":"x"},{"id":2,"c":"Y "}]"#,
+        r#"[{"id":3,"c":["z","x"]},{"id":4},{"id":5,"c":"y"},{"id":6,"c":"w"}]"#,
+    ]
+    .map(str::to_owned);
+    let merged = merge_texts(&texts, 0, 9, Some("c"));
+    assert_eq!(merged.hits.iter().map(id).collect::<Vec<_>>(), [1, 2, 4, 6]);
+    assert_eq!(merged.duplicates, 2);
+}
+
+#[test]
+fn a_source_that_may_have_more_is_reported_before_anything_is_placed_without_it() {
+    let interest = Interest::default();
+    let merging = Merging {
+        order: Order::Rules,
+        window: Window { skip: 0, take: 5 },
+        interest: &interest,
+        distinct: None,
+    };
+    let sources = vec![
+        Source::new(vec![(br#"[{"id":1}]"#, 0)], true),
+        Source::new(
+            vec![(br#"[{"id":11},{"id":12}]"#, 0), (br#"[{"id":13}]"#, 0)],
+            false,
+        ),
+    ];
+    let merged = merge(sources, &merging).unwrap();
+    assert_eq!(merged.dry, [0]);
+    assert_eq!(merged.hits.len(), 1);
+}

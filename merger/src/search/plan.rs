@@ -1,0 +1,170 @@
+//! From a search to what the shards are asked and how their answers become one.
+//!
+//! Pure: functions of values.
+
+use super::hit::{Interest, strippable};
+use super::merge::{Merging, Order, Window};
+use super::request::{Carrier, Needs, Search};
+use super::settings::MergeSettings;
+
+/// A search, planned.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The search.
+    pub search: Search,
+    /// The part of all hits that is wanted.
+    pub window: Window,
+    /// What orders hits.
+    pub order: Order,
+    /// Which members of a hit the merge looks at.
+    pub interest: Interest,
+    /// The attribute whose values may not repeat.
+    pub distinct: Option<String>,
+    details: bool,
+    score: bool,
+    attribute: Option<String>,
+    /// True where a shard's totals or hits depend on how many were asked for.
+    whole: bool,
+}
+
+impl Plan {
+    /// Plans a search on an index with `settings`.
+    pub fn new(search: Search, settings: &MergeSettings) -> Self {
+        let window = search.paging.window(settings.max_total_hits);
+        let ranked =
+            search.has_words || search.sorts || settings.custom_rules || search.semantic.is_some();
+        let distinct = search
+            .distinct
+            .clone()
+            .or_else(|| settings.distinct.clone());
+        let attribute = distinct.clone().filter(|path| !retrieves(&search, path));
+        let strip = strippable(
+            attribute.as_slice(),
+            search.retrieve.as_deref().unwrap_or_default(),
+        );
+        Self {
+            window,
+            order: search
+                .semantic
+                .map_or(Order::Rules, |ratio| Order::Hybrid { ratio }),
+            interest: Interest {
+                pick: distinct.as_deref().map(|path| first_part(path).to_owned()),
+                strip,
+                ..Interest::default()
+            },
+            details: ranked || search.show_details,
+            score: search.show_score || search.semantic.is_some(),
+            attribute,
+            whole: distinct.is_some() || search.threshold.is_some() || search.semantic.is_some(),
+            distinct,
+            search,
+        }
+    }
+
+    /// How many hits each of `shards` shards is asked for first.
+    ///
+    /// The window's end is always enough. For a long one it is far more than a shard is likely to give: of `n` hits a
+    /// shard holds `n / shards` on average, and more than four standard deviations above that about once in 30,000
+    /// searches; then it is asked again.
+    pub fn first_step(&self, shards: usize) -> usize {
+        let end = self.window.end();
+        if self.whole {
+            return end;
+        }
+        let share = end.div_ceil(shards.max(1));
+        end.min(share + 4 * share.isqrt() + 12)
+    }
+
+    /// What a shard is asked for, from `skip` on.
+    pub fn ask(&self, skip: usize, take: usize) -> Carrier {
+        self.search.for_shard(&Needs {
+            window: Window { skip, take },
+            details: self.details,
+            score: self.score,
+            attribute: self.attribute.clone(),
+            facets: skip == 0,
+        })
+    }
+
+    /// How the answers are merged.
+    pub fn merging(&self) -> Merging<'_> {
+        Merging {
+            order: self.order,
+            window: self.window,
+            interest: &self.interest,
+            distinct: self.distinct.as_deref(),
+        }
+    }
+}
+
+fn first_part(path: &str) -> &str {
+    path.split_once('.').map_or(path, |(first, _)| first)
+}
+
+/// True where the client's own `attributesToRetrieve` brings the attribute at `path`.
+fn retrieves(search: &Search, path: &str) -> bool {
+    let Some(names) = &search.retrieve else {
+        return true;
+    };
+    names.iter().any(|name| {
+        name == "*"
+            || name == path
+            || path
+                .strip_prefix(name.as_str())
+                .is_some_and(|rest| rest.starts_with('.'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(body: &str, settings: &MergeSettings) -> Plan {
+        Plan::new(
+            Search::read(Carrier::from_body(body.as_bytes()).unwrap()).unwrap(),
+            settings,
+        )
+    }
+
+    fn asked(plan: &Plan, take: usize) -> String {
+        String::from_utf8(plan.ask(0, take).to_body().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn details_are_asked_for_only_where_they_order_hits() {
+        let settings = MergeSettings::default();
+        let custom = MergeSettings {
+            custom_rules: true,
+            ..MergeSettings::default()
+        };
+        let has_details =
+            |body, settings| asked(&plan(body, settings), 20).contains("showRankingScoreDetails");
+        assert!(!has_details(r#"{"q":""}"#, &settings));
+        assert!(has_details(r#"{"q":"a"}"#, &settings));
+        assert!(has_details(r#"{"q":" ","sort":["a:asc"]}"#, &settings));
+        assert!(has_details("{}", &custom));
+    }
+
+    #[test]
+    fn short_pages_are_asked_for_whole_and_long_ones_by_their_share() {
+        let step = |body: &str, shards| plan(body, &MergeSettings::default()).first_step(shards);
+        assert_eq!(step(r#"{"q":"a"}"#, 3), 20);
+        let long = step(r#"{"q":"a","limit":1000}"#, 8);
+        assert!((125..250).contains(&long), "{long}");
+        assert_eq!(step(r#"{"q":"a","limit":1000,"distinct":"b"}"#, 8), 1000);
+    }
+
+    #[test]
+    fn the_distinct_attribute_is_fetched_and_left_out_again() {
+        let settings = MergeSettings {
+            distinct: Some("sku.code".to_owned()),
+            ..MergeSettings::default()
+        };
+        let asks = plan(r#"{"q":"a","attributesToRetrieve":["title"]}"#, &settings);
+        assert!(asked(&asks, 1).contains(r#""attributesToRetrieve":["title","sku.code"]"#));
+        assert_eq!(asks.interest.strip, ["sku"]);
+        let has = plan(r#"{"q":"a","attributesToRetrieve":["sku"]}"#, &settings);
+        assert!(has.interest.strip.is_empty());
+        assert_eq!(has.interest.pick.as_deref(), Some("sku"));
+    }
+}

@@ -1,0 +1,235 @@
+//! Parameters in a JSON body or in a query string.
+
+use serde_json::{Map, Value};
+
+/// A search's parameters, in the form in which they came and go on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Carrier {
+    /// `POST`: a JSON object.
+    Body(Map<String, Value>),
+    /// `GET`: names and values, decoded.
+    Query(Vec<(String, String)>),
+}
+
+/// The parameters as they go to a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ShardRequest {
+    /// A body.
+    Body(Vec<u8>),
+    /// A query string.
+    Query(String),
+}
+
+impl Carrier {
+    /// From a body; `None` if it is no JSON object.
+    pub fn from_body(text: &[u8]) -> Option<Self> {
+        serde_json::from_slice(text).ok().map(Self::Body)
+    }
+
+    /// From a query string's pairs.
+    pub fn from_query<'a, N, V>(pairs: impl IntoIterator<Item = (N, V)>) -> Self
+    where
+        N: Into<std::borrow::Cow<'a, str>>,
+        V: Into<std::borrow::Cow<'a, str>>,
+    {
+        Self::Query(
+            pairs
+                .into_iter()
+                .map(|(n, v)| (n.into().into_owned(), v.into().into_owned()))
+                .collect(),
+        )
+    }
+
+    /// The parameters as a JSON text, if that is how they came.
+    pub fn to_body(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Body(members) => serde_json::to_vec(members).ok(),
+            Self::Query(_) => None,
+        }
+    }
+
+    /// The parameters as a query string, if that is how they came.
+    pub fn to_query(&self) -> Option<String> {
+        match self {
+            Self::Body(_) => None,
+            Self::Query(pairs) => Some(
+                form_urlencoded::Serializer::new(String::new())
+                    .extend_pairs(pairs)
+                    .finish(),
+            ),
+        }
+    }
+
+    /// The parameters as they go on.
+    pub fn to_request(&self) -> ShardRequest {
+        match self {
+            Self::Body(members) => {
+                ShardRequest::Body(serde_json::to_vec(members).unwrap_or_default())
+            }
+            Self::Query(_) => ShardRequest::Query(self.to_query().unwrap_or_default()),
+        }
+    }
+
+    fn member(&self, name: &str) -> Option<&Value> {
+        match self {
+            Self::Body(members) => members.get(name),
+            Self::Query(_) => None,
+        }
+    }
+
+    fn pair(&self, name: &str) -> Option<&str> {
+        match self {
+            Self::Body(_) => None,
+            Self::Query(pairs) => pairs
+                .iter()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| value.as_str()),
+        }
+    }
+
+    /// True where the parameter is there and not `null`.
+    pub fn has(&self, name: &str) -> bool {
+        self.member(name).is_some_and(|value| !value.is_null()) || self.pair(name).is_some()
+    }
+
+    /// A whole number: outer `None` where it can't be read, inner `None` where it isn't there.
+    pub fn count(&self, name: &str) -> Option<Option<usize>> {
+        if let Some(value) = self.member(name) {
+            // `page` and `hitsPerPage` may be null, the others not: leave that to a node.
+            if value.is_null() && matches!(name, "page" | "hitsPerPage") {
+                return Some(None);
+            }
+            return Some(Some(usize::try_from(value.as_u64()?).ok()?));
+        }
+        self.pair(name)
+            .map_or(Some(None), |text| text.parse().ok().map(Some))
+    }
+
+    /// A string, likewise.
+    pub fn text(&self, name: &str) -> Option<Option<String>> {
+        match self.member(name) {
+            None => Some(self.pair(name).map(str::to_owned)),
+            Some(Value::Null) => Some(None),
+            Some(Value::String(text)) => Some(Some(text.clone())),
+            Some(_) => None,
+        }
+    }
+
+    /// True or false, likewise.
+    pub fn truth(&self, name: &str) -> Option<Option<bool>> {
+        match (self.member(name), self.pair(name)) {
+            (Some(Value::Bool(truth)), _) => Some(Some(*truth)),
+            (Some(_), _) => None,
+            (None, Some(text)) => text.parse().ok().map(Some),
+            (None, None) => Some(None),
+        }
+    }
+
+    /// A number, likewise.
+    pub fn decimal(&self, name: &str) -> Option<Option<f64>> {
+        match (self.member(name), self.pair(name)) {
+            (Some(Value::Null), _) | (None, None) => Some(None),
+            (Some(value), _) => value.as_f64().map(Some),
+            (None, Some(text)) => text.parse().ok().map(Some),
+        }
+    }
+
+    /// A list of strings, likewise; in a query string they are separated by commas.
+    pub fn list(&self, name: &str) -> Option<Option<Vec<String>>> {
+        match self.member(name) {
+            None => Some(
+                self.pair(name)
+                    .map(|text| text.split(',').map(str::to_owned).collect()),
+            ),
+            Some(Value::Null) => Some(None),
+            Some(Value::Array(elements)) => elements
+                .iter()
+                .map(|element| element.as_str().map(str::to_owned))
+                .collect::<Option<_>>()
+                .map(Some),
+            Some(_) => None,
+        }
+    }
+
+    /// The semantic ratio of a search by meaning, likewise; a node's default is one half.
+    pub fn semantic_ratio(&self) -> Option<Option<f64>> {
+        const DEFAULT: f64 = 0.5;
+        match self.member("hybrid") {
+            Some(Value::Null) => Some(None),
+            Some(Value::Object(hybrid)) => match hybrid.get("semanticRatio") {
+                None | Some(Value::Null) => Some(Some(DEFAULT)),
+                Some(ratio) => ratio.as_f64().map(Some),
+            },
+            Some(_) => None,
+            None if self.pair("hybridEmbedder").is_some() => match self.pair("hybridSemanticRatio")
+            {
+                None => Some(Some(DEFAULT)),
+                Some(text) => text.parse().ok().map(Some),
+            },
+            None => Some(None),
+        }
+    }
+
+    fn set(&mut self, name: &str, value: Value) {
+        match self {
+            Self::Body(members) => {
+                members.insert(name.to_owned(), value);
+            }
+            Self::Query(pairs) => {
+                let text = value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned);
+                match pairs.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, old)) => *old = text,
+                    None => pairs.push((name.to_owned(), text)),
+                }
+            }
+        }
+    }
+
+    /// Sets a whole number.
+    pub fn set_count(&mut self, name: &str, count: usize) {
+        self.set(name, Value::from(count));
+    }
+
+    /// Sets a truth value to true.
+    pub fn set_true(&mut self, name: &str) {
+        self.set(name, Value::Bool(true));
+    }
+
+    /// Sets a string, or anything else that JSON knows.
+    pub fn set_value(&mut self, name: &str, value: Value) {
+        self.set(name, value);
+    }
+
+    /// Adds a string to a list.
+    pub fn push(&mut self, name: &str, element: &str) {
+        match self {
+            Self::Body(members) => {
+                let list = members
+                    .entry(name)
+                    .or_insert_with(|| Value::Array(Vec::new()));
+                if let Value::Array(elements) = list {
+                    elements.push(Value::from(element));
+                }
+            }
+            Self::Query(pairs) => match pairs.iter_mut().find(|(known, _)| known == name) {
+                Some((_, list)) => {
+                    list.push(',');
+                    list.push_str(element);
+                }
+                None => pairs.push((name.to_owned(), element.to_owned())),
+            },
+        }
+    }
+
+    /// Takes a parameter away.
+    pub fn remove(&mut self, name: &str) {
+        match self {
+            Self::Body(members) => {
+                members.shift_remove(name);
+            }
+            Self::Query(pairs) => pairs.retain(|(known, _)| known != name),
+        }
+    }
+}

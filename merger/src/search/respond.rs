@@ -1,0 +1,229 @@
+//! The merged answer, written as a node writes one: the same members in the same order.
+
+use serde::Serialize;
+
+use super::answer::{Rest, ShardAnswer};
+use super::facets::{MergedFacets, ShardFacets, merge_facets};
+use super::hit::Interest;
+use super::merge::{Merged, Placed, is_semantic};
+use super::plan::Plan;
+use super::rank::{rebuild_details, rebuild_score, write_number};
+use super::request::{Paging, Search};
+use super::scan::Malformed;
+use super::settings::MergeSettings;
+
+/// A search answer under way: an open JSON object.
+#[derive(Debug)]
+pub struct Writer {
+    text: Vec<u8>,
+}
+
+impl Writer {
+    /// A new object with room for `capacity` bytes.
+    pub fn new(capacity: usize) -> Self {
+        let mut text = Vec::with_capacity(capacity);
+        text.push(b'{');
+        Self { text }
+    }
+
+    /// Begins a member: its name and the colon. Its value must be written next.
+    pub fn name(&mut self, name: &str) -> &mut Vec<u8> {
+        if self.text.len() > 1 {
+            self.text.push(b',');
+        }
+        self.text.push(b'"');
+        self.text.extend_from_slice(name.as_bytes());
+        self.text.extend_from_slice(b"\":");
+        &mut self.text
+    }
+
+    /// A member with any value.
+    pub fn member(&mut self, name: &str, value: &impl Serialize) {
+        let value = serde_json::to_vec(value).unwrap_or_else(|_| b"null".to_vec());
+        self.name(name).extend_from_slice(&value);
+    }
+
+    /// A member, if there is a value.
+    pub fn optional(&mut self, name: &str, value: Option<&impl Serialize>) {
+        if let Some(value) = value {
+            self.member(name, value);
+        }
+    }
+
+    /// The finished text.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.text.push(b'}');
+        self.text
+    }
+}
+
+/// The totals that one node would give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// Documents found, up to `maxTotalHits`.
+    pub total: u64,
+}
+
+/// Writes the answer to one search, up to what explains it: the caller may add members and must finish it.
+///
+/// # Errors
+/// A hit isn't what was read before.
+pub fn write_search(
+    writer: &mut Writer,
+    plan: &Plan,
+    settings: &MergeSettings,
+    answers: &[ShardAnswer<'_>],
+    merged: &Merged<'_>,
+) -> Result<Vec<String>, Malformed> {
+    write_hits(
+        writer.name("hits"),
+        &merged.hits,
+        &plan.search,
+        &plan.interest,
+    )?;
+    let rests: Vec<&Rest> = answers.iter().map(|answer| &answer.rest).collect();
+    let first = rests.first().copied();
+    writer.optional("query", first.and_then(|rest| rest.query.as_ref()));
+    writer.optional(
+        "queryVector",
+        first.and_then(|rest| rest.query_vector.as_ref()),
+    );
+    writer.member(
+        "processingTimeMs",
+        &rests
+            .iter()
+            .map(|rest| rest.processing_time_ms)
+            .max()
+            .unwrap_or(0),
+    );
+    let found: u64 = rests.iter().map(|rest| rest.total()).sum();
+    let duplicates = u64::try_from(merged.duplicates).unwrap_or(0);
+    let most = u64::try_from(settings.max_total_hits).unwrap_or(u64::MAX);
+    let total = found.saturating_sub(duplicates).min(most);
+    write_paging(writer, plan.search.paging, settings, total);
+    let mut uncertain = Vec::new();
+    if plan.search.has_facets {
+        let facets = merged_facets(&rests, settings, found);
+        writer.member("facetDistribution", &facets.distribution);
+        writer.member("facetStats", &facets.stats);
+        uncertain = facets.uncertain;
+    }
+    writer.optional(
+        "requestUid",
+        first.and_then(|rest| rest.request_uid.as_ref()),
+    );
+    writer.optional("metadata", first.and_then(|rest| rest.metadata.as_ref()));
+    writer.optional(
+        "performanceDetails",
+        first.and_then(|rest| rest.performance_details.as_ref()),
+    );
+    if rests.iter().any(|rest| rest.semantic_hit_count.is_some()) {
+        writer.member(
+            "semanticHitCount",
+            &merged
+                .hits
+                .iter()
+                .filter(|hit| is_semantic(&hit.head.ranks))
+                .count(),
+        );
+    }
+    Ok(uncertain)
+}
+
+fn merged_facets(rests: &[&Rest], settings: &MergeSettings, found: u64) -> MergedFacets {
+    let parts: Vec<_> = rests
+        .iter()
+        .filter_map(|rest| {
+            rest.facet_distribution
+                .as_ref()
+                .zip(rest.facet_stats.as_ref())
+        })
+        .collect();
+    let parts: Vec<_> = parts
+        .into_iter()
+        .map(|(distribution, stats)| ShardFacets {
+            distribution,
+            stats,
+        })
+        .collect();
+    merge_facets(&parts, &settings.facets, found)
+}
+
+/// Writes how the hits were paged, and the totals.
+pub fn write_paging(writer: &mut Writer, paging: Paging, settings: &MergeSettings, total: u64) {
+    match paging {
+        Paging::Offset { offset, limit } => {
+            writer.member("limit", &limit);
+            writer.member("offset", &offset.min(settings.max_total_hits));
+            writer.member("estimatedTotalHits", &total);
+        }
+        Paging::Page { page, per_page } => {
+            writer.member("hitsPerPage", &per_page);
+            writer.member("page", &page);
+            let per_page = u64::try_from(per_page).unwrap_or(u64::MAX);
+            writer.member(
+                "totalPages",
+                &if per_page == 0 {
+                    0
+                } else {
+                    total.div_ceil(per_page)
+                },
+            );
+            writer.member("totalHits", &total);
+        }
+    }
+}
+
+fn write_hits(
+    out: &mut Vec<u8>,
+    hits: &[Placed<'_>],
+    search: &Search,
+    interest: &Interest,
+) -> Result<(), Malformed> {
+    out.push(b'[');
+    for (at, hit) in hits.iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        let mut comma = hit.head.span.write_open(hit.head.text, interest, out)?;
+        if search.show_score
+            && let Some(score) = hit.head.score
+        {
+            write_score(out, hit, score, comma);
+            comma = true;
+        }
+        if search.show_details
+            && let Some(details) = hit
+                .head
+                .span
+                .details
+                .clone()
+                .and_then(|range| hit.head.text.get(range))
+        {
+            out.extend_from_slice(if comma {
+                b",\"_rankingScoreDetails\":"
+            } else {
+                b"\"_rankingScoreDetails\":"
+            });
+            match hit.max_typos {
+                Some(max) => rebuild_details(details, max, out)?,
+                None => out.extend_from_slice(details),
+            }
+        }
+        out.push(b'}');
+    }
+    out.push(b']');
+    Ok(())
+}
+
+fn write_score(out: &mut Vec<u8>, hit: &Placed<'_>, score: f64, comma: bool) {
+    out.extend_from_slice(if comma {
+        b",\"_rankingScore\":"
+    } else {
+        b"\"_rankingScore\":"
+    });
+    let rebuilt = hit
+        .max_typos
+        .map_or(score, |max| rebuild_score(score, &hit.head.ranks, max));
+    write_number(rebuilt, out);
+}

@@ -1,0 +1,242 @@
+//! One request to each shard, at the same time, and what came back.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use weft_routing::headers;
+use weft_routing::placement::ShardId;
+
+use super::SearchError;
+use super::policy::{Policy, WhenMissing};
+use super::request::{Carrier, ShardRequest};
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::{Along, Call};
+use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
+
+/// Whose read this is, and how it is carried out.
+pub(super) struct Reader<'a> {
+    pub(super) app: &'a App,
+    pub(super) along: Along,
+    pub(super) policy: Policy,
+    /// True where the client wants to know how the answer came about.
+    pub(super) explain: bool,
+    /// Headers beside [`Along`] that a node must see.
+    headers: HeaderMap,
+}
+
+/// A request for one shard.
+#[derive(Debug, Clone)]
+pub(super) struct Ask {
+    pub(super) shard: ShardId,
+    pub(super) method: Method,
+    pub(super) path_and_query: String,
+    pub(super) body: Option<Bytes>,
+}
+
+/// A shard's answer.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) shard: ShardId,
+    pub(super) body: Bytes,
+    pub(super) node: Option<String>,
+    pub(super) took: Duration,
+}
+
+/// The answers of all shards that gave one.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    /// In the order of the requests.
+    pub(super) replies: Vec<Reply>,
+    /// Shards that gave none, under [`WhenMissing::Partial`].
+    pub(super) missing: Vec<ShardId>,
+}
+
+/// What a scatter led to.
+pub(super) enum Outcome {
+    /// Answers to merge.
+    Answers(Gathered),
+    /// A node's own error: the client's answer.
+    Refused(Answer, ShardId),
+}
+
+/// Headers that a node looks at in a read.
+const FOR_NODES: [&str; 1] = ["meili-include-metadata"];
+/// How long to wait before a shard is asked again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(app: &'a App, call: &Call) -> Self {
+        let otherwise = Policy {
+            when_missing: WhenMissing::Error,
+            deadline: app.options.search_timeout(),
+        };
+        let default = Policy::parse(&app.options.partial, otherwise).unwrap_or(otherwise);
+        let asked = call
+            .header(headers::PARTIAL)
+            .and_then(|text| Policy::parse(text, default));
+        let mut for_nodes = HeaderMap::new();
+        for name in FOR_NODES {
+            if let Some(value) = call.headers.get(name) {
+                for_nodes.insert(HeaderName::from_static(name), value.clone());
+            }
+        }
+        Self {
+            app,
+            along: call.along.clone(),
+            policy: asked.unwrap_or(default),
+            explain: call
+                .header(headers::EXPLAIN)
+                .is_some_and(|value| value.eq_ignore_ascii_case("true")),
+            headers: for_nodes,
+        }
+    }
+
+    /// Sends all requests and waits for all answers.
+    ///
+    /// # Errors
+    /// By the policy: a shard that gave no answer.
+    pub(super) async fn gather(&self, asks: Vec<Ask>) -> Result<Outcome, SearchError> {
+        let results = join_all(asks.iter().map(|ask| self.answer(ask))).await;
+        let mut gathered = Gathered::default();
+        let mut failure = None;
+        for (ask, (result, took)) in asks.iter().zip(results) {
+            match result {
+                Ok(answer) if answer.status.is_success() => gathered.replies.push(Reply {
+                    shard: ask.shard,
+                    node: answer
+                        .headers
+                        .get("x-weft-node")
+                        .and_then(|name| name.to_str().ok())
+                        .map(str::to_owned),
+                    body: answer.body,
+                    took,
+                }),
+                Ok(answer) if answer.status.is_server_error() && self.partial() => {
+                    gathered.missing.push(ask.shard)
+                }
+                Ok(answer) => return Ok(Outcome::Refused(answer.pass_on(), ask.shard)),
+                Err(error) => {
+                    gathered.missing.push(ask.shard);
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        match failure {
+            Some(error) if !self.partial() || gathered.replies.is_empty() => Err(error.into()),
+            None if gathered.replies.is_empty() && !gathered.missing.is_empty() => {
+                Err(SearchError::NoShardAnswered)
+            }
+            _ => Ok(Outcome::Answers(gathered)),
+        }
+    }
+
+    fn partial(&self) -> bool {
+        self.policy.when_missing == WhenMissing::Partial
+    }
+
+    /// One shard's answer, asked for again under [`WhenMissing::Wait`] until the deadline.
+    async fn answer(&self, ask: &Ask) -> (Result<NodeAnswer, UpstreamError>, Duration) {
+        let started = Instant::now();
+        loop {
+            let left = self.policy.deadline.saturating_sub(started.elapsed());
+            let result = self
+                .app
+                .upstream
+                .send(self.request(ask, left.max(Duration::from_millis(1))))
+                .await;
+            let unavailable = match &result {
+                Ok(answer) => answer.status == StatusCode::SERVICE_UNAVAILABLE,
+                Err(UpstreamError::Unreachable { .. }) => true,
+                Err(_) => false,
+            };
+            let again = unavailable
+                && self.policy.when_missing == WhenMissing::Wait
+                && started.elapsed() + PAUSE < self.policy.deadline;
+            if !again {
+                return (result, started.elapsed());
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn request(&self, ask: &Ask, timeout: Duration) -> NodeRequest {
+        let target = Target::Shard(ask.shard);
+        let mut request = NodeRequest::new(
+            target,
+            ask.method.clone(),
+            ask.path_and_query.clone(),
+            &self.along,
+            timeout,
+        );
+        for (name, value) in &self.headers {
+            request = request.header(name.clone(), value.clone());
+        }
+        match &ask.body {
+            Some(body) => request.json(body.clone()),
+            None => request,
+        }
+    }
+
+    /// Passes the client's request to one shard as it came; its answer is the client's.
+    ///
+    /// # Errors
+    /// The shard gave no answer.
+    pub(super) async fn pass_on(
+        &self,
+        call: &Call,
+        body: Bytes,
+        shard: ShardId,
+    ) -> Result<Answer, SearchError> {
+        let timeout = self.policy.deadline;
+        let target = Target::Shard(shard);
+        let path = call.path_and_query.clone();
+        let mut request = NodeRequest::new(target, call.method.clone(), path, &self.along, timeout);
+        for name in [http::header::CONTENT_TYPE, http::header::CONTENT_ENCODING] {
+            if let Some(value) = call.headers.get(&name) {
+                request = request.header(name, value.clone());
+            }
+        }
+        for (name, value) in &self.headers {
+            request = request.header(name.clone(), value.clone());
+        }
+        let request = if body.is_empty() {
+            request
+        } else {
+            request.body(crate::call::full(body))
+        };
+        let answer = self.app.upstream.send(request).await?;
+        let mut answer = answer.pass_on();
+        if self.explain {
+            let value = HeaderValue::from_str(&format!("shards={shard}; whole=true"));
+            answer.headers.extend(
+                value
+                    .ok()
+                    .map(|value| (HeaderName::from_static(headers::EXPLAIN), value)),
+            );
+        }
+        Ok(answer)
+    }
+}
+
+impl Ask {
+    /// A request with `carrier`'s parameters, for `path` (without a query).
+    pub(super) fn new(shard: ShardId, path: &str, carrier: &Carrier) -> Self {
+        match carrier.to_request() {
+            ShardRequest::Body(body) => Self {
+                shard,
+                method: Method::POST,
+                path_and_query: path.to_owned(),
+                body: Some(body.into()),
+            },
+            ShardRequest::Query(query) => Self {
+                shard,
+                method: Method::GET,
+                path_and_query: format!("{path}?{query}"),
+                body: None,
+            },
+        }
+    }
+}
