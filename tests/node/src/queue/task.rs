@@ -1,0 +1,347 @@
+//! A task: one write as its client sees it, from `enqueued` to its end.
+
+use deserr::Deserr;
+use milli_core::Object;
+use milli_core::update::IndexDocumentsMethod;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use crate::errors::ApiError;
+use crate::validate::{FromText, Wrong};
+
+macro_rules! names {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $all:literal: $($variant:ident $name:literal,)+) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Deserr)]
+        #[allow(missing_docs, reason = "the names are the protocol's own")]
+        pub(crate) enum $type {
+            $(#[serde(rename = $name)] #[deserr(rename = $name)] $variant,)+
+        }
+
+        impl $type {
+            /// The name on the wire.
+            pub(crate) fn name(self) -> &'static str {
+                match self { $($type::$variant => $name,)+ }
+            }
+        }
+
+        impl FromText for $type {
+            fn from_text(text: &str) -> Result<Self, Wrong> {
+                $(if text.eq_ignore_ascii_case($name) { return Ok($type::$variant); })+
+                let known = [$(concat!("`", $name, "`")),+].join(", ");
+                Err(Wrong(format!("`{text}` is not a valid task {}. Available {} are {known}.", $what, $all)))
+            }
+        }
+    };
+}
+
+names! {
+    /// Where a task stands.
+    Status, "status", "statuses":
+    Enqueued "enqueued",
+    Processing "processing",
+    Succeeded "succeeded",
+    Failed "failed",
+    Canceled "canceled",
+}
+
+names! {
+    /// What kind of write a task is. Some are here only so that a filter may name them.
+    Kind, "type", "types":
+    DocumentAdditionOrUpdate "documentAdditionOrUpdate",
+    DocumentEdition "documentEdition",
+    DocumentDeletion "documentDeletion",
+    SettingsUpdate "settingsUpdate",
+    IndexCreation "indexCreation",
+    IndexDeletion "indexDeletion",
+    IndexUpdate "indexUpdate",
+    IndexSwap "indexSwap",
+    TaskCancelation "taskCancelation",
+    TaskDeletion "taskDeletion",
+    DumpCreation "dumpCreation",
+    SnapshotCreation "snapshotCreation",
+    Export "export",
+    UpgradeDatabase "upgradeDatabase",
+    IndexCompaction "indexCompaction",
+    NetworkTopologyChange "networkTopologyChange",
+    DsrUpdate "dsrUpdate",
+    DsrClear "dsrClear",
+}
+
+/// Documents to add, staged in a file of the node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Addition {
+    /// The index; it is made if it isn't there.
+    pub(crate) index: String,
+    /// The primary key that the request named.
+    pub(crate) primary_key: Option<String>,
+    /// Whether a document takes the place of an older one, or completes it.
+    pub(crate) method: IndexDocumentsMethod,
+    /// The file's name among the payloads.
+    pub(crate) payload: Uuid,
+    /// How many documents it holds.
+    pub(crate) documents: u64,
+    /// Whether the client may create indexes.
+    pub(crate) may_create: bool,
+}
+
+/// Two indexes that change places, or one that takes a free name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Swap {
+    /// Both names.
+    pub(crate) indexes: (String, String),
+    /// Whether the second must be free.
+    pub(crate) rename: bool,
+}
+
+/// What a task has to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// Makes an empty index.
+    CreateIndex {
+        index: String,
+        primary_key: Option<String>,
+    },
+    /// Sets the primary key of an index, or its name.
+    UpdateIndex {
+        index: String,
+        primary_key: Option<String>,
+        new_uid: Option<String>,
+    },
+    /// Removes an index.
+    DeleteIndex { index: String },
+    /// Changes the names of indexes, all or none.
+    SwapIndexes { swaps: Vec<Swap> },
+    /// Adds, replaces or completes documents.
+    AddDocuments(Addition),
+    /// Removes documents by their ids.
+    DeleteDocuments { index: String, ids: Vec<String> },
+    /// Removes the documents that match a filter.
+    DeleteByFilter { index: String, filter: Value },
+    /// Removes all documents.
+    ClearDocuments { index: String },
+    /// Changes documents by a function.
+    EditDocuments {
+        index: String,
+        filter: Option<Value>,
+        context: Option<Object>,
+        function: String,
+    },
+    /// Changes settings; a `null` resets one.
+    UpdateSettings {
+        index: String,
+        settings: Map<String, Value>,
+        may_create: bool,
+    },
+    /// Cancels tasks that aren't done.
+    CancelTasks { uids: Vec<u32> },
+    /// Forgets tasks that are done.
+    DeleteTasks { uids: Vec<u32> },
+}
+
+impl Work {
+    /// The kind of task that does it.
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Work::CreateIndex { .. } => Kind::IndexCreation,
+            Work::UpdateIndex { .. } => Kind::IndexUpdate,
+            Work::DeleteIndex { .. } => Kind::IndexDeletion,
+            Work::SwapIndexes { .. } => Kind::IndexSwap,
+            Work::AddDocuments(_) => Kind::DocumentAdditionOrUpdate,
+            Work::DeleteDocuments { .. }
+            | Work::DeleteByFilter { .. }
+            | Work::ClearDocuments { .. } => Kind::DocumentDeletion,
+            Work::EditDocuments { .. } => Kind::DocumentEdition,
+            Work::UpdateSettings { .. } => Kind::SettingsUpdate,
+            Work::CancelTasks { .. } => Kind::TaskCancelation,
+            Work::DeleteTasks { .. } => Kind::TaskDeletion,
+        }
+    }
+
+    /// The index it is about, if it is about one.
+    pub(crate) fn index(&self) -> Option<&str> {
+        match self {
+            Work::CreateIndex { index, .. }
+            | Work::UpdateIndex { index, .. }
+            | Work::DeleteIndex { index }
+            | Work::DeleteDocuments { index, .. }
+            | Work::DeleteByFilter { index, .. }
+            | Work::ClearDocuments { index }
+            | Work::EditDocuments { index, .. }
+            | Work::UpdateSettings { index, .. } => Some(index),
+            Work::AddDocuments(addition) => Some(&addition.index),
+            Work::SwapIndexes { .. } | Work::CancelTasks { .. } | Work::DeleteTasks { .. } => None,
+        }
+    }
+
+    /// Every index that it touches.
+    pub(crate) fn indexes(&self) -> Vec<&str> {
+        match self {
+            Work::SwapIndexes { swaps } => swaps
+                .iter()
+                .flat_map(|swap| [swap.indexes.0.as_str(), swap.indexes.1.as_str()])
+                .collect(),
+            Work::UpdateIndex {
+                index,
+                new_uid: Some(new_uid),
+                ..
+            } => vec![index, new_uid],
+            _ => self.index().into_iter().collect(),
+        }
+    }
+
+    /// Follows an index to its new name.
+    fn rename(&mut self, rename: &dyn Fn(&str) -> Option<String>) {
+        let index = match self {
+            Work::CreateIndex { index, .. }
+            | Work::UpdateIndex { index, .. }
+            | Work::DeleteIndex { index }
+            | Work::DeleteDocuments { index, .. }
+            | Work::DeleteByFilter { index, .. }
+            | Work::ClearDocuments { index }
+            | Work::EditDocuments { index, .. }
+            | Work::UpdateSettings { index, .. } => index,
+            Work::AddDocuments(addition) => &mut addition.index,
+            Work::SwapIndexes { .. } | Work::CancelTasks { .. } | Work::DeleteTasks { .. } => {
+                return;
+            }
+        };
+        if let Some(name) = rename(index) {
+            *index = name;
+        }
+    }
+
+    /// The staged file that it needs.
+    pub(crate) fn payload(&self) -> Option<Uuid> {
+        match self {
+            Work::AddDocuments(addition) => Some(addition.payload),
+            _ => None,
+        }
+    }
+}
+
+/// A task, as it is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Task {
+    /// Its number on this node.
+    pub(crate) uid: u32,
+    /// The batch that executed it.
+    pub(crate) batch: Option<u32>,
+    /// Where it stands.
+    pub(crate) status: Status,
+    /// What it has to do.
+    pub(crate) work: Work,
+    /// The task that canceled it.
+    pub(crate) canceled_by: Option<u32>,
+    /// What is shown of it: numbers that are known from the start, and `null` for those to come.
+    pub(crate) details: Map<String, Value>,
+    /// Why it failed.
+    pub(crate) error: Option<ApiError>,
+    /// Words of the client's own, shown with the task.
+    pub(crate) custom_metadata: Option<String>,
+    /// When it was accepted.
+    #[serde(with = "time::serde::rfc3339")]
+    pub(crate) enqueued_at: OffsetDateTime,
+    /// When its batch began.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub(crate) started_at: Option<OffsetDateTime>,
+    /// When it ended.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub(crate) finished_at: Option<OffsetDateTime>,
+}
+
+impl Task {
+    /// Whether it has ended.
+    pub(crate) fn is_finished(&self) -> bool {
+        matches!(
+            self.status,
+            Status::Succeeded | Status::Failed | Status::Canceled
+        )
+    }
+
+    /// What a client that has just sent it is told.
+    pub(crate) fn summary(&self) -> Value {
+        let mut view = json!({
+            "taskUid": self.uid,
+            "indexUid": self.work.index(),
+            "status": self.status,
+            "type": self.work.kind(),
+            "enqueuedAt": date(self.enqueued_at),
+        });
+        self.show_metadata(&mut view);
+        view
+    }
+
+    /// The whole task.
+    pub(crate) fn view(&self) -> Value {
+        let duration = self
+            .started_at
+            .zip(self.finished_at)
+            .map(|(start, end)| duration(end - start));
+        let mut view = json!({
+            "uid": self.uid,
+            "batchUid": self.batch,
+            "indexUid": self.work.index(),
+            "status": self.status,
+            "type": self.work.kind(),
+            "canceledBy": self.canceled_by,
+            "details": self.details,
+            "error": self.error,
+            "duration": duration,
+            "enqueuedAt": date(self.enqueued_at),
+            "startedAt": self.started_at.map(date),
+            "finishedAt": self.finished_at.map(date),
+        });
+        self.show_metadata(&mut view);
+        view
+    }
+
+    fn show_metadata(&self, view: &mut Value) {
+        if let (Some(metadata), Value::Object(view)) = (&self.custom_metadata, view) {
+            view.insert("customMetadata".to_owned(), Value::from(metadata.as_str()));
+        }
+    }
+
+    /// Follows an index to its new name; says whether the task was about it.
+    pub(crate) fn rename(&mut self, rename: &dyn Fn(&str) -> Option<String>) -> bool {
+        let concerned = self
+            .work
+            .index()
+            .is_some_and(|index| rename(index).is_some());
+        self.work.rename(rename);
+        concerned
+    }
+
+    /// The counts of a task that did nothing: all that were to come are zero.
+    pub(crate) fn zero_counts(&mut self) {
+        const COUNTS: [&str; 5] = [
+            "indexedDocuments",
+            "editedDocuments",
+            "deletedDocuments",
+            "canceledTasks",
+            "deletedTasks",
+        ];
+        for count in COUNTS {
+            if let Some(value) = self.details.get_mut(count) {
+                *value = Value::from(0);
+            }
+        }
+    }
+}
+
+/// A date as Meilisearch writes it.
+pub(crate) fn date(date: OffsetDateTime) -> String {
+    date.format(&Rfc3339).unwrap_or_default()
+}
+
+/// A span of time in ISO 8601, in seconds.
+pub(crate) fn duration(span: Duration) -> String {
+    format!(
+        "PT{}.{:09}S",
+        span.whole_seconds(),
+        span.subsec_nanoseconds()
+    )
+}
