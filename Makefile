@@ -66,7 +66,7 @@ test-wasm: check
 	@command -v node >/dev/null || { echo 'Weft needs Node.js to run the routing tests as wasm: install nodejs.' >&2; exit 1; }
 	@$(call add_target,wasm32-unknown-unknown)
 	@# Not --locked: its lock file names crates that a mirror of the registry may not have yet. Takes some minutes, once.
-	@[ -x '$(RUNNER)' ] || $(CARGO) install wasm-bindgen-cli --version $(RUNNER_VERSION) \
+	@[ -x '$(RUNNER)' ] || $(CARGO) install --debug wasm-bindgen-cli --version $(RUNNER_VERSION) \
 		--bin wasm-bindgen-test-runner --root '$(TOOLS)/wasm-bindgen-$(RUNNER_VERSION)'
 	CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER='$(abspath $(RUNNER))' \
 		$(CARGO) test --release -p weft-routing --target wasm32-unknown-unknown --test routing
