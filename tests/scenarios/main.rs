@@ -7,6 +7,7 @@
     reason = "a scenario that can't go on must fail loudly"
 )]
 
+mod clients;
 mod compose;
 mod envoy_configuration;
 mod harness;
