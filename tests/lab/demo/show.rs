@@ -1,9 +1,11 @@
 //! What the demo prints.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use serde_json::Value;
 use weft_cluster::data::DataSet;
-use weft_cluster::{Api, Cluster};
+use weft_cluster::{Api, Cluster, Deadline};
 
 use super::compare::Verdict;
 use super::searches::{Answer, Search};
@@ -78,13 +80,40 @@ pub(super) fn side_by_side(
 }
 
 /// How many requests the filter sent where, by Envoy's own count.
+///
+/// The filter hands its counts over now and then, so they are read until they stand still.
 pub(super) async fn routes(cluster: &Cluster) -> Result<()> {
+    let mut counts = read_counts(cluster).await?;
+    let deadline = Deadline::after(Duration::from_secs(10));
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = read_counts(cluster).await?;
+        if now == counts || deadline.passed() {
+            break;
+        }
+        counts = now;
+    }
+    let [reads, writes, merged] = counts;
+    say(format_args!(
+        "\nBy Envoy's count the filter sent {reads} reads and {writes} writes straight to their shard, and left {merged} \
+         requests to the merger.",
+    ));
+    Ok(())
+}
+
+/// Direct reads, direct writes, and what was left to the merger.
+async fn read_counts(cluster: &Cluster) -> Result<[u64; 3]> {
     let admin = Api::new(cluster.admin_url(), None);
     let stats = admin
         .get("/stats?filter=weft_filter_requests&format=json")
         .await?
         .body;
-    let count = |name: &str| -> u64 {
+    Ok([
+        "requests_direct_read",
+        "requests_direct_write",
+        "requests_merged",
+    ]
+    .map(|name| {
         let all = stats["stats"].as_array().into_iter().flatten();
         all.filter(|stat| {
             stat["name"]
@@ -93,14 +122,7 @@ pub(super) async fn routes(cluster: &Cluster) -> Result<()> {
         })
         .filter_map(|stat| stat["value"].as_u64())
         .sum()
-    };
-    say(format_args!(
-        "\nBy Envoy's count the filter sent {} reads and {} writes straight to their shard, and left {} requests to the merger.",
-        count("requests_direct_read"),
-        count("requests_direct_write"),
-        count("requests_merged"),
-    ));
-    Ok(())
+    }))
 }
 
 fn lines(answer: &Value, set: &DataSet) -> Vec<String> {
