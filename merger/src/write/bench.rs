@@ -13,6 +13,9 @@ use super::spool::SpoolLimits;
 /// How much of a body comes in at once, in bytes: what one read of a connection brings.
 const CHUNK_BYTES: usize = 64 << 10;
 
+/// How much of a part is kept before it is forgotten, in bytes: where the merger would write it out.
+const DISCARD_BYTES: usize = 1 << 20;
+
 /// What splitting a body took.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SplitRun {
@@ -56,6 +59,7 @@ pub fn split(format: Format, shards: u16, key: &str, body: &[u8]) -> Result<Spli
     let mut splitter = Splitter::new(format, &Arc::new(slots), key, limits);
     for chunk in body.chunks(CHUNK_BYTES) {
         splitter.push(chunk)?;
+        splitter.discard(DISCARD_BYTES);
     }
     // With all in memory, nothing is ever awaited.
     let batch = splitter

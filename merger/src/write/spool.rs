@@ -100,6 +100,14 @@ impl Spool {
         self.pieces.is_empty()
     }
 
+    /// Forgets all, if it is more than `bytes`.
+    pub(crate) fn discard(&mut self, bytes: usize) {
+        if self.memory.len() > bytes {
+            self.memory.clear();
+            self.pieces.clear();
+        }
+    }
+
     /// Moves what is in memory to the file, if it is more than what may stay.
     pub(crate) async fn spill(&mut self, limits: &SpoolLimits) -> io::Result<()> {
         if self.memory.len() > limits.memory_bytes {

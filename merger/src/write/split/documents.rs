@@ -198,6 +198,12 @@ impl Documents {
         Ok(())
     }
 
+    pub(super) fn discard(&mut self, bytes: usize) {
+        for (_, spool) in &mut self.parts {
+            spool.discard(bytes);
+        }
+    }
+
     pub(super) async fn finish(self) -> io::Result<Batch> {
         let mut parts = Vec::with_capacity(self.parts.len());
         for (shard, spool) in self.parts {

@@ -122,6 +122,11 @@ impl Splitter {
         Ok(self.documents.spill().await?)
     }
 
+    /// Forgets parts that have grown beyond `bytes`: for measurements without a disk and without nodes.
+    pub(super) fn discard(&mut self, bytes: usize) {
+        self.documents.discard(bytes);
+    }
+
     /// The body is complete.
     pub(crate) async fn finish(mut self) -> Result<Batch, SplitError> {
         if self.received_bytes == 0 {
