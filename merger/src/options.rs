@@ -39,6 +39,12 @@ pub struct ServeOptions {
     /// Whether filters may send small writes straight to a shard of one replica.
     #[arg(long, env = "WEFT_DIRECT_WRITES", default_value_t = true, action = clap::ArgAction::Set)]
     pub direct_writes: bool,
+    /// Whether small writes that wait for the same shard go to it together, as one task of its node.
+    #[arg(long, env = "WEFT_COALESCE", default_value_t = true, action = clap::ArgAction::Set)]
+    pub coalesce: bool,
+    /// How long the first of them waits for company, in milliseconds, beside the time that the shard is busy anyway.
+    #[arg(long, env = "WEFT_COALESCE_WAIT_MS", default_value_t = 0)]
+    pub coalesce_wait_ms: u64,
     /// Largest body of a document write, in bytes, after decompression.
     #[arg(long, env = "WEFT_MAX_IMPORT_BYTES", default_value_t = 4 << 30)]
     pub max_import_bytes: u64,

@@ -26,6 +26,10 @@ pub struct Metrics {
     pub table_polls: IntCounterVec,
     /// Direct writes registered.
     pub registered: IntCounter,
+    /// Small writes that could go together with others.
+    pub small_writes: IntCounter,
+    /// Node tasks that they went as.
+    pub small_write_groups: IntCounter,
 }
 
 impl Metrics {
@@ -69,7 +73,17 @@ impl Metrics {
         registry.register(Box::new(request_seconds.clone()))?;
         registry.register(Box::new(under_way.clone()))?;
         registry.register(Box::new(table_polls.clone()))?;
+        let small_writes = IntCounter::new(
+            "weft_merger_small_writes_total",
+            "Small writes that could go to their shard together with others.",
+        )?;
+        let small_write_groups = IntCounter::new(
+            "weft_merger_small_write_groups_total",
+            "Node tasks that small writes went as.",
+        )?;
         registry.register(Box::new(registered.clone()))?;
+        registry.register(Box::new(small_writes.clone()))?;
+        registry.register(Box::new(small_write_groups.clone()))?;
         Ok(Self {
             registry,
             requests,
@@ -77,6 +91,8 @@ impl Metrics {
             under_way,
             table_polls,
             registered,
+            small_writes,
+            small_write_groups,
         })
     }
 

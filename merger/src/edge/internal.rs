@@ -104,6 +104,7 @@ async fn register(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
             undelivered: None,
         }],
         error: None,
+        share: None,
     };
     let enqueued = app.tasks.create(new).await?;
     app.metrics.registered.inc();

@@ -100,6 +100,14 @@ fn details(record: &TaskRecord) -> Option<Map<String, Value>> {
             all.insert(key.clone(), value.clone());
         }
     }
+    if let Some(share) = record.share {
+        let indexed = match status(record) {
+            Status::Succeeded => Value::from(share.documents),
+            Status::Failed | Status::Canceled => Value::from(0),
+            Status::Enqueued | Status::Processing => Value::Null,
+        };
+        all.insert("indexedDocuments".to_owned(), indexed);
+    }
     (!all.is_empty()).then_some(all)
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 use serde::Deserialize;
@@ -18,6 +18,8 @@ const TASKS_A_POLL: usize = 200;
 /// The pause between polls: short while something changes, doubled while nothing does.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(4);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// How much longer than a poll took the node is left alone after it.
+const REST_AFTER_POLL: u32 = 4;
 /// The pause while the node doesn't answer.
 const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
 const POLL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,7 +52,7 @@ pub async fn follow(app: Arc<App>) {
 }
 
 /// Follows one node until it has nothing outstanding.
-async fn follow_node(app: &App, node: &NodeId) {
+async fn follow_node(app: &Arc<App>, node: &NodeId) {
     let mut pause = SHORTEST_PAUSE;
     loop {
         let created = app.tasks.created();
@@ -58,13 +60,25 @@ async fn follow_node(app: &App, node: &NodeId) {
         if uids.is_empty() {
             return;
         }
-        let changed = match poll(app, node, &uids).await {
-            Some(said) => app.tasks.apply(node, said).await,
+        let asked = Instant::now();
+        let said = poll(app, node, &uids).await;
+        let rest = asked.elapsed().saturating_mul(REST_AFTER_POLL);
+        let changed = match said {
+            Some(said) => {
+                let changed = app.tasks.apply(node, said).await;
+                let ends = app.tasks.take_shared_ends();
+                if !ends.is_empty() {
+                    crate::write::shared_tasks_ended(app, ends);
+                }
+                changed
+            }
             None => {
                 tokio::time::sleep(UNREACHABLE_PAUSE).await;
                 continue;
             }
         };
+        // A busy node is slow to answer, and its time is for indexing: it is asked the less often.
+        tokio::time::sleep(rest.min(LONGEST_PAUSE)).await;
         pause = if changed {
             SHORTEST_PAUSE
         } else {

@@ -14,8 +14,8 @@ mod registry;
 
 pub use follow::follow;
 pub use handle::handle;
-pub use record::{Copy, Enqueued, LocalState, NewTask, Part, Status, TaskRecord, TaskView};
-pub use registry::{SettledTask, Tasks};
+pub use record::{Copy, Enqueued, LocalState, NewTask, Part, Share, Status, TaskRecord, TaskView};
+pub use registry::{SettledTask, SharedEnd, Tasks};
 
 use crate::cluster::NodeId;
 use crate::store::StoreError;

@@ -74,6 +74,18 @@ pub struct NewTask {
     pub parts: Vec<Part>,
     /// For a task without parts that failed in the merger: the error, in the API's shape.
     pub error: Option<Value>,
+    /// For a task that shares its local task with others: what of it is its own.
+    pub share: Option<Share>,
+}
+
+/// A task's share in a local task that several small writes were merged into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Share {
+    /// How many documents the task indexes if the local task succeeds.
+    pub documents: u64,
+    /// Where it stands among the writes that were merged, from 0.
+    pub place: u32,
 }
 
 /// One local task on one shard. A shard that took a write in several pieces has a part for each.
@@ -171,12 +183,20 @@ pub struct TaskRecord {
     /// The merger's own error, for a task without parts.
     #[serde(default)]
     pub error: Option<Value>,
+    /// What of a shared local task is its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
 }
 
 impl TaskRecord {
     /// All copies with the place they stand at.
     pub fn copies(&self) -> impl Iterator<Item = &Copy> {
         self.parts.iter().flat_map(|part| &part.copies)
+    }
+
+    /// The copy by which a shared local task is judged, and the task's place in it.
+    pub fn shared(&self) -> Option<(&Copy, Share)> {
+        self.copies().next().zip(self.share)
     }
 
     /// All copies, to be changed.

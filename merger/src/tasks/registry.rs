@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use super::TaskError;
 use super::aggregate;
 use super::filter::{Filter, Note};
-use super::record::{Enqueued, LocalState, NewTask, Status, TaskRecord, TaskView};
+use super::record::{Enqueued, LocalState, NewTask, Part, Share, Status, TaskRecord, TaskView};
 use crate::cluster::NodeId;
 use crate::store::{Change, Store};
 
@@ -37,8 +37,25 @@ struct State {
     next: u32,
     notes: BTreeMap<u32, Note>,
     open: BTreeMap<u32, TaskRecord>,
-    /// What each node still has to do: local uid → cluster uid.
-    waiting: HashMap<NodeId, BTreeMap<u32, u32>>,
+    /// What each node still has to do: local uid → cluster uids. Merged writes share a local task.
+    waiting: HashMap<NodeId, BTreeMap<u32, Vec<u32>>>,
+    /// Ends of shared local tasks that nobody has taken yet.
+    shared_ends: Vec<SharedEnd>,
+}
+
+/// A local task has ended that the task shares with others.
+#[derive(Debug, Clone)]
+pub struct SharedEnd {
+    /// The cluster-wide uid.
+    pub uid: u32,
+    /// The task's share.
+    pub share: Share,
+    /// The node that speaks for the shard.
+    pub node: NodeId,
+    /// The node's own uid of the shared task.
+    pub local_uid: u32,
+    /// How it failed, if it did. The task stays open until [`Tasks::resend`] or [`Tasks::give_up`].
+    pub failed: Option<LocalState>,
 }
 
 impl Tasks {
@@ -56,6 +73,7 @@ impl Tasks {
             notes: BTreeMap::new(),
             open: BTreeMap::new(),
             waiting: HashMap::new(),
+            shared_ends: Vec::new(),
         };
         if let Some(floor) = store.get(FLOOR_KEY).await? {
             state.next = serde_json::from_slice(&floor.value).unwrap_or(0);
@@ -105,6 +123,7 @@ impl Tasks {
             canceled_by: None,
             parts: new.parts,
             error: new.error,
+            share: new.share,
         };
         self.store.commit(vec![put(&record)]).await?;
         let enqueued = Enqueued {
@@ -214,7 +233,12 @@ impl Tasks {
             .filter_map(|uid| state.open.get(uid))
             .flat_map(TaskRecord::copies)
         {
-            if !copy.state.status.is_settled() {
+            // Canceling a shared local task would cancel others' writes with it.
+            let shared_with_others = state
+                .waited_for(&copy.node, copy.local_uid)
+                .iter()
+                .any(|waiting| !uids.contains(waiting));
+            if !copy.state.status.is_settled() && !shared_with_others {
                 found
                     .entry(copy.node.clone())
                     .or_default()
@@ -270,19 +294,18 @@ impl Tasks {
         {
             let mut state = self.lock();
             for (local_uid, local) in said {
-                let Some(uid) = state
-                    .waiting
-                    .get(node)
-                    .and_then(|waiting| waiting.get(&local_uid))
-                    .copied()
-                else {
-                    continue;
-                };
-                changed |= state.update(node, local_uid, uid, local);
-                if let Some(record) = state.open.get(&uid)
-                    && aggregate::status(record).is_settled()
-                {
-                    settled.push(record.clone());
+                let uids = state.waited_for(node, local_uid);
+                for uid in uids {
+                    if state.note_shared_end(node, local_uid, uid, &local) {
+                        changed = true;
+                        continue;
+                    }
+                    changed |= state.update(node, local_uid, uid, local.clone());
+                    if let Some(record) = state.open.get(&uid)
+                        && aggregate::status(record).is_settled()
+                    {
+                        settled.push(record.clone());
+                    }
                 }
             }
         }
@@ -290,6 +313,52 @@ impl Tasks {
             self.settle(record).await;
         }
         changed
+    }
+
+    /// Takes the ends of shared local tasks.
+    pub(super) fn take_shared_ends(&self) -> Vec<SharedEnd> {
+        std::mem::take(&mut self.lock().shared_ends)
+    }
+
+    /// A task that shared a failed local task was delivered again, alone.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn resend(&self, uid: u32, part: Part) -> Result<(), TaskError> {
+        let record = {
+            let mut state = self.lock();
+            let Some(mut record) = state.open.remove(&uid) else {
+                return Ok(());
+            };
+            state.forget_waiting(&record);
+            record.parts = vec![part];
+            record.share = None;
+            state.insert(record.clone());
+            record
+        };
+        self.store.commit(vec![put(&record)]).await?;
+        self.outstanding.notify_waiters();
+        Ok(())
+    }
+
+    /// A task that shared a failed local task can't be delivered again: it fails as that one did.
+    pub async fn give_up(&self, uid: u32, failed: LocalState) {
+        let record = {
+            let mut state = self.lock();
+            let Some(record) = state.open.get_mut(&uid) else {
+                return;
+            };
+            for copy in record.copies_mut() {
+                if !copy.state.status.is_settled() {
+                    copy.state = failed.clone();
+                }
+            }
+            let record = record.clone();
+            state.forget_waiting(&record);
+            state.notes.insert(uid, Note::of(&aggregate::view(&record)));
+            record
+        };
+        self.settle(record).await;
     }
 
     /// Stores how a task ended, and only then forgets that it is open: after a crash it is asked for again.
@@ -336,19 +405,15 @@ impl State {
             .copies()
             .filter(|copy| !copy.state.status.is_settled())
         {
-            self.waiting
-                .entry(copy.node.clone())
-                .or_default()
-                .insert(copy.local_uid, record.uid);
+            let waiting = self.waiting.entry(copy.node.clone()).or_default();
+            waiting.entry(copy.local_uid).or_default().push(record.uid);
         }
         self.open.insert(record.uid, record);
     }
 
     fn update(&mut self, node: &NodeId, local_uid: u32, uid: u32, local: LocalState) -> bool {
-        if local.status.is_settled()
-            && let Some(waiting) = self.waiting.get_mut(node)
-        {
-            waiting.remove(&local_uid);
+        if local.status.is_settled() {
+            self.stop_waiting(node, local_uid, uid);
         }
         let Some(record) = self.open.get_mut(&uid) else {
             return false;
@@ -362,6 +427,65 @@ impl State {
         let note = Note::of(&aggregate::view(record));
         self.notes.insert(uid, note);
         changed
+    }
+
+    fn waited_for(&self, node: &NodeId, local_uid: u32) -> Vec<u32> {
+        let waiting = self.waiting.get(node);
+        waiting
+            .and_then(|waiting| waiting.get(&local_uid))
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    fn stop_waiting(&mut self, node: &NodeId, local_uid: u32, uid: u32) {
+        if let Some(waiting) = self.waiting.get_mut(node)
+            && let Some(uids) = waiting.get_mut(&local_uid)
+        {
+            uids.retain(|waiting| *waiting != uid);
+            if uids.is_empty() {
+                waiting.remove(&local_uid);
+            }
+        }
+    }
+
+    fn forget_waiting(&mut self, record: &TaskRecord) {
+        for copy in record.copies() {
+            self.stop_waiting(&copy.node, copy.local_uid, record.uid);
+        }
+    }
+
+    /// Notes the end of a shared local task, as told by the node that speaks for the shard. True if the task stays open: the
+    /// local task failed, and it may be another write's fault.
+    fn note_shared_end(
+        &mut self,
+        node: &NodeId,
+        local_uid: u32,
+        uid: u32,
+        local: &LocalState,
+    ) -> bool {
+        let shared = self.open.get(&uid).and_then(TaskRecord::shared);
+        let Some((_, share)) =
+            shared.filter(|(copy, _)| copy.node == *node && copy.local_uid == local_uid)
+        else {
+            return false;
+        };
+        let failed = (local.status == Status::Failed).then(|| local.clone());
+        if !local.status.is_settled() {
+            return false;
+        }
+        let stays_open = failed.is_some();
+        if stays_open {
+            self.stop_waiting(node, local_uid, uid);
+        }
+        let node = node.clone();
+        self.shared_ends.push(SharedEnd {
+            uid,
+            share,
+            node,
+            local_uid,
+            failed,
+        });
+        stays_open
     }
 
     /// The oldest settled tasks beyond the limit; a tenth is cut at once, so that not every new task deletes one.

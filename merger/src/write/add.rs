@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 use weft_routing::placement::{ShardId, SlotMap};
 
+use super::coalesce::{self, Kind, SMALL_BYTES, Sent, Small};
 use super::decode::Plain;
 use super::deliver::{Delivered, Delivery, Load, deliver};
 use super::params::Params;
@@ -18,7 +19,7 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, Call, empty};
 use crate::cluster::Placement;
-use crate::tasks::{NewTask, Part};
+use crate::tasks::{NewTask, Part, Share};
 use crate::upstream::{NodeRequest, Target};
 
 /// How often a write is split anew because its index changed under it.
@@ -158,7 +159,7 @@ struct Write {
 }
 
 impl Write {
-    async fn run(mut self, app: &App) -> Result<Answer, WriteError> {
+    async fn run(mut self, app: &Arc<App>) -> Result<Answer, WriteError> {
         for _ in 0..ATTEMPTS {
             let mut now = Layout::of(app, &self.uid)?;
             if now.key.is_some() && now.fits(&self.layout, &self.batch) {
@@ -188,7 +189,7 @@ impl Write {
         splitter.finish().await.map_err(failed)
     }
 
-    async fn write(self, app: &App) -> Result<Answer, WriteError> {
+    async fn write(self, app: &Arc<App>) -> Result<Answer, WriteError> {
         let received = self.batch.received;
         if let (Some(key), Some(other)) = (&self.layout.key, &self.params.primary_key)
             && key != other
@@ -197,6 +198,19 @@ impl Write {
             return self.refuse_other_key(app, key).await;
         }
         let fresh = self.layout.key.is_none();
+        if let Some((shard, small)) = self.small(app) {
+            return match coalesce::send(app, shard, small).await? {
+                Sent::Refused(answer) => Ok(answer),
+                Sent::Taken { copies, share } => {
+                    let part = Part {
+                        shard,
+                        copies,
+                        undelivered: None,
+                    };
+                    self.register(app, vec![part], share, false).await
+                }
+            };
+        }
         let placed = self.layout.placement.is_some();
         if fresh {
             app.cluster.create_placement(&self.uid, None, 1).await?;
@@ -204,7 +218,7 @@ impl Write {
         }
         let delivered = deliver(app, self.delivery(fresh)).await;
         match delivered {
-            Ok(Delivered::Taken(parts)) => self.register(app, parts, fresh).await,
+            Ok(Delivered::Taken(parts)) => self.register(app, parts, None, fresh).await,
             Ok(Delivered::Refused(answer)) => {
                 self.forget(app, placed).await?;
                 Ok(answer)
@@ -213,6 +227,49 @@ impl Write {
                 self.forget(app, placed).await?;
                 Err(error)
             }
+        }
+    }
+
+    /// The write as a small one, if it is one that may go together with others.
+    fn small(&self, app: &App) -> Option<(ShardId, Small)> {
+        let ([(shard, pieces)], None) = (self.batch.parts.as_slice(), &self.batch.refused) else {
+            return None;
+        };
+        let ([piece], Some(ids)) = (pieces.as_slice(), &self.batch.ids) else {
+            return None;
+        };
+        let documents = piece.in_memory()?;
+        let may = app.options.coalesce
+            && self.layout.key.is_some()
+            && documents.len() <= SMALL_BYTES
+            && app.writes.coalescer.has_room()
+            && coalesce::is_harmless(self.format, &documents);
+        may.then(|| {
+            let kind = Kind {
+                index_uid: self.uid.clone(),
+                method: self.method.clone(),
+                path_and_query: self.path(self.batch.key.as_deref()),
+                format: self.format,
+                authority: self.along.headers().get(AUTHORIZATION).cloned(),
+            };
+            let small = Small {
+                kind,
+                along: self.along.clone(),
+                documents,
+                piece: piece.clone(),
+                ids: ids.clone(),
+            };
+            (*shard, small)
+        })
+    }
+
+    fn path(&self, key: Option<&str>) -> String {
+        let query = self.params.for_node(key);
+        let path = format!("/indexes/{}/documents", self.uid);
+        if query.is_empty() {
+            path
+        } else {
+            format!("{path}?{query}")
         }
     }
 
@@ -226,15 +283,6 @@ impl Write {
             .as_ref()
             .or(self.params.primary_key.as_ref())
             .or(self.layout.key.as_ref());
-        let path = |key: Option<&String>| {
-            let query = self.params.for_node(key.map(String::as_str));
-            let path = format!("/indexes/{}/documents", self.uid);
-            if query.is_empty() {
-                path
-            } else {
-                format!("{path}?{query}")
-            }
-        };
         let loads = shards.iter().filter_map(|shard| {
             let own = batch
                 .parts
@@ -252,7 +300,8 @@ impl Write {
                 _ => return None,
             };
             // A batch that fails sets no primary key.
-            let path_and_query = (batch.refused.is_some() && *shard != first).then(|| path(None));
+            let path_and_query =
+                (batch.refused.is_some() && *shard != first).then(|| self.path(None));
             Some(Load {
                 shard: *shard,
                 pieces,
@@ -260,8 +309,9 @@ impl Write {
             })
         });
         Delivery {
+            index_uid: Some(self.uid.clone()),
             method: self.method.clone(),
-            path_and_query: path(key),
+            path_and_query: self.path(key.map(String::as_str)),
             content_type: Some(HeaderValue::from_static(self.format.content_type())),
             along: self.along.clone(),
             loads: loads.collect(),
@@ -273,6 +323,7 @@ impl Write {
         self,
         app: &App,
         parts: Vec<Part>,
+        share: Option<Share>,
         fresh: bool,
     ) -> Result<Answer, WriteError> {
         let key = self.batch.key.as_ref().or(self.params.primary_key.as_ref());
@@ -289,6 +340,7 @@ impl Write {
         let task = NewTask {
             details,
             parts,
+            share,
             ..self.task()
         };
         Ok(Answer::json(

@@ -27,6 +27,8 @@ const LATELY: Duration = Duration::from_millis(500);
 /// What goes to which shard.
 #[derive(Debug)]
 pub(super) struct Delivery {
+    /// The index, for writes that small ones must not be repeated after.
+    pub(super) index_uid: Option<String>,
     pub(super) method: Method,
     pub(super) path_and_query: String,
     pub(super) content_type: Option<HeaderValue>,
@@ -83,6 +85,18 @@ impl Knocks {
 pub(super) async fn deliver(app: &App, delivery: Delivery) -> Result<Delivered, WriteError> {
     let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
     let _turn = app.sequencer.turn(&shards).await;
+    if let Some(index_uid) = &delivery.index_uid {
+        app.writes.coalescer.note_other(index_uid);
+    }
+    deliver_now(app, &delivery).await
+}
+
+/// Delivers to all shards at once; the caller has their turn.
+///
+/// # Errors
+/// As [`deliver`].
+pub(super) async fn deliver_now(app: &App, delivery: &Delivery) -> Result<Delivered, WriteError> {
+    let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
     for shard in &shards {
         if app.cluster.replicas(*shard).is_empty() {
             return Err(ClusterError::ShardEmpty(*shard).into());
@@ -95,7 +109,7 @@ pub(super) async fn deliver(app: &App, delivery: Delivery) -> Result<Delivered, 
         delivery
             .loads
             .iter()
-            .map(|load| to_shard(app, &delivery, load)),
+            .map(|load| to_shard(app, delivery, load)),
     )
     .await;
     settle(outcomes)

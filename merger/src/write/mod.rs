@@ -9,6 +9,7 @@
 
 mod add;
 pub mod bench;
+mod coalesce;
 mod decode;
 mod deliver;
 mod format;
@@ -33,13 +34,14 @@ pub use self::decode::DecodeError;
 pub use self::format::{Format, FormatError};
 pub use self::split::{Fault, SplitError};
 
+use self::coalesce::Coalescer;
 use self::deliver::{Delivered, Delivery, Knocks};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
 use crate::cluster::ClusterError;
 use crate::store::StoreError;
-use crate::tasks::{NewTask, TaskError};
+use crate::tasks::{NewTask, SharedEnd, TaskError};
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
 /// Why a write came to nothing.
@@ -104,6 +106,7 @@ pub enum WriteError {
 #[derive(Debug, Default)]
 pub struct Writes {
     knocks: Knocks,
+    coalescer: Coalescer,
     /// One first write at a time to an index whose primary key isn't known.
     lines: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -131,6 +134,11 @@ pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, WriteError> {
         Operation::DeleteDocumentsBatch => remove::batch(app, call).await,
         _ => remove::everywhere(app, call).await,
     }
+}
+
+/// Node tasks have ended that several small writes were merged into.
+pub fn shared_tasks_ended(app: &Arc<App>, ends: Vec<SharedEnd>) {
+    coalesce::ended(app, ends);
 }
 
 /// Delivers and registers the task; goes on though the client be gone.

@@ -161,6 +161,7 @@ fn load(shard: ShardId, body: Bytes) -> Load {
 
 fn delivery(call: &Call, loads: Vec<Load>) -> Delivery {
     Delivery {
+        index_uid: call.index.clone(),
         method: call.method.clone(),
         path_and_query: call.path_and_query.clone(),
         content_type: call.headers.get(CONTENT_TYPE).cloned(),

@@ -202,6 +202,14 @@ impl Piece {
         .boxed()
     }
 
+    /// The documents, with what is between them and nothing around them, if they are in memory.
+    pub(crate) fn in_memory(&self) -> Option<Bytes> {
+        match &self.source {
+            Source::Memory(_) => self.reading().queue.pop(),
+            Source::File(_) => None,
+        }
+    }
+
     /// What stands around the documents.
     pub(crate) fn framing(&self) -> &Framing {
         &self.frame

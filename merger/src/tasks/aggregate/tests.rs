@@ -30,6 +30,7 @@ fn record(parts: Vec<Part>) -> TaskRecord {
         canceled_by: None,
         parts,
         error: None,
+        share: None,
     }
 }
 

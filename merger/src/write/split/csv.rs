@@ -116,14 +116,13 @@ impl Reader {
             self.raw.extend_from_slice(taken);
             self.bytes += read as u64;
             rest = left;
-            match result {
-                ReadRecordResult::Record => self.record(documents, false)?,
-                _ if self.raw.len() as u64 > self.document_bytes => {
-                    return Err(SplitError::DocumentTooLarge {
-                        limit: self.document_bytes,
-                    });
-                }
-                _ => {}
+            if self.raw.len() as u64 > self.document_bytes {
+                return Err(SplitError::DocumentTooLarge {
+                    limit: self.document_bytes,
+                });
+            }
+            if result == ReadRecordResult::Record {
+                self.record(documents, false)?;
             }
         }
         Ok(())

@@ -12,6 +12,7 @@ use super::explain;
 use super::identify::{PrimaryKey, Refused, Repeats, infer, infer_from_names};
 use super::scan::Object;
 use super::{Batch, SplitKey, framing};
+use crate::write::coalesce::SMALL_DOCUMENTS;
 use crate::write::format::Format;
 use crate::write::spool::{Framing, Piece, Spool, SpoolLimits};
 
@@ -27,6 +28,8 @@ pub(super) struct Documents {
     part_of_slot: Vec<u16>,
     limits: SpoolLimits,
     received: u64,
+    /// The ids of the first documents.
+    ids: Vec<String>,
     refused: Option<Bytes>,
     /// Whether documents of a refused batch are kept: it may yet be split by another key.
     keeps_refused: bool,
@@ -65,6 +68,7 @@ impl Documents {
             part_of_slot,
             limits,
             received: 0,
+            ids: Vec::new(),
             refused: None,
             keeps_refused: key.is_open,
         };
@@ -164,6 +168,11 @@ impl Documents {
     }
 
     fn append(&mut self, id: &DocumentId<'_>, raw: &[u8]) {
+        if self.received <= SMALL_DOCUMENTS as u64
+            && !self.ids.iter().any(|seen| seen == id.as_str())
+        {
+            self.ids.push(id.as_str().to_owned());
+        }
         let part = self
             .part_of_slot
             .get(usize::from(slot_of(id).0))
@@ -214,6 +223,7 @@ impl Documents {
         Ok(Batch {
             parts,
             received: self.received,
+            ids: (self.received <= SMALL_DOCUMENTS as u64).then_some(self.ids),
             key: self.key.map(|key| key.name().to_owned()),
             refused: self
                 .refused

@@ -126,6 +126,9 @@ impl Reader {
             }
             Step::Later => Ok(rest),
             Step::Invalid => Err(self.explain(rest).into()),
+            Step::TooLarge => Err(SplitError::DocumentTooLarge {
+                limit: self.document_bytes,
+            }),
             Step::NotText(length) => {
                 let document = rest.get(..length).unwrap_or(rest);
                 Err(explain::not_text(self.position.after(document)).into())
@@ -173,6 +176,9 @@ impl Reader {
         documents: &mut Documents,
     ) -> Result<&'a [u8], Step> {
         let object = self.scanner.object(text, documents.wanted())?;
+        if object.raw.len() as u64 > self.document_bytes {
+            return Err(Step::TooLarge);
+        }
         documents.object(&object)?;
         Ok(text.get(object.raw.len()..).unwrap_or_default())
     }
@@ -210,6 +216,8 @@ enum Step {
     Invalid,
     /// The next so many bytes are a document, but for their UTF-8.
     NotText(usize),
+    /// The document is larger than what a node takes.
+    TooLarge,
 }
 
 impl From<Stop> for Step {

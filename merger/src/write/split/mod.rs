@@ -80,6 +80,8 @@ pub(crate) struct Batch {
     pub(crate) key: Option<String>,
     /// The first document that a node's task would refuse, and with it the batch.
     pub(crate) refused: Option<Piece>,
+    /// The documents' ids, each once, if the documents are few.
+    pub(crate) ids: Option<Vec<String>>,
     /// A body with no document in it, of the same format.
     pub(crate) nothing: Piece,
 }

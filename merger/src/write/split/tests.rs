@@ -369,14 +369,32 @@ fn every_truncation_is_a_fault() {
 
 #[test]
 fn a_document_larger_than_a_node_takes_is_refused() {
-    let limits = SpoolLimits {
-        memory_bytes: 10,
-        piece_bytes: 100,
-        folder: std::env::temp_dir(),
-    };
-    let mut splitter = Splitter::new(Format::Ndjson, &shards(1), named(Some("id")), limits);
-    let outcome = (0..20).try_for_each(|_| splitter.push(b"{\"id\":1,\"t\":\"01234"));
-    assert!(outcome.is_err());
+    let text = "x".repeat(200);
+    for (format, body) in [
+        (
+            Format::Json,
+            format!("[{{\"id\":1}},{{\"id\":2,\"t\":\"{text}\"}}]"),
+        ),
+        (Format::Ndjson, format!("{{\"id\":2,\"t\":\"{text}\"}}\n")),
+        (Format::Csv { delimiter: b',' }, format!("id,t\n1,{text}\n")),
+    ] {
+        for size in [1, 7, 1000] {
+            let limits = SpoolLimits {
+                memory_bytes: 10,
+                piece_bytes: 100,
+                folder: std::env::temp_dir(),
+            };
+            let mut splitter = Splitter::new(format, &shards(1), named(Some("id")), limits);
+            let outcome = body
+                .as_bytes()
+                .chunks(size)
+                .try_for_each(|chunk| splitter.push(chunk));
+            assert!(
+                matches!(outcome, Err(SplitError::DocumentTooLarge { limit: 100 })),
+                "{format:?} {size}"
+            );
+        }
+    }
 }
 
 fn document() -> impl Strategy<Value = (String, String)> {
