@@ -23,6 +23,7 @@ mod commands;
 pub mod data;
 mod error;
 mod layout;
+pub mod oracle;
 mod ports;
 mod process;
 mod single;

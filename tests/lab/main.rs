@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod demo;
 mod down;
+mod oracle;
 mod state;
 mod status;
 mod up;
@@ -26,6 +27,8 @@ enum Command {
     Down(down::DownArgs),
     /// Load real data, and show what one node would have answered beside the cluster's answers.
     Demo(demo::DemoArgs),
+    /// Would a client notice that it talks to shards? Compares a cluster's answers with one node's.
+    Oracle(oracle::OracleArgs),
     /// Say what runs.
     Status,
 }
@@ -36,6 +39,7 @@ async fn main() -> ExitCode {
         Command::Up(arguments) => up::run(arguments).await,
         Command::Down(arguments) => down::run(&arguments),
         Command::Demo(arguments) => demo::run(arguments).await,
+        Command::Oracle(arguments) => oracle::run(arguments).await,
         Command::Status => status::run(),
     };
     match done {

@@ -12,3 +12,4 @@ mod compose;
 mod envoy_configuration;
 mod harness;
 mod mesh;
+mod oracle;

@@ -8,6 +8,7 @@
 //!
 //! Pure: functions of values.
 
+pub mod gaps;
 mod read;
 
 use std::cmp::Ordering;
@@ -100,6 +101,9 @@ fn merge_stats(shards: &[ShardFacets<'_>]) -> Stats {
 /// A value with what orders it.
 struct Entry<'a> {
     text: &'a str,
+    /// Other spellings of the same value (`Maintainers`, `maintainers`), with their counts. One node shows the spelling of
+    /// the document that came first, which shards can't know: the most frequent one is the likeliest.
+    spellings: Vec<(&'a str, u64)>,
     number: Option<f64>,
     normalised: String,
     count: u64,
@@ -125,6 +129,7 @@ fn merge_values(
         let place = *places.entry(key).or_insert_with(|| {
             entries.push(Entry {
                 text,
+                spellings: Vec::new(),
                 number,
                 normalised,
                 count: 0,
@@ -133,7 +138,15 @@ fn merge_values(
         });
         if let Some(entry) = entries.get_mut(place) {
             entry.count += count;
+            match entry.spellings.iter_mut().find(|(known, _)| known == text) {
+                Some((_, known)) => *known += count,
+                None => entry.spellings.push((text, *count)),
+            }
         }
+    }
+    for entry in &mut entries {
+        let likeliest = entry.spellings.iter().rev().max_by_key(|(_, count)| *count);
+        entry.text = likeliest.map_or(entry.text, |(text, _)| text);
     }
     let counted: u64 = entries.iter().map(|entry| entry.count).sum();
     let by_value = candidates.max(counted) > BY_VALUE_ABOVE
@@ -147,7 +160,7 @@ fn merge_values(
                 && lists
                     .iter()
                     .filter(cut)
-                    .any(|list| !is_sorted_by_value(list)))
+                    .any(|list| !shows_order_by_value(list)))
         }
         FacetOrder::Count => {
             nothing_can_be_missing(lists, &entries, max_values)
@@ -215,11 +228,8 @@ fn numbers(list: &Counts) -> Vec<f64> {
         .collect()
 }
 
-fn is_sorted_by_value(list: &Counts) -> bool {
-    numbers(list).is_sorted()
-}
-
-/// True where the numbers stand in the order of their values and that isn't the order of their texts.
+/// True where the numbers stand in the order of their values and that isn't the order of their texts: a list that is in both
+/// orders may be cut in either.
 fn shows_order_by_value(list: &Counts) -> bool {
     let numbers = numbers(list);
     let texts = list.0.get(..numbers.len()).unwrap_or_default();
@@ -228,7 +238,11 @@ fn shows_order_by_value(list: &Counts) -> bool {
 
 /// A facet string as the engine compares it: trimmed, decomposed (NFKD), in lower case.
 pub fn normalise(text: &str) -> String {
-    text.trim().nfkd().collect::<String>().to_lowercase()
+    let text = text.trim();
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    text.nfkd().collect::<String>().to_lowercase()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod degraded;
 mod distinct;
 mod documents;
 mod explain;
+mod facet_gaps;
 mod facet_search;
 pub mod facets;
 mod federated;
@@ -17,13 +18,17 @@ mod multi_search;
 mod one_index;
 pub mod plan;
 pub mod policy;
+mod prune;
 pub mod rank;
 pub mod request;
 pub mod respond;
+pub mod sample;
 pub mod scan;
 mod scatter;
 pub mod settings;
 mod settings_cache;
+mod similar;
+mod vocabulary;
 
 use std::sync::Arc;
 
@@ -39,6 +44,7 @@ pub use settings_cache::SettingsCache;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Call, ReadError, read_whole};
+use crate::cluster::Placement;
 use crate::tasks::TaskView;
 use crate::upstream::UpstreamError;
 
@@ -49,6 +55,7 @@ use plan::Plan;
 use request::{Carrier, Search};
 use scan::Malformed;
 use scatter::Reader;
+use similar::Similar;
 
 /// Why a read came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -121,9 +128,16 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
             let Some(search) = read_parameters(&call, &body).and_then(Search::read) else {
                 return reader.pass_on(&call, body, anyone).await;
             };
+            let shards = match &placement {
+                Some(placement) => pruned(placement, &search).unwrap_or(shards),
+                None => shards,
+            };
+            if let [only] = shards.as_slice() {
+                return reader.pass_on(&call, body, *only).await;
+            }
             let settings = settings_cache::settings_of(app, &index, anyone).await;
             let plan = Plan::new(search, &settings);
-            one_index::search(&reader, &path, &plan, &settings, &shards).await
+            one_index::search(&reader, &index, &path, &plan, &settings, &shards).await
         }
         Operation::FacetSearch => {
             let Some(carrier) = read_parameters(&call, &body) else {
@@ -138,14 +152,28 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
             };
             documents::list(&reader, &path, &listing, &shards).await
         }
+        Operation::SimilarGet | Operation::SimilarPost => {
+            let similar = read_parameters(&call, &body).and_then(Similar::read);
+            let owner = similar
+                .as_ref()
+                .and_then(|similar| owner_of(placement.as_deref(), &similar.id));
+            let (Some(similar), Some(owner)) = (similar, owner) else {
+                return reader.pass_on(&call, body, anyone).await;
+            };
+            let settings = settings_cache::settings_of(app, &index, anyone).await;
+            similar::search(
+                &reader,
+                &path,
+                &index,
+                &similar,
+                &settings,
+                (owner, &shards),
+            )
+            .await
+        }
         Operation::GetDocument => {
-            let id = call
-                .document
-                .as_deref()
-                .and_then(|id| DocumentId::from_text(id).ok());
-            let owner = placement
-                .zip(id)
-                .map_or(anyone, |(placement, id)| placement.slots.shard_of(&id));
+            let id = call.document.as_deref().unwrap_or_default();
+            let owner = owner_of(placement.as_deref(), id).unwrap_or(anyone);
             reader.pass_on(&call, body, owner).await
         }
         _ => reader.pass_on(&call, body, anyone).await,
@@ -201,6 +229,18 @@ pub fn on_settled(app: &App, view: &TaskView) {
         ("indexSwap" | "indexUpdate", _) | (_, None) => app.search_settings.forget_all(),
         (_, Some(uid)) => app.search_settings.forget(uid),
     }
+}
+
+/// The shards that a search can match, where its filter says so.
+fn pruned(placement: &Placement, search: &Search) -> Option<Vec<ShardId>> {
+    let filter = search.carrier.json("filter")?;
+    prune::shards_of(&filter, placement.primary_key.as_deref()?, &placement.slots)
+}
+
+/// The shard that holds a document, if the id is one.
+fn owner_of(placement: Option<&Placement>, id: &str) -> Option<ShardId> {
+    let id = DocumentId::from_text(id).ok()?;
+    placement.map(|placement| placement.slots.shard_of(&id))
 }
 
 async fn take_body(app: &App, call: &mut Call) -> Result<Bytes, SearchError> {

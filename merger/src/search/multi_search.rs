@@ -10,13 +10,12 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use weft_routing::placement::ShardId;
 
-use super::answer::ShardAnswer;
 use super::degraded::Degraded;
 use super::explain::Explanation;
-use super::merge::{Source, merge};
+use super::one_index::{Done, ShardHits, complete};
 use super::plan::Plan;
 use super::request::{Carrier, Search};
-use super::respond::{Writer, write_search};
+use super::respond::Writer;
 use super::scan::{Elements, Malformed, Members};
 use super::scatter::{Ask, Outcome, Reader};
 use super::settings::MergeSettings;
@@ -114,32 +113,51 @@ pub(super) async fn search(
         .iter()
         .map(|reply| (reply.shard, reply.body.clone()))
         .collect();
-    let mut parts: Vec<Vec<Part<'_>>> = queries.iter().map(|_| Vec::new()).collect();
+    let mut lists: Vec<Vec<ShardHits>> = queries.iter().map(|_| Vec::new()).collect();
     for (shard, places) in &shares {
         let Some(body) = bodies.get(shard) else {
             continue;
         };
-        for (place, at) in places
+        for (place, range) in places
             .iter()
             .zip(results(body).map_err(|e| unreadable(*shard, e))?)
         {
-            if let Some(parts) = parts.get_mut(*place) {
-                let text = body.get(at).unwrap_or_default();
-                parts.push(Part {
+            if let (Some(lists), Some(query)) = (lists.get_mut(*place), queries.get(*place)) {
+                let asked = query.plan.first_step(query.shards.len());
+                lists.push(ShardHits {
                     shard: *shard,
-                    text,
+                    pages: vec![body.slice(range)],
+                    asked,
                 });
             }
         }
     }
+    let why = "each search goes to the shards that hold its index".to_owned();
+    let mut explanation = Explanation {
+        why,
+        ..Explanation::default()
+    };
+    explanation.add(&gathered, 0, 0);
     let mut results = vec![b'['];
-    for (place, (query, parts)) in queries.iter().zip(&parts).enumerate() {
+    for (place, (query, lists)) in queries.iter().zip(&mut lists).enumerate() {
         if place > 0 {
             results.push(b',');
         }
-        match one_result(reader, query, parts).await? {
-            Ok(text) => results.extend_from_slice(&text),
-            Err(refused) => return Ok(refused),
+        let uid = Some(query.index.as_str());
+        let (plan, settings) = (&query.plan, &query.settings);
+        match complete(
+            reader,
+            &query.index,
+            plan,
+            settings,
+            lists,
+            uid,
+            &mut explanation,
+        )
+        .await?
+        {
+            Done::Merged(writer) => results.extend_from_slice(&writer.finish()),
+            Done::Refused(answer) => return Ok(answer),
         }
     }
     results.push(b']');
@@ -149,22 +167,10 @@ pub(super) async fn search(
     let degraded = Degraded::new(&gathered.missing, shares.len());
     writer.optional("degraded", degraded.as_ref());
     if reader.explain {
-        let why = "each search goes to the shards that hold its index".to_owned();
-        let mut explanation = Explanation {
-            why,
-            ..Explanation::default()
-        };
-        explanation.add(&gathered, 0, 0);
         writer.member("explain", &explanation);
     }
     let answer = Answer::json_bytes(StatusCode::OK, writer.finish());
     Ok(degraded.map_or(answer.clone(), |degraded| degraded.on(answer)))
-}
-
-/// A shard's answer to one search.
-struct Part<'a> {
-    shard: ShardId,
-    text: &'a [u8],
 }
 
 fn body_of(query: &Query) -> Value {
@@ -174,81 +180,12 @@ fn body_of(query: &Query) -> Value {
     }
 }
 
-/// One search's merged result, or a node's refusal in a later step.
-async fn one_result(
-    reader: &Reader<'_>,
-    query: &Query,
-    parts: &[Part<'_>],
-) -> Result<Result<Vec<u8>, Answer>, SearchError> {
-    let plan = &query.plan;
-    let mut asked = vec![plan.first_step(query.shards.len()); parts.len()];
-    let mut later: Vec<Vec<Bytes>> = vec![Vec::new(); parts.len()];
-    loop {
-        let dry = {
-            let shard = parts.first().map_or(ShardId(0), |part| part.shard);
-            let malformed = |error| unreadable(shard, error);
-            let (mut answers, mut sources) = (Vec::new(), Vec::new());
-            for ((part, asked), later) in parts.iter().zip(&asked).zip(&later) {
-                let first = ShardAnswer::read(part.text).map_err(malformed)?;
-                let found = usize::try_from(first.rest.total()).unwrap_or(usize::MAX);
-                let mut pages = vec![(first.text, first.hits_at)];
-                for page in later {
-                    let page = ShardAnswer::read(page).map_err(malformed)?;
-                    pages.push((page.text, page.hits_at));
-                }
-                sources.push(Source::new(
-                    pages,
-                    *asked < plan.window.end() && *asked < found,
-                ));
-                answers.push(first);
-            }
-            let merged = merge(sources, &plan.merging()).map_err(malformed)?;
-            if merged.dry.is_empty() {
-                let mut writer = Writer::new(1024);
-                writer.member("indexUid", &query.index);
-                write_search(&mut writer, plan, &query.settings, &answers, &merged)
-                    .map_err(malformed)?;
-                return Ok(Ok(writer.finish()));
-            }
-            merged.dry
-        };
-        let path = format!("/indexes/{}/search", query.index);
-        let asks = dry.iter().filter_map(|at| {
-            let mut carrier = plan.ask(*asked.get(*at)?, *asked.get(*at)?);
-            carrier.remove("indexUid");
-            Some(Ask::new(parts.get(*at)?.shard, &path, &carrier))
-        });
-        let gathered = match reader.gather(asks.collect()).await? {
-            Outcome::Refused(answer, _) => return Ok(Err(answer)),
-            Outcome::Answers(gathered) => gathered,
-        };
-        for at in dry {
-            let (Some(asked), Some(later), Some(part)) =
-                (asked.get_mut(at), later.get_mut(at), parts.get(at))
-            else {
-                continue;
-            };
-            match gathered
-                .replies
-                .iter()
-                .find(|reply| reply.shard == part.shard)
-            {
-                Some(reply) => {
-                    later.push(reply.body.clone());
-                    *asked *= 2;
-                }
-                None => *asked = usize::MAX,
-            }
-        }
-    }
-}
-
 fn unreadable(shard: ShardId, error: Malformed) -> SearchError {
     SearchError::Unreadable { shard, error }
 }
 
 /// Where each result stands in a shard's answer.
-fn results(body: &[u8]) -> Result<Vec<std::ops::Range<usize>>, Malformed> {
+pub(super) fn results(body: &[u8]) -> Result<Vec<std::ops::Range<usize>>, Malformed> {
     let mut members = Members::new(body, 0);
     while let Some(member) = members.next()? {
         if member.key == b"results" {

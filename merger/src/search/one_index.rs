@@ -7,12 +7,16 @@ use weft_routing::placement::ShardId;
 use super::answer::ShardAnswer;
 use super::degraded::Degraded;
 use super::explain::Explanation;
-use super::merge::{Merged, Source, merge};
+use super::facet_gaps::fill_gaps;
+use super::facets::Counts;
+use super::merge::{Merged, Order, Placed, Source, is_semantic, merge};
 use super::plan::Plan;
+use super::rank::{Known, Ranks, compare, suspects};
 use super::respond::{Writer, write_search};
 use super::scan::Malformed;
 use super::scatter::{Ask, Gathered, Outcome, Reader};
 use super::settings::MergeSettings;
+use super::vocabulary::known_words;
 use super::{SearchError, where_it_is};
 use crate::answer::Answer;
 
@@ -28,6 +32,7 @@ pub(super) struct ShardHits {
 /// Carries out a planned search on `shards`.
 pub(super) async fn search(
     reader: &Reader<'_>,
+    index: &str,
     path: &str,
     plan: &Plan,
     settings: &MergeSettings,
@@ -50,26 +55,161 @@ pub(super) async fn search(
     explanation.add(&gathered, 0, take);
     let missing = gathered.missing.clone();
     let mut lists = first_lists(gathered, take);
+    let done = complete(
+        reader,
+        index,
+        plan,
+        settings,
+        &mut lists,
+        None,
+        &mut explanation,
+    )
+    .await?;
+    let mut writer = match done {
+        Done::Merged(writer) => writer,
+        Done::Refused(answer) => return Ok(answer),
+    };
+    let degraded = Degraded::new(&missing, shards.len());
+    writer.optional("degraded", degraded.as_ref());
+    if reader.explain {
+        writer.member("explain", &explanation);
+    }
+    let answer = Answer::json_bytes(StatusCode::OK, writer.finish());
+    Ok(degraded.map_or(answer.clone(), |degraded| degraded.on(answer)))
+}
+
+/// How a search ended.
+pub(super) enum Done {
+    /// With an answer, to which members may be added.
+    Merged(Writer),
+    /// With a node's refusal.
+    Refused(Answer),
+}
+
+/// Merges `lists`, the shards' first answers, asking for more where the page or a verdict needs it. With `uid` the answer
+/// begins with the index's name.
+pub(super) async fn complete(
+    reader: &Reader<'_>,
+    index: &str,
+    plan: &Plan,
+    settings: &MergeSettings,
+    lists: &mut [ShardHits],
+    uid: Option<&str>,
+    explanation: &mut Explanation,
+) -> Result<Done, SearchError> {
+    let mut learned = Learned::default();
+    let mut by_words = None;
     loop {
-        match assemble(plan, settings, &lists, &mut explanation)? {
-            Step::Done(mut writer) => {
-                let degraded = Degraded::new(&missing, shards.len());
-                writer.optional("degraded", degraded.as_ref());
-                if reader.explain {
-                    writer.member("explain", &explanation);
-                }
-                let answer = Answer::json_bytes(StatusCode::OK, writer.finish());
-                return Ok(degraded.map_or(answer.clone(), |degraded| degraded.on(answer)));
-            }
+        let plan = by_words.as_ref().unwrap_or(plan);
+        match assemble(plan, settings, lists, &learned, uid, explanation)? {
+            Step::Done(writer) => return Ok(Done::Merged(writer)),
             Step::More(dry) => {
                 if let Some(refused) =
-                    fetch_more(reader, path, plan, &mut lists, &dry, &mut explanation).await?
+                    fetch_more(reader, index, plan, lists, &dry, explanation).await?
                 {
-                    return Ok(refused);
+                    return Ok(Done::Refused(refused));
                 }
+            }
+            Step::Doubt => {
+                let shards: Vec<ShardId> = lists.iter().map(|list| list.shard).collect();
+                let words = plan.words.as_deref().unwrap_or_default();
+                // An answer a little less exact is better than none.
+                let known = known_words(reader, index, words, &shards).await;
+                learned.words = Some(known.unwrap_or_default());
+            }
+            Step::WordsSuffice => {
+                let plan = plan.by_words_alone(settings);
+                if let Some(refused) = ask_again(reader, index, &plan, lists, explanation).await? {
+                    return Ok(Done::Refused(refused));
+                }
+                by_words = Some(plan);
+                learned.words_suffice = true;
+            }
+            Step::Gaps(facets) => {
+                let settings = &settings.facets;
+                let filled = fill_gaps(reader, index, plan, settings, lists, &facets).await;
+                learned.facets = Some(filled.unwrap_or_default());
             }
         }
     }
+}
+
+/// What further rounds have told.
+#[derive(Default)]
+struct Learned {
+    /// What each shard knows of the query's words.
+    words: Option<Vec<Known>>,
+    /// Facets' whole counts.
+    facets: Option<Vec<(String, Counts)>>,
+    /// True where the search by words was good enough for one node not to search by meaning.
+    words_suffice: bool,
+}
+
+/// Asks all shards anew, by another plan.
+async fn ask_again(
+    reader: &Reader<'_>,
+    index: &str,
+    plan: &Plan,
+    lists: &mut [ShardHits],
+    explanation: &mut Explanation,
+) -> Result<Option<Answer>, SearchError> {
+    let path = format!("/indexes/{index}/search");
+    let take = plan.first_step(lists.len());
+    let mut carrier = plan.ask(0, take);
+    carrier.remove("indexUid");
+    let asks = lists
+        .iter()
+        .map(|list| Ask::new(list.shard, &path, &carrier))
+        .collect();
+    let gathered = match reader.gather(asks).await? {
+        Outcome::Refused(answer, _) => return Ok(Some(answer)),
+        Outcome::Answers(gathered) => gathered,
+    };
+    explanation.add(&gathered, 0, take);
+    for list in lists {
+        if let Some(reply) = gathered
+            .replies
+            .iter()
+            .find(|reply| reply.shard == list.shard)
+        {
+            list.pages = vec![reply.body.clone()];
+            list.asked = take;
+        }
+    }
+    Ok(None)
+}
+
+/// True where all hits of the page, found by words alone, are good enough for one node not to search by meaning: their
+/// weighed scores reach 0.45. A shard with fewer good hits than the page has searched by meaning nevertheless.
+fn words_suffice(plan: &Plan, answers: &[ShardAnswer<'_>]) -> Result<bool, Malformed> {
+    const GOOD_ENOUGH: f64 = 0.45;
+    let Order::Hybrid { ratio } = plan.order else {
+        return Ok(false);
+    };
+    let found = |answer: &ShardAnswer<'_>| {
+        answer
+            .rest
+            .semantic_hit_count
+            .is_some_and(|count| count > 0)
+    };
+    let end = plan.window.end();
+    if !answers.iter().any(found) || !plan.search.has_words || end == 0 {
+        return Ok(false);
+    }
+    let mut hits = Vec::new();
+    for answer in answers {
+        let mut source = Source::new(vec![(answer.text, answer.hits_at)], false);
+        source.advance(&plan.interest)?;
+        while let Some(head) = source.take() {
+            if !is_semantic(&head.ranks) {
+                hits.push((head.ranks, head.score.unwrap_or(0.0)));
+            }
+            source.advance(&plan.interest)?;
+        }
+    }
+    hits.sort_by(|(a, _), (b, _)| compare(a, b));
+    let good = |(_, score): &(Ranks, f64)| score * (1.0 - ratio) >= GOOD_ENOUGH;
+    Ok(hits.len() >= end && hits.iter().take(end).all(good))
 }
 
 fn first_lists(gathered: Gathered, asked: usize) -> Vec<ShardHits> {
@@ -84,23 +224,22 @@ fn first_lists(gathered: Gathered, asked: usize) -> Vec<ShardHits> {
 /// The next step of a long page: each dry shard is asked for as many hits as it gave so far.
 async fn fetch_more(
     reader: &Reader<'_>,
-    path: &str,
+    index: &str,
     plan: &Plan,
     lists: &mut [ShardHits],
     dry: &[usize],
     explanation: &mut Explanation,
 ) -> Result<Option<Answer>, SearchError> {
+    let path = format!("/indexes/{index}/search");
     let mut asks = Vec::new();
     let mut places = Vec::new();
     for at in dry {
         let Some(list) = lists.get_mut(*at) else {
             continue;
         };
-        asks.push(Ask::new(
-            list.shard,
-            path,
-            &plan.ask(list.asked, list.asked),
-        ));
+        let mut carrier = plan.ask(list.asked, list.asked);
+        carrier.remove("indexUid");
+        asks.push(Ask::new(list.shard, &path, &carrier));
         places.push(*at);
     }
     let gathered = match reader.gather(asks).await? {
@@ -132,17 +271,25 @@ enum Step {
     Done(Writer),
     /// These lists ran out too early.
     More(Vec<usize>),
+    /// One node would have searched by words alone.
+    WordsSuffice,
+    /// These facets may lack values.
+    Gaps(Vec<String>),
+    /// A shard called hits exact without having compared all words: see [`super::rank::suspects`].
+    Doubt,
 }
 
 fn assemble(
     plan: &Plan,
     settings: &MergeSettings,
     lists: &[ShardHits],
+    learned: &Learned,
+    uid: Option<&str>,
     explanation: &mut Explanation,
 ) -> Result<Step, SearchError> {
     let mut answers = Vec::with_capacity(lists.len());
     let mut sources = Vec::with_capacity(lists.len());
-    for list in lists {
+    for (at, list) in lists.iter().enumerate() {
         let unreadable = |error: Malformed| SearchError::Unreadable {
             shard: list.shard,
             error,
@@ -156,16 +303,28 @@ fn assemble(
         }
         let Some(first) = first else { continue };
         let found = usize::try_from(first.rest.total()).unwrap_or(usize::MAX);
-        sources.push(Source::new(
-            pages,
-            list.asked < plan.window.end() && list.asked < found,
-        ));
+        let more = list.asked < plan.window.end() && list.asked < found;
+        let source = Source::new(pages, more);
+        sources.push(
+            match learned.words.as_ref().and_then(|known| known.get(at)) {
+                Some(known) => source.knowing(plan.scheme, known.clone()),
+                None => source,
+            },
+        );
         answers.push(first);
+    }
+    let malformed = |error| SearchError::unreadable(lists, error);
+    if words_suffice(plan, &answers).map_err(malformed)? {
+        return Ok(Step::WordsSuffice);
     }
     let merged =
         merge(sources, &plan.merging()).map_err(|error| SearchError::unreadable(lists, error))?;
     if !merged.dry.is_empty() {
         return Ok(Step::More(merged.dry));
+    }
+    let doubtful = |hit: &Placed<'_>| suspects(&hit.head.ranks, hit.head.score, plan.scheme);
+    if plan.words.is_some() && learned.words.is_none() && merged.hits.iter().any(doubtful) {
+        return Ok(Step::Doubt);
     }
     let size = merged
         .hits
@@ -173,8 +332,22 @@ fn assemble(
         .map(|hit| hit.head.span.range.len() + 1)
         .sum::<usize>();
     let mut writer = Writer::new(size + 1024);
-    explanation.uncertain_facets = write_search(&mut writer, plan, settings, &answers, &merged)
-        .map_err(|error| SearchError::unreadable(lists, error))?;
+    writer.optional("indexUid", uid.as_ref());
+    explanation.uncertain_facets = write_search(
+        &mut writer,
+        plan,
+        settings,
+        &answers,
+        &merged,
+        learned.facets.as_deref().unwrap_or_default(),
+    )
+    .map_err(|error| SearchError::unreadable(lists, error))?;
+    if learned.words_suffice {
+        writer.member("semanticHitCount", &0);
+    }
+    if learned.facets.is_none() && !explanation.uncertain_facets.is_empty() {
+        return Ok(Step::Gaps(explanation.uncertain_facets.clone()));
+    }
     explain(explanation, lists, &answers, &merged);
     Ok(Step::Done(writer))
 }
@@ -197,6 +370,11 @@ fn explain(
         explanation
             .rebuilt
             .push("the scale of the typo rule, and with it ranking scores".to_owned());
+    }
+    if merged.hits.iter().any(|hit| hit.head.corrected) {
+        explanation
+            .rebuilt
+            .push("exactness of hits whose shard has never seen one of the words".to_owned());
     }
     if merged.duplicates > 0 {
         explanation.rebuilt.push(format!(

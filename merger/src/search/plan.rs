@@ -4,6 +4,7 @@
 
 use super::hit::{Interest, strippable};
 use super::merge::{Merging, Order, Window};
+use super::rank::Scheme;
 use super::request::{Carrier, Needs, Search};
 use super::settings::MergeSettings;
 
@@ -23,6 +24,10 @@ pub struct Plan {
     details: bool,
     score: bool,
     attribute: Option<String>,
+    /// What scores depend on beside the verdicts.
+    pub scheme: Scheme,
+    /// The query's words, where they can be told apart as the engine does: see [`super::rank::suspects`].
+    pub words: Option<Vec<String>>,
     /// True where a shard's totals or hits depend on how many were asked for.
     whole: bool,
 }
@@ -37,6 +42,7 @@ impl Plan {
             .distinct
             .clone()
             .or_else(|| settings.distinct.clone());
+        let words = words(&search, settings);
         let attribute = distinct.clone().filter(|path| !retrieves(&search, path));
         let strip = strippable(
             attribute.as_slice(),
@@ -53,7 +59,12 @@ impl Plan {
                 ..Interest::default()
             },
             details: ranked || search.show_details,
-            score: search.show_score || search.semantic.is_some(),
+            score: search.show_score || search.semantic.is_some() || search.has_words,
+            scheme: Scheme {
+                words: u32::try_from(words.as_ref().map_or(0, Vec::len)).unwrap_or(u32::MAX),
+                ..settings.scheme
+            },
+            words,
             attribute,
             whole: distinct.is_some() || search.threshold.is_some() || search.semantic.is_some(),
             distinct,
@@ -86,6 +97,23 @@ impl Plan {
         })
     }
 
+    /// The same search by words alone.
+    pub fn by_words_alone(&self, settings: &MergeSettings) -> Self {
+        const BY_MEANING: [&str; 5] = [
+            "hybrid",
+            "vector",
+            "media",
+            "hybridEmbedder",
+            "hybridSemanticRatio",
+        ];
+        let mut search = self.search.clone();
+        for name in BY_MEANING {
+            search.carrier.remove(name);
+        }
+        search.semantic = None;
+        Self::new(search, settings)
+    }
+
     /// How the answers are merged.
     pub fn merging(&self) -> Merging<'_> {
         Merging {
@@ -95,6 +123,32 @@ impl Plan {
             distinct: self.distinct.as_deref(),
         }
     }
+}
+
+/// The query's words in order; `None` for a query with phrases or excluded words, or one that may lose any of its words.
+fn words(search: &Search, settings: &MergeSettings) -> Option<Vec<String>> {
+    const MOST: usize = 10;
+    let query = search.carrier.text("q").flatten()?;
+    let by_frequency = search
+        .carrier
+        .text("matchingStrategy")
+        .flatten()
+        .is_some_and(|name| name == "frequency");
+    if by_frequency
+        || query.contains('"')
+        || query.split_whitespace().any(|word| word.starts_with('-'))
+    {
+        return None;
+    }
+    let words = query
+        .split(|letter: char| !letter.is_alphanumeric())
+        .filter(|word| !word.is_empty());
+    let words: Vec<String> = words
+        .map(str::to_lowercase)
+        .filter(|word| !settings.stop_words.contains(word))
+        .take(MOST)
+        .collect();
+    (!words.is_empty()).then_some(words)
 }
 
 fn first_part(path: &str) -> &str {

@@ -7,11 +7,13 @@
 //! Pure: functions of values.
 
 mod rebuild;
+mod unknown_words;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
 pub use rebuild::{rebuild_details, rebuild_score, write_number};
+pub use unknown_words::{Known, Scheme, correct, corrected_details, suspects};
 
 use super::scan::{Malformed, Members, number, unquote};
 
@@ -35,8 +37,29 @@ pub enum Rank {
         /// The most that this shard could have found.
         max: u32,
     },
-    /// `proximity`, `attribute`, `attributeRank`, `wordPosition`, `exactness`: a score from 0 to 1.
-    Score(f64),
+    /// A rule that gives a score from 0 to 1 and nothing else.
+    Score {
+        /// Which one.
+        rule: Rule,
+        /// Its score.
+        score: f64,
+    },
+    /// `attribute`, the rule that stands for `attributeRank` and `wordPosition` together.
+    Attribute {
+        /// The part of `attributeRank`.
+        fid: f64,
+        /// The part of `wordPosition`.
+        position: f64,
+    },
+    /// `exactness`.
+    Exactness {
+        /// Whether an attribute is the query, or begins with it.
+        matching: Matching,
+        /// Words that match exactly; a node doesn't say where `matching` says enough.
+        words: u32,
+        /// Words that could.
+        max: u32,
+    },
     /// A sort by an attribute, or a custom ranking rule.
     Sort {
         /// Smallest first.
@@ -65,6 +88,30 @@ pub enum Rank {
     Skipped,
 }
 
+/// A rule that gives a score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// `proximity`.
+    Proximity,
+    /// `attributeRank`.
+    AttributeRank,
+    /// `wordPosition`.
+    WordPosition,
+    /// Another.
+    Other,
+}
+
+/// How an attribute matches the query as a whole; the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Matching {
+    /// `exactMatch`.
+    Exact,
+    /// `matchesStart`.
+    Start,
+    /// `noExactMatch`.
+    None,
+}
+
 /// A value that documents are sorted by: numbers come before strings, what is missing comes last.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SortValue {
@@ -84,7 +131,29 @@ impl Rank {
         match (self, other) {
             (Self::Words { matching: a, .. }, Self::Words { matching: b, .. }) => b.cmp(a),
             (Self::Typo { count: a, .. }, Self::Typo { count: b, .. }) => a.cmp(b),
-            (Self::Score(a), Self::Score(b)) => b.total_cmp(a),
+            (Self::Score { score: a, .. }, Self::Score { score: b, .. }) => b.total_cmp(a),
+            (
+                Self::Attribute {
+                    fid: a,
+                    position: x,
+                },
+                Self::Attribute {
+                    fid: b,
+                    position: y,
+                },
+            ) => b.total_cmp(a).then_with(|| y.total_cmp(x)),
+            (
+                Self::Exactness {
+                    matching: a,
+                    words: x,
+                    ..
+                },
+                Self::Exactness {
+                    matching: b,
+                    words: y,
+                    ..
+                },
+            ) => a.cmp(b).then_with(|| y.cmp(x)),
             (
                 Self::Sort {
                     ascending,
@@ -112,7 +181,7 @@ impl Rank {
             Self::Vector { .. } => 1,
             Self::Words { .. } => 2,
             Self::Typo { .. } => 3,
-            Self::Score(_) => 4,
+            Self::Score { .. } | Self::Attribute { .. } | Self::Exactness { .. } => 4,
             Self::Sort { .. } => 5,
             Self::Geo { .. } => 6,
             Self::Skipped => 7,
@@ -218,6 +287,9 @@ struct Fields<'a> {
     typos: u32,
     max_typos: u32,
     score: Option<f64>,
+    fid: Option<f64>,
+    word_distance: Option<f64>,
+    match_type: Option<&'a [u8]>,
     similarity: Option<f64>,
     distance: Option<f64>,
     position: u32,
@@ -237,6 +309,9 @@ impl<'a> Fields<'a> {
                 b"typoCount" => fields.typos = integer(value),
                 b"maxTypoCount" => fields.max_typos = integer(value),
                 b"score" => fields.score = number(value),
+                b"attributeRankingOrderScore" => fields.fid = number(value),
+                b"queryWordDistanceScore" => fields.word_distance = number(value),
+                b"matchType" => fields.match_type = Some(value),
                 b"similarity" => fields.similarity = number(value),
                 b"distance" => fields.distance = number(value),
                 b"position" => fields.position = integer(value),
@@ -275,6 +350,19 @@ fn verdict(rule: &[u8], fields: &Fields<'_>) -> Rank {
             position: fields.position,
         },
         b"skipped" => Rank::Skipped,
+        b"attribute" => Rank::Attribute {
+            fid: fields.fid.unwrap_or(0.0),
+            position: fields.word_distance.unwrap_or(0.0),
+        },
+        b"exactness" => Rank::Exactness {
+            matching: match fields.match_type {
+                Some(b"\"exactMatch\"") => Matching::Exact,
+                Some(b"\"matchesStart\"") => Matching::Start,
+                _ => Matching::None,
+            },
+            words: fields.matching,
+            max: fields.max_matching,
+        },
         rule if rule.starts_with(b"_geoPoint(") => Rank::Geo {
             ascending: rule.ends_with(b":asc"),
             distance: fields.distance,
@@ -284,7 +372,15 @@ fn verdict(rule: &[u8], fields: &Fields<'_>) -> Rank {
                 ascending: rule.ends_with(b":asc"),
                 value: SortValue::from_json(value),
             },
-            (_, Some(score)) => Rank::Score(score),
+            (_, Some(score)) => {
+                let rule = match rule {
+                    b"proximity" => Rule::Proximity,
+                    b"attributeRank" => Rule::AttributeRank,
+                    b"wordPosition" => Rule::WordPosition,
+                    _ => Rule::Other,
+                };
+                Rank::Score { rule, score }
+            }
             (None, None) => Rank::Skipped,
         },
     }

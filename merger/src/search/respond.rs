@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use super::answer::{Rest, ShardAnswer};
-use super::facets::{MergedFacets, ShardFacets, merge_facets};
+use super::facets::{Counts, MergedFacets, ShardFacets, merge_facets};
 use super::hit::Interest;
 use super::merge::{Merged, Placed, is_semantic};
 use super::plan::Plan;
-use super::rank::{rebuild_details, rebuild_score, write_number};
-use super::request::{Paging, Search};
+use super::rank::{Rank, corrected_details, rebuild_details, rebuild_score, write_number};
+use super::request::Paging;
 use super::scan::Malformed;
 use super::settings::MergeSettings;
 
@@ -64,7 +64,8 @@ pub struct Totals {
     pub total: u64,
 }
 
-/// Writes the answer to one search, up to what explains it: the caller may add members and must finish it.
+/// Writes the answer to one search, up to what explains it: the caller may add members and must finish it. `filled` are
+/// facets whose whole counts are known. Gives back the facets that may lack something.
 ///
 /// # Errors
 /// A hit isn't what was read before.
@@ -74,11 +75,12 @@ pub fn write_search(
     settings: &MergeSettings,
     answers: &[ShardAnswer<'_>],
     merged: &Merged<'_>,
+    filled: &[(String, Counts)],
 ) -> Result<Vec<String>, Malformed> {
     write_hits(
         writer.name("hits"),
         &merged.hits,
-        &plan.search,
+        (plan.search.show_score, plan.search.show_details),
         &plan.interest,
     )?;
     let rests: Vec<&Rest> = answers.iter().map(|answer| &answer.rest).collect();
@@ -103,7 +105,18 @@ pub fn write_search(
     write_paging(writer, plan.search.paging, settings, total);
     let mut uncertain = Vec::new();
     if plan.search.has_facets {
-        let facets = merged_facets(&rests, settings, found);
+        let mut facets = merged_facets(&rests, settings, found);
+        for (name, whole) in filled {
+            facets.uncertain.retain(|uncertain| uncertain != name);
+            if let Some((_, counts)) = facets
+                .distribution
+                .0
+                .iter_mut()
+                .find(|(known, _)| known == name)
+            {
+                *counts = whole.clone();
+            }
+        }
         writer.member("facetDistribution", &facets.distribution);
         writer.member("facetStats", &facets.stats);
         uncertain = facets.uncertain;
@@ -174,10 +187,11 @@ pub fn write_paging(writer: &mut Writer, paging: Paging, settings: &MergeSetting
     }
 }
 
-fn write_hits(
+/// Writes an array of hits, with the scores and details that the client asked for.
+pub(super) fn write_hits(
     out: &mut Vec<u8>,
     hits: &[Placed<'_>],
-    search: &Search,
+    (show_score, show_details): (bool, bool),
     interest: &Interest,
 ) -> Result<(), Malformed> {
     out.push(b'[');
@@ -186,13 +200,11 @@ fn write_hits(
             out.push(b',');
         }
         let mut comma = hit.head.span.write_open(hit.head.text, interest, out)?;
-        if search.show_score
-            && let Some(score) = hit.head.score
-        {
+        if show_score && let Some(score) = hit.head.score {
             write_score(out, hit, score, comma);
             comma = true;
         }
-        if search.show_details
+        if show_details
             && let Some(details) = hit
                 .head
                 .span
@@ -205,6 +217,8 @@ fn write_hits(
             } else {
                 b"\"_rankingScoreDetails\":"
             });
+            let corrected = corrected(hit, details);
+            let details = corrected.as_deref().unwrap_or(details);
             match hit.max_typos {
                 Some(max) => rebuild_details(details, max, out)?,
                 None => out.extend_from_slice(details),
@@ -214,6 +228,15 @@ fn write_hits(
     }
     out.push(b']');
     Ok(())
+}
+
+/// The details with the verdict on exactness that one node would have given.
+fn corrected(hit: &Placed<'_>, details: &[u8]) -> Option<Vec<u8>> {
+    let verdict = hit.head.ranks.iter().find_map(|rank| match rank {
+        Rank::Exactness { words, max, .. } if hit.head.corrected => Some((*words, *max)),
+        _ => None,
+    });
+    verdict.and_then(|(words, max)| corrected_details(details, words, max))
 }
 
 fn write_score(out: &mut Vec<u8>, hit: &Placed<'_>, score: f64, comma: bool) {

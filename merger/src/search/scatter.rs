@@ -94,6 +94,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The same reader with the merger's own key.
+    pub(super) fn on_own_authority(&self) -> Self {
+        let along = self.along.with_key(self.app.options.master_key.as_deref());
+        Self {
+            app: self.app,
+            along,
+            policy: self.policy,
+            explain: false,
+            headers: HeaderMap::new(),
+        }
+    }
+
     /// Sends all requests and waits for all answers.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 use hashbrown::HashMap;
 use serde::Deserialize;
 
+use super::rank::Scheme;
+
 /// The settings that decide how shards' answers become one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MergeSettings {
@@ -16,6 +18,10 @@ pub struct MergeSettings {
     pub custom_rules: bool,
     /// True where not all attributes are displayed.
     pub hides_attributes: bool,
+    /// What scores depend on beside the verdicts.
+    pub scheme: Scheme,
+    /// `stopWords`: they are no part of a query.
+    pub stop_words: Vec<String>,
 }
 
 /// How facets' values are ordered and cut.
@@ -62,6 +68,8 @@ impl Default for MergeSettings {
             distinct: None,
             custom_rules: false,
             hides_attributes: false,
+            scheme: Scheme::default(),
+            stop_words: Vec::new(),
         }
     }
 }
@@ -75,6 +83,8 @@ struct Wire {
     distinct_attribute: Option<String>,
     ranking_rules: Option<Vec<String>>,
     displayed_attributes: Option<Vec<String>>,
+    searchable_attributes: Option<Vec<String>>,
+    stop_words: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -121,6 +131,16 @@ impl MergeSettings {
             hides_attributes: wire
                 .displayed_attributes
                 .is_some_and(|names| names.iter().all(|name| name != "*")),
+            scheme: Scheme {
+                words: 0,
+                top_weight: wire
+                    .searchable_attributes
+                    .filter(|names| names.iter().all(|name| name != "*"))
+                    .map_or(0, |names| {
+                        u32::try_from(names.len().saturating_sub(1)).unwrap_or(u32::MAX)
+                    }),
+            },
+            stop_words: wire.stop_words.unwrap_or_default(),
         })
     }
 }

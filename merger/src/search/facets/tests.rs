@@ -62,7 +62,7 @@ fn strings_cut_by_each_shard_lose_nothing() {
         false,
         10,
     );
-    assert_eq!(values, list(&[("a", 3), ("b", 5)]));
+    assert_eq!(values, list(&[("a", 3), ("B", 5)]));
     assert!(certain);
 }
 
@@ -124,6 +124,17 @@ fn lists_cut_by_count_are_certain_only_if_nothing_unseen_could_be_shown() {
     ]));
     // A list that isn't cut hides nothing.
     assert!(certain(&[counts(&[("a", 9)]), counts(&[("b", 4)])]));
+}
+
+#[test]
+fn of_several_spellings_the_most_frequent_is_shown() {
+    let lists = [
+        counts(&[("team", 2)]),
+        counts(&[("Team", 3)]),
+        counts(&[("TEAM", 1)]),
+    ];
+    let (values, _) = merged(&lists, &settings(10, FacetOrder::Alpha), false, 6);
+    assert_eq!(values, list(&[("Team", 6)]));
 }
 
 #[test]

@@ -247,9 +247,17 @@ fn best_of<T>(lists: &[List<T>]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::rank::Rule;
+
+    fn proximity(score: f64) -> Rank {
+        Rank::Score {
+            rule: Rule::Proximity,
+            score,
+        }
+    }
 
     fn scored(score: f64, weight: f64) -> Weighed {
-        Weighed::new(&Ranks::from(vec![Rank::Score(score)]), score, weight)
+        Weighed::new(&Ranks::from(vec![proximity(score)]), score, weight)
     }
 
     fn sorted(value: f64) -> Weighed {
@@ -257,7 +265,7 @@ mod tests {
             ascending: true,
             value: SortValue::Number(value),
         };
-        Weighed::new(&Ranks::from(vec![rank, Rank::Score(0.5)]), 0.5, 1.0)
+        Weighed::new(&Ranks::from(vec![rank, proximity(0.5)]), 0.5, 1.0)
     }
 
     #[test]

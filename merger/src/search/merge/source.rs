@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::search::hit::{HitSpan, Interest};
-use crate::search::rank::{Rank, Ranks, read_details};
+use crate::search::rank::{Known, Rank, Ranks, Scheme, compare, correct, read_details};
 use crate::search::scan::{Elements, Malformed, number};
 
 /// A hit with what orders it.
@@ -19,6 +19,8 @@ pub struct Head<'a> {
     pub ranks: Ranks,
     /// The shard's own score, where it was asked for.
     pub score: Option<f64>,
+    /// True where the verdict on exactness isn't the shard's own any more.
+    pub corrected: bool,
 }
 
 /// One shard's hits, best first, in one or more answers.
@@ -32,8 +34,11 @@ pub struct Source<'a> {
     run: usize,
     /// The details last read, as text and as ranks: ties come in long runs of the same text.
     last: Option<(&'a [u8], Ranks)>,
+    /// The ranks of the hit read last, to count the run.
+    before: Option<Ranks>,
     unranked: Ranks,
     more: bool,
+    known: Option<(Scheme, Known)>,
 }
 
 impl<'a> Source<'a> {
@@ -45,9 +50,18 @@ impl<'a> Source<'a> {
             head: None,
             run: 0,
             last: None,
+            before: None,
             unranked: Arc::from(Vec::<Rank>::new()),
             more,
+            known: None,
         }
+    }
+
+    /// With what the shard knows of the query's words, by which its verdicts on exactness are corrected.
+    #[must_use]
+    pub fn knowing(mut self, scheme: Scheme, known: Known) -> Self {
+        self.known = Some((scheme, known));
+        self
     }
 
     /// The hit whose turn comes next.
@@ -100,57 +114,55 @@ impl<'a> Source<'a> {
             let ranks = if interest.sort.is_empty() {
                 self.ranks(text, &span)?
             } else {
-                self.sorted(text, &span, interest)
+                sorted(text, &span, interest)
             };
-            self.head = Some(Head {
+            let mut head = Head {
                 text,
                 span,
                 ranks,
                 score,
+                corrected: false,
+            };
+            if let Some((scheme, known)) = &self.known
+                && let Some((ranks, score)) =
+                    score.and_then(|score| correct(&head.ranks, score, *scheme, known))
+            {
+                (head.ranks, head.score, head.corrected) = (ranks, Some(score), true);
+            }
+            let same = self.before.as_ref().is_some_and(|before| {
+                Arc::ptr_eq(before, &head.ranks) || compare(before, &head.ranks).is_eq()
             });
+            self.run = if same { self.run + 1 } else { 0 };
+            self.before = Some(head.ranks.clone());
+            self.head = Some(head);
             return Ok(());
         }
     }
 
-    /// The document's ranks by its own values; counts the run of equals.
-    fn sorted(&mut self, text: &'a [u8], span: &HitSpan, interest: &Interest) -> Ranks {
-        let hit = text.get(span.range.clone()).unwrap_or_default();
-        let document: Value = serde_json::from_slice(hit).unwrap_or_default();
-        let ranks: Ranks = interest
-            .sort
-            .iter()
-            .map(|key| key.rank(&document))
-            .collect();
-        let same = self
-            .last
-            .as_ref()
-            .is_some_and(|(_, last)| super::compare(last, &ranks).is_eq());
-        self.run = if same { self.run + 1 } else { 0 };
-        self.last = Some((hit, ranks.clone()));
-        ranks
-    }
-
-    /// The hit's ranks; counts the run of equals.
+    /// The hit's ranks, as the shard reports them.
     fn ranks(&mut self, text: &'a [u8], span: &HitSpan) -> Result<Ranks, Malformed> {
         let details = span.details.clone().and_then(|range| text.get(range));
         let Some(details) = details else {
-            self.run = if self.last.is_none() { self.run + 1 } else { 0 };
-            self.last = None;
             return Ok(self.unranked.clone());
         };
         if let Some((last, ranks)) = &self.last
             && *last == details
         {
-            self.run += 1;
             return Ok(ranks.clone());
         }
         let ranks = read_details(details)?;
-        let same = self
-            .last
-            .as_ref()
-            .is_some_and(|(_, last)| super::compare(last, &ranks).is_eq());
-        self.run = if same { self.run + 1 } else { 0 };
         self.last = Some((details, ranks.clone()));
         Ok(ranks)
     }
+}
+
+/// A document's ranks by its own values.
+fn sorted(text: &[u8], span: &HitSpan, interest: &Interest) -> Ranks {
+    let hit = text.get(span.range.clone()).unwrap_or_default();
+    let document: Value = serde_json::from_slice(hit).unwrap_or_default();
+    interest
+        .sort
+        .iter()
+        .map(|key| key.rank(&document))
+        .collect()
 }

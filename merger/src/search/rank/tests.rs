@@ -26,7 +26,11 @@ fn details_are_read_in_the_order_of_their_rules() {
             ascending: false,
             distance: Some(12.5),
         },
-        Rank::Score(1.0),
+        Rank::Exactness {
+            matching: Matching::Exact,
+            words: 0,
+            max: 0,
+        },
         Rank::Vector { similarity: 0.5 },
     ];
     assert_eq!(&*ranks(text), expected);

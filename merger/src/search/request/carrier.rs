@@ -92,6 +92,22 @@ impl Carrier {
         self.member(name).is_some_and(|value| !value.is_null()) || self.pair(name).is_some()
     }
 
+    /// A parameter as JSON, as a body would carry it.
+    pub fn json(&self, name: &str) -> Option<Value> {
+        if let Some(value) = self.member(name) {
+            return Some(value.clone());
+        }
+        let text = self.pair(name)?;
+        Some(match name {
+            "attributesToRetrieve" => text.split(',').collect(),
+            "rankingScoreThreshold" => Value::from(text.parse::<f64>().ok()?),
+            "retrieveVectors" | "showRankingScore" | "showRankingScoreDetails" => {
+                Value::Bool(text.parse().ok()?)
+            }
+            _ => Value::from(text),
+        })
+    }
+
     /// A whole number: outer `None` where it can't be read, inner `None` where it isn't there.
     pub fn count(&self, name: &str) -> Option<Option<usize>> {
         if let Some(value) = self.member(name) {

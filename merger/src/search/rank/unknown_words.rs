@@ -1,0 +1,295 @@
+//! A word that one shard has never seen and another one has.
+//!
+//! `exactness` puts a document first that has an attribute which is the query, or begins with it. The engine leaves words
+//! that the index doesn't hold at all out of that comparison: on a shard that has never seen the last word of
+//! `development fil`, every document whose summary begins with `development` "begins with the query". One node that knows the
+//! word from another shard's documents says otherwise. None of the shard's documents holds the word, so one node would
+//! have called each of them `noExactMatch`, with as many exact words as the shard knows.
+//!
+//! A shard's score of such a hit shows it: it is lower than that of a hit whose words all match. [`suspects`] finds that out by
+//! building the score anew; which words the shards know must then be asked.
+
+use super::{Matching, Rank, Ranks, Rule};
+
+/// What a score depends on beside the verdicts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scheme {
+    /// The greatest weight of a searchable attribute: their number less one, or 0 where all attributes are searchable.
+    pub top_weight: u32,
+    /// The query's words: what matches where the `words` rule says nothing, since all of them must.
+    pub words: u32,
+}
+
+/// Which of a query's words a shard has seen, in their order, and whether any shard has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// For each word: seen by this shard, seen by any.
+    pub words: Vec<(bool, bool)>,
+}
+
+impl Known {
+    /// How many of the first `count` words the shard knows, if it lacks one of them that another knows.
+    fn lacking(&self, count: usize) -> Option<u32> {
+        let words = self.words.get(..count)?;
+        let lacks = words.iter().any(|(here, anywhere)| *anywhere && !*here);
+        lacks.then(|| {
+            u32::try_from(words.iter().filter(|(here, _)| *here).count()).unwrap_or(u32::MAX)
+        })
+    }
+}
+
+/// How a shard's score came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Made {
+    /// Words that match exactly.
+    exact: u32,
+    /// Words of the query that matched.
+    terms: u32,
+    /// Neighbours in the query whose distance is measured: all, but for those that a stop or a semicolon parts.
+    pairs: u32,
+}
+
+/// How a score came about; `None` where it can't be built anew.
+fn made(ranks: &[Rank], score: f64, scheme: Scheme) -> Option<Made> {
+    let terms = terms(ranks).unwrap_or(scheme.words);
+    let exact = |pairs| {
+        (0..=terms).rev().map(move |exact| Made {
+            exact,
+            terms,
+            pairs,
+        })
+    };
+    let mut all = (0..terms.max(1)).rev().flat_map(exact);
+    all.find(|made| (built(ranks, scheme, *made, None) - score).abs() < 1e-11)
+}
+
+fn terms(ranks: &[Rank]) -> Option<u32> {
+    ranks.iter().find_map(|rank| match rank {
+        Rank::Words { matching, .. } => Some(*matching),
+        _ => None,
+    })
+}
+
+/// Where the verdict stands that claims an attribute to be the query or its beginning; `None` where none does, or where
+/// a word was matched with a typo: such a word is left out of the comparison everywhere.
+fn claim(ranks: &[Rank]) -> Option<usize> {
+    if ranks
+        .iter()
+        .any(|rank| matches!(rank, Rank::Typo { count: 1.., .. }))
+    {
+        return None;
+    }
+    ranks.iter().position(|rank| {
+        matches!(
+            rank,
+            Rank::Exactness {
+                matching: Matching::Exact | Matching::Start,
+                ..
+            }
+        )
+    })
+}
+
+/// True where the hit was called exact although not all of its words were compared.
+pub fn suspects(ranks: &[Rank], score: Option<f64>, scheme: Scheme) -> bool {
+    claim(ranks).is_some()
+        && score
+            .and_then(|score| made(ranks, score, scheme))
+            .is_some_and(|made| made.exact < made.terms)
+}
+
+/// The verdicts as one node would have given them, and the score (on the shard's own scale of typos), from what the shard
+/// knows; `None` where they are right as they are.
+pub fn correct(ranks: &Ranks, score: f64, scheme: Scheme, known: &Known) -> Option<(Ranks, f64)> {
+    let place = claim(ranks)?;
+    let made = made(ranks, score, scheme)?;
+    let exact = known.lacking(usize::try_from(made.terms).ok()?)?;
+    let rebuilt = built(ranks, scheme, Made { exact, ..made }, Some(Matching::None));
+    let mut ranks = ranks.to_vec();
+    if let Some(rank) = ranks.get_mut(place) {
+        *rank = Rank::Exactness {
+            matching: Matching::None,
+            words: exact,
+            max: made.terms,
+        };
+    }
+    Some((ranks.into(), rebuilt))
+}
+
+/// The score from the verdicts, by the engine's arithmetic; with `matching` in the place of what the shard claims.
+fn built(ranks: &[Rank], scheme: Scheme, made: Made, matching: Option<Matching>) -> f64 {
+    let (mut rank, mut most) = (1_u32, 1_u32);
+    let mut add = |inner: u32, max: u32| {
+        rank = rank.saturating_sub(1).wrapping_mul(max).wrapping_add(inner);
+        most = most.wrapping_mul(max);
+    };
+    for verdict in ranks {
+        match verdict {
+            Rank::Words { matching, max } => add(*matching, *max),
+            Rank::Typo { count, max } => add((max + 1).saturating_sub(*count), max + 1),
+            Rank::Score { rule, score } => {
+                let max = size(*rule, scheme, made);
+                add(of(*score, max), max);
+            }
+            Rank::Attribute { fid, position } => {
+                let (max, last) = (
+                    size(Rule::AttributeRank, scheme, made),
+                    size(Rule::WordPosition, scheme, made),
+                );
+                add(of(*fid, max), max);
+                add(of(*position, last), last);
+            }
+            Rank::Exactness {
+                matching: claimed, ..
+            } => {
+                let matching = matching.unwrap_or(*claimed);
+                add(3 - matching as u32, 3);
+                add(made.exact + 1, made.terms + 1);
+            }
+            Rank::Skipped => add(0, 1),
+            Rank::Sort { .. } | Rank::Geo { .. } | Rank::Vector { .. } | Rank::Pin { .. } => {}
+        }
+    }
+    f64::from(rank) / f64::from(most)
+}
+
+/// How many ranks a rule has for so many terms.
+fn size(rule: Rule, scheme: Scheme, made: Made) -> u32 {
+    match rule {
+        Rule::Proximity => 3 * made.pairs + 1,
+        Rule::AttributeRank => scheme.top_weight * made.terms + 1,
+        Rule::WordPosition => 10 * made.terms + 1,
+        Rule::Other => 1,
+    }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share of a small whole number"
+)]
+fn of(score: f64, max: u32) -> u32 {
+    (score * f64::from(max)).round() as u32
+}
+
+/// `_rankingScoreDetails` with the corrected verdict on exactness.
+pub fn corrected_details(text: &[u8], words: u32, max: u32) -> Option<Vec<u8>> {
+    let mut details: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(text).ok()?;
+    let exactness = details.get_mut("exactness")?.as_object_mut()?;
+    let score = (f64::from(words + 1) / f64::from(max + 1)) / 3.0;
+    exactness.insert("matchType".to_owned(), "noExactMatch".into());
+    exactness.shift_remove("score");
+    exactness.insert("matchingWords".to_owned(), words.into());
+    exactness.insert("maxMatchingWords".to_owned(), max.into());
+    exactness.insert("score".to_owned(), score.into());
+    serde_json::to_vec(&details).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranks(matching: Matching) -> Ranks {
+        Ranks::from(vec![
+            Rank::Words {
+                matching: 2,
+                max: 2,
+            },
+            Rank::Typo { count: 0, max: 1 },
+            Rank::Score {
+                rule: Rule::Proximity,
+                score: 1.0,
+            },
+            Rank::Score {
+                rule: Rule::AttributeRank,
+                score: 0.8,
+            },
+            Rank::Score {
+                rule: Rule::WordPosition,
+                score: 1.0,
+            },
+            Rank::Exactness {
+                matching,
+                words: 0,
+                max: 0,
+            },
+        ])
+    }
+
+    const SCHEME: Scheme = Scheme {
+        top_weight: 2,
+        words: 2,
+    };
+
+    /// A shard's score where it knows so many of two words.
+    fn score_of(exact: u32, matching: Matching) -> f64 {
+        built(
+            &ranks(matching),
+            SCHEME,
+            Made {
+                exact,
+                terms: 2,
+                pairs: 1,
+            },
+            None,
+        )
+    }
+
+    #[test]
+    fn a_claim_without_all_words_is_suspect() {
+        assert!(suspects(
+            &ranks(Matching::Start),
+            Some(score_of(1, Matching::Start)),
+            SCHEME
+        ));
+        assert!(!suspects(
+            &ranks(Matching::Start),
+            Some(score_of(2, Matching::Start)),
+            SCHEME
+        ));
+        assert!(!suspects(
+            &ranks(Matching::None),
+            Some(score_of(1, Matching::None)),
+            SCHEME
+        ));
+        // A score that isn't understood is left alone.
+        assert!(!suspects(&ranks(Matching::Start), Some(0.123), SCHEME));
+    }
+
+    #[test]
+    fn the_verdict_is_corrected_only_where_another_shard_knows_the_word() {
+        let (ranks, score) = (ranks(Matching::Start), score_of(1, Matching::Start));
+        let known = Known {
+            words: vec![(true, true), (false, true)],
+        };
+        let (corrected, rebuilt) = correct(&ranks, score, SCHEME, &known).unwrap();
+        assert_eq!(
+            corrected.last(),
+            Some(&Rank::Exactness {
+                matching: Matching::None,
+                words: 1,
+                max: 2
+            })
+        );
+        assert_eq!(rebuilt, score_of(1, Matching::None));
+        let nobody = Known {
+            words: vec![(true, true), (false, false)],
+        };
+        assert_eq!(correct(&ranks, score, SCHEME, &nobody), None);
+        let here = Known {
+            words: vec![(true, true), (true, true)],
+        };
+        assert_eq!(correct(&ranks, score, SCHEME, &here), None);
+    }
+
+    #[test]
+    fn details_say_what_one_node_says() {
+        let text = br#"{"words":{"order":0},"exactness":{"order":5,"matchType":"matchesStart","score":0.6666666666666666}}"#;
+        let expected = r#"{"words":{"order":0},"exactness":{"order":5,"matchType":"noExactMatch","matchingWords":1,"maxMatchingWords":2,"score":0.2222222222222222}}"#;
+        assert_eq!(
+            String::from_utf8(corrected_details(text, 1, 2).unwrap()).unwrap(),
+            expected
+        );
+    }
+}

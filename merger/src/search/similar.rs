@@ -1,0 +1,233 @@
+//! Documents similar to one: `POST` and `GET /indexes/{uid}/similar`.
+//!
+//! Only the shard that holds the document can be asked as the client asked. The document's vector is fetched from it at the
+//! same time, and the other shards are then searched by that vector: two rounds, since a node takes no vector here.
+
+use http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+use weft_routing::placement::ShardId;
+
+use super::SearchError;
+use super::answer::ShardAnswer;
+use super::degraded::Degraded;
+use super::explain::Explanation;
+use super::hit::Interest;
+use super::merge::{Merging, Order, Source, Window, merge};
+use super::request::{Carrier, DEFAULT_LIMIT, Paging};
+use super::respond::{Writer, write_hits, write_paging};
+use super::scan::Malformed;
+use super::scatter::{Ask, Gathered, Outcome, Reader};
+use super::settings::MergeSettings;
+use crate::answer::Answer;
+
+/// A request for similar documents, as far as it must be understood.
+#[derive(Debug, Clone)]
+pub(super) struct Similar {
+    carrier: Carrier,
+    /// The document's id, as text.
+    pub(super) id: String,
+    embedder: String,
+    offset: usize,
+    limit: usize,
+    show_score: bool,
+    show_details: bool,
+}
+
+/// Parameters that a search by vector takes as they are.
+const SHARED: [&str; 6] = [
+    "filter",
+    "attributesToRetrieve",
+    "retrieveVectors",
+    "showRankingScore",
+    "showRankingScoreDetails",
+    "rankingScoreThreshold",
+];
+
+impl Similar {
+    /// Reads a request; `None` where a node must judge it.
+    pub(super) fn read(carrier: Carrier) -> Option<Self> {
+        let id = match &carrier {
+            Carrier::Body(members) => match members.get("id")? {
+                Value::String(id) => id.clone(),
+                Value::Number(id) => id.to_string(),
+                _ => return None,
+            },
+            Carrier::Query(_) => carrier.text("id")??,
+        };
+        Some(Self {
+            id,
+            embedder: carrier.text("embedder")??,
+            offset: carrier.count("offset")?.unwrap_or(0),
+            limit: carrier.count("limit")?.unwrap_or(DEFAULT_LIMIT),
+            show_score: carrier.truth("showRankingScore")?.unwrap_or(false),
+            show_details: carrier.truth("showRankingScoreDetails")?.unwrap_or(false),
+            carrier,
+        })
+    }
+
+    fn for_owner(&self, end: usize) -> Carrier {
+        let mut carrier = self.carrier.clone();
+        carrier.set_count("offset", 0);
+        carrier.set_count("limit", end);
+        carrier.set_true("showRankingScoreDetails");
+        carrier
+    }
+
+    fn by_vector(&self, vector: &Value, end: usize) -> Carrier {
+        let mut members = Map::new();
+        for name in SHARED {
+            if let Some(value) = self.carrier.json(name) {
+                members.insert(name.to_owned(), value);
+            }
+        }
+        members.insert("vector".to_owned(), vector.clone());
+        members.insert(
+            "hybrid".to_owned(),
+            json!({"embedder": self.embedder, "semanticRatio": 1.0}),
+        );
+        members.insert("limit".to_owned(), Value::from(end));
+        members.insert("showRankingScoreDetails".to_owned(), Value::Bool(true));
+        Carrier::Body(members)
+    }
+}
+
+/// Finds similar documents on `shards`, of which `owner` holds the document.
+pub(super) async fn search(
+    reader: &Reader<'_>,
+    path: &str,
+    index: &str,
+    similar: &Similar,
+    settings: &MergeSettings,
+    (owner, shards): (ShardId, &[ShardId]),
+) -> Result<Answer, SearchError> {
+    let paging = Paging::Offset {
+        offset: similar.offset,
+        limit: similar.limit,
+    };
+    let window = paging.window(usize::MAX);
+    let fetch = json!({"ids": [similar.id], "retrieveVectors": true, "fields": ["_vectors"]});
+    let fetch = Ask {
+        shard: owner,
+        method: Method::POST,
+        path_and_query: format!("/indexes/{index}/documents/fetch"),
+        body: Some(serde_json::to_vec(&fetch).unwrap_or_default().into()),
+    };
+    let own = reader.on_own_authority();
+    let first = vec![Ask::new(owner, path, &similar.for_owner(window.end()))];
+    let (mine, fetched) = tokio::try_join!(reader.gather(first), own.gather(vec![fetch]))?;
+    let mut gathered = match mine {
+        Outcome::Refused(answer, _) => return Ok(answer),
+        Outcome::Answers(gathered) => gathered,
+    };
+    let vector = match &fetched {
+        Outcome::Answers(fetched) => vector_of(fetched, &similar.embedder),
+        Outcome::Refused(..) => None,
+    };
+    if let Some(vector) = vector {
+        let carrier = similar.by_vector(&vector, window.end());
+        let path = format!("/indexes/{index}/search");
+        let others = shards.iter().filter(|shard| **shard != owner);
+        match reader
+            .gather(
+                others
+                    .map(|shard| Ask::new(*shard, &path, &carrier))
+                    .collect(),
+            )
+            .await?
+        {
+            Outcome::Refused(answer, _) => return Ok(answer),
+            Outcome::Answers(others) => {
+                gathered.replies.extend(others.replies);
+                gathered.missing.extend(others.missing);
+            }
+        }
+    }
+    let degraded = Degraded::new(&gathered.missing, shards.len());
+    let mut writer = respond(similar, settings, paging, window, &gathered).map_err(|error| {
+        SearchError::Unreadable {
+            shard: owner,
+            error,
+        }
+    })?;
+    writer.optional("degraded", degraded.as_ref());
+    if reader.explain {
+        let why =
+            format!("shard {owner} holds the document; the others are searched by its vector");
+        let mut explanation = Explanation {
+            why,
+            ..Explanation::default()
+        };
+        explanation.add(&gathered, 0, window.end());
+        writer.member("explain", &explanation);
+    }
+    let answer = Answer::json_bytes(StatusCode::OK, writer.finish());
+    Ok(degraded.map_or(answer.clone(), |degraded| degraded.on(answer)))
+}
+
+/// The document's (first) vector of an embedder.
+fn vector_of(fetched: &Gathered, embedder: &str) -> Option<Value> {
+    let answer: Value = serde_json::from_slice(&fetched.replies.first()?.body).ok()?;
+    let vectors = answer
+        .get("results")?
+        .get(0)?
+        .get("_vectors")?
+        .get(embedder)?;
+    let embeddings = vectors.get("embeddings").unwrap_or(vectors);
+    let first = embeddings.get(0)?;
+    Some(if first.is_array() {
+        first.clone()
+    } else {
+        embeddings.clone()
+    })
+}
+
+fn respond(
+    similar: &Similar,
+    settings: &MergeSettings,
+    paging: Paging,
+    window: Window,
+    gathered: &Gathered,
+) -> Result<Writer, Malformed> {
+    let interest = Interest::default();
+    let answers = gathered
+        .replies
+        .iter()
+        .map(|reply| ShardAnswer::read(&reply.body));
+    let answers = answers.collect::<Result<Vec<_>, _>>()?;
+    let sources = answers
+        .iter()
+        .map(|answer| Source::new(vec![(answer.text, answer.hits_at)], false))
+        .collect();
+    let merged = merge(
+        sources,
+        &Merging {
+            order: Order::Rules,
+            window,
+            interest: &interest,
+            distinct: None,
+        },
+    )?;
+    let mut writer = Writer::new(4096);
+    write_hits(
+        writer.name("hits"),
+        &merged.hits,
+        (similar.show_score, similar.show_details),
+        &interest,
+    )?;
+    writer.member("id", &similar.id);
+    writer.member(
+        "processingTimeMs",
+        &answers
+            .iter()
+            .map(|answer| answer.rest.processing_time_ms)
+            .sum::<u64>(),
+    );
+    let found: u64 = answers.iter().map(|answer| answer.rest.total()).sum();
+    let most = u64::try_from(settings.max_total_hits).unwrap_or(u64::MAX);
+    let unlimited = MergeSettings {
+        max_total_hits: usize::MAX,
+        ..MergeSettings::default()
+    };
+    write_paging(&mut writer, paging, &unlimited, found.min(most));
+    Ok(writer)
+}

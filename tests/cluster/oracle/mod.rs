@@ -1,0 +1,198 @@
+//! The oracle: the same requests to one node and to a cluster that hold the same documents, and whether a client could tell
+//! the answers apart.
+//!
+//! What must be the same: the sequence of ranking scores and of sort values or distances; the documents of every group of
+//! equals that lies whole within the page (one node orders equals by the time of their insertion, which shards can't know);
+//! totals; facets with their order and stats; the status and code of errors; and pages that add up to the list.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::data::DataSet;
+use crate::{Api, HarnessError};
+
+mod compare;
+mod pages;
+mod variants;
+
+pub use compare::{Verdict, compare};
+pub use pages::{PagesVerdict, check_pages};
+pub use variants::{Variant, refused, variants};
+
+/// One line of the table: one way of asking, over all queries.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Row {
+    /// The way of asking.
+    pub variant: String,
+    /// Requests.
+    pub asked: usize,
+    /// For each thing that is compared, how many answers had it as one node's.
+    pub same: BTreeMap<&'static str, usize>,
+    /// A few queries whose answers differ, with what differs.
+    pub examples: Vec<(String, String)>,
+}
+
+impl Row {
+    /// The share of answers that are one node's in `what`; `None` where it wasn't compared.
+    #[allow(clippy::cast_precision_loss, reason = "thousands at most")]
+    pub fn share(&self, what: &str) -> Option<f64> {
+        let same = *self.same.get(what)?;
+        Some(same as f64 / self.asked.max(1) as f64)
+    }
+}
+
+/// At most so many examples a row.
+const EXAMPLES: usize = 12;
+
+/// Asks `one` and `many` every query in one way.
+///
+/// # Errors
+/// No answer.
+pub async fn ask(
+    one: &Api,
+    many: &Api,
+    set: &DataSet,
+    variant: &Variant,
+    queries: &[String],
+) -> Result<Row, HarnessError> {
+    let path = format!("/indexes/{}/search", set.index);
+    let mut row = Row {
+        variant: variant.name.to_owned(),
+        ..Row::default()
+    };
+    for query in queries {
+        let mut body =
+            json!({"q": query, "showRankingScore": true, "showRankingScoreDetails": true});
+        if let (Some(body), Some(more)) = (body.as_object_mut(), variant.parameters.as_object()) {
+            body.extend(more.clone());
+        }
+        let (alone, merged) = tokio::try_join!(one.post(&path, &body), many.post(&path, &body))?;
+        let verdict = compare(
+            (alone.status, &alone.body),
+            (merged.status, &merged.body),
+            &body,
+            set.primary_key,
+        );
+        row.asked += 1;
+        for (what, same) in &verdict.compared {
+            *row.same.entry(what).or_default() += usize::from(*same);
+        }
+        if let Some(difference) = verdict.difference
+            && row.examples.len() < EXAMPLES
+        {
+            row.examples.push((query.clone(), difference));
+        }
+    }
+    Ok(row)
+}
+
+/// Asks for what a node refuses: status and code must be the node's.
+///
+/// # Errors
+/// No answer.
+pub async fn ask_refused(one: &Api, many: &Api, set: &DataSet) -> Result<Row, HarnessError> {
+    let path = format!("/indexes/{}/search", set.index);
+    let mut row = Row {
+        variant: "errors".to_owned(),
+        ..Row::default()
+    };
+    for body in refused() {
+        let (alone, merged) = tokio::try_join!(one.post(&path, &body), many.post(&path, &body))?;
+        let verdict = |reply: &crate::Reply| (reply.status, reply.body.get("code").cloned());
+        let same = verdict(&alone) == verdict(&merged);
+        row.asked += 1;
+        *row.same.entry("status and code").or_default() += usize::from(same);
+        if !same {
+            row.examples.push((body.to_string(), merged.text));
+        }
+    }
+    Ok(row)
+}
+
+/// Creates the index, sets it up and loads the documents; settings that let totals be compared come on top.
+///
+/// # Errors
+/// A task failed, or there was no answer.
+pub async fn load(api: &Api, set: &DataSet) -> Result<(), HarnessError> {
+    const BATCH: usize = 10_000;
+    let index = format!("/indexes/{}", set.index);
+    let create = json!({"uid": set.index, "primaryKey": set.primary_key});
+    api.succeed(&api.post("/indexes", &create).await?).await?;
+    let mut settings = set.settings.clone();
+    if let Some(settings) = settings.as_object_mut() {
+        settings.insert("pagination".to_owned(), json!({"maxTotalHits": 100_000}));
+    }
+    let path = format!("{index}/settings");
+    api.succeed(&api.json(reqwest::Method::PATCH, &path, &settings).await?)
+        .await?;
+    for from in (0..set.documents.len()).step_by(BATCH) {
+        let ndjson = [("content-type", "application/x-ndjson")];
+        let path = format!("{index}/documents");
+        let sent = api
+            .send(
+                reqwest::Method::POST,
+                &path,
+                &ndjson,
+                set.ndjson(from, BATCH),
+            )
+            .await?;
+        api.succeed(&sent).await?;
+    }
+    Ok(())
+}
+
+/// Queries for a data set: for Debian's packages 500 as people type them; for others made of the documents' titles: whole
+/// ones, beginnings, unfinished last words and slips.
+pub fn queries(set: &DataSet, count: usize) -> Vec<String> {
+    if set.index == "packages" {
+        let all: Vec<String> =
+            serde_json::from_str(include_str!("queries-debian.json")).unwrap_or_default();
+        return all.into_iter().take(count).collect();
+    }
+    let step = (set.documents.len() / count.max(1)).max(1);
+    let titles = set
+        .documents
+        .iter()
+        .step_by(step)
+        .filter_map(|document| document.get(set.title)?.as_str());
+    titles
+        .zip(0..)
+        .map(|(title, at)| as_typed(title, at))
+        .take(count)
+        .collect()
+}
+
+/// A title as somebody might type it; the same for the same place.
+fn as_typed(title: &str, place: usize) -> String {
+    let words: Vec<&str> = title.split_whitespace().collect();
+    let some = |count: usize| {
+        words
+            .iter()
+            .take(count)
+            .copied()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let letters: Vec<char> = some(2).chars().collect();
+    match place % 5 {
+        0 => some(1),
+        1 => some(3),
+        2 => letters
+            .iter()
+            .take(letters.len().saturating_sub(2).max(2))
+            .collect(),
+        3 if letters.len() > 5 => {
+            let mut slipped = letters.clone();
+            slipped.swap(2, 3);
+            slipped.into_iter().collect()
+        }
+        _ => words.last().copied().unwrap_or_default().to_owned(),
+    }
+}
+
+/// The value of a member, `null` where there is none.
+fn member<'a>(value: &'a Value, name: &str) -> &'a Value {
+    value.get(name).unwrap_or(&Value::Null)
+}

@@ -1,0 +1,120 @@
+//! The ways of asking.
+
+use serde_json::{Value, json};
+
+use crate::data::DataSet;
+
+/// One way of asking: parameters that come to the query.
+#[derive(Debug, Clone)]
+pub struct Variant {
+    /// A short name.
+    pub name: &'static str,
+    /// The parameters.
+    pub parameters: Value,
+}
+
+fn variant(name: &'static str, parameters: Value) -> Variant {
+    Variant { name, parameters }
+}
+
+/// All ways of asking a data set.
+pub fn variants(set: &DataSet) -> Vec<Variant> {
+    let mut all = vec![
+        variant("plain", json!({})),
+        variant("all words", json!({"matchingStrategy": "all"})),
+        variant("frequency", json!({"matchingStrategy": "frequency"})),
+        variant("page 2", json!({"page": 2, "hitsPerPage": 10})),
+        variant("deep", json!({"offset": 100, "limit": 20})),
+        variant("long", json!({"limit": 300})),
+        variant("threshold", json!({"rankingScoreThreshold": 0.8})),
+        variant(
+            "highlight",
+            json!({"attributesToHighlight": ["*"], "showMatchesPosition": true}),
+        ),
+        variant("nothing shown", json!({"limit": 0})),
+    ];
+    all.extend(match set.index {
+        "packages" => packages(),
+        "movies" => movies(),
+        _ => airports(),
+    });
+    all
+}
+
+fn packages() -> Vec<Variant> {
+    vec![
+        variant("sort desc", json!({"sort": ["installed_size:desc"]})),
+        variant("sort by text", json!({"sort": ["name:asc"]})),
+        variant(
+            "sort by two",
+            json!({"sort": ["download_size:asc", "name:desc"]}),
+        ),
+        variant("one attribute", json!({"attributesToSearchOn": ["name"]})),
+        variant(
+            "filter",
+            json!({"filter": "priority = optional AND installed_size < 500"}),
+        ),
+        variant("retrieve", json!({"attributesToRetrieve": ["id", "name"]})),
+        variant("facets", json!({"facets": ["section", "priority"]})),
+        variant("facets cut", json!({"facets": ["tags"]})),
+        variant("facets, cut numbers", json!({"facets": ["installed_size"]})),
+        variant("distinct", json!({"distinct": "maintainer"})),
+    ]
+}
+
+fn movies() -> Vec<Variant> {
+    vec![
+        variant("sort desc", json!({"sort": ["rating:desc"]})),
+        variant("sort by two", json!({"sort": ["votes:asc", "title:desc"]})),
+        variant("filter", json!({"filter": "rating > 6"})),
+        variant("one attribute", json!({"attributesToSearchOn": ["title"]})),
+        variant("retrieve", json!({"attributesToRetrieve": ["id", "title"]})),
+        variant("facets", json!({"facets": ["genre"]})),
+        variant("all facets", json!({"facets": ["*"]})),
+        variant("distinct", json!({"distinct": "genre"})),
+    ]
+}
+
+fn airports() -> Vec<Variant> {
+    vec![
+        variant("nearest", json!({"sort": ["_geoPoint(40.7, -74.0):asc"]})),
+        variant("farthest", json!({"sort": ["_geoPoint(40.7, -74.0):desc"]})),
+        variant(
+            "within",
+            json!({"filter": "_geoRadius(40.7, -74.0, 900000)"}),
+        ),
+        variant("sort by text", json!({"sort": ["name:asc"]})),
+        variant("filter", json!({"filter": "state IN [TX, CA]"})),
+        variant(
+            "retrieve",
+            json!({"attributesToRetrieve": ["iata", "name"]}),
+        ),
+        variant("facets", json!({"facets": ["state", "country"]})),
+        variant("distinct", json!({"distinct": "state"})),
+    ]
+}
+
+/// Requests that a node refuses.
+pub fn refused() -> Vec<Value> {
+    vec![
+        json!({"filter": "nope = 1"}),
+        json!({"filter": "genre ="}),
+        json!({"sort": ["nope:asc"]}),
+        json!({"sort": ["name"]}),
+        json!({"limit": -1}),
+        json!({"offset": "a"}),
+        json!({"page": 1.5}),
+        json!({"q": 3}),
+        json!({"bogus": true}),
+        json!({"facets": ["nope"]}),
+        json!({"distinct": "nope"}),
+        json!({"attributesToSearchOn": ["nope"]}),
+        json!({"matchingStrategy": "some"}),
+        json!({"rankingScoreThreshold": 2}),
+        json!({"hybrid": {"embedder": "none"}}),
+        json!({"vector": [1.0]}),
+        json!({"attributesToRetrieve": "title"}),
+        json!({"showRankingScore": "yes"}),
+        json!([]),
+    ]
+}

@@ -1,0 +1,111 @@
+//! A client can't tell a cluster's answers from one node's.
+
+use serde_json::{Value, json};
+use weft_cluster::data::DataSet;
+use weft_cluster::oracle::{self, Row, check_pages};
+use weft_cluster::{Api, Cluster, Single};
+
+const ADJECTIVES: [&str; 14] = [
+    "silent", "golden", "broken", "hidden", "endless", "crimson", "distant", "frozen", "gentle",
+    "burning", "lonely", "ancient", "electric", "velvet",
+];
+const NOUNS: [&str; 16] = [
+    "river",
+    "garden",
+    "mountain",
+    "library",
+    "harbour",
+    "station",
+    "winter",
+    "machine",
+    "letter",
+    "island",
+    "mirror",
+    "orchestra",
+    "detective",
+    "journey",
+    "shadow",
+    "kingdom",
+];
+
+/// Films that never were, with all that documents may lack or have too much of.
+fn films() -> DataSet {
+    let genres = ["Drama", "comedy", "Horror", "Western", "Musical"];
+    let documents = (0..900_usize).map(|at| {
+        let (adjective, noun) = (ADJECTIVES[at * 7 % 14], NOUNS[at * 5 % 16]);
+        let title = match at % 4 {
+            0 => format!("The {adjective} {noun}"),
+            1 => format!("{noun} of the {adjective} {}", NOUNS[at * 3 % 16]),
+            2 => format!("{adjective} {noun} {}", at % 90),
+            _ => format!("A {} for the {noun}", NOUNS[(at / 4) % 16]),
+        };
+        let mut film = json!({"id": at, "title": title, "director": format!("{} {}", ADJECTIVES[at % 14], at % 23)});
+        let members = film.as_object_mut().unwrap();
+        match at % 5 {
+            0 => members.insert("genre".to_owned(), json!([genres[at % 5], genres[at / 5 % 5]])),
+            1 => members.insert("genre".to_owned(), Value::Null),
+            _ => members.insert("genre".to_owned(), json!(genres[at / 2 % 5])),
+        };
+        if at % 6 != 0 {
+            members.insert("rating".to_owned(), json!((at * 37 % 97) as f64 / 10.0));
+            members.insert("votes".to_owned(), json!(at * 7919 % 500));
+        }
+        film
+    });
+    DataSet {
+        index: "movies",
+        primary_key: "id",
+        title: "title",
+        settings: json!({
+            "searchableAttributes": ["title", "director"],
+            "filterableAttributes": ["genre", "rating", "votes"],
+            "sortableAttributes": ["rating", "votes", "title"],
+        }),
+        documents: documents.collect(),
+    }
+}
+
+/// What may differ, and is said to in the README's limits.
+fn may_differ(row: &Row, what: &str) -> bool {
+    match row.variant.as_str() {
+        "frequency" => true,
+        "threshold" | "distinct" => what != "status",
+        _ => false,
+    }
+}
+
+#[tokio::test]
+async fn a_client_cannot_tell_a_cluster_from_one_node() {
+    let set = films();
+    let single = Single::start(None).await.unwrap();
+    let cluster = Cluster::builder().shards(3).start().await.unwrap();
+    let (one, many) = (Api::new(single.url(), None), Api::new(cluster.url(), None));
+    oracle::load(&one, &set).await.unwrap();
+    oracle::load(&many, &set).await.unwrap();
+    let queries = oracle::queries(&set, 40);
+    let mut differences = Vec::new();
+    for variant in oracle::variants(&set) {
+        let row = oracle::ask(&one, &many, &set, &variant, &queries)
+            .await
+            .unwrap();
+        for (what, same) in &row.same {
+            // One in forty: what the engine's own limits do to rare words.
+            if same + 1 < row.asked && !may_differ(&row, what) {
+                differences.push(format!(
+                    "{} {what}: {same} of {}: {:?}",
+                    row.variant, row.asked, row.examples
+                ));
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{differences:#?}");
+    let errors = oracle::ask_refused(&one, &many, &set).await.unwrap();
+    assert_eq!(errors.examples, [], "refusals differ");
+    for query in &queries {
+        let verdict = check_pages(&many, &set, query, 5, 6).await.unwrap();
+        assert!(
+            verdict.adds_up && verdict.twice.is_empty(),
+            "{query:?}: {verdict:?}"
+        );
+    }
+}
