@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use axum::ServiceExt;
 use axum::extract::Request;
+use axum::serve::ListenerExt as _;
 use clap::Parser as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -89,6 +90,12 @@ async fn serve(node: Arc<Node>, address: std::net::SocketAddr) -> std::io::Resul
     let listener = TcpListener::bind(address).await?;
     tracing::info!(%address, "listening");
     let service = http::service(node);
+    // A small answer must not wait for the next one to fill a packet.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "could not send small packets at once");
+        }
+    });
     axum::serve(listener, ServiceExt::<Request>::into_make_service(service))
         .with_graceful_shutdown(asked_to_stop())
         .await

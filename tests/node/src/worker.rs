@@ -5,7 +5,7 @@ use std::sync::Arc;
 use milli_core::update::Settings;
 use serde_json::{Map, Value, json};
 
-use crate::engine::write::{self, Staged, Writer};
+use crate::engine::write::{self, Part, Writer};
 use crate::errors::{ApiError, ApiResult};
 use crate::node::Node;
 use crate::queue::{Addition, Batch, Outcome, Swap, Task, Work};
@@ -65,21 +65,20 @@ fn add(node: &Node, additions: &[&Addition]) -> ApiResult<Vec<ApiResult<u64>>> {
         return Ok(Vec::new());
     };
     let index = node.indexes.get_or_create(&first.index, first.may_create)?;
-    let staged = additions.iter().map(|addition| {
-        let payload = node.queue.payloads.map(addition.payload)?;
-        Ok(Staged {
-            payload,
-            method: addition.method,
-        })
-    });
-    let staged = staged.collect::<ApiResult<Vec<_>>>()?;
+    let part = |addition: &&Addition| {
+        Ok(Part::Documents(
+            node.queue.payloads.map(addition.payload)?,
+            addition.method,
+        ))
+    };
+    let parts = additions.iter().map(part).collect::<ApiResult<Vec<_>>>()?;
     let interrupted = || node.queue.is_interrupted();
     let writer = Writer {
         pool: &node.pool,
         config: &node.indexer,
         interrupted: &interrupted,
     };
-    writer.add(&first.index, &index, &staged, first.primary_key.as_deref())
+    writer.write(&first.index, &index, &parts, first.primary_key.as_deref())
 }
 
 fn details(details: Value) -> Map<String, Value> {
@@ -206,7 +205,7 @@ fn set_primary_key(node: &Node, uid: &str, primary_key: Option<&str>) -> ApiResu
     }
     settings
         .execute(|_| (), || false)
-        .map_err(|error| ApiError::of_index(uid, error))?;
+        .map_err(|error| ApiError::from(error).prefixed(&format!("Index `{uid}`: ")))?;
     wtxn.commit()?;
     Ok(())
 }

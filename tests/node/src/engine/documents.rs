@@ -6,6 +6,7 @@ use roaring::RoaringBitmap;
 use serde_json::{Map, Value, json};
 
 use super::select::select;
+use super::write::{matching, of_documents};
 use crate::errors::{ApiError, ApiResult, Code};
 
 /// Which documents, and what of them.
@@ -47,10 +48,10 @@ pub(crate) fn get(
 }
 
 /// A page of documents, and how many there are on all pages.
-pub(crate) fn page(uid: &str, index: &Index, wanted: &Wanted) -> ApiResult<(Vec<Object>, u64)> {
+pub(crate) fn page(index: &Index, wanted: &Wanted) -> ApiResult<(Vec<Object>, u64)> {
     let rtxn = index.read_txn()?;
     let mut candidates = match &wanted.filter {
-        Some(filter) => super::write::matching(uid, index, filter, Code::InvalidDocumentFilter)?,
+        Some(filter) => matching(index, filter).map_err(|error| of_documents(error.into()))?,
         None => index.documents_ids(&rtxn)?,
     };
     if let Some(ids) = &wanted.ids {

@@ -4,11 +4,10 @@ use bumpalo::Bump;
 use memmap2::Mmap;
 use milli_core::documents::PrimaryKey;
 use milli_core::progress::Progress;
-use milli_core::update::new::indexer::{
-    self, DocumentDeletion, DocumentOperation, UpdateByFunction,
-};
+use milli_core::update::new::indexer::document_changes::DocumentChanges;
+use milli_core::update::new::indexer::{self, DocumentOperation, PayloadStats, UpdateByFunction};
 use milli_core::update::{ClearDocuments, IndexDocumentsMethod, IndexerConfig};
-use milli_core::{Filter, Index, Object, ThreadPoolNoAbort};
+use milli_core::{FieldsIdsMap, Filter, Index, Object, ThreadPoolNoAbort};
 use roaring::RoaringBitmap;
 use serde_json::Value;
 
@@ -25,40 +24,36 @@ pub(crate) struct Writer<'a> {
     pub(crate) interrupted: &'a (dyn Fn() -> bool + Sync),
 }
 
-/// Documents to add, in the engine's form.
-pub(crate) struct Staged {
-    /// JSON objects, one a line; nothing if there are none.
-    pub(crate) payload: Option<Mmap>,
-    /// Whether they take the place of older ones.
-    pub(crate) method: IndexDocumentsMethod,
+/// A part of a write.
+pub(crate) enum Part {
+    /// Documents to add: JSON objects, one a line; nothing if there are none.
+    Documents(Option<Mmap>, IndexDocumentsMethod),
+    /// Ids of documents to remove.
+    Deletion(Vec<String>),
 }
 
 impl Writer<'_> {
-    /// Adds documents; says for each part how many it had, or why it was refused. A part that is refused
-    /// leaves the others alone; an error as a whole leaves everything as it was.
-    pub(crate) fn add(
+    /// Adds and removes documents; says for each part how many it had, or why it was refused. A part that
+    /// is refused leaves the others alone; an error as a whole leaves everything as it was.
+    pub(crate) fn write(
         &self,
         uid: &str,
         index: &Index,
-        parts: &[Staged],
+        parts: &[Part],
         primary_key: Option<&str>,
     ) -> ApiResult<Vec<ApiResult<u64>>> {
-        let interrupted = || (self.interrupted)();
-        let progress = Progress::default();
-        let mut wtxn = index.write_txn()?;
         let rtxn = index.read_txn()?;
-        let old_fields = index.fields_ids_map(&rtxn)?;
-        let mut new_fields = old_fields.clone();
-        let embedders = embedders::of_index(index, &rtxn)?;
-
+        let mut new_fields = index.fields_ids_map(&rtxn)?;
+        let ids: Vec<Vec<&str>> = parts.iter().map(Part::deleted_ids).collect();
         let mut operation = DocumentOperation::new();
-        for part in parts {
-            match (&part.payload, part.method) {
-                (None, _) => {}
-                (Some(payload), IndexDocumentsMethod::UpdateDocuments) => {
-                    operation.update_documents(payload)?
+        for (part, ids) in parts.iter().zip(&ids) {
+            match part {
+                Part::Documents(None, _) => {}
+                Part::Documents(Some(payload), IndexDocumentsMethod::UpdateDocuments) => {
+                    operation.update_documents(payload)?;
                 }
-                (Some(payload), _) => operation.replace_documents(payload)?,
+                Part::Documents(Some(payload), _) => operation.replace_documents(payload)?,
+                Part::Deletion(_) => operation.delete_documents(ids),
             }
         }
         let arena = Bump::new();
@@ -68,40 +63,27 @@ impl Writer<'_> {
             &rtxn,
             primary_key,
             &mut new_fields,
-            &interrupted,
-            progress.clone(),
+            &self.interrupted,
+            Progress::default(),
         )?;
         let mut stats = stats.into_iter();
         let mut outcomes = Vec::new();
-        let mut any = false;
         for part in parts {
-            outcomes.push(match part.payload.as_ref().and_then(|_| stats.next()) {
+            let stats = if part.is_empty() { None } else { stats.next() };
+            outcomes.push(match stats {
+                Some(PayloadStats {
+                    error: Some(error), ..
+                }) => Err(ApiError::of_index(uid, error.into())),
+                Some(stats) => Ok(stats.document_count),
                 None => Ok(0),
-                Some(stats) => match stats.error {
-                    Some(error) => Err(ApiError::of_index(uid, error.into())),
-                    None => {
-                        any = true;
-                        Ok(stats.document_count)
-                    }
-                },
             });
         }
+        let any = parts
+            .iter()
+            .zip(&outcomes)
+            .any(|(part, outcome)| !part.is_empty() && outcome.is_ok());
         if any {
-            indexer::index(
-                &mut wtxn,
-                index,
-                self.pool,
-                self.config.grenad_parameters(),
-                &old_fields,
-                new_fields,
-                primary_key,
-                &changes,
-                embedders,
-                &interrupted,
-                &progress,
-            )
-            .map_err(|error| ApiError::of_index(uid, error))?;
-            wtxn.commit()?;
+            self.apply(uid, index, new_fields, primary_key, &changes)?;
         }
         Ok(outcomes)
     }
@@ -110,11 +92,15 @@ impl Writer<'_> {
     pub(crate) fn delete_ids(&self, uid: &str, index: &Index, ids: &[String]) -> ApiResult<u64> {
         let rtxn = index.read_txn()?;
         let external = index.external_documents_ids();
-        let mut found = RoaringBitmap::new();
+        let mut found = Vec::new();
         for id in ids {
-            found.extend(external.get(&rtxn, id)?);
+            if external.get(&rtxn, id)?.is_some() {
+                found.push(id.clone());
+            }
         }
         drop(rtxn);
+        found.sort_unstable();
+        found.dedup();
         self.delete(uid, index, found)
     }
 
@@ -125,27 +111,22 @@ impl Writer<'_> {
         index: &Index,
         filter: &Value,
     ) -> ApiResult<u64> {
-        let found = matching(uid, index, filter, Code::InvalidDocumentFilter)?;
-        self.delete(uid, index, found)
+        let found = matching(index, filter)
+            .map_err(|error| of_documents(ApiError::of_index(uid, error)))?;
+        let rtxn = index.read_txn()?;
+        let ids = index
+            .external_id_of(&rtxn, found)?
+            .into_iter()
+            .collect::<Result<Vec<String>, _>>()?;
+        drop(rtxn);
+        self.delete(uid, index, ids)
     }
 
-    fn delete(&self, uid: &str, index: &Index, documents: RoaringBitmap) -> ApiResult<u64> {
-        if documents.is_empty() {
-            return Ok(0);
+    fn delete(&self, uid: &str, index: &Index, ids: Vec<String>) -> ApiResult<u64> {
+        let count = ids.len() as u64;
+        if count > 0 {
+            self.write(uid, index, &[Part::Deletion(ids)], None)?;
         }
-        let count = documents.len();
-        let rtxn = index.read_txn()?;
-        let Some(primary_key) = index.primary_key(&rtxn)? else {
-            return Ok(0);
-        };
-        let arena = Bump::new();
-        let mut new_fields = index.fields_ids_map(&rtxn)?;
-        let primary_key = PrimaryKey::new_or_insert(primary_key, &mut new_fields)
-            .map_err(milli_core::Error::from)?;
-        let mut deletion = DocumentDeletion::new();
-        deletion.delete_documents_by_docids(documents);
-        let changes = deletion.into_changes(&arena, primary_key);
-        self.apply(uid, index, new_fields, &changes)?;
         Ok(count)
     }
 
@@ -160,38 +141,32 @@ impl Writer<'_> {
     ) -> ApiResult<u64> {
         let rtxn = index.read_txn()?;
         let documents = match filter {
-            Some(filter) => matching(uid, index, filter, Code::InvalidDocumentFilter)?,
+            Some(filter) => matching(index, filter)
+                .map_err(|error| of_documents(ApiError::of_index(uid, error)))?,
             None => index.documents_ids(&rtxn)?,
         };
         let count = documents.len();
-        let Some(primary_key) = index.primary_key(&rtxn)? else {
+        let Some(primary_key) = index.primary_key(&rtxn)?.filter(|_| count > 0) else {
             return Ok(0);
         };
-        if documents.is_empty() {
-            return Ok(0);
-        }
         let mut new_fields = index.fields_ids_map(&rtxn)?;
         let primary_key = PrimaryKey::new_or_insert(primary_key, &mut new_fields)
             .map_err(milli_core::Error::from)?;
         let changes = UpdateByFunction::new(documents, context, function)
             .into_changes(&primary_key)
             .map_err(|error| ApiError::of_index(uid, error))?;
-        self.apply(uid, index, new_fields, &changes)?;
+        self.apply(uid, index, new_fields, None, &changes)?;
         Ok(count)
     }
 
-    fn apply<'pl, C>(
+    fn apply<'pl, C: DocumentChanges<'pl>>(
         &self,
         uid: &str,
         index: &Index,
-        new_fields: milli_core::FieldsIdsMap,
+        new_fields: FieldsIdsMap,
+        new_primary_key: Option<PrimaryKey<'pl>>,
         changes: &C,
-    ) -> ApiResult<()>
-    where
-        C: indexer::document_changes::DocumentChanges<'pl>,
-    {
-        let interrupted = || (self.interrupted)();
-        let progress = Progress::default();
+    ) -> ApiResult<()> {
         let mut wtxn = index.write_txn()?;
         let rtxn = index.read_txn()?;
         let old_fields = index.fields_ids_map(&rtxn)?;
@@ -203,15 +178,28 @@ impl Writer<'_> {
             self.config.grenad_parameters(),
             &old_fields,
             new_fields,
-            None,
+            new_primary_key,
             changes,
             embedders,
-            &interrupted,
-            &progress,
+            &self.interrupted,
+            &Progress::default(),
         )
         .map_err(|error| ApiError::of_index(uid, error))?;
         wtxn.commit()?;
         Ok(())
+    }
+}
+
+impl Part {
+    fn deleted_ids(&self) -> Vec<&str> {
+        match self {
+            Part::Deletion(ids) => ids.iter().map(String::as_str).collect(),
+            Part::Documents(..) => Vec::new(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Part::Documents(None, _))
     }
 }
 
@@ -224,25 +212,18 @@ pub(crate) fn clear(index: &Index) -> ApiResult<u64> {
 }
 
 /// The documents that match a filter.
-pub(crate) fn matching(
-    uid: &str,
-    index: &Index,
-    filter: &Value,
-    code: Code,
-) -> ApiResult<RoaringBitmap> {
+pub(crate) fn matching(index: &Index, filter: &Value) -> milli_core::Result<RoaringBitmap> {
     let rtxn = index.read_txn()?;
-    let refused = |error| ApiError::of_index(uid, error);
-    match Filter::from_json(filter).map_err(|error| ApiError::from(error).with_code(code))? {
-        Some(filter) => filter
-            .evaluate(&rtxn, index)
-            .map_err(|error| recode(refused(error), code)),
-        None => Ok(index.documents_ids(&rtxn)?),
+    match Filter::from_json(filter)? {
+        Some(filter) => filter.evaluate(&rtxn, index),
+        None => index.documents_ids(&rtxn).map_err(milli_core::Error::from),
     }
 }
 
-fn recode(error: ApiError, code: Code) -> ApiError {
+/// The same refusal of a filter, as one of a filter of documents.
+pub(crate) fn of_documents(error: ApiError) -> ApiError {
     if error.code == Code::InvalidSearchFilter.name() {
-        error.with_code(code)
+        error.with_code(Code::InvalidDocumentFilter)
     } else {
         error
     }

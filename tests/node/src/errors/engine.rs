@@ -17,7 +17,8 @@ impl ApiError {
         let named = matches!(
             &error,
             Error::UserError(
-                UserError::InvalidFilter(_)
+                UserError::SerdeJson(_)
+                    | UserError::InvalidFilter(_)
                     | UserError::FilterOperatorNotAllowed { .. }
                     | UserError::InvalidSortableAttribute { .. }
                     | UserError::InvalidSearchableAttribute { .. }
@@ -120,7 +121,13 @@ fn user_code_of(error: &UserError) -> Code {
     }
 }
 
-/// The sentence: the engine's own, but where the protocol has since changed its words.
+/// The sentence: the engine's own, but where the protocol has other words.
 fn sentence_of(error: &Error) -> String {
-    error.to_string()
+    match error {
+        Error::UserError(UserError::InvalidFilterExpression(expected, found)) => format!(
+            "Invalid syntax for the filter parameter: `expected {}, found: {found}`.",
+            expected.join(", ")
+        ),
+        error => error.to_string(),
+    }
 }

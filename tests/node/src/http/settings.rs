@@ -6,7 +6,7 @@ use axum::extract::Path;
 use axum::response::IntoResponse;
 use axum::routing::{get, patch, put};
 use axum::{Json, Router};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::uid::IndexUid;
 use super::{Answer, Call, blocking};
@@ -54,6 +54,7 @@ async fn show_one(field: &'static Field, Path(uid): Path<String>, call: Call) ->
     let mut settings = read_all(uid, call).await?;
     match settings.remove(field.name) {
         Some(value) => Ok(Json(value).into_response()),
+        None if field.name == "foreignKeys" => Ok(Json(json!([])).into_response()),
         None => Err(ApiError::not_implemented(&format!(
             "the setting `{}`",
             field.name

@@ -5,14 +5,18 @@
 //! transaction of its index, so it is whole or not there. Tasks are also held in memory, which is what
 //! answers every question about them.
 
-mod batches;
+mod choose;
 mod filter;
+mod look;
 mod payloads;
 mod task;
+mod work;
 
 pub(crate) use filter::{Period, TaskFilter};
+pub(crate) use look::PageOf;
 pub(crate) use payloads::Payloads;
-pub(crate) use task::{Addition, Kind, Status, Swap, Task, Work, date, duration};
+pub(crate) use task::{Kind, Status, Task, date, duration};
+pub(crate) use work::{Addition, Swap, Work};
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +26,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
-use crate::auth::Grant;
 use crate::errors::{ApiError, ApiResult};
 use crate::store::{Changes, SINGLES, Store, TASKS};
 
@@ -67,16 +70,6 @@ pub(crate) struct Batch {
 
 /// What became of a task: details that are known now, or why it failed.
 pub(crate) type Outcome = Result<Map<String, Value>, ApiError>;
-
-/// A page of tasks.
-pub(crate) struct Page {
-    /// The tasks on it.
-    pub(crate) tasks: Vec<Task>,
-    /// How many there are on all pages.
-    pub(crate) total: u64,
-    /// The uid where the next page begins.
-    pub(crate) next: Option<u32>,
-}
 
 impl Queue {
     /// Loads the tasks of a node.
@@ -161,72 +154,6 @@ impl Queue {
         Ok(task)
     }
 
-    /// One task, if it is within reach of who asks.
-    pub(crate) fn get(&self, uid: u32, grant: &Grant) -> Option<Task> {
-        let filter = TaskFilter::default();
-        self.state()
-            .tasks
-            .get(&uid)
-            .filter(|task| filter.matches(task, grant))
-            .cloned()
-    }
-
-    /// A page of the tasks that a filter means, the newest first unless `reverse`.
-    pub(crate) fn page(&self, filter: &TaskFilter, grant: &Grant, page: PageOf) -> Page {
-        let state = self.state();
-        let mut matching: Vec<&Task> = match &filter.uids {
-            Some(uids) => {
-                let mut uids = uids.clone();
-                uids.sort_unstable();
-                uids.dedup();
-                uids.iter()
-                    .filter_map(|uid| state.tasks.get(uid))
-                    .filter(|task| filter.matches(task, grant))
-                    .collect()
-            }
-            None => state
-                .tasks
-                .values()
-                .filter(|task| filter.matches(task, grant))
-                .collect(),
-        };
-        let total = matching.len() as u64;
-        if !page.reverse {
-            matching.reverse();
-        }
-        let begins = |task: &&&Task| match page.from {
-            Some(from) if page.reverse => task.uid >= from,
-            Some(from) => task.uid <= from,
-            None => true,
-        };
-        let mut rest = matching.iter().filter(begins);
-        let tasks = rest
-            .by_ref()
-            .take(page.limit)
-            .map(|task| Task::clone(task))
-            .collect();
-        let next = rest.next().map(|task| task.uid);
-        Page { tasks, total, next }
-    }
-
-    /// The uids of all tasks that a filter means.
-    pub(crate) fn matching(&self, filter: &TaskFilter, grant: &Grant) -> Vec<u32> {
-        self.state()
-            .tasks
-            .values()
-            .filter(|task| filter.matches(task, grant))
-            .map(|task| task.uid)
-            .collect()
-    }
-
-    /// Whether an index has a task in execution.
-    pub(crate) fn is_indexing(&self, index: &str) -> bool {
-        self.state()
-            .tasks
-            .values()
-            .any(|task| task.status == Status::Processing && task.work.indexes().contains(&index))
-    }
-
     /// Waits for something to execute; `None` when the node is closing.
     pub(crate) fn next_batch(&self) -> Option<Batch> {
         let mut state = self.state();
@@ -234,7 +161,7 @@ impl Queue {
             if state.closing {
                 return None;
             }
-            let uids = batches::choose(&state.tasks, &self.payloads, BATCH_TASKS, BATCH_BYTES);
+            let uids = choose::choose(&state.tasks, &self.payloads, BATCH_TASKS, BATCH_BYTES);
             if uids.is_empty() {
                 state = self
                     .changed
@@ -400,25 +327,10 @@ impl Queue {
         Ok(())
     }
 
-    /// All tasks, for the view by batches.
-    pub(crate) fn batched(&self, filter: &TaskFilter, grant: &Grant) -> BTreeMap<u32, Vec<Task>> {
-        let mut batches: BTreeMap<u32, Vec<Task>> = BTreeMap::new();
-        for task in self
-            .state()
-            .tasks
-            .values()
-            .filter(|task| filter.matches(task, grant))
-        {
-            if let Some(batch) = task.batch {
-                batches.entry(batch).or_default().push(task.clone());
-            }
-        }
-        batches
-    }
-
-    /// Stops the worker after the batch that it has in hand.
+    /// Stops the worker; the batch that it has in hand is given up and executed after the next start.
     pub(crate) fn close(&self) {
         self.state().closing = true;
+        self.interrupt.store(true, Ordering::Relaxed);
         self.changed.notify_all();
     }
 
@@ -427,17 +339,6 @@ impl Queue {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-}
-
-/// Which page.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PageOf {
-    /// Tasks on a page.
-    pub(crate) limit: usize,
-    /// The uid where it begins.
-    pub(crate) from: Option<u32>,
-    /// The oldest first.
-    pub(crate) reverse: bool,
 }
 
 fn key(uid: u32) -> String {

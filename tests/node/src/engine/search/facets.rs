@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use milli_core::heed::RoTxn;
-use milli_core::{FacetValueHit, Index, SearchForFacetValues, UserError};
+use milli_core::{
+    AttributePatterns, FacetValueHit, Index, PatternMatch, SearchForFacetValues, UserError,
+};
 use roaring::RoaringBitmap;
 use serde_json::{Value, json};
 
@@ -51,11 +53,7 @@ pub(crate) fn facets_of(
 ) -> ApiResult<Facets> {
     let orders = index.sort_facet_values_by(rtxn)?;
     let mut facets = index.facets_distribution(rtxn);
-    let names: Vec<String> = if names.iter().any(|name| name == "*") {
-        all_facets(index, rtxn)?
-    } else {
-        names.to_vec()
-    };
+    let names = expanded(index, rtxn, names)?;
     facets.facets(names.iter().map(|name| (name.as_str(), orders.get(name))));
     let most = match most {
         Some(most) => most,
@@ -76,17 +74,45 @@ pub(crate) fn facets_of(
     })
 }
 
+/// The facets that some names mean, where `*` stands for anything.
+fn expanded(index: &Index, rtxn: &RoTxn, names: &[String]) -> ApiResult<Vec<String>> {
+    let mut expanded = Vec::new();
+    for name in names {
+        if !name.contains('*') {
+            expanded.push(name.clone());
+            continue;
+        }
+        let pattern = AttributePatterns::from(vec![name.clone()]);
+        let before = expanded.len();
+        let facets = all_facets(index, rtxn)?;
+        expanded.extend(
+            facets
+                .into_iter()
+                .filter(|facet| pattern.match_str(facet) == PatternMatch::Match),
+        );
+        if expanded.len() == before && name != "*" {
+            // Means nothing, which the engine says better.
+            expanded.push(name.clone());
+        }
+    }
+    Ok(expanded)
+}
+
 fn all_facets(index: &Index, rtxn: &RoTxn) -> ApiResult<Vec<String>> {
     let rules = index.filterable_attributes_rules(rtxn)?;
     let fields = index.fields_ids_map(rtxn)?;
-    let names = fields.iter().map(|(_, name)| name);
     let is_facet = |name: &&str| {
         let rule = rules
             .iter()
-            .find(|rule| rule.match_str(name) == milli_core::PatternMatch::Match);
+            .find(|rule| rule.match_str(name) == PatternMatch::Match);
         rule.is_some_and(|rule| rule.features().is_filterable())
     };
-    Ok(names.filter(is_facet).map(str::to_owned).collect())
+    Ok(fields
+        .iter()
+        .map(|(_, name)| name)
+        .filter(is_facet)
+        .map(str::to_owned)
+        .collect())
 }
 
 fn facet_error(error: milli_core::Error) -> ApiError {

@@ -5,10 +5,12 @@ mod format;
 mod hits;
 mod run;
 mod scores;
+mod similar;
 
 pub(crate) use facets::{FacetQuery, Facets, facet_search, facets_of};
 pub(crate) use hits::HitMaker;
-pub(crate) use run::{Found, Page, Prepared, SimilarQuery, parse_filter, similar};
+pub(crate) use run::{Found, Page, Prepared, parse_filter};
+pub(crate) use similar::{SimilarQuery, similar};
 
 use std::collections::{BTreeSet, HashSet};
 

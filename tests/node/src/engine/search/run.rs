@@ -7,8 +7,7 @@ use milli_core::heed::RoTxn;
 use milli_core::score_details::ScoringStrategy;
 use milli_core::vector::Embedder;
 use milli_core::{
-    AscDesc, AscDescError, Filter, Index, Search, SearchResult, Similar, SortError, TimeBudget,
-    UserError,
+    AscDesc, AscDescError, Filter, Index, Search, SearchResult, SortError, TimeBudget, UserError,
 };
 use serde_json::Value;
 
@@ -29,8 +28,6 @@ pub(crate) struct Page {
     pub(crate) offset: usize,
     /// Hits at most.
     pub(crate) limit: usize,
-    /// Hits that any page reaches.
-    pub(crate) most: usize,
 }
 
 impl Page {
@@ -53,7 +50,6 @@ impl Page {
         Page {
             offset,
             limit: limit.min(most - offset),
-            most,
         }
     }
 }
@@ -64,16 +60,12 @@ pub(crate) struct Found {
     pub(crate) result: SearchResult,
     /// How many hits the semantic part gave, where there was one.
     pub(crate) semantic_hits: Option<u32>,
-    /// Which part of all hits this is.
-    pub(crate) page: Page,
 }
 
 impl Found {
-    /// How many documents match, as far as pages reach.
+    /// How many documents match; the server doesn't cut this where pages end.
     pub(crate) fn total(&self) -> usize {
-        usize::try_from(self.result.candidates.len())
-            .unwrap_or(usize::MAX)
-            .min(self.page.most)
+        usize::try_from(self.result.candidates.len()).unwrap_or(usize::MAX)
     }
 }
 
@@ -83,7 +75,6 @@ pub(crate) struct Prepared<'a> {
     /// The engine's search.
     pub(crate) search: Search<'a>,
     semantic: Semantic,
-    page: Page,
 }
 
 enum Semantic {
@@ -154,7 +145,6 @@ impl<'a> Prepared<'a> {
             uid,
             search,
             semantic,
-            page,
         })
     }
 
@@ -172,7 +162,6 @@ impl<'a> Prepared<'a> {
         Ok(Found {
             result,
             semantic_hits,
-            page: self.page,
         })
     }
 
@@ -258,17 +247,7 @@ fn embedder(
 
 /// Reads a filter in any of its forms; an empty one is none.
 pub(crate) fn parse_filter(filter: &Value, code: Code) -> ApiResult<Option<Filter<'_>>> {
-    match filter {
-        Value::String(_) | Value::Array(_) => {
-            Filter::from_json(filter).map_err(|error| ApiError::from(error).with_code(code))
-        }
-        other => Err(ApiError::new(
-            code,
-            format!(
-                "Invalid syntax for the filter parameter: `expected String, Array, found: {other}`."
-            ),
-        )),
-    }
+    Filter::from_json(filter).map_err(|error| ApiError::from(error).with_code(code))
 }
 
 /// Reads sort criteria.
@@ -281,81 +260,4 @@ pub(crate) fn parse_sort(criteria: &[String]) -> ApiResult<Vec<AscDesc>> {
         })
     };
     criteria.iter().map(read).collect()
-}
-
-/// What a search for similar documents wants.
-#[derive(Debug, Clone)]
-pub(crate) struct SimilarQuery {
-    /// The document's id.
-    pub(crate) id: String,
-    /// The embedder whose vectors are compared.
-    pub(crate) embedder: String,
-    /// Hits to skip.
-    pub(crate) offset: usize,
-    /// Hits at most.
-    pub(crate) limit: usize,
-    /// What hits must match.
-    pub(crate) filter: Option<Value>,
-    /// The score that hits must reach.
-    pub(crate) threshold: Option<f64>,
-}
-
-/// Finds the documents whose vectors are nearest to that of a document.
-pub(crate) fn similar(
-    uid: &str,
-    index: &Index,
-    rtxn: &RoTxn,
-    query: &SimilarQuery,
-) -> ApiResult<Found> {
-    let embedders = embedders::of_index(index, rtxn)?;
-    let (embedder, _, quantized) = embedders.get(&query.embedder).ok_or_else(|| {
-        milli_core::Error::from(UserError::InvalidSimilarEmbedder(query.embedder.clone()))
-    })?;
-    let internal = index
-        .external_documents_ids()
-        .get(rtxn, &query.id)?
-        .ok_or_else(|| {
-            ApiError::new(
-                Code::NotFoundSimilarId,
-                format!("Document `{}` not found.", query.id),
-            )
-        })?;
-    let most = max_total_hits(index, rtxn)?;
-    let offset = query.offset.min(most);
-    let page = Page {
-        offset,
-        limit: query.limit.min(most - offset),
-        most,
-    };
-    let mut similar = Similar::new(
-        internal,
-        page.offset,
-        page.limit,
-        index,
-        rtxn,
-        query.embedder.clone(),
-        embedder,
-        quantized,
-    );
-    if let Some(filter) = &query.filter
-        && let Some(filter) = parse_filter(filter, Code::InvalidSimilarFilter)?
-    {
-        similar.filter(filter);
-    }
-    if let Some(threshold) = query.threshold {
-        similar.ranking_score_threshold(threshold);
-    }
-    let result = similar.execute().map_err(|error| {
-        let error = ApiError::of_index(uid, error);
-        if error.code == Code::InvalidSearchFilter.name() {
-            error.with_code(Code::InvalidSimilarFilter)
-        } else {
-            error
-        }
-    })?;
-    Ok(Found {
-        result,
-        semantic_hits: None,
-        page,
-    })
 }

@@ -3,6 +3,7 @@
 mod facet;
 mod federated;
 mod multi;
+mod parameters;
 mod shapes;
 mod similar;
 
@@ -22,9 +23,10 @@ use crate::auth::{Action, Grant};
 use crate::engine::search::{DEFAULT_LIMIT, Found, HitMaker, Prepared, Query, facets_of};
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::node::Node;
-use shapes::{SearchBody, SearchParameters};
+use parameters::SearchParameters;
+use shapes::SearchBody;
 
-pub(super) use shapes::split_sort;
+pub(super) use parameters::split_sort;
 
 pub(super) fn routes() -> Router<Arc<Node>> {
     Router::new()
@@ -84,7 +86,7 @@ fn search(node: &Node, uid: &str, query: &Query, request: Uuid) -> ApiResult<Val
         json!(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)),
     );
     show_page(&mut answer, query, &found);
-    if let Some(names) = &query.facets {
+    if let Some(names) = query.facets.as_ref().filter(|names| !names.is_empty()) {
         let facets = facets_of(&index, &rtxn, names, found.result.candidates.clone(), None)?;
         answer.insert("facetDistribution".to_owned(), facets.distribution_view());
         answer.insert("facetStats".to_owned(), facets.stats_view());
@@ -138,7 +140,11 @@ fn check_features(node: &Node, query: &Query) -> ApiResult<()> {
     else {
         return Ok(());
     };
-    match filter.use_contains_operator() {
+    // `STARTS WITH`, which the engine counts in, has become a plain operator.
+    let contains = filter
+        .use_contains_operator()
+        .filter(|operator| operator.value().starts_with("CONTAINS"));
+    match contains {
         Some(operator) if !node.has_feature("containsFilter") => Err(ApiError::new(
             Code::FeatureNotEnabled,
             operator.as_external_error(ContainsIsOff).to_string(),

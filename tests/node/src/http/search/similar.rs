@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::Path;
 use axum::response::IntoResponse;
 use deserr::Deserr;
-use milli_core::TermsMatchingStrategy;
+use milli_core::{TermsMatchingStrategy, UserError};
 use serde_json::{Value, json};
 
 use super::shapes::Threshold;
@@ -163,7 +163,7 @@ fn run(node: &Node, grant: &Grant, uid: &str, body: SimilarBody) -> ApiResult<Va
     };
     let index = node.indexes.get(uid)?;
     let rtxn = index.read_txn()?;
-    let mut found = similar(uid, &index, &rtxn, &wanted)?;
+    let mut found = similar(&index, &rtxn, &wanted)?;
     let hits = HitMaker::new(&index, &rtxn, &query)?.make_all(&mut found)?;
     Ok(json!({
         "hits": hits,
@@ -185,12 +185,12 @@ fn id_of(id: &Value) -> ApiResult<String> {
         .chars()
         .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     if text.is_empty() || text.len() > 511 || !fits {
-        return Err(ApiError::new(
-            Code::InvalidSimilarId,
-            "Invalid value at `.id`: the value of `id` is invalid. A document identifier can be of type integer or \
-             string, only composed of alphanumeric characters (a-z A-Z 0-9), hyphens (-) and underscores (_), and can \
-             not be more than 511 bytes.",
-        ));
+        let error = UserError::InvalidDocumentId {
+            document_id: id.clone(),
+        };
+        let error =
+            ApiError::from(milli_core::Error::from(error)).with_code(Code::InvalidSimilarId);
+        return Err(error.prefixed("Invalid value at `.id`: "));
     }
     Ok(text)
 }

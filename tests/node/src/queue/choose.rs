@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::payloads::Payloads;
-use super::task::{Addition, Status, Task, Work};
+use super::task::{Status, Task};
+use super::work::{Addition, Work};
 
 /// The uids of the next batch, in order; none when nothing is enqueued.
 ///

@@ -1,0 +1,263 @@
+//! Federated search: the hits of several queries become one list, by their weighted scores.
+
+mod facets;
+mod order;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Json;
+use axum::response::IntoResponse;
+use milli_core::heed::{RoTxn, WithoutTls};
+use milli_core::score_details::ScoreDetails;
+use milli_core::{Index, MatchingWords};
+use roaring::RoaringBitmap;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::multi::{inside, restricted};
+use super::shapes::{Federation, SearchOfIndex};
+use super::{Answer, Call, blocking, check_features};
+use crate::auth::Grant;
+use crate::engine::search::{DEFAULT_LIMIT, Found, HitMaker, Page, Prepared, Query};
+use crate::errors::{ApiError, ApiResult, Code};
+use crate::node::Node;
+use facets::show_facets;
+use order::{Candidate, merge, weighted};
+
+/// One of the queries.
+struct Part {
+    uid: String,
+    query: Query,
+    weight: f64,
+    position: usize,
+}
+
+pub(super) async fn answer(
+    call: Call,
+    grant: Grant,
+    federation: Federation,
+    queries: Vec<SearchOfIndex>,
+) -> Answer {
+    if federation.distinct.is_some() {
+        return Err(ApiError::not_implemented("`federation.distinct`"));
+    }
+    if federation.show_performance_details {
+        return Err(ApiError::not_implemented("`showPerformanceDetails`"));
+    }
+    if federation.personalize.is_some() {
+        return Err(ApiError::not_implemented("`federation.personalize`"));
+    }
+    let mut parts = Vec::new();
+    for (position, query) in queries.into_iter().enumerate() {
+        parts.push(part(&grant, position, query).map_err(|error| inside(position, error))?);
+    }
+    let node = Arc::clone(&call.node);
+    let _turn = call.node.turns.take().await?;
+    let found = blocking(move || run(&node, &federation, &parts)).await?;
+    Ok(Json(found).into_response())
+}
+
+fn part(grant: &Grant, position: usize, query: SearchOfIndex) -> ApiResult<Part> {
+    let paging = [
+        (query.limit.is_some(), "limit"),
+        (query.offset.is_some(), "offset"),
+        (query.page.is_some(), "page"),
+        (query.hits_per_page.is_some(), "hitsPerPage"),
+    ];
+    if let Some((_, name)) = paging.iter().find(|(is_set, _)| *is_set) {
+        return Err(ApiError::new(
+            Code::InvalidMultiSearchQueryPagination,
+            format!(
+                "Using pagination options is not allowed in federated queries.\n - Hint: remove `{name}` from the \
+                 query or remove `federation` from the request\n - Hint: pass `federation.limit` and \
+                 `federation.offset` for pagination in federated search"
+            ),
+        ));
+    }
+    let uid = query.index_uid.0.clone();
+    if let Some(facets) = &query.facets {
+        return Err(ApiError::new(
+            Code::InvalidMultiSearchQueryFacets,
+            format!(
+                "Using facet options is not allowed in federated queries.\n - Hint: remove `facets` from the query or \
+                 remove `federation` from the request\n - Hint: pass `federation.facetsByIndex.{uid}: {facets:?}` for \
+                 facets in federated search"
+            ),
+        ));
+    }
+    let options = query.federation_options.clone();
+    if options
+        .as_ref()
+        .is_some_and(|options| options.remote.is_some())
+    {
+        return Err(ApiError::not_implemented("`federationOptions.remote`"));
+    }
+    let weight = options.as_ref().map_or(1.0, |options| options.weight.0);
+    let position = options
+        .and_then(|options| options.query_position)
+        .unwrap_or(position);
+    let query = restricted(grant, &uid, query.into_query())?;
+    Ok(Part {
+        uid,
+        query,
+        weight,
+        position,
+    })
+}
+
+fn run(node: &Node, federation: &Federation, parts: &[Part]) -> ApiResult<Value> {
+    let start = Instant::now();
+    let wanted = page_of(federation);
+    let mut indexes: BTreeMap<&str, Index> = BTreeMap::new();
+    for (place, part) in parts.iter().enumerate() {
+        indexes.insert(
+            &part.uid,
+            node.indexes
+                .get(&part.uid)
+                .map_err(|error| inside(place, error))?,
+        );
+    }
+    let mut rtxns: BTreeMap<&str, RoTxn<'_, WithoutTls>> = BTreeMap::new();
+    for (uid, index) in &indexes {
+        rtxns.insert(uid, index.read_txn()?);
+    }
+    let mut found = Vec::new();
+    for (place, part) in parts.iter().enumerate() {
+        let (Some(index), Some(rtxn)) =
+            (indexes.get(part.uid.as_str()), rtxns.get(part.uid.as_str()))
+        else {
+            continue;
+        };
+        let page = Page {
+            offset: 0,
+            limit: wanted.offset.saturating_add(wanted.limit),
+        };
+        let result = check_features(node, &part.query).and_then(|()| {
+            Prepared::new(&part.uid, index, rtxn, &part.query, Some(page), true)?.run()
+        });
+        found.push(result.map_err(|error| inside(place, error))?);
+    }
+    let words = found
+        .iter_mut()
+        .map(|found| std::mem::take(&mut found.result.matching_words))
+        .collect();
+    let chosen = merge(parts, &found, wanted);
+    let hits = make_hits(parts, &indexes, &rtxns, words, &chosen)?;
+    let mut answer = Map::new();
+    answer.insert("hits".to_owned(), json!(hits));
+    answer.insert(
+        "processingTimeMs".to_owned(),
+        json!(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)),
+    );
+    let candidates = candidates_of(parts, &found);
+    let total = candidates.values().map(RoaringBitmap::len).sum::<u64>();
+    let total = usize::try_from(total).unwrap_or(usize::MAX);
+    show_page(&mut answer, federation, wanted, total);
+    show_facets(&mut answer, federation, node, &candidates)?;
+    answer.insert("requestUid".to_owned(), json!(Uuid::now_v7()));
+    if found.iter().any(|found| found.semantic_hits.is_some()) {
+        let is_semantic = |candidate: &&Candidate| {
+            candidate
+                .scores
+                .iter()
+                .any(|score| matches!(score, ScoreDetails::Vector(_)))
+        };
+        answer.insert(
+            "semanticHitCount".to_owned(),
+            json!(chosen.iter().filter(is_semantic).count()),
+        );
+    }
+    Ok(Value::Object(answer))
+}
+
+fn page_of(federation: &Federation) -> Page {
+    if federation.page.or(federation.hits_per_page).is_none() {
+        return Page {
+            offset: federation.offset,
+            limit: federation.limit,
+        };
+    }
+    let limit = federation.hits_per_page.unwrap_or(DEFAULT_LIMIT);
+    match federation.page.unwrap_or(1).checked_sub(1) {
+        Some(before) => Page {
+            offset: limit.saturating_mul(before),
+            limit,
+        },
+        None => Page {
+            offset: 0,
+            limit: 0,
+        },
+    }
+}
+
+fn show_page(answer: &mut Map<String, Value>, federation: &Federation, page: Page, total: usize) {
+    if federation.page.or(federation.hits_per_page).is_some() {
+        let pages = if page.limit == 0 {
+            0
+        } else {
+            total.div_ceil(page.limit)
+        };
+        answer.insert(
+            "hitsPerPage".to_owned(),
+            json!(federation.hits_per_page.unwrap_or(DEFAULT_LIMIT)),
+        );
+        answer.insert("page".to_owned(), json!(federation.page.unwrap_or(1)));
+        answer.insert("totalPages".to_owned(), json!(pages));
+        answer.insert("totalHits".to_owned(), json!(total));
+    } else {
+        answer.insert("limit".to_owned(), json!(page.limit));
+        answer.insert("offset".to_owned(), json!(page.offset));
+        answer.insert("estimatedTotalHits".to_owned(), json!(total));
+    }
+}
+
+fn make_hits(
+    parts: &[Part],
+    indexes: &BTreeMap<&str, Index>,
+    rtxns: &BTreeMap<&str, RoTxn<'_, WithoutTls>>,
+    words: Vec<MatchingWords>,
+    chosen: &[Candidate],
+) -> ApiResult<Vec<Value>> {
+    let mut hits: BTreeMap<(usize, usize), Value> = BTreeMap::new();
+    for (number, (part, words)) in parts.iter().zip(words).enumerate() {
+        let mine: Vec<&Candidate> = chosen
+            .iter()
+            .filter(|candidate| candidate.part == number)
+            .collect();
+        let (Some(index), Some(rtxn)) =
+            (indexes.get(part.uid.as_str()), rtxns.get(part.uid.as_str()))
+        else {
+            continue;
+        };
+        let maker = HitMaker::new(index, rtxn, &part.query)?;
+        let documents: Vec<u32> = mine.iter().map(|candidate| candidate.document).collect();
+        let scores: Vec<Vec<ScoreDetails>> = mine
+            .iter()
+            .map(|candidate| candidate.scores.to_vec())
+            .collect();
+        let made = maker.make_some(words, &documents, &scores)?;
+        for (candidate, mut hit) in mine.into_iter().zip(made) {
+            let federation = json!({
+                "indexUid": part.uid,
+                "queriesPosition": part.position,
+                "weightedRankingScore": weighted(candidate),
+            });
+            hit.insert("_federation".to_owned(), federation);
+            hits.insert((number, candidate.place), Value::Object(hit));
+        }
+    }
+    Ok(chosen
+        .iter()
+        .filter_map(|candidate| hits.remove(&(candidate.part, candidate.place)))
+        .collect())
+}
+
+fn candidates_of<'a>(parts: &'a [Part], found: &[Found]) -> BTreeMap<&'a str, RoaringBitmap> {
+    let mut candidates: BTreeMap<&str, RoaringBitmap> = BTreeMap::new();
+    for (part, found) in parts.iter().zip(found) {
+        *candidates.entry(&part.uid).or_default() |= &found.result.candidates;
+    }
+    candidates
+}

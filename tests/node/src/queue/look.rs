@@ -1,0 +1,113 @@
+//! Questions about tasks, answered from memory.
+
+use std::collections::BTreeMap;
+
+use super::Queue;
+use super::filter::TaskFilter;
+use super::task::{Status, Task};
+use crate::auth::Grant;
+
+/// A page of tasks.
+pub(crate) struct Page {
+    /// The tasks on it.
+    pub(crate) tasks: Vec<Task>,
+    /// How many there are on all pages.
+    pub(crate) total: u64,
+    /// The uid where the next page begins.
+    pub(crate) next: Option<u32>,
+}
+
+/// Which page.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PageOf {
+    /// Tasks on a page.
+    pub(crate) limit: usize,
+    /// The uid where it begins.
+    pub(crate) from: Option<u32>,
+    /// The oldest first.
+    pub(crate) reverse: bool,
+}
+
+impl Queue {
+    /// One task, if it is within reach of who asks.
+    pub(crate) fn get(&self, uid: u32, grant: &Grant) -> Option<Task> {
+        let filter = TaskFilter::default();
+        self.state()
+            .tasks
+            .get(&uid)
+            .filter(|task| filter.matches(task, grant))
+            .cloned()
+    }
+
+    /// A page of the tasks that a filter means, the newest first unless `reverse`.
+    pub(crate) fn page(&self, filter: &TaskFilter, grant: &Grant, page: PageOf) -> Page {
+        let state = self.state();
+        let mut matching: Vec<&Task> = match &filter.uids {
+            Some(uids) => {
+                let mut uids = uids.clone();
+                uids.sort_unstable();
+                uids.dedup();
+                uids.iter()
+                    .filter_map(|uid| state.tasks.get(uid))
+                    .filter(|task| filter.matches(task, grant))
+                    .collect()
+            }
+            None => state
+                .tasks
+                .values()
+                .filter(|task| filter.matches(task, grant))
+                .collect(),
+        };
+        let total = matching.len() as u64;
+        if !page.reverse {
+            matching.reverse();
+        }
+        let begins = |task: &&&Task| match page.from {
+            Some(from) if page.reverse => task.uid >= from,
+            Some(from) => task.uid <= from,
+            None => true,
+        };
+        let mut rest = matching.iter().filter(begins);
+        let tasks = rest
+            .by_ref()
+            .take(page.limit)
+            .map(|task| Task::clone(task))
+            .collect();
+        let next = rest.next().map(|task| task.uid);
+        Page { tasks, total, next }
+    }
+
+    /// The uids of all tasks that a filter means.
+    pub(crate) fn matching(&self, filter: &TaskFilter, grant: &Grant) -> Vec<u32> {
+        self.state()
+            .tasks
+            .values()
+            .filter(|task| filter.matches(task, grant))
+            .map(|task| task.uid)
+            .collect()
+    }
+
+    /// Whether an index has a task in execution.
+    pub(crate) fn is_indexing(&self, index: &str) -> bool {
+        self.state()
+            .tasks
+            .values()
+            .any(|task| task.status == Status::Processing && task.work.indexes().contains(&index))
+    }
+
+    /// All tasks, for the view by batches.
+    pub(crate) fn batched(&self, filter: &TaskFilter, grant: &Grant) -> BTreeMap<u32, Vec<Task>> {
+        let mut batches: BTreeMap<u32, Vec<Task>> = BTreeMap::new();
+        for task in self
+            .state()
+            .tasks
+            .values()
+            .filter(|task| filter.matches(task, grant))
+        {
+            if let Some(batch) = task.batch {
+                batches.entry(batch).or_default().push(task.clone());
+            }
+        }
+        batches
+    }
+}
