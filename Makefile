@@ -49,7 +49,7 @@ test: build clients ## Every test: units, properties, real clusters
 	$(CARGO) test --release -p weft-routing -p weft-filter $(PACKAGES)
 	@$(MAKE) --no-print-directory test-wasm
 
-bench: build ## Measure; prints a table and writes target/bench/*.json
+bench: build data ## Measure; prints a table and writes target/bench/*.json
 	@$(LAB) bench
 
 oracle: build ## Compare a cluster's answers with a single node's

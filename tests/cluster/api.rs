@@ -38,6 +38,13 @@ pub struct Reply {
     pub text: String,
 }
 
+impl Reply {
+    /// The value at a JSON pointer; `null` where there is none.
+    pub fn at(&self, pointer: &str) -> &Value {
+        self.body.pointer(pointer).unwrap_or(&Value::Null)
+    }
+}
+
 impl Api {
     /// Talks to `base` (`http://host:port`) with a key.
     pub fn new(base: impl Into<String>, key: Option<&str>) -> Self {
@@ -150,7 +157,7 @@ impl Api {
     /// # Errors
     /// The answer names no task, or the task doesn't settle in time.
     pub async fn settle(&self, accepted: &Reply) -> Result<Value, HarnessError> {
-        let Some(uid) = accepted.body["taskUid"].as_u64() else {
+        let Some(uid) = accepted.at("/taskUid").as_u64() else {
             return Err(HarnessError::NoTask {
                 status: accepted.status,
                 text: accepted.text.clone(),
@@ -159,7 +166,7 @@ impl Api {
         let deadline = Deadline::after(TASK_DEADLINE);
         loop {
             let task = self.get(&format!("/tasks/{uid}")).await?;
-            match task.body["status"].as_str() {
+            match task.at("/status").as_str() {
                 Some("succeeded" | "failed" | "canceled") => return Ok(task.body),
                 _ if deadline.passed() => {
                     return Err(HarnessError::NoTask {
@@ -178,7 +185,10 @@ impl Api {
     /// It did not.
     pub async fn succeed(&self, accepted: &Reply) -> Result<Value, HarnessError> {
         let task = self.settle(accepted).await?;
-        if task["status"] == "succeeded" {
+        if task
+            .get("status")
+            .is_some_and(|status| status == "succeeded")
+        {
             return Ok(task);
         }
         Err(HarnessError::NoTask {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod demo;
 mod down;
 mod oracle;
@@ -29,6 +30,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Would a client notice that it talks to shards? Compares a cluster's answers with one node's.
     Oracle(oracle::OracleArgs),
+    /// Measure, print a table, write target/bench/*.json.
+    Bench(bench::BenchArgs),
     /// Say what runs.
     Status,
 }
@@ -40,6 +43,7 @@ async fn main() -> ExitCode {
         Command::Down(arguments) => down::run(&arguments),
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Oracle(arguments) => oracle::run(arguments).await,
+        Command::Bench(arguments) => bench::run(arguments).await,
         Command::Status => status::run(),
     };
     match done {

@@ -9,7 +9,12 @@
 
 mod clients;
 mod compose;
+mod conversation;
+mod documents;
 mod envoy_configuration;
 mod harness;
 mod mesh;
 mod oracle;
+mod outages;
+mod shortcuts;
+mod support;

@@ -1,0 +1,173 @@
+//! The filter's cost a request: the same Envoy before the same trivial upstream, with it and without it, by turns.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use weft_cluster::{
+    Api, Binaries, ClusterPlan, Deadline, Layout, Lifetime, PortBlock, Process, until,
+};
+
+use super::load::{Load, Shot, fire};
+use super::{Row, stub};
+
+const CLIENTS: usize = 64;
+/// How often the two take turns.
+const TURNS: u64 = 4;
+
+/// Envoy in front of a stub.
+struct Front {
+    envoy: Process,
+    port: u16,
+    _ports: PortBlock,
+    _folder: tempfile::TempDir,
+}
+
+pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
+    let with = front(true).await?;
+    let without = front(false).await?;
+    let document = |port| Shot {
+        port,
+        method: "GET",
+        path: "/indexes/x/documents/42".to_owned(),
+        key: Some("any-key-of-a-usual-length".to_owned()),
+        body: Bytes::new(),
+    };
+    let search = |port| Shot {
+        method: "POST",
+        path: "/indexes/x/search".to_owned(),
+        body: Bytes::from_static(br#"{"q":"a search as people type it","limit":20}"#),
+        ..document(port)
+    };
+    let listing = |port| Shot {
+        path: "/indexes".to_owned(),
+        ..document(port)
+    };
+    let mut rows = Vec::new();
+    let shots: [(&str, &dyn Fn(u16) -> Shot); 3] = [
+        ("GET of a document, routed by its id", &document),
+        ("search of an index on one shard, routed", &search),
+        ("GET that goes to the merger", &listing),
+    ];
+    for (what, shot) in shots {
+        let (mine, theirs) = by_turns(
+            &shot(with.port),
+            &shot(without.port),
+            seconds,
+            [&with.envoy, &without.envoy],
+        )
+        .await?;
+        rows.push(
+            Row::beside(
+                format!("{what}: answers a second"),
+                mine.load.rate(),
+                theirs.load.rate(),
+                "1/s",
+            )
+            .goal("≥ 0.85"),
+        );
+        rows.push(Row::beside(
+            format!("{what}: Envoy's CPU"),
+            mine.cpu_us(),
+            theirs.cpu_us(),
+            "µs a request",
+        ));
+    }
+    let mib = |process: &Process| {
+        process.resident_bytes().unwrap_or_default() as f64 / f64::from(1 << 20)
+    };
+    rows.push(Row::beside(
+        "memory of Envoy (RSS)",
+        mib(&with.envoy),
+        mib(&without.envoy),
+        "MiB",
+    ));
+    Ok(rows)
+}
+
+async fn front(filter: bool) -> Result<Front> {
+    let ports = PortBlock::claim(11)?;
+    let layout = Layout::new(ports.base(), 1, 1)?;
+    let folder = tempfile::tempdir()?;
+    stub::serve(layout.merger()).await?;
+    stub::serve(layout.node(0, 0)).await?;
+    let plan = ClusterPlan {
+        binaries: Binaries::find()?,
+        layout,
+        folder: folder.path().to_owned(),
+        master_key: None,
+        filter,
+        body_routing: true,
+        access_log: "off",
+        merger_environment: Vec::new(),
+    };
+    let envoy = Process::start(plan.envoy()?, Lifetime::WithUs)?;
+    let edge = Api::new(format!("http://127.0.0.1:{}", layout.edge()), None);
+    until(
+        "an answer through Envoy",
+        Deadline::after(Duration::from_secs(30)),
+        || async {
+            match edge.get("/indexes/x/documents/42").await {
+                Ok(reply) if reply.status == 200 => Ok(()),
+                Ok(reply) => Err(format!("status {}", reply.status)),
+                Err(error) => Err(error.to_string()),
+            }
+        },
+    )
+    .await?;
+    // Every worker's filter has its table a poll later.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    Ok(Front {
+        envoy,
+        port: layout.edge(),
+        _ports: ports,
+        _folder: folder,
+    })
+}
+
+/// A load, and what it cost Envoy.
+#[derive(Default)]
+struct Cost {
+    load: Load,
+    cpu: Duration,
+}
+
+impl Cost {
+    fn cpu_us(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.load.answers().max(1) as f64
+    }
+}
+
+async fn by_turns(
+    one: &Shot,
+    two: &Shot,
+    seconds: u64,
+    envoys: [&Process; 2],
+) -> Result<(Cost, Cost)> {
+    let (mut first, mut second) = (Cost::default(), Cost::default());
+    let turn = seconds as f64 / TURNS as f64;
+    for _ in 0..TURNS {
+        for (shot, cost, envoy) in [(one, &mut first, envoys[0]), (two, &mut second, envoys[1])] {
+            let before = cpu_time(envoy)?;
+            let load = fire(shot, CLIENTS, turn).await?;
+            cost.cpu += cpu_time(envoy)?.saturating_sub(before);
+            cost.load = std::mem::take(&mut cost.load).and(load);
+        }
+    }
+    Ok((first, second))
+}
+
+/// The processor time that a process has used, from `/proc/<pid>/stat` in hundredths of a second.
+fn cpu_time(process: &Process) -> Result<Duration> {
+    let id = process.id().context("Envoy has ended")?;
+    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: u64 = after_name
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    Ok(Duration::from_millis(ticks * 10))
+}

@@ -1,0 +1,112 @@
+//! Clients that send the same request again and again, each on a connection of its own.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// The request.
+#[derive(Debug, Clone)]
+pub(super) struct Shot {
+    pub(super) port: u16,
+    pub(super) method: &'static str,
+    pub(super) path: String,
+    pub(super) key: Option<String>,
+    pub(super) body: Bytes,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Load {
+    /// Each answer's time, ascending.
+    times: Vec<Duration>,
+    took: Duration,
+}
+
+impl Load {
+    /// Answers a second.
+    pub(super) fn rate(&self) -> f64 {
+        self.times.len() as f64 / self.took.as_secs_f64()
+    }
+
+    /// The time that `share` of the answers came within, in milliseconds.
+    pub(super) fn quantile_ms(&self, share: f64) -> f64 {
+        let place = (self.times.len() as f64 * share) as usize;
+        self.times
+            .get(place.min(self.times.len().saturating_sub(1)))
+            .map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+    }
+
+    /// How many answers there were.
+    pub(super) fn answers(&self) -> u64 {
+        self.times.len() as u64
+    }
+
+    /// Two loads as one.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.times.extend(other.times);
+        self.times.sort_unstable();
+        self.took += other.took;
+        self
+    }
+}
+
+/// `clients` clients for `seconds` seconds. An answer that isn't a success ends the measurement: it would be a fast one.
+pub(super) async fn fire(shot: &Shot, clients: usize, seconds: f64) -> Result<Load> {
+    let begun = Instant::now();
+    let end = begun + Duration::from_secs_f64(seconds);
+    let clients: Vec<_> = (0..clients)
+        .map(|_| tokio::spawn(client(shot.clone(), end)))
+        .collect();
+    let mut times = Vec::new();
+    for client in clients {
+        times.extend(client.await??);
+    }
+    let took = begun.elapsed();
+    times.sort_unstable();
+    Ok(Load { times, took })
+}
+
+async fn client(shot: Shot, end: Instant) -> Result<Vec<Duration>> {
+    let stream = TcpStream::connect(("127.0.0.1", shot.port))
+        .await
+        .context("no connection")?;
+    stream.set_nodelay(true)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let mut times = Vec::new();
+    while Instant::now() < end {
+        let mut request = Request::builder()
+            .method(shot.method)
+            .uri(&shot.path)
+            .header(header::HOST, "127.0.0.1");
+        if let Some(key) = &shot.key {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
+        }
+        if !shot.body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let begun = Instant::now();
+        sender.ready().await?;
+        let response = sender
+            .send_request(request.body(Full::new(shot.body.clone()))?)
+            .await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        times.push(begun.elapsed());
+        if !status.is_success() {
+            bail!(
+                "{} {} answered {status}: {}",
+                shot.method,
+                shot.path,
+                String::from_utf8_lossy(&body)
+            );
+        }
+    }
+    Ok(times)
+}

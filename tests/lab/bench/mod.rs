@@ -1,0 +1,157 @@
+//! `bench`: what Weft costs and what it brings, as ratios from one run.
+//!
+//! The machine that this runs on is noisy, so nothing here is an absolute promise: each figure stands beside what it is
+//! compared with, measured in the same run, the two by turns.
+
+mod fan_out;
+mod filter_cost;
+mod load;
+mod split;
+mod stub;
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use crate::say;
+
+/// What `bench` may be told.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Only these parts; all of them without
+    #[arg(long, value_enum)]
+    only: Vec<Suite>,
+    /// Seconds a measurement takes
+    #[arg(long, default_value_t = 4)]
+    seconds: u64,
+    /// Where the JSON goes
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// The filter's cost a request, against Envoy without it.
+    Filter,
+    /// A search over three shards, against the same search on one shard, asked directly.
+    FanOut,
+    /// How fast the merger splits documents.
+    Split,
+}
+
+/// One figure and what it is compared with.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Row {
+    what: String,
+    value: f64,
+    unit: &'static str,
+    /// What it is compared with, in the same unit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    beside: Option<f64>,
+    /// What the ratio of the two should be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    goal: Option<&'static str>,
+}
+
+impl Row {
+    fn alone(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
+        Self {
+            what: what.into(),
+            value,
+            unit,
+            beside: None,
+            goal: None,
+        }
+    }
+
+    fn beside(what: impl Into<String>, value: f64, beside: f64, unit: &'static str) -> Self {
+        Self {
+            beside: Some(beside),
+            ..Self::alone(what, value, unit)
+        }
+    }
+
+    fn goal(self, goal: &'static str) -> Self {
+        Self {
+            goal: Some(goal),
+            ..self
+        }
+    }
+
+    fn ratio(&self) -> Option<f64> {
+        self.beside
+            .filter(|beside| *beside != 0.0)
+            .map(|beside| self.value / beside)
+    }
+}
+
+/// Measures, prints a table, writes JSON.
+pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
+    let wanted = |suite| arguments.only.is_empty() || arguments.only.contains(&suite);
+    if wanted(Suite::Filter) {
+        let rows = filter_cost::measure(arguments.seconds).await?;
+        report(
+            &arguments,
+            "filter",
+            "The filter, at 64 clients, before a trivial upstream",
+            &rows,
+        )?;
+    }
+    if wanted(Suite::FanOut) {
+        let rows = fan_out::measure(arguments.seconds).await?;
+        report(
+            &arguments,
+            "fan_out",
+            "Searches over 3 shards of 3,201 films, beside one node with all of them",
+            &rows,
+        )?;
+    }
+    if wanted(Suite::Split) {
+        let rows = split::measure()?;
+        report(
+            &arguments,
+            "split",
+            "Splitting documents by shard, on one core, with nothing behind it",
+            &rows,
+        )?;
+    }
+    Ok(())
+}
+
+fn report(arguments: &BenchArgs, name: &str, title: &str, rows: &[Row]) -> Result<()> {
+    say(format_args!("\n{title}\n"));
+    say(format_args!(
+        "  {:<58} {:>10} {:>10} {:>7}  {}",
+        "", "measured", "beside", "ratio", "unit"
+    ));
+    for row in rows {
+        let number = |value: f64| {
+            if value >= 100.0 {
+                format!("{value:.0}")
+            } else {
+                format!("{value:.2}")
+            }
+        };
+        say(format_args!(
+            "  {:<58} {:>10} {:>10} {:>7}  {}{}",
+            row.what,
+            number(row.value),
+            row.beside.map(number).unwrap_or_default(),
+            row.ratio()
+                .map(|ratio| format!("{ratio:.2}"))
+                .unwrap_or_default(),
+            row.unit,
+            row.goal
+                .map(|goal| format!("  (goal: {goal})"))
+                .unwrap_or_default(),
+        ));
+    }
+    fs::create_dir_all(&arguments.out)
+        .with_context(|| format!("{} can't be made", arguments.out.display()))?;
+    let path = arguments.out.join(format!("{name}.json"));
+    fs::write(&path, serde_json::to_vec_pretty(rows)?)
+        .with_context(|| format!("{} can't be written", path.display()))
+}

@@ -1,0 +1,44 @@
+//! A trivial upstream: it is the merger and the only node at once, knows one index, and answers everything with `{}`.
+
+use std::convert::Infallible;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+/// The index that the stub's routing table knows, on one shard.
+pub(super) const TABLE: &str = r#"{"epoch":1,"leaseMs":60000,"layouts":[{"shards":[0]}],
+    "indexes":{"x":{"layout":0,"primaryKey":"id","directReads":true,"directWrites":false}}}"#;
+
+/// Serves on a port of the loopback address until the program ends.
+pub(super) async fn serve(port: u16) -> Result<()> {
+    let listener = TcpListener::bind(("127.0.0.1", port))
+        .await
+        .with_context(|| format!("port {port} can't be listened on"))?;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = stream.set_nodelay(true);
+            tokio::spawn(
+                http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)),
+            );
+        }
+    });
+    Ok(())
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let body = if request.uri().path() == "/_weft/table" {
+        TABLE
+    } else {
+        "{}"
+    };
+    Ok(Response::new(Full::new(Bytes::from_static(
+        body.as_bytes(),
+    ))))
+}

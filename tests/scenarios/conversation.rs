@@ -1,0 +1,257 @@
+//! The recorded conversation with a real Meilisearch, held with one node and with a cluster of three shards side by side:
+//! whatever the node answers, the cluster answers. Both are the same program, so no difference between versions matters.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use reqwest::Method;
+use serde_json::Value;
+use weft_cluster::{Api, Cluster, Reply, Single};
+
+use crate::support::{MASTER_KEY, start};
+
+/// What is never the same twice, or counts the bytes of one node's files.
+const VOLATILE: [&str; 19] = [
+    "processingTimeMs",
+    "duration",
+    "enqueuedAt",
+    "startedAt",
+    "finishedAt",
+    "createdAt",
+    "updatedAt",
+    "lastUpdate",
+    "databaseSize",
+    "usedDatabaseSize",
+    "rawDocumentDbSize",
+    "avgDocumentSize",
+    "requestUid",
+    "progressTrace",
+    "batchStrategy",
+    "writeChannelCongestion",
+    "internalDatabaseSizes",
+    "commitSha",
+    "commitDate",
+];
+
+/// Steps at which a cluster answers otherwise, each with its reason.
+const EXCEPTIONS: [(u64, &str); 7] = [
+    (50, "documents are listed in the order of insertion by a node, in an order of Weft's own by a cluster"),
+    (52, "as step 50"),
+    (92, "an empty query makes every document a tie, broken by the order of insertion"),
+    (99, "sorted by rating, with ties across the end of the page"),
+    (101, "as step 92, with one hit"),
+    (111, "`frequency` drops the words that are frequent on the shard, not in the whole index"),
+    (161, "as step 50"),
+];
+
+struct Step {
+    number: u64,
+    method: Method,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    settles: bool,
+}
+
+fn steps() -> Vec<Step> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/meilisearch-1.50.jsonl");
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines()
+        .map(|line| step(&serde_json::from_str(line).unwrap()))
+        .collect()
+}
+
+fn step(line: &Value) -> Step {
+    let headers = line["headers"].as_object().unwrap().iter();
+    let body = match &line["body"] {
+        Value::Null => Vec::new(),
+        Value::String(text) => text.clone().into_bytes(),
+        body => body.to_string().into_bytes(),
+    };
+    Step {
+        number: line["step"].as_u64().unwrap(),
+        method: line["method"].as_str().unwrap().parse().unwrap(),
+        path: line["path"].as_str().unwrap().to_owned(),
+        headers: headers
+            .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
+            .collect(),
+        body,
+        settles: !line["settled"].is_null(),
+    }
+}
+
+/// One side of the conversation.
+struct Side {
+    api: Api,
+    /// The value of the key that the conversation makes.
+    key: Option<String>,
+}
+
+impl Side {
+    /// Sends the step; beside the answer the settled task, where the record has one.
+    async fn take(&mut self, step: &Step) -> (Reply, Option<Value>) {
+        let headers: Vec<(String, String)> = step
+            .headers
+            .iter()
+            .map(|(name, value)| {
+                let made = value
+                    .starts_with("Bearer ded25a50")
+                    .then_some(self.key.as_ref())
+                    .flatten();
+                let value = made.map_or_else(
+                    || value.replace("<MASTER>", MASTER_KEY),
+                    |key| format!("Bearer {key}"),
+                );
+                (name.clone(), value)
+            })
+            .collect();
+        let headers: Vec<(&str, &str)> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let reply = self
+            .api
+            .send(step.method.clone(), &step.path, &headers, step.body.clone())
+            .await
+            .unwrap();
+        if step.method == Method::POST && step.path == "/keys" && reply.status == 201 {
+            self.key = reply.at("/key").as_str().map(str::to_owned);
+        }
+        // The record waits for a task where it shows its end; so must both sides wait, or they would be at different points.
+        let settled = match reply.at("/taskUid").as_u64() {
+            Some(_) => Some(
+                self.api
+                    .with_key(Some(MASTER_KEY))
+                    .settle(&reply)
+                    .await
+                    .unwrap(),
+            ),
+            None => None,
+        };
+        (reply, settled.filter(|_| step.settles))
+    }
+}
+
+/// A value without what is never the same twice; hits and documents in the order of their text.
+fn comparable(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let made_by_itself = fields
+                .get("name")
+                .and_then(Value::as_str)
+                .is_some_and(|name| name.starts_with("Default "));
+            let kept = fields.iter().filter(|(name, _)| {
+                !VOLATILE.contains(&name.as_str())
+                    && !(made_by_itself && ["key", "uid"].contains(&name.as_str()))
+            });
+            kept.map(|(name, value)| (name.clone(), comparable(value)))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
+        }
+        Value::Array(values) => values.iter().map(comparable).collect(),
+        Value::Number(number) if number.is_f64() => {
+            // Nine digits: sums of fractions may differ in the last bits.
+            Value::from(format!("{:.9}", number.as_f64().unwrap_or_default()))
+        }
+        other => other.clone(),
+    }
+}
+
+/// The same, with hits and results in an order of their own: one node breaks ties by the order of insertion, which shards can't know.
+fn unordered(value: &Value) -> Value {
+    let mut value = value.clone();
+    for list in ["/hits", "/results"] {
+        if let Some(Value::Array(items)) = value.pointer_mut(list) {
+            items.sort_by_key(Value::to_string);
+        }
+    }
+    value
+}
+
+#[derive(Default)]
+struct Tally {
+    same: usize,
+    up_to_ties: Vec<u64>,
+    different: Vec<(u64, String)>,
+}
+
+impl Tally {
+    fn note(
+        &mut self,
+        step: &Step,
+        one: &(Reply, Option<Value>),
+        cluster: &(Reply, Option<Value>),
+    ) {
+        let show = |(reply, task): &(Reply, Option<Value>)| {
+            (
+                reply.status,
+                comparable(&reply.body),
+                task.as_ref().map(comparable),
+            )
+        };
+        let (expected, found) = (show(one), show(cluster));
+        if expected == found {
+            self.same += 1;
+        } else if (expected.0, unordered(&expected.1), &expected.2)
+            == (found.0, unordered(&found.1), &found.2)
+        {
+            self.up_to_ties.push(step.number);
+        } else {
+            let mut text = format!("step {} {} {}\n", step.number, step.method, step.path);
+            let _ = writeln!(text, "  body    {}", String::from_utf8_lossy(&step.body));
+            for (who, (status, body, task)) in [("node", expected), ("cluster", found)] {
+                let _ = writeln!(
+                    text,
+                    "  {who:<8}{status} {body} {}",
+                    task.unwrap_or_default()
+                );
+            }
+            self.different.push((step.number, text));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_answers_the_recorded_conversation_as_one_node() {
+    let single = Single::start(Some(MASTER_KEY)).await.unwrap();
+    let (cluster, _) = start(Cluster::builder().shards(3)).await;
+    let mut one = Side {
+        api: Api::new(single.url(), None),
+        key: None,
+    };
+    let mut many = Side {
+        api: Api::new(cluster.url(), None),
+        key: None,
+    };
+    let mut tally = Tally::default();
+    for step in steps() {
+        let (expected, found) = (one.take(&step).await, many.take(&step).await);
+        tally.note(&step, &expected, &found);
+    }
+    eprintln!(
+        "conversation: {} the same, {} but for the order of ties {:?}, {} otherwise",
+        tally.same,
+        tally.up_to_ties.len(),
+        tally.up_to_ties,
+        tally.different.len()
+    );
+    let excepted = |number: u64| EXCEPTIONS.iter().any(|(step, _)| *step == number);
+    let unexpected: Vec<&str> = tally
+        .different
+        .iter()
+        .filter(|(number, _)| !excepted(*number))
+        .map(|(_, text)| text.as_str())
+        .collect();
+    assert!(
+        unexpected.is_empty(),
+        "{} steps:\n{}",
+        unexpected.len(),
+        unexpected.join("\n")
+    );
+    for (number, reason) in EXCEPTIONS {
+        assert!(
+            tally.different.iter().any(|(step, _)| *step == number),
+            "step {number} is no exception any more: {reason}"
+        );
+    }
+}

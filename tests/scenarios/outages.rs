@@ -1,0 +1,158 @@
+//! A shard that nobody answers for: who needs it is told which one, everybody else goes on.
+
+use std::time::Duration;
+
+use serde_json::json;
+use weft_cluster::{Cluster, Deadline, until};
+
+use crate::support::{documents, start};
+
+#[tokio::test]
+async fn a_shard_that_is_gone_is_named_and_comes_back() {
+    for filter in [true, false] {
+        let (cluster, api) = start(Cluster::builder().shards(3).filter(filter)).await;
+        api.succeed(
+            &api.post("/indexes/x/documents?primaryKey=id", &documents(0..60))
+                .await
+                .unwrap(),
+        )
+        .await
+        .unwrap();
+        cluster.node(1, 0).kill().unwrap();
+
+        let search = api
+            .post("/indexes/x/search", &json!({"q": "amber"}))
+            .await
+            .unwrap();
+        assert_eq!(search.status, 503, "{}", search.text);
+        assert!(
+            search.at("/message").as_str().unwrap().contains("shard-1"),
+            "{}",
+            search.text
+        );
+        for field in ["message", "code", "type", "link"] {
+            assert!(
+                search.body[field].is_string(),
+                "{field} is missing: {}",
+                search.text
+            );
+        }
+        let write = api
+            .post("/indexes/x/documents", &documents(100..200))
+            .await
+            .unwrap();
+        assert_eq!(write.status, 503, "{}", write.text);
+        assert!(
+            write.at("/message").as_str().unwrap().contains("shard-1"),
+            "{}",
+            write.text
+        );
+        assert_eq!(api.get("/health").await.unwrap().status, 200);
+        assert_eq!(api.get("/tasks?limit=1").await.unwrap().status, 200);
+        let mut answered = 0;
+        for id in 0..60 {
+            match api
+                .get(&format!("/indexes/x/documents/{id}"))
+                .await
+                .unwrap()
+                .status
+            {
+                200 => answered += 1,
+                status => assert_eq!(status, 503),
+            }
+        }
+        assert!(
+            (20..60).contains(&answered),
+            "{answered} of 60 documents lie on the other two shards"
+        );
+
+        cluster.node(1, 0).restart().unwrap();
+        until(
+            "the shard again",
+            Deadline::after(Duration::from_secs(20)),
+            || async {
+                let search = api
+                    .post("/indexes/x/search", &json!({"q": "", "limit": 100}))
+                    .await
+                    .map_err(|error| error.to_string())?;
+                // Nothing of the refused write is there.
+                match (search.status, search.body["hits"].as_array().map(Vec::len)) {
+                    (200, Some(60)) => Ok(()),
+                    _ => Err(search.text),
+                }
+            },
+        )
+        .await
+        .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_merger_killed_at_any_moment_loses_no_task_and_gives_no_uid_twice() {
+    let (cluster, api) = start(Cluster::builder().shards(3)).await;
+    let mut uids = std::collections::BTreeSet::new();
+    for round in 0..5_u64 {
+        for n in 0..4 {
+            let from = round * 100 + n * 10;
+            let accepted = api
+                .post(
+                    "/indexes/x/documents?primaryKey=id",
+                    &documents(from..from + 10),
+                )
+                .await
+                .unwrap();
+            assert_eq!(accepted.status, 202, "{}", accepted.text);
+            assert!(
+                uids.insert(accepted.at("/taskUid").as_u64().unwrap()),
+                "{} was given before",
+                accepted.text
+            );
+        }
+        cluster.merger().kill().unwrap();
+        cluster.merger().restart().unwrap();
+        cluster.wait_ready().await.unwrap();
+        until(
+            "Weft's answer",
+            Deadline::after(Duration::from_secs(20)),
+            || async {
+                let tasks = api
+                    .get("/tasks?limit=1")
+                    .await
+                    .map_err(|error| error.to_string())?;
+                if tasks.status == 200 {
+                    Ok(())
+                } else {
+                    Err(tasks.text)
+                }
+            },
+        )
+        .await
+        .unwrap();
+    }
+    for uid in &uids {
+        until(
+            "the task's end",
+            Deadline::after(Duration::from_secs(30)),
+            || async {
+                let task = api
+                    .get(&format!("/tasks/{uid}"))
+                    .await
+                    .map_err(|error| error.to_string())?;
+                if task.at("/status") == "succeeded" {
+                    Ok(())
+                } else {
+                    Err(task.text)
+                }
+            },
+        )
+        .await
+        .unwrap();
+    }
+    assert_eq!(
+        api.get("/indexes/x/stats")
+            .await
+            .unwrap()
+            .at("/numberOfDocuments"),
+        200
+    );
+}
