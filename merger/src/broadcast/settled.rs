@@ -20,6 +20,10 @@ pub async fn on_settled(app: &App, view: &TaskView) -> Result<(), StoreError> {
         ("indexDeletion", Some(uid)) if view.status.is_settled() => {
             placements.unmark_deleted(uid, view.uid).await
         }
+        // The first write to an index came from a key that may not create it: the next write begins anew, on every shard.
+        ("documentAdditionOrUpdate", Some(uid)) if is_not_found(view) => {
+            placements.set_primary_key(uid, None).await
+        }
         ("indexUpdate", Some(uid)) if done => index_updated(app, uid, view).await,
         ("indexSwap", _) if done => indexes_swapped(app, view).await,
         _ => Ok(()),
