@@ -219,10 +219,15 @@ impl Cluster {
                 }
             }
         }
-        get(&self.client, &format!("{}/health", self.url()))
-            .await
-            .err()
-            .map(|error| format!("the edge: {error}"))
+        // What any node answers, asked through everything: 503 until the merger knows the shards.
+        let version = format!("{}/version", self.url());
+        match self.client.get(&version).send().await {
+            Err(error) => Some(format!("the edge: {error}")),
+            Ok(reply) if reply.status().is_server_error() => {
+                Some(format!("the edge answers {}", reply.status()))
+            }
+            Ok(_) => None,
+        }
     }
 }
 

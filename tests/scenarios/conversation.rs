@@ -34,13 +34,26 @@ const VOLATILE: [&str; 19] = [
 ];
 
 /// Steps at which a cluster answers otherwise, each with its reason.
-const EXCEPTIONS: [(u64, &str); 7] = [
-    (50, "documents are listed in the order of insertion by a node, in an order of Weft's own by a cluster"),
+const EXCEPTIONS: [(u64, &str); 8] = [
+    (
+        50,
+        "documents are listed in the order of insertion by a node, in an order of Weft's own by a cluster",
+    ),
     (52, "as step 50"),
-    (92, "an empty query makes every document a tie, broken by the order of insertion"),
+    (
+        92,
+        "an empty query makes every document a tie, broken by the order of insertion",
+    ),
     (99, "sorted by rating, with ties across the end of the page"),
     (101, "as step 92, with one hit"),
-    (111, "`frequency` drops the words that are frequent on the shard, not in the whole index"),
+    (
+        102,
+        "facets by count, cut at five of many small ones: a value may be cut from every shard's list",
+    ),
+    (
+        111,
+        "`frequency` drops the words that are frequent on the shard, not in the whole index",
+    ),
     (161, "as step 50"),
 ];
 
