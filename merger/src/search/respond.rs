@@ -60,7 +60,7 @@ impl Writer {
 /// The totals that one node would give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Totals {
-    /// Documents found, up to `maxTotalHits`.
+    /// Documents found, whatever `maxTotalHits` lets through.
     pub total: u64,
 }
 
@@ -100,8 +100,8 @@ pub fn write_search(
     );
     let found: u64 = rests.iter().map(|rest| rest.total()).sum();
     let duplicates = u64::try_from(merged.duplicates).unwrap_or(0);
-    let most = u64::try_from(settings.max_total_hits).unwrap_or(u64::MAX);
-    let total = found.saturating_sub(duplicates).min(most);
+    // `maxTotalHits` bounds what can be reached, not what is counted: so says a node.
+    let total = found.saturating_sub(duplicates);
     write_paging(writer, plan.search.paging, settings, total);
     let mut uncertain = Vec::new();
     if plan.search.has_facets {
