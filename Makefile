@@ -25,7 +25,7 @@ PACKAGES   := -p weft-merger -p weft-tests $(if $(MEILISEARCH_BIN)$(WEFT_NODE_BI
 CARGO      := cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help demo up down status test bench oracle faults build data clients envoy wasm-target check lint clean
+.PHONY: help demo up down status test bench oracle build data clients envoy wasm-target check lint clean
 
 help: ## This list
 	@echo 'make <target>, with SHARDS=$(SHARDS) REPLICAS=$(REPLICAS) PORT=$(PORT) MASTER_KEY=… FILTER=$(FILTER) BODY_ROUTING=$(BODY_ROUTING) DATA=$(DATA)'
@@ -54,9 +54,6 @@ bench: build data ## Measure; prints a table and writes target/bench/*.json
 
 oracle: build ## Compare a cluster's answers with a single node's
 	@$(LAB) oracle
-
-faults: build ## Break a cluster under load, and count what was lost
-	@$(LAB) faults
 
 # The hashes must come out the same where usize has 32 bits, so the routing tests run as wasm, too.
 .PHONY: test-wasm

@@ -82,7 +82,13 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
         .map_err(|error| StartError::DataDir(data_dir.clone(), error))?;
     let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data_dir.join("weft.redb"))?);
     let lease_ms = u32::try_from(options.lease_ms).unwrap_or(u32::MAX);
-    let cluster = Cluster::open(Arc::clone(&store), lease_ms, options.direct_writes).await?;
+    let cluster = Cluster::open(
+        Arc::clone(&store),
+        lease_ms,
+        options.direct_writes,
+        options.default_shard_count,
+    )
+    .await?;
     let (settled, settling) = mpsc::unbounded_channel();
     let tasks = Tasks::open(store, options.max_tasks, settled).await?;
     let listener = TcpListener::bind(options.listen)

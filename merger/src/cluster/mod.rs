@@ -95,6 +95,7 @@ pub enum ClusterError {
 
 /// The cluster's state. Cheap to share.
 pub struct Cluster {
+    default_shard_count: u16,
     topology: tokio::sync::watch::Sender<Arc<Topology>>,
     /// Where indexes lie.
     pub placements: Placements,
@@ -111,11 +112,13 @@ impl Cluster {
         store: Arc<dyn Store>,
         lease_ms: u32,
         direct_writes: bool,
+        default_shard_count: u16,
     ) -> Result<Self, ClusterError> {
         let in_sync = InSync::open(Arc::clone(&store)).await?;
         let placements = Placements::open(store, lease_ms, direct_writes).await?;
         let (topology, _) = tokio::sync::watch::channel(Arc::new(Topology::default()));
         Ok(Self {
+            default_shard_count,
             topology,
             placements,
             in_sync,
@@ -218,7 +221,10 @@ impl Cluster {
         if all.is_empty() {
             return Err(ClusterError::NoShards);
         }
-        let wanted = shard_count.filter(|count| *count > 0);
+        // The default is a wish: a smaller cluster gives what it has.
+        let known = u16::try_from(all.len()).unwrap_or(u16::MAX);
+        let default = self.default_shard_count.min(known);
+        let wanted = shard_count.or(Some(default)).filter(|count| *count > 0);
         if let Some(wanted) = wanted
             && usize::from(wanted) > all.len()
         {
