@@ -4,7 +4,7 @@ use weft_routing::placement::ShardId;
 
 use super::*;
 use crate::store::RedbStore;
-use crate::tasks::{Copy, Part};
+use crate::tasks::{Copy, LocalState, Part, Share};
 
 async fn open(path: &std::path::Path) -> (Tasks, UnboundedReceiver<SettledTask>) {
     let store = RedbStore::open(path).unwrap();

@@ -1,0 +1,80 @@
+//! What nodes say of their local tasks, taken over into the tasks that clients see.
+
+use super::{SettledTask, Tasks, put};
+use crate::cluster::NodeId;
+use crate::tasks::aggregate;
+use crate::tasks::record::{LocalState, Status, TaskRecord, TaskView};
+
+impl Tasks {
+    /// The lowest outstanding local uids of a node, at most `limit`: nodes work in order, so these settle first.
+    pub(in crate::tasks) fn outstanding(&self, node: &NodeId, limit: usize) -> Vec<u32> {
+        let state = self.lock();
+        state
+            .waiting
+            .get(node)
+            .map(|waiting| waiting.keys().copied().take(limit).collect())
+            .unwrap_or_default()
+    }
+
+    /// The nodes that have something outstanding.
+    pub(in crate::tasks) fn busy_nodes(&self) -> Vec<NodeId> {
+        let state = self.lock();
+        state
+            .waiting
+            .iter()
+            .filter(|(_, waiting)| !waiting.is_empty())
+            .map(|(node, _)| node.clone())
+            .collect()
+    }
+
+    /// Resolves when a task is created after the call.
+    pub(in crate::tasks) fn created(&self) -> tokio::sync::futures::Notified<'_> {
+        self.outstanding.notified()
+    }
+
+    /// Takes over what a node says of its local tasks. True if anything is new.
+    pub(in crate::tasks) async fn apply(&self, node: &NodeId, said: Vec<(u32, LocalState)>) -> bool {
+        let mut changed = false;
+        let mut settled = Vec::new();
+        {
+            let mut state = self.lock();
+            for (local_uid, local) in said {
+                let uids = state.waited_for(node, local_uid);
+                for uid in uids {
+                    if state.note_shared_end(node, local_uid, uid, &local) {
+                        changed = true;
+                        continue;
+                    }
+                    changed |= state.update(node, local_uid, uid, local.clone());
+                    if let Some(record) = state.open.get(&uid)
+                        && aggregate::status(record).is_settled()
+                    {
+                        settled.push(record.clone());
+                    }
+                }
+            }
+        }
+        for record in settled {
+            self.settle(record).await;
+        }
+        changed
+    }
+
+    /// Stores how a task ended, and only then forgets that it is open: after a crash it is asked for again.
+    pub(super) async fn settle(&self, mut record: TaskRecord) {
+        let view = aggregate::view(&record);
+        if view.status != Status::Canceled {
+            record.canceled_by = None;
+        }
+        let view = TaskView {
+            canceled_by: record.canceled_by,
+            ..view
+        };
+        if let Err(error) = self.store.commit(vec![put(&record)]).await {
+            tracing::error!(uid = record.uid, %error, "the end of a task could not be stored");
+            return;
+        }
+        self.lock().open.remove(&record.uid);
+        let _ = self.settled.send(SettledTask { view });
+    }
+}

@@ -1,0 +1,70 @@
+//! Writes that share one local task: its end, and what becomes of each of them when it failed.
+
+use super::{Tasks, put};
+use crate::cluster::NodeId;
+use crate::tasks::filter::Note;
+use crate::tasks::record::{LocalState, Part, Share};
+use crate::tasks::{TaskError, aggregate};
+
+/// A local task has ended that the task shares with others.
+#[derive(Debug, Clone)]
+pub struct SharedEnd {
+    /// The cluster-wide uid.
+    pub uid: u32,
+    /// The task's share.
+    pub share: Share,
+    /// The node that speaks for the shard.
+    pub node: NodeId,
+    /// The node's own uid of the shared task.
+    pub local_uid: u32,
+    /// How it failed, if it did. The task stays open until [`Tasks::resend`] or [`Tasks::give_up`].
+    pub failed: Option<LocalState>,
+}
+
+impl Tasks {
+    /// Takes the ends of shared local tasks.
+    pub(in crate::tasks) fn take_shared_ends(&self) -> Vec<SharedEnd> {
+        std::mem::take(&mut self.lock().shared_ends)
+    }
+
+    /// A task that shared a failed local task was delivered again, alone.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn resend(&self, uid: u32, part: Part) -> Result<(), TaskError> {
+        let record = {
+            let mut state = self.lock();
+            let Some(mut record) = state.open.remove(&uid) else {
+                return Ok(());
+            };
+            state.forget_waiting(&record);
+            record.parts = vec![part];
+            record.share = None;
+            state.insert(record.clone());
+            record
+        };
+        self.store.commit(vec![put(&record)]).await?;
+        self.outstanding.notify_waiters();
+        Ok(())
+    }
+
+    /// A task that shared a failed local task can't be delivered again: it fails as that one did.
+    pub async fn give_up(&self, uid: u32, failed: LocalState) {
+        let record = {
+            let mut state = self.lock();
+            let Some(record) = state.open.get_mut(&uid) else {
+                return;
+            };
+            for copy in record.copies_mut() {
+                if !copy.state.status.is_settled() {
+                    copy.state = failed.clone();
+                }
+            }
+            let record = record.clone();
+            state.forget_waiting(&record);
+            state.notes.insert(uid, Note::of(&aggregate::view(&record)));
+            record
+        };
+        self.settle(record).await;
+    }
+}

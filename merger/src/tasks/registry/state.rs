@@ -1,0 +1,137 @@
+//! The registry's memory: a note of each task, the records of those outstanding, and what each node still has to do.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::shared::SharedEnd;
+use crate::cluster::NodeId;
+use crate::tasks::aggregate;
+use crate::tasks::filter::Note;
+use crate::tasks::record::{LocalState, Status, TaskRecord};
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) next: u32,
+    pub(super) notes: BTreeMap<u32, Note>,
+    pub(super) open: BTreeMap<u32, TaskRecord>,
+    /// What each node still has to do: local uid → cluster uids. Merged writes share a local task.
+    pub(super) waiting: HashMap<NodeId, BTreeMap<u32, Vec<u32>>>,
+    /// Ends of shared local tasks that nobody has taken yet.
+    pub(super) shared_ends: Vec<SharedEnd>,
+}
+
+impl State {
+    pub(super) fn insert(&mut self, record: TaskRecord) {
+        let status = aggregate::status(&record);
+        self.notes
+            .insert(record.uid, Note::of(&aggregate::view(&record)));
+        if status.is_settled() {
+            return;
+        }
+        for copy in record
+            .copies()
+            .filter(|copy| !copy.state.status.is_settled())
+        {
+            let waiting = self.waiting.entry(copy.node.clone()).or_default();
+            waiting.entry(copy.local_uid).or_default().push(record.uid);
+        }
+        self.open.insert(record.uid, record);
+    }
+
+    pub(super) fn update(
+        &mut self,
+        node: &NodeId,
+        local_uid: u32,
+        uid: u32,
+        local: LocalState,
+    ) -> bool {
+        if local.status.is_settled() {
+            self.stop_waiting(node, local_uid, uid);
+        }
+        let Some(record) = self.open.get_mut(&uid) else {
+            return false;
+        };
+        let copy = record
+            .copies_mut()
+            .find(|copy| copy.node == *node && copy.local_uid == local_uid);
+        let Some(copy) = copy else { return false };
+        let changed = copy.state.status != local.status;
+        copy.state = local;
+        let note = Note::of(&aggregate::view(record));
+        self.notes.insert(uid, note);
+        changed
+    }
+
+    pub(super) fn waited_for(&self, node: &NodeId, local_uid: u32) -> Vec<u32> {
+        let waiting = self.waiting.get(node);
+        waiting
+            .and_then(|waiting| waiting.get(&local_uid))
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    pub(super) fn stop_waiting(&mut self, node: &NodeId, local_uid: u32, uid: u32) {
+        if let Some(waiting) = self.waiting.get_mut(node)
+            && let Some(uids) = waiting.get_mut(&local_uid)
+        {
+            uids.retain(|waiting| *waiting != uid);
+            if uids.is_empty() {
+                waiting.remove(&local_uid);
+            }
+        }
+    }
+
+    pub(super) fn forget_waiting(&mut self, record: &TaskRecord) {
+        for copy in record.copies() {
+            self.stop_waiting(&copy.node, copy.local_uid, record.uid);
+        }
+    }
+
+    /// Notes the end of a shared local task, as told by the node that speaks for the shard. True if the task stays open: the
+    /// local task failed, and it may be another write's fault.
+    pub(super) fn note_shared_end(
+        &mut self,
+        node: &NodeId,
+        local_uid: u32,
+        uid: u32,
+        local: &LocalState,
+    ) -> bool {
+        let shared = self.open.get(&uid).and_then(TaskRecord::shared);
+        let Some((_, share)) =
+            shared.filter(|(copy, _)| copy.node == *node && copy.local_uid == local_uid)
+        else {
+            return false;
+        };
+        let failed = (local.status == Status::Failed).then(|| local.clone());
+        if !local.status.is_settled() {
+            return false;
+        }
+        let stays_open = failed.is_some();
+        if stays_open {
+            self.stop_waiting(node, local_uid, uid);
+        }
+        let node = node.clone();
+        self.shared_ends.push(SharedEnd {
+            uid,
+            share,
+            node,
+            local_uid,
+            failed,
+        });
+        stays_open
+    }
+
+    /// The oldest settled tasks beyond the limit; a tenth is cut at once, so that not every new task deletes one.
+    pub(super) fn surplus(&self, max_tasks: usize) -> Vec<u32> {
+        if self.notes.len() <= max_tasks {
+            return Vec::new();
+        }
+        let settled = self
+            .notes
+            .iter()
+            .filter(|(_, note)| note.status.is_settled());
+        settled
+            .map(|(uid, _)| *uid)
+            .take(max_tasks.div_ceil(10))
+            .collect()
+    }
+}
