@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::BroadcastError;
 use super::gather::{Gathered, from_all};
-use super::indexes::add_stats;
+use super::listing::add_stats;
 use super::spread::{Change, Reach, Spread, spread};
 use crate::answer::Answer;
 use crate::app::App;

@@ -1,14 +1,18 @@
 //! Whatever is the same on every node: indexes, settings, keys, features, dumps. One request of a client becomes the same
 //! request to every replica of the shards that it is about, and one task.
 //!
-//! [`spread`] sends changes, [`gather`] collects reads; [`indexes`], [`keys`] and [`instance`] say what goes where.
+//! [`spread`] sends changes, [`gather`] collects reads; [`indexes`], [`settings`], [`swap`], [`listing`], [`keys`] and
+//! [`instance`] say what goes where.
 
 mod gather;
 mod indexes;
 mod instance;
 mod keys;
+mod listing;
+mod settings;
 mod settled;
 mod spread;
+mod swap;
 
 use std::sync::Arc;
 
@@ -81,15 +85,15 @@ pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError
     use Operation as Op;
     match call.operation {
         Op::CreateIndex => indexes::create(app, call).await,
-        Op::ListIndexes => indexes::list(app, &call).await,
-        Op::GetIndex => indexes::get(app, &call).await,
-        Op::IndexStats => indexes::stats(app, &call).await,
+        Op::ListIndexes => listing::list(app, &call).await,
+        Op::GetIndex => listing::get(app, &call).await,
+        Op::IndexStats => listing::stats(app, &call).await,
         Op::DeleteIndex => indexes::delete(app, call).await,
         Op::UpdateIndex | Op::CompactIndex => indexes::change(app, call).await,
         Op::UpdateSettings | Op::ResetSettings | Op::UpdateSetting(_) | Op::ResetSetting(_) => {
-            indexes::change_settings(app, call).await
+            settings::change(app, call).await
         }
-        Op::SwapIndexes => indexes::swap(app, call).await,
+        Op::SwapIndexes => swap::swap(app, call).await,
         Op::CreateKey | Op::UpdateKey | Op::DeleteKey => keys::change(app, call).await,
         Op::UpdateFeatures => instance::change_features(app, call).await,
         Op::CreateDump | Op::CreateSnapshot => instance::back_up(app, call).await,

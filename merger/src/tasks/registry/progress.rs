@@ -33,7 +33,11 @@ impl Tasks {
     }
 
     /// Takes over what a node says of its local tasks. True if anything is new.
-    pub(in crate::tasks) async fn apply(&self, node: &NodeId, said: Vec<(u32, LocalState)>) -> bool {
+    pub(in crate::tasks) async fn apply(
+        &self,
+        node: &NodeId,
+        said: Vec<(u32, LocalState)>,
+    ) -> bool {
         let mut changed = false;
         let mut settled = Vec::new();
         {
