@@ -1,7 +1,6 @@
 //! Everything that lives as long as the merger, put together once.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -81,16 +80,10 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
     std::fs::create_dir_all(&data_dir)
         .map_err(|error| StartError::DataDir(data_dir.clone(), error))?;
     let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data_dir.join("weft.redb"))?);
-    let lease_ms = u32::try_from(options.lease_ms).unwrap_or(u32::MAX);
-    let cluster = Cluster::open(
-        Arc::clone(&store),
-        lease_ms,
-        options.direct_writes,
-        options.default_shard_count,
-    )
-    .await?;
+    let cluster = Cluster::open(Arc::clone(&store), &options).await?;
     let (settled, settling) = mpsc::unbounded_channel();
     let tasks = Tasks::open(store, options.max_tasks, settled).await?;
+    cluster.remember(tasks.newest_local());
     let listener = TcpListener::bind(options.listen)
         .await
         .map_err(|error| StartError::Listen(options.listen, error))?;
@@ -112,12 +105,10 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
 }
 
 fn spawn_background(app: &Arc<App>, settling: mpsc::UnboundedReceiver<SettledTask>) {
-    tokio::spawn(cluster::discover(
-        Arc::clone(&app.cluster),
-        app.options.envoy_admin.clone(),
-        app.options.shard_prefix.clone(),
-        Duration::from_millis(app.options.discovery_interval_ms.max(10)),
-    ));
+    tokio::spawn(cluster::discover(Arc::clone(app)));
+    tokio::spawn(cluster::watch(Arc::clone(app)));
+    tokio::spawn(cluster::keep_in_sync(Arc::clone(app)));
+    tokio::spawn(cluster::verify_now_and_then(Arc::clone(app)));
     tokio::spawn(tasks::follow(Arc::clone(app)));
     tokio::spawn(broadcast::equalise_keys(Arc::clone(app)));
     tokio::spawn(act_on_settled(Arc::clone(app), settling));

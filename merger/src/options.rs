@@ -30,6 +30,24 @@ pub struct ServeOptions {
     /// How often Envoy is asked for shards and nodes, in milliseconds.
     #[arg(long, env = "WEFT_DISCOVERY_INTERVAL_MS", default_value_t = 1_000)]
     pub discovery_interval_ms: u64,
+    /// How often each node is asked whether it is there and still the same, in milliseconds.
+    #[arg(long, env = "WEFT_PROBE_INTERVAL_MS", default_value_t = 200)]
+    pub probe_interval_ms: u64,
+    /// How long a heartbeat lasts, in milliseconds.
+    #[arg(long, env = "WEFT_HEARTBEAT_INTERVAL_MS", default_value_t = 5_000)]
+    pub heartbeat_interval_ms: u64,
+    /// How many heartbeats without an answer make a node down; its shard goes on without it if another replica is in sync.
+    #[arg(long, env = "WEFT_HEARTBEAT_MISSES", default_value_t = 3)]
+    pub heartbeat_misses: u32,
+    /// How long the other replicas may take for a write that one has taken, in milliseconds, beside twice the time that it took; who is late is out of sync.
+    #[arg(long, env = "WEFT_REPLICA_PATIENCE_MS", default_value_t = 2_000)]
+    pub replica_patience_ms: u64,
+    /// How much a resync may copy, in bytes per second; 0 means as fast as it goes.
+    #[arg(long, env = "WEFT_RESYNC_BYTES_PER_SECOND", default_value_t = 32 << 20)]
+    pub resync_bytes_per_second: u64,
+    /// How often all replicas of a shard are compared, in seconds; 0 means never by itself.
+    #[arg(long, env = "WEFT_VERIFY_INTERVAL_S", default_value_t = 3_600)]
+    pub verify_interval_s: u64,
     /// How long a filter may route by a table after polling it, in milliseconds.
     #[arg(long, env = "WEFT_LEASE_MS", default_value_t = 5_000)]
     pub lease_ms: u64,
@@ -90,6 +108,11 @@ impl ServeOptions {
     /// How long a search may take on a shard.
     pub fn search_timeout(&self) -> Duration {
         Duration::from_millis(self.search_timeout_ms)
+    }
+
+    /// After how long without an answer a node is down.
+    pub fn down_after(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_interval_ms) * self.heartbeat_misses.max(1)
     }
 
     /// How long a node may take to accept a write.

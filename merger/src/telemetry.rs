@@ -30,6 +30,14 @@ pub struct Metrics {
     pub small_writes: IntCounter,
     /// Node tasks that they went as.
     pub small_write_groups: IntCounter,
+    /// Replicas taken out of the in-sync set.
+    pub taken_out: IntCounter,
+    /// Replicas brought back by a resync.
+    pub resyncs: IntCounterVec,
+    /// Documents that a resync brought or removed.
+    pub resynced_documents: IntCounter,
+    /// Documents that replicas in sync were found to differ in.
+    pub differences: IntCounter,
 }
 
 impl Metrics {
@@ -84,8 +92,32 @@ impl Metrics {
         registry.register(Box::new(registered.clone()))?;
         registry.register(Box::new(small_writes.clone()))?;
         registry.register(Box::new(small_write_groups.clone()))?;
+        let taken_out = IntCounter::new(
+            "weft_merger_replicas_taken_out_total",
+            "Replicas taken out of the in-sync set.",
+        )?;
+        let resyncs = IntCounterVec::new(
+            Opts::new("weft_merger_resyncs_total", "Resyncs by outcome."),
+            &["outcome"],
+        )?;
+        let resynced_documents = IntCounter::new(
+            "weft_merger_resynced_documents_total",
+            "Documents that resyncs brought to a replica or removed from it.",
+        )?;
+        let differences = IntCounter::new(
+            "weft_merger_replica_differences_total",
+            "Documents and settings in which replicas in sync were found to differ.",
+        )?;
+        registry.register(Box::new(taken_out.clone()))?;
+        registry.register(Box::new(resyncs.clone()))?;
+        registry.register(Box::new(resynced_documents.clone()))?;
+        registry.register(Box::new(differences.clone()))?;
         Ok(Self {
             registry,
+            taken_out,
+            resyncs,
+            resynced_documents,
+            differences,
             requests,
             request_seconds,
             under_way,

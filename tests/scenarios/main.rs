@@ -16,5 +16,6 @@ mod harness;
 mod mesh;
 mod oracle;
 mod outages;
+mod replicas;
 mod shortcuts;
 mod support;

@@ -16,7 +16,7 @@ use super::spread::{Change, Reach, Spread, spread};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
-use crate::cluster::{ClusterError, NodeRef};
+use crate::cluster::{ClusterError, Life, NodeRef};
 use crate::tasks::Part;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
@@ -90,9 +90,28 @@ pub async fn equalise_keys(app: Arc<App>) {
     }
 }
 
+/// Makes every node's keys equal at once.
+///
+/// # Errors
+/// A node gave no answer, or refused a change.
+pub async fn equalise_keys_now(app: &App) -> Result<(), BroadcastError> {
+    if app.options.master_key.is_some() && equalise(app).await? > 0 {
+        app.keys.forget();
+    }
+    Ok(())
+}
+
 async fn equalise(app: &App) -> Result<usize, BroadcastError> {
     let topology = app.cluster.topology();
-    let nodes: Vec<NodeRef> = topology.all_nodes().map(|(_, node)| node.clone()).collect();
+    let mut nodes: Vec<NodeRef> = topology.all_nodes().map(|(_, node)| node.clone()).collect();
+    // The model is a replica that is what it was: an empty disk's keys are nobody's.
+    let holds = |node: &NodeRef| {
+        app.cluster.in_sync.holds(&node.id) && app.cluster.pulse.life(&node.id) == Life::Up
+    };
+    nodes.sort_by_key(|node| !holds(node));
+    if !nodes.first().is_some_and(holds) {
+        return Err(ClusterError::NoShards.into());
+    }
     let mut reference: Option<HashMap<String, Map<String, Value>>> = None;
     let mut changed = 0;
     let mut unreachable = None;

@@ -20,7 +20,7 @@ use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
 
 pub use indexes::written_to;
-pub use keys::equalise_keys;
+pub use keys::{equalise_keys, equalise_keys_now};
 pub use settled::on_settled;
 
 use crate::answer::Answer;

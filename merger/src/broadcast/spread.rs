@@ -13,7 +13,7 @@ use super::BroadcastError;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, Call, full, read_whole};
-use crate::cluster::{ClusterError, NodeRef};
+use crate::cluster::{ClusterError, NodeRef, take_out, to_each};
 use crate::tasks::{Copy, Part};
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
@@ -92,10 +92,7 @@ pub(super) async fn spread(
     let _turn = app.sequencer.turn(shards).await;
     let mut wanted = Vec::with_capacity(shards.len());
     for shard in shards {
-        let mut replicas = app.cluster.replicas(*shard);
-        if replicas.is_empty() {
-            return Err(ClusterError::ShardEmpty(*shard).into());
-        }
+        let mut replicas = app.cluster.replicas_or_none(*shard)?;
         if reach == Reach::Primaries {
             replicas.truncate(1);
         }
@@ -108,6 +105,9 @@ pub(super) async fn spread(
     else {
         return Err(ClusterError::NoShards.into());
     };
+    for shard in shards {
+        app.cluster.dirty.note(*shard, &change.path_and_query, None);
+    }
     let first = change.send(app, &primary).await?;
     if !first.status.is_success() {
         return Ok(Spread::Refused(first.pass_on()));
@@ -130,28 +130,32 @@ async fn to_shard(
     done: &NodeRef,
     answer: &NodeAnswer,
 ) -> Result<Part, BroadcastError> {
-    let answers = join_all(replicas.iter().map(async |node| {
-        if node == done {
+    let took = |answer: &NodeAnswer| answer.status.is_success();
+    let answers = to_each(app, replicas, took, |node| async move {
+        if node == *done {
             Ok(answer.clone())
         } else {
-            change.send(app, node).await
+            change.send(app, &node).await
         }
-    }));
+    });
     let (mut copies, mut failures) = (Vec::new(), Vec::new());
-    for (node, answer) in replicas.iter().zip(answers.await) {
+    for (node, answer) in answers.await {
         match answer {
-            Ok(answer) if answer.status.is_success() => {
+            Some(Ok(answer)) if answer.status.is_success() => {
                 // A change that is no task (a key, a feature) is done with the answer and has no local uid.
-                copies
-                    .extend(local_uid(&answer).map(|uid| Copy::acknowledged(node.id.clone(), uid)));
+                if let Some(uid) = local_uid(&answer) {
+                    app.cluster.pulse.took(&node.id, uid);
+                    copies.push(Copy::acknowledged(node.id, uid));
+                }
             }
-            Ok(answer) => failures.push((node, format!("answered {}", answer.status))),
-            Err(error) => failures.push((node, error.to_string())),
+            Some(Ok(answer)) => failures.push((node, format!("it answered {}", answer.status))),
+            Some(Err(error)) => failures.push((node, error.to_string())),
+            None => failures.push((node, "it did not take a change in time".to_owned())),
         }
     }
     if failures.len() < replicas.len() {
         for (node, reason) in &failures {
-            app.cluster.in_sync.take_out(&node.id, reason).await?;
+            take_out(app, &node.id, reason).await?;
         }
         return Ok(Part {
             shard,

@@ -8,7 +8,9 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 
-use super::{Cluster, Topology};
+use super::Topology;
+use super::reconcile::reconcile;
+use crate::app::App;
 
 /// The largest list of clusters that is read.
 const MAX_CLUSTERS_BYTES: usize = 64 << 20;
@@ -17,18 +19,26 @@ const MAX_CLUSTERS_BYTES: usize = 64 << 20;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Keeps the topology fresh; never ends. While Envoy doesn't answer, the last topology stays.
-pub async fn discover(cluster: Arc<Cluster>, admin: String, prefix: String, every: Duration) {
+/// Before the first is taken over, replicas are compared: the merger may have ended in the middle of a write.
+pub async fn discover(app: Arc<App>) {
+    let cluster = &app.cluster;
+    let (admin, prefix) = (&app.options.envoy_admin, &app.options.shard_prefix);
+    let every = Duration::from_millis(app.options.discovery_interval_ms.max(10));
+    let mut reconciled = false;
     let client: Client<HttpConnector, Empty<Bytes>> =
         Client::builder(TokioExecutor::new()).build_http();
     let mut failing = false;
     loop {
-        match tokio::time::timeout(TIMEOUT, ask(&client, &admin, &prefix))
+        match tokio::time::timeout(TIMEOUT, ask(&client, admin, prefix))
             .await
             .unwrap_or_else(|_| Err("no answer in time".into()))
         {
             Ok(topology) => {
                 if std::mem::take(&mut failing) {
                     tracing::info!("Envoy's admin interface answers again");
+                }
+                if !topology.shards().is_empty() && !std::mem::replace(&mut reconciled, true) {
+                    reconcile(&app, &topology).await;
                 }
                 if let Err(error) = cluster.set_topology(topology).await {
                     tracing::error!(%error, "the topology changed and can't be stored; the last one stays");

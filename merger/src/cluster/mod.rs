@@ -1,26 +1,55 @@
 //! Which shards and nodes there are, which indexes lie where, which replicas hold every acknowledged write.
 //!
 //! [`discovery`] learns the topology from Envoy; [`placements`] holds where indexes lie and publishes the routing table;
-//! [`in_sync`] holds who may answer.
+//! [`in_sync`] holds who may answer, [`pulse`] how each node is at the moment, as [`watch`] finds it; [`readiness`] makes of
+//! both what Envoy is told. [`replicas`] sends the same to all of a shard; [`resync`] brings back who was out.
 //!
 //! Invariant: only this module changes an epoch or an in-sync set.
 
+mod api;
+mod dirty;
 mod discovery;
 mod in_sync;
+mod latency;
 mod placements;
+mod pulse;
+mod read_from;
+mod readiness;
+mod reconcile;
+mod replicas;
+mod resync;
 mod topology;
+mod verify;
+mod watch;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use weft_routing::placement::{ShardId, SlotMap};
 
+pub use api::handle;
 pub use discovery::discover;
-pub use in_sync::InSync;
+pub use in_sync::{InSync, Standing, TakenOut};
 pub use placements::{Placement, Placements};
+pub use pulse::{Life, Pulse};
+pub use latency::Latencies;
+pub use read_from::ReadFrom;
+pub use readiness::Readiness;
+pub use replicas::{take_out, to_each};
+pub use resync::keep_in_sync;
 pub use topology::Topology;
+pub use verify::verify_now_and_then;
+pub use watch::watch;
 
+use dirty::Dirty;
+use pulse::Heard;
+use resync::Progress;
+
+use crate::call::ReadError;
+use crate::options::ServeOptions;
 use crate::store::{Store, StoreError};
 
 /// A node's name: its host name in Envoy's configuration, or `ip:port` where it has none.
@@ -85,12 +114,55 @@ pub enum ClusterError {
     /// A shard of a placement isn't in Envoy's configuration, or has no node.
     #[error("shard-{} has no node", .0.0)]
     ShardEmpty(ShardId),
+    /// No replica of a shard holds what was acknowledged: none is in sync, or the last one lost its data.
+    #[error("shard-{} has no replica in sync: see GET /_cluster/nodes", .0.0)]
+    ShardLost(ShardId),
+    /// The last replica of a shard that is in sync can't be spared.
+    #[error(
+        "`{0}` is the last replica of its shard that is in sync: nothing else holds its documents"
+    )]
+    LastReplica(NodeId),
+    /// A body that isn't what it should be.
+    #[error("{0}")]
+    InvalidBody(String),
+    /// A header that says how a read or write is to be done.
+    #[error("{0}")]
+    InvalidWish(String),
+    /// No such task.
+    #[error("Task `{0}` not found.")]
+    UnknownTask(u32),
+    /// A task that a read shall see isn't applied yet.
+    #[error("task {uid} was not applied within {} ms", within.as_millis())]
+    NotApplied {
+        /// The task.
+        uid: u32,
+        /// How long the read waited.
+        within: Duration,
+    },
+    /// No such index.
+    #[error("Index `{0}` not found.")]
+    UnknownIndex(String),
+    /// There is nothing below `/_cluster` of this name, or not with this method.
+    #[error("Weft knows no `{0}`")]
+    UnknownPath(String),
+    /// A node that isn't in Envoy's configuration.
+    #[error("node `{0}` is not known")]
+    UnknownNode(NodeId),
     /// A placement can't be read back.
     #[error("the placement of `{0}` is stored in a form that can't be read")]
     Corrupt(String),
+    /// The client's body.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+#[derive(Default)]
+struct Resyncs {
+    under_way: HashMap<NodeId, Arc<Progress>>,
+    failed: HashMap<NodeId, String>,
 }
 
 /// The cluster's state. Cheap to share.
@@ -101,28 +173,55 @@ pub struct Cluster {
     pub placements: Placements,
     /// Who may answer.
     pub in_sync: InSync,
+    /// How each node is.
+    pub pulse: Pulse,
+    /// How long reads took lately.
+    pub latencies: Latencies,
+    /// What is written while replicas are brought back.
+    pub dirty: Dirty,
+    /// After how long without an answer a node is down.
+    down_after: Duration,
+    /// How long filters may go by a table that is no more.
+    lease: Duration,
+    /// When shards last got a node beside others.
+    grew: Mutex<HashMap<ShardId, Instant>>,
+    /// Resyncs under way, and why the last one of a node failed.
+    resyncs: Mutex<Resyncs>,
+    /// The last comparison of all replicas, and the one under way.
+    verification: verify::Verification,
 }
 
 impl Cluster {
-    /// Reads what the store holds. `lease_ms` and `direct_writes` go into the routing table.
+    /// Reads what the store holds.
     ///
     /// # Errors
     /// The store can't be read.
-    pub async fn open(
-        store: Arc<dyn Store>,
-        lease_ms: u32,
-        direct_writes: bool,
-        default_shard_count: u16,
-    ) -> Result<Self, ClusterError> {
+    pub async fn open(store: Arc<dyn Store>, options: &ServeOptions) -> Result<Self, ClusterError> {
+        let lease_ms = u32::try_from(options.lease_ms).unwrap_or(u32::MAX);
         let in_sync = InSync::open(Arc::clone(&store)).await?;
-        let placements = Placements::open(store, lease_ms, direct_writes).await?;
+        let placements = Placements::open(store, lease_ms, options.direct_writes).await?;
         let (topology, _) = tokio::sync::watch::channel(Arc::new(Topology::default()));
         Ok(Self {
-            default_shard_count,
+            default_shard_count: options.default_shard_count,
             topology,
             placements,
             in_sync,
+            pulse: Pulse::default(),
+            latencies: Latencies::default(),
+            dirty: Dirty::default(),
+            lease: Duration::from_millis(options.lease_ms),
+            grew: Mutex::default(),
+            resyncs: Mutex::default(),
+            verification: verify::Verification::default(),
+            down_after: options.down_after(),
         })
+    }
+
+    /// Takes over up to which local task each node was acknowledged by records of the last run.
+    pub fn remember(&self, newest: impl IntoIterator<Item = (NodeId, u32)>) {
+        for (node, newest) in newest.into_iter().chain(self.in_sync.newest_tasks()) {
+            self.pulse.took(&node, newest);
+        }
     }
 
     /// The topology as last learned.
@@ -142,6 +241,12 @@ impl Cluster {
         self.placements
             .set_single_replica(topology.single_replica_shards())
             .await?;
+        for shard in self.in_sync.admit(&topology).await? {
+            self.grew
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(shard, Instant::now());
+        }
         tracing::info!(shards = ?topology.summary(), "topology changed");
         self.topology.send_replace(Arc::new(topology));
         Ok(())
@@ -152,15 +257,64 @@ impl Cluster {
         self.topology.borrow().shards()
     }
 
-    /// The replicas of a shard that take writes: the primary first, replicas that are out of sync left out.
+    /// The replicas of a shard that take writes: the primary first, replicas that are out of sync or lost left out.
     pub fn replicas(&self, shard: ShardId) -> Vec<NodeRef> {
         let topology = self.topology();
-        topology
+        let mut replicas: Vec<NodeRef> = topology
             .nodes(shard)
             .iter()
             .filter(|node| self.in_sync.holds(&node.id))
+            .filter(|node| self.pulse.life(&node.id) != Life::Lost)
             .cloned()
-            .collect()
+            .collect();
+        // The first that answers is the primary; one that is silent is so no more.
+        replicas.sort_by_key(|node| self.pulse.life(&node.id) == Life::Silent);
+        replicas
+    }
+
+    /// The same, if there are any.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn replicas_or_none(&self, shard: ShardId) -> Result<Vec<NodeRef>, ClusterError> {
+        let replicas = self.replicas(shard);
+        match replicas.is_empty() {
+            false => Ok(replicas),
+            true if self.topology().nodes(shard).is_empty() => Err(ClusterError::ShardEmpty(shard)),
+            true => Err(ClusterError::ShardLost(shard)),
+        }
+    }
+
+    /// Whether every filter knows by now that a shard has more than one node, and sends it no writes by itself.
+    fn has_settled(&self, shard: ShardId) -> bool {
+        let grew = self.grew.lock().unwrap_or_else(PoisonError::into_inner);
+        grew.get(&shard).is_none_or(|at| at.elapsed() > self.lease)
+    }
+
+    fn resync_begins(&self, node: &NodeId) -> Arc<Progress> {
+        let progress = Arc::new(Progress::default());
+        self.resyncs()
+            .under_way
+            .insert(node.clone(), Arc::clone(&progress));
+        progress
+    }
+
+    fn resync_ends(&self, node: &NodeId, failed: Option<String>) {
+        let mut resyncs = self.resyncs();
+        resyncs.under_way.remove(node);
+        match failed {
+            Some(reason) => resyncs.failed.insert(node.clone(), reason),
+            None => resyncs.failed.remove(node),
+        };
+    }
+
+    fn resyncs(&self) -> MutexGuard<'_, Resyncs> {
+        self.resyncs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the node answered within the heartbeats that it may miss.
+    pub fn is_up(&self, node: &NodeId) -> bool {
+        self.pulse.silence(node) < self.down_after
     }
 
     /// The primary of a shard: it orders writes and answers for tasks.

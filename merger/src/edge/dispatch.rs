@@ -15,7 +15,7 @@ use super::internal;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, AnyBody, Call, Grant};
-use crate::{broadcast, search, tasks, write};
+use crate::{broadcast, cluster, search, tasks, write};
 
 /// Answers a request; beside the answer the operation's name, for metrics.
 pub(super) async fn dispatch(
@@ -91,6 +91,7 @@ async fn answer(app: &Arc<App>, mut call: Call) -> Result<Answer, ApiError> {
         | Op::DeleteTasks
         | Op::ListBatches
         | Op::GetBatch => Ok(tasks::handle(app, call).await?),
+        Op::Cluster | Op::IndexShards => Ok(cluster::handle(app, call).await?),
         Op::Metrics => Ok(internal::metrics(app)),
         _ => Ok(broadcast::handle(app, call).await?),
     }

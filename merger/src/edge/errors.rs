@@ -159,7 +159,9 @@ impl ApiError {
 impl From<UpstreamError> for ApiError {
     fn from(error: UpstreamError) -> Self {
         match &error {
-            UpstreamError::Unreachable { .. } => Self::unavailable(error.to_string()),
+            UpstreamError::NoEgress { .. } | UpstreamError::Unreachable { .. } => {
+                Self::unavailable(error.to_string())
+            }
             UpstreamError::TimedOut { .. } => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "remote_timeout",
@@ -210,7 +212,40 @@ impl From<StoreError> for ApiError {
 impl From<ClusterError> for ApiError {
     fn from(error: ClusterError) -> Self {
         match error {
-            ClusterError::NoShards | ClusterError::ShardEmpty(_) => {
+            ClusterError::UnknownNode(_) | ClusterError::UnknownPath(_) => Self::new(
+                StatusCode::NOT_FOUND,
+                "not_found",
+                "invalid_request",
+                error.to_string(),
+            ),
+            ClusterError::InvalidWish(message) => Self::invalid("bad_request", message),
+            ClusterError::UnknownTask(_) => Self::new(
+                StatusCode::NOT_FOUND,
+                "task_not_found",
+                "invalid_request",
+                error.to_string(),
+            ),
+            ClusterError::NotApplied { .. } => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "remote_timeout",
+                "system",
+                error.to_string(),
+            ),
+            ClusterError::UnknownIndex(_) => Self::new(
+                StatusCode::NOT_FOUND,
+                "index_not_found",
+                "invalid_request",
+                error.to_string(),
+            ),
+            ClusterError::LastReplica(_) => Self::new(
+                StatusCode::CONFLICT,
+                "last_replica_in_sync",
+                "invalid_request",
+                error.to_string(),
+            ),
+            ClusterError::InvalidBody(message) => Self::invalid("bad_request", message),
+            ClusterError::Read(error) => error.into(),
+            ClusterError::NoShards | ClusterError::ShardEmpty(_) | ClusterError::ShardLost(_) => {
                 Self::unavailable(error.to_string())
             }
             ClusterError::TooManyShards { .. } | ClusterError::TooFewReplicas { .. } => {

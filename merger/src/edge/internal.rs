@@ -13,7 +13,7 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::broadcast;
 use crate::call::{Call, read_whole};
-use crate::cluster::NodeId;
+use crate::cluster::{NodeId, Readiness};
 use crate::tasks::{Copy, NewTask, Part};
 
 /// The largest registration.
@@ -53,13 +53,18 @@ fn table(app: &App, call: &Call) -> Answer {
 /// Whether a node may serve reads: asked by Envoy's health check, with the node's name as host.
 fn ready(app: &App, call: &Call) -> Answer {
     let node = NodeId::from(call.header("host").unwrap_or_default().to_owned());
-    let in_sync = app.cluster.in_sync.holds(&node);
-    let status = if in_sync {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    Answer::json(status, &json!({"node": node, "ready": in_sync}))
+    match app.cluster.readiness(&node) {
+        Readiness::Ready => Answer::json(StatusCode::OK, &json!({"node": node, "ready": true})),
+        Readiness::NotReady(reason) => Answer::json(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &json!({"node": node, "ready": false, "reason": reason}),
+        ),
+        // No 503: Envoy keeps what it believes.
+        Readiness::Unknown => Answer::json(
+            StatusCode::TOO_EARLY,
+            &json!({"node": node, "ready": null, "reason": "not known yet"}),
+        ),
+    }
 }
 
 /// Metrics in Prometheus' text format.
@@ -92,6 +97,7 @@ async fn register(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
         .cluster
         .primary(shard)
         .ok_or_else(|| ApiError::no_node(shard))?;
+    app.cluster.pulse.took(&node.id, registration.task_uid);
     broadcast::written_to(app, &registration.index_uid).await?;
     let new = NewTask {
         kind: registration.kind,

@@ -161,7 +161,7 @@ impl<'a> Reader<'a> {
                 .await;
             let unavailable = match &result {
                 Ok(answer) => answer.status == StatusCode::SERVICE_UNAVAILABLE,
-                Err(UpstreamError::Unreachable { .. }) => true,
+                Err(UpstreamError::Unreachable { .. } | UpstreamError::NoEgress { .. }) => true,
                 Err(_) => false,
             };
             let again = unavailable

@@ -39,7 +39,7 @@ fn part_states(part: &Part) -> Vec<Status> {
     if part.copies.is_empty() {
         return vec![Status::Failed];
     }
-    part.copies.iter().map(|copy| copy.state.status).collect()
+    part.live().map(|copy| copy.state.status).collect()
 }
 
 /// The task as clients see it.
@@ -47,12 +47,12 @@ pub(super) fn view(record: &TaskRecord) -> TaskView {
     let status = status(record);
     let own = record.parts.is_empty().then_some(record.enqueued_at);
     let started_at = own.or(record
-        .copies()
+        .live_copies()
         .filter_map(|copy| copy.state.started_at)
         .min());
     let finished_at = own
         .or(record
-            .copies()
+            .live_copies()
             .filter_map(|copy| copy.state.finished_at)
             .max())
         .filter(|_| status.is_settled());
@@ -120,7 +120,7 @@ fn add(sum: &mut Value, value: &Value) {
 }
 
 fn primary(part: &Part) -> Option<&Copy> {
-    part.copies.first()
+    part.live().next()
 }
 
 /// The error: the nodes' own where every part failed alike, and otherwise one that names the shards.
@@ -195,8 +195,7 @@ fn part_error(part: &Part) -> Option<Value> {
             "link": "https://docs.meilisearch.com/errors#internal",
         }));
     }
-    part.copies
-        .iter()
+    part.live()
         .find(|copy| copy.state.status == Status::Failed)
         .and_then(|copy| copy.state.error.clone())
 }

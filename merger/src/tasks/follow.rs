@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::record::{LocalState, Status};
 use crate::app::App;
-use crate::cluster::NodeId;
+use crate::cluster::{NodeId, TakenOut};
 use crate::upstream::{NodeRequest, Target};
 
 /// How many tasks one request asks for.
@@ -31,7 +31,13 @@ pub async fn follow(app: Arc<App>) {
     let following: Arc<Mutex<HashSet<NodeId>>> = Arc::default();
     loop {
         let created = app.tasks.created();
+        // Those of replicas that were taken out meanwhile.
+        act_on_shared_ends(&app);
         for node in app.tasks.busy_nodes() {
+            // Nobody waits for a replica that is out of sync, be it that it went out while a write was on its way.
+            if !app.cluster.in_sync.holds(&node) {
+                app.tasks.abandon(&node).await;
+            }
             let new = following
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -66,10 +72,8 @@ async fn follow_node(app: &Arc<App>, node: &NodeId) {
         let changed = match said {
             Some(said) => {
                 let changed = app.tasks.apply(node, said).await;
-                let ends = app.tasks.take_shared_ends();
-                if !ends.is_empty() {
-                    crate::write::shared_tasks_ended(app, ends);
-                }
+                take_out_differing(app).await;
+                act_on_shared_ends(app);
                 changed
             }
             None => {
@@ -88,6 +92,26 @@ async fn follow_node(app: &Arc<App>, node: &NodeId) {
             pause = SHORTEST_PAUSE;
             tokio::time::sleep(pause).await;
         }
+    }
+}
+
+/// Replicas whose tasks ended otherwise than their shard's others hold something else now.
+async fn take_out_differing(app: &App) {
+    for (node, reason) in app.tasks.take_differing() {
+        match crate::cluster::take_out(app, &node, &reason).await {
+            Ok(TakenOut::Now) => {}
+            Ok(TakenOut::Before | TakenOut::Last) => app.tasks.abandon(&node).await,
+            Err(error) => {
+                tracing::error!(%node, %error, "a replica that differs could not be taken out")
+            }
+        }
+    }
+}
+
+fn act_on_shared_ends(app: &Arc<App>) {
+    let ends = app.tasks.take_shared_ends();
+    if !ends.is_empty() {
+        crate::write::shared_tasks_ended(app, ends);
     }
 }
 

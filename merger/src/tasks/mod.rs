@@ -15,7 +15,7 @@ mod registry;
 pub use follow::follow;
 pub use handle::handle;
 pub use record::{Copy, Enqueued, LocalState, NewTask, Part, Share, Status, TaskRecord, TaskView};
-pub use registry::{SettledTask, SharedEnd, Tasks};
+pub use registry::{Applied, SettledTask, SharedEnd, Tasks};
 
 use crate::cluster::NodeId;
 use crate::store::StoreError;

@@ -112,6 +112,16 @@ pub struct Copy {
     /// What the node last said of it.
     #[serde(default)]
     pub state: LocalState,
+    /// The replica has left the in-sync set since: its copy counts no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub out: bool,
+}
+
+impl Part {
+    /// The copies that count.
+    pub fn live(&self) -> impl Iterator<Item = &Copy> {
+        self.copies.iter().filter(|copy| !copy.out)
+    }
 }
 
 impl Copy {
@@ -121,6 +131,7 @@ impl Copy {
             node,
             local_uid,
             state: LocalState::default(),
+            out: false,
         }
     }
 }
@@ -194,9 +205,14 @@ impl TaskRecord {
         self.parts.iter().flat_map(|part| &part.copies)
     }
 
+    /// All copies that count.
+    pub fn live_copies(&self) -> impl Iterator<Item = &Copy> {
+        self.parts.iter().flat_map(Part::live)
+    }
+
     /// The copy by which a shared local task is judged, and the task's place in it.
     pub fn shared(&self) -> Option<(&Copy, Share)> {
-        self.copies().next().zip(self.share)
+        self.live_copies().next().zip(self.share)
     }
 
     /// All copies, to be changed.

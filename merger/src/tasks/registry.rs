@@ -4,6 +4,7 @@
 //! share a local task, [`state`] is the memory behind both.
 
 mod progress;
+mod replicas;
 mod shared;
 mod state;
 
@@ -20,6 +21,7 @@ use super::record::{Enqueued, NewTask, Status, TaskRecord, TaskView};
 use crate::cluster::NodeId;
 use crate::store::{Change, Store};
 
+pub use replicas::Applied;
 pub use shared::SharedEnd;
 use state::State;
 

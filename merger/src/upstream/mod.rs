@@ -73,6 +73,14 @@ pub enum UpstreamError {
         /// What Envoy or the connection said.
         detail: String,
     },
+    /// Envoy's egress listener isn't there: nothing is known of the node.
+    #[error("{target} can't be reached: Envoy's egress listener does not answer: {detail}")]
+    NoEgress {
+        /// Whom the request was for.
+        target: Target,
+        /// What the connection said.
+        detail: String,
+    },
     /// The time ran out.
     #[error("{target} gave no answer within {} ms", within.as_millis())]
     TimedOut {
@@ -104,6 +112,7 @@ impl UpstreamError {
     pub fn target(&self) -> &Target {
         match self {
             Self::Unreachable { target, .. }
+            | Self::NoEgress { target, .. }
             | Self::TimedOut { target, .. }
             | Self::TooLarge { target, .. }
             | Self::Malformed { target, .. } => target,
@@ -157,11 +166,17 @@ impl Upstream {
             detail,
         };
         let http_request = self.compose(request)?;
-        let response = self
-            .client
-            .request(http_request)
-            .await
-            .map_err(|error| unreachable(chain(&error)))?;
+        let response =
+            self.client
+                .request(http_request)
+                .await
+                .map_err(|error| match error.is_connect() {
+                    true => UpstreamError::NoEgress {
+                        target: target.clone(),
+                        detail: chain(&error),
+                    },
+                    false => unreachable(chain(&error)),
+                })?;
         let (parts, mut body) = response.into_parts();
         let mut bytes = BytesMut::new();
         while let Some(frame) = body.frame().await {

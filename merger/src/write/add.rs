@@ -303,6 +303,7 @@ impl Write {
             let path_and_query =
                 (batch.refused.is_some() && *shard != first).then(|| self.path(None));
             Some(Load {
+                ids: None,
                 shard: *shard,
                 pieces,
                 path_and_query,

@@ -162,7 +162,11 @@ async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
     app.metrics.small_write_groups.inc();
     let documents: Vec<&[u8]> = smalls.iter().map(|small| &*small.documents).collect();
     let piece = Piece::of(first.piece.framing().clone(), &documents);
-    let delivery = delivery(first, shard, piece);
+    let ids = smalls
+        .iter()
+        .flat_map(|small| small.ids.iter().cloned())
+        .collect();
+    let delivery = delivery(first, shard, piece, ids);
     let outcome = deliver_now(app, &delivery).await;
     let outcome = match outcome {
         Ok(Delivered::Refused(answer)) => Ok(Sent::Refused(answer)),
@@ -210,7 +214,7 @@ async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
     }
 }
 
-fn delivery(small: &Small, shard: ShardId, piece: Piece) -> Delivery {
+fn delivery(small: &Small, shard: ShardId, piece: Piece, ids: Vec<String>) -> Delivery {
     let kind = &small.kind;
     Delivery {
         index_uid: None,
@@ -219,6 +223,7 @@ fn delivery(small: &Small, shard: ShardId, piece: Piece) -> Delivery {
         content_type: Some(HeaderValue::from_static(kind.format.content_type())),
         along: small.along.clone(),
         loads: vec![Load {
+            ids: Some(ids),
             shard,
             pieces: vec![piece],
             path_and_query: None,
@@ -258,7 +263,12 @@ async fn send_alone(app: &Arc<App>, uid: u32, mut state: LocalState, taken: Opti
         None => "what was sent is not kept any more".to_owned(),
         Some(taken) if taken.overtaken => "the index has been written to since".to_owned(),
         Some(Taken { shard, small, .. }) => {
-            match deliver(app, delivery(&small, shard, small.piece.clone())).await {
+            match deliver(
+                app,
+                delivery(&small, shard, small.piece.clone(), small.ids.clone()),
+            )
+            .await
+            {
                 Ok(Delivered::Taken(parts)) => match parts.into_iter().next() {
                     Some(part) => return resent(app, uid, part).await,
                     None => "no shard took it".to_owned(),

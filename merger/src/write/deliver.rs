@@ -15,7 +15,7 @@ use super::spool::Piece;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Along;
-use crate::cluster::{ClusterError, NodeId, NodeRef};
+use crate::cluster::{ClusterError, NodeId, NodeRef, take_out, to_each};
 use crate::tasks::{Copy, Part};
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
@@ -41,6 +41,8 @@ pub(super) struct Delivery {
 pub(super) struct Load {
     pub(super) shard: ShardId,
     pub(super) pieces: Vec<Piece>,
+    /// The ids of its documents, where they are at hand.
+    pub(super) ids: Option<Vec<String>>,
     /// Where it goes, if not where the delivery goes.
     pub(super) path_and_query: Option<String>,
 }
@@ -98,12 +100,19 @@ pub(super) async fn deliver(app: &App, delivery: Delivery) -> Result<Delivered, 
 pub(super) async fn deliver_now(app: &App, delivery: &Delivery) -> Result<Delivered, WriteError> {
     let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
     for shard in &shards {
-        if app.cluster.replicas(*shard).is_empty() {
-            return Err(ClusterError::ShardEmpty(*shard).into());
-        }
+        app.cluster.replicas_or_none(*shard)?;
     }
     if let [_, _, ..] = delivery.loads.as_slice() {
         knock(app, &shards).await?;
+    }
+    for load in &delivery.loads {
+        let path = load
+            .path_and_query
+            .as_ref()
+            .unwrap_or(&delivery.path_and_query);
+        app.cluster
+            .dirty
+            .note(load.shard, path, load.ids.as_deref());
     }
     let outcomes = join_all(
         delivery
@@ -219,24 +228,25 @@ async fn to_replicas(
     piece: &Piece,
 ) -> Result<Vec<Copy>, Failure> {
     let shard = load.shard;
-    let replicas = app.cluster.replicas(shard);
-    let answers = join_all(
-        replicas
-            .iter()
-            .map(|node| to_node(app, delivery, load, node, piece)),
-    )
+    let replicas = app
+        .cluster
+        .replicas_or_none(shard)
+        .map_err(|error| Failure::Failed(error.into()))?;
+    let answers = to_each(app, &replicas, Result::is_ok, |node| async move {
+        to_node(app, delivery, load, &node, piece).await
+    })
     .await;
     let (mut copies, mut missed) = (Vec::new(), Vec::new());
     let mut failure = Failure::Failed(ClusterError::ShardEmpty(shard).into());
-    for (node, answer) in replicas.iter().zip(answers) {
+    for (node, answer) in answers {
         match answer {
-            Ok(Ok(local_uid)) => copies.push(Copy::acknowledged(node.id.clone(), local_uid)),
-            Ok(Err(answer)) => {
-                missed.push((node, format!("answered {}", answer.status)));
+            Some(Ok(Ok(local_uid))) => copies.push(Copy::acknowledged(node.id, local_uid)),
+            Some(Ok(Err(answer))) => {
+                missed.push((node, format!("it answered {}", answer.status)));
                 // What a node says is more than that another can't be reached.
                 failure = Failure::Refused(answer);
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 missed.push((node, error.to_string()));
                 if matches!(failure, Failure::Failed(_)) {
                     failure = Failure::Failed(WriteError::Unreachable {
@@ -245,15 +255,14 @@ async fn to_replicas(
                     });
                 }
             }
+            None => missed.push((node, "it did not take a write in time".to_owned())),
         }
     }
     if copies.is_empty() {
         return Err(failure);
     }
     for (node, reason) in missed {
-        app.cluster
-            .in_sync
-            .take_out(&node.id, &reason)
+        take_out(app, &node.id, &reason)
             .await
             .map_err(|error| Failure::Failed(error.into()))?;
     }
@@ -291,12 +300,19 @@ async fn to_node(
     if answer.status != StatusCode::ACCEPTED {
         return Ok(Err(answer.pass_on()));
     }
-    match local_uid(&answer) {
-        Some(local_uid) => Ok(Ok(local_uid)),
-        None => {
-            let detail = "it accepted the write with an answer that names no task".to_owned();
-            Err(UpstreamError::Unreachable { target, detail })
-        }
+    let unusable = |detail: &str| UpstreamError::Unreachable {
+        target: target.clone(),
+        detail: detail.to_owned(),
+    };
+    let local_uid = local_uid(&answer)
+        .ok_or_else(|| unusable("it accepted the write with an answer that names no task"))?;
+    // A shard of one replica has other writers: the filters.
+    let alone = app.cluster.topology().nodes(load.shard).len() == 1;
+    match app.cluster.pulse.took(&node.id, local_uid) || alone {
+        true => Ok(Ok(local_uid)),
+        false => Err(unusable(
+            "it gave the write the number of an earlier one: it is not what it was",
+        )),
     }
 }
 

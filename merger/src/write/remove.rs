@@ -114,7 +114,7 @@ fn split(slots: &SlotMap, ids: &[Value]) -> Vec<Load> {
         .map(|shard| (*shard, Vec::new()))
         .collect();
     for id in ids {
-        let text = id.as_str().map_or_else(|| id.to_string(), str::to_owned);
+        let text = text(id);
         let shard =
             DocumentId::from_text(&text).map_or_else(|_| first_of(slots), |id| slots.shard_of(&id));
         if let Some((_, list)) = lists.iter_mut().find(|(owner, _)| *owner == shard) {
@@ -126,8 +126,15 @@ fn split(slots: &SlotMap, ids: &[Value]) -> Vec<Load> {
     lists.retain(|(shard, list)| !list.is_empty() || (nothing && *shard == first));
     lists
         .iter()
-        .map(|(shard, list)| load(*shard, serde_json::to_vec(list).unwrap_or_default().into()))
+        .map(|(shard, list)| Load {
+            ids: Some(list.iter().map(|id| text(id)).collect()),
+            ..load(*shard, serde_json::to_vec(list).unwrap_or_default().into())
+        })
         .collect()
+}
+
+fn text(id: &Value) -> String {
+    id.as_str().map_or_else(|| id.to_string(), str::to_owned)
 }
 
 async fn body(app: &App, call: &mut Call) -> Result<Bytes, WriteError> {
@@ -153,6 +160,7 @@ fn first_of(slots: &SlotMap) -> ShardId {
 
 fn load(shard: ShardId, body: Bytes) -> Load {
     Load {
+        ids: None,
         shard,
         pieces: vec![Piece::of(Framing::default(), &[&body])],
         path_and_query: None,

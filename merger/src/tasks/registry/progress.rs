@@ -50,11 +50,13 @@ impl Tasks {
                         continue;
                     }
                     changed |= state.update(node, local_uid, uid, local.clone());
-                    if let Some(record) = state.open.get(&uid)
-                        && aggregate::status(record).is_settled()
-                    {
-                        settled.push(record.clone());
-                    }
+                    let ended = state
+                        .open
+                        .get(&uid)
+                        .filter(|record| aggregate::status(record).is_settled())
+                        .cloned();
+                    // Where replicas disagree, the task ends when those that differ are out.
+                    settled.extend(ended.filter(|record| !state.note_differing(record)));
                 }
             }
         }

@@ -17,6 +17,10 @@ pub(super) struct State {
     pub(super) waiting: HashMap<NodeId, BTreeMap<u32, Vec<u32>>>,
     /// Ends of shared local tasks that nobody has taken yet.
     pub(super) shared_ends: Vec<SharedEnd>,
+    /// Replicas whose tasks ended otherwise than the others', and how.
+    pub(super) differing: Vec<(NodeId, String)>,
+    /// The newest local task of each node that any record knows.
+    pub(super) newest: HashMap<NodeId, u32>,
 }
 
 impl State {
@@ -24,11 +28,15 @@ impl State {
         let status = aggregate::status(&record);
         self.notes
             .insert(record.uid, Note::of(&aggregate::view(&record)));
+        for copy in record.copies() {
+            let newest = self.newest.entry(copy.node.clone()).or_default();
+            *newest = copy.local_uid.max(*newest);
+        }
         if status.is_settled() {
             return;
         }
         for copy in record
-            .copies()
+            .live_copies()
             .filter(|copy| !copy.state.status.is_settled())
         {
             let waiting = self.waiting.entry(copy.node.clone()).or_default();
@@ -96,27 +104,45 @@ impl State {
         local: &LocalState,
     ) -> bool {
         let shared = self.open.get(&uid).and_then(TaskRecord::shared);
-        let Some((_, share)) =
-            shared.filter(|(copy, _)| copy.node == *node && copy.local_uid == local_uid)
-        else {
-            return false;
-        };
-        let failed = (local.status == Status::Failed).then(|| local.clone());
-        if !local.status.is_settled() {
+        let speaks =
+            shared.is_some_and(|(copy, _)| copy.node == *node && copy.local_uid == local_uid);
+        if !speaks || !local.status.is_settled() {
             return false;
         }
-        let stays_open = failed.is_some();
+        let Some(record) = self.open.get(&uid).cloned() else {
+            return false;
+        };
+        let stays_open = self.push_shared_end(&record, local);
         if stays_open {
             self.stop_waiting(node, local_uid, uid);
         }
-        let node = node.clone();
-        self.shared_ends.push(SharedEnd {
-            uid,
-            share,
-            node,
-            local_uid,
-            failed,
-        });
+        stays_open
+    }
+
+    /// The same for the replica that speaks for the shard from now on, if it has spoken already.
+    pub(super) fn note_shared_end_of_speaker(&mut self, record: &TaskRecord) -> bool {
+        match record.shared() {
+            Some((copy, _)) if copy.state.status.is_settled() => {
+                let local = copy.state.clone();
+                self.push_shared_end(record, &local)
+            }
+            _ => false,
+        }
+    }
+
+    fn push_shared_end(&mut self, record: &TaskRecord, local: &LocalState) -> bool {
+        let failed = (local.status == Status::Failed).then(|| local.clone());
+        let stays_open = failed.is_some();
+        // The group goes by its first copy, whoever speaks for it now.
+        if let (Some(share), Some(first)) = (record.share, record.copies().next()) {
+            self.shared_ends.push(SharedEnd {
+                uid: record.uid,
+                share,
+                node: first.node.clone(),
+                local_uid: first.local_uid,
+                failed,
+            });
+        }
         stays_open
     }
 

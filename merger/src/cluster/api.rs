@@ -1,0 +1,302 @@
+//! What operators ask and want of the cluster: `/_cluster/…` and `GET /indexes/{uid}/_shards`. The master key only.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use weft_routing::operation::Operation;
+use weft_routing::placement::ShardId;
+
+use super::{ClusterError, Life, NodeId, NodeRef, Standing, TakenOut, verify};
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::{Call, empty, read_whole};
+
+/// The largest body of a request to this API.
+const MAX_BODY_BYTES: u64 = 64 << 10;
+
+/// How a shard or the whole stands, by the usual meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Health {
+    /// Every replica is in sync and answers.
+    Green,
+    /// One at least, and so nothing is missing.
+    Yellow,
+    /// None: searches miss its documents, and writes to it are refused.
+    Red,
+}
+
+impl Health {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Green => "green",
+            Self::Yellow => "yellow",
+            Self::Red => "red",
+        }
+    }
+
+    fn of(active: usize, all: usize) -> Self {
+        match active {
+            0 => Self::Red,
+            active if active < all => Self::Yellow,
+            _ => Self::Green,
+        }
+    }
+}
+
+/// Answers an operation on the cluster.
+///
+/// # Errors
+/// [`ClusterError`].
+pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, ClusterError> {
+    if call.operation == Operation::IndexShards {
+        return index_shards(app, &call);
+    }
+    let path = call.item.clone().unwrap_or_default();
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    match (call.method.clone(), parts.as_slice()) {
+        (Method::GET, ["health"]) => Ok(ok(&health(app))),
+        (Method::GET, ["nodes"]) => Ok(ok(&nodes(app))),
+        (Method::GET, ["shards"]) => Ok(ok(&shards(app))),
+        (Method::GET, ["verify"]) => Ok(ok(&verify::last(app))),
+        (Method::POST, ["verify"]) => Ok(ok(&verify::verify(app).await)),
+        (Method::POST, ["nodes", id, "drain"]) => drain(app, id).await,
+        (Method::POST, ["nodes", id, "resume"]) => {
+            let id = (*id).to_owned();
+            resume(app, &mut call, &id).await
+        }
+        _ => Err(ClusterError::UnknownPath(format!("/_cluster/{path}"))),
+    }
+}
+
+fn ok(value: &Value) -> Answer {
+    Answer::json(StatusCode::OK, value)
+}
+
+fn is_active(app: &App, node: &NodeRef) -> bool {
+    app.cluster.in_sync.holds(&node.id)
+        && app.cluster.is_up(&node.id)
+        && matches!(app.cluster.pulse.life(&node.id), Life::Up | Life::Slow)
+}
+
+fn shard_health(app: &App, shard: ShardId) -> Health {
+    let topology = app.cluster.topology();
+    let nodes = topology.nodes(shard);
+    let active = nodes.iter().filter(|node| is_active(app, node)).count();
+    Health::of(active, nodes.len())
+}
+
+fn health(app: &App) -> Value {
+    let topology = app.cluster.topology();
+    let all: Vec<(ShardId, NodeRef)> = topology
+        .all_nodes()
+        .map(|(shard, node)| (shard, node.clone()))
+        .collect();
+    let worst = topology
+        .shards()
+        .into_iter()
+        .map(|shard| shard_health(app, shard))
+        .max();
+    let active = all.iter().filter(|(_, node)| is_active(app, node)).count();
+    let initializing = {
+        let resyncs = app.cluster.resyncs();
+        all.iter()
+            .filter(|(_, node)| resyncs.under_way.contains_key(&node.id))
+            .count()
+    };
+    json!({
+        // Without any shard nothing can be answered.
+        "status": worst.unwrap_or(Health::Red).as_str(),
+        "nodeCount": all.len(),
+        "activeShards": active,
+        "relocatingShards": 0,
+        "initializingShards": initializing,
+        "unassignedShards": all.len().saturating_sub(active + initializing),
+        "epoch": app.cluster.in_sync.epoch(),
+    })
+}
+
+fn nodes(app: &App) -> Value {
+    let topology = app.cluster.topology();
+    let nodes: Vec<Value> = topology
+        .all_nodes()
+        .map(|(shard, node)| describe(app, shard, node))
+        .collect();
+    json!({"nodes": nodes, "epoch": app.cluster.in_sync.epoch()})
+}
+
+fn describe(app: &App, shard: ShardId, node: &NodeRef) -> Value {
+    let cluster = &app.cluster;
+    let standing = cluster.in_sync.standing(&node.id);
+    let life = cluster.pulse.life(&node.id);
+    let status = match (&standing, life) {
+        (Some(Standing::Drained { .. }), _) => "drained",
+        (_, Life::Lost) => "lost",
+        _ if cluster.pulse.answers(&node.id) => "up",
+        _ if !cluster.is_up(&node.id) => "down",
+        _ => "silent",
+    };
+    let (reason, since) = match &standing {
+        Some(Standing::Out { reason, since }) => (Some(reason.clone()), Some(*since)),
+        Some(Standing::Drained { since }) => (None, Some(*since)),
+        _ => (None, None),
+    };
+    let indexes = cluster.placements.all();
+    let holds = indexes
+        .iter()
+        .filter(|placement| placement.shards().contains(&shard))
+        .count();
+    let is_primary = cluster
+        .primary(shard)
+        .is_some_and(|primary| primary.id == node.id);
+    let (resync, failed) = {
+        let resyncs = cluster.resyncs();
+        let progress = resyncs.under_way.get(&node.id);
+        (
+            progress.map(|progress| progress.view()),
+            resyncs.failed.get(&node.id).cloned(),
+        )
+    };
+    json!({
+        "id": node.id,
+        "address": node.address,
+        "status": status,
+        "shardCount": holds,
+        "role": if is_primary { "primary" } else { "replica" },
+        "shard": shard,
+        "inSync": cluster.in_sync.holds(&node.id),
+        "ready": cluster.pulse.is_ready(&node.id),
+        "lagTasks": app.tasks.outstanding_count(&node.id),
+        "reason": reason,
+        "since": since.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok()),
+        "resync": resync,
+        "lastResyncError": failed,
+    })
+}
+
+fn shards(app: &App) -> Value {
+    let all = app.cluster.topology().shards();
+    let shards: Vec<Value> = all
+        .into_iter()
+        .map(|shard| describe_shard(app, shard))
+        .collect();
+    json!({"shards": shards, "epoch": app.cluster.in_sync.epoch()})
+}
+
+fn describe_shard(app: &App, shard: ShardId) -> Value {
+    let topology = app.cluster.topology();
+    let primary = app.cluster.primary(shard).map(|node| node.id);
+    let replicas: Vec<&NodeId> = topology
+        .nodes(shard)
+        .iter()
+        .map(|node| &node.id)
+        .filter(|id| Some(*id) != primary.as_ref())
+        .collect();
+    let in_sync: Vec<NodeId> = app
+        .cluster
+        .replicas(shard)
+        .into_iter()
+        .map(|node| node.id)
+        .collect();
+    json!({
+        "shardId": shard,
+        "primary": primary,
+        "replicas": replicas,
+        "inSync": in_sync,
+        "state": shard_health(app, shard).as_str(),
+    })
+}
+
+fn index_shards(app: &App, call: &Call) -> Result<Answer, ClusterError> {
+    let uid = call.index.clone().unwrap_or_default();
+    let placement = app
+        .cluster
+        .placement(&uid)
+        .filter(|placement| placement.deleted_by.is_none())
+        .ok_or(ClusterError::UnknownIndex(uid))?;
+    let topology = app.cluster.topology();
+    let factor = placement
+        .shards()
+        .iter()
+        .map(|shard| topology.nodes(*shard).len())
+        .min();
+    let shards: Vec<Value> = placement
+        .shards()
+        .iter()
+        .map(|shard| {
+            let mut described = describe_shard(app, *shard);
+            let owned = placement
+                .slots
+                .owners()
+                .iter()
+                .filter(|owner| *owner == shard);
+            described["slots"] = Value::from(owned.count());
+            described
+        })
+        .collect();
+    Ok(ok(&json!({
+        "indexUid": placement.uid,
+        "shardCount": shards.len(),
+        "replicationFactor": factor.unwrap_or(0),
+        "shards": shards,
+    })))
+}
+
+fn node(app: &App, id: &str) -> Result<(ShardId, NodeRef), ClusterError> {
+    let topology = app.cluster.topology();
+    let id = NodeId::from(id.to_owned());
+    let found = topology
+        .all_nodes()
+        .find(|(_, node)| node.id == id)
+        .map(|(shard, node)| (shard, node.clone()));
+    found.ok_or(ClusterError::UnknownNode(id))
+}
+
+/// No reads, no writes, no primary, until it is resumed.
+async fn drain(app: &Arc<App>, id: &str) -> Result<Answer, ClusterError> {
+    let (shard, node) = node(app, id)?;
+    // Not in the middle of a write, which the node would then seem to have missed.
+    let turn = app.sequencer.turn(&[shard]).await;
+    if app.cluster.in_sync.drain(&node.id).await? == TakenOut::Last {
+        return Err(ClusterError::LastReplica(node.id));
+    }
+    drop(turn);
+    app.tasks.abandon(&node.id).await;
+    // Envoy asks several times a second: then no more reads go there.
+    tokio::time::sleep(READS_LEAVE).await;
+    Ok(ok(&describe(app, shard, &node)))
+}
+
+/// How long Envoy takes at the most to learn that a node isn't ready any more.
+const READS_LEAVE: Duration = Duration::from_millis(500);
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Resume {
+    accept_data_loss: bool,
+}
+
+/// Lets a node catch up; or, on demand, serve again though what it held is lost.
+async fn resume(app: &Arc<App>, call: &mut Call, id: &str) -> Result<Answer, ClusterError> {
+    let (shard, node) = node(app, id)?;
+    let idle = Duration::from_millis(app.options.body_idle_timeout_ms);
+    let body = read_whole(
+        std::mem::replace(&mut call.body, empty()),
+        MAX_BODY_BYTES,
+        idle,
+    )
+    .await?;
+    let wish: Resume = match body.is_empty() {
+        true => Resume::default(),
+        false => serde_json::from_slice(&body)
+            .map_err(|error| ClusterError::InvalidBody(error.to_string()))?,
+    };
+    app.cluster.in_sync.resume(&node.id).await?;
+    if wish.accept_data_loss && app.cluster.pulse.life(&node.id) == Life::Lost {
+        tracing::warn!(node = %node.id, "an operator accepts that what the node held is lost");
+        app.cluster.pulse.starts_from(&node.id, None);
+    }
+    Ok(ok(&describe(app, shard, &node)))
+}

@@ -1,0 +1,212 @@
+//! What is written to a shard while one of its replicas is being brought back: the copy must be mended there.
+//!
+//! Noted before a write is sent, by whoever has the shard's turn. Pure but for its lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hashbrown::HashMap;
+use weft_routing::placement::ShardId;
+
+/// More ids than this, and an index is compared whole.
+const MAX_IDS: usize = 20_000;
+
+/// Which documents of an index may have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Documents {
+    /// These.
+    Ids(BTreeSet<String>),
+    /// Any, and the settings.
+    All,
+}
+
+/// What may have changed on a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Written {
+    /// These indexes.
+    Indexes(BTreeMap<String, Documents>),
+    /// Indexes may have come, gone or changed their names.
+    Everything,
+}
+
+impl Default for Written {
+    fn default() -> Self {
+        Self::Indexes(BTreeMap::new())
+    }
+}
+
+impl Written {
+    /// Adds a write of this path, to documents of these ids if they are known.
+    pub(super) fn add(&mut self, path: &str, ids: Option<&[String]>) {
+        let Self::Indexes(indexes) = self else { return };
+        let path = path.split('?').next().unwrap_or_default();
+        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        match (parts.as_slice(), ids) {
+            (
+                ["indexes", uid, "documents"] | ["indexes", uid, "documents", "delete-batch"],
+                Some(ids),
+            ) => {
+                add_ids(indexes, uid, ids);
+            }
+            (["indexes", uid, "documents", id], _)
+                if *id != "delete" && *id != "delete-batch" && *id != "edit" =>
+            {
+                add_ids(indexes, uid, &[(*id).to_owned()]);
+            }
+            (["indexes", uid, "documents" | "settings", ..], _) => {
+                indexes.insert((*uid).to_owned(), Documents::All);
+            }
+            _ => *self = Self::Everything,
+        }
+    }
+
+    /// How many documents this is about, if that is known.
+    pub(super) fn documents(&self) -> Option<usize> {
+        let Self::Indexes(indexes) = self else {
+            return None;
+        };
+        indexes
+            .values()
+            .map(|documents| match documents {
+                Documents::Ids(ids) => Some(ids.len()),
+                Documents::All => None,
+            })
+            .sum()
+    }
+}
+
+fn add_ids(indexes: &mut BTreeMap<String, Documents>, uid: &str, new: &[String]) {
+    let documents = indexes
+        .entry(uid.to_owned())
+        .or_insert_with(|| Documents::Ids(BTreeSet::new()));
+    if let Documents::Ids(ids) = documents {
+        ids.extend(new.iter().cloned());
+        if ids.len() > MAX_IDS {
+            *documents = Documents::All;
+        }
+    }
+}
+
+/// Notes of all shards of which anybody wants to know what is written.
+#[derive(Debug, Default)]
+pub struct Dirty {
+    shards: Mutex<HashMap<ShardId, Written>>,
+}
+
+impl Dirty {
+    /// Notes a write that is about to be sent.
+    pub fn note(&self, shard: ShardId, path: &str, ids: Option<&[String]>) {
+        if let Some(written) = self.lock().get_mut(&shard) {
+            written.add(path, ids);
+        }
+    }
+
+    /// Notes what is written to a shard from now on, until [`end`](Self::end). One at a time for each shard.
+    pub(super) fn begin(&self, shard: ShardId) {
+        self.lock().insert(shard, Written::default());
+    }
+
+    /// What was written since the beginning, or since the last time it was taken.
+    pub(super) fn take(&self, shard: ShardId) -> Written {
+        let mut shards = self.lock();
+        shards
+            .get_mut(&shard)
+            .map(std::mem::take)
+            .unwrap_or(Written::Everything)
+    }
+
+    /// Puts back what was taken and not worked off.
+    pub(super) fn put_back(&self, shard: ShardId, all: Written) {
+        if let Some(written) = self.lock().get_mut(&shard) {
+            merge(written, all);
+        }
+    }
+
+    pub(super) fn end(&self, shard: ShardId) {
+        self.lock().remove(&shard);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ShardId, Written>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn merge(into: &mut Written, other: Written) {
+    match (&mut *into, other) {
+        (Written::Everything, _) => {}
+        (_, Written::Everything) => *into = Written::Everything,
+        (Written::Indexes(indexes), Written::Indexes(others)) => {
+            for (uid, documents) in others {
+                match documents {
+                    Documents::Ids(ids) => {
+                        add_ids(indexes, &uid, &ids.into_iter().collect::<Vec<_>>());
+                    }
+                    Documents::All => {
+                        indexes.insert(uid, Documents::All);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(list: &[&str]) -> Vec<String> {
+        list.iter().map(|id| (*id).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_write_is_noted_as_narrowly_as_it_can_be() {
+        let mut written = Written::default();
+        assert_eq!(written.documents(), Some(0));
+        written.add(
+            "/indexes/a/documents?primaryKey=id",
+            Some(&ids(&["1", "2"])),
+        );
+        written.add("/indexes/a/documents/2", None);
+        written.add("/indexes/a/documents/3", None);
+        assert_eq!(written.documents(), Some(3));
+        for path in [
+            "/indexes/b/documents",
+            "/indexes/c/documents/delete-batch",
+            "/indexes/d/settings/synonyms",
+            "/indexes/e/documents/edit",
+        ] {
+            written.add(path, None);
+        }
+        let Written::Indexes(indexes) = &written else {
+            panic!("{written:?}")
+        };
+        for uid in ["b", "c", "d", "e"] {
+            assert_eq!(indexes.get(uid), Some(&Documents::All), "{uid}");
+        }
+        for path in ["/indexes", "/indexes/a", "/swap-indexes"] {
+            let mut written = written.clone();
+            written.add(path, None);
+            assert_eq!(written, Written::Everything, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_worked_off_is_not_forgotten() {
+        let dirty = Dirty::default();
+        let shard = ShardId(1);
+        dirty.note(shard, "/indexes/a/documents", None);
+        assert_eq!(
+            dirty.take(shard),
+            Written::Everything,
+            "nobody noted anything"
+        );
+        dirty.begin(shard);
+        dirty.note(shard, "/indexes/a/documents", Some(&ids(&["1"])));
+        let taken = dirty.take(shard);
+        assert_eq!(taken.documents(), Some(1));
+        dirty.note(shard, "/indexes/a/documents", Some(&ids(&["2"])));
+        dirty.put_back(shard, taken);
+        assert_eq!(dirty.take(shard).documents(), Some(2));
+        assert_eq!(dirty.take(shard), Written::default());
+    }
+}

@@ -1,0 +1,103 @@
+use super::*;
+use crate::store::RedbStore;
+
+fn node(name: &str) -> NodeId {
+    NodeId::from(name.to_owned())
+}
+
+fn topology(shards: &[&[&str]]) -> Topology {
+    let clusters: Vec<_> = shards
+        .iter()
+        .enumerate()
+        .map(|(number, nodes)| {
+            let hosts: Vec<_> = nodes
+                .iter()
+                .map(|name| {
+                    serde_json::json!({"hostname": name, "address":
+                        {"socket_address": {"address": "127.0.0.1", "port_value": 7700}}})
+                })
+                .collect();
+            serde_json::json!({"name": format!("shard-{number}"), "host_statuses": hosts})
+        })
+        .collect();
+    let json = serde_json::json!({"cluster_statuses": clusters}).to_string();
+    Topology::from_envoy(json.as_bytes(), "shard-").unwrap()
+}
+
+async fn open(path: &std::path::Path) -> InSync {
+    InSync::open(Arc::new(RedbStore::open(path).unwrap()))
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn the_last_replica_in_sync_is_never_taken_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft.redb");
+    let in_sync = open(&path).await;
+    in_sync.admit(&topology(&[&["a", "b"]])).await.unwrap();
+    assert!(in_sync.holds(&node("a")) && in_sync.holds(&node("b")));
+    let before = in_sync.epoch();
+    assert_eq!(
+        in_sync.take_out(&node("a"), "x").await.unwrap(),
+        TakenOut::Now
+    );
+    assert_eq!(
+        in_sync.take_out(&node("a"), "x").await.unwrap(),
+        TakenOut::Before
+    );
+    assert_eq!(
+        in_sync.take_out(&node("b"), "x").await.unwrap(),
+        TakenOut::Last
+    );
+    assert_eq!(in_sync.drain(&node("b")).await.unwrap(), TakenOut::Last);
+    assert_eq!(in_sync.epoch(), before + 1);
+    drop(in_sync);
+    let in_sync = open(&path).await;
+    assert!(!in_sync.holds(&node("a")) && in_sync.holds(&node("b")));
+    in_sync.bring_back(&node("a"), Some(4)).await.unwrap();
+    assert_eq!(in_sync.newest_tasks(), [(node("a"), 4)]);
+    assert_eq!(
+        in_sync.take_out(&node("b"), "x").await.unwrap(),
+        TakenOut::Now
+    );
+}
+
+#[tokio::test]
+async fn who_is_new_beside_others_or_was_away_catches_up_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_sync = open(&folder.path().join("weft.redb")).await;
+    in_sync
+        .admit(&topology(&[&["a"], &["x", "y"]]))
+        .await
+        .unwrap();
+    in_sync
+        .admit(&topology(&[&["a", "b"], &["x"]]))
+        .await
+        .unwrap();
+    assert!(in_sync.holds(&node("a")) && !in_sync.holds(&node("b")));
+    assert!(in_sync.holds(&node("x")) && !in_sync.holds(&node("y")));
+    // Nobody left to hold what was acknowledged: the names stay what they were.
+    in_sync.admit(&topology(&[&[], &["x"]])).await.unwrap();
+    assert!(in_sync.holds(&node("a")));
+}
+
+#[tokio::test]
+async fn a_drained_node_stays_out_until_it_is_resumed_and_has_caught_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_sync = open(&folder.path().join("weft.redb")).await;
+    in_sync.admit(&topology(&[&["a", "b"]])).await.unwrap();
+    assert_eq!(in_sync.drain(&node("a")).await.unwrap(), TakenOut::Now);
+    in_sync.bring_back(&node("a"), None).await.unwrap();
+    assert!(
+        !in_sync.holds(&node("a")),
+        "a resync under way does not undo the drain"
+    );
+    in_sync.resume(&node("a")).await.unwrap();
+    assert!(matches!(
+        in_sync.standing(&node("a")),
+        Some(Standing::Out { .. })
+    ));
+    in_sync.bring_back(&node("a"), None).await.unwrap();
+    assert!(in_sync.holds(&node("a")));
+}

@@ -1,0 +1,246 @@
+//! What is known of each node from moment to moment: whether it answers, whether it is still the one it was, whether it is
+//! busy, and what Envoy was last told of it. Nothing here is stored.
+//!
+//! Invariant: a node that was away is trusted again only after its task counter has been seen and has not gone back: an
+//! empty or an older disk never serves.
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+
+use super::NodeId;
+
+/// For how long a replica must have been called ready without a break before another may rely on it.
+const SETTLED: Duration = Duration::from_secs(1);
+/// How long a node must have had something to do to count as busy: small writes are done sooner.
+const BUSY: Duration = Duration::from_millis(300);
+/// One probe without an answer is a busy machine; so many are a slow node.
+const SLOW: u32 = 2;
+
+/// What a probe of a node came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It answered; its newest task, if it has any.
+    Answer(Option<u32>),
+    /// Nobody listens there, or the connection was cut: when it comes back it may be another.
+    Gone,
+    /// No answer in time, or one that makes no sense.
+    Nonsense(String),
+    /// Envoy itself can't be reached, which says nothing of the node.
+    Blind,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Vital {
+    watched: Option<Instant>,
+    answered: Option<Instant>,
+    /// Its identity has been checked since it was last away.
+    trusted: bool,
+    /// Probes in a row that came to nothing.
+    misses: u32,
+    /// The newest local task that anybody was acknowledged.
+    acknowledged: Option<u32>,
+    /// It lost what nobody else holds.
+    lost: bool,
+    busy_since: Option<Instant>,
+    /// Since when Envoy has been told "ready" without a break.
+    ready_since: Option<Instant>,
+}
+
+/// The state of all nodes.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    nodes: RwLock<HashMap<NodeId, Vital>>,
+}
+
+/// What the merger knows of a node at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// Not asked yet.
+    Unknown,
+    /// It answers, and is the one it was.
+    Up,
+    /// It is there, but gives no answer in time, or none that makes sense.
+    Slow,
+    /// It is not there, or not known to be the one it was.
+    Silent,
+    /// It lost its data, and no other replica has it.
+    Lost,
+}
+
+impl Pulse {
+    /// How the node is.
+    pub fn life(&self, node: &NodeId) -> Life {
+        match self.read().get(node) {
+            Some(vital) if vital.lost => Life::Lost,
+            Some(vital) if vital.trusted && vital.misses >= SLOW => Life::Slow,
+            Some(vital) if vital.trusted => Life::Up,
+            Some(vital) if vital.watched.is_some() && vital.misses > 0 => Life::Silent,
+            _ => Life::Unknown,
+        }
+    }
+
+    /// For how long nothing has been heard of the node, since the merger watches it.
+    pub fn silence(&self, node: &NodeId) -> Duration {
+        let nodes = self.read();
+        let last = nodes
+            .get(node)
+            .and_then(|vital| vital.answered.max(vital.watched));
+        last.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
+    /// The newest local task of the node that anybody was acknowledged.
+    pub fn acknowledged(&self, node: &NodeId) -> Option<u32> {
+        self.read().get(node).and_then(|vital| vital.acknowledged)
+    }
+
+    /// Notes that a node has taken a task. False if it has given the uid of a task that there was before: it went back.
+    pub fn took(&self, node: &NodeId, local_uid: u32) -> bool {
+        let mut nodes = self.write();
+        let vital = nodes.entry(node.clone()).or_default();
+        let forward = vital.acknowledged.is_none_or(|last| last < local_uid);
+        vital.acknowledged = vital.acknowledged.max(Some(local_uid));
+        forward
+    }
+
+    /// The node starts anew, as after a resync: its newest task is this.
+    pub(super) fn starts_from(&self, node: &NodeId, newest_task: Option<u32>) {
+        let mut nodes = self.write();
+        let vital = nodes.entry(node.clone()).or_default();
+        vital.acknowledged = newest_task;
+        vital.lost = false;
+    }
+
+    /// Notes a probe's outcome. `goes_on` says whether its tasks go on where they were.
+    pub(super) fn note(&self, node: &NodeId, heard: &Heard, goes_on: bool) {
+        let mut nodes = self.write();
+        let vital = nodes.entry(node.clone()).or_default();
+        let now = Instant::now();
+        vital.watched.get_or_insert(now);
+        match heard {
+            Heard::Answer(_) => {
+                vital.answered = Some(now);
+                vital.misses = 0;
+                vital.trusted = goes_on;
+            }
+            Heard::Gone => {
+                vital.misses += 1;
+                vital.trusted = false;
+            }
+            Heard::Nonsense(_) => vital.misses += 1,
+            Heard::Blind => {}
+        }
+    }
+
+    /// Whether the node answered when it was last asked, whatever it has become.
+    pub(super) fn answers(&self, node: &NodeId) -> bool {
+        self.read()
+            .get(node)
+            .is_some_and(|vital| vital.answered.is_some() && vital.misses == 0)
+    }
+
+    /// Notes that the node holds no more what nobody else holds.
+    pub(super) fn lose(&self, node: &NodeId) {
+        self.write().entry(node.clone()).or_default().lost = true;
+    }
+
+    /// Notes whether the node has something to do.
+    pub(super) fn note_work(&self, node: &NodeId, has_work: bool) {
+        let mut nodes = self.write();
+        let vital = nodes.entry(node.clone()).or_default();
+        match has_work {
+            true => {
+                vital.busy_since.get_or_insert_with(Instant::now);
+            }
+            false => vital.busy_since = None,
+        }
+    }
+
+    /// Whether the node has been busy with tasks for a while.
+    pub fn is_busy(&self, node: &NodeId) -> bool {
+        let nodes = self.read();
+        let since = nodes.get(node).and_then(|vital| vital.busy_since);
+        since.is_some_and(|since| since.elapsed() >= BUSY)
+    }
+
+    /// Notes what Envoy is told of the node.
+    pub(super) fn told(&self, node: &NodeId, ready: bool) {
+        let mut nodes = self.write();
+        let vital = nodes.entry(node.clone()).or_default();
+        match ready {
+            true => {
+                vital.ready_since.get_or_insert_with(Instant::now);
+            }
+            false => vital.ready_since = None,
+        }
+    }
+
+    /// Whether Envoy has been told that the node is ready.
+    pub(super) fn is_ready(&self, node: &NodeId) -> bool {
+        let nodes = self.read();
+        nodes
+            .get(node)
+            .is_some_and(|vital| vital.ready_since.is_some())
+    }
+
+    /// Whether Envoy has long enough been told that the node is ready for others to step back.
+    pub(super) fn is_relied_on(&self, node: &NodeId) -> bool {
+        let nodes = self.read();
+        nodes
+            .get(node)
+            .filter(|vital| vital.trusted && !vital.lost)
+            .and_then(|vital| vital.ready_since)
+            .is_some_and(|since| since.elapsed() >= SETTLED)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<NodeId, Vital>> {
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<NodeId, Vital>> {
+        self.nodes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_was_away_is_trusted_only_when_its_tasks_go_on() {
+        let pulse = Pulse::default();
+        let node = NodeId::from("n".to_owned());
+        assert_eq!(pulse.life(&node), Life::Unknown);
+        pulse.note(&node, &Heard::Answer(Some(4)), true);
+        assert_eq!(pulse.life(&node), Life::Up);
+        pulse.note(&node, &Heard::Blind, false);
+        assert_eq!(
+            pulse.life(&node),
+            Life::Up,
+            "Envoy's trouble is not the node's"
+        );
+        pulse.note(&node, &Heard::Nonsense("slow".to_owned()), false);
+        assert_eq!(pulse.life(&node), Life::Up);
+        pulse.note(&node, &Heard::Nonsense("slow".to_owned()), false);
+        assert_eq!(pulse.life(&node), Life::Slow);
+        pulse.note(&node, &Heard::Answer(Some(4)), true);
+        assert_eq!(pulse.life(&node), Life::Up);
+        pulse.note(&node, &Heard::Gone, false);
+        assert_eq!(pulse.life(&node), Life::Silent);
+        pulse.note(&node, &Heard::Answer(None), false);
+        assert_ne!(pulse.life(&node), Life::Up);
+    }
+
+    #[test]
+    fn a_task_uid_that_was_given_before_shows_that_the_node_went_back() {
+        let pulse = Pulse::default();
+        let node = NodeId::from("n".to_owned());
+        assert!(pulse.took(&node, 7));
+        assert!(pulse.took(&node, 9));
+        assert!(!pulse.took(&node, 8));
+        assert_eq!(pulse.acknowledged(&node), Some(9));
+        pulse.starts_from(&node, Some(2));
+        assert!(pulse.took(&node, 3));
+    }
+}

@@ -1,0 +1,101 @@
+//! Brings documents to a node in batches, as fast as it may, and sees to it that each batch succeeds.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::value::RawValue;
+
+use super::remote::Remote;
+use super::{Progress, ResyncError};
+
+/// A batch is sent when it has so many bytes or documents.
+const BATCH_BYTES: usize = 4 << 20;
+const BATCH_DOCUMENTS: usize = 10_000;
+/// How many batches the node may have before it.
+const AHEAD: usize = 3;
+
+/// A stream of documents to one index of a node.
+pub(super) struct Copy<'a> {
+    target: &'a Remote<'a>,
+    path: String,
+    batch: Vec<u8>,
+    documents: usize,
+    sent: VecDeque<u32>,
+    bytes_per_second: u64,
+    progress: &'a Progress,
+}
+
+impl<'a> Copy<'a> {
+    pub(super) fn new(
+        target: &'a Remote<'a>,
+        index: &str,
+        primary_key: &str,
+        bytes_per_second: u64,
+        progress: &'a Progress,
+    ) -> Self {
+        let key: String = form_urlencoded::byte_serialize(primary_key.as_bytes()).collect();
+        Self {
+            target,
+            path: format!("/indexes/{index}/documents?primaryKey={key}"),
+            batch: Vec::new(),
+            documents: 0,
+            sent: VecDeque::new(),
+            bytes_per_second,
+            progress,
+        }
+    }
+
+    /// Takes one document.
+    pub(super) async fn push(&mut self, document: &RawValue) -> Result<(), ResyncError> {
+        // A line each: a document as a node prints it has no line end in it, but a client's string may be pretty-printed.
+        self.batch.extend(
+            document
+                .get()
+                .bytes()
+                .filter(|byte| *byte != b'\n' && *byte != b'\r'),
+        );
+        self.batch.push(b'\n');
+        self.documents += 1;
+        if self.batch.len() >= BATCH_BYTES || self.documents >= BATCH_DOCUMENTS {
+            self.send().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is left, and waits until all is done.
+    pub(super) async fn finish(mut self) -> Result<(), ResyncError> {
+        self.send().await?;
+        while let Some(uid) = self.sent.pop_front() {
+            self.target.done(uid).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self) -> Result<(), ResyncError> {
+        if self.documents == 0 {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let body = Bytes::from(std::mem::take(&mut self.batch));
+        let bytes = body.len() as u64;
+        let documents = std::mem::take(&mut self.documents) as u64;
+        let body = Some((body, "application/x-ndjson"));
+        let uid = self.target.enqueue(Method::POST, &self.path, body).await?;
+        self.sent.push_back(uid);
+        self.progress.copied.fetch_add(documents, Ordering::Relaxed);
+        self.progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if self.sent.len() > AHEAD
+            && let Some(oldest) = self.sent.pop_front()
+        {
+            self.target.done(oldest).await?;
+        }
+        if let Some(millis) = (bytes * 1000).checked_div(self.bytes_per_second) {
+            let pause = Duration::from_millis(millis).saturating_sub(begun.elapsed());
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
+    }
+}

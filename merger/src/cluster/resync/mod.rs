@@ -1,0 +1,339 @@
+//! Brings a replica that is out of sync back: compare → copy → catch up → prove → in sync.
+//!
+//! ```text
+//!   whole pass: every index compared and mended      ─┐ writes go on at the source, and are noted
+//!   second whole pass: proves the first               │
+//!   what was written meanwhile, until it is little   ─┘
+//!   with the shard's turn: the rest, counts compared, in sync      (writes wait, for a bounded time)
+//! ```
+//!
+//! The target takes no client's write until it is in sync, so nothing can overtake the copy. Nothing is kept of a resync but
+//! that the replica is out: one that is cut short begins anew, and finds what is copied already to be equal.
+//!
+//! Invariant: a replica is in sync only after a whole pass that found no difference but in what was written meanwhile, and
+//! after the last of that was mended while nobody wrote.
+
+mod compare;
+mod copy;
+pub(super) mod digest;
+mod mend;
+pub(super) mod remote;
+mod scan;
+mod supervise;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use serde::Serialize;
+use weft_routing::placement::ShardId;
+
+pub use supervise::keep_in_sync;
+
+use super::dirty::Written;
+use super::{ClusterError, NodeId, NodeRef, Standing};
+use crate::app::App;
+use crate::store::StoreError;
+use crate::upstream::UpstreamError;
+pub(super) use compare::{compare, differing_ids};
+use mend::Mend;
+use remote::Remote;
+
+/// So few documents are mended while the shard's writers wait.
+const FEW: usize = 1_000;
+/// How often what was written meanwhile is mended before the writers must wait for more than a few.
+const ROUNDS: usize = 10;
+/// How often the whole is compared again because it was not equal.
+const PROOFS: usize = 3;
+/// How long writers may wait for the last mending; the second bound is for a shard that never had only a few.
+const TURN: Duration = Duration::from_secs(10);
+const LAST_TURN: Duration = Duration::from_secs(120);
+
+/// Why a replica could not be brought back, this time.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResyncError {
+    /// A node gave no answer.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// A node said no.
+    #[error("{node} answered {status} to {path}: {said}")]
+    Refused {
+        node: NodeId,
+        path: String,
+        status: StatusCode,
+        said: String,
+    },
+    /// A node's answer isn't what the API says it is.
+    #[error("{node}'s answer can't be read: {what}")]
+    Unreadable { node: NodeId, what: String },
+    /// A task that should have succeeded.
+    #[error("{node}'s task {uid} did not succeed: {detail}")]
+    Task {
+        node: NodeId,
+        uid: u32,
+        detail: String,
+    },
+    /// A whole pass after the copy found differences again and again.
+    #[error("{differences} documents differ though they were copied")]
+    StillDiffers { differences: usize },
+    /// The counts differ when all should be equal.
+    #[error("`{index}` has {wanted} documents, and {found} on the replica")]
+    Counts {
+        index: String,
+        wanted: u64,
+        found: u64,
+    },
+    /// The last mending took too long.
+    #[error("the last mending took longer than {} s", .0.as_secs())]
+    TooSlow(Duration),
+    /// An embedder's key can't be read from a node, so that it can't be set on another.
+    #[error(
+        "the key of the embedder `{embedder}` of `{index}` can't be read back: set the embedders again"
+    )]
+    SecretEmbedder { index: String, embedder: String },
+    /// The replica or its source is no more what it was.
+    #[error("the replica or its source has changed its standing")]
+    Overtaken,
+    /// Keys or features.
+    #[error("keys could not be made equal: {0}")]
+    Keys(String),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Shards or nodes.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+}
+
+/// How far a resync has come, for operators.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    phase: Mutex<(&'static str, Option<String>)>,
+    checked: AtomicU64,
+    copied: AtomicU64,
+    removed: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// The same as it is shown.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ProgressView {
+    phase: &'static str,
+    index: Option<String>,
+    documents_checked: u64,
+    documents_copied: u64,
+    documents_removed: u64,
+    bytes_copied: u64,
+}
+
+impl Progress {
+    fn enter(&self, phase: &'static str, index: Option<&str>) {
+        let mut now = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = (phase, index.map(str::to_owned));
+    }
+
+    fn phase(&self) -> &'static str {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn differences(&self) -> u64 {
+        self.copied.load(Ordering::Relaxed) + self.removed.load(Ordering::Relaxed)
+    }
+
+    /// As operators see it.
+    pub(super) fn view(&self) -> ProgressView {
+        let (phase, index) = self
+            .phase
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        ProgressView {
+            phase,
+            index,
+            documents_checked: self.checked.load(Ordering::Relaxed),
+            documents_copied: self.copied.load(Ordering::Relaxed),
+            documents_removed: self.removed.load(Ordering::Relaxed),
+            bytes_copied: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// One replica on its way back.
+struct Resync<'a> {
+    app: &'a Arc<App>,
+    shard: ShardId,
+    source: &'a NodeRef,
+    target: &'a NodeRef,
+    progress: &'a Progress,
+}
+
+impl Resync<'_> {
+    /// All of it.
+    async fn run(&self) -> Result<(), ResyncError> {
+        self.app.cluster.dirty.begin(self.shard);
+        let outcome = self.phases().await;
+        self.app.cluster.dirty.end(self.shard);
+        outcome
+    }
+
+    async fn phases(&self) -> Result<(), ResyncError> {
+        let (source, target) = (self.remote(self.source), self.remote(self.target));
+        // What the replica still has to do from before would come after the copy.
+        self.progress.enter("waitingForOldTasks", None);
+        target.applied().await?;
+        self.progress.enter("instance", None);
+        mend::instance(&source, &target).await?;
+        crate::broadcast::equalise_keys_now(self.app)
+            .await
+            .map_err(|error| ResyncError::Keys(error.to_string()))?;
+        self.mender("copying", &source, &target)
+            .mend(&Written::Everything)
+            .await?;
+        self.prove(&source, &target).await?;
+        for round in 0.. {
+            let written = self.app.cluster.dirty.take(self.shard);
+            let last = round >= ROUNDS;
+            if last || written.documents().is_some_and(|count| count <= FEW) {
+                self.app.cluster.dirty.put_back(self.shard, written);
+                let within = if last { LAST_TURN } else { TURN };
+                match self.last_turn(&source, &target, within).await {
+                    Err(ResyncError::TooSlow(_)) if !last => continue,
+                    outcome => return outcome,
+                }
+            }
+            let mender = self.mender("catchingUp", &source, &target);
+            mender.mend(&written).await?;
+            self.check()?;
+        }
+        Err(ResyncError::Overtaken)
+    }
+
+    /// Whole passes until one finds nothing that wasn't written meanwhile.
+    async fn prove(&self, source: &Remote<'_>, target: &Remote<'_>) -> Result<(), ResyncError> {
+        let mut differences = 0;
+        for _ in 0..PROOFS {
+            let before = self.progress.differences();
+            let mender = self.mender("verifying", source, target);
+            let found = mender.mend(&Written::Everything).await?;
+            let written = self.app.cluster.dirty.take(self.shard);
+            differences = found.iter().filter(|one| !one.is_within(&written)).count();
+            self.app.cluster.dirty.put_back(self.shard, written);
+            self.check()?;
+            if differences == 0 {
+                return Ok(());
+            }
+            let mended = self.progress.differences() - before;
+            tracing::info!(node = %self.target.id, differences, mended, "a copy is compared again");
+        }
+        Err(ResyncError::StillDiffers { differences })
+    }
+
+    /// Mends the rest while nobody writes, compares the counts, and takes the replica in.
+    async fn last_turn(
+        &self,
+        source: &Remote<'_>,
+        target: &Remote<'_>,
+        within: Duration,
+    ) -> Result<(), ResyncError> {
+        let _turn = self.app.sequencer.turn(&[self.shard]).await;
+        let begun = Instant::now();
+        let written = self.app.cluster.dirty.take(self.shard);
+        let mending = async {
+            let mender = self.mender("lastTurn", source, target);
+            mender.mend(&written).await?;
+            self.compare_counts(source, target).await
+        };
+        let outcome = tokio::time::timeout(within, mending).await;
+        let newest = match outcome {
+            Ok(counted) => {
+                counted?;
+                target.newest_task().await?
+            }
+            Err(_) => {
+                self.app.cluster.dirty.put_back(self.shard, written);
+                return Err(ResyncError::TooSlow(within));
+            }
+        };
+        self.check()?;
+        self.app.cluster.pulse.starts_from(&self.target.id, newest);
+        self.app
+            .cluster
+            .in_sync
+            .bring_back(&self.target.id, newest)
+            .await?;
+        let ms = begun.elapsed().as_millis();
+        tracing::info!(node = %self.target.id, writers_waited_ms = ms, "replica is in sync again");
+        Ok(())
+    }
+
+    async fn compare_counts(
+        &self,
+        source: &Remote<'_>,
+        target: &Remote<'_>,
+    ) -> Result<(), ResyncError> {
+        let (indexes, found) = (source.indexes().await?, target.indexes().await?);
+        for index in &found {
+            if !indexes.iter().any(|wanted| wanted.uid == index.uid) {
+                return Err(ResyncError::Counts {
+                    index: index.uid.clone(),
+                    wanted: 0,
+                    found: target.count(&index.uid).await?,
+                });
+            }
+        }
+        for index in indexes {
+            let (wanted, found) = (
+                source.count(&index.uid).await?,
+                target.count(&index.uid).await?,
+            );
+            if wanted != found {
+                let index = index.uid;
+                return Err(ResyncError::Counts {
+                    index,
+                    wanted,
+                    found,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The target must still be out, and the source still in.
+    fn check(&self) -> Result<(), ResyncError> {
+        let in_sync = &self.app.cluster.in_sync;
+        let out = matches!(
+            in_sync.standing(&self.target.id),
+            Some(Standing::Out { .. })
+        );
+        if out && in_sync.holds(&self.source.id) {
+            Ok(())
+        } else {
+            Err(ResyncError::Overtaken)
+        }
+    }
+
+    fn remote<'b>(&'b self, node: &'b NodeRef) -> Remote<'b> {
+        Remote::new(self.app, node)
+    }
+
+    fn mender<'b>(
+        &'b self,
+        phase: &'static str,
+        source: &'b Remote<'b>,
+        target: &'b Remote<'b>,
+    ) -> Mend<'b> {
+        self.progress.enter(phase, None);
+        Mend {
+            source,
+            target,
+            progress: self.progress,
+            // Who holds up the shard's writers doesn't dawdle.
+            bytes_per_second: match phase {
+                "lastTurn" => 0,
+                _ => self.app.options.resync_bytes_per_second,
+            },
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! One node, as a resync reads and changes it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use super::ResyncError;
+use crate::app::App;
+use crate::call::full;
+use crate::cluster::NodeRef;
+use crate::upstream::{NodeAnswer, NodeRequest, Target};
+
+/// How often a node is asked whether a task is done: soon at first, then less often.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// How long one exchange may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// How many documents one request asks for by id.
+const IDS_A_REQUEST: usize = 500;
+
+/// A node.
+pub(in crate::cluster) struct Remote<'a> {
+    app: &'a App,
+    node: &'a NodeRef,
+}
+
+/// An index, as `GET /indexes` lists it.
+#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::cluster) struct Index {
+    pub(in crate::cluster) uid: String,
+    pub(in crate::cluster) primary_key: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct List<T> {
+    results: Vec<T>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Enqueued {
+    task_uid: u32,
+}
+
+#[derive(Deserialize)]
+struct Task {
+    uid: u32,
+    status: String,
+    error: Option<Value>,
+}
+
+impl<'a> Remote<'a> {
+    pub(in crate::cluster) fn new(app: &'a App, node: &'a NodeRef) -> Self {
+        Self { app, node }
+    }
+
+    /// All indexes.
+    pub(in crate::cluster) async fn indexes(&self) -> Result<Vec<Index>, ResyncError> {
+        let list: List<Index> = self.get("/indexes?limit=1000000").await?;
+        Ok(list.results)
+    }
+
+    /// A page of an index's documents in the node's own order, with their vectors.
+    pub(in crate::cluster) async fn documents(
+        &self,
+        index: &str,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Vec<Box<RawValue>>, ResyncError> {
+        let body = json!({"offset": offset, "limit": limit, "retrieveVectors": true});
+        self.fetch(index, &body).await
+    }
+
+    /// The documents of these ids that there are, with their vectors.
+    pub(in crate::cluster) async fn documents_of(
+        &self,
+        index: &str,
+        ids: &[String],
+    ) -> Result<Vec<Box<RawValue>>, ResyncError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(IDS_A_REQUEST) {
+            let body = json!({"ids": ids, "limit": ids.len(), "retrieveVectors": true});
+            found.extend(self.fetch(index, &body).await?);
+        }
+        Ok(found)
+    }
+
+    async fn fetch(&self, index: &str, body: &Value) -> Result<Vec<Box<RawValue>>, ResyncError> {
+        let path = format!("/indexes/{index}/documents/fetch");
+        let body = Some((body.to_string().into(), "application/json"));
+        let answer = self.exchange(Method::POST, &path, body).await?;
+        let list: List<Box<RawValue>> = self.read(&path, &answer)?;
+        Ok(list.results)
+    }
+
+    /// How many documents an index has.
+    pub(in crate::cluster) async fn count(&self, index: &str) -> Result<u64, ResyncError> {
+        let stats: Map<String, Value> = self.get(&format!("/indexes/{index}/stats")).await?;
+        let count = stats.get("numberOfDocuments").and_then(Value::as_u64);
+        count.ok_or_else(|| self.unreadable("numberOfDocuments"))
+    }
+
+    /// A read as JSON.
+    pub(in crate::cluster) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> Result<T, ResyncError> {
+        let answer = self.exchange(Method::GET, path, None).await?;
+        self.read(path, &answer)
+    }
+
+    /// A change that is done with the answer.
+    pub(in crate::cluster) async fn change(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Result<(), ResyncError> {
+        let body = Some((body.to_string().into(), "application/json"));
+        self.exchange(method, path, body).await.map(drop)
+    }
+
+    /// A change that is a task; gives its local uid.
+    pub(in crate::cluster) async fn enqueue(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(Bytes, &'static str)>,
+    ) -> Result<u32, ResyncError> {
+        let answer = self.exchange(method, path, body).await?;
+        let enqueued: Enqueued = self.read(path, &answer)?;
+        Ok(enqueued.task_uid)
+    }
+
+    /// A change that is a task, until it is done.
+    pub(in crate::cluster) async fn perform(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Result<(), ResyncError> {
+        let body = Some((body.to_string().into(), "application/json"));
+        let uid = self.enqueue(method, path, body).await?;
+        self.done(uid).await
+    }
+
+    /// Waits until a task is done.
+    pub(in crate::cluster) async fn done(&self, uid: u32) -> Result<(), ResyncError> {
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            let task: Task = self.get(&format!("/tasks/{uid}")).await?;
+            match task.status.as_str() {
+                "succeeded" => return Ok(()),
+                "enqueued" | "processing" => {}
+                _ => {
+                    return Err(ResyncError::Task {
+                        node: self.node.id.clone(),
+                        uid,
+                        detail: task.error.unwrap_or_default().to_string(),
+                    });
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Waits until everything is done that the node has taken so far.
+    pub(in crate::cluster) async fn applied(&self) -> Result<(), ResyncError> {
+        let Some(newest) = self.newest_task().await? else {
+            return Ok(());
+        };
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            let path = "/tasks?statuses=enqueued,processing&limit=1&reverse=true";
+            let open: List<Task> = self.get(path).await?;
+            if open
+                .results
+                .first()
+                .is_none_or(|oldest| oldest.uid > newest)
+            {
+                return Ok(());
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// The newest task's local uid.
+    pub(in crate::cluster) async fn newest_task(&self) -> Result<Option<u32>, ResyncError> {
+        let list: List<Task> = self.get("/tasks?limit=1").await?;
+        Ok(list.results.first().map(|task| task.uid))
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(Bytes, &'static str)>,
+    ) -> Result<NodeAnswer, ResyncError> {
+        let target = Target::Node(self.node.address);
+        let along = self.app.own_authority();
+        let mut request = NodeRequest::new(target, method, path, &along, TIMEOUT);
+        if let Some((bytes, content_type)) = body {
+            request = request
+                .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
+                .body(full(bytes));
+        }
+        let answer = self.app.upstream.send(request).await?;
+        if answer.status.is_success() {
+            return Ok(answer);
+        }
+        let said = String::from_utf8_lossy(&answer.body);
+        Err(ResyncError::Refused {
+            node: self.node.id.clone(),
+            path: path.to_owned(),
+            status: answer.status,
+            said: said.chars().take(300).collect(),
+        })
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &str, answer: &NodeAnswer) -> Result<T, ResyncError> {
+        serde_json::from_slice(&answer.body).map_err(|_| self.unreadable(path))
+    }
+
+    fn unreadable(&self, what: &str) -> ResyncError {
+        ResyncError::Unreadable {
+            node: self.node.id.clone(),
+            what: what.to_owned(),
+        }
+    }
+}
+
+/// Whether an error says that an index isn't there.
+pub(in crate::cluster) fn is_missing(error: &ResyncError) -> bool {
+    matches!(error, ResyncError::Refused { status, .. } if *status == StatusCode::NOT_FOUND)
+}

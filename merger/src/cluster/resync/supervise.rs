@@ -1,0 +1,122 @@
+//! Finds replicas that are out of sync and answer, and brings them back one after the other in each shard.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use weft_routing::placement::ShardId;
+
+use super::Resync;
+use crate::app::App;
+use crate::cluster::{Life, NodeId, NodeRef, Standing};
+
+/// How often replicas that are out are looked for.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long a replica is left alone after a resync that failed: doubled each time.
+const FIRST_REST: Duration = Duration::from_millis(500);
+const LONGEST_REST: Duration = Duration::from_secs(30);
+/// How many shards have a resync at the same time.
+const AT_ONCE: usize = 2;
+
+/// What failed before, and when to try again.
+struct Rest {
+    until: Instant,
+    length: Duration,
+}
+
+/// Brings back who is out; never ends.
+pub async fn keep_in_sync(app: Arc<App>) {
+    let mut rests: HashMap<NodeId, Rest> = HashMap::new();
+    let mut running: HashMap<ShardId, (NodeId, tokio::task::JoinHandle<bool>)> = HashMap::new();
+    loop {
+        let done: Vec<ShardId> = running
+            .iter()
+            .filter(|(_, (_, handle))| handle.is_finished())
+            .map(|(shard, _)| *shard)
+            .collect();
+        for shard in done {
+            let Some((node, handle)) = running.remove(&shard) else {
+                continue;
+            };
+            match handle.await {
+                Ok(true) => drop(rests.remove(&node)),
+                Ok(false) | Err(_) => rest(&mut rests, &node),
+            }
+        }
+        let topology = app.cluster.topology();
+        for shard in topology.shards() {
+            if running.len() >= AT_ONCE {
+                break;
+            }
+            if running.contains_key(&shard) || !app.cluster.has_settled(shard) {
+                continue;
+            }
+            let rested = |node: &NodeRef| {
+                let rest = rests.get(&node.id);
+                rest.is_none_or(|rest| rest.until <= Instant::now())
+            };
+            let target = topology.nodes(shard).iter().find(|node| {
+                is_out(&app, node) && app.cluster.pulse.answers(&node.id) && rested(node)
+            });
+            let source = app
+                .cluster
+                .replicas(shard)
+                .into_iter()
+                .find(|node| app.cluster.pulse.life(&node.id) == Life::Up);
+            if let (Some(target), Some(source)) = (target.cloned(), source) {
+                let node = target.id.clone();
+                let handle = tokio::spawn(bring_back(Arc::clone(&app), shard, source, target));
+                running.insert(shard, (node, handle));
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn is_out(app: &App, node: &NodeRef) -> bool {
+    let standing = app.cluster.in_sync.standing(&node.id);
+    matches!(standing, Some(Standing::Out { .. }))
+}
+
+fn rest(rests: &mut HashMap<NodeId, Rest>, node: &NodeId) {
+    let length = rests
+        .get(node)
+        .map_or(FIRST_REST, |rest| (rest.length * 2).min(LONGEST_REST));
+    let until = Instant::now() + length;
+    rests.insert(node.clone(), Rest { until, length });
+}
+
+/// One resync; true if the replica is in sync again.
+async fn bring_back(app: Arc<App>, shard: ShardId, source: NodeRef, target: NodeRef) -> bool {
+    let progress = app.cluster.resync_begins(&target.id);
+    let begun = Instant::now();
+    tracing::info!(node = %target.id, from = %source.id, "resync begins");
+    let resync = Resync {
+        app: &app,
+        shard,
+        source: &source,
+        target: &target,
+        progress: &progress,
+    };
+    let outcome = resync.run().await;
+    app.metrics
+        .resynced_documents
+        .inc_by(progress.differences());
+    let (label, ms) = (
+        if outcome.is_ok() { "done" } else { "failed" },
+        begun.elapsed().as_millis(),
+    );
+    app.metrics.resyncs.with_label_values(&[label]).inc();
+    match outcome {
+        Ok(()) => {
+            tracing::info!(node = %target.id, documents = progress.differences(), ms, "resync done");
+            app.cluster.resync_ends(&target.id, None);
+            true
+        }
+        Err(error) => {
+            tracing::warn!(node = %target.id, %error, ms, "resync failed; it will be tried again");
+            app.cluster.resync_ends(&target.id, Some(error.to_string()));
+            false
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Anti-entropy: do the replicas of a shard hold the same? On demand and now and then.
+//!
+//! Replicas are compared by a digest for each slot, and only where those differ document by document. Since writes go on, what
+//! seems to differ is looked at again with the shard's turn. A replica that really differs from the primary is taken out, and
+//! the resync mends it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use weft_routing::placement::ShardId;
+
+use super::resync::digest::Print;
+use super::resync::remote::{Index, Remote};
+use super::resync::{ResyncError, compare, differing_ids};
+use super::{Life, NodeRef, take_out};
+use crate::app::App;
+
+/// How many ids of differing documents a report names.
+const NAMED: usize = 20;
+/// More differences than this are not looked at again one by one while writers wait.
+const LOOKED_AT: usize = 2_000;
+
+/// The last report, and that one is made.
+#[derive(Default)]
+pub(super) struct Verification {
+    last: Mutex<Option<Value>>,
+    running: tokio::sync::Mutex<()>,
+}
+
+/// Compares all replicas every so often; never ends.
+pub async fn verify_now_and_then(app: Arc<App>) {
+    let every = Duration::from_secs(app.options.verify_interval_s);
+    if every.is_zero() {
+        return;
+    }
+    loop {
+        tokio::time::sleep(every).await;
+        verify(&app).await;
+    }
+}
+
+/// The last report; `null` before the first.
+pub(super) fn last(app: &App) -> Value {
+    let last = &app.cluster.verification.last;
+    last.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone()
+        .unwrap_or_default()
+}
+
+/// Compares all replicas of all shards, takes out those that differ, and reports. One at a time.
+pub(super) async fn verify(app: &Arc<App>) -> Value {
+    let _running = app.cluster.verification.running.lock().await;
+    let begun = OffsetDateTime::now_utc();
+    let mut shards = Vec::new();
+    let mut differences = 0;
+    for shard in app.cluster.topology().shards() {
+        let (report, count) = verify_shard(app, shard).await;
+        differences += count;
+        shards.push(report);
+    }
+    app.metrics.differences.inc_by(differences);
+    let at = |time: OffsetDateTime| time.format(&Rfc3339).ok();
+    let report = json!({
+        "startedAt": at(begun),
+        "finishedAt": at(OffsetDateTime::now_utc()),
+        "differences": differences,
+        "shards": shards,
+    });
+    let last = &app.cluster.verification.last;
+    *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
+    report
+}
+
+async fn verify_shard(app: &Arc<App>, shard: ShardId) -> (Value, u64) {
+    let replicas: Vec<NodeRef> = app
+        .cluster
+        .replicas(shard)
+        .into_iter()
+        .filter(|node| app.cluster.pulse.life(&node.id) == Life::Up)
+        .collect();
+    let Some((primary, others)) = replicas.split_first() else {
+        return (json!({"shardId": shard, "compared": []}), 0);
+    };
+    let (mut compared, mut found, mut count) = (vec![&primary.id], Vec::new(), 0);
+    for other in others {
+        let comparison = Comparison {
+            app,
+            shard,
+            primary: Remote::new(app, primary),
+            other: Remote::new(app, other),
+        };
+        match comparison.run().await {
+            Ok(differing) => {
+                compared.push(&other.id);
+                if differing.is_empty() {
+                    continue;
+                }
+                let sum: usize = differing.iter().map(|index| index.count).sum();
+                count += sum as u64;
+                let reason = format!(
+                    "it differs from {} in {sum} documents or settings",
+                    primary.id
+                );
+                let mended = take_out(app, &other.id, &reason).await.is_ok();
+                let indexes: Vec<Value> = differing.into_iter().map(Differing::view).collect();
+                found.push(json!({"node": other.id, "indexes": indexes, "resync": mended}));
+            }
+            Err(error) => {
+                tracing::warn!(node = %other.id, %error, "replicas could not be compared");
+                found.push(json!({"node": other.id, "error": error.to_string()}));
+            }
+        }
+    }
+    let report = json!({"shardId": shard, "compared": compared, "differences": found});
+    (report, count)
+}
+
+/// In what an index differs.
+struct Differing {
+    index: String,
+    /// The index itself, its primary key or its settings.
+    whole: bool,
+    ids: Vec<String>,
+    count: usize,
+}
+
+impl Differing {
+    fn view(self) -> Value {
+        let ids: Vec<&String> = self.ids.iter().take(NAMED).collect();
+        json!({"indexUid": self.index, "settings": self.whole, "documents": self.ids.len(), "ids": ids})
+    }
+}
+
+/// Two replicas of a shard beside each other.
+struct Comparison<'a> {
+    app: &'a Arc<App>,
+    shard: ShardId,
+    primary: Remote<'a>,
+    other: Remote<'a>,
+}
+
+impl Comparison<'_> {
+    async fn run(&self) -> Result<Vec<Differing>, ResyncError> {
+        self.primary.applied().await?;
+        self.other.applied().await?;
+        let suspects = self.suspects().await?;
+        if suspects.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Once more, while nobody writes.
+        let _turn = self.app.sequencer.turn(&[self.shard]).await;
+        self.primary.applied().await?;
+        self.other.applied().await?;
+        let indexes = self.indexes().await?;
+        let mut differing = Vec::new();
+        for (index, suspected) in suspects {
+            let (one, two) = indexes.get(&index).cloned().unwrap_or_default();
+            let whole = one != two || !self.same_settings(&index).await.unwrap_or(false);
+            let key = one.and_then(|index| index.primary_key);
+            let ids = match key {
+                Some(key) => self.still_differing(&index, &key, suspected).await?,
+                None => Vec::new(),
+            };
+            let count = ids.len() + usize::from(whole);
+            if count > 0 {
+                differing.push(Differing {
+                    index,
+                    whole,
+                    ids,
+                    count,
+                });
+            }
+        }
+        Ok(differing)
+    }
+
+    /// Both replicas' indexes by name.
+    async fn indexes(
+        &self,
+    ) -> Result<HashMap<String, (Option<Index>, Option<Index>)>, ResyncError> {
+        let mut indexes: HashMap<String, (Option<Index>, Option<Index>)> = HashMap::new();
+        for index in self.primary.indexes().await? {
+            let uid = index.uid.clone();
+            indexes.entry(uid).or_default().0 = Some(index);
+        }
+        for index in self.other.indexes().await? {
+            let uid = index.uid.clone();
+            indexes.entry(uid).or_default().1 = Some(index);
+        }
+        Ok(indexes)
+    }
+
+    /// Indexes that seem to differ, with the documents that do.
+    async fn suspects(&self) -> Result<Vec<(String, Vec<String>)>, ResyncError> {
+        let mut suspects = Vec::new();
+        for (uid, (one, two)) in self.indexes().await? {
+            let both = one.is_some() && two.is_some();
+            let ids = match one.and_then(|index| index.primary_key) {
+                Some(key) if both => {
+                    let slots = compare(&self.primary, &self.other, &uid, &key).await?;
+                    match slots {
+                        Some(slots) => {
+                            differing_ids(&self.primary, &self.other, &uid, &key, &slots).await?
+                        }
+                        None => Vec::new(),
+                    }
+                }
+                _ => Vec::new(),
+            };
+            if !both || !ids.is_empty() || !self.same_settings(&uid).await? {
+                suspects.push((uid, ids));
+            }
+        }
+        Ok(suspects)
+    }
+
+    async fn same_settings(&self, index: &str) -> Result<bool, ResyncError> {
+        let path = format!("/indexes/{index}/settings");
+        let one: Map<String, Value> = self.primary.get(&path).await?;
+        let two: Map<String, Value> = self.other.get(&path).await?;
+        Ok(one == two)
+    }
+
+    async fn still_differing(
+        &self,
+        index: &str,
+        primary_key: &str,
+        suspected: Vec<String>,
+    ) -> Result<Vec<String>, ResyncError> {
+        if suspected.is_empty() || suspected.len() > LOOKED_AT {
+            return Ok(suspected);
+        }
+        let prints = |documents: Vec<Box<serde_json::value::RawValue>>| -> HashMap<String, u64> {
+            documents
+                .iter()
+                .filter_map(|document| Print::of(document, primary_key))
+                .map(|print| (print.id, print.content))
+                .collect()
+        };
+        let one = prints(self.primary.documents_of(index, &suspected).await?);
+        let two = prints(self.other.documents_of(index, &suspected).await?);
+        Ok(suspected
+            .into_iter()
+            .filter(|id| one.get(id) != two.get(id))
+            .collect())
+    }
+}

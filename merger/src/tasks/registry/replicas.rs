@@ -1,0 +1,160 @@
+//! Copies of a task on the replicas of a shard: those of a replica that is out of sync count no more, and those that end
+//! otherwise than the others show that their replica differs.
+
+use std::collections::HashMap;
+
+use weft_routing::placement::ShardId;
+
+use super::state::State;
+use super::{Tasks, put};
+use crate::cluster::NodeId;
+use crate::tasks::aggregate;
+use crate::tasks::filter::Note;
+use crate::tasks::record::{Part, Status, TaskRecord};
+
+impl Tasks {
+    /// The newest local task of each node that any record knows.
+    pub fn newest_local(&self) -> HashMap<NodeId, u32> {
+        self.lock().newest.clone()
+    }
+
+    /// Whether the node has anything outstanding.
+    pub fn has_outstanding(&self, node: &NodeId) -> bool {
+        let state = self.lock();
+        state
+            .waiting
+            .get(node)
+            .is_some_and(|waiting| !waiting.is_empty())
+    }
+
+    /// How many local tasks the node has outstanding.
+    pub fn outstanding_count(&self, node: &NodeId) -> usize {
+        let state = self.lock();
+        state.waiting.get(node).map_or(0, |waiting| waiting.len())
+    }
+
+    /// Lets open tasks go on without a replica that is out of sync, where another has the same.
+    pub async fn abandon(&self, node: &NodeId) {
+        let (changed, settled) = {
+            let mut state = self.lock();
+            let changed = state.abandon(node);
+            let settled: Vec<TaskRecord> = changed
+                .iter()
+                .filter(|record| !state.note_shared_end_of_speaker(record))
+                .filter(|record| aggregate::status(record).is_settled())
+                .cloned()
+                .collect();
+            (changed, settled)
+        };
+        let open = changed
+            .iter()
+            .filter(|record| !settled.iter().any(|other| other.uid == record.uid));
+        if let Err(error) = self.store.commit(open.map(put).collect()).await {
+            tracing::error!(%node, %error, "tasks that go on without a replica could not be stored");
+        }
+        for record in settled {
+            self.settle(record).await;
+        }
+    }
+
+    /// Takes the replicas whose tasks ended otherwise than the others'.
+    pub(in crate::tasks) fn take_differing(&self) -> Vec<(NodeId, String)> {
+        std::mem::take(&mut self.lock().differing)
+    }
+}
+
+impl State {
+    fn abandon(&mut self, node: &NodeId) -> Vec<TaskRecord> {
+        let mut changed = Vec::new();
+        for record in self.open.values_mut() {
+            let mut any = false;
+            for part in &mut record.parts {
+                any |= leave(part, node);
+            }
+            if any {
+                changed.push(record.clone());
+            }
+        }
+        for record in &changed {
+            for copy in record.copies().filter(|copy| copy.node == *node) {
+                self.stop_waiting(node, copy.local_uid, record.uid);
+            }
+            self.notes
+                .insert(record.uid, Note::of(&aggregate::view(record)));
+        }
+        changed
+    }
+
+    /// Notes who ended a part otherwise than the others, once all have ended. True if there is anybody.
+    pub(super) fn note_differing(&mut self, record: &TaskRecord) -> bool {
+        let mut any = false;
+        for part in &record.parts {
+            let ended = part.live().all(|copy| copy.state.status.is_settled());
+            let succeeded = part
+                .live()
+                .any(|copy| copy.state.status == Status::Succeeded);
+            if !ended || !succeeded {
+                continue;
+            }
+            let others = part
+                .live()
+                .filter(|copy| copy.state.status != Status::Succeeded);
+            for copy in others {
+                any = true;
+                let status = copy.state.status.as_str();
+                let reason = format!("task {}, done by others, is {status} there", record.uid);
+                self.differing.push((copy.node.clone(), reason));
+            }
+        }
+        any
+    }
+}
+
+/// Marks a node's copy of a part as out, if another is left.
+fn leave(part: &mut Part, node: &NodeId) -> bool {
+    let another = part.live().any(|copy| copy.node != *node);
+    let mut any = false;
+    for copy in part
+        .copies
+        .iter_mut()
+        .filter(|copy| another && copy.node == *node && !copy.out)
+    {
+        copy.out = true;
+        any = true;
+    }
+    any
+}
+
+/// Where a task's writes can be seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// On every replica in sync.
+    Everywhere,
+    /// On these replicas at least, one of each shard that the task is for.
+    By(Vec<(ShardId, NodeId)>),
+    /// On no replica of some shard.
+    NotYet,
+}
+
+impl Tasks {
+    /// Who has applied a task; `None` if there is no such task.
+    pub fn applied(&self, uid: u32) -> Option<Applied> {
+        let state = self.lock();
+        if !state.notes.contains_key(&uid) {
+            return None;
+        }
+        let Some(record) = state.open.get(&uid) else {
+            return Some(Applied::Everywhere);
+        };
+        let by: Option<Vec<(ShardId, NodeId)>> = record
+            .parts
+            .iter()
+            .filter(|part| !part.copies.is_empty())
+            .map(|part| {
+                let applied = part.live().find(|copy| copy.state.status.is_settled())?;
+                Some((part.shard, applied.node.clone()))
+            })
+            .collect();
+        Some(by.map_or(Applied::NotYet, Applied::By))
+    }
+}
