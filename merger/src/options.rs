@@ -31,7 +31,7 @@ pub struct ServeOptions {
     #[arg(long, env = "WEFT_DISCOVERY_INTERVAL_MS", default_value_t = 1_000)]
     pub discovery_interval_ms: u64,
     /// How often each node is asked whether it is there and still the same, in milliseconds.
-    #[arg(long, env = "WEFT_PROBE_INTERVAL_MS", default_value_t = 200)]
+    #[arg(long, env = "WEFT_PROBE_INTERVAL_MS", default_value_t = 100)]
     pub probe_interval_ms: u64,
     /// How long a heartbeat lasts, in milliseconds.
     #[arg(long, env = "WEFT_HEARTBEAT_INTERVAL_MS", default_value_t = 5_000)]

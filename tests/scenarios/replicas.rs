@@ -84,7 +84,7 @@ async fn a_replica_that_was_away_catches_up_by_itself_and_serves_nothing_before(
     .unwrap();
     let settings = json!({"filterableAttributes": ["group"], "synonyms": {"amber": ["resin"]}});
     let change = api
-        .json("PATCH", "/indexes/x/settings", &settings)
+        .json(reqwest::Method::PATCH, "/indexes/x/settings", &settings)
         .await
         .unwrap();
     api.succeed(&change).await.unwrap();
@@ -132,6 +132,8 @@ async fn an_empty_disk_never_serves_and_is_filled_again() {
     write(&api, "x", 0..500).await.unwrap();
     health(&api, "green").await;
     cluster.node(0, 0).kill().unwrap();
+    // A disk takes longer to replace than it takes to notice that the node is gone.
+    cluster.wait_node_readable(0, 0, false).await.unwrap();
     cluster.node(0, 0).wipe().unwrap();
     cluster.node(0, 0).restart().unwrap();
     let mut answered = 0;

@@ -80,7 +80,10 @@ mod tests {
         let (latencies, shard) = (Latencies::default(), ShardId(0));
         assert_eq!(latencies.hedge_after(shard), UNTIL_KNOWN);
         for n in 0..320_u64 {
-            latencies.note(shard, Duration::from_millis(if n % 10 == 0 { 400 } else { 20 }));
+            latencies.note(
+                shard,
+                Duration::from_millis(if n % 10 == 0 { 400 } else { 20 }),
+            );
         }
         assert_eq!(latencies.hedge_after(shard), Duration::from_millis(400));
         for _ in 0..256 {

@@ -34,7 +34,11 @@ impl ReadFrom {
     /// # Errors
     /// The wish can't be read, there is no such task, or it is not applied in time.
     pub async fn of(app: &App, wishes: &HeaderMap, within: Duration) -> Result<Self, ClusterError> {
-        let text = |name: &str| wishes.get(name).map(|value| value.to_str().unwrap_or_default());
+        let text = |name: &str| {
+            wishes
+                .get(name)
+                .map(|value| value.to_str().unwrap_or_default())
+        };
         let invalid = |name: &str, value: &str| {
             ClusterError::InvalidWish(format!("Invalid value in header `{name}`: `{value}`"))
         };

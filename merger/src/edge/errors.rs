@@ -322,6 +322,7 @@ impl From<SearchError> for ApiError {
         match error {
             SearchError::Upstream(error) => error.into(),
             SearchError::Read(error) => error.into(),
+            SearchError::Cluster(error) => error.into(),
             SearchError::NoShardAnswered | SearchError::NoShards => Self::unavailable(message),
             SearchError::Unreadable { .. } => Self::new(
                 StatusCode::BAD_GATEWAY,

@@ -44,7 +44,7 @@ pub use settings_cache::SettingsCache;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Call, ReadError, read_whole};
-use crate::cluster::Placement;
+use crate::cluster::{ClusterError, Placement};
 use crate::tasks::TaskView;
 use crate::upstream::UpstreamError;
 
@@ -66,6 +66,9 @@ pub enum SearchError {
     /// The client's body.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A wish about replicas that can't be read or fulfilled.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// Not one shard gave an answer.
     #[error("no shard could answer")]
     NoShardAnswered,
@@ -98,7 +101,7 @@ impl SearchError {
 /// [`SearchError`]. What a node refuses is an answer, not an error.
 pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchError> {
     let body = take_body(app, &mut call).await?;
-    let reader = Reader::new(app, &call);
+    let reader = Reader::new(app, &call).await?;
     let index = call.index.clone().unwrap_or_default();
     let placement = app.cluster.placement(&index);
     let shards: Vec<ShardId> = match &placement {

@@ -14,7 +14,8 @@ use super::request::{Carrier, ShardRequest};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, Call};
-use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
+use crate::cluster::ReadFrom;
+use crate::upstream::{NodeAnswer, NodeRequest, UpstreamError};
 
 /// Whose read this is, and how it is carried out.
 pub(super) struct Reader<'a> {
@@ -23,6 +24,8 @@ pub(super) struct Reader<'a> {
     pub(super) policy: Policy,
     /// True where the client wants to know how the answer came about.
     pub(super) explain: bool,
+    /// Which replicas may answer.
+    from: ReadFrom,
     /// Headers beside [`Along`] that a node must see.
     headers: HeaderMap,
 }
@@ -68,7 +71,11 @@ const FOR_NODES: [&str; 1] = ["meili-include-metadata"];
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(app: &'a App, call: &Call) -> Self {
+    /// Reads as the client wishes; waits for the task that it wants to see.
+    ///
+    /// # Errors
+    /// The wish can't be read or fulfilled.
+    pub(super) async fn new(app: &'a App, call: &Call) -> Result<Self, SearchError> {
         let otherwise = Policy {
             when_missing: WhenMissing::Error,
             deadline: app.options.search_timeout(),
@@ -83,15 +90,17 @@ impl<'a> Reader<'a> {
                 for_nodes.insert(HeaderName::from_static(name), value.clone());
             }
         }
-        Self {
+        let policy = asked.unwrap_or(default);
+        Ok(Self {
             app,
+            from: ReadFrom::of(app, &call.headers, policy.deadline).await?,
             along: call.along.clone(),
-            policy: asked.unwrap_or(default),
+            policy,
             explain: call
                 .header(headers::EXPLAIN)
                 .is_some_and(|value| value.eq_ignore_ascii_case("true")),
             headers: for_nodes,
-        }
+        })
     }
 
     /// The same reader with the merger's own key.
@@ -101,6 +110,7 @@ impl<'a> Reader<'a> {
             app: self.app,
             along,
             policy: self.policy,
+            from: self.from.clone(),
             explain: false,
             headers: HeaderMap::new(),
         }
@@ -168,28 +178,35 @@ impl<'a> Reader<'a> {
                 && self.policy.when_missing == WhenMissing::Wait
                 && started.elapsed() + PAUSE < self.policy.deadline;
             if !again {
-                return (result, started.elapsed());
+                let took = started.elapsed();
+                if result.is_ok() {
+                    self.app.cluster.latencies.note(ask.shard, took);
+                }
+                return (result, took);
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
     fn request(&self, ask: &Ask, timeout: Duration) -> NodeRequest {
-        let target = Target::Shard(ask.shard);
-        let mut request = NodeRequest::new(
-            target,
-            ask.method.clone(),
-            ask.path_and_query.clone(),
-            &self.along,
-            timeout,
-        );
-        for (name, value) in &self.headers {
-            request = request.header(name.clone(), value.clone());
-        }
+        let path = ask.path_and_query.clone();
+        let request = self.to(ask.shard, ask.method.clone(), path, timeout);
         match &ask.body {
             Some(body) => request.json(body.clone()),
             None => request,
         }
+    }
+
+    /// A request for a shard, or for the replica of it that the client wishes.
+    fn to(&self, shard: ShardId, method: Method, path: String, timeout: Duration) -> NodeRequest {
+        let target = self.app.cluster.target(shard, &self.from);
+        let late = self.app.cluster.hedge_after(shard).unwrap_or(timeout);
+        let mut request =
+            NodeRequest::new(target, method, path, &self.along, timeout).hedged_after(late);
+        for (name, value) in &self.headers {
+            request = request.header(name.clone(), value.clone());
+        }
+        request
     }
 
     /// Passes the client's request to one shard as it came; its answer is the client's.
@@ -203,16 +220,12 @@ impl<'a> Reader<'a> {
         shard: ShardId,
     ) -> Result<Answer, SearchError> {
         let timeout = self.policy.deadline;
-        let target = Target::Shard(shard);
         let path = call.path_and_query.clone();
-        let mut request = NodeRequest::new(target, call.method.clone(), path, &self.along, timeout);
+        let mut request = self.to(shard, call.method.clone(), path, timeout);
         for name in [http::header::CONTENT_TYPE, http::header::CONTENT_ENCODING] {
             if let Some(value) = call.headers.get(&name) {
                 request = request.header(name, value.clone());
             }
-        }
-        for (name, value) in &self.headers {
-            request = request.header(name.clone(), value.clone());
         }
         let request = if body.is_empty() {
             request

@@ -49,6 +49,14 @@ impl NodeRequest {
         .body(full(body))
     }
 
+    /// Asks another replica too when there is no answer after so long. Only for reads of a shard.
+    #[must_use]
+    pub fn hedged_after(self, late: Duration) -> Self {
+        let millis = u64::try_from(late.as_millis()).unwrap_or(u64::MAX).max(1);
+        let name = HeaderName::from_static("x-envoy-upstream-rq-per-try-timeout-ms");
+        self.header(name, HeaderValue::from(millis))
+    }
+
     /// With any body.
     #[must_use]
     pub fn body(mut self, body: AnyBody) -> Self {

@@ -56,7 +56,7 @@ impl<'a> Scan<'a> {
                 .filter_map(|document| Some((Print::of(&document, self.primary_key)?, document)))
                 .collect();
             let ids: Vec<&str> = prints.iter().map(|(print, _)| print.id.as_str()).collect();
-            let (count, full) = (ids.len(), ids.len() >= self.limit);
+            let (count, full) = (ids.len(), ids.len() >= limit);
             let Some(known) = self.place.go_on(from, &ids) else {
                 continue;
             };
@@ -139,7 +139,7 @@ mod tests {
             let ids: Vec<&str> = page.iter().map(String::as_str).collect();
             if let Some(known) = place.go_on(from, &ids) {
                 seen.extend(list.iter().skip(from + known).take(limit + OVERLAP - known));
-                if known == ids.len() && ids.len() < limit {
+                if known == ids.len() && ids.len() < limit + OVERLAP {
                     return seen;
                 }
             }
