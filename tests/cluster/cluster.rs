@@ -8,7 +8,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    Binaries, ClusterPlan, Deadline, HarnessError, Layout, Lifetime, PortBlock, Process, until,
+    Binaries, ClusterPlan, Deadline, HarnessError, Layout, Lifetime, Link, PortBlock, Process,
+    link::Links, until,
 };
 
 /// How long a cluster may take until it answers.
@@ -24,6 +25,7 @@ pub struct Cluster {
     nodes: Vec<Process>,
     merger: Process,
     envoy: Process,
+    links: Option<Links>,
     client: Client,
     // After the processes, so that they are gone before their files and ports are.
     _folder: Option<TempDir>,
@@ -39,6 +41,7 @@ pub struct ClusterBuilder {
     body_routing: bool,
     master_key: Option<String>,
     access_log: &'static str,
+    links: bool,
     merger_environment: Vec<(String, String)>,
     place: Option<(u16, PathBuf)>,
     lifetime: Lifetime,
@@ -54,6 +57,7 @@ impl Cluster {
             body_routing: true,
             master_key: None,
             access_log: "failed",
+            links: false,
             merger_environment: Vec::new(),
             place: None,
             lifetime: Lifetime::WithUs,
@@ -82,7 +86,7 @@ impl Cluster {
 
     /// A node itself, past everything.
     pub fn node_url(&self, shard: u16, replica: u16) -> String {
-        local(self.plan.layout.node(shard, replica))
+        local(self.plan.node_port(shard, replica))
     }
 
     /// The layout of its ports.
@@ -114,6 +118,12 @@ impl Cluster {
             "no such node"
         );
         &self.nodes[usize::from(shard * self.plan.layout.replicas() + replica)]
+    }
+
+    /// The line between Envoy and a node, if the cluster was started with [`ClusterBuilder::links`].
+    pub fn link(&self, shard: u16, replica: u16) -> Option<&Link> {
+        let place = shard * self.plan.layout.replicas() + replica;
+        self.links.as_ref()?.get(usize::from(place))
     }
 
     /// The merger's process.
@@ -268,6 +278,12 @@ impl ClusterBuilder {
         self
     }
 
+    /// Whether Envoy reaches the nodes over lines that can be cut (see [`Link`]): one more hop, in this process.
+    pub fn links(mut self, links: bool) -> Self {
+        self.links = links;
+        self
+    }
+
     /// A variable for the merger (`WEFT_…`).
     pub fn merger_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.merger_environment.push((name.into(), value.into()));
@@ -317,6 +333,10 @@ impl ClusterBuilder {
                 (Some(ports), Some(folder), port, path)
             }
         };
+        let behind = match self.links {
+            true => Some(PortBlock::claim(width)?),
+            false => None,
+        };
         let plan = ClusterPlan {
             binaries,
             layout: Layout::new(port, self.shards, self.replicas)?,
@@ -326,8 +346,21 @@ impl ClusterBuilder {
             body_routing: self.body_routing,
             access_log: self.access_log,
             merger_environment: self.merger_environment,
+            // The block's tenth port is its claim; the nodes' come after it, as everywhere.
+            behind_links: behind.as_ref().map(|ports| ports.base() + 10),
         };
         plan.layout.check_free()?;
+        let ways: Vec<(u16, u16)> = plan
+            .layout
+            .nodes()
+            .map(|(shard, replica)| {
+                (
+                    plan.layout.node(shard, replica),
+                    plan.node_port(shard, replica),
+                )
+            })
+            .collect();
+        let links = behind.map(|ports| Links::open(&ways, ports)).transpose()?;
         let envoy = plan.envoy()?;
         let nodes = plan
             .layout
@@ -338,6 +371,7 @@ impl ClusterBuilder {
             nodes,
             merger: Process::start(plan.merger(), self.lifetime)?,
             envoy: Process::start(envoy, self.lifetime)?,
+            links,
             client: Client::builder().timeout(PROBE).build()?,
             plan,
             _folder: temporary,

@@ -26,6 +26,8 @@ pub struct ClusterPlan {
     pub access_log: &'static str,
     /// More variables for the merger (`WEFT_…`).
     pub merger_environment: Vec<(String, String)>,
+    /// The first port of the nodes, where the layout's lead to them through relays.
+    pub behind_links: Option<u16>,
 }
 
 impl ClusterPlan {
@@ -36,9 +38,17 @@ impl ClusterPlan {
             &self.binaries,
             &self.folder,
             &name,
-            self.layout.node(shard, replica),
+            self.node_port(shard, replica),
             self.master_key.as_deref(),
         )
+    }
+
+    /// Where a node listens itself.
+    pub fn node_port(&self, shard: u16, replica: u16) -> u16 {
+        match self.behind_links {
+            Some(first) => first + shard * self.layout.replicas() + replica,
+            None => self.layout.node(shard, replica),
+        }
     }
 
     /// The merger.

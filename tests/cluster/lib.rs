@@ -10,6 +10,7 @@
 //! - [`Binaries`] finds the programs; one that is missing is an error that says how to build it, never a skipped test.
 //! - [`Layout`] says which port is whose; [`PortBlock`] claims free ports for it.
 //! - [`Process`] is one running program: killed, stopped, continued, restarted, wiped.
+//! - [`Link`] is the line between Envoy and a node: silent, refusing, late, full of nonsense.
 //! - [`Api`] asks a node or a cluster; [`Api::settle`] waits for a task.
 //! - [`Cluster`] is all of them together, [`Single`] one node alone, to compare with.
 //!
@@ -23,6 +24,7 @@ mod commands;
 pub mod data;
 mod error;
 mod layout;
+mod link;
 pub mod oracle;
 mod ports;
 mod process;
@@ -36,6 +38,7 @@ pub use cluster::{Cluster, ClusterBuilder};
 pub use commands::ClusterPlan;
 pub use error::HarnessError;
 pub use layout::Layout;
+pub use link::{Line, Link};
 pub use ports::PortBlock;
 pub use process::{Lifetime, Process, Program};
 pub use single::Single;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit};
 
 use crate::{HarnessError, spawner};
 
@@ -119,6 +119,28 @@ impl Process {
     /// Lets it go on (SIGCONT).
     pub fn resume(&self) -> Result<(), HarnessError> {
         self.signal(Signal::CONT)
+    }
+
+    /// Makes it fail every write beyond so many bytes of a file with `EFBIG`, as near as one gets to a full disk without
+    /// rights of root; `None` gives it room again. A restarted process has all the room there is. (Linux)
+    pub fn limit_file_size(&self, bytes: Option<u64>) -> Result<(), HarnessError> {
+        // The soft limit only: a hard one can't be raised again.
+        let limit = Rlimit {
+            current: bytes,
+            maximum: None,
+        };
+        let fail = |reason: String| HarnessError::Signal {
+            name: self.program.name.clone(),
+            reason,
+        };
+        let pid = self
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| fail("it does not run".to_owned()))?;
+        prlimit(Some(pid), Resource::Fsize, limit)
+            .map(drop)
+            .map_err(|error| fail(error.to_string()))
     }
 
     /// Starts it again with what it left on disk; kills it first if it runs.

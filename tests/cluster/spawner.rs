@@ -16,7 +16,7 @@ struct Order {
 /// Starts a program that dies with this one.
 pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
     static SPAWNER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
-    die_with_parent(&mut command);
+    prepare(&mut command);
     let spawner = SPAWNER.get_or_init(|| {
         let (sender, orders) = mpsc::channel::<Order>();
         thread::spawn(move || {
@@ -40,13 +40,17 @@ pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
 #[cfg(target_os = "linux")]
 #[allow(
     unsafe_code,
-    reason = "the one system call between fork and exec is async-signal-safe and allocates nothing"
+    reason = "the two system calls between fork and exec are async-signal-safe and allocate nothing"
 )]
-fn die_with_parent(command: &mut Command) {
+fn prepare(command: &mut Command) {
     use std::os::unix::process::CommandExt;
-    // SAFETY: between fork and exec only `prctl(PR_SET_PDEATHSIG)` is called.
+    // SAFETY: between fork and exec only `prctl(PR_SET_PDEATHSIG)` and `signal` are called.
     unsafe {
         command.pre_exec(|| {
+            // A file that may not grow is an error that the program meets, not its end (see `limit_file_size`).
+            if libc::signal(libc::SIGXFSZ, libc::SIG_IGN) == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
             rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
                 .map_err(io::Error::from)
         });
@@ -54,4 +58,4 @@ fn die_with_parent(command: &mut Command) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn die_with_parent(_: &mut Command) {}
+fn prepare(_: &mut Command) {}

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod demo;
 mod down;
+mod faults;
 mod oracle;
 mod state;
 mod status;
@@ -30,6 +31,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Would a client notice that it talks to shards? Compares a cluster's answers with one node's.
     Oracle(oracle::OracleArgs),
+    /// Break clusters under load, and count what became of every acknowledged write.
+    Faults(faults::FaultArgs),
     /// Measure, print a table, write target/bench/*.json.
     Bench(bench::BenchArgs),
     /// Say what runs.
@@ -43,6 +46,7 @@ async fn main() -> ExitCode {
         Command::Down(arguments) => down::run(&arguments),
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Oracle(arguments) => oracle::run(arguments).await,
+        Command::Faults(arguments) => faults::run(arguments).await,
         Command::Bench(arguments) => bench::run(arguments).await,
         Command::Status => status::run(),
     };

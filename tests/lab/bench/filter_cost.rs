@@ -101,6 +101,7 @@ async fn front(filter: bool) -> Result<Front> {
         body_routing: true,
         access_log: "off",
         merger_environment: Vec::new(),
+        behind_links: None,
     };
     let envoy = Process::start(plan.envoy()?, Lifetime::WithUs)?;
     let edge = Api::new(format!("http://127.0.0.1:{}", layout.edge()), None);

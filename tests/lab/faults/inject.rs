@@ -1,0 +1,224 @@
+//! Does the fault, holds it for a while, undoes it. What follows is the cluster's affair.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+use weft_cluster::{Api, Cluster, Deadline, Line, Process, until};
+
+use super::control::{Control, Place};
+use super::history::At;
+use super::kinds::Fault;
+use super::world::World;
+
+/// How late the slow node is.
+const LATE: Duration = Duration::from_millis(200);
+/// What is left of a full disk: enough for nothing that matters.
+const FULL_BYTES: u64 = 16 << 10;
+/// How long after a process is back its part of the promise is not yet due.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What was done, and when.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Injury {
+    pub(super) victim: Option<Place>,
+    /// When it was done (the first part of it).
+    pub(super) at: At,
+    /// When it was undone.
+    pub(super) healed: At,
+    /// While nothing could have been answered: no in-sync replica of a shard lived, or there was no Envoy or merger.
+    pub(super) outage: Option<(At, At)>,
+    /// What is worth a line in the report.
+    pub(super) note: Option<String>,
+}
+
+/// Who does it.
+pub(super) struct Injector<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) control: &'a Control,
+    pub(super) world: &'a World,
+    pub(super) quick: bool,
+    /// The number of the round, where faults come in several forms by turns.
+    pub(super) round: u32,
+}
+
+impl Injector<'_> {
+    /// Whom it shall meet.
+    pub(super) async fn victim(&self, fault: Fault, random: &mut fastrand::Rng) -> Result<Place> {
+        let layout = self.cluster.layout();
+        let shard = random.u16(0..layout.shards());
+        let primary = self.control.primary(shard).await?;
+        let replica = match fault {
+            Fault::KillPrimary => primary.replica,
+            Fault::KillReplica => {
+                ensure!(layout.replicas() > 1, "kill-replica needs two replicas");
+                (primary.replica + random.u16(1..layout.replicas())) % layout.replicas()
+            }
+            _ => random.u16(0..layout.replicas()),
+        };
+        Ok(Place { shard, replica })
+    }
+
+    /// Breaks it and mends it.
+    pub(super) async fn run(
+        &self,
+        fault: Fault,
+        victim: Place,
+        random: &mut fastrand::Rng,
+    ) -> Result<Injury> {
+        let node = self.cluster.node(victim.shard, victim.replica);
+        let at = self.world.now();
+        let mut injury = Injury {
+            victim: Some(victim),
+            at,
+            healed: at,
+            outage: None,
+            note: None,
+        };
+        match fault {
+            Fault::KillReplica | Fault::KillPrimary => {
+                node.kill()?;
+                self.hold(random, 500..4_000).await;
+                node.restart()?;
+            }
+            Fault::EmptyDisk => {
+                node.wipe()?;
+                self.hold(random, 500..4_000).await;
+                node.restart()?;
+            }
+            Fault::KillBoth => injury.outage = Some(self.kill_both(victim, random).await?),
+            Fault::Hang => {
+                node.pause()?;
+                let seconds = if self.quick { 5 } else { 30 };
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+                node.resume()?;
+            }
+            Fault::CutOff => {
+                let line = [Line::Silent, Line::Refused];
+                self.line(victim, self.by_turns(line), random).await?;
+            }
+            Fault::ServerErrors => self.line(victim, Line::ServerErrors, random).await?,
+            Fault::Garbage => {
+                let line = [Line::Garbage, Line::AnswersLost];
+                self.line(victim, self.by_turns(line), random).await?;
+            }
+            Fault::Slow => self.line(victim, Line::Late(LATE), random).await?,
+            Fault::KillMerger => {
+                injury.victim = None;
+                let merger = self.cluster.merger();
+                injury.outage = Some(
+                    self.outage(merger, random, &self.cluster.merger_url())
+                        .await?,
+                );
+            }
+            Fault::KillEnvoy => {
+                injury.victim = None;
+                let envoy = self.cluster.envoy();
+                injury.outage = Some(self.outage(envoy, random, &self.cluster.url()).await?);
+            }
+            Fault::DiskFull => injury.note = self.fill_disk(node, random).await?,
+        }
+        injury.healed = self.world.now();
+        Ok(injury)
+    }
+
+    fn by_turns(&self, forms: [Line; 2]) -> Line {
+        let [even, odd] = forms;
+        if self.round.is_multiple_of(2) {
+            even
+        } else {
+            odd
+        }
+    }
+
+    async fn line(&self, victim: Place, line: Line, random: &mut fastrand::Rng) -> Result<()> {
+        let link = self
+            .cluster
+            .link(victim.shard, victim.replica)
+            .context("this cluster has no lines that can be cut")?;
+        link.set(line);
+        self.hold(random, 3_000..8_000).await;
+        link.set(Line::Open);
+        Ok(())
+    }
+
+    async fn kill_both(&self, first: Place, random: &mut fastrand::Rng) -> Result<(At, At)> {
+        let others: Vec<Place> = (0..self.cluster.layout().replicas())
+            .filter(|replica| *replica != first.replica)
+            .map(|replica| Place { replica, ..first })
+            .collect();
+        let node = |place: &Place| self.cluster.node(place.shard, place.replica);
+        node(&first).kill()?;
+        self.hold(random, 200..2_500).await;
+        for other in &others {
+            node(other).kill()?;
+        }
+        let begun = self.world.now();
+        self.hold(random, 200..2_000).await;
+        let mut all: Vec<Place> = others;
+        all.push(first);
+        random.shuffle(&mut all);
+        for place in &all {
+            node(place).restart()?;
+            self.hold(random, 0..1_000).await;
+        }
+        // The one that died last holds everything; nobody else may answer before it is back.
+        for place in &all {
+            let url = self.cluster.node_url(place.shard, place.replica);
+            self.answers(&url, "/health").await?;
+        }
+        Ok((begun, self.world.now() + GRACE))
+    }
+
+    /// Kills a process that there is only one of; nothing can be promised until it is back.
+    async fn outage(
+        &self,
+        process: &Process,
+        random: &mut fastrand::Rng,
+        url: &str,
+    ) -> Result<(At, At)> {
+        let begun = self.world.now();
+        process.kill()?;
+        self.hold(random, 0..3_000).await;
+        process.restart()?;
+        self.answers(url, "/health").await?;
+        Ok((begun, self.world.now() + GRACE))
+    }
+
+    async fn fill_disk(
+        &self,
+        node: &Process,
+        random: &mut fastrand::Rng,
+    ) -> Result<Option<String>> {
+        node.limit_file_size(Some(FULL_BYTES))?;
+        self.hold(random, 3_000..8_000).await;
+        if node.check_alive().is_ok() {
+            node.limit_file_size(None)?;
+            return Ok(None);
+        }
+        // Whoever ends for want of space is started again when there is some.
+        node.restart()?;
+        Ok(Some(format!("{} ended by itself", node.name())))
+    }
+
+    async fn hold(&self, random: &mut fastrand::Rng, millis: Range<u64>) {
+        let millis = random.u64(millis);
+        let millis = if self.quick { millis / 2 } else { millis };
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+
+    async fn answers(&self, url: &str, path: &str) -> Result<()> {
+        let api = Api::new(url, self.cluster.master_key());
+        let deadline = Deadline::after(Duration::from_secs(60));
+        until(&format!("an answer of {url}"), deadline, || async {
+            match api.get(path).await {
+                Ok(reply) if reply.status == 200 => Ok(()),
+                Ok(reply) => Err(reply.text),
+                Err(error) => Err(error.line()),
+            }
+        })
+        .await?;
+        Ok(())
+    }
+}

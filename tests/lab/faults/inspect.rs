@@ -1,0 +1,158 @@
+//! Looks into every node at rest, past everything, and into the cluster from its front.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use weft_cluster::{Api, Cluster, Deadline, Layout, Reply, until};
+
+use super::check::{self, Breach, Documents, Violation, lost_task};
+use super::documents::INDEX;
+use super::world::World;
+
+/// Documents asked for at once.
+const PAGE: usize = 1_000;
+/// How long the writes that are under way may take until they are at an end, once all is well.
+const SETTLE: Duration = Duration::from_secs(60);
+/// Examples of a broken promise that are kept.
+const KEPT: usize = 100;
+
+/// Waits until no write is under way; a task that has no end in time is lost.
+pub(super) async fn rest(world: &World) -> Vec<Violation> {
+    let deadline = Deadline::after(SETTLE);
+    let at_rest = until("the end of all writes", deadline, || async {
+        match world.under_way() {
+            0 => Ok(()),
+            left => Err(format!("{left} are under way")),
+        }
+    })
+    .await;
+    if at_rest.is_ok() {
+        return Vec::new();
+    }
+    let history = world.history();
+    let endless = history.lives().flat_map(|(id, life)| {
+        life.writes
+            .iter()
+            .filter(|write| write.outcome == super::history::Outcome::Accepted)
+            .filter_map(|write| Some((id.to_owned(), write.task?)))
+    });
+    endless
+        .map(|(id, task)| {
+            let detail = format!("has not settled {} s after all was well", SETTLE.as_secs());
+            lost_task(task, Some(&id), &detail)
+        })
+        .take(KEPT)
+        .collect()
+}
+
+/// Everything that is wrong with what is stored.
+pub(super) async fn stored(cluster: &Cluster, world: &World) -> Result<Vec<Violation>> {
+    let mut violations = Vec::new();
+    let layout = cluster.layout();
+    for shard in 0..layout.shards() {
+        let mut replicas = Vec::new();
+        for replica in 0..layout.replicas() {
+            let name = Layout::node_name(shard, replica);
+            let api = Api::new(cluster.node_url(shard, replica), cluster.master_key());
+            idle(&api, &name).await?;
+            let documents = all_documents(&api).await.with_context(|| name.clone())?;
+            let settings = api.get(&format!("/indexes/{INDEX}/settings")).await?;
+            let history = world.history();
+            violations.extend(check::documents(&history, &name, &documents, |id| {
+                world.shard_of(id) == shard
+            }));
+            drop(history);
+            replicas.push((name, documents, settings.body));
+        }
+        let mut replicas = replicas.iter();
+        let Some((name, documents, settings)) = replicas.next() else {
+            continue;
+        };
+        for (other_name, other_documents, other_settings) in replicas {
+            violations.extend(check::differences(
+                &format!("shard-{shard}"),
+                (name, documents, settings),
+                (other_name, other_documents, other_settings),
+            ));
+        }
+    }
+    let all = all_documents(&world.api).await.context("the cluster")?;
+    violations.extend(check::documents(
+        &world.history(),
+        "the cluster",
+        &all,
+        |_| true,
+    ));
+    Ok(violations)
+}
+
+/// What each replica holds of one document, for the person who looks for the cause.
+pub(super) async fn held(cluster: &Cluster, shard: u16, id: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for replica in 0..cluster.layout().replicas() {
+        let api = Api::new(cluster.node_url(shard, replica), cluster.master_key());
+        let path = format!("/indexes/{INDEX}/documents/{id}?retrieveVectors=true");
+        let held = match api.get(&path).await {
+            Ok(reply) => reply.text,
+            Err(error) => error.line(),
+        };
+        lines.push(format!(
+            "{id} on {}: {held}",
+            Layout::node_name(shard, replica)
+        ));
+    }
+    lines
+}
+
+/// All documents of a node or a cluster, with their vectors; none where the index isn't there.
+async fn all_documents(api: &Api) -> Result<Documents> {
+    let mut documents = Documents::new();
+    for page in 0.. {
+        let path = format!(
+            "/indexes/{INDEX}/documents?retrieveVectors=true&limit={PAGE}&offset={}",
+            page * PAGE
+        );
+        let reply = api.get(&path).await?;
+        if reply.status == 404 {
+            break;
+        }
+        let Some(results) = list(&reply) else {
+            bail!("{path} answers {}: {}", reply.status, reply.text);
+        };
+        for document in results {
+            let id = document.get("id").and_then(Value::as_str);
+            documents.insert(id.unwrap_or_default().to_owned(), document.clone());
+        }
+        if results.len() < PAGE {
+            break;
+        }
+    }
+    Ok(documents)
+}
+
+fn list(reply: &Reply) -> Option<&Vec<Value>> {
+    (reply.status == 200).then(|| reply.at("/results").as_array())?
+}
+
+/// Waits until a node has done all that it was told.
+async fn idle(api: &Api, name: &str) -> Result<()> {
+    let what = format!("the end of {name}'s own tasks");
+    until(&what, Deadline::after(SETTLE), || async {
+        match api.get("/tasks?statuses=enqueued,processing&limit=1").await {
+            Ok(reply) if reply.at("/total") == 0 => Ok(()),
+            Ok(reply) => Err(reply.text),
+            Err(error) => Err(error.line()),
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+/// One line for each kind of breach and the number of times it was seen.
+pub(super) fn count(violations: &[Violation], breach: Breach) -> usize {
+    violations
+        .iter()
+        .filter(|violation| violation.breach == breach)
+        .count()
+}

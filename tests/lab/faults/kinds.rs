@@ -1,0 +1,58 @@
+//! What is done to a cluster, and what must still be so while it is done.
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// A fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Fault {
+    /// kill -9 of a replica that isn't its shard's primary
+    KillReplica,
+    /// kill -9 of a primary
+    KillPrimary,
+    /// kill -9 of both replicas of a shard, one after the other
+    KillBoth,
+    /// A node that hangs (SIGSTOP) for 30 s
+    Hang,
+    /// A node cut off and back, by turns without a word and by refusing connections
+    CutOff,
+    /// A node that comes back with an empty disk
+    EmptyDisk,
+    /// A node that answers everything with 500
+    ServerErrors,
+    /// A node that answers with garbage, by turns instead of doing the work and after having done it
+    Garbage,
+    /// kill -9 of the merger
+    KillMerger,
+    /// kill -9 of Envoy
+    KillEnvoy,
+    /// A node whose writes to disk fail (`EFBIG` beyond 16 KiB of a file)
+    DiskFull,
+    /// A node that answers 200 ms later
+    Slow,
+}
+
+impl Fault {
+    /// Its name on the command line.
+    pub(super) fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether it happens on the line to a node: then the cluster needs lines that can be cut.
+    pub(super) fn on_the_line(self) -> bool {
+        matches!(
+            self,
+            Self::CutOff | Self::ServerErrors | Self::Garbage | Self::Slow
+        )
+    }
+
+    /// Whether a node dies of it, so that reads must go on within a second and writes within three.
+    pub(super) fn kills_a_node(self) -> bool {
+        matches!(
+            self,
+            Self::KillReplica | Self::KillPrimary | Self::EmptyDisk
+        )
+    }
+}

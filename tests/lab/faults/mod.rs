@@ -1,0 +1,132 @@
+//! `weft-lab faults`: breaks real clusters under load, and counts what became of every acknowledged write.
+//!
+//! ```text
+//! writers ─► history ◄─ readers          what a client knows: sent, accepted, acknowledged, in doubt
+//!    │          │          │
+//!    ▼          ▼          ▼
+//!  Envoy … nodes      check (pure)       what it may be shown, and what must be stored
+//! ```
+//!
+//! Each fault has a cluster of its own: [`round`] brings load, fault, recovery and inspection together, [`inject`] does the
+//! fault, [`check`] judges, [`report`] prints the table. Invariant: what is judged by is what clients were told, never
+//! what the cluster says of itself, except for when it calls itself well again.
+
+mod check;
+mod control;
+mod documents;
+mod figures;
+mod history;
+mod inject;
+mod inspect;
+mod kinds;
+mod readers;
+mod report;
+mod round;
+mod world;
+mod writers;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::say;
+use kinds::Fault;
+use round::{Round, Stage};
+use world::Mode;
+
+/// Rounds with a broken promise after which a fault is not tried any further.
+const ENOUGH: usize = 3;
+
+/// Options of `weft-lab faults`.
+#[derive(Debug, Args)]
+pub(crate) struct FaultArgs {
+    /// How often each fault is injected.
+    #[arg(long, default_value_t = 10)]
+    rounds: u32,
+    /// Repeats the choices of an earlier run (not its timing: processes are real); otherwise by the clock.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Which faults; all of them by default.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    faults: Vec<Fault>,
+    /// Shards.
+    #[arg(long, default_value_t = 3)]
+    shards: u16,
+    /// Nodes in each shard.
+    #[arg(long, default_value_t = 2)]
+    replicas: u16,
+    /// Which promise writes ask for.
+    #[arg(long, value_enum, default_value_t = Mode::Sync)]
+    mode: Mode,
+    /// Shorter faults, for a look.
+    #[arg(long)]
+    quick: bool,
+    /// Where clusters live, and stay if a promise was broken.
+    #[arg(long, default_value = "target/faults")]
+    folder: PathBuf,
+    /// Where the JSON goes.
+    #[arg(long, default_value = "target/bench")]
+    out: PathBuf,
+}
+
+pub(crate) async fn run(mut arguments: FaultArgs) -> Result<()> {
+    ensure!(arguments.rounds > 0, "--rounds 0 would show nothing");
+    if arguments.faults.is_empty() {
+        arguments.faults = Fault::value_variants().to_vec();
+    }
+    let seed = arguments
+        .seed
+        .unwrap_or_else(|| fastrand::u64(0..1_000_000));
+    say(format_args!(
+        "{} rounds of each fault on {} × {} nodes, writes in mode {:?}; --seed {seed}\n",
+        arguments.rounds, arguments.shards, arguments.replicas, arguments.mode
+    ));
+    say(report::heading());
+    let mut rounds = Vec::new();
+    for fault in arguments.faults.clone() {
+        let of_fault = play(&arguments, fault, seed).await?;
+        say(report::row(fault, &of_fault, arguments.rounds));
+        rounds.extend(of_fault);
+    }
+    let promises = report::promises(&rounds, arguments.mode);
+    say(report::table(&promises));
+    let file = report::write(&arguments.out, seed, &rounds, &promises)?;
+    say(format_args!("Written to {}.", file.display()));
+    if promises.iter().any(report::Promise::broken) {
+        bail!("a promise was broken; again with --seed {seed}");
+    }
+    Ok(())
+}
+
+/// All rounds of a fault. A cluster that broke a promise is left as it is, and the next round gets a new one.
+async fn play(arguments: &FaultArgs, fault: Fault, seed: u64) -> Result<Vec<Round>> {
+    // Each fault's choices are its own, whichever others are played.
+    let mut random = fastrand::Rng::with_seed(seed ^ ((fault as u64 + 1) << 32));
+    let (mut rounds, mut broken) = (Vec::new(), 0);
+    let mut stage: Option<Stage> = None;
+    for number in 0..arguments.rounds {
+        let current = match &mut stage {
+            Some(stage) => stage,
+            None => stage.insert(Stage::set(arguments, fault, random.u64(..) % 1_000_000).await?),
+        };
+        let round = current.play(arguments, fault, number, &mut random).await?;
+        let sound = round.sound();
+        if !sound {
+            broken += 1;
+            let file = current.testify(&round).await?;
+            say(report::broken(&round, &file));
+        }
+        rounds.push(round);
+        if !sound && let Some(stage) = stage.take() {
+            stage.strike(true).await?;
+        }
+        if broken >= ENOUGH {
+            break;
+        }
+    }
+    if let Some(stage) = stage {
+        stage.strike(false).await?;
+    }
+    Ok(rounds)
+}

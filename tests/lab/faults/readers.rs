@@ -1,0 +1,132 @@
+//! Readers: they know what they may be shown, and note every answer that is missing, late or wrong.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::check::{self, Breach, Violation};
+use super::documents::{INDEX, query};
+use super::history::At;
+use super::world::{Asked, Read, ReadKind, World};
+
+/// Between two reads of one reader.
+const PAUSE: Duration = Duration::from_millis(20);
+/// One beat of reads.
+const BEAT: Duration = Duration::from_millis(25);
+
+/// A reader until the run is over: searches, filters by id, documents by id.
+pub(super) async fn reader(world: Arc<World>, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    while !world.closed() {
+        match (random.u32(0..10), any_id(&world, &mut random)) {
+            (0..5, _) | (_, None) => search(&world, json!({"q": query(&mut random)})).await,
+            (5..7, Some(id)) => {
+                search(&world, json!({"filter": format!("id = \"{id}\"")})).await;
+            }
+            (_, Some(id)) => document(&world, &id, ReadKind::Document).await,
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Reads one document again and again in a steady beat, each without waiting for those before, until told to end.
+pub(super) async fn beat(world: Arc<World>, id: String) {
+    let mut next = Instant::now();
+    while !world.closed() {
+        let (world, id) = (Arc::clone(&world), id.clone());
+        tokio::spawn(async move { document(&world, &id, ReadKind::Beat).await });
+        next += BEAT;
+        tokio::time::sleep_until(next).await;
+    }
+}
+
+async fn search(world: &World, mut body: Value) {
+    let filtered = body.get("filter").is_some();
+    if let Some(body) = body.as_object_mut() {
+        body.insert("limit".to_owned(), json!(20));
+    }
+    let began = world.now();
+    let answer = world
+        .ask(
+            Method::POST,
+            &format!("/indexes/{INDEX}/search"),
+            Some(&body),
+        )
+        .await;
+    let ended = world.now();
+    let kind = ReadKind::Search;
+    note(world, kind, began, ended, failure(&answer, &[200]));
+    let Ok(reply) = answer else { return };
+    let Some(hits) = reply.at("/hits").as_array() else {
+        return;
+    };
+    let history = world.history();
+    let mut violations: Vec<Violation> = hits
+        .iter()
+        .filter_map(|hit| {
+            let id = hit.get("id")?.as_str()?;
+            check::read(&history, id, Some(hit), began, ended)
+        })
+        .collect();
+    if filtered
+        && hits.is_empty()
+        && let Some(id) = asked_id(&body)
+    {
+        violations.extend(check::read(&history, &id, None, began, ended));
+    }
+    drop(history);
+    world.note(violations);
+}
+
+async fn document(world: &World, id: &str, kind: ReadKind) {
+    let began = world.now();
+    let path = format!("/indexes/{INDEX}/documents/{id}");
+    let answer = world.ask(Method::GET, &path, None).await;
+    let ended = world.now();
+    note(world, kind, began, ended, failure(&answer, &[200, 404]));
+    let Ok(reply) = answer else { return };
+    let violation = match (reply.status, reply.at("/code").as_str()) {
+        (200, _) => check::read(&world.history(), id, Some(&reply.body), began, ended),
+        (404, Some("document_not_found")) => check::read(&world.history(), id, None, began, ended),
+        // The index was there before the first reader.
+        (404, _) => Some(Violation {
+            breach: Breach::StaleRead,
+            what: id.to_owned(),
+            place: "read".to_owned(),
+            detail: reply.text,
+        }),
+        _ => None,
+    };
+    world.note(violation);
+}
+
+fn note(world: &World, kind: ReadKind, began: At, ended: At, failure: Option<String>) {
+    world.note_read(Read {
+        began,
+        ended,
+        kind,
+        failure,
+    });
+}
+
+fn failure(answer: &Asked, fine: &[u16]) -> Option<String> {
+    match answer {
+        Ok(reply) if fine.contains(&reply.status) => None,
+        Ok(reply) => Some(format!("{}: {}", reply.status, reply.text)),
+        Err(error) => Some(error.clone()),
+    }
+}
+
+fn asked_id(body: &Value) -> Option<String> {
+    let filter = body.get("filter")?.as_str()?;
+    Some(filter.split('"').nth(1)?.to_owned())
+}
+
+fn any_id(world: &World, random: &mut fastrand::Rng) -> Option<String> {
+    let history = world.history();
+    let place = random.usize(0..history.len().max(1));
+    history.lives().nth(place).map(|(id, _)| id.to_owned())
+}

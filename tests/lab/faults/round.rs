@@ -1,0 +1,296 @@
+//! One round: load, fault, mending, green, rest, inspection.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::json;
+use tokio::task::JoinSet;
+use weft_cluster::{Api, Cluster, Layout, PortBlock};
+
+use super::check::{self, Violation};
+use super::control::Control;
+use super::documents::{INDEX, settings, whole, with_vector};
+use super::figures::{self, ReadFigures};
+use super::history::{At, Change};
+use super::inject::{Injector, Injury};
+use super::kinds::Fault;
+use super::world::{Gate, ReadKind, World};
+use super::{FaultArgs, inspect, readers, writers};
+
+const MASTER_KEY: &str = "a-master-key-for-faults";
+const WRITERS: usize = 4;
+const READERS: usize = 3;
+/// How long a cluster may take to be well again.
+const RECOVERY: Duration = Duration::from_secs(120);
+/// How long after a fault a gap is looked for at least.
+const GAP_WINDOW: Duration = Duration::from_secs(5);
+
+/// What a round showed.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Round {
+    pub(super) fault: Fault,
+    pub(super) number: u32,
+    pub(super) injury: Option<Injury>,
+    /// From the mending of the fault until green; none is never.
+    pub(super) recovered_ms: Option<f64>,
+    pub(super) documents: usize,
+    pub(super) violations: Vec<Violation>,
+    pub(super) reads: ReadFigures,
+    /// The longest time without an answer to a read of the broken shard.
+    pub(super) read_gap_ms: Option<f64>,
+    /// The longest time without an acknowledged write to it.
+    pub(super) write_gap_ms: Option<f64>,
+    /// Why the round could not be brought to its end.
+    pub(super) error: Option<String>,
+    #[serde(skip)]
+    pub(super) before: Vec<Duration>,
+    #[serde(skip)]
+    pub(super) during: Vec<Duration>,
+}
+
+impl Round {
+    /// Whether no hard promise was broken: those with a target of 0, and that all gets well again.
+    pub(super) fn sound(&self) -> bool {
+        self.error.is_none() && self.violations.is_empty()
+    }
+}
+
+/// A cluster under load.
+pub(super) struct Stage {
+    cluster: Cluster,
+    folder: PathBuf,
+    control: Control,
+    world: Arc<World>,
+    load: JoinSet<()>,
+    _ports: PortBlock,
+}
+
+impl Stage {
+    /// Starts a cluster, its index, and everybody who works with it.
+    pub(super) async fn set(arguments: &FaultArgs, fault: Fault, seed: u64) -> Result<Self> {
+        let folder = arguments.folder.join(format!("{}-{seed}", fault.name()));
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        }
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let folder = folder.canonicalize()?;
+        let width = Layout::new(1, arguments.shards, arguments.replicas)?.width();
+        let ports = PortBlock::claim(width)?;
+        let cluster = Cluster::builder()
+            .shards(arguments.shards)
+            .replicas(arguments.replicas)
+            .links(fault.on_the_line())
+            .master_key(MASTER_KEY)
+            .at(ports.base(), &folder)
+            .start()
+            .await?;
+        let api = Api::new(cluster.url(), Some(MASTER_KEY));
+        let world = World::new(api.clone(), arguments.shards, arguments.mode)?;
+        let mut stage = Self {
+            cluster,
+            folder,
+            control: Control::new(api),
+            world,
+            load: JoinSet::new(),
+            _ports: ports,
+        };
+        stage.prepare().await?;
+        for number in 0..WRITERS {
+            let seed = seed.wrapping_mul(1_000).wrapping_add(number as u64);
+            stage
+                .load
+                .spawn(writers::writer(Arc::clone(&stage.world), number, seed));
+        }
+        for number in 0..READERS {
+            let seed = seed.wrapping_mul(1_000).wrapping_add(500 + number as u64);
+            stage
+                .load
+                .spawn(readers::reader(Arc::clone(&stage.world), seed));
+        }
+        Ok(stage)
+    }
+
+    /// The index, and on each shard a document that never changes.
+    async fn prepare(&mut self) -> Result<()> {
+        let api = &self.world.api;
+        api.succeed(
+            &api.post("/indexes", &json!({"uid": INDEX, "primaryKey": "id"}))
+                .await?,
+        )
+        .await?;
+        let path = format!("/indexes/{INDEX}/settings");
+        api.succeed(&api.json(Method::PATCH, &path, &settings()).await?)
+            .await?;
+        for shard in 0..self.cluster.layout().shards() {
+            let id = self.still(shard);
+            let fields = whole(&id, 1);
+            let now = self.world.now();
+            let ticket = self
+                .world
+                .history()
+                .send(&id, Change::Replace(fields.clone()), now);
+            let path = format!("/indexes/{INDEX}/documents");
+            let request = (Method::POST, path, Some(json!([with_vector(&fields)])));
+            let task = self.world.write(vec![ticket], request).await;
+            let succeeded = match task {
+                Some(task) => task.await?,
+                None => false,
+            };
+            ensure!(
+                succeeded,
+                "the first write to shard {shard} did not succeed"
+            );
+            let node = Api::new(self.cluster.node_url(shard, 0), Some(MASTER_KEY));
+            let there = node
+                .get(&format!("/indexes/{INDEX}/documents/{id}"))
+                .await?;
+            if there.status != 200 {
+                bail!("{id} does not lie where it is looked for: {}", there.text);
+            }
+        }
+        Ok(())
+    }
+
+    /// The id of the document on a shard that never changes.
+    fn still(&self, shard: u16) -> String {
+        (0_u64..)
+            .map(|salt| format!("still-{salt}"))
+            .find(|id| self.world.shard_of(id) == shard)
+            .unwrap_or_default()
+    }
+
+    /// Plays one round. Only the harness's own failures are errors.
+    pub(super) async fn play(
+        &mut self,
+        arguments: &FaultArgs,
+        fault: Fault,
+        number: u32,
+        random: &mut fastrand::Rng,
+    ) -> Result<Round> {
+        let mut round = Round {
+            fault,
+            number,
+            injury: None,
+            recovered_ms: None,
+            documents: 0,
+            violations: Vec::new(),
+            reads: ReadFigures::default(),
+            read_gap_ms: None,
+            write_gap_ms: None,
+            error: None,
+            before: Vec::new(),
+            during: Vec::new(),
+        };
+        if let Err(error) = self.act(arguments, &mut round, random).await {
+            round.error = Some(format!("{error:#}"));
+        }
+        round.violations.extend(self.world.take_violations());
+        Ok(round)
+    }
+
+    async fn act(
+        &mut self,
+        arguments: &FaultArgs,
+        round: &mut Round,
+        random: &mut fastrand::Rng,
+    ) -> Result<()> {
+        let (world, quick) = (Arc::clone(&self.world), arguments.quick);
+        drop((world.take_reads(), world.take_beats()));
+        let injector = Injector {
+            cluster: &self.cluster,
+            control: &self.control,
+            world: &world,
+            quick,
+            round: round.number,
+        };
+        let victim = injector.victim(round.fault, random).await?;
+        world.gate.send_replace(Gate::Open);
+        let mut beats = JoinSet::new();
+        beats.spawn(readers::beat(Arc::clone(&world), self.still(victim.shard)));
+        let name = format!("b{}", round.number);
+        beats.spawn(writers::beat(Arc::clone(&world), name, victim.shard));
+
+        let begun = world.now();
+        let calm = if round.fault == Fault::Slow {
+            5_000
+        } else {
+            1_500
+        };
+        let calm = random.u64(calm / 2..calm * 3 / 2) / if quick { 2 } else { 1 };
+        tokio::time::sleep(Duration::from_millis(calm)).await;
+        let injury = injector.run(round.fault, victim, random).await?;
+        let nodes = usize::from(arguments.shards * arguments.replicas);
+        let recovered = self.control.green(nodes, RECOVERY).await;
+        // What is well again must stay so under load for a moment.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let ended = world.now();
+        world.gate.send_replace(Gate::NoWrites);
+        beats.abort_all();
+
+        let (reads, acknowledged) = (world.take_reads(), world.take_beats());
+        round.reads = figures::reads(&reads, injury.at, injury.outage);
+        let until = injury.healed.max(injury.at + GAP_WINDOW).min(ended);
+        let gap = |successes: &[At]| figures::longest_gap(successes, injury.at, until).map(millis);
+        round.read_gap_ms = gap(&figures::successes(&reads, ReadKind::Beat));
+        round.write_gap_ms = gap(&acknowledged);
+        round.before = figures::latencies(&reads, begun, injury.at);
+        round.during = figures::latencies(&reads, injury.at, injury.healed);
+        round.injury = Some(injury);
+        round.recovered_ms = Some(millis(recovered?));
+
+        round.violations.extend(inspect::rest(&world).await);
+        round
+            .violations
+            .extend(inspect::stored(&self.cluster, &world).await?);
+        round.documents = world.history().len();
+        Ok(())
+    }
+
+    /// Writes down what is known of the first documents that broke a promise; where.
+    pub(super) async fn testify(&self, round: &Round) -> Result<PathBuf> {
+        let mut lines = vec![format!(
+            "{:?} {}: {:?}",
+            round.fault, round.number, round.error
+        )];
+        let mut ids: Vec<&str> = Vec::new();
+        for violation in &round.violations {
+            lines.push(format!(
+                "{:?} {} at {}: {}",
+                violation.breach, violation.what, violation.place, violation.detail
+            ));
+            if ids.len() < 20 && !ids.contains(&violation.what.as_str()) {
+                ids.push(&violation.what);
+            }
+        }
+        lines.push(format!("{:?}", round.injury));
+        for id in ids {
+            lines.extend(check::story(id, self.world.history().life(id)));
+            lines.extend(inspect::held(&self.cluster, self.world.shard_of(id), id).await);
+        }
+        let file = self.folder.join("violations.txt");
+        fs::write(&file, lines.join("\n")).with_context(|| file.display().to_string())?;
+        Ok(file)
+    }
+
+    /// Ends everything; what was written stays if it is needed.
+    pub(super) async fn strike(mut self, keep: bool) -> Result<()> {
+        self.world.gate.send_replace(Gate::Closed);
+        self.load.shutdown().await;
+        let folder = self.folder.clone();
+        drop(self);
+        if !keep {
+            fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        }
+        Ok(())
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
