@@ -11,7 +11,7 @@ use crate::cluster::{self, Cluster, ClusterError};
 use crate::edge;
 use crate::edge::Keys;
 use crate::options::ServeOptions;
-use crate::search::{self, SettingsCache};
+use crate::search::{self, SettingsCache, WordCounts};
 use crate::sequence::Sequencer;
 use crate::store::{RedbStore, Store, StoreError};
 use crate::tasks::{self, SettledTask, TaskError, Tasks};
@@ -37,6 +37,8 @@ pub struct App {
     pub keys: Keys,
     /// Indexes' settings, as far as merges need them.
     pub search_settings: SettingsCache,
+    /// How many documents words find, as far as searches need it.
+    pub word_counts: WordCounts,
     /// Counters and histograms.
     pub metrics: Metrics,
 }
@@ -95,6 +97,7 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
         writes: Writes::default(),
         keys: Keys::default(),
         search_settings: SettingsCache::default(),
+        word_counts: WordCounts::default(),
         metrics: Metrics::new()?,
         options,
     });

@@ -60,9 +60,9 @@ impl Listing {
             .collect();
         let strip = strippable(&attributes, fields.unwrap_or_default());
         let interest = Interest {
-            pick: None,
             strip,
             sort,
+            ..Interest::default()
         };
         Some(Self {
             carrier,

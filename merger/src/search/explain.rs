@@ -66,7 +66,7 @@ impl Explanation {
     pub(super) fn outcome(&mut self, shard: ShardId, found: u64, kept: usize) {
         if let Some(part) = self.shards.iter_mut().find(|part| part.shard == shard) {
             part.found = found;
-            part.kept = kept;
+            part.kept += kept;
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) async fn fill_gaps(
     index: &str,
     plan: &Plan,
     settings: &FacetSettings,
-    lists: &[ShardHits],
+    lists: &[&ShardHits],
     facets: &[String],
 ) -> Result<Vec<(String, Counts)>, SearchError> {
     let mut filled = Vec::new();
@@ -82,7 +82,7 @@ fn known(list: &ShardHits, facet: &str) -> (Counts, Option<f64>) {
 }
 
 /// The same search without hits, once for each range; `None` for a search that came as a query string.
-fn ask(index: &str, plan: &Plan, facet: &str, gap: &Gap, lists: &[ShardHits]) -> Option<Ask> {
+fn ask(index: &str, plan: &Plan, facet: &str, gap: &Gap, lists: &[&ShardHits]) -> Option<Ask> {
     const SAME: [&str; 8] = [
         "q",
         "matchingStrategy",
@@ -93,7 +93,8 @@ fn ask(index: &str, plan: &Plan, facet: &str, gap: &Gap, lists: &[ShardHits]) ->
         "vector",
         "hybrid",
     ];
-    let Carrier::Body(members) = &plan.search.carrier else {
+    let share = lists.get(gap.place)?.share.as_ref();
+    let Carrier::Body(members) = plan.ask_share(0, 0, share) else {
         return None;
     };
     let query = |(at, range): (usize, &(f64, f64))| {

@@ -12,6 +12,8 @@ pub struct Interest {
     pub pick: Option<String>,
     /// Top-level members that the shards were asked for and the client wasn't: they are left out.
     pub strip: Vec<String>,
+    /// The member that holds the id: a document that two shards hold at once is shown once.
+    pub id: Option<String>,
     /// Criteria by which documents are ordered that come without ranking details: a list of documents.
     pub(super) sort: Vec<SortKey>,
 }
@@ -39,6 +41,8 @@ pub struct HitSpan {
     pub details: Option<Range<usize>>,
     /// Value of the picked member.
     pub picked: Option<Range<usize>>,
+    /// Value of the id.
+    pub id: Option<Range<usize>>,
     /// End of the last member that is kept; the start of the object's inside where none is.
     kept_end: usize,
     /// True where all members that are left out come last, as a node writes them.
@@ -61,6 +65,7 @@ impl HitSpan {
             score: None,
             details: None,
             picked: None,
+            id: None,
             kept_end: at + 1,
             tidy: true,
         };
@@ -78,6 +83,13 @@ impl HitSpan {
                         .is_some_and(|pick| pick.as_bytes() == key)
                     {
                         span.picked = Some(member.value.clone());
+                    }
+                    if interest
+                        .id
+                        .as_deref()
+                        .is_some_and(|id| id.as_bytes() == key)
+                    {
+                        span.id = Some(member.value.clone());
                     }
                     keep = !strips(interest, key);
                 }

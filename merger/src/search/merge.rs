@@ -6,10 +6,14 @@
 //!
 //! Pure: a function of values.
 
+mod part;
 mod source;
 
 use std::cmp::Ordering;
 
+use hashbrown::HashSet;
+
+pub use part::Part;
 pub use source::{Head, Source};
 
 use super::distinct::{Seen, values_of};
@@ -80,6 +84,10 @@ pub struct Merged<'a> {
     pub dry: Vec<usize>,
     /// Hits left out because another shard had a better one of the same distinct value.
     pub duplicates: usize,
+    /// Hits left out because another shard holds the same document: its slot is on the move.
+    pub twins: usize,
+    /// True where a shard saw other words in a part of a search than the merger: see [`Part`].
+    pub unclear: bool,
 }
 
 /// Merges.
@@ -95,7 +103,10 @@ pub fn merge<'a>(
         kept: vec![0; sources.len()],
         dry: Vec::new(),
         duplicates: 0,
+        twins: 0,
+        unclear: false,
     };
+    let mut shown: HashSet<&[u8]> = HashSet::new();
     let mut scales = Scales::default();
     let mut seen = Seen::default();
     let mut position = 0;
@@ -122,6 +133,12 @@ pub fn merge<'a>(
         let Some(head) = source.take() else { break };
         source.advance(merging.interest)?;
         scales.look_at(source);
+        if let Some(id) = head.id()
+            && !shown.insert(id)
+        {
+            merged.twins += 1;
+            continue;
+        }
         if let Some(path) = merging.distinct
             && !seen.admit(&values_of(path, &head))
         {
@@ -142,6 +159,7 @@ pub fn merge<'a>(
         position += 1;
     }
     scales.settle(&mut merged.hits);
+    merged.unclear = sources.iter().any(Source::is_unclear);
     Ok(merged)
 }
 

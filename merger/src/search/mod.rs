@@ -12,6 +12,7 @@ mod facet_gaps;
 mod facet_search;
 pub mod facets;
 mod federated;
+mod frequency;
 pub mod hit;
 pub mod merge;
 mod multi_search;
@@ -39,6 +40,7 @@ use weft_routing::document_id::DocumentId;
 use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
 
+pub use frequency::WordCounts;
 pub use settings_cache::SettingsCache;
 
 use crate::answer::Answer;
@@ -139,7 +141,10 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
                 return reader.pass_on(&call, body, *only).await;
             }
             let settings = settings_cache::settings_of(app, &index, anyone).await;
-            let plan = Plan::new(search, &settings);
+            let primary_key = placement
+                .as_ref()
+                .and_then(|placement| placement.primary_key.as_deref());
+            let plan = Plan::new(search, &settings, primary_key);
             one_index::search(&reader, &index, &path, &plan, &settings, &shards).await
         }
         Operation::FacetSearch => {
@@ -227,6 +232,10 @@ async fn multi_search(
 
 /// Forgets what a settled task may have changed.
 pub fn on_settled(app: &App, view: &TaskView) {
+    match view.index_uid.as_deref() {
+        Some(uid) if view.kind != "indexSwap" => app.word_counts.forget(uid),
+        _ => app.word_counts.forget_all(),
+    }
     match (view.kind.as_str(), view.index_uid.as_deref()) {
         ("documentAdditionOrUpdate" | "documentDeletion" | "documentEdition", _) => {}
         ("indexSwap" | "indexUpdate", _) | (_, None) => app.search_settings.forget_all(),

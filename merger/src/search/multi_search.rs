@@ -43,6 +43,9 @@ pub(super) async fn read_queries(
         let index = members.get("indexUid")?.as_str()?.to_owned();
         let placement = app.cluster.placement(&index);
         let search = Search::read(Carrier::Body(members))?;
+        let primary_key = placement
+            .as_ref()
+            .and_then(|placement| placement.primary_key.clone());
         let (shards, settings) = match placement {
             Some(placement) => {
                 let shards = placement.shards().to_vec();
@@ -57,7 +60,7 @@ pub(super) async fn read_queries(
             // A node says that the index isn't there.
             None => (vec![anyone], Arc::default()),
         };
-        let plan = Plan::new(search, &settings);
+        let plan = Plan::new(search, &settings, primary_key.as_deref());
         read.push(Query {
             index,
             shards,
@@ -128,6 +131,7 @@ pub(super) async fn search(
                     shard: *shard,
                     pages: vec![body.slice(range)],
                     asked,
+                    share: None,
                 });
             }
         }

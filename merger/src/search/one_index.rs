@@ -9,9 +9,11 @@ use super::degraded::Degraded;
 use super::explain::Explanation;
 use super::facet_gaps::fill_gaps;
 use super::facets::Counts;
+use super::frequency::{self, Share};
 use super::merge::{Merged, Order, Placed, Source, is_semantic, merge};
 use super::plan::Plan;
 use super::rank::{Known, Ranks, compare, suspects};
+use super::request::Carrier;
 use super::respond::{Writer, write_search};
 use super::scan::Malformed;
 use super::scatter::{Ask, Gathered, Outcome, Reader};
@@ -27,6 +29,22 @@ pub(super) struct ShardHits {
     pub(super) pages: Vec<Bytes>,
     /// How many hits were asked for so far.
     pub(super) asked: usize,
+    /// What was asked instead of the client's search. Such a shard has several lists.
+    pub(super) share: Option<Share>,
+}
+
+impl ShardHits {
+    /// True where the totals and facets are the shard's.
+    fn counts(&self) -> bool {
+        self.share.as_ref().is_none_or(|share| share.counts)
+    }
+
+    /// True where the hits aren't looked at.
+    fn counts_only(&self) -> bool {
+        self.share
+            .as_ref()
+            .is_some_and(|share| share.part.is_none())
+    }
 }
 
 /// Carries out a planned search on `shards`.
@@ -43,18 +61,24 @@ pub(super) async fn search(
         ..Explanation::default()
     };
     let take = plan.first_step(shards.len());
-    let carrier = plan.ask(0, take);
-    let asks = shards
+    let shares = frequency::shares(reader, index, plan, settings, shards).await;
+    let shares = asked_shares(shards, shares);
+    let asks = shares
         .iter()
-        .map(|shard| Ask::new(*shard, path, &carrier))
+        .map(|(shard, share)| Ask::new(*shard, path, &first_ask(plan, take, share.as_ref())))
         .collect();
     let gathered = match reader.gather(asks).await? {
         Outcome::Refused(answer, _) => return Ok(answer),
         Outcome::Answers(gathered) => gathered,
     };
     explanation.add(&gathered, 0, take);
+    if shares.iter().any(|(_, share)| share.is_some()) {
+        explanation.rebuilt.push(
+            "which words may be dropped, from how often all shards together hold them".to_owned(),
+        );
+    }
     let missing = gathered.missing.clone();
-    let mut lists = first_lists(gathered, take);
+    let mut lists = first_lists(gathered, take, shares);
     let done = complete(
         reader,
         index,
@@ -93,7 +117,7 @@ pub(super) async fn complete(
     index: &str,
     plan: &Plan,
     settings: &MergeSettings,
-    lists: &mut [ShardHits],
+    lists: &mut Vec<ShardHits>,
     uid: Option<&str>,
     explanation: &mut Explanation,
 ) -> Result<Done, SearchError> {
@@ -125,9 +149,19 @@ pub(super) async fn complete(
                 by_words = Some(plan);
                 learned.words_suffice = true;
             }
+            Step::PartsUnclear => {
+                lists.dedup_by_key(|list| list.shard);
+                for list in lists.iter_mut() {
+                    list.share = None;
+                }
+                if let Some(refused) = ask_again(reader, index, plan, lists, explanation).await? {
+                    return Ok(Done::Refused(refused));
+                }
+            }
             Step::Gaps(facets) => {
                 let settings = &settings.facets;
-                let filled = fill_gaps(reader, index, plan, settings, lists, &facets).await;
+                let lists: Vec<&ShardHits> = lists.iter().filter(|list| list.counts()).collect();
+                let filled = fill_gaps(reader, index, plan, settings, &lists, &facets).await;
                 learned.facets = Some(filled.unwrap_or_default());
             }
         }
@@ -212,13 +246,50 @@ fn words_suffice(plan: &Plan, answers: &[ShardAnswer<'_>]) -> Result<bool, Malfo
     Ok(hits.len() >= end && hits.iter().take(end).all(good))
 }
 
-fn first_lists(gathered: Gathered, asked: usize) -> Vec<ShardHits> {
+/// What each shard is asked: the client's search, or its own shares of it. A shard's shares follow each other.
+fn asked_shares(
+    shards: &[ShardId],
+    shares: Vec<(ShardId, Share)>,
+) -> Vec<(ShardId, Option<Share>)> {
+    let has_shares = |shard: &ShardId| shares.iter().any(|(known, _)| known == shard);
+    let whole: Vec<ShardId> = shards
+        .iter()
+        .copied()
+        .filter(|shard| !has_shares(shard))
+        .collect();
+    let mut asked: Vec<(ShardId, Option<Share>)> =
+        whole.into_iter().map(|shard| (shard, None)).collect();
+    asked.extend(
+        shares
+            .into_iter()
+            .map(|(shard, share)| (shard, Some(share))),
+    );
+    asked.sort_by_key(|(shard, _)| *shard);
+    asked
+}
+
+fn first_ask(plan: &Plan, take: usize, share: Option<&Share>) -> Carrier {
+    let counts_only = share.is_some_and(|share| share.part.is_none());
+    plan.ask_share(0, if counts_only { take.min(1) } else { take }, share)
+}
+
+fn first_lists(
+    gathered: Gathered,
+    asked: usize,
+    shares: Vec<(ShardId, Option<Share>)>,
+) -> Vec<ShardHits> {
+    let missing = gathered.missing;
     let list = |reply: super::scatter::Reply| ShardHits {
         shard: reply.shard,
         pages: vec![reply.body],
         asked,
+        share: shares.get(reply.at).and_then(|(_, share)| share.clone()),
     };
-    gathered.replies.into_iter().map(list).collect()
+    let lists = gathered.replies.into_iter().map(list);
+    // Of a shard that gave some of its shares, the others would be missing.
+    lists
+        .filter(|list| !missing.contains(&list.shard))
+        .collect()
 }
 
 /// The next step of a long page: each dry shard is asked for as many hits as it gave so far.
@@ -237,7 +308,7 @@ async fn fetch_more(
         let Some(list) = lists.get_mut(*at) else {
             continue;
         };
-        let mut carrier = plan.ask(list.asked, list.asked);
+        let mut carrier = plan.ask_share(list.asked, list.asked, list.share.as_ref());
         carrier.remove("indexUid");
         asks.push(Ask::new(list.shard, &path, &carrier));
         places.push(*at);
@@ -247,17 +318,13 @@ async fn fetch_more(
         Outcome::Answers(gathered) => gathered,
     };
     explanation.add(&gathered, 0, 0);
-    for at in places {
+    for (asked, at) in places.into_iter().enumerate() {
         let Some(list) = lists.get_mut(at) else {
             continue;
         };
         list.asked *= 2;
         // A shard that went away in between has no more to give.
-        let page = gathered
-            .replies
-            .iter()
-            .find(|reply| reply.shard == list.shard);
-        match page {
+        match gathered.replies.iter().find(|reply| reply.at == asked) {
             Some(reply) => list.pages.push(reply.body.clone()),
             None => list.asked = usize::MAX,
         }
@@ -275,6 +342,8 @@ enum Step {
     WordsSuffice,
     /// These facets may lack values.
     Gaps(Vec<String>),
+    /// A shard tells words apart otherwise than the merger: it must be asked for the search as it is.
+    PartsUnclear,
     /// A shard called hits exact without having compared all words: see [`super::rank::suspects`].
     Doubt,
 }
@@ -289,6 +358,7 @@ fn assemble(
 ) -> Result<Step, SearchError> {
     let mut answers = Vec::with_capacity(lists.len());
     let mut sources = Vec::with_capacity(lists.len());
+    let mut found_by = Vec::with_capacity(lists.len());
     for (at, list) in lists.iter().enumerate() {
         let unreadable = |error: Malformed| SearchError::Unreadable {
             shard: list.shard,
@@ -301,26 +371,45 @@ fn assemble(
             pages.push((answer.text, answer.hits_at));
             first.get_or_insert(answer);
         }
-        let Some(first) = first else { continue };
+        let Some(mut first) = first else { continue };
         let found = usize::try_from(first.rest.total()).unwrap_or(usize::MAX);
         let more = list.asked < plan.window.end() && list.asked < found;
-        let source = Source::new(pages, more);
+        let source = match &list.share {
+            Some(_) if list.counts_only() => Source::new(Vec::new(), false),
+            Some(Share {
+                part: Some(part), ..
+            }) => Source::new(pages, more).in_part(plan.scheme, *part),
+            _ => Source::new(pages, more),
+        };
         sources.push(
             match learned.words.as_ref().and_then(|known| known.get(at)) {
                 Some(known) => source.knowing(plan.scheme, known.clone()),
                 None => source,
             },
         );
-        answers.push(first);
+        found_by.push((list.shard, first.rest.total()));
+        if list.share.is_some() {
+            first.rest.query = plan.query();
+        }
+        if list.counts() {
+            answers.push(first);
+        }
     }
     let malformed = |error| SearchError::unreadable(lists, error);
     if words_suffice(plan, &answers).map_err(malformed)? {
         return Ok(Step::WordsSuffice);
     }
-    let merged =
+    let mut merged =
         merge(sources, &plan.merging()).map_err(|error| SearchError::unreadable(lists, error))?;
+    if merged.unclear {
+        return Ok(Step::PartsUnclear);
+    }
     if !merged.dry.is_empty() {
         return Ok(Step::More(merged.dry));
+    }
+    if lists.iter().any(|list| list.share.is_some()) {
+        // A document stands in several parts, but is counted once.
+        merged.twins = 0;
     }
     let doubtful = |hit: &Placed<'_>| suspects(&hit.head.ranks, hit.head.score, plan.scheme);
     if plan.words.is_some() && learned.words.is_none() && merged.hits.iter().any(doubtful) {
@@ -348,18 +437,19 @@ fn assemble(
     if learned.facets.is_none() && !explanation.uncertain_facets.is_empty() {
         return Ok(Step::Gaps(explanation.uncertain_facets.clone()));
     }
-    explain(explanation, lists, &answers, &merged);
+    explain(explanation, &found_by, &merged);
     Ok(Step::Done(writer))
 }
 
-fn explain(
-    explanation: &mut Explanation,
-    lists: &[ShardHits],
-    answers: &[ShardAnswer<'_>],
-    merged: &Merged<'_>,
-) {
-    for ((list, answer), kept) in lists.iter().zip(answers).zip(&merged.kept) {
-        explanation.outcome(list.shard, answer.rest.total(), *kept);
+fn explain(explanation: &mut Explanation, found_by: &[(ShardId, u64)], merged: &Merged<'_>) {
+    for ((shard, found), kept) in found_by.iter().zip(&merged.kept) {
+        explanation.outcome(*shard, *found, *kept);
+    }
+    if merged.twins > 0 {
+        explanation.rebuilt.push(format!(
+            "{} documents shown once that two shards hold",
+            merged.twins
+        ));
     }
     let rescaled = merged.hits.iter().any(|hit| {
         hit.head.ranks.iter().any(|rank| {

@@ -2,6 +2,9 @@
 //!
 //! Pure: functions of values.
 
+use serde_json::value::RawValue;
+
+use super::frequency::{Share, Words};
 use super::hit::{Interest, strippable};
 use super::merge::{Merging, Order, Window};
 use super::rank::Scheme;
@@ -23,7 +26,9 @@ pub struct Plan {
     pub distinct: Option<String>,
     details: bool,
     score: bool,
-    attribute: Option<String>,
+    /// Attributes to fetch although the client didn't ask for them.
+    attributes: Vec<String>,
+    primary_key: Option<String>,
     /// What scores depend on beside the verdicts.
     pub scheme: Scheme,
     /// The query's words, where they can be told apart as the engine does: see [`super::rank::suspects`].
@@ -33,8 +38,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans a search on an index with `settings`.
-    pub fn new(search: Search, settings: &MergeSettings) -> Self {
+    /// Plans a search on an index with `settings`, whose documents have their ids in `primary_key`.
+    pub fn new(search: Search, settings: &MergeSettings, primary_key: Option<&str>) -> Self {
         let window = search.paging.window(settings.max_total_hits);
         let ranked =
             search.has_words || search.sorts || settings.custom_rules || search.semantic.is_some();
@@ -43,11 +48,11 @@ impl Plan {
             .clone()
             .or_else(|| settings.distinct.clone());
         let words = words(&search, settings);
-        let attribute = distinct.clone().filter(|path| !retrieves(&search, path));
-        let strip = strippable(
-            attribute.as_slice(),
-            search.retrieve.as_deref().unwrap_or_default(),
-        );
+        let mut attributes: Vec<String> = distinct.iter().cloned().collect();
+        attributes.extend(primary_key.map(str::to_owned));
+        attributes.dedup();
+        attributes.retain(|path| !retrieves(&search, path));
+        let strip = strippable(&attributes, search.retrieve.as_deref().unwrap_or_default());
         Self {
             window,
             order: search
@@ -56,6 +61,7 @@ impl Plan {
             interest: Interest {
                 pick: distinct.as_deref().map(|path| first_part(path).to_owned()),
                 strip,
+                id: primary_key.map(str::to_owned),
                 ..Interest::default()
             },
             details: ranked || search.show_details,
@@ -65,7 +71,8 @@ impl Plan {
                 ..settings.scheme
             },
             words,
-            attribute,
+            attributes,
+            primary_key: primary_key.map(str::to_owned),
             whole: distinct.is_some() || search.threshold.is_some() || search.semantic.is_some(),
             distinct,
             search,
@@ -92,9 +99,40 @@ impl Plan {
             window: Window { skip, take },
             details: self.details,
             score: self.score,
-            attribute: self.attribute.clone(),
+            attributes: self.attributes.clone(),
             facets: skip == 0,
         })
+    }
+
+    /// What a shard is asked for instead, where it has a share of its own.
+    pub(super) fn ask_share(&self, skip: usize, take: usize, share: Option<&Share>) -> Carrier {
+        let mut carrier = self.ask(skip, take);
+        let Some(share) = share else { return carrier };
+        if let Some(query) = &share.query {
+            carrier.set_value("q", query.as_str().into());
+        }
+        if let Some(strategy) = share.strategy {
+            carrier.set_value("matchingStrategy", strategy.into());
+        }
+        if !share.counts {
+            carrier.remove("facets");
+        }
+        carrier
+    }
+
+    /// The client's query, as an answer repeats it.
+    pub(super) fn query(&self) -> Option<Box<RawValue>> {
+        let query = self.search.carrier.text("q").flatten()?;
+        serde_json::value::to_raw_value(&query).ok()
+    }
+
+    /// The words of a search that drops the most frequent ones, where shards may be asked for parts of it.
+    pub(super) fn frequency_words(&self, settings: &MergeSettings) -> Option<Words> {
+        let search = &self.search;
+        if !by_frequency(search) || search.semantic.is_some() || search.threshold.is_some() {
+            return None;
+        }
+        Words::read(&search.carrier.text("q").flatten()?, &settings.stop_words)
     }
 
     /// The same search by words alone.
@@ -111,7 +149,7 @@ impl Plan {
             search.carrier.remove(name);
         }
         search.semantic = None;
-        Self::new(search, settings)
+        Self::new(search, settings, self.primary_key.as_deref())
     }
 
     /// How the answers are merged.
@@ -129,12 +167,7 @@ impl Plan {
 fn words(search: &Search, settings: &MergeSettings) -> Option<Vec<String>> {
     const MOST: usize = 10;
     let query = search.carrier.text("q").flatten()?;
-    let by_frequency = search
-        .carrier
-        .text("matchingStrategy")
-        .flatten()
-        .is_some_and(|name| name == "frequency");
-    if by_frequency
+    if by_frequency(search)
         || query.contains('"')
         || query.split_whitespace().any(|word| word.starts_with('-'))
     {
@@ -149,6 +182,14 @@ fn words(search: &Search, settings: &MergeSettings) -> Option<Vec<String>> {
         .take(MOST)
         .collect();
     (!words.is_empty()).then_some(words)
+}
+
+fn by_frequency(search: &Search) -> bool {
+    search
+        .carrier
+        .text("matchingStrategy")
+        .flatten()
+        .is_some_and(|name| name == "frequency")
 }
 
 fn first_part(path: &str) -> &str {
@@ -177,6 +218,7 @@ mod tests {
         Plan::new(
             Search::read(Carrier::from_body(body.as_bytes()).unwrap()).unwrap(),
             settings,
+            None,
         )
     }
 

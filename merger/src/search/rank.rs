@@ -12,8 +12,10 @@ mod unknown_words;
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+pub(super) use rebuild::fraction;
 pub use rebuild::{rebuild_details, rebuild_score, write_number};
-pub use unknown_words::{Known, Scheme, correct, corrected_details, suspects};
+pub(super) use unknown_words::unclaimed;
+pub use unknown_words::{Known, Scheme, correct, corrected_details, suspects, words_in_details};
 
 use super::scan::{Malformed, Members, number, unquote};
 

@@ -102,8 +102,8 @@ pub struct Needs {
     pub details: bool,
     /// `_rankingScore`.
     pub score: bool,
-    /// An attribute to retrieve although the client didn't ask for it.
-    pub attribute: Option<String>,
+    /// Attributes to retrieve although the client didn't ask for them.
+    pub attributes: Vec<String>,
     /// False where the facets are known already.
     pub facets: bool,
 }
@@ -155,7 +155,7 @@ impl Search {
         if needs.score {
             carrier.set_true("showRankingScore");
         }
-        if let Some(attribute) = &needs.attribute {
+        for attribute in &needs.attributes {
             carrier.push("attributesToRetrieve", attribute);
         }
         if !needs.facets {
@@ -178,7 +178,7 @@ mod tests {
             window: Window { skip, take },
             details: true,
             score: false,
-            attribute: None,
+            attributes: Vec::new(),
             facets: true,
         }
     }
@@ -249,7 +249,7 @@ mod tests {
         let search = Search::read(carrier).unwrap();
         assert!(search.has_words && search.sorts);
         let mut needs = needs(0, 20);
-        needs.attribute = Some("c&d".to_owned());
+        needs.attributes = vec!["c&d".to_owned()];
         let asked = search.for_shard(&needs).to_query().unwrap();
         assert_eq!(
             asked,

@@ -7,7 +7,9 @@ use super::facets::{Counts, MergedFacets, ShardFacets, merge_facets};
 use super::hit::Interest;
 use super::merge::{Merged, Placed, is_semantic};
 use super::plan::Plan;
-use super::rank::{Rank, corrected_details, rebuild_details, rebuild_score, write_number};
+use super::rank::{
+    Rank, corrected_details, rebuild_details, rebuild_score, words_in_details, write_number,
+};
 use super::request::Paging;
 use super::scan::Malformed;
 use super::settings::MergeSettings;
@@ -99,7 +101,9 @@ pub fn write_search(
             .unwrap_or(0),
     );
     let found: u64 = rests.iter().map(|rest| rest.total()).sum();
-    let duplicates = u64::try_from(merged.duplicates).unwrap_or(0);
+    // Without the documents that two shards hold at once, where both were met.
+    let twins = merged.twins;
+    let duplicates = u64::try_from(merged.duplicates + twins).unwrap_or(0);
     // `maxTotalHits` bounds what can be reached, not what is counted: so says a node.
     let total = found.saturating_sub(duplicates);
     write_paging(writer, plan.search.paging, settings, total);
@@ -219,6 +223,8 @@ pub(super) fn write_hits(
             });
             let corrected = corrected(hit, details);
             let details = corrected.as_deref().unwrap_or(details);
+            let in_part = in_part(hit, details);
+            let details = in_part.as_deref().unwrap_or(details);
             match hit.max_typos {
                 Some(max) => rebuild_details(details, max, out)?,
                 None => out.extend_from_slice(details),
@@ -237,6 +243,15 @@ fn corrected(hit: &Placed<'_>, details: &[u8]) -> Option<Vec<u8>> {
         _ => None,
     });
     verdict.and_then(|(words, max)| corrected_details(details, words, max))
+}
+
+/// The details with the verdict on words that one node would have given, where the shard saw a part of the query.
+fn in_part(hit: &Placed<'_>, details: &[u8]) -> Option<Vec<u8>> {
+    let verdict = hit.head.ranks.iter().find_map(|rank| match rank {
+        Rank::Words { matching, max } if hit.head.in_part => Some((*matching, *max)),
+        _ => None,
+    });
+    verdict.and_then(|(matching, max)| words_in_details(details, matching, max))
 }
 
 fn write_score(out: &mut Vec<u8>, hit: &Placed<'_>, score: f64, comma: bool) {

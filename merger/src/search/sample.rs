@@ -49,7 +49,7 @@ impl MergeSample {
             ..MergeSettings::default()
         };
         let search = Search::read(Carrier::Body(request(take))).ok_or(Malformed { at: 0 })?;
-        let plan = Plan::new(search, &settings);
+        let plan = Plan::new(search, &settings, Some("id"));
         let answers = self
             .answers
             .iter()

@@ -42,6 +42,8 @@ pub(super) struct Ask {
 /// A shard's answer.
 #[derive(Debug)]
 pub(super) struct Reply {
+    /// Which of the requests it answers.
+    pub(super) at: usize,
     pub(super) shard: ShardId,
     pub(super) body: Bytes,
     pub(super) node: Option<String>,
@@ -124,9 +126,10 @@ impl<'a> Reader<'a> {
         let results = join_all(asks.iter().map(|ask| self.answer(ask))).await;
         let mut gathered = Gathered::default();
         let mut failure = None;
-        for (ask, (result, took)) in asks.iter().zip(results) {
+        for (at, (ask, (result, took))) in asks.iter().zip(results).enumerate() {
             match result {
                 Ok(answer) if answer.status.is_success() => gathered.replies.push(Reply {
+                    at,
                     shard: ask.shard,
                     node: answer
                         .headers

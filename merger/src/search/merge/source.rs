@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::part::{Part, Placing};
 use crate::search::hit::{HitSpan, Interest};
 use crate::search::rank::{Known, Rank, Ranks, Scheme, compare, correct, read_details};
 use crate::search::scan::{Elements, Malformed, number};
@@ -21,6 +22,19 @@ pub struct Head<'a> {
     pub score: Option<f64>,
     /// True where the verdict on exactness isn't the shard's own any more.
     pub corrected: bool,
+    /// True where the verdict on words isn't: the shard was asked for a part of the search.
+    pub in_part: bool,
+}
+
+impl<'a> Head<'a> {
+    /// The document's id as text, whether the document has it as a number or as a string.
+    pub fn id(&self) -> Option<&'a [u8]> {
+        let text = self.text.get(self.span.id.clone()?)?;
+        let inner = text
+            .strip_prefix(b"\"")
+            .and_then(|text| text.strip_suffix(b"\""));
+        Some(inner.unwrap_or(text))
+    }
 }
 
 /// One shard's hits, best first, in one or more answers.
@@ -39,6 +53,8 @@ pub struct Source<'a> {
     unranked: Ranks,
     more: bool,
     known: Option<(Scheme, Known)>,
+    part: Option<(Scheme, Part)>,
+    unclear: bool,
 }
 
 impl<'a> Source<'a> {
@@ -54,6 +70,8 @@ impl<'a> Source<'a> {
             unranked: Arc::from(Vec::<Rank>::new()),
             more,
             known: None,
+            part: None,
+            unclear: false,
         }
     }
 
@@ -62,6 +80,18 @@ impl<'a> Source<'a> {
     pub fn knowing(mut self, scheme: Scheme, known: Known) -> Self {
         self.known = Some((scheme, known));
         self
+    }
+
+    /// With the part of the search that the shard was asked for.
+    #[must_use]
+    pub fn in_part(mut self, scheme: Scheme, part: Part) -> Self {
+        self.part = Some((scheme, part));
+        self
+    }
+
+    /// True where the shard saw other words than the merger thought: what it gave isn't that part of the search.
+    pub fn is_unclear(&self) -> bool {
+        self.unclear
     }
 
     /// The hit whose turn comes next.
@@ -122,7 +152,21 @@ impl<'a> Source<'a> {
                 ranks,
                 score,
                 corrected: false,
+                in_part: false,
             };
+            if let Some((scheme, part)) = &self.part {
+                match part.place(&head.ranks, score, *scheme) {
+                    Placing::Inside(placed) => {
+                        (head.ranks, head.score) = (placed.ranks, placed.score);
+                        (head.corrected, head.in_part) = (placed.corrected, true);
+                    }
+                    Placing::Outside => continue,
+                    Placing::Unclear => {
+                        self.unclear = true;
+                        continue;
+                    }
+                }
+            }
             if let Some((scheme, known)) = &self.known
                 && let Some((ranks, score)) =
                     score.and_then(|score| correct(&head.ranks, score, *scheme, known))

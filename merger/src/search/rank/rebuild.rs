@@ -43,7 +43,7 @@ pub fn rebuild_score(score: f64, ranks: &[Rank], max_typos: u32) -> f64 {
 
 /// The simplest fraction within `tolerance` of `value`, by continued fractions; `None` where there is none that a
 /// number of ranks could have led to.
-fn fraction(value: f64, tolerance: f64) -> Option<(f64, f64)> {
+pub(crate) fn fraction(value: f64, tolerance: f64) -> Option<(f64, f64)> {
     const LARGEST_DENOMINATOR: f64 = 2e7;
     let (mut before, mut last) = ((0.0, 1.0), (1.0, 0.0));
     let mut rest = value;

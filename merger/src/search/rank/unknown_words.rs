@@ -116,6 +116,12 @@ pub fn correct(ranks: &Ranks, score: f64, scheme: Scheme, known: &Known) -> Opti
     Some((ranks.into(), rebuilt))
 }
 
+/// The score of a hit that a shard called exact, had it not; `None` where it can't be built anew.
+pub(crate) fn unclaimed(ranks: &[Rank], score: f64, scheme: Scheme) -> Option<f64> {
+    let made = made(ranks, score, scheme)?;
+    Some(built(ranks, scheme, made, Some(Matching::None)))
+}
+
 /// The score from the verdicts, by the engine's arithmetic; with `matching` in the place of what the shard claims.
 fn built(ranks: &[Rank], scheme: Scheme, made: Made, matching: Option<Matching>) -> f64 {
     let (mut rank, mut most) = (1_u32, 1_u32);
@@ -183,6 +189,20 @@ pub fn corrected_details(text: &[u8], words: u32, max: u32) -> Option<Vec<u8>> {
     exactness.insert("matchingWords".to_owned(), words.into());
     exactness.insert("maxMatchingWords".to_owned(), max.into());
     exactness.insert("score".to_owned(), score.into());
+    serde_json::to_vec(&details).ok()
+}
+
+/// `_rankingScoreDetails` with the verdict on words of the whole query.
+pub fn words_in_details(text: &[u8], matching: u32, max: u32) -> Option<Vec<u8>> {
+    let mut details: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(text).ok()?;
+    let words = details.get_mut("words")?.as_object_mut()?;
+    words.insert("matchingWords".to_owned(), matching.into());
+    words.insert("maxMatchingWords".to_owned(), max.into());
+    words.insert(
+        "score".to_owned(),
+        (f64::from(matching) / f64::from(max.max(1))).into(),
+    );
     serde_json::to_vec(&details).ok()
 }
 

@@ -1,0 +1,217 @@
+//! How many documents each word finds on each shard, remembered until a write has settled.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use http::Method;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use weft_routing::placement::ShardId;
+
+use super::parts::Words;
+use crate::search::plan::Plan;
+use crate::search::scatter::{Ask, Outcome, Reader};
+
+/// Older counts are asked for anew: a node may have been written to past Weft.
+const STALE: Duration = Duration::from_secs(60);
+/// So many words are remembered of an index; beyond, all of them are forgotten.
+const MOST_WORDS: usize = 20_000;
+/// So many indexes are remembered; beyond, all are forgotten.
+const MOST_INDEXES: usize = 1_000;
+
+/// The remembered counts.
+#[derive(Debug, Default)]
+pub struct WordCounts {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Grows with each forgetting, so that an answer from before it isn't remembered after it.
+    forgotten: u64,
+    indexes: HashMap<String, HashMap<Key, Known>>,
+}
+
+/// A word as it is searched for, with the parameters that decide where.
+type Key = (String, String);
+
+#[derive(Debug, Clone)]
+struct Known {
+    counts: Arc<[(ShardId, u64)]>,
+    since: Instant,
+}
+
+impl WordCounts {
+    /// Forgets an index's counts.
+    pub fn forget(&self, uid: &str) {
+        let mut inner = self.lock();
+        inner.forgotten += 1;
+        inner.indexes.remove(uid);
+    }
+
+    /// Forgets everything.
+    pub fn forget_all(&self) {
+        let mut inner = self.lock();
+        inner.forgotten += 1;
+        inner.indexes.clear();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The counts of all `keys` on `shards`, if all are known; and the mark to remember others under.
+    fn look(&self, uid: &str, keys: &[Key], shards: &[ShardId]) -> (Option<Vec<Vec<u64>>>, u64) {
+        let inner = self.lock();
+        let known = |key: &Key| {
+            let known = inner.indexes.get(uid)?.get(key)?;
+            let of = |shard: &ShardId| {
+                let found = known.counts.iter().find(|(known, _)| known == shard);
+                found.map(|(_, count)| *count)
+            };
+            (known.since.elapsed() < STALE)
+                .then(|| shards.iter().map(of).collect::<Option<Vec<u64>>>())?
+        };
+        let by_word: Option<Vec<Vec<u64>>> = keys.iter().map(known).collect();
+        let by_shard = by_word.map(|words| {
+            (0..shards.len())
+                .map(|shard| {
+                    words
+                        .iter()
+                        .filter_map(|word| word.get(shard).copied())
+                        .collect()
+                })
+                .collect()
+        });
+        (by_shard, inner.forgotten)
+    }
+
+    fn remember(
+        &self,
+        uid: &str,
+        mark: u64,
+        keys: Vec<Key>,
+        shards: &[ShardId],
+        counts: &[Vec<u64>],
+    ) {
+        let mut inner = self.lock();
+        if inner.forgotten != mark {
+            return;
+        }
+        if inner.indexes.len() >= MOST_INDEXES && !inner.indexes.contains_key(uid) {
+            inner.indexes.clear();
+        }
+        let index = inner.indexes.entry_ref(uid).or_default();
+        if index.len() + keys.len() > MOST_WORDS {
+            index.clear();
+        }
+        for (at, key) in keys.into_iter().enumerate() {
+            let of = |(shard, counts): (&ShardId, &Vec<u64>)| Some((*shard, *counts.get(at)?));
+            let known = Known {
+                counts: shards.iter().zip(counts).filter_map(of).collect(),
+                since: Instant::now(),
+            };
+            index.insert(key, known);
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    results: Vec<Found>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Found {
+    estimated_total_hits: u64,
+}
+
+/// For each shard how many of its documents each word finds; `None` where a shard doesn't tell.
+///
+/// The engine counts over the whole index, whatever the filter. So the merger asks on its own authority: a tenant's
+/// filter doesn't change which words one node would drop.
+pub(super) async fn counts_of(
+    reader: &Reader<'_>,
+    index: &str,
+    plan: &Plan,
+    words: &Words,
+    shards: &[ShardId],
+) -> Option<Vec<Vec<u64>>> {
+    const SHARED: [&str; 2] = ["attributesToSearchOn", "locales"];
+    let shared: Map<String, Value> = SHARED
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), plan.search.carrier.json(name)?)))
+        .collect();
+    let scope = serde_json::to_string(&shared).unwrap_or_default();
+    let keys: Vec<Key> = (0..words.len())
+        .map(|at| (words.alone(at), scope.clone()))
+        .collect();
+    let cache = &reader.app.word_counts;
+    let (known, mark) = cache.look(index, &keys, shards);
+    if known.is_some() {
+        return known;
+    }
+    let query = |(word, _): &Key| {
+        let mut query = shared.clone();
+        query.extend([
+            ("indexUid".to_owned(), Value::from(index)),
+            ("q".to_owned(), Value::from(word.as_str())),
+            ("matchingStrategy".to_owned(), Value::from("all")),
+            ("limit".to_owned(), Value::from(0)),
+        ]);
+        query
+    };
+    let queries: Vec<_> = keys.iter().map(query).collect();
+    let body = Bytes::from(serde_json::to_vec(&json!({ "queries": queries })).ok()?);
+    let ask = |shard: &ShardId| Ask {
+        shard: *shard,
+        method: Method::POST,
+        path_and_query: "/multi-search".to_owned(),
+        body: Some(body.clone()),
+    };
+    let own = reader.on_own_authority();
+    let gathered = own.gather(shards.iter().map(ask).collect()).await.ok()?;
+    let Outcome::Answers(gathered) = gathered else {
+        return None;
+    };
+    let counts = |shard: &ShardId| {
+        let reply = gathered
+            .replies
+            .iter()
+            .find(|reply| reply.shard == *shard)?;
+        let wire: Wire = serde_json::from_slice(&reply.body).ok()?;
+        let counts = wire.results.iter().map(|found| found.estimated_total_hits);
+        Some(counts.collect::<Vec<u64>>()).filter(|counts| counts.len() == keys.len())
+    };
+    let counts: Vec<Vec<u64>> = shards.iter().map(counts).collect::<Option<_>>()?;
+    cache.remember(index, mark, keys, shards, &counts);
+    Some(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_from_before_a_forgetting_are_not_remembered_after_it() {
+        let cache = WordCounts::default();
+        let keys = || vec![("a".to_owned(), String::new())];
+        let shards = [ShardId(0), ShardId(1)];
+        let (known, mark) = cache.look("x", &keys(), &shards);
+        assert_eq!(known, None);
+        cache.forget("x");
+        cache.remember("x", mark, keys(), &shards, &[vec![1], vec![2]]);
+        let (known, mark) = cache.look("x", &keys(), &shards);
+        assert_eq!(known, None);
+        cache.remember("x", mark, keys(), &shards, &[vec![1], vec![2]]);
+        assert_eq!(
+            cache.look("x", &keys(), &shards).0,
+            Some(vec![vec![1], vec![2]])
+        );
+        // Another set of shards is another question.
+        assert_eq!(cache.look("x", &keys(), &[ShardId(2)]).0, None);
+    }
+}
