@@ -160,7 +160,11 @@ pub(crate) fn node(
         name: name.to_owned(),
         executable: binaries.node.path().to_owned(),
         arguments,
-        environment: Vec::new(),
+        // Real servers may then search each other, which the benchmarks compare with. Others don't look at it.
+        environment: vec![(
+            "MEILI_EXPERIMENTAL_ALLOWED_IP_NETWORKS".to_owned(),
+            "127.0.0.1/32".to_owned(),
+        )],
         folder: data,
         log: folder.join("logs").join(format!("{name}.log")),
     }

@@ -17,5 +17,7 @@ mod mesh;
 mod oracle;
 mod outages;
 mod replicas;
+mod searching;
 mod shortcuts;
 mod support;
+mod uneven_shards;

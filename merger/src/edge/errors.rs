@@ -320,6 +320,8 @@ impl From<SearchError> for ApiError {
     fn from(error: SearchError) -> Self {
         let message = error.to_string();
         match error {
+            // A shard that hangs is as good as gone: one answer to both.
+            SearchError::Upstream(UpstreamError::TimedOut { .. }) => Self::unavailable(message),
             SearchError::Upstream(error) => error.into(),
             SearchError::Read(error) => error.into(),
             SearchError::Cluster(error) => error.into(),

@@ -42,7 +42,7 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Reads a request; `None` where it can't be read.
-    pub(super) fn read(carrier: Carrier) -> Option<Self> {
+    pub(super) fn read(carrier: Carrier, primary_key: Option<&str>) -> Option<Self> {
         let skip = carrier.count("offset")?.unwrap_or(0);
         let take = carrier.count("limit")?.unwrap_or(DEFAULT_LIMIT);
         let sort = sort_keys(&carrier.list("sort")?.unwrap_or_default())?;
@@ -55,6 +55,7 @@ impl Listing {
         let attributes: Vec<String> = sort
             .iter()
             .map(SortKey::attribute)
+            .chain(primary_key)
             .filter(wanted)
             .map(str::to_owned)
             .collect();
@@ -62,6 +63,7 @@ impl Listing {
         let interest = Interest {
             strip,
             sort,
+            id: primary_key.map(str::to_owned),
             ..Interest::default()
         };
         Some(Self {
@@ -119,7 +121,7 @@ pub(super) async fn list(
         Outcome::Refused(answer, _) => return Ok(answer),
         Outcome::Answers(gathered) => gathered,
     };
-    explanation.add(&gathered, 0, take);
+    explanation.add(&gathered, |_| (0, take));
     let missing = gathered.missing.clone();
     let totals = totals(&gathered)?;
     let mut lists: Vec<ShardList> = gathered
@@ -160,12 +162,13 @@ pub(super) async fn list(
             }
             let degraded = Degraded::new(&missing, shards.len());
             let explanation = reader.explain.then_some(&explanation);
-            return respond(listing, &merged, totals.iter().sum(), degraded, explanation).map_err(
-                |error| SearchError::Unreadable {
+            let total = totals.iter().sum::<usize>().saturating_sub(merged.twins);
+            return respond(listing, &merged, total, degraded, explanation).map_err(|error| {
+                SearchError::Unreadable {
                     shard: ShardId(0),
                     error,
-                },
-            );
+                }
+            });
         }
         let dry = merged.dry;
         if let Some(refused) =
@@ -185,10 +188,11 @@ async fn fetch(
     places: &[usize],
     explanation: &mut Explanation,
 ) -> Result<Option<Answer>, SearchError> {
-    let mut asks = Vec::new();
+    let (mut asks, mut asked) = (Vec::new(), Vec::new());
     for list in places.iter().filter_map(|at| lists.get(*at)) {
         let skip = list.from + if list.pages.is_empty() { 0 } else { list.asked };
         if list.asked > 0 {
+            asked.push((skip, list.asked));
             asks.push(Ask::new(list.shard, path, &listing.ask(skip, list.asked)));
         }
     }
@@ -196,7 +200,7 @@ async fn fetch(
         Outcome::Refused(answer, _) => return Ok(Some(answer)),
         Outcome::Answers(gathered) => gathered,
     };
-    explanation.add(&gathered, 0, 0);
+    explanation.add(&gathered, |at| asked.get(at).copied().unwrap_or_default());
     for at in places {
         let Some(list) = lists.get_mut(*at) else {
             continue;
@@ -267,6 +271,7 @@ fn merge_lists<'a>(
             window,
             interest: &listing.interest,
             distinct: None,
+            doubts: None,
         },
     )
 }

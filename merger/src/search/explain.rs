@@ -38,6 +38,7 @@ pub(super) struct ShardPart {
     pub from: usize,
     /// For how many hits it was asked.
     pub asked: usize,
+
     /// How many documents it found.
     pub found: u64,
     /// How many of its hits are in the answer.
@@ -45,9 +46,10 @@ pub(super) struct ShardPart {
 }
 
 impl Explanation {
-    /// Adds what one round of requests brought.
-    pub(super) fn add(&mut self, gathered: &Gathered, from: usize, asked: usize) {
+    /// Adds what one round of requests brought. `window` says for each request which hits it asked for: from where, how many.
+    pub(super) fn add(&mut self, gathered: &Gathered, window: impl Fn(usize) -> (usize, usize)) {
         for reply in &gathered.replies {
+            let (from, asked) = window(reply.at);
             self.shards.push(ShardPart {
                 shard: reply.shard,
                 node: reply.node.clone(),

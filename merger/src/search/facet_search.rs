@@ -83,7 +83,7 @@ pub(super) async fn search(
             why: where_it_is(shards),
             ..Explanation::default()
         };
-        explanation.add(&gathered, 0, settings.max_values);
+        explanation.add(&gathered, |_| (0, settings.max_values));
         writer.member("explain", &explanation);
     }
     let answer = Answer::json_bytes(StatusCode::OK, writer.finish());

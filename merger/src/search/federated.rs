@@ -79,15 +79,14 @@ impl Federated {
                 .get("federationOptions")
                 .and_then(|options| options.get("weight"));
             weights.push(weight.map_or(Some(1.0), Value::as_f64)?);
-            let mut strip = match (&distinct, &query.plan.search.retrieve) {
-                (Some(name), Some(own)) if !own.contains(name) => {
-                    strippable(std::slice::from_ref(name), own)
-                }
-                _ => Vec::new(),
-            };
+            let mut strip = strippable(
+                &more_attributes(query, distinct.as_ref()),
+                query.plan.search.retrieve.as_deref().unwrap_or_default(),
+            );
             strip.push("_federation".to_owned());
             interests.push(Interest {
                 pick: Some("_federation".to_owned()),
+                id: query.primary_key.clone(),
                 strip,
                 ..Interest::default()
             });
@@ -144,13 +143,11 @@ impl Federated {
     }
 
     fn query_body(&self, place: usize) -> Option<Value> {
-        let search = &self.queries.get(place)?.plan.search;
-        let mut carrier = search.carrier.clone();
+        let query = self.queries.get(place)?;
+        let mut carrier = query.plan.search.carrier.clone();
         carrier.set_true("showRankingScoreDetails");
-        if let (Some(name), Some(own)) = (&self.distinct, &search.retrieve)
-            && !own.contains(name)
-        {
-            carrier.push("attributesToRetrieve", name);
+        for name in more_attributes(query, self.distinct.as_ref()) {
+            carrier.push("attributesToRetrieve", &name);
         }
         match carrier {
             Carrier::Body(members) => Some(Value::Object(members)),
@@ -190,7 +187,7 @@ pub(super) async fn search(
             why,
             ..Explanation::default()
         };
-        explanation.add(&gathered, 0, search.window().end());
+        explanation.add(&gathered, |_| (0, search.window().end()));
         writer.member("explain", &explanation);
     }
     let answer = Answer::json_bytes(StatusCode::OK, writer.finish());
@@ -310,16 +307,33 @@ fn merged_hits<'a>(
             (query, hits.collect())
         })
         .collect();
-    merge(
-        lists,
-        search.window(),
-        |hit: &FederatedHit<'_>| match &search.distinct {
+    merge(lists, search.window(), |hit: &FederatedHit<'_>| {
+        let mut values = match &search.distinct {
             Some(path) => {
                 super::distinct::values_in(path, hit.head.text.get(hit.head.span.range.clone()))
             }
             None => Vec::new(),
-        },
-    )
+        };
+        values.extend(document_of(search, hit));
+        values
+    })
+}
+
+/// Which document a hit is, told apart from any value: one that two shards hold is shown once.
+fn document_of(search: &Federated, hit: &FederatedHit<'_>) -> Option<String> {
+    let index = &search.queries.get(hit.query)?.index;
+    let id = std::str::from_utf8(hit.head.id()?).ok()?;
+    Some(format!("d{index}/{id}"))
+}
+
+/// What a query's hits must bring beside what the client asked for.
+fn more_attributes(query: &Query, distinct: Option<&String>) -> Vec<String> {
+    let Some(own) = &query.plan.search.retrieve else {
+        return Vec::new();
+    };
+    let wanted = distinct.into_iter().chain(&query.primary_key);
+    let is_missing = |name: &&String| !own.iter().any(|own| own == *name || own == "*");
+    wanted.filter(is_missing).cloned().collect()
 }
 
 fn write_hits(

@@ -18,7 +18,7 @@ pub use source::{Head, Source};
 
 use super::distinct::{Seen, values_of};
 use super::hit::Interest;
-use super::rank::{Rank, Ranks, compare, same_scale, typo_place};
+use super::rank::{Rank, Ranks, Scheme, compare, same_scale, suspects, typo_place};
 use super::scan::Malformed;
 
 /// Which part of the merged list is wanted.
@@ -60,6 +60,8 @@ pub struct Merging<'a> {
     pub interest: &'a Interest,
     /// The attribute whose values may not repeat, as a path into the hit.
     pub distinct: Option<&'a str>,
+    /// With what scores depend on, hits whose exactness is doubtful are looked for.
+    pub doubts: Option<Scheme>,
 }
 
 /// A hit that made it into the window.
@@ -88,6 +90,9 @@ pub struct Merged<'a> {
     pub twins: usize,
     /// True where a shard saw other words in a part of a search than the merger: see [`Part`].
     pub unclear: bool,
+    /// True where the exactness of a hit up to the window's end is doubtful: see [`suspects`]. Those before the window
+    /// count too, or pages would not add up.
+    pub doubtful: bool,
 }
 
 /// Merges.
@@ -105,6 +110,7 @@ pub fn merge<'a>(
         duplicates: 0,
         twins: 0,
         unclear: false,
+        doubtful: false,
     };
     let mut shown: HashSet<&[u8]> = HashSet::new();
     let mut scales = Scales::default();
@@ -133,6 +139,9 @@ pub fn merge<'a>(
         let Some(head) = source.take() else { break };
         source.advance(merging.interest)?;
         scales.look_at(source);
+        merged.doubtful |= merging
+            .doubts
+            .is_some_and(|scheme| suspects(&head.ranks, head.score, scheme));
         if let Some(id) = head.id()
             && !shown.insert(id)
         {

@@ -128,6 +128,9 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
         .next()
         .unwrap_or_default()
         .to_owned();
+    let primary_key = placement
+        .as_ref()
+        .and_then(|placement| placement.primary_key.as_deref());
     match call.operation {
         Operation::SearchGet | Operation::SearchPost => {
             let Some(search) = read_parameters(&call, &body).and_then(Search::read) else {
@@ -141,9 +144,6 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
                 return reader.pass_on(&call, body, *only).await;
             }
             let settings = settings_cache::settings_of(app, &index, anyone).await;
-            let primary_key = placement
-                .as_ref()
-                .and_then(|placement| placement.primary_key.as_deref());
             let plan = Plan::new(search, &settings, primary_key);
             one_index::search(&reader, &index, &path, &plan, &settings, &shards).await
         }
@@ -155,7 +155,9 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
             facet_search::search(&reader, &path, &carrier, &settings.facets, &shards).await
         }
         Operation::ListDocuments | Operation::FetchDocuments => {
-            let Some(listing) = read_parameters(&call, &body).and_then(Listing::read) else {
+            let Some(listing) = read_parameters(&call, &body)
+                .and_then(|parameters| Listing::read(parameters, primary_key))
+            else {
                 return reader.pass_on(&call, body, anyone).await;
             };
             documents::list(&reader, &path, &listing, &shards).await

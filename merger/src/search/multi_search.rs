@@ -26,6 +26,7 @@ use crate::app::App;
 /// One of the searches.
 pub(super) struct Query {
     pub(super) index: String,
+    pub(super) primary_key: Option<String>,
     pub(super) shards: Vec<ShardId>,
     pub(super) settings: Arc<MergeSettings>,
     pub(super) plan: Plan,
@@ -63,6 +64,7 @@ pub(super) async fn read_queries(
         let plan = Plan::new(search, &settings, primary_key.as_deref());
         read.push(Query {
             index,
+            primary_key,
             shards,
             settings,
             plan,
@@ -141,7 +143,7 @@ pub(super) async fn search(
         why,
         ..Explanation::default()
     };
-    explanation.add(&gathered, 0, 0);
+    explanation.add(&gathered, |_| (0, 0));
     let mut results = vec![b'['];
     for (place, (query, lists)) in queries.iter().zip(&mut lists).enumerate() {
         if place > 0 {

@@ -10,9 +10,9 @@ use super::explain::Explanation;
 use super::facet_gaps::fill_gaps;
 use super::facets::Counts;
 use super::frequency::{self, Share};
-use super::merge::{Merged, Order, Placed, Source, is_semantic, merge};
+use super::merge::{Merged, Order, Source, is_semantic, merge};
 use super::plan::Plan;
-use super::rank::{Known, Ranks, compare, suspects};
+use super::rank::{Known, Ranks, compare};
 use super::request::Carrier;
 use super::respond::{Writer, write_search};
 use super::scan::Malformed;
@@ -71,7 +71,7 @@ pub(super) async fn search(
         Outcome::Refused(answer, _) => return Ok(answer),
         Outcome::Answers(gathered) => gathered,
     };
-    explanation.add(&gathered, 0, take);
+    explanation.add(&gathered, |_| (0, take));
     if shares.iter().any(|(_, share)| share.is_some()) {
         explanation.rebuilt.push(
             "which words may be dropped, from how often all shards together hold them".to_owned(),
@@ -199,7 +199,7 @@ async fn ask_again(
         Outcome::Refused(answer, _) => return Ok(Some(answer)),
         Outcome::Answers(gathered) => gathered,
     };
-    explanation.add(&gathered, 0, take);
+    explanation.add(&gathered, |_| (0, take));
     for list in lists {
         if let Some(reply) = gathered
             .replies
@@ -302,8 +302,7 @@ async fn fetch_more(
     explanation: &mut Explanation,
 ) -> Result<Option<Answer>, SearchError> {
     let path = format!("/indexes/{index}/search");
-    let mut asks = Vec::new();
-    let mut places = Vec::new();
+    let (mut asks, mut asked, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for at in dry {
         let Some(list) = lists.get_mut(*at) else {
             continue;
@@ -311,13 +310,14 @@ async fn fetch_more(
         let mut carrier = plan.ask_share(list.asked, list.asked, list.share.as_ref());
         carrier.remove("indexUid");
         asks.push(Ask::new(list.shard, &path, &carrier));
+        asked.push((list.asked, list.asked));
         places.push(*at);
     }
     let gathered = match reader.gather(asks).await? {
         Outcome::Refused(answer, _) => return Ok(Some(answer)),
         Outcome::Answers(gathered) => gathered,
     };
-    explanation.add(&gathered, 0, 0);
+    explanation.add(&gathered, |at| asked.get(at).copied().unwrap_or_default());
     for (asked, at) in places.into_iter().enumerate() {
         let Some(list) = lists.get_mut(at) else {
             continue;
@@ -411,8 +411,7 @@ fn assemble(
         // A document stands in several parts, but is counted once.
         merged.twins = 0;
     }
-    let doubtful = |hit: &Placed<'_>| suspects(&hit.head.ranks, hit.head.score, plan.scheme);
-    if plan.words.is_some() && learned.words.is_none() && merged.hits.iter().any(doubtful) {
+    if merged.doubtful && learned.words.is_none() {
         return Ok(Step::Doubt);
     }
     let size = merged

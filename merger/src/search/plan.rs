@@ -159,6 +159,7 @@ impl Plan {
             window: self.window,
             interest: &self.interest,
             distinct: self.distinct.as_deref(),
+            doubts: self.words.is_some().then_some(self.scheme),
         }
     }
 }

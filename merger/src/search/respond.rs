@@ -8,7 +8,7 @@ use super::hit::Interest;
 use super::merge::{Merged, Placed, is_semantic};
 use super::plan::Plan;
 use super::rank::{
-    Rank, corrected_details, rebuild_details, rebuild_score, words_in_details, write_number,
+    Rank, corrected_details, part_details, rebuild_details, rebuild_score, write_number,
 };
 use super::request::Paging;
 use super::scan::Malformed;
@@ -247,11 +247,11 @@ fn corrected(hit: &Placed<'_>, details: &[u8]) -> Option<Vec<u8>> {
 
 /// The details with the verdict on words that one node would have given, where the shard saw a part of the query.
 fn in_part(hit: &Placed<'_>, details: &[u8]) -> Option<Vec<u8>> {
-    let verdict = hit.head.ranks.iter().find_map(|rank| match rank {
-        Rank::Words { matching, max } if hit.head.in_part => Some((*matching, *max)),
-        _ => None,
-    });
-    verdict.and_then(|(matching, max)| words_in_details(details, matching, max))
+    if hit.head.in_part {
+        part_details(details, &hit.head.ranks)
+    } else {
+        None
+    }
 }
 
 fn write_score(out: &mut Vec<u8>, hit: &Placed<'_>, score: f64, comma: bool) {

@@ -157,7 +157,7 @@ pub(super) async fn search(
             why,
             ..Explanation::default()
         };
-        explanation.add(&gathered, 0, window.end());
+        explanation.add(&gathered, |_| (0, window.end()));
         writer.member("explain", &explanation);
     }
     let answer = Answer::json_bytes(StatusCode::OK, writer.finish());
@@ -205,6 +205,7 @@ fn respond(
             window,
             interest: &interest,
             distinct: None,
+            doubts: None,
         },
     )?;
     let mut writer = Writer::new(4096);

@@ -11,7 +11,7 @@ use weft_cluster::{Api, Cluster, Process, Single};
 use super::Row;
 use super::load::{Load, Shot, fire};
 
-const KEY: &str = "a-master-key-for-measuring";
+pub(super) const KEY: &str = "a-master-key-for-measuring";
 /// How often they take turns.
 const TURNS: u64 = 4;
 
@@ -108,7 +108,7 @@ fn sortable(set: &DataSet) -> String {
     attribute.unwrap_or(set.primary_key).to_owned()
 }
 
-async fn fill(api: &Api, set: &DataSet) -> Result<()> {
+pub(super) async fn fill(api: &Api, set: &DataSet) -> Result<()> {
     let index = format!("/indexes/{}", set.index);
     let create = json!({"uid": set.index, "primaryKey": set.primary_key});
     api.succeed(&api.post("/indexes", &create).await?).await?;

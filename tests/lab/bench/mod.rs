@@ -6,6 +6,8 @@
 mod fan_out;
 mod filter_cost;
 mod load;
+mod merge;
+mod network;
 mod split;
 mod stub;
 
@@ -40,6 +42,10 @@ enum Suite {
     FanOut,
     /// How fast the merger splits documents.
     Split,
+    /// What a merge costs alone.
+    Merge,
+    /// A search over three nodes, against the servers' own network search; only with MEILISEARCH_BIN.
+    Network,
 }
 
 /// One figure and what it is compared with.
@@ -106,6 +112,24 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
             &arguments,
             "fan_out",
             "Searches over 3 shards of 3,201 films, beside one node with all of them",
+            &rows,
+        )?;
+    }
+    if wanted(Suite::Merge) {
+        let rows = merge::measure()?;
+        report(
+            &arguments,
+            "merge",
+            "Merging shards' answers, on one core, with nothing around it",
+            &rows,
+        )?;
+    }
+    if wanted(Suite::Network) && std::env::var_os("MEILISEARCH_BIN").is_some() {
+        let rows = network::measure(arguments.seconds).await?;
+        report(
+            &arguments,
+            "network",
+            "Searches over 3 nodes with 3,201 films, beside the servers' own network search",
             &rows,
         )?;
     }

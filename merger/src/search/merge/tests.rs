@@ -44,6 +44,7 @@ fn merge_texts<'a>(
         window: Window { skip, take },
         interest: &interest,
         distinct,
+        doubts: None,
     };
     let sources = texts
         .iter()
@@ -159,6 +160,7 @@ fn a_source_that_may_have_more_is_reported_before_anything_is_placed_without_it(
         window: Window { skip: 0, take: 5 },
         interest: &interest,
         distinct: None,
+        doubts: None,
     };
     let sources = vec![
         Source::new(vec![(br#"[{"id":1}]"#, 0)], true),
@@ -170,4 +172,92 @@ fn a_source_that_may_have_more_is_reported_before_anything_is_placed_without_it(
     let merged = merge(sources, &merging).unwrap();
     assert_eq!(merged.dry, [0]);
     assert_eq!(merged.hits.len(), 1);
+}
+
+/// A list cut into shards at random, each hit's place in the list as its id.
+fn split(dice: &mut Dice, ranks: &[(u64, u64, u64)], shards: usize) -> Vec<String> {
+    let mut split: Vec<Vec<String>> = vec![Vec::new(); shards];
+    for (at, (words, typos, sort)) in ranks.iter().enumerate() {
+        split[dice.roll(shards as u64) as usize].push(hit(at, *words, *typos, 3, *sort));
+    }
+    split.iter().map(|hits| array(hits)).collect()
+}
+
+#[test]
+fn which_answer_came_first_changes_no_rank() {
+    for seed in 1..=200 {
+        let mut dice = Dice(seed * 0x51_7cc1);
+        let mut ranks: Vec<(u64, u64, u64)> = (0..40)
+            .map(|_| (dice.roll(2) + 1, dice.roll(2), dice.roll(3)))
+            .collect();
+        ranks.sort_by_key(|(words, typos, sort)| (u64::MAX - words, *typos, *sort));
+        let shards = dice.roll(6) as usize + 2;
+        let texts = split(&mut dice, &ranks, shards);
+        let mut arrived = texts.clone();
+        for at in (1..arrived.len()).rev() {
+            arrived.swap(at, dice.roll(at as u64 + 1) as usize);
+        }
+        let groups = |texts: &[String]| {
+            let merged = merge_texts(texts, 0, ranks.len(), None);
+            let mut groups: Vec<((u64, u64, u64), Vec<usize>)> = Vec::new();
+            for at in merged.hits.iter().map(id) {
+                match groups.last_mut().filter(|(rank, _)| *rank == ranks[at]) {
+                    Some((_, ids)) => ids.push(at),
+                    None => groups.push((ranks[at], vec![at])),
+                }
+            }
+            groups.iter_mut().for_each(|(_, ids)| ids.sort_unstable());
+            groups
+        };
+        assert_eq!(groups(&texts), groups(&arrived), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_document_that_several_shards_hold_is_shown_once_wherever_it_lies() {
+    for seed in 1..=200 {
+        let mut dice = Dice(seed * 0xabc_def1);
+        let count = dice.roll(40) as usize + 1;
+        let shards = dice.roll(5) as usize + 2;
+        let mut lists: Vec<Vec<String>> = vec![Vec::new(); shards];
+        let mut copies = 0;
+        for at in 0..count {
+            let first = dice.roll(shards as u64) as usize;
+            let second = dice.roll(shards as u64) as usize;
+            // One shard may have read the id as a string.
+            let text = format!(
+                r#"{{"id":{at},"_rankingScoreDetails":{{"a:asc":{{"order":0,"value":{at}}}}}}}"#
+            );
+            lists[second]
+                .push(text.replace(&format!(r#""id":{at},"#), &format!(r#""id":"{at}","#)));
+            if first != second {
+                lists[first].push(text);
+                copies += 1;
+            }
+        }
+        let texts: Vec<String> = lists.iter().map(|hits| array(hits)).collect();
+        let interest = Interest {
+            id: Some("id".to_owned()),
+            ..Interest::default()
+        };
+        let merging = Merging {
+            order: Order::Rules,
+            window: Window {
+                skip: 0,
+                take: usize::MAX,
+            },
+            interest: &interest,
+            distinct: None,
+            doubts: None,
+        };
+        let sources = texts
+            .iter()
+            .map(|text| Source::new(vec![(text.as_bytes(), 0)], false));
+        let merged = merge(sources.collect(), &merging).unwrap();
+        let ids: Vec<&[u8]> = merged.hits.iter().filter_map(|hit| hit.head.id()).collect();
+        let expected: Vec<String> = (0..count).map(|at| at.to_string()).collect();
+        let expected: Vec<&[u8]> = expected.iter().map(String::as_bytes).collect();
+        assert_eq!(ids, expected, "seed {seed}");
+        assert_eq!(merged.twins, copies, "seed {seed}");
+    }
 }

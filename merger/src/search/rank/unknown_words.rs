@@ -116,10 +116,22 @@ pub fn correct(ranks: &Ranks, score: f64, scheme: Scheme, known: &Known) -> Opti
     Some((ranks.into(), rebuilt))
 }
 
-/// The score of a hit that a shard called exact, had it not; `None` where it can't be built anew.
-pub(crate) fn unclaimed(ranks: &[Rank], score: f64, scheme: Scheme) -> Option<f64> {
-    let made = made(ranks, score, scheme)?;
-    Some(built(ranks, scheme, made, Some(Matching::None)))
+/// The score of a hit whose verdicts are put right, from the shard's own verdicts and score; `None` where that can't be
+/// built anew. `pairs` are the neighbours on the shard and on one node.
+pub(crate) fn rebuilt_in_part(
+    (own, right): (&[Rank], &[Rank]),
+    score: f64,
+    scheme: Scheme,
+    pairs: (u32, u32),
+) -> Option<f64> {
+    let made = made(own, score, scheme)?;
+    // Where the engine parted neighbours that the merger didn't, the verdict on proximity is left as it was.
+    let pairs = if made.pairs == pairs.0 {
+        pairs.1
+    } else {
+        made.pairs
+    };
+    Some(built(right, scheme, Made { pairs, ..made }, None))
 }
 
 /// The score from the verdicts, by the engine's arithmetic; with `matching` in the place of what the shard claims.
@@ -192,17 +204,29 @@ pub fn corrected_details(text: &[u8], words: u32, max: u32) -> Option<Vec<u8>> {
     serde_json::to_vec(&details).ok()
 }
 
-/// `_rankingScoreDetails` with the verdict on words of the whole query.
-pub fn words_in_details(text: &[u8], matching: u32, max: u32) -> Option<Vec<u8>> {
+/// `_rankingScoreDetails` with the verdicts on words and proximity on the scale of the whole query.
+pub fn part_details(text: &[u8], ranks: &[Rank]) -> Option<Vec<u8>> {
     let mut details: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(text).ok()?;
-    let words = details.get_mut("words")?.as_object_mut()?;
-    words.insert("matchingWords".to_owned(), matching.into());
-    words.insert("maxMatchingWords".to_owned(), max.into());
-    words.insert(
-        "score".to_owned(),
-        (f64::from(matching) / f64::from(max.max(1))).into(),
-    );
+    for rank in ranks {
+        match rank {
+            Rank::Words { matching, max } => {
+                let words = details.get_mut("words")?.as_object_mut()?;
+                let score = f64::from(*matching) / f64::from((*max).max(1));
+                words.insert("matchingWords".to_owned(), (*matching).into());
+                words.insert("maxMatchingWords".to_owned(), (*max).into());
+                words.insert("score".to_owned(), score.into());
+            }
+            Rank::Score {
+                rule: Rule::Proximity,
+                score,
+            } => {
+                let proximity = details.get_mut("proximity")?.as_object_mut()?;
+                proximity.insert("score".to_owned(), (*score).into());
+            }
+            _ => {}
+        }
+    }
     serde_json::to_vec(&details).ok()
 }
 

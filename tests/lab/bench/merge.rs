@@ -1,0 +1,98 @@
+//! What a merge costs alone, beside the same merge by way of `serde_json::Value`: time on one core, and memory at its peak.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use peak_alloc::PeakAlloc;
+use weft_merger::search::sample::MergeSample;
+
+use super::Row;
+
+/// Counts what is allocated, in all of the lab.
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+const SHARDS: usize = 8;
+const HITS: usize = 1000;
+const HIT_BYTES: usize = 1024;
+/// The best of so many runs counts: the others were disturbed.
+const RUNS: usize = 9;
+
+/// One merge: the best time, the most memory that it held at once beside the shards' answers, and its result's size.
+struct Cost {
+    took: Duration,
+    peak: usize,
+    bytes: usize,
+}
+
+pub(super) fn measure() -> Result<Vec<Row>> {
+    let sample = MergeSample::new(SHARDS, HITS, HIT_BYTES);
+    let mut rows = Vec::new();
+    for take in [HITS, SHARDS * HITS] {
+        let merge = || {
+            sample
+                .merge(take)
+                .map_err(|error| anyhow!("a made-up answer is {error}"))
+        };
+        let ours = cost(merge)?;
+        let theirs = cost(|| Ok(sample.merge_by_values(take)))?;
+        let what = format!("{SHARDS} shards × {HITS} hits × 1 KiB, {take} shown");
+        let ms = |cost: &Cost| cost.took.as_secs_f64() * 1e3;
+        let mut time = Row::beside(
+            format!("{what}: time, beside serde_json::Value"),
+            ms(&ours),
+            ms(&theirs),
+            "ms",
+        );
+        if take == HITS {
+            time = time.goal("≤ 8 ms");
+        }
+        rows.push(time);
+        rows.push(
+            Row::beside(
+                format!("{what}: memory of the merge, beside its answer"),
+                mib(ours.peak),
+                mib(ours.bytes),
+                "MiB",
+            )
+            .goal("≤ 3 ×"),
+        );
+        rows.push(Row::beside(
+            format!("{what}: … with all shards' answers"),
+            mib(ours.peak + sample.bytes()),
+            mib(sample.bytes()),
+            "MiB",
+        ));
+        rows.push(Row::beside(
+            format!("{what}: memory, beside serde_json::Value"),
+            mib(ours.peak),
+            mib(theirs.peak),
+            "MiB",
+        ));
+    }
+    Ok(rows)
+}
+
+fn cost(merge: impl Fn() -> Result<Vec<u8>>) -> Result<Cost> {
+    let mut cost = Cost {
+        took: Duration::MAX,
+        peak: usize::MAX,
+        bytes: 0,
+    };
+    for _ in 0..RUNS {
+        MEMORY.reset_peak_usage();
+        let before = MEMORY.current_usage();
+        let begun = Instant::now();
+        let answer = merge()?;
+        cost.took = cost.took.min(begun.elapsed());
+        // Others in the process allocate too; the least is the merge's own.
+        cost.peak = cost.peak.min(MEMORY.peak_usage().saturating_sub(before));
+        cost.bytes = answer.len();
+    }
+    Ok(cost)
+}
+
+#[allow(clippy::cast_precision_loss, reason = "far below 2^52 bytes")]
+fn mib(bytes: usize) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
