@@ -30,6 +30,7 @@ mod ports;
 mod process;
 mod single;
 mod spawner;
+mod stand_in;
 mod wait;
 
 pub use api::{Api, Reply};
@@ -42,4 +43,5 @@ pub use link::{Line, Link};
 pub use ports::PortBlock;
 pub use process::{Lifetime, Process, Program};
 pub use single::Single;
+pub use stand_in::{POISON, Seen, StandIn, StandInCluster};
 pub use wait::{Deadline, until};

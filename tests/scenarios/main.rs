@@ -7,17 +7,21 @@
     reason = "a scenario that can't go on must fail loudly"
 )]
 
+mod bad_input;
 mod clients;
 mod compose;
 mod conversation;
 mod documents;
 mod envoy_configuration;
+mod fuzzed;
 mod harness;
 mod mesh;
 mod oracle;
+mod order;
 mod outages;
 mod replicas;
 mod searching;
 mod shortcuts;
 mod support;
 mod uneven_shards;
+mod traces;

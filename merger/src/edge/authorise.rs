@@ -149,8 +149,11 @@ pub(super) async fn authorise(app: &App, call: &Call) -> Result<Grant, ApiError>
     let Some(header) = call.header("authorization") else {
         return Err(ApiError::missing_authorization());
     };
-    let Some(token) = header.strip_prefix("Bearer ").map(str::trim) else {
-        return Err(ApiError::missing_authorization());
+    // As a node reads it: one space, and all that follows is the key.
+    let token = match header.split_once(' ') {
+        Some(("Bearer", token)) => token,
+        None if header == "Bearer" => return Err(ApiError::invalid_key()),
+        _ => return Err(ApiError::missing_authorization()),
     };
     if bool::from(token.as_bytes().ct_eq(master.as_bytes())) {
         return Ok(Grant::all());

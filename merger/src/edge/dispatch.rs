@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::StatusCode;
 use http::request::Parts;
+use http::{Method, StatusCode};
 use serde_json::json;
 use weft_routing::operation::{ClassifyError, Operation, classify};
 use weft_routing::treatment::Treatment;
@@ -26,6 +26,10 @@ pub(super) async fn dispatch(
     let path_and_query = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let classified = match classify(parts.method.as_str(), path_and_query) {
         Ok(classified) => classified,
+        Err(ClassifyError::UnknownPath) if is_root(parts) => {
+            let running = json!({"status": "Meilisearch is running"});
+            return ("root", Answer::json(StatusCode::OK, &running));
+        }
         Err(ClassifyError::UnknownPath) => {
             return ("unknown", Answer::empty(StatusCode::NOT_FOUND));
         }
@@ -50,6 +54,11 @@ pub(super) async fn dispatch(
         .await
         .unwrap_or_else(ApiError::into_answer);
     (operation, answer)
+}
+
+/// `GET /`, with which people try whether anything is there.
+fn is_root(parts: &Parts) -> bool {
+    parts.method == Method::GET && parts.uri.path().bytes().all(|byte| byte == b'/')
 }
 
 async fn answer(app: &Arc<App>, mut call: Call) -> Result<Answer, ApiError> {

@@ -131,7 +131,7 @@ impl Filter {
             "batchUids" => self.batch_uids = numbers()?,
             "canceledBy" => self.canceled_by = numbers()?,
             "statuses" => self.statuses = list(value, Status::parse)?,
-            "types" => self.kinds = list(value, |word| is_name(word).then(|| word.to_owned()))?,
+            "types" => self.kinds = list(value, |word| is_kind(word).then(|| word.to_owned()))?,
             "indexUids" => {
                 self.index_uids = list(value, |word| is_name(word).then(|| word.to_owned()))?
             }
@@ -246,6 +246,32 @@ fn list<T>(value: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<Vec<
         .map(|word| parse(word.trim()))
         .collect::<Option<Vec<T>>>()
         .map(Some)
+}
+
+/// The types that a node's tasks have.
+const KINDS: [&str; 18] = [
+    "indexCreation",
+    "indexUpdate",
+    "indexSwap",
+    "indexDeletion",
+    "indexCompaction",
+    "documentAdditionOrUpdate",
+    "documentEdition",
+    "documentDeletion",
+    "settingsUpdate",
+    "taskCancelation",
+    "taskDeletion",
+    "dumpCreation",
+    "snapshotCreation",
+    "export",
+    "upgradeDatabase",
+    "networkTopologyChange",
+    "dsrUpdate",
+    "dsrClear",
+];
+
+fn is_kind(word: &str) -> bool {
+    KINDS.iter().any(|kind| kind.eq_ignore_ascii_case(word))
 }
 
 fn is_name(word: &str) -> bool {

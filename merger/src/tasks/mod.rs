@@ -21,6 +21,19 @@ use crate::cluster::NodeId;
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
 
+/// Reads a query of `GET /tasks`, and says whether it narrows what is listed: for fuzzing.
+///
+/// # Errors
+/// [`TaskError::InvalidFilter`].
+pub fn read_filter(query: &str) -> Result<bool, TaskError> {
+    match filter::Filter::parse(form_urlencoded::parse(query.as_bytes())) {
+        Ok(filter) => Ok(filter.narrows),
+        Err(filter::Unreadable { parameter, value }) => {
+            Err(TaskError::InvalidFilter { parameter, value })
+        }
+    }
+}
+
 /// Why the task registry did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use weft_routing::placement::{ShardId, SlotMap};
 
+use super::dry_run::in_memory;
 use super::format::Format;
-use super::split::{SplitError, SplitKey, Splitter};
-use super::spool::SpoolLimits;
+use super::split::SplitError;
 
 /// How much of a body comes in at once, in bytes: what one read of a connection brings.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -46,17 +46,8 @@ impl SplitRun {
 pub fn split(format: Format, shards: u16, key: &str, body: &[u8]) -> Result<SplitRun, SplitError> {
     let shards: Vec<ShardId> = (0..shards.max(1)).map(ShardId).collect();
     let slots = SlotMap::deal(&shards).unwrap_or_else(|_| SlotMap::single(ShardId(0)));
-    let limits = SpoolLimits {
-        memory_bytes: usize::MAX,
-        piece_bytes: 90 << 20,
-        folder: std::env::temp_dir(),
-    };
-    let key = SplitKey {
-        name: Some(key.to_owned()),
-        is_open: false,
-    };
     let begun = Instant::now();
-    let mut splitter = Splitter::new(format, &Arc::new(slots), key, limits);
+    let mut splitter = in_memory(format, &Arc::new(slots), Some(key));
     for chunk in body.chunks(CHUNK_BYTES) {
         splitter.push(chunk)?;
         splitter.discard(DISCARD_BYTES);

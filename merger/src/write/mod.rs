@@ -12,6 +12,7 @@ pub mod bench;
 mod coalesce;
 mod decode;
 mod deliver;
+pub mod dry_run;
 mod format;
 mod params;
 mod remove;

@@ -17,16 +17,16 @@ const CLIENTS: usize = 64;
 const TURNS: u64 = 4;
 
 /// Envoy in front of a stub.
-struct Front {
+pub(super) struct Front {
     envoy: Process,
-    port: u16,
+    pub(super) port: u16,
     _ports: PortBlock,
     _folder: tempfile::TempDir,
 }
 
 pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
-    let with = front(true).await?;
-    let without = front(false).await?;
+    let with = front(true, stub::READS).await?;
+    let without = front(false, stub::READS).await?;
     let document = |port| Shot {
         port,
         method: "GET",
@@ -86,12 +86,12 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-async fn front(filter: bool) -> Result<Front> {
+pub(super) async fn front(filter: bool, upstream: stub::Upstream) -> Result<Front> {
     let ports = PortBlock::claim(11)?;
     let layout = Layout::new(ports.base(), 1, 1)?;
     let folder = tempfile::tempdir()?;
-    stub::serve(layout.merger()).await?;
-    stub::serve(layout.node(0, 0)).await?;
+    stub::serve(layout.merger(), upstream).await?;
+    stub::serve(layout.node(0, 0), upstream).await?;
     let plan = ClusterPlan {
         binaries: Binaries::find()?,
         layout,

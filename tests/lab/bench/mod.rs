@@ -5,11 +5,13 @@
 
 mod fan_out;
 mod filter_cost;
+mod large;
 mod load;
 mod merge;
 mod network;
 mod split;
 mod stub;
+mod writes;
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,7 +25,7 @@ use crate::say;
 /// What `bench` may be told.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// Only these parts; all of them without
+    /// Only these parts; without, all but `large`
     #[arg(long, value_enum)]
     only: Vec<Suite>,
     /// Seconds a measurement takes
@@ -46,6 +48,10 @@ enum Suite {
     Merge,
     /// A search over three nodes, against the servers' own network search; only with MEILISEARCH_BIN.
     Network,
+    /// Imports and small writes, against one node asked directly.
+    Writes,
+    /// One import of a gigabyte: the merger's memory, and others' answers meanwhile. Only when asked for.
+    Large,
 }
 
 /// One figure and what it is compared with.
@@ -139,6 +145,24 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
             &arguments,
             "split",
             "Splitting documents by shard, on one core, with nothing behind it",
+            &rows,
+        )?;
+    }
+    if wanted(Suite::Writes) {
+        let rows = writes::measure(arguments.seconds).await?;
+        report(
+            &arguments,
+            "writes",
+            "Writes, beside one node asked directly",
+            &rows,
+        )?;
+    }
+    if arguments.only.contains(&Suite::Large) {
+        let rows = large::measure(arguments.seconds).await?;
+        report(
+            &arguments,
+            "large",
+            "One import of a gigabyte, over nodes that accept everything",
             &rows,
         )?;
     }

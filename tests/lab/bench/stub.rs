@@ -12,31 +12,52 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// The index that the stub's routing table knows, on one shard.
-pub(super) const TABLE: &str = r#"{"epoch":1,"leaseMs":60000,"layouts":[{"shards":[0]}],
+/// What the stub says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Upstream {
+    /// The routing table, which knows one index, on one shard.
+    table: &'static str,
+    /// Everything else.
+    answer: &'static str,
+}
+
+/// Reads of the index go straight to its shard; nothing is ever written.
+pub(super) const READS: Upstream = Upstream {
+    table: TABLE,
+    answer: "{}",
+};
+/// All goes to the merger, which answers as to an accepted write.
+pub(super) const WRITES: Upstream = Upstream {
+    table: TABLE,
+    answer: r#"{"taskUid":1,"indexUid":"x","status":"enqueued","type":"documentAdditionOrUpdate","enqueuedAt":"2025-01-01T00:00:00Z"}"#,
+};
+
+const TABLE: &str = r#"{"epoch":1,"leaseMs":60000,"layouts":[{"shards":[0]}],
     "indexes":{"x":{"layout":0,"primaryKey":"id","directReads":true,"directWrites":false}}}"#;
 
 /// Serves on a port of the loopback address until the program ends.
-pub(super) async fn serve(port: u16) -> Result<()> {
+pub(super) async fn serve(port: u16, upstream: Upstream) -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port))
         .await
         .with_context(|| format!("port {port} can't be listened on"))?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let _ = stream.set_nodelay(true);
-            tokio::spawn(
-                http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)),
-            );
+            let service = service_fn(move |request| answer(request, upstream));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
     Ok(())
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    upstream: Upstream,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let body = if request.uri().path() == "/_weft/table" {
-        TABLE
+        upstream.table
     } else {
-        "{}"
+        upstream.answer
     };
     Ok(Response::new(Full::new(Bytes::from_static(
         body.as_bytes(),

@@ -47,6 +47,13 @@ pub enum Fault {
     NotAnObject(String),
 }
 
+impl Fault {
+    /// Whether only the end of the text is wrong with it, so that more text may lead to another fault.
+    pub(crate) fn is_of_end(&self) -> bool {
+        matches!(self, Self::Malformed(words) if words.starts_with("EOF while parsing"))
+    }
+}
+
 /// Where in a JSON body the text begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {

@@ -125,7 +125,11 @@ impl Reader {
                 Err(self.explain(rest).into())
             }
             Step::Later => Ok(rest),
-            Step::Invalid => Err(self.explain(rest).into()),
+            Step::Invalid => match self.explain(rest) {
+                // What is wrong is told the same way however the body came in, so more of it may be needed to tell.
+                fault if !last && (rest.len() < AGAIN_BYTES || fault.is_of_end()) => Ok(rest),
+                fault => Err(fault.into()),
+            },
             Step::TooLarge => Err(SplitError::DocumentTooLarge {
                 limit: self.document_bytes,
             }),

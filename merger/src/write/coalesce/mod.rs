@@ -1,0 +1,229 @@
+//! Coalesce: small writes that wait for the same shard's turn go to it together, as one node task.
+//!
+//! A node makes each task durable on its own and so takes only so many a second, however many clients send them. While one
+//! group is on its way, the next gathers; a write that finds the shard idle waits for nobody. Only neighbours of the same
+//! kind are merged, so the order of writes to a shard stays what it was.
+//!
+//! Each client has its own task and its own verdict. Writes with fields that the engine checks in ways of its own
+//! (`_vectors`, `_geo`, `_geojson`) or with values that only its indexer refuses are sent alone. If a merged task fails
+//! all the same, each of its writes is sent again, alone, and fails or succeeds by itself. What was merged is kept in
+//! memory until then ([`held`], [`alone`]); after a restart of the merger the writes of a failed group fail with it.
+
+mod alone;
+mod harmless;
+mod held;
+mod line;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use http::{HeaderValue, Method};
+use tokio::sync::oneshot;
+use weft_routing::placement::ShardId;
+
+pub(super) use self::alone::ended;
+pub(super) use self::harmless::is_harmless;
+
+use self::held::{HELD_BYTES, Held};
+use self::line::{Line, Waiting};
+use super::WriteError;
+use super::deliver::{Delivered, Delivery, Load, deliver_now};
+use super::format::Format;
+use super::spool::Piece;
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::Along;
+use crate::tasks::{Copy, Share};
+use crate::upstream::{Target, UpstreamError};
+
+/// A write of more bytes or documents than this is no small write.
+pub(super) const SMALL_BYTES: usize = 64 << 10;
+pub(super) const SMALL_DOCUMENTS: usize = 32;
+
+/// What the writes of a group have in common.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Kind {
+    pub(super) index_uid: String,
+    pub(super) method: Method,
+    pub(super) path_and_query: String,
+    pub(super) format: Format,
+    pub(super) authority: Option<HeaderValue>,
+}
+
+/// A small write to one shard.
+#[derive(Debug)]
+pub(super) struct Small {
+    pub(super) kind: Kind,
+    pub(super) along: Along,
+    /// The documents, with what stands between them.
+    pub(super) documents: Bytes,
+    pub(super) piece: Piece,
+    /// The documents' ids, each once.
+    pub(super) ids: Vec<String>,
+}
+
+/// What became of a small write.
+#[derive(Debug)]
+pub(super) enum Sent {
+    Taken {
+        copies: Vec<Copy>,
+        share: Option<Share>,
+    },
+    Refused(Answer),
+}
+
+/// Small writes on their way.
+#[derive(Debug, Default)]
+pub(super) struct Coalescer {
+    lines: Mutex<HashMap<ShardId, Line>>,
+    held: Mutex<Held>,
+}
+
+/// Sends a small write, together with its neighbours.
+pub(super) async fn send(app: &Arc<App>, shard: ShardId, small: Small) -> Result<Sent, WriteError> {
+    let (sent, outcome) = oneshot::channel();
+    let served = {
+        let mut lines = app.writes.coalescer.lines();
+        let line = lines.entry(shard).or_default();
+        line.waiting.push_back(Waiting { small, sent });
+        std::mem::replace(&mut line.served, true)
+    };
+    if !served {
+        tokio::spawn(serve(Arc::clone(app), shard));
+    }
+    let outcome = outcome.await.map_err(|_| WriteError::Stopping)?;
+    outcome.map_err(|source| WriteError::Unreachable { shard, source })
+}
+
+/// Sends what waits for a shard, group by group, until nothing does.
+async fn serve(app: Arc<App>, shard: ShardId) {
+    let wait = Duration::from_millis(app.options.coalesce_wait_ms);
+    loop {
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        let _turn = app.sequencer.turn(&[shard]).await;
+        let group = app.writes.coalescer.next_group(shard);
+        if group.is_empty() {
+            return;
+        }
+        send_group(&app, shard, group).await;
+    }
+}
+
+async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
+    let (smalls, clients): (Vec<Small>, Vec<_>) = group
+        .into_iter()
+        .map(|waiting| (waiting.small, waiting.sent))
+        .unzip();
+    let Some(first) = smalls.first() else { return };
+    app.metrics.small_writes.inc_by(smalls.len() as u64);
+    app.metrics.small_write_groups.inc();
+    let documents: Vec<&[u8]> = smalls.iter().map(|small| &*small.documents).collect();
+    let piece = Piece::of(first.piece.framing().clone(), &documents);
+    let ids = smalls
+        .iter()
+        .flat_map(|small| small.ids.iter().cloned())
+        .collect();
+    let delivery = delivery(first, shard, piece, ids);
+    let outcome = deliver_now(app, &delivery).await;
+    let outcome = match outcome {
+        Ok(Delivered::Refused(answer)) => Ok(Sent::Refused(answer)),
+        Ok(Delivered::Taken(parts)) => {
+            let copies = parts
+                .into_iter()
+                .next()
+                .map(|part| part.copies)
+                .unwrap_or_default();
+            Ok(Sent::Taken {
+                copies,
+                share: None,
+            })
+        }
+        Err(WriteError::Unreachable { source, .. }) => Err(source),
+        Err(error) => Err(UpstreamError::Unreachable {
+            target: Target::Shard(shard),
+            detail: error.to_string(),
+        }),
+    };
+    let shares: Vec<u64> = smalls.iter().map(|small| small.ids.len() as u64).collect();
+    let merged = smalls.len() > 1;
+    if let (true, Ok(Sent::Taken { copies, .. })) = (merged, &outcome)
+        && let Some(copy) = copies.first()
+    {
+        app.writes
+            .coalescer
+            .held()
+            .keep((copy.node.clone(), copy.local_uid), shard, smalls);
+    }
+    for (place, (client, documents)) in (0_u32..).zip(clients.into_iter().zip(shares)) {
+        let own = match &outcome {
+            Ok(Sent::Taken { copies, .. }) => {
+                let share = merged.then_some(Share { documents, place });
+                Ok(Sent::Taken {
+                    copies: copies.clone(),
+                    share,
+                })
+            }
+            Ok(Sent::Refused(answer)) => Ok(Sent::Refused(answer.clone())),
+            Err(error) => Err(error.clone()),
+        };
+        // A client that is gone has its documents written all the same, without a task to ask for.
+        let _ = client.send(own);
+    }
+}
+
+fn delivery(small: &Small, shard: ShardId, piece: Piece, ids: Vec<String>) -> Delivery {
+    let kind = &small.kind;
+    Delivery {
+        index_uid: None,
+        method: kind.method.clone(),
+        path_and_query: kind.path_and_query.clone(),
+        content_type: Some(HeaderValue::from_static(kind.format.content_type())),
+        along: small.along.clone(),
+        loads: vec![Load {
+            ids: Some(ids),
+            shard,
+            pieces: vec![piece],
+            path_and_query: None,
+        }],
+    }
+}
+
+impl Coalescer {
+    fn lines(&self) -> MutexGuard<'_, HashMap<ShardId, Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is room to keep more merged writes.
+    pub(super) fn has_room(&self) -> bool {
+        self.held().bytes < HELD_BYTES
+    }
+
+    /// Notes a write that isn't merged.
+    pub(super) fn note_other(&self, index_uid: &str) {
+        self.held().note_other(index_uid);
+    }
+
+    /// The next writes that go together; with none, the line is left.
+    fn next_group(&self, shard: ShardId) -> Vec<Waiting> {
+        let mut lines = self.lines();
+        let Some(line) = lines.get_mut(&shard) else {
+            return Vec::new();
+        };
+        let group = line.next_group();
+        if group.is_empty() {
+            lines.remove(&shard);
+        }
+        group
+    }
+}
+
+#[cfg(test)]
+mod tests;

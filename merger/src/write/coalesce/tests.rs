@@ -1,0 +1,93 @@
+use super::*;
+use crate::cluster::NodeId;
+use crate::write::spool::Framing;
+
+fn small(index: &str, ids: &[&str]) -> Small {
+    let kind = Kind {
+        index_uid: index.to_owned(),
+        method: Method::POST,
+        path_and_query: format!("/indexes/{index}/documents"),
+        format: Format::Json,
+        authority: None,
+    };
+    let documents = Bytes::from_static(b"{}");
+    let piece = Piece::of(Framing::default(), &[b"{}"]);
+    let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+    Small {
+        kind,
+        along: Along::default(),
+        documents,
+        piece,
+        ids,
+    }
+}
+
+fn wait(coalescer: &Coalescer, shard: ShardId, small: Small) {
+    let (sent, _) = oneshot::channel();
+    coalescer
+        .lines()
+        .entry(shard)
+        .or_default()
+        .waiting
+        .push_back(Waiting { small, sent });
+}
+
+#[test]
+fn neighbours_of_one_kind_go_together_and_keep_their_order() {
+    let coalescer = Coalescer::default();
+    let shard = ShardId(0);
+    for (index, id) in [("a", "1"), ("a", "2"), ("b", "3"), ("a", "4")] {
+        wait(&coalescer, shard, small(index, &[id]));
+    }
+    let mut groups = Vec::new();
+    loop {
+        let group = coalescer.next_group(shard);
+        if group.is_empty() {
+            break;
+        }
+        groups.push(
+            group
+                .iter()
+                .flat_map(|waiting| waiting.small.ids.clone())
+                .collect::<Vec<_>>(),
+        );
+    }
+    assert_eq!(groups, [vec!["1", "2"], vec!["3"], vec!["4"]]);
+    assert!(coalescer.lines().is_empty());
+}
+
+#[test]
+fn a_merged_write_is_overtaken_by_a_later_one_of_its_ids_or_of_unknown_ids() {
+    let coalescer = Coalescer::default();
+    let node = NodeId::from("n".to_owned());
+    let keep = |local, smalls| {
+        coalescer
+            .held()
+            .keep((node.clone(), local), ShardId(0), smalls)
+    };
+    let overtaken = |local, place| {
+        coalescer
+            .held()
+            .take(&(node.clone(), local), place)
+            .map(|taken| taken.overtaken)
+    };
+    keep(
+        1,
+        vec![small("a", &["1"]), small("a", &["1"]), small("a", &["2"])],
+    );
+    keep(2, vec![small("a", &["2"]), small("a", &["3"])]);
+    assert_eq!(
+        overtaken(1, 0),
+        Some(false),
+        "one's own group does not count"
+    );
+    assert_eq!(overtaken(1, 2), Some(true));
+    assert_eq!(overtaken(2, 1), Some(false));
+    assert_eq!(overtaken(2, 1), None, "taken once");
+    coalescer.note_other("b");
+    assert_eq!(overtaken(1, 1), Some(false));
+    coalescer.note_other("a");
+    assert_eq!(overtaken(2, 0), Some(true));
+    assert_eq!(coalescer.held().bytes, 0);
+    assert!(coalescer.held().groups.is_empty() && coalescer.held().indexes.is_empty());
+}

@@ -1,0 +1,78 @@
+//! Splits a body in memory and shows what would go where, with nothing behind the splitter: for fuzzing and measuring.
+//!
+//! The parts are what the shards' nodes would be sent; nothing is delivered, and nothing touches a disk.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http_body_util::BodyExt;
+use weft_routing::placement::{ShardId, SlotMap};
+
+use super::format::Format;
+use super::split::{SplitError, SplitKey, Splitter};
+use super::spool::{Piece, SpoolLimits};
+
+/// What would become of a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// How many documents there are.
+    pub received: u64,
+    /// The primary key, named or inferred.
+    pub key: Option<String>,
+    /// The bodies for each shard that owns any of the documents.
+    pub parts: Vec<(ShardId, Vec<Bytes>)>,
+    /// The body of the document that a node's task will refuse, and the batch with it.
+    pub refused: Option<Bytes>,
+}
+
+/// Splits a body that comes in these chunks.
+///
+/// # Errors
+/// The body is not of its format.
+pub fn plan<'a>(
+    format: Format,
+    slots: &Arc<SlotMap>,
+    key: Option<&str>,
+    chunks: impl Iterator<Item = &'a [u8]>,
+) -> Result<Plan, SplitError> {
+    let mut splitter = in_memory(format, slots, key);
+    for chunk in chunks {
+        splitter.push(chunk)?;
+    }
+    // With all in memory, nothing is ever awaited.
+    let batch = splitter
+        .finish()
+        .now_or_never()
+        .unwrap_or(Err(SplitError::Empty))?;
+    let text = |piece: &Piece| {
+        let body = piece.body().collect().now_or_never();
+        body.and_then(Result::ok)
+            .map(|body| body.to_bytes())
+            .unwrap_or_default()
+    };
+    Ok(Plan {
+        received: batch.received,
+        key: batch.key,
+        parts: batch
+            .parts
+            .iter()
+            .map(|(shard, pieces)| (*shard, pieces.iter().map(text).collect()))
+            .collect(),
+        refused: batch.refused.as_ref().map(text),
+    })
+}
+
+/// A splitter that keeps all in memory.
+pub(super) fn in_memory(format: Format, slots: &Arc<SlotMap>, key: Option<&str>) -> Splitter {
+    let limits = SpoolLimits {
+        memory_bytes: usize::MAX,
+        piece_bytes: 90 << 20,
+        folder: std::env::temp_dir(),
+    };
+    let key = SplitKey {
+        name: key.map(str::to_owned),
+        is_open: false,
+    };
+    Splitter::new(format, slots, key, limits)
+}

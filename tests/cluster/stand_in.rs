@@ -1,0 +1,267 @@
+//! A cluster whose nodes are stand-ins: they accept everything, keep nothing, and remember what they were sent.
+//!
+//! A write with [`POISON`] in it fails, as a document fails that only an indexer can judge.
+//!
+//! For what must be seen at a node's door (headers), and for what real nodes would drown in their own work (the merger's
+//! memory during a large import).
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::HeaderMap;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use crate::cluster::get;
+use crate::{Binaries, ClusterPlan, Deadline, HarnessError, Layout, Lifetime, PortBlock, Process};
+
+/// A body with this in it becomes a task that fails.
+pub const POISON: &str = "poison";
+/// The longest body that is looked through for it.
+const LOOKED_THROUGH_BYTES: u64 = 4 << 20;
+/// No more requests than this are remembered.
+const REMEMBERED: usize = 10_000;
+
+/// The head of a request that a stand-in was sent.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// How long the body was.
+    pub body_bytes: u64,
+}
+
+/// One node's stand-in.
+#[derive(Debug, Default)]
+pub struct StandIn {
+    tasks: AtomicU64,
+    failed: Mutex<HashSet<u64>>,
+    seen: Mutex<Vec<Seen>>,
+}
+
+/// Envoy, filter and merger over stand-ins.
+#[derive(Debug)]
+pub struct StandInCluster {
+    /// The stand-ins, in the order of [`Layout::nodes`].
+    pub nodes: Vec<Arc<StandIn>>,
+    envoy: Process,
+    merger: Process,
+    layout: Layout,
+    folder: TempDir,
+    _ports: PortBlock,
+}
+
+impl StandInCluster {
+    /// Starts all and waits until it answers.
+    pub async fn start(
+        shards: u16,
+        filter: bool,
+        merger_environment: Vec<(String, String)>,
+    ) -> Result<Self, HarnessError> {
+        let ports = PortBlock::claim(Layout::new(1, shards, 1)?.width())?;
+        let layout = Layout::new(ports.base(), shards, 1)?;
+        let folder = tempfile::Builder::new()
+            .prefix("weft-")
+            .tempdir()
+            .map_err(HarnessError::file(std::env::temp_dir()))?;
+        let plan = ClusterPlan {
+            binaries: Binaries::find()?,
+            layout,
+            folder: folder.path().to_owned(),
+            master_key: None,
+            filter,
+            body_routing: true,
+            access_log: "failed",
+            merger_environment,
+        };
+        let mut nodes = Vec::new();
+        for (shard, replica) in layout.nodes() {
+            let node = Arc::new(StandIn::default());
+            node.serve(layout.node(shard, replica)).await?;
+            nodes.push(node);
+        }
+        let cluster = Self {
+            nodes,
+            envoy: Process::start(plan.envoy()?, Lifetime::WithUs)?,
+            merger: Process::start(plan.merger(), Lifetime::WithUs)?,
+            layout,
+            folder,
+            _ports: ports,
+        };
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(2))
+            .build()?;
+        let version = format!("{}/version", cluster.url());
+        crate::until(
+            "a cluster of stand-ins",
+            Deadline::after(Duration::from_secs(60)),
+            || get(&client, &version),
+        )
+        .await?;
+        Ok(cluster)
+    }
+
+    /// Where clients arrive.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.layout.edge())
+    }
+
+    /// Its ports.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The merger's process.
+    pub fn merger(&self) -> &Process {
+        &self.merger
+    }
+
+    /// Envoy's process.
+    pub fn envoy(&self) -> &Process {
+        &self.envoy
+    }
+
+    /// Where everything is that the cluster writes.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+}
+
+impl StandIn {
+    /// Everything that it was sent since the last time.
+    pub fn take_seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    async fn serve(self: &Arc<Self>, port: u16) -> Result<(), HarnessError> {
+        let listener = TcpListener::bind(("127.0.0.1", port))
+            .await
+            .map_err(HarnessError::file(format!("port {port}")))?;
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
+                let this = Arc::clone(&this);
+                let service = service_fn(move |request| {
+                    let this = Arc::clone(&this);
+                    async move { Ok::<_, Infallible>(this.answer(request).await) }
+                });
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        Ok(())
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (head, mut body) = request.into_parts();
+        let (mut body_bytes, mut text) = (0, Vec::new());
+        while let Some(Ok(frame)) = body.frame().await {
+            let data = frame.into_data().unwrap_or_default();
+            body_bytes += data.len() as u64;
+            if body_bytes <= LOOKED_THROUGH_BYTES {
+                text.extend_from_slice(&data);
+            }
+        }
+        let poisoned = String::from_utf8_lossy(&text).contains(POISON);
+        let path = head
+            .uri
+            .path_and_query()
+            .map_or_else(String::new, ToString::to_string);
+        let (status, answer) = self.words(&head.method, &path, poisoned);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() < REMEMBERED {
+            seen.push(Seen {
+                method: head.method,
+                path,
+                headers: head.headers,
+                body_bytes,
+            });
+        }
+        let mut response = Response::new(Full::new(Bytes::from(answer.to_string())));
+        *response.status_mut() = status;
+        response
+    }
+
+    fn words(&self, method: &Method, path_and_query: &str, poisoned: bool) -> (StatusCode, Value) {
+        let (path, query) = path_and_query
+            .split_once('?')
+            .unwrap_or((path_and_query, ""));
+        let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let answer = match (method.as_str(), segments.as_slice()) {
+            ("GET", ["version"]) => {
+                json!({"commitSha": "", "commitDate": "", "pkgVersion": "1.50.0"})
+            }
+            ("GET", ["tasks"]) => return (StatusCode::OK, self.tasks(query)),
+            ("GET", ["keys" | "indexes"]) => {
+                json!({"results": [], "offset": 0, "limit": 20, "total": 0})
+            }
+            ("GET", ["indexes", uid]) => json!({
+                "uid": uid, "primaryKey": "id",
+                "createdAt": "2025-01-01T00:00:00Z", "updatedAt": "2025-01-01T00:00:00Z",
+            }),
+            (_, [.., "search"]) => json!({
+                "hits": [], "query": "", "processingTimeMs": 0, "limit": 20, "offset": 0, "estimatedTotalHits": 0,
+            }),
+            ("GET", _) => json!({}),
+            _ => {
+                let uid = self.tasks.fetch_add(1, Ordering::Relaxed);
+                if poisoned {
+                    self.failed().insert(uid);
+                }
+                let index = segments.get(1).copied().unwrap_or("x");
+                let accepted = json!({
+                    "taskUid": uid, "indexUid": index, "status": "enqueued",
+                    "type": "documentAdditionOrUpdate", "enqueuedAt": "2025-01-01T00:00:00Z",
+                });
+                return (StatusCode::ACCEPTED, accepted);
+            }
+        };
+        (StatusCode::OK, answer)
+    }
+
+    fn failed(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every task that is asked for has ended.
+    fn tasks(&self, query: &str) -> Value {
+        let uids = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("uids="))
+            .unwrap_or_default();
+        let failed = self.failed();
+        let task = |uid: u64| {
+            let (status, error) = if failed.contains(&uid) {
+                let error = json!({"message": "Poison.", "code": "internal", "type": "internal", "link": ""});
+                ("failed", error)
+            } else {
+                ("succeeded", Value::Null)
+            };
+            json!({
+                "uid": uid, "batchUid": uid, "indexUid": "x", "status": status,
+                "type": "documentAdditionOrUpdate", "canceledBy": null, "error": error,
+                "details": {"receivedDocuments": 1, "indexedDocuments": 1}, "duration": "PT0.001S",
+                "enqueuedAt": "2025-01-01T00:00:00Z", "startedAt": "2025-01-01T00:00:00Z",
+                "finishedAt": "2025-01-01T00:00:00Z",
+            })
+        };
+        let uids = uids.split(',').filter_map(|uid| uid.parse().ok());
+        let results: Vec<Value> = uids.map(task).collect();
+        json!({"results": results, "total": results.len(), "limit": 200, "from": null, "next": null})
+    }
+}

@@ -1,0 +1,166 @@
+//! Writes through Weft, beside one node asked directly: imports, many small writers, and one alone.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use bytes::Bytes;
+use reqwest::Method;
+use serde_json::json;
+use weft_cluster::data::DataSet;
+use weft_cluster::{Api, Cluster, Single};
+
+use super::filter_cost::{Front, front};
+use super::load::{Load, Shot, fire};
+use super::{Row, stub};
+
+const KEY: &str = "a-master-key-for-measuring";
+const CLIENTS: usize = 64;
+/// How often they take turns.
+const TURNS: u64 = 3;
+/// How often the films are imported, each time under other ids.
+const COPIES: usize = 4;
+
+pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
+    let mut rows = imports().await?;
+    rows.extend(small_writes(seconds).await?);
+    Ok(rows)
+}
+
+/// Documents a second until the import's task has succeeded.
+async fn imports() -> Result<Vec<Row>> {
+    let set = DataSet::movies()?;
+    let bodies: Vec<String> = (0..COPIES).map(|copy| renamed(&set, copy)).collect();
+    let count = (set.documents.len() * COPIES) as f64;
+    let mut rows = Vec::new();
+    for shards in [1, 2, 4] {
+        let single = Single::start(Some(KEY)).await?;
+        let alone = import(&Api::new(single.url(), Some(KEY)), &bodies).await?;
+        drop(single);
+        let cluster = Cluster::builder()
+            .shards(shards)
+            .master_key(KEY)
+            .access_log("off")
+            .start()
+            .await?;
+        let weft = import(&Api::new(cluster.url(), Some(KEY)), &bodies).await?;
+        rows.push(Row::beside(
+            format!("import into {shards} shard(s), until indexed, beside one node"),
+            count / weft,
+            count / alone,
+            "documents/s",
+        ));
+    }
+    Ok(rows)
+}
+
+/// The films as NDJSON, under ids of their own.
+fn renamed(set: &DataSet, copy: usize) -> String {
+    let lines = set.documents.iter().enumerate().map(|(place, document)| {
+        let mut document = document.clone();
+        if let Some(id) = document.get_mut(set.primary_key) {
+            *id = json!(format!("{copy}-{place}"));
+        }
+        format!("{document}\n")
+    });
+    lines.collect()
+}
+
+async fn import(api: &Api, bodies: &[String]) -> Result<f64> {
+    let create = json!({"uid": "x", "primaryKey": DataSet::movies()?.primary_key});
+    api.succeed(&api.post("/indexes", &create).await?).await?;
+    let begun = Instant::now();
+    let mut accepted = Vec::new();
+    for body in bodies {
+        let ndjson = [("content-type", "application/x-ndjson")];
+        let reply = api
+            .send(Method::POST, "/indexes/x/documents", &ndjson, body.clone())
+            .await?;
+        accepted.push(reply);
+    }
+    for reply in &accepted {
+        api.succeed(reply).await?;
+    }
+    Ok(begun.elapsed().as_secs_f64())
+}
+
+fn shot(port: u16) -> Shot {
+    Shot {
+        port,
+        method: "POST",
+        path: "/indexes/x/documents".to_owned(),
+        key: Some(KEY.to_owned()),
+        body: Bytes::from_static(br#"{"id":7,"title":"a small document","year":1979}"#),
+    }
+}
+
+/// One shard, written to by many and by one: sent together by the merger, and straight by the filter.
+async fn small_writes(seconds: u64) -> Result<Vec<Row>> {
+    let cluster = |direct: bool| {
+        Cluster::builder()
+            .shards(1)
+            .master_key(KEY)
+            .access_log("off")
+            .merger_env("WEFT_DIRECT_WRITES", direct.to_string())
+            .start()
+    };
+    let (together, straight) = (cluster(false).await?, cluster(true).await?);
+    let single = Single::start(Some(KEY)).await?;
+    let trivial: Front = front(true, stub::WRITES).await?;
+    for url in [together.url(), straight.url(), single.url()] {
+        let api = Api::new(url, Some(KEY));
+        let create = json!({"uid": "x", "primaryKey": "id"});
+        api.succeed(&api.post("/indexes", &create).await?).await?;
+    }
+    let alone = single.url().rsplit(':').next().map(str::parse::<u16>);
+    let alone = alone.transpose()?.unwrap_or_default();
+    let ports = [
+        together.layout().edge(),
+        straight.layout().edge(),
+        alone,
+        trivial.port,
+    ];
+    let many = by_turns(ports, CLIENTS, seconds).await?;
+    let one = by_turns(ports, 1, seconds).await?;
+    let mut rows = Vec::new();
+    for (name, place) in [("sent together", 0), ("straight from the filter", 1)] {
+        rows.push(
+            Row::beside(
+                format!("{CLIENTS} writers, {name}, beside one node"),
+                many[place].rate(),
+                many[2].rate(),
+                "writes/s",
+            )
+            .goal("≥ 5"),
+        );
+        rows.push(
+            Row::beside(
+                format!("{CLIENTS} writers, {name}, beside a trivial upstream"),
+                many[place].rate(),
+                many[3].rate(),
+                "writes/s",
+            )
+            .goal("≥ 0.5"),
+        );
+        rows.push(
+            Row::beside(
+                format!("one writer, {name}: median, beside one node"),
+                one[place].quantile_ms(0.5),
+                one[2].quantile_ms(0.5),
+                "ms",
+            )
+            .goal("≤ 2.5"),
+        );
+    }
+    Ok(rows)
+}
+
+async fn by_turns(ports: [u16; 4], clients: usize, seconds: u64) -> Result<[Load; 4]> {
+    let mut loads: [Load; 4] = Default::default();
+    for _ in 0..TURNS {
+        for (load, port) in loads.iter_mut().zip(ports) {
+            let more = fire(&shot(port), clients, seconds as f64 / TURNS as f64).await?;
+            *load = std::mem::take(load).and(more);
+        }
+    }
+    Ok(loads)
+}

@@ -1,0 +1,251 @@
+//! What no honest client sends: a cluster with the filter, one without and one node get the same bytes, and must agree.
+//!
+//! Every case is bytes on a connection of its own, so that nothing between the table and the socket makes them honest.
+//! Afterwards all three must hold the same documents: nothing lost, nothing half-written.
+
+mod bodies;
+mod framing;
+mod parameters;
+mod paths;
+mod wire;
+
+use serde_json::{Value, json};
+use weft_cluster::{Api, Cluster, Single};
+
+use self::wire::{Answer, exchange};
+use crate::support::{MASTER_KEY, documents};
+
+/// The index that most cases are about: 60 documents on three shards, with all that searches ask for.
+const INDEX: &str = "things";
+
+/// Marks an error's text that isn't an error of Meilisearch's shape. A node itself answers so in a few cases.
+const NO_SHAPE: &str = "of no shape: ";
+
+/// One thing that is sent.
+struct Case {
+    name: String,
+    bytes: Vec<u8>,
+    expected: Expected,
+    /// Whether nothing more comes after the bytes, and the place is told so.
+    cut: bool,
+}
+
+/// What the cluster must do.
+#[derive(Clone, Copy)]
+enum Expected {
+    /// What the node does: the status, the code, and the end of the task.
+    AsTheNode,
+    /// This status and code, as a real node does, though the embedded one may not.
+    Known(u16, Option<&'static str>),
+    /// One of these statuses: a node knows nothing of it, or leaves it to its HTTP library.
+    Status(&'static [u16]),
+    /// No answer, or a refusal: the request isn't whole or isn't HTTP.
+    NoSuccess,
+}
+
+/// What became of a case at one place.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    status: Option<u16>,
+    code: Option<String>,
+    task: Option<Value>,
+}
+
+/// A place that gets the cases.
+struct Place {
+    name: &'static str,
+    port: u16,
+    api: Api,
+}
+
+impl Place {
+    fn new(name: &'static str, url: String) -> Self {
+        let port = url.rsplit(':').next().unwrap().parse().unwrap();
+        Self {
+            name,
+            port,
+            api: Api::new(url, Some(MASTER_KEY)),
+        }
+    }
+
+    async fn prepare(&self) {
+        let create = json!({"uid": INDEX, "primaryKey": "id"});
+        let settings = json!({"filterableAttributes": ["group"], "sortableAttributes": ["group"]});
+        let path = format!("/indexes/{INDEX}");
+        for accepted in [
+            self.api.post("/indexes", &create).await,
+            self.api
+                .json(
+                    reqwest::Method::PATCH,
+                    &format!("{path}/settings"),
+                    &settings,
+                )
+                .await,
+            self.api
+                .post(&format!("{path}/documents"), &documents(0..60))
+                .await,
+        ] {
+            self.api.succeed(&accepted.unwrap()).await.unwrap();
+        }
+    }
+
+    async fn outcome(&self, case: &Case) -> Outcome {
+        let answer = exchange(self.port, &case.bytes, case.cut).await;
+        let Some(Answer { status, body }) = answer else {
+            return Outcome {
+                status: None,
+                code: None,
+                task: None,
+            };
+        };
+        let json: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let task = match json["taskUid"].as_u64() {
+            Some(uid) if status == 202 => Some(self.end_of(uid).await),
+            _ => None,
+        };
+        Outcome {
+            status: Some(status),
+            code: code(status, &json, &body),
+            task,
+        }
+    }
+
+    /// How a task ended: its status, its error's code, and its details.
+    async fn end_of(&self, uid: u64) -> Value {
+        let accepted = weft_cluster::Reply {
+            status: 202,
+            headers: Default::default(),
+            body: json!({"taskUid": uid}),
+            text: String::new(),
+        };
+        let task = self.api.settle(&accepted).await.unwrap();
+        json!({"status": task["status"], "code": task["error"]["code"], "details": task["details"]})
+    }
+
+    /// Every document of every index.
+    async fn everything(&self) -> Value {
+        let indexes = self.api.get("/indexes?limit=1000").await.unwrap();
+        let mut all = serde_json::Map::new();
+        for index in indexes.at("/results").as_array().unwrap() {
+            let uid = index["uid"].as_str().unwrap();
+            let path = format!("/indexes/{uid}/documents?limit=100000");
+            let list = self.api.get(&path).await.unwrap();
+            let mut documents = list.at("/results").as_array().unwrap().clone();
+            documents.sort_by_key(Value::to_string);
+            let whole = json!({"primaryKey": index["primaryKey"], "documents": documents});
+            all.insert(uid.to_owned(), whole);
+        }
+        Value::Object(all)
+    }
+}
+
+/// The code of an error of Meilisearch's shape; of one in another shape its text.
+fn code(status: u16, json: &Value, body: &[u8]) -> Option<String> {
+    let shaped = ["message", "code", "type", "link"]
+        .iter()
+        .all(|field| json[field].is_string());
+    let text = || format!("{NO_SHAPE}{}", String::from_utf8_lossy(body));
+    match json["code"].as_str() {
+        Some(code) if shaped => Some(code.to_owned()),
+        _ if status < 400 || body.is_empty() => None,
+        _ => Some(text()),
+    }
+}
+
+/// What is wrong with the outcomes, if anything is.
+fn fault(case: &Case, with: &Outcome, without: &Outcome, node: &Outcome) -> Option<String> {
+    let told = |why: &str| {
+        Some(format!(
+            "{}: {why}\n  with filter    {with:?}\n  without filter {without:?}\n  the node       {node:?}",
+            case.name
+        ))
+    };
+    if with != without {
+        return told("the filter makes a difference");
+    }
+    let shaped = |outcome: &Outcome| {
+        let code = outcome.code.as_deref();
+        !code.is_some_and(|code| code.starts_with(NO_SHAPE))
+    };
+    let ok = match case.expected {
+        Expected::AsTheNode => with == node,
+        Expected::Known(status, code) => {
+            (with.status, with.code.as_deref()) == (Some(status), code)
+                && (std::env::var_os("MEILISEARCH_BIN").is_none() || with == node)
+        }
+        Expected::Status(statuses) => {
+            shaped(with) && with.status.is_some_and(|status| statuses.contains(&status))
+        }
+        Expected::NoSuccess => {
+            shaped(with)
+                && with
+                    .status
+                    .is_none_or(|status| (400..500).contains(&status))
+        }
+    };
+    if ok {
+        None
+    } else {
+        told("not what is expected")
+    }
+}
+
+#[tokio::test]
+async fn bad_input_is_answered_as_a_node_answers_it_and_nothing_is_lost() {
+    let cases: Vec<Case> = [
+        bodies::cases(),
+        parameters::cases(),
+        paths::cases(),
+        framing::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    assert!(cases.len() >= 200, "only {} cases", cases.len());
+    let key = Some(MASTER_KEY);
+    let cluster = |filter| {
+        Cluster::builder()
+            .shards(3)
+            .filter(filter)
+            .master_key(MASTER_KEY)
+            .start()
+    };
+    let (with, without, single) = tokio::join!(cluster(true), cluster(false), Single::start(key));
+    let (with, without, single) = (with.unwrap(), without.unwrap(), single.unwrap());
+    let places = [
+        Place::new("with the filter", with.url()),
+        Place::new("without the filter", without.url()),
+        Place::new("the node", single.url()),
+    ];
+    let [with, without, node] = &places;
+    tokio::join!(with.prepare(), without.prepare(), node.prepare());
+
+    let mut faults = Vec::new();
+    for case in &cases {
+        let (first, second, third) = tokio::join!(
+            with.outcome(case),
+            without.outcome(case),
+            node.outcome(case)
+        );
+        faults.extend(fault(case, &first, &second, &third));
+    }
+    assert!(
+        faults.is_empty(),
+        "{} of {} cases:\n{}",
+        faults.len(),
+        cases.len(),
+        faults.join("\n")
+    );
+    let (first, second, third) =
+        tokio::join!(with.everything(), without.everything(), node.everything());
+    assert_eq!(first, third, "with the filter, beside the node");
+    assert_eq!(second, third, "without the filter, beside the node");
+    let kept = third[INDEX]["documents"].as_array().unwrap();
+    for document in documents(0..60).as_array().unwrap() {
+        assert!(kept.contains(document), "{document} is lost");
+    }
+    for place in &places {
+        let health = place.api.get("/health").await.unwrap();
+        assert_eq!(health.status, 200, "{}", place.name);
+    }
+}
