@@ -33,10 +33,10 @@ help: ## This list
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: build data ## A cluster with real data: where it went, a few searches, a single node's answers beside (DATA=debian: more)
+demo: variables build data ## A cluster with real data: where it went, a few searches, a single node's answers beside (DATA=debian: more)
 	@$(LAB) demo --data $(DATA) --shards $(SHARDS) --replicas $(REPLICAS)
 
-up: build ## A cluster in the background, ready when this returns
+up: variables build ## A cluster in the background, ready when this returns
 	@$(LAB) up --shards $(SHARDS) --replicas $(REPLICAS) --port $(PORT) --filter $(FILTER) --body-routing $(BODY_ROUTING)
 
 down: ## Stop what `make up` started
@@ -49,8 +49,11 @@ test: build clients ## Every test: units, properties, real clusters
 	$(CARGO) test --release -p weft-routing -p weft-filter $(PACKAGES)
 	@$(MAKE) --no-print-directory test-wasm
 
-bench: build data ## Measure; prints a table and writes target/bench/*.json
-	@$(LAB) bench
+# Another choice of parts, or the long one: make bench BENCH='--only large'
+BENCH ?=
+bench: build data ## Measure; prints a table and writes target/bench/*.json (BENCH='--only large': a 1 GB import, too)
+	$(CARGO) build --release -p weft-filter --target $(WASM) --example noop
+	@$(LAB) bench $(BENCH)
 
 oracle: build ## Compare a cluster's answers with a single node's
 	@$(LAB) oracle
@@ -113,10 +116,23 @@ wasm-target: check
 add_target = [ -d "$$(rustc --print target-libdir --target $(1))" ] || rustup target add $(1) \
 	|| { echo 'Weft needs the Rust target $(1): rustup target add $(1)' >&2; exit 1; }
 
+# A wrong variable shows before the first build has taken its ten minutes.
+.PHONY: variables
+variables:
+	@$(call whole,SHARDS,$(SHARDS),1000)
+	@$(call whole,REPLICAS,$(REPLICAS),100)
+	@$(call whole,PORT,$(PORT),65535)
+	@$(call one_of,FILTER,$(FILTER),true false)
+	@$(call one_of,BODY_ROUTING,$(BODY_ROUTING),true false)
+	@$(call one_of,DATA,$(DATA),movies debian)
+whole  = expr '$(2)' : '[1-9][0-9]\{0,5\}$$' >/dev/null && [ '$(2)' -le $(3) ] \
+	|| { echo '$(1)=$(2) is no number from 1 to $(3).' >&2; exit 1; }
+one_of = case ' $(3) ' in *' $(2) '*) ;; *) echo '$(1)=$(2) is none of: $(3).' >&2; exit 1 ;; esac
+
 # One line for what can't be fetched from here.
 check:
 	@command -v $(CARGO) >/dev/null || { echo 'Weft needs cargo: see https://rustup.rs' >&2; exit 1; }
-	@command -v $${CC:-cc} >/dev/null || { echo 'Weft needs a C compiler ($${CC:-cc}): install gcc or clang.' >&2; exit 1; }
+	@command -v $${CC:-cc} >/dev/null || { echo "Weft needs a C compiler ($${CC:-cc}): install gcc or clang." >&2; exit 1; }
 	@[ -n "$$ENVOY_BIN" ] || [ -x $(ENVOY) ] || python3 -c 'import venv, ensurepip' 2>/dev/null \
 		|| { echo 'Weft needs Python 3 with venv to fetch Envoy: install python3 and python3-venv.' >&2; exit 1; }
 

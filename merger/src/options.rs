@@ -54,10 +54,10 @@ pub struct ServeOptions {
     /// On how many shards an index is placed that asks for nothing else; 0 means all.
     #[arg(long, env = "WEFT_DEFAULT_SHARD_COUNT", default_value_t = 0)]
     pub default_shard_count: u16,
-    /// Whether filters may send small writes straight to a shard of one replica.
-    #[arg(long, env = "WEFT_DIRECT_WRITES", default_value_t = true, action = clap::ArgAction::Set)]
+    /// Which way small writes take: straight from the filter to a shard of one replica, or together through the merger.
+    #[arg(long, env = "WEFT_DIRECT_WRITES", default_value_t = false, action = clap::ArgAction::Set)]
     pub direct_writes: bool,
-    /// Whether small writes that wait for the same shard go to it together, as one task of its node.
+    /// Whether small writes that wait for the same shard go to it together, as one task of its node. Never with direct writes.
     #[arg(long, env = "WEFT_COALESCE", default_value_t = true, action = clap::ArgAction::Set)]
     pub coalesce: bool,
     /// How long the first of them waits for company, in milliseconds, beside the time that the shard is busy anyway.

@@ -4,7 +4,9 @@
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 
-const { Meilisearch } = createRequire(process.cwd() + "/")("meilisearch");
+const require = createRequire(process.cwd() + "/");
+const { Meilisearch } = require("meilisearch");
+const { generateTenantToken } = require("meilisearch/token");
 
 const [host, apiKey] = process.argv.slice(2);
 const client = new Meilisearch({ host, apiKey });
@@ -39,6 +41,8 @@ step("documents", (await films.getStats()).numberOfDocuments === 150);
 
 await done(await films.addDocumentsFromString('{"id":"film-900","title":"Lines","genre":"drama"}', "application/x-ndjson"));
 await done(await films.updateDocuments([{ id: "film-900", rating: 9 }]));
+await done(await films.addDocumentsFromString("id,title,genre,rating:number\nfilm-901,Commas,drama,9\n", "text/csv"));
+step("typed CSV", (await films.getDocument("film-901")).rating === 9);
 const lines = await films.getDocument("film-900");
 step("a partial update", lines.title === "Lines" && lines.rating === 9);
 
@@ -48,6 +52,10 @@ await done(await films.updateSettings({
   rankingRules: ["words", "typo", "proximity", "attribute", "sort", "exactness"],
 }));
 step("settings", (await films.getSettings()).rankingRules.length === 6);
+
+await done(await films.updateSynonyms({ silent: ["quiet"] }));
+await done(await films.resetStopWords());
+step("one setting", (await films.getSynonyms()).silent[0] === "quiet");
 
 const found = await films.search("quiet film", {
   limit: 7,
@@ -62,7 +70,7 @@ step("highlight", found.hits[0]._formatted.title.includes("<em>quiet</em>"));
 step("scores fall", found.hits.every((hit, n) => n === 0 || hit._rankingScore <= found.hits[n - 1]._rankingScore));
 step("facet stats", found.facetStats.rating.max === 8);
 
-const sorted = await films.search("", { sort: ["rating:desc"], limit: 151 });
+const sorted = await films.search("", { sort: ["rating:desc"], limit: 152 });
 step("sort", sorted.hits.every((hit, n) => n === 0 || (hit.rating ?? -1) <= (sorted.hits[n - 1].rating ?? 99)));
 
 const both = await client.multiSearch({ queries: [{ indexUid: "films", q: "loud" }, { indexUid: "films", q: "last" }] });
@@ -84,6 +92,17 @@ const key = await client.createKey({ actions: ["search", "documents.add"], index
 const limited = new Meilisearch({ host, apiKey: key.key });
 step("a key for one index", (await limited.index("films").search("loud")).hits.length > 0);
 step("and no more", await refused("invalid_api_key", limited.index("films").deleteAllDocuments()));
+await client.updateKey(key.uid, { name: "films" });
+step("a key's name", (await client.getKey(key.uid)).name === "films");
+const token = await generateTenantToken({
+  apiKey: key.key,
+  apiKeyUid: key.uid,
+  searchRules: { films: { filter: "genre = comedy" } },
+});
+const tenant = new Meilisearch({ host, apiKey: token });
+const own = await tenant.multiSearch({ queries: [{ indexUid: "films", q: "", limit: 200 }] });
+step("a tenant sees its own", own.results[0].hits.length > 0 && own.results[0].hits.every((hit) => hit.genre === "comedy"));
+step("and nothing else", await refused("invalid_api_key", tenant.getIndexes()));
 await client.deleteKey(key.uid);
 
 await done(await films.delete());

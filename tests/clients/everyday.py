@@ -63,6 +63,12 @@ done(books.update_settings({
 step("settings", books.get_settings()["sortableAttributes"] == ["year"])
 step("one setting", sorted(books.get_filterable_attributes()) == ["kind", "year"])
 
+done(books.update_synonyms({"woods": ["forest"], "sand": ["desert"]}))
+done(books.reset_stop_words())
+step("one setting changed", sorted(books.get_synonyms()) == ["sand", "woods"])
+federated = client.multi_search([{"indexUid": "books", "q": "river"}, {"indexUid": "books", "q": "lake"}], {"limit": 4})
+step("federated search", len(federated["hits"]) == 4)
+
 found = books.search("saga", {"limit": 5, "sort": ["year:desc"], "facets": ["kind"], "filter": "kind != lake"})
 years = [hit["year"] for hit in found["hits"]]
 step("search", len(years) == 5 and years == sorted(years, reverse=True) and found["estimatedTotalHits"] == 180)
@@ -99,6 +105,10 @@ token = client.generate_tenant_token(key.uid, {"books": {"filter": "kind = river
 tenant = meilisearch.Client(URL, token)
 kinds = {hit["kind"] for hit in tenant.index("books").search("", {"limit": 200})["hits"]}
 step("a tenant sees its own", kinds == {"river"})
+shared = tenant.multi_search([{"indexUid": "books", "q": "", "limit": 200}])["results"][0]["hits"]
+step("in a multi-search, too", shared and {hit["kind"] for hit in shared} == {"river"})
+client.update_key(key.uid, {"name": "renamed"})
+step("a key's name", client.get_key(key.uid).name == "renamed")
 client.delete_key(key.uid)
 deadline = time.monotonic() + 10
 while not refused("invalid_api_key", lambda: searcher.index("books").search("river")):

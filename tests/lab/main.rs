@@ -41,7 +41,18 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let done = match Lab::parse().command {
+    let lab = match Lab::try_parse() {
+        Ok(lab) => lab,
+        Err(error) if error.use_stderr() => {
+            // What is wrong, without the usage: that is `--help`'s.
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            eprintln!("weft-lab: {}", first.trim_start_matches("error: "));
+            return ExitCode::FAILURE;
+        }
+        Err(help) => help.exit(),
+    };
+    let done = match lab.command {
         Command::Up(arguments) => up::run(arguments).await,
         Command::Down(arguments) => down::run(&arguments),
         Command::Demo(arguments) => demo::run(arguments).await,

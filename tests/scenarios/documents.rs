@@ -231,3 +231,81 @@ async fn deletes_reach_every_shard() {
     assert_eq!(task["details"], json!({"deletedDocuments": left.len()}));
     assert_eq!(ids(&api, "x").await, [0_u64; 0]);
 }
+
+/// `[{"id":0},…]` of at least so many bytes.
+fn array_of(bytes: usize) -> Vec<u8> {
+    let mut body = b"[".to_vec();
+    for id in 0.. {
+        body.extend(format!("{{\"id\":{id}}}").bytes());
+        if body.len() >= bytes {
+            break;
+        }
+        body.push(b',');
+    }
+    body.push(b']');
+    body
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_whole_in_meilisearchs_words() {
+    for filter in [true, false] {
+        let builder = Cluster::builder()
+            .shards(3)
+            .filter(filter)
+            .merger_env("WEFT_MAX_IMPORT_BYTES", "200000")
+            .merger_env("WEFT_MAX_BODY_BYTES", "100000");
+        let (_cluster, api) = start(builder).await;
+        let accepted = api
+            .post("/indexes", &json!({"uid": "x", "primaryKey": "id"}))
+            .await
+            .unwrap();
+        api.succeed(&accepted).await.unwrap();
+        let headers = [("content-type", "application/json")];
+        for bytes in [200_100, 3_000_000] {
+            for chunked in [false, true] {
+                let body = array_of(bytes);
+                let body = if chunked {
+                    let pieces: Vec<Result<Vec<u8>, std::io::Error>> = body
+                        .chunks(50_000)
+                        .map(|piece| Ok(piece.to_vec()))
+                        .collect();
+                    reqwest::Body::wrap_stream(futures_util::stream::iter(pieces))
+                } else {
+                    reqwest::Body::from(body)
+                };
+                let refused = api
+                    .send(Method::POST, "/indexes/x/documents", &headers, body)
+                    .await
+                    .unwrap();
+                assert_eq!(refused.status, 413, "{bytes}, chunked {chunked}");
+                assert_eq!(
+                    refused.body,
+                    json!({
+                        "message": "The provided payload reached the size limit. The maximum accepted payload size is 200 KB.",
+                        "code": "payload_too_large",
+                        "type": "invalid_request",
+                        "link": "https://docs.meilisearch.com/errors#payload_too_large"
+                    })
+                );
+            }
+        }
+        let search = json!({"q": "x".repeat(150_000)});
+        let refused = api.post("/indexes/x/search", &search).await.unwrap();
+        assert_eq!(
+            (refused.status, refused.at("/code").as_str()),
+            (413, Some("payload_too_large"))
+        );
+        assert_eq!(ids(&api, "x").await, [0_u64; 0]);
+        // What fits still goes through.
+        let accepted = api
+            .send(
+                Method::POST,
+                "/indexes/x/documents",
+                &headers,
+                array_of(199_000),
+            )
+            .await
+            .unwrap();
+        api.succeed(&accepted).await.unwrap();
+    }
+}

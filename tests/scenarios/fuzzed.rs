@@ -9,10 +9,14 @@ use std::path::Path;
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
-/// Mutations of each target's corpus.
+/// Mutations of each target's corpus; `WEFT_FUZZ_ROUNDS=1000000` tries more.
 const ROUNDS: u64 = 20_000;
 /// Another seed tries other mutations: `WEFT_FUZZ_SEED=7`.
 const SEED: u64 = 0x5eed;
+
+fn variable(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().unwrap())
+}
 
 /// Bytes that mean something to one of the parsers.
 const LIKELY: &[u8] = b"{}[]\":,\\ \n\0\xff%/;0-e";
@@ -59,11 +63,11 @@ impl Random {
 
 #[test]
 fn the_parsers_keep_their_promises_on_the_corpus_and_on_mutations_of_it() {
-    let seed = std::env::var("WEFT_FUZZ_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or(SEED);
-    println!("WEFT_FUZZ_SEED={seed}");
+    let (seed, rounds) = (
+        variable("WEFT_FUZZ_SEED", SEED),
+        variable("WEFT_FUZZ_ROUNDS", ROUNDS),
+    );
+    println!("WEFT_FUZZ_SEED={seed} WEFT_FUZZ_ROUNDS={rounds}");
     for (name, target) in targets::TARGETS {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("fuzz/corpus")
@@ -76,7 +80,7 @@ fn the_parsers_keep_their_promises_on_the_corpus_and_on_mutations_of_it() {
         let corpus: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
         assert!(corpus.len() >= 5, "{name} has a corpus");
         let mut random = Random(seed | 1);
-        let mutations = (0..ROUNDS).map(|_| random.mutate(&corpus));
+        let mutations = (0..rounds).map(|_| random.mutate(&corpus));
         for input in corpus.iter().cloned().chain(mutations) {
             let outcome = catch_unwind(AssertUnwindSafe(|| target(&input)));
             assert!(

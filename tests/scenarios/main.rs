@@ -15,6 +15,7 @@ mod documents;
 mod envoy_configuration;
 mod fuzzed;
 mod harness;
+mod makefile;
 mod mesh;
 mod oracle;
 mod order;

@@ -117,7 +117,12 @@ async fn a_document_by_id_and_a_search_on_one_shard_do_not_touch_the_merger() {
 
 #[tokio::test]
 async fn a_small_write_goes_straight_to_its_shard_and_is_registered() {
-    let (cluster, api) = start(Cluster::builder().shards(3)).await;
+    let (cluster, api) = start(
+        Cluster::builder()
+            .shards(3)
+            .merger_env("WEFT_DIRECT_WRITES", "true"),
+    )
+    .await;
     api.succeed(
         &api.post("/indexes/x/documents?primaryKey=id", &documents(0..3))
             .await
@@ -162,7 +167,12 @@ async fn a_small_write_goes_straight_to_its_shard_and_is_registered() {
 
 #[tokio::test]
 async fn an_index_deleted_and_written_to_again_is_whole_on_all_shards() {
-    let (cluster, api) = start(Cluster::builder().shards(3)).await;
+    let (cluster, api) = start(
+        Cluster::builder()
+            .shards(3)
+            .merger_env("WEFT_DIRECT_WRITES", "true"),
+    )
+    .await;
     for round in 0..3 {
         let accepted = api
             .post("/indexes/x/documents?primaryKey=id", &documents(0..30))

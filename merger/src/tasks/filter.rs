@@ -283,7 +283,10 @@ fn is_name(word: &str) -> bool {
 
 /// `after` a day means after its end, as on a node.
 fn after(value: &str) -> Option<OffsetDateTime> {
-    moment(value).or_else(|| Some(day(value)? + Duration::days(1) - Duration::nanoseconds(1)))
+    moment(value).or_else(|| {
+        let end = Duration::days(1) - Duration::nanoseconds(1);
+        Some(day(value)?.saturating_add(end))
+    })
 }
 
 /// `before` a day means before its start.

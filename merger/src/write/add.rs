@@ -239,7 +239,10 @@ impl Write {
             return None;
         };
         let documents = piece.in_memory()?;
+        // What filters send straight to a node can't be told from here, so that a write that was merged and failed could not
+        // be repeated without overtaking it.
         let may = app.options.coalesce
+            && !app.options.direct_writes
             && self.layout.key.is_some()
             && documents.len() <= SMALL_BYTES
             && app.writes.coalescer.has_room()

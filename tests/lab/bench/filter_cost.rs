@@ -1,6 +1,7 @@
 //! The filter's cost a request: the same Envoy before the same trivial upstream, with it and without it, by turns.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,6 +12,9 @@ use weft_cluster::{
 
 use super::load::{Load, Shot, fire};
 use super::{Row, stub};
+
+/// Where the filter that does nothing lies, beside Weft's own.
+const NOOP: &str = "examples/noop.wasm";
 
 const CLIENTS: usize = 64;
 /// How often the two take turns.
@@ -25,8 +29,12 @@ pub(super) struct Front {
 }
 
 pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
-    let with = front(true, stub::READS).await?;
-    let without = front(false, stub::READS).await?;
+    let with = front(Filter::Weft, stub::READS).await?;
+    let without = front(Filter::None, stub::READS).await?;
+    let noop = match Filter::noop()? {
+        noop if noop.is_file() => Some(front(Filter::At(noop), stub::READS).await?),
+        _ => None,
+    };
     let document = |port| Shot {
         port,
         method: "GET",
@@ -74,6 +82,28 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
             "µs a request",
         ));
     }
+    if let Some(noop) = &noop {
+        let (mine, theirs) = by_turns(
+            &document(noop.port),
+            &document(without.port),
+            seconds,
+            [&noop.envoy, &without.envoy],
+        )
+        .await?;
+        let what = "for comparison, a filter that does nothing";
+        rows.push(Row::beside(
+            format!("{what}: answers a second"),
+            mine.load.rate(),
+            theirs.load.rate(),
+            "1/s",
+        ));
+        rows.push(Row::beside(
+            format!("{what}: Envoy's CPU"),
+            mine.cpu_us(),
+            theirs.cpu_us(),
+            "µs a request",
+        ));
+    }
     let mib = |process: &Process| {
         process.resident_bytes().unwrap_or_default() as f64 / f64::from(1 << 20)
     };
@@ -86,18 +116,40 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-pub(super) async fn front(filter: bool, upstream: stub::Upstream) -> Result<Front> {
+/// Which filter an Envoy runs.
+pub(super) enum Filter {
+    /// None.
+    None,
+    /// Weft's.
+    Weft,
+    /// Another one.
+    At(PathBuf),
+}
+
+impl Filter {
+    /// The one that does nothing, which `make bench` builds.
+    fn noop() -> Result<PathBuf> {
+        let own = Binaries::find()?.filter;
+        Ok(own.with_file_name("").join(NOOP))
+    }
+}
+
+pub(super) async fn front(filter: Filter, upstream: stub::Upstream) -> Result<Front> {
     let ports = PortBlock::claim(11)?;
     let layout = Layout::new(ports.base(), 1, 1)?;
     let folder = tempfile::tempdir()?;
     stub::serve(layout.merger(), upstream).await?;
     stub::serve(layout.node(0, 0), upstream).await?;
+    let mut binaries = Binaries::find()?;
+    if let Filter::At(path) = &filter {
+        binaries.filter.clone_from(path);
+    }
     let plan = ClusterPlan {
-        binaries: Binaries::find()?,
+        binaries,
         layout,
         folder: folder.path().to_owned(),
         master_key: None,
-        filter,
+        filter: !matches!(filter, Filter::None),
         body_routing: true,
         access_log: "off",
         merger_environment: Vec::new(),

@@ -9,7 +9,7 @@ use serde_json::json;
 use weft_cluster::data::DataSet;
 use weft_cluster::{Api, Cluster, Single};
 
-use super::filter_cost::{Front, front};
+use super::filter_cost::{Filter, Front, front};
 use super::load::{Load, Shot, fire};
 use super::{Row, stub};
 
@@ -105,7 +105,7 @@ async fn small_writes(seconds: u64) -> Result<Vec<Row>> {
     };
     let (together, straight) = (cluster(false).await?, cluster(true).await?);
     let single = Single::start(Some(KEY)).await?;
-    let trivial: Front = front(true, stub::WRITES).await?;
+    let trivial: Front = front(Filter::Weft, stub::WRITES).await?;
     for url in [together.url(), straight.url(), single.url()] {
         let api = Api::new(url, Some(KEY));
         let create = json!({"uid": "x", "primaryKey": "id"});

@@ -1,7 +1,5 @@
 //! Bodies of documents that aren't any, or only nearly.
 
-use std::io::Write;
-
 use super::wire::{same, same_json};
 use super::{Case, Expected, INDEX};
 
@@ -296,8 +294,11 @@ fn types_and_encodings() -> Vec<Case> {
     let packed = gzip(body);
     let mut flipped = packed.clone();
     flipped[packed.len() / 2] ^= 0x55;
-    let bodies: [(&str, &str, &[u8]); 9] = [
+    let bodies: [(&str, &str, &[u8]); 12] = [
         ("gzip", "gzip", &packed),
+        ("deflate", "deflate", &zlib(body)),
+        ("br", "br", &brotli(body)),
+        ("zstd", "zstd", &zstd(body)),
         ("gzip cut short", "gzip", &packed[..packed.len() - 5]),
         ("gzip with a flipped bit", "gzip", &flipped),
         ("gzip that is none", "gzip", body),
@@ -314,13 +315,21 @@ fn types_and_encodings() -> Vec<Case> {
     cases
 }
 
-/// Stored, not compressed: a gzip member of one block.
-fn gzip(text: &[u8]) -> Vec<u8> {
+// Each of these only stores the text: the smallest thing that is well-formed.
+
+/// A block of deflate.
+fn stored(text: &[u8]) -> Vec<u8> {
     let length = u16::try_from(text.len()).unwrap();
-    let mut packed = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255, 1];
-    packed.write_all(&length.to_le_bytes()).unwrap();
-    packed.write_all(&(!length).to_le_bytes()).unwrap();
-    packed.write_all(text).unwrap();
+    let mut block = vec![1];
+    block.extend(length.to_le_bytes());
+    block.extend((!length).to_le_bytes());
+    block.extend(text);
+    block
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut packed = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+    packed.extend(stored(text));
     let mut crc = u32::MAX;
     for byte in text {
         crc ^= u32::from(*byte);
@@ -328,8 +337,38 @@ fn gzip(text: &[u8]) -> Vec<u8> {
             crc = (crc >> 1) ^ (0xedb8_8320 & (0_u32.wrapping_sub(crc & 1)));
         }
     }
-    packed.write_all(&(!crc).to_le_bytes()).unwrap();
-    packed.write_all(&u32::from(length).to_le_bytes()).unwrap();
+    packed.extend((!crc).to_le_bytes());
+    packed.extend(u32::try_from(text.len()).unwrap().to_le_bytes());
+    packed
+}
+
+fn zlib(text: &[u8]) -> Vec<u8> {
+    let (mut low, mut high) = (1_u32, 0_u32);
+    for byte in text {
+        low = (low + u32::from(*byte)) % 65_521;
+        high = (high + low) % 65_521;
+    }
+    let mut packed = vec![0x78, 0x01];
+    packed.extend(stored(text));
+    packed.extend((high << 16 | low).to_be_bytes());
+    packed
+}
+
+fn brotli(text: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(text.len() - 1).unwrap();
+    // Window of 22 bits, not the last block, its length in 16 bits, stored; then the empty last block.
+    let mut packed = vec![0x0b | (length & 1) << 7, length >> 1, 0x80];
+    packed.extend(text);
+    packed.push(3);
+    packed
+}
+
+fn zstd(text: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(text.len()).unwrap();
+    let block = (u32::from(length) << 3 | 1).to_le_bytes();
+    let mut packed = vec![0x28, 0xb5, 0x2f, 0xfd, 0x20, length];
+    packed.extend(&block[..3]);
+    packed.extend(text);
     packed
 }
 
@@ -349,6 +388,7 @@ skipCreation=true
 skipCreation=maybe
 skipCreation=
 customMetadata=
+customMetadata=a%20b%26c
 customMetadata=%00
 primaryKey=%zz
 primaryKey=%ff
