@@ -88,6 +88,7 @@ impl StandInCluster {
             body_routing: true,
             access_log: "failed",
             merger_environment,
+            behind_links: None,
         };
         let mut nodes = Vec::new();
         for (shard, replica) in layout.nodes() {

@@ -24,5 +24,5 @@ mod replicas;
 mod searching;
 mod shortcuts;
 mod support;
-mod uneven_shards;
 mod traces;
+mod uneven_shards;
