@@ -11,8 +11,6 @@ use hashbrown::HashMap;
 
 use super::NodeId;
 
-/// For how long a replica must have been called ready without a break before another may rely on it.
-const SETTLED: Duration = Duration::from_secs(1);
 /// How long a node must have had something to do to count as busy: small writes are done sooner.
 const BUSY: Duration = Duration::from_millis(300);
 /// One probe without an answer is a busy machine; so many are a slow node.
@@ -44,8 +42,8 @@ struct Vital {
     /// It lost what nobody else holds.
     lost: bool,
     busy_since: Option<Instant>,
-    /// Since when Envoy has been told "ready" without a break.
-    ready_since: Option<Instant>,
+    /// Whether Envoy was last told that it may serve reads.
+    ready: bool,
 }
 
 /// The state of all nodes.
@@ -168,30 +166,13 @@ impl Pulse {
     pub(super) fn told(&self, node: &NodeId, ready: bool) {
         let mut nodes = self.write();
         let vital = nodes.entry(node.clone()).or_default();
-        match ready {
-            true => {
-                vital.ready_since.get_or_insert_with(Instant::now);
-            }
-            false => vital.ready_since = None,
-        }
+        vital.ready = ready;
     }
 
     /// Whether Envoy has been told that the node is ready.
     pub(super) fn is_ready(&self, node: &NodeId) -> bool {
         let nodes = self.read();
-        nodes
-            .get(node)
-            .is_some_and(|vital| vital.ready_since.is_some())
-    }
-
-    /// Whether Envoy has long enough been told that the node is ready for others to step back.
-    pub(super) fn is_relied_on(&self, node: &NodeId) -> bool {
-        let nodes = self.read();
-        nodes
-            .get(node)
-            .filter(|vital| vital.trusted && !vital.lost)
-            .and_then(|vital| vital.ready_since)
-            .is_some_and(|since| since.elapsed() >= SETTLED)
+        nodes.get(node).is_some_and(|vital| vital.ready)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<NodeId, Vital>> {

@@ -91,6 +91,8 @@ impl Cluster {
         let any = Target::Shard(shard);
         match from {
             ReadFrom::Any => any,
+            // A replica that is alone needs no choice, and Envoy's retries are better than none.
+            ReadFrom::Primary if self.topology().nodes(shard).len() < 2 => any,
             ReadFrom::Primary => self
                 .primary(shard)
                 .map_or(any, |primary| Target::Node(primary.address)),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, json};
 use weft_routing::placement::ShardId;
@@ -55,6 +55,14 @@ fn ready(app: &App, call: &Call) -> Answer {
     let node = NodeId::from(call.header("host").unwrap_or_default().to_owned());
     match app.cluster.readiness(&node) {
         Readiness::Ready => Answer::json(StatusCode::OK, &json!({"node": node, "ready": true})),
+        Readiness::Degraded(reason) => Answer::json(
+            StatusCode::OK,
+            &json!({"node": node, "ready": true, "reason": reason}),
+        )
+        .with_header(
+            HeaderName::from_static("x-envoy-degraded"),
+            HeaderValue::from_static("true"),
+        ),
         Readiness::NotReady(reason) => Answer::json(
             StatusCode::SERVICE_UNAVAILABLE,
             &json!({"node": node, "ready": false, "reason": reason}),

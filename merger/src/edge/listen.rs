@@ -102,7 +102,8 @@ async fn respond(
         .and_then(|id| id.to_str().ok())
         .unwrap_or_default();
     let (status, ms) = (answer.status.as_u16(), took.as_secs_f64() * 1e3);
-    if status >= 500 {
+    // A readiness check that is answered "no" has not failed.
+    if status >= 500 && operation != "internal" {
         tracing::warn!(
             operation,
             status,

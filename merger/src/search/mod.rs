@@ -103,7 +103,13 @@ impl SearchError {
 /// [`SearchError`]. What a node refuses is an answer, not an error.
 pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchError> {
     let body = take_body(app, &mut call).await?;
-    let reader = Reader::new(app, &call).await?;
+    let mut reader = Reader::new(app, &call).await?;
+    if matches!(
+        call.operation,
+        Operation::ListDocuments | Operation::FetchDocuments
+    ) {
+        reader.from_one_replica();
+    }
     let index = call.index.clone().unwrap_or_default();
     let placement = app.cluster.placement(&index);
     let shards: Vec<ShardId> = match &placement {

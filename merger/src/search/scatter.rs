@@ -71,6 +71,8 @@ pub(super) enum Outcome {
 const FOR_NODES: [&str; 1] = ["meili-include-metadata"];
 /// How long to wait before a shard is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long a shard with several replicas in sync may be without one that is ready.
+const TAKE_OVER: Duration = Duration::from_secs(1);
 
 impl<'a> Reader<'a> {
     /// Reads as the client wishes; waits for the task that it wants to see.
@@ -103,6 +105,14 @@ impl<'a> Reader<'a> {
                 .is_some_and(|value| value.eq_ignore_ascii_case("true")),
             headers: for_nodes,
         })
+    }
+
+    /// Reads from primaries, where the client has no other wish: replicas hold the same documents, but after a resync not in
+    /// the same order, and pages of a list must go on where the last one ended.
+    pub(super) fn from_one_replica(&mut self) {
+        if self.from == ReadFrom::Any {
+            self.from = ReadFrom::Primary;
+        }
     }
 
     /// The same reader with the merger's own key.
@@ -162,30 +172,44 @@ impl<'a> Reader<'a> {
         self.policy.when_missing == WhenMissing::Partial
     }
 
-    /// One shard's answer, asked for again under [`WhenMissing::Wait`] until the deadline.
     async fn answer(&self, ask: &Ask) -> (Result<NodeAnswer, UpstreamError>, Duration) {
+        let started = Instant::now();
+        let result = self
+            .patiently(ask.shard, |left| self.request(ask, left))
+            .await;
+        (result, started.elapsed())
+    }
+
+    /// One shard's answer, asked for again while none of its replicas is ready: under [`WhenMissing::Wait`] until the
+    /// deadline, and otherwise for the moment that it takes until another replica is known to take over.
+    async fn patiently(
+        &self,
+        shard: ShardId,
+        request: impl Fn(Duration) -> NodeRequest,
+    ) -> Result<NodeAnswer, UpstreamError> {
         let started = Instant::now();
         loop {
             let left = self.policy.deadline.saturating_sub(started.elapsed());
-            let result = self
-                .app
-                .upstream
-                .send(self.request(ask, left.max(Duration::from_millis(1))))
-                .await;
+            let asked = Instant::now();
+            let request = request(left.max(Duration::from_millis(1)));
+            let result = self.app.upstream.send(request).await;
             let unavailable = match &result {
                 Ok(answer) => answer.status == StatusCode::SERVICE_UNAVAILABLE,
                 Err(UpstreamError::Unreachable { .. } | UpstreamError::NoEgress { .. }) => true,
                 Err(_) => false,
             };
-            let again = unavailable
-                && self.policy.when_missing == WhenMissing::Wait
-                && started.elapsed() + PAUSE < self.policy.deadline;
-            if !again {
-                let took = started.elapsed();
-                if result.is_ok() {
-                    self.app.cluster.latencies.note(ask.shard, took);
+            let patience = match self.policy.when_missing {
+                WhenMissing::Wait => self.policy.deadline,
+                _ if self.app.cluster.replicas(shard).len() > 1 => {
+                    TAKE_OVER.min(self.policy.deadline)
                 }
-                return (result, took);
+                _ => Duration::ZERO,
+            };
+            if !unavailable || started.elapsed() + PAUSE >= patience {
+                if result.is_ok() {
+                    self.app.cluster.latencies.note(shard, asked.elapsed());
+                }
+                return result;
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -222,20 +246,21 @@ impl<'a> Reader<'a> {
         body: Bytes,
         shard: ShardId,
     ) -> Result<Answer, SearchError> {
-        let timeout = self.policy.deadline;
-        let path = call.path_and_query.clone();
-        let mut request = self.to(shard, call.method.clone(), path, timeout);
-        for name in [http::header::CONTENT_TYPE, http::header::CONTENT_ENCODING] {
-            if let Some(value) = call.headers.get(&name) {
-                request = request.header(name, value.clone());
-            }
-        }
-        let request = if body.is_empty() {
-            request
-        } else {
-            request.body(crate::call::full(body))
-        };
-        let answer = self.app.upstream.send(request).await?;
+        let answer = self
+            .patiently(shard, |left| {
+                let path = call.path_and_query.clone();
+                let mut request = self.to(shard, call.method.clone(), path, left);
+                for name in [http::header::CONTENT_TYPE, http::header::CONTENT_ENCODING] {
+                    if let Some(value) = call.headers.get(&name) {
+                        request = request.header(name, value.clone());
+                    }
+                }
+                match body.is_empty() {
+                    true => request,
+                    false => request.body(crate::call::full(body.clone())),
+                }
+            })
+            .await?;
         let mut answer = answer.pass_on();
         if self.explain {
             let value = HeaderValue::from_str(&format!("shards={shard}; whole=true"));
