@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use crate::broadcast;
+use crate::broadcast::{self, Settings};
 use crate::call::Along;
 use crate::cluster::{self, Cluster, ClusterError};
 use crate::edge;
@@ -17,6 +17,7 @@ use crate::store::{RedbStore, Store, StoreError};
 use crate::tasks::{self, SettledTask, TaskError, Tasks};
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
+use crate::webhooks::{self, Webhooks};
 use crate::write::Writes;
 
 /// The merger's parts.
@@ -31,6 +32,8 @@ pub struct App {
     pub cluster: Arc<Cluster>,
     /// The task registry.
     pub tasks: Tasks,
+    /// Who is told of ended tasks.
+    pub webhooks: Webhooks,
     /// What writes keep from one to the next.
     pub writes: Writes,
     /// What is known of the API keys.
@@ -39,6 +42,8 @@ pub struct App {
     pub search_settings: SettingsCache,
     /// How many documents words find, as far as searches need it.
     pub word_counts: WordCounts,
+    /// What indexes' settings shall be.
+    pub settings: Settings,
     /// Counters and histograms.
     pub metrics: Metrics,
 }
@@ -84,8 +89,12 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
     let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data_dir.join("weft.redb"))?);
     let cluster = Cluster::open(Arc::clone(&store), &options).await?;
     let (settled, settling) = mpsc::unbounded_channel();
-    let tasks = Tasks::open(store, options.max_tasks, settled).await?;
+    let tasks = Tasks::open(Arc::clone(&store), options.task_limits(), settled).await?;
     cluster.remember(tasks.newest_local());
+    let allowed = options.webhook_allowed_ip_networks.clone();
+    let settings = Settings::new(Arc::clone(&store));
+    let webhooks = Webhooks::open(store, allowed.unwrap_or_default()).await?;
+    tasks.announce(!webhooks.is_empty());
     let listener = TcpListener::bind(options.listen)
         .await
         .map_err(|error| StartError::Listen(options.listen, error))?;
@@ -93,6 +102,8 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
         upstream: Upstream::new(&options.egress, options.max_node_answer_bytes),
         cluster: Arc::new(cluster),
         tasks,
+        webhooks,
+        settings,
         sequencer: Sequencer::default(),
         writes: Writes::default(),
         keys: Keys::default(),
@@ -101,6 +112,7 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
         metrics: Metrics::new()?,
         options,
     });
+    app.tasks.tell_again().await?;
     spawn_background(&app, settling);
     tracing::info!(listen = %app.options.listen, "the merger listens");
     edge::serve(app, listener, stop).await;
@@ -115,6 +127,10 @@ fn spawn_background(app: &Arc<App>, settling: mpsc::UnboundedReceiver<SettledTas
     tokio::spawn(tasks::follow(Arc::clone(app)));
     tokio::spawn(broadcast::equalise_keys(Arc::clone(app)));
     tokio::spawn(act_on_settled(Arc::clone(app), settling));
+    tokio::spawn(broadcast::watch_settings(Arc::clone(app)));
+    tokio::spawn(broadcast::finish_deletions(Arc::clone(app)));
+    tokio::spawn(webhooks::announce(Arc::clone(app)));
+    tokio::spawn(tasks::forget_old(Arc::clone(app)));
 }
 
 /// Hands each settled task to those who wait for its end.

@@ -18,4 +18,5 @@ pub mod store;
 pub mod tasks;
 pub mod telemetry;
 pub mod upstream;
+pub mod webhooks;
 pub mod write;

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::tasks::Limits;
+use crate::webhooks::Networks;
+
 /// What `weft serve` may be told; each flag has a `WEFT_*` variable beside it.
 #[derive(Debug, Clone, Args)]
 pub struct ServeOptions {
@@ -93,9 +96,22 @@ pub struct ServeOptions {
     /// What a search does when a shard gives no answer: `error`, `partial` or `wait`.
     #[arg(long, env = "WEFT_PARTIAL", default_value = "error")]
     pub partial: String,
-    /// How many finished tasks are kept; the oldest go first.
+    /// How many tasks are kept; at that many, the oldest tenth of the finished ones goes.
     #[arg(long, env = "WEFT_MAX_TASKS", default_value_t = 1_000_000)]
     pub max_tasks: usize,
+    /// How long finished tasks are kept, in seconds; 0 means as long as there is room, as on a node.
+    #[arg(long, env = "WEFT_MAX_TASK_AGE_SECONDS", default_value_t = 0)]
+    pub max_task_age_seconds: u64,
+    /// How often settings are compared between nodes and with what was last set, in milliseconds; 0 means never.
+    #[arg(
+        long,
+        env = "WEFT_SETTINGS_CHECK_INTERVAL_MS",
+        default_value_t = 60_000
+    )]
+    pub settings_check_interval_ms: u64,
+    /// Private networks (`10.0.0.0/8,…` or `any`) in which webhooks may be called; public addresses always may.
+    #[arg(long, env = "WEFT_WEBHOOK_ALLOWED_IP_NETWORKS")]
+    pub webhook_allowed_ip_networks: Option<Networks>,
     /// Logs as JSON lines (`json`) or for people (`text`).
     #[arg(long, env = "WEFT_LOG_FORMAT", default_value = "json")]
     pub log_format: String,
@@ -113,6 +129,15 @@ impl ServeOptions {
     /// After how long without an answer a node is down.
     pub fn down_after(&self) -> Duration {
         Duration::from_millis(self.heartbeat_interval_ms) * self.heartbeat_misses.max(1)
+    }
+
+    /// Which finished tasks are kept.
+    pub fn task_limits(&self) -> Limits {
+        let age = self.max_task_age_seconds;
+        Limits {
+            max_tasks: self.max_tasks,
+            max_age: (age > 0).then(|| Duration::from_secs(age)),
+        }
     }
 
     /// How long a node may take to accept a write.

@@ -38,6 +38,10 @@ pub struct Metrics {
     pub resynced_documents: IntCounter,
     /// Documents that replicas in sync were found to differ in.
     pub differences: IntCounter,
+    /// Calls of webhooks, by whether they were told.
+    pub webhook_calls: IntCounterVec,
+    /// Nodes whose settings of an index differed, by what became of it.
+    pub settings_drift: IntCounterVec,
 }
 
 impl Metrics {
@@ -89,6 +93,22 @@ impl Metrics {
             "weft_merger_small_write_groups_total",
             "Node tasks that small writes went as.",
         )?;
+        let webhook_calls = IntCounterVec::new(
+            Opts::new(
+                "weft_merger_webhook_calls_total",
+                "Calls of webhooks, tries counted once, by outcome.",
+            ),
+            &["outcome"],
+        )?;
+        let settings_drift = IntCounterVec::new(
+            Opts::new(
+                "weft_merger_settings_drift_total",
+                "Nodes whose settings of an index were not what was last set, by what became of it.",
+            ),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(webhook_calls.clone()))?;
+        registry.register(Box::new(settings_drift.clone()))?;
         registry.register(Box::new(registered.clone()))?;
         registry.register(Box::new(small_writes.clone()))?;
         registry.register(Box::new(small_write_groups.clone()))?;
@@ -125,6 +145,8 @@ impl Metrics {
             registered,
             small_writes,
             small_write_groups,
+            webhook_calls,
+            settings_drift,
         })
     }
 

@@ -46,6 +46,7 @@ impl Operation {
             | Self::ListKeys
             | Self::GetKey
             | Self::GetFeatures
+            | Self::GetNetwork
             | Self::RenderTemplate
             | Self::ListChats
             | Self::GetChat
@@ -101,7 +102,6 @@ impl Operation {
             | Self::GetWebhook
             | Self::UpdateWebhook
             | Self::DeleteWebhook
-            | Self::GetNetwork
             | Self::IndexShards
             | Self::Cluster
             | Self::Internal => T::Answered,

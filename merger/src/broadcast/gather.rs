@@ -43,6 +43,23 @@ pub(super) async fn from_any(app: &App, call: Call) -> Result<Answer, BroadcastE
     Err(last)
 }
 
+/// Passes the request to one shard after the other until one can do it: it is about something that lies on one of them.
+pub(super) async fn from_one_of(app: &App, call: Call) -> Result<Answer, BroadcastError> {
+    let shards = shards_of(app, &call)?;
+    let request = Change::of(app, call).await?;
+    let mut refusal = None;
+    for shard in shards {
+        let answer = send(app, &request, shard).await?;
+        if answer.status.is_success() {
+            return Ok(answer.pass_on());
+        }
+        refusal.get_or_insert(answer);
+    }
+    refusal
+        .map(NodeAnswer::pass_on)
+        .ok_or(BroadcastError::Cluster(ClusterError::NoShards))
+}
+
 /// What the shards said, or the answer with which one of them refused.
 pub(super) enum Gathered {
     /// Every shard's JSON, in the order of the shards.

@@ -8,11 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::BroadcastError;
 use super::gather::{Gathered, from_all};
-use super::spread::{Change, Reach, Spread, spread};
+use super::place::Place;
+use super::spread::{Change, Reach, Spread, spread, spread_in_turn};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
-use crate::cluster::Placement;
+use crate::cluster::{ClusterError, Placement};
 use crate::tasks::NewTask;
 
 #[derive(Deserialize, Default)]
@@ -51,11 +52,6 @@ pub(super) async fn create(app: &Arc<App>, call: Call) -> Result<Answer, Broadca
         // A node words the refusal; it can't take what has no valid uid.
         return refuse(app, &change).await;
     }
-    let known = app.cluster.placement(&uid).is_some();
-    let placement = app
-        .cluster
-        .create_placement(&uid, sharding.shard_count, sharding.replication_factor)
-        .await?;
     let key = body
         .get("primaryKey")
         .and_then(Value::as_str)
@@ -69,24 +65,15 @@ pub(super) async fn create(app: &Arc<App>, call: Call) -> Result<Answer, Broadca
         details,
         ..NewTask::default()
     };
-    let reborn = placement.deleted_by.is_some();
-    if reborn {
-        app.cluster.placements.revive(&uid).await?;
-    }
-    let answer = spread_as_task(app, &change, &placement, task).await;
-    let taken = answer
-        .as_ref()
-        .is_ok_and(|answer| answer.status.is_success());
-    if !taken && !known {
-        app.cluster.placements.remove(&uid).await?;
-    }
-    if taken && (!known || reborn) && key.is_some() {
+    let place = Place::take(app, &uid, sharding.shard_count, sharding.replication_factor).await?;
+    let answer = place.spread_as_task(app, &change, task).await?;
+    if answer.status.is_success() && place.is_new && key.is_some() {
         app.cluster
             .placements
             .set_primary_key(&uid, key.as_deref())
             .await?;
     }
-    answer
+    Ok(answer)
 }
 
 fn read_sharding(value: Value) -> Result<Sharding, BroadcastError> {
@@ -116,7 +103,7 @@ pub(super) fn is_uid(uid: &str) -> bool {
 
 async fn refuse(app: &App, change: &Change) -> Result<Answer, BroadcastError> {
     let Some(shard) = app.cluster.shards().into_iter().next() else {
-        return Err(crate::cluster::ClusterError::NoShards.into());
+        return Err(ClusterError::NoShards.into());
     };
     match from_all(app, change, &[shard]).await? {
         Gathered::Refused(answer) => Ok(answer),
@@ -154,10 +141,11 @@ async fn spread_or_ask(app: &Arc<App>, call: Call, kind: &str) -> Result<Answer,
         .index
         .as_deref()
         .and_then(|uid| app.cluster.placement(uid));
-    let Some(placement) = placement else {
-        return unplaced(app, call, kind).await;
-    };
+    let index_uid = call.index.clone();
     let change = Change::of(app, call).await?;
+    let Some(placement) = placement else {
+        return unplaced(app, &change, index_uid, kind).await;
+    };
     spread_as_task(
         app,
         &change,
@@ -170,16 +158,26 @@ async fn spread_or_ask(app: &Arc<App>, call: Call, kind: &str) -> Result<Answer,
     .await
 }
 
-/// The index is not placed: one shard gets the change, so that the task fails, or the request is refused, in a node's words.
+/// The index is not placed: one shard gets the change, so that the task fails, or the request is refused, in a node's words. It is the
+/// first of those that the index would be placed on, in whose turn nobody else can place it.
+///
+/// # Errors
+/// It is placed after all; or a node gave no answer.
 pub(super) async fn unplaced(
     app: &Arc<App>,
-    call: Call,
+    change: &Change,
+    index_uid: Option<String>,
     kind: &str,
 ) -> Result<Answer, BroadcastError> {
-    let index_uid = call.index.clone();
-    let change = Change::of(app, call).await?;
-    let first: Vec<_> = app.cluster.shards().into_iter().take(1).collect();
-    match spread(app, &change, &first, Reach::Primaries).await? {
+    let uid = index_uid.as_deref().unwrap_or_default();
+    let slots = app.cluster.propose(uid, None, 1)?;
+    let shard = slots.shards().first().copied();
+    let shard = shard.ok_or(ClusterError::NoShards)?;
+    let turn = app.sequencer.turn(&[shard]).await;
+    if app.cluster.placement(uid).is_some() {
+        return Err(BroadcastError::Unsettled(uid.to_owned()));
+    }
+    match spread_in_turn(app, &turn, &[(shard, change)], Reach::Primaries).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {
             let task = NewTask {
@@ -196,45 +194,67 @@ pub(super) async fn unplaced(
     }
 }
 
-/// `PATCH /indexes/{uid}` and `POST /indexes/{uid}/compact`.
-pub(super) async fn change(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
-    let kind = if call.method == Method::PATCH {
-        "indexUpdate"
-    } else {
-        "indexCompaction"
-    };
-    spread_or_ask(app, call, kind).await
+/// `POST /indexes/{uid}/compact`.
+pub(super) async fn compact(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
+    spread_or_ask(app, call, "indexCompaction").await
 }
 
-/// `DELETE /indexes/{uid}`. The placement goes when the task has succeeded.
-pub(super) async fn delete(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
-    let placement = call
-        .index
-        .as_deref()
-        .and_then(|uid| app.cluster.placement(uid));
-    let Some(placement) = placement else {
-        return unplaced(app, call, "indexDeletion").await;
-    };
+/// `PATCH /indexes/{uid}`: another primary key, another name, or both.
+pub(super) async fn update(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
+    let kind = "indexUpdate";
+    let placed = |uid: Option<&str>| uid.and_then(|uid| app.cluster.placement(uid));
+    let index_uid = call.index.clone();
     let change = Change::of(app, call).await?;
-    match spread(app, &change, placement.shards(), Reach::Replicas).await? {
+    let Some(placement) = placed(index_uid.as_deref()) else {
+        return unplaced(app, &change, index_uid, kind).await;
+    };
+    let task = NewTask {
+        kind: kind.to_owned(),
+        ..NewTask::default()
+    };
+    let asked: Value = serde_json::from_slice(&change.body).unwrap_or_default();
+    let renamed = asked.get("uid").and_then(Value::as_str);
+    let renamed = renamed.filter(|new| *new != placement.uid && is_uid(new));
+    match renamed {
+        Some(new) if placed(Some(new)).is_none() => {
+            rename(app, &change, &placement, new, task).await
+        }
+        // A name that is taken is the node's to refuse, and its task's to fail by.
+        _ => spread_as_task(app, &change, &placement, task).await,
+    }
+}
+
+/// The placement takes the new name in the turn in which the nodes are asked to, so that the next write finds it; if they refuse
+/// the task, it takes the old one again.
+async fn rename(
+    app: &Arc<App>,
+    change: &Change,
+    placement: &Placement,
+    new: &str,
+    task: NewTask,
+) -> Result<Answer, BroadcastError> {
+    let turn = app.sequencer.turn(placement.shards()).await;
+    let placed = |uid: &str| app.cluster.placement(uid);
+    let same = placed(&placement.uid).is_some_and(|now| now.shards() == placement.shards());
+    if !same || placed(new).is_some() {
+        return Err(BroadcastError::Unsettled(placement.uid.clone()));
+    }
+    let shards = placement.shards().iter();
+    let each: Vec<_> = shards.map(|shard| (*shard, change)).collect();
+    match spread_in_turn(app, &turn, &each, Reach::Replicas).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {
-            let index_uid = Some(placement.uid.clone());
+            let uid = app.tasks.reserve();
+            let pair = [(placement.uid.as_str(), new)];
+            app.cluster.placements.swap_for(&pair, uid).await?;
+            let details = json!({"oldIndexUid": placement.uid, "newIndexUid": new});
             let task = NewTask {
-                kind: "indexDeletion".to_owned(),
                 parts,
-                index_uid,
-                ..NewTask::default()
+                index_uid: Some(placement.uid.clone()),
+                details: details.as_object().cloned().unwrap_or_default(),
+                ..task
             };
-            let enqueued = app.tasks.create(task).await?;
-            app.cluster
-                .placements
-                .mark_deleted(&placement.uid, enqueued.task_uid)
-                .await?;
-            // The task may have settled before the mark was there.
-            if let Ok(view) = app.tasks.get(enqueued.task_uid).await {
-                super::on_settled(app, &view).await?;
-            }
+            let enqueued = app.tasks.create_as(uid, task).await?;
             Ok(Answer::json(StatusCode::ACCEPTED, &enqueued))
         }
     }
@@ -248,19 +268,13 @@ pub async fn written_to(app: &Arc<App>, uid: &str) -> Result<(), BroadcastError>
     match app.cluster.placement(uid) {
         Some(placement) if placement.deleted_by.is_none() => Ok(()),
         _ => {
-            let placement = app.cluster.create_placement(uid, None, 1).await?;
+            // Before the turn: a deletion that is under way must find the index alive, whatever it does to the nodes.
             app.cluster.placements.revive(uid).await?;
-            let change = Change {
-                method: Method::POST,
-                path_and_query: "/indexes".to_owned(),
-                along: app.own_authority(),
-                headers: vec![(
-                    http::header::CONTENT_TYPE,
-                    http::HeaderValue::from_static("application/json"),
-                )],
-                body: json!({"uid": uid}).to_string().into(),
-            };
-            spread(app, &change, placement.shards(), Reach::Replicas)
+            let place = Place::take(app, uid, None, 1).await?;
+            let change = Change::own(app, Method::POST, "/indexes", &json!({"uid": uid}));
+            let shards = place.placement.shards();
+            let each: Vec<_> = shards.iter().map(|shard| (*shard, &change)).collect();
+            spread_in_turn(app, &place.turn, &each, Reach::Replicas)
                 .await
                 .map(drop)
         }

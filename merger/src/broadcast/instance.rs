@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
+use weft_routing::operation::Operation;
 
 use super::BroadcastError;
 use super::gather::{Gathered, from_all};
@@ -70,23 +71,25 @@ pub(super) async fn change_features(app: &Arc<App>, call: Call) -> Result<Answer
     }
 }
 
-/// `POST /dumps` and `POST /snapshots`: one of each shard, as one task.
+/// `POST /dumps` and `POST /snapshots`, one of each shard, and `POST /export`, of each shard its own documents: as one task.
 pub(super) async fn back_up(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
-    let kind = if call.path_and_query.starts_with("/dumps") {
-        "dumpCreation"
-    } else {
-        "snapshotCreation"
+    let kind = match call.operation {
+        Operation::CreateDump => "dumpCreation",
+        Operation::CreateSnapshot => "snapshotCreation",
+        _ => "export",
     };
     let change = Change::of(app, call).await?;
     match spread(app, &change, &app.cluster.shards(), Reach::Primaries).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {
-            let written: Vec<Value> = parts
+            let mut details = Map::new();
+            if kind == "snapshotCreation" {
+                let written: Vec<Value> = parts
                 .iter()
                 .map(|part| json!({"shard": part.shard, "node": part.copies.first().map(|copy| &copy.node)}))
                 .collect();
-            let mut details = Map::new();
-            details.insert("shards".to_owned(), Value::from(written));
+                details.insert("shards".to_owned(), Value::from(written));
+            }
             let task = NewTask {
                 kind: kind.to_owned(),
                 details,

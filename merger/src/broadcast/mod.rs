@@ -1,35 +1,43 @@
 //! Whatever is the same on every node: indexes, settings, keys, features, dumps. One request of a client becomes the same
 //! request to every replica of the shards that it is about, and one task.
 //!
-//! [`spread`] sends changes, [`gather`] collects reads; [`indexes`], [`settings`], [`swap`], [`listing`], [`keys`] and
+//! [`spread`] sends changes, [`gather`] collects reads; [`indexes`], [`deletion`], [`settings`], [`swap`], [`listing`],
+//! [`fields`], [`version`], [`keys`] and
 //! [`instance`] say what goes where.
 
+mod deletion;
+mod fields;
 mod gather;
 mod indexes;
 mod instance;
 mod keys;
 mod listing;
+mod place;
 mod settings;
 mod settled;
 mod spread;
 mod swap;
+mod version;
 
 use std::sync::Arc;
 
 use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
 
+pub use deletion::finish_deletions;
 pub use indexes::written_to;
 pub use keys::{equalise_keys, equalise_keys_now};
+pub use settings::{Settings, look_into, watch as watch_settings};
 pub use settled::on_settled;
 
 use crate::answer::Answer;
 use crate::app::App;
-use crate::call::{Call, ReadError};
+use crate::call::Call;
 use crate::cluster::ClusterError;
 use crate::store::StoreError;
 use crate::tasks::TaskError;
 use crate::upstream::UpstreamError;
+use crate::write::DecodeError;
 
 /// Why a broadcast came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -48,30 +56,25 @@ pub enum BroadcastError {
     Task(#[from] TaskError),
     /// The client's body.
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Read(#[from] DecodeError),
     /// `sharding` of `POST /indexes` isn't what it may be.
     #[error("Invalid value at `.sharding`: {detail}")]
     InvalidSharding {
         /// What is wrong with it.
         detail: String,
     },
-    /// Two indexes that lie on different shards can't be swapped by swapping them on each node.
-    #[error("`{one}` and `{two}` lie on different shards: they can't be swapped")]
-    DifferentPlacements {
-        /// One index.
-        one: String,
-        /// The other.
-        two: String,
-    },
+    /// The index was placed elsewhere again and again meanwhile.
+    #[error("the index `{0}` changes too often")]
+    Unsettled(String),
     /// A node's answer isn't what the API says it is.
     #[error("shard-{}'s answer can't be read", .shard.0)]
     Unreadable {
         /// The shard.
         shard: ShardId,
     },
-    /// An operation that this version doesn't serve.
-    #[error("`{operation}` is not built yet")]
-    NotBuilt {
+    /// An operation that another part answers came here.
+    #[error("`{operation}` has no answer here")]
+    Misrouted {
         /// Its name.
         operation: &'static str,
     },
@@ -88,27 +91,33 @@ pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError
         Op::ListIndexes => listing::list(app, &call).await,
         Op::GetIndex => listing::get(app, &call).await,
         Op::IndexStats => listing::stats(app, &call).await,
-        Op::DeleteIndex => indexes::delete(app, call).await,
-        Op::UpdateIndex | Op::CompactIndex => indexes::change(app, call).await,
+        Op::DeleteIndex => deletion::delete(app, call).await,
+        Op::UpdateIndex => indexes::update(app, call).await,
+        Op::CompactIndex => indexes::compact(app, call).await,
         Op::UpdateSettings | Op::ResetSettings | Op::UpdateSetting(_) | Op::ResetSetting(_) => {
             settings::change(app, call).await
         }
         Op::SwapIndexes => swap::swap(app, call).await,
         Op::CreateKey | Op::UpdateKey | Op::DeleteKey => keys::change(app, call).await,
         Op::UpdateFeatures => instance::change_features(app, call).await,
-        Op::CreateDump | Op::CreateSnapshot => instance::back_up(app, call).await,
+        Op::UpdateChatSettings | Op::ResetChatSettings | Op::DeleteChat => {
+            instance::change_features(app, call).await
+        }
+        Op::CreateDump | Op::CreateSnapshot | Op::Export => instance::back_up(app, call).await,
+        Op::ListFields => fields::list(app, call).await,
+        Op::Version => version::version(app, &call).await,
+        Op::RenderTemplate => gather::from_one_of(app, call).await,
         Op::Stats => instance::stats(app, &call).await,
         Op::GetSettings
         | Op::GetSetting(_)
         | Op::ListKeys
         | Op::GetKey
         | Op::GetFeatures
-        | Op::Version
-        | Op::RenderTemplate
+        | Op::GetNetwork
         | Op::ListChats
         | Op::GetChat
         | Op::GetChatSettings => gather::from_any(app, call).await,
-        other => Err(BroadcastError::NotBuilt {
+        other => Err(BroadcastError::Misrouted {
             operation: other.name(),
         }),
     }

@@ -1,45 +1,49 @@
-//! Settings: the same on every shard of an index.
+//! Settings: the same on every node of an index.
+//!
+//! `sent → done by the nodes → read back → told`: a change is a success when every node was seen to have it. [`truth`] keeps what was
+//! last set through Weft, which is what settings shall be; [`read_back`] looks after a change, [`drift`] looks now and then, for
+//! somebody may have changed a node by hand, and [`repair`] mends what differs.
+
+mod drift;
+mod read_back;
+mod repair;
+mod truth;
+
+pub use drift::watch;
+pub use read_back::look_into;
+pub use truth::Settings;
 
 use std::sync::Arc;
 
 use http::Method;
 
 use super::BroadcastError;
-use super::indexes::{is_uid, spread_as_task, unplaced};
+use super::indexes::{is_uid, unplaced};
+use super::place::Place;
 use super::spread::Change;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
-use crate::tasks::NewTask;
+use crate::tasks::{NewTask, ReadBack};
 
 /// All settings routes that change something. On a node they create the index if it isn't there, so they place it here.
 pub(super) async fn change(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
     let kind = "settingsUpdate";
-    let Some(uid) = call.index.clone().filter(|uid| is_uid(uid)) else {
-        return unplaced(app, call, kind).await;
-    };
+    let index_uid = call.index.clone();
     let resets = call.method == Method::DELETE;
-    let known = app.cluster.placement(&uid);
-    if resets && known.is_none() {
-        return unplaced(app, call, kind).await;
-    }
     let change = Change::of(app, call).await?;
-    let placement = match &known {
-        Some(placement) => Arc::clone(placement),
-        None => app.cluster.create_placement(&uid, None, 1).await?,
+    let known = index_uid
+        .as_deref()
+        .and_then(|uid| app.cluster.placement(uid));
+    let uid = match &index_uid {
+        Some(uid) if is_uid(uid) && (known.is_some() || !resets) => uid.clone(),
+        _ => return unplaced(app, &change, index_uid, kind).await,
     };
-    app.cluster.placements.revive(&uid).await?;
+    let place = Place::take(app, &uid, None, 1).await?;
     let task = NewTask {
         kind: kind.to_owned(),
+        read_back: ReadBack::Due,
         ..NewTask::default()
     };
-    let answer = spread_as_task(app, &change, &placement, task).await;
-    if known.is_none()
-        && !answer
-            .as_ref()
-            .is_ok_and(|answer| answer.status.is_success())
-    {
-        app.cluster.placements.remove(&uid).await?;
-    }
-    answer
+    place.spread_as_task(app, &change, task).await
 }

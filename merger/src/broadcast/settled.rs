@@ -1,12 +1,10 @@
-//! What follows from a task's end: placements of deleted, renamed and swapped indexes.
-
-use serde_json::Value;
+//! What follows from a task's end: placements of deleted and renamed indexes, and of those whose swap came to nothing.
 
 use crate::app::App;
 use crate::store::StoreError;
 use crate::tasks::{Status, TaskView};
 
-/// Acts on a task that has settled. Acting twice is the same as once.
+/// Acts on a task that has settled, and takes away its mark. What a crash cut off is done again: acting twice is the same as once.
 ///
 /// # Errors
 /// The store failed.
@@ -15,19 +13,32 @@ pub async fn on_settled(app: &App, view: &TaskView) -> Result<(), StoreError> {
     let done = view.status == Status::Succeeded;
     match (view.kind.as_str(), view.index_uid.as_deref()) {
         ("indexDeletion", Some(uid)) if done || is_not_found(view) => {
-            placements.remove_deleted(uid, view.uid).await
+            placements.remove_deleted(uid, view.uid).await?;
+            app.settings.forget(uid).await?;
         }
-        ("indexDeletion", Some(uid)) if view.status.is_settled() => {
-            placements.unmark_deleted(uid, view.uid).await
-        }
+        ("indexDeletion", Some(uid)) => placements.unmark_deleted(uid, view.uid).await?,
         // The first write to an index came from a key that may not create it: the next write begins anew, on every shard.
         ("documentAdditionOrUpdate", Some(uid)) if is_not_found(view) => {
-            placements.set_primary_key(uid, None).await
+            placements.set_primary_key(uid, None).await?;
         }
-        ("indexUpdate", Some(uid)) if done => index_updated(app, uid, view).await,
-        ("indexSwap", _) if done => indexes_swapped(app, view).await,
-        _ => Ok(()),
+        ("indexUpdate", Some(uid)) if done => index_updated(app, uid, view).await?,
+        ("indexSwap", _) if done => {
+            app.settings.swapped(&pairs(view), view.uid).await?;
+            placements.swapped(view.uid).await?;
+        }
+        // The swap was refused after it had been accepted: the placements, which followed at once, go back.
+        ("indexSwap", _) => placements.swap_back(&pairs(view), view.uid).await?,
+        ("indexUpdate", Some(uid)) => {
+            let new = view.details.as_ref();
+            let new = new.and_then(|details| details.get("newIndexUid")?.as_str());
+            placements
+                .swap_back(&[(uid, new.unwrap_or(uid))], view.uid)
+                .await?;
+        }
+        ("documentAdditionOrUpdate", _) if view.status == Status::Failed => {}
+        _ => return Ok(()),
     }
+    app.tasks.done_with(view.uid).await
 }
 
 fn is_not_found(view: &TaskView) -> bool {
@@ -37,42 +48,34 @@ fn is_not_found(view: &TaskView) -> bool {
 }
 
 async fn index_updated(app: &App, uid: &str, view: &TaskView) -> Result<(), StoreError> {
-    let Some(details) = &view.details else {
-        return Ok(());
-    };
-    let renamed = details
-        .get("newIndexUid")
-        .and_then(Value::as_str)
-        .filter(|new| *new != uid);
+    let details = view.details.as_ref();
+    let text = |name: &str| details?.get(name)?.as_str();
+    let renamed = text("newIndexUid").filter(|new| *new != uid);
     if let Some(new) = renamed {
-        app.cluster.placements.swap(uid, new).await?;
+        app.settings.swapped(&[(uid, new)], view.uid).await?;
+        app.cluster.placements.swapped(view.uid).await?;
     }
-    match details.get("primaryKey").and_then(Value::as_str) {
-        Some(key) => {
-            app.cluster
-                .placements
-                .set_primary_key(renamed.unwrap_or(uid), Some(key))
-                .await
-        }
-        None => Ok(()),
+    if let Some(key) = text("primaryKey") {
+        let uid = renamed.unwrap_or(uid);
+        app.cluster
+            .placements
+            .set_primary_key(uid, Some(key))
+            .await?;
     }
+    Ok(())
 }
 
-async fn indexes_swapped(app: &App, view: &TaskView) -> Result<(), StoreError> {
+fn pairs(view: &TaskView) -> Vec<(&str, &str)> {
     let swaps = view
         .details
         .as_ref()
         .and_then(|details| details.get("swaps")?.as_array());
-    for swap in swaps.into_iter().flatten() {
-        let uids: Vec<&str> = swap["indexes"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        if let [one, two] = uids.as_slice() {
-            app.cluster.placements.swap(one, two).await?;
-        }
-    }
-    Ok(())
+    swaps
+        .into_iter()
+        .flatten()
+        .filter_map(|swap| {
+            let indexes = swap.get("indexes")?;
+            Some((indexes.get(0)?.as_str()?, indexes.get(1)?.as_str()?))
+        })
+        .collect()
 }

@@ -12,10 +12,12 @@ use weft_routing::placement::ShardId;
 use super::BroadcastError;
 use crate::answer::Answer;
 use crate::app::App;
-use crate::call::{Along, Call, full, read_whole};
+use crate::call::{Along, Call, full};
 use crate::cluster::{ClusterError, NodeRef, take_out, to_each};
+use crate::sequence::Turn;
 use crate::tasks::{Copy, Part};
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
+use crate::write::Plain;
 
 /// A change, the same for every node.
 #[derive(Debug, Clone)]
@@ -28,19 +30,49 @@ pub(super) struct Change {
 }
 
 impl Change {
+    /// A request of Weft's own.
+    pub(super) fn own(
+        app: &App,
+        method: Method,
+        path_and_query: impl Into<String>,
+        body: &Value,
+    ) -> Self {
+        let json = HeaderValue::from_static("application/json");
+        Self {
+            method,
+            path_and_query: path_and_query.into(),
+            along: app.own_authority(),
+            headers: vec![(CONTENT_TYPE, json)],
+            body: body.to_string().into(),
+        }
+    }
+
+    /// The same with another body.
+    pub(super) fn with_body(&self, body: &Value) -> Self {
+        Self {
+            body: body.to_string().into(),
+            ..self.clone()
+        }
+    }
+
     /// The client's request as it is, its body read whole.
     pub(super) async fn of(app: &App, call: Call) -> Result<Self, BroadcastError> {
         let idle = std::time::Duration::from_millis(app.options.body_idle_timeout_ms);
-        let headers = [CONTENT_TYPE, http::header::CONTENT_ENCODING];
-        let headers = headers
-            .into_iter()
-            .filter_map(|name| call.headers.get(&name).cloned().map(|value| (name, value)));
+        let encoding = call.header("content-encoding").map(str::to_owned);
+        let content_type = call.headers.get(CONTENT_TYPE).cloned();
+        let limit = app.options.max_body_bytes;
         Ok(Self {
-            headers: headers.collect(),
+            headers: content_type
+                .map(|value| (CONTENT_TYPE, value))
+                .into_iter()
+                .collect(),
             method: call.method,
             path_and_query: call.path_and_query,
             along: call.along,
-            body: read_whole(call.body, app.options.max_body_bytes, idle).await?,
+            // Plain, since what is asked for decides which shards it is for.
+            body: Plain::new(call.body, encoding.as_deref(), limit, idle)
+                .whole()
+                .await?,
         })
     }
 
@@ -89,34 +121,43 @@ pub(super) async fn spread(
     shards: &[ShardId],
     reach: Reach,
 ) -> Result<Spread, BroadcastError> {
-    let _turn = app.sequencer.turn(shards).await;
-    let mut wanted = Vec::with_capacity(shards.len());
-    for shard in shards {
+    let turn = app.sequencer.turn(shards).await;
+    let each: Vec<_> = shards.iter().map(|shard| (*shard, change)).collect();
+    spread_in_turn(app, &turn, &each, reach).await
+}
+
+/// Sends each shard its change, the first shard's first; the caller has the turn on all of them.
+pub(super) async fn spread_in_turn(
+    app: &App,
+    _turn: &Turn,
+    each: &[(ShardId, &Change)],
+    reach: Reach,
+) -> Result<Spread, BroadcastError> {
+    let mut wanted = Vec::with_capacity(each.len());
+    for (shard, change) in each {
         let mut replicas = app.cluster.replicas_or_none(*shard)?;
         if reach == Reach::Primaries {
             replicas.truncate(1);
         }
-        wanted.push((*shard, replicas));
+        wanted.push((*shard, *change, replicas));
     }
-    let Some(primary) = wanted
-        .first()
-        .and_then(|(_, replicas)| replicas.first())
-        .cloned()
-    else {
+    let asked = wanted.first().and_then(|(_, change, replicas)| {
+        let primary = replicas.first()?.clone();
+        Some((*change, primary))
+    });
+    let Some((change, primary)) = asked else {
         return Err(ClusterError::NoShards.into());
     };
-    for shard in shards {
+    for (shard, change) in each {
         app.cluster.dirty.note(*shard, &change.path_and_query, None);
     }
     let first = change.send(app, &primary).await?;
     if !first.status.is_success() {
         return Ok(Spread::Refused(first.pass_on()));
     }
-    let parts = join_all(
-        wanted
-            .iter()
-            .map(|(shard, replicas)| to_shard(app, change, *shard, replicas, &primary, &first)),
-    );
+    let parts = join_all(wanted.iter().map(|(shard, change, replicas)| {
+        to_shard(app, change, *shard, replicas, &primary, &first)
+    }));
     let parts = parts.await.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(Spread::Taken { parts, first })
 }

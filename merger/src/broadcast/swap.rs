@@ -1,47 +1,154 @@
-//! Swaps of indexes.
+//! Swaps and renames of indexes.
+//!
+//! Each shard swaps what it holds: both indexes, or the one of them that it has, which it renames. So indexes on different shards
+//! can be swapped too. The placements follow in the same turn, so that the next write goes by the new ones; if every node refuses
+//! the task, they go back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::StatusCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
-use super::spread::{Change, Reach, Spread, spread};
+use super::spread::{Change, Reach, Spread, spread, spread_in_turn};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
+use crate::cluster::Placement;
 use crate::tasks::NewTask;
 
-#[derive(Deserialize)]
-struct SwapPair {
-    indexes: Vec<String>,
+#[derive(Deserialize, Serialize, Clone)]
+#[serde(deny_unknown_fields)]
+struct Pair {
+    indexes: [String; 2],
+    #[serde(default)]
+    rename: bool,
 }
 
-/// `POST /swap-indexes`: each node swaps; the placements follow when the task has succeeded.
+/// How often the turn is taken anew because an index was placed elsewhere meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// `POST /swap-indexes`.
 pub(super) async fn swap(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
+    let grant = call.grant.clone();
     let change = Change::of(app, call).await?;
-    let pairs: Vec<SwapPair> = serde_json::from_slice(&change.body).unwrap_or_default();
-    for pair in &pairs {
-        if let [one, two] = pair.indexes.as_slice()
-            && let (Some(first), Some(second)) =
-                (app.cluster.placement(one), app.cluster.placement(two))
-            && first.slots != second.slots
-        {
-            return Err(BroadcastError::DifferentPlacements {
-                one: one.clone(),
-                two: two.clone(),
-            });
-        }
+    let pairs: Vec<Pair> = match serde_json::from_slice(&change.body) {
+        Ok(pairs) => pairs,
+        Err(_) => return ask(app, &change, None).await,
+    };
+    let uids: Vec<&String> = pairs.iter().flat_map(|pair| &pair.indexes).collect();
+    let distinct = uids.iter().collect::<BTreeSet<_>>().len() == uids.len();
+    if !distinct || uids.is_empty() || !uids.iter().all(|uid| grant.allows(uid)) {
+        return ask(app, &change, None).await;
     }
-    let placed = pairs
+    for _ in 0..ATTEMPTS {
+        let before = match placed(app, &pairs) {
+            Ok(placements) => placements,
+            Err(shard) => return ask(app, &change, shard).await,
+        };
+        let shards: BTreeSet<ShardId> = shards_of(&before);
+        let shards: Vec<ShardId> = shards.into_iter().collect();
+        let turn = app.sequencer.turn(&shards).await;
+        let same = placed(app, &pairs).is_ok_and(|now| shards_of(&now).iter().eq(shards.iter()));
+        if !same {
+            continue;
+        }
+        let own: Vec<(ShardId, Change)> = shards
+            .iter()
+            .map(|shard| {
+                (
+                    *shard,
+                    change.with_body(&for_shard(&pairs, &before, *shard)),
+                )
+            })
+            .collect();
+        let each: Vec<_> = own.iter().map(|(shard, change)| (*shard, change)).collect();
+        return match spread_in_turn(app, &turn, &each, Reach::Replicas).await? {
+            Spread::Refused(answer) => Ok(answer),
+            Spread::Taken { parts, .. } => {
+                let details = json!({"swaps": pairs});
+                let task = NewTask {
+                    kind: "indexSwap".to_owned(),
+                    details: details.as_object().cloned().unwrap_or_default(),
+                    parts,
+                    ..NewTask::default()
+                };
+                let names = pairs.iter().map(|pair| &pair.indexes);
+                let names: Vec<_> = names
+                    .map(|[one, two]| (one.as_str(), two.as_str()))
+                    .collect();
+                let uid = app.tasks.reserve();
+                app.cluster.placements.swap_for(&names, uid).await?;
+                let enqueued = app.tasks.create_as(uid, task).await?;
+                Ok(Answer::json(StatusCode::ACCEPTED, &enqueued))
+            }
+        };
+    }
+    let first = uids.first().map(|uid| (*uid).clone());
+    Err(BroadcastError::Unsettled(first.unwrap_or_default()))
+}
+
+type Placements = Vec<[Option<Arc<Placement>>; 2]>;
+
+/// Where the indexes lie; or, for a swap that can't be, the shard whose node says why.
+fn placed(app: &App, pairs: &[Pair]) -> Result<Placements, Option<ShardId>> {
+    let shard = |placement: &Option<Arc<Placement>>| placement.as_ref()?.shards().first().copied();
+    pairs
         .iter()
-        .flat_map(|pair| &pair.indexes)
-        .find_map(|uid| app.cluster.placement(uid));
-    let shards = placed.map_or_else(
-        || app.cluster.shards(),
-        |placement| placement.shards().to_vec(),
-    );
-    match spread(app, &change, &shards, Reach::Replicas).await? {
+        .map(|pair| {
+            let both = pair
+                .indexes
+                .each_ref()
+                .map(|uid| app.cluster.placement(uid));
+            match (&both, pair.rename) {
+                ([Some(_), Some(_)], false) | ([Some(_), None], true) => Ok(both),
+                // An index that is there and should not be, or the one of two that is there.
+                ([one, two], _) => Err(shard(two).or_else(|| shard(one))),
+            }
+        })
+        .collect()
+}
+
+fn shards_of(placements: &Placements) -> BTreeSet<ShardId> {
+    let placements = placements.iter().flatten().flatten();
+    placements
+        .flat_map(|placement| placement.shards().iter().copied())
+        .collect()
+}
+
+/// What one shard has to do: swap two, or rename the one that it has.
+fn for_shard(pairs: &[Pair], placements: &Placements, shard: ShardId) -> Value {
+    let holds = |placement: &Option<Arc<Placement>>| {
+        let placement = placement.as_ref();
+        placement.is_some_and(|placement| placement.shards().contains(&shard))
+    };
+    pairs
+        .iter()
+        .zip(placements)
+        .filter_map(|(pair, [first, second])| {
+            let [one, two] = &pair.indexes;
+            match (holds(first), holds(second)) {
+                (true, true) => Some(json!({"indexes": [one, two]})),
+                (true, false) => Some(json!({"indexes": [one, two], "rename": true})),
+                (false, true) => Some(json!({"indexes": [two, one], "rename": true})),
+                (false, false) => None,
+            }
+        })
+        .collect()
+}
+
+/// One shard gets the swap as it is, so that the task fails, or the request is refused, in a node's words.
+async fn ask(
+    app: &Arc<App>,
+    change: &Change,
+    shard: Option<ShardId>,
+) -> Result<Answer, BroadcastError> {
+    let shard = shard.or_else(|| app.cluster.shards().into_iter().next());
+    let shards: Vec<ShardId> = shard.into_iter().collect();
+    match spread(app, change, &shards, Reach::Primaries).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {
             let task = NewTask {

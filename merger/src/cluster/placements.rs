@@ -12,6 +12,8 @@ use crate::store::{Change, Store, StoreError};
 
 const PREFIX: &str = "placement/";
 const EPOCH_KEY: &str = "epoch";
+/// Marks of swaps whose tasks haven't ended.
+const SWAPPED: &str = "swapped/";
 
 /// Where one index lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,24 +214,58 @@ impl Placements {
         self.remove_locked(uid).await
     }
 
-    /// Exchanges two indexes, as `swap-indexes` does, or renames one where the other isn't there.
+    /// Exchanges indexes pair by pair, as `swap-indexes` does, or renames one where the other isn't there; `task` has asked the nodes
+    /// for the same.
     ///
     /// # Errors
     /// The store failed; nothing is exchanged then.
-    pub async fn swap(&self, one: &str, two: &str) -> Result<(), StoreError> {
+    pub async fn swap_for(&self, pairs: &[(&str, &str)], task: u32) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
-        let (first, second) = (self.get(one), self.get(two));
+        let mark = Change::put(format!("{SWAPPED}{task:010}"), Vec::new());
+        self.exchange(pairs, vec![mark]).await
+    }
+
+    /// The nodes refused what [`swap_for`](Self::swap_for) noted: the placements go back. Twice is the same as once.
+    ///
+    /// # Errors
+    /// The store failed; nothing is exchanged then.
+    pub async fn swap_back(&self, pairs: &[(&str, &str)], task: u32) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().await;
+        let key = format!("{SWAPPED}{task:010}");
+        if self.store.get(&key).await?.is_none() {
+            return Ok(());
+        }
+        self.exchange(pairs, vec![Change::delete(key)]).await
+    }
+
+    /// The nodes did what [`swap_for`](Self::swap_for) noted.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn swapped(&self, task: u32) -> Result<(), StoreError> {
+        let mark = Change::delete(format!("{SWAPPED}{task:010}"));
+        self.store.commit(vec![mark]).await
+    }
+
+    /// Exchanges; the caller holds `changing`.
+    async fn exchange(&self, pairs: &[(&str, &str)], along: Vec<Change>) -> Result<(), StoreError> {
         let renamed = |placement: Arc<Placement>, uid: &str| {
             Arc::new(Placement {
                 uid: uid.to_owned(),
                 ..Placement::clone(&placement)
             })
         };
-        let changes = [
-            (two, first.map(|p| renamed(p, two))),
-            (one, second.map(|p| renamed(p, one))),
-        ];
-        self.commit(&changes).await
+        let changes: Vec<_> = pairs
+            .iter()
+            .flat_map(|(one, two)| {
+                let (first, second) = (self.get(one), self.get(two));
+                [
+                    (*two, first.map(|placement| renamed(placement, two))),
+                    (*one, second.map(|placement| renamed(placement, one))),
+                ]
+            })
+            .collect();
+        self.commit_along(&changes, along).await
     }
 
     /// Notes which shards have one replica: what filters may send there straight changes with it.
@@ -307,8 +343,16 @@ impl Placements {
 
     /// Stores first, shows after. The caller holds `changing`.
     async fn commit(&self, changes: &[(&str, Option<Arc<Placement>>)]) -> Result<(), StoreError> {
+        self.commit_along(changes, Vec::new()).await
+    }
+
+    async fn commit_along(
+        &self,
+        changes: &[(&str, Option<Arc<Placement>>)],
+        mut batch: Vec<Change>,
+    ) -> Result<(), StoreError> {
         let epoch = self.epoch().0 + 1;
-        let mut batch = vec![Change::put(EPOCH_KEY, epoch.to_string().into_bytes())];
+        batch.push(Change::put(EPOCH_KEY, epoch.to_string().into_bytes()));
         for (uid, placement) in changes {
             let key = format!("{PREFIX}{uid}");
             batch.push(match placement {

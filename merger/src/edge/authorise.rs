@@ -170,21 +170,55 @@ pub(super) async fn authorise(app: &App, call: &Call) -> Result<Grant, ApiError>
         .expires_at
         .is_some_and(|at| at <= OffsetDateTime::now_utc());
     let grant = Grant::of(key.indexes.clone());
-    let for_index = call.index.as_deref().is_none_or(|uid| grant.allows(uid));
+    let for_index = match call.index.as_deref() {
+        Some(uid) => grant.allows(uid),
+        None => grant.sees_all() || minds_indexes(action),
+    };
     if expired || !for_index || !key.actions.iter().any(|granted| covers(granted, action)) {
         return Err(ApiError::invalid_key());
     }
     Ok(grant)
 }
 
-/// `*`, `documents.*` and `*.get` stand for more than themselves.
+/// `*`, `documents.*` and `*.get` stand for more than themselves, as on a node.
 fn covers(granted: &str, action: &str) -> bool {
-    granted == "*"
-        || granted == action
-        || granted.strip_suffix(".*").is_some_and(|family| {
-            action.starts_with(family) && action[family.len()..].starts_with('.')
-        })
-        || (granted == "*.get" && action.ends_with(".get") && !action.starts_with("keys."))
+    match granted {
+        "*" => true,
+        "*.get" => reads(action),
+        // Editing by a function may do anything to a document: a node asks for all actions.
+        "documents.*" if action == EDIT => false,
+        _ => {
+            let family = granted
+                .strip_suffix('*')
+                .filter(|family| family.ends_with('.'));
+            granted == action || family.is_some_and(|family| action.starts_with(family))
+        }
+    }
+}
+
+const EDIT: &str = "documents.edit";
+
+/// What `*.get` stands for, among it what isn't named so; not the keys, with which one could be anybody.
+fn reads(action: &str) -> bool {
+    match action {
+        "search" | "export" | "version" | "fields.post" => true,
+        "keys.get" => false,
+        _ => action.ends_with(".get"),
+    }
+}
+
+/// Whether a key that is for some indexes may do something that names none in its path: where the answer shows, or the change
+/// concerns, those indexes only.
+fn minds_indexes(action: &str) -> bool {
+    matches!(
+        action,
+        "indexes.create"
+            | "indexes.swap"
+            | "tasks.get"
+            | "tasks.cancel"
+            | "tasks.delete"
+            | "chatCompletions"
+    )
 }
 
 /// No key but the master key will do.
@@ -225,7 +259,7 @@ fn required_action(operation: Operation) -> Option<&'static str> {
         | Op::DeleteDocument
         | Op::DeleteDocumentsBatch
         | Op::DeleteDocumentsByFilter => "documents.delete",
-        Op::EditDocuments => "documents.edit",
+        Op::EditDocuments => EDIT,
         Op::CreateIndex => "indexes.create",
         Op::UpdateIndex => "indexes.update",
         Op::DeleteIndex => "indexes.delete",
@@ -278,7 +312,12 @@ mod tests {
             ("*.get", "keys.get", false),
             ("tasks.*", "tasksx.get", false),
             ("tasks.cancel", "tasks.get", false),
-            ("documents.*", "documents.edit", true),
+            ("documents.*", "documents.add", true),
+            ("documents.*", "documents.edit", false),
+            ("*", "documents.edit", true),
+            ("*.get", "search", true),
+            ("*.get", "export", true),
+            ("*.get", "documents.add", false),
             ("documents.add", "documents.edit", false),
             ("", "tasks.get", false),
         ] {

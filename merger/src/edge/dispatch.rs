@@ -15,7 +15,7 @@ use super::internal;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, AnyBody, Call, Grant};
-use crate::{broadcast, cluster, search, tasks, write};
+use crate::{broadcast, cluster, search, tasks, webhooks, write};
 
 /// Answers a request; beside the answer the operation's name, for metrics.
 pub(super) async fn dispatch(
@@ -98,10 +98,17 @@ async fn answer(app: &Arc<App>, mut call: Call) -> Result<Answer, ApiError> {
         | Op::GetTask
         | Op::CancelTasks
         | Op::DeleteTasks
+        | Op::CompactTasks
+        | Op::GetTaskDocuments
         | Op::ListBatches
         | Op::GetBatch => Ok(tasks::handle(app, call).await?),
         Op::Cluster | Op::IndexShards => Ok(cluster::handle(app, call).await?),
-        Op::Metrics => Ok(internal::metrics(app)),
+        Op::ListWebhooks
+        | Op::GetWebhook
+        | Op::CreateWebhook
+        | Op::UpdateWebhook
+        | Op::DeleteWebhook => Ok(webhooks::handle(app, call).await?),
+        Op::Metrics => internal::metrics_for_client(app, &call).await,
         _ => Ok(broadcast::handle(app, call).await?),
     }
 }

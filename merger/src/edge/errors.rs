@@ -12,6 +12,7 @@ use crate::search::SearchError;
 use crate::store::StoreError;
 use crate::tasks::TaskError;
 use crate::upstream::UpstreamError;
+use crate::webhooks::WebhookError;
 use crate::write::{DecodeError, Fault, Format, FormatError, WriteError};
 
 /// An error in Meilisearch's shape.
@@ -271,6 +272,12 @@ impl From<TaskError> for ApiError {
                 "invalid_request",
                 message,
             ),
+            TaskError::FileNotFound { .. } => Self::new(
+                StatusCode::NOT_FOUND,
+                "task_file_not_found",
+                "invalid_request",
+                message,
+            ),
             TaskError::BatchNotFound { .. } => Self::new(
                 StatusCode::NOT_FOUND,
                 "batch_not_found",
@@ -283,6 +290,8 @@ impl From<TaskError> for ApiError {
                 format!("{message} Available query parameters are: {TASK_FILTERS}."),
             ),
             TaskError::InvalidFilter { .. } => Self::invalid("bad_request", message),
+            TaskError::CompactionNotEnabled => Self::invalid("feature_not_enabled", message),
+            TaskError::Cluster(error) => error.into(),
             TaskError::Upstream(error) => error.into(),
             TaskError::UnknownNode(_) => Self::unavailable(message),
             TaskError::Corrupt { .. } => Self::internal(message),
@@ -298,20 +307,46 @@ impl From<BroadcastError> for ApiError {
             BroadcastError::Cluster(error) => error.into(),
             BroadcastError::Store(error) => error.into(),
             BroadcastError::Task(error) => error.into(),
-            BroadcastError::Read(error) => error.into(),
+            BroadcastError::Read(error) => WriteError::Decode(error).into(),
             BroadcastError::InvalidSharding { .. } => Self::invalid("bad_request", message),
-            BroadcastError::DifferentPlacements { .. } => {
-                Self::invalid("invalid_swap_indexes", message)
-            }
             BroadcastError::Unreadable { .. } => Self::new(
                 StatusCode::BAD_GATEWAY,
                 "remote_bad_response",
                 "system",
                 message,
             ),
-            BroadcastError::NotBuilt { operation } => {
-                Self::refused(operation, "it is not built yet")
+            BroadcastError::Unsettled(_) => Self::unavailable(message),
+            BroadcastError::Misrouted { .. } => Self::internal(message),
+        }
+    }
+}
+
+impl From<WebhookError> for ApiError {
+    fn from(error: WebhookError) -> Self {
+        let message = error.to_string();
+        match error {
+            WebhookError::MissingUrl(_) | WebhookError::InvalidUrl(..) => {
+                Self::invalid("invalid_webhook_url", message)
             }
+            WebhookError::TooMany => Self::invalid("invalid_webhooks", message),
+            WebhookError::TooManyHeaders(_)
+            | WebhookError::InvalidHeaderName(..)
+            | WebhookError::InvalidHeaderValue(..) => {
+                Self::invalid("invalid_webhook_headers", message)
+            }
+            WebhookError::Immutable(_) => Self::invalid("immutable_webhook", message),
+            WebhookError::NotFound(_) => Self::new(
+                StatusCode::NOT_FOUND,
+                "webhook_not_found",
+                "invalid_request",
+                message,
+            ),
+            WebhookError::InvalidUuid(_) => Self::invalid("invalid_webhook_uuid", message),
+            WebhookError::InvalidBody { .. } => Self::invalid("bad_request", message),
+            WebhookError::Read(error) => error.into(),
+            WebhookError::Cluster(error) => error.into(),
+            WebhookError::Upstream(error) => error.into(),
+            WebhookError::Store(error) => error.into(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
-use serde_json::{Map, json};
+use serde_json::json;
 use weft_routing::placement::ShardId;
 
 use super::errors::ApiError;
@@ -13,8 +13,9 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::broadcast;
 use crate::call::{Call, read_whole};
-use crate::cluster::{NodeId, Readiness};
+use crate::cluster::{ClusterError, NodeId, Readiness};
 use crate::tasks::{Copy, NewTask, Part};
+use crate::upstream::{NodeRequest, Target};
 
 /// The largest registration.
 const MAX_REGISTRATION_BYTES: u64 = 64 << 10;
@@ -75,6 +76,25 @@ fn ready(app: &App, call: &Call) -> Answer {
     }
 }
 
+/// `GET /metrics`: Weft's own metrics, for whom a node would show its own. It is asked, with the client's key, for it judges the key
+/// and knows whether the feature is enabled.
+pub(super) async fn metrics_for_client(app: &App, call: &Call) -> Result<Answer, ApiError> {
+    let shard = app.cluster.shards().into_iter().next();
+    let shard = shard.ok_or(ClusterError::NoShards)?;
+    let request = NodeRequest::new(
+        Target::Shard(shard),
+        Method::GET,
+        "/metrics",
+        &call.along,
+        app.options.search_timeout(),
+    );
+    let answer = app.upstream.send(request).await?;
+    if !answer.status.is_success() {
+        return Ok(answer.pass_on());
+    }
+    Ok(metrics(app))
+}
+
 /// Metrics in Prometheus' text format.
 pub(super) fn metrics(app: &App) -> Answer {
     Answer {
@@ -110,15 +130,13 @@ async fn register(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
     let new = NewTask {
         kind: registration.kind,
         index_uid: Some(registration.index_uid),
-        details: Map::new(),
         custom_metadata: registration.custom_metadata,
         parts: vec![Part {
             shard,
             copies: vec![Copy::acknowledged(node.id, registration.task_uid)],
             undelivered: None,
         }],
-        error: None,
-        share: None,
+        ..NewTask::default()
     };
     let enqueued = app.tasks.create(new).await?;
     app.metrics.registered.inc();

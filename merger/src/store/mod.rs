@@ -99,4 +99,10 @@ pub trait Store: Send + Sync {
         &'a self,
         prefix: &'a str,
     ) -> BoxFuture<'a, Result<Vec<(String, Versioned)>, StoreError>>;
+
+    /// Gives back the room that deleted keys took, while others wait; the sizes before and after in bytes. `None` for a store
+    /// that does so by itself.
+    fn compact(&self) -> BoxFuture<'_, Result<Option<(u64, u64)>, StoreError>> {
+        Box::pin(async { Ok(None) })
+    }
 }

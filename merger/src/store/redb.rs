@@ -1,8 +1,8 @@
 //! The embedded store: one redb file. Neighbouring commits share one transaction, and so one fsync.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
 
 use futures_util::future::BoxFuture;
@@ -18,7 +18,9 @@ const MAX_GROUP: usize = 512;
 
 /// A store in one file, for a single merger.
 pub struct RedbStore {
-    database: Arc<Database>,
+    /// Shared by all but a compaction, which needs it alone.
+    database: Arc<RwLock<Database>>,
+    path: PathBuf,
     /// Taken when the store closes, which ends the writer.
     commits: Option<Sender<Commit>>,
     writer: Option<JoinHandle<()>>,
@@ -35,10 +37,11 @@ impl RedbStore {
     /// # Errors
     /// The file can't be opened, is damaged, or another process holds it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = Arc::new(Database::create(path).map_err(failed)?);
+        let database = Database::create(path).map_err(failed)?;
         let transaction = database.begin_write().map_err(failed)?;
         transaction.open_table(ENTRIES).map_err(failed)?;
         transaction.commit().map_err(failed)?;
+        let database = Arc::new(RwLock::new(database));
         let (commits, queue) = channel();
         let shared = Arc::clone(&database);
         let writer = std::thread::Builder::new()
@@ -47,6 +50,7 @@ impl RedbStore {
             .map_err(failed)?;
         Ok(Self {
             database,
+            path: path.to_owned(),
             commits: Some(commits),
             writer: Some(writer),
         })
@@ -66,7 +70,7 @@ impl Drop for RedbStore {
 impl Store for RedbStore {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Versioned>, StoreError>> {
         Box::pin(async move {
-            let read = self.database.begin_read().map_err(failed)?;
+            let read = shared(&self.database).begin_read().map_err(failed)?;
             let table = read.open_table(ENTRIES).map_err(failed)?;
             let value = table.get(key).map_err(failed)?;
             Ok(value.map(|value| decode(value.value())))
@@ -91,7 +95,7 @@ impl Store for RedbStore {
         prefix: &'a str,
     ) -> BoxFuture<'a, Result<Vec<(String, Versioned)>, StoreError>> {
         Box::pin(async move {
-            let read = self.database.begin_read().map_err(failed)?;
+            let read = shared(&self.database).begin_read().map_err(failed)?;
             let table = read.open_table(ENTRIES).map_err(failed)?;
             let mut found = Vec::new();
             for entry in table.range(prefix..).map_err(failed)? {
@@ -104,10 +108,30 @@ impl Store for RedbStore {
             Ok(found)
         })
     }
+
+    fn compact(&self) -> BoxFuture<'_, Result<Option<(u64, u64)>, StoreError>> {
+        let (database, path) = (Arc::clone(&self.database), self.path.clone());
+        Box::pin(async move {
+            let size = |path: &Path| std::fs::metadata(path).map(|file| file.len());
+            let compaction = move || {
+                let mut database = database.write().unwrap_or_else(PoisonError::into_inner);
+                let before = size(&path).map_err(failed)?;
+                database.compact().map_err(failed)?;
+                Ok(Some((before, size(&path).map_err(failed)?)))
+            };
+            tokio::task::spawn_blocking(compaction)
+                .await
+                .map_err(failed)?
+        })
+    }
+}
+
+fn shared(database: &RwLock<Database>) -> RwLockReadGuard<'_, Database> {
+    database.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The writer's thread: takes what is waiting, applies it in one transaction, answers all. Ends with the store.
-fn write_groups(database: &Database, queue: &Receiver<Commit>) {
+fn write_groups(database: &RwLock<Database>, queue: &Receiver<Commit>) {
     while let Ok(first) = queue.recv() {
         let mut group = vec![first];
         while group.len() < MAX_GROUP
@@ -115,7 +139,8 @@ fn write_groups(database: &Database, queue: &Receiver<Commit>) {
         {
             group.push(next);
         }
-        match write_group(database, &group) {
+        let verdicts = write_group(&shared(database), &group);
+        match verdicts {
             Ok(verdicts) => {
                 for (commit, verdict) in group.into_iter().zip(verdicts) {
                     let _ = commit.done.send(verdict);
@@ -269,6 +294,26 @@ mod tests {
             .map(|(key, _)| key)
             .collect();
         assert_eq!(found, ["task/1", "task/2"]);
+    }
+
+    #[tokio::test]
+    async fn compacting_gives_room_back_and_keeps_what_is_there() {
+        let (_folder, store) = store();
+        let many = |value: Option<Vec<u8>>| {
+            let change = |n: u32| match &value {
+                Some(value) => Change::put(format!("k/{n}"), value.clone()),
+                None => Change::delete(format!("k/{n}")),
+            };
+            (0..2_000).map(change).collect::<Vec<_>>()
+        };
+        store.commit(many(Some(vec![7; 2_000]))).await.unwrap();
+        store.commit(vec![Change::put("a", vec![7])]).await.unwrap();
+        store.commit(many(None)).await.unwrap();
+        let (before, after) = store.compact().await.unwrap().unwrap();
+        assert!(after < before / 2, "{before} bytes before, {after} after");
+        assert_eq!(store.get("a").await.unwrap().unwrap().value, [7]);
+        store.commit(vec![Change::put("b", vec![8])]).await.unwrap();
+        assert_eq!(store.range("").await.unwrap().len(), 2);
     }
 
     #[tokio::test]

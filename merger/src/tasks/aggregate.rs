@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 use time::Duration;
 
-use super::record::{Copy, Part, Status, TaskRecord, TaskView};
+use super::record::{Copy, Part, ReadBack, Status, TaskRecord, TaskView};
+use super::size;
 
 /// Details that count something on each shard, and so are summed.
 const SUMMED: [&str; 7] = [
@@ -16,8 +17,20 @@ const SUMMED: [&str; 7] = [
     "deletedTasks",
 ];
 
-/// The status over all parts: settled when every part is.
+/// Details that tell a size in words, and so are summed too.
+const SIZES: [&str; 2] = ["preCompactionSize", "postCompactionSize"];
+
+/// The status as clients see it: a success that is still to be looked into is none yet.
 pub(super) fn status(record: &TaskRecord) -> Status {
+    match (nodes_status(record), &record.read_back) {
+        (Status::Succeeded, ReadBack::Due) => Status::Processing,
+        (Status::Succeeded, ReadBack::Failed(_)) => Status::Failed,
+        (status, _) => status,
+    }
+}
+
+/// The status over all parts: settled when every part is.
+pub(super) fn nodes_status(record: &TaskRecord) -> Status {
     if record.parts.is_empty() {
         return if record.error.is_some() {
             Status::Failed
@@ -88,6 +101,8 @@ fn details(record: &TaskRecord) -> Option<Map<String, Value>> {
         for (key, value) in said {
             match all.get_mut(key) {
                 Some(sum) if SUMMED.contains(&key.as_str()) => add(sum, value),
+                Some(sum) if SIZES.contains(&key.as_str()) => add_sizes(sum, value),
+                Some(sum) if key == "indexes" => add_matched(sum, value),
                 Some(_) => {}
                 None => {
                     all.insert(key.clone(), value.clone());
@@ -100,6 +115,14 @@ fn details(record: &TaskRecord) -> Option<Map<String, Value>> {
             all.insert(key.clone(), value.clone());
         }
     }
+    if let ReadBack::Done(mended) = &record.read_back
+        && !mended.is_empty()
+    {
+        all.insert("repaired".to_owned(), Value::from(mended.as_slice()));
+    }
+    if record.kind == "dumpCreation" {
+        all.insert("shards".to_owned(), dumps(record));
+    }
     if let Some(share) = record.share {
         let indexed = match status(record) {
             Status::Succeeded => Value::from(share.documents),
@@ -111,11 +134,46 @@ fn details(record: &TaskRecord) -> Option<Map<String, Value>> {
     (!all.is_empty()).then_some(all)
 }
 
+/// Which dump of which shard lies on which node.
+fn dumps(record: &TaskRecord) -> Value {
+    let dump = |part: &Part| {
+        let copy = primary(part);
+        let said = copy.and_then(|copy| copy.state.details.as_ref());
+        serde_json::json!({
+            "shard": part.shard,
+            "node": copy.map(|copy| &copy.node),
+            "dumpUid": said.and_then(|details| details.get("dumpUid")),
+        })
+    };
+    record.parts.iter().map(dump).collect()
+}
+
 fn add(sum: &mut Value, value: &Value) {
     match (sum.as_u64(), value.as_u64()) {
         (Some(a), Some(b)) => *sum = Value::from(a + b),
         (None, Some(b)) => *sum = Value::from(b),
         _ => {}
+    }
+}
+
+/// An export counts the documents of each pattern of indexes.
+fn add_matched(sum: &mut Value, value: &Value) {
+    for (pattern, theirs) in value.as_object().into_iter().flatten() {
+        let theirs = theirs.get("matchedDocuments");
+        let mine = sum
+            .get_mut(pattern)
+            .and_then(|mine| mine.get_mut("matchedDocuments"));
+        if let (Some(mine), Some(theirs)) = (mine, theirs) {
+            add(mine, theirs);
+        }
+    }
+}
+
+/// Sizes are told in words: `68 KiB`, `1.25 MiB`.
+fn add_sizes(sum: &mut Value, value: &Value) {
+    let bytes = |value: &Value| value.as_str().and_then(size::parse);
+    if let (Some(mine), Some(theirs)) = (bytes(sum), bytes(value)) {
+        *sum = Value::from(size::print(mine + theirs));
     }
 }
 
@@ -126,6 +184,10 @@ fn primary(part: &Part) -> Option<&Copy> {
 /// The error: the nodes' own where every part failed alike, and otherwise one that names the shards.
 fn error(record: &TaskRecord) -> Option<Value> {
     if let Some(error) = &record.error {
+        return Some(error.clone());
+    }
+    if let (Status::Succeeded, ReadBack::Failed(error)) = (nodes_status(record), &record.read_back)
+    {
         return Some(error.clone());
     }
     let failed: Vec<(&Part, Value)> = record

@@ -16,9 +16,9 @@ pub(super) struct Note {
     kind: Arc<str>,
     index_uid: Option<Arc<str>>,
     canceled_by: Option<u32>,
-    enqueued_at: OffsetDateTime,
+    pub(super) enqueued_at: OffsetDateTime,
     started_at: Option<OffsetDateTime>,
-    finished_at: Option<OffsetDateTime>,
+    pub(super) finished_at: Option<OffsetDateTime>,
 }
 
 impl Note {

@@ -53,6 +53,7 @@ pub async fn follow(app: Arc<App>) {
                 });
             }
         }
+        look_into_due(&app);
         let _ = tokio::time::timeout(LOOK_AGAIN, created).await;
     }
 }
@@ -74,6 +75,7 @@ async fn follow_node(app: &Arc<App>, node: &NodeId) {
                 let changed = app.tasks.apply(node, said).await;
                 take_out_differing(app).await;
                 act_on_shared_ends(app);
+                look_into_due(app);
                 changed
             }
             None => {
@@ -112,6 +114,13 @@ fn act_on_shared_ends(app: &Arc<App>) {
     let ends = app.tasks.take_shared_ends();
     if !ends.is_empty() {
         crate::write::shared_tasks_ended(app, ends);
+    }
+}
+
+fn look_into_due(app: &Arc<App>) {
+    let due = app.tasks.take_due();
+    if !due.is_empty() {
+        crate::broadcast::look_into(app, due);
     }
 }
 

@@ -1,19 +1,20 @@
-//! The operations on tasks and batches.
+//! The operations on tasks and batches: those that read are here.
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use weft_routing::operation::Operation;
 
+use super::change::{cancel, delete};
+use super::documents::documents;
 use super::filter::{Filter, Unreadable};
-use super::record::{Copy, NewTask, Part};
+use super::size;
 use super::{TaskError, TaskView};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
-use crate::cluster::NodeId;
+use crate::cluster::ClusterError;
 use crate::upstream::{NodeRequest, Target};
 
 /// Answers an operation on tasks or batches.
@@ -57,6 +58,8 @@ async fn answer(app: &Arc<App>, call: &Call) -> Result<Answer, TaskError> {
             .await
         }
         Operation::ListBatches => list(app, call, batch).await,
+        Operation::GetTaskDocuments => documents(app, call).await,
+        Operation::CompactTasks => compact(app, call).await,
         Operation::CancelTasks => cancel(app, call).await,
         _ => delete(app, call).await,
     }
@@ -82,13 +85,13 @@ async fn refusal(app: &App, call: &Call) -> Option<Answer> {
     answer.status.is_client_error().then(|| answer.pass_on())
 }
 
-fn uid(call: &Call) -> Result<u32, TaskError> {
+pub(super) fn uid(call: &Call) -> Result<u32, TaskError> {
     let text = call.item.clone().unwrap_or_default();
     text.parse().map_err(|_| TaskError::InvalidUid { text })
 }
 
 /// A key that is for some indexes sees their tasks only.
-fn visible(call: &Call, view: &TaskView) -> bool {
+pub(super) fn visible(call: &Call, view: &TaskView) -> bool {
     call.grant.sees_all()
         || view
             .index_uid
@@ -96,7 +99,7 @@ fn visible(call: &Call, view: &TaskView) -> bool {
             .is_some_and(|uid| call.grant.allows(uid))
 }
 
-fn filter(app: &App, call: &Call) -> Result<Filter, TaskError> {
+pub(super) fn filter(app: &App, call: &Call) -> Result<Filter, TaskError> {
     let invalid = |Unreadable { parameter, value }| TaskError::InvalidFilter { parameter, value };
     let filter = Filter::parse(call.query_pairs()).map_err(invalid)?;
     if call.grant.sees_all() {
@@ -144,101 +147,27 @@ fn batch(view: &TaskView) -> Value {
     })
 }
 
-async fn cancel(app: &Arc<App>, call: &Call) -> Result<Answer, TaskError> {
-    let filter = filter(app, call)?;
-    if !filter.narrows {
-        return Err(TaskError::MissingFilters { verb: "cancel" });
-    }
-    let matched = app.tasks.matching(&filter);
-    let local = app.tasks.local_uids(&matched);
-    let copies = join_all(
-        local
-            .into_iter()
-            .map(|(node, uids)| cancel_on(app, call, node, uids)),
-    )
-    .await;
-    let mut parts = Vec::new();
-    for copy in copies {
-        let copy = copy?;
-        let shard = app
-            .cluster
-            .topology()
-            .shard_of(&copy.node)
-            .ok_or_else(|| TaskError::UnknownNode(copy.node.clone()))?;
-        parts.push(Part {
-            shard,
-            copies: vec![copy],
-            undelivered: None,
-        });
-    }
-    let details = json!({"matchedTasks": matched.len(), "canceledTasks": null, "originalFilter": format!("?{}", call.query())});
-    let nothing_open = parts.is_empty();
-    let mut details = details.as_object().cloned().unwrap_or_default();
-    if nothing_open {
-        details.insert("canceledTasks".to_owned(), Value::from(0));
-    }
-    let new = NewTask {
-        kind: "taskCancelation".to_owned(),
-        details,
-        parts,
-        ..NewTask::default()
-    };
-    let enqueued = app.tasks.create(new).await?;
-    app.tasks.cancel(&matched, enqueued.task_uid);
-    Ok(Answer::json(StatusCode::OK, &enqueued))
-}
-
-async fn cancel_on(
-    app: &App,
-    call: &Call,
-    node: NodeId,
-    uids: Vec<u32>,
-) -> Result<Copy, TaskError> {
-    let address = app
-        .cluster
-        .address(&node)
-        .ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
-    let list = uids
-        .iter()
-        .map(u32::to_string)
-        .collect::<Vec<_>>()
-        .join(",");
-    let along = call.along.with_key(app.options.master_key.as_deref());
-    let path = format!("/tasks/cancel?uids={list}");
+/// `POST /tasks/compact`: Weft's own list is what is compacted, while nobody writes to it. The nodes' lists are theirs: compacting
+/// one stops its node until it is started again.
+async fn compact(app: &App, call: &Call) -> Result<Answer, TaskError> {
+    let shard = app.cluster.shards().into_iter().next();
+    let shard = shard.ok_or(TaskError::Cluster(ClusterError::NoShards))?;
     let request = NodeRequest::new(
-        Target::Node(address),
-        Method::POST,
-        path,
-        &along,
-        app.options.write_timeout(),
+        Target::Shard(shard),
+        Method::GET,
+        "/experimental-features",
+        &call.along.with_key(app.options.master_key.as_deref()),
+        app.options.search_timeout(),
     );
     let answer = app.upstream.send(request).await?;
-    let local_uid = serde_json::from_slice::<Value>(&answer.body)
-        .ok()
-        .and_then(|body| body.get("taskUid")?.as_u64())
-        .and_then(|uid| u32::try_from(uid).ok())
-        .ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
-    Ok(Copy::acknowledged(node, local_uid))
-}
-
-/// Deletes settled tasks from the registry; the nodes' own lists are theirs to clean.
-async fn delete(app: &App, call: &Call) -> Result<Answer, TaskError> {
-    let filter = filter(app, call)?;
-    if !filter.narrows {
-        return Err(TaskError::MissingFilters { verb: "delete" });
+    let features: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    if features.get("taskQueueCompactionRoute") != Some(&Value::Bool(true)) {
+        return Err(TaskError::CompactionNotEnabled);
     }
-    let matched = app.tasks.matching(&filter);
-    let deleted = app.tasks.delete(&matched).await?;
-    let details = json!({
-        "matchedTasks": matched.len(),
-        "deletedTasks": deleted,
-        "originalFilter": format!("?{}", call.query()),
-    });
-    let details = details.as_object().cloned().unwrap_or_default();
-    let new = NewTask {
-        kind: "taskDeletion".to_owned(),
-        details,
-        ..NewTask::default()
-    };
-    Ok(Answer::json(StatusCode::OK, &app.tasks.create(new).await?))
+    let mut summary = json!({"status": "succeeded"});
+    if let Some((before, after)) = app.tasks.compact().await? {
+        summary["preSize"] = size::print(before as f64).into();
+        summary["postSize"] = size::print(after as f64).into();
+    }
+    Ok(Answer::json(StatusCode::OK, &summary))
 }

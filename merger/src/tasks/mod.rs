@@ -6,16 +6,23 @@
 //! Invariant: only this module hands out a `taskUid`, and never one twice.
 
 mod aggregate;
+mod change;
+mod documents;
 mod filter;
 mod follow;
 mod handle;
 mod record;
 mod registry;
+mod size;
+mod sweep;
 
 pub use follow::follow;
 pub use handle::handle;
-pub use record::{Copy, Enqueued, LocalState, NewTask, Part, Share, Status, TaskRecord, TaskView};
-pub use registry::{Applied, SettledTask, SharedEnd, Tasks};
+pub use record::{
+    Copy, Enqueued, LocalState, NewTask, Part, ReadBack, Share, Status, TaskRecord, TaskView,
+};
+pub use registry::{Applied, Limits, SettledTask, SharedEnd, Tasks};
+pub use sweep::forget_old;
 
 use crate::cluster::NodeId;
 use crate::store::StoreError;
@@ -72,6 +79,22 @@ pub enum TaskError {
         /// Its value.
         value: String,
     },
+    /// The documents of a task are kept by nodes until they are indexed.
+    #[error(
+        "Task `{uid}` does not contain any documents. Only `documentAdditionOrUpdate` tasks with the statuses `enqueued` or `processing` contain documents"
+    )]
+    FileNotFound {
+        /// The task.
+        uid: u32,
+    },
+    /// A node's feature that isn't enabled.
+    #[error(
+        "Using the /tasks/compact route requires enabling the `task queue compaction route` experimental feature. See https://github.com/orgs/meilisearch/discussions/883"
+    )]
+    CompactionNotEnabled,
+    /// No shard to ask.
+    #[error(transparent)]
+    Cluster(#[from] crate::cluster::ClusterError),
     /// A node was needed and gave no answer.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),

@@ -76,6 +76,23 @@ pub struct NewTask {
     pub error: Option<Value>,
     /// For a task that shares its local task with others: what of it is its own.
     pub share: Option<Share>,
+    /// Whether its success is looked into before it is told.
+    pub read_back: ReadBack,
+}
+
+/// What is done between the nodes' success and the task's: settings are read back from every node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ReadBack {
+    /// Nothing.
+    #[default]
+    NotNeeded,
+    /// It is yet to be done: until then the task is processing.
+    Due,
+    /// Done. What differed and was mended, in words; empty where nothing was.
+    Done(Vec<String>),
+    /// Something differs that can't be mended: the error, in the API's shape.
+    Failed(Value),
 }
 
 /// A task's share in a local task that several small writes were merged into.
@@ -197,6 +214,9 @@ pub struct TaskRecord {
     /// What of a shared local task is its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<Share>,
+    /// What is done between the nodes' success and the task's.
+    #[serde(default)]
+    pub read_back: ReadBack,
 }
 
 impl TaskRecord {

@@ -1,15 +1,19 @@
 //! All tasks: durable in the store, those outstanding in memory, a short note of each for lists.
 //!
 //! Here tasks are made, read, listed and deleted. [`progress`] takes over what nodes say of them, [`shared`] ends writes that
-//! share a local task, [`state`] is the memory behind both.
+//! share a local task, [`retention`] lets old ones go, [`outbox`] keeps what is still to be done about those that have ended, and
+//! [`state`] is the memory behind all.
 
+mod outbox;
 mod progress;
 mod replicas;
+mod retention;
 mod shared;
 mod state;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc};
@@ -17,12 +21,14 @@ use tokio::sync::{Notify, mpsc};
 use super::TaskError;
 use super::aggregate;
 use super::filter::Filter;
-use super::record::{Enqueued, NewTask, Status, TaskRecord, TaskView};
+use super::record::{Enqueued, NewTask, Share, Status, TaskRecord, TaskView};
 use crate::cluster::NodeId;
 use crate::store::{Change, Store};
 
 pub use replicas::Applied;
 pub use shared::SharedEnd;
+
+use outbox::Outbox;
 use state::State;
 
 const PREFIX: &str = "task/";
@@ -42,7 +48,17 @@ pub struct Tasks {
     state: Mutex<State>,
     outstanding: Notify,
     settled: mpsc::UnboundedSender<SettledTask>,
-    max_tasks: usize,
+    limits: Limits,
+    outbox: Outbox,
+}
+
+/// How many finished tasks are kept, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How many tasks there may be before the oldest finished ones go.
+    pub max_tasks: usize,
+    /// How long a finished task is kept; `None` for as long as there is room.
+    pub max_age: Option<Duration>,
 }
 
 impl Tasks {
@@ -52,7 +68,7 @@ impl Tasks {
     /// The store can't be read, or holds a task that can't be.
     pub async fn open(
         store: Arc<dyn Store>,
-        max_tasks: usize,
+        limits: Limits,
         settled: mpsc::UnboundedSender<SettledTask>,
     ) -> Result<Self, TaskError> {
         let mut state = State::default();
@@ -69,6 +85,7 @@ impl Tasks {
             state.next = state.next.max(record.uid + 1);
             state.insert(record);
         }
+        let outbox = Outbox::open(&*store).await?;
         tracing::info!(
             tasks = state.notes.len(),
             open = state.open.len(),
@@ -79,7 +96,8 @@ impl Tasks {
             state: Mutex::new(state),
             outstanding: Notify::new(),
             settled,
-            max_tasks,
+            limits,
+            outbox,
         })
     }
 
@@ -88,12 +106,23 @@ impl Tasks {
     /// # Errors
     /// The store failed: the client must not be told of the task.
     pub async fn create(&self, new: NewTask) -> Result<Enqueued, TaskError> {
-        let uid = {
-            let mut state = self.lock();
-            let uid = state.next;
-            state.next += 1;
-            uid
-        };
+        let uid = self.reserve();
+        self.create_as(uid, new).await
+    }
+
+    /// The uid of a task that is about to be created: for what has to be noted under its name before it is delivered.
+    pub fn reserve(&self) -> u32 {
+        let mut state = self.lock();
+        let uid = state.next;
+        state.next += 1;
+        uid
+    }
+
+    /// As [`create`](Self::create), with a uid that was [reserved](Self::reserve) for it.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub async fn create_as(&self, uid: u32, new: NewTask) -> Result<Enqueued, TaskError> {
         let record = TaskRecord {
             uid,
             index_uid: new.index_uid,
@@ -105,8 +134,15 @@ impl Tasks {
             parts: new.parts,
             error: new.error,
             share: new.share,
+            read_back: new.read_back,
         };
-        self.store.commit(vec![put(&record)]).await?;
+        let settled = aggregate::status(&record).is_settled();
+        let changes = if settled {
+            self.end(&record)
+        } else {
+            vec![put(&record)]
+        };
+        self.store.commit(changes).await?;
         let enqueued = Enqueued {
             task_uid: uid,
             index_uid: record.index_uid.clone(),
@@ -115,20 +151,18 @@ impl Tasks {
             enqueued_at: record.enqueued_at,
             custom_metadata: record.custom_metadata.clone(),
         };
-        let settled = aggregate::status(&record)
-            .is_settled()
-            .then(|| aggregate::view(&record));
+        let settled = settled.then(|| aggregate::view(&record));
         let surplus = {
             let mut state = self.lock();
             state.insert(record);
-            state.surplus(self.max_tasks)
+            state.surplus(self.limits.max_tasks)
         };
         self.outstanding.notify_waiters();
         if let Some(view) = settled {
-            let _ = self.settled.send(SettledTask { view });
+            self.tell(view);
         }
         if !surplus.is_empty() {
-            self.delete(&surplus).await?;
+            self.clean(&surplus).await?;
         }
         Ok(enqueued)
     }
@@ -227,6 +261,90 @@ impl Tasks {
             }
         }
         found
+    }
+
+    /// Whether a task is open, later than `after`, that may change an index's settings.
+    pub fn changes_settings(&self, index_uid: &str, after: Option<u32>) -> bool {
+        let state = self.lock();
+        state.open.values().any(|record| {
+            let may = match record.kind.as_str() {
+                "settingsUpdate" | "indexUpdate" | "indexDeletion" => {
+                    record.index_uid.as_deref() == Some(index_uid)
+                }
+                "indexSwap" => true,
+                _ => false,
+            };
+            may && after.is_none_or(|after| record.uid > after)
+        })
+    }
+
+    /// A task that is still open, with all its parts.
+    pub(super) fn open_record(&self, uid: u32) -> Option<TaskRecord> {
+        self.lock().open.get(&uid).cloned()
+    }
+
+    /// How many documents lie before a write's own in the local task that it shares; `None` once others of them have ended.
+    pub(super) fn documents_before(&self, record: &TaskRecord, share: Share) -> Option<u64> {
+        let state = self.lock();
+        let copy = record.copies().next()?;
+        let sharing = state.waited_for(&copy.node, copy.local_uid);
+        let shares = sharing
+            .iter()
+            .filter_map(|uid| state.open.get(uid)?.share)
+            .filter(|other| other.place < share.place);
+        let (mut count, mut documents) = (0, 0);
+        for other in shares {
+            count += 1;
+            documents += other.documents;
+        }
+        (count == share.place).then_some(documents)
+    }
+
+    /// The nodes' local uids behind the settled ones of `uids`, of at most `limit` tasks, but for those that others wait for.
+    pub(super) async fn settled_local_uids(
+        &self,
+        uids: &[u32],
+        limit: usize,
+    ) -> Result<HashMap<NodeId, Vec<u32>>, TaskError> {
+        let settled: Vec<u32> = {
+            let state = self.lock();
+            let is_settled = |uid: &&u32| {
+                let note = state.notes.get(uid);
+                note.is_some_and(|note| note.status.is_settled())
+            };
+            uids.iter()
+                .filter(is_settled)
+                .copied()
+                .take(limit)
+                .collect()
+        };
+        let mut found: HashMap<NodeId, BTreeSet<u32>> = HashMap::new();
+        for uid in settled {
+            let record = match self.load(uid).await {
+                Ok(record) => record,
+                Err(TaskError::NotFound { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let state = self.lock();
+            for copy in record.copies() {
+                if state.waited_for(&copy.node, copy.local_uid).is_empty() {
+                    let node = found.entry(copy.node.clone()).or_default();
+                    node.insert(copy.local_uid);
+                }
+            }
+        }
+        let lists = found.into_iter();
+        Ok(lists
+            .map(|(node, uids)| (node, uids.into_iter().collect()))
+            .collect())
+    }
+
+    /// Gives back the room that deleted tasks took; the sizes before and after in bytes, where the store has one.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn compact(&self) -> Result<Option<(u64, u64)>, TaskError> {
+        Ok(self.store.compact().await?)
     }
 
     /// Notes which cancelation the open ones of `uids` end by, if they end canceled; gives how many are open.

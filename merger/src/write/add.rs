@@ -10,7 +10,7 @@ use weft_routing::placement::{ShardId, SlotMap};
 
 use super::coalesce::{self, Kind, SMALL_BYTES, Sent, Small};
 use super::decode::Plain;
-use super::deliver::{Delivered, Delivery, Load, deliver};
+use super::deliver::{Delivered, Delivery, Load, deliver_now, is_alive};
 use super::params::Params;
 use super::split::{Batch, SplitKey, Splitter};
 use super::spool::SpoolLimits;
@@ -164,7 +164,10 @@ impl Write {
             let mut now = Layout::of(app, &self.uid)?;
             if now.key.is_some() && now.fits(&self.layout, &self.batch) {
                 self.layout = now;
-                return self.write(app).await;
+                if let Some(answer) = self.write(app).await? {
+                    return Ok(answer);
+                }
+                continue;
             }
             // The first documents of an index decide its primary key: one write at a time.
             let _first = app.writes.first_write(&self.uid).await;
@@ -174,8 +177,10 @@ impl Write {
                 self.batch = self.split_again(app, &now).await?;
             }
             self.layout = now;
-            if self.layout.key.is_none() {
-                return self.write(app).await;
+            if self.layout.key.is_none()
+                && let Some(answer) = self.write(app).await?
+            {
+                return Ok(answer);
             }
         }
         Err(WriteError::Unsettled(self.uid))
@@ -189,39 +194,50 @@ impl Write {
         splitter.finish().await.map_err(failed)
     }
 
-    async fn write(self, app: &Arc<App>) -> Result<Answer, WriteError> {
+    /// `None`: the index changed before the write's turn came.
+    async fn write(&self, app: &Arc<App>) -> Result<Option<Answer>, WriteError> {
         let received = self.batch.received;
         if let (Some(key), Some(other)) = (&self.layout.key, &self.params.primary_key)
             && key != other
             && received > 0
         {
-            return self.refuse_other_key(app, key).await;
+            return self.refuse_other_key(app, key).await.map(Some);
         }
-        let fresh = self.layout.key.is_none();
         if let Some((shard, small)) = self.small(app) {
             return match coalesce::send(app, shard, small).await? {
-                Sent::Refused(answer) => Ok(answer),
+                Sent::Gone => Ok(None),
+                Sent::Refused(answer) => Ok(Some(answer)),
                 Sent::Taken { copies, share } => {
                     let part = Part {
                         shard,
                         copies,
                         undelivered: None,
                     };
-                    self.register(app, vec![part], share, false).await
+                    self.register(app, vec![part], share, false).await.map(Some)
                 }
             };
         }
-        let placed = self.layout.placement.is_some();
+        let fresh = self.layout.key.is_none();
+        let delivery = self.delivery(fresh);
+        // Whether an index is there changes only in the turn of all its shards: from here on it stays as it is.
+        let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
+        let _turn = app.sequencer.turn(&shards).await;
+        let placed = app.cluster.placement(&self.uid).is_some();
         if fresh {
-            app.cluster.create_placement(&self.uid, None, 1).await?;
+            let placement = app.cluster.create_placement(&self.uid, None, 1).await?;
+            if placement.slots != self.layout.slots {
+                return Ok(None);
+            }
             app.cluster.placements.revive(&self.uid).await?;
+        } else if !is_alive(app, &self.uid) {
+            return Ok(None);
         }
-        let delivered = deliver(app, self.delivery(fresh)).await;
-        match delivered {
-            Ok(Delivered::Taken(parts)) => self.register(app, parts, None, fresh).await,
+        app.writes.coalescer.note_other(&self.uid);
+        match deliver_now(app, &delivery).await {
+            Ok(Delivered::Taken(parts)) => self.register(app, parts, None, fresh).await.map(Some),
             Ok(Delivered::Refused(answer)) => {
                 self.forget(app, placed).await?;
-                Ok(answer)
+                Ok(Some(answer))
             }
             Err(error) => {
                 self.forget(app, placed).await?;
@@ -324,7 +340,7 @@ impl Write {
 
     /// Records the primary key and the task.
     async fn register(
-        self,
+        &self,
         app: &App,
         parts: Vec<Part>,
         share: Option<Share>,

@@ -124,6 +124,12 @@ pub(super) async fn deliver_now(app: &App, delivery: &Delivery) -> Result<Delive
     settle(outcomes)
 }
 
+/// Whether an index is placed and not being deleted. It stays so while the caller has the turn of one of its shards.
+pub(super) fn is_alive(app: &App, index_uid: &str) -> bool {
+    let placement = app.cluster.placement(index_uid);
+    placement.is_some_and(|placement| placement.deleted_by.is_none())
+}
+
 /// Makes sure that a replica of each shard is there, so that a write to several shards isn't begun in vain.
 async fn knock(app: &App, shards: &[ShardId]) -> Result<(), WriteError> {
     let knocks = shards.iter().map(async |shard| {

@@ -32,6 +32,7 @@ use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
 
 pub use self::decode::DecodeError;
+pub(crate) use self::decode::Plain;
 pub use self::format::{Format, FormatError};
 pub use self::split::{Fault, SplitError};
 

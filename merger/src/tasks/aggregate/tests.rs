@@ -30,6 +30,7 @@ fn record(parts: Vec<Part>) -> TaskRecord {
         canceled_by: None,
         parts,
         error: None,
+        read_back: ReadBack::NotNeeded,
         share: None,
     }
 }

@@ -1,9 +1,10 @@
 //! What nodes say of their local tasks, taken over into the tasks that clients see.
 
-use super::{SettledTask, Tasks, put};
+use super::Tasks;
 use crate::cluster::NodeId;
 use crate::tasks::aggregate;
-use crate::tasks::record::{LocalState, Status, TaskRecord, TaskView};
+use crate::tasks::filter::Note;
+use crate::tasks::record::{LocalState, ReadBack, Status, TaskRecord, TaskView};
 
 impl Tasks {
     /// The lowest outstanding local uids of a node, at most `limit`: nodes work in order, so these settle first.
@@ -50,13 +51,16 @@ impl Tasks {
                         continue;
                     }
                     changed |= state.update(node, local_uid, uid, local.clone());
-                    let ended = state
-                        .open
-                        .get(&uid)
-                        .filter(|record| aggregate::status(record).is_settled())
-                        .cloned();
+                    let Some(record) = state.open.get(&uid).cloned() else {
+                        continue;
+                    };
                     // Where replicas disagree, the task ends when those that differ are out.
-                    settled.extend(ended.filter(|record| !state.note_differing(record)));
+                    if aggregate::nodes_status(&record).is_settled()
+                        && !state.note_differing(&record)
+                        && !state.note_due(&record)
+                    {
+                        settled.push(record);
+                    }
                 }
             }
         }
@@ -64,6 +68,26 @@ impl Tasks {
             self.settle(record).await;
         }
         changed
+    }
+
+    /// Takes the tasks that the nodes have done, and whose effect is to be looked into.
+    pub(in crate::tasks) fn take_due(&self) -> Vec<u32> {
+        std::mem::take(&mut self.lock().read_back_due)
+    }
+
+    /// The effect of a task was looked into: it ends.
+    pub async fn read_back(&self, uid: u32, found: ReadBack) {
+        let record = {
+            let mut state = self.lock();
+            let Some(record) = state.open.get_mut(&uid) else {
+                return;
+            };
+            record.read_back = found;
+            let record = record.clone();
+            state.notes.insert(uid, Note::of(&aggregate::view(&record)));
+            record
+        };
+        self.settle(record).await;
     }
 
     /// Stores how a task ended, and only then forgets that it is open: after a crash it is asked for again.
@@ -76,11 +100,11 @@ impl Tasks {
             canceled_by: record.canceled_by,
             ..view
         };
-        if let Err(error) = self.store.commit(vec![put(&record)]).await {
+        if let Err(error) = self.store.commit(self.end(&record)).await {
             tracing::error!(uid = record.uid, %error, "the end of a task could not be stored");
             return;
         }
         self.lock().open.remove(&record.uid);
-        let _ = self.settled.send(SettledTask { view });
+        self.tell(view);
     }
 }

@@ -40,7 +40,9 @@ impl Tasks {
             let changed = state.abandon(node);
             let settled: Vec<TaskRecord> = changed
                 .iter()
-                .filter(|record| !state.note_shared_end_of_speaker(record))
+                .filter(|record| {
+                    !state.note_shared_end_of_speaker(record) && !state.note_due(record)
+                })
                 .filter(|record| aggregate::status(record).is_settled())
                 .cloned()
                 .collect();

@@ -21,6 +21,8 @@ pub(super) struct State {
     pub(super) differing: Vec<(NodeId, String)>,
     /// The newest local task of each node that any record knows.
     pub(super) newest: HashMap<NodeId, u32>,
+    /// Tasks whose effect is to be looked into, and that nobody has taken yet.
+    pub(super) read_back_due: Vec<u32>,
 }
 
 impl State {
@@ -146,18 +148,30 @@ impl State {
         stays_open
     }
 
-    /// The oldest settled tasks beyond the limit; a tenth is cut at once, so that not every new task deletes one.
+    /// Notes a task that the nodes have done, and whose effect is to be looked into. True if it is one.
+    pub(super) fn note_due(&mut self, record: &TaskRecord) -> bool {
+        let due =
+            aggregate::nodes_status(record).is_settled() && !aggregate::status(record).is_settled();
+        if due {
+            self.read_back_due.push(record.uid);
+        }
+        due
+    }
+
+    /// The oldest settled tasks, when there are as many tasks as there may be: a tenth goes at once, as on a node.
     pub(super) fn surplus(&self, max_tasks: usize) -> Vec<u32> {
-        if self.notes.len() <= max_tasks {
+        if self.notes.len() < max_tasks {
             return Vec::new();
         }
-        let settled = self
-            .notes
+        // At least two: the deletion is a task itself.
+        self.settled().take(max_tasks.div_ceil(10).max(2)).collect()
+    }
+
+    /// The uids of all settled tasks, the oldest first.
+    pub(super) fn settled(&self) -> impl Iterator<Item = u32> {
+        self.notes
             .iter()
-            .filter(|(_, note)| note.status.is_settled());
-        settled
+            .filter(|(_, note)| note.status.is_settled())
             .map(|(uid, _)| *uid)
-            .take(max_tasks.div_ceil(10))
-            .collect()
     }
 }

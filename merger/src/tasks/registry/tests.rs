@@ -4,13 +4,18 @@ use weft_routing::placement::ShardId;
 
 use super::*;
 use crate::store::RedbStore;
-use crate::tasks::{Copy, LocalState, Part, Share};
+use crate::tasks::{Copy, LocalState, Part, ReadBack, Share};
+
+const LIMITS: Limits = Limits {
+    max_tasks: 10,
+    max_age: Some(Duration::from_secs(3_600)),
+};
 
 async fn open(path: &std::path::Path) -> (Tasks, UnboundedReceiver<SettledTask>) {
     let store = RedbStore::open(path).unwrap();
     let (sender, receiver) = mpsc::unbounded_channel();
     (
-        Tasks::open(Arc::new(store), 10, sender).await.unwrap(),
+        Tasks::open(Arc::new(store), LIMITS, sender).await.unwrap(),
         receiver,
     )
 }
@@ -105,8 +110,90 @@ async fn the_oldest_settled_tasks_go_when_there_are_too_many() {
             .await
             .unwrap();
     }
-    assert_eq!(tasks.matching(&Filter::default()).len(), 10);
+    let left = tasks.matching(&Filter::default());
+    assert!(left.len() <= 10, "{left:?}");
     assert!(tasks.get(open_one).await.is_ok());
+}
+
+#[tokio::test]
+async fn finished_tasks_past_their_age_go_and_leave_a_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tasks, _settled) = open(&folder.path().join("weft.redb")).await;
+    let open_one = tasks.create(write_to(&[("a", 0)])).await.unwrap().task_uid;
+    for _ in 0..4 {
+        tasks.create(NewTask::default()).await.unwrap();
+    }
+    let now = OffsetDateTime::now_utc();
+    assert_eq!(tasks.forget_old(now).await.unwrap(), 0);
+    let later = now + time::Duration::hours(2);
+    assert_eq!(tasks.forget_old(later).await.unwrap(), 4);
+    let left = tasks.matching(&Filter::default());
+    let [kept, trace] = left.as_slice() else {
+        panic!("{left:?}");
+    };
+    assert_eq!(*kept, open_one);
+    let trace = tasks.get(*trace).await.unwrap();
+    assert_eq!(trace.kind, "taskDeletion");
+    assert_eq!(trace.details.unwrap()["deletedTasks"], 4);
+    // The trace alone is no reason to delete again, so that this ends.
+    assert_eq!(tasks.forget_old(later).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_success_that_is_to_be_looked_into_is_told_after_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tasks, _settled) = open(&folder.path().join("weft.redb")).await;
+    let new = NewTask {
+        read_back: ReadBack::Due,
+        ..write_to(&[("a", 1), ("b", 2)])
+    };
+    let uid = tasks.create(new.clone()).await.unwrap().task_uid;
+    tasks.apply(&node("a"), vec![(1, done())]).await;
+    assert!(tasks.take_due().is_empty());
+    tasks.apply(&node("b"), vec![(2, done())]).await;
+    assert_eq!(tasks.take_due(), [uid]);
+    assert_eq!(tasks.get(uid).await.unwrap().status, Status::Processing);
+    tasks
+        .read_back(uid, ReadBack::Done(vec!["b: stopWords".to_owned()]))
+        .await;
+    let view = tasks.get(uid).await.unwrap();
+    assert_eq!(view.status, Status::Succeeded);
+    assert_eq!(view.details.unwrap()["repaired"], json!(["b: stopWords"]));
+
+    let uid = tasks.create(new).await.unwrap().task_uid;
+    tasks.apply(&node("a"), vec![(1, done())]).await;
+    tasks.apply(&node("b"), vec![(2, done())]).await;
+    tasks
+        .read_back(uid, ReadBack::Failed(json!({"code": "internal"})))
+        .await;
+    let view = tasks.get(uid).await.unwrap();
+    assert_eq!(view.status, Status::Failed);
+    assert_eq!(view.error.unwrap()["code"], "internal");
+}
+
+#[tokio::test]
+async fn what_follows_from_an_end_is_told_again_after_a_crash_until_it_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft.redb");
+    let (tasks, _settled) = open(&path).await;
+    tasks.announce(true);
+    let new = NewTask {
+        kind: "indexSwap".to_owned(),
+        ..NewTask::default()
+    };
+    let uid = tasks.create(new).await.unwrap().task_uid;
+    drop(tasks);
+    let (tasks, mut settled) = open(&path).await;
+    tasks.tell_again().await.unwrap();
+    assert_eq!(settled.try_recv().unwrap().view.uid, uid);
+    assert_eq!(tasks.to_announce(9).await.unwrap(), [uid]);
+    tasks.done_with(uid).await.unwrap();
+    tasks.announced(&[uid]).await.unwrap();
+    drop(tasks);
+    let (tasks, mut settled) = open(&path).await;
+    tasks.tell_again().await.unwrap();
+    assert!(settled.try_recv().is_err());
+    assert!(tasks.to_announce(9).await.unwrap().is_empty());
 }
 
 #[tokio::test]

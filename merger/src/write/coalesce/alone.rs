@@ -8,7 +8,7 @@ use super::delivery;
 use super::held::Taken;
 use crate::app::App;
 use crate::tasks::{LocalState, Part, SharedEnd};
-use crate::write::deliver::{Delivered, deliver};
+use crate::write::deliver::{Delivered, deliver_now, is_alive};
 
 /// Node tasks have ended that several writes were merged into: those of a failed one are sent again, each alone.
 pub(in crate::write) fn ended(app: &Arc<App>, mut ends: Vec<SharedEnd>) {
@@ -43,7 +43,14 @@ async fn send_alone(app: &Arc<App>, uid: u32, mut state: LocalState, taken: Opti
         Some(taken) if taken.overtaken => "the index has been written to since".to_owned(),
         Some(Taken { shard, small, .. }) => {
             let ids = small.ids.clone();
-            match deliver(app, delivery(&small, shard, small.piece.clone(), ids)).await {
+            let _turn = app.sequencer.turn(&[shard]).await;
+            let delivered = if is_alive(app, &small.kind.index_uid) {
+                deliver_now(app, &delivery(&small, shard, small.piece.clone(), ids)).await
+            } else {
+                // It went with its index.
+                Ok(Delivered::Taken(Vec::new()))
+            };
+            match delivered {
                 Ok(Delivered::Taken(parts)) => match parts.into_iter().next() {
                     Some(part) => return resent(app, uid, part).await,
                     None => "no shard took it".to_owned(),

@@ -29,7 +29,7 @@ pub(super) use self::harmless::is_harmless;
 use self::held::{HELD_BYTES, Held};
 use self::line::{Line, Waiting};
 use super::WriteError;
-use super::deliver::{Delivered, Delivery, Load, deliver_now};
+use super::deliver::{Delivered, Delivery, Load, deliver_now, is_alive};
 use super::format::Format;
 use super::spool::Piece;
 use crate::answer::Answer;
@@ -72,6 +72,8 @@ pub(super) enum Sent {
         share: Option<Share>,
     },
     Refused(Answer),
+    /// Nowhere: the index was deleted before its turn came, and has to begin anew on all its shards.
+    Gone,
 }
 
 /// Small writes on their way.
@@ -119,6 +121,12 @@ async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
         .map(|waiting| (waiting.small, waiting.sent))
         .unzip();
     let Some(first) = smalls.first() else { return };
+    if !is_alive(app, &first.kind.index_uid) {
+        for client in clients {
+            let _ = client.send(Ok(Sent::Gone));
+        }
+        return;
+    }
     app.metrics.small_writes.inc_by(smalls.len() as u64);
     app.metrics.small_write_groups.inc();
     let documents: Vec<&[u8]> = smalls.iter().map(|small| &*small.documents).collect();
@@ -168,6 +176,7 @@ async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
                 })
             }
             Ok(Sent::Refused(answer)) => Ok(Sent::Refused(answer.clone())),
+            Ok(Sent::Gone) => Ok(Sent::Gone),
             Err(error) => Err(error.clone()),
         };
         // A client that is gone has its documents written all the same, without a task to ask for.

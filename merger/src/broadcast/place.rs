@@ -1,0 +1,97 @@
+//! An index that begins, or goes on: its placement, together with the turn in which it does.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use super::BroadcastError;
+use super::spread::{Change, Reach, Spread, spread_in_turn};
+use crate::answer::Answer;
+use crate::app::App;
+use crate::cluster::Placement;
+use crate::sequence::Turn;
+use crate::tasks::NewTask;
+
+/// An index that is there from now on, with the turn on all of its shards: it is placed, or lives on though it was being deleted.
+///
+/// Whether an index is there changes only in the turn of all its shards, at the same point in their order of writes at which its
+/// nodes make or delete it. So no write meets an index of which some shards are past its end and others are not.
+pub(super) struct Place {
+    pub(super) placement: Arc<Placement>,
+    /// Whether it begins here: it wasn't there, or is there anew.
+    pub(super) is_new: bool,
+    was_placed: bool,
+    pub(super) turn: Turn,
+}
+
+/// How often the turn is taken anew because the index was placed elsewhere meanwhile.
+const ATTEMPTS: usize = 5;
+
+impl Place {
+    pub(super) async fn take(
+        app: &App,
+        uid: &str,
+        shard_count: Option<u16>,
+        replicas: u16,
+    ) -> Result<Self, BroadcastError> {
+        for _ in 0..ATTEMPTS {
+            let shards = match app.cluster.placement(uid) {
+                Some(placement) => placement.shards().to_vec(),
+                None => {
+                    let slots = app.cluster.propose(uid, shard_count, replicas)?;
+                    slots.shards().to_vec()
+                }
+            };
+            let turn = app.sequencer.turn(&shards).await;
+            let before = app.cluster.placement(uid);
+            let placement = app
+                .cluster
+                .create_placement(uid, shard_count, replicas)
+                .await?;
+            if placement.shards() != shards {
+                continue;
+            }
+            let reborn = placement.deleted_by.is_some();
+            if reborn {
+                app.cluster.placements.revive(uid).await?;
+            }
+            return Ok(Self {
+                placement,
+                is_new: before.is_none() || reborn,
+                was_placed: before.is_some(),
+                turn,
+            });
+        }
+        Err(BroadcastError::Unsettled(uid.to_owned()))
+    }
+
+    /// Sends a change to all replicas and registers the task. If nothing comes of it, a new placement goes again.
+    pub(super) async fn spread_as_task(
+        &self,
+        app: &App,
+        change: &Change,
+        task: NewTask,
+    ) -> Result<Answer, BroadcastError> {
+        let shards = self.placement.shards();
+        let each: Vec<_> = shards.iter().map(|shard| (*shard, change)).collect();
+        let spread = spread_in_turn(app, &self.turn, &each, Reach::Replicas).await;
+        let answer = match spread {
+            Ok(Spread::Taken { parts, .. }) => {
+                let index_uid = Some(self.placement.uid.clone());
+                let new = NewTask {
+                    parts,
+                    index_uid,
+                    ..task
+                };
+                let enqueued = app.tasks.create(new).await?;
+                return Ok(Answer::json(StatusCode::ACCEPTED, &enqueued));
+            }
+            Ok(Spread::Refused(answer)) => Ok(answer),
+            Err(error) => Err(error),
+        };
+        if !self.was_placed {
+            app.cluster.placements.remove(&self.placement.uid).await?;
+        }
+        answer
+    }
+}

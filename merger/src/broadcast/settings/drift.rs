@@ -1,0 +1,113 @@
+//! Looks now and then whether settings still are what was last set: somebody may have changed a node by hand.
+//!
+//! A round looks at a bounded number of indexes, one after the other, with one request to each of their nodes; the next round goes on
+//! where the last one ended.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::repair::{Drift, drifted, mend, read};
+use super::truth::{Values, decide};
+use crate::app::App;
+use crate::cluster::{NodeId, Placement};
+use crate::store::StoreError;
+
+/// How many indexes a round looks at.
+const INDEXES_A_ROUND: usize = 200;
+/// How many nodes that could not be mended are remembered, so that they aren't tried again and again in the same way.
+const MOST_HOPELESS: usize = 1_000;
+
+/// What could not be mended.
+type Hopeless = HashMap<(String, NodeId), Values>;
+
+/// Looks for ever, unless it is turned off.
+pub async fn watch(app: Arc<App>) {
+    let every = Duration::from_millis(app.options.settings_check_interval_ms);
+    if every.is_zero() {
+        return;
+    }
+    let mut last = String::new();
+    let mut hopeless = Hopeless::new();
+    loop {
+        tokio::time::sleep(every).await;
+        let all = app.cluster.placements.all();
+        let next = all.iter().position(|placement| placement.uid > last);
+        let begin = next.unwrap_or(0);
+        let round = all.iter().cycle().skip(begin);
+        for placement in round.take(INDEXES_A_ROUND.min(all.len())) {
+            if let Err(error) = look(&app, placement, &mut hopeless).await {
+                tracing::error!(index = placement.uid, %error, "settings can't be looked at");
+            }
+            last.clone_from(&placement.uid);
+        }
+    }
+}
+
+async fn look(app: &App, placement: &Placement, hopeless: &mut Hopeless) -> Result<(), StoreError> {
+    let uid = placement.uid.as_str();
+    if placement.deleted_by.is_some() || app.tasks.changes_settings(uid, None) {
+        return Ok(());
+    }
+    // Most of the time all is well, and nobody's turn is needed to see that.
+    let said = read(app, placement).await;
+    let truth = truth(app, uid, &said).await?;
+    if without(hopeless, uid, drifted(&truth, &said)).is_empty() {
+        return remember(app, uid, &truth).await;
+    }
+    let turn = app.sequencer.turn(placement.shards()).await;
+    if app.tasks.changes_settings(uid, None)
+        || app.cluster.placement(uid).as_deref() != Some(placement)
+    {
+        return Ok(());
+    }
+    let said = read(app, placement).await;
+    let truth = self::truth(app, uid, &said).await?;
+    let drifts = without(hopeless, uid, drifted(&truth, &said));
+    remember(app, uid, &truth).await?;
+    let tried: Vec<(NodeId, Values)> = drifts
+        .iter()
+        .map(|drift| (drift.node.id.clone(), drift.patch.clone()))
+        .collect();
+    if !drifts.is_empty() && mend(app, uid, drifts, turn).await.is_err() {
+        if hopeless.len() >= MOST_HOPELESS {
+            hopeless.clear();
+        }
+        let tried = tried.into_iter();
+        hopeless.extend(tried.map(|(node, patch)| ((uid.to_owned(), node), patch)));
+    }
+    Ok(())
+}
+
+/// What the settings shall be: what was last set, and for an index that nothing was set for, what most nodes say.
+async fn truth(
+    app: &App,
+    uid: &str,
+    said: &[(crate::cluster::NodeRef, Values)],
+) -> Result<Values, StoreError> {
+    if let Some(truth) = app.settings.get(uid).await? {
+        return Ok(truth);
+    }
+    let values: Vec<&Values> = said.iter().map(|(_, values)| values).collect();
+    Ok(decide(&values, None, &BTreeSet::new()))
+}
+
+async fn remember(app: &App, uid: &str, truth: &Values) -> Result<(), StoreError> {
+    if truth.is_empty() {
+        return Ok(());
+    }
+    app.settings.put(uid, truth).await
+}
+
+fn without(hopeless: &Hopeless, uid: &str, drifts: Vec<Drift>) -> Vec<Drift> {
+    let is_hopeless = |drift: &Drift| {
+        let key = (uid.to_owned(), drift.node.id.clone());
+        hopeless.get(&key) == Some(&drift.patch)
+    };
+    drifts
+        .into_iter()
+        .filter(|drift| !is_hopeless(drift))
+        .collect()
+}

@@ -1,0 +1,193 @@
+//! Reads the settings of an index's nodes, and mends those that differ from what they shall be.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::{Method, StatusCode};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::truth::{Values, difference};
+use crate::app::App;
+use crate::broadcast::spread::Change;
+use crate::cluster::{NodeRef, Placement};
+use crate::sequence::Turn;
+use crate::upstream::{NodeRequest, Target, UpstreamError};
+
+/// How long a node may take to tell its settings: others wait for their turn meanwhile.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a node may take to mend its settings, and how often it is asked whether it has.
+const PATIENCE: Duration = Duration::from_secs(60);
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// A node, and what has to change there.
+pub(super) struct Drift {
+    pub(super) node: NodeRef,
+    pub(super) patch: Values,
+}
+
+/// A node that could not be mended, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("node {node}: {}: {reason}", names(.settings))]
+pub(super) struct Unmended {
+    node: crate::cluster::NodeId,
+    settings: Values,
+    reason: String,
+}
+
+/// The settings of an index on each of its in-sync nodes that answers and has it.
+pub(super) async fn read(app: &App, placement: &Placement) -> Vec<(NodeRef, Values)> {
+    let nodes = placement
+        .shards()
+        .iter()
+        .flat_map(|shard| app.cluster.replicas(*shard));
+    let reads = nodes.map(async |node| match read_one(app, &placement.uid, &node).await {
+        Ok(values) => values.map(|values| (node, values)),
+        Err(error) => {
+            tracing::warn!(node = %node.id, index = placement.uid, %error, "a node's settings can't be read back");
+            None
+        }
+    });
+    join_all(reads).await.into_iter().flatten().collect()
+}
+
+async fn read_one(app: &App, uid: &str, node: &NodeRef) -> Result<Option<Values>, UpstreamError> {
+    let request = NodeRequest::new(
+        Target::Node(node.address),
+        Method::GET,
+        format!("/indexes/{uid}/settings"),
+        &app.own_authority(),
+        READ_TIMEOUT,
+    );
+    let answer = app.upstream.send(request).await?;
+    let found = answer.status == StatusCode::OK;
+    Ok(found
+        .then(|| serde_json::from_slice(&answer.body).ok())
+        .flatten())
+}
+
+/// The nodes that differ from what settings shall be.
+pub(super) fn drifted(truth: &Values, said: &[(NodeRef, Values)]) -> Vec<Drift> {
+    said.iter()
+        .filter_map(|(node, values)| {
+            let patch = difference(truth, values);
+            let node = node.clone();
+            (!patch.is_empty()).then_some(Drift { node, patch })
+        })
+        .collect()
+}
+
+/// Mends nodes; `turn` is the turn of the index's shards, given back once the nodes have accepted it. Each mended node in words, or
+/// the first that could not be.
+pub(super) async fn mend(
+    app: &App,
+    uid: &str,
+    drifts: Vec<Drift>,
+    turn: Turn,
+) -> Result<Vec<String>, Unmended> {
+    let sent = join_all(drifts.iter().map(|drift| send(app, uid, drift))).await;
+    drop(turn);
+    let mut mended = Vec::new();
+    for (drift, sent) in drifts.into_iter().zip(sent) {
+        let outcome = match sent {
+            Ok(local_uid) => settle(app, uid, &drift, local_uid).await,
+            Err(reason) => Err(reason),
+        };
+        let counted = |outcome| {
+            app.metrics
+                .settings_drift
+                .with_label_values(&[outcome])
+                .inc()
+        };
+        let (node, settings) = (drift.node.id, drift.patch);
+        match outcome {
+            Ok(()) => {
+                counted("repaired");
+                tracing::warn!(%node, index = uid, settings = names(&settings), "settings that differed were repaired");
+                mended.push(format!("node {node}: {}", names(&settings)));
+            }
+            Err(reason) => {
+                counted("failed");
+                tracing::error!(%node, index = uid, settings = names(&settings), reason, "settings differ and can't be repaired");
+                return Err(Unmended {
+                    node,
+                    settings,
+                    reason,
+                });
+            }
+        }
+    }
+    Ok(mended)
+}
+
+pub(super) fn names(values: &Values) -> String {
+    let names: Vec<&str> = values.keys().map(String::as_str).collect();
+    names.join(", ")
+}
+
+async fn send(app: &App, uid: &str, drift: &Drift) -> Result<u32, String> {
+    if drift.patch.values().any(holds_a_secret) {
+        return Err("nodes don't tell the API keys in it, so that it can't be set anew".to_owned());
+    }
+    let path = format!("/indexes/{uid}/settings");
+    let change = Change::own(
+        app,
+        Method::PATCH,
+        path,
+        &Value::Object(drift.patch.clone()),
+    );
+    let answer = change.send(app, &drift.node).await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let local_uid = body.get("taskUid").and_then(Value::as_u64);
+    local_uid
+        .and_then(|uid| u32::try_from(uid).ok())
+        .ok_or_else(|| format!("it answered {}", answer.status))
+}
+
+/// A node shows API keys as their first letters and `XXX...`.
+fn holds_a_secret(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => fields.iter().any(|(name, value)| {
+            let hidden = value.as_str().is_some_and(|text| text.ends_with("XXX..."));
+            (name == "apiKey" && hidden) || holds_a_secret(value)
+        }),
+        Value::Array(values) => values.iter().any(holds_a_secret),
+        _ => false,
+    }
+}
+
+/// Waits for the node's task, and looks whether it did what it should.
+async fn settle(app: &App, uid: &str, drift: &Drift, local_uid: u32) -> Result<(), String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let request = NodeRequest::new(
+            Target::Node(drift.node.address),
+            Method::GET,
+            format!("/tasks/{local_uid}"),
+            &app.own_authority(),
+            app.options.search_timeout(),
+        );
+        let answer = app.upstream.send(request).await;
+        let task: Value = answer
+            .ok()
+            .and_then(|answer| serde_json::from_slice(&answer.body).ok())
+            .unwrap_or_default();
+        match task.get("status").and_then(Value::as_str) {
+            Some("succeeded") => break,
+            Some("failed" | "canceled") => {
+                let message = task.pointer("/error/message").and_then(Value::as_str);
+                return Err(message.unwrap_or("its task was canceled").to_owned());
+            }
+            _ if Instant::now() > deadline => return Err("its task takes too long".to_owned()),
+            _ => tokio::time::sleep(ASK_EVERY).await,
+        }
+    }
+    let now = read_one(app, uid, &drift.node).await;
+    let now = now.map_err(|error| error.to_string())?;
+    let left = now.map(|now| difference(&drift.patch, &now));
+    match left {
+        Some(left) if !left.is_empty() => Err(format!("it still differs in {}", names(&left))),
+        _ => Ok(()),
+    }
+}

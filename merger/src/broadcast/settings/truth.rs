@@ -1,0 +1,159 @@
+//! What an index's settings shall be: what was last set through Weft.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::store::{Change, Store, StoreError};
+
+const PREFIX: &str = "settings/";
+const SWAPPED: &str = "settings-swapped";
+
+/// The settings of one index, by their names in `GET …/settings`.
+pub(super) type Values = Map<String, Value>;
+
+/// What was last set through Weft, durably.
+pub struct Settings {
+    store: Arc<dyn Store>,
+}
+
+impl Settings {
+    /// Keeps the settings in `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    pub(super) async fn get(&self, uid: &str) -> Result<Option<Values>, StoreError> {
+        let stored = self.store.get(&key(uid)).await?;
+        Ok(stored.and_then(|stored| serde_json::from_slice(&stored.value).ok()))
+    }
+
+    pub(super) async fn put(&self, uid: &str, values: &Values) -> Result<(), StoreError> {
+        if self.get(uid).await?.as_ref() == Some(values) {
+            return Ok(());
+        }
+        let bytes = serde_json::to_vec(values).unwrap_or_default();
+        self.store.commit(vec![Change::put(key(uid), bytes)]).await
+    }
+
+    /// The index is gone.
+    pub(in crate::broadcast) async fn forget(&self, uid: &str) -> Result<(), StoreError> {
+        self.store.commit(vec![Change::delete(key(uid))]).await
+    }
+
+    /// Indexes were swapped by a task, and their settings with them. Twice is the same as once, for tasks end one after the other.
+    pub(in crate::broadcast) async fn swapped(
+        &self,
+        pairs: &[(&str, &str)],
+        task: u32,
+    ) -> Result<(), StoreError> {
+        let last = self.store.get(SWAPPED).await?;
+        if last.is_some_and(|last| last.value == task.to_be_bytes()) {
+            return Ok(());
+        }
+        let mut changes = vec![Change::put(SWAPPED, task.to_be_bytes().to_vec())];
+        for (one, two) in pairs {
+            for (from, to) in [(one, two), (two, one)] {
+                changes.push(match self.store.get(&key(from)).await? {
+                    Some(stored) => Change::put(key(to), stored.value),
+                    None => Change::delete(key(to)),
+                });
+            }
+        }
+        self.store.commit(changes).await
+    }
+}
+
+fn key(uid: &str) -> String {
+    format!("{PREFIX}{uid}")
+}
+
+/// What settings shall be, from what nodes say: what all say; else, of what nobody touched, what they were; else what most say.
+pub(super) fn decide(
+    said: &[&Values],
+    before: Option<&Values>,
+    touched: &BTreeSet<String>,
+) -> Values {
+    let names: BTreeSet<&String> = said.iter().flat_map(|values| values.keys()).collect();
+    let mut decided = Values::new();
+    for name in names {
+        let values: Vec<&Value> = said.iter().filter_map(|values| values.get(name)).collect();
+        let agreed = values.windows(2).all(|pair| pair.first() == pair.last());
+        let was = before
+            .and_then(|before| before.get(name))
+            .filter(|_| !touched.contains(name));
+        let value = match (agreed, was) {
+            (false, Some(was)) => Some(was),
+            _ => most(&values),
+        };
+        decided.extend(value.map(|value| (name.clone(), value.clone())));
+    }
+    decided
+}
+
+/// The value that most have; of several such, the first.
+fn most<'a>(values: &[&'a Value]) -> Option<&'a Value> {
+    let count = |value: &Value| values.iter().filter(|other| **other == value).count();
+    let mut best: Option<(&Value, usize)> = None;
+    for value in values {
+        let votes = count(value);
+        if best.is_none_or(|(_, most)| votes > most) {
+            best = Some((value, votes));
+        }
+    }
+    best.map(|(value, _)| value)
+}
+
+/// What of a node's settings has to change: names with the values that they shall have. Settings that the node doesn't have are a
+/// matter of its features.
+pub(super) fn difference(truth: &Values, node: &Values) -> Values {
+    node.iter()
+        .filter_map(|(name, value)| {
+            let wanted = truth.get(name).filter(|wanted| *wanted != value)?;
+            Some((name.clone(), wanted.clone()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn values(value: Value) -> Values {
+        value.as_object().unwrap().clone()
+    }
+
+    fn touched(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_setting_that_was_touched_is_what_most_nodes_say_and_another_is_what_it_was() {
+        let before = values(json!({"a": 1, "b": 1, "c": 1}));
+        let new = values(json!({"a": 2, "b": 1, "c": 9}));
+        let missed = values(json!({"a": 1, "b": 7, "c": 9}));
+        let decided = decide(&[&missed, &new, &new], Some(&before), &touched(&["a"]));
+        assert_eq!(decided, values(json!({"a": 2, "b": 1, "c": 9})));
+        assert_eq!(
+            difference(&decided, &missed),
+            values(json!({"a": 2, "b": 1}))
+        );
+        assert!(difference(&decided, &new).is_empty());
+    }
+
+    #[test]
+    fn with_nothing_known_the_most_frequent_wins_and_then_the_first() {
+        let (one, two) = (values(json!({"a": [1]})), values(json!({"a": [2]})));
+        assert_eq!(decide(&[&one, &two], None, &touched(&[])), one);
+        assert_eq!(decide(&[&one, &two, &two], None, &touched(&[])), two);
+    }
+
+    #[test]
+    fn a_setting_that_a_node_does_not_have_is_no_difference() {
+        let truth = values(json!({"a": 1, "chat": {}}));
+        assert!(difference(&truth, &values(json!({"a": 1}))).is_empty());
+    }
+}

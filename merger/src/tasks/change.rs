@@ -1,0 +1,154 @@
+//! Canceling and deleting tasks, here and on the nodes.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::TaskError;
+use super::handle::filter;
+use super::record::{Copy, NewTask, Part};
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::Call;
+use crate::cluster::NodeId;
+use crate::upstream::{NodeRequest, Target};
+
+/// How many tasks a deletion deletes on the nodes too; beyond that, nodes clean their lists themselves.
+const MAX_DELETED_ON_NODES: usize = 10_000;
+/// How many uids one request names: they stand in its path.
+const UIDS_A_REQUEST: usize = 1_000;
+
+pub(super) async fn cancel(app: &Arc<App>, call: &Call) -> Result<Answer, TaskError> {
+    let filter = filter(app, call)?;
+    if !filter.narrows {
+        return Err(TaskError::MissingFilters { verb: "cancel" });
+    }
+    let matched = app.tasks.matching(&filter);
+    let local = app.tasks.local_uids(&matched);
+    let copies = join_all(
+        local
+            .into_iter()
+            .map(|(node, uids)| cancel_on(app, call, node, uids)),
+    )
+    .await;
+    let mut parts = Vec::new();
+    for copy in copies {
+        let copy = copy?;
+        let shard = app
+            .cluster
+            .topology()
+            .shard_of(&copy.node)
+            .ok_or_else(|| TaskError::UnknownNode(copy.node.clone()))?;
+        parts.push(Part {
+            shard,
+            copies: vec![copy],
+            undelivered: None,
+        });
+    }
+    let details = json!({"matchedTasks": matched.len(), "canceledTasks": null, "originalFilter": format!("?{}", call.query())});
+    let nothing_open = parts.is_empty();
+    let mut details = details.as_object().cloned().unwrap_or_default();
+    if nothing_open {
+        details.insert("canceledTasks".to_owned(), Value::from(0));
+    }
+    let new = NewTask {
+        kind: "taskCancelation".to_owned(),
+        details,
+        parts,
+        ..NewTask::default()
+    };
+    let enqueued = app.tasks.create(new).await?;
+    app.tasks.cancel(&matched, enqueued.task_uid);
+    Ok(Answer::json(StatusCode::OK, &enqueued))
+}
+
+async fn cancel_on(
+    app: &App,
+    call: &Call,
+    node: NodeId,
+    uids: Vec<u32>,
+) -> Result<Copy, TaskError> {
+    let address = app
+        .cluster
+        .address(&node)
+        .ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
+    let along = call.along.with_key(app.options.master_key.as_deref());
+    let path = format!("/tasks/cancel?uids={}", list(&uids));
+    let request = NodeRequest::new(
+        Target::Node(address),
+        Method::POST,
+        path,
+        &along,
+        app.options.write_timeout(),
+    );
+    let answer = app.upstream.send(request).await?;
+    let local_uid = serde_json::from_slice::<Value>(&answer.body)
+        .ok()
+        .and_then(|body| body.get("taskUid")?.as_u64())
+        .and_then(|uid| u32::try_from(uid).ok())
+        .ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
+    Ok(Copy::acknowledged(node, local_uid))
+}
+
+/// Deletes settled tasks from the registry, and from the lists of the nodes that worked on them.
+///
+/// A node that can't be reached, or has too many of them, keeps its own until its own list is full: nobody sees them.
+pub(super) async fn delete(app: &App, call: &Call) -> Result<Answer, TaskError> {
+    let filter = filter(app, call)?;
+    if !filter.narrows {
+        return Err(TaskError::MissingFilters { verb: "delete" });
+    }
+    let matched = app.tasks.matching(&filter);
+    let local = app
+        .tasks
+        .settled_local_uids(&matched, MAX_DELETED_ON_NODES)
+        .await?;
+    let deleted = app.tasks.delete(&matched).await?;
+    join_all(
+        local
+            .iter()
+            .map(|(node, uids)| delete_on(app, call, node, uids)),
+    )
+    .await;
+    let details = json!({
+        "matchedTasks": matched.len(),
+        "deletedTasks": deleted,
+        "originalFilter": format!("?{}", call.query()),
+    });
+    let details = details.as_object().cloned().unwrap_or_default();
+    let new = NewTask {
+        kind: "taskDeletion".to_owned(),
+        details,
+        ..NewTask::default()
+    };
+    Ok(Answer::json(StatusCode::OK, &app.tasks.create(new).await?))
+}
+
+async fn delete_on(app: &App, call: &Call, node: &NodeId, uids: &[u32]) {
+    let Some(address) = app.cluster.address(node) else {
+        return;
+    };
+    let along = call.along.with_key(app.options.master_key.as_deref());
+    for some in uids.chunks(UIDS_A_REQUEST) {
+        let path = format!("/tasks?uids={}", list(some));
+        let timeout = app.options.search_timeout();
+        let request =
+            NodeRequest::new(Target::Node(address), Method::DELETE, path, &along, timeout);
+        match app.upstream.send(request).await {
+            Ok(answer) if answer.status.is_success() => {}
+            Ok(answer) => {
+                return tracing::warn!(%node, status = %answer.status, "a node keeps tasks that were deleted");
+            }
+            Err(error) => {
+                return tracing::warn!(%node, %error, "a node keeps tasks that were deleted");
+            }
+        }
+    }
+}
+
+fn list(uids: &[u32]) -> String {
+    let words: Vec<String> = uids.iter().map(u32::to_string).collect();
+    words.join(",")
+}

@@ -1,0 +1,104 @@
+//! `GET /tasks/{uid}/documents`: what a task brings, as the nodes keep it until it is indexed.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use http::{HeaderValue, Method, StatusCode};
+
+use super::handle::{uid, visible};
+use super::{Share, TaskError, TaskRecord};
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::{Along, Call};
+use crate::cluster::{ClusterError, NodeId};
+use crate::upstream::{NodeAnswer, NodeRequest, Target};
+
+/// The shards' documents, one after the other.
+pub(super) async fn documents(app: &Arc<App>, call: &Call) -> Result<Answer, TaskError> {
+    let along = call.along.with_key(app.options.master_key.as_deref());
+    // Whether the feature is enabled comes first on a node, and in its words.
+    if let Some(refusal) = not_enabled(app, &along).await? {
+        return Ok(refusal);
+    }
+    let uid = uid(call)?;
+    let view = app.tasks.get(uid).await?;
+    if !visible(call, &view) {
+        return Err(TaskError::NotFound { uid });
+    }
+    let Some(record) = app.tasks.open_record(uid) else {
+        return Err(TaskError::FileNotFound { uid });
+    };
+    let answers = join_all(
+        record
+            .parts
+            .iter()
+            .filter_map(|part| part.copies.first())
+            .map(|copy| ask(app, &along, &copy.node, copy.local_uid)),
+    );
+    let mut lines = Vec::new();
+    for answer in answers.await {
+        let answer = answer?;
+        match answer.status {
+            StatusCode::OK => lines.extend_from_slice(&answer.body),
+            StatusCode::NOT_FOUND => return Err(TaskError::FileNotFound { uid }),
+            _ => return Ok(answer.pass_on()),
+        }
+    }
+    let lines = match record.share {
+        Some(share) => own_lines(app, &record, share, &lines),
+        None => lines,
+    };
+    if lines.is_empty() {
+        return Err(TaskError::FileNotFound { uid });
+    }
+    let mut answer = Answer::json_bytes(StatusCode::OK, lines);
+    answer.content_type = Some(HeaderValue::from_static("application/x-ndjson"));
+    Ok(answer)
+}
+
+/// A node's refusal, if it refuses whatever the task.
+async fn not_enabled(app: &App, along: &Along) -> Result<Option<Answer>, TaskError> {
+    let shard = app.cluster.shards().into_iter().next();
+    let shard = shard.ok_or(TaskError::Cluster(ClusterError::NoShards))?;
+    let request = NodeRequest::new(
+        Target::Shard(shard),
+        Method::GET,
+        format!("/tasks/{}/documents", u32::MAX),
+        along,
+        app.options.search_timeout(),
+    );
+    let answer = app.upstream.send(request).await?;
+    let refused = !answer.status.is_success() && answer.status != StatusCode::NOT_FOUND;
+    Ok(refused.then(|| answer.pass_on()))
+}
+
+async fn ask(
+    app: &App,
+    along: &Along,
+    node: &NodeId,
+    local_uid: u32,
+) -> Result<NodeAnswer, TaskError> {
+    let address = app.cluster.address(node);
+    let address = address.ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
+    let path = format!("/tasks/{local_uid}/documents");
+    let timeout = app.options.search_timeout();
+    let request = NodeRequest::new(Target::Node(address), Method::GET, path, along, timeout);
+    Ok(app.upstream.send(request).await?)
+}
+
+/// Of the documents that several small writes brought together, those of one: the writes lie in the order of their places.
+fn own_lines(app: &App, record: &TaskRecord, share: Share, lines: &[u8]) -> Vec<u8> {
+    let Some(before) = app.tasks.documents_before(record, share) else {
+        return Vec::new();
+    };
+    let (skip, take) = (
+        usize::try_from(before).unwrap_or(usize::MAX),
+        usize::try_from(share.documents).unwrap_or(usize::MAX),
+    );
+    let own: Vec<&[u8]> = lines
+        .split_inclusive(|byte| *byte == b'\n')
+        .skip(skip)
+        .take(take)
+        .collect();
+    own.concat()
+}

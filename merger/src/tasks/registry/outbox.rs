@@ -1,0 +1,146 @@
+//! What is still to be done about tasks that have ended, durable with their end: a placement that follows, a webhook to call.
+//!
+//! Both are marks in the store that are written in the same commit as the task's end, and removed when the thing is done. What a
+//! crash leaves undone is done after it.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+use super::{SettledTask, TaskRecord, TaskView, Tasks, put};
+use crate::store::{Change, Store, StoreError};
+use crate::tasks::{Status, TaskError, aggregate};
+
+const FOLLOW: &str = "follow/";
+const ANNOUNCE: &str = "announce/";
+/// How many tasks wait to be announced at most; those that end beyond are not announced.
+const MAX_WAITING: usize = 100_000;
+
+/// The marks, as far as they are kept in memory.
+#[derive(Default)]
+pub(super) struct Outbox {
+    announcing: AtomicBool,
+    waiting: AtomicUsize,
+    more: Notify,
+}
+
+impl Outbox {
+    pub(super) async fn open(store: &dyn Store) -> Result<Self, StoreError> {
+        let waiting = store.range(ANNOUNCE).await?.len();
+        Ok(Self {
+            waiting: AtomicUsize::new(waiting),
+            ..Self::default()
+        })
+    }
+}
+
+fn followed(uid: u32) -> Change {
+    Change::delete(format!("{FOLLOW}{uid:010}"))
+}
+
+/// Whether a task's end is followed by something else than the client's looking at it.
+fn is_followed(record: &TaskRecord) -> bool {
+    match record.kind.as_str() {
+        "indexDeletion" | "indexUpdate" | "indexSwap" => true,
+        "documentAdditionOrUpdate" => aggregate::status(record) == Status::Failed,
+        _ => false,
+    }
+}
+
+impl Tasks {
+    /// The changes that store a task's end.
+    pub(super) fn end(&self, record: &TaskRecord) -> Vec<Change> {
+        let mut changes = vec![put(record)];
+        if is_followed(record) {
+            changes.push(Change::put(
+                format!("{FOLLOW}{:010}", record.uid),
+                Vec::new(),
+            ));
+        }
+        if self.outbox.announcing.load(Ordering::Relaxed) {
+            let waiting = self.outbox.waiting.fetch_add(1, Ordering::Relaxed);
+            if waiting < MAX_WAITING {
+                changes.push(Change::put(
+                    format!("{ANNOUNCE}{:010}", record.uid),
+                    Vec::new(),
+                ));
+            } else {
+                self.outbox.waiting.fetch_sub(1, Ordering::Relaxed);
+                tracing::error!(
+                    uid = record.uid,
+                    "too many tasks wait for a webhook: this one is not announced"
+                );
+            }
+        }
+        changes
+    }
+
+    /// Tells those who act on a task's end, after it is stored.
+    pub(super) fn tell(&self, view: TaskView) {
+        let _ = self.settled.send(SettledTask { view });
+        self.outbox.more.notify_one();
+    }
+
+    /// Tells once more of the ended tasks whose consequences a crash may have cut off.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn tell_again(&self) -> Result<(), TaskError> {
+        for (key, _) in self.store.range(FOLLOW).await? {
+            let uid = key.strip_prefix(FOLLOW).and_then(|uid| uid.parse().ok());
+            let Some(uid) = uid else { continue };
+            match self.get(uid).await {
+                Ok(view) => self.tell(view),
+                Err(TaskError::NotFound { uid }) => self.done_with(uid).await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What follows from a task's end is done.
+    ///
+    /// # Errors
+    /// The store failed: it will be done once more.
+    pub async fn done_with(&self, uid: u32) -> Result<(), StoreError> {
+        self.store.commit(vec![followed(uid)]).await
+    }
+
+    /// Whether tasks that end from now on are to be announced.
+    pub fn announce(&self, wanted: bool) {
+        self.outbox.announcing.store(wanted, Ordering::Relaxed);
+    }
+
+    /// Resolves when a task has ended since the last call.
+    pub async fn ended(&self) {
+        self.outbox.more.notified().await;
+    }
+
+    /// The oldest tasks that wait to be announced, at most `limit`.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn to_announce(&self, limit: usize) -> Result<Vec<u32>, StoreError> {
+        if self.outbox.waiting.load(Ordering::Relaxed) == 0 {
+            return Ok(Vec::new());
+        }
+        let marks = self.store.range(ANNOUNCE).await?;
+        let uid = |key: &str| key.strip_prefix(ANNOUNCE)?.parse().ok();
+        Ok(marks
+            .iter()
+            .filter_map(|(key, _)| uid(key))
+            .take(limit)
+            .collect())
+    }
+
+    /// These tasks are announced, or never will be.
+    ///
+    /// # Errors
+    /// The store failed: they will be announced once more.
+    pub async fn announced(&self, uids: &[u32]) -> Result<(), StoreError> {
+        let mark = |uid: &u32| Change::delete(format!("{ANNOUNCE}{uid:010}"));
+        self.store.commit(uids.iter().map(mark).collect()).await?;
+        self.outbox.waiting.fetch_sub(uids.len(), Ordering::Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! Old tasks go: the oldest tenth when there are too many, as on a node, and those past their age, if there is one.
+//!
+//! As on a node, a deletion that nobody asked for is a task like one that somebody did, so that its trace is in the list. The
+//! nodes' own lists are left to the nodes, which clean them in the same way.
+
+use serde_json::{Map, Value};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::Tasks;
+use crate::tasks::TaskError;
+use crate::tasks::record::NewTask;
+
+/// How many tasks are deleted at once at most.
+const MAX_AT_ONCE: usize = 100_000;
+
+impl Tasks {
+    /// Deletes finished tasks past their age; gives how many there were.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn forget_old(&self, now: OffsetDateTime) -> Result<u64, TaskError> {
+        let Some(max_age) = self.limits.max_age else {
+            return Ok(0);
+        };
+        let oldest = now - max_age;
+        let old: Vec<u32> = {
+            let state = self.lock();
+            let past = |uid: &u32| {
+                let note = state.notes.get(uid);
+                note.is_some_and(|note| note.finished_at.is_some_and(|at| at < oldest))
+            };
+            state.settled().filter(past).take(MAX_AT_ONCE).collect()
+        };
+        // The trace of the last deletion alone is no reason for another.
+        if old.len() < 2 {
+            return Ok(0);
+        }
+        self.clean(&old).await
+    }
+
+    /// Deletes tasks that nobody asked to delete, and leaves a task that says so.
+    pub(super) async fn clean(&self, uids: &[u32]) -> Result<u64, TaskError> {
+        // A deletion is a task itself: one that deletes a single task would go on for ever.
+        let [_, .., last] = uids else {
+            return Ok(0);
+        };
+        let before = {
+            let state = self.lock();
+            let note = state.notes.get(last);
+            note.map(|note| note.enqueued_at + time::Duration::nanoseconds(1))
+        };
+        let before = before.and_then(|before| before.format(&Rfc3339).ok());
+        let deleted = self.delete(uids).await?;
+        tracing::info!(deleted, "the oldest finished tasks were deleted");
+        let query = format!(
+            "?beforeEnqueuedAt={}&statuses=succeeded,failed,canceled",
+            before.unwrap_or_default()
+        );
+        let mut details = Map::new();
+        details.insert("matchedTasks".to_owned(), Value::from(uids.len()));
+        details.insert("deletedTasks".to_owned(), Value::from(deleted));
+        details.insert("originalFilter".to_owned(), Value::from(query));
+        let trace = NewTask {
+            kind: "taskDeletion".to_owned(),
+            details,
+            ..NewTask::default()
+        };
+        Box::pin(self.create(trace)).await?;
+        Ok(deleted)
+    }
+}

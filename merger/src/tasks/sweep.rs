@@ -1,0 +1,24 @@
+//! Lets finished tasks go when they are past their age.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use crate::app::App;
+
+/// How often is looked for old tasks.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Deletes old tasks for ever, if there is an age at all.
+pub async fn forget_old(app: Arc<App>) {
+    if app.options.task_limits().max_age.is_none() {
+        return;
+    }
+    loop {
+        if let Err(error) = app.tasks.forget_old(OffsetDateTime::now_utc()).await {
+            tracing::error!(%error, "old tasks can't be deleted");
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}

@@ -1,0 +1,120 @@
+//! Tells of ended tasks: in order, in batches, each batch to all webhooks at once, with a few tries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_compression::tokio::write::GzipEncoder;
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::io::AsyncWriteExt;
+use uuid::Uuid;
+
+use super::{Webhook, WebhookError};
+use crate::app::App;
+use crate::tasks::TaskError;
+
+/// How many tasks are told in one call.
+const BATCH: usize = 1_000;
+/// How long neighbours are waited for, so that they go in one call.
+const GATHER: Duration = Duration::from_millis(20);
+/// How often a webhook is tried; the pause before a try is twice as long as the one before.
+const TRIES: u32 = 6;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// How long one batch may hold up the next, tries and all.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The pause after the store failed, and the longest sleep when there is nothing to tell.
+const REST: Duration = Duration::from_secs(5);
+
+/// Announces for ever.
+pub async fn announce(app: Arc<App>) {
+    loop {
+        match batch(&app).await {
+            Ok(true) => {}
+            Ok(false) => {
+                let _ = tokio::time::timeout(REST, app.tasks.ended()).await;
+                tokio::time::sleep(GATHER).await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "ended tasks can't be announced");
+                tokio::time::sleep(REST).await;
+            }
+        }
+    }
+}
+
+/// Announces the oldest tasks that wait for it; false if none did.
+async fn batch(app: &App) -> Result<bool, WebhookError> {
+    let uids = app.tasks.to_announce(BATCH).await?;
+    if uids.is_empty() {
+        return Ok(false);
+    }
+    let hooks = app.webhooks.all();
+    if !hooks.is_empty() {
+        let tasks = compressed(&lines(app, &uids).await).await;
+        join_all(
+            hooks
+                .iter()
+                .map(|(uuid, hook)| tell(app, *uuid, hook, &tasks)),
+        )
+        .await;
+    }
+    app.tasks.announced(&uids).await?;
+    Ok(true)
+}
+
+/// A line of JSON for each task that is still there.
+async fn lines(app: &App, uids: &[u32]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for uid in uids {
+        match app.tasks.get(*uid).await {
+            Ok(view) => {
+                lines.extend(serde_json::to_vec(&view).unwrap_or_default());
+                lines.push(b'\n');
+            }
+            Err(TaskError::NotFound { .. }) => {}
+            Err(error) => tracing::error!(uid, %error, "an ended task can't be announced"),
+        }
+    }
+    lines
+}
+
+async fn compressed(lines: &[u8]) -> Bytes {
+    let mut encoder = GzipEncoder::new(Vec::new());
+    // Writing to memory can't fail.
+    let _ = encoder.write_all(lines).await;
+    let _ = encoder.shutdown().await;
+    encoder.into_inner().into()
+}
+
+/// Tells one webhook, and gives up after a few tries.
+async fn tell(app: &App, uuid: Uuid, hook: &Webhook, tasks: &Bytes) {
+    let tries = async {
+        let mut pause = FIRST_PAUSE;
+        for attempt in 1.. {
+            match app.webhooks.sender.send(hook, tasks.clone()).await {
+                Ok(()) => return true,
+                Err(error) if attempt < TRIES && error.may_pass() => {
+                    tracing::debug!(%uuid, %error, attempt, "a webhook could not be told");
+                }
+                Err(error) => {
+                    tracing::error!(%uuid, %error, attempt, "a webhook was not told of ended tasks");
+                    return false;
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        false
+    };
+    let told = tokio::time::timeout(PATIENCE, tries)
+        .await
+        .unwrap_or_else(|_| {
+            tracing::error!(%uuid, "a webhook took too long and was not told of ended tasks");
+            false
+        });
+    let outcome = if told { "told" } else { "given_up" };
+    app.metrics
+        .webhook_calls
+        .with_label_values(&[outcome])
+        .inc();
+}

@@ -1,0 +1,260 @@
+//! Webhooks: Weft's own tasks, told to whoever asked for it when they have ended.
+//!
+//! `registered → (a task ends) → announced`: [`hook`] says what a webhook is, [`announce`] tells of ended tasks in batches, [`send`]
+//! is the way out.
+//!
+//! Promise: a task that ends while there is a webhook is told at least once to each of them that answers within the retries; a
+//! crash loses none, since the mark to tell it is stored in the same commit as its end. Nodes are never told of the webhooks, so
+//! nobody hears of a shard's part of a task.
+//!
+//! Invariant: this module reaches clients' servers and never a node; `upstream` reaches nodes and nothing else.
+
+mod announce;
+mod hook;
+mod networks;
+mod send;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+use weft_routing::operation::Operation;
+
+pub use announce::announce;
+pub use hook::Webhook;
+pub use networks::Networks;
+
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::{Call, ReadError, read_whole};
+use crate::cluster::ClusterError;
+use crate::store::{Change, Store, StoreError};
+use crate::upstream::{NodeRequest, Target, UpstreamError};
+use send::Sender;
+
+const KEY: &str = "webhooks";
+/// How many webhooks there may be, as on a node.
+const MAX_WEBHOOKS: usize = 20;
+/// How many headers a webhook may have, as on a node.
+const MAX_HEADERS: usize = 200;
+
+/// Why a webhook is not what was asked for. The words are a node's.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// Without a URL.
+    #[error("The URL for the webhook `{0}` is missing.")]
+    MissingUrl(Uuid),
+    /// One more than there may be.
+    #[error(
+        "Defining too many webhooks would crush the server. Please limit the number of webhooks to 20. You may use a third-party proxy server to dispatch events to more than 20 endpoints."
+    )]
+    TooMany,
+    /// More headers than there may be.
+    #[error(
+        "Too many headers for the webhook `{0}`. Please limit the number of headers to 200. Hint: To remove an already defined header set its value to `null`"
+    )]
+    TooManyHeaders(Uuid),
+    /// The webhook of a node's command line; Weft has none.
+    #[error(
+        "Webhook `{0}` is immutable. The webhook defined from the command line cannot be modified using the API."
+    )]
+    Immutable(Uuid),
+    /// There is no such webhook.
+    #[error("Webhook `{0}` not found.")]
+    NotFound(Uuid),
+    /// A header that no HTTP request can carry.
+    #[error("Invalid header name `{0}`: {1}")]
+    InvalidHeaderName(String, #[source] http::header::InvalidHeaderName),
+    /// A header's value that no HTTP request can carry.
+    #[error("Invalid header value `{0}`: {1}")]
+    InvalidHeaderValue(String, #[source] http::header::InvalidHeaderValue),
+    /// A URL that is none.
+    #[error("Invalid URL `{0}`: {1}")]
+    InvalidUrl(String, #[source] url::ParseError),
+    /// The path names no UUID.
+    #[error("Invalid UUID: {0}")]
+    InvalidUuid(#[source] uuid::Error),
+    /// The body isn't a webhook, and no node was there to say why.
+    #[error("Invalid value at `.{field}`: expected {expected}")]
+    InvalidBody {
+        /// What is wrong.
+        field: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The client's body.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// No shard to ask.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// A node was asked and gave no answer.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// All webhooks.
+pub struct Webhooks {
+    store: Arc<dyn Store>,
+    hooks: RwLock<Arc<Hooks>>,
+    changing: tokio::sync::Mutex<()>,
+    sender: Sender,
+}
+
+type Hooks = BTreeMap<Uuid, Webhook>;
+
+impl Webhooks {
+    /// Reads what the store holds. Calls go to public addresses and to those in `allowed`.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn open(store: Arc<dyn Store>, allowed: Networks) -> Result<Self, StoreError> {
+        let stored = store.get(KEY).await?;
+        let hooks = stored.and_then(|stored| serde_json::from_slice(&stored.value).ok());
+        Ok(Self {
+            store,
+            hooks: RwLock::new(Arc::new(hooks.unwrap_or_default())),
+            changing: tokio::sync::Mutex::default(),
+            sender: Sender::new(allowed),
+        })
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.all().is_empty()
+    }
+
+    fn all(&self) -> Arc<Hooks> {
+        let hooks = self.hooks.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&hooks)
+    }
+
+    async fn replace(&self, hooks: Hooks) -> Result<(), StoreError> {
+        let bytes = serde_json::to_vec(&hooks).unwrap_or_default();
+        self.store.commit(vec![Change::put(KEY, bytes)]).await?;
+        *self.hooks.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(hooks);
+        Ok(())
+    }
+}
+
+/// Answers an operation on webhooks.
+///
+/// # Errors
+/// [`WebhookError`].
+pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, WebhookError> {
+    match call.operation {
+        Operation::ListWebhooks => {
+            let all = app.webhooks.all();
+            let results: Vec<Value> = all.iter().map(|(uuid, hook)| hook.show(*uuid)).collect();
+            Ok(Answer::json(StatusCode::OK, &json!({"results": results})))
+        }
+        Operation::GetWebhook => {
+            let uuid = uuid(&call)?;
+            let all = app.webhooks.all();
+            let hook = all.get(&uuid).ok_or(WebhookError::NotFound(uuid))?;
+            Ok(Answer::json(StatusCode::OK, &hook.show(uuid)))
+        }
+        Operation::CreateWebhook => create(app, call).await,
+        Operation::UpdateWebhook => update(app, call).await,
+        _ => delete(app, &call).await,
+    }
+}
+
+async fn create(app: &Arc<App>, call: Call) -> Result<Answer, WebhookError> {
+    let asked = match settings(app, call).await? {
+        Ok(asked) => asked,
+        Err(refusal) => return Ok(refusal),
+    };
+    let uuid = Uuid::new_v4();
+    let _changing = app.webhooks.changing.lock().await;
+    let mut hooks = Hooks::clone(&app.webhooks.all());
+    if hooks.len() >= MAX_WEBHOOKS {
+        return Err(WebhookError::TooMany);
+    }
+    let hook = Webhook::default().patched(uuid, &asked)?;
+    let shown = hook.show(uuid);
+    hooks.insert(uuid, hook);
+    app.webhooks.replace(hooks).await?;
+    app.tasks.announce(true);
+    Ok(Answer::json(StatusCode::CREATED, &shown))
+}
+
+async fn update(app: &Arc<App>, call: Call) -> Result<Answer, WebhookError> {
+    let uuid = editable(&call)?;
+    let asked = match settings(app, call).await? {
+        Ok(asked) => asked,
+        Err(refusal) => return Ok(refusal),
+    };
+    let _changing = app.webhooks.changing.lock().await;
+    let mut hooks = Hooks::clone(&app.webhooks.all());
+    let old = hooks.remove(&uuid).ok_or(WebhookError::NotFound(uuid))?;
+    let hook = old.patched(uuid, &asked)?;
+    let shown = hook.show(uuid);
+    hooks.insert(uuid, hook);
+    app.webhooks.replace(hooks).await?;
+    Ok(Answer::json(StatusCode::OK, &shown))
+}
+
+async fn delete(app: &Arc<App>, call: &Call) -> Result<Answer, WebhookError> {
+    let uuid = editable(call)?;
+    let _changing = app.webhooks.changing.lock().await;
+    let mut hooks = Hooks::clone(&app.webhooks.all());
+    hooks.remove(&uuid).ok_or(WebhookError::NotFound(uuid))?;
+    let last = hooks.is_empty();
+    app.webhooks.replace(hooks).await?;
+    app.tasks.announce(!last);
+    Ok(Answer::empty(StatusCode::NO_CONTENT))
+}
+
+fn uuid(call: &Call) -> Result<Uuid, WebhookError> {
+    let text = call.item.as_deref().unwrap_or_default();
+    text.parse().map_err(WebhookError::InvalidUuid)
+}
+
+fn editable(call: &Call) -> Result<Uuid, WebhookError> {
+    let uuid = uuid(call)?;
+    if uuid.is_nil() {
+        return Err(WebhookError::Immutable(uuid));
+    }
+    Ok(uuid)
+}
+
+/// The client's body, or the answer that refuses it.
+///
+/// A node knows best what is wrong with a body. It is asked to change a webhook that it can't have, so that it can't take the body.
+async fn settings(
+    app: &App,
+    call: Call,
+) -> Result<Result<Map<String, Value>, Answer>, WebhookError> {
+    let idle = std::time::Duration::from_millis(app.options.body_idle_timeout_ms);
+    let shards = app.cluster.shards();
+    let shard = shards.first().ok_or(ClusterError::NoShards)?;
+    let content_type = call.headers.get(http::header::CONTENT_TYPE).cloned();
+    let body = read_whole(call.body, app.options.max_body_bytes, idle).await?;
+    let mut request = NodeRequest::new(
+        Target::Shard(*shard),
+        Method::PATCH,
+        format!("/webhooks/{}", Uuid::new_v4()),
+        &call.along.with_key(app.options.master_key.as_deref()),
+        app.options.search_timeout(),
+    )
+    .body(crate::call::full(body.clone()));
+    if let Some(content_type) = content_type {
+        request = request.header(http::header::CONTENT_TYPE, content_type);
+    }
+    let said = app.upstream.send(request).await?;
+    let its_own = [StatusCode::NOT_FOUND, StatusCode::NOT_IMPLEMENTED];
+    if !said.status.is_success() && !its_own.contains(&said.status) {
+        return Ok(Err(said.pass_on()));
+    }
+    let asked = serde_json::from_slice(&body).map_err(|_| WebhookError::InvalidBody {
+        field: String::new(),
+        expected: "an object",
+    })?;
+    Ok(Ok(asked))
+}
