@@ -136,3 +136,64 @@ fn arbitrary_paths_never_break_the_classification() {
         let _ = classify("GET", &path);
     }
 }
+
+/// What the README calls a treatment.
+fn words(treatment: Treatment) -> String {
+    match treatment {
+        Treatment::Routed => "routed".to_owned(),
+        Treatment::FannedOut => "fanned out".to_owned(),
+        Treatment::Broadcast => "broadcast".to_owned(),
+        Treatment::Aggregated => "aggregated".to_owned(),
+        Treatment::Answered => "answered by Weft".to_owned(),
+        Treatment::Refused(reason) => format!("refused (501): {reason}"),
+    }
+}
+
+/// The README's table of the API: each treatment with its operations, single settings as one.
+fn table() -> Vec<String> {
+    let mut rows: Vec<(String, Vec<String>)> = Vec::new();
+    for (method, template, _) in operations() {
+        let treatment = words(
+            classify(method, &concrete(template))
+                .unwrap()
+                .operation
+                .treatment(),
+        );
+        let name = match template.split_once("/settings/") {
+            Some((index, _)) if index.starts_with("/indexes/") => {
+                let method = if method == "PATCH" { "PUT" } else { method };
+                format!("`{method} {index}/settings/…`")
+            }
+            _ => format!("`{method} {template}`"),
+        };
+        let row = match rows.iter_mut().find(|(known, _)| *known == treatment) {
+            Some((_, names)) => names,
+            None => {
+                rows.push((treatment, Vec::new()));
+                &mut rows.last_mut().unwrap().1
+            }
+        };
+        if !row.contains(&name) {
+            row.push(name);
+        }
+    }
+    rows.sort();
+    rows.iter()
+        .map(|(treatment, names)| format!("| {treatment} | {} |", names.join(", ")))
+        .collect()
+}
+
+#[test]
+fn the_readme_says_of_each_operation_what_weft_does_with_it() {
+    let readme = include_str!("../../../../README.md");
+    let start = readme
+        .find("### The API")
+        .expect("the README has no section on the API");
+    let section = readme[start..].split("\n#").next().unwrap();
+    let said: Vec<&str> = section
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains('`'))
+        .collect();
+    let table = table();
+    assert_eq!(said, table, "the table should be:\n{}", table.join("\n"));
+}
