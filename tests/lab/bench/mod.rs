@@ -11,6 +11,7 @@ mod merge;
 mod network;
 mod split;
 mod stub;
+mod tasks;
 mod writes;
 
 use std::fs;
@@ -52,6 +53,8 @@ enum Suite {
     Writes,
     /// One import of a gigabyte: the merger's memory, and others' answers meanwhile. Only when asked for.
     Large,
+    /// How long a look at a task takes.
+    Tasks,
 }
 
 /// One figure and what it is compared with.
@@ -145,6 +148,15 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
             &arguments,
             "split",
             "Splitting documents by shard, on one core, with nothing behind it",
+            &rows,
+        )?;
+    }
+    if wanted(Suite::Tasks) {
+        let rows = tasks::measure(arguments.seconds).await?;
+        report(
+            &arguments,
+            "tasks",
+            "A look at a task, from the merger's own state",
             &rows,
         )?;
     }
