@@ -25,7 +25,7 @@ PACKAGES   := -p weft-merger -p weft-tests $(if $(MEILISEARCH_BIN)$(WEFT_NODE_BI
 CARGO      := cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help demo up down status test bench oracle build data clients envoy wasm-target check lint clean
+.PHONY: help demo up down status test bench faults oracle build data clients envoy wasm-target check lint clean
 
 help: ## This list
 	@echo 'make <target>, with SHARDS=$(SHARDS) REPLICAS=$(REPLICAS) PORT=$(PORT) MASTER_KEY=… FILTER=$(FILTER) BODY_ROUTING=$(BODY_ROUTING) DATA=$(DATA)'
@@ -54,6 +54,13 @@ BENCH ?=
 bench: build data ## Measure; prints a table and writes target/bench/*.json (BENCH='--only large': a 1 GB import, too)
 	$(CARGO) build --release -p weft-filter --target $(WASM) --example noop
 	@$(LAB) bench $(BENCH)
+
+# make faults ROUNDS=3 SEED=7 FAULTS='--faults kill-primary,empty-disk --mode quorum'
+ROUNDS ?= 10
+SEED   ?=
+FAULTS ?=
+faults: build ## Break a cluster in every way under load, and count what became of every acknowledged write (ROUNDS=10 SEED=… FAULTS=…)
+	@$(LAB) faults --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(FAULTS)
 
 oracle: build ## Compare a cluster's answers with a single node's
 	@$(LAB) oracle

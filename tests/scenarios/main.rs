@@ -13,6 +13,7 @@ mod compose;
 mod conversation;
 mod documents;
 mod envoy_configuration;
+mod faults;
 mod fuzzed;
 mod harness;
 mod indexes;

@@ -48,9 +48,10 @@ async fn search(world: &World, mut body: Value) {
     if let Some(body) = body.as_object_mut() {
         body.insert("limit".to_owned(), json!(20));
     }
-    let began = world.now();
+    let (began, request) = (world.now(), world.request_id());
     let answer = world
-        .ask(
+        .ask_as(
+            &request,
             Method::POST,
             &format!("/indexes/{INDEX}/search"),
             Some(&body),
@@ -78,13 +79,17 @@ async fn search(world: &World, mut body: Value) {
         violations.extend(check::read(&history, &id, None, began, ended));
     }
     drop(history);
-    world.note(violations);
+    world.note(
+        violations
+            .into_iter()
+            .map(|violation| of(&request, violation)),
+    );
 }
 
 async fn document(world: &World, id: &str, kind: ReadKind) {
-    let began = world.now();
+    let (began, request) = (world.now(), world.request_id());
     let path = format!("/indexes/{INDEX}/documents/{id}");
-    let answer = world.ask(Method::GET, &path, None).await;
+    let answer = world.ask_as(&request, Method::GET, &path, None).await;
     let ended = world.now();
     note(world, kind, began, ended, failure(&answer, &[200, 404]));
     let Ok(reply) = answer else { return };
@@ -100,7 +105,13 @@ async fn document(world: &World, id: &str, kind: ReadKind) {
         }),
         _ => None,
     };
-    world.note(violation);
+    world.note(violation.map(|violation| of(&request, violation)));
+}
+
+/// With the name of the request, under which Envoy's log says who answered.
+fn of(request: &str, mut violation: Violation) -> Violation {
+    violation.place = request.to_owned();
+    violation
 }
 
 fn note(world: &World, kind: ReadKind, began: At, ended: At, failure: Option<String>) {

@@ -87,6 +87,7 @@ impl Stage {
             .replicas(arguments.replicas)
             .links(fault.on_the_line())
             .master_key(MASTER_KEY)
+            .access_log("all")
             .at(ports.base(), &folder)
             .start()
             .await?;

@@ -75,6 +75,7 @@ pub(super) struct World {
     /// When which shard's beat of writes was acknowledged.
     beats: Mutex<Vec<At>>,
     under_way: AtomicU64,
+    requests: AtomicU64,
     pub(super) gate: watch::Sender<Gate>,
 }
 
@@ -91,6 +92,7 @@ impl World {
             violations: Mutex::default(),
             beats: Mutex::default(),
             under_way: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             gate: watch::Sender::new(Gate::NoWrites),
         }))
     }
@@ -155,9 +157,25 @@ impl World {
         *self.gate.borrow() == Gate::Closed
     }
 
-    /// A request with a client's patience; `None` is no answer.
+    /// A name for a request, by which the logs of Envoy and merger know it.
+    pub(super) fn request_id(&self) -> String {
+        format!("faults-{}", self.requests.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A request with a client's patience.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Asked {
-        let mut headers = Vec::new();
+        self.ask_as(&self.request_id(), method, path, body).await
+    }
+
+    /// The same under a name of its own.
+    pub(super) async fn ask_as(
+        &self,
+        request_id: &str,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Asked {
+        let mut headers = vec![("x-request-id", request_id)];
         if body.is_some() {
             headers.push(("content-type", "application/json"));
         }

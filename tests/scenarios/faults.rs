@@ -1,0 +1,119 @@
+//! The short form of `make faults`, and the lines that it cuts.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use weft_cluster::{Api, Cluster, Line};
+
+use crate::support::MASTER_KEY;
+
+/// Rounds, faults and clusters are fewer than in `make faults`; what is promised is the same.
+const SHORT: [&str; 7] = [
+    "faults",
+    "--quick",
+    "--rounds=1",
+    "--shards=2",
+    "--replicas=2",
+    "--seed=5",
+    "--faults=kill-replica,kill-primary,empty-disk,kill-merger",
+];
+
+#[tokio::test]
+async fn no_acknowledged_write_is_lost_and_no_deleted_one_comes_back_whatever_dies() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = tokio::process::Command::new(env!("CARGO_BIN_EXE_weft-lab"))
+        .args(SHORT)
+        .arg("--folder")
+        .arg(folder.path().join("faults"))
+        .arg("--out")
+        .arg(folder.path().join("bench"))
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let run = tokio::time::timeout(Duration::from_secs(240), run)
+        .await
+        .expect("the faults take too long")
+        .unwrap();
+    if !run.status.success() {
+        // The logs stay where the output says they are.
+        let folder = folder.keep();
+        panic!(
+            "in {}:\n{}{}",
+            folder.display(),
+            String::from_utf8_lossy(&run.stdout),
+            String::from_utf8_lossy(&run.stderr)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_line_is_silent_refuses_comes_late_and_is_full_of_nonsense_as_it_is_told() {
+    let cluster = Cluster::builder()
+        .links(true)
+        .master_key(MASTER_KEY)
+        .start()
+        .await
+        .unwrap();
+    let link = cluster.link(0, 0).unwrap();
+    let front = format!("http://127.0.0.1:{}", cluster.layout().node(0, 0));
+    let ask = async || {
+        // A new connection each time, as after a fault.
+        let health = Api::new(&front, None);
+        let patience = Duration::from_secs(2);
+        match tokio::time::timeout(patience, health.get("/health")).await {
+            Ok(Ok(reply)) => reply.status.to_string(),
+            Ok(Err(_)) => "no answer".to_owned(),
+            Err(_) => "silence".to_owned(),
+        }
+    };
+    assert_ne!(front, cluster.node_url(0, 0));
+    assert_eq!(ask().await, "200");
+    for (line, answer) in [
+        (Line::ServerErrors, "500"),
+        (Line::Garbage, "no answer"),
+        (Line::AnswersLost, "no answer"),
+        (Line::Refused, "no answer"),
+        (Line::Silent, "silence"),
+        (Line::Open, "200"),
+    ] {
+        link.set(line);
+        assert_eq!(ask().await, answer, "{line:?}");
+    }
+    link.set(Line::Late(Duration::from_millis(300)));
+    let asked = std::time::Instant::now();
+    assert_eq!(ask().await, "200");
+    assert!(asked.elapsed() >= Duration::from_millis(300));
+    // The node itself has seen none of this.
+    let node = Api::new(cluster.node_url(0, 0), None);
+    assert_eq!(node.get("/health").await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_node_whose_disk_is_full_fails_writes_and_takes_them_again_when_there_is_room() {
+    let cluster = Cluster::builder()
+        .master_key(MASTER_KEY)
+        .start()
+        .await
+        .unwrap();
+    let api = Api::new(cluster.url(), Some(MASTER_KEY));
+    let write = async |id: u64| {
+        let accepted = api
+            .post("/indexes/x/documents", &serde_json::json!([{"id": id}]))
+            .await
+            .unwrap();
+        match accepted.status {
+            202 => api.settle(&accepted).await.unwrap()["status"]
+                .as_str()
+                .unwrap()
+                .to_owned(),
+            status => status.to_string(),
+        }
+    };
+    assert_eq!(write(1).await, "succeeded");
+    cluster.node(0, 0).limit_file_size(Some(16 << 10)).unwrap();
+    assert_ne!(write(2).await, "succeeded");
+    cluster.node(0, 0).limit_file_size(None).unwrap();
+    cluster.node(0, 0).restart().unwrap();
+    cluster.wait_ready().await.unwrap();
+    assert_eq!(write(3).await, "succeeded");
+}
