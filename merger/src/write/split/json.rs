@@ -8,8 +8,8 @@ use super::explain::{self, Place, Position};
 use super::scan::{Scanner, Stop, skip_space};
 use super::{Fault, SplitError};
 
-/// A document longer than this that isn't complete is looked at again when twice as much is there.
-const AGAIN_BYTES: usize = 64 << 10;
+/// What can't be a document is refused once so much of it is there, or all: less may not show what is wrong with it.
+const FAULT_BYTES: usize = 64 << 10;
 
 /// Reads a body as it comes in.
 pub(super) struct Reader {
@@ -17,7 +17,8 @@ pub(super) struct Reader {
     state: State,
     /// What came in and isn't read yet: less than a document.
     pending: Vec<u8>,
-    /// How long `pending` must be before it is looked at again.
+    /// How long `pending` must be before it is looked at again: twice as long as it was, so that small pieces of a long
+    /// document don't each begin anew.
     again: usize,
     /// Where `pending` begins.
     position: Position,
@@ -115,11 +116,9 @@ impl Reader {
         };
         let read = text.get(..text.len() - rest.len()).unwrap_or_default();
         self.position = self.position.after(read);
-        self.again = if rest.len() < AGAIN_BYTES {
-            0
-        } else {
-            rest.len() * 2
-        };
+        // At the latest where it is too long: what is complete by then must not count as one document.
+        let limit = usize::try_from(self.document_bytes).unwrap_or(usize::MAX);
+        self.again = (rest.len() * 2).min(limit);
         match outcome {
             Step::Later if last && self.state == State::Lines && !rest.is_empty() => {
                 Err(self.explain(rest).into())
@@ -127,7 +126,7 @@ impl Reader {
             Step::Later => Ok(rest),
             Step::Invalid => match self.explain(rest) {
                 // What is wrong is told the same way however the body came in, so more of it may be needed to tell.
-                fault if !last && (rest.len() < AGAIN_BYTES || fault.is_of_end()) => Ok(rest),
+                fault if !last && (rest.len() < FAULT_BYTES || fault.is_of_end()) => Ok(rest),
                 fault => Err(fault.into()),
             },
             Step::TooLarge => Err(SplitError::DocumentTooLarge {

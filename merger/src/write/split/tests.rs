@@ -454,3 +454,34 @@ proptest! {
         prop_assert_eq!(whole.received, documents.len() as u64);
     }
 }
+
+#[tokio::test]
+async fn only_a_document_that_is_too_long_itself_is_refused_for_its_length() {
+    let long = |id: u32, bytes: usize| format!("{{\"id\":{id},\"t\":\"{}\"}}\n", "x".repeat(bytes));
+    for (bytes, fits) in [(10, true), (60, true), (80, true), (200, false)] {
+        let text: String = (0..20).map(|id| long(id, bytes)).collect();
+        for chunk in [1, 7, 50, 1_000] {
+            let limits = SpoolLimits {
+                memory_bytes: 1 << 20,
+                piece_bytes: 100,
+                folder: std::env::temp_dir(),
+            };
+            let mut splitter = Splitter::new(Format::Ndjson, &shards(3), named(Some("id")), limits);
+            let pushed: Result<Vec<()>, _> = text
+                .as_bytes()
+                .chunks(chunk)
+                .map(|chunk| splitter.push(chunk))
+                .collect();
+            match pushed {
+                Ok(_) => {
+                    assert!(fits, "{bytes} in chunks of {chunk}");
+                    assert_eq!(splitter.finish().await.unwrap().received, 20);
+                }
+                Err(error) => {
+                    let too_large = matches!(error, SplitError::DocumentTooLarge { limit: 100 });
+                    assert!(!fits && too_large, "{bytes} in chunks of {chunk}: {error}");
+                }
+            }
+        }
+    }
+}
