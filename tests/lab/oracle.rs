@@ -39,6 +39,9 @@ pub(crate) struct OracleArgs {
     /// The index at --one and --many, if it isn't the data set's.
     #[arg(long)]
     index: Option<String>,
+    /// Only ways of asking whose names hold one of these texts.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
     /// Show examples of what differs.
     #[arg(long)]
     examples: bool,
@@ -78,7 +81,7 @@ pub(crate) async fn run(arguments: OracleArgs) -> Result<()> {
                 Api::new(one, arguments.key.as_deref()),
                 Api::new(many, arguments.key.as_deref()),
             );
-            report.push(table(&one, &many, &set, &queries, arguments.examples, many.base()).await?);
+            report.push(table(&one, &many, &set, &queries, &arguments, many.base()).await?);
             continue;
         }
         let single = Single::start(None).await?;
@@ -91,7 +94,7 @@ pub(crate) async fn run(arguments: OracleArgs) -> Result<()> {
                 .await
                 .context("loading the cluster")?;
             let title = format!("{shards} shards");
-            report.push(table(&one, &many, &set, &queries, arguments.examples, &title).await?);
+            report.push(table(&one, &many, &set, &queries, &arguments, &title).await?);
         }
     }
     let file = PathBuf::from("target/bench/oracle.json");
@@ -109,7 +112,7 @@ async fn table(
     many: &Api,
     set: &DataSet,
     queries: &[String],
-    examples: bool,
+    arguments: &OracleArgs,
     title: &str,
 ) -> Result<serde_json::Value> {
     say(format_args!(
@@ -130,11 +133,21 @@ async fn table(
         "", "scores", "ties", "totals", "facets", "stats"
     ));
     let mut rows = Vec::new();
+    let wanted = |name: &str| {
+        arguments.only.is_empty()
+            || arguments
+                .only
+                .iter()
+                .any(|text| name.contains(text.as_str()))
+    };
     for variant in oracle::variants(set) {
+        if !wanted(variant.name) {
+            continue;
+        }
         let row = oracle::ask(one, many, set, &variant, queries).await?;
         let cells: Vec<String> = COLUMNS.iter().map(|column| cell(&row, column)).collect();
         say(format_args!("{:22} {}", row.variant, cells.join(" ")));
-        if examples {
+        if arguments.examples {
             for (query, difference) in &row.examples {
                 say(format_args!("    {query:?}: {difference}"));
             }

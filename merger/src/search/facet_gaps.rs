@@ -1,4 +1,5 @@
-//! A second round for numeric facets that shards have cut in another order than one node: see [`super::facets::gaps`].
+//! A second round for facets of which shards' cut lists may hide something: numbers that were cut in another order than one
+//! node's (see [`super::facets::gaps`]), and counts (see [`super::facets::by_count`]).
 
 use bytes::Bytes;
 use http::Method;
@@ -6,8 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::SearchError;
 use super::answer::ShardAnswer;
+use super::facets::by_count::{self, Hidden};
 use super::facets::gaps::{Gap, conditions, fill, gaps, whole_up_to};
-use super::facets::{Counts, FacetStats};
+use super::facets::{Counts, FacetStats, Filled};
 use super::multi_search::results;
 use super::one_index::ShardHits;
 use super::plan::Plan;
@@ -23,8 +25,17 @@ pub(super) async fn fill_gaps(
     settings: &FacetSettings,
     lists: &[&ShardHits],
     facets: &[String],
-) -> Result<Vec<(String, Counts)>, SearchError> {
+) -> Result<Vec<Filled>, SearchError> {
     let mut filled = Vec::new();
+    let by_count = |facet: &&String| settings.order(facet) == FacetOrder::Count;
+    // With `distinct`, what a filter lets through isn't what a facet counted.
+    for facet in facets
+        .iter()
+        .filter(by_count)
+        .filter(|_| plan.distinct.is_none())
+    {
+        filled.extend(fill_counts(reader, index, plan, settings, lists, facet).await?);
+    }
     for facet in facets
         .iter()
         .filter(|facet| settings.order(facet) == FacetOrder::Alpha)
@@ -51,10 +62,65 @@ pub(super) async fn fill_gaps(
         filled.extend(
             whole
                 .and_then(|whole| fill(&known, &whole, settings.max_values))
-                .map(|counts| (facet.clone(), counts)),
+                .map(|counts| Filled {
+                    facet: facet.clone(),
+                    counts,
+                    certain: true,
+                }),
         );
     }
     Ok(filled)
+}
+
+/// The most frequent values of a facet, with what the shards' lists hide.
+async fn fill_counts(
+    reader: &Reader<'_>,
+    index: &str,
+    plan: &Plan,
+    settings: &FacetSettings,
+    lists: &[&ShardHits],
+    facet: &str,
+) -> Result<Option<Filled>, SearchError> {
+    let known: Vec<(Counts, Option<f64>)> = lists.iter().map(|list| known(list, facet)).collect();
+    let numeric = known.iter().any(|(_, least)| least.is_some());
+    let counts: Vec<&Counts> = known.iter().map(|(counts, _)| counts).collect();
+    let hidden = by_count::hidden(&counts, settings.max_values);
+    let ask = |hidden: &Hidden| {
+        let list = lists.get(hidden.place)?;
+        let filters = hidden
+            .values
+            .iter()
+            .map(|value| vec![by_count::condition(facet, value)]);
+        narrowed(index, plan, list, filters, None)
+    };
+    let Some(asks) = hidden.iter().map(ask).collect::<Option<Vec<Ask>>>() else {
+        return Ok(None);
+    };
+    let Outcome::Answers(gathered) = reader.gather(asks).await? else {
+        return Ok(None);
+    };
+    let found = |(asked, hidden): (usize, &Hidden)| {
+        let reply = gathered.replies.iter().find(|reply| reply.at == asked)?;
+        let ranges = results(&reply.body).ok()?;
+        let counts = ranges
+            .into_iter()
+            .map(|range| Some(ShardAnswer::read(reply.body.get(range)?).ok()?.rest.total()));
+        let counts: Vec<u64> = counts.collect::<Option<_>>()?;
+        (counts.len() == hidden.values.len()).then(|| {
+            let values = hidden.values.iter().cloned();
+            (hidden.place, values.zip(counts).collect())
+        })
+    };
+    let found: Option<Vec<(usize, Vec<(String, u64)>)>> =
+        hidden.iter().enumerate().map(found).collect();
+    Ok(found.map(|found| {
+        let (counts, certain) = by_count::fill(&counts, &found, settings.max_values, numeric);
+        Filled {
+            facet: facet.to_owned(),
+            counts,
+            certain,
+        }
+    }))
 }
 
 /// A shard's values of a facet, and its least number.
@@ -83,6 +149,24 @@ fn known(list: &ShardHits, facet: &str) -> (Counts, Option<f64>) {
 
 /// The same search without hits, once for each range; `None` for a search that came as a query string.
 fn ask(index: &str, plan: &Plan, facet: &str, gap: &Gap, lists: &[&ShardHits]) -> Option<Ask> {
+    let list = lists.get(gap.place)?;
+    let filters = gap
+        .ranges
+        .iter()
+        .enumerate()
+        .map(|(at, range)| conditions(facet, *range, at == 0).to_vec());
+    narrowed(index, plan, list, filters, Some(facet))
+}
+
+/// The same search without hits on the shard of `list`, once for each of `filters` beside the client's own; `None` for a
+/// search that came as a query string.
+fn narrowed(
+    index: &str,
+    plan: &Plan,
+    list: &ShardHits,
+    filters: impl Iterator<Item = Vec<String>>,
+    facet: Option<&str>,
+) -> Option<Ask> {
     const SAME: [&str; 8] = [
         "q",
         "matchingStrategy",
@@ -93,11 +177,10 @@ fn ask(index: &str, plan: &Plan, facet: &str, gap: &Gap, lists: &[&ShardHits]) -
         "vector",
         "hybrid",
     ];
-    let share = lists.get(gap.place)?.share.as_ref();
-    let Carrier::Body(members) = plan.ask_share(0, 0, share) else {
+    let Carrier::Body(members) = plan.ask_share(0, 0, list.share.as_ref()) else {
         return None;
     };
-    let query = |(at, range): (usize, &(f64, f64))| {
+    let query = |more: Vec<String>| {
         let mut query = Map::new();
         for name in SAME {
             if let Some(value) = members.get(name) {
@@ -109,17 +192,19 @@ fn ask(index: &str, plan: &Plan, facet: &str, gap: &Gap, lists: &[&ShardHits]) -
             None | Some(Value::Null) => Vec::new(),
             Some(one) => vec![one.clone()],
         };
-        filter.extend(conditions(facet, *range, at == 0).map(Value::from));
+        filter.extend(more.into_iter().map(Value::from));
         query.insert("filter".to_owned(), Value::Array(filter));
-        query.insert("facets".to_owned(), json!([facet]));
+        if let Some(facet) = facet {
+            query.insert("facets".to_owned(), json!([facet]));
+        }
         query.insert("limit".to_owned(), Value::from(0));
         query.insert("indexUid".to_owned(), Value::from(index));
         Value::Object(query)
     };
-    let queries: Vec<Value> = gap.ranges.iter().enumerate().map(query).collect();
+    let queries: Vec<Value> = filters.map(query).collect();
     let body = serde_json::to_vec(&json!({ "queries": queries })).ok()?;
     Some(Ask {
-        shard: lists.get(gap.place)?.shard,
+        shard: list.shard,
         method: Method::POST,
         path_and_query: "/multi-search".to_owned(),
         body: Some(body.into()),

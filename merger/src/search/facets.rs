@@ -8,6 +8,7 @@
 //!
 //! Pure: functions of values.
 
+pub mod by_count;
 pub mod gaps;
 mod read;
 
@@ -96,6 +97,17 @@ fn merge_stats(shards: &[ShardFacets<'_>]) -> Stats {
         }
     }
     Stats(stats)
+}
+
+/// A facet's whole counts, from a second round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filled {
+    /// The facet.
+    pub facet: String,
+    /// Its values, in the order to show.
+    pub counts: Counts,
+    /// False where a value may still be missing.
+    pub certain: bool,
 }
 
 /// A value with what orders it.

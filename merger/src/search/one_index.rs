@@ -8,7 +8,7 @@ use super::answer::ShardAnswer;
 use super::degraded::Degraded;
 use super::explain::Explanation;
 use super::facet_gaps::fill_gaps;
-use super::facets::Counts;
+use super::facets::Filled;
 use super::frequency::{self, Share};
 use super::merge::{Merged, Order, Source, is_semantic, merge};
 use super::plan::Plan;
@@ -174,7 +174,7 @@ struct Learned {
     /// What each shard knows of the query's words.
     words: Option<Vec<Known>>,
     /// Facets' whole counts.
-    facets: Option<Vec<(String, Counts)>>,
+    facets: Option<Vec<Filled>>,
     /// True where the search by words was good enough for one node not to search by meaning.
     words_suffice: bool,
 }

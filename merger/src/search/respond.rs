@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::answer::{Rest, ShardAnswer};
-use super::facets::{Counts, MergedFacets, ShardFacets, merge_facets};
+use super::facets::{Filled, MergedFacets, ShardFacets, merge_facets};
 use super::hit::Interest;
 use super::merge::{Merged, Placed, is_semantic};
 use super::plan::Plan;
@@ -77,7 +77,7 @@ pub fn write_search(
     settings: &MergeSettings,
     answers: &[ShardAnswer<'_>],
     merged: &Merged<'_>,
-    filled: &[(String, Counts)],
+    filled: &[Filled],
 ) -> Result<Vec<String>, Malformed> {
     write_hits(
         writer.name("hits"),
@@ -110,8 +110,15 @@ pub fn write_search(
     let mut uncertain = Vec::new();
     if plan.search.has_facets {
         let mut facets = merged_facets(&rests, settings, found);
-        for (name, whole) in filled {
-            facets.uncertain.retain(|uncertain| uncertain != name);
+        for Filled {
+            facet: name,
+            counts: whole,
+            certain,
+        } in filled
+        {
+            if *certain {
+                facets.uncertain.retain(|uncertain| uncertain != name);
+            }
             if let Some((_, counts)) = facets
                 .distribution
                 .0

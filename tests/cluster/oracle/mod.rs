@@ -123,6 +123,11 @@ pub async fn load(api: &Api, set: &DataSet) -> Result<(), HarnessError> {
     let mut settings = set.settings.clone();
     if let Some(settings) = settings.as_object_mut() {
         settings.insert("pagination".to_owned(), json!({"maxTotalHits": 100_000}));
+        let by_count = json!({"maintainer": "count", "director": "count", "city": "count"});
+        settings.insert(
+            "faceting".to_owned(),
+            json!({"sortFacetValuesBy": by_count}),
+        );
     }
     let path = format!("{index}/settings");
     api.succeed(&api.json(reqwest::Method::PATCH, &path, &settings).await?)

@@ -58,6 +58,8 @@ fn packages() -> Vec<Variant> {
         variant("facets", json!({"facets": ["section", "priority"]})),
         variant("facets cut", json!({"facets": ["tags"]})),
         variant("facets, cut numbers", json!({"facets": ["installed_size"]})),
+        variant("facets by count", json!({"facets": ["maintainer"]})),
+        variant("locales", json!({"locales": ["eng"]})),
         variant("distinct", json!({"distinct": "maintainer"})),
     ]
 }

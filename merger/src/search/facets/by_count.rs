@@ -1,0 +1,213 @@
+//! Counts that shards' cut lists by count may hide, asked for value by value.
+//!
+//! A value that a cut list doesn't hold was counted there as often as the list's last value at most. So the values that
+//! may be among the most frequent of all are known but for those in no list at all, and what a list hides of them is one
+//! question each.
+//!
+//! Pure: functions of values.
+
+use hashbrown::{HashMap, HashSet};
+
+use super::{Counts, merge_values, normalise};
+use crate::search::settings::FacetOrder;
+
+/// So many values are asked of a shard at once; beyond, the lists stay as they are.
+const MOST_VALUES: usize = 400;
+
+/// What a shard must be asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hidden {
+    /// The shard's place.
+    pub place: usize,
+    /// Values that its list doesn't tell.
+    pub values: Vec<String>,
+}
+
+/// The condition of a filter that lets one value through.
+pub fn condition(facet: &str, value: &str) -> String {
+    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{}\" = \"{}\"", quoted(facet), quoted(value))
+}
+
+/// Which shards must be asked for which values' counts.
+pub fn hidden(lists: &[&Counts], max_values: usize) -> Vec<Hidden> {
+    let keys: Vec<HashSet<String>> = lists
+        .iter()
+        .map(|list| list.0.iter().map(|(text, _)| normalise(text)).collect())
+        .collect();
+    let mut sums: HashMap<String, (&str, u64)> = HashMap::new();
+    for (text, count) in lists.iter().flat_map(|list| &list.0) {
+        sums.entry(normalise(text)).or_insert((text, 0)).1 += count;
+    }
+    let mut least: Vec<u64> = sums.values().map(|(_, count)| *count).collect();
+    least.sort_unstable_by(|a, b| b.cmp(a));
+    let least = least
+        .get(max_values.saturating_sub(1))
+        .copied()
+        .unwrap_or(0);
+    let hides: Vec<u64> = lists
+        .iter()
+        .map(|list| most_hidden(list, max_values))
+        .collect();
+    let lacks = |place: usize, key: &String| {
+        hides.get(place).is_some_and(|most| *most > 0)
+            && keys.get(place).is_some_and(|keys| !keys.contains(key))
+    };
+    let may_be_shown = |key: &String, count: u64| {
+        let hidden: u64 = hides
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| lacks(*place, key))
+            .map(|(_, most)| most)
+            .sum();
+        count + hidden >= least
+    };
+    let candidates: Vec<(&String, &str)> = sums
+        .iter()
+        .filter(|(key, (_, count))| may_be_shown(key, *count))
+        .map(|(key, (text, _))| (key, *text))
+        .collect();
+    let of = |place: usize| {
+        let values = candidates.iter().filter(|(key, _)| lacks(place, key));
+        let mut values: Vec<String> = values.map(|(_, text)| (*text).to_owned()).collect();
+        values.sort_unstable();
+        Hidden { place, values }
+    };
+    let hidden: Vec<Hidden> = (0..lists.len())
+        .map(of)
+        .filter(|hidden| !hidden.values.is_empty())
+        .collect();
+    if hidden
+        .iter()
+        .any(|hidden| hidden.values.len() > MOST_VALUES)
+    {
+        return Vec::new();
+    }
+    hidden
+}
+
+/// How often a value that the list doesn't hold may have been counted.
+fn most_hidden(list: &Counts, max_values: usize) -> u64 {
+    let last = list.0.iter().map(|(_, count)| *count).min().unwrap_or(0);
+    if list.0.len() >= max_values { last } else { 0 }
+}
+
+/// The facet's most frequent values, once `found` holds what was hidden: for each place its values and their counts. And
+/// whether a value that is in no list can't be one of them.
+pub fn fill(
+    lists: &[&Counts],
+    found: &[(usize, Vec<(String, u64)>)],
+    max_values: usize,
+    numeric: bool,
+) -> (Counts, bool) {
+    let whole: Vec<Counts> = lists
+        .iter()
+        .enumerate()
+        .map(|(place, list)| {
+            let found = found.iter().filter(|(at, _)| *at == place);
+            let found = found.flat_map(|(_, values)| values.iter().cloned());
+            let found = found.filter(|(_, count)| *count > 0);
+            Counts(list.0.iter().cloned().chain(found).collect())
+        })
+        .collect();
+    let whole: Vec<&Counts> = whole.iter().collect();
+    let (counts, _) = merge_values(&whole, FacetOrder::Count, max_values, numeric, 0);
+    let unseen: u64 = lists.iter().map(|list| most_hidden(list, max_values)).sum();
+    let least = counts.0.last().map_or(0, |(_, count)| *count);
+    let certain = counts.0.len() < max_values || unseen < least;
+    (counts, certain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(list: &[(&str, u64)]) -> Counts {
+        Counts(
+            list.iter()
+                .map(|(text, count)| ((*text).to_owned(), *count))
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn what_a_cut_list_hides_of_a_frequent_value_is_asked_for() {
+        let lists = [
+            counts(&[("a", 9), ("b", 8), ("c", 2)]),
+            counts(&[("c", 9), ("a", 5), ("d", 4)]),
+            counts(&[("b", 1)]),
+        ];
+        let lists: Vec<&Counts> = lists.iter().collect();
+        // Of `b` shard 1 may hide 4. Shard 2 hides nothing. `d` may be as frequent as the third.
+        let hidden = hidden(&lists, 3);
+        let expected = [(0, vec!["d"]), (1, vec!["b"])].map(|(place, values)| Hidden {
+            place,
+            values: values.into_iter().map(str::to_owned).collect(),
+        });
+        // 4 + 2 is less than the third's 9: `d` can't be shown.
+        assert_eq!(hidden, expected[1..]);
+        let found = [(1, vec![("b".to_owned(), 3)])];
+        let (filled, certain) = fill(&lists, &found, 3, false);
+        assert_eq!(filled, counts(&[("a", 14), ("b", 12), ("c", 11)]));
+        assert!(certain, "a value in no list was counted 6 times at most");
+    }
+
+    #[test]
+    fn values_are_quoted() {
+        assert_eq!(
+            condition("a b", r#"say "x\y""#),
+            r#""a b" = "say \"x\\y\"""#
+        );
+    }
+
+    /// Shards' lists by count, cut, of values dealt at random: with what they hide, they give the whole's list.
+    #[test]
+    fn any_split_counts_as_the_whole_does() {
+        for seed in 1..=200_u64 {
+            let mut state = seed * 0x9e37_79b9;
+            let mut roll = |sides: u64| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state % sides
+            };
+            let shards = 2 + roll(5) as usize;
+            let mut by_shard: Vec<HashMap<String, u64>> = vec![HashMap::new(); shards];
+            let mut whole: HashMap<String, u64> = HashMap::new();
+            for _ in 0..600 {
+                let value = format!("v{}", roll(20) * roll(4));
+                *whole.entry(value.clone()).or_default() += 1;
+                *by_shard[roll(shards as u64) as usize]
+                    .entry(value)
+                    .or_default() += 1;
+            }
+            let ranked = |counts: &HashMap<String, u64>, most: usize| {
+                let list: Vec<(&str, u64)> = counts.iter().map(|(v, c)| (v.as_str(), *c)).collect();
+                merge_values(
+                    &[&super::tests::counts(&list)],
+                    FacetOrder::Count,
+                    most,
+                    false,
+                    0,
+                )
+                .0
+            };
+            let lists: Vec<Counts> = by_shard.iter().map(|counts| ranked(counts, 8)).collect();
+            let lists: Vec<&Counts> = lists.iter().collect();
+            let found: Vec<(usize, Vec<(String, u64)>)> = hidden(&lists, 8)
+                .into_iter()
+                .map(|hidden| {
+                    let count = |value: String| {
+                        let count = by_shard[hidden.place].get(&value).copied().unwrap_or(0);
+                        (value, count)
+                    };
+                    (hidden.place, hidden.values.into_iter().map(count).collect())
+                })
+                .collect();
+            let (filled, certain) = fill(&lists, &found, 8, false);
+            if certain {
+                assert_eq!(filled, ranked(&whole, 8), "seed {seed}");
+            }
+        }
+    }
+}
