@@ -172,8 +172,15 @@ async fn a_client_that_leaves_takes_its_requests_to_the_shards_along() {
     .await
     .unwrap();
     for shard in ["\"shard-0\"", "\"shard-1\"", "\"shard-2\""] {
-        let reset = counter(&cluster, &["envoy_cluster_upstream_rq_tx_reset{", shard]).await;
-        assert!(reset > 0, "no request to {shard} was cancelled");
+        let reset = counter(
+            &cluster,
+            &[
+                "envoy_cluster_upstream_cx_destroy_local_with_active_rq{",
+                shard,
+            ],
+        )
+        .await;
+        assert!(reset > 0, "no request to {shard} was cut off");
     }
     for shard in 0..3 {
         cluster.node(shard, 0).resume().unwrap();

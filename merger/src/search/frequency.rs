@@ -78,10 +78,6 @@ fn shares_of(words: &Words, whole: &[u64], own: &[u64]) -> Vec<Share> {
     let count =
         |set: &[bool]| u32::try_from(set.iter().filter(|kept| **kept).count()).unwrap_or(u32::MAX);
     let fixed = count(&last);
-    let most_pairs = |set: &[bool]| {
-        let as_full = sets.iter().filter(|other| count(other) == count(set));
-        as_full.map(|other| words.pairs(other)).max().unwrap_or(0)
-    };
     // Which words are never dropped decides over totals, and nothing else does.
     let counts_itself = kept_sets(&own).last() == Some(&last);
     let mut shares: Vec<Share> = sets
@@ -94,8 +90,6 @@ fn shares_of(words: &Words, whole: &[u64], own: &[u64]) -> Vec<Share> {
                 fixed,
                 all: u32::try_from(words.len()).unwrap_or(u32::MAX),
                 broken: set.windows(2).any(|pair| pair == [false, true]),
-                pairs: words.pairs(set),
-                most_pairs: most_pairs(set),
             }),
             counts: !counts_itself && fixed == 1 && *set == last,
         })

@@ -6,6 +6,7 @@
 //!
 //! Pure: a function of values.
 
+mod pairs;
 mod part;
 mod source;
 
@@ -13,6 +14,7 @@ use std::cmp::Ordering;
 
 use hashbrown::HashSet;
 
+pub use pairs::Pairs;
 pub use part::Part;
 pub use source::{Head, Source};
 

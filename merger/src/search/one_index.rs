@@ -10,7 +10,7 @@ use super::explain::Explanation;
 use super::facet_gaps::fill_gaps;
 use super::facets::Filled;
 use super::frequency::{self, Share};
-use super::merge::{Merged, Order, Source, is_semantic, merge};
+use super::merge::{Merged, Order, Pairs, Source, is_semantic, merge};
 use super::plan::Plan;
 use super::rank::{Known, Ranks, compare};
 use super::request::Carrier;
@@ -359,6 +359,10 @@ fn assemble(
     let mut answers = Vec::with_capacity(lists.len());
     let mut sources = Vec::with_capacity(lists.len());
     let mut found_by = Vec::with_capacity(lists.len());
+    let pairs = match plan.by_frequency() {
+        true => Some(pairs_of(plan, lists)?),
+        false => None,
+    };
     for (at, list) in lists.iter().enumerate() {
         let unreadable = |error: Malformed| SearchError::Unreadable {
             shard: list.shard,
@@ -374,12 +378,10 @@ fn assemble(
         let Some(mut first) = first else { continue };
         let found = usize::try_from(first.rest.total()).unwrap_or(usize::MAX);
         let more = list.asked < plan.window.end() && list.asked < found;
-        let source = match &list.share {
-            Some(_) if list.counts_only() => Source::new(Vec::new(), false),
-            Some(Share {
-                part: Some(part), ..
-            }) => Source::new(pages, more).in_part(plan.scheme, *part),
-            _ => Source::new(pages, more),
+        let source = source_of(plan, list, pages, more);
+        let source = match &pairs {
+            Some(pairs) => source.on_scales(plan.scheme, pairs.clone()),
+            None => source,
         };
         sources.push(
             match learned.words.as_ref().and_then(|known| known.get(at)) {
@@ -438,6 +440,45 @@ fn assemble(
     }
     explain(explanation, &found_by, &merged);
     Ok(Step::Done(writer))
+}
+
+/// A list's hits, as far as they count.
+fn source_of<'a>(
+    plan: &Plan,
+    list: &ShardHits,
+    pages: Vec<(&'a [u8], usize)>,
+    more: bool,
+) -> Source<'a> {
+    match &list.share {
+        Some(_) if list.counts_only() => Source::new(Vec::new(), false),
+        Some(Share {
+            part: Some(part), ..
+        }) => Source::new(pages, more).in_part(plan.scheme, *part),
+        _ => Source::new(pages, more),
+    }
+}
+
+/// The widest scales of the `proximity` rule, from all hits that the shards gave.
+fn pairs_of(plan: &Plan, lists: &[ShardHits]) -> Result<Pairs, SearchError> {
+    let mut pairs = Pairs::default();
+    for list in lists {
+        let unreadable = |error: Malformed| SearchError::Unreadable {
+            shard: list.shard,
+            error,
+        };
+        for page in &list.pages {
+            let answer = ShardAnswer::read(page).map_err(unreadable)?;
+            let hits = vec![(answer.text, answer.hits_at)];
+            let mut source =
+                source_of(plan, list, hits, false).on_scales(plan.scheme, Pairs::default());
+            source.advance(&plan.interest).map_err(unreadable)?;
+            while let Some(head) = source.take() {
+                pairs.see(&head.ranks, head.pairs.unwrap_or(0));
+                source.advance(&plan.interest).map_err(unreadable)?;
+            }
+        }
+    }
+    Ok(pairs)
 }
 
 fn explain(explanation: &mut Explanation, found_by: &[(ShardId, u64)], merged: &Merged<'_>) {

@@ -120,6 +120,11 @@ impl Plan {
         carrier
     }
 
+    /// True where words are dropped by how frequent they are: then hits of as many words need not have the same ones.
+    pub(super) fn by_frequency(&self) -> bool {
+        by_frequency(&self.search) && self.search.has_words && self.search.semantic.is_none()
+    }
+
     /// The client's query, as an answer repeats it.
     pub(super) fn query(&self) -> Option<Box<RawValue>> {
         let query = self.search.carrier.text("q").flatten()?;

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 pub(super) use rebuild::fraction;
 pub use rebuild::{rebuild_details, rebuild_score, write_number};
-pub(super) use unknown_words::rebuilt_in_part;
 pub use unknown_words::{Known, Scheme, correct, corrected_details, part_details, suspects};
+pub(super) use unknown_words::{pairs_of, rebuilt};
 
 use super::scan::{Malformed, Members, number, unquote};
 

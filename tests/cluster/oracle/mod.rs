@@ -123,7 +123,10 @@ pub async fn load(api: &Api, set: &DataSet) -> Result<(), HarnessError> {
     let mut settings = set.settings.clone();
     if let Some(settings) = settings.as_object_mut() {
         settings.insert("pagination".to_owned(), json!({"maxTotalHits": 100_000}));
-        let by_count = json!({"maintainer": "count", "director": "count", "city": "count"});
+        let by_count: serde_json::Map<String, Value> = compare::BY_COUNT
+            .iter()
+            .map(|facet| ((*facet).to_owned(), json!("count")))
+            .collect();
         settings.insert(
             "faceting".to_owned(),
             json!({"sortFacetValuesBy": by_count}),

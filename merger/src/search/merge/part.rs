@@ -6,7 +6,7 @@
 //!
 //! Pure: functions of values.
 
-use crate::search::rank::{Matching, Rank, Ranks, Rule, Scheme, fraction, rebuilt_in_part};
+use crate::search::rank::{Matching, Rank, Ranks, Scheme, fraction, rebuilt};
 
 /// Which part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,10 +19,6 @@ pub struct Part {
     pub all: u32,
     /// True where a word was dropped before one that was kept: then no attribute counts as being the query.
     pub broken: bool,
-    /// Neighbours among the kept words, whose distance is measured.
-    pub pairs: u32,
-    /// The most of them in any part with as many words: one node measures all these parts on one scale.
-    pub most_pairs: u32,
 }
 
 /// What a hit is in a part.
@@ -70,30 +66,18 @@ impl Part {
         let claims = |rank: &Rank| matches!(rank, Rank::Exactness { matching, .. } if *matching != Matching::None);
         let corrected = self.broken && ranks.iter().any(claims);
         let mut placed: Vec<Rank> = ranks.to_vec();
-        for rank in &mut placed {
-            match rank {
-                Rank::Exactness { .. } if corrected => {
-                    *rank = Rank::Exactness {
-                        matching: Matching::None,
-                        words: self.kept,
-                        max: self.kept,
-                    };
-                }
-                Rank::Score {
-                    rule: Rule::Proximity,
-                    score,
-                } => *score = self.proximity(*score),
-                _ => {}
+        let mut score = score;
+        if corrected {
+            for rank in placed.iter_mut().filter(|rank| claims(rank)) {
+                *rank = Rank::Exactness {
+                    matching: Matching::None,
+                    words: self.kept,
+                    max: self.kept,
+                };
             }
+            score =
+                score.map(|score| rebuilt(ranks, &placed, score, scheme, None).unwrap_or(score));
         }
-        let score = score.map(|score| {
-            let pairs = (self.pairs, self.most_pairs.max(self.pairs));
-            if corrected || pairs.0 != pairs.1 {
-                rebuilt_in_part((ranks, &placed), score, scheme, pairs).unwrap_or(score)
-            } else {
-                score
-            }
-        });
         let (matching, max) = self.on_one_node();
         if let Some(rank) = placed.get_mut(at) {
             *rank = Rank::Words { matching, max };
@@ -103,16 +87,6 @@ impl Part {
             score: score.map(|score| self.on_the_whole_scale(score)),
             corrected,
         })
-    }
-
-    /// The verdict on proximity, on one node's scale: each pair costs up to 3, whichever part it is of.
-    fn proximity(self, score: f64) -> f64 {
-        let ranks = |pairs| f64::from(3 * pairs + 1);
-        if self.most_pairs <= self.pairs {
-            return score;
-        }
-        let cost = ((1.0 - score) * ranks(self.pairs)).round();
-        (ranks(self.most_pairs) - cost) / ranks(self.most_pairs)
     }
 
     /// `score = ((kept − 1) + rest) / kept`, with one node's rank and ranks in the place of `kept`. In whole numbers, as a
@@ -146,8 +120,6 @@ mod tests {
             fixed: 1,
             all: 2,
             broken: false,
-            pairs: 0,
-            most_pairs: 0,
         };
         let details = r#"{"words":{"order":0,"matchingWords":1,"maxMatchingWords":1,"score":1.0},"typo":{"order":1,"typoCount":0,"maxTypoCount":1,"score":1.0}}"#;
         // As recorded: a hit of one of two words.
@@ -163,37 +135,12 @@ mod tests {
     }
 
     #[test]
-    fn all_parts_of_as_many_words_are_measured_on_one_scale() {
-        // As recorded for `the Perl internal`: the shard was asked for `the … internal`, one node also for `Perl internal`.
-        let part = Part {
-            kept: 2,
-            fixed: 1,
-            all: 3,
-            broken: true,
-            pairs: 0,
-            most_pairs: 1,
-        };
-        let details = r#"{"words":{"order":0,"matchingWords":2,"maxMatchingWords":2,"score":1.0},"typo":{"order":1,"typoCount":0,"maxTypoCount":2,"score":1.0},"proximity":{"order":2,"score":1.0},"attributeRank":{"order":3,"score":0.8571428571428571},"wordPosition":{"order":4,"score":0.9047619047619048},"exactness":{"order":5,"matchType":"noExactMatch","matchingWords":2,"maxMatchingWords":2,"score":0.3333333333333333}}"#;
-        let ranks = read_details(details.as_bytes()).unwrap();
-        let scheme = Scheme {
-            top_weight: 3,
-            words: 3,
-        };
-        let Placing::Inside(placed) = part.place(&ranks, Some(0.973167044595616), scheme) else {
-            panic!("a hit of this part");
-        };
-        assert!((placed.score.unwrap() - 0.6621945074326027).abs() < 1e-12);
-    }
-
-    #[test]
     fn words_that_are_never_dropped_count_as_one() {
         let part = Part {
             kept: 3,
             fixed: 2,
             all: 4,
             broken: false,
-            pairs: 0,
-            most_pairs: 0,
         };
         assert_eq!(part.on_one_node(), (2, 3));
     }
@@ -205,8 +152,6 @@ mod tests {
             fixed: 1,
             all: 3,
             broken: false,
-            pairs: 0,
-            most_pairs: 0,
         };
         let details = r#"{"words":{"order":0,"matchingWords":1,"maxMatchingWords":2,"score":0.5}}"#;
         assert_eq!(placed(part, details, 0.5), None);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::pairs::{Pairs, pairs_in};
 use super::part::{Part, Placing};
 use crate::search::hit::{HitSpan, Interest};
 use crate::search::rank::{Known, Rank, Ranks, Scheme, compare, correct, read_details};
@@ -22,8 +23,10 @@ pub struct Head<'a> {
     pub score: Option<f64>,
     /// True where the verdict on exactness isn't the shard's own any more.
     pub corrected: bool,
-    /// True where the verdict on words isn't: the shard was asked for a part of the search.
+    /// True where the verdicts on words or proximity aren't: the shard saw only a part of what one node would have seen.
     pub in_part: bool,
+    /// Pairs of neighbours whose distance the shard measured, where that was asked for and can be told.
+    pub pairs: Option<u32>,
 }
 
 impl<'a> Head<'a> {
@@ -54,6 +57,7 @@ pub struct Source<'a> {
     more: bool,
     known: Option<(Scheme, Known)>,
     part: Option<(Scheme, Part)>,
+    pairs: Option<(Scheme, Pairs)>,
     unclear: bool,
 }
 
@@ -71,6 +75,7 @@ impl<'a> Source<'a> {
             more,
             known: None,
             part: None,
+            pairs: None,
             unclear: false,
         }
     }
@@ -86,6 +91,13 @@ impl<'a> Source<'a> {
     #[must_use]
     pub fn in_part(mut self, scheme: Scheme, part: Part) -> Self {
         self.part = Some((scheme, part));
+        self
+    }
+
+    /// With the scales of the `proximity` rule, where hits of as many words need not have the same ones.
+    #[must_use]
+    pub fn on_scales(mut self, scheme: Scheme, pairs: Pairs) -> Self {
+        self.pairs = Some((scheme, pairs));
         self
     }
 
@@ -153,7 +165,11 @@ impl<'a> Source<'a> {
                 score,
                 corrected: false,
                 in_part: false,
+                pairs: None,
             };
+            if let Some((scheme, _)) = &self.pairs {
+                head.pairs = pairs_in(&head.ranks, head.score, *scheme);
+            }
             if let Some((scheme, part)) = &self.part {
                 match part.place(&head.ranks, score, *scheme) {
                     Placing::Inside(placed) => {
@@ -166,6 +182,12 @@ impl<'a> Source<'a> {
                         continue;
                     }
                 }
+            }
+            if let Some((scheme, pairs)) = &self.pairs
+                && let (Some(own), Some(score)) = (head.pairs, head.score)
+                && let Some((ranks, score)) = pairs.widen(&head.ranks, score, *scheme, own)
+            {
+                (head.ranks, head.score, head.in_part) = (ranks, Some(score), true);
             }
             if let Some((scheme, known)) = &self.known
                 && let Some((ranks, score)) =

@@ -116,22 +116,26 @@ pub fn correct(ranks: &Ranks, score: f64, scheme: Scheme, known: &Known) -> Opti
     Some((ranks.into(), rebuilt))
 }
 
-/// The score of a hit whose verdicts are put right, from the shard's own verdicts and score; `None` where that can't be
-/// built anew. `pairs` are the neighbours on the shard and on one node.
-pub(crate) fn rebuilt_in_part(
-    (own, right): (&[Rank], &[Rank]),
+/// The score of a hit whose verdicts are put right, from the shard's own verdicts and score, and with so many pairs whose
+/// distance counts, if not the shard's; `None` where it can't be built anew.
+pub(crate) fn rebuilt(
+    own: &[Rank],
+    right: &[Rank],
     score: f64,
     scheme: Scheme,
-    pairs: (u32, u32),
+    pairs: Option<u32>,
 ) -> Option<f64> {
     let made = made(own, score, scheme)?;
-    // Where the engine parted neighbours that the merger didn't, the verdict on proximity is left as it was.
-    let pairs = if made.pairs == pairs.0 {
-        pairs.1
-    } else {
-        made.pairs
-    };
+    let pairs = pairs.unwrap_or(made.pairs);
     Some(built(right, scheme, Made { pairs, ..made }, None))
+}
+
+/// How many pairs of neighbours the shard measured; `None` where the score could have come about otherwise, too.
+pub(crate) fn pairs_of(ranks: &[Rank], score: f64, scheme: Scheme) -> Option<u32> {
+    let made = made(ranks, score, scheme)?;
+    let fewer = (0..made.pairs)
+        .any(|pairs| (built(ranks, scheme, Made { pairs, ..made }, None) - score).abs() < 1e-11);
+    (!fewer).then_some(made.pairs)
 }
 
 /// The score from the verdicts, by the engine's arithmetic; with `matching` in the place of what the shard claims.
