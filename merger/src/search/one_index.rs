@@ -153,10 +153,12 @@ pub(super) async fn complete(
                 lists.dedup_by_key(|list| list.shard);
                 for list in lists.iter_mut() {
                     list.share = None;
+                    list.pages.clear();
                 }
                 if let Some(refused) = ask_again(reader, index, plan, lists, explanation).await? {
                     return Ok(Done::Refused(refused));
                 }
+                lists.retain(|list| !list.pages.is_empty());
             }
             Step::Gaps(facets) => {
                 let settings = &settings.facets;
