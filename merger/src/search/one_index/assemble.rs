@@ -1,0 +1,244 @@
+//! From the shards' answers to one answer, or to what must be asked first.
+//!
+//! Pure: functions of values.
+
+use weft_routing::placement::ShardId;
+
+use super::ShardHits;
+use crate::search::SearchError;
+use crate::search::answer::ShardAnswer;
+use crate::search::explain::Explanation;
+use crate::search::facets::Filled;
+use crate::search::frequency::Share;
+use crate::search::merge::{Merged, Order, Pairs, Source, is_semantic, merge};
+use crate::search::plan::Plan;
+use crate::search::rank::{Known, Ranks, compare};
+use crate::search::respond::{Writer, write_search};
+use crate::search::scan::Malformed;
+use crate::search::settings::MergeSettings;
+
+/// What further rounds have told.
+#[derive(Default)]
+pub(super) struct Learned {
+    /// What each shard knows of the query's words.
+    pub(super) words: Option<Vec<Known>>,
+    /// Facets' whole counts.
+    pub(super) facets: Option<Vec<Filled>>,
+    /// True where the search by words was good enough for one node not to search by meaning.
+    pub(super) words_suffice: bool,
+}
+
+/// What a merge led to.
+pub(super) enum Step {
+    /// The answer, but for what may be added to it.
+    Done(Writer),
+    /// These lists ran out too early.
+    More(Vec<usize>),
+    /// One node would have searched by words alone.
+    WordsSuffice,
+    /// These facets may lack values.
+    Gaps(Vec<String>),
+    /// A shard tells words apart otherwise than the merger: it must be asked for the search as it is.
+    PartsUnclear,
+    /// A shard called hits exact without having compared all words: see [`crate::search::rank::suspects`].
+    Doubt,
+}
+
+pub(super) fn assemble(
+    plan: &Plan,
+    settings: &MergeSettings,
+    lists: &[ShardHits],
+    learned: &Learned,
+    uid: Option<&str>,
+    explanation: &mut Explanation,
+) -> Result<Step, SearchError> {
+    let mut answers = Vec::with_capacity(lists.len());
+    let mut sources = Vec::with_capacity(lists.len());
+    let mut found_by = Vec::with_capacity(lists.len());
+    let pairs = match plan.by_frequency() {
+        true => Some(pairs_of(plan, lists)?),
+        false => None,
+    };
+    for (at, list) in lists.iter().enumerate() {
+        let unreadable = |error: Malformed| SearchError::Unreadable {
+            shard: list.shard,
+            error,
+        };
+        let mut pages = Vec::with_capacity(list.pages.len());
+        let mut first = None;
+        for page in &list.pages {
+            let answer = ShardAnswer::read(page).map_err(unreadable)?;
+            pages.push((answer.text, answer.hits_at));
+            first.get_or_insert(answer);
+        }
+        let Some(mut first) = first else { continue };
+        let found = usize::try_from(first.rest.total()).unwrap_or(usize::MAX);
+        let more = list.asked < plan.window.end() && list.asked < found;
+        let source = source_of(plan, list, pages, more);
+        let source = match &pairs {
+            Some(pairs) => source.on_scales(plan.scheme, pairs.clone()),
+            None => source,
+        };
+        sources.push(
+            match learned.words.as_ref().and_then(|known| known.get(at)) {
+                Some(known) => source.knowing(plan.scheme, known.clone()),
+                None => source,
+            },
+        );
+        found_by.push((list.shard, first.rest.total()));
+        if list.share.is_some() {
+            first.rest.query = plan.query();
+        }
+        if list.counts() {
+            answers.push(first);
+        }
+    }
+    let malformed = |error| SearchError::unreadable(lists, error);
+    if words_suffice(plan, &answers).map_err(malformed)? {
+        return Ok(Step::WordsSuffice);
+    }
+    let mut merged =
+        merge(sources, &plan.merging()).map_err(|error| SearchError::unreadable(lists, error))?;
+    if merged.unclear {
+        return Ok(Step::PartsUnclear);
+    }
+    if !merged.dry.is_empty() {
+        return Ok(Step::More(merged.dry));
+    }
+    if lists.iter().any(|list| list.share.is_some()) {
+        // A document stands in several parts, but is counted once.
+        merged.twins = 0;
+    }
+    if merged.doubtful && learned.words.is_none() {
+        return Ok(Step::Doubt);
+    }
+    let size = merged
+        .hits
+        .iter()
+        .map(|hit| hit.head.span.range.len() + 1)
+        .sum::<usize>();
+    let mut writer = Writer::new(size + 1024);
+    writer.optional("indexUid", uid.as_ref());
+    explanation.uncertain_facets = write_search(
+        &mut writer,
+        plan,
+        settings,
+        &answers,
+        &merged,
+        learned.facets.as_deref().unwrap_or_default(),
+    )
+    .map_err(|error| SearchError::unreadable(lists, error))?;
+    if learned.words_suffice {
+        writer.member("semanticHitCount", &0);
+    }
+    if learned.facets.is_none() && !explanation.uncertain_facets.is_empty() {
+        return Ok(Step::Gaps(explanation.uncertain_facets.clone()));
+    }
+    explain(explanation, &found_by, &merged);
+    Ok(Step::Done(writer))
+}
+
+/// A list's hits, as far as they count.
+fn source_of<'a>(
+    plan: &Plan,
+    list: &ShardHits,
+    pages: Vec<(&'a [u8], usize)>,
+    more: bool,
+) -> Source<'a> {
+    match &list.share {
+        Some(_) if list.counts_only() => Source::new(Vec::new(), false),
+        Some(Share {
+            part: Some(part), ..
+        }) => Source::new(pages, more).in_part(plan.scheme, *part),
+        _ => Source::new(pages, more),
+    }
+}
+
+/// The widest scales of the `proximity` rule, from all hits that the shards gave.
+fn pairs_of(plan: &Plan, lists: &[ShardHits]) -> Result<Pairs, SearchError> {
+    let mut pairs = Pairs::default();
+    for list in lists {
+        let unreadable = |error: Malformed| SearchError::Unreadable {
+            shard: list.shard,
+            error,
+        };
+        for page in &list.pages {
+            let answer = ShardAnswer::read(page).map_err(unreadable)?;
+            let hits = vec![(answer.text, answer.hits_at)];
+            let mut source =
+                source_of(plan, list, hits, false).on_scales(plan.scheme, Pairs::default());
+            source.advance(&plan.interest).map_err(unreadable)?;
+            while let Some(head) = source.take() {
+                pairs.see(&head.ranks, head.pairs.unwrap_or(0));
+                source.advance(&plan.interest).map_err(unreadable)?;
+            }
+        }
+    }
+    Ok(pairs)
+}
+
+fn explain(explanation: &mut Explanation, found_by: &[(ShardId, u64)], merged: &Merged<'_>) {
+    for ((shard, found), kept) in found_by.iter().zip(&merged.kept) {
+        explanation.outcome(*shard, *found, *kept);
+    }
+    if merged.twins > 0 {
+        explanation.rebuilt.push(format!(
+            "{} documents shown once that two shards hold",
+            merged.twins
+        ));
+    }
+    let rescaled = merged.hits.iter().any(|hit| {
+        hit.head.ranks.iter().any(|rank| {
+            matches!(rank, crate::search::rank::Rank::Typo { max, .. } if hit.max_typos.is_some_and(|scale| scale != *max))
+        })
+    });
+    if rescaled {
+        explanation
+            .rebuilt
+            .push("the scale of the typo rule, and with it ranking scores".to_owned());
+    }
+    if merged.hits.iter().any(|hit| hit.head.corrected) {
+        explanation
+            .rebuilt
+            .push("exactness of hits whose shard has never seen one of the words".to_owned());
+    }
+    if merged.duplicates > 0 {
+        explanation.rebuilt.push(format!(
+            "{} hits left out whose distinct value another shard has",
+            merged.duplicates
+        ));
+    }
+}
+
+/// True where all hits of the page, found by words alone, are good enough for one node not to search by meaning: their
+/// weighed scores reach 0.45. A shard with fewer good hits than the page has searched by meaning nevertheless.
+fn words_suffice(plan: &Plan, answers: &[ShardAnswer<'_>]) -> Result<bool, Malformed> {
+    const GOOD_ENOUGH: f64 = 0.45;
+    let Order::Hybrid { ratio } = plan.order else {
+        return Ok(false);
+    };
+    let found = |answer: &ShardAnswer<'_>| {
+        answer
+            .rest
+            .semantic_hit_count
+            .is_some_and(|count| count > 0)
+    };
+    let end = plan.window.end();
+    if !answers.iter().any(found) || !plan.search.has_words || end == 0 {
+        return Ok(false);
+    }
+    let mut hits = Vec::new();
+    for answer in answers {
+        let mut source = Source::new(vec![(answer.text, answer.hits_at)], false);
+        source.advance(&plan.interest)?;
+        while let Some(head) = source.take() {
+            if !is_semantic(&head.ranks) {
+                hits.push((head.ranks, head.score.unwrap_or(0.0)));
+            }
+            source.advance(&plan.interest)?;
+        }
+    }
+    hits.sort_by(|(a, _), (b, _)| compare(a, b));
+    let good = |(_, score): &(Ranks, f64)| score * (1.0 - ratio) >= GOOD_ENOUGH;
+    Ok(hits.len() >= end && hits.iter().take(end).all(good))
+}
