@@ -83,8 +83,14 @@ async fn fill_counts(
 ) -> Result<Option<Filled>, SearchError> {
     let known: Vec<(Counts, Option<f64>)> = lists.iter().map(|list| known(list, facet)).collect();
     let numeric = known.iter().any(|(_, least)| least.is_some());
-    let counts: Vec<&Counts> = known.iter().map(|(counts, _)| counts).collect();
-    let hidden = by_count::hidden(&counts, settings.max_values);
+    let Some((longer, partitioned)) =
+        lengthen(reader, index, plan, settings, (lists, &known), facet).await?
+    else {
+        return Ok(None);
+    };
+    let counts: Vec<&Counts> = longer.iter().map(|(counts, _)| counts).collect();
+    let hides: Vec<u64> = longer.iter().map(|(_, hides)| *hides).collect();
+    let hidden = by_count::hidden(&counts, &hides, settings.max_values);
     let ask = |hidden: &Hidden| {
         let list = lists.get(hidden.place)?;
         let filters = hidden
@@ -114,13 +120,79 @@ async fn fill_counts(
     let found: Option<Vec<(usize, Vec<(String, u64)>)>> =
         hidden.iter().enumerate().map(found).collect();
     Ok(found.map(|found| {
-        let (counts, certain) = by_count::fill(&counts, &found, settings.max_values, numeric);
+        let (counts, certain) =
+            by_count::fill(&counts, &hides, &found, settings.max_values, numeric);
         Filled {
             facet: facet.to_owned(),
             counts,
-            certain,
+            certain: certain && partitioned,
         }
     }))
+}
+
+/// Lists with how often one may have counted a value that it doesn't hold; and whether that can be relied on.
+type Longer = (Vec<(Counts, u64)>, bool);
+
+/// The lists with the values beyond those that were cut. Documents of several values leave the search with the first one
+/// that is left out: then what lies beyond was counted too seldom, and isn't relied on.
+async fn lengthen(
+    reader: &Reader<'_>,
+    index: &str,
+    plan: &Plan,
+    settings: &FacetSettings,
+    (lists, known): (&[&ShardHits], &[(Counts, Option<f64>)]),
+    facet: &str,
+) -> Result<Option<Longer>, SearchError> {
+    let mut asks = Vec::new();
+    let mut places = Vec::new();
+    for (place, (list, (counts, _))) in lists.iter().zip(known).enumerate() {
+        if let Some(condition) = by_count::beyond(facet, counts, settings.max_values) {
+            let filters = std::iter::once(vec![condition]);
+            let Some(ask) = narrowed(index, plan, list, filters, Some(facet)) else {
+                return Ok(None);
+            };
+            asks.push(ask);
+            places.push(place);
+        }
+    }
+    let Outcome::Answers(gathered) = reader.gather(asks).await? else {
+        return Ok(None);
+    };
+    let mut longer = Vec::with_capacity(lists.len());
+    let mut partitioned = true;
+    for (place, (list, (counts, _))) in lists.iter().zip(known).enumerate() {
+        let mut more = None;
+        if let Some(asked) = places.iter().position(|asked| *asked == place) {
+            let reply = gathered.replies.iter().find(|reply| reply.at == asked);
+            let Some((values, left)) = reply.and_then(|reply| {
+                let values = answers(&reply.body, facet)?.into_iter().next()?;
+                Some((values, total(&reply.body)?))
+            }) else {
+                return Ok(None);
+            };
+            let listed: u64 = counts.0.iter().map(|(_, count)| count).sum();
+            partitioned &= found(list).is_some_and(|all| all == left + listed);
+            more = Some(values);
+        }
+        longer.push(by_count::lengthened(
+            counts,
+            more.as_ref(),
+            settings.max_values,
+        ));
+    }
+    Ok(Some((longer, partitioned)))
+}
+
+/// How many documents a shard found.
+fn found(list: &ShardHits) -> Option<u64> {
+    let answer = ShardAnswer::read(list.pages.first()?).ok()?;
+    Some(answer.rest.total())
+}
+
+/// How many documents the first of the results found.
+fn total(body: &Bytes) -> Option<u64> {
+    let range = results(body).ok()?.into_iter().next()?;
+    Some(ShardAnswer::read(body.get(range)?).ok()?.rest.total())
 }
 
 /// A shard's values of a facet, and its least number.

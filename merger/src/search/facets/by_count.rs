@@ -1,8 +1,9 @@
-//! Counts that shards' cut lists by count may hide, asked for value by value.
+//! Counts that shards' cut lists by count may hide.
 //!
-//! A value that a cut list doesn't hold was counted there as often as the list's last value at most. So the values that
-//! may be among the most frequent of all are known but for those in no list at all, and what a list hides of them is one
-//! question each.
+//! A value that a cut list doesn't hold was counted there as often as the list's last value at most. First each cut list is
+//! lengthened: the same search without the documents of the list's own values lists the next ones. What a list still
+//! hides of a value that may be among the most frequent of all is then one question each. Only a value that is in no list can
+//! be missed.
 //!
 //! Pure: functions of values.
 
@@ -25,12 +26,36 @@ pub struct Hidden {
 
 /// The condition of a filter that lets one value through.
 pub fn condition(facet: &str, value: &str) -> String {
-    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
-    format!("\"{}\" = \"{}\"", quoted(facet), quoted(value))
+    format!("{} = {}", quoted(facet), quoted(value))
 }
 
-/// Which shards must be asked for which values' counts.
-pub fn hidden(lists: &[&Counts], max_values: usize) -> Vec<Hidden> {
+/// The condition of a filter that lets through what has none of the list's values; `None` for a list that isn't cut.
+pub fn beyond(facet: &str, list: &Counts, max_values: usize) -> Option<String> {
+    if most_hidden(list, max_values) == 0 {
+        return None;
+    }
+    let values: Vec<String> = list.0.iter().map(|(text, _)| quoted(text)).collect();
+    Some(format!("{} NOT IN [{}]", quoted(facet), values.join(", ")))
+}
+
+/// A list with the values beyond it, and how often one that it still doesn't hold may have been counted.
+pub fn lengthened(list: &Counts, more: Option<&Counts>, max_values: usize) -> (Counts, u64) {
+    match more {
+        None => (list.clone(), most_hidden(list, max_values)),
+        Some(more) => {
+            let both = list.0.iter().chain(&more.0).cloned();
+            (Counts(both.collect()), most_hidden(more, max_values))
+        }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// Which shards must be asked for which values' counts. `hides` says of each list how often it may have counted a value that
+/// it doesn't hold.
+pub fn hidden(lists: &[&Counts], hides: &[u64], max_values: usize) -> Vec<Hidden> {
     let keys: Vec<HashSet<String>> = lists
         .iter()
         .map(|list| list.0.iter().map(|(text, _)| normalise(text)).collect())
@@ -45,10 +70,6 @@ pub fn hidden(lists: &[&Counts], max_values: usize) -> Vec<Hidden> {
         .get(max_values.saturating_sub(1))
         .copied()
         .unwrap_or(0);
-    let hides: Vec<u64> = lists
-        .iter()
-        .map(|list| most_hidden(list, max_values))
-        .collect();
     let lacks = |place: usize, key: &String| {
         hides.get(place).is_some_and(|most| *most > 0)
             && keys.get(place).is_some_and(|keys| !keys.contains(key))
@@ -96,6 +117,7 @@ fn most_hidden(list: &Counts, max_values: usize) -> u64 {
 /// whether a value that is in no list can't be one of them.
 pub fn fill(
     lists: &[&Counts],
+    hides: &[u64],
     found: &[(usize, Vec<(String, u64)>)],
     max_values: usize,
     numeric: bool,
@@ -112,7 +134,7 @@ pub fn fill(
         .collect();
     let whole: Vec<&Counts> = whole.iter().collect();
     let (counts, _) = merge_values(&whole, FacetOrder::Count, max_values, numeric, 0);
-    let unseen: u64 = lists.iter().map(|list| most_hidden(list, max_values)).sum();
+    let unseen: u64 = hides.iter().sum();
     let least = counts.0.last().map_or(0, |(_, count)| *count);
     let certain = counts.0.len() < max_values || unseen < least;
     (counts, certain)
@@ -139,7 +161,8 @@ mod tests {
         ];
         let lists: Vec<&Counts> = lists.iter().collect();
         // Of `b` shard 1 may hide 4. Shard 2 hides nothing. `d` may be as frequent as the third.
-        let hidden = hidden(&lists, 3);
+        let hides = [2, 4, 0];
+        let hidden = hidden(&lists, &hides, 3);
         let expected = [(0, vec!["d"]), (1, vec!["b"])].map(|(place, values)| Hidden {
             place,
             values: values.into_iter().map(str::to_owned).collect(),
@@ -147,7 +170,7 @@ mod tests {
         // 4 + 2 is less than the third's 9: `d` can't be shown.
         assert_eq!(hidden, expected[1..]);
         let found = [(1, vec![("b".to_owned(), 3)])];
-        let (filled, certain) = fill(&lists, &found, 3, false);
+        let (filled, certain) = fill(&lists, &hides, &found, 3, false);
         assert_eq!(filled, counts(&[("a", 14), ("b", 12), ("c", 11)]));
         assert!(certain, "a value in no list was counted 6 times at most");
     }
@@ -194,7 +217,19 @@ mod tests {
             };
             let lists: Vec<Counts> = by_shard.iter().map(|counts| ranked(counts, 8)).collect();
             let lists: Vec<&Counts> = lists.iter().collect();
-            let found: Vec<(usize, Vec<(String, u64)>)> = hidden(&lists, 8)
+            // Each list once more as long, as a second round makes it.
+            let longer: Vec<(Counts, u64)> = lists
+                .iter()
+                .zip(&by_shard)
+                .map(|(list, counts)| {
+                    let whole = ranked(counts, 100);
+                    let more = whole.0.iter().skip(8).take(8).cloned().collect();
+                    lengthened(list, Some(&Counts(more)), 8)
+                })
+                .collect();
+            let hides: Vec<u64> = longer.iter().map(|(_, hides)| *hides).collect();
+            let lists: Vec<&Counts> = longer.iter().map(|(list, _)| list).collect();
+            let found: Vec<(usize, Vec<(String, u64)>)> = hidden(&lists, &hides, 8)
                 .into_iter()
                 .map(|hidden| {
                     let count = |value: String| {
@@ -204,7 +239,7 @@ mod tests {
                     (hidden.place, hidden.values.into_iter().map(count).collect())
                 })
                 .collect();
-            let (filled, certain) = fill(&lists, &found, 8, false);
+            let (filled, certain) = fill(&lists, &hides, &found, 8, false);
             if certain {
                 assert_eq!(filled, ranked(&whole, 8), "seed {seed}");
             }
