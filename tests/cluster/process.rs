@@ -8,7 +8,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit};
+use rustix::process::{Pid, Signal, kill_process_group};
+#[cfg(target_os = "linux")]
+use rustix::process::{Resource, Rlimit, prlimit};
 
 use crate::{HarnessError, spawner};
 
@@ -122,13 +124,8 @@ impl Process {
     }
 
     /// Makes it fail every write beyond so many bytes of a file with `EFBIG`, as near as one gets to a full disk without
-    /// rights of root; `None` gives it room again. A restarted process has all the room there is. (Linux)
+    /// rights of root; `None` gives it room again. A restarted process has all the room there is. Linux only.
     pub fn limit_file_size(&self, bytes: Option<u64>) -> Result<(), HarnessError> {
-        // The soft limit only: a hard one can't be raised again.
-        let limit = Rlimit {
-            current: bytes,
-            maximum: None,
-        };
         let fail = |reason: String| HarnessError::Signal {
             name: self.program.name.clone(),
             reason,
@@ -138,9 +135,7 @@ impl Process {
             .and_then(|id| i32::try_from(id).ok())
             .and_then(Pid::from_raw)
             .ok_or_else(|| fail("it does not run".to_owned()))?;
-        prlimit(Some(pid), Resource::Fsize, limit)
-            .map(drop)
-            .map_err(|error| fail(error.to_string()))
+        limit_file_size(pid, bytes).map_err(fail)
     }
 
     /// Starts it again with what it left on disk; kills it first if it runs.
@@ -278,4 +273,21 @@ impl Drop for Process {
             self.reap();
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+fn limit_file_size(pid: Pid, bytes: Option<u64>) -> Result<(), String> {
+    // The soft limit only: a hard one can't be raised again.
+    let limit = Rlimit {
+        current: bytes,
+        maximum: None,
+    };
+    prlimit(Some(pid), Resource::Fsize, limit)
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn limit_file_size(_: Pid, _: Option<u64>) -> Result<(), String> {
+    Err("only Linux limits the files of a process that runs".to_owned())
 }
