@@ -87,33 +87,3 @@ async fn a_line_is_silent_refuses_comes_late_and_is_full_of_nonsense_as_it_is_to
     let node = Api::new(cluster.node_url(0, 0), None);
     assert_eq!(node.get("/health").await.unwrap().status, 200);
 }
-
-#[tokio::test]
-async fn a_node_whose_disk_is_full_fails_writes_and_takes_them_again_when_there_is_room() {
-    let cluster = Cluster::builder()
-        .master_key(MASTER_KEY)
-        .start()
-        .await
-        .unwrap();
-    let api = Api::new(cluster.url(), Some(MASTER_KEY));
-    let write = async |id: u64| {
-        let accepted = api
-            .post("/indexes/x/documents", &serde_json::json!([{"id": id}]))
-            .await
-            .unwrap();
-        match accepted.status {
-            202 => api.settle(&accepted).await.unwrap()["status"]
-                .as_str()
-                .unwrap()
-                .to_owned(),
-            status => status.to_string(),
-        }
-    };
-    assert_eq!(write(1).await, "succeeded");
-    cluster.node(0, 0).limit_file_size(Some(16 << 10)).unwrap();
-    assert_ne!(write(2).await, "succeeded");
-    cluster.node(0, 0).limit_file_size(None).unwrap();
-    cluster.node(0, 0).restart().unwrap();
-    cluster.wait_ready().await.unwrap();
-    assert_eq!(write(3).await, "succeeded");
-}
