@@ -46,14 +46,6 @@ const EXCEPTIONS: [(u64, &str); 8] = [
     ),
     (99, "sorted by rating, with ties across the end of the page"),
     (101, "as step 92, with one hit"),
-    (
-        102,
-        "facets by count, cut at five of many small ones: a value may be cut from every shard's list",
-    ),
-    (
-        111,
-        "`frequency` drops the words that are frequent on the shard, not in the whole index",
-    ),
     (161, "as step 50"),
 ];
 

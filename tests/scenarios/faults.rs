@@ -59,7 +59,7 @@ async fn a_line_is_silent_refuses_comes_late_and_is_full_of_nonsense_as_it_is_to
     let ask = async || {
         // A new connection each time, as after a fault.
         let health = Api::new(&front, None);
-        let patience = Duration::from_secs(2);
+        let patience = Duration::from_secs(1);
         match tokio::time::timeout(patience, health.get("/health")).await {
             Ok(Ok(reply)) => reply.status.to_string(),
             Ok(Err(_)) => "no answer".to_owned(),

@@ -135,7 +135,7 @@ async fn indexes_on_different_shards_swap_and_go_on() {
         .await
         .unwrap();
     api.succeed(&accepted).await.unwrap();
-    assert!(ids(&api, &two).await.into_iter().eq(20..80));
+    assert_eq!(ids(&api, &two).await, (20..80).collect::<Vec<_>>());
     assert!(ids(&api, "wide").await.into_iter().eq(0..10));
     // A new name holds from the moment at which it is given.
     let accepted = api

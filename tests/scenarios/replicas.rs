@@ -301,5 +301,33 @@ async fn the_cluster_api_is_for_the_master_key_and_knows_its_nodes() {
             .status,
         404
     );
+    for (name, value) in [("x-weft-read", "odd"), ("x-weft-after-task", "odd")] {
+        let refused = api
+            .send(
+                reqwest::Method::GET,
+                "/indexes/x/documents/1",
+                &[(name, value)],
+                Vec::new(),
+            )
+            .await
+            .unwrap();
+        assert_eq!(refused.status, 400, "{name}: {}", refused.text);
+    }
+    let mine = write(&api, "x", 10..12).await.unwrap()["uid"].to_string();
+    for (name, value) in [
+        ("x-weft-read", "primary"),
+        ("x-weft-after-task", mine.as_str()),
+    ] {
+        let read = api
+            .send(
+                reqwest::Method::GET,
+                "/indexes/x/documents/11",
+                &[(name, value)],
+                Vec::new(),
+            )
+            .await
+            .unwrap();
+        assert_eq!(read.status, 200, "{name}: {}", read.text);
+    }
     assert_eq!(api.get("/_cluster/nonsense").await.unwrap().status, 404);
 }

@@ -1,13 +1,15 @@
 //! Takes connections, turns HTTP requests into calls and answers into HTTP responses.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,6 +27,9 @@ use crate::call::AnyBody;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests under way may go on after the stop.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How much of a refused body is read on, and for how long.
+const READ_ON_BYTES: usize = 256 << 20;
+const READ_ON: Duration = Duration::from_secs(5);
 
 /// Serves until `stop` resolves, then lets requests under way finish.
 pub async fn serve(app: Arc<App>, listener: TcpListener, stop: impl Future<Output = ()>) {
@@ -75,7 +80,8 @@ async fn respond(
 ) -> Response<Full<Bytes>> {
     let begun = Instant::now();
     let (parts, body) = request.into_parts();
-    let body: AnyBody = body.map_err(Into::into).boxed();
+    let unread = Unread(Arc::new(Mutex::new(body)));
+    let body: AnyBody = unread.clone().map_err(Into::into).boxed();
     let (operation, answer) = match slots.try_acquire() {
         Ok(_slot) => {
             app.metrics.under_way.inc();
@@ -87,6 +93,9 @@ async fn respond(
             ApiError::overloaded(app.options.max_requests).into_answer(),
         ),
     };
+    if answer.status.is_client_error() && answer.status != StatusCode::REQUEST_TIMEOUT {
+        unread.read_on().await;
+    }
     let took = begun.elapsed();
     app.metrics
         .requests
@@ -123,6 +132,51 @@ async fn respond(
         );
     }
     into_response(answer)
+}
+
+/// A client's body, which can still be read when whoever read it has stopped.
+///
+/// A client that is still sending when it is answered may never see the answer: its connection is reset. So what a refused
+/// body has left is read and thrown away, up to a bound.
+#[derive(Clone)]
+struct Unread(Arc<Mutex<Incoming>>);
+
+impl Body for Unread {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Pin::new(&mut *body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        body.size_hint()
+    }
+}
+
+impl Unread {
+    async fn read_on(mut self) {
+        let reading = async {
+            let mut bytes = 0;
+            while bytes < READ_ON_BYTES
+                && let Some(Ok(frame)) = self.frame().await
+            {
+                bytes += frame.data_ref().map_or(0, Bytes::len);
+            }
+        };
+        // Who is slower than that has to see for itself.
+        let _ = tokio::time::timeout(READ_ON, reading).await;
+    }
 }
 
 /// Counts a request as no longer under way, also when the client went away in its middle.

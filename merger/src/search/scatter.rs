@@ -15,7 +15,7 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, Call};
 use crate::cluster::ReadFrom;
-use crate::upstream::{NodeAnswer, NodeRequest, UpstreamError};
+use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
 /// Whose read this is, and how it is carried out.
 pub(super) struct Reader<'a> {
@@ -227,7 +227,11 @@ impl<'a> Reader<'a> {
     /// A request for a shard, or for the replica of it that the client wishes.
     fn to(&self, shard: ShardId, method: Method, path: String, timeout: Duration) -> NodeRequest {
         let target = self.app.cluster.target(shard, &self.from);
-        let late = self.app.cluster.hedge_after(shard).unwrap_or(timeout);
+        let late = match target {
+            Target::Shard(_) => self.app.cluster.hedge_after(shard).unwrap_or(timeout),
+            // There is no other to ask: who is late is waited for.
+            Target::Node(_) => timeout,
+        };
         let mut request =
             NodeRequest::new(target, method, path, &self.along, timeout).hedged_after(late);
         for (name, value) in &self.headers {

@@ -161,8 +161,6 @@ x-forwarded-for: 127.0.0.1
 x-http-method-override: DELETE
 x-request-id: é
 traceparent: odd
-x-weft-read: odd
-x-weft-after-task: odd
 x-weft-write: odd
 "##
     .trim()
