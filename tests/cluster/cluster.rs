@@ -399,12 +399,12 @@ pub(crate) async fn get(client: &Client, url: &str) -> Result<String, String> {
     }
 }
 
-async fn get_json(client: &Client, url: &str) -> Result<Value, String> {
+pub(crate) async fn get_json(client: &Client, url: &str) -> Result<Value, String> {
     serde_json::from_str(&get(client, url).await?).map_err(|error| error.to_string())
 }
 
 /// The nodes in Envoy's list of clusters, and whether Envoy would send a read there.
-fn hosts(clusters: &Value) -> impl Iterator<Item = (&str, bool)> {
+pub(crate) fn hosts(clusters: &Value) -> impl Iterator<Item = (&str, bool)> {
     clusters
         .get("cluster_statuses")
         .and_then(Value::as_array)

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::cluster::get;
+use crate::cluster::{get, get_json, hosts};
 use crate::{Binaries, ClusterPlan, Deadline, HarnessError, Layout, Lifetime, PortBlock, Process};
 
 /// A body with this in it becomes a task that fails.
@@ -112,6 +112,19 @@ impl StandInCluster {
             "a cluster of stand-ins",
             Deadline::after(Duration::from_secs(60)),
             || get(&client, &version),
+        )
+        .await?;
+        let clusters = format!("http://127.0.0.1:{}/clusters?format=json", layout.admin());
+        crate::until(
+            "stand-ins that get reads",
+            Deadline::after(Duration::from_secs(60)),
+            || async {
+                let clusters = get_json(&client, &clusters).await?;
+                match hosts(&clusters).find(|(_, healthy)| !healthy) {
+                    None => Ok(()),
+                    Some((name, _)) => Err(name.to_owned()),
+                }
+            },
         )
         .await?;
         Ok(cluster)

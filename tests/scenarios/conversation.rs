@@ -34,7 +34,7 @@ const VOLATILE: [&str; 19] = [
 ];
 
 /// Steps at which a cluster answers otherwise, each with its reason.
-const EXCEPTIONS: [(u64, &str); 8] = [
+const EXCEPTIONS: [(u64, &str); 6] = [
     (
         50,
         "documents are listed in the order of insertion by a node, in an order of Weft's own by a cluster",

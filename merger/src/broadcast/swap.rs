@@ -44,26 +44,50 @@ pub(super) async fn swap(app: &Arc<App>, call: Call) -> Result<Answer, Broadcast
     if !distinct || uids.is_empty() || !uids.iter().all(|uid| grant.allows(uid)) {
         return ask(app, &change, None).await;
     }
+    let names: Vec<String> = uids.iter().map(|uid| (*uid).clone()).collect();
+    let moves = placed(app, &pairs).is_ok_and(|placements| placements.iter().any(lie_apart));
+    if !moves {
+        return swap_placed(app, &change, &pairs).await;
+    }
+    // A filter that still goes by the old table would ask the wrong shard.
+    app.cluster.placements.leave_to_merger(&names, true).await?;
+    tokio::time::sleep(std::time::Duration::from_millis(app.options.lease_ms)).await;
+    let answer = swap_placed(app, &change, &pairs).await;
+    app.cluster
+        .placements
+        .leave_to_merger(&names, false)
+        .await?;
+    answer
+}
+
+/// Whether two indexes to be exchanged lie on different shards.
+fn lie_apart(pair: &[Option<Arc<Placement>>; 2]) -> bool {
+    match pair {
+        [Some(one), Some(two)] => one.slots != two.slots,
+        _ => false,
+    }
+}
+
+async fn swap_placed(
+    app: &Arc<App>,
+    change: &Change,
+    pairs: &[Pair],
+) -> Result<Answer, BroadcastError> {
     for _ in 0..ATTEMPTS {
-        let before = match placed(app, &pairs) {
+        let before = match placed(app, pairs) {
             Ok(placements) => placements,
-            Err(shard) => return ask(app, &change, shard).await,
+            Err(shard) => return ask(app, change, shard).await,
         };
         let shards: BTreeSet<ShardId> = shards_of(&before);
         let shards: Vec<ShardId> = shards.into_iter().collect();
         let turn = app.sequencer.turn(&shards).await;
-        let same = placed(app, &pairs).is_ok_and(|now| shards_of(&now).iter().eq(shards.iter()));
+        let same = placed(app, pairs).is_ok_and(|now| shards_of(&now).iter().eq(shards.iter()));
         if !same {
             continue;
         }
         let own: Vec<(ShardId, Change)> = shards
             .iter()
-            .map(|shard| {
-                (
-                    *shard,
-                    change.with_body(&for_shard(&pairs, &before, *shard)),
-                )
-            })
+            .map(|shard| (*shard, change.with_body(&for_shard(pairs, &before, *shard))))
             .collect();
         let each: Vec<_> = own.iter().map(|(shard, change)| (*shard, change)).collect();
         return match spread_in_turn(app, &turn, &each, Reach::Replicas).await? {
@@ -87,7 +111,7 @@ pub(super) async fn swap(app: &Arc<App>, call: Call) -> Result<Answer, Broadcast
             }
         };
     }
-    let first = uids.first().map(|uid| (*uid).clone());
+    let first = pairs.first().map(|pair| pair.indexes[0].clone());
     Err(BroadcastError::Unsettled(first.unwrap_or_default()))
 }
 

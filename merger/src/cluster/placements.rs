@@ -50,6 +50,8 @@ struct State {
     epoch: u64,
     placements: BTreeMap<String, Arc<Placement>>,
     single_replica: BTreeSet<ShardId>,
+    /// Indexes that filters must leave to the merger, because they are about to lie elsewhere.
+    undirected: BTreeSet<String>,
     table: Option<Arc<str>>,
 }
 
@@ -268,6 +270,26 @@ impl Placements {
         self.commit_along(&changes, along).await
     }
 
+    /// Takes indexes away from the filters, or gives them back. Filters go by it when they have polled, or when their lease has
+    /// run out.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn leave_to_merger(&self, uids: &[String], leave: bool) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().await;
+        // An epoch stands for one table for ever, so it is stored before the table changes.
+        self.commit(&[]).await?;
+        let mut state = self.lock();
+        for uid in uids {
+            match leave {
+                true => state.undirected.insert(uid.clone()),
+                false => state.undirected.remove(uid),
+            };
+        }
+        state.table = None;
+        Ok(())
+    }
+
     /// Notes which shards have one replica: what filters may send there straight changes with it.
     pub(super) async fn set_single_replica(
         &self,
@@ -300,8 +322,10 @@ impl Placements {
         for placement in state.placements.values() {
             let mut route = IndexRoute::new(Arc::clone(&placement.slots));
             route.primary_key.clone_from(&placement.primary_key);
-            route.direct_reads = placement.deleted_by.is_none();
+            let directed = !state.undirected.contains(&placement.uid);
+            route.direct_reads = directed && placement.deleted_by.is_none();
             route.direct_writes = self.direct_writes
+                && directed
                 && placement.deleted_by.is_none()
                 && placement.primary_key.is_some()
                 && placement
