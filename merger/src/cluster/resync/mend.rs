@@ -254,7 +254,7 @@ fn embedders(index: &str, wanted: Value, held: &Value) -> Result<Value, ResyncEr
     let mut change = wanted.as_object().cloned().unwrap_or_default();
     for (embedder, settings) in &change {
         let key = settings.get("apiKey").and_then(Value::as_str);
-        if key.is_some_and(|key| key.contains("XXX")) {
+        if key.is_some_and(|key| key.ends_with("XXX...")) {
             return Err(ResyncError::SecretEmbedder {
                 index: index.to_owned(),
                 embedder: embedder.clone(),
