@@ -11,8 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use weft_routing::{
-    BodyFacts, BodyFormat, Decision, IndexRoute, Operation, RoutingTable, ShardId, classify,
-    decide, decide_by_body, headers,
+    BodyFacts, BodyFormat, Decision, Operation, ShardId, classify, decide, decide_by_body, headers,
 };
 
 use crate::head_block::HeadBlock;
@@ -20,9 +19,6 @@ use crate::host::{Host, Step};
 use crate::metrics::Counter;
 use crate::register::{self, NodeAnswer};
 use crate::root::Shared;
-
-/// A shard list longer than this isn't put into a header.
-const MAX_SHARDS_IN_HEADER: usize = 64;
 
 /// One request on its way.
 pub struct Request<H> {
@@ -94,7 +90,7 @@ impl<H: Host> Request<H> {
         self.strip(&head);
         self.phase = Phase::Passing;
         let Ok(classified) = classify(head.method, &head.path) else {
-            return self.merge(None, None, None);
+            return self.merge(None);
         };
         let table = classified.index.is_some().then(|| shared.table()).flatten();
         if table.is_none() && classified.index.is_some() {
@@ -111,20 +107,14 @@ impl<H: Host> Request<H> {
         let index = classified.index.as_deref();
         match decision {
             Decision::Refuse => self.refuse(),
-            Decision::Merge(route) => {
-                let known = table.as_deref().zip(route);
-                self.merge(Some(classified.operation), index, known)
-            }
+            Decision::Merge(_) => self.merge(Some(classified.operation)),
             Decision::DirectRead(shard) => {
                 shared.count(Counter::DirectRead);
                 self.route_to(&shard.cluster_name());
                 Step::Continue
             }
             Decision::DirectWrite(shard) => self.write(shard, head.trace()),
-            Decision::LookAtBody(route, _) if end_of_stream => {
-                let known = table.as_deref().map(|table| (table, route));
-                self.merge(Some(classified.operation), index, known)
-            }
+            Decision::LookAtBody(..) if end_of_stream => self.merge(Some(classified.operation)),
             Decision::LookAtBody(_, format) => {
                 shared.count(Counter::BodyLookedAt);
                 let operation = classified.operation;
@@ -276,29 +266,15 @@ impl<H: Host> Request<H> {
         Step::Hold
     }
 
-    /// Leaves the request to the merger, with marks of what was found.
-    fn merge(
-        &self,
-        operation: Option<Operation>,
-        index: Option<&str>,
-        known: Option<(&RoutingTable, &IndexRoute)>,
-    ) -> Step {
-        let host = &self.shared.host;
+    /// Leaves the request to the merger, marked with its operation. Without a cluster in its head the route chosen
+    /// first, the merger's, stays: each call to Envoy costs more than all that is decided here.
+    fn merge(&self, operation: Option<Operation>) -> Step {
         self.shared.count(Counter::Merged);
         if let Some(operation) = operation {
-            host.set_request_header(headers::OPERATION, operation.name());
+            self.shared
+                .host
+                .set_request_header(headers::OPERATION, operation.name());
         }
-        if let Some((table, route)) = known {
-            // An index of the table has a valid uid; any other might not be fit for a header.
-            host.set_request_header(headers::INDEX, index.unwrap_or_default());
-            host.set_request_header(headers::EPOCH, &table.epoch.0.to_string());
-            let shards = route.slots.shards();
-            if shards.len() <= MAX_SHARDS_IN_HEADER {
-                let list: Vec<String> = shards.iter().map(ToString::to_string).collect();
-                host.set_request_header(headers::SHARDS, &list.join(","));
-            }
-        }
-        self.route_to(&self.shared.config.merger_cluster);
         Step::Continue
     }
 
@@ -356,7 +332,7 @@ impl<H: Host> Request<H> {
         };
         match decision {
             Decision::DirectWrite(shard) => self.write(shard, trace),
-            _ => self.merge(Some(operation), Some(&index), known),
+            _ => self.merge(Some(operation)),
         }
     }
 

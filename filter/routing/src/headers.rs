@@ -1,15 +1,9 @@
 //! Every header of Weft's own, in one place. Names are lower case, as Envoy gives and wants them.
 
-/// Which Envoy cluster a route with `cluster_header` picks: `merger`, `shard-<n>`, or (egress only) `node`.
+/// Which Envoy cluster a route with `cluster_header` picks: `shard-<n>`, or (egress only) `node`. Without it, the merger.
 pub const CLUSTER: &str = "x-weft-cluster";
 /// The operation's name, for the merger's logs and metrics ([`crate::Operation::name`]).
 pub const OPERATION: &str = "x-weft-op";
-/// The index of the request's path.
-pub const INDEX: &str = "x-weft-index";
-/// The epoch of the routing table with which the filter decided.
-pub const EPOCH: &str = "x-weft-epoch";
-/// The shards that hold the index, by the filter's table: numbers with commas between.
-pub const SHARDS: &str = "x-weft-shards";
 
 /// Public: which replica may answer a read, `any` (the default) or `primary`.
 pub const READ: &str = "x-weft-read";
@@ -85,15 +79,7 @@ mod tests {
         for name in PUBLIC {
             assert_eq!(judge(name), ClientHeader::Public);
         }
-        for name in [
-            CLUSTER,
-            OPERATION,
-            INDEX,
-            EPOCH,
-            SHARDS,
-            DEGRADED,
-            ORIGINAL_DST_HOST,
-        ] {
+        for name in [CLUSTER, OPERATION, DEGRADED, ORIGINAL_DST_HOST] {
             assert_eq!(judge(name), ClientHeader::Forbidden);
         }
         for name in [

@@ -208,8 +208,12 @@ impl Mock {
             .collect()
     }
 
+    /// Where the routes of `envoy.yaml` lead the request: to the cluster that the filter named, else to the merger.
     pub(crate) fn cluster(&self) -> String {
-        self.sent("x-weft-cluster").join("|")
+        match self.sent("x-weft-cluster") {
+            named if named.is_empty() => "merger".to_owned(),
+            named => named.join("|"),
+        }
     }
 
     pub(crate) fn response(&self, name: &str) -> String {

@@ -82,7 +82,6 @@ fn bodies_of_several_shards_and_unclear_ones_go_to_the_merger() {
         assert_eq!(send(&filter, &mut request, body), Step::Continue);
         assert_eq!(filter.host.cluster(), "merger", "{body}");
         assert_eq!(filter.host.sent("x-weft-op"), ["replace-documents"]);
-        assert_eq!(filter.host.sent("x-weft-index"), ["wide"]);
     }
 }
 

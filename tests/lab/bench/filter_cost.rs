@@ -18,7 +18,7 @@ const NOOP: &str = "examples/noop.wasm";
 
 const CLIENTS: usize = 64;
 /// How often the two take turns.
-const TURNS: u64 = 4;
+const TURNS: u64 = 20;
 
 /// Envoy in front of a stub.
 pub(super) struct Front {

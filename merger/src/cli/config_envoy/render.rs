@@ -12,14 +12,7 @@ use super::topology::{AccessLog, Filter, Shard, Topology};
 const TEMPLATE: &str = include_str!("envoy.yaml.jinja");
 
 /// What the filter tells routes and merger. A client that could say it too could choose its cluster.
-const INTERNAL_HEADERS: [&str; 6] = [
-    headers::CLUSTER,
-    headers::OPERATION,
-    headers::INDEX,
-    headers::EPOCH,
-    headers::SHARDS,
-    headers::DEGRADED,
-];
+const INTERNAL_HEADERS: [&str; 3] = [headers::CLUSTER, headers::OPERATION, headers::DEGRADED];
 
 /// The template and what is put into it don't fit together: a mistake in Weft, not in a configuration.
 #[derive(Debug, thiserror::Error)]
