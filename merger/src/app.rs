@@ -112,6 +112,11 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
         metrics: Metrics::new()?,
         options,
     });
+    for node in app.tasks.pending() {
+        let reason = "the merger ended before the replica had an acknowledged write";
+        cluster::take_out(&app, &node, reason).await?;
+        app.tasks.abandon(&node).await;
+    }
     app.tasks.tell_again().await?;
     spawn_background(&app, settling);
     tracing::info!(listen = %app.options.listen, "the merger listens");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::cluster::WriteMode;
 use crate::tasks::Limits;
 use crate::webhooks::Networks;
 
@@ -45,6 +46,15 @@ pub struct ServeOptions {
     /// How long the other replicas may take for a write that one has taken, in milliseconds, beside twice the time that it took; who is late is out of sync.
     #[arg(long, env = "WEFT_REPLICA_PATIENCE_MS", default_value_t = 2_000)]
     pub replica_patience_ms: u64,
+    /// How many replicas must have taken a write before it is acknowledged, where neither request nor index says: `sync`, `quorum` or `async`.
+    #[arg(long, env = "WEFT_WRITE_MODE", default_value = "sync")]
+    pub write_mode: WriteMode,
+    /// Whether large writes and settings are applied by one half of a shard's replicas while the other half answers searches, and then the other way round.
+    #[arg(long, env = "WEFT_STAGGERED", default_value_t = false, action = clap::ArgAction::Set)]
+    pub staggered: bool,
+    /// From how many bytes on a shard's part of a write is large in that sense.
+    #[arg(long, env = "WEFT_STAGGERED_MIN_BYTES", default_value_t = 1 << 20)]
+    pub staggered_min_bytes: u64,
     /// How much a resync may copy, in bytes per second; 0 means as fast as it goes.
     #[arg(long, env = "WEFT_RESYNC_BYTES_PER_SECOND", default_value_t = 32 << 20)]
     pub resync_bytes_per_second: u64,

@@ -32,6 +32,8 @@ pub struct Metrics {
     pub small_write_groups: IntCounter,
     /// Replicas taken out of the in-sync set.
     pub taken_out: IntCounter,
+    /// Large writes that were applied by one half of a shard's replicas after the other.
+    pub staggered: IntCounter,
     /// Replicas brought back by a resync.
     pub resyncs: IntCounterVec,
     /// Documents that a resync brought or removed.
@@ -112,6 +114,10 @@ impl Metrics {
         registry.register(Box::new(registered.clone()))?;
         registry.register(Box::new(small_writes.clone()))?;
         registry.register(Box::new(small_write_groups.clone()))?;
+        let staggered = IntCounter::new(
+            "weft_merger_staggered_total",
+            "Large writes or settings that began to be applied by one half of a shard's replicas after the other.",
+        )?;
         let taken_out = IntCounter::new(
             "weft_merger_replicas_taken_out_total",
             "Replicas taken out of the in-sync set.",
@@ -129,12 +135,14 @@ impl Metrics {
             "Documents and settings in which replicas in sync were found to differ.",
         )?;
         registry.register(Box::new(taken_out.clone()))?;
+        registry.register(Box::new(staggered.clone()))?;
         registry.register(Box::new(resyncs.clone()))?;
         registry.register(Box::new(resynced_documents.clone()))?;
         registry.register(Box::new(differences.clone()))?;
         Ok(Self {
             registry,
             taken_out,
+            staggered,
             resyncs,
             resynced_documents,
             differences,

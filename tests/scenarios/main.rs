@@ -32,3 +32,4 @@ mod tasks;
 mod traces;
 mod uneven_shards;
 mod webhooks;
+mod write_modes;

@@ -13,7 +13,7 @@ use super::spread::{Change, Reach, Spread, spread, spread_in_turn};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
-use crate::cluster::{ClusterError, Placement};
+use crate::cluster::{ClusterError, Placement, WriteMode};
 use crate::tasks::NewTask;
 
 #[derive(Deserialize, Default)]
@@ -23,6 +23,14 @@ struct Sharding {
     #[serde(default = "one")]
     replication_factor: u16,
     strategy: Option<String>,
+    write: Option<WriteMode>,
+}
+
+/// `sharding` of `PATCH /indexes/{uid}`: what may change while the index lies where it lies.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Resharding {
+    write: Option<WriteMode>,
 }
 
 fn one() -> u16 {
@@ -67,6 +75,12 @@ pub(super) async fn create(app: &Arc<App>, call: Call) -> Result<Answer, Broadca
     };
     let place = Place::take(app, &uid, sharding.shard_count, sharding.replication_factor).await?;
     let answer = place.spread_as_task(app, &change, task).await?;
+    if answer.status.is_success() && place.is_new && sharding.write.is_some() {
+        app.cluster
+            .placements
+            .set_write_mode(&uid, sharding.write)
+            .await?;
+    }
     if answer.status.is_success() && place.is_new && key.is_some() {
         app.cluster
             .placements
@@ -74,6 +88,22 @@ pub(super) async fn create(app: &Arc<App>, call: Call) -> Result<Answer, Broadca
             .await?;
     }
     Ok(answer)
+}
+
+/// Takes `sharding` out of the body of a `PATCH`; gives the mode of writing that the index shall have from now on.
+fn take_write_mode(change: &mut Change) -> Result<Option<Option<WriteMode>>, BroadcastError> {
+    let Ok(mut body) = serde_json::from_slice::<Map<String, Value>>(&change.body) else {
+        return Ok(None);
+    };
+    let Some(sharding) = body.remove("sharding") else {
+        return Ok(None);
+    };
+    let sharding: Resharding =
+        serde_json::from_value(sharding).map_err(|error| BroadcastError::InvalidSharding {
+            detail: error.to_string(),
+        })?;
+    change.body = serde_json::to_vec(&body).unwrap_or_default().into();
+    Ok(Some(sharding.write))
 }
 
 fn read_sharding(value: Value) -> Result<Sharding, BroadcastError> {
@@ -113,7 +143,7 @@ async fn refuse(app: &App, change: &Change) -> Result<Answer, BroadcastError> {
 
 /// Sends a change to all replicas of an index and registers the task.
 pub(super) async fn spread_as_task(
-    app: &App,
+    app: &Arc<App>,
     change: &Change,
     placement: &Placement,
     task: NewTask,
@@ -204,10 +234,16 @@ pub(super) async fn update(app: &Arc<App>, call: Call) -> Result<Answer, Broadca
     let kind = "indexUpdate";
     let placed = |uid: Option<&str>| uid.and_then(|uid| app.cluster.placement(uid));
     let index_uid = call.index.clone();
-    let change = Change::of(app, call).await?;
+    let mut change = Change::of(app, call).await?;
     let Some(placement) = placed(index_uid.as_deref()) else {
         return unplaced(app, &change, index_uid, kind).await;
     };
+    if let Some(write) = take_write_mode(&mut change)? {
+        app.cluster
+            .placements
+            .set_write_mode(&placement.uid, write)
+            .await?;
+    }
     let task = NewTask {
         kind: kind.to_owned(),
         ..NewTask::default()

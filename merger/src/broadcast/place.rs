@@ -68,7 +68,7 @@ impl Place {
     /// Sends a change to all replicas and registers the task. If nothing comes of it, a new placement goes again.
     pub(super) async fn spread_as_task(
         &self,
-        app: &App,
+        app: &Arc<App>,
         change: &Change,
         task: NewTask,
     ) -> Result<Answer, BroadcastError> {

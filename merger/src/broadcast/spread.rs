@@ -3,8 +3,10 @@
 //! The first shard's primary is asked first: what it refuses is refused everywhere, and nothing has been changed. What fails
 //! after that is reported by the task.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use serde_json::Value;
 use weft_routing::placement::ShardId;
@@ -13,7 +15,9 @@ use super::BroadcastError;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, Call, full};
-use crate::cluster::{ClusterError, NodeRef, take_out, to_each};
+use crate::cluster::{
+    ClusterError, NodeId, NodeRef, Sending, WriteMode, stagger, take_out, to_each,
+};
 use crate::sequence::Turn;
 use crate::tasks::{Copy, Part};
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
@@ -76,6 +80,12 @@ impl Change {
         })
     }
 
+    /// Whether nodes are busy with it for long: settings make them index anew.
+    fn makes_busy(&self) -> bool {
+        let path = self.path_and_query.split('?').next().unwrap_or_default();
+        path.starts_with("/indexes/") && path.contains("/settings")
+    }
+
     pub(super) async fn send(
         &self,
         app: &App,
@@ -116,7 +126,7 @@ pub(super) enum Reach {
 
 /// Sends a change to all of `shards`, in each shard's order of writes.
 pub(super) async fn spread(
-    app: &App,
+    app: &Arc<App>,
     change: &Change,
     shards: &[ShardId],
     reach: Reach,
@@ -128,7 +138,7 @@ pub(super) async fn spread(
 
 /// Sends each shard its change, the first shard's first; the caller has the turn on all of them.
 pub(super) async fn spread_in_turn(
-    app: &App,
+    app: &Arc<App>,
     _turn: &Turn,
     each: &[(ShardId, &Change)],
     reach: Reach,
@@ -136,6 +146,11 @@ pub(super) async fn spread_in_turn(
     let mut wanted = Vec::with_capacity(each.len());
     for (shard, change) in each {
         let mut replicas = app.cluster.replicas_or_none(*shard)?;
+        if change.makes_busy() {
+            stagger(app, *shard, u64::MAX);
+        }
+        let held_back = app.cluster.stagger.held_back(*shard);
+        replicas.sort_by_key(|node| held_back.contains(&node.id));
         if reach == Reach::Primaries {
             replicas.truncate(1);
         }
@@ -151,7 +166,10 @@ pub(super) async fn spread_in_turn(
     for (shard, change) in each {
         app.cluster.dirty.note(*shard, &change.path_and_query, None);
     }
-    let first = change.send(app, &primary).await?;
+    let first = {
+        let _place = app.cluster.lanes.enter(&primary.id).await;
+        change.send(app, &primary).await?
+    };
     if !first.status.is_success() {
         return Ok(Spread::Refused(first.pass_on()));
     }
@@ -164,7 +182,7 @@ pub(super) async fn spread_in_turn(
 
 /// Sends to one shard's replicas; `done` has its answer already.
 async fn to_shard(
-    app: &App,
+    app: &Arc<App>,
     change: &Change,
     shard: ShardId,
     replicas: &[NodeRef],
@@ -172,47 +190,74 @@ async fn to_shard(
     answer: &NodeAnswer,
 ) -> Result<Part, BroadcastError> {
     let took = |answer: &NodeAnswer| answer.status.is_success();
-    let answers = to_each(app, replicas, took, |node| async move {
+    let send = |node: NodeRef| -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>> {
         if node == *done {
-            Ok(answer.clone())
-        } else {
-            change.send(app, &node).await
+            let answer = answer.clone();
+            return Box::pin(async move { Ok(answer) });
         }
-    });
-    let (mut copies, mut failures) = (Vec::new(), Vec::new());
-    for (node, answer) in answers.await {
-        match answer {
-            Some(Ok(answer)) if answer.status.is_success() => {
-                // A change that is no task (a key, a feature) is done with the answer and has no local uid.
-                if let Some(uid) = local_uid(&answer) {
-                    app.cluster.pulse.took(&node.id, uid);
-                    copies.push(Copy::acknowledged(node.id, uid));
-                }
-            }
-            Some(Ok(answer)) => failures.push((node, format!("it answered {}", answer.status))),
-            Some(Err(error)) => failures.push((node, error.to_string())),
-            None => failures.push((node, "it did not take a change in time".to_owned())),
-        }
-    }
-    if failures.len() < replicas.len() {
-        for (node, reason) in &failures {
-            take_out(app, &node.id, reason).await?;
-        }
-        return Ok(Part {
-            shard,
-            copies,
-            undelivered: None,
-        });
-    }
-    let reasons: Vec<String> = failures
-        .iter()
-        .map(|(node, reason)| format!("{}: {reason}", node.id))
-        .collect();
-    Ok(Part {
+        let (app, change) = (Arc::clone(app), change.clone());
+        Box::pin(async move { change.send(&app, &node).await })
+    };
+    let sending = Sending {
         shard,
-        copies,
-        undelivered: Some(reasons.join("; ")),
-    })
+        replicas,
+        mode: WriteMode::Sync,
+        bytes: change.body.len() as u64,
+    };
+    let round = to_each(app, sending, took, send).await;
+    let (mut copies, mut failures, mut taken) = (Vec::new(), Vec::new(), 0);
+    for (node, answer) in round.answers {
+        let judged = match answer {
+            Some(answer) => judge(app, &node.id, answer),
+            None => Err("it did not take a change in time".to_owned()),
+        };
+        match judged {
+            Ok(local_uid) => {
+                taken += 1;
+                copies.extend(local_uid.map(|uid| Copy::acknowledged(node.id, uid)));
+            }
+            Err(reason) => failures.push((node, reason)),
+        }
+    }
+    if taken == 0 {
+        let reasons: Vec<String> = failures
+            .iter()
+            .map(|(node, reason)| format!("{}: {reason}", node.id))
+            .collect();
+        return Ok(Part::undelivered(shard, reasons.join("; ")));
+    }
+    for (node, reason) in &failures {
+        take_out(app, &node.id, reason).await?;
+    }
+    let mut part = Part::taken(shard, copies);
+    if let Some(late) = round.late {
+        part.pending.clone_from(&late.nodes);
+        let judge_late = {
+            let app = Arc::clone(app);
+            move |node: &NodeId, answer| judge(&app, node, answer)
+        };
+        part.late = Some(late.go_on(app, part.copies.first().cloned(), judge_late));
+    }
+    Ok(part)
+}
+
+/// The local task of a change that a node took, if it is one: a key or a feature is done with the answer.
+fn judge(
+    app: &App,
+    node: &NodeId,
+    answer: Result<NodeAnswer, UpstreamError>,
+) -> Result<Option<u32>, String> {
+    match answer {
+        Ok(answer) if answer.status.is_success() => {
+            let uid = local_uid(&answer);
+            if let Some(uid) = uid {
+                app.cluster.pulse.took(node, uid);
+            }
+            Ok(uid)
+        }
+        Ok(answer) => Err(format!("it answered {}", answer.status)),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn local_uid(answer: &NodeAnswer) -> Option<u32> {

@@ -169,6 +169,7 @@ fn describe(app: &App, shard: ShardId, node: &NodeRef) -> Value {
         "inSync": cluster.in_sync.holds(&node.id),
         "ready": cluster.pulse.is_ready(&node.id),
         "lagTasks": app.tasks.outstanding_count(&node.id),
+        "behind": cluster.lanes.behind(&node.id).writes,
         "reason": reason,
         "since": since.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok()),
         "resync": resync,
@@ -240,6 +241,7 @@ fn index_shards(app: &App, call: &Call) -> Result<Answer, ClusterError> {
         "indexUid": placement.uid,
         "shardCount": shards.len(),
         "replicationFactor": factor.unwrap_or(0),
+        "writeMode": app.cluster.default_mode(&placement),
         "shards": shards,
     })))
 }
@@ -259,6 +261,20 @@ async fn drain(app: &Arc<App>, id: &str) -> Result<Answer, ClusterError> {
     let (shard, node) = node(app, id)?;
     // Not in the middle of a write, which the node would then seem to have missed.
     let turn = app.sequencer.turn(&[shard]).await;
+    // What only this one has taken, another must have got before it goes.
+    app.cluster.stagger.end(shard);
+    let others_have_all = || {
+        let replicas = app.cluster.replicas(shard);
+        let mut others = replicas.iter().filter(|other| other.id != node.id);
+        others.all(|other| app.cluster.lanes.is_even(&other.id))
+    };
+    let begun = tokio::time::Instant::now();
+    while !others_have_all() {
+        if begun.elapsed() > DRAIN_WAITS {
+            return Err(ClusterError::LastReplica(node.id));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     if app.cluster.in_sync.drain(&node.id).await? == TakenOut::Last {
         return Err(ClusterError::LastReplica(node.id));
     }
@@ -269,6 +285,8 @@ async fn drain(app: &Arc<App>, id: &str) -> Result<Answer, ClusterError> {
     Ok(ok(&describe(app, shard, &node)))
 }
 
+/// How long a drain waits until others have taken what only the drained one has.
+const DRAIN_WAITS: Duration = Duration::from_secs(30);
 /// How long Envoy takes at the most to learn that a node isn't ready any more.
 const READS_LEAVE: Duration = Duration::from_millis(500);
 

@@ -2,7 +2,8 @@
 //!
 //! [`discovery`] learns the topology from Envoy; [`placements`] holds where indexes lie and publishes the routing table;
 //! [`in_sync`] holds who may answer, [`pulse`] how each node is at the moment, as [`watch`] finds it; [`readiness`] makes of
-//! both what Envoy is told. [`replicas`] sends the same to all of a shard; [`resync`] brings back who was out.
+//! both what Envoy is told. [`replicas`] sends the same to all of a shard, in the order of each one's [lane](lanes), to as many
+//! as the [mode](write_mode) says before the client hears of it; [`stagger`] holds some back; [`resync`] brings back who was out.
 //!
 //! Invariant: only this module changes an epoch or an in-sync set.
 
@@ -10,6 +11,7 @@ mod api;
 mod dirty;
 mod discovery;
 mod in_sync;
+mod lanes;
 mod latency;
 mod placements;
 mod pulse;
@@ -18,9 +20,11 @@ mod readiness;
 mod reconcile;
 mod replicas;
 mod resync;
+mod stagger;
 mod topology;
 mod verify;
 mod watch;
+mod write_mode;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,16 +37,19 @@ use weft_routing::placement::{ShardId, SlotMap};
 pub use api::handle;
 pub use discovery::discover;
 pub use in_sync::{InSync, Standing, TakenOut};
+pub use lanes::Lanes;
 pub use latency::Latencies;
 pub use placements::{Placement, Placements};
 pub use pulse::{Life, Pulse};
 pub use read_from::ReadFrom;
 pub use readiness::Readiness;
-pub use replicas::{take_out, to_each};
+pub use replicas::{Sending, take_out, to_each};
 pub use resync::keep_in_sync;
+pub use stagger::{Stagger, stagger};
 pub use topology::Topology;
 pub use verify::verify_now_and_then;
 pub use watch::watch;
+pub use write_mode::WriteMode;
 
 use dirty::Dirty;
 use pulse::Heard;
@@ -117,6 +124,16 @@ pub enum ClusterError {
     /// No replica of a shard holds what was acknowledged: none is in sync, or the last one lost its data.
     #[error("shard-{} has no replica in sync: see GET /_cluster/nodes", .0.0)]
     ShardLost(ShardId),
+    /// A write wants more replicas to take it than are in sync.
+    #[error("shard-{} has {in_sync} replicas in sync, and a write by quorum must be taken by {wanted}; nothing was written", .shard.0)]
+    NoQuorum {
+        /// The shard.
+        shard: ShardId,
+        /// How many are in sync.
+        in_sync: usize,
+        /// How many must take it.
+        wanted: usize,
+    },
     /// The last replica of a shard that is in sync can't be spared.
     #[error(
         "`{0}` is the last replica of its shard that is in sync: nothing else holds its documents"
@@ -179,6 +196,11 @@ pub struct Cluster {
     pub latencies: Latencies,
     /// What is written while replicas are brought back.
     pub dirty: Dirty,
+    /// The order of writes to each replica.
+    pub lanes: Lanes,
+    /// Which replicas are held back while others apply large writes.
+    pub stagger: Stagger,
+    default_write_mode: WriteMode,
     /// After how long without an answer a node is down.
     down_after: Duration,
     /// How long filters may go by a table that is no more.
@@ -209,6 +231,9 @@ impl Cluster {
             pulse: Pulse::default(),
             latencies: Latencies::default(),
             dirty: Dirty::default(),
+            lanes: Lanes::default(),
+            stagger: Stagger::default(),
+            default_write_mode: options.write_mode,
             lease: Duration::from_millis(options.lease_ms),
             grew: Mutex::default(),
             resyncs: Mutex::default(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use weft_routing::placement::{ShardId, SlotMap, choose_shards};
 use weft_routing::table::{Epoch, IndexRoute, RoutingTable};
 
-use super::ClusterError;
+use super::{ClusterError, WriteMode};
 use crate::store::{Change, Store, StoreError};
 
 const PREFIX: &str = "placement/";
@@ -26,6 +26,8 @@ pub struct Placement {
     pub primary_key: Option<String>,
     /// The task that deletes the index, while nothing was written after it.
     pub deleted_by: Option<u32>,
+    /// How many replicas must have taken its writes, if it has a mode of its own.
+    pub write_mode: Option<WriteMode>,
 }
 
 impl Placement {
@@ -61,6 +63,8 @@ struct Stored {
     slots: StoredSlots,
     primary_key: Option<String>,
     deleted_by: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    write_mode: Option<WriteMode>,
 }
 
 /// Slots as they were dealt are kept as the list of shards: thousands of small indexes stay small.
@@ -128,6 +132,7 @@ impl Placements {
             slots,
             primary_key: None,
             deleted_by: None,
+            write_mode: None,
         };
         let placement = Arc::new(placement);
         self.save(&placement).await?;
@@ -155,6 +160,19 @@ impl Placements {
             placement.primary_key = key.map(str::to_owned)
         })
         .await
+    }
+
+    /// Gives the index a mode of writing of its own, or none.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn set_write_mode(
+        &self,
+        uid: &str,
+        mode: Option<WriteMode>,
+    ) -> Result<(), StoreError> {
+        self.change(uid, |placement| placement.write_mode = mode)
+            .await
     }
 
     /// Notes that a task deletes the index. The placement goes when the task has succeeded and nothing was written since.
@@ -433,6 +451,7 @@ fn encode(placement: &Placement) -> Vec<u8> {
         slots,
         primary_key: placement.primary_key.clone(),
         deleted_by: placement.deleted_by,
+        write_mode: placement.write_mode,
     };
     serde_json::to_vec(&stored).unwrap_or_default()
 }
@@ -449,6 +468,7 @@ fn decode(uid: &str, bytes: &[u8]) -> Option<Placement> {
         slots: Arc::new(slots.ok()?),
         primary_key: stored.primary_key,
         deleted_by: stored.deleted_by,
+        write_mode: stored.write_mode,
     })
 }
 

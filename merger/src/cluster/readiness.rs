@@ -27,6 +27,11 @@ impl Cluster {
         readiness
     }
 
+    fn applies_what_others_dont(&self, node: &NodeId) -> bool {
+        let shard = self.topology().shard_of(node);
+        shard.is_some_and(|shard| self.stagger.writes(shard, node))
+    }
+
     fn judge(&self, node: &NodeId) -> Readiness {
         let Some(standing) = self.in_sync.standing(node) else {
             return Readiness::Unknown;
@@ -39,6 +44,9 @@ impl Cluster {
             Life::Lost => Readiness::NotReady("its data is lost"),
             Life::Silent => Readiness::NotReady("it does not answer"),
             Life::Slow => Readiness::Degraded("it is slow to answer"),
+            Life::Up if self.applies_what_others_dont(node) => {
+                Readiness::Degraded("it applies what other replicas don't yet")
+            }
             Life::Up if self.pulse.is_busy(node) => Readiness::Degraded("it is indexing"),
             Life::Up => Readiness::Ready,
         }

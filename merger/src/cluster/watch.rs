@@ -85,7 +85,12 @@ async fn take_out_who_stays_away(app: &App, shard: ShardId, node: &NodeRef) {
         .cluster
         .replicas(shard)
         .iter()
-        .any(|other| other.id != node.id && app.cluster.is_up(&other.id));
+        // What only the lost one has taken, another must have got first.
+        .any(|other| {
+            other.id != node.id
+                && app.cluster.is_up(&other.id)
+                && app.cluster.lanes.is_even(&other.id)
+        });
     if another {
         let silence = app.cluster.pulse.silence(&node.id).as_secs();
         let reason = format!("it has not answered for {silence} s");

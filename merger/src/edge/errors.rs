@@ -246,9 +246,10 @@ impl From<ClusterError> for ApiError {
             ),
             ClusterError::InvalidBody(message) => Self::invalid("bad_request", message),
             ClusterError::Read(error) => error.into(),
-            ClusterError::NoShards | ClusterError::ShardEmpty(_) | ClusterError::ShardLost(_) => {
-                Self::unavailable(error.to_string())
-            }
+            ClusterError::NoShards
+            | ClusterError::ShardEmpty(_)
+            | ClusterError::ShardLost(_)
+            | ClusterError::NoQuorum { .. } => Self::unavailable(error.to_string()),
             ClusterError::TooManyShards { .. } | ClusterError::TooFewReplicas { .. } => {
                 Self::invalid(
                     "bad_request",
@@ -375,9 +376,10 @@ impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Upstream(error) => error.into(),
-            WriteError::Unreachable { .. } | WriteError::Stopping | WriteError::Unsettled(_) => {
-                Self::unavailable(error.to_string())
-            }
+            WriteError::Unreachable { .. }
+            | WriteError::NoQuorum { .. }
+            | WriteError::Stopping
+            | WriteError::Unsettled(_) => Self::unavailable(error.to_string()),
             WriteError::Format(error) => Self::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 match error {

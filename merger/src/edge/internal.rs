@@ -131,11 +131,10 @@ async fn register(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
         kind: registration.kind,
         index_uid: Some(registration.index_uid),
         custom_metadata: registration.custom_metadata,
-        parts: vec![Part {
+        parts: vec![Part::taken(
             shard,
-            copies: vec![Copy::acknowledged(node.id, registration.task_uid)],
-            undelivered: None,
-        }],
+            vec![Copy::acknowledged(node.id, registration.task_uid)],
+        )],
         ..NewTask::default()
     };
     let enqueued = app.tasks.create(new).await?;

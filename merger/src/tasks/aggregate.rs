@@ -52,7 +52,9 @@ fn part_states(part: &Part) -> Vec<Status> {
     if part.copies.is_empty() {
         return vec![Status::Failed];
     }
-    part.live().map(|copy| copy.state.status).collect()
+    let copies = part.live().map(|copy| copy.state.status);
+    let pending = part.pending.iter().map(|_| Status::Enqueued);
+    copies.chain(pending).collect()
 }
 
 /// The task as clients see it.

@@ -41,11 +41,7 @@ pub(super) async fn cancel(app: &Arc<App>, call: &Call) -> Result<Answer, TaskEr
             .topology()
             .shard_of(&copy.node)
             .ok_or_else(|| TaskError::UnknownNode(copy.node.clone()))?;
-        parts.push(Part {
-            shard,
-            copies: vec![copy],
-            undelivered: None,
-        });
+        parts.push(Part::taken(shard, vec![copy]));
     }
     let details = json!({"matchedTasks": matched.len(), "canceledTasks": null, "originalFilter": format!("?{}", call.query())});
     let nothing_open = parts.is_empty();

@@ -19,7 +19,8 @@ mod sweep;
 pub use follow::follow;
 pub use handle::handle;
 pub use record::{
-    Copy, Enqueued, LocalState, NewTask, Part, ReadBack, Share, Status, TaskRecord, TaskView,
+    Copy, Enqueued, LateTicket, LocalState, NewTask, Part, ReadBack, Share, Status, TaskRecord,
+    TaskView,
 };
 pub use registry::{Applied, Limits, SettledTask, SharedEnd, Tasks};
 pub use sweep::forget_old;

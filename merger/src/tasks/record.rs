@@ -116,6 +116,27 @@ pub struct Part {
     /// Why nothing was delivered to this shard, where nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undelivered: Option<String>,
+    /// Replicas that have yet to take it, though it is acknowledged. The task doesn't end before they have, or are out of sync.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pending: Vec<NodeId>,
+    /// How those who see to that learn of the task.
+    #[serde(skip)]
+    pub late: Option<LateTicket>,
+}
+
+/// Tells those who bring an acknowledged write to the last replicas which task it is.
+#[derive(Debug, Clone)]
+pub struct LateTicket(tokio::sync::mpsc::UnboundedSender<u32>);
+
+impl LateTicket {
+    /// A ticket whose task is sent here. When all copies of a ticket are gone, no more tasks come.
+    pub fn new(to: tokio::sync::mpsc::UnboundedSender<u32>) -> Self {
+        Self(to)
+    }
+
+    pub(super) fn is_for(self, uid: u32) {
+        let _ = self.0.send(uid);
+    }
 }
 
 /// A part on one replica.
@@ -135,6 +156,25 @@ pub struct Copy {
 }
 
 impl Part {
+    /// Copies of a write that all in-sync replicas of the shard have taken.
+    pub fn taken(shard: ShardId, copies: Vec<Copy>) -> Self {
+        Self {
+            shard,
+            copies,
+            undelivered: None,
+            pending: Vec::new(),
+            late: None,
+        }
+    }
+
+    /// What a shard has not got, and why.
+    pub fn undelivered(shard: ShardId, why: String) -> Self {
+        Self {
+            undelivered: Some(why),
+            ..Self::taken(shard, Vec::new())
+        }
+    }
+
     /// The copies that count.
     pub fn live(&self) -> impl Iterator<Item = &Copy> {
         self.copies.iter().filter(|copy| !copy.out)

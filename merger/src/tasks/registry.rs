@@ -21,7 +21,7 @@ use tokio::sync::{Notify, mpsc};
 use super::TaskError;
 use super::aggregate;
 use super::filter::Filter;
-use super::record::{Enqueued, NewTask, Share, Status, TaskRecord, TaskView};
+use super::record::{Enqueued, LateTicket, NewTask, Share, Status, TaskRecord, TaskView};
 use crate::cluster::NodeId;
 use crate::store::{Change, Store};
 
@@ -122,7 +122,12 @@ impl Tasks {
     ///
     /// # Errors
     /// As [`create`](Self::create).
-    pub async fn create_as(&self, uid: u32, new: NewTask) -> Result<Enqueued, TaskError> {
+    pub async fn create_as(&self, uid: u32, mut new: NewTask) -> Result<Enqueued, TaskError> {
+        let late: Vec<LateTicket> = new
+            .parts
+            .iter_mut()
+            .filter_map(|part| part.late.take())
+            .collect();
         let record = TaskRecord {
             uid,
             index_uid: new.index_uid,
@@ -157,6 +162,9 @@ impl Tasks {
             state.insert(record);
             state.surplus(self.limits.max_tasks)
         };
+        for ticket in late {
+            ticket.is_for(uid);
+        }
         self.outstanding.notify_waiters();
         if let Some(view) = settled {
             self.tell(view);

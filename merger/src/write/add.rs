@@ -18,7 +18,7 @@ use super::{Format, SplitError, WriteError, details, refused_by_node};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, Call, empty};
-use crate::cluster::Placement;
+use crate::cluster::{Placement, WriteMode};
 use crate::tasks::{NewTask, Part, Share};
 use crate::upstream::{NodeRequest, Target};
 
@@ -32,6 +32,7 @@ pub(super) async fn documents(app: &Arc<App>, mut call: Call) -> Result<Answer, 
         Ok(params) if is_uid(&uid) => params,
         _ => return refused_by_node(app, &call).await,
     };
+    let mode = app.cluster.write_mode(Some(&uid), &call.headers)?;
     let content_type = call.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let format = Format::of(content_type, params.csv_delimiter)?;
     let idle = Duration::from_millis(app.options.body_idle_timeout_ms);
@@ -50,6 +51,7 @@ pub(super) async fn documents(app: &Arc<App>, mut call: Call) -> Result<Answer, 
         format,
         method: call.method,
         along: call.along,
+        mode,
         layout,
         batch,
     };
@@ -154,6 +156,7 @@ struct Write {
     format: Format,
     method: Method,
     along: Along,
+    mode: WriteMode,
     layout: Layout,
     batch: Batch,
 }
@@ -207,12 +210,7 @@ impl Write {
             return match coalesce::send(app, shard, small).await? {
                 Sent::Gone => Ok(None),
                 Sent::Refused(answer) => Ok(Some(answer)),
-                Sent::Taken { copies, share } => {
-                    let part = Part {
-                        shard,
-                        copies,
-                        undelivered: None,
-                    };
+                Sent::Taken { part, share } => {
                     self.register(app, vec![part], share, false).await.map(Some)
                 }
             };
@@ -270,6 +268,7 @@ impl Write {
                 path_and_query: self.path(self.batch.key.as_deref()),
                 format: self.format,
                 authority: self.along.headers().get(AUTHORIZATION).cloned(),
+                mode: self.mode,
             };
             let small = Small {
                 kind,
@@ -334,6 +333,7 @@ impl Write {
             path_and_query: self.path(key.map(String::as_str)),
             content_type: Some(HeaderValue::from_static(self.format.content_type())),
             along: self.along.clone(),
+            mode: self.mode,
             loads: loads.collect(),
         }
     }

@@ -1,11 +1,13 @@
 //! Deliver: takes each shard's turn and brings it its pieces, the same to every in-sync replica, in the same order.
 //!
 //! Either nothing was accepted anywhere, and the client learns why; or the write is a task, which says what was not. A
-//! replica that missed what another took is out of the in-sync set before the client hears of the task.
+//! replica that missed what another took is out of the in-sync set before the client hears of the task; one that has yet to take
+//! it, in another mode than `sync`, is named by the task.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use serde::Deserialize;
 use weft_routing::placement::ShardId;
@@ -15,7 +17,9 @@ use super::spool::Piece;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Along;
-use crate::cluster::{ClusterError, NodeId, NodeRef, take_out, to_each};
+use crate::cluster::{
+    ClusterError, NodeId, NodeRef, Sending, WriteMode, stagger, take_out, to_each,
+};
 use crate::tasks::{Copy, Part};
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
@@ -33,6 +37,8 @@ pub(super) struct Delivery {
     pub(super) path_and_query: String,
     pub(super) content_type: Option<HeaderValue>,
     pub(super) along: Along,
+    /// How many replicas must have taken it.
+    pub(super) mode: WriteMode,
     pub(super) loads: Vec<Load>,
 }
 
@@ -84,7 +90,7 @@ impl Knocks {
 ///
 /// # Errors
 /// A shard can't be reached, and nothing was accepted anywhere.
-pub(super) async fn deliver(app: &App, delivery: Delivery) -> Result<Delivered, WriteError> {
+pub(super) async fn deliver(app: &Arc<App>, delivery: Delivery) -> Result<Delivered, WriteError> {
     let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
     let _turn = app.sequencer.turn(&shards).await;
     if let Some(index_uid) = &delivery.index_uid {
@@ -97,10 +103,16 @@ pub(super) async fn deliver(app: &App, delivery: Delivery) -> Result<Delivered, 
 ///
 /// # Errors
 /// As [`deliver`].
-pub(super) async fn deliver_now(app: &App, delivery: &Delivery) -> Result<Delivered, WriteError> {
+pub(super) async fn deliver_now(
+    app: &Arc<App>,
+    delivery: &Delivery,
+) -> Result<Delivered, WriteError> {
     let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
     for shard in &shards {
         app.cluster.replicas_or_none(*shard)?;
+        if delivery.mode == WriteMode::Quorum {
+            app.cluster.has_enough(*shard, delivery.mode)?;
+        }
     }
     if let [_, _, ..] = delivery.loads.as_slice() {
         knock(app, &shards).await?;
@@ -113,6 +125,7 @@ pub(super) async fn deliver_now(app: &App, delivery: &Delivery) -> Result<Delive
         app.cluster
             .dirty
             .note(load.shard, path, load.ids.as_deref());
+        stagger(app, load.shard, load.pieces.iter().map(Piece::bytes).sum());
     }
     let outcomes = join_all(
         delivery
@@ -183,18 +196,20 @@ enum Failure {
     Failed(WriteError),
 }
 
-async fn to_shard(app: &App, delivery: &Delivery, load: &Load) -> Outcome {
+async fn to_shard(app: &Arc<App>, delivery: &Delivery, load: &Load) -> Outcome {
     let total: u64 = load.pieces.iter().map(Piece::documents).sum();
     let mut accepted = 0;
     let mut parts = Vec::with_capacity(load.pieces.len());
     let mut failure = None;
-    for piece in &load.pieces {
-        match to_replicas(app, delivery, load, piece).await {
-            Ok(copies) => {
-                parts.push(Part {
-                    copies,
-                    ..part(load)
-                });
+    for (place, piece) in load.pieces.iter().enumerate() {
+        // All pieces but the last go on when every replica has them, so that a mode speaks of the whole write.
+        let mode = match place + 1 == load.pieces.len() {
+            true => delivery.mode,
+            false => WriteMode::Sync,
+        };
+        match to_replicas(app, delivery, load, piece, mode).await {
+            Ok(part) => {
+                parts.push(part);
                 accepted += piece.documents();
             }
             Err(failed) => {
@@ -203,13 +218,8 @@ async fn to_shard(app: &App, delivery: &Delivery, load: &Load) -> Outcome {
                     Failure::Failed(error) => error.to_string(),
                 };
                 let missing = total - accepted;
-                let undelivered = Some(format!(
-                    "{reason}; {missing} of {total} documents are not written"
-                ));
-                parts.push(Part {
-                    undelivered,
-                    ..part(load)
-                });
+                let why = format!("{reason}; {missing} of {total} documents are not written");
+                parts.push(Part::undelivered(load.shard, why));
                 failure = Some(failed);
                 break;
             }
@@ -218,33 +228,34 @@ async fn to_shard(app: &App, delivery: &Delivery, load: &Load) -> Outcome {
     Outcome { parts, failure }
 }
 
-fn part(load: &Load) -> Part {
-    Part {
-        shard: load.shard,
-        copies: Vec::new(),
-        undelivered: None,
-    }
-}
-
 /// One piece to all in-sync replicas of a shard. Those that don't take it, while another does, are out of sync.
 async fn to_replicas(
-    app: &App,
+    app: &Arc<App>,
     delivery: &Delivery,
     load: &Load,
     piece: &Piece,
-) -> Result<Vec<Copy>, Failure> {
+    mode: WriteMode,
+) -> Result<Part, Failure> {
     let shard = load.shard;
     let replicas = app
         .cluster
         .replicas_or_none(shard)
         .map_err(|error| Failure::Failed(error.into()))?;
-    let answers = to_each(app, &replicas, Result::is_ok, |node| async move {
-        to_node(app, delivery, load, &node, piece).await
-    })
-    .await;
+    let parcel = Arc::new(Parcel::of(delivery, load, piece));
+    let send = |node: NodeRef| -> BoxFuture<'static, Sent> {
+        let (app, parcel) = (Arc::clone(app), Arc::clone(&parcel));
+        Box::pin(async move { parcel.send(&app, &node).await })
+    };
+    let sending = Sending {
+        shard,
+        replicas: &replicas,
+        mode,
+        bytes: piece.bytes(),
+    };
+    let round = to_each(app, sending, Result::is_ok, send).await;
     let (mut copies, mut missed) = (Vec::new(), Vec::new());
     let mut failure = Failure::Failed(ClusterError::ShardEmpty(shard).into());
-    for (node, answer) in answers {
+    for (node, answer) in round.answers {
         match answer {
             Some(Ok(Ok(local_uid))) => copies.push(Copy::acknowledged(node.id, local_uid)),
             Some(Ok(Err(answer))) => {
@@ -272,53 +283,91 @@ async fn to_replicas(
             .await
             .map_err(|error| Failure::Failed(error.into()))?;
     }
-    Ok(copies)
+    if mode == WriteMode::Quorum {
+        let wanted = app.cluster.quorum(shard);
+        let taken = copies.len();
+        if taken < wanted {
+            let error = WriteError::NoQuorum {
+                shard,
+                taken,
+                wanted,
+            };
+            return Err(Failure::Failed(error));
+        }
+    }
+    let mut part = Part::taken(shard, copies);
+    if let Some(late) = round.late {
+        part.pending.clone_from(&late.nodes);
+        let judge = |_: &NodeId, answer: Sent| match answer {
+            Ok(Ok(local_uid)) => Ok(Some(local_uid)),
+            Ok(Err(answer)) => Err(format!("it answered {}", answer.status)),
+            Err(error) => Err(error.to_string()),
+        };
+        part.late = Some(late.go_on(app, part.copies.first().cloned(), judge));
+    }
+    Ok(part)
 }
 
-/// The local uid, or the answer with which the node refused.
-async fn to_node(
-    app: &App,
-    delivery: &Delivery,
-    load: &Load,
-    node: &NodeRef,
-    piece: &Piece,
-) -> Result<Result<u32, Answer>, UpstreamError> {
-    let target = Target::Node(node.address);
-    let timeout = app.options.write_timeout();
-    let path = load
-        .path_and_query
-        .as_ref()
-        .unwrap_or(&delivery.path_and_query)
-        .clone();
-    let mut request = NodeRequest::new(
-        target.clone(),
-        delivery.method.clone(),
-        path,
-        &delivery.along,
-        timeout,
-    )
-    .body(piece.body());
-    if let Some(content_type) = &delivery.content_type {
-        request = request.header(CONTENT_TYPE, content_type.clone());
+/// The local uid, or the answer with which a node refused.
+type Sent = Result<Result<u32, Answer>, UpstreamError>;
+
+/// One piece as every replica gets it.
+struct Parcel {
+    shard: ShardId,
+    method: Method,
+    path_and_query: String,
+    content_type: Option<HeaderValue>,
+    along: Along,
+    piece: Piece,
+}
+
+impl Parcel {
+    fn of(delivery: &Delivery, load: &Load, piece: &Piece) -> Self {
+        let path = load.path_and_query.as_ref();
+        Self {
+            shard: load.shard,
+            method: delivery.method.clone(),
+            path_and_query: path.unwrap_or(&delivery.path_and_query).clone(),
+            content_type: delivery.content_type.clone(),
+            along: delivery.along.clone(),
+            piece: piece.clone(),
+        }
     }
-    let answer = app.upstream.send(request).await?;
-    app.writes.knocks.note(&node.id);
-    if answer.status != StatusCode::ACCEPTED {
-        return Ok(Err(answer.pass_on()));
-    }
-    let unusable = |detail: &str| UpstreamError::Unreachable {
-        target: target.clone(),
-        detail: detail.to_owned(),
-    };
-    let local_uid = local_uid(&answer)
-        .ok_or_else(|| unusable("it accepted the write with an answer that names no task"))?;
-    // A shard of one replica has other writers: the filters.
-    let alone = app.cluster.topology().nodes(load.shard).len() == 1;
-    match app.cluster.pulse.took(&node.id, local_uid) || alone {
-        true => Ok(Ok(local_uid)),
-        false => Err(unusable(
-            "it gave the write the number of an earlier one: it is not what it was",
-        )),
+
+    async fn send(&self, app: &App, node: &NodeRef) -> Sent {
+        let target = Target::Node(node.address);
+        let timeout = app.options.write_timeout();
+        let path = self.path_and_query.clone();
+        let mut request = NodeRequest::new(
+            target.clone(),
+            self.method.clone(),
+            path,
+            &self.along,
+            timeout,
+        )
+        .body(self.piece.body());
+        if let Some(content_type) = &self.content_type {
+            request = request.header(CONTENT_TYPE, content_type.clone());
+        }
+        let answer = app.upstream.send(request).await?;
+        app.writes.knocks.note(&node.id);
+        if answer.status != StatusCode::ACCEPTED {
+            return Ok(Err(answer.pass_on()));
+        }
+        let unusable = |detail: &str| UpstreamError::Unreachable {
+            target: target.clone(),
+            detail: detail.to_owned(),
+        };
+        let local_uid = local_uid(&answer)
+            .ok_or_else(|| unusable("it accepted the write with an answer that names no task"))?;
+        // A shard of one replica has other writers: the filters.
+        let alone = app.cluster.topology().nodes(self.shard).len() == 1;
+        match app.cluster.pulse.took(&node.id, local_uid) || alone {
+            true => Ok(Ok(local_uid)),
+            false => Err(unusable(
+                "it gave the write the number of an earlier one: it is not what it was",
+            )),
+        }
     }
 }
 

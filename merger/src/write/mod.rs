@@ -84,6 +84,16 @@ pub enum WriteError {
         /// Why.
         source: UpstreamError,
     },
+    /// Fewer replicas took a write than its mode wants; those that didn't are out of sync.
+    #[error("shard-{}: {taken} of the {wanted} replicas that a quorum needs took the write: it may have been applied; sending it again is safe", .shard.0)]
+    NoQuorum {
+        /// The shard.
+        shard: ShardId,
+        /// How many took it.
+        taken: usize,
+        /// How many had to.
+        wanted: usize,
+    },
     /// A node was asked something and gave no answer.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),

@@ -37,7 +37,12 @@ pub(super) async fn one(app: &Arc<App>, call: Call) -> Result<Answer, WriteError
         ("originalFilter", Value::Null),
     ]);
     let task = task("documentDeletion", &call, details);
-    deliver_as_task(app, delivery(&call, vec![load(shard, Bytes::new())]), task).await
+    deliver_as_task(
+        app,
+        delivery(app, &call, vec![load(shard, Bytes::new())])?,
+        task,
+    )
+    .await
 }
 
 /// `POST …/documents/delete-batch`.
@@ -58,7 +63,7 @@ pub(super) async fn batch(app: &Arc<App>, mut call: Call) -> Result<Answer, Writ
         ("originalFilter", Value::Null),
     ]);
     let task = task("documentDeletion", &call, details);
-    deliver_as_task(app, delivery(&call, loads), task).await
+    deliver_as_task(app, delivery(app, &call, loads)?, task).await
 }
 
 /// Deletion by filter or of everything, and edition by function: the same to every shard of the index.
@@ -103,7 +108,7 @@ pub(super) async fn everywhere(app: &Arc<App>, mut call: Call) -> Result<Answer,
         ),
     };
     let task = task(kind, &call, details);
-    deliver_as_task(app, delivery(&call, loads), task).await
+    deliver_as_task(app, delivery(app, &call, loads)?, task).await
 }
 
 /// Each shard's ids, as they came. What can't be an id goes to the first shard, which counts it.
@@ -167,15 +172,17 @@ fn load(shard: ShardId, body: Bytes) -> Load {
     }
 }
 
-fn delivery(call: &Call, loads: Vec<Load>) -> Delivery {
-    Delivery {
+fn delivery(app: &App, call: &Call, loads: Vec<Load>) -> Result<Delivery, WriteError> {
+    let index_uid = call.index.as_deref();
+    Ok(Delivery {
+        mode: app.cluster.write_mode(index_uid, &call.headers)?,
         index_uid: call.index.clone(),
         method: call.method.clone(),
         path_and_query: call.path_and_query.clone(),
         content_type: call.headers.get(CONTENT_TYPE).cloned(),
         along: call.along.clone(),
         loads,
-    }
+    })
 }
 
 fn task(kind: &str, call: &Call, details: serde_json::Map<String, Value>) -> NewTask {

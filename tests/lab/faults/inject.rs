@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
+use serde_json::json;
 use weft_cluster::{Api, Cluster, Deadline, Line, Process, until};
 
 use super::control::{Control, Place};
@@ -16,6 +17,8 @@ use super::world::World;
 const LATE: Duration = Duration::from_millis(200);
 /// What is left of a full disk: enough for nothing that matters.
 const FULL_BYTES: u64 = 16 << 10;
+/// How many documents a batch of a bulk import has: some megabytes.
+const IMPORTED: u32 = 6_000;
 /// How long after a process is back its part of the promise is not yet due.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -117,6 +120,13 @@ impl Injector<'_> {
                 let envoy = self.cluster.envoy();
                 injury.outage = Some(self.outage(envoy, random, &self.cluster.url()).await?);
             }
+            Fault::BulkImport => {
+                injury.victim = None;
+                let batches = if self.quick { 3 } else { 10 };
+                for number in 0..batches {
+                    self.import(number).await?;
+                }
+            }
             Fault::DiskFull => injury.note = self.fill_disk(node, random).await?,
         }
         injury.healed = self.world.now();
@@ -184,6 +194,33 @@ impl Injector<'_> {
         process.restart()?;
         self.answers(url, "/health").await?;
         Ok((begun, self.world.now() + GRACE))
+    }
+
+    /// A batch of documents that keeps nodes busy for a while, waited for as importers do.
+    async fn import(&self, number: u32) -> Result<()> {
+        let words: Vec<String> = (0..2_000).map(|word| format!("word{word}")).collect();
+        let word = |place: u32| {
+            words
+                .get(place as usize % words.len())
+                .map_or("", String::as_str)
+        };
+        let document = |id: u32| {
+            let text: Vec<&str> = (0..60)
+                .map(|place| word(id * 31 + place * (id % 97)))
+                .collect();
+            json!({"id": id, "title": word(id), "text": text.join(" ")})
+        };
+        let first = number * IMPORTED;
+        let documents: Vec<_> = (first..first + IMPORTED).map(document).collect();
+        let path = "/indexes/bulk/documents?primaryKey=id";
+        let accepted = self.world.api.post(path, &json!(documents)).await?;
+        ensure!(
+            accepted.status == 202,
+            "an import was refused: {}",
+            accepted.text
+        );
+        self.world.api.succeed(&accepted).await?;
+        Ok(())
     }
 
     async fn fill_disk(

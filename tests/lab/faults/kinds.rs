@@ -31,6 +31,8 @@ pub(super) enum Fault {
     DiskFull,
     /// A node that answers 200 ms later
     Slow,
+    /// No fault: a bulk import into another index, applied by one replica after the other
+    BulkImport,
 }
 
 impl Fault {
@@ -46,6 +48,11 @@ impl Fault {
             self,
             Self::CutOff | Self::ServerErrors | Self::Garbage | Self::Slow
         )
+    }
+
+    /// Whether searches are timed while it lasts, and before.
+    pub(super) fn is_timed(self) -> bool {
+        matches!(self, Self::Slow | Self::BulkImport)
     }
 
     /// Whether a node dies of it, so that reads must go on within a second and writes within three.

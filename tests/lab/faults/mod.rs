@@ -59,6 +59,9 @@ pub(crate) struct FaultArgs {
     /// Which promise writes ask for.
     #[arg(long, value_enum, default_value_t = Mode::Sync)]
     mode: Mode,
+    /// Let all replicas apply the bulk import at the same time, to compare.
+    #[arg(long)]
+    together: bool,
     /// Shorter faults, for a look.
     #[arg(long)]
     quick: bool,

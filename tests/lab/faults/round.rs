@@ -82,12 +82,15 @@ impl Stage {
         let folder = folder.canonicalize()?;
         let width = Layout::new(1, arguments.shards, arguments.replicas)?.width();
         let ports = PortBlock::claim(width)?;
+        let staggered = fault == Fault::BulkImport && !arguments.together;
         let cluster = Cluster::builder()
             .shards(arguments.shards)
             .replicas(arguments.replicas)
             .links(fault.on_the_line())
             .master_key(MASTER_KEY)
             .access_log("all")
+            .merger_env("WEFT_STAGGERED", staggered.to_string())
+            .merger_env("WEFT_STAGGERED_MIN_BYTES", "262144")
             .at(ports.base(), &folder)
             .start()
             .await?;
@@ -218,11 +221,7 @@ impl Stage {
         beats.spawn(writers::beat(Arc::clone(&world), name, victim.shard));
 
         let begun = world.now();
-        let calm = if round.fault == Fault::Slow {
-            5_000
-        } else {
-            1_500
-        };
+        let calm = if round.fault.is_timed() { 5_000 } else { 1_500 };
         let calm = random.u64(calm / 2..calm * 3 / 2) / if quick { 2 } else { 1 };
         tokio::time::sleep(Duration::from_millis(calm)).await;
         let injury = injector.run(round.fault, victim, random).await?;

@@ -29,6 +29,19 @@ pub(super) enum Mode {
     Sync,
     /// Most replicas.
     Quorum,
+    /// One replica.
+    Async,
+}
+
+impl Mode {
+    /// The word that asks for it, where it isn't the default.
+    fn wish(self) -> Option<&'static str> {
+        match self {
+            Self::Sync => None,
+            Self::Quorum => Some("quorum"),
+            Self::Async => Some("async"),
+        }
+    }
 }
 
 /// Whether the load runs.
@@ -179,8 +192,9 @@ impl World {
         if body.is_some() {
             headers.push(("content-type", "application/json"));
         }
-        if self.mode == Mode::Quorum && method != Method::GET && !path.ends_with("/search") {
-            headers.push(("x-weft-write", "quorum"));
+        let writes = method != Method::GET && !path.ends_with("/search");
+        if let Some(wish) = self.mode.wish().filter(|_| writes) {
+            headers.push(("x-weft-write", wish));
         }
         let body = body.map(Value::to_string).unwrap_or_default();
         let send = self.api.send(method, path, &headers, body);

@@ -161,7 +161,7 @@ x-forwarded-for: 127.0.0.1
 x-http-method-override: DELETE
 x-request-id: é
 traceparent: odd
-x-weft-write: odd
+x-weft-write: async
 "##
     .trim()
     .lines();
@@ -186,5 +186,16 @@ x-weft-write: odd
             b"{\"id\":1100}",
         ));
     }
+    // A wish that can't be read is refused, before anything is written.
+    cases.push(Case {
+        name: "write, x-weft-write: odd".to_owned(),
+        bytes: request(
+            "POST /indexes/things/documents",
+            &["content-type: application/json", "x-weft-write: odd"],
+            b"{\"id\":1100}",
+        ),
+        expected: Expected::Status(&[400]),
+        cut: false,
+    });
     cases
 }

@@ -92,6 +92,9 @@ pub(crate) enum ResyncError {
         "the key of the embedder `{embedder}` of `{index}` can't be read back: set the embedders again"
     )]
     SecretEmbedder { index: String, embedder: String },
+    /// A node has yet to take acknowledged writes that others have.
+    #[error("{0} has not taken what was acknowledged for a long time")]
+    Behind(NodeId),
     /// The replica or its source is no more what it was.
     #[error("the replica or its source has changed its standing")]
     Overtaken,

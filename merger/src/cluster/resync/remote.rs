@@ -20,6 +20,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// How long one exchange may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one task of a node may take before a resync is given up, to be tried again.
+const LONGEST_TASK: Duration = Duration::from_secs(1_800);
 /// How many documents one request asks for by id.
 const IDS_A_REQUEST: usize = 500;
 
@@ -173,23 +175,47 @@ impl<'a> Remote<'a> {
 
     /// Waits until everything is done that the node has taken so far.
     pub(in crate::cluster) async fn applied(&self) -> Result<(), ResyncError> {
+        self.even().await?;
         let Some(newest) = self.newest_task().await? else {
             return Ok(());
         };
         let mut pause = SHORTEST_PAUSE;
+        let mut waits_for = None::<(u32, tokio::time::Instant)>;
         loop {
             let path = "/tasks?statuses=enqueued,processing&limit=1&reverse=true";
             let open: List<Task> = self.get(path).await?;
-            if open
-                .results
-                .first()
-                .is_none_or(|oldest| oldest.uid > newest)
-            {
-                return Ok(());
+            let oldest = match open.results.first() {
+                Some(oldest) if oldest.uid <= newest => oldest.uid,
+                _ => return Ok(()),
+            };
+            let now = tokio::time::Instant::now();
+            match waits_for {
+                Some((uid, since)) if uid == oldest && now - since > LONGEST_TASK => {
+                    return Err(ResyncError::Task {
+                        node: self.node.id.clone(),
+                        uid,
+                        detail: format!("it has not ended for {} s", LONGEST_TASK.as_secs()),
+                    });
+                }
+                Some((uid, _)) if uid == oldest => {}
+                _ => waits_for = Some((oldest, now)),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Waits until the node has taken what was acknowledged before it had it.
+    async fn even(&self) -> Result<(), ResyncError> {
+        let lanes = &self.app.cluster.lanes;
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
+        while !lanes.is_even(&self.node.id) {
+            if tokio::time::Instant::now() > deadline {
+                return Err(ResyncError::Behind(self.node.id.clone()));
+            }
+            tokio::time::sleep(SHORTEST_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// The newest task's local uid.

@@ -12,11 +12,7 @@ fn part(shard: u16, status: Status) -> Part {
         status,
         ..LocalState::default()
     };
-    Part {
-        shard: ShardId(shard),
-        copies: vec![copy],
-        undelivered: None,
-    }
+    Part::taken(ShardId(shard), vec![copy])
 }
 
 fn record(parts: Vec<Part>) -> TaskRecord {
@@ -104,11 +100,7 @@ fn a_partial_failure_names_the_shards_that_failed_and_those_that_are_done() {
 
 #[test]
 fn a_part_that_reached_nobody_fails_the_task() {
-    let lost = Part {
-        shard: ShardId(2),
-        copies: Vec::new(),
-        undelivered: Some("shard-2 can't be reached".to_owned()),
-    };
+    let lost = Part::undelivered(ShardId(2), "shard-2 can't be reached".to_owned());
     let task = record(vec![part(0, Status::Succeeded), lost]);
     assert_eq!(status(&task), Status::Failed);
     assert!(

@@ -1,7 +1,7 @@
-//! Copies of a task on the replicas of a shard: those of a replica that is out of sync count no more, and those that end
-//! otherwise than the others show that their replica differs.
+//! Copies of a task on the replicas of a shard: those of a replica that is out of sync count no more, those that end otherwise
+//! than the others show that their replica differs, and some come after the task was acknowledged.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use weft_routing::placement::ShardId;
 
@@ -10,7 +10,7 @@ use super::{Tasks, put};
 use crate::cluster::NodeId;
 use crate::tasks::aggregate;
 use crate::tasks::filter::Note;
-use crate::tasks::record::{Part, Status, TaskRecord};
+use crate::tasks::record::{Copy, Part, Status, TaskRecord};
 
 impl Tasks {
     /// The newest local task of each node that any record knows.
@@ -31,6 +31,41 @@ impl Tasks {
     pub fn outstanding_count(&self, node: &NodeId) -> usize {
         let state = self.lock();
         state.waiting.get(node).map_or(0, |waiting| waiting.len())
+    }
+
+    /// The replicas that had yet to take something acknowledged when the last merger ended.
+    pub fn pending(&self) -> BTreeSet<NodeId> {
+        let state = self.lock();
+        let parts = state.open.values().flat_map(|record| &record.parts);
+        parts
+            .flat_map(|part| part.pending.iter().cloned())
+            .collect()
+    }
+
+    /// A replica has taken an acknowledged part of a task as this local task, or never will; `first` is the part's first copy.
+    pub async fn came_late(
+        &self,
+        uid: u32,
+        first: (&NodeId, u32),
+        node: &NodeId,
+        taken: Option<u32>,
+    ) {
+        let record = {
+            let mut state = self.lock();
+            let Some(record) = state.come_late(uid, first, node, taken) else {
+                return;
+            };
+            let goes_on = state.note_shared_end_of_speaker(&record) || state.note_due(&record);
+            (record, goes_on)
+        };
+        let (record, goes_on) = record;
+        if aggregate::status(&record).is_settled() && !goes_on {
+            return self.settle(record).await;
+        }
+        if let Err(error) = self.store.commit(vec![put(&record)]).await {
+            tracing::error!(uid, %node, %error, "that a replica has taken a write could not be stored");
+        }
+        self.outstanding.notify_waiters();
     }
 
     /// Lets open tasks go on without a replica that is out of sync, where another has the same.
@@ -87,6 +122,31 @@ impl State {
         changed
     }
 
+    fn come_late(
+        &mut self,
+        uid: u32,
+        (first, local_uid): (&NodeId, u32),
+        node: &NodeId,
+        taken: Option<u32>,
+    ) -> Option<TaskRecord> {
+        let record = self.open.get_mut(&uid)?;
+        let part = record.parts.iter_mut().find(|part| {
+            let known = part.copies.first();
+            known.is_some_and(|copy| copy.node == *first && copy.local_uid == local_uid)
+        })?;
+        part.pending.retain(|pending| pending != node);
+        if let Some(taken) = taken {
+            part.copies.push(Copy::acknowledged(node.clone(), taken));
+            let newest = self.newest.entry(node.clone()).or_default();
+            *newest = taken.max(*newest);
+            let waiting = self.waiting.entry(node.clone()).or_default();
+            waiting.entry(taken).or_default().push(uid);
+        }
+        let record = record.clone();
+        self.notes.insert(uid, Note::of(&aggregate::view(&record)));
+        Some(record)
+    }
+
     /// Notes who ended a part otherwise than the others, once all have ended. True if there is anybody.
     pub(super) fn note_differing(&mut self, record: &TaskRecord) -> bool {
         let mut any = false;
@@ -115,7 +175,9 @@ impl State {
 /// Marks a node's copy of a part as out, if another is left.
 fn leave(part: &mut Part, node: &NodeId) -> bool {
     let another = part.live().any(|copy| copy.node != *node);
-    let mut any = false;
+    let pending = part.pending.len();
+    part.pending.retain(|pending| pending != node);
+    let mut any = part.pending.len() < pending;
     for copy in part
         .copies
         .iter_mut()

@@ -31,7 +31,8 @@ impl Tasks {
     ///
     /// # Errors
     /// The store failed.
-    pub async fn resend(&self, uid: u32, part: Part) -> Result<(), TaskError> {
+    pub async fn resend(&self, uid: u32, mut part: Part) -> Result<(), TaskError> {
+        let late = part.late.take();
         let record = {
             let mut state = self.lock();
             let Some(mut record) = state.open.remove(&uid) else {
@@ -44,6 +45,9 @@ impl Tasks {
             record
         };
         self.store.commit(vec![put(&record)]).await?;
+        if let Some(ticket) = late {
+            ticket.is_for(uid);
+        }
         self.outstanding.notify_waiters();
         Ok(())
     }

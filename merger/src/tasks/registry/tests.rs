@@ -25,10 +25,8 @@ fn node(name: &str) -> NodeId {
 }
 
 fn write_to(nodes: &[(&str, u32)]) -> NewTask {
-    let parts = nodes.iter().zip(0..).map(|((name, local), shard)| Part {
-        shard: ShardId(shard),
-        copies: vec![Copy::acknowledged(node(name), *local)],
-        undelivered: None,
+    let parts = nodes.iter().zip(0..).map(|((name, local), shard)| {
+        Part::taken(ShardId(shard), vec![Copy::acknowledged(node(name), *local)])
     });
     NewTask {
         kind: "documentAdditionOrUpdate".to_owned(),

@@ -35,7 +35,8 @@ use super::spool::Piece;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Along;
-use crate::tasks::{Copy, Share};
+use crate::cluster::WriteMode;
+use crate::tasks::{Part, Share};
 use crate::upstream::{Target, UpstreamError};
 
 /// A write of more bytes or documents than this is no small write.
@@ -50,6 +51,7 @@ pub(super) struct Kind {
     pub(super) path_and_query: String,
     pub(super) format: Format,
     pub(super) authority: Option<HeaderValue>,
+    pub(super) mode: WriteMode,
 }
 
 /// A small write to one shard.
@@ -68,7 +70,7 @@ pub(super) struct Small {
 #[derive(Debug)]
 pub(super) enum Sent {
     Taken {
-        copies: Vec<Copy>,
+        part: Part,
         share: Option<Share>,
     },
     Refused(Answer),
@@ -140,15 +142,9 @@ async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
     let outcome = match outcome {
         Ok(Delivered::Refused(answer)) => Ok(Sent::Refused(answer)),
         Ok(Delivered::Taken(parts)) => {
-            let copies = parts
-                .into_iter()
-                .next()
-                .map(|part| part.copies)
-                .unwrap_or_default();
-            Ok(Sent::Taken {
-                copies,
-                share: None,
-            })
+            let nothing = || Part::taken(shard, Vec::new());
+            let part = parts.into_iter().next().unwrap_or_else(nothing);
+            Ok(Sent::Taken { part, share: None })
         }
         Err(WriteError::Unreachable { source, .. }) => Err(source),
         Err(error) => Err(UpstreamError::Unreachable {
@@ -158,8 +154,8 @@ async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
     };
     let shares: Vec<u64> = smalls.iter().map(|small| small.ids.len() as u64).collect();
     let merged = smalls.len() > 1;
-    if let (true, Ok(Sent::Taken { copies, .. })) = (merged, &outcome)
-        && let Some(copy) = copies.first()
+    if let (true, Ok(Sent::Taken { part, .. })) = (merged, &outcome)
+        && let Some(copy) = part.copies.first()
     {
         app.writes
             .coalescer
@@ -168,10 +164,10 @@ async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
     }
     for (place, (client, documents)) in (0_u32..).zip(clients.into_iter().zip(shares)) {
         let own = match &outcome {
-            Ok(Sent::Taken { copies, .. }) => {
+            Ok(Sent::Taken { part, .. }) => {
                 let share = merged.then_some(Share { documents, place });
                 Ok(Sent::Taken {
-                    copies: copies.clone(),
+                    part: part.clone(),
                     share,
                 })
             }
@@ -192,6 +188,7 @@ fn delivery(small: &Small, shard: ShardId, piece: Piece, ids: Vec<String>) -> De
         path_and_query: kind.path_and_query.clone(),
         content_type: Some(HeaderValue::from_static(kind.format.content_type())),
         along: small.along.clone(),
+        mode: kind.mode,
         loads: vec![Load {
             ids: Some(ids),
             shard,

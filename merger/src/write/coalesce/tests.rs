@@ -9,6 +9,7 @@ fn small(index: &str, ids: &[&str]) -> Small {
         path_and_query: format!("/indexes/{index}/documents"),
         format: Format::Json,
         authority: None,
+        mode: WriteMode::Sync,
     };
     let documents = Bytes::from_static(b"{}");
     let piece = Piece::of(Framing::default(), &[b"{}"]);

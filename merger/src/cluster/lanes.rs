@@ -1,0 +1,156 @@
+//! The order of writes to each replica: who takes a place in a replica's line while it has its shard's turn is served in
+//! that order, however long the shard has gone on to other writes.
+//!
+//! A write that was acknowledged before a replica had it leaves that replica *behind*, until its place in the line has come.
+//! Nothing here is stored: the task's record says who has yet to take it.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use hashbrown::HashMap;
+use tokio::sync::OwnedMutexGuard;
+
+use super::NodeId;
+
+/// What acknowledged writes a replica has yet to take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// How many.
+    pub writes: u64,
+    /// How much.
+    pub bytes: u64,
+}
+
+#[derive(Default)]
+struct Lane {
+    line: Arc<tokio::sync::Mutex<()>>,
+    behind: Behind,
+}
+
+/// The lines of all replicas.
+#[derive(Default)]
+pub struct Lanes {
+    lanes: Mutex<HashMap<NodeId, Lane>>,
+}
+
+type Entering = Pin<Box<dyn Future<Output = OwnedMutexGuard<()>> + Send>>;
+
+/// A place in a replica's line; leaving the line is dropping it.
+pub enum Place {
+    /// Others are before.
+    Waiting(Entering),
+    /// It is its turn.
+    First(Option<OwnedMutexGuard<()>>),
+}
+
+impl Future for Place {
+    type Output = OwnedMutexGuard<()>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Waiting(entering) => entering.as_mut().poll(context),
+            Self::First(guard) => guard.take().map_or(Poll::Pending, Poll::Ready),
+        }
+    }
+}
+
+impl Lanes {
+    /// Takes the next place in a replica's line, now.
+    pub fn enter(&self, node: &NodeId) -> Place {
+        let line = Arc::clone(&self.lock().entry(node.clone()).or_default().line);
+        let mut entering: Entering = Box::pin(line.lock_owned());
+        // The lock serves in the order of first polls.
+        match entering
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Ready(guard) => Place::First(Some(guard)),
+            Poll::Pending => Place::Waiting(entering),
+        }
+    }
+
+    /// What the replica has yet to take.
+    pub fn behind(&self, node: &NodeId) -> Behind {
+        self.lock()
+            .get(node)
+            .map(|lane| lane.behind)
+            .unwrap_or_default()
+    }
+
+    /// Whether the replica has taken every acknowledged write.
+    pub fn is_even(&self, node: &NodeId) -> bool {
+        self.behind(node).writes == 0
+    }
+
+    pub(super) fn falls_behind(&self, node: &NodeId, bytes: u64) {
+        let mut lanes = self.lock();
+        let behind = &mut lanes.entry(node.clone()).or_default().behind;
+        behind.writes += 1;
+        behind.bytes += bytes;
+    }
+
+    pub(super) fn catches_up(&self, node: &NodeId, bytes: u64) {
+        let mut lanes = self.lock();
+        let behind = &mut lanes.entry(node.clone()).or_default().behind;
+        behind.writes = behind.writes.saturating_sub(1);
+        behind.bytes = behind.bytes.saturating_sub(bytes);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_serves_in_the_order_of_entering_whoever_waits_first() {
+        let lanes = Lanes::default();
+        let node = NodeId::from("n".to_owned());
+        let first = lanes.enter(&node).await;
+        let (second, gone, third) = (lanes.enter(&node), lanes.enter(&node), lanes.enter(&node));
+        let (sent, mut served) = tokio::sync::mpsc::unbounded_channel();
+        let tell = sent.clone();
+        let third = tokio::spawn(async move {
+            let _place = third.await;
+            let _ = tell.send(3);
+        });
+        tokio::task::yield_now().await;
+        let second = tokio::spawn(async move {
+            let _place = second.await;
+            let _ = sent.send(2);
+        });
+        drop(gone);
+        drop(first);
+        third.await.unwrap();
+        second.await.unwrap();
+        assert_eq!(
+            (served.recv().await, served.recv().await),
+            (Some(2), Some(3))
+        );
+        // Another's line is another.
+        let _held = lanes.enter(&node).await;
+        let _other = lanes.enter(&NodeId::from("m".to_owned())).await;
+    }
+
+    #[test]
+    fn a_replica_is_even_when_all_is_taken() {
+        let lanes = Lanes::default();
+        let node = NodeId::from("n".to_owned());
+        lanes.falls_behind(&node, 5);
+        lanes.falls_behind(&node, 7);
+        lanes.catches_up(&node, 5);
+        assert_eq!(
+            lanes.behind(&node),
+            Behind {
+                writes: 1,
+                bytes: 7
+            }
+        );
+        lanes.catches_up(&node, 7);
+        assert!(lanes.is_even(&node));
+    }
+}

@@ -1,0 +1,112 @@
+//! How many replicas must have taken a write before its client hears of it.
+
+use clap::ValueEnum;
+use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+use weft_routing::headers;
+use weft_routing::placement::ShardId;
+
+use super::{Cluster, ClusterError, Placement};
+
+/// A mode of writing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "camelCase")]
+pub enum WriteMode {
+    /// Every replica in sync.
+    #[default]
+    Sync,
+    /// More than half of the shard's replicas, in sync or not.
+    Quorum,
+    /// One replica in sync.
+    Async,
+}
+
+impl WriteMode {
+    fn parse(word: &str) -> Option<Self> {
+        match word.trim().to_ascii_lowercase().as_str() {
+            "sync" => Some(Self::Sync),
+            "quorum" => Some(Self::Quorum),
+            "async" => Some(Self::Async),
+            _ => None,
+        }
+    }
+
+    /// How many replicas must have it: of `all` that the shard has, `in_sync` are.
+    pub(super) fn enough(self, all: usize, in_sync: usize) -> usize {
+        match self {
+            Self::Sync => in_sync,
+            Self::Quorum => all / 2 + 1,
+            Self::Async => 1,
+        }
+    }
+}
+
+impl Cluster {
+    /// The mode of a write: what the client wishes with `x-weft-write`, else the index's own, else the cluster's.
+    ///
+    /// # Errors
+    /// The wish can't be read.
+    pub fn write_mode(
+        &self,
+        index_uid: Option<&str>,
+        wishes: &HeaderMap,
+    ) -> Result<WriteMode, ClusterError> {
+        if let Some(wish) = wishes.get(headers::WRITE) {
+            let word = wish.to_str().unwrap_or_default();
+            return WriteMode::parse(word).ok_or_else(|| {
+                let name = headers::WRITE;
+                ClusterError::InvalidWish(format!("Invalid value in header `{name}`: `{word}`"))
+            });
+        }
+        let placement = index_uid.and_then(|uid| self.placement(uid));
+        Ok(placement.map_or(self.default_write_mode, |placement| {
+            self.default_mode(&placement)
+        }))
+    }
+
+    /// The mode of an index's writes that say nothing of it.
+    pub fn default_mode(&self, placement: &Placement) -> WriteMode {
+        placement.write_mode.unwrap_or(self.default_write_mode)
+    }
+
+    /// How many replicas of a shard are a quorum.
+    pub fn quorum(&self, shard: ShardId) -> usize {
+        WriteMode::Quorum.enough(self.topology().nodes(shard).len(), 0)
+    }
+
+    /// Makes sure that a quorum is there for those who want one.
+    ///
+    /// # Errors
+    /// Fewer replicas of the shard are in sync than must take the write.
+    pub fn has_enough(&self, shard: ShardId, mode: WriteMode) -> Result<(), ClusterError> {
+        let (all, in_sync) = (
+            self.topology().nodes(shard).len(),
+            self.replicas(shard).len(),
+        );
+        let wanted = mode.enough(all, in_sync);
+        if in_sync < wanted {
+            return Err(ClusterError::NoQuorum {
+                shard,
+                in_sync,
+                wanted,
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quorum_is_more_than_half_of_all_and_not_of_those_that_are_left() {
+        for (all, enough) in [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3)] {
+            assert_eq!(WriteMode::Quorum.enough(all, 1), enough);
+        }
+        assert_eq!(WriteMode::Sync.enough(3, 2), 2);
+        assert_eq!(WriteMode::Async.enough(3, 3), 1);
+        assert_eq!(WriteMode::parse(" Quorum "), Some(WriteMode::Quorum));
+        assert_eq!(WriteMode::parse("all"), None);
+    }
+}
