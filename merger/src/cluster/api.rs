@@ -233,7 +233,10 @@ fn index_shards(app: &App, call: &Call) -> Result<Answer, ClusterError> {
                 .owners()
                 .iter()
                 .filter(|owner| *owner == shard);
-            described["slots"] = Value::from(owned.count());
+            let slots = Value::from(owned.count());
+            if let Some(fields) = described.as_object_mut() {
+                fields.insert("slots".to_owned(), slots);
+            }
             described
         })
         .collect();

@@ -26,6 +26,9 @@ use crate::tasks::{Copy, LateTicket};
 /// How much longer than the first replica the others may take, as a multiple of its time, beside the fixed patience.
 const PATIENCE_FACTOR: u32 = 2;
 
+/// How long Envoy takes at the most to ask for a node's readiness again, if it is there.
+const READS_LEAVE: Duration = Duration::from_millis(500);
+
 /// Takes a replica out, and lets its shard's tasks go on without it.
 ///
 /// # Errors
@@ -34,9 +37,18 @@ pub async fn take_out(app: &App, node: &NodeId, reason: &str) -> Result<TakenOut
     let outcome = app.cluster.in_sync.take_out(node, reason).await?;
     if outcome == TakenOut::Now {
         app.metrics.taken_out.inc();
+        reads_leave(app, node).await;
         app.tasks.abandon(node).await;
     }
     Ok(outcome)
+}
+
+/// Waits until Envoy has heard that the node serves no reads any more: before that, nothing that it missed is acknowledged.
+async fn reads_leave(app: &App, node: &NodeId) {
+    let until = Instant::now() + READS_LEAVE;
+    while app.cluster.pulse.is_ready(node) && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// What is sent to the replicas of a shard, in the shard's turn.

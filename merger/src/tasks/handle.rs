@@ -164,10 +164,11 @@ async fn compact(app: &App, call: &Call) -> Result<Answer, TaskError> {
     if features.get("taskQueueCompactionRoute") != Some(&Value::Bool(true)) {
         return Err(TaskError::CompactionNotEnabled);
     }
-    let mut summary = json!({"status": "succeeded"});
+    let mut summary = Map::new();
+    summary.insert("status".to_owned(), "succeeded".into());
     if let Some((before, after)) = app.tasks.compact().await? {
-        summary["preSize"] = size::print(before as f64).into();
-        summary["postSize"] = size::print(after as f64).into();
+        summary.insert("preSize".to_owned(), size::print(before as f64).into());
+        summary.insert("postSize".to_owned(), size::print(after as f64).into());
     }
     Ok(Answer::json(StatusCode::OK, &summary))
 }
