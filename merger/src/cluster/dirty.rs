@@ -209,4 +209,67 @@ mod tests {
         assert_eq!(dirty.take(shard).documents(), Some(2));
         assert_eq!(dirty.take(shard), Written::default());
     }
+
+    use proptest::prelude::*;
+
+    /// What happens to a shard's notes, in any order.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Write(Vec<u8>),
+        WriteAll,
+        /// Takes the notes and works them off.
+        WorkOff,
+        /// Takes them and doesn't come to it.
+        GiveUp,
+    }
+
+    proptest! {
+        /// Whatever is written, taken and put back in whatever order: a document that was written and not worked off since is
+        /// noted.
+        #[test]
+        fn no_written_document_is_forgotten(steps in prop::collection::vec(prop_oneof![
+            4 => prop::collection::vec(0_u8..20, 1..4).prop_map(Step::Write),
+            1 => Just(Step::WriteAll),
+            2 => Just(Step::WorkOff),
+            2 => Just(Step::GiveUp),
+        ], 1..40)) {
+            let dirty = Dirty::default();
+            let shard = ShardId(3);
+            dirty.begin(shard);
+            let (mut owed, mut all) = (BTreeSet::new(), false);
+            for step in steps {
+                match step {
+                    Step::Write(numbers) => {
+                        let written: Vec<String> = numbers.iter().map(u8::to_string).collect();
+                        dirty.note(shard, "/indexes/a/documents", Some(&written));
+                        owed.extend(written);
+                    }
+                    Step::WriteAll => {
+                        dirty.note(shard, "/indexes/a/documents/delete", None);
+                        all = true;
+                    }
+                    Step::WorkOff => {
+                        dirty.take(shard);
+                        owed.clear();
+                        all = false;
+                    }
+                    Step::GiveUp => {
+                        let taken = dirty.take(shard);
+                        dirty.put_back(shard, taken);
+                    }
+                }
+                let noted = dirty.take(shard);
+                dirty.put_back(shard, noted.clone());
+                let Written::Indexes(indexes) = noted else { panic!("an index came or went") };
+                match indexes.get("a") {
+                    Some(Documents::All) => prop_assert!(all),
+                    Some(Documents::Ids(ids)) => {
+                        prop_assert!(!all);
+                        prop_assert_eq!(ids, &owed);
+                    }
+                    None => prop_assert!(owed.is_empty() && !all),
+                }
+            }
+        }
+    }
 }

@@ -334,4 +334,6 @@ impl InSync {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

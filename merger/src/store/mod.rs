@@ -3,6 +3,8 @@
 //!
 //! Invariant: a commit is all or nothing, and durable when it returns `Ok`.
 
+#[cfg(test)]
+pub(crate) mod memory;
 mod redb;
 
 use futures_util::future::BoxFuture;

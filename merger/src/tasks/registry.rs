@@ -394,4 +394,6 @@ fn put(record: &TaskRecord) -> Change {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

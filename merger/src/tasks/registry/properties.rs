@@ -1,0 +1,243 @@
+//! The registry under any sequence of writes, nodes' answers, replicas that leave or come late, and restarts.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use tokio::sync::mpsc::UnboundedReceiver;
+use weft_routing::placement::ShardId;
+
+use super::*;
+use crate::store::memory::MemoryStore;
+use crate::tasks::{Copy, LocalState, Part};
+
+const NODES: usize = 3;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A write that some replicas have taken, and the others have yet to, as bits; never none of them.
+    Create {
+        taken: u8,
+    },
+    /// A replica takes the oldest thing that it has yet to take.
+    TakesLate(usize),
+    /// It never will.
+    NeverTakes(usize),
+    /// A node has done its oldest outstanding task.
+    Does(usize),
+    /// A replica is out of sync.
+    Leaves(usize),
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (1_u8..8).prop_map(|taken| Step::Create { taken }),
+        3 => (0..NODES).prop_map(Step::TakesLate),
+        1 => (0..NODES).prop_map(Step::NeverTakes),
+        6 => (0..NODES).prop_map(Step::Does),
+        1 => (0..NODES).prop_map(Step::Leaves),
+        1 => Just(Step::Restart),
+    ]
+}
+
+fn id(number: usize) -> NodeId {
+    NodeId::from(format!("node-{number}"))
+}
+
+/// What a task waits for: `None` for a replica that has yet to take it, or its local uid and whether it is done.
+type Waits = BTreeMap<usize, Option<(u32, bool)>>;
+
+struct Model {
+    store: MemoryStore,
+    tasks: Tasks,
+    _settled: UnboundedReceiver<SettledTask>,
+    next_local: [u32; NODES],
+    /// The first copy of each task, and what it waits for.
+    written: BTreeMap<u32, ((usize, u32), Waits)>,
+}
+
+async fn open(store: &MemoryStore) -> (Tasks, UnboundedReceiver<SettledTask>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let limits = Limits {
+        max_tasks: 10_000,
+        max_age: None,
+    };
+    let tasks = Tasks::open(Arc::new(store.clone()), limits, sender)
+        .await
+        .unwrap();
+    (tasks, receiver)
+}
+
+impl Model {
+    async fn take(&mut self, step: Step) {
+        match step {
+            Step::Create { taken } => self.create(taken).await,
+            Step::TakesLate(number) => {
+                let local = self.local(number);
+                self.comes_late(number, Some(local)).await;
+            }
+            Step::NeverTakes(number) => self.comes_late(number, None).await,
+            Step::Does(number) => self.does(number).await,
+            Step::Leaves(number) => self.leaves(number).await,
+            Step::Restart => {
+                let (tasks, settled) = open(&self.store).await;
+                // What nodes said and was not stored is asked for again.
+                for (uid, (_, waits)) in &mut self.written {
+                    let ended = tasks.get(*uid).await.unwrap().status.is_settled();
+                    for wait in waits.values_mut().flatten() {
+                        let open = !ended && tasks.outstanding(&id(0), 999).contains(&wait.0)
+                            || !ended
+                                && (1..NODES).any(|node| {
+                                    tasks.outstanding(&id(node), 999).contains(&wait.0)
+                                });
+                        wait.1 = !open;
+                    }
+                }
+                (self.tasks, self._settled) = (tasks, settled);
+            }
+        }
+    }
+
+    /// Local uids that no two nodes share, so that they tell a copy by themselves.
+    fn local(&mut self, number: usize) -> u32 {
+        self.next_local[number] += 1;
+        u32::try_from(number).unwrap() * 100_000 + self.next_local[number]
+    }
+
+    async fn create(&mut self, taken: u8) {
+        let (took, late): (Vec<usize>, Vec<usize>) =
+            (0..NODES).partition(|number| taken & (1 << number) != 0);
+        let copies: Vec<(usize, u32)> = took
+            .iter()
+            .map(|number| (*number, self.local(*number)))
+            .collect();
+        let part = Part {
+            pending: late.iter().map(|number| id(*number)).collect(),
+            ..Part::taken(
+                ShardId(0),
+                copies
+                    .iter()
+                    .map(|(number, local)| Copy::acknowledged(id(*number), *local))
+                    .collect(),
+            )
+        };
+        let new = NewTask {
+            kind: "documentAdditionOrUpdate".to_owned(),
+            parts: vec![part],
+            ..NewTask::default()
+        };
+        let uid = self.tasks.create(new).await.unwrap().task_uid;
+        let mut waits: Waits = copies
+            .iter()
+            .map(|(number, local)| (*number, Some((*local, false))))
+            .collect();
+        waits.extend(late.into_iter().map(|number| (number, None)));
+        assert!(
+            self.written.insert(uid, (copies[0], waits)).is_none(),
+            "a uid is given twice"
+        );
+    }
+
+    async fn comes_late(&mut self, number: usize, taken: Option<u32>) {
+        let oldest = self
+            .written
+            .iter_mut()
+            .find(|(_, (_, waits))| waits.get(&number) == Some(&None));
+        let Some((uid, ((first, local), waits))) = oldest else {
+            return;
+        };
+        match taken {
+            Some(taken) => drop(waits.insert(number, Some((taken, false)))),
+            None => drop(waits.remove(&number)),
+        }
+        self.tasks
+            .came_late(*uid, (&id(*first), *local), &id(number), taken)
+            .await;
+    }
+
+    async fn does(&mut self, number: usize) {
+        let Some(local) = self.tasks.outstanding(&id(number), 1).first().copied() else {
+            return;
+        };
+        let done = LocalState {
+            status: Status::Succeeded,
+            ..LocalState::default()
+        };
+        self.tasks.apply(&id(number), vec![(local, done)]).await;
+        for wait in self
+            .written
+            .values_mut()
+            .flat_map(|(_, waits)| waits.values_mut())
+            .flatten()
+        {
+            wait.1 |= wait.0 == local;
+        }
+    }
+
+    async fn leaves(&mut self, number: usize) {
+        self.tasks.abandon(&id(number)).await;
+        for (_, waits) in self.written.values_mut() {
+            let another = waits
+                .iter()
+                .any(|(other, wait)| *other != number && wait.is_some());
+            let settled = waits
+                .values()
+                .all(|wait| wait.is_some_and(|(_, done)| done));
+            let pending = waits.get(&number) == Some(&None);
+            if !settled && (another || pending) {
+                waits.remove(&number);
+            }
+        }
+    }
+
+    async fn check(&self) {
+        for (uid, (_, waits)) in &self.written {
+            let ended = waits
+                .values()
+                .all(|wait| wait.is_some_and(|(_, done)| done));
+            let status = self.tasks.get(*uid).await.unwrap().status;
+            assert_eq!(
+                status == Status::Succeeded,
+                ended,
+                "task {uid} is {status:?}: {waits:?}"
+            );
+        }
+        for number in 0..NODES {
+            let owed = self
+                .written
+                .values()
+                .any(|(_, waits)| waits.get(&number) == Some(&None));
+            assert_eq!(
+                self.tasks.pending().contains(&id(number)),
+                owed,
+                "node {number}"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_task_ends_when_all_who_count_have_done_it_and_nobody_has_yet_to_take_it(
+        steps in prop::collection::vec(step(), 1..60)
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let store = MemoryStore::default();
+            let (tasks, settled) = open(&store).await;
+            let mut model = Model {
+                store,
+                tasks,
+                _settled: settled,
+                next_local: [0; NODES],
+                written: BTreeMap::new(),
+            };
+            for step in steps {
+                model.take(step).await;
+                model.check().await;
+            }
+        });
+    }
+}
