@@ -134,7 +134,7 @@ impl LateTicket {
         Self(to)
     }
 
-    pub(super) fn is_for(self, uid: u32) {
+    pub(super) fn tell(self, uid: u32) {
         let _ = self.0.send(uid);
     }
 }

@@ -163,7 +163,7 @@ impl Tasks {
             state.surplus(self.limits.max_tasks)
         };
         for ticket in late {
-            ticket.is_for(uid);
+            ticket.tell(uid);
         }
         self.outstanding.notify_waiters();
         if let Some(view) = settled {

@@ -85,11 +85,9 @@ impl Model {
                 for (uid, (_, waits)) in &mut self.written {
                     let ended = tasks.get(*uid).await.unwrap().status.is_settled();
                     for wait in waits.values_mut().flatten() {
-                        let open = !ended && tasks.outstanding(&id(0), 999).contains(&wait.0)
-                            || !ended
-                                && (1..NODES).any(|node| {
-                                    tasks.outstanding(&id(node), 999).contains(&wait.0)
-                                });
+                        let open = (0..NODES)
+                            .any(|node| tasks.outstanding(&id(node), 999).contains(&wait.0));
+                        let open = open && !ended;
                         wait.1 = !open;
                     }
                 }

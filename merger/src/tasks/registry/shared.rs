@@ -46,7 +46,7 @@ impl Tasks {
         };
         self.store.commit(vec![put(&record)]).await?;
         if let Some(ticket) = late {
-            ticket.is_for(uid);
+            ticket.tell(uid);
         }
         self.outstanding.notify_waiters();
         Ok(())
