@@ -76,8 +76,10 @@ fn is_json(format: Format, plan: &Plan) {
                 .len(),
             _ => serde_json::Deserializer::from_slice(body)
                 .into_iter::<&RawValue>()
-                .map(|document| document.expect("a part is documents"))
-                .count(),
+                .fold(0, |count, document| {
+                    document.expect("a part is documents");
+                    count + 1
+                }),
         };
     }
     if plan.refused.is_none() && plan.key.is_some() {

@@ -146,8 +146,8 @@ fn comparable(value: &Value) -> Value {
                 .and_then(Value::as_str)
                 .is_some_and(|name| name.starts_with("Default "));
             let kept = fields.iter().filter(|(name, _)| {
-                !VOLATILE.contains(&name.as_str())
-                    && !(made_by_itself && ["key", "uid"].contains(&name.as_str()))
+                let random = made_by_itself && ["key", "uid"].contains(&name.as_str());
+                !random && !VOLATILE.contains(&name.as_str())
             });
             kept.map(|(name, value)| (name.clone(), comparable(value)))
                 .collect::<serde_json::Map<_, _>>()

@@ -21,7 +21,7 @@ fn document(at: usize) -> Value {
         // Few of them: among many, a node's search by meaning is only approximate.
         "_vectors": {"own": Value::Null},
     });
-    if at % 16 == 0 {
+    if at.is_multiple_of(16) {
         let vector = [
             (at % 17) as f64 + 0.25,
             (at % 5) as f64,
@@ -42,7 +42,7 @@ fn document(at: usize) -> Value {
         1 => None,
         _ => members.insert("price".to_owned(), json!((at * 37 % 101) as f64 / 4.0)),
     };
-    if at % 3 != 0 {
+    if !at.is_multiple_of(3) {
         let place =
             json!({"lat": (at * 11 % 90) as f64 - 45.0, "lng": (at * 17 % 180) as f64 - 90.0});
         members.insert("_geo".to_owned(), place);
@@ -279,7 +279,7 @@ async fn uneven_shards_of_odd_documents_answer_other_reads_as_one_node_does() {
         texts
     };
     assert_eq!(sorted(&alone), sorted(&merged));
-    let with_vector = |at: &usize| at % 16 == 0;
+    let with_vector = |at: &usize| at.is_multiple_of(16);
     let candidates = (0..640).filter(with_vector).map(document);
     let mut asked = 0;
     for id in candidates.map(|document| document["id"].clone()) {

@@ -64,7 +64,7 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
     let took = begun.elapsed().as_secs_f64();
     ensure!(status == 202, "the import was answered {status}: {text}");
     let accepted: Value = serde_json::from_str(&text)?;
-    ensure!(accepted["taskUid"].is_u64(), "{text}");
+    ensure!(accepted.get("taskUid").is_some_and(Value::is_u64), "{text}");
     let arrived: u64 = cluster
         .nodes
         .iter()
@@ -132,7 +132,11 @@ impl Iterator for Chunks {
                 "{{\"id\":{id},\"title\":\"Film number {id}\",\"overview\":\"{}\",\"year\":{},\"genres\":[\"drama\",\"{}\"],\"rating\":{}.{}}}\n",
                 "Somebody goes somewhere and comes back another. ".repeat(8),
                 1900 + id % 130,
-                ["war", "love", "crime"][(id % 3) as usize],
+                match id % 3 {
+                    0 => "war",
+                    1 => "love",
+                    _ => "crime",
+                },
                 id % 10,
                 id % 7,
             ));

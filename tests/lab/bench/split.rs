@@ -34,9 +34,9 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     ];
     for (name, format, body, goal) in forms {
         for shards in [3, 8] {
-            let mut best = bench::split(format.clone(), shards, set.primary_key, body)?;
+            let mut best = bench::split(format, shards, set.primary_key, body)?;
             for _ in 1..RUNS {
-                let run = bench::split(format.clone(), shards, set.primary_key, body)?;
+                let run = bench::split(format, shards, set.primary_key, body)?;
                 if run.took < best.took {
                     best = run;
                 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use weft_cluster::{Api, Cluster};
 
 use super::Row;
@@ -29,7 +29,8 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
     }
     let mut uid = 0;
     if let Some(last) = last {
-        uid = api.settle(&last).await?["uid"].as_u64().unwrap_or_default();
+        let task = api.settle(&last).await?;
+        uid = task.get("uid").and_then(Value::as_u64).unwrap_or_default();
     }
     let shot = |port: u16, path: String| Shot {
         port,
