@@ -117,8 +117,7 @@ async fn fill_counts(
             (hidden.place, values.zip(counts).collect())
         })
     };
-    let found: Option<Vec<(usize, Vec<(String, u64)>)>> =
-        hidden.iter().enumerate().map(found).collect();
+    let found: Option<Vec<FoundIn>> = hidden.iter().enumerate().map(found).collect();
     Ok(found.map(|found| {
         let (counts, certain) =
             by_count::fill(&counts, &hides, &found, settings.max_values, numeric);
@@ -129,6 +128,9 @@ async fn fill_counts(
         }
     }))
 }
+
+/// The place of a list, and how often its shard counts the values that the list hid.
+type FoundIn = (usize, Vec<(String, u64)>);
 
 /// Lists with how often one may have counted a value that it doesn't hold; and whether that can be relied on.
 type Longer = (Vec<(Counts, u64)>, bool);

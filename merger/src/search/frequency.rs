@@ -4,12 +4,11 @@
 //! finds (remembered until the next write has settled, [`WordCounts`]); a shard whose own order of words leads to the
 //! same hits gets the search as it came, and another one each part of it that one node would look for (see [`parts`]).
 
-mod counts;
 mod parts;
 
+use serde_json::{Map, Value};
 use weft_routing::placement::ShardId;
 
-pub use counts::WordCounts;
 pub(super) use parts::Words;
 use parts::{kept_sets, weights};
 
@@ -17,7 +16,7 @@ use super::merge::Part;
 use super::plan::Plan;
 use super::scatter::Reader;
 use super::settings::MergeSettings;
-use counts::counts_of;
+use super::word_counts::counts_of;
 
 /// What a shard is asked instead of the client's search.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,15 +45,23 @@ pub(super) async fn shares(
     let Some(words) = plan.frequency_words(settings) else {
         return Vec::new();
     };
-    let Some(counts) = counts_of(reader, index, plan, &words, shards).await else {
+    const SCOPE: [&str; 2] = ["attributesToSearchOn", "locales"];
+    let scope: Map<String, Value> = SCOPE
+        .iter()
+        .filter_map(|name| Some(((*name).to_owned(), plan.search.carrier.json(name)?)))
+        .collect();
+    let alone = (0..words.len()).map(|at| words.alone(at)).collect();
+    let Some(counts) = counts_of(reader, index, alone, &scope, shards).await else {
         return Vec::new();
     };
-    let whole: Vec<u64> = (0..words.len())
-        .map(|at| counts.iter().filter_map(|shard| shard.get(at)).sum())
-        .collect();
+    let whole: Vec<u64> = counts.iter().map(|word| word.iter().sum()).collect();
     let mut shares = Vec::new();
-    for (shard, own) in shards.iter().zip(&counts) {
-        let own_shares = shares_of(&words, &whole, own);
+    for (at, shard) in shards.iter().enumerate() {
+        let own: Vec<u64> = counts
+            .iter()
+            .filter_map(|word| word.get(at).copied())
+            .collect();
+        let own_shares = shares_of(&words, &whole, &own);
         shares.extend(own_shares.into_iter().map(|share| (*shard, share)));
     }
     shares

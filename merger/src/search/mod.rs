@@ -30,6 +30,7 @@ pub mod settings;
 mod settings_cache;
 mod similar;
 mod vocabulary;
+mod word_counts;
 
 use std::sync::Arc;
 
@@ -40,8 +41,8 @@ use weft_routing::document_id::DocumentId;
 use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
 
-pub use frequency::WordCounts;
 pub use settings_cache::SettingsCache;
+pub use word_counts::WordCounts;
 
 use crate::answer::Answer;
 use crate::app::App;
@@ -108,7 +109,7 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
         call.operation,
         Operation::ListDocuments | Operation::FetchDocuments
     ) {
-        reader.from_one_replica();
+        reader.read_one_replica();
     }
     let index = call.index.clone().unwrap_or_default();
     let placement = app.cluster.placement(&index);

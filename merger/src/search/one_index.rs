@@ -12,7 +12,6 @@ use super::explain::Explanation;
 use super::facet_gaps::fill_gaps;
 use super::frequency::{self, Share};
 use super::plan::Plan;
-use super::request::Carrier;
 use super::respond::Writer;
 use super::scatter::{Ask, Gathered, Outcome, Reader};
 use super::settings::MergeSettings;
@@ -61,10 +60,7 @@ pub(super) async fn search(
     let take = plan.first_step(shards.len());
     let shares = frequency::shares(reader, index, plan, settings, shards).await;
     let shares = asked_shares(shards, shares);
-    let asks = shares
-        .iter()
-        .map(|(shard, share)| Ask::new(*shard, path, &first_ask(plan, take, share.as_ref())))
-        .collect();
+    let asks = first_asks(plan, path, take, &shares);
     let gathered = match reader.gather(asks).await? {
         Outcome::Refused(answer, _) => return Ok(answer),
         Outcome::Answers(gathered) => gathered,
@@ -224,9 +220,24 @@ fn asked_shares(
     asked
 }
 
-fn first_ask(plan: &Plan, take: usize, share: Option<&Share>) -> Carrier {
-    let counts_only = share.is_some_and(|share| share.part.is_none());
-    plan.ask_share(0, if counts_only { take.min(1) } else { take }, share)
+fn first_asks(
+    plan: &Plan,
+    path: &str,
+    take: usize,
+    shares: &[(ShardId, Option<Share>)],
+) -> Vec<Ask> {
+    // The client's own search is the same for all shards, and may be long: it is written once.
+    let own = shares.iter().find(|(_, share)| share.is_none());
+    let own = own.map(|(shard, _)| Ask::new(*shard, path, &plan.ask(0, take)));
+    let ask = |(shard, share): &(ShardId, Option<Share>)| match (share, &own) {
+        (None, Some(own)) => own.for_shard(*shard),
+        _ => {
+            let counts_only = share.as_ref().is_some_and(|share| share.part.is_none());
+            let take = if counts_only { take.min(1) } else { take };
+            Ask::new(*shard, path, &plan.ask_share(0, take, share.as_ref()))
+        }
+    };
+    shares.iter().map(ask).collect()
 }
 
 fn first_lists(

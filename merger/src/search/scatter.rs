@@ -109,7 +109,7 @@ impl<'a> Reader<'a> {
 
     /// Reads from primaries, where the client has no other wish: replicas hold the same documents, but after a resync not in
     /// the same order, and pages of a list must go on where the last one ended.
-    pub(super) fn from_one_replica(&mut self) {
+    pub(super) fn read_one_replica(&mut self) {
         if self.from == ReadFrom::Any {
             self.from = ReadFrom::Primary;
         }
@@ -279,6 +279,14 @@ impl<'a> Reader<'a> {
 }
 
 impl Ask {
+    /// The same request for another shard.
+    pub(super) fn for_shard(&self, shard: ShardId) -> Self {
+        Self {
+            shard,
+            ..self.clone()
+        }
+    }
+
     /// A request with `carrier`'s parameters, for `path` (without a query).
     pub(super) fn new(shard: ShardId, path: &str, carrier: &Carrier) -> Self {
         match carrier.to_request() {

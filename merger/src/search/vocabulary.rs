@@ -1,72 +1,32 @@
 //! Which of a query's words each shard has seen: asked only where a hit's score casts doubt on its exactness (see
-//! [`super::rank::suspects`]), in one more round of small requests.
+//! [`super::rank::suspects`]), in one more round of small requests for those words that aren't remembered.
 
-use bytes::Bytes;
-use http::Method;
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::Map;
 use weft_routing::placement::ShardId;
 
-use super::SearchError;
 use super::rank::Known;
-use super::scatter::{Ask, Outcome, Reader};
+use super::scatter::Reader;
+use super::word_counts::counts_of;
 
-#[derive(Deserialize)]
-struct Wire {
-    results: Vec<Found>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Found {
-    estimated_total_hits: u64,
-}
-
-/// For each of `shards`, which of `words` it knows and which any of them knows. Empty where a shard doesn't tell.
+/// For each of `shards`, which of `words` it knows and which any of them knows; `None` where a shard doesn't tell.
 ///
-/// A word in quotes matches documents that hold exactly this word. The merger asks on its own authority: a tenant's
-/// filter doesn't hide words from the engine either.
+/// A word in quotes matches documents that hold exactly this word.
 pub(super) async fn known_words(
     reader: &Reader<'_>,
     index: &str,
     words: &[String],
     shards: &[ShardId],
-) -> Result<Vec<Known>, SearchError> {
-    let queries: Vec<_> = words
-        .iter()
-        .map(|word| json!({"indexUid": index, "q": format!("\"{word}\""), "limit": 0}))
-        .collect();
-    let body = Bytes::from(serde_json::to_vec(&json!({ "queries": queries })).unwrap_or_default());
-    let ask = |shard: &ShardId| Ask {
-        shard: *shard,
-        method: Method::POST,
-        path_and_query: "/multi-search".to_owned(),
-        body: Some(body.clone()),
-    };
-    let own = reader.on_own_authority();
-    let Outcome::Answers(gathered) = own.gather(shards.iter().map(ask).collect()).await? else {
-        return Ok(Vec::new());
-    };
-    let mut seen: Vec<Vec<bool>> = Vec::with_capacity(shards.len());
-    for shard in shards {
-        let reply = gathered.replies.iter().find(|reply| reply.shard == *shard);
-        let Some(Ok(wire)) = reply.map(|reply| serde_json::from_slice::<Wire>(&reply.body)) else {
-            return Ok(Vec::new());
+) -> Option<Vec<Known>> {
+    let exactly = words.iter().map(|word| format!("\"{word}\"")).collect();
+    let counts = counts_of(reader, index, exactly, &Map::new(), shards).await?;
+    let seen = |at| {
+        let of = |word: &Vec<u64>| {
+            let here = word.get(at).is_some_and(|count| *count > 0);
+            (here, word.iter().any(|count| *count > 0))
         };
-        seen.push(
-            wire.results
-                .iter()
-                .map(|found| found.estimated_total_hits > 0)
-                .collect(),
-        );
-    }
-    let anywhere: Vec<bool> = (0..words.len())
-        .map(|at| seen.iter().any(|shard| shard.get(at) == Some(&true)))
-        .collect();
-    Ok(seen
-        .into_iter()
-        .map(|shard| Known {
-            words: shard.into_iter().zip(anywhere.iter().copied()).collect(),
-        })
-        .collect())
+        Known {
+            words: counts.iter().map(of).collect(),
+        }
+    };
+    Some((0..shards.len()).map(seen).collect())
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::BodyExt;
+use hyper::body::Body;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use weft_routing::headers;
@@ -178,7 +179,7 @@ impl Upstream {
                     false => unreachable(chain(&error)),
                 })?;
         let (parts, mut body) = response.into_parts();
-        let mut bytes = BytesMut::new();
+        let mut bytes = BytesMut::with_capacity(expected(&body));
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| unreachable(chain(&error)))?;
             if let Ok(data) = frame.into_data() {
@@ -241,6 +242,13 @@ impl Upstream {
         headers.insert("x-envoy-upstream-rq-timeout-ms", millis);
         Ok(http_request)
     }
+}
+
+/// How much room an answer is given before it is there: what it says of its length, up to a bound.
+fn expected(body: &impl Body) -> usize {
+    const MOST: usize = 1 << 20;
+    let exact = body.size_hint().exact().unwrap_or(0);
+    usize::try_from(exact).map_or(MOST, |length| length.min(MOST))
 }
 
 enum EnvoyReply {

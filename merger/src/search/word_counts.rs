@@ -1,4 +1,5 @@
-//! How many documents each word finds on each shard, remembered until a write has settled.
+//! How many documents each word finds on each shard, remembered until a write has settled: what one node knows of its
+//! words, and a shard doesn't.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,9 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use weft_routing::placement::ShardId;
 
-use super::parts::Words;
-use crate::search::plan::Plan;
-use crate::search::scatter::{Ask, Outcome, Reader};
+use super::scatter::{Ask, Outcome, Reader};
 
 /// Older counts are asked for anew: a node may have been written to past Weft.
 const STALE: Duration = Duration::from_secs(60);
@@ -34,7 +33,7 @@ struct Inner {
     indexes: HashMap<String, HashMap<Key, Known>>,
 }
 
-/// A word as it is searched for, with the parameters that decide where.
+/// A word as it is searched for, with the parameters that decide where it is looked for.
 type Key = (String, String);
 
 #[derive(Debug, Clone)]
@@ -62,8 +61,8 @@ impl WordCounts {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The counts of all `keys` on `shards`, if all are known; and the mark to remember others under.
-    fn look(&self, uid: &str, keys: &[Key], shards: &[ShardId]) -> (Option<Vec<Vec<u64>>>, u64) {
+    /// The counts of each of `keys` on `shards`, where they are known; and the mark to remember others under.
+    fn look(&self, uid: &str, keys: &[Key], shards: &[ShardId]) -> (Vec<Option<Vec<u64>>>, u64) {
         let inner = self.lock();
         let known = |key: &Key| {
             let known = inner.indexes.get(uid)?.get(key)?;
@@ -74,20 +73,10 @@ impl WordCounts {
             (known.since.elapsed() < STALE)
                 .then(|| shards.iter().map(of).collect::<Option<Vec<u64>>>())?
         };
-        let by_word: Option<Vec<Vec<u64>>> = keys.iter().map(known).collect();
-        let by_shard = by_word.map(|words| {
-            (0..shards.len())
-                .map(|shard| {
-                    words
-                        .iter()
-                        .filter_map(|word| word.get(shard).copied())
-                        .collect()
-                })
-                .collect()
-        });
-        (by_shard, inner.forgotten)
+        (keys.iter().map(known).collect(), inner.forgotten)
     }
 
+    /// Remembers what each of `keys` counts on each of `shards`.
     fn remember(
         &self,
         uid: &str,
@@ -107,10 +96,9 @@ impl WordCounts {
         if index.len() + keys.len() > MOST_WORDS {
             index.clear();
         }
-        for (at, key) in keys.into_iter().enumerate() {
-            let of = |(shard, counts): (&ShardId, &Vec<u64>)| Some((*shard, *counts.get(at)?));
+        for (key, counts) in keys.into_iter().zip(counts) {
             let known = Known {
-                counts: shards.iter().zip(counts).filter_map(of).collect(),
+                counts: shards.iter().copied().zip(counts.iter().copied()).collect(),
                 since: Instant::now(),
             };
             index.insert(key, known);
@@ -129,33 +117,51 @@ struct Found {
     estimated_total_hits: u64,
 }
 
-/// For each shard how many of its documents each word finds; `None` where a shard doesn't tell.
+/// For each of `queries` how many documents it finds on each of `shards`; `None` where a shard doesn't tell. `scope` are the
+/// parameters that decide where the words are looked for.
 ///
-/// The engine counts over the whole index, whatever the filter. So the merger asks on its own authority: a tenant's
-/// filter doesn't change which words one node would drop.
+/// What isn't remembered is asked for in one round. The engine looks at the whole index, whatever the filter. So the merger
+/// asks on its own authority: a tenant's filter doesn't change what one node would know.
 pub(super) async fn counts_of(
     reader: &Reader<'_>,
     index: &str,
-    plan: &Plan,
-    words: &Words,
+    queries: Vec<String>,
+    scope: &Map<String, Value>,
     shards: &[ShardId],
 ) -> Option<Vec<Vec<u64>>> {
-    const SHARED: [&str; 2] = ["attributesToSearchOn", "locales"];
-    let shared: Map<String, Value> = SHARED
-        .iter()
-        .filter_map(|name| Some(((*name).to_owned(), plan.search.carrier.json(name)?)))
-        .collect();
-    let scope = serde_json::to_string(&shared).unwrap_or_default();
-    let keys: Vec<Key> = (0..words.len())
-        .map(|at| (words.alone(at), scope.clone()))
+    let scope_text = serde_json::to_string(scope).unwrap_or_default();
+    let keys: Vec<Key> = queries
+        .into_iter()
+        .map(|query| (query, scope_text.clone()))
         .collect();
     let cache = &reader.app.word_counts;
-    let (known, mark) = cache.look(index, &keys, shards);
-    if known.is_some() {
-        return known;
+    let (mut known, mark) = cache.look(index, &keys, shards);
+    let unknown: Vec<Key> = keys
+        .iter()
+        .zip(&known)
+        .filter(|(_, known)| known.is_none())
+        .map(|(key, _)| key.clone())
+        .collect();
+    if !unknown.is_empty() {
+        let mut counts = ask(reader, index, &unknown, scope, shards).await?;
+        cache.remember(index, mark, unknown, shards, &counts);
+        for place in known.iter_mut().rev().filter(|known| known.is_none()) {
+            *place = counts.pop();
+        }
     }
+    known.into_iter().collect()
+}
+
+/// Asks all shards, for all of `keys` at once.
+async fn ask(
+    reader: &Reader<'_>,
+    index: &str,
+    keys: &[Key],
+    scope: &Map<String, Value>,
+    shards: &[ShardId],
+) -> Option<Vec<Vec<u64>>> {
     let query = |(word, _): &Key| {
-        let mut query = shared.clone();
+        let mut query = scope.clone();
         query.extend([
             ("indexUid".to_owned(), Value::from(index)),
             ("q".to_owned(), Value::from(word.as_str())),
@@ -177,17 +183,20 @@ pub(super) async fn counts_of(
     let Outcome::Answers(gathered) = gathered else {
         return None;
     };
-    let counts = |shard: &ShardId| {
+    let mut counts = vec![Vec::with_capacity(shards.len()); keys.len()];
+    for shard in shards {
         let reply = gathered
             .replies
             .iter()
             .find(|reply| reply.shard == *shard)?;
         let wire: Wire = serde_json::from_slice(&reply.body).ok()?;
-        let counts = wire.results.iter().map(|found| found.estimated_total_hits);
-        Some(counts.collect::<Vec<u64>>()).filter(|counts| counts.len() == keys.len())
-    };
-    let counts: Vec<Vec<u64>> = shards.iter().map(counts).collect::<Option<_>>()?;
-    cache.remember(index, mark, keys, shards, &counts);
+        if wire.results.len() != keys.len() {
+            return None;
+        }
+        for (counts, found) in counts.iter_mut().zip(wire.results) {
+            counts.push(found.estimated_total_hits);
+        }
+    }
     Some(counts)
 }
 
@@ -201,17 +210,16 @@ mod tests {
         let keys = || vec![("a".to_owned(), String::new())];
         let shards = [ShardId(0), ShardId(1)];
         let (known, mark) = cache.look("x", &keys(), &shards);
-        assert_eq!(known, None);
+        assert_eq!(known, [None]);
         cache.forget("x");
-        cache.remember("x", mark, keys(), &shards, &[vec![1], vec![2]]);
+        cache.remember("x", mark, keys(), &shards, &[vec![1, 2]]);
         let (known, mark) = cache.look("x", &keys(), &shards);
-        assert_eq!(known, None);
-        cache.remember("x", mark, keys(), &shards, &[vec![1], vec![2]]);
-        assert_eq!(
-            cache.look("x", &keys(), &shards).0,
-            Some(vec![vec![1], vec![2]])
-        );
-        // Another set of shards is another question.
-        assert_eq!(cache.look("x", &keys(), &[ShardId(2)]).0, None);
+        assert_eq!(known, [None]);
+        cache.remember("x", mark, keys(), &shards, &[vec![1, 2]]);
+        assert_eq!(cache.look("x", &keys(), &shards).0, [Some(vec![1, 2])]);
+        // Another set of shards is another question, and so is another word.
+        assert_eq!(cache.look("x", &keys(), &[ShardId(2)]).0, [None]);
+        let more = [keys().remove(0), ("b".to_owned(), String::new())];
+        assert_eq!(cache.look("x", &more, &shards).0, [Some(vec![1, 2]), None]);
     }
 }
