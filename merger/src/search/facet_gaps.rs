@@ -90,7 +90,72 @@ async fn fill_counts(
     };
     let counts: Vec<&Counts> = longer.iter().map(|(counts, _)| counts).collect();
     let hides: Vec<u64> = longer.iter().map(|(_, hides)| *hides).collect();
-    let hidden = by_count::hidden(&counts, &hides, settings.max_values);
+    let most = by_count::most_values(settings.max_values, partitioned);
+    let hidden = by_count::hidden(&counts, &hides, settings.max_values, most);
+    let all_asked = hidden.is_some();
+    let hidden = hidden.unwrap_or_default();
+    let about = (facet, hidden.as_slice());
+    let mut found = None;
+    if partitioned {
+        found = count_by_lists(reader, index, plan, settings, lists, about).await?;
+    }
+    if found.is_none() {
+        found = count_each(reader, index, plan, lists, about).await?;
+    }
+    Ok(found.map(|found| {
+        let (counts, certain) =
+            by_count::fill(&counts, &hides, &found, settings.max_values, numeric);
+        Filled {
+            facet: facet.to_owned(),
+            counts,
+            certain: certain && partitioned && all_asked,
+        }
+    }))
+}
+
+/// What shards' lists hide of a facet, by lists of the documents that have those values; `None` where such a list is cut.
+async fn count_by_lists(
+    reader: &Reader<'_>,
+    index: &str,
+    plan: &Plan,
+    settings: &FacetSettings,
+    lists: &[&ShardHits],
+    (facet, hidden): (&str, &[Hidden]),
+) -> Result<Option<Vec<FoundIn>>, SearchError> {
+    let ask = |hidden: &Hidden| {
+        let parts = hidden
+            .values
+            .chunks(by_count::list_length(settings.max_values));
+        let filters = parts.map(|values| vec![by_count::any_of(facet, values)]);
+        narrowed(index, plan, lists.get(hidden.place)?, filters, Some(facet))
+    };
+    let Some(asks) = hidden.iter().map(ask).collect::<Option<Vec<Ask>>>() else {
+        return Ok(None);
+    };
+    let Outcome::Answers(gathered) = reader.gather(asks).await? else {
+        return Ok(None);
+    };
+    let found = |(asked, hidden): (usize, &Hidden)| {
+        let reply = gathered.replies.iter().find(|reply| reply.at == asked)?;
+        let lists = answers(&reply.body, facet)?;
+        let counts = by_count::counted(&hidden.values, &lists, settings.max_values)?;
+        Some((hidden.place, counts))
+    };
+    Ok(hidden.iter().enumerate().map(found).collect())
+}
+
+/// What shards' lists hide of a facet, value by value.
+async fn count_each(
+    reader: &Reader<'_>,
+    index: &str,
+    plan: &Plan,
+    lists: &[&ShardHits],
+    (facet, hidden): (&str, &[Hidden]),
+) -> Result<Option<Vec<FoundIn>>, SearchError> {
+    let too_many = |hidden: &Hidden| hidden.values.len() > by_count::MOST_VALUES;
+    if hidden.iter().any(too_many) {
+        return Ok(None);
+    }
     let ask = |hidden: &Hidden| {
         let list = lists.get(hidden.place)?;
         let filters = hidden
@@ -117,16 +182,7 @@ async fn fill_counts(
             (hidden.place, values.zip(counts).collect())
         })
     };
-    let found: Option<Vec<FoundIn>> = hidden.iter().enumerate().map(found).collect();
-    Ok(found.map(|found| {
-        let (counts, certain) =
-            by_count::fill(&counts, &hides, &found, settings.max_values, numeric);
-        Filled {
-            facet: facet.to_owned(),
-            counts,
-            certain: certain && partitioned,
-        }
-    }))
+    Ok(hidden.iter().enumerate().map(found).collect())
 }
 
 /// The place of a list, and how often its shard counts the values that the list hid.

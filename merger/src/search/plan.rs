@@ -68,6 +68,7 @@ impl Plan {
             score: search.show_score || search.semantic.is_some() || search.has_words,
             scheme: Scheme {
                 words: u32::try_from(words.as_ref().map_or(0, Vec::len)).unwrap_or(u32::MAX),
+                any_words: by_frequency(&search),
                 ..settings.scheme
             },
             words,
@@ -200,14 +201,11 @@ fn likely_share(end: usize, shards: usize) -> usize {
     usize::try_from(least + 1).unwrap_or(end).min(end)
 }
 
-/// The query's words in order; `None` for a query with phrases or excluded words, or one that may lose any of its words.
+/// The query's words in order; `None` for a query with phrases or excluded words.
 fn words(search: &Search, settings: &MergeSettings) -> Option<Vec<String>> {
     const MOST: usize = 10;
     let query = search.carrier.text("q").flatten()?;
-    if by_frequency(search)
-        || query.contains('"')
-        || query.split_whitespace().any(|word| word.starts_with('-'))
-    {
+    if query.contains('"') || query.split_whitespace().any(|word| word.starts_with('-')) {
         return None;
     }
     let words = query

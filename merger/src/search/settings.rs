@@ -133,6 +133,7 @@ impl MergeSettings {
                 .is_some_and(|names| names.iter().all(|name| name != "*")),
             scheme: Scheme {
                 words: 0,
+                any_words: false,
                 top_weight: wire
                     .searchable_attributes
                     .filter(|names| names.iter().all(|name| name != "*"))

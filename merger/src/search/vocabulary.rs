@@ -8,7 +8,8 @@ use super::rank::Known;
 use super::scatter::Reader;
 use super::word_counts::counts_of;
 
-/// For each of `shards`, which of `words` it knows and which any of them knows; `None` where a shard doesn't tell.
+/// For each of `shards`, which of `words` it knows and which any of them knows; `None` where a shard doesn't tell. A shard may
+/// stand there several times, one after the other: once for each list of its hits.
 ///
 /// A word in quotes matches documents that hold exactly this word.
 pub(super) async fn known_words(
@@ -17,8 +18,10 @@ pub(super) async fn known_words(
     words: &[String],
     shards: &[ShardId],
 ) -> Option<Vec<Known>> {
+    let mut asked = shards.to_vec();
+    asked.dedup();
     let exactly = words.iter().map(|word| format!("\"{word}\"")).collect();
-    let counts = counts_of(reader, index, exactly, &Map::new(), shards).await?;
+    let counts = counts_of(reader, index, exactly, &Map::new(), &asked).await?;
     let seen = |at| {
         let of = |word: &Vec<u64>| {
             let here = word.get(at).is_some_and(|count| *count > 0);
@@ -28,5 +31,6 @@ pub(super) async fn known_words(
             words: counts.iter().map(of).collect(),
         }
     };
-    Some((0..shards.len()).map(seen).collect())
+    let place = |shard: &ShardId| asked.iter().position(|known| known == shard);
+    shards.iter().map(|shard| place(shard).map(seen)).collect()
 }

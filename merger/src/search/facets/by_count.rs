@@ -2,8 +2,9 @@
 //!
 //! A value that a cut list doesn't hold was counted there as often as the list's last value at most. First each cut list is
 //! lengthened: the same search without the documents of the list's own values lists the next ones. What a list still
-//! hides of a value that may be among the most frequent of all is then one question each. Only a value that is in no list can
-//! be missed.
+//! hides of values that may be among the most frequent of all is then asked for: by lists of the documents of so many values
+//! that their list can't be cut, or, where documents of several values make it longer, by one question for each value. Only
+//! a value that is in no list can be missed.
 //!
 //! Pure: functions of values.
 
@@ -12,8 +13,10 @@ use hashbrown::{HashMap, HashSet};
 use super::{Counts, merge_values, normalise};
 use crate::search::settings::FacetOrder;
 
-/// So many values are asked of a shard at once; beyond, the lists stay as they are.
-const MOST_VALUES: usize = 400;
+/// So many values are asked of a shard at once, each by itself; beyond, the lists stay as they are.
+pub const MOST_VALUES: usize = 400;
+/// So many lists of values are asked of a shard at once.
+const MOST_LISTS: usize = 40;
 
 /// What a shard must be asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,56 @@ pub struct Hidden {
 /// The condition of a filter that lets one value through.
 pub fn condition(facet: &str, value: &str) -> String {
     format!("{} = {}", quoted(facet), quoted(value))
+}
+
+/// How many values a list of some documents' values may hold and not be cut.
+pub fn list_length(max_values: usize) -> usize {
+    max_values.saturating_sub(1).max(1)
+}
+
+/// How many values may be asked of a shard at once: by lists, or one by one.
+pub fn most_values(max_values: usize, by_lists: bool) -> usize {
+    match by_lists {
+        true => MOST_LISTS * list_length(max_values),
+        false => MOST_VALUES,
+    }
+}
+
+/// The condition of a filter that lets through what has any of some values.
+pub fn any_of(facet: &str, values: &[String]) -> String {
+    let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
+    format!("{} IN [{}]", quoted(facet), values.join(", "))
+}
+
+/// How often each of `values` was counted, from lists of documents that have them; `None` where a list may be cut.
+pub fn counted(
+    values: &[String],
+    lists: &[Counts],
+    max_values: usize,
+) -> Option<Vec<(String, u64)>> {
+    let parts = values.chunks(list_length(max_values));
+    if lists.len() != parts.len() {
+        return None;
+    }
+    let mut sums: HashMap<String, u64> = HashMap::new();
+    for (part, list) in parts.zip(lists) {
+        if list.0.len() >= max_values {
+            return None;
+        }
+        // Documents of several values bring others along, which another list may count, too.
+        let asked: HashSet<String> = part.iter().map(|value| normalise(value)).collect();
+        for (text, count) in &list.0 {
+            let key = normalise(text);
+            if asked.contains(&key) {
+                *sums.entry(key).or_insert(0) += count;
+            }
+        }
+    }
+    let count = |value: &String| {
+        let count = sums.get(&normalise(value)).copied().unwrap_or(0);
+        (value.clone(), count)
+    };
+    Some(values.iter().map(count).collect())
 }
 
 /// The condition of a filter that lets through what has none of the list's values; `None` for a list that isn't cut.
@@ -53,9 +106,14 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// Which shards must be asked for which values' counts. `hides` says of each list how often it may have counted a value that
-/// it doesn't hold.
-pub fn hidden(lists: &[&Counts], hides: &[u64], max_values: usize) -> Vec<Hidden> {
+/// Which shards must be asked for which values' counts; `None` where one would be asked for more than `most`. `hides` says of
+/// each list how often it may have counted a value that it doesn't hold.
+pub fn hidden(
+    lists: &[&Counts],
+    hides: &[u64],
+    max_values: usize,
+    most: usize,
+) -> Option<Vec<Hidden>> {
     let keys: Vec<HashSet<String>> = lists
         .iter()
         .map(|list| list.0.iter().map(|(text, _)| normalise(text)).collect())
@@ -98,13 +156,8 @@ pub fn hidden(lists: &[&Counts], hides: &[u64], max_values: usize) -> Vec<Hidden
         .map(of)
         .filter(|hidden| !hidden.values.is_empty())
         .collect();
-    if hidden
-        .iter()
-        .any(|hidden| hidden.values.len() > MOST_VALUES)
-    {
-        return Vec::new();
-    }
-    hidden
+    let too_many = hidden.iter().any(|hidden| hidden.values.len() > most);
+    (!too_many).then_some(hidden)
 }
 
 /// How often a value that the list doesn't hold may have been counted.
@@ -162,7 +215,8 @@ mod tests {
         let lists: Vec<&Counts> = lists.iter().collect();
         // Of `b` shard 1 may hide 4. Shard 2 hides nothing. `d` may be as frequent as the third.
         let hides = [2, 4, 0];
-        let hidden = hidden(&lists, &hides, 3);
+        assert_eq!(hidden(&lists, &hides, 3, 0), None);
+        let hidden = hidden(&lists, &hides, 3, MOST_VALUES).unwrap();
         let expected = [(0, vec!["d"]), (1, vec!["b"])].map(|(place, values)| Hidden {
             place,
             values: values.into_iter().map(str::to_owned).collect(),
@@ -173,6 +227,25 @@ mod tests {
         let (filled, certain) = fill(&lists, &hides, &found, 3, false);
         assert_eq!(filled, counts(&[("a", 14), ("b", 12), ("c", 11)]));
         assert!(certain, "a value in no list was counted 6 times at most");
+    }
+
+    #[test]
+    fn lists_that_are_not_cut_count_their_values() {
+        let values = ["a", "B", "c", "d", "e"].map(str::to_owned);
+        // Two lists of two and one of one, for at most three values: the first one tells the spelling of a document.
+        let lists = [
+            counts(&[("a", 3), ("b", 2)]),
+            counts(&[("c", 1), ("a", 7)]),
+            counts(&[]),
+        ];
+        let expected = [("a", 3), ("B", 2), ("c", 1), ("d", 0), ("e", 0)];
+        let expected = expected.map(|(value, count)| (value.to_owned(), count));
+        assert_eq!(counted(&values, &lists, 3), Some(expected.to_vec()));
+        assert_eq!(counted(&values, &lists[..2], 3), None, "one is missing");
+        let cut = [counts(&[("a", 3), ("b", 2), ("x", 1)])];
+        assert_eq!(counted(&values[..2], &cut, 3), None);
+        assert_eq!(any_of("n", &values[..2]), r#""n" IN ["a", "B"]"#);
+        assert_eq!(most_values(100, true), 40 * 99);
     }
 
     #[test]
@@ -229,7 +302,8 @@ mod tests {
                 .collect();
             let hides: Vec<u64> = longer.iter().map(|(_, hides)| *hides).collect();
             let lists: Vec<&Counts> = longer.iter().map(|(list, _)| list).collect();
-            let found: Vec<(usize, Vec<(String, u64)>)> = hidden(&lists, &hides, 8)
+            let found: Vec<(usize, Vec<(String, u64)>)> = hidden(&lists, &hides, 8, MOST_VALUES)
+                .unwrap()
                 .into_iter()
                 .map(|hidden| {
                     let count = |value: String| {

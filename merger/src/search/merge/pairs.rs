@@ -83,6 +83,7 @@ mod tests {
         let scheme = Scheme {
             top_weight: 3,
             words: 3,
+            any_words: true,
         };
         let score = 0.6487780297304107;
         assert_eq!(pairs_in(&ranks, Some(score), scheme), Some(0));

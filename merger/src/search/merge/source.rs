@@ -190,8 +190,9 @@ impl<'a> Source<'a> {
                 (head.ranks, head.score, head.in_part) = (ranks, Some(score), true);
             }
             if let Some((scheme, known)) = &self.known
-                && let Some((ranks, score)) =
-                    score.and_then(|score| correct(&head.ranks, score, *scheme, known))
+                && let Some((ranks, score)) = head
+                    .score
+                    .and_then(|score| correct(&head.ranks, score, *scheme, known))
             {
                 (head.ranks, head.score, head.corrected) = (ranks, Some(score), true);
             }

@@ -6,6 +6,9 @@
 //! word from another shard's documents says otherwise. None of the shard's documents holds the word, so one node would
 //! have called each of them `noExactMatch`, with as many exact words as the shard knows.
 //!
+//! Where words are dropped by how frequent they are, a hit of fewer words may lack any of them: then only hits of all words
+//! are looked at.
+//!
 //! A shard's score of such a hit shows it: it is lower than that of a hit whose words all match. [`suspects`] finds that out by
 //! building the score anew; which words the shards know must then be asked.
 
@@ -18,6 +21,8 @@ pub struct Scheme {
     pub top_weight: u32,
     /// The query's words: what matches where the `words` rule says nothing, since all of them must.
     pub words: u32,
+    /// True where a hit of fewer words than all may match any of them, and not only the first ones.
+    pub any_words: bool,
 }
 
 /// Which of a query's words a shard has seen, in their order, and whether any shard has.
@@ -70,9 +75,14 @@ fn terms(ranks: &[Rank]) -> Option<u32> {
     })
 }
 
-/// Where the verdict stands that claims an attribute to be the query or its beginning; `None` where none does, or where
-/// a word was matched with a typo: such a word is left out of the comparison everywhere.
-fn claim(ranks: &[Rank]) -> Option<usize> {
+/// Where the verdict stands that claims an attribute to be the query or its beginning; `None` where none does, where
+/// a word was matched with a typo (such a word is left out of the comparison everywhere), or where it can't be told which
+/// words matched.
+fn claim(ranks: &[Rank], scheme: Scheme) -> Option<usize> {
+    let lacks_some = |rank: &Rank| matches!(rank, Rank::Words { matching, max } if matching < max);
+    if scheme.any_words && ranks.iter().any(lacks_some) {
+        return None;
+    }
     if ranks
         .iter()
         .any(|rank| matches!(rank, Rank::Typo { count: 1.., .. }))
@@ -92,7 +102,7 @@ fn claim(ranks: &[Rank]) -> Option<usize> {
 
 /// True where the hit was called exact although not all of its words were compared.
 pub fn suspects(ranks: &[Rank], score: Option<f64>, scheme: Scheme) -> bool {
-    claim(ranks).is_some()
+    claim(ranks, scheme).is_some()
         && score
             .and_then(|score| made(ranks, score, scheme))
             .is_some_and(|made| made.exact < made.terms)
@@ -101,7 +111,7 @@ pub fn suspects(ranks: &[Rank], score: Option<f64>, scheme: Scheme) -> bool {
 /// The verdicts as one node would have given them, and the score (on the shard's own scale of typos), from what the shard
 /// knows; `None` where they are right as they are.
 pub fn correct(ranks: &Ranks, score: f64, scheme: Scheme, known: &Known) -> Option<(Ranks, f64)> {
-    let place = claim(ranks)?;
+    let place = claim(ranks, scheme)?;
     let made = made(ranks, score, scheme)?;
     let exact = known.lacking(usize::try_from(made.terms).ok()?)?;
     let rebuilt = built(ranks, scheme, Made { exact, ..made }, Some(Matching::None));
@@ -268,6 +278,7 @@ mod tests {
     const SCHEME: Scheme = Scheme {
         top_weight: 2,
         words: 2,
+        any_words: false,
     };
 
     /// A shard's score where it knows so many of two words.
@@ -329,6 +340,33 @@ mod tests {
             words: vec![(true, true), (true, true)],
         };
         assert_eq!(correct(&ranks, score, SCHEME, &here), None);
+    }
+
+    #[test]
+    fn a_hit_that_lacks_one_of_any_words_is_left_alone() {
+        let any = Scheme {
+            any_words: true,
+            ..SCHEME
+        };
+        let whole = score_of(1, Matching::Start);
+        assert!(suspects(&ranks(Matching::Start), Some(whole), any));
+        let mut fewer = ranks(Matching::Start).to_vec();
+        if let Some(Rank::Words { max, .. }) = fewer.first_mut() {
+            *max = 3;
+        }
+        let made = Made {
+            exact: 1,
+            terms: 2,
+            pairs: 1,
+        };
+        let score = built(&fewer, SCHEME, made, None);
+        assert!(suspects(&fewer, Some(score), SCHEME));
+        assert!(!suspects(&fewer, Some(score), any));
+        let known = Known {
+            words: vec![(true, true), (false, true), (true, true)],
+        };
+        assert!(correct(&fewer.clone().into(), score, SCHEME, &known).is_some());
+        assert_eq!(correct(&fewer.into(), score, any, &known), None);
     }
 
     #[test]
