@@ -12,7 +12,7 @@ use crate::support::{MASTER_KEY, counter, documents, merger_requests, node, star
 async fn settled(cluster: &Cluster, api: &Api, path: &str) {
     until(
         "the filters' tables",
-        Deadline::after(Duration::from_secs(10)),
+        Deadline::after(Duration::from_secs(30)),
         || async {
             let before = merger_requests(cluster).await;
             for _ in 0..20 {
