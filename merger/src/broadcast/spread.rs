@@ -16,7 +16,8 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, Call, full};
 use crate::cluster::{
-    ClusterError, NodeId, NodeRef, Sending, WriteMode, stagger, take_out, to_each,
+    ClusterError, NodeId, NodeRef, Sending, WriteMode, doubt, settle_doubts, stagger, take_out,
+    to_each,
 };
 use crate::sequence::Turn;
 use crate::tasks::{Copy, Part};
@@ -145,6 +146,7 @@ pub(super) async fn spread_in_turn(
 ) -> Result<Spread, BroadcastError> {
     let mut wanted = Vec::with_capacity(each.len());
     for (shard, change) in each {
+        settle_doubts(app, *shard).await;
         let mut replicas = app.cluster.replicas_or_none(*shard)?;
         if change.makes_busy() {
             stagger(app, *shard, u64::MAX);
@@ -168,7 +170,11 @@ pub(super) async fn spread_in_turn(
     }
     let first = {
         let _place = app.cluster.lanes.enter(&primary.id).await;
-        change.send(app, &primary).await?
+        let answer = change.send(app, &primary).await;
+        if let (Err(_), Some((shard, _))) = (&answer, each.first()) {
+            doubt(app, *shard);
+        }
+        answer?
     };
     if !first.status.is_success() {
         return Ok(Spread::Refused(first.pass_on()));
@@ -220,6 +226,7 @@ async fn to_shard(
         }
     }
     if taken == 0 {
+        doubt(app, shard);
         let reasons: Vec<String> = failures
             .iter()
             .map(|(node, reason)| format!("{}: {reason}", node.id))

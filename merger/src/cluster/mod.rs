@@ -10,6 +10,7 @@
 mod api;
 mod dirty;
 mod discovery;
+mod doubt;
 mod in_sync;
 mod lanes;
 mod latency;
@@ -36,6 +37,7 @@ use weft_routing::placement::{ShardId, SlotMap};
 
 pub use api::handle;
 pub use discovery::discover;
+pub use doubt::{Doubts, doubt, settle_doubts};
 pub use in_sync::{InSync, Standing, TakenOut};
 pub use lanes::Lanes;
 pub use latency::Latencies;
@@ -196,6 +198,8 @@ pub struct Cluster {
     pub latencies: Latencies,
     /// What is written while replicas are brought back.
     pub dirty: Dirty,
+    /// Shards whose replicas may differ by a write that failed.
+    pub doubts: Doubts,
     /// The order of writes to each replica.
     pub lanes: Lanes,
     /// Which replicas are held back while others apply large writes.
@@ -231,6 +235,7 @@ impl Cluster {
             pulse: Pulse::default(),
             latencies: Latencies::default(),
             dirty: Dirty::default(),
+            doubts: Doubts::default(),
             lanes: Lanes::default(),
             stagger: Stagger::default(),
             default_write_mode: options.write_mode,

@@ -34,15 +34,22 @@ pub(super) async fn reconcile(app: &App, topology: &Topology) {
     .await;
 }
 
-async fn reconcile_shard(app: &App, shard: ShardId, nodes: &[NodeRef]) {
+/// Compares the replicas in sync of a shard; false if one of them gives no answer, so that it has to be done again.
+pub(super) async fn compare(app: &App, shard: ShardId) -> bool {
+    let topology = app.cluster.topology();
+    reconcile_shard(app, shard, topology.nodes(shard)).await
+}
+
+async fn reconcile_shard(app: &App, shard: ShardId, nodes: &[NodeRef]) -> bool {
     let in_sync: Vec<&NodeRef> = nodes
         .iter()
         .filter(|node| app.cluster.in_sync.holds(&node.id))
         .collect();
     if in_sync.len() < 2 {
-        return;
+        return true;
     }
     let heard = join_all(in_sync.iter().map(|node| probe(app, node))).await;
+    let all_heard = heard.iter().all(|heard| matches!(heard, Heard::Answer(_)));
     let standings: Vec<Standing<'_>> = in_sync
         .iter()
         .zip(heard)
@@ -57,20 +64,22 @@ async fn reconcile_shard(app: &App, shard: ShardId, nodes: &[NodeRef]) {
         .collect();
     // Who went back is no model for others; the watch takes it out.
     let Some(first) = standings.iter().find(|standing| standing.beyond >= 0) else {
-        return;
+        return all_heard;
     };
     for other in &standings {
         if std::ptr::eq(first, other) || other.beyond < 0 || alike(app, first, other).await {
             continue;
         }
         let reason = format!(
-            "the merger ended in the middle of a write: {} has {} tasks that were not acknowledged, {} has {}",
+            "a write was cut off in its middle: {} has {} tasks that were not acknowledged, {} has {}",
             first.node.id, first.beyond, other.node.id, other.beyond
         );
         if let Err(error) = take_out(app, &other.node.id, &reason).await {
             tracing::error!(node = %other.node.id, shard = shard.0, %error, "a replica that differs could not be taken out");
+            return false;
         }
     }
+    all_heard
 }
 
 /// Whether both took the same beyond what was acknowledged.

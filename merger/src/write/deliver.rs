@@ -18,7 +18,8 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Along;
 use crate::cluster::{
-    ClusterError, NodeId, NodeRef, Sending, WriteMode, stagger, take_out, to_each,
+    ClusterError, NodeId, NodeRef, Sending, WriteMode, doubt, settle_doubts, stagger, take_out,
+    to_each,
 };
 use crate::tasks::{Copy, Part};
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
@@ -109,6 +110,7 @@ pub(super) async fn deliver_now(
 ) -> Result<Delivered, WriteError> {
     let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
     for shard in &shards {
+        settle_doubts(app, *shard).await;
         app.cluster.replicas_or_none(*shard)?;
         if delivery.mode == WriteMode::Quorum {
             app.cluster.has_enough(*shard, delivery.mode)?;
@@ -253,6 +255,10 @@ async fn to_replicas(
         bytes: piece.bytes(),
     };
     let round = to_each(app, sending, Result::is_ok, send).await;
+    let in_doubt = round
+        .answers
+        .iter()
+        .any(|(_, answer)| !matches!(answer, Some(Ok(Err(_)))));
     let (mut copies, mut missed) = (Vec::new(), Vec::new());
     let mut failure = Failure::Failed(ClusterError::ShardEmpty(shard).into());
     for (node, answer) in round.answers {
@@ -276,6 +282,10 @@ async fn to_replicas(
         }
     }
     if copies.is_empty() {
+        // A refusal by all is an answer by all; anything else may have come too late or got lost.
+        if in_doubt {
+            doubt(app, shard);
+        }
         return Err(failure);
     }
     for (node, reason) in missed {

@@ -1,0 +1,60 @@
+//! Writes of which nobody can tell whether a replica took them: Envoy went away in their middle, or answers were lost.
+//!
+//! Where one replica at least said that it has a write, those that didn't are taken out. Where none did, the client is told that it
+//! failed, but some replicas may have it and others not. Before the shard's next write, and as soon as its nodes answer, what
+//! they have taken beyond what was acknowledged is compared, and who differs from the first is taken out.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hashbrown::HashSet;
+use weft_routing::placement::ShardId;
+
+use super::reconcile::compare;
+use crate::app::App;
+
+/// How often it is tried while nodes don't answer.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Shards whose replicas may differ by a write that nobody was acknowledged.
+#[derive(Default)]
+pub struct Doubts {
+    shards: Mutex<HashSet<ShardId>>,
+}
+
+impl Doubts {
+    fn are_about(&self, shard: ShardId) -> bool {
+        self.lock().contains(&shard)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<ShardId>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes that replicas may differ. The caller has the shard's turn.
+pub fn doubt(app: &Arc<App>, shard: ShardId) {
+    let alone = app.cluster.replicas(shard).len() < 2;
+    if alone || !app.cluster.doubts.lock().insert(shard) {
+        return;
+    }
+    tracing::warn!(
+        shard = shard.0,
+        "nobody knows who took a write that failed: replicas are compared"
+    );
+    let app = Arc::clone(app);
+    tokio::spawn(async move {
+        while app.cluster.doubts.are_about(shard) {
+            tokio::time::sleep(AGAIN).await;
+            let _turn = app.sequencer.turn(&[shard]).await;
+            settle_doubts(&app, shard).await;
+        }
+    });
+}
+
+/// Compares the replicas of a shard of which that is due, as far as they answer. The caller has the shard's turn.
+pub async fn settle_doubts(app: &App, shard: ShardId) {
+    if app.cluster.doubts.are_about(shard) && compare(app, shard).await {
+        app.cluster.doubts.lock().remove(&shard);
+    }
+}
