@@ -107,15 +107,15 @@ impl<H: Host> Request<H> {
         let index = classified.index.as_deref();
         match decision {
             Decision::Refuse => self.refuse(),
-            Decision::Merge(_) => self.merge(Some(classified.operation)),
+            Decision::Merge => self.merge(Some(classified.operation)),
             Decision::DirectRead(shard) => {
                 shared.count(Counter::DirectRead);
                 self.route_to(&shard.cluster_name());
                 Step::Continue
             }
             Decision::DirectWrite(shard) => self.write(shard, head.trace()),
-            Decision::LookAtBody(..) if end_of_stream => self.merge(Some(classified.operation)),
-            Decision::LookAtBody(_, format) => {
+            Decision::LookAtBody(_) if end_of_stream => self.merge(Some(classified.operation)),
+            Decision::LookAtBody(format) => {
                 shared.count(Counter::BodyLookedAt);
                 let operation = classified.operation;
                 let index = index.unwrap_or_default().to_owned();
@@ -328,7 +328,7 @@ impl<H: Host> Request<H> {
         }
         let decision = match known.filter(|(_, route)| route.direct_writes && !body.is_empty()) {
             Some((_, route)) => decide_by_body(operation, route, format, &body),
-            None => Decision::Merge(None),
+            None => Decision::Merge,
         };
         match decision {
             Decision::DirectWrite(shard) => self.write(shard, trace),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weft_cluster::{Api, Cluster, Deadline, HarnessError, until};
+use weft_cluster::{Api, Cluster, Deadline, HarnessError, Line, until};
 
 use crate::support::{MASTER_KEY, documents, ids, start};
 
@@ -330,4 +330,26 @@ async fn the_cluster_api_is_for_the_master_key_and_knows_its_nodes() {
         assert_eq!(read.status, 200, "{name}: {}", read.text);
     }
     assert_eq!(api.get("/_cluster/nonsense").await.unwrap().status, 404);
+}
+
+#[tokio::test]
+async fn a_write_that_one_replica_took_without_a_word_is_not_left_on_that_one_alone() {
+    let (cluster, api) = start(Cluster::builder().shards(1).replicas(2).links(true)).await;
+    write(&api, "x", 0..10).await.unwrap();
+    let link = |number| cluster.link(0, number).unwrap();
+    link(0).set(Line::AnswersLost);
+    link(1).set(Line::ServerErrors);
+    let failed = api
+        .post("/indexes/x/documents", &documents(10..20))
+        .await
+        .unwrap();
+    assert!(failed.status >= 500, "{}", failed.text);
+    link(0).set(Line::Open);
+    link(1).set(Line::Open);
+    // Before the next write it is known who has it, and that one is the model.
+    write(&api, "x", 20..30).await.unwrap();
+    health(&api, "green").await;
+    assert_replicas_equal(&cluster, "x").await;
+    let held = ids(&replica(&cluster, 0, 0), "x").await;
+    assert_eq!(held, (0..30).collect::<Vec<_>>());
 }

@@ -58,6 +58,19 @@ async fn assert_equal_replicas(cluster: &Cluster, replicas: u16, wanted: &[u64])
     }
 }
 
+/// Ten documents on both replicas, and ten more that only the first has, acknowledged while the second hangs.
+async fn acknowledged_beside_a_hanging_replica(patience_ms: &str) -> (Cluster, Api, Reply) {
+    let builder = Cluster::builder().shards(1).replicas(2);
+    let (cluster, api) = start(builder.merger_env("WEFT_REPLICA_PATIENCE_MS", patience_ms)).await;
+    api.succeed(&write(&api, "sync", 0..10).await)
+        .await
+        .unwrap();
+    cluster.node(0, 1).pause().unwrap();
+    let reply = write(&api, "async", 10..20).await;
+    assert_eq!(reply.status, 202, "{}", reply.text);
+    (cluster, api, reply)
+}
+
 #[tokio::test]
 async fn an_async_write_waits_for_one_replica_and_reaches_the_others_in_order() {
     let patience = "20000";
@@ -106,14 +119,7 @@ async fn an_async_write_waits_for_one_replica_and_reaches_the_others_in_order() 
 
 #[tokio::test]
 async fn a_replica_that_an_acknowledged_write_never_reaches_is_out_and_mended() {
-    let builder = Cluster::builder().shards(1).replicas(2);
-    let (cluster, api) = start(builder.merger_env("WEFT_REPLICA_PATIENCE_MS", "500")).await;
-    api.succeed(&write(&api, "sync", 0..10).await)
-        .await
-        .unwrap();
-    cluster.node(0, 1).pause().unwrap();
-    let reply = write(&api, "async", 10..20).await;
-    assert_eq!(reply.status, 202, "{}", reply.text);
+    let (cluster, api, reply) = acknowledged_beside_a_hanging_replica("500").await;
     wait_for(&api, "a replica that is out", "shard-0-node-1", |node| {
         !in_sync(node)
     })
@@ -127,14 +133,7 @@ async fn a_replica_that_an_acknowledged_write_never_reaches_is_out_and_mended() 
 
 #[tokio::test]
 async fn a_merger_that_ends_before_all_have_an_acknowledged_write_knows_who_lacks_it() {
-    let builder = Cluster::builder().shards(1).replicas(2);
-    let (cluster, api) = start(builder.merger_env("WEFT_REPLICA_PATIENCE_MS", "60000")).await;
-    api.succeed(&write(&api, "sync", 0..10).await)
-        .await
-        .unwrap();
-    cluster.node(0, 1).pause().unwrap();
-    let reply = write(&api, "async", 10..20).await;
-    assert_eq!(reply.status, 202, "{}", reply.text);
+    let (cluster, api, reply) = acknowledged_beside_a_hanging_replica("60000").await;
     cluster.merger().kill().unwrap();
     cluster.merger().restart().unwrap();
     until(

@@ -31,15 +31,15 @@ pub struct BodyFacts {
 
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision<'t> {
+pub enum Decision {
     /// Straight to a shard: the answer is the cluster's.
     DirectRead(ShardId),
     /// Straight to a shard; the task in the answer must be registered with the merger.
     DirectWrite(ShardId),
     /// Hold the request until the body is complete (or proves too large), then [`decide_by_body`].
-    LookAtBody(&'t IndexRoute, BodyFormat),
-    /// To the merger; with the route of the index, if the table has it.
-    Merge(Option<&'t IndexRoute>),
+    LookAtBody(BodyFormat),
+    /// To the merger.
+    Merge,
     /// Not for clients: 404.
     Refuse,
 }
@@ -49,23 +49,23 @@ pub enum Decision<'t> {
 /// `table` is `None` when there is none, or its lease ran out. `special` says that the client asked for something
 /// in a public header that only the merger can do.
 #[must_use]
-pub fn decide<'t>(
+pub fn decide(
     classified: &Classified<'_>,
-    table: Option<&'t RoutingTable>,
+    table: Option<&RoutingTable>,
     special: bool,
     body: BodyFacts,
     policy: Policy,
-) -> Decision<'t> {
+) -> Decision {
     let operation = classified.operation;
     if operation == Operation::Internal {
         return Decision::Refuse;
     }
     let index = classified.index.as_deref();
     let Some(route) = table.zip(index).and_then(|(table, index)| table.get(index)) else {
-        return Decision::Merge(None);
+        return Decision::Merge;
     };
     if special {
-        return Decision::Merge(Some(route));
+        return Decision::Merge;
     }
     let direct = match operation {
         _ if operation.is_whole_on_one_shard() => read_directly(classified, route),
@@ -73,29 +73,29 @@ pub fn decide<'t>(
         _ if operation.writes_named_documents() => write_directly(classified, route, body, policy),
         _ => None,
     };
-    direct.unwrap_or(Decision::Merge(Some(route)))
+    direct.unwrap_or(Decision::Merge)
 }
 
 /// Decides a request that [`decide`] wanted the body of.
 #[must_use]
-pub fn decide_by_body<'t>(
+pub fn decide_by_body(
     operation: Operation,
-    route: &'t IndexRoute,
+    route: &IndexRoute,
     format: BodyFormat,
     body: &[u8],
-) -> Decision<'t> {
+) -> Decision {
     let owners = route
         .primary_key
         .as_deref()
         .map(|primary_key| body::owners(operation, format, primary_key, &route.slots, body));
     match owners {
         Some(Ok(DocumentIds::One(shard))) => Decision::DirectWrite(shard),
-        _ => Decision::Merge(Some(route)),
+        _ => Decision::Merge,
     }
 }
 
 /// A single shard answers whatever is asked of one index; otherwise the path must name the document.
-fn read_directly<'t>(classified: &Classified<'_>, route: &IndexRoute) -> Option<Decision<'t>> {
+fn read_directly(classified: &Classified<'_>, route: &IndexRoute) -> Option<Decision> {
     if !route.direct_reads {
         return None;
     }
@@ -105,22 +105,22 @@ fn read_directly<'t>(classified: &Classified<'_>, route: &IndexRoute) -> Option<
     owner_by_path(classified, route).map(Decision::DirectRead)
 }
 
-fn delete_directly<'t>(
+fn delete_directly(
     classified: &Classified<'_>,
     route: &IndexRoute,
     policy: Policy,
-) -> Option<Decision<'t>> {
+) -> Option<Decision> {
     let plain = policy.body_routing && route.direct_writes && classified.query.is_empty();
     let owner = owner_by_path(classified, route).filter(|_| plain)?;
     Some(Decision::DirectWrite(owner))
 }
 
-fn write_directly<'t>(
+fn write_directly(
     classified: &Classified<'_>,
-    route: &'t IndexRoute,
+    route: &IndexRoute,
     body: BodyFacts,
     policy: Policy,
-) -> Option<Decision<'t>> {
+) -> Option<Decision> {
     let known_key = route.primary_key.as_deref()?;
     let small = body
         .length
@@ -129,8 +129,7 @@ fn write_directly<'t>(
     if !allowed || !query_is_harmless(classified.query, known_key) {
         return None;
     }
-    body.format
-        .map(|format| Decision::LookAtBody(route, format))
+    body.format.map(Decision::LookAtBody)
 }
 
 /// The owner of the document that the path names, if that is a valid id.

@@ -146,7 +146,7 @@ pub(super) async fn spread_in_turn(
 ) -> Result<Spread, BroadcastError> {
     let mut wanted = Vec::with_capacity(each.len());
     for (shard, change) in each {
-        settle_doubts(app, *shard).await;
+        settle_doubts(app, *shard).await?;
         let mut replicas = app.cluster.replicas_or_none(*shard)?;
         if change.makes_busy() {
             stagger(app, *shard, u64::MAX);
@@ -233,10 +233,8 @@ async fn to_shard(
             .collect();
         return Ok(Part::undelivered(shard, reasons.join("; ")));
     }
-    for (node, reason) in &failures {
-        take_out(app, &node.id, reason).await?;
-    }
     let mut part = Part::taken(shard, copies);
+    // What one has taken goes on to those who have yet to, whatever becomes of the request.
     if let Some(late) = round.late {
         part.pending.clone_from(&late.nodes);
         let judge_late = {
@@ -244,6 +242,9 @@ async fn to_shard(
             move |node: &NodeId, answer| judge(&app, node, answer)
         };
         part.late = Some(late.go_on(app, part.copies.first().cloned(), judge_late));
+    }
+    for (node, reason) in &failures {
+        take_out(app, &node.id, reason).await?;
     }
     Ok(part)
 }

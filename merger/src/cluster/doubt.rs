@@ -1,8 +1,9 @@
 //! Writes of which nobody can tell whether a replica took them: Envoy went away in their middle, or answers were lost.
 //!
 //! Where one replica at least said that it has a write, those that didn't are taken out. Where none did, the client is told that it
-//! failed, but some replicas may have it and others not. Before the shard's next write, and as soon as its nodes answer, what
-//! they have taken beyond what was acknowledged is compared, and who differs from the first is taken out.
+//! failed, but some replicas may have it and others not. Before the shard's next write, and as soon as a node answers, what
+//! they have taken beyond what was acknowledged is compared. Who differs from the first, or doesn't say, is taken out: after the
+//! next write nobody could tell any more.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use hashbrown::HashSet;
 use weft_routing::placement::ShardId;
 
-use super::reconcile::compare;
+use super::reconcile::{Compared, compare};
+use super::{ClusterError, take_out};
 use crate::app::App;
 
 /// How often it is tried while nodes don't answer.
@@ -47,14 +49,30 @@ pub fn doubt(app: &Arc<App>, shard: ShardId) {
         while app.cluster.doubts.are_about(shard) {
             tokio::time::sleep(AGAIN).await;
             let _turn = app.sequencer.turn(&[shard]).await;
-            settle_doubts(&app, shard).await;
+            if let Err(error) = settle_doubts(&app, shard).await {
+                tracing::debug!(shard = shard.0, %error, "replicas can't be compared yet");
+            }
         }
     });
 }
 
-/// Compares the replicas of a shard of which that is due, as far as they answer. The caller has the shard's turn.
-pub async fn settle_doubts(app: &App, shard: ShardId) {
-    if app.cluster.doubts.are_about(shard) && compare(app, shard).await {
-        app.cluster.doubts.lock().remove(&shard);
+/// Compares the replicas of a shard of which that is due. The caller has the shard's turn.
+///
+/// # Errors
+/// No replica says what it has taken, or who differs could not be taken out: nothing may be written yet.
+pub async fn settle_doubts(app: &App, shard: ShardId) -> Result<(), ClusterError> {
+    if !app.cluster.doubts.are_about(shard) {
+        return Ok(());
     }
+    let topology = app.cluster.topology();
+    let Compared { heard, silent } = compare(app, topology.nodes(shard)).await?;
+    if heard == 0 {
+        return Err(ClusterError::InDoubt(shard));
+    }
+    for node in silent {
+        let reason = "it does not say whether it took a write that was cut off";
+        take_out(app, &node, reason).await?;
+    }
+    app.cluster.doubts.lock().remove(&shard);
+    Ok(())
 }

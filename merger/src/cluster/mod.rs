@@ -136,6 +136,9 @@ pub enum ClusterError {
         /// How many must take it.
         wanted: usize,
     },
+    /// A write was cut off, and no replica says yet whether it took it.
+    #[error("shard-{}: a write was cut off, and no replica says what it has taken; nothing was written", .0.0)]
+    InDoubt(ShardId),
     /// The last replica of a shard that is in sync can't be spared.
     #[error(
         "`{0}` is the last replica of its shard that is in sync: nothing else holds its documents"

@@ -1,4 +1,4 @@
-//! After a start: did the last merger end in the middle of a write?
+//! Did a write end in its middle: with the last merger, or with the way to the nodes?
 //!
 //! Each node's newest task is compared with the newest that was acknowledged. A write under way reached some replicas of its
 //! shard, or all, or none, and its client knows nothing of it: any outcome is right, but it must be the same on all.
@@ -6,11 +6,11 @@
 use futures_util::future::join_all;
 use http::Method;
 use serde::Deserialize;
-use weft_routing::placement::ShardId;
 
 use super::watch::probe;
-use super::{Heard, NodeRef, Topology, take_out};
+use super::{Heard, NodeId, NodeRef, Topology, take_out};
 use crate::app::App;
+use crate::store::StoreError;
 use crate::upstream::{NodeRequest, Target};
 
 /// How many tasks beyond the acknowledged ones are looked at; more, and the replicas are compared document by document.
@@ -23,48 +23,54 @@ struct Standing<'a> {
     beyond: i64,
 }
 
+/// Who said what it has taken, and who didn't.
+#[derive(Debug, Default)]
+pub(super) struct Compared {
+    pub(super) heard: usize,
+    pub(super) silent: Vec<NodeId>,
+}
+
 /// Compares the replicas of all shards and takes out those that differ from their shard's first.
 pub(super) async fn reconcile(app: &App, topology: &Topology) {
-    let shards = topology.shards();
-    join_all(
-        shards
-            .iter()
-            .map(|shard| reconcile_shard(app, *shard, topology.nodes(*shard))),
-    )
-    .await;
+    let compared = topology.shards().into_iter().map(async |shard| {
+        if let Err(error) = compare(app, topology.nodes(shard)).await {
+            tracing::error!(shard = shard.0, %error, "a replica that differs could not be taken out");
+        }
+    });
+    join_all(compared).await;
 }
 
-/// Compares the replicas in sync of a shard; false if one of them gives no answer, so that it has to be done again.
-pub(super) async fn compare(app: &App, shard: ShardId) -> bool {
-    let topology = app.cluster.topology();
-    reconcile_shard(app, shard, topology.nodes(shard)).await
-}
-
-async fn reconcile_shard(app: &App, shard: ShardId, nodes: &[NodeRef]) -> bool {
+/// Compares those of a shard's nodes that are in sync, as far as they answer, and takes out who differs from the first.
+pub(super) async fn compare(app: &App, nodes: &[NodeRef]) -> Result<Compared, StoreError> {
     let in_sync: Vec<&NodeRef> = nodes
         .iter()
         .filter(|node| app.cluster.in_sync.holds(&node.id))
         .collect();
     if in_sync.len() < 2 {
-        return true;
+        // There is nobody to differ from.
+        return Ok(Compared {
+            heard: in_sync.len(),
+            silent: Vec::new(),
+        });
     }
-    let heard = join_all(in_sync.iter().map(|node| probe(app, node))).await;
-    let all_heard = heard.iter().all(|heard| matches!(heard, Heard::Answer(_)));
-    let standings: Vec<Standing<'_>> = in_sync
-        .iter()
-        .zip(heard)
-        .filter_map(|(node, heard)| {
-            let Heard::Answer(newest) = heard else {
-                return None;
-            };
-            let place = |uid: Option<u32>| uid.map_or(-1, i64::from);
-            let beyond = place(newest) - place(app.cluster.pulse.acknowledged(&node.id));
-            Some(Standing { node, beyond })
-        })
-        .collect();
+    let answers = join_all(in_sync.iter().map(|node| probe(app, node))).await;
+    let (mut standings, mut silent) = (Vec::new(), Vec::new());
+    for (node, answer) in in_sync.into_iter().zip(answers) {
+        let Heard::Answer(newest) = answer else {
+            silent.push(node.id.clone());
+            continue;
+        };
+        let place = |uid: Option<u32>| uid.map_or(-1, i64::from);
+        let beyond = place(newest) - place(app.cluster.pulse.acknowledged(&node.id));
+        standings.push(Standing { node, beyond });
+    }
+    let compared = Compared {
+        heard: standings.len(),
+        silent,
+    };
     // Who went back is no model for others; the watch takes it out.
     let Some(first) = standings.iter().find(|standing| standing.beyond >= 0) else {
-        return all_heard;
+        return Ok(compared);
     };
     for other in &standings {
         if std::ptr::eq(first, other) || other.beyond < 0 || alike(app, first, other).await {
@@ -74,12 +80,9 @@ async fn reconcile_shard(app: &App, shard: ShardId, nodes: &[NodeRef]) -> bool {
             "a write was cut off in its middle: {} has {} tasks that were not acknowledged, {} has {}",
             first.node.id, first.beyond, other.node.id, other.beyond
         );
-        if let Err(error) = take_out(app, &other.node.id, &reason).await {
-            tracing::error!(node = %other.node.id, shard = shard.0, %error, "a replica that differs could not be taken out");
-            return false;
-        }
+        take_out(app, &other.node.id, &reason).await?;
     }
-    all_heard
+    Ok(compared)
 }
 
 /// Whether both took the same beyond what was acknowledged.

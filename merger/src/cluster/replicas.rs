@@ -8,7 +8,7 @@
 //! Invariant: who hasn't taken a write when it is acknowledged is named by the task's record (`pending`), and either takes it
 //! before all later ones or is taken out of the in-sync set.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -80,10 +80,15 @@ pub struct Late<T, E> {
     /// Who.
     pub nodes: Vec<NodeId>,
     bytes: u64,
+    /// Those who were asked with the others, and until when they may answer.
+    asked: Vec<NodeRef>,
     running: Running<T, E>,
     until: Instant,
     held: Running<T, E>,
 }
+
+/// How long a replica that was held back may take once its line goes on: known when the others have taken the write.
+type Limit = Arc<OnceLock<Duration>>;
 
 /// Sends to all replicas at once, each in the order of its line. When one has taken it, the others have a bounded time left.
 pub async fn to_each<T, E>(
@@ -111,13 +116,12 @@ where
     if enough > at_hand {
         app.cluster.stagger.end(shard);
     }
-    let (mut running, held) = (Running::new(), Running::new());
+    let holds = |node: &NodeRef| !asked(node) && enough <= at_hand;
+    let (mut running, held, limit) = (Running::new(), Running::new(), Limit::default());
     for node in replicas {
-        let run = in_line(app, node.clone(), send(node.clone()));
-        if asked(node) || enough > at_hand {
-            running.push(run);
-        } else {
-            held.push(run);
+        match holds(node) {
+            true => held.push(in_line(app, node, send(node.clone()), Some(&limit))),
+            false => running.push(in_line(app, node, send(node.clone()), None)),
         }
     }
     let patience = Duration::from_millis(app.options.replica_patience_ms);
@@ -134,35 +138,35 @@ where
         let Some((node, answer)) = next else { break };
         if matches!(&answer, Some(Ok(answer)) if taken(answer)) {
             takers += 1;
-            until.get_or_insert_with(|| {
-                Instant::now() + patience + begun.elapsed() * PATIENCE_FACTOR
-            });
+            let more = *limit.get_or_init(|| patience + begun.elapsed() * PATIENCE_FACTOR);
+            until.get_or_insert_with(|| Instant::now() + more);
         }
         answers.push((node, answer));
     }
-    let answered =
-        |node: &NodeRef, answers: &[Answer<T, E>]| answers.iter().any(|(other, _)| other == node);
-    let mut late_nodes: Vec<NodeId> = Vec::new();
+    // Without a taker there is nothing that anybody could be late for.
+    let may_be_late = |node: &NodeRef| {
+        takers > 0 && (holds(node) || (takers >= enough && mode != WriteMode::Sync))
+    };
+    let (mut late, mut waited_for) = (Vec::new(), Vec::new());
     for node in replicas {
-        let is_held = !asked(node) && enough <= at_hand;
-        if answered(node, &answers) {
+        if answers.iter().any(|(other, _)| other == node) {
             continue;
         }
-        // Without a taker there is nothing that anybody could be late for.
-        let goes_on = takers > 0 && (is_held || (takers >= enough && mode != WriteMode::Sync));
-        if goes_on {
-            late_nodes.push(node.id.clone());
-        } else {
+        if !may_be_late(node) {
             answers.push((node.clone(), None));
+            continue;
+        }
+        app.cluster.lanes.falls_behind(&node.id, bytes);
+        late.push(node.id.clone());
+        if !holds(node) {
+            waited_for.push(node.clone());
         }
     }
     answers.sort_by_key(|(node, _)| replicas.iter().position(|other| other == node));
-    for node in &late_nodes {
-        app.cluster.lanes.falls_behind(node, bytes);
-    }
-    let late = (!late_nodes.is_empty()).then(|| Late {
-        nodes: late_nodes,
+    let late = (!late.is_empty()).then(|| Late {
+        nodes: late,
         bytes,
+        asked: waited_for,
         running,
         until: until.unwrap_or_else(Instant::now),
         held,
@@ -170,25 +174,29 @@ where
     Round { answers, late }
 }
 
-/// Sends when the replica's line has come to it; not at all to one that is out of sync by then.
+/// Sends when the replica's line has come to it, within the limit from then on; not at all to one that is out of sync by then.
 fn in_line<T, E>(
     app: &Arc<App>,
-    node: NodeRef,
+    node: &NodeRef,
     sending: BoxFuture<'static, Result<T, E>>,
+    limit: Option<&Limit>,
 ) -> BoxFuture<'static, Answer<T, E>>
 where
     T: Send + 'static,
     E: Send + 'static,
 {
     let place = app.cluster.lanes.enter(&node.id);
-    let app = Arc::clone(app);
+    let (app, node, limit) = (Arc::clone(app), node.clone(), limit.map(Arc::clone));
     Box::pin(async move {
         let _place = place.await;
         if !app.cluster.in_sync.holds(&node.id) {
             return (node, None);
         }
-        let answer = sending.await;
-        (node, Some(answer))
+        let answer = match limit.and_then(|limit| limit.get().copied()) {
+            Some(limit) => tokio::time::timeout(limit, sending).await.ok(),
+            None => Some(sending.await),
+        };
+        (node, answer)
     })
 }
 
@@ -205,9 +213,7 @@ impl<T: Send + 'static, E: Send + 'static> Late<T, E> {
         let app = Arc::clone(app);
         tokio::spawn(async move {
             let mut records = Records { told, uids: None };
-            let mut left = self.nodes.clone();
             while let Some((node, answer)) = self.next().await {
-                left.retain(|other| *other != node.id);
                 let outcome = match answer {
                     Some(answer) => judge(&node.id, answer),
                     None => Err("it did not take an acknowledged write in time".to_owned()),
@@ -215,26 +221,25 @@ impl<T: Send + 'static, E: Send + 'static> Late<T, E> {
                 settle(&app, &mut records, &node.id, &first, outcome).await;
                 app.cluster.lanes.catches_up(&node.id, self.bytes);
             }
-            // Whose patience ran out.
-            for node in left {
-                let late = Err("it did not take an acknowledged write in time".to_owned());
-                settle(&app, &mut records, &node, &first, late).await;
-                app.cluster.lanes.catches_up(&node, self.bytes);
-            }
         });
         LateTicket::new(ticket)
     }
 
+    /// The next answer, or the next replica whose patience has run out.
     async fn next(&mut self) -> Option<Answer<T, E>> {
-        loop {
-            tokio::select! {
-                Some(answer) = self.running.next(), if !self.running.is_empty() => return Some(answer),
-                () = tokio::time::sleep_until(self.until), if !self.running.is_empty() => {
-                    self.running = Running::new();
-                }
-                Some(answer) = self.held.next(), if !self.held.is_empty() => return Some(answer),
-                else => return None,
+        tokio::select! {
+            biased;
+            Some((node, answer)) = self.running.next(), if !self.asked.is_empty() => {
+                self.asked.retain(|other| *other != node);
+                Some((node, answer))
             }
+            () = tokio::time::sleep_until(self.until), if !self.asked.is_empty() => {
+                // Nobody waits for their answers any more: their requests end here.
+                self.running.clear();
+                self.asked.pop().map(|node| (node, None))
+            }
+            Some(answer) = self.held.next(), if !self.held.is_empty() => Some(answer),
+            else => None,
         }
     }
 }

@@ -74,16 +74,12 @@ impl Cluster {
         WriteMode::Quorum.enough(self.topology().nodes(shard).len(), 0)
     }
 
-    /// Makes sure that a quorum is there for those who want one.
+    /// Makes sure that a quorum is there.
     ///
     /// # Errors
-    /// Fewer replicas of the shard are in sync than must take the write.
-    pub fn has_enough(&self, shard: ShardId, mode: WriteMode) -> Result<(), ClusterError> {
-        let (all, in_sync) = (
-            self.topology().nodes(shard).len(),
-            self.replicas(shard).len(),
-        );
-        let wanted = mode.enough(all, in_sync);
+    /// Fewer replicas of the shard are in sync.
+    pub fn has_quorum(&self, shard: ShardId) -> Result<(), ClusterError> {
+        let (wanted, in_sync) = (self.quorum(shard), self.replicas(shard).len());
         if in_sync < wanted {
             return Err(ClusterError::NoQuorum {
                 shard,

@@ -249,6 +249,7 @@ impl From<ClusterError> for ApiError {
             ClusterError::NoShards
             | ClusterError::ShardEmpty(_)
             | ClusterError::ShardLost(_)
+            | ClusterError::InDoubt(_)
             | ClusterError::NoQuorum { .. } => Self::unavailable(error.to_string()),
             ClusterError::TooManyShards { .. } | ClusterError::TooFewReplicas { .. } => {
                 Self::invalid(

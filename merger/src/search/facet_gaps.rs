@@ -14,7 +14,7 @@ use super::multi_search::results;
 use super::one_index::ShardHits;
 use super::plan::Plan;
 use super::request::Carrier;
-use super::scatter::{Ask, Outcome, Reader};
+use super::scatter::{Ask, Outcome, Reader, Reply};
 use super::settings::{FacetOrder, FacetSettings};
 
 /// The whole counts of those of `facets` that could be filled.
@@ -129,19 +129,11 @@ async fn count_by_lists(
         let filters = parts.map(|values| vec![by_count::any_of(facet, values)]);
         narrowed(index, plan, lists.get(hidden.place)?, filters, Some(facet))
     };
-    let Some(asks) = hidden.iter().map(ask).collect::<Option<Vec<Ask>>>() else {
-        return Ok(None);
-    };
-    let Outcome::Answers(gathered) = reader.gather(asks).await? else {
-        return Ok(None);
-    };
-    let found = |(asked, hidden): (usize, &Hidden)| {
-        let reply = gathered.replies.iter().find(|reply| reply.at == asked)?;
+    let counts = |reply: &Reply, hidden: &Hidden| {
         let lists = answers(&reply.body, facet)?;
-        let counts = by_count::counted(&hidden.values, &lists, settings.max_values)?;
-        Some((hidden.place, counts))
+        by_count::counted(&hidden.values, &lists, settings.max_values)
     };
-    Ok(hidden.iter().enumerate().map(found).collect())
+    ask_for_hidden(reader, hidden, ask, counts).await
 }
 
 /// What shards' lists hide of a facet, value by value.
@@ -164,6 +156,25 @@ async fn count_each(
             .map(|value| vec![by_count::condition(facet, value)]);
         narrowed(index, plan, list, filters, None)
     };
+    let counts = |reply: &Reply, hidden: &Hidden| {
+        let totals = results(&reply.body)
+            .ok()?
+            .into_iter()
+            .map(|range| Some(ShardAnswer::read(reply.body.get(range)?).ok()?.rest.total()));
+        let totals: Vec<u64> = totals.collect::<Option<_>>()?;
+        (totals.len() == hidden.values.len())
+            .then(|| hidden.values.iter().cloned().zip(totals).collect())
+    };
+    ask_for_hidden(reader, hidden, ask, counts).await
+}
+
+/// One round of what lists hide: a request for each, and the counts that its answer tells.
+async fn ask_for_hidden(
+    reader: &Reader<'_>,
+    hidden: &[Hidden],
+    ask: impl Fn(&Hidden) -> Option<Ask>,
+    counts: impl Fn(&Reply, &Hidden) -> Option<Vec<(String, u64)>>,
+) -> Result<Option<Vec<FoundIn>>, SearchError> {
     let Some(asks) = hidden.iter().map(ask).collect::<Option<Vec<Ask>>>() else {
         return Ok(None);
     };
@@ -172,15 +183,7 @@ async fn count_each(
     };
     let found = |(asked, hidden): (usize, &Hidden)| {
         let reply = gathered.replies.iter().find(|reply| reply.at == asked)?;
-        let ranges = results(&reply.body).ok()?;
-        let counts = ranges
-            .into_iter()
-            .map(|range| Some(ShardAnswer::read(reply.body.get(range)?).ok()?.rest.total()));
-        let counts: Vec<u64> = counts.collect::<Option<_>>()?;
-        (counts.len() == hidden.values.len()).then(|| {
-            let values = hidden.values.iter().cloned();
-            (hidden.place, values.zip(counts).collect())
-        })
+        Some((hidden.place, counts(reply, hidden)?))
     };
     Ok(hidden.iter().enumerate().map(found).collect())
 }

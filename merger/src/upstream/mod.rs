@@ -22,6 +22,11 @@ pub use request::NodeRequest;
 use crate::answer::Answer;
 use crate::call::AnyBody;
 
+/// Whether a node hides the rest of a secret: it shows the first letters and `XXX...`.
+pub fn is_hidden(secret: &str) -> bool {
+    secret.ends_with("XXX...")
+}
+
 /// Whom a request is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {

@@ -110,10 +110,10 @@ pub(super) async fn deliver_now(
 ) -> Result<Delivered, WriteError> {
     let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
     for shard in &shards {
-        settle_doubts(app, *shard).await;
+        settle_doubts(app, *shard).await?;
         app.cluster.replicas_or_none(*shard)?;
         if delivery.mode == WriteMode::Quorum {
-            app.cluster.has_enough(*shard, delivery.mode)?;
+            app.cluster.has_quorum(*shard)?;
         }
     }
     if let [_, _, ..] = delivery.loads.as_slice() {
@@ -288,24 +288,9 @@ async fn to_replicas(
         }
         return Err(failure);
     }
-    for (node, reason) in missed {
-        take_out(app, &node.id, &reason)
-            .await
-            .map_err(|error| Failure::Failed(error.into()))?;
-    }
-    if mode == WriteMode::Quorum {
-        let wanted = app.cluster.quorum(shard);
-        let taken = copies.len();
-        if taken < wanted {
-            let error = WriteError::NoQuorum {
-                shard,
-                taken,
-                wanted,
-            };
-            return Err(Failure::Failed(error));
-        }
-    }
+    let taken = copies.len();
     let mut part = Part::taken(shard, copies);
+    // What one has taken goes on to those who have yet to, whatever becomes of the request.
     if let Some(late) = round.late {
         part.pending.clone_from(&late.nodes);
         let judge = |_: &NodeId, answer: Sent| match answer {
@@ -314,6 +299,20 @@ async fn to_replicas(
             Err(error) => Err(error.to_string()),
         };
         part.late = Some(late.go_on(app, part.copies.first().cloned(), judge));
+    }
+    for (node, reason) in missed {
+        take_out(app, &node.id, &reason)
+            .await
+            .map_err(|error| Failure::Failed(error.into()))?;
+    }
+    let wanted = app.cluster.quorum(shard);
+    if mode == WriteMode::Quorum && taken < wanted {
+        let error = WriteError::NoQuorum {
+            shard,
+            taken,
+            wanted,
+        };
+        return Err(Failure::Failed(error));
     }
     Ok(part)
 }

@@ -58,13 +58,12 @@ fn verdict(method: &str, path: &str, change: impl Fn(&mut BodyFacts, &mut Policy
     ))
 }
 
-fn word(decision: Decision<'_>) -> String {
+fn word(decision: Decision) -> String {
     match decision {
         Decision::DirectRead(shard) => format!("read {shard}"),
         Decision::DirectWrite(shard) => format!("write {shard}"),
         Decision::LookAtBody(..) => "look".to_owned(),
-        Decision::Merge(Some(_)) => "merge known".to_owned(),
-        Decision::Merge(None) => "merge".to_owned(),
+        Decision::Merge => "merge".to_owned(),
         Decision::Refuse => "refuse".to_owned(),
     }
 }
@@ -93,20 +92,11 @@ fn a_document_is_read_and_deleted_at_its_owner() {
 
 #[test]
 fn odd_ids_and_odd_indexes_are_the_mergers() {
-    assert_eq!(
-        plainly("GET", "/indexes/wide/documents/a%20b"),
-        "merge known"
-    );
-    assert_eq!(
-        plainly("DELETE", "/indexes/wide/documents/1?x=y"),
-        "merge known"
-    );
+    assert_eq!(plainly("GET", "/indexes/wide/documents/a%20b"), "merge");
+    assert_eq!(plainly("DELETE", "/indexes/wide/documents/1?x=y"), "merge");
     assert_eq!(plainly("GET", "/indexes/nosuch/documents/1"), "merge");
-    assert_eq!(plainly("GET", "/indexes/held/documents/1"), "merge known");
-    assert_eq!(
-        plainly("DELETE", "/indexes/held/documents/1"),
-        "merge known"
-    );
+    assert_eq!(plainly("GET", "/indexes/held/documents/1"), "merge");
+    assert_eq!(plainly("DELETE", "/indexes/held/documents/1"), "merge");
 }
 
 #[test]
@@ -130,7 +120,7 @@ fn reads_of_a_single_shard_index_go_there_if_the_shard_answers_as_the_cluster_wo
         let expected = if rest == "/documents/1" {
             format!("read {}", owner("1"))
         } else {
-            "merge known".to_owned()
+            "merge".to_owned()
         };
         assert_eq!(plainly(method, &wide), expected, "{method} {rest}");
     }
@@ -147,11 +137,7 @@ fn reads_of_a_single_shard_index_go_there_if_the_shard_answers_as_the_cluster_wo
         ("POST", "/compact"),
         ("GET", "/_shards"),
     ] {
-        assert_eq!(
-            plainly(method, &path(rest)),
-            "merge known",
-            "{method} {rest}"
-        );
+        assert_eq!(plainly(method, &path(rest)), "merge", "{method} {rest}");
     }
 }
 
@@ -183,23 +169,20 @@ fn bodies_are_looked_at_only_if_small_plain_and_allowed() {
         post(&|body, _| body.format = Some(BodyFormat::NdJson)),
         "look"
     );
-    assert_eq!(post(&|body, _| body.length = Some(65_537)), "merge known");
-    assert_eq!(post(&|body, _| body.length = Some(0)), "merge known");
-    assert_eq!(post(&|body, _| body.encoded = true), "merge known");
-    assert_eq!(post(&|body, _| body.format = None), "merge known");
-    assert_eq!(
-        post(&|_, policy| policy.body_routing = false),
-        "merge known"
-    );
+    assert_eq!(post(&|body, _| body.length = Some(65_537)), "merge");
+    assert_eq!(post(&|body, _| body.length = Some(0)), "merge");
+    assert_eq!(post(&|body, _| body.encoded = true), "merge");
+    assert_eq!(post(&|body, _| body.format = None), "merge");
+    assert_eq!(post(&|_, policy| policy.body_routing = false), "merge");
     let held = |_: &mut BodyFacts, policy: &mut Policy| policy.body_routing = false;
     let delete = verdict("DELETE", "/indexes/wide/documents/1", held);
-    assert_eq!(delete, "merge known", "its answer would have to be held");
+    assert_eq!(delete, "merge", "its answer would have to be held");
     assert_eq!(plainly("PUT", "/indexes/wide/documents"), "look");
     assert_eq!(
         plainly("POST", "/indexes/wide/documents/delete-batch"),
         "look"
     );
-    assert_eq!(plainly("POST", "/indexes/held/documents"), "merge known");
+    assert_eq!(plainly("POST", "/indexes/held/documents"), "merge");
     assert_eq!(plainly("POST", "/indexes/nosuch/documents"), "merge");
 }
 
@@ -214,7 +197,7 @@ fn a_direct_writes_query_may_only_repeat_the_primary_key() {
         "skipCreation=true",
         "csvDelimiter=,",
     ] {
-        assert_eq!(query(other), "merge known", "{other}");
+        assert_eq!(query(other), "merge", "{other}");
     }
 }
 
@@ -229,7 +212,7 @@ fn without_a_valid_table_or_with_special_wishes_the_merger_does_it() {
         let stale = decide(&classified, None, false, SMALL_JSON, POLICY);
         assert_eq!(word(stale), "merge");
         let special = decide(&classified, Some(&table), true, SMALL_JSON, POLICY);
-        assert_eq!(word(special), "merge known");
+        assert_eq!(word(special), "merge");
     }
     let internal = classify("GET", "/_weft/table").unwrap();
     assert_eq!(
@@ -255,6 +238,6 @@ fn a_body_of_one_shard_is_written_there() {
     );
     let all: Vec<String> = (0..50).map(|id| format!("{{\"id\":{id}}}")).collect();
     let all = format!("[{}]", all.join(","));
-    assert_eq!(by_body(ReplaceDocuments, all.as_bytes()), "merge known");
-    assert_eq!(by_body(ReplaceDocuments, b"oops"), "merge known");
+    assert_eq!(by_body(ReplaceDocuments, all.as_bytes()), "merge");
+    assert_eq!(by_body(ReplaceDocuments, b"oops"), "merge");
 }

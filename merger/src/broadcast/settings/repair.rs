@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::broadcast::spread::Change;
 use crate::cluster::{NodeRef, Placement};
 use crate::sequence::Turn;
-use crate::upstream::{NodeRequest, Target, UpstreamError};
+use crate::upstream::{NodeRequest, Target, UpstreamError, is_hidden};
 
 /// How long a node may take to tell its settings: others wait for their turn meanwhile.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -145,11 +145,11 @@ async fn send(app: &App, uid: &str, drift: &Drift) -> Result<u32, String> {
         .ok_or_else(|| format!("it answered {}", answer.status))
 }
 
-/// A node shows API keys as their first letters and `XXX...`.
+/// Whether any embedder has an API key, which a node doesn't tell.
 fn holds_a_secret(value: &Value) -> bool {
     match value {
         Value::Object(fields) => fields.iter().any(|(name, value)| {
-            let hidden = value.as_str().is_some_and(|text| text.ends_with("XXX..."));
+            let hidden = value.as_str().is_some_and(is_hidden);
             (name == "apiKey" && hidden) || holds_a_secret(value)
         }),
         Value::Array(values) => values.iter().any(holds_a_secret),

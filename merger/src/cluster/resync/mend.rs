@@ -13,6 +13,7 @@ use super::remote::{Index, Remote, is_missing};
 use super::scan::Scan;
 use super::{Progress, ResyncError};
 use crate::cluster::dirty::{Documents, Written};
+use crate::upstream::is_hidden;
 
 /// How many documents are deleted with one task.
 const DELETES_A_TASK: usize = 5_000;
@@ -254,7 +255,7 @@ fn embedders(index: &str, wanted: Value, held: &Value) -> Result<Value, ResyncEr
     let mut change = wanted.as_object().cloned().unwrap_or_default();
     for (embedder, settings) in &change {
         let key = settings.get("apiKey").and_then(Value::as_str);
-        if key.is_some_and(|key| key.ends_with("XXX...")) {
+        if key.is_some_and(is_hidden) {
             return Err(ResyncError::SecretEmbedder {
                 index: index.to_owned(),
                 embedder: embedder.clone(),
