@@ -64,6 +64,11 @@ impl ApiError {
         )
     }
 
+    fn of_store(error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error, "the store failed");
+        Self::internal("Weft's own store failed; see the merger's log.")
+    }
+
     fn unavailable(message: impl Into<String>) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -205,8 +210,7 @@ impl From<ReadError> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
-        Self::internal("Weft's own store failed; see the merger's log.")
+        Self::of_store(&error)
     }
 }
 
@@ -376,6 +380,10 @@ impl From<SearchError> for ApiError {
 impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
         match error {
+            WriteError::Together(shared) => match &*shared {
+                WriteError::Store(_) | WriteError::Task(_) => Self::of_store(&*shared),
+                error => Self::unavailable(error.to_string()),
+            },
             WriteError::Upstream(error) => error.into(),
             WriteError::Unreachable { .. }
             | WriteError::NoQuorum { .. }

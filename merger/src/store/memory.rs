@@ -1,7 +1,7 @@
 //! A store for tests: in memory, shared by those who "restart" on it, and able to fail.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
@@ -13,6 +13,7 @@ use super::{Change, Expect, Store, StoreError, Versioned};
 pub(crate) struct MemoryStore {
     entries: Arc<Mutex<BTreeMap<String, Versioned>>>,
     fails: Arc<AtomicBool>,
+    commits: Arc<AtomicUsize>,
 }
 
 impl MemoryStore {
@@ -21,10 +22,16 @@ impl MemoryStore {
         self.fails.store(fails, Ordering::SeqCst);
     }
 
+    /// How many commits there were.
+    pub(crate) fn commits(&self) -> usize {
+        self.commits.load(Ordering::SeqCst)
+    }
+
     fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         if self.fails.load(Ordering::SeqCst) {
             return Err(StoreError::Closed);
         }
+        self.commits.fetch_add(1, Ordering::SeqCst);
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let version = |entries: &BTreeMap<String, Versioned>, key: &str| {
             entries.get(key).map_or(0, |entry| entry.version)

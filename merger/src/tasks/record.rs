@@ -80,6 +80,25 @@ pub struct NewTask {
     pub read_back: ReadBack,
 }
 
+impl NewTask {
+    /// The task as it is stored first.
+    pub(super) fn into_record(self, uid: u32, enqueued_at: OffsetDateTime) -> TaskRecord {
+        TaskRecord {
+            uid,
+            index_uid: self.index_uid,
+            kind: self.kind,
+            enqueued_at,
+            details: self.details,
+            custom_metadata: self.custom_metadata,
+            canceled_by: None,
+            parts: self.parts,
+            error: self.error,
+            share: self.share,
+            read_back: self.read_back,
+        }
+    }
+}
+
 /// What is done between the nodes' success and the task's: settings are read back from every node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -300,6 +319,20 @@ pub struct Enqueued {
     /// The client's own words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub custom_metadata: Option<String>,
+}
+
+impl Enqueued {
+    /// What a client is told of a task that was just stored.
+    pub(super) fn of(record: &TaskRecord) -> Self {
+        Self {
+            task_uid: record.uid,
+            index_uid: record.index_uid.clone(),
+            status: Status::Enqueued,
+            kind: record.kind.clone(),
+            enqueued_at: record.enqueued_at,
+            custom_metadata: record.custom_metadata.clone(),
+        }
+    }
 }
 
 /// A task as `GET /tasks/{uid}` shows it.

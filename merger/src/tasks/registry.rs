@@ -21,7 +21,7 @@ use tokio::sync::{Notify, mpsc};
 use super::TaskError;
 use super::aggregate;
 use super::filter::Filter;
-use super::record::{Enqueued, LateTicket, NewTask, Share, Status, TaskRecord, TaskView};
+use super::record::{Enqueued, NewTask, Share, TaskRecord, TaskView};
 use crate::cluster::NodeId;
 use crate::store::{Change, Store};
 
@@ -122,51 +122,45 @@ impl Tasks {
     ///
     /// # Errors
     /// As [`create`](Self::create).
-    pub async fn create_as(&self, uid: u32, mut new: NewTask) -> Result<Enqueued, TaskError> {
-        let late: Vec<LateTicket> = new
-            .parts
-            .iter_mut()
-            .filter_map(|part| part.late.take())
-            .collect();
-        let record = TaskRecord {
-            uid,
-            index_uid: new.index_uid,
-            kind: new.kind,
-            enqueued_at: OffsetDateTime::now_utc(),
-            details: new.details,
-            custom_metadata: new.custom_metadata,
-            canceled_by: None,
-            parts: new.parts,
-            error: new.error,
-            share: new.share,
-            read_back: new.read_back,
-        };
-        let settled = aggregate::status(&record).is_settled();
-        let changes = if settled {
-            self.end(&record)
-        } else {
-            vec![put(&record)]
-        };
+    pub async fn create_as(&self, uid: u32, new: NewTask) -> Result<Enqueued, TaskError> {
+        let created = self.create_all(vec![(uid, new)]).await?;
+        let mut created = created.into_iter();
+        created.next().ok_or(TaskError::NotFound { uid })
+    }
+
+    /// As [`create_as`](Self::create_as) for tasks that come together: all are durable at once, or none is.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub async fn create_all(&self, new: Vec<(u32, NewTask)>) -> Result<Vec<Enqueued>, TaskError> {
+        let (mut changes, mut enqueued) = (Vec::new(), Vec::with_capacity(new.len()));
+        let (mut records, mut settled, mut late) = (Vec::new(), Vec::new(), Vec::new());
+        for (uid, mut new) in new {
+            let tickets = new.parts.iter_mut().filter_map(|part| part.late.take());
+            late.extend(tickets.map(|ticket| (uid, ticket)));
+            let record = new.into_record(uid, OffsetDateTime::now_utc());
+            enqueued.push(Enqueued::of(&record));
+            if aggregate::status(&record).is_settled() {
+                changes.extend(self.end(&record));
+                settled.push(aggregate::view(&record));
+            } else {
+                changes.push(put(&record));
+            }
+            records.push(record);
+        }
         self.store.commit(changes).await?;
-        let enqueued = Enqueued {
-            task_uid: uid,
-            index_uid: record.index_uid.clone(),
-            status: Status::Enqueued,
-            kind: record.kind.clone(),
-            enqueued_at: record.enqueued_at,
-            custom_metadata: record.custom_metadata.clone(),
-        };
-        let settled = settled.then(|| aggregate::view(&record));
         let surplus = {
             let mut state = self.lock();
-            state.insert(record);
+            for record in records {
+                state.insert(record);
+            }
             state.surplus(self.limits.max_tasks)
         };
-        for ticket in late {
+        for (uid, ticket) in late {
             ticket.tell(uid);
         }
         self.outstanding.notify_waiters();
-        if let Some(view) = settled {
+        for view in settled {
             self.tell(view);
         }
         if !surplus.is_empty() {

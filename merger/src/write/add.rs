@@ -1,5 +1,6 @@
 //! `POST` and `PUT …/documents`: adds documents, or updates them field by field.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 use weft_routing::placement::{ShardId, SlotMap};
 
-use super::coalesce::{self, Kind, SMALL_BYTES, Sent, Small};
+use super::coalesce::{self, Kind, SMALL_BYTES, SMALL_DOCUMENTS, Sent, Small};
 use super::decode::Plain;
 use super::deliver::{Delivered, Delivery, Load, deliver_now, is_alive};
 use super::params::Params;
@@ -19,7 +20,7 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, Call, empty};
 use crate::cluster::{Placement, WriteMode};
-use crate::tasks::{NewTask, Part, Share};
+use crate::tasks::{NewTask, Part};
 use crate::upstream::{NodeRequest, Target};
 
 /// How often a write is split anew because its index changed under it.
@@ -210,9 +211,7 @@ impl Write {
             return match coalesce::send(app, shard, small).await? {
                 Sent::Gone => Ok(None),
                 Sent::Refused(answer) => Ok(Some(answer)),
-                Sent::Taken { part, share } => {
-                    self.register(app, vec![part], share, false).await.map(Some)
-                }
+                Sent::Taken(enqueued) => Ok(Some(Answer::json(StatusCode::ACCEPTED, &enqueued))),
             };
         }
         let fresh = self.layout.key.is_none();
@@ -232,7 +231,7 @@ impl Write {
         }
         app.writes.coalescer.note_other(&self.uid);
         match deliver_now(app, &delivery).await {
-            Ok(Delivered::Taken(parts)) => self.register(app, parts, None, fresh).await.map(Some),
+            Ok(Delivered::Taken(parts)) => self.register(app, parts, fresh).await.map(Some),
             Ok(Delivered::Refused(answer)) => {
                 self.forget(app, placed).await?;
                 Ok(Some(answer))
@@ -246,10 +245,10 @@ impl Write {
 
     /// The write as a small one, if it is one that may go together with others.
     fn small(&self, app: &App) -> Option<(ShardId, Small)> {
-        let ([(shard, pieces)], None) = (self.batch.parts.as_slice(), &self.batch.refused) else {
+        let ([part], None) = (self.batch.parts.as_slice(), &self.batch.refused) else {
             return None;
         };
-        let ([piece], Some(ids)) = (pieces.as_slice(), &self.batch.ids) else {
+        let ([piece], Some(ids)) = (part.pieces.as_slice(), &part.ids) else {
             return None;
         };
         let documents = piece.in_memory()?;
@@ -259,6 +258,7 @@ impl Write {
             && !app.options.direct_writes
             && self.layout.key.is_some()
             && documents.len() <= SMALL_BYTES
+            && ids.len() <= SMALL_DOCUMENTS
             && app.writes.coalescer.has_room()
             && coalesce::is_harmless(self.format, &documents);
         may.then(|| {
@@ -275,9 +275,10 @@ impl Write {
                 along: self.along.clone(),
                 documents,
                 piece: piece.clone(),
-                ids: ids.clone(),
+                ids: each_once(ids),
+                task: self.task(Value::Null),
             };
-            (*shard, small)
+            (part.shard, small)
         })
     }
 
@@ -302,26 +303,21 @@ impl Write {
             .or(self.params.primary_key.as_ref())
             .or(self.layout.key.as_ref());
         let loads = shards.iter().filter_map(|shard| {
-            let own = batch
-                .parts
-                .iter()
-                .find(|(owner, _)| owner == shard)
-                .map(|(_, pieces)| pieces.clone());
-            let pieces = match (own, &batch.refused) {
-                (_, Some(refused)) if *shard == first => vec![refused.clone()],
-                (Some(pieces), None) => pieces,
-                (None, None) if batch.parts.is_empty() && *shard == first => {
-                    vec![batch.nothing.clone()]
-                }
+            let own = batch.parts.iter().find(|part| part.shard == *shard);
+            let nothing = || (vec![batch.nothing.clone()], Some(Vec::new()));
+            let (pieces, ids) = match (own, &batch.refused) {
+                (_, Some(refused)) if *shard == first => (vec![refused.clone()], None),
+                (Some(part), None) => (part.pieces.clone(), part.ids.clone()),
+                (None, None) if batch.parts.is_empty() && *shard == first => nothing(),
                 // So that the index is there on every shard, and has the same primary key.
-                _ if fresh => vec![batch.nothing.clone()],
+                _ if fresh => nothing(),
                 _ => return None,
             };
             // A batch that fails sets no primary key.
             let path_and_query =
                 (batch.refused.is_some() && *shard != first).then(|| self.path(None));
             Some(Load {
-                ids: None,
+                ids,
                 shard: *shard,
                 pieces,
                 path_and_query,
@@ -343,7 +339,6 @@ impl Write {
         &self,
         app: &App,
         parts: Vec<Part>,
-        share: Option<Share>,
         fresh: bool,
     ) -> Result<Answer, WriteError> {
         let key = self.batch.key.as_ref().or(self.params.primary_key.as_ref());
@@ -353,15 +348,9 @@ impl Write {
                 .set_primary_key(&self.uid, key.map(String::as_str))
                 .await?;
         }
-        let details = details([
-            ("receivedDocuments", self.batch.received.into()),
-            ("indexedDocuments", Value::Null),
-        ]);
         let task = NewTask {
-            details,
             parts,
-            share,
-            ..self.task()
+            ..self.task(Value::Null)
         };
         Ok(Answer::json(
             StatusCode::ACCEPTED,
@@ -371,10 +360,6 @@ impl Write {
 
     /// The index has another primary key: the task fails as on a node, and nothing is written.
     async fn refuse_other_key(&self, app: &App, key: &str) -> Result<Answer, WriteError> {
-        let details = details([
-            ("receivedDocuments", self.batch.received.into()),
-            ("indexedDocuments", 0.into()),
-        ]);
         let error = json!({
             "message": format!("Index already has a primary key: `{key}`."),
             "code": "index_primary_key_already_exists",
@@ -382,9 +367,8 @@ impl Write {
             "link": "https://docs.meilisearch.com/errors#index_primary_key_already_exists",
         });
         let task = NewTask {
-            details,
             error: Some(error),
-            ..self.task()
+            ..self.task(0.into())
         };
         Ok(Answer::json(
             StatusCode::ACCEPTED,
@@ -392,10 +376,15 @@ impl Write {
         ))
     }
 
-    fn task(&self) -> NewTask {
+    /// The task, before it is known who took it.
+    fn task(&self, indexed: Value) -> NewTask {
         NewTask {
             kind: "documentAdditionOrUpdate".to_owned(),
             index_uid: Some(self.uid.clone()),
+            details: details([
+                ("receivedDocuments", self.batch.received.into()),
+                ("indexedDocuments", indexed),
+            ]),
             custom_metadata: self.params.custom_metadata.clone(),
             ..NewTask::default()
         }
@@ -447,6 +436,11 @@ impl Layout {
         }
         Ok(())
     }
+}
+
+fn each_once(ids: &[String]) -> Vec<String> {
+    let ids: BTreeSet<&String> = ids.iter().collect();
+    ids.into_iter().cloned().collect()
 }
 
 fn is_uid(uid: &str) -> bool {

@@ -48,7 +48,7 @@ pub(super) struct Delivery {
 pub(super) struct Load {
     pub(super) shard: ShardId,
     pub(super) pieces: Vec<Piece>,
-    /// The ids of its documents, where they are at hand.
+    /// The ids of its documents, where they are known: what is mended on a replica that is being brought back.
     pub(super) ids: Option<Vec<String>>,
     /// Where it goes, if not where the delivery goes.
     pub(super) path_and_query: Option<String>,

@@ -57,7 +57,7 @@ pub fn plan<'a>(
         parts: batch
             .parts
             .iter()
-            .map(|(shard, pieces)| (*shard, pieces.iter().map(text).collect()))
+            .map(|part| (part.shard, part.pieces.iter().map(text).collect()))
             .collect(),
         refused: batch.refused.as_ref().map(text),
     })

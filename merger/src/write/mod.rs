@@ -106,6 +106,9 @@ pub enum WriteError {
     /// The task registry.
     #[error(transparent)]
     Task(#[from] TaskError),
+    /// A write failed with those that it was sent together with.
+    #[error(transparent)]
+    Together(Arc<WriteError>),
     /// The index was moved or deleted again and again while the write was under way.
     #[error("the index `{0}` changes too often")]
     Unsettled(String),

@@ -6,6 +6,9 @@ use crate::tasks::aggregate;
 use crate::tasks::filter::Note;
 use crate::tasks::record::{LocalState, ReadBack, Status, TaskRecord, TaskView};
 
+/// How many ends of tasks are stored with one commit.
+const ENDS_A_COMMIT: usize = 256;
+
 impl Tasks {
     /// The lowest outstanding local uids of a node, at most `limit`: nodes work in order, so these settle first.
     pub(in crate::tasks) fn outstanding(&self, node: &NodeId, limit: usize) -> Vec<u32> {
@@ -64,9 +67,7 @@ impl Tasks {
                 }
             }
         }
-        for record in settled {
-            self.settle(record).await;
-        }
+        self.settle_all(settled).await;
         changed
     }
 
@@ -91,20 +92,41 @@ impl Tasks {
     }
 
     /// Stores how a task ended, and only then forgets that it is open: after a crash it is asked for again.
-    pub(super) async fn settle(&self, mut record: TaskRecord) {
-        let view = aggregate::view(&record);
-        if view.status != Status::Canceled {
-            record.canceled_by = None;
+    pub(super) async fn settle(&self, record: TaskRecord) {
+        self.settle_all(vec![record]).await;
+    }
+
+    /// The same for tasks that ended together, in as few commits as it takes.
+    pub(super) async fn settle_all(&self, records: Vec<TaskRecord>) {
+        for records in records.chunks(ENDS_A_COMMIT) {
+            let (mut changes, mut views) = (Vec::new(), Vec::with_capacity(records.len()));
+            for record in records {
+                let view = aggregate::view(record);
+                let canceled_by = record.canceled_by;
+                let canceled_by = canceled_by.filter(|_| view.status == Status::Canceled);
+                let record = TaskRecord {
+                    canceled_by,
+                    ..record.clone()
+                };
+                changes.extend(self.end(&record));
+                views.push(TaskView {
+                    canceled_by,
+                    ..view
+                });
+            }
+            if let Err(error) = self.store.commit(changes).await {
+                let uids: Vec<u32> = views.iter().map(|view| view.uid).collect();
+                tracing::error!(?uids, %error, "the end of tasks could not be stored");
+                continue;
+            }
+            let mut state = self.lock();
+            for view in &views {
+                state.open.remove(&view.uid);
+            }
+            drop(state);
+            for view in views {
+                self.tell(view);
+            }
         }
-        let view = TaskView {
-            canceled_by: record.canceled_by,
-            ..view
-        };
-        if let Err(error) = self.store.commit(self.end(&record)).await {
-            tracing::error!(uid = record.uid, %error, "the end of a task could not be stored");
-            return;
-        }
-        self.lock().open.remove(&record.uid);
-        self.tell(view);
     }
 }

@@ -8,7 +8,7 @@ use weft_routing::placement::ShardId;
 
 use super::*;
 use crate::store::memory::MemoryStore;
-use crate::tasks::{Copy, LocalState, Part};
+use crate::tasks::{Copy, LocalState, Part, Status};
 
 const NODES: usize = 3;
 

@@ -89,9 +89,7 @@ impl Tasks {
         if let Err(error) = self.store.commit(open.map(put).collect()).await {
             tracing::error!(%node, %error, "tasks that go on without a replica could not be stored");
         }
-        for record in settled {
-            self.settle(record).await;
-        }
+        self.settle_all(settled).await;
     }
 
     /// Takes the replicas whose tasks ended otherwise than the others'.

@@ -4,7 +4,8 @@ use weft_routing::placement::ShardId;
 
 use super::*;
 use crate::store::RedbStore;
-use crate::tasks::{Copy, LocalState, Part, ReadBack, Share};
+use crate::store::memory::MemoryStore;
+use crate::tasks::{Copy, LocalState, Part, ReadBack, Share, Status};
 
 const LIMITS: Limits = Limits {
     max_tasks: 10,
@@ -198,18 +199,22 @@ async fn what_follows_from_an_end_is_told_again_after_a_crash_until_it_is_done()
 async fn writes_that_share_a_local_task_have_each_their_own_end() {
     let folder = tempfile::tempdir().unwrap();
     let (tasks, _settled) = open(&folder.path().join("weft.redb")).await;
-    let mut uids = Vec::new();
-    for place in 0..3 {
-        let share = Some(Share {
-            documents: 1,
-            place,
-        });
-        let new = NewTask {
-            share,
-            ..write_to(&[("a", 7)])
-        };
-        uids.push(tasks.create(new).await.unwrap().task_uid);
-    }
+    let together: Vec<(u32, NewTask)> = (0..3)
+        .map(|place| {
+            let share = Some(Share {
+                documents: 1,
+                place,
+            });
+            let new = NewTask {
+                share,
+                ..write_to(&[("a", 7)])
+            };
+            (tasks.reserve(), new)
+        })
+        .collect();
+    let enqueued = tasks.create_all(together).await.unwrap();
+    let uids: Vec<u32> = enqueued.iter().map(|task| task.task_uid).collect();
+    assert_eq!(uids, [0, 1, 2]);
     assert_eq!(tasks.outstanding(&node("a"), 9), [7]);
     assert!(
         tasks.local_uids(&uids[..1]).is_empty(),
@@ -258,4 +263,48 @@ async fn a_shared_local_task_that_succeeds_counts_each_writes_own_documents() {
     let view = tasks.get(uid).await.unwrap();
     assert_eq!(view.status, Status::Succeeded);
     assert_eq!(view.details.unwrap()["indexedDocuments"], 2);
+}
+
+#[tokio::test]
+async fn tasks_that_come_together_are_all_durable_or_none_is() {
+    let store = MemoryStore::default();
+    let (sender, _settled) = mpsc::unbounded_channel();
+    let tasks = Tasks::open(Arc::new(store.clone()), LIMITS, sender);
+    let tasks = tasks.await.unwrap();
+    let two = || {
+        vec![
+            (tasks.reserve(), write_to(&[("a", 1)])),
+            (tasks.reserve(), NewTask::default()),
+        ]
+    };
+    store.set_failing(true);
+    assert!(matches!(
+        tasks.create_all(two()).await,
+        Err(TaskError::Store(_))
+    ));
+    assert!(tasks.get(0).await.is_err() && tasks.get(1).await.is_err());
+    assert!(tasks.busy_nodes().is_empty());
+    store.set_failing(false);
+    tasks.create_all(two()).await.unwrap();
+    assert_eq!(tasks.get(2).await.unwrap().status, Status::Enqueued);
+    assert_eq!(tasks.get(3).await.unwrap().status, Status::Succeeded);
+}
+
+#[tokio::test]
+async fn tasks_that_end_together_end_with_one_commit() {
+    let store = MemoryStore::default();
+    let (sender, mut settled) = mpsc::unbounded_channel();
+    let tasks = Tasks::open(Arc::new(store.clone()), LIMITS, sender);
+    let tasks = tasks.await.unwrap();
+    for local in 0..5 {
+        tasks.create(write_to(&[("a", local)])).await.unwrap();
+    }
+    let before = store.commits();
+    let all = (0..5).map(|local| (local, done())).collect();
+    assert!(tasks.apply(&node("a"), all).await);
+    assert_eq!(store.commits() - before, 1);
+    let told: Vec<u32> = std::iter::from_fn(|| settled.try_recv().ok())
+        .map(|ended| ended.view.uid)
+        .collect();
+    assert_eq!(told, [0, 1, 2, 3, 4]);
 }

@@ -4,8 +4,7 @@ use std::collections::VecDeque;
 
 use tokio::sync::oneshot;
 
-use super::{Sent, Small};
-use crate::upstream::UpstreamError;
+use super::{Outcome, Small};
 
 /// How many writes, and how many bytes, one node task may be merged from.
 const GROUP_WRITES: usize = 512;
@@ -23,7 +22,7 @@ pub(super) struct Line {
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) small: Small,
-    pub(super) sent: oneshot::Sender<Result<Sent, UpstreamError>>,
+    pub(super) sent: oneshot::Sender<Outcome>,
 }
 
 impl Line {

@@ -36,8 +36,7 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Along;
 use crate::cluster::WriteMode;
-use crate::tasks::{Part, Share};
-use crate::upstream::{Target, UpstreamError};
+use crate::tasks::{Enqueued, NewTask, Part, Share};
 
 /// A write of more bytes or documents than this is no small write.
 pub(super) const SMALL_BYTES: usize = 64 << 10;
@@ -64,19 +63,21 @@ pub(super) struct Small {
     pub(super) piece: Piece,
     /// The documents' ids, each once.
     pub(super) ids: Vec<String>,
+    /// Its own task.
+    pub(super) task: NewTask,
 }
 
 /// What became of a small write.
 #[derive(Debug)]
 pub(super) enum Sent {
-    Taken {
-        part: Part,
-        share: Option<Share>,
-    },
+    Taken(Enqueued),
     Refused(Answer),
     /// Nowhere: the index was deleted before its turn came, and has to begin anew on all its shards.
     Gone,
 }
+
+/// The same, or why it came to nothing together with its neighbours.
+pub(super) type Outcome = Result<Sent, Arc<WriteError>>;
 
 /// Small writes on their way.
 #[derive(Debug, Default)]
@@ -98,7 +99,7 @@ pub(super) async fn send(app: &Arc<App>, shard: ShardId, small: Small) -> Result
         tokio::spawn(serve(Arc::clone(app), shard));
     }
     let outcome = outcome.await.map_err(|_| WriteError::Stopping)?;
-    outcome.map_err(|source| WriteError::Unreachable { shard, source })
+    outcome.map_err(WriteError::Together)
 }
 
 /// Sends what waits for a shard, group by group, until nothing does.
@@ -138,45 +139,59 @@ async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
         .flat_map(|small| small.ids.iter().cloned())
         .collect();
     let delivery = delivery(first, shard, piece, ids);
-    let outcome = deliver_now(app, &delivery).await;
-    let outcome = match outcome {
-        Ok(Delivered::Refused(answer)) => Ok(Sent::Refused(answer)),
-        Ok(Delivered::Taken(parts)) => {
-            let nothing = || Part::taken(shard, Vec::new());
-            let part = parts.into_iter().next().unwrap_or_else(nothing);
-            Ok(Sent::Taken { part, share: None })
+    let parts = match deliver_now(app, &delivery).await {
+        Ok(Delivered::Taken(parts)) => parts,
+        Ok(Delivered::Refused(answer)) => {
+            for client in clients {
+                let _ = client.send(Ok(Sent::Refused(answer.clone())));
+            }
+            return;
         }
-        Err(WriteError::Unreachable { source, .. }) => Err(source),
-        Err(error) => Err(UpstreamError::Unreachable {
-            target: Target::Shard(shard),
-            detail: error.to_string(),
-        }),
+        Err(error) => return fail(clients, error),
     };
-    let shares: Vec<u64> = smalls.iter().map(|small| small.ids.len() as u64).collect();
-    let merged = smalls.len() > 1;
-    if let (true, Ok(Sent::Taken { part, .. })) = (merged, &outcome)
-        && let Some(copy) = part.copies.first()
+    let tasks = tasks(app, &smalls, &parts);
+    if smalls.len() > 1
+        && let Some(copy) = parts.first().and_then(|part| part.copies.first())
     {
         app.writes
             .coalescer
             .held()
             .keep((copy.node.clone(), copy.local_uid), shard, smalls);
     }
-    for (place, (client, documents)) in (0_u32..).zip(clients.into_iter().zip(shares)) {
-        let own = match &outcome {
-            Ok(Sent::Taken { part, .. }) => {
-                let share = merged.then_some(Share { documents, place });
-                Ok(Sent::Taken {
-                    part: part.clone(),
-                    share,
-                })
+    // The next group needn't wait until these tasks are durable.
+    let app = Arc::clone(app);
+    tokio::spawn(async move {
+        match app.tasks.create_all(tasks).await {
+            Ok(enqueued) => {
+                for (client, enqueued) in clients.into_iter().zip(enqueued) {
+                    // A client that is gone has its task all the same.
+                    let _ = client.send(Ok(Sent::Taken(enqueued)));
+                }
             }
-            Ok(Sent::Refused(answer)) => Ok(Sent::Refused(answer.clone())),
-            Ok(Sent::Gone) => Ok(Sent::Gone),
-            Err(error) => Err(error.clone()),
+            Err(error) => fail(clients, error.into()),
+        }
+    });
+}
+
+/// A task for each write of a group, with uids in the group's order.
+fn tasks(app: &App, smalls: &[Small], parts: &[Part]) -> Vec<(u32, NewTask)> {
+    let merged = smalls.len() > 1;
+    let own = |(place, small): (u32, &Small)| {
+        let documents = small.ids.len() as u64;
+        let task = NewTask {
+            parts: parts.to_vec(),
+            share: merged.then_some(Share { documents, place }),
+            ..small.task.clone()
         };
-        // A client that is gone has its documents written all the same, without a task to ask for.
-        let _ = client.send(own);
+        (app.tasks.reserve(), task)
+    };
+    (0_u32..).zip(smalls).map(own).collect()
+}
+
+fn fail(clients: Vec<oneshot::Sender<Outcome>>, error: WriteError) {
+    let error = Arc::new(error);
+    for client in clients {
+        let _ = client.send(Err(Arc::clone(&error)));
     }
 }
 

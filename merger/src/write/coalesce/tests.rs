@@ -20,6 +20,7 @@ fn small(index: &str, ids: &[&str]) -> Small {
         documents,
         piece,
         ids,
+        task: NewTask::default(),
     }
 }
 

@@ -11,10 +11,12 @@ use weft_routing::slot::slot_of;
 use super::explain;
 use super::identify::{PrimaryKey, Refused, Repeats, infer, infer_from_names};
 use super::scan::Object;
-use super::{Batch, SplitKey, framing};
-use crate::write::coalesce::SMALL_DOCUMENTS;
+use super::{Batch, ShardPart, SplitKey, framing};
 use crate::write::format::Format;
 use crate::write::spool::{Framing, Piece, Spool, SpoolLimits};
+
+/// The ids of so many documents of a body are kept for each shard; of more, none is.
+const KEPT_IDS: usize = 10_000;
 
 /// The documents of a body so far.
 pub(super) struct Documents {
@@ -23,16 +25,30 @@ pub(super) struct Documents {
     slots: Arc<SlotMap>,
     key: Option<PrimaryKey>,
     /// One for each shard of the index, in the shards' order.
-    parts: Vec<(ShardId, Spool)>,
+    parts: Vec<Own>,
     /// Where each slot's part stands in `parts`.
     part_of_slot: Vec<u16>,
     limits: SpoolLimits,
     received: u64,
-    /// The ids of the first documents.
-    ids: Vec<String>,
     refused: Option<Bytes>,
     /// Whether documents of a refused batch are kept: it may yet be split by another key.
     keeps_refused: bool,
+}
+
+/// What one shard gets, so far.
+struct Own {
+    shard: ShardId,
+    spool: Spool,
+    ids: Option<Vec<String>>,
+}
+
+impl Own {
+    fn note(&mut self, id: &DocumentId<'_>) {
+        match &mut self.ids {
+            Some(ids) if ids.len() < KEPT_IDS => ids.push(id.as_str().to_owned()),
+            ids => *ids = None,
+        }
+    }
 }
 
 impl Documents {
@@ -68,7 +84,6 @@ impl Documents {
             part_of_slot,
             limits,
             received: 0,
-            ids: Vec::new(),
             refused: None,
             keeps_refused: key.is_open,
         };
@@ -86,7 +101,11 @@ impl Documents {
     }
 
     fn open_parts(&mut self) {
-        let part = |shard: &ShardId| (*shard, Spool::new(self.framing.clone(), &self.limits));
+        let part = |shard: &ShardId| Own {
+            shard: *shard,
+            spool: Spool::new(self.framing.clone(), &self.limits),
+            ids: Some(Vec::new()),
+        };
         self.parts = self.slots.shards().iter().map(part).collect();
     }
 
@@ -168,18 +187,14 @@ impl Documents {
     }
 
     fn append(&mut self, id: &DocumentId<'_>, raw: &[u8]) {
-        if self.received <= SMALL_DOCUMENTS as u64
-            && !self.ids.iter().any(|seen| seen == id.as_str())
-        {
-            self.ids.push(id.as_str().to_owned());
-        }
         let part = self
             .part_of_slot
             .get(usize::from(slot_of(id).0))
             .copied()
             .unwrap_or_default();
-        if let Some((_, spool)) = self.parts.get_mut(usize::from(part)) {
-            spool.append(raw);
+        if let Some(part) = self.parts.get_mut(usize::from(part)) {
+            part.spool.append(raw);
+            part.note(id);
         }
     }
 
@@ -195,35 +210,36 @@ impl Documents {
 
     /// Keeps a document of a refused batch, wherever.
     fn keep(&mut self, raw: &[u8]) {
-        if let (true, Some((_, spool))) = (self.keeps_refused, self.parts.first_mut()) {
-            spool.append(raw);
+        if let (true, Some(part)) = (self.keeps_refused, self.parts.first_mut()) {
+            part.spool.append(raw);
+            part.ids = None;
         }
     }
 
     pub(super) async fn spill(&mut self) -> io::Result<()> {
-        for (_, spool) in &mut self.parts {
-            spool.spill(&self.limits).await?;
+        for part in &mut self.parts {
+            part.spool.spill(&self.limits).await?;
         }
         Ok(())
     }
 
     pub(super) fn discard(&mut self, bytes: usize) {
-        for (_, spool) in &mut self.parts {
-            spool.discard(bytes);
+        for part in &mut self.parts {
+            part.spool.discard(bytes);
         }
     }
 
     pub(super) async fn finish(self) -> io::Result<Batch> {
         let mut parts = Vec::with_capacity(self.parts.len());
-        for (shard, spool) in self.parts {
+        for Own { shard, spool, ids } in self.parts {
             if !spool.is_empty() {
-                parts.push((shard, spool.finish(&self.limits).await?));
+                let pieces = spool.finish(&self.limits).await?;
+                parts.push(ShardPart { shard, pieces, ids });
             }
         }
         Ok(Batch {
             parts,
             received: self.received,
-            ids: (self.received <= SMALL_DOCUMENTS as u64).then_some(self.ids),
             key: self.key.map(|key| key.name().to_owned()),
             refused: self
                 .refused

@@ -71,19 +71,26 @@ pub(crate) struct SplitKey {
 /// A body, split.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// Each shard's pieces; shards without documents are left out. Of a refused batch, which was split by a key that may
+    /// Each shard's part; shards without documents are left out. Of a refused batch, which was split by a key that may
     /// not be the last word, all documents; of any other refused batch, nothing.
-    pub(crate) parts: Vec<(ShardId, Vec<Piece>)>,
+    pub(crate) parts: Vec<ShardPart>,
     /// How many documents there were.
     pub(crate) received: u64,
     /// The primary key by which they were split; `None` if there was no document to infer it from, or no one candidate.
     pub(crate) key: Option<String>,
     /// The first document that a node's task would refuse, and with it the batch.
     pub(crate) refused: Option<Piece>,
-    /// The documents' ids, each once, if the documents are few.
-    pub(crate) ids: Option<Vec<String>>,
     /// A body with no document in it, of the same format.
     pub(crate) nothing: Piece,
+}
+
+/// What one shard gets of a body.
+#[derive(Debug)]
+pub(crate) struct ShardPart {
+    pub(crate) shard: ShardId,
+    pub(crate) pieces: Vec<Piece>,
+    /// The documents' ids as they came, unless they are too many to keep.
+    pub(crate) ids: Option<Vec<String>>,
 }
 
 impl Splitter {
@@ -148,7 +155,7 @@ impl Batch {
         let framing = self.nothing.framing();
         splitter.push(&framing.before)?;
         let mut first = true;
-        for piece in self.parts.iter().flat_map(|(_, pieces)| pieces) {
+        for piece in self.parts.iter().flat_map(|part| &part.pieces) {
             if !std::mem::take(&mut first) {
                 splitter.push(&[framing.between])?;
             }

@@ -1,3 +1,4 @@
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use proptest::prelude::*;
 use weft_routing::document_id::DocumentId;
@@ -67,12 +68,12 @@ pub(super) fn split(
         }
         let batch = splitter.finish().await?;
         let mut parts = Vec::new();
-        for (shard, pieces) in &batch.parts {
+        for part in &batch.parts {
             let mut whole = String::new();
-            for piece in pieces {
+            for piece in &part.pieces {
                 whole.push_str(&text(piece).await);
             }
-            parts.push((*shard, whole));
+            parts.push((part.shard, whole));
         }
         let refused = match &batch.refused {
             Some(piece) => Some(text(piece).await),
@@ -484,4 +485,28 @@ async fn only_a_document_that_is_too_long_itself_is_refused_for_its_length() {
             }
         }
     }
+}
+
+#[test]
+fn the_ids_of_a_part_are_those_of_its_documents_or_not_known() {
+    let ids_of = |count: usize| {
+        let slots = shards(3);
+        let lines: String = (0..count).map(|id| format!("{{\"id\":{id}}}\n")).collect();
+        let mut splitter = crate::write::dry_run::in_memory(Format::Ndjson, &slots, Some("id"));
+        splitter.push(lines.as_bytes()).unwrap();
+        let batch = splitter.finish().now_or_never().unwrap().unwrap();
+        for part in &batch.parts {
+            for id in part.ids.iter().flatten() {
+                let id = DocumentId::from_text(id).unwrap();
+                assert_eq!(slots.shard_of(&id), part.shard);
+            }
+        }
+        let counts = batch
+            .parts
+            .iter()
+            .map(|part| Some(part.ids.as_ref()?.len()));
+        counts.collect::<Option<Vec<usize>>>()
+    };
+    assert_eq!(ids_of(300).map(|counts| counts.iter().sum()), Some(300));
+    assert_eq!(ids_of(40_000), None, "more than are kept");
 }
