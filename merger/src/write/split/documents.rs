@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use weft_routing::document_id::DocumentId;
 use weft_routing::placement::{ShardId, SlotMap};
-use weft_routing::slot::slot_of;
 
 use super::explain;
 use super::identify::{PrimaryKey, Refused, Repeats, infer, infer_from_names};
@@ -26,8 +25,6 @@ pub(super) struct Documents {
     key: Option<PrimaryKey>,
     /// One for each shard of the index, in the shards' order.
     parts: Vec<Own>,
-    /// Where each slot's part stands in `parts`.
-    part_of_slot: Vec<u16>,
     limits: SpoolLimits,
     received: u64,
     refused: Option<Bytes>,
@@ -59,18 +56,6 @@ impl Documents {
         limits: SpoolLimits,
     ) -> Self {
         let framing = framing(format);
-        let shards = slots.shards();
-        let position = |owner: &ShardId| {
-            shards
-                .iter()
-                .position(|shard| shard == owner)
-                .unwrap_or_default()
-        };
-        let part_of_slot = slots
-            .owners()
-            .iter()
-            .map(|owner| u16::try_from(position(owner)).unwrap_or_default())
-            .collect();
         let mut documents = Self {
             framing,
             repeats: if format == Format::Json {
@@ -81,7 +66,6 @@ impl Documents {
             slots: Arc::clone(slots),
             key: key.name.map(PrimaryKey::new),
             parts: Vec::new(),
-            part_of_slot,
             limits,
             received: 0,
             refused: None,
@@ -187,12 +171,9 @@ impl Documents {
     }
 
     fn append(&mut self, id: &DocumentId<'_>, raw: &[u8]) {
-        let part = self
-            .part_of_slot
-            .get(usize::from(slot_of(id).0))
-            .copied()
-            .unwrap_or_default();
-        if let Some(part) = self.parts.get_mut(usize::from(part)) {
+        // A table of 4,096 slots for each body would cost a small write more than all the rest of it.
+        let place = self.slots.shards().binary_search(&self.slots.shard_of(id));
+        if let Some(part) = place.ok().and_then(|place| self.parts.get_mut(place)) {
             part.spool.append(raw);
             part.note(id);
         }
