@@ -5,9 +5,10 @@
 //! empty or an older disk never serves.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hashbrown::HashMap;
+use tokio::time::Instant;
 
 use super::NodeId;
 
@@ -223,5 +224,48 @@ mod tests {
         assert_eq!(pulse.acknowledged(&node), Some(9));
         pulse.starts_from(&node, Some(2));
         assert!(pulse.took(&node, 3));
+    }
+
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever is heard of a node and whenever: it counts as silent since its last answer, or since it is watched, and
+        /// serves only if it was seen to go on since it was last away.
+        #[test]
+        fn silence_is_counted_from_the_last_answer(
+            probes in prop::collection::vec((0_u64..4_000, 0_u8..5), 1..60)
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let (pulse, node) = (Pulse::default(), NodeId::from("n".to_owned()));
+                let (mut silent_for, mut watched, mut trusted, mut misses) = (0, false, false, 0);
+                for (pause, heard) in probes {
+                    tokio::time::advance(Duration::from_millis(pause)).await;
+                    silent_for += if watched { pause } else { 0 };
+                    watched = true;
+                    let (heard, goes_on) = match heard {
+                        0 => (Heard::Answer(Some(1)), true),
+                        1 => (Heard::Answer(None), false),
+                        2 => (Heard::Gone, false),
+                        3 => (Heard::Nonsense("late".to_owned()), false),
+                        _ => (Heard::Blind, false),
+                    };
+                    pulse.note(&node, &heard, goes_on);
+                    match heard {
+                        Heard::Answer(_) => (silent_for, trusted, misses) = (0, goes_on, 0),
+                        Heard::Gone => (trusted, misses) = (false, misses + 1),
+                        Heard::Nonsense(_) => misses += 1,
+                        Heard::Blind => {}
+                    }
+                    prop_assert_eq!(pulse.silence(&node), Duration::from_millis(silent_for));
+                    prop_assert_eq!(pulse.life(&node) == Life::Up, trusted && misses < SLOW);
+                }
+                Ok(())
+            })?;
+        }
     }
 }

@@ -8,23 +8,21 @@
 //! Invariant: who hasn't taken a write when it is acknowledged is named by the task's record (`pending`), and either takes it
 //! before all later ones or is taken out of the in-sync set.
 
-use std::sync::{Arc, OnceLock};
+mod asking;
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
+use self::asking::{Asked, Asking, Enough, Rest};
 use super::{NodeId, NodeRef, TakenOut, WriteMode};
 use crate::app::App;
 use crate::store::StoreError;
 use crate::tasks::{Copy, LateTicket};
-
-/// How much longer than the first replica the others may take, as a multiple of its time, beside the fixed patience.
-const PATIENCE_FACTOR: u32 = 2;
 
 /// How long Envoy takes at the most to ask for a node's readiness again, if it is there.
 const READS_LEAVE: Duration = Duration::from_millis(500);
@@ -64,8 +62,7 @@ pub struct Sending<'a> {
     pub bytes: u64,
 }
 
-type Answer<T, E> = (NodeRef, Option<Result<T, E>>);
-type Running<T, E> = FuturesUnordered<BoxFuture<'static, Answer<T, E>>>;
+type Answer<T, E> = asking::Answer<NodeRef, Result<T, E>>;
 
 /// What a round of sending came to.
 pub struct Round<T, E> {
@@ -80,15 +77,8 @@ pub struct Late<T, E> {
     /// Who.
     pub nodes: Vec<NodeId>,
     bytes: u64,
-    /// Those who were asked with the others, and until when they may answer.
-    asked: Vec<NodeRef>,
-    running: Running<T, E>,
-    until: Instant,
-    held: Running<T, E>,
+    rest: Rest<NodeRef, Result<T, E>>,
 }
-
-/// How long a replica that was held back may take once its line goes on: known when the others have taken the write.
-type Limit = Arc<OnceLock<Duration>>;
 
 /// Sends to all replicas at once, each in the order of its line. When one has taken it, the others have a bounded time left.
 pub async fn to_each<T, E>(
@@ -117,87 +107,44 @@ where
         app.cluster.stagger.end(shard);
     }
     let holds = |node: &NodeRef| !asked(node) && enough <= at_hand;
-    let (mut running, held, limit) = (Running::new(), Running::new(), Limit::default());
+    let mut asking = Asking::new();
     for node in replicas {
-        match holds(node) {
-            true => held.push(in_line(app, node, send(node.clone()), Some(&limit))),
-            false => running.push(in_line(app, node, send(node.clone()), None)),
-        }
+        let place = place_of(app, node);
+        asking.ask(node.clone(), holds(node), place, send(node.clone()));
     }
-    let patience = Duration::from_millis(app.options.replica_patience_ms);
-    let (begun, mut until, mut takers) = (Instant::now(), None::<Instant>, 0);
-    let mut answers = Vec::with_capacity(replicas.len());
-    while takers < enough || mode == WriteMode::Sync {
-        let next = match until {
-            None => running.next().await,
-            Some(until) => match tokio::time::timeout_at(until, running.next()).await {
-                Ok(next) => next,
-                Err(_) => break,
-            },
-        };
-        let Some((node, answer)) = next else { break };
-        if matches!(&answer, Some(Ok(answer)) if taken(answer)) {
-            takers += 1;
-            let more = *limit.get_or_init(|| patience + begun.elapsed() * PATIENCE_FACTOR);
-            until.get_or_insert_with(|| Instant::now() + more);
-        }
-        answers.push((node, answer));
-    }
-    // Without a taker there is nothing that anybody could be late for.
-    let may_be_late = |node: &NodeRef| {
-        takers > 0 && (holds(node) || (takers >= enough && mode != WriteMode::Sync))
+    let enough = Enough {
+        takers: enough,
+        everybody: mode == WriteMode::Sync,
+        patience: Duration::from_millis(app.options.replica_patience_ms),
     };
-    let (mut late, mut waited_for) = (Vec::new(), Vec::new());
-    for node in replicas {
-        if answers.iter().any(|(other, _)| other == node) {
-            continue;
-        }
-        if !may_be_late(node) {
-            answers.push((node.clone(), None));
-            continue;
-        }
+    let taken = |answer: &Result<T, E>| answer.as_ref().is_ok_and(&taken);
+    let Asked {
+        answers,
+        late,
+        rest,
+    } = asking.wait(enough, taken).await;
+    for node in &late {
         app.cluster.lanes.falls_behind(&node.id, bytes);
-        late.push(node.id.clone());
-        if !holds(node) {
-            waited_for.push(node.clone());
-        }
     }
-    answers.sort_by_key(|(node, _)| replicas.iter().position(|other| other == node));
     let late = (!late.is_empty()).then(|| Late {
-        nodes: late,
+        nodes: late.into_iter().map(|node| node.id).collect(),
         bytes,
-        asked: waited_for,
-        running,
-        until: until.unwrap_or_else(Instant::now),
-        held,
+        rest,
     });
     Round { answers, late }
 }
 
-/// Sends when the replica's line has come to it, within the limit from then on; not at all to one that is out of sync by then.
-fn in_line<T, E>(
+/// A place in the replica's line, taken now; none if it is out of sync when its turn comes.
+fn place_of(
     app: &Arc<App>,
     node: &NodeRef,
-    sending: BoxFuture<'static, Result<T, E>>,
-    limit: Option<&Limit>,
-) -> BoxFuture<'static, Answer<T, E>>
-where
-    T: Send + 'static,
-    E: Send + 'static,
-{
+) -> impl Future<Output = Option<OwnedMutexGuard<()>>> + use<> {
     let place = app.cluster.lanes.enter(&node.id);
-    let (app, node, limit) = (Arc::clone(app), node.clone(), limit.map(Arc::clone));
-    Box::pin(async move {
-        let _place = place.await;
-        if !app.cluster.in_sync.holds(&node.id) {
-            return (node, None);
-        }
-        let answer = match limit.and_then(|limit| limit.get().copied()) {
-            Some(limit) => tokio::time::timeout(limit, sending).await.ok(),
-            None => Some(sending.await),
-        };
-        (node, answer)
-    })
+    let (app, id) = (Arc::clone(app), node.id.clone());
+    async move {
+        let place = place.await;
+        app.cluster.in_sync.holds(&id).then_some(place)
+    }
 }
 
 impl<T: Send + 'static, E: Send + 'static> Late<T, E> {
@@ -213,7 +160,7 @@ impl<T: Send + 'static, E: Send + 'static> Late<T, E> {
         let app = Arc::clone(app);
         tokio::spawn(async move {
             let mut records = Records { told, uids: None };
-            while let Some((node, answer)) = self.next().await {
+            while let Some((node, answer)) = self.rest.next().await {
                 let outcome = match answer {
                     Some(answer) => judge(&node.id, answer),
                     None => Err("it did not take an acknowledged write in time".to_owned()),
@@ -223,24 +170,6 @@ impl<T: Send + 'static, E: Send + 'static> Late<T, E> {
             }
         });
         LateTicket::new(ticket)
-    }
-
-    /// The next answer, or the next replica whose patience has run out.
-    async fn next(&mut self) -> Option<Answer<T, E>> {
-        tokio::select! {
-            biased;
-            Some((node, answer)) = self.running.next(), if !self.asked.is_empty() => {
-                self.asked.retain(|other| *other != node);
-                Some((node, answer))
-            }
-            () = tokio::time::sleep_until(self.until), if !self.asked.is_empty() => {
-                // Nobody waits for their answers any more: their requests end here.
-                self.running.clear();
-                self.asked.pop().map(|node| (node, None))
-            }
-            Some(answer) = self.held.next(), if !self.held.is_empty() => Some(answer),
-            else => None,
-        }
     }
 }
 
