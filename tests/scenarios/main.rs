@@ -17,6 +17,7 @@ mod faults;
 mod fuzzed;
 mod harness;
 mod indexes;
+mod keys;
 mod makefile;
 mod mesh;
 mod operations;

@@ -1,0 +1,129 @@
+//! API keys that every instance begins with, and what they live through.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+use weft_cluster::{Api, Cluster, Deadline, Layout, PortBlock, until};
+
+use crate::support::{MASTER_KEY, documents, node, start};
+
+const SHARDS: u16 = 2;
+
+/// All keys that somebody lists: uid → value.
+async fn keys(api: &Api) -> BTreeMap<String, String> {
+    let list = api.get("/keys?limit=1000").await.unwrap();
+    assert_eq!(list.status, 200, "{}", list.text);
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let results = list.at("/results").as_array().unwrap();
+    results
+        .iter()
+        .map(|key| (text(&key["uid"]), text(&key["key"])))
+        .collect()
+}
+
+/// Waits until every node lists the same keys as the cluster does; gives them.
+async fn same_everywhere(cluster: &Cluster, master_key: &str) -> BTreeMap<String, String> {
+    let api = Api::new(cluster.url(), Some(master_key));
+    let deadline = Deadline::after(Duration::from_secs(20));
+    until("the same keys everywhere", deadline, || async {
+        let wanted = keys(&api).await;
+        for shard in 0..SHARDS {
+            let node = Api::new(cluster.node_url(shard, 0), Some(master_key));
+            let held = keys(&node).await;
+            if held != wanted {
+                return Err(format!("shard-{shard} has {held:?}, not {wanted:?}"));
+            }
+        }
+        Ok(())
+    })
+    .await
+    .unwrap();
+    keys(&api).await
+}
+
+/// The uid and value of the default key that may only search.
+async fn search_key(api: &Api) -> (String, String) {
+    let list = api.get("/keys?limit=1000").await.unwrap();
+    let key = list.at("/results").as_array().unwrap().iter();
+    let key = key
+        .clone()
+        .find(|key| key["actions"] == json!(["search"]))
+        .unwrap_or_else(|| panic!("{}", list.text));
+    let text = |name: &str| key[name].as_str().unwrap().to_owned();
+    (text("uid"), text("key"))
+}
+
+async fn search(api: &Api, key: &str) -> u16 {
+    let api = api.with_key(Some(key));
+    let answer = api.post("/indexes/x/search", &json!({"q": "amber"})).await;
+    answer.unwrap().status
+}
+
+async fn fill(api: &Api) {
+    let path = "/indexes/x/documents?primaryKey=id";
+    let accepted = api.post(path, &documents(0..20)).await.unwrap();
+    api.succeed(&accepted).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_default_key_that_was_deleted_comes_back_on_no_node() {
+    let (cluster, api) = start(Cluster::builder().shards(SHARDS)).await;
+    fill(&api).await;
+    let before = same_everywhere(&cluster, MASTER_KEY).await;
+    let (uid, value) = search_key(&api).await;
+    assert_eq!(search(&api, &value).await, 200);
+    let deleted = api.delete(&format!("/keys/{uid}")).await.unwrap();
+    assert_eq!(deleted.status, 204, "{}", deleted.text);
+    assert_eq!(search(&api, &value).await, 403);
+
+    // Neither a merger nor a node that starts anew makes it again.
+    cluster.merger().kill().unwrap();
+    cluster.merger().restart().unwrap();
+    cluster.node(1, 0).kill().unwrap();
+    cluster.node(1, 0).restart().unwrap();
+    cluster.wait_ready().await.unwrap();
+    let after = same_everywhere(&cluster, MASTER_KEY).await;
+    assert!(!after.contains_key(&uid), "{after:?}");
+    assert_eq!(after.len(), before.len() - 1);
+    assert_eq!(search(&api, &value).await, 403);
+    for shard in 0..SHARDS {
+        assert_eq!(search(&node(&cluster, shard), &value).await, 403);
+    }
+}
+
+#[tokio::test]
+async fn another_master_key_gives_every_key_another_value_the_same_everywhere() {
+    const NEXT_KEY: &str = "another-master-key-for-tests";
+    let folder = tempfile::tempdir().unwrap();
+    let ports = PortBlock::claim(Layout::new(1, SHARDS, 1).unwrap().width()).unwrap();
+    let builder = || {
+        Cluster::builder()
+            .shards(SHARDS)
+            .at(ports.base(), folder.path())
+    };
+    let (cluster, api) = start(builder()).await;
+    fill(&api).await;
+    let own = json!({"name": "own", "actions": ["search"], "indexes": ["x"], "expiresAt": null});
+    let own = api.post("/keys", &own).await.unwrap();
+    assert_eq!(own.status, 201, "{}", own.text);
+    let before = same_everywhere(&cluster, MASTER_KEY).await;
+    drop(cluster);
+
+    let cluster = builder().master_key(NEXT_KEY).start().await.unwrap();
+    let api = Api::new(cluster.url(), Some(NEXT_KEY));
+    let after = same_everywhere(&cluster, NEXT_KEY).await;
+    let uids = |keys: &BTreeMap<String, String>| keys.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(uids(&after), uids(&before));
+    for (uid, value) in &after {
+        assert_ne!(Some(value), before.get(uid));
+    }
+    let uid = own.at("/uid").as_str().unwrap();
+    assert_eq!(search(&api, &before[uid]).await, 403);
+    assert_eq!(search(&api, &after[uid]).await, 200);
+    let old_master = Api::new(cluster.url(), Some(MASTER_KEY));
+    assert_eq!(old_master.get("/keys").await.unwrap().status, 403);
+    // What was written before is there.
+    let found = api.get("/indexes/x/stats").await.unwrap();
+    assert_eq!(found.at("/numberOfDocuments"), 20, "{}", found.text);
+}
