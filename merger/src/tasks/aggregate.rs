@@ -158,15 +158,21 @@ fn add(sum: &mut Value, value: &Value) {
     }
 }
 
-/// An export counts the documents of each pattern of indexes.
+/// An export counts the documents of each pattern of indexes. Nodes spell the count unlike all other fields.
 fn add_matched(sum: &mut Value, value: &Value) {
-    for (pattern, theirs) in value.as_object().into_iter().flatten() {
-        let theirs = theirs.get("matchedDocuments");
-        let mine = sum
-            .get_mut(pattern)
-            .and_then(|mine| mine.get_mut("matchedDocuments"));
-        if let (Some(mine), Some(theirs)) = (mine, theirs) {
-            add(mine, theirs);
+    const COUNTS: [&str; 2] = ["matched_documents", "matchedDocuments"];
+    let (Some(sum), Some(value)) = (sum.as_object_mut(), value.as_object()) else {
+        return;
+    };
+    for (pattern, theirs) in value {
+        let Some(mine) = sum.get_mut(pattern) else {
+            sum.insert(pattern.clone(), theirs.clone());
+            continue;
+        };
+        for count in COUNTS {
+            if let (Some(mine), Some(theirs)) = (mine.get_mut(count), theirs.get(count)) {
+                add(mine, theirs);
+            }
         }
     }
 }

@@ -73,6 +73,24 @@ fn counts_are_summed_and_what_the_merger_knows_wins() {
 }
 
 #[test]
+fn an_export_counts_what_every_shard_has_of_each_pattern() {
+    let mut parts = vec![part(0, Status::Succeeded), part(1, Status::Succeeded)];
+    for (part, indexes) in parts.iter_mut().zip([
+        json!({"a*": {"filter": null, "matched_documents": 8}}),
+        json!({"a*": {"filter": null, "matched_documents": 21}, "b": {"matched_documents": 1}}),
+    ]) {
+        part.copies[0].state.details = json!({"url": "http://x", "indexes": indexes})
+            .as_object()
+            .cloned();
+    }
+    let details = view(&record(parts)).details.unwrap();
+    assert_eq!(
+        details["indexes"],
+        json!({"a*": {"filter": null, "matched_documents": 29}, "b": {"matched_documents": 1}})
+    );
+}
+
+#[test]
 fn an_error_that_all_parts_share_is_the_nodes_own() {
     let error = json!({"message": "Index `x` not found.", "code": "index_not_found"});
     let mut parts = vec![part(0, Status::Failed), part(1, Status::Failed)];
