@@ -85,7 +85,12 @@ fn shard_health(app: &App, shard: ShardId) -> Health {
     let topology = app.cluster.topology();
     let nodes = topology.nodes(shard);
     let active = nodes.iter().filter(|node| is_active(app, node)).count();
-    Health::of(active, nodes.len())
+    let by_nodes = Health::of(active, nodes.len());
+    // One of them may be out of sync in a moment.
+    match app.cluster.doubts.are_about(shard) {
+        true => by_nodes.max(Health::Yellow),
+        false => by_nodes,
+    }
 }
 
 fn health(app: &App) -> Value {
@@ -206,6 +211,7 @@ fn describe_shard(app: &App, shard: ShardId) -> Value {
         "primary": primary,
         "replicas": replicas,
         "inSync": in_sync,
+        "inDoubt": app.cluster.doubts.are_about(shard),
         "state": shard_health(app, shard).as_str(),
     })
 }

@@ -25,7 +25,8 @@ pub struct Doubts {
 }
 
 impl Doubts {
-    fn are_about(&self, shard: ShardId) -> bool {
+    /// Whether a shard's replicas are yet to be compared.
+    pub(super) fn are_about(&self, shard: ShardId) -> bool {
         self.lock().contains(&shard)
     }
 
