@@ -7,7 +7,7 @@ use http::HeaderMap;
 use weft_routing::headers;
 use weft_routing::placement::ShardId;
 
-use super::{Cluster, ClusterError};
+use super::{Cluster, ClusterError, Life, NodeRef};
 use crate::app::App;
 use crate::tasks::Applied;
 use crate::upstream::Target;
@@ -98,6 +98,12 @@ impl Cluster {
                 .map_or(any, |primary| Target::Node(primary.address)),
             ReadFrom::Applied(targets) => targets.get(&shard).cloned().unwrap_or(any),
         }
+    }
+
+    /// Whether a replica in sync answers that reads may not have come to yet, since the shard has others.
+    pub fn may_take_over(&self, shard: ShardId) -> bool {
+        let answers = |node: &NodeRef| matches!(self.pulse.life(&node.id), Life::Up | Life::Slow);
+        self.topology().nodes(shard).len() > 1 && self.replicas(shard).iter().any(answers)
     }
 
     /// After how long without an answer another replica of the shard is asked too; `None` where there is no other.

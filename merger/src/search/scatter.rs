@@ -71,7 +71,7 @@ pub(super) enum Outcome {
 const FOR_NODES: [&str; 1] = ["meili-include-metadata"];
 /// How long to wait before a shard is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a shard with several replicas in sync may be without one that is ready.
+/// How long a shard with several replicas may be without one that Envoy knows to be ready.
 const TAKE_OVER: Duration = Duration::from_secs(1);
 
 impl<'a> Reader<'a> {
@@ -200,9 +200,8 @@ impl<'a> Reader<'a> {
             };
             let patience = match self.policy.when_missing {
                 WhenMissing::Wait => self.policy.deadline,
-                _ if self.app.cluster.replicas(shard).len() > 1 => {
-                    TAKE_OVER.min(self.policy.deadline)
-                }
+                // Not by how many are in sync: who died may be out already, and Envoy yet to hear of it.
+                _ if self.app.cluster.may_take_over(shard) => TAKE_OVER.min(self.policy.deadline),
                 _ => Duration::ZERO,
             };
             if !unavailable || started.elapsed() + PAUSE >= patience {
