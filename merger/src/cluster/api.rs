@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
 
+use super::replicas::reads_leave;
 use super::{ClusterError, Life, NodeId, NodeRef, Standing, TakenOut, verify};
 use crate::answer::Answer;
 use crate::app::App;
@@ -287,6 +288,7 @@ async fn drain(app: &Arc<App>, id: &str) -> Result<Answer, ClusterError> {
     if app.cluster.in_sync.drain(&node.id).await? == TakenOut::Last {
         return Err(ClusterError::LastReplica(node.id));
     }
+    reads_leave(app, &node.id).await;
     drop(turn);
     app.tasks.abandon(&node.id).await;
     // Envoy asks several times a second: then no more reads go there.

@@ -59,6 +59,14 @@ impl Standing {
         }
     }
 
+    /// Since when the replica is not in sync, if it isn't.
+    pub fn out_since(&self) -> Option<OffsetDateTime> {
+        match self {
+            Self::InSync { .. } => None,
+            Self::Out { since, .. } | Self::Drained { since } => Some(*since),
+        }
+    }
+
     /// Whether the replica is in sync.
     pub fn is_in_sync(&self) -> bool {
         matches!(self, Self::InSync { .. })

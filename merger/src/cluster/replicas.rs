@@ -14,12 +14,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use time::OffsetDateTime;
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
 use self::asking::{Asked, Asking, Enough, Rest};
-use super::{NodeId, NodeRef, TakenOut, WriteMode};
+use super::{Cluster, NodeId, NodeRef, TakenOut, WriteMode};
 use crate::app::App;
 use crate::store::StoreError;
 use crate::tasks::{Copy, LateTicket};
@@ -33,16 +34,31 @@ const READS_LEAVE: Duration = Duration::from_millis(500);
 /// The store failed: nothing that the replica missed may be acknowledged.
 pub async fn take_out(app: &App, node: &NodeId, reason: &str) -> Result<TakenOut, StoreError> {
     let outcome = app.cluster.in_sync.take_out(node, reason).await?;
-    if outcome == TakenOut::Now {
-        app.metrics.taken_out.inc();
-        reads_leave(app, node).await;
-        app.tasks.abandon(node).await;
+    match outcome {
+        TakenOut::Now => {
+            app.metrics.taken_out.inc();
+            reads_leave(app, node).await;
+            app.tasks.abandon(node).await;
+        }
+        // Somebody else took it out a moment ago, and still waits.
+        TakenOut::Before => reads_leave(app, node).await,
+        TakenOut::Last => {}
     }
     Ok(outcome)
 }
 
+impl Cluster {
+    /// Whether a replica that is out of sync gets no reads any more: nothing that it lacks may be told before.
+    pub fn reads_have_left(&self, node: &NodeId) -> bool {
+        let standing = self.in_sync.standing(node);
+        let long_ago = |since| OffsetDateTime::now_utc() - since >= READS_LEAVE;
+        !self.pulse.is_ready(node)
+            || standing.is_none_or(|standing| standing.out_since().is_none_or(long_ago))
+    }
+}
+
 /// Waits until Envoy has heard that the node serves no reads any more: before that, nothing that it missed is acknowledged.
-async fn reads_leave(app: &App, node: &NodeId) {
+pub(super) async fn reads_leave(app: &App, node: &NodeId) {
     let until = Instant::now() + READS_LEAVE;
     while app.cluster.pulse.is_ready(node) && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(5)).await;

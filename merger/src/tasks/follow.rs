@@ -34,8 +34,9 @@ pub async fn follow(app: Arc<App>) {
         // Those of replicas that were taken out meanwhile.
         act_on_shared_ends(&app);
         for node in app.tasks.busy_nodes() {
-            // Nobody waits for a replica that is out of sync, be it that it went out while a write was on its way.
-            if !app.cluster.in_sync.holds(&node) {
+            // Nobody waits for a replica that is out of sync, be it that it went out while a write was on its way. But a task
+            // that ends without it has ended for readers, too.
+            if !app.cluster.in_sync.holds(&node) && app.cluster.reads_have_left(&node) {
                 app.tasks.abandon(&node).await;
             }
             let new = following
