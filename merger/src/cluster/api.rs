@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
 
-use super::replicas::reads_leave;
+use super::replicas::{READS_LEAVE, reads_leave};
 use super::{ClusterError, Life, NodeId, NodeRef, Standing, TakenOut, verify};
 use crate::answer::Answer;
 use crate::app::App;
@@ -291,15 +291,13 @@ async fn drain(app: &Arc<App>, id: &str) -> Result<Answer, ClusterError> {
     reads_leave(app, &node.id).await;
     drop(turn);
     app.tasks.abandon(&node.id).await;
-    // Envoy asks several times a second: then no more reads go there.
+    // Who drains a node goes on to stop it: by then every Envoy has heard.
     tokio::time::sleep(READS_LEAVE).await;
     Ok(ok(&describe(app, shard, &node)))
 }
 
 /// How long a drain waits until others have taken what only the drained one has.
 const DRAIN_WAITS: Duration = Duration::from_secs(30);
-/// How long Envoy takes at the most to learn that a node isn't ready any more.
-const READS_LEAVE: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

@@ -26,7 +26,7 @@ use crate::store::StoreError;
 use crate::tasks::{Copy, LateTicket};
 
 /// How long Envoy takes at the most to ask for a node's readiness again, if it is there.
-const READS_LEAVE: Duration = Duration::from_millis(500);
+pub(super) const READS_LEAVE: Duration = Duration::from_millis(500);
 
 /// Takes a replica out, and lets its shard's tasks go on without it.
 ///
