@@ -1,7 +1,7 @@
 //! Makes one task of its parts. Pure.
 
 use serde_json::{Map, Value};
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 
 use super::record::{Copy, Part, ReadBack, Status, TaskRecord, TaskView};
 use super::size;
@@ -48,17 +48,25 @@ pub(super) fn nodes_status(record: &TaskRecord) -> Status {
 }
 
 /// The states of a part's copies; a part that was delivered to nobody has failed.
-fn part_states(part: &Part) -> Vec<Status> {
-    if part.copies.is_empty() {
-        return vec![Status::Failed];
-    }
+fn part_states(part: &Part) -> impl Iterator<Item = Status> {
+    let nobody = part.copies.is_empty().then_some(Status::Failed);
     let copies = part.live().map(|copy| copy.state.status);
     let pending = part.pending.iter().map(|_| Status::Enqueued);
-    copies.chain(pending).collect()
+    let pending = pending.filter(move |_| nobody.is_none());
+    nobody.into_iter().chain(copies).chain(pending)
 }
 
-/// The task as clients see it.
-pub(super) fn view(record: &TaskRecord) -> TaskView {
+/// How a task stands, and since when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Course {
+    pub(super) status: Status,
+    pub(super) enqueued_at: OffsetDateTime,
+    pub(super) started_at: Option<OffsetDateTime>,
+    pub(super) finished_at: Option<OffsetDateTime>,
+}
+
+/// How a task stands over all its parts.
+pub(super) fn course(record: &TaskRecord) -> Course {
     let status = status(record);
     let own = record.parts.is_empty().then_some(record.enqueued_at);
     let started_at = own.or(record
@@ -71,6 +79,23 @@ pub(super) fn view(record: &TaskRecord) -> TaskView {
             .filter_map(|copy| copy.state.finished_at)
             .max())
         .filter(|_| status.is_settled());
+    Course {
+        status,
+        // The nodes enqueued it a little before the merger had all their answers.
+        enqueued_at: started_at.map_or(record.enqueued_at, |start| start.min(record.enqueued_at)),
+        started_at,
+        finished_at,
+    }
+}
+
+/// The task as clients see it.
+pub(super) fn view(record: &TaskRecord) -> TaskView {
+    let Course {
+        status,
+        enqueued_at,
+        started_at,
+        finished_at,
+    } = course(record);
     TaskView {
         uid: record.uid,
         batch_uid: (status != Status::Enqueued).then_some(record.uid),
@@ -83,8 +108,7 @@ pub(super) fn view(record: &TaskRecord) -> TaskView {
         duration: started_at
             .zip(finished_at)
             .map(|(start, end)| iso8601(end - start)),
-        // The nodes enqueued it a little before the merger had all their answers.
-        enqueued_at: started_at.map_or(record.enqueued_at, |start| start.min(record.enqueued_at)),
+        enqueued_at,
         started_at,
         finished_at,
         custom_metadata: record.custom_metadata.clone(),

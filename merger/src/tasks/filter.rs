@@ -7,7 +7,8 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, Duration, OffsetDateTime};
 
-use super::record::{Status, TaskView};
+use super::aggregate;
+use super::record::{Status, TaskRecord};
 
 /// What lists need to know of a task.
 #[derive(Debug, Clone)]
@@ -22,21 +23,37 @@ pub(super) struct Note {
 }
 
 impl Note {
-    pub(super) fn of(view: &TaskView) -> Self {
+    pub(super) fn of(record: &TaskRecord) -> Self {
+        let course = aggregate::course(record);
         Self {
-            status: view.status,
-            kind: view.kind.as_str().into(),
-            index_uid: view.index_uid.as_deref().map(Arc::from),
-            canceled_by: view.canceled_by,
-            enqueued_at: view.enqueued_at,
-            started_at: view.started_at,
-            finished_at: view.finished_at,
+            status: course.status,
+            kind: record.kind.as_str().into(),
+            index_uid: record.index_uid.as_deref().map(Arc::from),
+            canceled_by: canceled_by(record, course.status),
+            enqueued_at: course.enqueued_at,
+            started_at: course.started_at,
+            finished_at: course.finished_at,
         }
+    }
+
+    /// Takes over how the task stands now; what it is about stays as it was.
+    pub(super) fn follow(&mut self, record: &TaskRecord) {
+        let course = aggregate::course(record);
+        self.status = course.status;
+        self.canceled_by = canceled_by(record, course.status);
+        self.enqueued_at = course.enqueued_at;
+        self.started_at = course.started_at;
+        self.finished_at = course.finished_at;
     }
 
     pub(super) fn index_uid(&self) -> Option<&str> {
         self.index_uid.as_deref()
     }
+}
+
+/// The cancelation that a task ended by; one that came too late is none.
+fn canceled_by(record: &TaskRecord, status: Status) -> Option<u32> {
+    record.canceled_by.filter(|_| status == Status::Canceled)
 }
 
 /// A range of time, open at both ends.

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
+use time::OffsetDateTime;
+use time::serde::rfc3339;
 
 use super::record::{LocalState, Status};
 use crate::app::App;
@@ -130,11 +132,33 @@ struct TaskList {
     results: Vec<LocalTask>,
 }
 
+/// A local task. Its fields stand here once more, since a flattened struct is read by way of copies.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct LocalTask {
     uid: u32,
-    #[serde(flatten)]
-    state: LocalState,
+    status: Status,
+    #[serde(default)]
+    details: Option<Map<String, Value>>,
+    #[serde(default)]
+    error: Option<Value>,
+    #[serde(default, with = "rfc3339::option")]
+    started_at: Option<OffsetDateTime>,
+    #[serde(default, with = "rfc3339::option")]
+    finished_at: Option<OffsetDateTime>,
+}
+
+impl From<LocalTask> for (u32, LocalState) {
+    fn from(task: LocalTask) -> Self {
+        let state = LocalState {
+            status: task.status,
+            details: task.details,
+            error: task.error,
+            started_at: task.started_at,
+            finished_at: task.finished_at,
+        };
+        (task.uid, state)
+    }
 }
 
 /// What the node says of these tasks; `None` while it gives no usable answer. A task that the node doesn't know any more has failed.
@@ -171,11 +195,7 @@ async fn poll(app: &App, node: &NodeId, uids: &[u32]) -> Option<Vec<(u32, LocalS
             return None;
         }
     };
-    let mut said: Vec<(u32, LocalState)> = list
-        .results
-        .into_iter()
-        .map(|task| (task.uid, task.state))
-        .collect();
+    let mut said: Vec<(u32, LocalState)> = list.results.into_iter().map(Into::into).collect();
     let known: HashSet<u32> = said.iter().map(|(uid, _)| *uid).collect();
     said.extend(
         uids.iter()

@@ -213,7 +213,7 @@ impl Copy {
 }
 
 /// What a node says of a local task.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalState {
     /// The status.
@@ -230,6 +230,19 @@ pub struct LocalState {
     /// When it ended.
     #[serde(default, with = "rfc3339::option")]
     pub finished_at: Option<OffsetDateTime>,
+}
+
+impl LocalState {
+    /// The same without what it counts.
+    pub(super) fn without_details(&self) -> Self {
+        Self {
+            status: self.status,
+            details: None,
+            error: self.error.clone(),
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+        }
+    }
 }
 
 impl Default for LocalState {

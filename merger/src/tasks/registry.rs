@@ -83,7 +83,7 @@ impl Tasks {
             let record: TaskRecord =
                 serde_json::from_slice(&stored.value).map_err(|_| TaskError::Corrupt { uid })?;
             state.next = state.next.max(record.uid + 1);
-            state.insert(record);
+            state.insert(Arc::new(record));
         }
         let outbox = Outbox::open(&*store).await?;
         tracing::info!(
@@ -152,7 +152,7 @@ impl Tasks {
         let surplus = {
             let mut state = self.lock();
             for record in records {
-                state.insert(record);
+                state.insert(Arc::new(record));
             }
             state.surplus(self.limits.max_tasks)
         };
@@ -179,10 +179,10 @@ impl Tasks {
             if !state.notes.contains_key(&uid) {
                 return Err(TaskError::NotFound { uid });
             }
-            state.open.get(&uid).map(aggregate::view)
+            state.open.get(&uid).cloned()
         };
         match open {
-            Some(view) => Ok(view),
+            Some(record) => Ok(aggregate::view(&record)),
             None => Ok(aggregate::view(&self.load(uid).await?)),
         }
     }
@@ -248,7 +248,7 @@ impl Tasks {
         for copy in uids
             .iter()
             .filter_map(|uid| state.open.get(uid))
-            .flat_map(TaskRecord::copies)
+            .flat_map(|record| record.copies())
         {
             // Canceling a shared local task would cancel others' writes with it.
             let shared_with_others = state
@@ -281,7 +281,7 @@ impl Tasks {
     }
 
     /// A task that is still open, with all its parts.
-    pub(super) fn open_record(&self, uid: u32) -> Option<TaskRecord> {
+    pub(super) fn open_record(&self, uid: u32) -> Option<Arc<TaskRecord>> {
         self.lock().open.get(&uid).cloned()
     }
 
@@ -355,7 +355,7 @@ impl Tasks {
         let mut count = 0;
         for uid in uids {
             if let Some(record) = state.open.get_mut(uid) {
-                record.canceled_by = Some(by);
+                Arc::make_mut(record).canceled_by = Some(by);
                 count += 1;
             }
         }

@@ -1,10 +1,11 @@
 //! What nodes say of their local tasks, taken over into the tasks that clients see.
 
+use std::sync::Arc;
+
 use super::Tasks;
 use crate::cluster::NodeId;
 use crate::tasks::aggregate;
-use crate::tasks::filter::Note;
-use crate::tasks::record::{LocalState, ReadBack, Status, TaskRecord, TaskView};
+use crate::tasks::record::{LocalState, ReadBack, Status, TaskRecord};
 
 /// How many ends of tasks are stored with one commit.
 const ENDS_A_COMMIT: usize = 256;
@@ -53,10 +54,10 @@ impl Tasks {
                         changed = true;
                         continue;
                     }
-                    changed |= state.update(node, local_uid, uid, local.clone());
-                    let Some(record) = state.open.get(&uid).cloned() else {
+                    let Some(record) = state.update(node, local_uid, uid, &local) else {
                         continue;
                     };
+                    changed = true;
                     // Where replicas disagree, the task ends when those that differ are out.
                     if aggregate::nodes_status(&record).is_settled()
                         && !state.note_differing(&record)
@@ -80,39 +81,35 @@ impl Tasks {
     pub async fn read_back(&self, uid: u32, found: ReadBack) {
         let record = {
             let mut state = self.lock();
-            let Some(record) = state.open.get_mut(&uid) else {
-                return;
-            };
-            record.read_back = found;
-            let record = record.clone();
-            state.notes.insert(uid, Note::of(&aggregate::view(&record)));
-            record
+            state.change(uid, |record| record.read_back = found)
         };
-        self.settle(record).await;
+        if let Some(record) = record {
+            self.settle(record).await;
+        }
     }
 
     /// Stores how a task ended, and only then forgets that it is open: after a crash it is asked for again.
-    pub(super) async fn settle(&self, record: TaskRecord) {
+    pub(super) async fn settle(&self, record: Arc<TaskRecord>) {
         self.settle_all(vec![record]).await;
     }
 
     /// The same for tasks that ended together, in as few commits as it takes.
-    pub(super) async fn settle_all(&self, records: Vec<TaskRecord>) {
+    pub(super) async fn settle_all(&self, records: Vec<Arc<TaskRecord>>) {
         for records in records.chunks(ENDS_A_COMMIT) {
             let (mut changes, mut views) = (Vec::new(), Vec::with_capacity(records.len()));
             for record in records {
-                let view = aggregate::view(record);
-                let canceled_by = record.canceled_by;
-                let canceled_by = canceled_by.filter(|_| view.status == Status::Canceled);
-                let record = TaskRecord {
-                    canceled_by,
-                    ..record.clone()
+                let in_vain =
+                    record.canceled_by.is_some() && aggregate::status(record) != Status::Canceled;
+                let record = if in_vain {
+                    &Arc::new(TaskRecord {
+                        canceled_by: None,
+                        ..TaskRecord::clone(record)
+                    })
+                } else {
+                    record
                 };
-                changes.extend(self.end(&record));
-                views.push(TaskView {
-                    canceled_by,
-                    ..view
-                });
+                changes.extend(self.end(record));
+                views.push(aggregate::view(record));
             }
             if let Err(error) = self.store.commit(changes).await {
                 let uids: Vec<u32> = views.iter().map(|view| view.uid).collect();

@@ -2,6 +2,7 @@
 //! than the others show that their replica differs, and some come after the task was acknowledged.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use weft_routing::placement::ShardId;
 
@@ -9,7 +10,6 @@ use super::state::State;
 use super::{Tasks, put};
 use crate::cluster::NodeId;
 use crate::tasks::aggregate;
-use crate::tasks::filter::Note;
 use crate::tasks::record::{Copy, Part, Status, TaskRecord};
 
 impl Tasks {
@@ -73,7 +73,7 @@ impl Tasks {
         let (changed, settled) = {
             let mut state = self.lock();
             let changed = state.abandon(node);
-            let settled: Vec<TaskRecord> = changed
+            let settled: Vec<Arc<TaskRecord>> = changed
                 .iter()
                 .filter(|record| {
                     !state.note_shared_end_of_speaker(record) && !state.note_due(record)
@@ -86,7 +86,8 @@ impl Tasks {
         let open = changed
             .iter()
             .filter(|record| !settled.iter().any(|other| other.uid == record.uid));
-        if let Err(error) = self.store.commit(open.map(put).collect()).await {
+        let open = open.map(|record| put(record)).collect();
+        if let Err(error) = self.store.commit(open).await {
             tracing::error!(%node, %error, "tasks that go on without a replica could not be stored");
         }
         self.settle_all(settled).await;
@@ -99,23 +100,28 @@ impl Tasks {
 }
 
 impl State {
-    fn abandon(&mut self, node: &NodeId) -> Vec<TaskRecord> {
+    fn abandon(&mut self, node: &NodeId) -> Vec<Arc<TaskRecord>> {
         let mut changed = Vec::new();
         for record in self.open.values_mut() {
+            let concerns = |part: &Part| {
+                part.pending.contains(node) || part.copies.iter().any(|copy| copy.node == *node)
+            };
+            if !record.parts.iter().any(concerns) {
+                continue;
+            }
             let mut any = false;
-            for part in &mut record.parts {
+            for part in &mut Arc::make_mut(record).parts {
                 any |= leave(part, node);
             }
             if any {
-                changed.push(record.clone());
+                changed.push(Arc::clone(record));
             }
         }
         for record in &changed {
             for copy in record.copies().filter(|copy| copy.node == *node) {
                 self.stop_waiting(node, copy.local_uid, record.uid);
             }
-            self.notes
-                .insert(record.uid, Note::of(&aggregate::view(record)));
+            self.note(record);
         }
         changed
     }
@@ -126,8 +132,8 @@ impl State {
         (first, local_uid): (&NodeId, u32),
         node: &NodeId,
         taken: Option<u32>,
-    ) -> Option<TaskRecord> {
-        let record = self.open.get_mut(&uid)?;
+    ) -> Option<Arc<TaskRecord>> {
+        let record = Arc::make_mut(self.open.get_mut(&uid)?);
         let part = record.parts.iter_mut().find(|part| {
             let known = part.copies.first();
             known.is_some_and(|copy| copy.node == *first && copy.local_uid == local_uid)
@@ -140,9 +146,7 @@ impl State {
             let waiting = self.waiting.entry(node.clone()).or_default();
             waiting.entry(taken).or_default().push(uid);
         }
-        let record = record.clone();
-        self.notes.insert(uid, Note::of(&aggregate::view(&record)));
-        Some(record)
+        self.change(uid, |_| ())
     }
 
     /// Notes who ended a part otherwise than the others, once all have ended. True if there is anybody.

@@ -1,10 +1,11 @@
 //! Writes that share one local task: its end, and what becomes of each of them when it failed.
 
+use std::sync::Arc;
+
 use super::{Tasks, put};
 use crate::cluster::NodeId;
-use crate::tasks::filter::Note;
+use crate::tasks::TaskError;
 use crate::tasks::record::{LocalState, Part, Share};
-use crate::tasks::{TaskError, aggregate};
 
 /// A local task has ended that the task shares with others.
 #[derive(Debug, Clone)]
@@ -39,9 +40,10 @@ impl Tasks {
                 return Ok(());
             };
             state.forget_waiting(&record);
-            record.parts = vec![part];
-            record.share = None;
-            state.insert(record.clone());
+            let alone = Arc::make_mut(&mut record);
+            alone.parts = vec![part];
+            alone.share = None;
+            state.insert(Arc::clone(&record));
             record
         };
         self.store.commit(vec![put(&record)]).await?;
@@ -56,17 +58,15 @@ impl Tasks {
     pub async fn give_up(&self, uid: u32, failed: LocalState) {
         let record = {
             let mut state = self.lock();
-            let Some(record) = state.open.get_mut(&uid) else {
-                return;
-            };
-            for copy in record.copies_mut() {
-                if !copy.state.status.is_settled() {
-                    copy.state = failed.clone();
+            let given_up = state.change(uid, |record| {
+                for copy in record.copies_mut() {
+                    if !copy.state.status.is_settled() {
+                        copy.state = failed.clone();
+                    }
                 }
-            }
-            let record = record.clone();
+            });
+            let Some(record) = given_up else { return };
             state.forget_waiting(&record);
-            state.notes.insert(uid, Note::of(&aggregate::view(&record)));
             record
         };
         self.settle(record).await;

@@ -1,18 +1,19 @@
 //! The registry's memory: a note of each task, the records of those outstanding, and what each node still has to do.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::shared::SharedEnd;
 use crate::cluster::NodeId;
 use crate::tasks::aggregate;
 use crate::tasks::filter::Note;
-use crate::tasks::record::{LocalState, Status, TaskRecord};
+use crate::tasks::record::{Copy, LocalState, Status, TaskRecord};
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) next: u32,
     pub(super) notes: BTreeMap<u32, Note>,
-    pub(super) open: BTreeMap<u32, TaskRecord>,
+    pub(super) open: BTreeMap<u32, Arc<TaskRecord>>,
     /// What each node still has to do: local uid → cluster uids. Merged writes share a local task.
     pub(super) waiting: HashMap<NodeId, BTreeMap<u32, Vec<u32>>>,
     /// Ends of shared local tasks that nobody has taken yet.
@@ -26,10 +27,9 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn insert(&mut self, record: TaskRecord) {
+    pub(super) fn insert(&mut self, record: Arc<TaskRecord>) {
         let status = aggregate::status(&record);
-        self.notes
-            .insert(record.uid, Note::of(&aggregate::view(&record)));
+        self.note(&record);
         for copy in record.copies() {
             let newest = self.newest.entry(copy.node.clone()).or_default();
             *newest = copy.local_uid.max(*newest);
@@ -47,28 +47,55 @@ impl State {
         self.open.insert(record.uid, record);
     }
 
+    /// Notes for lists how a task stands.
+    pub(super) fn note(&mut self, record: &TaskRecord) {
+        self.notes
+            .entry(record.uid)
+            .and_modify(|note| note.follow(record))
+            .or_insert_with(|| Note::of(record));
+    }
+
+    /// Changes an open task, if it is one, and gives it as it is then.
+    pub(super) fn change(
+        &mut self,
+        uid: u32,
+        change: impl FnOnce(&mut TaskRecord),
+    ) -> Option<Arc<TaskRecord>> {
+        let record = self.open.get_mut(&uid)?;
+        change(Arc::make_mut(record));
+        let record = Arc::clone(record);
+        self.note(&record);
+        Some(record)
+    }
+
+    /// Takes over what a node says of a local task into one that waits for it. The task as it is then, if that is anything new.
     pub(super) fn update(
         &mut self,
         node: &NodeId,
         local_uid: u32,
         uid: u32,
-        local: LocalState,
-    ) -> bool {
+        local: &LocalState,
+    ) -> Option<Arc<TaskRecord>> {
         if local.status.is_settled() {
             self.stop_waiting(node, local_uid, uid);
         }
-        let Some(record) = self.open.get_mut(&uid) else {
-            return false;
+        let record = self.open.get(&uid)?;
+        let is_it = |copy: &Copy| copy.node == *node && copy.local_uid == local_uid;
+        let known = &record.copies().find(|copy| is_it(copy))?.state;
+        // What a shared local task counts says nothing of one write.
+        let local = match record.share {
+            Some(_) => local.without_details(),
+            None if known == local => return None,
+            None => local.clone(),
         };
-        let copy = record
-            .copies_mut()
-            .find(|copy| copy.node == *node && copy.local_uid == local_uid);
-        let Some(copy) = copy else { return false };
-        let changed = copy.state.status != local.status;
-        copy.state = local;
-        let note = Note::of(&aggregate::view(record));
-        self.notes.insert(uid, note);
-        changed
+        if *known == local {
+            return None;
+        }
+        self.change(uid, |record| {
+            if let Some(copy) = record.copies_mut().find(|copy| is_it(copy)) {
+                copy.state = local;
+            }
+        })
     }
 
     pub(super) fn waited_for(&self, node: &NodeId, local_uid: u32) -> Vec<u32> {
@@ -105,15 +132,18 @@ impl State {
         uid: u32,
         local: &LocalState,
     ) -> bool {
-        let shared = self.open.get(&uid).and_then(TaskRecord::shared);
-        let speaks =
-            shared.is_some_and(|(copy, _)| copy.node == *node && copy.local_uid == local_uid);
-        if !speaks || !local.status.is_settled() {
+        if !local.status.is_settled() {
             return false;
         }
         let Some(record) = self.open.get(&uid).cloned() else {
             return false;
         };
+        let speaks = record
+            .shared()
+            .is_some_and(|(copy, _)| copy.node == *node && copy.local_uid == local_uid);
+        if !speaks {
+            return false;
+        }
         let stays_open = self.push_shared_end(&record, local);
         if stays_open {
             self.stop_waiting(node, local_uid, uid);
