@@ -154,6 +154,17 @@ impl Along {
     pub fn headers(&self) -> &HeaderMap {
         &self.0
     }
+
+    /// The same in memory of their own: a client's headers keep the whole buffer that they were read into.
+    pub fn detached(&self) -> Self {
+        let mut along = self.0.clone();
+        for value in along.values_mut() {
+            if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
+                *value = copy;
+            }
+        }
+        Self(along)
+    }
 }
 
 /// A body of which no more than `limit` bytes may be read; the error is [`TooLarge`].

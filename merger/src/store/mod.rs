@@ -1,15 +1,20 @@
 //! The store: a small ordered map with versions, in which tasks, placements, in-sync sets and epochs live.
 //! Documents never do.
 //!
-//! Invariant: a commit is all or nothing, and durable when it returns `Ok`.
+//! Invariant: a commit is all or nothing, and durable when it returns `Ok`; what was committed before it is durable with it.
 
 #[cfg(test)]
 pub(crate) mod memory;
 mod redb;
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 
 pub use self::redb::RedbStore;
+
+/// How long a commit may stay unsynced.
+pub const UNSYNCED: Duration = Duration::from_millis(100);
 
 /// A value with the version that its last change gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +100,12 @@ pub trait Store: Send + Sync {
 
     /// Applies all changes, or none.
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>>;
+
+    /// As [`commit`](Self::commit), but a crash within [`UNSYNCED`] may undo it, together with all that came after: for what can
+    /// be found out again.
+    fn commit_unsynced(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.commit(changes)
+    }
 
     /// All keys with a prefix, in order.
     fn range<'a>(

@@ -1,15 +1,17 @@
-//! The embedded store: one redb file. Neighbouring commits share one transaction, and so one fsync.
+//! The embedded store: one redb file. Neighbouring commits share one transaction, and so one fsync; those that need none wait for
+//! the next that does.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
-use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use tokio::sync::oneshot;
 
-use super::{Change, Expect, Store, StoreError, Versioned};
+use super::{Change, Expect, Store, StoreError, UNSYNCED, Versioned};
 
 const ENTRIES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("entries");
 
@@ -28,6 +30,7 @@ pub struct RedbStore {
 
 struct Commit {
     changes: Vec<Change>,
+    synced: bool,
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -57,6 +60,23 @@ impl RedbStore {
     }
 }
 
+impl RedbStore {
+    fn send(&self, changes: Vec<Change>, synced: bool) -> BoxFuture<'_, Result<(), StoreError>> {
+        let (done, outcome) = oneshot::channel();
+        let commit = Commit {
+            changes,
+            synced,
+            done,
+        };
+        let sent = self.commits.as_ref().map(|commits| commits.send(commit));
+        Box::pin(async move {
+            sent.ok_or(StoreError::Closed)?
+                .map_err(|_| StoreError::Closed)?;
+            outcome.await.map_err(|_| StoreError::Closed)?
+        })
+    }
+}
+
 /// Waits for the writer, so that the file is free when the store is gone.
 impl Drop for RedbStore {
     fn drop(&mut self) {
@@ -78,16 +98,11 @@ impl Store for RedbStore {
     }
 
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
-        let (done, outcome) = oneshot::channel();
-        let sent = self
-            .commits
-            .as_ref()
-            .map(|commits| commits.send(Commit { changes, done }));
-        Box::pin(async move {
-            sent.ok_or(StoreError::Closed)?
-                .map_err(|_| StoreError::Closed)?;
-            outcome.await.map_err(|_| StoreError::Closed)?
-        })
+        self.send(changes, true)
+    }
+
+    fn commit_unsynced(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.send(changes, false)
     }
 
     fn range<'a>(
@@ -132,22 +147,47 @@ fn shared(database: &RwLock<Database>) -> RwLockReadGuard<'_, Database> {
 
 /// The writer's thread: takes what is waiting, applies it in one transaction, answers all. Ends with the store.
 fn write_groups(database: &RwLock<Database>, queue: &Receiver<Commit>) {
-    while let Ok(first) = queue.recv() {
-        let mut group = vec![first];
+    let mut unsynced: Option<Instant> = None;
+    loop {
+        let first = match unsynced {
+            None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(since) => queue.recv_timeout(UNSYNCED.saturating_sub(since.elapsed())),
+        };
+        let mut group = match first {
+            Ok(first) => vec![first],
+            Err(RecvTimeoutError::Timeout) => Vec::new(),
+            // An ordinary end syncs what isn't.
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         while group.len() < MAX_GROUP
             && let Ok(next) = queue.try_recv()
         {
             group.push(next);
         }
-        let verdicts = write_group(&shared(database), &group);
+        let is_due = unsynced.is_some_and(|since| since.elapsed() >= UNSYNCED);
+        let durability = if is_due || group.iter().any(|commit| commit.synced) {
+            Durability::Immediate
+        } else {
+            Durability::None
+        };
+        let verdicts = write_group(&shared(database), &group, durability);
         match verdicts {
             Ok(verdicts) => {
+                unsynced = match durability {
+                    Durability::None => unsynced.or_else(|| Some(Instant::now())),
+                    _ => None,
+                };
                 for (commit, verdict) in group.into_iter().zip(verdicts) {
                     let _ = commit.done.send(verdict);
                 }
             }
             Err(error) => {
                 let text = error.to_string();
+                if group.is_empty() {
+                    tracing::error!(error = text, "what was committed could not be synced");
+                    // Not at once again.
+                    unsynced = Some(Instant::now());
+                }
                 for commit in group {
                     let _ = commit
                         .done
@@ -160,8 +200,13 @@ fn write_groups(database: &RwLock<Database>, queue: &Receiver<Commit>) {
 
 type Verdicts = Vec<Result<(), StoreError>>;
 
-fn write_group(database: &Database, group: &[Commit]) -> Result<Verdicts, StoreError> {
-    let transaction = database.begin_write().map_err(failed)?;
+fn write_group(
+    database: &Database,
+    group: &[Commit],
+    durability: Durability,
+) -> Result<Verdicts, StoreError> {
+    let mut transaction = database.begin_write().map_err(failed)?;
+    transaction.set_durability(durability).map_err(failed)?;
     let verdicts = {
         let mut table = transaction.open_table(ENTRIES).map_err(failed)?;
         group
@@ -309,11 +354,36 @@ mod tests {
         store.commit(many(Some(vec![7; 2_000]))).await.unwrap();
         store.commit(vec![Change::put("a", vec![7])]).await.unwrap();
         store.commit(many(None)).await.unwrap();
+        let unsynced = vec![Change::put("u", vec![9])];
+        store.commit_unsynced(unsynced).await.unwrap();
         let (before, after) = store.compact().await.unwrap().unwrap();
         assert!(after < before / 2, "{before} bytes before, {after} after");
         assert_eq!(store.get("a").await.unwrap().unwrap().value, [7]);
         store.commit(vec![Change::put("b", vec![8])]).await.unwrap();
+        assert_eq!(store.range("").await.unwrap().len(), 3);
+    }
+
+    /// What a crash at this moment would leave: the file as it is, under another name.
+    async fn after_a_crash(folder: &Path) -> Vec<String> {
+        let copy = folder.join("copy.redb");
+        std::fs::copy(folder.join("weft.redb"), &copy).unwrap();
+        let store = RedbStore::open(&copy).unwrap();
+        let entries = store.range("").await.unwrap();
+        entries.into_iter().map(|(key, _)| key).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_not_synced_is_seen_at_once_and_survives_with_what_comes_after_it() {
+        let (folder, store) = store();
+        let put = |key: &str| vec![Change::put(key, vec![1])];
+        store.commit(put("a")).await.unwrap();
+        store.commit_unsynced(put("b")).await.unwrap();
         assert_eq!(store.range("").await.unwrap().len(), 2);
+        store.commit(put("c")).await.unwrap();
+        assert_eq!(after_a_crash(folder.path()).await, ["a", "b", "c"]);
+        store.commit_unsynced(put("d")).await.unwrap();
+        tokio::time::sleep(UNSYNCED * 3).await;
+        assert_eq!(after_a_crash(folder.path()).await, ["a", "b", "c", "d"]);
     }
 
     #[tokio::test]
@@ -322,8 +392,11 @@ mod tests {
         let path = folder.path().join("weft.redb");
         let store = RedbStore::open(&path).unwrap();
         store.commit(vec![Change::put("a", vec![7])]).await.unwrap();
+        let unsynced = vec![Change::put("b", vec![8])];
+        store.commit_unsynced(unsynced).await.unwrap();
         drop(store);
         let store = RedbStore::open(&path).unwrap();
         assert_eq!(store.get("a").await.unwrap().unwrap().value, [7]);
+        assert_eq!(store.get("b").await.unwrap().unwrap().value, [8]);
     }
 }

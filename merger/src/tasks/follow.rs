@@ -15,8 +15,9 @@ use crate::app::App;
 use crate::cluster::{NodeId, TakenOut};
 use crate::upstream::{NodeRequest, Target};
 
-/// How many tasks one request asks for.
-const TASKS_A_POLL: usize = 200;
+/// How many tasks one request asks for. Nodes work in order, so that those which ended are among the first; where all of them have,
+/// the next are asked for at once.
+const TASKS_A_POLL: usize = 50;
 /// The pause between polls: short while something changes, doubled while nothing does.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(4);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
@@ -73,19 +74,18 @@ async fn follow_node(app: &Arc<App>, node: &NodeId) {
         let asked = Instant::now();
         let said = poll(app, node, &uids).await;
         let rest = asked.elapsed().saturating_mul(REST_AFTER_POLL);
-        let changed = match said {
-            Some(said) => {
-                let changed = app.tasks.apply(node, said).await;
-                take_out_differing(app).await;
-                act_on_shared_ends(app);
-                look_into_due(app);
-                changed
-            }
-            None => {
-                tokio::time::sleep(UNREACHABLE_PAUSE).await;
-                continue;
-            }
+        let Some(said) = said else {
+            tokio::time::sleep(UNREACHABLE_PAUSE).await;
+            continue;
         };
+        let all_ended = said.iter().all(|(_, state)| state.status.is_settled());
+        let changed = app.tasks.apply(node, said).await;
+        take_out_differing(app).await;
+        act_on_shared_ends(app);
+        look_into_due(app);
+        if all_ended && uids.len() == TASKS_A_POLL {
+            continue;
+        }
         // A busy node is slow to answer, and its time is for indexing: it is asked the less often.
         tokio::time::sleep(rest.min(LONGEST_PAUSE)).await;
         pause = if changed {

@@ -262,17 +262,18 @@ impl Write {
             && app.writes.coalescer.has_room()
             && coalesce::is_harmless(self.format, &documents);
         may.then(|| {
+            let along = self.along.detached();
             let kind = Kind {
                 index_uid: self.uid.clone(),
                 method: self.method.clone(),
                 path_and_query: self.path(self.batch.key.as_deref()),
                 format: self.format,
-                authority: self.along.headers().get(AUTHORIZATION).cloned(),
+                authority: along.headers().get(AUTHORIZATION).cloned(),
                 mode: self.mode,
             };
             let small = Small {
                 kind,
-                along: self.along.clone(),
+                along,
                 documents,
                 piece: piece.clone(),
                 ids: each_once(ids),
@@ -439,6 +440,9 @@ impl Layout {
 }
 
 fn each_once(ids: &[String]) -> Vec<String> {
+    if ids.len() < 2 {
+        return ids.to_vec();
+    }
     let ids: BTreeSet<&String> = ids.iter().collect();
     ids.into_iter().cloned().collect()
 }

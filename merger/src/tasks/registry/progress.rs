@@ -88,7 +88,7 @@ impl Tasks {
         }
     }
 
-    /// Stores how a task ended, and only then forgets that it is open: after a crash it is asked for again.
+    /// Stores how a task ended, and only then forgets that it is open.
     pub(super) async fn settle(&self, record: Arc<TaskRecord>) {
         self.settle_all(vec![record]).await;
     }
@@ -111,7 +111,8 @@ impl Tasks {
                 changes.extend(self.end(record));
                 views.push(aggregate::view(record));
             }
-            if let Err(error) = self.store.commit(changes).await {
+            // After a crash the nodes are asked again.
+            if let Err(error) = self.store.commit_unsynced(changes).await {
                 let uids: Vec<u32> = views.iter().map(|view| view.uid).collect();
                 tracing::error!(?uids, %error, "the end of tasks could not be stored");
                 continue;

@@ -1,6 +1,9 @@
 //! Which writes can't spoil their neighbours.
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::write::format::Format;
 
@@ -10,21 +13,116 @@ pub(in crate::write) fn is_harmless(format: Format, documents: &[u8]) -> bool {
     match format {
         Format::Json => {
             let array = [b"[", documents, b"]"].concat();
-            serde_json::from_slice::<Vec<Map<String, Value>>>(&array)
-                .is_ok_and(|documents| documents.iter().all(is_plain))
+            serde_json::from_slice::<Vec<Plain>>(&array).is_ok()
         }
         Format::Ndjson => serde_json::Deserializer::from_slice(documents)
-            .into_iter::<Map<String, Value>>()
-            .all(|document| document.is_ok_and(|document| is_plain(&document))),
+            .into_iter::<Plain>()
+            .all(|document| document.is_ok()),
         Format::Csv { .. } => false,
     }
 }
 
-/// No field that the engine checks in ways of its own.
-fn is_plain(document: &Map<String, Value>) -> bool {
-    !document
-        .keys()
-        .any(|name| name.starts_with("_vectors") || name.starts_with("_geo"))
+/// A document without a field that the engine checks in ways of its own.
+struct Plain;
+
+impl<'de> Deserialize<'de> for Plain {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Plain {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a document")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
+        while let Some(Name(name)) = fields.next_key()? {
+            if name.starts_with("_vectors") || name.starts_with("_geo") {
+                return Err(Error::custom("a field of the engine's own"));
+            }
+            fields.next_value::<Read>()?;
+        }
+        Ok(self)
+    }
+}
+
+/// A field's name, copied only where it is escaped.
+struct Name<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(name)))
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(name.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Names)
+    }
+}
+
+/// Any value, read as closely as if it were kept (`serde::de::IgnoredAny` looks at neither numbers nor escapes).
+struct Read;
+
+impl<'de> Deserialize<'de> for Read {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Read {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self, A::Error> {
+        while items.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
+        while fields.next_entry::<Self, Self>()?.is_some() {}
+        Ok(self)
+    }
 }
 
 #[cfg(test)]
@@ -41,6 +139,8 @@ mod tests {
             r#"{"id":1,"\u005fgeo":1}"#,
             r#"{"id":1,"t":"\ud800"}"#,
             r#"{"id":1,"n":1e999}"#,
+            r#"{"id":1,"d":{"n":[1e999]}}"#,
+            r#"{"id":1,"d":{"\ud800":1}}"#,
         ] {
             assert!(!harmless(text), "{text}");
         }

@@ -63,7 +63,7 @@ pub(super) struct Small {
     pub(super) piece: Piece,
     /// The documents' ids, each once.
     pub(super) ids: Vec<String>,
-    /// Its own task.
+    /// Its own task, until it is made.
     pub(super) task: NewTask,
 }
 
@@ -119,7 +119,7 @@ async fn serve(app: Arc<App>, shard: ShardId) {
 }
 
 async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
-    let (smalls, clients): (Vec<Small>, Vec<_>) = group
+    let (mut smalls, clients): (Vec<Small>, Vec<_>) = group
         .into_iter()
         .map(|waiting| (waiting.small, waiting.sent))
         .unzip();
@@ -149,7 +149,7 @@ async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
         }
         Err(error) => return fail(clients, error),
     };
-    let tasks = tasks(app, &smalls, &parts);
+    let tasks = tasks(app, &mut smalls, &parts);
     if smalls.len() > 1
         && let Some(copy) = parts.first().and_then(|part| part.copies.first())
     {
@@ -174,14 +174,14 @@ async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
 }
 
 /// A task for each write of a group, with uids in the group's order.
-fn tasks(app: &App, smalls: &[Small], parts: &[Part]) -> Vec<(u32, NewTask)> {
+fn tasks(app: &App, smalls: &mut [Small], parts: &[Part]) -> Vec<(u32, NewTask)> {
     let merged = smalls.len() > 1;
-    let own = |(place, small): (u32, &Small)| {
+    let own = |(place, small): (u32, &mut Small)| {
         let documents = small.ids.len() as u64;
         let task = NewTask {
             parts: parts.to_vec(),
             share: merged.then_some(Share { documents, place }),
-            ..small.task.clone()
+            ..std::mem::take(&mut small.task)
         };
         (app.tasks.reserve(), task)
     };
