@@ -11,6 +11,7 @@ pub mod call;
 pub mod cli;
 pub mod cluster;
 pub mod edge;
+pub mod ids;
 pub mod options;
 pub mod search;
 pub mod sequence;

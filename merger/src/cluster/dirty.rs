@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use hashbrown::HashMap;
 use weft_routing::placement::ShardId;
 
+use crate::ids::Ids;
+
 /// More ids than this, and an index is compared whole.
 const MAX_IDS: usize = 20_000;
 
@@ -37,7 +39,7 @@ impl Default for Written {
 
 impl Written {
     /// Adds a write of this path, to documents of these ids if they are known.
-    pub(super) fn add(&mut self, path: &str, ids: Option<&[String]>) {
+    pub(super) fn add(&mut self, path: &str, ids: Option<&Ids>) {
         let Self::Indexes(indexes) = self else { return };
         let path = path.split('?').next().unwrap_or_default();
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
@@ -46,12 +48,12 @@ impl Written {
                 ["indexes", uid, "documents"] | ["indexes", uid, "documents", "delete-batch"],
                 Some(ids),
             ) => {
-                add_ids(indexes, uid, ids);
+                add_ids(indexes, uid, ids.iter());
             }
             (["indexes", uid, "documents", id], _)
                 if *id != "delete" && *id != "delete-batch" && *id != "edit" =>
             {
-                add_ids(indexes, uid, &[(*id).to_owned()]);
+                add_ids(indexes, uid, [*id]);
             }
             (["indexes", uid, "documents" | "settings", ..], _) => {
                 indexes.insert((*uid).to_owned(), Documents::All);
@@ -75,12 +77,16 @@ impl Written {
     }
 }
 
-fn add_ids(indexes: &mut BTreeMap<String, Documents>, uid: &str, new: &[String]) {
+fn add_ids(
+    indexes: &mut BTreeMap<String, Documents>,
+    uid: &str,
+    new: impl IntoIterator<Item = impl Into<String>>,
+) {
     let documents = indexes
         .entry(uid.to_owned())
         .or_insert_with(|| Documents::Ids(BTreeSet::new()));
     if let Documents::Ids(ids) = documents {
-        ids.extend(new.iter().cloned());
+        ids.extend(new.into_iter().map(Into::into));
         if ids.len() > MAX_IDS {
             *documents = Documents::All;
         }
@@ -95,7 +101,7 @@ pub struct Dirty {
 
 impl Dirty {
     /// Notes a write that is about to be sent.
-    pub fn note(&self, shard: ShardId, path: &str, ids: Option<&[String]>) {
+    pub fn note(&self, shard: ShardId, path: &str, ids: Option<&Ids>) {
         if let Some(written) = self.lock().get_mut(&shard) {
             written.add(path, ids);
         }
@@ -139,7 +145,7 @@ fn merge(into: &mut Written, other: Written) {
             for (uid, documents) in others {
                 match documents {
                     Documents::Ids(ids) => {
-                        add_ids(indexes, &uid, &ids.into_iter().collect::<Vec<_>>());
+                        add_ids(indexes, &uid, ids);
                     }
                     Documents::All => {
                         indexes.insert(uid, Documents::All);
@@ -154,8 +160,8 @@ fn merge(into: &mut Written, other: Written) {
 mod tests {
     use super::*;
 
-    fn ids(list: &[&str]) -> Vec<String> {
-        list.iter().map(|id| (*id).to_owned()).collect()
+    fn ids(list: &[&str]) -> Ids {
+        list.iter().collect()
     }
 
     #[test]
@@ -241,7 +247,7 @@ mod tests {
                 match step {
                     Step::Write(numbers) => {
                         let written: Vec<String> = numbers.iter().map(u8::to_string).collect();
-                        dirty.note(shard, "/indexes/a/documents", Some(&written));
+                        dirty.note(shard, "/indexes/a/documents", Some(&written.iter().collect()));
                         owed.extend(written);
                     }
                     Step::WriteAll => {

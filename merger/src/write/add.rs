@@ -20,6 +20,7 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, Call, empty};
 use crate::cluster::{Placement, WriteMode};
+use crate::ids::Ids;
 use crate::tasks::{NewTask, Part};
 use crate::upstream::{NodeRequest, Target};
 
@@ -305,7 +306,7 @@ impl Write {
             .or(self.layout.key.as_ref());
         let loads = shards.iter().filter_map(|shard| {
             let own = batch.parts.iter().find(|part| part.shard == *shard);
-            let nothing = || (vec![batch.nothing.clone()], Some(Vec::new()));
+            let nothing = || (vec![batch.nothing.clone()], Some(Ids::default()));
             let (pieces, ids) = match (own, &batch.refused) {
                 (_, Some(refused)) if *shard == first => (vec![refused.clone()], None),
                 (Some(part), None) => (part.pieces.clone(), part.ids.clone()),
@@ -439,12 +440,12 @@ impl Layout {
     }
 }
 
-fn each_once(ids: &[String]) -> Vec<String> {
+fn each_once(ids: &Ids) -> Ids {
     if ids.len() < 2 {
-        return ids.to_vec();
+        return ids.clone();
     }
-    let ids: BTreeSet<&String> = ids.iter().collect();
-    ids.into_iter().cloned().collect()
+    let ids: BTreeSet<&str> = ids.iter().collect();
+    ids.into_iter().collect()
 }
 
 fn is_uid(uid: &str) -> bool {

@@ -21,6 +21,7 @@ use crate::cluster::{
     ClusterError, NodeId, NodeRef, Sending, WriteMode, doubt, settle_doubts, stagger, take_out,
     to_each,
 };
+use crate::ids::Ids;
 use crate::tasks::{Copy, Part};
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
@@ -49,7 +50,7 @@ pub(super) struct Load {
     pub(super) shard: ShardId,
     pub(super) pieces: Vec<Piece>,
     /// The ids of its documents, where they are known: what is mended on a replica that is being brought back.
-    pub(super) ids: Option<Vec<String>>,
+    pub(super) ids: Option<Ids>,
     /// Where it goes, if not where the delivery goes.
     pub(super) path_and_query: Option<String>,
 }
@@ -124,9 +125,7 @@ pub(super) async fn deliver_now(
             .path_and_query
             .as_ref()
             .unwrap_or(&delivery.path_and_query);
-        app.cluster
-            .dirty
-            .note(load.shard, path, load.ids.as_deref());
+        app.cluster.dirty.note(load.shard, path, load.ids.as_ref());
         stagger(app, load.shard, load.pieces.iter().map(Piece::bytes).sum());
     }
     let outcomes = join_all(

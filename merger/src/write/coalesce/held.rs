@@ -2,6 +2,8 @@
 //!
 //! A write may only be repeated if nothing newer was written to its documents; a clock tells what came after what.
 
+use std::collections::BTreeSet;
+
 use hashbrown::HashMap;
 use weft_routing::placement::ShardId;
 
@@ -10,6 +12,14 @@ use crate::cluster::NodeId;
 
 /// How many bytes of merged writes are kept until their tasks end; beyond that, writes go alone.
 pub(super) const HELD_BYTES: usize = 64 << 20;
+/// What keeping a write takes beside its documents: its headers, its path, its ids twice.
+const OVERHEAD_BYTES: usize = 1 << 10;
+/// So many ids of an index may be noted in vain before they are gone through.
+const VAIN_IDS: usize = 1 << 10;
+
+fn bytes(small: &Small) -> usize {
+    small.documents.len() + OVERHEAD_BYTES
+}
 
 /// Merged writes whose tasks haven't ended.
 #[derive(Debug, Default)]
@@ -32,11 +42,26 @@ pub(super) struct Group {
 
 #[derive(Debug, Default)]
 pub(super) struct Written {
-    groups: usize,
+    /// When each group was sent that is held, the oldest first.
+    groups: BTreeSet<u64>,
     /// The last write that was not merged: its ids aren't known.
     other: u64,
-    /// The last merged write of each id.
+    /// The last merged write of each id; those that came before all that is held are forgotten now and then.
     ids: HashMap<String, u64>,
+    /// How many ids there were when they were gone through last.
+    gone_through: usize,
+}
+
+impl Written {
+    /// Forgets what can overtake nobody: under writes that never pause, the index is never without something held.
+    fn forget(&mut self) {
+        if self.ids.len() > 2 * self.gone_through + VAIN_IDS
+            && let Some(oldest) = self.groups.first()
+        {
+            self.ids.retain(|_, last| *last > *oldest);
+            self.gone_through = self.ids.len();
+        }
+    }
 }
 
 /// A merged write whose task has ended.
@@ -52,18 +77,19 @@ impl Held {
     pub(super) fn keep(&mut self, task: (NodeId, u32), shard: ShardId, smalls: Vec<Small>) {
         self.clock += 1;
         let at = self.clock;
-        self.bytes += smalls
-            .iter()
-            .map(|small| small.documents.len())
-            .sum::<usize>();
+        self.bytes += smalls.iter().map(bytes).sum::<usize>();
         if let Some(first) = smalls.first() {
             let written = self
                 .indexes
                 .entry(first.kind.index_uid.clone())
                 .or_default();
-            written.groups += 1;
-            for id in smalls.iter().flat_map(|small| &small.ids) {
-                written.ids.insert(id.clone(), at);
+            written.groups.insert(at);
+            written.forget();
+            for id in smalls.iter().flat_map(|small| small.ids.iter()) {
+                match written.ids.get_mut(id) {
+                    Some(last) => *last = at,
+                    None => drop(written.ids.insert(id.to_owned(), at)),
+                }
             }
         }
         self.groups.insert(
@@ -90,7 +116,7 @@ impl Held {
         let small = group.members.get_mut(place as usize)?.take()?;
         let (shard, at) = (group.shard, group.at);
         let over = group.members.iter().all(Option::is_none);
-        self.bytes = self.bytes.saturating_sub(small.documents.len());
+        self.bytes = self.bytes.saturating_sub(bytes(&small));
         let index = &small.kind.index_uid;
         let overtaken = self.indexes.get(index).is_some_and(|written| {
             written.other > at
@@ -102,8 +128,8 @@ impl Held {
         if over {
             self.groups.remove(task);
             if let Some(written) = self.indexes.get_mut(index) {
-                written.groups -= 1;
-                if written.groups == 0 {
+                written.groups.remove(&at);
+                if written.groups.is_empty() {
                     self.indexes.remove(index);
                 }
             }
@@ -113,5 +139,11 @@ impl Held {
             small,
             overtaken,
         })
+    }
+
+    #[cfg(test)]
+    pub(super) fn noted_ids(&self, index_uid: &str) -> usize {
+        let written = self.indexes.get(index_uid);
+        written.map_or(0, |written| written.ids.len())
     }
 }

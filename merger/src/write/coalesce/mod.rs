@@ -36,6 +36,7 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Along;
 use crate::cluster::WriteMode;
+use crate::ids::Ids;
 use crate::tasks::{Enqueued, NewTask, Part, Share};
 
 /// A write of more bytes or documents than this is no small write.
@@ -62,7 +63,7 @@ pub(super) struct Small {
     pub(super) documents: Bytes,
     pub(super) piece: Piece,
     /// The documents' ids, each once.
-    pub(super) ids: Vec<String>,
+    pub(super) ids: Ids,
     /// Its own task, until it is made.
     pub(super) task: NewTask,
 }
@@ -134,10 +135,7 @@ async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
     app.metrics.small_write_groups.inc();
     let documents: Vec<&[u8]> = smalls.iter().map(|small| &*small.documents).collect();
     let piece = Piece::of(first.piece.framing().clone(), &documents);
-    let ids = smalls
-        .iter()
-        .flat_map(|small| small.ids.iter().cloned())
-        .collect();
+    let ids = smalls.iter().flat_map(|small| small.ids.iter()).collect();
     let delivery = delivery(first, shard, piece, ids);
     let parts = match deliver_now(app, &delivery).await {
         Ok(Delivered::Taken(parts)) => parts,
@@ -195,7 +193,7 @@ fn fail(clients: Vec<oneshot::Sender<Outcome>>, error: WriteError) {
     }
 }
 
-fn delivery(small: &Small, shard: ShardId, piece: Piece, ids: Vec<String>) -> Delivery {
+fn delivery(small: &Small, shard: ShardId, piece: Piece, ids: Ids) -> Delivery {
     let kind = &small.kind;
     Delivery {
         index_uid: None,

@@ -13,7 +13,7 @@ fn small(index: &str, ids: &[&str]) -> Small {
     };
     let documents = Bytes::from_static(b"{}");
     let piece = Piece::of(Framing::default(), &[b"{}"]);
-    let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+    let ids = ids.iter().collect();
     Small {
         kind,
         along: Along::default(),
@@ -50,7 +50,14 @@ fn neighbours_of_one_kind_go_together_and_keep_their_order() {
         groups.push(
             group
                 .iter()
-                .flat_map(|waiting| waiting.small.ids.clone())
+                .flat_map(|waiting| {
+                    waiting
+                        .small
+                        .ids
+                        .iter()
+                        .map(str::to_owned)
+                        .collect::<Vec<_>>()
+                })
                 .collect::<Vec<_>>(),
         );
     }
@@ -92,4 +99,26 @@ fn a_merged_write_is_overtaken_by_a_later_one_of_its_ids_or_of_unknown_ids() {
     assert_eq!(overtaken(2, 0), Some(true));
     assert_eq!(coalescer.held().bytes, 0);
     assert!(coalescer.held().groups.is_empty() && coalescer.held().indexes.is_empty());
+}
+
+#[test]
+fn ids_that_overtake_nobody_are_forgotten_though_something_is_always_held() {
+    let coalescer = Coalescer::default();
+    let node = NodeId::from("n".to_owned());
+    let mut most = 0;
+    for local in 0..20_000_u32 {
+        let mut held = coalescer.held();
+        let smalls = vec![small("a", &[&local.to_string()]), small("a", &["same"])];
+        held.keep((node.clone(), local), ShardId(0), smalls);
+        most = most.max(held.noted_ids("a"));
+        // Ten groups are always under way.
+        let Some(ended) = local.checked_sub(10) else {
+            continue;
+        };
+        for place in 0..2 {
+            let taken = held.take(&(node.clone(), ended), place).unwrap();
+            assert_eq!(taken.overtaken, place == 1, "`same` was written since");
+        }
+    }
+    assert!(most < 4_000, "{most} ids were kept");
 }

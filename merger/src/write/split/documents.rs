@@ -11,6 +11,7 @@ use super::explain;
 use super::identify::{PrimaryKey, Refused, Repeats, infer, infer_from_names};
 use super::scan::Object;
 use super::{Batch, ShardPart, SplitKey, framing};
+use crate::ids::Ids;
 use crate::write::format::Format;
 use crate::write::spool::{Framing, Piece, Spool, SpoolLimits};
 
@@ -36,13 +37,13 @@ pub(super) struct Documents {
 struct Own {
     shard: ShardId,
     spool: Spool,
-    ids: Option<Vec<String>>,
+    ids: Option<Ids>,
 }
 
 impl Own {
     fn note(&mut self, id: &DocumentId<'_>) {
         match &mut self.ids {
-            Some(ids) if ids.len() < KEPT_IDS => ids.push(id.as_str().to_owned()),
+            Some(ids) if ids.len() < KEPT_IDS => ids.push(id.as_str()),
             ids => *ids = None,
         }
     }
@@ -88,7 +89,7 @@ impl Documents {
         let part = |shard: &ShardId| Own {
             shard: *shard,
             spool: Spool::new(self.framing.clone(), &self.limits),
-            ids: Some(Vec::new()),
+            ids: Some(Ids::default()),
         };
         self.parts = self.slots.shards().iter().map(part).collect();
     }

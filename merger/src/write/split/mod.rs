@@ -26,6 +26,7 @@ use self::documents::Documents;
 pub use self::explain::Fault;
 use super::format::Format;
 use super::spool::{Framing, Piece, SpoolLimits};
+use crate::ids::Ids;
 
 /// Why a body can't be split.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +91,7 @@ pub(crate) struct ShardPart {
     pub(crate) shard: ShardId,
     pub(crate) pieces: Vec<Piece>,
     /// The documents' ids as they came, unless they are too many to keep.
-    pub(crate) ids: Option<Vec<String>>,
+    pub(crate) ids: Option<Ids>,
 }
 
 impl Splitter {

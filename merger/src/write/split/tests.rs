@@ -496,7 +496,7 @@ fn the_ids_of_a_part_are_those_of_its_documents_or_not_known() {
         splitter.push(lines.as_bytes()).unwrap();
         let batch = splitter.finish().now_or_never().unwrap().unwrap();
         for part in &batch.parts {
-            for id in part.ids.iter().flatten() {
+            for id in part.ids.iter().flat_map(Ids::iter) {
                 let id = DocumentId::from_text(id).unwrap();
                 assert_eq!(slots.shard_of(&id), part.shard);
             }
