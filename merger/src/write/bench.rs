@@ -1,7 +1,7 @@
 //! How fast bodies are split, with nothing behind the splitter: for `make bench`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use weft_routing::placement::{ShardId, SlotMap};
@@ -23,7 +23,7 @@ pub struct SplitRun {
     pub documents: u64,
     /// How long the body is.
     pub bytes: u64,
-    /// How much of one core's time it took: on a busy machine less than what the clock on the wall says.
+    /// How long it took.
     pub took: Duration,
 }
 
@@ -39,14 +39,20 @@ impl SplitRun {
     }
 }
 
-/// Splits a body for an index on `shards` shards whose primary key is `key`, in memory and on this thread.
+/// Splits a body for an index on `shards` shards whose primary key is `key`, in memory and on this thread; timed by `clock`.
 ///
 /// # Errors
 /// The body is not of its format.
-pub fn split(format: Format, shards: u16, key: &str, body: &[u8]) -> Result<SplitRun, SplitError> {
+pub fn split(
+    format: Format,
+    shards: u16,
+    key: &str,
+    body: &[u8],
+    clock: impl Fn() -> Duration,
+) -> Result<SplitRun, SplitError> {
     let shards: Vec<ShardId> = (0..shards.max(1)).map(ShardId).collect();
     let slots = SlotMap::deal(&shards).unwrap_or_else(|_| SlotMap::single(ShardId(0)));
-    let begun = Clock::start();
+    let begun = clock();
     let mut splitter = in_memory(format, &Arc::new(slots), Some(key));
     for chunk in body.chunks(CHUNK_BYTES) {
         splitter.push(chunk)?;
@@ -60,35 +66,6 @@ pub fn split(format: Format, shards: u16, key: &str, body: &[u8]) -> Result<Spli
     Ok(SplitRun {
         documents: batch.received,
         bytes: body.len() as u64,
-        took: begun.stop(),
+        took: clock().saturating_sub(begun),
     })
-}
-
-/// The processor time of this thread, or the time of the wall where the kernel doesn't tell it.
-struct Clock {
-    used: Option<Duration>,
-    begun: Instant,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self {
-            used: used(),
-            begun: Instant::now(),
-        }
-    }
-
-    fn stop(self) -> Duration {
-        match (self.used, used()) {
-            (Some(before), Some(after)) if after > before => after - before,
-            _ => self.begun.elapsed(),
-        }
-    }
-}
-
-/// Linux: the first figure of `schedstat` is the time on a processor, in nanoseconds.
-fn used() -> Option<Duration> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-    let nanoseconds = text.split(' ').next()?.parse().ok()?;
-    Some(Duration::from_nanos(nanoseconds))
 }

@@ -5,6 +5,8 @@
 //! that are well-formed though they may name lone surrogates. UTF-8 is checked by the caller, on the whole document.
 //! What the scanner refuses is put to `serde_json` once more, which words the error (see [`super::explain`]).
 
+use wide::u8x16;
+
 /// Why a scan stopped before the end of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
@@ -174,6 +176,39 @@ struct Text<'a> {
     escaped: bool,
 }
 
+/// The text behind a plain run of a string; it may stop a little early at the text's end.
+fn behind_plain(text: &[u8]) -> &[u8] {
+    let mut rest = text;
+    while let Some((chunk, next)) = rest.split_first_chunk::<16>() {
+        let bytes = u8x16::new(*chunk);
+        let quote = bytes.simd_eq(u8x16::splat(b'"'));
+        let slash = bytes.simd_eq(u8x16::splat(b'\\'));
+        let control = bytes.min(u8x16::splat(0x1f)).simd_eq(bytes);
+        let mask = (quote | slash | control).to_bitmask();
+        if mask != 0 {
+            return rest
+                .get(mask.trailing_zeros() as usize..)
+                .unwrap_or_default();
+        }
+        rest = next;
+    }
+    words_behind_plain(rest)
+}
+
+fn words_behind_plain(text: &[u8]) -> &[u8] {
+    let mut rest = text;
+    while let Some((chunk, next)) = rest.split_first_chunk::<8>() {
+        let mask = special(u64::from_le_bytes(*chunk));
+        if mask != 0 {
+            return rest
+                .get((mask.trailing_zeros() / 8) as usize..)
+                .unwrap_or_default();
+        }
+        rest = next;
+    }
+    rest
+}
+
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
@@ -191,16 +226,7 @@ fn string(text: &[u8]) -> Scanned<'_, Text<'_>> {
     let mut rest = start;
     let mut escaped = false;
     loop {
-        while let Some((chunk, next)) = rest.split_first_chunk::<8>() {
-            let mask = special(u64::from_le_bytes(*chunk));
-            if mask != 0 {
-                rest = rest
-                    .get((mask.trailing_zeros() / 8) as usize..)
-                    .unwrap_or_default();
-                break;
-            }
-            rest = next;
-        }
+        rest = behind_plain(rest);
         match rest.split_first() {
             Some((b'"', end)) => {
                 let inner = start.get(..start.len() - rest.len()).unwrap_or_default();
