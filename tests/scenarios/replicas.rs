@@ -344,6 +344,10 @@ async fn a_write_that_one_replica_took_without_a_word_is_not_left_on_that_one_al
         .await
         .unwrap();
     assert!(failed.status >= 500, "{}", failed.text);
+    // Until somebody answers, nobody calls that well.
+    assert_eq!(in_doubt(&api).await, json!(true));
+    let said = api.get("/_cluster/health").await.unwrap();
+    assert_ne!(said.at("/status"), "green", "{}", said.text);
     link(0).set(Line::Open);
     link(1).set(Line::Open);
     // Before the next write it is known who has it, and that one is the model.
@@ -352,4 +356,11 @@ async fn a_write_that_one_replica_took_without_a_word_is_not_left_on_that_one_al
     assert_replicas_equal(&cluster, "x").await;
     let held = ids(&replica(&cluster, 0, 0), "x").await;
     assert_eq!(held, (0..30).collect::<Vec<_>>());
+    assert_eq!(in_doubt(&api).await, json!(false));
+}
+
+/// Whether the first shard's replicas are yet to be compared.
+async fn in_doubt(api: &Api) -> Value {
+    let shards = api.get("/_cluster/shards").await.unwrap();
+    shards.at("/shards/0/inDoubt").clone()
 }

@@ -17,7 +17,7 @@ use crate::upstream::{NodeRequest, Target};
 
 /// How many tasks one request asks for. Nodes work in order, so that those which ended are among the first; where all of them have,
 /// the next are asked for at once.
-const TASKS_A_POLL: usize = 50;
+const TASKS_A_POLL: usize = 20;
 /// The pause between polls: short while something changes, doubled while nothing does.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(4);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
