@@ -87,6 +87,16 @@ impl Change {
         path.starts_with("/indexes/") && path.contains("/settings")
     }
 
+    /// Whether indexes come, go or change their names by it.
+    fn concerns_indexes(&self) -> bool {
+        let path = self.path_and_query.split('?').next().unwrap_or_default();
+        let steps: Vec<&str> = path.split('/').filter(|step| !step.is_empty()).collect();
+        matches!(
+            steps.as_slice(),
+            ["indexes"] | ["indexes", _] | ["swap-indexes"]
+        )
+    }
+
     pub(super) async fn send(
         &self,
         app: &App,
@@ -167,6 +177,9 @@ pub(super) async fn spread_in_turn(
     };
     for (shard, change) in each {
         app.cluster.dirty.note(*shard, &change.path_and_query, None);
+    }
+    if change.concerns_indexes() {
+        app.writes.indexes_change();
     }
     let first = {
         let _place = app.cluster.lanes.enter(&primary.id).await;

@@ -127,6 +127,12 @@ pub struct Writes {
 }
 
 impl Writes {
+    /// Indexes come, go or change their names: what was written before must not be written again after it. The caller has the
+    /// turn of all shards that it concerns.
+    pub fn indexes_change(&self) {
+        self.coalescer.note_all();
+    }
+
     async fn first_write(&self, index_uid: &str) -> OwnedMutexGuard<()> {
         let line = {
             let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);

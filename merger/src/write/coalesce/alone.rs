@@ -22,8 +22,10 @@ pub(in crate::write) fn ended(app: &Arc<App>, mut ends: Vec<SharedEnd>) {
             .coalescer
             .held()
             .take(&(end.node.clone(), end.local_uid), end.share.place);
-        if let Some(state) = end.failed {
-            failed.push((end.uid, state, taken));
+        match (end.failed, taken) {
+            (Some(state), taken) => failed.push((end.uid, state, taken)),
+            (None, Some(taken)) => app.writes.coalescer.held().done(&taken),
+            (None, None) => {}
         }
     }
     if failed.is_empty() {
@@ -32,33 +34,21 @@ pub(in crate::write) fn ended(app: &Arc<App>, mut ends: Vec<SharedEnd>) {
     let app = Arc::clone(app);
     tokio::spawn(async move {
         for (uid, state, taken) in failed {
-            send_alone(&app, uid, state, taken).await;
+            send_alone(&app, uid, state, taken.as_ref()).await;
+            if let Some(taken) = taken {
+                app.writes.coalescer.held().done(&taken);
+            }
         }
     });
 }
 
-async fn send_alone(app: &Arc<App>, uid: u32, mut state: LocalState, taken: Option<Taken>) {
+async fn send_alone(app: &Arc<App>, uid: u32, mut state: LocalState, taken: Option<&Taken>) {
     let why_not = match taken {
         None => "what was sent is not kept any more".to_owned(),
-        Some(taken) if taken.overtaken => "the index has been written to since".to_owned(),
-        Some(Taken { shard, small, .. }) => {
-            let ids = small.ids.clone();
-            let _turn = app.sequencer.turn(&[shard]).await;
-            let delivered = if is_alive(app, &small.kind.index_uid) {
-                deliver_now(app, &delivery(&small, shard, small.piece.clone(), ids)).await
-            } else {
-                // It went with its index.
-                Ok(Delivered::Taken(Vec::new()))
-            };
-            match delivered {
-                Ok(Delivered::Taken(parts)) => match parts.into_iter().next() {
-                    Some(part) => return resent(app, uid, part).await,
-                    None => "no shard took it".to_owned(),
-                },
-                Ok(Delivered::Refused(answer)) => format!("a node answered {}", answer.status),
-                Err(error) => error.to_string(),
-            }
-        }
+        Some(taken) => match repeat(app, uid, taken).await {
+            Ok(()) => return,
+            Err(why_not) => why_not,
+        },
     };
     let said = state
         .error
@@ -77,6 +67,30 @@ async fn send_alone(app: &Arc<App>, uid: u32, mut state: LocalState, taken: Opti
         }
     }
     app.tasks.give_up(uid, state).await;
+}
+
+/// Sends the write again, unless it would overtake a newer one; or says why not.
+async fn repeat(app: &Arc<App>, uid: u32, taken: &Taken) -> Result<(), String> {
+    let Taken { shard, small, .. } = taken;
+    let _turn = app.sequencer.turn(&[*shard]).await;
+    // Only now is it known what came in between.
+    if app.writes.coalescer.held().is_overtaken(taken) {
+        return Err("the index has been written to since".to_owned());
+    }
+    if !is_alive(app, &small.kind.index_uid) {
+        // It went with its index.
+        return Err("no shard took it".to_owned());
+    }
+    let again = delivery(small, *shard, small.piece.clone(), small.ids.clone());
+    match deliver_now(app, &again).await {
+        Ok(Delivered::Taken(parts)) => {
+            let part = parts.into_iter().next();
+            resent(app, uid, part.ok_or("no shard took it")?).await;
+            Ok(())
+        }
+        Ok(Delivered::Refused(answer)) => Err(format!("a node answered {}", answer.status)),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 async fn resent(app: &App, uid: u32, part: Part) {

@@ -55,7 +55,7 @@ pub(super) struct Kind {
 }
 
 /// A small write to one shard.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Small {
     pub(super) kind: Kind,
     pub(super) along: Along,
@@ -135,7 +135,10 @@ async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
     app.metrics.small_write_groups.inc();
     let documents: Vec<&[u8]> = smalls.iter().map(|small| &*small.documents).collect();
     let piece = Piece::of(first.piece.framing().clone(), &documents);
-    let ids = smalls.iter().flat_map(|small| small.ids.iter()).collect();
+    let ids: Ids = smalls.iter().flat_map(|small| small.ids.iter()).collect();
+    // Whatever becomes of it, and though it go alone and not be kept.
+    let index_uid = &first.kind.index_uid;
+    app.writes.coalescer.held().note(index_uid, Some(&ids));
     let delivery = delivery(first, shard, piece, ids);
     let parts = match deliver_now(app, &delivery).await {
         Ok(Delivered::Taken(parts)) => parts,
@@ -225,9 +228,14 @@ impl Coalescer {
         self.held().bytes < HELD_BYTES
     }
 
-    /// Notes a write that isn't merged.
+    /// Notes a write that isn't merged. The caller has its turn.
     pub(super) fn note_other(&self, index_uid: &str) {
-        self.held().note_other(index_uid);
+        self.held().note(index_uid, None);
+    }
+
+    /// Notes that indexes come, go or change their names. The caller has its turn.
+    pub(super) fn note_all(&self) {
+        self.held().note_all();
     }
 
     /// The next writes that go together; with none, the line is left.

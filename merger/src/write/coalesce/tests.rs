@@ -50,14 +50,7 @@ fn neighbours_of_one_kind_go_together_and_keep_their_order() {
         groups.push(
             group
                 .iter()
-                .flat_map(|waiting| {
-                    waiting
-                        .small
-                        .ids
-                        .iter()
-                        .map(str::to_owned)
-                        .collect::<Vec<_>>()
-                })
+                .flat_map(|waiting| waiting.small.ids.iter().map(str::to_owned))
                 .collect::<Vec<_>>(),
         );
     }
@@ -75,10 +68,11 @@ fn a_merged_write_is_overtaken_by_a_later_one_of_its_ids_or_of_unknown_ids() {
             .keep((node.clone(), local), ShardId(0), smalls)
     };
     let overtaken = |local, place| {
-        coalescer
-            .held()
-            .take(&(node.clone(), local), place)
-            .map(|taken| taken.overtaken)
+        let mut held = coalescer.held();
+        let taken = held.take(&(node.clone(), local), place)?;
+        let overtaken = held.is_overtaken(&taken);
+        held.done(&taken);
+        Some(overtaken)
     };
     keep(
         1,
@@ -110,15 +104,40 @@ fn ids_that_overtake_nobody_are_forgotten_though_something_is_always_held() {
         let mut held = coalescer.held();
         let smalls = vec![small("a", &[&local.to_string()]), small("a", &["same"])];
         held.keep((node.clone(), local), ShardId(0), smalls);
-        most = most.max(held.noted_ids("a"));
+        most = most.max(held.indexes["a"].ids.len());
         // Ten groups are always under way.
         let Some(ended) = local.checked_sub(10) else {
             continue;
         };
         for place in 0..2 {
             let taken = held.take(&(node.clone(), ended), place).unwrap();
-            assert_eq!(taken.overtaken, place == 1, "`same` was written since");
+            let overtaken = held.is_overtaken(&taken);
+            assert_eq!(overtaken, place == 1, "`same` was written since");
+            held.done(&taken);
         }
     }
     assert!(most < 4_000, "{most} ids were kept");
+}
+
+#[test]
+fn what_came_between_an_end_and_the_repetition_counts_though_it_be_a_lone_write() {
+    let coalescer = Coalescer::default();
+    let mut held = coalescer.held();
+    let task = (NodeId::from("n".to_owned()), 1);
+    let ids = |list: &[&str]| list.iter().collect::<Ids>();
+    let smalls = ["1", "2", "3"].map(|id| small("a", &[id]));
+    held.keep(task.clone(), ShardId(0), smalls.to_vec());
+    let [one, two, three] = [0, 1, 2].map(|place| held.take(&task, place).unwrap());
+    held.note("a", Some(&ids(&["2", "7"])));
+    held.note("b", Some(&ids(&["1"])));
+    assert!(!held.is_overtaken(&one), "another document, another index");
+    assert!(held.is_overtaken(&two));
+    held.done(&one);
+    held.done(&two);
+    // The index may be another one by the same name.
+    held.note_all();
+    assert!(held.is_overtaken(&three));
+    held.done(&three);
+    assert!(held.indexes.is_empty() && held.groups.is_empty());
+    assert_eq!(held.bytes, 0);
 }
