@@ -101,8 +101,8 @@ pub trait Store: Send + Sync {
     /// Applies all changes, or none.
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// As [`commit`](Self::commit), but a crash within [`UNSYNCED`] may undo it, together with all that came after: for what can
-    /// be found out again.
+    /// As [`commit`](Self::commit), but a crash within [`UNSYNCED`] may undo it, unless another commit has made it durable: for
+    /// what can be found out again.
     fn commit_unsynced(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
         self.commit(changes)
     }

@@ -15,6 +15,10 @@ use super::{Change, Expect, Store, StoreError, UNSYNCED, Versioned};
 
 const ENTRIES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("entries");
 
+/// How much of the file is kept in memory, in bytes: the paths to the newest tasks, which are read and changed most. By default redb
+/// would take up to a gigabyte.
+const CACHE_BYTES: usize = 64 << 20;
+
 /// How many commits share a transaction at most.
 const MAX_GROUP: usize = 512;
 
@@ -40,7 +44,10 @@ impl RedbStore {
     /// # Errors
     /// The file can't be opened, is damaged, or another process holds it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = Database::create(path).map_err(failed)?;
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(path)
+            .map_err(failed)?;
         let transaction = database.begin_write().map_err(failed)?;
         transaction.open_table(ENTRIES).map_err(failed)?;
         transaction.commit().map_err(failed)?;
@@ -58,9 +65,7 @@ impl RedbStore {
             writer: Some(writer),
         })
     }
-}
 
-impl RedbStore {
     fn send(&self, changes: Vec<Change>, synced: bool) -> BoxFuture<'_, Result<(), StoreError>> {
         let (done, outcome) = oneshot::channel();
         let commit = Commit {
