@@ -60,6 +60,8 @@ fn part_states(part: &Part) -> impl Iterator<Item = Status> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Course {
     pub(super) status: Status,
+    /// The cancelation that it ended by; one that came too late is none.
+    pub(super) canceled_by: Option<u32>,
     pub(super) enqueued_at: OffsetDateTime,
     pub(super) started_at: Option<OffsetDateTime>,
     pub(super) finished_at: Option<OffsetDateTime>,
@@ -81,6 +83,7 @@ pub(super) fn course(record: &TaskRecord) -> Course {
         .filter(|_| status.is_settled());
     Course {
         status,
+        canceled_by: record.canceled_by.filter(|_| status == Status::Canceled),
         // The nodes enqueued it a little before the merger had all their answers.
         enqueued_at: started_at.map_or(record.enqueued_at, |start| start.min(record.enqueued_at)),
         started_at,
@@ -92,6 +95,7 @@ pub(super) fn course(record: &TaskRecord) -> Course {
 pub(super) fn view(record: &TaskRecord) -> TaskView {
     let Course {
         status,
+        canceled_by,
         enqueued_at,
         started_at,
         finished_at,
@@ -102,7 +106,7 @@ pub(super) fn view(record: &TaskRecord) -> TaskView {
         index_uid: record.index_uid.clone(),
         status,
         kind: record.kind.clone(),
-        canceled_by: record.canceled_by,
+        canceled_by,
         details: details(record),
         error: error(record),
         duration: started_at

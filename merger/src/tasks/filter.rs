@@ -29,7 +29,7 @@ impl Note {
             status: course.status,
             kind: record.kind.as_str().into(),
             index_uid: record.index_uid.as_deref().map(Arc::from),
-            canceled_by: canceled_by(record, course.status),
+            canceled_by: course.canceled_by,
             enqueued_at: course.enqueued_at,
             started_at: course.started_at,
             finished_at: course.finished_at,
@@ -40,7 +40,7 @@ impl Note {
     pub(super) fn follow(&mut self, record: &TaskRecord) {
         let course = aggregate::course(record);
         self.status = course.status;
-        self.canceled_by = canceled_by(record, course.status);
+        self.canceled_by = course.canceled_by;
         self.enqueued_at = course.enqueued_at;
         self.started_at = course.started_at;
         self.finished_at = course.finished_at;
@@ -49,11 +49,6 @@ impl Note {
     pub(super) fn index_uid(&self) -> Option<&str> {
         self.index_uid.as_deref()
     }
-}
-
-/// The cancelation that a task ended by; one that came too late is none.
-fn canceled_by(record: &TaskRecord, status: Status) -> Option<u32> {
-    record.canceled_by.filter(|_| status == Status::Canceled)
 }
 
 /// A range of time, open at both ends.

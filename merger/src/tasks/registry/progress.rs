@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Tasks;
 use crate::cluster::NodeId;
 use crate::tasks::aggregate;
-use crate::tasks::record::{LocalState, ReadBack, Status, TaskRecord};
+use crate::tasks::record::{LocalState, ReadBack, TaskRecord};
 
 /// How many ends of tasks are stored with one commit.
 const ENDS_A_COMMIT: usize = 256;
@@ -79,11 +79,8 @@ impl Tasks {
 
     /// The effect of a task was looked into: it ends.
     pub async fn read_back(&self, uid: u32, found: ReadBack) {
-        let record = {
-            let mut state = self.lock();
-            state.change(uid, |record| record.read_back = found)
-        };
-        if let Some(record) = record {
+        let changed = self.lock().change(uid, |record| record.read_back = found);
+        if let Some(record) = changed {
             self.settle(record).await;
         }
     }
@@ -98,16 +95,6 @@ impl Tasks {
         for records in records.chunks(ENDS_A_COMMIT) {
             let (mut changes, mut views) = (Vec::new(), Vec::with_capacity(records.len()));
             for record in records {
-                let in_vain =
-                    record.canceled_by.is_some() && aggregate::status(record) != Status::Canceled;
-                let record = if in_vain {
-                    &Arc::new(TaskRecord {
-                        canceled_by: None,
-                        ..TaskRecord::clone(record)
-                    })
-                } else {
-                    record
-                };
                 changes.extend(self.end(record));
                 views.push(aggregate::view(record));
             }

@@ -103,12 +103,6 @@ impl State {
     fn abandon(&mut self, node: &NodeId) -> Vec<Arc<TaskRecord>> {
         let mut changed = Vec::new();
         for record in self.open.values_mut() {
-            let concerns = |part: &Part| {
-                part.pending.contains(node) || part.copies.iter().any(|copy| copy.node == *node)
-            };
-            if !record.parts.iter().any(concerns) {
-                continue;
-            }
             let mut any = false;
             for part in &mut Arc::make_mut(record).parts {
                 any |= leave(part, node);
@@ -133,20 +127,26 @@ impl State {
         node: &NodeId,
         taken: Option<u32>,
     ) -> Option<Arc<TaskRecord>> {
-        let record = Arc::make_mut(self.open.get_mut(&uid)?);
-        let part = record.parts.iter_mut().find(|part| {
+        let is_it = |part: &Part| {
             let known = part.copies.first();
             known.is_some_and(|copy| copy.node == *first && copy.local_uid == local_uid)
-        })?;
-        part.pending.retain(|pending| pending != node);
+        };
+        let place = self.open.get(&uid)?.parts.iter().position(is_it)?;
+        let changed = self.change(uid, |record| {
+            let Some(part) = record.parts.get_mut(place) else {
+                return;
+            };
+            part.pending.retain(|pending| pending != node);
+            let late = taken.map(|taken| Copy::acknowledged(node.clone(), taken));
+            part.copies.extend(late);
+        });
         if let Some(taken) = taken {
-            part.copies.push(Copy::acknowledged(node.clone(), taken));
             let newest = self.newest.entry(node.clone()).or_default();
             *newest = taken.max(*newest);
             let waiting = self.waiting.entry(node.clone()).or_default();
             waiting.entry(taken).or_default().push(uid);
         }
-        self.change(uid, |_| ())
+        changed
     }
 
     /// Notes who ended a part otherwise than the others, once all have ended. True if there is anybody.

@@ -85,7 +85,6 @@ impl State {
         // What a shared local task counts says nothing of one write.
         let local = match record.share {
             Some(_) => local.without_details(),
-            None if known == local => return None,
             None => local.clone(),
         };
         if *known == local {

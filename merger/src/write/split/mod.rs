@@ -189,4 +189,6 @@ fn framing(format: Format) -> Framing {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
