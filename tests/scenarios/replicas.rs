@@ -199,6 +199,19 @@ async fn the_last_replica_in_sync_is_waited_for_and_a_stale_one_never_takes_its_
 }
 
 #[tokio::test]
+async fn a_cluster_that_calls_itself_green_answers() {
+    let (cluster, api) = start(Cluster::builder().shards(1)).await;
+    write(&api, "x", 0..10).await.unwrap();
+    for _ in 0..5 {
+        cluster.node(0, 0).kill().unwrap();
+        health(&api, "red").await;
+        cluster.node(0, 0).restart().unwrap();
+        health(&api, "green").await;
+        assert_eq!(ids(&api, "x").await, (0..10).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
 async fn a_node_is_drained_upgraded_and_resumed_without_a_write_lost() {
     let (cluster, api) = start(Cluster::builder().shards(1).replicas(2)).await;
     write(&api, "x", 0..100).await.unwrap();

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
 
-use super::replicas::{READS_LEAVE, reads_leave};
+use super::pulse::READS_FOLLOW;
+use super::replicas::reads_leave;
 use super::{ClusterError, Life, NodeId, NodeRef, Standing, TakenOut, verify};
 use crate::answer::Answer;
 use crate::app::App;
@@ -21,7 +22,7 @@ const MAX_BODY_BYTES: u64 = 64 << 10;
 /// How a shard or the whole stands, by the usual meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Health {
-    /// Every replica is in sync and answers.
+    /// Every replica is in sync, answers, and gets reads.
     Green,
     /// One at least, and so nothing is missing.
     Yellow,
@@ -80,6 +81,8 @@ fn is_active(app: &App, node: &NodeRef) -> bool {
     app.cluster.in_sync.holds(&node.id)
         && app.cluster.is_up(&node.id)
         && matches!(app.cluster.pulse.life(&node.id), Life::Up | Life::Slow)
+        // Who reads `green` and searches in the next moment must not be told by Envoy that nobody is there.
+        && app.cluster.pulse.gets_reads(&node.id)
 }
 
 fn shard_health(app: &App, shard: ShardId) -> Health {
@@ -292,7 +295,7 @@ async fn drain(app: &Arc<App>, id: &str) -> Result<Answer, ClusterError> {
     drop(turn);
     app.tasks.abandon(&node.id).await;
     // Who drains a node goes on to stop it: by then every Envoy has heard.
-    tokio::time::sleep(READS_LEAVE).await;
+    tokio::time::sleep(READS_FOLLOW).await;
     Ok(ok(&describe(app, shard, &node)))
 }
 

@@ -14,6 +14,9 @@ use super::NodeId;
 
 /// How long a node must have had something to do to count as busy: small writes are done sooner.
 const BUSY: Duration = Duration::from_millis(300);
+/// How long reads take at the most to follow what the merger says of a node's readiness: every Envoy has asked again, if it is
+/// there, and has acted on the answer.
+pub(super) const READS_FOLLOW: Duration = Duration::from_millis(500);
 /// One probe without an answer is a busy machine; so many are a slow node.
 const SLOW: u32 = 2;
 
@@ -43,8 +46,8 @@ struct Vital {
     /// It lost what nobody else holds.
     lost: bool,
     busy_since: Option<Instant>,
-    /// Whether Envoy was last told that it may serve reads.
-    ready: bool,
+    /// Since when Envoy is told, each time it asks, that the node may serve reads.
+    ready_since: Option<Instant>,
 }
 
 /// The state of all nodes.
@@ -167,13 +170,27 @@ impl Pulse {
     pub(super) fn told(&self, node: &NodeId, ready: bool) {
         let mut nodes = self.write();
         let vital = nodes.entry(node.clone()).or_default();
-        vital.ready = ready;
+        match ready {
+            true => {
+                vital.ready_since.get_or_insert_with(Instant::now);
+            }
+            false => vital.ready_since = None,
+        }
     }
 
     /// Whether Envoy has been told that the node is ready.
     pub(super) fn is_ready(&self, node: &NodeId) -> bool {
-        let nodes = self.read();
-        nodes.get(node).is_some_and(|vital| vital.ready)
+        self.ready_since(node).is_some()
+    }
+
+    /// Whether Envoy has been told so for long enough to have acted on it: reads get to the node.
+    pub(super) fn gets_reads(&self, node: &NodeId) -> bool {
+        self.ready_since(node)
+            .is_some_and(|since| since.elapsed() >= READS_FOLLOW)
+    }
+
+    fn ready_since(&self, node: &NodeId) -> Option<Instant> {
+        self.read().get(node).and_then(|vital| vital.ready_since)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<NodeId, Vital>> {
@@ -224,6 +241,26 @@ mod tests {
         assert_eq!(pulse.acknowledged(&node), Some(9));
         pulse.starts_from(&node, Some(2));
         assert!(pulse.took(&node, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reads_get_to_a_node_when_envoy_has_been_told_for_a_while() {
+        let pulse = Pulse::default();
+        let node = NodeId::from("n".to_owned());
+        assert!(!pulse.gets_reads(&node), "nobody has asked");
+        pulse.told(&node, true);
+        assert!(pulse.is_ready(&node) && !pulse.gets_reads(&node));
+        tokio::time::advance(READS_FOLLOW / 2).await;
+        pulse.told(&node, true);
+        tokio::time::advance(READS_FOLLOW / 2).await;
+        assert!(
+            pulse.gets_reads(&node),
+            "told twice, from the first time on"
+        );
+        pulse.told(&node, false);
+        assert!(!pulse.is_ready(&node) && !pulse.gets_reads(&node));
+        pulse.told(&node, true);
+        assert!(!pulse.gets_reads(&node), "from the beginning");
     }
 
     use proptest::prelude::*;

@@ -20,13 +20,11 @@ use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
 use self::asking::{Asked, Asking, Enough, Rest};
+use super::pulse::READS_FOLLOW;
 use super::{Cluster, NodeId, NodeRef, TakenOut, WriteMode};
 use crate::app::App;
 use crate::store::StoreError;
 use crate::tasks::{Copy, LateTicket};
-
-/// How long Envoy takes at the most to ask for a node's readiness again, if it is there.
-pub(super) const READS_LEAVE: Duration = Duration::from_millis(500);
 
 /// Takes a replica out, and lets its shard's tasks go on without it.
 ///
@@ -51,7 +49,7 @@ impl Cluster {
     /// Whether a replica that is out of sync gets no reads any more: nothing that it lacks may be told before.
     pub fn reads_have_left(&self, node: &NodeId) -> bool {
         let standing = self.in_sync.standing(node);
-        let long_ago = |since| OffsetDateTime::now_utc() - since >= READS_LEAVE;
+        let long_ago = |since| OffsetDateTime::now_utc() - since >= READS_FOLLOW;
         !self.pulse.is_ready(node)
             || standing.is_none_or(|standing| standing.out_since().is_none_or(long_ago))
     }
@@ -59,7 +57,7 @@ impl Cluster {
 
 /// Waits until Envoy has heard that the node serves no reads any more: before that, nothing that it missed is acknowledged.
 pub(super) async fn reads_leave(app: &App, node: &NodeId) {
-    let until = Instant::now() + READS_LEAVE;
+    let until = Instant::now() + READS_FOLLOW;
     while app.cluster.pulse.is_ready(node) && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
