@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use crate::broadcast::{self, Settings};
 use crate::call::Along;
@@ -46,7 +47,14 @@ pub struct App {
     pub settings: Settings,
     /// Counters and histograms.
     pub metrics: Metrics,
+    /// What is [seen through](Self::see_through) at this moment.
+    pub begun: TaskTracker,
 }
+
+/// What was begun was cut short by the merger's own end.
+#[derive(Debug, thiserror::Error)]
+#[error("the merger is stopping")]
+pub struct Stopping;
 
 /// Why the merger could not start.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +83,18 @@ impl App {
     /// The merger's own authority, for requests that no client stands behind.
     pub fn own_authority(&self) -> Along {
         Along::default().with_key(self.options.master_key.as_deref())
+    }
+
+    /// Does what changes something to its end, though the client be gone: some nodes would have the change and others not. A stop
+    /// waits for it.
+    ///
+    /// # Errors
+    /// The merger ends before it does.
+    pub async fn see_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Stopping> {
+        self.begun.spawn(work).await.map_err(|_| Stopping)
     }
 }
 
@@ -110,6 +130,7 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
         search_settings: SettingsCache::default(),
         word_counts: WordCounts::default(),
         metrics: Metrics::new()?,
+        begun: TaskTracker::new(),
         options,
     });
     for node in app.tasks.pending() {

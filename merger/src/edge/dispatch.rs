@@ -94,6 +94,20 @@ async fn answer(app: &Arc<App>, mut call: Call) -> Result<Answer, ApiError> {
         | Op::DeleteDocumentsBatch
         | Op::DeleteDocumentsByFilter
         | Op::EditDocuments => Ok(write::handle(app, call).await?),
+        Op::Metrics => internal::metrics_for_client(app, &call).await,
+        _ if call.method == Method::GET => on_all(app, call).await,
+        _ => {
+            let begun = Arc::clone(app);
+            app.see_through(async move { on_all(&begun, call).await })
+                .await?
+        }
+    }
+}
+
+/// Operations on the cluster as a whole and on all nodes alike.
+async fn on_all(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
+    use Operation as Op;
+    match call.operation {
         Op::ListTasks
         | Op::GetTask
         | Op::CancelTasks
@@ -108,7 +122,6 @@ async fn answer(app: &Arc<App>, mut call: Call) -> Result<Answer, ApiError> {
         | Op::CreateWebhook
         | Op::UpdateWebhook
         | Op::DeleteWebhook => Ok(webhooks::handle(app, call).await?),
-        Op::Metrics => internal::metrics_for_client(app, &call).await,
         _ => Ok(broadcast::handle(app, call).await?),
     }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use weft_routing::placement::ShardId;
 
 use crate::answer::Answer;
+use crate::app::Stopping;
 use crate::broadcast::BroadcastError;
 use crate::call::{ReadError, TooLarge};
 use crate::cluster::ClusterError;
@@ -377,6 +378,12 @@ impl From<SearchError> for ApiError {
     }
 }
 
+impl From<Stopping> for ApiError {
+    fn from(error: Stopping) -> Self {
+        Self::unavailable(error.to_string())
+    }
+}
+
 impl From<WriteError> for ApiError {
     fn from(error: WriteError) -> Self {
         match error {
@@ -387,7 +394,7 @@ impl From<WriteError> for ApiError {
             WriteError::Upstream(error) => error.into(),
             WriteError::Unreachable { .. }
             | WriteError::NoQuorum { .. }
-            | WriteError::Stopping
+            | WriteError::Stopping(_)
             | WriteError::Unsettled(_) => Self::unavailable(error.to_string()),
             WriteError::Format(error) => Self::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -57,11 +57,9 @@ pub(super) async fn documents(app: &Arc<App>, mut call: Call) -> Result<Answer, 
         layout,
         batch,
     };
-    let app = Arc::clone(app);
-    // What is begun is finished, though the client be gone.
-    tokio::spawn(async move { write.run(&app).await })
-        .await
-        .map_err(|_| WriteError::Stopping)?
+    let begun = Arc::clone(app);
+    app.see_through(async move { write.run(&begun).await })
+        .await?
 }
 
 /// Reads the body and splits it as it comes.

@@ -39,7 +39,7 @@ pub use self::split::{Fault, SplitError};
 use self::coalesce::Coalescer;
 use self::deliver::{Delivered, Delivery, Knocks};
 use crate::answer::Answer;
-use crate::app::App;
+use crate::app::{App, Stopping};
 use crate::call::Call;
 use crate::cluster::ClusterError;
 use crate::store::StoreError;
@@ -112,9 +112,9 @@ pub enum WriteError {
     /// The index was moved or deleted again and again while the write was under way.
     #[error("the index `{0}` changes too often")]
     Unsettled(String),
-    /// The write was cut short by the merger's own end.
-    #[error("the merger is stopping")]
-    Stopping,
+    /// The merger ends.
+    #[error(transparent)]
+    Stopping(#[from] Stopping),
 }
 
 /// What writes keep from one to the next.
@@ -168,17 +168,17 @@ async fn deliver_as_task(
     delivery: Delivery,
     task: NewTask,
 ) -> Result<Answer, WriteError> {
-    let app = Arc::clone(app);
-    let write = tokio::spawn(async move {
-        match deliver::deliver(&app, delivery).await? {
+    let begun = Arc::clone(app);
+    app.see_through(async move {
+        match deliver::deliver(&begun, delivery).await? {
             Delivered::Refused(answer) => Ok(answer),
             Delivered::Taken(parts) => {
-                let enqueued = app.tasks.create(NewTask { parts, ..task }).await?;
+                let enqueued = begun.tasks.create(NewTask { parts, ..task }).await?;
                 Ok(Answer::json(StatusCode::ACCEPTED, &enqueued))
             }
         }
-    });
-    write.await.map_err(|_| WriteError::Stopping)?
+    })
+    .await?
 }
 
 /// Lets a node word why it refuses a request whose path, query or content type is not what it may be. The node gets no body,

@@ -33,7 +33,7 @@ use super::deliver::{Delivered, Delivery, Load, deliver_now, is_alive};
 use super::format::Format;
 use super::spool::Piece;
 use crate::answer::Answer;
-use crate::app::App;
+use crate::app::{App, Stopping};
 use crate::call::Along;
 use crate::cluster::WriteMode;
 use crate::ids::Ids;
@@ -99,7 +99,7 @@ pub(super) async fn send(app: &Arc<App>, shard: ShardId, small: Small) -> Result
     if !served {
         tokio::spawn(serve(Arc::clone(app), shard));
     }
-    let outcome = outcome.await.map_err(|_| WriteError::Stopping)?;
+    let outcome = outcome.await.map_err(|_| Stopping)?;
     outcome.map_err(WriteError::Together)
 }
 
