@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use crate::broadcast::{self, Settings};
+use crate::broadcast::{self, Intents, Settings};
 use crate::call::Along;
 use crate::cluster::{self, Cluster, ClusterError};
 use crate::edge;
@@ -45,6 +45,8 @@ pub struct App {
     pub word_counts: WordCounts,
     /// What indexes' settings shall be.
     pub settings: Settings,
+    /// Changes of indexes that are not on all shards yet.
+    pub intents: Intents,
     /// Counters and histograms.
     pub metrics: Metrics,
     /// What is [seen through](Self::see_through) at this moment.
@@ -113,6 +115,7 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
     cluster.remember(tasks.newest_local());
     let allowed = options.webhook_allowed_ip_networks.clone();
     let settings = Settings::new(Arc::clone(&store));
+    let intents = Intents::new(Arc::clone(&store));
     let webhooks = Webhooks::open(store, allowed.unwrap_or_default()).await?;
     tasks.announce(!webhooks.is_empty());
     let listener = TcpListener::bind(options.listen)
@@ -124,6 +127,7 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
         tasks,
         webhooks,
         settings,
+        intents,
         sequencer: Sequencer::default(),
         writes: Writes::default(),
         keys: Keys::default(),
@@ -138,6 +142,7 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
         cluster::take_out(&app, &node, reason).await?;
         app.tasks.abandon(&node).await;
     }
+    broadcast::take_up_intents(&app).await?;
     app.tasks.tell_again().await?;
     spawn_background(&app, settling);
     tracing::info!(listen = %app.options.listen, "the merger listens");
@@ -154,7 +159,6 @@ fn spawn_background(app: &Arc<App>, settling: mpsc::UnboundedReceiver<SettledTas
     tokio::spawn(broadcast::equalise_keys(Arc::clone(app)));
     tokio::spawn(act_on_settled(Arc::clone(app), settling));
     tokio::spawn(broadcast::watch_settings(Arc::clone(app)));
-    tokio::spawn(broadcast::finish_deletions(Arc::clone(app)));
     tokio::spawn(webhooks::announce(Arc::clone(app)));
     tokio::spawn(tasks::forget_old(Arc::clone(app)));
 }

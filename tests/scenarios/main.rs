@@ -11,6 +11,7 @@ mod bad_input;
 mod clients;
 mod compose;
 mod conversation;
+mod cut_off;
 mod documents;
 mod envoy_configuration;
 mod faults;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::BroadcastError;
 use super::gather::{Gathered, from_all};
+use super::intents::{Effect, Intent, carry_out};
 use super::place::Place;
 use super::spread::{Change, Reach, Spread, spread, spread_in_turn};
 use crate::answer::Answer;
@@ -253,7 +254,7 @@ pub(super) async fn update(app: &Arc<App>, call: Call) -> Result<Answer, Broadca
     let renamed = renamed.filter(|new| *new != placement.uid && is_uid(new));
     match renamed {
         Some(new) if placed(Some(new)).is_none() => {
-            rename(app, &change, &placement, new, task).await
+            rename(app, &change, &placement, &asked, new).await
         }
         // A name that is taken is the node's to refuse, and its task's to fail by.
         _ => spread_as_task(app, &change, &placement, task).await,
@@ -266,8 +267,8 @@ async fn rename(
     app: &Arc<App>,
     change: &Change,
     placement: &Placement,
+    body: &Value,
     new: &str,
-    task: NewTask,
 ) -> Result<Answer, BroadcastError> {
     let turn = app.sequencer.turn(placement.shards()).await;
     let placed = |uid: &str| app.cluster.placement(uid);
@@ -276,24 +277,14 @@ async fn rename(
         return Err(BroadcastError::Unsettled(placement.uid.clone()));
     }
     let shards = placement.shards().iter();
-    let each: Vec<_> = shards.map(|shard| (*shard, change)).collect();
-    match spread_in_turn(app, &turn, &each, Reach::Replicas).await? {
-        Spread::Refused(answer) => Ok(answer),
-        Spread::Taken { parts, .. } => {
-            let uid = app.tasks.reserve();
-            let pair = [(placement.uid.as_str(), new)];
-            app.cluster.placements.swap_for(&pair, uid).await?;
-            let details = json!({"oldIndexUid": placement.uid, "newIndexUid": new});
-            let task = NewTask {
-                parts,
-                index_uid: Some(placement.uid.clone()),
-                details: details.as_object().cloned().unwrap_or_default(),
-                ..task
-            };
-            let enqueued = app.tasks.create_as(uid, task).await?;
-            Ok(Answer::json(StatusCode::ACCEPTED, &enqueued))
-        }
-    }
+    let each = shards.map(|shard| (*shard, body.clone())).collect();
+    let details = json!({"oldIndexUid": placement.uid, "newIndexUid": new});
+    let effect = Effect::Exchange {
+        pairs: vec![[placement.uid.clone(), new.to_owned()]],
+    };
+    let index_uid = Some(placement.uid.clone());
+    let intent = Intent::new(effect, change, each, index_uid, details);
+    carry_out(app, turn, change, intent).await
 }
 
 /// An index was written to past the broadcast: it is alive again if it was being deleted, and placed if it wasn't.

@@ -1,7 +1,7 @@
 //! Whatever is the same on every node: indexes, settings, keys, features, dumps. One request of a client becomes the same
 //! request to every replica of the shards that it is about, and one task.
 //!
-//! [`spread`] sends changes, [`gather`] collects reads; [`indexes`], [`deletion`], [`settings`], [`swap`], [`listing`],
+//! [`spread`] sends changes, [`gather`] collects reads; [`intents`] sees to it that all shards get a change that can't be repeated; [`indexes`], [`deletion`], [`settings`], [`swap`], [`listing`],
 //! [`fields`], [`version`], [`keys`] and
 //! [`instance`] say what goes where.
 
@@ -10,6 +10,7 @@ mod fields;
 mod gather;
 mod indexes;
 mod instance;
+mod intents;
 mod keys;
 mod listing;
 mod place;
@@ -24,8 +25,8 @@ use std::sync::Arc;
 use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
 
-pub use deletion::finish_deletions;
 pub use indexes::written_to;
+pub use intents::{Intents, take_up_intents};
 pub use keys::{equalise_keys, equalise_keys_now};
 pub use settings::{Settings, look_into, watch as watch_settings};
 pub use settled::on_settled;
@@ -66,6 +67,14 @@ pub enum BroadcastError {
     /// The index was placed elsewhere again and again meanwhile.
     #[error("the index `{0}` changes too often")]
     Unsettled(String),
+    /// No replica of a shard answers, and nothing was changed anywhere.
+    #[error("shard-{} does not answer; nothing was changed", .0.0)]
+    Silent(ShardId),
+    /// Some shards have taken a change of indexes, and others not yet.
+    #[error(
+        "the change was cut off and is being made whole, or undone: GET /tasks will tell; until then nothing is written to the index's shards"
+    )]
+    Unfinished,
     /// A node's answer isn't what the API says it is.
     #[error("shard-{}'s answer can't be read", .shard.0)]
     Unreadable {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
+use hashbrown::HashMap;
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use serde_json::Value;
 use weft_routing::placement::ShardId;
@@ -126,6 +127,9 @@ pub(super) enum Spread {
     Refused(Answer),
 }
 
+/// What nodes answered that have a change already.
+pub(super) type Taken = HashMap<NodeId, NodeAnswer>;
+
 /// Which replicas a change is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
@@ -192,26 +196,27 @@ pub(super) async fn spread_in_turn(
     if !first.status.is_success() {
         return Ok(Spread::Refused(first.pass_on()));
     }
-    let parts = join_all(wanted.iter().map(|(shard, change, replicas)| {
-        to_shard(app, change, *shard, replicas, &primary, &first)
-    }));
+    let taken = Taken::from_iter([(primary.id, first.clone())]);
+    let parts = join_all(
+        wanted
+            .iter()
+            .map(|(shard, change, replicas)| to_shard(app, change, *shard, replicas, &taken)),
+    );
     let parts = parts.await.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(Spread::Taken { parts, first })
 }
 
-/// Sends to one shard's replicas; `done` has its answer already.
-async fn to_shard(
+/// Sends to those of one shard's replicas that haven't taken it yet.
+pub(super) async fn to_shard(
     app: &Arc<App>,
     change: &Change,
     shard: ShardId,
     replicas: &[NodeRef],
-    done: &NodeRef,
-    answer: &NodeAnswer,
+    taken: &Taken,
 ) -> Result<Part, BroadcastError> {
     let took = |answer: &NodeAnswer| answer.status.is_success();
     let send = |node: NodeRef| -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>> {
-        if node == *done {
-            let answer = answer.clone();
+        if let Some(answer) = taken.get(&node.id).cloned() {
             return Box::pin(async move { Ok(answer) });
         }
         let (app, change) = (Arc::clone(app), change.clone());
@@ -224,7 +229,7 @@ async fn to_shard(
         bytes: change.body.len() as u64,
     };
     let round = to_each(app, sending, took, send).await;
-    let (mut copies, mut failures, mut taken) = (Vec::new(), Vec::new(), 0);
+    let (mut copies, mut failures, mut takers) = (Vec::new(), Vec::new(), 0);
     for (node, answer) in round.answers {
         let judged = match answer {
             Some(answer) => judge(app, &node.id, answer),
@@ -232,13 +237,13 @@ async fn to_shard(
         };
         match judged {
             Ok(local_uid) => {
-                taken += 1;
+                takers += 1;
                 copies.extend(local_uid.map(|uid| Copy::acknowledged(node.id, uid)));
             }
             Err(reason) => failures.push((node, reason)),
         }
     }
-    if taken == 0 {
+    if takers == 0 {
         doubt(app, shard);
         let reasons: Vec<String> = failures
             .iter()

@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
-use super::spread::{Change, Reach, Spread, spread, spread_in_turn};
+use super::intents::{Effect, Intent, carry_out};
+use super::spread::{Change, Reach, Spread, spread};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
@@ -85,31 +86,15 @@ async fn swap_placed(
         if !same {
             continue;
         }
-        let own: Vec<(ShardId, Change)> = shards
+        let each = shards
             .iter()
-            .map(|shard| (*shard, change.with_body(&for_shard(pairs, &before, *shard))))
+            .map(|shard| (*shard, for_shard(pairs, &before, *shard)))
             .collect();
-        let each: Vec<_> = own.iter().map(|(shard, change)| (*shard, change)).collect();
-        return match spread_in_turn(app, &turn, &each, Reach::Replicas).await? {
-            Spread::Refused(answer) => Ok(answer),
-            Spread::Taken { parts, .. } => {
-                let details = json!({"swaps": pairs});
-                let task = NewTask {
-                    kind: "indexSwap".to_owned(),
-                    details: details.as_object().cloned().unwrap_or_default(),
-                    parts,
-                    ..NewTask::default()
-                };
-                let names = pairs.iter().map(|pair| &pair.indexes);
-                let names: Vec<_> = names
-                    .map(|[one, two]| (one.as_str(), two.as_str()))
-                    .collect();
-                let uid = app.tasks.reserve();
-                app.cluster.placements.swap_for(&names, uid).await?;
-                let enqueued = app.tasks.create_as(uid, task).await?;
-                Ok(Answer::json(StatusCode::ACCEPTED, &enqueued))
-            }
+        let effect = Effect::Exchange {
+            pairs: pairs.iter().map(|pair| pair.indexes.clone()).collect(),
         };
+        let intent = Intent::new(effect, change, each, None, json!({"swaps": pairs}));
+        return carry_out(app, turn, change, intent).await;
     }
     let first = pairs.first().map(|pair| pair.indexes[0].clone());
     Err(BroadcastError::Unsettled(first.unwrap_or_default()))

@@ -4,11 +4,14 @@
 //! failed, but some replicas may have it and others not. Before the shard's next write, and as soon as a node answers, what
 //! they have taken beyond what was acknowledged is compared. Who differs from the first, or doesn't say, is taken out: after the
 //! next write nobody could tell any more.
+//!
+//! A shard may also be held: it has a change that other shards may not have yet. Nothing is written to it before they are one again.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use weft_routing::placement::ShardId;
 
 use super::reconcile::{Compared, compare};
@@ -22,12 +25,33 @@ const AGAIN: Duration = Duration::from_millis(200);
 #[derive(Default)]
 pub struct Doubts {
     shards: Mutex<HashSet<ShardId>>,
+    /// Who holds which shards.
+    held: Mutex<HashMap<String, BTreeSet<ShardId>>>,
 }
 
 impl Doubts {
-    /// Whether a shard's replicas are yet to be compared.
+    /// Whether a shard's replicas are yet to be compared, or the shard is held.
     pub(super) fn are_about(&self, shard: ShardId) -> bool {
-        self.lock().contains(&shard)
+        self.lock().contains(&shard) || self.hold_back(shard)
+    }
+
+    /// Whether the shard is held.
+    pub(super) fn hold_back(&self, shard: ShardId) -> bool {
+        self.held().values().any(|shards| shards.contains(&shard))
+    }
+
+    /// Lets nobody write to these shards, and to no others, in `holder`'s name.
+    pub fn hold(&self, holder: &str, shards: BTreeSet<ShardId>) {
+        self.held().insert(holder.to_owned(), shards);
+    }
+
+    /// `holder` holds none any more.
+    pub fn release(&self, holder: &str) {
+        self.held().remove(holder);
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<ShardId>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<ShardId>> {
@@ -64,6 +88,9 @@ pub fn doubt(app: &Arc<App>, shard: ShardId) {
 pub async fn settle_doubts(app: &App, shard: ShardId) -> Result<(), ClusterError> {
     if !app.cluster.doubts.are_about(shard) {
         return Ok(());
+    }
+    if app.cluster.doubts.hold_back(shard) {
+        return Err(ClusterError::Held(shard));
     }
     let topology = app.cluster.topology();
     let Compared { heard, silent } = compare(app, topology.nodes(shard)).await?;

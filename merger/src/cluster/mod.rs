@@ -136,6 +136,9 @@ pub enum ClusterError {
         /// How many must take it.
         wanted: usize,
     },
+    /// A change of indexes was cut off, and the shard has it, or may have it, while others haven't.
+    #[error("shard-{}: a swap, renaming or deletion was cut off and is yet to be made whole; nothing was written", .0.0)]
+    Held(ShardId),
     /// A write was cut off, and no replica says yet whether it took it.
     #[error("shard-{}: a write was cut off, and no replica says what it has taken; nothing was written", .0.0)]
     InDoubt(ShardId),

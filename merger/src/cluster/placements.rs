@@ -235,14 +235,31 @@ impl Placements {
     }
 
     /// Exchanges indexes pair by pair, as `swap-indexes` does, or renames one where the other isn't there; `task` has asked the nodes
-    /// for the same.
+    /// for the same. `along` is stored with it, or not at all.
     ///
     /// # Errors
     /// The store failed; nothing is exchanged then.
-    pub async fn swap_for(&self, pairs: &[(&str, &str)], task: u32) -> Result<(), StoreError> {
+    pub async fn swap_for(
+        &self,
+        pairs: &[(&str, &str)],
+        task: u32,
+        mut along: Vec<Change>,
+    ) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
-        let mark = Change::put(format!("{SWAPPED}{task:010}"), Vec::new());
-        self.exchange(pairs, vec![mark]).await
+        along.push(Change::put(mark(task), Vec::new()));
+        self.exchange(pairs, along).await
+    }
+
+    /// What [`swap_for`](Self::swap_for) noted under a uid that no task got goes on under another one.
+    ///
+    /// # Errors
+    /// The store failed; nothing is changed then.
+    pub async fn swap_goes_on(&self, old: u32, new: u32, along: Change) -> Result<(), StoreError> {
+        let (gone, there) = (
+            Change::delete(mark(old)),
+            Change::put(mark(new), Vec::new()),
+        );
+        self.store.commit(vec![gone, there, along]).await
     }
 
     /// The nodes refused what [`swap_for`](Self::swap_for) noted: the placements go back. Twice is the same as once.
@@ -251,7 +268,7 @@ impl Placements {
     /// The store failed; nothing is exchanged then.
     pub async fn swap_back(&self, pairs: &[(&str, &str)], task: u32) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
-        let key = format!("{SWAPPED}{task:010}");
+        let key = mark(task);
         if self.store.get(&key).await?.is_none() {
             return Ok(());
         }
@@ -263,8 +280,7 @@ impl Placements {
     /// # Errors
     /// The store failed.
     pub async fn swapped(&self, task: u32) -> Result<(), StoreError> {
-        let mark = Change::delete(format!("{SWAPPED}{task:010}"));
-        self.store.commit(vec![mark]).await
+        self.store.commit(vec![Change::delete(mark(task))]).await
     }
 
     /// Exchanges; the caller holds `changing`.
@@ -430,6 +446,11 @@ impl Placements {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The key of a swap's mark.
+fn mark(task: u32) -> String {
+    format!("{SWAPPED}{task:010}")
 }
 
 fn encode(placement: &Placement) -> Vec<u8> {

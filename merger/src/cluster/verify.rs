@@ -16,7 +16,7 @@ use weft_routing::placement::ShardId;
 use super::resync::digest::Print;
 use super::resync::remote::{Index, Remote};
 use super::resync::{ResyncError, compare, differing_ids};
-use super::{Life, NodeRef, take_out};
+use super::{ClusterError, Life, NodeRef, take_out};
 use crate::app::App;
 
 /// How many ids of differing documents a report names.
@@ -159,6 +159,9 @@ impl Comparison<'_> {
         }
         // Once more, while nobody writes.
         let _turn = self.app.sequencer.turn(&[self.shard]).await;
+        if self.app.cluster.doubts.hold_back(self.shard) {
+            return Err(ClusterError::Held(self.shard).into());
+        }
         self.primary.applied().await?;
         self.other.applied().await?;
         let indexes = self.indexes().await?;

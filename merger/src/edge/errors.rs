@@ -255,6 +255,7 @@ impl From<ClusterError> for ApiError {
             | ClusterError::ShardEmpty(_)
             | ClusterError::ShardLost(_)
             | ClusterError::InDoubt(_)
+            | ClusterError::Held(_)
             | ClusterError::NoQuorum { .. } => Self::unavailable(error.to_string()),
             ClusterError::TooManyShards { .. } | ClusterError::TooFewReplicas { .. } => {
                 Self::invalid(
@@ -322,7 +323,9 @@ impl From<BroadcastError> for ApiError {
                 "system",
                 message,
             ),
-            BroadcastError::Unsettled(_) => Self::unavailable(message),
+            BroadcastError::Unsettled(_)
+            | BroadcastError::Silent(_)
+            | BroadcastError::Unfinished => Self::unavailable(message),
             BroadcastError::Misrouted { .. } => Self::internal(message),
         }
     }

@@ -107,7 +107,7 @@ impl Tasks {
     /// The store failed: the client must not be told of the task.
     pub async fn create(&self, new: NewTask) -> Result<Enqueued, TaskError> {
         let uid = self.reserve();
-        self.create_as(uid, new).await
+        self.create_as(uid, new, Vec::new()).await
     }
 
     /// The uid of a task that is about to be created: for what has to be noted under its name before it is delivered.
@@ -118,12 +118,17 @@ impl Tasks {
         uid
     }
 
-    /// As [`create`](Self::create), with a uid that was [reserved](Self::reserve) for it.
+    /// As [`create`](Self::create), with a uid that was [reserved](Self::reserve) for it; `along` is stored with it, or not at all.
     ///
     /// # Errors
     /// As [`create`](Self::create).
-    pub async fn create_as(&self, uid: u32, new: NewTask) -> Result<Enqueued, TaskError> {
-        let created = self.create_all(vec![(uid, new)]).await?;
+    pub async fn create_as(
+        &self,
+        uid: u32,
+        new: NewTask,
+        along: Vec<Change>,
+    ) -> Result<Enqueued, TaskError> {
+        let created = self.create_along(vec![(uid, new)], along).await?;
         let mut created = created.into_iter();
         created.next().ok_or(TaskError::NotFound { uid })
     }
@@ -133,7 +138,15 @@ impl Tasks {
     /// # Errors
     /// As [`create`](Self::create).
     pub async fn create_all(&self, new: Vec<(u32, NewTask)>) -> Result<Vec<Enqueued>, TaskError> {
-        let (mut changes, mut enqueued) = (Vec::new(), Vec::with_capacity(new.len()));
+        self.create_along(new, Vec::new()).await
+    }
+
+    async fn create_along(
+        &self,
+        new: Vec<(u32, NewTask)>,
+        mut changes: Vec<Change>,
+    ) -> Result<Vec<Enqueued>, TaskError> {
+        let mut enqueued = Vec::with_capacity(new.len());
         let (mut records, mut settled, mut late) = (Vec::new(), Vec::new(), Vec::new());
         for (uid, mut new) in new {
             let tickets = new.parts.iter_mut().filter_map(|part| part.late.take());

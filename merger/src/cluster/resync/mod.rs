@@ -305,6 +305,9 @@ impl Resync<'_> {
 
     /// The target must still be out, and the source still in.
     fn check(&self) -> Result<(), ResyncError> {
+        if self.app.cluster.doubts.hold_back(self.shard) {
+            return Err(ClusterError::Held(self.shard).into());
+        }
         let in_sync = &self.app.cluster.in_sync;
         let out = matches!(
             in_sync.standing(&self.target.id),

@@ -48,7 +48,8 @@ pub async fn keep_in_sync(app: Arc<App>) {
             if running.len() >= AT_ONCE {
                 break;
             }
-            if running.contains_key(&shard) || !app.cluster.has_settled(shard) {
+            let held = app.cluster.doubts.hold_back(shard);
+            if held || running.contains_key(&shard) || !app.cluster.has_settled(shard) {
                 continue;
             }
             let rested = |node: &NodeRef| {

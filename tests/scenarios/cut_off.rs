@@ -1,0 +1,281 @@
+//! Swaps, renamings and deletions that are cut off in their middle: all shards have them in the end, or none.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use weft_cluster::{Api, Cluster, Deadline, HarnessError, Line, Reply, until};
+
+use crate::support::{documents, ids, node, start};
+
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// `x` and `y` on every shard.
+async fn two_indexes(api: &Api) {
+    for (index, range) in [("x", 0..40), ("y", 100..120)] {
+        let path = format!("/indexes/{index}/documents?primaryKey=id");
+        let accepted = api.post(&path, &documents(range)).await.unwrap();
+        api.succeed(&accepted).await.unwrap();
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Change {
+    Swap,
+    Rename,
+    Delete,
+}
+
+impl Change {
+    const ALL: [Self; 3] = [Self::Swap, Self::Rename, Self::Delete];
+
+    async fn ask_for(self, api: &Api) -> Result<Reply, HarnessError> {
+        match self {
+            Self::Swap => {
+                api.post("/swap-indexes", &json!([{"indexes": ["x", "y"]}]))
+                    .await
+            }
+            Self::Rename => {
+                api.json(Method::PATCH, "/indexes/x", &json!({"uid": "z"}))
+                    .await
+            }
+            Self::Delete => api.delete("/indexes/x").await,
+        }
+    }
+
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Swap => "indexSwap",
+            Self::Rename => "indexUpdate",
+            Self::Delete => "indexDeletion",
+        }
+    }
+
+    /// Waits for its task, and sees that every shard has it.
+    async fn is_whole(self, cluster: &Cluster, api: &Api) {
+        let path = format!("/tasks?types={}&statuses=succeeded", self.kind());
+        until(
+            &format!("{self:?} made whole"),
+            Deadline::after(WITHIN),
+            || async {
+                let tasks = api.get(&path).await.map_err(|error| error.to_string())?;
+                match tasks.at("/total") == 1 {
+                    true => Ok(()),
+                    false => Err(api
+                        .get("/tasks?limit=3")
+                        .await
+                        .map_or(tasks.text, |all| all.text)),
+                }
+            },
+        )
+        .await
+        .unwrap();
+        let expected: &[(&str, Option<std::ops::Range<u64>>)] = match self {
+            Self::Swap => &[("x", Some(100..120)), ("y", Some(0..40))],
+            Self::Rename => &[("x", None), ("y", Some(100..120)), ("z", Some(0..40))],
+            Self::Delete => &[("x", None), ("y", Some(100..120))],
+        };
+        self.holds(cluster, api, expected).await;
+        // And everything goes on.
+        for (index, range) in expected {
+            let path = format!("/indexes/{index}/documents?primaryKey=id");
+            let accepted = api.post(&path, &documents(500..520)).await.unwrap();
+            api.succeed(&accepted).await.unwrap();
+            let range = range.clone().unwrap_or(0..0);
+            assert!(
+                ids(api, index).await.into_iter().eq(range.chain(500..520)),
+                "{self:?}: {index}"
+            );
+        }
+    }
+
+    /// Sees that it has not happened on any shard.
+    async fn is_undone(self, cluster: &Cluster, api: &Api) {
+        let expected = [("x", Some(0..40)), ("y", Some(100..120)), ("z", None)];
+        self.holds(cluster, api, &expected).await;
+        let tasks = api
+            .get(&format!("/tasks?types={}", self.kind()))
+            .await
+            .unwrap();
+        assert_eq!(tasks.at("/total"), 0, "{}", tasks.text);
+    }
+
+    async fn holds(
+        self,
+        cluster: &Cluster,
+        api: &Api,
+        expected: &[(&str, Option<std::ops::Range<u64>>)],
+    ) {
+        for (index, range) in expected {
+            match range {
+                Some(range) => {
+                    assert!(
+                        ids(api, index).await.into_iter().eq(range.clone()),
+                        "{self:?}: {index}"
+                    );
+                    // No shard holds what belongs to the other index.
+                    for shard in 0..cluster.layout().shards() {
+                        let held = ids(&node(cluster, shard), index).await;
+                        assert!(
+                            !held.is_empty() && held.iter().all(|id| range.contains(id)),
+                            "{self:?}: {index} on shard {shard}: {held:?}"
+                        );
+                    }
+                }
+                None => {
+                    let reply = api.get(&format!("/indexes/{index}")).await.unwrap();
+                    assert_eq!(reply.status, 404, "{self:?}: {index}: {}", reply.text);
+                }
+            }
+        }
+    }
+}
+
+/// A write to all shards is refused, because some of them have the change and others not.
+async fn refused_meanwhile(api: &Api) {
+    let path = "/indexes/y/documents?primaryKey=id";
+    let refused = api.post(path, &documents(700..740)).await.unwrap();
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    let message = refused.at("/message").as_str().unwrap().to_owned();
+    assert!(message.contains("yet to be made whole"), "{message}");
+    assert_eq!(refused.at("/code"), "remote_could_not_send_request");
+}
+
+async fn status(api: &Api) -> Value {
+    api.get("/_cluster/health")
+        .await
+        .unwrap()
+        .at("/status")
+        .clone()
+}
+
+#[tokio::test]
+async fn what_one_shard_did_not_take_it_gets_when_it_is_back() {
+    for change in Change::ALL {
+        let (cluster, api) = start(Cluster::builder().shards(2).links(true)).await;
+        two_indexes(&api).await;
+        let line = cluster.link(1, 0).unwrap();
+        line.set(Line::ServerErrors);
+        let reply = change.ask_for(&api).await.unwrap();
+        assert_eq!(reply.status, 503, "{}", reply.text);
+        refused_meanwhile(&api).await;
+        assert_ne!(status(&api).await, "green");
+        line.set(Line::Open);
+        change.is_whole(&cluster, &api).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_dead_merger_left_half_done_is_made_whole_when_it_is_back() {
+    for change in Change::ALL {
+        let (cluster, api) = start(Cluster::builder().shards(2).links(true)).await;
+        two_indexes(&api).await;
+        let line = cluster.link(1, 0).unwrap();
+        line.set(Line::ServerErrors);
+        let reply = change.ask_for(&api).await.unwrap();
+        assert_eq!(reply.status, 503, "{}", reply.text);
+        cluster.merger().kill().unwrap();
+        cluster.merger().restart().unwrap();
+        until("a merger that answers", Deadline::after(WITHIN), || async {
+            let tasks = api.get("/tasks?limit=1").await;
+            let tasks = tasks.map_err(|error| error.to_string())?;
+            (tasks.status == 200).then_some(()).ok_or(tasks.text)
+        })
+        .await
+        .unwrap();
+        refused_meanwhile(&api).await;
+        line.set(Line::Open);
+        change.is_whole(&cluster, &api).await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_first_shard_took_without_a_word_the_others_get_too() {
+    for change in Change::ALL {
+        let (cluster, api) = start(Cluster::builder().shards(2).links(true)).await;
+        two_indexes(&api).await;
+        let line = cluster.link(0, 0).unwrap();
+        line.set(Line::AnswersLost);
+        let reply = change.ask_for(&api).await.unwrap();
+        assert!(reply.status >= 500, "{}", reply.text);
+        line.set(Line::Open);
+        change.is_whole(&cluster, &api).await;
+    }
+}
+
+#[tokio::test]
+async fn what_no_shard_took_has_never_been_asked_for() {
+    for change in Change::ALL {
+        let (cluster, api) = start(Cluster::builder().shards(2).links(true)).await;
+        two_indexes(&api).await;
+        for line in [Line::Refused, Line::ServerErrors] {
+            cluster.link(0, 0).unwrap().set(line);
+            let reply = change.ask_for(&api).await.unwrap();
+            assert!(reply.status >= 500, "{}", reply.text);
+            cluster.link(0, 0).unwrap().set(Line::Open);
+            until("a write that is taken", Deadline::after(WITHIN), || async {
+                let path = "/indexes/y/documents?primaryKey=id";
+                let write = api.post(path, &documents(100..120)).await;
+                let write = write.map_err(|error| error.to_string())?;
+                match write.status {
+                    202 => api
+                        .succeed(&write)
+                        .await
+                        .map(drop)
+                        .map_err(|error| error.to_string()),
+                    _ => Err(write.text),
+                }
+            })
+            .await
+            .unwrap();
+            change.is_undone(&cluster, &api).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_only_a_silent_replica_may_have_is_undone_and_the_replica_mended() {
+    let (cluster, api) = start(Cluster::builder().shards(1).replicas(2).links(true)).await;
+    two_indexes(&api).await;
+    let line = cluster.link(0, 0).unwrap();
+    line.set(Line::AnswersLost);
+    let reply = Change::Swap.ask_for(&api).await.unwrap();
+    assert!(reply.status >= 500, "{}", reply.text);
+    until(
+        "the other replica alone",
+        Deadline::after(WITHIN),
+        || async {
+            let shards = api.get("/_cluster/shards").await;
+            let shards = shards.map_err(|error| error.to_string())?;
+            let alone = shards.at("/shards/0/inSync") == &json!(["shard-0-node-1"]);
+            (alone && shards.at("/shards/0/inDoubt") == &json!(false))
+                .then_some(())
+                .ok_or(shards.text)
+        },
+    )
+    .await
+    .unwrap();
+    line.set(Line::Open);
+    until("a green cluster", Deadline::after(WITHIN), || async {
+        let status = status(&api).await;
+        (status == "green").then_some(()).ok_or(status.to_string())
+    })
+    .await
+    .unwrap();
+    Change::Swap.is_undone(&cluster, &api).await;
+}
+
+#[tokio::test]
+async fn what_was_begun_is_done_though_the_client_be_gone() {
+    for change in Change::ALL {
+        let (cluster, api) = start(Cluster::builder().shards(2).links(true)).await;
+        two_indexes(&api).await;
+        let line = cluster.link(1, 0).unwrap();
+        line.set(Line::Late(Duration::from_secs(1)));
+        let patience = Duration::from_millis(300);
+        let left = tokio::time::timeout(patience, change.ask_for(&api)).await;
+        assert!(left.is_err(), "it was answered at once: {left:?}");
+        line.set(Line::Open);
+        change.is_whole(&cluster, &api).await;
+    }
+}
