@@ -384,15 +384,17 @@ async fn make_whole(
     intent: &mut Intent,
     found: Vec<Found>,
 ) -> Result<(), BroadcastError> {
-    // A filter that still goes by the old table would ask the wrong shard.
-    let names: Vec<String> = intent
-        .pairs()
-        .iter()
-        .flat_map(|(one, two)| [(*one).to_owned(), (*two).to_owned()])
-        .collect();
     let placements = &app.cluster.placements;
-    if !intent.placed && !names.is_empty() {
-        placements.leave_to_merger(&names, true).await?;
+    let moved: Vec<String> = match &intent.effect {
+        Effect::Exchange { pairs } if !intent.placed => {
+            let moved = pairs.iter().filter(|pair| placements.lie_apart(pair));
+            moved.flatten().cloned().collect()
+        }
+        _ => Vec::new(),
+    };
+    if !moved.is_empty() {
+        // A filter that still goes by the old table would ask the wrong shard.
+        placements.leave_to_merger(&moved, true).await?;
         tokio::time::sleep(Duration::from_millis(app.options.lease_ms)).await;
     }
     app.writes.indexes_change();
@@ -424,8 +426,8 @@ async fn make_whole(
         Ok(parts) => register(app, key, intent, parts).await,
         Err(error) => Err(error),
     };
-    if !names.is_empty() {
-        placements.leave_to_merger(&names, false).await?;
+    if !moved.is_empty() {
+        placements.leave_to_merger(&moved, false).await?;
     }
     outcome
 }

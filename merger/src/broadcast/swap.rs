@@ -46,27 +46,17 @@ pub(super) async fn swap(app: &Arc<App>, call: Call) -> Result<Answer, Broadcast
         return ask(app, &change, None).await;
     }
     let names: Vec<String> = uids.iter().map(|uid| (*uid).clone()).collect();
-    let moves = placed(app, &pairs).is_ok_and(|placements| placements.iter().any(lie_apart));
+    let placements = &app.cluster.placements;
+    let moves = pairs.iter().any(|pair| placements.lie_apart(&pair.indexes));
     if !moves {
         return swap_placed(app, &change, &pairs).await;
     }
     // A filter that still goes by the old table would ask the wrong shard.
-    app.cluster.placements.leave_to_merger(&names, true).await?;
+    placements.leave_to_merger(&names, true).await?;
     tokio::time::sleep(std::time::Duration::from_millis(app.options.lease_ms)).await;
     let answer = swap_placed(app, &change, &pairs).await;
-    app.cluster
-        .placements
-        .leave_to_merger(&names, false)
-        .await?;
+    placements.leave_to_merger(&names, false).await?;
     answer
-}
-
-/// Whether two indexes to be exchanged lie on different shards.
-fn lie_apart(pair: &[Option<Arc<Placement>>; 2]) -> bool {
-    match pair {
-        [Some(one), Some(two)] => one.slots != two.slots,
-        _ => false,
-    }
 }
 
 async fn swap_placed(

@@ -106,6 +106,14 @@ impl Placements {
         self.lock().placements.get(uid).cloned()
     }
 
+    /// Whether both indexes are there, on different shards.
+    pub fn lie_apart(&self, pair: &[String; 2]) -> bool {
+        match pair.each_ref().map(|uid| self.get(uid)) {
+            [Some(one), Some(two)] => one.slots != two.slots,
+            _ => false,
+        }
+    }
+
     /// All placements, in the order of their uids.
     pub fn all(&self) -> Vec<Arc<Placement>> {
         self.lock().placements.values().cloned().collect()
