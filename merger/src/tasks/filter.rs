@@ -1,8 +1,9 @@
 //! The filters, order and paging of `GET /tasks`, over a short note of each task. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, Duration, OffsetDateTime};
@@ -23,12 +24,16 @@ pub(super) struct Note {
 }
 
 impl Note {
-    pub(super) fn of(record: &TaskRecord) -> Self {
+    /// A note of a task, its texts shared with other notes by `names`.
+    pub(super) fn of(record: &TaskRecord, names: &mut Names) -> Self {
         let course = aggregate::course(record);
         Self {
             status: course.status,
-            kind: record.kind.as_str().into(),
-            index_uid: record.index_uid.as_deref().map(Arc::from),
+            kind: shared(&mut names.kinds, &record.kind),
+            index_uid: record
+                .index_uid
+                .as_deref()
+                .map(|uid| shared(&mut names.index_uids, uid)),
             canceled_by: course.canceled_by,
             enqueued_at: course.enqueued_at,
             started_at: course.started_at,
@@ -45,10 +50,29 @@ impl Note {
         self.started_at = course.started_at;
         self.finished_at = course.finished_at;
     }
+}
 
-    pub(super) fn index_uid(&self) -> Option<&str> {
-        self.index_uid.as_deref()
+/// Texts that many notes have.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    kinds: HashSet<Arc<str>>,
+    index_uids: HashSet<Arc<str>>,
+}
+
+impl Names {
+    /// The indexes that any task is about.
+    pub(super) fn index_uids(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.index_uids.iter()
     }
+
+    /// Forgets what no note has any more.
+    pub(super) fn tidy(&mut self) {
+        self.index_uids.retain(|uid| Arc::strong_count(uid) > 1);
+    }
+}
+
+fn shared(among: &mut HashSet<Arc<str>>, name: &str) -> Arc<str> {
+    Arc::clone(among.get_or_insert_with(name, |name| name.into()))
 }
 
 /// A range of time, open at both ends.
@@ -187,45 +211,102 @@ impl Filter {
             && self.finished.holds(note.finished_at)
     }
 
-    /// One page: its uids, the total, the uid that the next page starts from.
-    pub(super) fn page(&self, notes: &BTreeMap<u32, Note>) -> (Vec<u32>, u64, Option<u32>) {
+    /// One page: its uids, the total, the uid that the next page starts from. `open` are the tasks that haven't ended.
+    ///
+    /// What clients ask for again and again (the newest tasks, a few uids, what is still to be done) costs the same however many
+    /// tasks there are.
+    pub(super) fn page(
+        &self,
+        notes: &BTreeMap<u32, Note>,
+        open: impl DoubleEndedIterator<Item = u32>,
+    ) -> (Vec<u32>, u64, Option<u32>) {
+        let limit = self.limit as usize;
+        if self.lets_all_through() {
+            let mut uids: Box<dyn Iterator<Item = &u32>> = match self.reverse {
+                true => Box::new(notes.range(self.from.unwrap_or(0)..).map(|(uid, _)| uid)),
+                false => {
+                    let newest = self.from.unwrap_or(u32::MAX);
+                    Box::new(notes.range(..=newest).rev().map(|(uid, _)| uid))
+                }
+            };
+            let page = uids.by_ref().take(limit).copied().collect();
+            return (page, notes.len() as u64, uids.next().copied());
+        }
         let mut page = Vec::new();
         let (mut total, mut next) = (0, None);
-        let mut visit = |uid: u32, note: &Note| {
-            if !self.lets_through(uid, note) {
-                return;
-            }
+        let mut visit = |uid: u32| {
             total += 1;
-            let begun = self.from.is_none_or(|from| {
-                if self.reverse {
-                    uid >= from
-                } else {
-                    uid <= from
-                }
+            let begun = self.from.is_none_or(|from| match self.reverse {
+                true => uid >= from,
+                false => uid <= from,
             });
-            if !begun {
-                return;
-            }
-            if page.len() < self.limit as usize {
+            if begun && page.len() < limit {
                 page.push(uid);
-            } else if next.is_none() {
+            } else if begun && next.is_none() {
                 next = Some(uid);
             }
         };
-        if self.reverse {
-            notes.iter().for_each(|(uid, note)| visit(*uid, note));
-        } else {
-            notes.iter().rev().for_each(|(uid, note)| visit(*uid, note));
+        let found = self.among(notes, open);
+        match self.reverse {
+            true => found.for_each(&mut visit),
+            false => found.rev().for_each(&mut visit),
         }
         (page, total, next)
     }
 
-    pub(super) fn all(&self, notes: &BTreeMap<u32, Note>) -> Vec<u32> {
-        notes
-            .iter()
-            .filter(|(uid, note)| self.lets_through(**uid, note))
-            .map(|(uid, _)| *uid)
-            .collect()
+    /// The uids of all that it lets through, in ascending order.
+    pub(super) fn all(
+        &self,
+        notes: &BTreeMap<u32, Note>,
+        open: impl DoubleEndedIterator<Item = u32>,
+    ) -> Vec<u32> {
+        self.among(notes, open).collect()
+    }
+
+    fn among<'a>(
+        &'a self,
+        notes: &'a BTreeMap<u32, Note>,
+        open: impl DoubleEndedIterator<Item = u32> + 'a,
+    ) -> impl DoubleEndedIterator<Item = u32> {
+        let named = self.uids.as_ref().or(self.batch_uids.as_ref());
+        let ended = |statuses: &Vec<Status>| statuses.iter().any(|status| status.is_settled());
+        let candidates: Box<dyn DoubleEndedIterator<Item = u32> + 'a> =
+            match (named, &self.statuses) {
+                (Some(named), _) => {
+                    let named: BTreeSet<u32> = named.iter().copied().collect();
+                    Box::new(named.into_iter())
+                }
+                (None, Some(statuses)) if !ended(statuses) => Box::new(open),
+                (None, _) => Box::new(notes.keys().copied()),
+            };
+        candidates.filter(|uid| {
+            let note = notes.get(uid);
+            note.is_some_and(|note| self.lets_through(*uid, note))
+        })
+    }
+
+    fn lets_all_through(&self) -> bool {
+        let Self {
+            limit: _,
+            from: _,
+            reverse: _,
+            narrows: _,
+            uids,
+            batch_uids,
+            statuses,
+            kinds,
+            index_uids,
+            canceled_by,
+            enqueued,
+            started,
+            finished,
+        } = self;
+        let lists = [uids, batch_uids, canceled_by]
+            .into_iter()
+            .all(Option::is_none);
+        let names = [kinds, index_uids].into_iter().all(Option::is_none);
+        let times = [enqueued, started, finished];
+        lists && names && statuses.is_none() && !times.into_iter().any(|time| time.is_set())
     }
 
     /// The same filter, narrowed to the indexes that a key may see, of those `known` where none was asked for.

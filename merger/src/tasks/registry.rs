@@ -205,7 +205,10 @@ impl Tasks {
         &self,
         filter: &Filter,
     ) -> Result<(Vec<TaskView>, u64, Option<u32>), TaskError> {
-        let (page, total, next) = filter.page(&self.lock().notes);
+        let (page, total, next) = {
+            let state = self.lock();
+            filter.page(&state.notes, state.open.keys().copied())
+        };
         let mut views = Vec::with_capacity(page.len());
         for uid in page {
             match self.get(uid).await {
@@ -220,15 +223,17 @@ impl Tasks {
 
     /// The uids of all tasks that `filter` lets through, whatever its limit.
     pub(super) fn matching(&self, filter: &Filter) -> Vec<u32> {
-        filter.all(&self.lock().notes)
+        let state = self.lock();
+        filter.all(&state.notes, state.open.keys().copied())
     }
 
     /// The indexes that any task is about.
     pub(super) fn index_uids(&self) -> BTreeSet<String> {
-        self.lock()
-            .notes
-            .values()
-            .filter_map(|note| note.index_uid().map(str::to_owned))
+        let state = self.lock();
+        state
+            .names
+            .index_uids()
+            .map(|uid| uid.to_string())
             .collect()
     }
 
@@ -251,6 +256,7 @@ impl Tasks {
         for uid in &gone {
             state.notes.remove(uid);
         }
+        state.names.tidy();
         Ok(gone.len() as u64)
     }
 

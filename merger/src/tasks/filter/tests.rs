@@ -37,9 +37,14 @@ fn notes() -> BTreeMap<u32, Note> {
     .into()
 }
 
+fn open(notes: &BTreeMap<u32, Note>) -> impl DoubleEndedIterator<Item = u32> {
+    let open = notes.iter().filter(|(_, note)| !note.status.is_settled());
+    open.map(|(uid, _)| *uid).collect::<Vec<_>>().into_iter()
+}
+
 fn check(query: &'static str, page: &[u32], total: u64, next: Option<u32>) {
     assert_eq!(
-        parse(query).unwrap().page(&notes()),
+        parse(query).unwrap().page(&notes(), open(&notes())),
         (page.to_vec(), total, next),
         "{query}"
     );
@@ -80,7 +85,7 @@ fn a_key_for_some_indexes_sees_their_tasks_only() {
         parse(query)
             .unwrap()
             .within(|uid| uid == "books", known())
-            .all(&notes())
+            .all(&notes(), open(&notes()))
     };
     assert_eq!(seen(""), [3]);
     assert_eq!(seen("indexUids=movies"), Vec::<u32>::new());
@@ -103,5 +108,90 @@ fn what_cannot_be_read_is_named() {
             query.starts_with(&unreadable.parameter),
             "{query}: {unreadable:?}"
         );
+    }
+}
+
+#[test]
+fn texts_are_shared_until_no_note_has_them() {
+    let mut names = Names::default();
+    let one = shared(&mut names.index_uids, "movies");
+    let two = shared(&mut names.index_uids, "movies");
+    assert!(Arc::ptr_eq(&one, &two));
+    drop(one);
+    names.tidy();
+    assert_eq!(names.index_uids().count(), 1);
+    drop(two);
+    names.tidy();
+    assert_eq!(names.index_uids().count(), 0);
+}
+
+use proptest::prelude::*;
+
+fn some_note() -> impl Strategy<Value = Note> {
+    let statuses = [
+        Status::Enqueued,
+        Status::Processing,
+        Status::Succeeded,
+        Status::Failed,
+        Status::Canceled,
+    ];
+    let status = prop::sample::select(statuses.to_vec());
+    (status, 0_u32..3, prop::option::of(0_u32..12)).prop_map(|(status, index, canceled_by)| Note {
+        status,
+        kind: ["indexCreation", "documentAdditionOrUpdate", "indexSwap"][index as usize].into(),
+        index_uid: (index < 2).then(|| ["movies", "books"][index as usize].into()),
+        canceled_by,
+        enqueued_at: datetime!(2026-05-05 12:00 UTC) + Duration::hours(i64::from(index)),
+        started_at: None,
+        finished_at: None,
+    })
+}
+
+proptest! {
+    /// Whatever is asked for, looking at fewer tasks finds the same as looking at all.
+    #[test]
+    fn a_page_is_what_looking_at_every_task_finds(
+        notes in prop::collection::btree_map(0_u32..40, some_note(), 0..30),
+        words in prop::sample::subsequence(
+            vec![
+                "uids=3,1,7,1,99",
+                "batchUids=0,4,9,12",
+                "statuses=enqueued,processing",
+                "statuses=enqueued,failed",
+                "types=indexSwap,indexCreation",
+                "indexUids=movies",
+                "canceledBy=2,3",
+                "afterEnqueuedAt=2026-05-05T12:30:00Z",
+                "reverse=true",
+            ],
+            0..4,
+        ),
+        limit in 0_u32..8,
+        from in prop::option::of(0_u32..45),
+    ) {
+        let mut pairs: Vec<(String, String)> = words
+            .iter()
+            .map(|word| word.split_once('=').unwrap())
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        pairs.push(("limit".to_owned(), limit.to_string()));
+        pairs.extend(from.map(|from| ("from".to_owned(), from.to_string())));
+        let filter = Filter::parse(pairs.into_iter().map(|(name, value)| (Cow::Owned(name), Cow::Owned(value)))).unwrap();
+        let mut all: Vec<u32> = notes
+            .iter()
+            .filter(|(uid, note)| filter.lets_through(**uid, note))
+            .map(|(uid, _)| *uid)
+            .collect();
+        prop_assert_eq!(filter.all(&notes, open(&notes)), all.clone());
+        if !words.contains(&"reverse=true") {
+            all.reverse();
+        }
+        let total = all.len() as u64;
+        let reverse = words.contains(&"reverse=true");
+        let mut rest = all
+            .into_iter()
+            .filter(|uid| from.is_none_or(|from| if reverse { *uid >= from } else { *uid <= from }));
+        let page: Vec<u32> = rest.by_ref().take(limit as usize).collect();
+        prop_assert_eq!(filter.page(&notes, open(&notes)), (page, total, rest.next()));
     }
 }

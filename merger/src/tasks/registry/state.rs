@@ -6,13 +6,14 @@ use std::sync::Arc;
 use super::shared::SharedEnd;
 use crate::cluster::NodeId;
 use crate::tasks::aggregate;
-use crate::tasks::filter::Note;
+use crate::tasks::filter::{Names, Note};
 use crate::tasks::record::{Copy, LocalState, Status, TaskRecord};
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) next: u32,
     pub(super) notes: BTreeMap<u32, Note>,
+    pub(super) names: Names,
     pub(super) open: BTreeMap<u32, Arc<TaskRecord>>,
     /// What each node still has to do: local uid → cluster uids. Merged writes share a local task.
     pub(super) waiting: HashMap<NodeId, BTreeMap<u32, Vec<u32>>>,
@@ -52,7 +53,7 @@ impl State {
         self.notes
             .entry(record.uid)
             .and_modify(|note| note.follow(record))
-            .or_insert_with(|| Note::of(record));
+            .or_insert_with(|| Note::of(record, &mut self.names));
     }
 
     /// Changes an open task, if it is one, and gives it as it is then.
