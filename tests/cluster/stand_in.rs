@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ pub struct Seen {
 #[derive(Debug, Default)]
 pub struct StandIn {
     tasks: AtomicU64,
+    /// Whether no task ends at present.
+    idle: AtomicBool,
     failed: Mutex<HashSet<u64>>,
     seen: Mutex<Vec<Seen>>,
 }
@@ -162,6 +164,11 @@ impl StandIn {
         std::mem::take(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Lets no task end, or all.
+    pub fn be_idle(&self, idle: bool) {
+        self.idle.store(idle, Ordering::Relaxed);
+    }
+
     async fn serve(self: &Arc<Self>, port: u16) -> Result<(), HarnessError> {
         let listener = TcpListener::bind(("127.0.0.1", port))
             .await
@@ -252,7 +259,7 @@ impl StandIn {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every task that is asked for has ended.
+    /// Every task that is asked for has ended, unless the node is idle.
     fn tasks(&self, query: &str) -> Value {
         let uids = query.split('&').find_map(|pair| pair.strip_prefix("uids="));
         // Without a filter, the newest: the merger looks whether a node's tasks go on where they were.
@@ -260,8 +267,11 @@ impl StandIn {
         let newest = newest.map(|uid| uid.to_string()).unwrap_or_default();
         let uids = uids.unwrap_or(&newest);
         let failed = self.failed();
+        let idle = self.idle.load(Ordering::Relaxed);
         let task = |uid: u64| {
-            let (status, error) = if failed.contains(&uid) {
+            let (status, error) = if idle {
+                ("enqueued", Value::Null)
+            } else if failed.contains(&uid) {
                 let error = json!({"message": "Poison.", "code": "internal", "type": "internal", "link": ""});
                 ("failed", error)
             } else {
@@ -271,8 +281,9 @@ impl StandIn {
                 "uid": uid, "batchUid": uid, "indexUid": "x", "status": status,
                 "type": "documentAdditionOrUpdate", "canceledBy": null, "error": error,
                 "details": {"receivedDocuments": 1, "indexedDocuments": 1}, "duration": "PT0.001S",
-                "enqueuedAt": "2025-01-01T00:00:00Z", "startedAt": "2025-01-01T00:00:00Z",
-                "finishedAt": "2025-01-01T00:00:00Z",
+                "enqueuedAt": "2025-01-01T00:00:00Z",
+                "startedAt": if idle { Value::Null } else { "2025-01-01T00:00:00Z".into() },
+                "finishedAt": if idle { Value::Null } else { "2025-01-01T00:00:00Z".into() },
             })
         };
         let uids = uids.split(',').filter_map(|uid| uid.parse().ok());

@@ -182,3 +182,58 @@ async fn one_bad_document_fails_its_own_task_only() {
     // At least one of them held several writes, and was taken apart.
     assert!(posts.count() > 40, "nothing went together");
 }
+
+#[tokio::test]
+async fn a_write_that_failed_with_others_is_not_repeated_over_a_newer_one() {
+    let environment = vec![
+        ("WEFT_DIRECT_WRITES".to_owned(), "false".to_owned()),
+        // Long enough for all of them to go together.
+        ("WEFT_COALESCE_WAIT_MS".to_owned(), "200".to_owned()),
+    ];
+    let cluster = StandInCluster::start(1, true, environment).await.unwrap();
+    let api = Api::new(cluster.url(), None);
+    let node = &cluster.nodes[0];
+    let path = "/indexes/x/documents";
+    let first = api
+        .post(&format!("{path}?primaryKey=id"), &json!({"id": 0}))
+        .await
+        .unwrap();
+    api.succeed(&first).await.unwrap();
+    node.be_idle(true);
+    node.take_seen();
+    let write = |id: u64, text: &str| {
+        let document = json!({"id": id, "text": text});
+        let api = api.clone();
+        async move {
+            let accepted = api.post(path, &document).await.unwrap();
+            assert_eq!(accepted.status, 202, "{}", accepted.text);
+            accepted
+        }
+    };
+    // The lengths tell them apart at the node.
+    let (old, other) = ("old", "another document's text");
+    let together = join_all([write(1, old), write(2, other), write(17, POISON)]).await;
+    let posts = || {
+        let seen = node.take_seen();
+        let posts = seen.into_iter().filter(|seen| seen.method == Method::POST);
+        posts.map(|seen| seen.body_bytes).collect::<Vec<u64>>()
+    };
+    assert_eq!(posts().len(), 1, "they did not go together");
+    let newer = write(1, "newer").await;
+    posts();
+    node.be_idle(false);
+    let tasks = join_all(together.iter().map(|accepted| api.settle(accepted))).await;
+    let tasks: Vec<Value> = tasks.into_iter().map(Result::unwrap).collect();
+    assert_eq!(tasks[0]["status"], "failed", "{}", tasks[0]);
+    let message = tasks[0]["error"]["message"].as_str().unwrap();
+    assert!(message.contains("has been written to since"), "{message}");
+    assert_eq!(tasks[1]["status"], "succeeded", "{}", tasks[1]);
+    assert_eq!(tasks[2]["error"]["message"], "Poison.", "{}", tasks[2]);
+    api.succeed(&newer).await.unwrap();
+    let alone = |id: u64, text: &str| json!([{"id": id, "text": text}]).to_string().len() as u64;
+    let mut repeated = posts();
+    repeated.sort_unstable();
+    let mut expected = vec![alone(2, other), alone(17, POISON)];
+    expected.sort_unstable();
+    assert_eq!(repeated, expected);
+}
