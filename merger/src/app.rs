@@ -14,7 +14,7 @@ use crate::edge::Keys;
 use crate::options::ServeOptions;
 use crate::search::{self, SettingsCache, WordCounts};
 use crate::sequence::Sequencer;
-use crate::store::{RedbStore, Store, StoreError};
+use crate::store::{Patience, RedbStore, Store, StoreError};
 use crate::tasks::{self, SettledTask, TaskError, Tasks};
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
@@ -167,8 +167,10 @@ fn spawn_background(app: &Arc<App>, settling: mpsc::UnboundedReceiver<SettledTas
 async fn act_on_settled(app: Arc<App>, mut settling: mpsc::UnboundedReceiver<SettledTask>) {
     while let Some(settled) = settling.recv().await {
         search::on_settled(&app, &settled.view);
-        if let Err(error) = broadcast::on_settled(&app, &settled.view).await {
-            tracing::error!(uid = settled.view.uid, %error, "what follows from a task's end could not be stored");
+        let mut patience = Patience::with("what follows from a task's end");
+        let mut outcome = broadcast::on_settled(&app, &settled.view).await;
+        while patience.after(outcome).await.is_continue() {
+            outcome = broadcast::on_settled(&app, &settled.view).await;
         }
     }
 }

@@ -173,7 +173,9 @@ pub fn init_logs(options: &ServeOptions) {
     let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // It would be said on stderr, too, by `eprintln`, which panics where that can't be written to, as on a full disk.
+        .log_internal_errors(false);
     let started = if options.log_format == "text" {
         logs.try_init()
     } else {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use weft_cluster::{Cluster, Deadline, until};
 
-use crate::support::{documents, start};
+use crate::support::{documents, ids, start};
 
 #[tokio::test]
 async fn a_shard_that_is_gone_is_named_and_comes_back() {
@@ -195,4 +195,44 @@ async fn a_merger_killed_at_any_moment_loses_no_task_and_gives_no_uid_twice() {
             .at("/numberOfDocuments"),
         200
     );
+}
+
+#[tokio::test]
+async fn a_merger_whose_disk_was_full_goes_on_when_there_is_room() {
+    let (cluster, api) = start(Cluster::builder().shards(2)).await;
+    let path = "/indexes/x/documents?primaryKey=id";
+    let first = api.post(path, &documents(0..60)).await.unwrap();
+    api.succeed(&first).await.unwrap();
+    for round in 1..3_u64 {
+        cluster.merger().limit_file_size(Some(4 << 10)).unwrap();
+        let range = round * 60..(round + 1) * 60;
+        let refused = api.post(path, &documents(range.clone())).await.unwrap();
+        assert_eq!(refused.status, 500, "{}", refused.text);
+        let message = refused.at("/message").as_str().unwrap();
+        assert!(message.contains("own store failed"), "{message}");
+        // Searches need no store.
+        let search = json!({"q": "amber"});
+        for _ in 0..10 {
+            let found = api.post("/indexes/x/search", &search).await.unwrap();
+            assert_eq!(found.status, 200, "{}", found.text);
+        }
+        cluster.merger().limit_file_size(None).unwrap();
+        let what = "a write that is taken again";
+        until(what, Deadline::after(Duration::from_secs(20)), || async {
+            let write = api.post(path, &documents(range.clone())).await;
+            let write = write.map_err(|error| error.to_string())?;
+            match write.status {
+                202 => api.succeed(&write).await.map(drop),
+                _ => return Err(write.text),
+            }
+            .map_err(|error| error.to_string())
+        })
+        .await
+        .unwrap();
+        assert!(ids(&api, "x").await.into_iter().eq(0..(round + 1) * 60));
+        // What there was before is there.
+        let task = api.settle(&first).await.unwrap();
+        assert_eq!(task["status"], "succeeded", "{task}");
+    }
+    cluster.merger().check_alive().unwrap();
 }

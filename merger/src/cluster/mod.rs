@@ -45,7 +45,7 @@ pub use placements::{Placement, Placements};
 pub use pulse::{Life, Pulse};
 pub use read_from::ReadFrom;
 pub use readiness::Readiness;
-pub use replicas::{Sending, take_out, to_each};
+pub use replicas::{Sending, take_out, take_out_surely, to_each};
 pub use resync::keep_in_sync;
 pub use stagger::{Stagger, stagger};
 pub use topology::Topology;

@@ -10,6 +10,7 @@
 
 mod asking;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use self::asking::{Asked, Asking, Enough, Rest};
 use super::pulse::READS_FOLLOW;
 use super::{Cluster, NodeId, NodeRef, TakenOut, WriteMode};
 use crate::app::App;
-use crate::store::StoreError;
+use crate::store::{Patience, StoreError};
 use crate::tasks::{Copy, LateTicket};
 
 /// Takes a replica out, and lets its shard's tasks go on without it.
@@ -43,6 +44,17 @@ pub async fn take_out(app: &App, node: &NodeId, reason: &str) -> Result<TakenOut
         TakenOut::Last => {}
     }
     Ok(outcome)
+}
+
+/// The same, however long the store takes: nobody would find again that the replica lacks something. `None` only if it never can.
+pub async fn take_out_surely(app: &App, node: &NodeId, reason: &str) -> Option<TakenOut> {
+    let mut patience = Patience::with("that a replica is out of sync");
+    loop {
+        let outcome = take_out(app, node, reason).await;
+        if let ControlFlow::Break(taken_out) = patience.after(outcome).await {
+            return taken_out;
+        }
+    }
 }
 
 impl Cluster {
@@ -217,10 +229,8 @@ async fn settle(
     let taken = match outcome {
         Ok(taken) => taken,
         Err(reason) => {
-            if let Err(error) = take_out(app, node, &reason).await {
-                // Its records keep it as pending: after a start it is taken out.
-                return tracing::error!(%node, %error, "a replica that missed a write could not be taken out");
-            }
+            // Its records keep it as pending: after a start it is taken out, too.
+            take_out_surely(app, node, &reason).await;
             None
         }
     };

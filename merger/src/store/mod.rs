@@ -7,6 +7,7 @@
 pub(crate) mod memory;
 mod redb;
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -15,6 +16,9 @@ pub use self::redb::RedbStore;
 
 /// How long a commit may stay unsynced.
 pub const UNSYNCED: Duration = Duration::from_millis(100);
+
+/// The pause of who has [patience](Patience).
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// A value with the version that its last change gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,5 +121,41 @@ pub trait Store: Send + Sync {
     /// that does so by itself.
     fn compact(&self) -> BoxFuture<'_, Result<Option<(u64, u64)>, StoreError>> {
         Box::pin(async { Ok(None) })
+    }
+}
+
+/// Tries again until the store has done it: for what nobody is told has failed, and what would else be wrong until a restart.
+#[derive(Debug)]
+pub struct Patience {
+    what: &'static str,
+    complained: bool,
+}
+
+impl Patience {
+    /// For what is to be stored, as the log calls it.
+    pub fn with(what: &'static str) -> Self {
+        Self {
+            what,
+            complained: false,
+        }
+    }
+
+    /// Waits before the next attempt, or ends: with what was done, or with `None` if it never can be.
+    pub async fn after<T>(&mut self, outcome: Result<T, StoreError>) -> ControlFlow<Option<T>> {
+        let what = self.what;
+        match outcome {
+            Ok(done) => return ControlFlow::Break(Some(done)),
+            Err(error @ StoreError::Failed(_)) => {
+                if !std::mem::replace(&mut self.complained, true) {
+                    tracing::error!(what, %error, "can't be stored; it is tried again");
+                }
+            }
+            Err(error) => {
+                tracing::error!(what, %error, "can't be stored");
+                return ControlFlow::Break(None);
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+        ControlFlow::Continue(())
     }
 }

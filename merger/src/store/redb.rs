@@ -1,11 +1,14 @@
 //! The embedded store: one redb file. Neighbouring commits share one transaction, and so one fsync; those that need none wait for
 //! the next that does.
+//!
+//! redb does nothing more with a file that it once couldn't write to, as on a full disk. So the writer opens the file again until
+//! that succeeds; until then every commit fails. What was committed and not yet synced is kept as long, and written first.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition};
@@ -22,14 +25,21 @@ const CACHE_BYTES: usize = 64 << 20;
 /// How many commits share a transaction at most.
 const MAX_GROUP: usize = 512;
 
+/// How often a file that failed is opened again.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
+
 /// A store in one file, for a single merger.
 pub struct RedbStore {
-    /// Shared by all but a compaction, which needs it alone.
-    database: Arc<RwLock<Database>>,
-    path: PathBuf,
+    file: Arc<File>,
     /// Taken when the store closes, which ends the writer.
     commits: Option<Sender<Commit>>,
     writer: Option<JoinHandle<()>>,
+}
+
+struct File {
+    path: PathBuf,
+    /// Shared by all but a compaction, which needs it alone; not there between a failure and the next opening.
+    database: RwLock<Option<Database>>,
 }
 
 struct Commit {
@@ -38,12 +48,8 @@ struct Commit {
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
-impl RedbStore {
-    /// Opens the file, or makes it.
-    ///
-    /// # Errors
-    /// The file can't be opened, is damaged, or another process holds it.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
+impl File {
+    fn open(path: &Path) -> Result<Database, StoreError> {
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create(path)
@@ -51,16 +57,58 @@ impl RedbStore {
         let transaction = database.begin_write().map_err(failed)?;
         transaction.open_table(ENTRIES).map_err(failed)?;
         transaction.commit().map_err(failed)?;
-        let database = Arc::new(RwLock::new(database));
+        Ok(database)
+    }
+
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        work(database.as_ref().ok_or_else(closed_for_now)?)
+    }
+
+    fn alone(&self) -> RwLockWriteGuard<'_, Option<Database>> {
+        self.database
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn compact(&self) -> Result<Option<(u64, u64)>, StoreError> {
+        let size = || std::fs::metadata(&self.path).map(|file| file.len());
+        let mut database = self.alone();
+        let database = database.as_mut().ok_or_else(closed_for_now)?;
+        let before = size().map_err(failed)?;
+        database.compact().map_err(failed)?;
+        Ok(Some((before, size().map_err(failed)?)))
+    }
+}
+
+fn closed_for_now() -> StoreError {
+    StoreError::Failed("its file failed, and is opened again".into())
+}
+
+impl RedbStore {
+    /// Opens the file, or makes it.
+    ///
+    /// # Errors
+    /// The file can't be opened, is damaged, or another process holds it.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let database = RwLock::new(Some(File::open(path)?));
+        let path = path.to_owned();
+        let file = Arc::new(File { path, database });
         let (commits, queue) = channel();
-        let shared = Arc::clone(&database);
+        let writer = Writer {
+            file: Arc::clone(&file),
+            unsynced: Unsynced::default(),
+            open_again: None,
+        };
         let writer = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || write_groups(&shared, &queue))
+            .spawn(move || writer.run(&queue))
             .map_err(failed)?;
         Ok(Self {
-            database,
-            path: path.to_owned(),
+            file,
             commits: Some(commits),
             writer: Some(writer),
         })
@@ -95,10 +143,12 @@ impl Drop for RedbStore {
 impl Store for RedbStore {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Versioned>, StoreError>> {
         Box::pin(async move {
-            let read = shared(&self.database).begin_read().map_err(failed)?;
-            let table = read.open_table(ENTRIES).map_err(failed)?;
-            let value = table.get(key).map_err(failed)?;
-            Ok(value.map(|value| decode(value.value())))
+            self.file.with(|database| {
+                let read = database.begin_read().map_err(failed)?;
+                let table = read.open_table(ENTRIES).map_err(failed)?;
+                let value = table.get(key).map_err(failed)?;
+                Ok(value.map(|value| decode(value.value())))
+            })
         })
     }
 
@@ -115,109 +165,165 @@ impl Store for RedbStore {
         prefix: &'a str,
     ) -> BoxFuture<'a, Result<Vec<(String, Versioned)>, StoreError>> {
         Box::pin(async move {
-            let read = shared(&self.database).begin_read().map_err(failed)?;
-            let table = read.open_table(ENTRIES).map_err(failed)?;
-            let mut found = Vec::new();
-            for entry in table.range(prefix..).map_err(failed)? {
-                let (key, value) = entry.map_err(failed)?;
-                if !key.value().starts_with(prefix) {
-                    break;
+            self.file.with(|database| {
+                let read = database.begin_read().map_err(failed)?;
+                let table = read.open_table(ENTRIES).map_err(failed)?;
+                let mut found = Vec::new();
+                for entry in table.range(prefix..).map_err(failed)? {
+                    let (key, value) = entry.map_err(failed)?;
+                    if !key.value().starts_with(prefix) {
+                        break;
+                    }
+                    found.push((key.value().to_owned(), decode(value.value())));
                 }
-                found.push((key.value().to_owned(), decode(value.value())));
-            }
-            Ok(found)
+                Ok(found)
+            })
         })
     }
 
     fn compact(&self) -> BoxFuture<'_, Result<Option<(u64, u64)>, StoreError>> {
-        let (database, path) = (Arc::clone(&self.database), self.path.clone());
+        let file = Arc::clone(&self.file);
         Box::pin(async move {
-            let size = |path: &Path| std::fs::metadata(path).map(|file| file.len());
-            let compaction = move || {
-                let mut database = database.write().unwrap_or_else(PoisonError::into_inner);
-                let before = size(&path).map_err(failed)?;
-                database.compact().map_err(failed)?;
-                Ok(Some((before, size(&path).map_err(failed)?)))
-            };
-            tokio::task::spawn_blocking(compaction)
+            tokio::task::spawn_blocking(move || file.compact())
                 .await
                 .map_err(failed)?
         })
     }
 }
 
-fn shared(database: &RwLock<Database>) -> RwLockReadGuard<'_, Database> {
-    database.read().unwrap_or_else(PoisonError::into_inner)
+/// What was committed and is not durable yet.
+#[derive(Default)]
+struct Unsynced {
+    since: Option<Instant>,
+    commits: Vec<Vec<Change>>,
 }
 
-/// The writer's thread: takes what is waiting, applies it in one transaction, answers all. Ends with the store.
-fn write_groups(database: &RwLock<Database>, queue: &Receiver<Commit>) {
-    let mut unsynced: Option<Instant> = None;
-    loop {
-        let first = match unsynced {
-            None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(since) => queue.recv_timeout(UNSYNCED.saturating_sub(since.elapsed())),
-        };
-        let mut group = match first {
-            Ok(first) => vec![first],
-            Err(RecvTimeoutError::Timeout) => Vec::new(),
-            // An ordinary end syncs what isn't.
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
-        while group.len() < MAX_GROUP
-            && let Ok(next) = queue.try_recv()
-        {
-            group.push(next);
-        }
-        let is_due = unsynced.is_some_and(|since| since.elapsed() >= UNSYNCED);
-        let durability = if is_due || group.iter().any(|commit| commit.synced) {
-            Durability::Immediate
-        } else {
-            Durability::None
-        };
-        let verdicts = write_group(&shared(database), &group, durability);
-        match verdicts {
-            Ok(verdicts) => {
-                unsynced = match durability {
-                    Durability::None => unsynced.or_else(|| Some(Instant::now())),
-                    _ => None,
-                };
-                for (commit, verdict) in group.into_iter().zip(verdicts) {
-                    let _ = commit.done.send(verdict);
-                }
+/// The only one that writes, on a thread of its own.
+struct Writer {
+    file: Arc<File>,
+    unsynced: Unsynced,
+    /// When to open the file again, after it failed.
+    open_again: Option<Instant>,
+}
+
+impl Writer {
+    /// Takes what is waiting, applies it in one transaction, answers all. Ends with the store.
+    fn run(mut self, queue: &Receiver<Commit>) {
+        loop {
+            let sync_at = self.unsynced.since.map(|since| since + UNSYNCED);
+            let first = match self.open_again.or(sync_at) {
+                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => queue.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            let mut group = match first {
+                Ok(first) => vec![first],
+                Err(RecvTimeoutError::Timeout) => Vec::new(),
+                // An ordinary end syncs what isn't.
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            while group.len() < MAX_GROUP
+                && let Ok(next) = queue.try_recv()
+            {
+                group.push(next);
             }
-            Err(error) => {
-                let text = error.to_string();
-                if group.is_empty() {
-                    tracing::error!(error = text, "what was committed could not be synced");
-                    // Not at once again.
-                    unsynced = Some(Instant::now());
-                }
-                for commit in group {
-                    let _ = commit
-                        .done
-                        .send(Err(StoreError::Failed(text.clone().into())));
+            if self.open_again.is_some_and(|at| at <= Instant::now()) {
+                self.open_again();
+            }
+            match self.write(&group) {
+                Ok(verdicts) => self.answer(group, verdicts),
+                Err(error) => {
+                    let text = error.to_string();
+                    if self.open_again.is_none() {
+                        tracing::error!(error = text, "the store's file fails: it is opened again");
+                        // At once: the trouble may be over.
+                        self.open_again = Some(Instant::now());
+                    }
+                    for commit in group {
+                        let error = StoreError::Failed(text.clone().into());
+                        let _ = commit.done.send(Err(error));
+                    }
                 }
             }
         }
     }
+
+    fn write(&self, group: &[Commit]) -> Result<Verdicts, StoreError> {
+        let since = self.unsynced.since;
+        let due = since.is_some_and(|since| since.elapsed() >= UNSYNCED);
+        let synced = due || group.iter().any(|commit| commit.synced);
+        if group.is_empty() && !due {
+            return Ok(Verdicts::default());
+        }
+        self.file.with(|database| {
+            let changes = group.iter().map(|commit| commit.changes.as_slice());
+            let verdicts = write_group(database, changes, synced)?;
+            Ok(Verdicts { verdicts, synced })
+        })
+    }
+
+    fn answer(&mut self, group: Vec<Commit>, Verdicts { verdicts, synced }: Verdicts) {
+        if synced {
+            self.unsynced = Unsynced::default();
+        }
+        for (commit, verdict) in group.into_iter().zip(verdicts) {
+            if !synced && verdict.is_ok() {
+                self.unsynced.since.get_or_insert_with(Instant::now);
+                self.unsynced.commits.push(commit.changes);
+            }
+            let _ = commit.done.send(verdict);
+        }
+    }
+
+    fn open_again(&mut self) {
+        // It can't be opened twice.
+        drop(self.file.alone().take());
+        match self.opened_with_what_was_lost() {
+            Ok(database) => {
+                *self.file.alone() = Some(database);
+                self.unsynced = Unsynced::default();
+                self.open_again = None;
+                tracing::warn!("the store's file is open again");
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the store's file can't be opened yet");
+                self.open_again = Some(Instant::now() + OPEN_AGAIN);
+            }
+        }
+    }
+
+    fn opened_with_what_was_lost(&self) -> Result<Database, StoreError> {
+        let database = File::open(&self.file.path)?;
+        // One by one, so that each key gets the version that it had, and each condition holds again.
+        let lost = self.unsynced.commits.iter().map(Vec::as_slice);
+        write_group(&database, lost, true)?;
+        Ok(database)
+    }
 }
 
-type Verdicts = Vec<Result<(), StoreError>>;
+/// What became of each commit of a group.
+#[derive(Default)]
+struct Verdicts {
+    verdicts: Vec<Result<(), StoreError>>,
+    /// Whether all is durable.
+    synced: bool,
+}
 
-fn write_group(
+fn write_group<'a>(
     database: &Database,
-    group: &[Commit],
-    durability: Durability,
-) -> Result<Verdicts, StoreError> {
+    group: impl Iterator<Item = &'a [Change]>,
+    synced: bool,
+) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+    let durability = match synced {
+        true => Durability::Immediate,
+        false => Durability::None,
+    };
     let mut transaction = database.begin_write().map_err(failed)?;
     transaction.set_durability(durability).map_err(failed)?;
     let verdicts = {
         let mut table = transaction.open_table(ENTRIES).map_err(failed)?;
         group
-            .iter()
-            .map(|commit| apply(&mut table, &commit.changes))
-            .collect::<Result<Verdicts, _>>()?
+            .map(|changes| apply(&mut table, changes))
+            .collect::<Result<_, _>>()?
     };
     transaction.commit().map_err(failed)?;
     Ok(verdicts)
@@ -403,5 +509,43 @@ mod tests {
         let store = RedbStore::open(&path).unwrap();
         assert_eq!(store.get("a").await.unwrap().unwrap().value, [7]);
         assert_eq!(store.get("b").await.unwrap().unwrap().value, [8]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_opened_again_gets_first_what_was_not_durable() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weft.redb");
+        let store = RedbStore::open(&path).unwrap();
+        store.commit(vec![Change::put("a", vec![1])]).await.unwrap();
+        drop(store);
+        let file = Arc::new(File {
+            path: path.clone(),
+            database: RwLock::new(None),
+        });
+        assert!(file.with(|_| Ok(())).is_err(), "it is closed");
+        let mut writer = Writer {
+            file: Arc::clone(&file),
+            unsynced: Unsynced {
+                since: Some(Instant::now()),
+                commits: vec![
+                    vec![Change::put_if("b", vec![2], Expect::Absent)],
+                    vec![
+                        Change::put_if("b", vec![3], Expect::Version(1)),
+                        Change::delete("a"),
+                    ],
+                ],
+            },
+            open_again: Some(Instant::now()),
+        };
+        writer.open_again();
+        assert!(writer.open_again.is_none() && writer.unsynced.commits.is_empty());
+        drop((writer, file));
+        let store = RedbStore::open(&path).unwrap();
+        let there = store.range("").await.unwrap();
+        let there: Vec<_> = there
+            .into_iter()
+            .map(|(key, entry)| (key, entry.version, entry.value))
+            .collect();
+        assert_eq!(there, [("b".to_owned(), 2, vec![3])]);
     }
 }

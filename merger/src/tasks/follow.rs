@@ -12,7 +12,7 @@ use time::serde::rfc3339;
 
 use super::record::{LocalState, Status};
 use crate::app::App;
-use crate::cluster::{NodeId, TakenOut};
+use crate::cluster::{NodeId, TakenOut, take_out_surely};
 use crate::upstream::{NodeRequest, Target};
 
 /// How many tasks one request asks for. Nodes work in order, so that those which ended are among the first; where all of them have,
@@ -103,12 +103,9 @@ async fn follow_node(app: &Arc<App>, node: &NodeId) {
 /// Replicas whose tasks ended otherwise than their shard's others hold something else now.
 async fn take_out_differing(app: &App) {
     for (node, reason) in app.tasks.take_differing() {
-        match crate::cluster::take_out(app, &node, &reason).await {
-            Ok(TakenOut::Now) => {}
-            Ok(TakenOut::Before | TakenOut::Last) => app.tasks.abandon(&node).await,
-            Err(error) => {
-                tracing::error!(%node, %error, "a replica that differs could not be taken out")
-            }
+        match take_out_surely(app, &node, &reason).await {
+            Some(TakenOut::Before | TakenOut::Last) => app.tasks.abandon(&node).await,
+            Some(TakenOut::Now) | None => {}
         }
     }
 }

@@ -128,6 +128,14 @@ impl Injector<'_> {
                 }
             }
             Fault::DiskFull => injury.note = self.fill_disk(node, random).await?,
+            Fault::MergerDiskFull => {
+                injury.victim = None;
+                let merger = self.cluster.merger();
+                merger.limit_file_size(Some(FULL_BYTES))?;
+                self.hold(random, 3_000..8_000).await;
+                merger.limit_file_size(None)?;
+                self.is_written_to().await?;
+            }
         }
         injury.healed = self.world.now();
         Ok(injury)
@@ -238,6 +246,19 @@ impl Injector<'_> {
         // may never come back to it otherwise.
         node.restart()?;
         Ok(note)
+    }
+
+    /// Waits until a write is accepted.
+    async fn is_written_to(&self) -> Result<()> {
+        let path = "/indexes/bulk/documents?primaryKey=id";
+        let deadline = Deadline::after(Duration::from_secs(30));
+        until("a write that is accepted", deadline, || async {
+            let write = self.world.api.post(path, &json!([{"id": 0}])).await;
+            let write = write.map_err(|error| error.line())?;
+            (write.status == 202).then_some(()).ok_or(write.text)
+        })
+        .await?;
+        Ok(())
     }
 
     async fn hold(&self, random: &mut fastrand::Rng, millis: Range<u64>) {

@@ -29,6 +29,8 @@ pub(super) enum Fault {
     KillEnvoy,
     /// A node whose writes to disk fail (`EFBIG` beyond 16 KiB of a file)
     DiskFull,
+    /// The same for the merger, which is not started again
+    MergerDiskFull,
     /// A node that answers 200 ms later
     Slow,
     /// No fault: a bulk import into another index, applied by one replica after the other

@@ -1,9 +1,11 @@
 //! What nodes say of their local tasks, taken over into the tasks that clients see.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::Tasks;
 use crate::cluster::NodeId;
+use crate::store::Patience;
 use crate::tasks::aggregate;
 use crate::tasks::record::{LocalState, ReadBack, TaskRecord};
 
@@ -93,15 +95,20 @@ impl Tasks {
     /// The same for tasks that ended together, in as few commits as it takes.
     pub(super) async fn settle_all(&self, records: Vec<Arc<TaskRecord>>) {
         for records in records.chunks(ENDS_A_COMMIT) {
-            let (mut changes, mut views) = (Vec::new(), Vec::with_capacity(records.len()));
-            for record in records {
-                changes.extend(self.end(record));
-                views.push(aggregate::view(record));
-            }
+            let views: Vec<_> = records
+                .iter()
+                .map(|record| aggregate::view(record))
+                .collect();
+            let changes = || records.iter().flat_map(|record| self.end(record)).collect();
             // After a crash the nodes are asked again.
-            if let Err(error) = self.store.commit_unsynced(changes).await {
-                let uids: Vec<u32> = views.iter().map(|view| view.uid).collect();
-                tracing::error!(?uids, %error, "the end of tasks could not be stored");
+            let mut patience = Patience::with("the end of tasks");
+            let stored = loop {
+                let outcome = self.store.commit_unsynced(changes()).await;
+                if let ControlFlow::Break(stored) = patience.after(outcome).await {
+                    break stored;
+                }
+            };
+            if stored.is_none() {
                 continue;
             }
             let mut state = self.lock();

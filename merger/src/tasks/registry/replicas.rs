@@ -9,6 +9,7 @@ use weft_routing::placement::ShardId;
 use super::state::State;
 use super::{Tasks, put};
 use crate::cluster::NodeId;
+use crate::store::Patience;
 use crate::tasks::aggregate;
 use crate::tasks::record::{Copy, Part, Status, TaskRecord};
 
@@ -62,9 +63,7 @@ impl Tasks {
         if aggregate::status(&record).is_settled() && !goes_on {
             return self.settle(record).await;
         }
-        if let Err(error) = self.store.commit(vec![put(&record)]).await {
-            tracing::error!(uid, %node, %error, "that a replica has taken a write could not be stored");
-        }
+        self.store_open(&[uid]).await;
         self.outstanding.notify_waiters();
     }
 
@@ -86,11 +85,23 @@ impl Tasks {
         let open = changed
             .iter()
             .filter(|record| !settled.iter().any(|other| other.uid == record.uid));
-        let open = open.map(|record| put(record)).collect();
-        if let Err(error) = self.store.commit(open).await {
-            tracing::error!(%node, %error, "tasks that go on without a replica could not be stored");
-        }
+        let open: Vec<u32> = open.map(|record| record.uid).collect();
+        self.store_open(&open).await;
         self.settle_all(settled).await;
+    }
+
+    /// Stores how open tasks stand, as they do when the store takes it.
+    async fn store_open(&self, uids: &[u32]) {
+        let changes = || {
+            let state = self.lock();
+            let open = uids.iter().filter_map(|uid| state.open.get(uid));
+            open.map(|record| put(record)).collect()
+        };
+        let mut patience = Patience::with("how tasks stand");
+        let mut outcome = self.store.commit(changes()).await;
+        while patience.after(outcome).await.is_continue() {
+            outcome = self.store.commit(changes()).await;
+        }
     }
 
     /// Takes the replicas whose tasks ended otherwise than the others'.
