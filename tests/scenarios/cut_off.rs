@@ -1,5 +1,6 @@
 //! Swaps, renamings and deletions that are cut off in their middle: all shards have them in the end, or none.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use reqwest::Method;
@@ -277,5 +278,110 @@ async fn what_was_begun_is_done_though_the_client_be_gone() {
         assert!(left.is_err(), "it was answered at once: {left:?}");
         line.set(Line::Open);
         change.is_whole(&cluster, &api).await;
+    }
+}
+
+/// Who holds what on a node: the origin of each index's documents.
+async fn origins(node: &Api) -> BTreeMap<String, BTreeSet<String>> {
+    let mut held = BTreeMap::new();
+    let indexes = node.get("/indexes?limit=100").await.unwrap();
+    for index in indexes.at("/results").as_array().unwrap() {
+        let uid = index["uid"].as_str().unwrap();
+        let path = format!("/indexes/{uid}/documents?limit=1000");
+        let documents = node.get(&path).await.unwrap();
+        let origin = |document: &Value| document["origin"].as_str().unwrap().to_owned();
+        let documents = documents.at("/results").as_array().unwrap();
+        held.insert(uid.to_owned(), documents.iter().map(origin).collect());
+    }
+    held
+}
+
+/// Waits until nothing is under way, on any node, and no shard is held.
+async fn quiet(cluster: &Cluster, api: &Api) {
+    let open = "/tasks?statuses=enqueued,processing&limit=1";
+    until("nothing under way", Deadline::after(WITHIN), || async {
+        let shards = api.get("/_cluster/shards").await;
+        let shards = shards.map_err(|error| error.to_string())?;
+        let all = shards.at("/shards").as_array().ok_or(shards.text.clone())?;
+        if all.is_empty() || all.iter().any(|shard| shard["inDoubt"] != json!(false)) {
+            return Err(shards.text);
+        }
+        let nodes = (0..cluster.layout().shards()).map(|shard| node(cluster, shard));
+        for one in nodes.chain([api.clone()]) {
+            let tasks = one.get(open).await.map_err(|error| error.to_string())?;
+            if tasks.at("/total") != 0 {
+                return Err(tasks.text);
+            }
+        }
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// Another seed tries other moments: `WEFT_FUZZ_SEED=7`.
+#[tokio::test]
+async fn a_merger_killed_at_any_moment_leaves_no_index_half_changed() {
+    let seed = std::env::var("WEFT_FUZZ_SEED").map_or(5, |seed| seed.parse().unwrap());
+    println!("WEFT_FUZZ_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (cluster, api) = start(Cluster::builder().shards(2)).await;
+    let mut fresh = 0;
+    for round in 0..15 {
+        let mut names: Vec<String> = origins(&node(&cluster, 0)).await.into_keys().collect();
+        while names.len() < 3 {
+            fresh += 1;
+            let name = format!("index-{fresh}");
+            let document = |id: u64| json!({"id": id, "origin": name});
+            let documents: Value = (0..30).map(document).collect();
+            let path = format!("/indexes/{name}/documents?primaryKey=id");
+            let accepted = api.post(&path, &documents).await.unwrap();
+            api.succeed(&accepted).await.unwrap();
+            names.push(name);
+        }
+        random.shuffle(&mut names);
+        let (method, path, body) = match random.u8(0..4) {
+            0 | 1 => {
+                let swap = json!([{"indexes": [names[0], names[1]]}]);
+                (Method::POST, "/swap-indexes".to_owned(), swap)
+            }
+            2 => {
+                fresh += 1;
+                let new = json!({"uid": format!("index-{fresh}")});
+                (Method::PATCH, format!("/indexes/{}", names[0]), new)
+            }
+            _ => (
+                Method::DELETE,
+                format!("/indexes/{}", names[0]),
+                Value::Null,
+            ),
+        };
+        let what = format!("round {round}: {method} {path} {body}");
+        let request = {
+            let api = api.clone();
+            tokio::spawn(async move { api.json(method, &path, &body).await })
+        };
+        tokio::time::sleep(Duration::from_micros(random.u64(0..12_000))).await;
+        cluster.merger().kill().unwrap();
+        let _ = request.await.unwrap();
+        cluster.merger().restart().unwrap();
+        quiet(&cluster, &api).await;
+        let (one, two) = (
+            origins(&node(&cluster, 0)).await,
+            origins(&node(&cluster, 1)).await,
+        );
+        assert_eq!(one, two, "{what}");
+        assert!(
+            one.values().all(|origins| origins.len() == 1),
+            "{what}: {one:?}"
+        );
+        let listed = api.get("/indexes?limit=100").await.unwrap();
+        let listed = listed.at("/results").as_array().unwrap().iter();
+        let listed = listed.map(|index| index["uid"].as_str().unwrap().to_owned());
+        assert_eq!(
+            listed.collect::<BTreeSet<_>>(),
+            one.into_keys().collect(),
+            "{what}"
+        );
     }
 }
