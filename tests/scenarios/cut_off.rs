@@ -107,6 +107,8 @@ impl Change {
         api: &Api,
         expected: &[(&str, Option<std::ops::Range<u64>>)],
     ) {
+        // A line that was cut may have kept reads away.
+        green(api).await;
         for (index, range) in expected {
             match range {
                 Some(range) => {
@@ -150,18 +152,38 @@ async fn status(api: &Api) -> Value {
         .clone()
 }
 
+/// Two shards behind lines that can be cut, with `x` and `y`.
+async fn behind_lines() -> (Cluster, Api) {
+    let (cluster, api) = start(Cluster::builder().shards(2).links(true)).await;
+    two_indexes(&api).await;
+    (cluster, api)
+}
+
+/// The same after a change that the first shard took and the second, whose line is cut, did not.
+async fn half_done(change: Change) -> (Cluster, Api) {
+    let (cluster, api) = behind_lines().await;
+    cluster.link(1, 0).unwrap().set(Line::ServerErrors);
+    let reply = change.ask_for(&api).await.unwrap();
+    assert_eq!(reply.status, 503, "{}", reply.text);
+    (cluster, api)
+}
+
+async fn green(api: &Api) {
+    until("a green cluster", Deadline::after(WITHIN), || async {
+        let status = status(api).await;
+        (status == "green").then_some(()).ok_or(status.to_string())
+    })
+    .await
+    .unwrap();
+}
+
 #[tokio::test]
 async fn what_one_shard_did_not_take_it_gets_when_it_is_back() {
     for change in Change::ALL {
-        let (cluster, api) = start(Cluster::builder().shards(2).links(true)).await;
-        two_indexes(&api).await;
-        let line = cluster.link(1, 0).unwrap();
-        line.set(Line::ServerErrors);
-        let reply = change.ask_for(&api).await.unwrap();
-        assert_eq!(reply.status, 503, "{}", reply.text);
+        let (cluster, api) = half_done(change).await;
         refused_meanwhile(&api).await;
         assert_ne!(status(&api).await, "green");
-        line.set(Line::Open);
+        cluster.link(1, 0).unwrap().set(Line::Open);
         change.is_whole(&cluster, &api).await;
     }
 }
@@ -169,23 +191,20 @@ async fn what_one_shard_did_not_take_it_gets_when_it_is_back() {
 #[tokio::test]
 async fn what_a_dead_merger_left_half_done_is_made_whole_when_it_is_back() {
     for change in Change::ALL {
-        let (cluster, api) = start(Cluster::builder().shards(2).links(true)).await;
-        two_indexes(&api).await;
-        let line = cluster.link(1, 0).unwrap();
-        line.set(Line::ServerErrors);
-        let reply = change.ask_for(&api).await.unwrap();
-        assert_eq!(reply.status, 503, "{}", reply.text);
+        let (cluster, api) = half_done(change).await;
         cluster.merger().kill().unwrap();
         cluster.merger().restart().unwrap();
-        until("a merger that answers", Deadline::after(WITHIN), || async {
-            let tasks = api.get("/tasks?limit=1").await;
-            let tasks = tasks.map_err(|error| error.to_string())?;
-            (tasks.status == 200).then_some(()).ok_or(tasks.text)
+        let what = "a merger that knows both shards";
+        until(what, Deadline::after(WITHIN), || async {
+            let shards = api.get("/_cluster/shards").await;
+            let shards = shards.map_err(|error| error.to_string())?;
+            let both = shards.at("/shards").as_array().map_or(0, Vec::len) == 2;
+            both.then_some(()).ok_or(shards.text)
         })
         .await
         .unwrap();
         refused_meanwhile(&api).await;
-        line.set(Line::Open);
+        cluster.link(1, 0).unwrap().set(Line::Open);
         change.is_whole(&cluster, &api).await;
     }
 }
@@ -193,8 +212,7 @@ async fn what_a_dead_merger_left_half_done_is_made_whole_when_it_is_back() {
 #[tokio::test]
 async fn what_the_first_shard_took_without_a_word_the_others_get_too() {
     for change in Change::ALL {
-        let (cluster, api) = start(Cluster::builder().shards(2).links(true)).await;
-        two_indexes(&api).await;
+        let (cluster, api) = behind_lines().await;
         let line = cluster.link(0, 0).unwrap();
         line.set(Line::AnswersLost);
         let reply = change.ask_for(&api).await.unwrap();
@@ -207,8 +225,7 @@ async fn what_the_first_shard_took_without_a_word_the_others_get_too() {
 #[tokio::test]
 async fn what_no_shard_took_has_never_been_asked_for() {
     for change in Change::ALL {
-        let (cluster, api) = start(Cluster::builder().shards(2).links(true)).await;
-        two_indexes(&api).await;
+        let (cluster, api) = behind_lines().await;
         for line in [Line::Refused, Line::ServerErrors] {
             cluster.link(0, 0).unwrap().set(line);
             let reply = change.ask_for(&api).await.unwrap();
@@ -257,20 +274,13 @@ async fn what_only_a_silent_replica_may_have_is_undone_and_the_replica_mended() 
     .await
     .unwrap();
     line.set(Line::Open);
-    until("a green cluster", Deadline::after(WITHIN), || async {
-        let status = status(&api).await;
-        (status == "green").then_some(()).ok_or(status.to_string())
-    })
-    .await
-    .unwrap();
     Change::Swap.is_undone(&cluster, &api).await;
 }
 
 #[tokio::test]
 async fn what_was_begun_is_done_though_the_client_be_gone() {
     for change in Change::ALL {
-        let (cluster, api) = start(Cluster::builder().shards(2).links(true)).await;
-        two_indexes(&api).await;
+        let (cluster, api) = behind_lines().await;
         let line = cluster.link(1, 0).unwrap();
         line.set(Line::Late(Duration::from_secs(1)));
         let patience = Duration::from_millis(300);

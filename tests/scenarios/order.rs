@@ -146,22 +146,27 @@ async fn settled(api: &Api, index: &str) -> Value {
     api.get(&path).await.unwrap().at("/results").clone()
 }
 
-#[tokio::test]
-async fn one_bad_document_fails_its_own_task_only() {
+/// A shard to which small writes of 200 ms go together, with the index `x`.
+async fn together() -> (StandInCluster, Api) {
     let environment = vec![
         ("WEFT_DIRECT_WRITES".to_owned(), "false".to_owned()),
-        // Long enough for all of them to go together.
         ("WEFT_COALESCE_WAIT_MS".to_owned(), "200".to_owned()),
     ];
     let cluster = StandInCluster::start(1, true, environment).await.unwrap();
     let api = Api::new(cluster.url(), None);
-    let path = "/indexes/x/documents";
     let first = api
-        .post(&format!("{path}?primaryKey=id"), &json!({"id": 0}))
+        .post("/indexes/x/documents?primaryKey=id", &json!({"id": 0}))
         .await
         .unwrap();
     api.succeed(&first).await.unwrap();
     cluster.nodes[0].take_seen();
+    (cluster, api)
+}
+
+#[tokio::test]
+async fn one_bad_document_fails_its_own_task_only() {
+    let (cluster, api) = together().await;
+    let path = "/indexes/x/documents";
     let writes = (1..=40).map(|id| {
         let text = if id == 17 { POISON } else { "harmless" };
         let api = api.clone();
@@ -185,22 +190,10 @@ async fn one_bad_document_fails_its_own_task_only() {
 
 #[tokio::test]
 async fn a_write_that_failed_with_others_is_not_repeated_over_a_newer_one() {
-    let environment = vec![
-        ("WEFT_DIRECT_WRITES".to_owned(), "false".to_owned()),
-        // Long enough for all of them to go together.
-        ("WEFT_COALESCE_WAIT_MS".to_owned(), "200".to_owned()),
-    ];
-    let cluster = StandInCluster::start(1, true, environment).await.unwrap();
-    let api = Api::new(cluster.url(), None);
+    let (cluster, api) = together().await;
     let node = &cluster.nodes[0];
     let path = "/indexes/x/documents";
-    let first = api
-        .post(&format!("{path}?primaryKey=id"), &json!({"id": 0}))
-        .await
-        .unwrap();
-    api.succeed(&first).await.unwrap();
     node.be_idle(true);
-    node.take_seen();
     let write = |id: u64, text: &str| {
         let document = json!({"id": id, "text": text});
         let api = api.clone();
