@@ -17,6 +17,7 @@ use weft_routing::placement::ShardId;
 use super::reconcile::{Compared, compare};
 use super::{ClusterError, take_out};
 use crate::app::App;
+use crate::sequence::Turn;
 
 /// How often it is tried while nodes don't answer.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -36,7 +37,7 @@ impl Doubts {
     }
 
     /// Whether the shard is held.
-    pub(super) fn hold_back(&self, shard: ShardId) -> bool {
+    pub fn hold_back(&self, shard: ShardId) -> bool {
         self.held().values().any(|shards| shards.contains(&shard))
     }
 
@@ -56,6 +57,21 @@ impl Doubts {
 
     fn lock(&self) -> MutexGuard<'_, HashSet<ShardId>> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for the turn on shards of which none is held: for who must not see some of them before a change and others after it.
+pub async fn turn_when_whole(app: &App, shards: &[ShardId]) -> Turn {
+    loop {
+        let turn = app.sequencer.turn(shards).await;
+        if !shards
+            .iter()
+            .any(|shard| app.cluster.doubts.hold_back(*shard))
+        {
+            return turn;
+        }
+        drop(turn);
+        tokio::time::sleep(AGAIN).await;
     }
 }
 

@@ -58,7 +58,10 @@ async fn look(app: &App, placement: &Placement, hopeless: &mut Hopeless) -> Resu
         return remember(app, uid, &truth).await;
     }
     let turn = app.sequencer.turn(placement.shards()).await;
+    let doubts = &app.cluster.doubts;
     if app.tasks.changes_settings(uid, None)
+        // Some shards may have swapped it, and others not.
+        || placement.shards().iter().any(|shard| doubts.hold_back(*shard))
         || app.cluster.placement(uid).as_deref() != Some(placement)
     {
         return Ok(());

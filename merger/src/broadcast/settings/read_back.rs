@@ -8,6 +8,7 @@ use serde_json::json;
 use super::repair::{drifted, mend, read};
 use super::truth::{Values, decide};
 use crate::app::App;
+use crate::cluster::turn_when_whole;
 use crate::store::StoreError;
 use crate::tasks::{ReadBack, TaskView};
 
@@ -34,7 +35,7 @@ async fn look(app: &App, task: u32) -> Result<ReadBack, StoreError> {
     let Some(placement) = app.cluster.placement(uid) else {
         return nothing;
     };
-    let turn = app.sequencer.turn(placement.shards()).await;
+    let turn = turn_when_whole(app, placement.shards()).await;
     // In the turn nobody changes settings; what is open by now was sent later, and is looked into when it is done.
     if app.tasks.changes_settings(uid, Some(task)) {
         return nothing;
