@@ -226,11 +226,14 @@ async fn begin(
             undo(app, key, intent).await?;
             Ok(Some(answer))
         }
-        Spread::Taken { parts, .. } if parts.iter().any(|part| part.undelivered.is_some()) => {
-            Ok(None)
-        }
+        Spread::Taken { parts, .. } if are_lacking(&parts) => Ok(None),
         Spread::Taken { parts, .. } => conclude(app, key, intent, parts).await.map(Some),
     }
+}
+
+/// Whether a shard has not got it.
+fn are_lacking(parts: &[Part]) -> bool {
+    parts.iter().any(|part| part.undelivered.is_some())
 }
 
 /// Nobody has it: the placements are as they were.
@@ -368,7 +371,7 @@ async fn attempt(
             "undone: no node had it"
         }
         true => {
-            make_whole(app, key, intent, found).await?;
+            make_whole(app, key, intent, found, patient).await?;
             "made whole"
         }
     };
@@ -383,6 +386,7 @@ async fn make_whole(
     key: &str,
     intent: &mut Intent,
     found: Vec<Found>,
+    patient: bool,
 ) -> Result<(), BroadcastError> {
     let placements = &app.cluster.placements;
     let moved: Vec<String> = match &intent.effect {
@@ -423,6 +427,8 @@ async fn make_whole(
         .into_iter()
         .collect::<Result<Vec<_>, _>>();
     let outcome = match parts {
+        // Who answered a moment ago did not take it; it may the next time.
+        Ok(parts) if patient && are_lacking(&parts) => Err(BroadcastError::Unfinished),
         Ok(parts) => register(app, key, intent, parts).await,
         Err(error) => Err(error),
     };
