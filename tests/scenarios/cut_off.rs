@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use weft_cluster::{Api, Cluster, Deadline, HarnessError, Line, Reply, until};
+use weft_cluster::{Api, Cluster, ClusterBuilder, Deadline, HarnessError, Line, Reply, until};
 
 use crate::support::{documents, ids, node, start};
 
@@ -154,14 +154,19 @@ async fn status(api: &Api) -> Value {
 
 /// Two shards behind lines that can be cut, with `x` and `y`.
 async fn behind_lines() -> (Cluster, Api) {
-    let (cluster, api) = start(Cluster::builder().shards(2).links(true)).await;
+    let (cluster, api) = start(lines()).await;
     two_indexes(&api).await;
     (cluster, api)
 }
 
+fn lines() -> ClusterBuilder {
+    Cluster::builder().shards(2).links(true)
+}
+
 /// The same after a change that the first shard took and the second, whose line is cut, did not.
-async fn half_done(change: Change) -> (Cluster, Api) {
-    let (cluster, api) = behind_lines().await;
+async fn half_done(change: Change, builder: ClusterBuilder) -> (Cluster, Api) {
+    let (cluster, api) = start(builder).await;
+    two_indexes(&api).await;
     cluster.link(1, 0).unwrap().set(Line::ServerErrors);
     let reply = change.ask_for(&api).await.unwrap();
     assert_eq!(reply.status, 503, "{}", reply.text);
@@ -180,7 +185,7 @@ async fn green(api: &Api) {
 #[tokio::test]
 async fn what_one_shard_did_not_take_it_gets_when_it_is_back() {
     for change in Change::ALL {
-        let (cluster, api) = half_done(change).await;
+        let (cluster, api) = half_done(change, lines()).await;
         refused_meanwhile(&api).await;
         assert_ne!(status(&api).await, "green");
         cluster.link(1, 0).unwrap().set(Line::Open);
@@ -191,7 +196,7 @@ async fn what_one_shard_did_not_take_it_gets_when_it_is_back() {
 #[tokio::test]
 async fn what_a_dead_merger_left_half_done_is_made_whole_when_it_is_back() {
     for change in Change::ALL {
-        let (cluster, api) = half_done(change).await;
+        let (cluster, api) = half_done(change, lines()).await;
         cluster.merger().kill().unwrap();
         cluster.merger().restart().unwrap();
         let what = "a merger that knows both shards";
@@ -204,6 +209,63 @@ async fn what_a_dead_merger_left_half_done_is_made_whole_when_it_is_back() {
         .await
         .unwrap();
         refused_meanwhile(&api).await;
+        cluster.link(1, 0).unwrap().set(Line::Open);
+        change.is_whole(&cluster, &api).await;
+    }
+}
+
+/// Waits until documents of `y` that lie on the first shard are written, and others are refused.
+async fn first_shard_goes_on(api: &Api, held: std::ops::Range<u64>) {
+    until(
+        "writes to the first shard",
+        Deadline::after(WITHIN),
+        || async {
+            let mut taken = 0;
+            for id in held.clone() {
+                // As it is there already: nothing changes.
+                let path = "/indexes/y/documents?primaryKey=id";
+                let write = api.post(path, &documents(id..id + 1)).await;
+                let write = write.map_err(|error| error.to_string())?;
+                match write.status {
+                    202 => taken += 1,
+                    503 => {}
+                    _ => return Err(write.text),
+                }
+            }
+            let some = taken > 0 && taken < held.end - held.start;
+            some.then_some(()).ok_or(format!("{taken} were taken"))
+        },
+    )
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_shard_that_is_down_keeps_no_other_waiting_and_serves_nothing_before_it_is_whole() {
+    for change in Change::ALL {
+        let builder = lines().merger_env("WEFT_HEARTBEAT_INTERVAL_MS", "500");
+        let (cluster, api) = half_done(change, builder).await;
+        let held = match change {
+            Change::Swap => 0..40,
+            Change::Rename | Change::Delete => 100..120,
+        };
+        first_shard_goes_on(&api, held.clone()).await;
+        cluster.merger().kill().unwrap();
+        cluster.merger().restart().unwrap();
+        first_shard_goes_on(&api, held).await;
+        let what = "no reads from the second shard";
+        until(what, Deadline::after(WITHIN), || async {
+            let nodes = api.get("/_cluster/nodes").await;
+            let nodes = nodes.map_err(|error| error.to_string())?;
+            let ready: Vec<&Value> = (0..2)
+                .map(|n| nodes.at(["/nodes/0/ready", "/nodes/1/ready"][n]))
+                .collect();
+            (ready == [&json!(true), &json!(false)])
+                .then_some(())
+                .ok_or(nodes.text.clone())
+        })
+        .await
+        .unwrap();
         cluster.link(1, 0).unwrap().set(Line::Open);
         change.is_whole(&cluster, &api).await;
     }
@@ -386,6 +448,7 @@ async fn a_merger_killed_at_any_moment_leaves_no_index_half_changed() {
             "{what}: {one:?}"
         );
         let listed = api.get("/indexes?limit=100").await.unwrap();
+        assert_eq!(listed.status, 200, "{what}: {}", listed.text);
         let listed = listed.at("/results").as_array().unwrap().iter();
         let listed = listed.map(|index| index["uid"].as_str().unwrap().to_owned());
         assert_eq!(

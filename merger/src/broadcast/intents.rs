@@ -10,7 +10,7 @@
 //! way to a node. Invariant: until it is whole or undone, nothing else is written to the shards that may have it, and no
 //! replica is copied from one that has it to one that hasn't.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use super::BroadcastError;
 use super::spread::{Change, Reach, Spread, Taken, spread_in_turn, to_shard};
 use crate::answer::Answer;
 use crate::app::App;
-use crate::cluster::{ClusterError, Life, NodeId, NodeRef, settle_doubts, take_out};
+use crate::cluster::{ClusterError, Life, NodeId, NodeRef, Reads, settle_doubts, take_out};
 use crate::sequence::Turn;
 use crate::store::{self, Store, StoreError};
 use crate::tasks::{NewTask, Part};
@@ -36,10 +36,8 @@ const PREFIX: &str = "intent/";
 /// How often it is tried to finish what was cut off, and how long a node may take to say whether it has it: writers wait meanwhile.
 const AGAIN: Duration = Duration::from_millis(500);
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
-/// After so long, what a shard that says nothing has not got is told by the task: the other shards' writers have waited enough.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How many of a node's newest tasks of a kind are looked at: nothing was written since, so the first is enough.
-const LOOK_BACK: usize = 20;
+/// How many of a node's newest tasks of a kind are looked at. The same can't have come again: not all of its shards may be written to.
+const LOOK_BACK: usize = 200;
 
 /// What shall be done, as it is stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -103,6 +101,14 @@ impl Intent {
 
     fn shards(&self) -> Vec<ShardId> {
         self.each.iter().map(|(shard, _)| *shard).collect()
+    }
+
+    /// The names that are exchanged.
+    fn names(&self) -> Vec<String> {
+        match &self.effect {
+            Effect::Exchange { pairs } => pairs.iter().flatten().cloned().collect(),
+            Effect::Deletion { .. } => Vec::new(),
+        }
     }
 
     fn pairs(&self) -> Vec<(&str, &str)> {
@@ -191,7 +197,7 @@ pub(super) async fn carry_out(
     if !matches!(&done, Ok(Some(_))) {
         // Before the turn ends: the next writer must find it.
         let shards = intent.shards().into_iter().collect();
-        app.cluster.doubts.hold(&key, shards);
+        app.cluster.doubts.hold(&key, shards, Reads::GoOn);
         tokio::spawn(finish(Arc::clone(app), key, intent.clone()));
     }
     match done? {
@@ -226,14 +232,14 @@ async fn begin(
             undo(app, key, intent).await?;
             Ok(Some(answer))
         }
-        Spread::Taken { parts, .. } if are_lacking(&parts) => Ok(None),
+        Spread::Taken { parts, .. } if lacking(&parts).next().is_some() => Ok(None),
         Spread::Taken { parts, .. } => conclude(app, key, intent, parts).await.map(Some),
     }
 }
 
-/// Whether a shard has not got it.
-fn are_lacking(parts: &[Part]) -> bool {
-    parts.iter().any(|part| part.undelivered.is_some())
+/// The parts of shards that haven't got it.
+fn lacking(parts: &[Part]) -> impl Iterator<Item = &Part> {
+    parts.iter().filter(|part| part.undelivered.is_some())
 }
 
 /// Nobody has it: the placements are as they were.
@@ -253,6 +259,24 @@ async fn forget(app: &App, key: &str) -> Result<(), StoreError> {
     app.intents.store.commit(vec![gone]).await
 }
 
+/// The placements follow, unless they have.
+async fn follow(app: &App, key: &str, intent: &mut Intent) -> Result<(), StoreError> {
+    if std::mem::replace(&mut intent.placed, true) {
+        return Ok(());
+    }
+    let stored = put(key, intent);
+    let followed = match &intent.effect {
+        Effect::Exchange { .. } => {
+            let (placements, pairs) = (&app.cluster.placements, intent.pairs());
+            placements.swap_for(&pairs, intent.task, vec![stored]).await
+        }
+        // The mark is there already.
+        Effect::Deletion { .. } => app.intents.store.commit(vec![stored]).await,
+    };
+    intent.placed = followed.is_ok();
+    followed
+}
+
 /// All shards have it: the placements follow, and the task is registered under the intent's uid.
 async fn conclude(
     app: &Arc<App>,
@@ -260,17 +284,8 @@ async fn conclude(
     intent: &mut Intent,
     parts: Vec<Part>,
 ) -> Result<Answer, BroadcastError> {
-    if matches!(&intent.effect, Effect::Exchange { .. }) && !intent.placed {
-        intent.placed = true;
-        let stored = vec![put(key, intent)];
-        let placements = &app.cluster.placements;
-        let exchanged = placements
-            .swap_for(&intent.pairs(), intent.task, stored)
-            .await;
-        if let Err(error) = exchanged {
-            intent.placed = false;
-            return Err(error.into());
-        }
+    if let Effect::Exchange { .. } = &intent.effect {
+        follow(app, key, intent).await?;
     }
     let task = NewTask {
         kind: intent.kind().to_owned(),
@@ -291,7 +306,7 @@ async fn conclude(
 pub async fn take_up_intents(app: &Arc<App>) -> Result<(), ClusterError> {
     for (key, intent) in app.intents.all().await? {
         let shards = intent.shards().into_iter().collect();
-        app.cluster.doubts.hold(&key, shards);
+        app.cluster.doubts.hold(&key, shards, Reads::GoOn);
         tokio::spawn(finish(Arc::clone(app), key, intent));
     }
     Ok(())
@@ -305,7 +320,8 @@ async fn finish(app: Arc<App>, key: String, mut intent: Intent) {
     // Who hung when it was sent may take it after it has said that it hasn't: all are asked twice.
     let mut certain = false;
     loop {
-        let patient = begun.elapsed() < PATIENCE;
+        // When a silent node counts as down, the writers of shards that have it don't wait any more for those that don't.
+        let patient = !intent.placed && begun.elapsed() < app.options.down_after();
         match attempt(&app, &key, &mut intent, patient, certain).await {
             Ok(Some(outcome)) => {
                 return tracing::warn!(kind, outcome, "a change that was cut off has ended");
@@ -341,13 +357,23 @@ async fn attempt(
     patient: bool,
     certain: bool,
 ) -> Result<Option<&'static str>, BroadcastError> {
-    let shards = intent.shards();
-    let turn = app.sequencer.turn(&shards).await;
-    let asked = shards.iter().map(|shard| ask(app, intent, *shard));
-    let found: Vec<Found> = join_all(asked)
-        .await
-        .into_iter()
-        .collect::<Result<_, _>>()?;
+    let shards: BTreeSet<ShardId> = intent.shards().into_iter().collect();
+    let doubts = &app.cluster.doubts;
+    if intent.placed {
+        // Nobody waits any more for those who are silent, not even for as long as they take to say nothing.
+        let found = ask_all(app, intent).await?;
+        if let Some(silent) = found.iter().find(|found| found.has.is_none()) {
+            // Where nobody at all is heard, as before Envoy has told of the nodes, nothing is known of anybody.
+            if found.iter().any(Found::has_it) {
+                let lacking = found.iter().filter(|found| !found.has_it());
+                let lacking = lacking.map(|found| found.shard).collect();
+                doubts.hold(key, lacking, Reads::Leave);
+            }
+            return Err(BroadcastError::Silent(silent.shard));
+        }
+    }
+    let turn = app.sequencer.turn(&intent.shards()).await;
+    let found = ask_all(app, intent).await?;
     let somebody = found.iter().any(Found::has_it);
     let silent = found.iter().find(|found| found.has.is_none());
     if let Some(silent) = silent
@@ -358,10 +384,12 @@ async fn attempt(
             .iter()
             .filter(|found| found.has.is_none() || found.has_it());
         let may_have = may_have.map(|found| found.shard).collect();
-        app.cluster.doubts.hold(key, may_have);
+        doubts.hold(key, may_have, Reads::GoOn);
         return Err(BroadcastError::Silent(silent.shard));
     }
-    app.cluster.doubts.hold(key, shards.into_iter().collect());
+    if !intent.placed {
+        doubts.hold(key, shards, Reads::GoOn);
+    }
     if !certain && silent.is_none() {
         return Ok(None);
     }
@@ -371,34 +399,38 @@ async fn attempt(
             "undone: no node had it"
         }
         true => {
-            make_whole(app, key, intent, found, patient).await?;
+            let parts = send_to_the_rest(app, intent, found).await?;
+            let lacking: BTreeSet<ShardId> = lacking(&parts).map(|part| part.shard).collect();
+            if let Some(shard) = lacking.first().copied() {
+                if !patient {
+                    // Whoever has it has waited enough; the others get it when they are back, and nobody reads there before.
+                    follow(app, key, intent).await?;
+                    doubts.hold(key, lacking, Reads::Leave);
+                }
+                return Err(BroadcastError::Silent(shard));
+            }
+            register(app, key, intent, parts).await?;
             "made whole"
         }
     };
-    app.cluster.doubts.release(key);
+    doubts.release(key);
     drop(turn);
     Ok(Some(outcome))
 }
 
 /// Sends it to everybody who hasn't got it. The caller has the turn.
-async fn make_whole(
+async fn send_to_the_rest(
     app: &Arc<App>,
-    key: &str,
-    intent: &mut Intent,
+    intent: &Intent,
     found: Vec<Found>,
-    patient: bool,
-) -> Result<(), BroadcastError> {
+) -> Result<Vec<Part>, BroadcastError> {
     let placements = &app.cluster.placements;
-    let moved: Vec<String> = match &intent.effect {
-        Effect::Exchange { pairs } if !intent.placed => {
-            let moved = pairs.iter().filter(|pair| placements.lie_apart(pair));
-            moved.flatten().cloned().collect()
-        }
-        _ => Vec::new(),
-    };
-    if !moved.is_empty() {
+    if let Effect::Exchange { pairs } = &intent.effect
+        && !intent.placed
+        && pairs.iter().any(|pair| placements.lie_apart(pair))
+    {
         // A filter that still goes by the old table would ask the wrong shard.
-        placements.leave_to_merger(&moved, true).await?;
+        placements.leave_to_merger(&intent.names(), true).await?;
         tokio::time::sleep(Duration::from_millis(app.options.lease_ms)).await;
     }
     app.writes.indexes_change();
@@ -415,27 +447,11 @@ async fn make_whole(
                     let taken: Taken = has.into_iter().map(as_taken).collect();
                     to_shard(app, &change, found.shard, &replicas, &taken).await
                 }
-                _ => Ok(Part::undelivered(
-                    found.shard,
-                    "nobody says whether it was taken before it was cut off".to_owned(),
-                )),
+                _ => Ok(Part::undelivered(found.shard, "it is silent".to_owned())),
             }
         }
     });
-    let parts = join_all(sent)
-        .await
-        .into_iter()
-        .collect::<Result<Vec<_>, _>>();
-    let outcome = match parts {
-        // Who answered a moment ago did not take it; it may the next time.
-        Ok(parts) if patient && are_lacking(&parts) => Err(BroadcastError::Unfinished),
-        Ok(parts) => register(app, key, intent, parts).await,
-        Err(error) => Err(error),
-    };
-    if !moved.is_empty() {
-        placements.leave_to_merger(&moved, false).await?;
-    }
-    outcome
+    join_all(sent).await.into_iter().collect()
 }
 
 /// Under a new uid: the old one may be another task's by now.
@@ -455,7 +471,10 @@ async fn register(
         }
         Effect::Exchange { .. } => {}
     }
-    conclude(app, key, intent, parts).await.map(drop)
+    conclude(app, key, intent, parts).await?;
+    // Whatever was left to the merger meanwhile.
+    placements.leave_to_merger(&intent.names(), false).await?;
+    Ok(())
 }
 
 fn as_taken((node, local_uid): (NodeRef, u32)) -> (NodeId, NodeAnswer) {
@@ -495,6 +514,14 @@ struct Exchanged {
     indexes: [String; 2],
     #[serde(default)]
     rename: bool,
+}
+
+async fn ask_all(app: &App, intent: &Intent) -> Result<Vec<Found>, StoreError> {
+    let asked = intent
+        .each
+        .iter()
+        .map(|(shard, _)| ask(app, intent, *shard));
+    join_all(asked).await.into_iter().collect()
 }
 
 /// Asks a shard's replicas in sync. Who says nothing while another one answers may have it or not: it is taken out.

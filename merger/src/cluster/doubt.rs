@@ -26,8 +26,17 @@ const AGAIN: Duration = Duration::from_millis(200);
 #[derive(Default)]
 pub struct Doubts {
     shards: Mutex<HashSet<ShardId>>,
-    /// Who holds which shards.
-    held: Mutex<HashMap<String, BTreeSet<ShardId>>>,
+    /// Who holds which shards, and whether reads go on there.
+    held: Mutex<HashMap<String, (BTreeSet<ShardId>, Reads)>>,
+}
+
+/// Reads from shards that are [held](Doubts::hold).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// They go on.
+    GoOn,
+    /// They leave: the shard is known to lack what others have.
+    Leave,
 }
 
 impl Doubts {
@@ -38,12 +47,20 @@ impl Doubts {
 
     /// Whether the shard is held.
     pub fn hold_back(&self, shard: ShardId) -> bool {
-        self.held().values().any(|shards| shards.contains(&shard))
+        let held = self.held();
+        held.values().any(|(shards, _)| shards.contains(&shard))
+    }
+
+    /// Whether the shard is held, and reads leave.
+    pub(super) fn keep_reads_from(&self, shard: ShardId) -> bool {
+        let held = self.held();
+        let mut held = held.values().filter(|(_, reads)| *reads == Reads::Leave);
+        held.any(|(shards, _)| shards.contains(&shard))
     }
 
     /// Lets nobody write to these shards, and to no others, in `holder`'s name.
-    pub fn hold(&self, holder: &str, shards: BTreeSet<ShardId>) {
-        self.held().insert(holder.to_owned(), shards);
+    pub fn hold(&self, holder: &str, shards: BTreeSet<ShardId>, reads: Reads) {
+        self.held().insert(holder.to_owned(), (shards, reads));
     }
 
     /// `holder` holds none any more.
@@ -51,7 +68,7 @@ impl Doubts {
         self.held().remove(holder);
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<ShardId>>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<String, (BTreeSet<ShardId>, Reads)>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -37,7 +37,7 @@ use weft_routing::placement::{ShardId, SlotMap};
 
 pub use api::handle;
 pub use discovery::discover;
-pub use doubt::{Doubts, doubt, settle_doubts, turn_when_whole};
+pub use doubt::{Doubts, Reads, doubt, settle_doubts, turn_when_whole};
 pub use in_sync::{InSync, Standing, TakenOut};
 pub use lanes::Lanes;
 pub use latency::Latencies;

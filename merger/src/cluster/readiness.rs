@@ -39,6 +39,10 @@ impl Cluster {
         if !standing.is_in_sync() {
             return Readiness::NotReady("it is not in sync");
         }
+        let shard = self.topology().shard_of(node);
+        if shard.is_some_and(|shard| self.doubts.keep_reads_from(shard)) {
+            return Readiness::NotReady("it lacks a change of indexes");
+        }
         match self.pulse.life(node) {
             Life::Unknown => Readiness::Unknown,
             Life::Lost => Readiness::NotReady("its data is lost"),
