@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Tasks;
 use crate::cluster::NodeId;
-use crate::store::Patience;
+use crate::store::{Change, Patience};
 use crate::tasks::aggregate;
 use crate::tasks::record::{LocalState, ReadBack, TaskRecord};
 
@@ -99,11 +99,12 @@ impl Tasks {
                 .iter()
                 .map(|record| aggregate::view(record))
                 .collect();
-            let changes = || records.iter().flat_map(|record| self.end(record)).collect();
+            // Once: it counts what waits to be announced.
+            let changes: Vec<Change> = records.iter().flat_map(|record| self.end(record)).collect();
             // After a crash the nodes are asked again.
             let mut patience = Patience::with("the end of tasks");
             let stored = loop {
-                let outcome = self.store.commit_unsynced(changes()).await;
+                let outcome = self.store.commit_unsynced(changes.clone()).await;
                 if let ControlFlow::Break(stored) = patience.after(outcome).await {
                     break stored;
                 }

@@ -1,0 +1,197 @@
+//! What is cut off is made whole, or undone.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{HeaderMap, StatusCode};
+use serde_json::json;
+use tokio::time::Instant;
+use weft_routing::placement::ShardId;
+
+use super::found::{Found, ask_all};
+use super::{Effect, Intent, conclude, follow, lacking, put, undo};
+use crate::app::App;
+use crate::broadcast::BroadcastError;
+use crate::broadcast::spread::{Taken, to_shard};
+use crate::cluster::{ClusterError, NodeId, NodeRef, Reads};
+use crate::tasks::Part;
+use crate::upstream::NodeAnswer;
+
+/// How often it is tried: writers to the shards that may have it are refused meanwhile.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Takes up what the last merger left: from here on nobody writes to those shards before it is whole or undone.
+///
+/// # Errors
+/// The store.
+pub async fn take_up_intents(app: &Arc<App>) -> Result<(), ClusterError> {
+    for (key, intent) in app.intents.all().await? {
+        let shards = intent.shards().into_iter().collect();
+        app.cluster.doubts.hold(&key, shards, Reads::GoOn);
+        tokio::spawn(finish(Arc::clone(app), key, intent));
+    }
+    Ok(())
+}
+
+/// Makes it whole or undoes it, however long that takes.
+pub(super) async fn finish(app: Arc<App>, key: String, mut intent: Intent) {
+    let kind = intent.kind();
+    tracing::warn!(kind, shards = ?intent.shards(), "a change of indexes was cut off: it is made whole, or undone");
+    let begun = Instant::now();
+    // Who hung when it was sent may take it after it has said that it hasn't: all are asked twice.
+    let mut certain = false;
+    loop {
+        // When a silent node counts as down, the writers of shards that have it don't wait any more for those that don't.
+        let patient = !intent.placed && begun.elapsed() < app.options.down_after();
+        match attempt(&app, &key, &mut intent, patient, certain).await {
+            Ok(Some(outcome)) => {
+                return tracing::warn!(kind, outcome, "a change that was cut off has ended");
+            }
+            Ok(None) => certain = true,
+            Err(error) => {
+                certain = false;
+                tracing::debug!(kind, %error, "a change that was cut off can't be ended yet");
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// How it ended; `None` if everybody is to be asked once more.
+async fn attempt(
+    app: &Arc<App>,
+    key: &str,
+    intent: &mut Intent,
+    patient: bool,
+    certain: bool,
+) -> Result<Option<&'static str>, BroadcastError> {
+    let shards: BTreeSet<ShardId> = intent.shards().into_iter().collect();
+    let doubts = &app.cluster.doubts;
+    if intent.placed {
+        // Nobody waits any more for those who are silent, not even for as long as they take to say nothing.
+        let found = ask_all(app, intent).await?;
+        if let Some(silent) = found.iter().find(|found| found.has.is_none()) {
+            // Where nobody at all is heard, as before Envoy has told of the nodes, nothing is known of anybody.
+            if found.iter().any(Found::has_it) {
+                let lacking = found.iter().filter(|found| !found.has_it());
+                let lacking = lacking.map(|found| found.shard).collect();
+                doubts.hold(key, lacking, Reads::Leave);
+            }
+            return Err(BroadcastError::Silent(silent.shard));
+        }
+    }
+    let turn = app.sequencer.turn(&intent.shards()).await;
+    let found = ask_all(app, intent).await?;
+    let somebody = found.iter().any(Found::has_it);
+    let silent = found.iter().find(|found| found.has.is_none());
+    if let Some(silent) = silent
+        && (patient || !somebody)
+    {
+        // Who surely hasn't got it may go on.
+        let may_have = found
+            .iter()
+            .filter(|found| found.has.is_none() || found.has_it());
+        let may_have = may_have.map(|found| found.shard).collect();
+        doubts.hold(key, may_have, Reads::GoOn);
+        return Err(BroadcastError::Silent(silent.shard));
+    }
+    if !intent.placed {
+        doubts.hold(key, shards, Reads::GoOn);
+    }
+    if !certain && silent.is_none() {
+        return Ok(None);
+    }
+    let outcome = match somebody {
+        false => {
+            undo(app, key, intent).await?;
+            "undone: no node had it"
+        }
+        true => {
+            let parts = send_to_the_rest(app, intent, found).await?;
+            let lacking: BTreeSet<ShardId> = lacking(&parts).map(|part| part.shard).collect();
+            if let Some(shard) = lacking.first().copied() {
+                if !patient {
+                    // Whoever has it has waited enough; the others get it when they are back, and nobody reads there before.
+                    follow(app, key, intent).await?;
+                    doubts.hold(key, lacking, Reads::Leave);
+                }
+                return Err(BroadcastError::Silent(shard));
+            }
+            register(app, key, intent, parts).await?;
+            "made whole"
+        }
+    };
+    doubts.release(key);
+    drop(turn);
+    Ok(Some(outcome))
+}
+
+/// Sends it to everybody who hasn't got it. The caller has the turn.
+async fn send_to_the_rest(
+    app: &Arc<App>,
+    intent: &Intent,
+    found: Vec<Found>,
+) -> Result<Vec<Part>, BroadcastError> {
+    let placements = &app.cluster.placements;
+    if let Effect::Exchange { pairs } = &intent.effect
+        && !intent.placed
+        && pairs.iter().any(|pair| placements.lie_apart(pair))
+    {
+        // A filter that still goes by the old table would ask the wrong shard.
+        placements.leave_to_merger(&intent.names(), true).await?;
+        tokio::time::sleep(Duration::from_millis(app.options.lease_ms)).await;
+    }
+    app.writes.indexes_change();
+    let sent = found.into_iter().map(|found| {
+        let body = intent.each.iter().find(|(shard, _)| *shard == found.shard);
+        let change = body.map(|(_, body)| intent.change(app, body));
+        async move {
+            match (found.has, change) {
+                (Some(has), Some(change)) => {
+                    app.cluster
+                        .dirty
+                        .note(found.shard, &change.path_and_query, None);
+                    let replicas = app.cluster.replicas_or_none(found.shard)?;
+                    let taken: Taken = has.into_iter().map(as_taken).collect();
+                    to_shard(app, &change, found.shard, &replicas, &taken).await
+                }
+                _ => Ok(Part::undelivered(found.shard, "it is silent".to_owned())),
+            }
+        }
+    });
+    join_all(sent).await.into_iter().collect()
+}
+
+/// Under a new uid: the old one may be another task's by now.
+async fn register(
+    app: &Arc<App>,
+    key: &str,
+    intent: &mut Intent,
+    parts: Vec<Part>,
+) -> Result<(), BroadcastError> {
+    let placements = &app.cluster.placements;
+    let old = std::mem::replace(&mut intent.task, app.tasks.reserve());
+    match &intent.effect {
+        Effect::Deletion { uid, .. } => placements.mark_deleted(uid, intent.task).await?,
+        Effect::Exchange { .. } if intent.placed => {
+            let stored = put(key, intent);
+            placements.swap_goes_on(old, intent.task, stored).await?;
+        }
+        Effect::Exchange { .. } => follow(app, key, intent).await?,
+    }
+    // Filters may have them again, now that the table is the new one. Nothing may fail after the task is registered.
+    placements.leave_to_merger(&intent.names(), false).await?;
+    conclude(app, key, intent, parts).await.map(drop)
+}
+
+fn as_taken((node, local_uid): (NodeRef, u32)) -> (NodeId, NodeAnswer) {
+    let answer = NodeAnswer {
+        status: StatusCode::ACCEPTED,
+        headers: HeaderMap::new(),
+        body: Bytes::from(json!({"taskUid": local_uid}).to_string()),
+    };
+    (node.id, answer)
+}

@@ -1,0 +1,223 @@
+//! Who has a change that was cut off: the nodes are asked.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::Value;
+use weft_routing::placement::ShardId;
+
+use super::{Effect, Intent};
+use crate::app::App;
+use crate::cluster::{Life, NodeRef, take_out};
+use crate::store::StoreError;
+use crate::upstream::{NodeRequest, Target};
+
+/// How long a node may take to say whether it has it: writers wait meanwhile.
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many of a node's newest tasks of a kind are looked at. The same can't have come again: not all of its shards may be written to.
+const LOOK_BACK: usize = 200;
+
+/// What the replicas of a shard say.
+pub(super) struct Found {
+    pub(super) shard: ShardId,
+    /// Who has it, as which task; `None` if nobody says anything.
+    pub(super) has: Option<Vec<(NodeRef, u32)>>,
+}
+
+impl Found {
+    pub(super) fn has_it(&self) -> bool {
+        self.has.as_ref().is_some_and(|has| !has.is_empty())
+    }
+}
+
+impl Intent {
+    /// Whether a node's task is what the shard was sent.
+    fn is(&self, shard: ShardId, task: &Seen) -> bool {
+        match &self.effect {
+            Effect::Deletion { uid, .. } => task.index_uid.as_ref() == Some(uid),
+            Effect::Exchange { .. } if self.index_uid.is_some() => {
+                let new = self.details.get("newIndexUid").and_then(Value::as_str);
+                new.is_some() && task.details.new_index_uid.as_deref() == new
+            }
+            Effect::Exchange { .. } => {
+                let own = self.each.iter().find(|(other, _)| *other == shard);
+                let own = own.and_then(|(_, body)| serde_json::from_value(body.clone()).ok());
+                own.is_some_and(|own: Vec<Exchanged>| own == task.details.swaps)
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct TaskList {
+    results: Vec<Seen>,
+}
+
+/// What is told of a node's task before it is done.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Seen {
+    uid: u32,
+    #[serde(default)]
+    index_uid: Option<String>,
+    #[serde(default)]
+    details: Details,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Details {
+    swaps: Vec<Exchanged>,
+    new_index_uid: Option<String>,
+}
+
+#[derive(Deserialize, PartialEq, Eq)]
+struct Exchanged {
+    indexes: [String; 2],
+    #[serde(default)]
+    rename: bool,
+}
+
+/// Asks all shards.
+pub(super) async fn ask_all(app: &App, intent: &Intent) -> Result<Vec<Found>, StoreError> {
+    let asked = intent
+        .each
+        .iter()
+        .map(|(shard, _)| ask(app, intent, *shard));
+    join_all(asked).await.into_iter().collect()
+}
+
+/// Asks a shard's replicas in sync. Who says nothing while another one answers may have it or not: it is taken out.
+async fn ask(app: &App, intent: &Intent, shard: ShardId) -> Result<Found, StoreError> {
+    let replicas = app.cluster.replicas(shard);
+    let answers = join_all(
+        replicas
+            .iter()
+            .map(|node| newest_of_kind(app, intent, node)),
+    )
+    .await;
+    let heard = answers.iter().any(Option::is_some);
+    let mut has = Vec::new();
+    for (node, answer) in replicas.into_iter().zip(answers) {
+        match answer {
+            Some(tasks) => {
+                let before = intent.newest.get(&node.id);
+                let is_new = |task: &&Seen| before.is_none_or(|before| task.uid > *before);
+                let mut new = tasks.iter().filter(is_new);
+                if let Some(task) = new.find(|task| intent.is(shard, task)) {
+                    has.push((node, task.uid));
+                }
+            }
+            None if heard => {
+                let reason = "it does not say whether it took a change that was cut off";
+                take_out(app, &node.id, reason).await?;
+            }
+            None => {}
+        }
+    }
+    let has = heard.then_some(has);
+    Ok(Found { shard, has })
+}
+
+async fn newest_of_kind(app: &App, intent: &Intent, node: &NodeRef) -> Option<Vec<Seen>> {
+    if app.cluster.pulse.life(&node.id) == Life::Silent {
+        return None;
+    }
+    let request = NodeRequest::new(
+        Target::Node(node.address),
+        Method::GET,
+        format!("/tasks?types={}&limit={LOOK_BACK}", intent.kind()),
+        &app.own_authority(),
+        ASK_TIMEOUT,
+    );
+    let answer = app.upstream.send(request).await.ok()?;
+    let list: TaskList = serde_json::from_slice(&answer.body).ok()?;
+    (answer.status == StatusCode::OK).then_some(list.results)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::json;
+
+    use super::*;
+    use crate::broadcast::intents::put;
+    use crate::broadcast::spread::Change;
+    use crate::call::Along;
+
+    fn change(method: Method, path: &str) -> Change {
+        Change {
+            method,
+            path_and_query: path.to_owned(),
+            along: Along::default(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    fn stored_and_read(intent: &Intent) -> Intent {
+        let bytes = put("intent/1", intent).value.unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    fn task(json: Value) -> Seen {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn a_swap_is_known_by_what_the_shard_was_sent() {
+        let pairs = vec![["a".to_owned(), "b".to_owned()]];
+        let each = vec![
+            (ShardId(0), json!([{"indexes": ["a", "b"]}])),
+            (ShardId(1), json!([{"indexes": ["b", "a"], "rename": true}])),
+        ];
+        let swap = change(Method::POST, "/swap-indexes");
+        let intent = Intent::new(Effect::Exchange { pairs }, &swap, each, None, json!({}));
+        let intent = stored_and_read(&intent);
+        assert_eq!(
+            (intent.kind(), intent.shards()),
+            ("indexSwap", vec![ShardId(0), ShardId(1)])
+        );
+        let both = json!({"uid": 7, "indexUid": null, "details": {"swaps": [{"indexes": ["a", "b"], "rename": false}]}});
+        let one = json!({"uid": 7, "indexUid": null, "details": {"swaps": [{"indexes": ["b", "a"], "rename": true}]}});
+        assert!(intent.is(ShardId(0), &task(both.clone())) && !intent.is(ShardId(1), &task(both)));
+        assert!(intent.is(ShardId(1), &task(one.clone())) && !intent.is(ShardId(0), &task(one)));
+        assert!(!intent.is(ShardId(0), &task(json!({"uid": 7}))));
+    }
+
+    #[test]
+    fn a_renaming_is_known_by_the_new_name_and_a_deletion_by_the_index() {
+        let pairs = vec![["a".to_owned(), "b".to_owned()]];
+        let rename = Intent::new(
+            Effect::Exchange { pairs },
+            &change(Method::PATCH, "/indexes/a"),
+            vec![(ShardId(0), json!({"uid": "b"}))],
+            Some("a".to_owned()),
+            json!({"oldIndexUid": "a", "newIndexUid": "b"}),
+        );
+        let rename = stored_and_read(&rename);
+        assert_eq!(rename.kind(), "indexUpdate");
+        let renamed =
+            |to: &str| task(json!({"uid": 1, "indexUid": "a", "details": {"newIndexUid": to}}));
+        assert!(rename.is(ShardId(0), &renamed("b")) && !rename.is(ShardId(0), &renamed("c")));
+        let keyed = json!({"uid": 1, "indexUid": "a", "details": {"primaryKey": "id"}});
+        assert!(!rename.is(ShardId(0), &task(keyed)));
+
+        let effect = Effect::Deletion {
+            uid: "a".to_owned(),
+            before: Some(3),
+        };
+        let delete = change(Method::DELETE, "/indexes/a");
+        let each = vec![(ShardId(0), Value::Null)];
+        let delete = Intent::new(effect, &delete, each, Some("a".to_owned()), json!({}));
+        let delete = stored_and_read(&delete);
+        assert_eq!(delete.kind(), "indexDeletion");
+        assert!(delete.is(
+            ShardId(0),
+            &task(json!({"uid": 1, "indexUid": "a", "details": {"deletedDocuments": 4}}))
+        ));
+        assert!(!delete.is(ShardId(0), &task(json!({"uid": 1, "indexUid": "b"}))));
+    }
+}

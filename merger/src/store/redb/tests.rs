@@ -1,0 +1,159 @@
+use super::*;
+
+fn store() -> (tempfile::TempDir, RedbStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = RedbStore::open(&folder.path().join("weft.redb")).unwrap();
+    (folder, store)
+}
+
+#[tokio::test]
+async fn a_commit_whose_condition_fails_changes_nothing() {
+    let (_folder, store) = store();
+    store.commit(vec![Change::put("a", vec![1])]).await.unwrap();
+    let refused = store
+        .commit(vec![
+            Change::put("b", vec![2]),
+            Change::put_if("a", vec![3], Expect::Absent),
+        ])
+        .await;
+    assert!(matches!(refused, Err(StoreError::Conflict { key }) if key == "a"));
+    assert_eq!(store.get("b").await.unwrap(), None);
+    assert_eq!(
+        store.get("a").await.unwrap(),
+        Some(Versioned {
+            version: 1,
+            value: vec![1]
+        })
+    );
+}
+
+#[tokio::test]
+async fn of_two_writers_that_saw_the_same_version_one_wins() {
+    let (_folder, store) = store();
+    store.commit(vec![Change::put("a", vec![1])]).await.unwrap();
+    let (one, two) = tokio::join!(
+        store.commit(vec![Change::put_if("a", vec![2], Expect::Version(1))]),
+        store.commit(vec![Change::put_if("a", vec![3], Expect::Version(1))]),
+    );
+    assert!(one.is_ok() != two.is_ok());
+    assert_eq!(store.get("a").await.unwrap().unwrap().version, 2);
+}
+
+#[tokio::test]
+async fn a_range_holds_the_prefix_and_nothing_else_in_order() {
+    let (_folder, store) = store();
+    let keys = ["task/2", "task/1", "tasks", "task", "placement/x"];
+    store
+        .commit(
+            keys.iter()
+                .map(|key| Change::put(*key, Vec::new()))
+                .collect(),
+        )
+        .await
+        .unwrap();
+    let found: Vec<String> = store
+        .range("task/")
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|(key, _)| key)
+        .collect();
+    assert_eq!(found, ["task/1", "task/2"]);
+}
+
+#[tokio::test]
+async fn compacting_gives_room_back_and_keeps_what_is_there() {
+    let (_folder, store) = store();
+    let many = |value: Option<Vec<u8>>| {
+        let change = |n: u32| match &value {
+            Some(value) => Change::put(format!("k/{n}"), value.clone()),
+            None => Change::delete(format!("k/{n}")),
+        };
+        (0..2_000).map(change).collect::<Vec<_>>()
+    };
+    store.commit(many(Some(vec![7; 2_000]))).await.unwrap();
+    store.commit(vec![Change::put("a", vec![7])]).await.unwrap();
+    store.commit(many(None)).await.unwrap();
+    let unsynced = vec![Change::put("u", vec![9])];
+    store.commit_unsynced(unsynced).await.unwrap();
+    let (before, after) = store.compact().await.unwrap().unwrap();
+    assert!(after < before / 2, "{before} bytes before, {after} after");
+    assert_eq!(store.get("a").await.unwrap().unwrap().value, [7]);
+    store.commit(vec![Change::put("b", vec![8])]).await.unwrap();
+    assert_eq!(store.range("").await.unwrap().len(), 3);
+}
+
+/// What a crash at this moment would leave: the file as it is, under another name.
+async fn after_a_crash(folder: &Path) -> Vec<String> {
+    let copy = folder.join("copy.redb");
+    std::fs::copy(folder.join("weft.redb"), &copy).unwrap();
+    let store = RedbStore::open(&copy).unwrap();
+    let entries = store.range("").await.unwrap();
+    entries.into_iter().map(|(key, _)| key).collect()
+}
+
+#[tokio::test]
+async fn what_is_not_synced_is_seen_at_once_and_survives_with_what_comes_after_it() {
+    let (folder, store) = store();
+    let put = |key: &str| vec![Change::put(key, vec![1])];
+    store.commit(put("a")).await.unwrap();
+    store.commit_unsynced(put("b")).await.unwrap();
+    assert_eq!(store.range("").await.unwrap().len(), 2);
+    store.commit(put("c")).await.unwrap();
+    assert_eq!(after_a_crash(folder.path()).await, ["a", "b", "c"]);
+    store.commit_unsynced(put("d")).await.unwrap();
+    tokio::time::sleep(UNSYNCED * 3).await;
+    assert_eq!(after_a_crash(folder.path()).await, ["a", "b", "c", "d"]);
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_opening_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft.redb");
+    let store = RedbStore::open(&path).unwrap();
+    store.commit(vec![Change::put("a", vec![7])]).await.unwrap();
+    let unsynced = vec![Change::put("b", vec![8])];
+    store.commit_unsynced(unsynced).await.unwrap();
+    drop(store);
+    let store = RedbStore::open(&path).unwrap();
+    assert_eq!(store.get("a").await.unwrap().unwrap().value, [7]);
+    assert_eq!(store.get("b").await.unwrap().unwrap().value, [8]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_opened_again_gets_first_what_was_not_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft.redb");
+    let store = RedbStore::open(&path).unwrap();
+    store.commit(vec![Change::put("a", vec![1])]).await.unwrap();
+    drop(store);
+    let file = Arc::new(File {
+        path: path.clone(),
+        database: RwLock::new(None),
+    });
+    assert!(file.with(|_| Ok(())).is_err(), "it is closed");
+    let mut writer = Writer {
+        file: Arc::clone(&file),
+        unsynced: Unsynced {
+            since: Some(Instant::now()),
+            commits: vec![
+                vec![Change::put_if("b", vec![2], Expect::Absent)],
+                vec![
+                    Change::put_if("b", vec![3], Expect::Version(1)),
+                    Change::delete("a"),
+                ],
+            ],
+        },
+        open_again: Some(Instant::now()),
+    };
+    writer.open_again();
+    assert!(writer.open_again.is_none() && writer.unsynced.commits.is_empty());
+    drop((writer, file));
+    let store = RedbStore::open(&path).unwrap();
+    let there = store.range("").await.unwrap();
+    let there: Vec<_> = there
+        .into_iter()
+        .map(|(key, entry)| (key, entry.version, entry.value))
+        .collect();
+    assert_eq!(there, [("b".to_owned(), 2, vec![3])]);
+}
