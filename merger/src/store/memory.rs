@@ -29,7 +29,7 @@ impl MemoryStore {
 
     fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         if self.fails.load(Ordering::SeqCst) {
-            return Err(StoreError::Closed);
+            return Err(StoreError::Failed("told to".into()));
         }
         self.commits.fetch_add(1, Ordering::SeqCst);
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);

@@ -20,7 +20,7 @@ const MAX_WAITING: usize = 100_000;
 #[derive(Default)]
 pub(super) struct Outbox {
     announcing: AtomicBool,
-    waiting: AtomicUsize,
+    pub(super) waiting: AtomicUsize,
     more: Notify,
 }
 

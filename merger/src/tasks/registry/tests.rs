@@ -290,6 +290,31 @@ async fn tasks_that_come_together_are_all_durable_or_none_is() {
     assert_eq!(tasks.get(3).await.unwrap().status, Status::Succeeded);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_task_is_stored_when_the_store_takes_it_and_announced_once() {
+    let store = MemoryStore::default();
+    let (sender, mut settled) = mpsc::unbounded_channel();
+    let tasks = Tasks::open(Arc::new(store.clone()), LIMITS, sender);
+    let tasks = tasks.await.unwrap();
+    tasks.announce(true);
+    let uid = tasks.create(write_to(&[("a", 1)])).await.unwrap().task_uid;
+    store.set_failing(true);
+    let mends = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(
+            settled.try_recv().is_err(),
+            "it is told before it is stored"
+        );
+        store.set_failing(false);
+    };
+    let a = node("a");
+    tokio::join!(tasks.apply(&a, vec![(1, done())]), mends);
+    assert_eq!(tasks.get(uid).await.unwrap().status, Status::Succeeded);
+    assert_eq!(settled.try_recv().unwrap().view.uid, uid);
+    let waiting = &tasks.outbox.waiting;
+    assert_eq!(waiting.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
 #[tokio::test]
 async fn tasks_that_end_together_end_with_one_commit() {
     let store = MemoryStore::default();
