@@ -173,7 +173,8 @@ async fn an_index_deleted_and_written_to_again_is_whole_on_all_shards() {
             .merger_env("WEFT_DIRECT_WRITES", "true"),
     )
     .await;
-    for round in 0..3 {
+    // Many rounds: the write is to come at the moment at which the deletion ends, too.
+    for round in 0..20 {
         let accepted = api
             .post("/indexes/x/documents?primaryKey=id", &documents(0..30))
             .await

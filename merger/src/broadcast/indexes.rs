@@ -76,13 +76,13 @@ pub(super) async fn create(app: &Arc<App>, call: Call) -> Result<Answer, Broadca
     };
     let place = Place::take(app, &uid, sharding.shard_count, sharding.replication_factor).await?;
     let answer = place.spread_as_task(app, &change, task).await?;
-    if answer.status.is_success() && place.is_new && sharding.write.is_some() {
+    if answer.status.is_success() && place.is_new() && sharding.write.is_some() {
         app.cluster
             .placements
             .set_write_mode(&uid, sharding.write)
             .await?;
     }
-    if answer.status.is_success() && place.is_new && key.is_some() {
+    if answer.status.is_success() && place.is_new() && key.is_some() {
         app.cluster
             .placements
             .set_primary_key(&uid, key.as_deref())

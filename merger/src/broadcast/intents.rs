@@ -27,6 +27,7 @@ pub use self::finish::take_up_intents;
 
 use self::finish::finish;
 use super::BroadcastError;
+use super::settled::on_settled;
 use super::spread::{Change, Reach, Spread, spread_in_turn};
 use crate::answer::Answer;
 use crate::app::App;
@@ -231,6 +232,12 @@ async fn undo(app: &App, key: &str, intent: &Intent) -> Result<(), StoreError> {
         placements.unmark_deleted(uid, intent.task).await?;
         if let Some(other) = before {
             placements.mark_deleted(uid, *other).await?;
+            // It may have ended while the mark was another's.
+            if let Ok(view) = app.tasks.get(*other).await
+                && view.status.is_settled()
+            {
+                on_settled(app, &view).await?;
+            }
         }
     }
     forget(app, key).await

@@ -8,7 +8,7 @@ use super::BroadcastError;
 use super::spread::{Change, Reach, Spread, spread_in_turn};
 use crate::answer::Answer;
 use crate::app::App;
-use crate::cluster::Placement;
+use crate::cluster::{Before, Placement};
 use crate::sequence::Turn;
 use crate::tasks::NewTask;
 
@@ -18,9 +18,7 @@ use crate::tasks::NewTask;
 /// nodes make or delete it. So no write meets an index of which some shards are past its end and others are not.
 pub(super) struct Place {
     pub(super) placement: Arc<Placement>,
-    /// Whether it begins here: it wasn't there, or is there anew.
-    pub(super) is_new: bool,
-    was_placed: bool,
+    before: Before,
     pub(super) turn: Turn,
 }
 
@@ -35,34 +33,25 @@ impl Place {
         replicas: u16,
     ) -> Result<Self, BroadcastError> {
         for _ in 0..ATTEMPTS {
-            let shards = match app.cluster.placement(uid) {
-                Some(placement) => placement.shards().to_vec(),
-                None => {
-                    let slots = app.cluster.propose(uid, shard_count, replicas)?;
-                    slots.shards().to_vec()
-                }
+            let slots = match app.cluster.placement(uid) {
+                Some(placement) => Arc::clone(&placement.slots),
+                None => app.cluster.propose(uid, shard_count, replicas)?,
             };
-            let turn = app.sequencer.turn(&shards).await;
-            let before = app.cluster.placement(uid);
-            let placement = app
-                .cluster
-                .create_placement(uid, shard_count, replicas)
-                .await?;
-            if placement.shards() != shards {
-                continue;
+            let turn = app.sequencer.turn(slots.shards()).await;
+            if let Some(placed) = app.cluster.placements.place(uid, &slots).await? {
+                return Ok(Self {
+                    placement: placed.placement,
+                    before: placed.before,
+                    turn,
+                });
             }
-            let reborn = placement.deleted_by.is_some();
-            if reborn {
-                app.cluster.placements.revive(uid).await?;
-            }
-            return Ok(Self {
-                placement,
-                is_new: before.is_none() || reborn,
-                was_placed: before.is_some(),
-                turn,
-            });
         }
         Err(BroadcastError::Unsettled(uid.to_owned()))
+    }
+
+    /// Whether it begins here: it wasn't there, or is there anew.
+    pub(super) fn is_new(&self) -> bool {
+        self.before != Before::Alive
     }
 
     /// Sends a change to all replicas and registers the task. If nothing comes of it, a new placement goes again.
@@ -89,7 +78,7 @@ impl Place {
             Ok(Spread::Refused(answer)) => Ok(answer),
             Err(error) => Err(error),
         };
-        if !self.was_placed {
+        if self.before == Before::Absent {
             app.cluster.placements.remove(&self.placement.uid).await?;
         }
         answer

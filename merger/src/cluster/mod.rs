@@ -41,7 +41,7 @@ pub use doubt::{Doubts, Reads, doubt, settle_doubts, turn_when_whole};
 pub use in_sync::{InSync, Standing, TakenOut};
 pub use lanes::Lanes;
 pub use latency::Latencies;
-pub use placements::{Placement, Placements};
+pub use placements::{Before, Placement, Placements};
 pub use pulse::{Life, Pulse};
 pub use read_from::ReadFrom;
 pub use readiness::Readiness;
@@ -368,25 +368,8 @@ impl Cluster {
         self.placements.get(index_uid)
     }
 
-    /// Places an index on `shard_count` shards (or the default) of at least `replicas` replicas; gives the placement that
-    /// there is, if there is one.
-    ///
-    /// # Errors
-    /// There are fewer such shards than asked for, or the store failed.
-    pub async fn create_placement(
-        &self,
-        index_uid: &str,
-        shard_count: Option<u16>,
-        replicas: u16,
-    ) -> Result<Arc<Placement>, ClusterError> {
-        if let Some(placement) = self.placements.get(index_uid) {
-            return Ok(placement);
-        }
-        let (fitting, count) = self.fitting(shard_count, replicas)?;
-        self.placements.create(index_uid, &fitting, count).await
-    }
-
-    /// The slots of an index that isn't placed, as [`create_placement`](Self::create_placement) would deal them now.
+    /// The slots of an index that isn't placed, as they would be dealt now: on `shard_count` shards (or the default) of at least
+    /// `replicas` replicas.
     ///
     /// # Errors
     /// There are fewer such shards than asked for.

@@ -37,6 +37,25 @@ impl Placement {
     }
 }
 
+/// An index that is there from now on.
+pub struct Placed {
+    /// Where it lies.
+    pub placement: Arc<Placement>,
+    /// How it was.
+    pub before: Before,
+}
+
+/// How an index was before it was placed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// Not there.
+    Absent,
+    /// There, with a task under way that deletes it.
+    Dying,
+    /// There.
+    Alive,
+}
+
 /// All placements.
 pub struct Placements {
     store: Arc<dyn Store>,
@@ -124,30 +143,42 @@ impl Placements {
         Epoch(self.lock().epoch)
     }
 
-    pub(super) async fn create(
+    /// Places the index on `slots`, or lets it live on there though it was being deleted: then its primary key is yet to be found.
+    /// `None`: it lies elsewhere, and nothing is changed.
+    ///
+    /// This is one step beside the end of a deletion, which takes the placement either before or not at all. The caller has the
+    /// turn of all shards.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn place(
         &self,
         uid: &str,
-        fitting: &[ShardId],
-        count: usize,
-    ) -> Result<Arc<Placement>, ClusterError> {
+        slots: &Arc<SlotMap>,
+    ) -> Result<Option<Placed>, StoreError> {
         let _changing = self.changing.lock().await;
-        if let Some(placement) = self.get(uid) {
-            return Ok(placement);
-        }
-        let slots = self.propose(uid, fitting, count)?;
-        let placement = Placement {
+        let found = self.get(uid);
+        let (before, write_mode) = match found {
+            Some(placement) if placement.slots != *slots => return Ok(None),
+            Some(placement) if placement.deleted_by.is_none() => {
+                let before = Before::Alive;
+                return Ok(Some(Placed { placement, before }));
+            }
+            Some(placement) => (Before::Dying, placement.write_mode),
+            None => (Before::Absent, None),
+        };
+        let placement = Arc::new(Placement {
             uid: uid.to_owned(),
-            slots,
+            slots: Arc::clone(slots),
             primary_key: None,
             deleted_by: None,
-            write_mode: None,
-        };
-        let placement = Arc::new(placement);
+            write_mode,
+        });
         self.save(&placement).await?;
-        Ok(placement)
+        Ok(Some(Placed { placement, before }))
     }
 
-    /// The slots that [`create`](Self::create) would give the index.
+    /// The slots of an index that isn't placed.
     pub(super) fn propose(
         &self,
         uid: &str,

@@ -1,4 +1,4 @@
-//! A store for tests: in memory, shared by those who "restart" on it, and able to fail.
+//! A store for tests: in memory, shared by those who "restart" on it, and able to fail or to take its time.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,12 +14,18 @@ pub(crate) struct MemoryStore {
     entries: Arc<Mutex<BTreeMap<String, Versioned>>>,
     fails: Arc<AtomicBool>,
     commits: Arc<AtomicUsize>,
+    held: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl MemoryStore {
     /// Whether commits fail from now on.
     pub(crate) fn set_failing(&self, fails: bool) {
         self.fails.store(fails, Ordering::SeqCst);
+    }
+
+    /// Lets no commit begin until the guard goes.
+    pub(crate) async fn hold(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        Arc::clone(&self.held).lock_owned().await
     }
 
     /// How many commits there were.
@@ -69,7 +75,10 @@ impl Store for MemoryStore {
     }
 
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move { self.apply(changes) })
+        Box::pin(async move {
+            drop(self.held.lock().await);
+            self.apply(changes)
+        })
     }
 
     fn range<'a>(

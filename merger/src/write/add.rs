@@ -19,7 +19,7 @@ use super::{Format, SplitError, WriteError, details, refused_by_node};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, Call, empty};
-use crate::cluster::{Placement, WriteMode};
+use crate::cluster::{Before, Placement, WriteMode};
 use crate::ids::Ids;
 use crate::tasks::{NewTask, Part};
 use crate::upstream::{NodeRequest, Target};
@@ -218,25 +218,26 @@ impl Write {
         // Whether an index is there changes only in the turn of all its shards: from here on it stays as it is.
         let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
         let _turn = app.sequencer.turn(&shards).await;
-        let placed = app.cluster.placement(&self.uid).is_some();
-        if fresh {
-            let placement = app.cluster.create_placement(&self.uid, None, 1).await?;
-            if placement.slots != self.layout.slots {
-                return Ok(None);
+        let before = match fresh {
+            true => {
+                let placements = &app.cluster.placements;
+                let placed = placements.place(&self.uid, &self.layout.slots).await?;
+                placed.map(|placed| placed.before)
             }
-            app.cluster.placements.revive(&self.uid).await?;
-        } else if !is_alive(app, &self.uid) {
+            false => is_alive(app, &self.uid).then_some(Before::Alive),
+        };
+        let Some(before) = before else {
             return Ok(None);
-        }
+        };
         app.writes.coalescer.note_other(&self.uid);
         match deliver_now(app, &delivery).await {
             Ok(Delivered::Taken(parts)) => self.register(app, parts, fresh).await.map(Some),
             Ok(Delivered::Refused(answer)) => {
-                self.forget(app, placed).await?;
+                self.forget(app, before).await?;
                 Ok(Some(answer))
             }
             Err(error) => {
-                self.forget(app, placed).await?;
+                self.forget(app, before).await?;
                 Err(error)
             }
         }
@@ -391,8 +392,8 @@ impl Write {
     }
 
     /// Nothing came of the write: an index that wasn't placed before isn't now.
-    async fn forget(&self, app: &App, placed: bool) -> Result<(), WriteError> {
-        if !placed {
+    async fn forget(&self, app: &App, before: Before) -> Result<(), WriteError> {
+        if before == Before::Absent {
             app.cluster.placements.remove(&self.uid).await?;
         }
         Ok(())

@@ -1,5 +1,6 @@
 use super::*;
 use crate::store::RedbStore;
+use crate::store::memory::MemoryStore;
 
 async fn placements(path: &std::path::Path) -> Placements {
     let store = Arc::new(RedbStore::open(path).unwrap());
@@ -8,18 +9,22 @@ async fn placements(path: &std::path::Path) -> Placements {
 
 const THREE: [ShardId; 3] = [ShardId(0), ShardId(1), ShardId(2)];
 
+fn dealt() -> Arc<SlotMap> {
+    Arc::new(SlotMap::deal(&THREE).unwrap())
+}
+
 #[tokio::test]
 async fn a_placement_survives_a_restart_and_the_epoch_never_goes_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weft.redb");
     let before = placements(&path).await;
-    let made = before.create("movies", &THREE, 3).await.unwrap();
+    let made = before.place("movies", &dealt()).await.unwrap().unwrap();
     before.set_primary_key("movies", Some("id")).await.unwrap();
     let epoch = before.epoch();
     drop(before);
     let after = placements(&path).await;
     let found = after.get("movies").unwrap();
-    assert_eq!(found.slots, made.slots);
+    assert_eq!(found.slots, made.placement.slots);
     assert_eq!(found.primary_key.as_deref(), Some("id"));
     assert!(after.epoch() >= epoch);
 }
@@ -28,10 +33,11 @@ async fn a_placement_survives_a_restart_and_the_epoch_never_goes_back() {
 async fn a_deleted_index_that_is_written_to_again_keeps_its_placement() {
     let folder = tempfile::tempdir().unwrap();
     let all = placements(&folder.path().join("weft.redb")).await;
-    all.create("movies", &THREE, 3).await.unwrap();
+    all.place("movies", &dealt()).await.unwrap().unwrap();
     all.set_primary_key("movies", Some("id")).await.unwrap();
     all.mark_deleted("movies", 5).await.unwrap();
-    all.revive("movies").await.unwrap();
+    let again = all.place("movies", &dealt()).await.unwrap().unwrap();
+    assert_eq!(again.before, Before::Dying);
     all.remove_deleted("movies", 5).await.unwrap();
     assert_eq!(all.get("movies").unwrap().primary_key, None);
     all.mark_deleted("movies", 7).await.unwrap();
@@ -40,10 +46,35 @@ async fn a_deleted_index_that_is_written_to_again_keeps_its_placement() {
 }
 
 #[tokio::test]
+async fn an_index_written_to_while_its_deletion_is_stored_is_placed() {
+    let store = MemoryStore::default();
+    let all = Placements::open(Arc::new(store.clone()), 5_000, true);
+    let all = all.await.unwrap();
+    all.place("movies", &dealt()).await.unwrap();
+    all.mark_deleted("movies", 5).await.unwrap();
+    let slow = store.hold().await;
+    let write = async {
+        // The placement can still be seen.
+        assert!(all.get("movies").is_some());
+        let slots = dealt();
+        let placed = all.place("movies", &slots);
+        let (placed, ()) = tokio::join!(placed, async { drop(slow) });
+        placed.unwrap().unwrap()
+    };
+    // In this order: the deletion is being stored when the write comes.
+    let (gone, placed) = tokio::join!(all.remove_deleted("movies", 5), write);
+    gone.unwrap();
+    assert_eq!(placed.before, Before::Absent);
+    assert_eq!(all.get("movies"), Some(placed.placement));
+    let elsewhere = Arc::new(SlotMap::deal(&THREE[..1]).unwrap());
+    assert!(all.place("movies", &elsewhere).await.unwrap().is_none());
+}
+
+#[tokio::test]
 async fn direct_writes_are_for_shards_of_one_replica_and_a_known_primary_key() {
     let folder = tempfile::tempdir().unwrap();
     let all = placements(&folder.path().join("weft.redb")).await;
-    all.create("movies", &THREE, 3).await.unwrap();
+    all.place("movies", &dealt()).await.unwrap().unwrap();
     let direct = || {
         let (_, json) = all.table();
         RoutingTable::from_json(json.as_bytes())
