@@ -346,7 +346,7 @@ impl ClusterBuilder {
             body_routing: self.body_routing,
             access_log: self.access_log,
             merger_environment: self.merger_environment,
-            // The block's tenth port is its claim; the nodes' come after it, as everywhere.
+            // As far from the block's beginning as the nodes' own are.
             behind_links: behind.as_ref().map(|ports| ports.base() + 10),
         };
         plan.layout.check_free()?;

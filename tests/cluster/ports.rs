@@ -5,43 +5,44 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::HarnessError;
 
-/// Blocks lie below the range from which the kernel takes ports for outgoing connections.
+/// The ports that are given away: below the range from which the kernel takes ports for outgoing connections.
 const FIRST: u32 = 12_000;
-const END: u32 = 32_000;
+/// They are given away in cells of so many, so that blocks of different widths either are apart or meet at a claim.
+const CELL: u32 = 20;
+const CELLS: u32 = 900;
+/// Here, behind them, each cell has a port that stands for it.
+const CLAIMS: u32 = FIRST + CELL * CELLS;
 
 /// A run of free ports, claimed until it is dropped.
 ///
-/// A listener on one port of the block that nobody else uses is the claim: whoever looks for ports meets it.
+/// Whoever holds the listeners on its cells' claims has them. Nobody else so much as looks whether their ports are free, which would
+/// be in the way of who is about to listen there.
 #[derive(Debug)]
 pub struct PortBlock {
     base: u16,
-    _claim: TcpListener,
+    _claims: Vec<TcpListener>,
 }
 
-/// The port of a block that no layout gives to anyone (see [`crate::Layout`]).
-const CLAIM: u32 = 9;
-
 impl PortBlock {
-    /// Claims so many ports in a row, at least the ten that come before a layout's first node.
+    /// Claims so many ports in a row.
     pub fn claim(width: u32) -> Result<Self, HarnessError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let width = width.max(CLAIM + 1);
-        let blocks = (END - FIRST) / width;
+        let cells = width.div_ceil(CELL).max(1);
+        let starts = (CELLS + 1).saturating_sub(cells);
         // Processes begin in different places, and go on from there.
         let start = std::process::id().wrapping_mul(2_654_435_761);
-        for _ in 0..blocks {
-            let block = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % blocks;
-            let base = FIRST + block * width;
-            let Some(claim) = bind(base + CLAIM) else {
+        for _ in 0..starts {
+            let first = start.wrapping_add(NEXT.fetch_add(cells, Ordering::Relaxed)) % starts;
+            let claims = (first..first + cells).map(|cell| bind(CLAIMS + cell));
+            let Some(claims) = claims.collect() else {
                 continue;
             };
-            let free = (base..base + width)
-                .filter(|port| *port != base + CLAIM)
-                .all(|port| bind(port).is_some());
+            let base = FIRST + first * CELL;
+            let free = (base..base + width).all(|port| bind(port).is_some());
             if let (true, Ok(base)) = (free, u16::try_from(base)) {
                 return Ok(Self {
                     base,
-                    _claim: claim,
+                    _claims: claims,
                 });
             }
         }

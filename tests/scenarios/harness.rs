@@ -89,11 +89,21 @@ async fn a_node_that_hangs_answers_again_when_it_goes_on() {
 
 #[test]
 fn blocks_of_ports_never_overlap() {
-    let blocks: Vec<_> = (0..20).map(|_| PortBlock::claim(16).unwrap()).collect();
-    let mut bases: Vec<_> = blocks.iter().map(PortBlock::base).collect();
-    bases.sort_unstable();
+    // Several at once, each of another width, as tests claim them.
+    let claim = |width: u32| (width, PortBlock::claim(width).unwrap());
+    let claimed: Vec<_> = std::thread::scope(|scope| {
+        let threads =
+            [1, 11, 35].map(|first| scope.spawn(move || (first..first + 12).map(claim).collect()));
+        let joined: [Vec<_>; 3] = threads.map(|thread| thread.join().unwrap());
+        joined.into_iter().flatten().collect()
+    });
+    let mut spans: Vec<_> = claimed
+        .iter()
+        .map(|(width, block)| (u32::from(block.base()), *width))
+        .collect();
+    spans.sort_unstable();
     assert!(
-        bases.is_sorted_by(|one, next| one + 16 <= *next),
-        "{bases:?}"
+        spans.is_sorted_by(|(one, width), (next, _)| one + width <= *next),
+        "{spans:?}"
     );
 }
