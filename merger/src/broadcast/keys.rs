@@ -36,8 +36,10 @@ pub(super) async fn change(app: &Arc<App>, call: Call) -> Result<Answer, Broadca
             change.body = serde_json::to_vec(&body).unwrap_or_default().into();
         }
     }
+    let changing = app.keys.changing().await;
     let outcome = spread(app, &change, &app.cluster.shards(), Reach::Replicas).await;
     app.keys.forget();
+    drop(changing);
     match outcome? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { first, parts } => whole(first, &parts),
@@ -101,7 +103,23 @@ pub async fn equalise_keys_now(app: &App) -> Result<(), BroadcastError> {
     Ok(())
 }
 
+/// Gives how much was changed. The first look is at nodes that a client may be changing: what it finds is found again before anything
+/// is done about it.
 async fn equalise(app: &App) -> Result<usize, BroadcastError> {
+    if look(app).await?.is_empty() {
+        return Ok(0);
+    }
+    let _changing = app.keys.changing().await;
+    let differences = look(app).await?;
+    let count = differences.len();
+    for (node, Request { method, path, body }) in differences {
+        send(app, &node, method, path, body).await?;
+    }
+    Ok(count)
+}
+
+/// What is to be changed on which node. If that is nothing, all nodes were looked at.
+async fn look(app: &App) -> Result<Vec<(NodeRef, Request)>, BroadcastError> {
     let topology = app.cluster.topology();
     let mut nodes: Vec<NodeRef> = topology.all_nodes().map(|(_, node)| node.clone()).collect();
     // The model is a replica that is what it was: an empty disk's keys are nobody's.
@@ -109,38 +127,29 @@ async fn equalise(app: &App) -> Result<usize, BroadcastError> {
         app.cluster.in_sync.holds(&node.id) && app.cluster.pulse.life(&node.id) == Life::Up
     };
     nodes.sort_by_key(|node| !holds(node));
-    if !nodes.first().is_some_and(holds) {
-        return Err(ClusterError::NoShards.into());
-    }
-    let mut reference: Option<HashMap<String, Map<String, Value>>> = None;
-    let mut changed = 0;
-    let mut unreachable = None;
+    let mut nodes = nodes.into_iter();
+    let model = nodes.next().filter(holds).ok_or(ClusterError::NoShards)?;
+    let wanted = list(app, &model).await?;
+    let (mut found, mut unreachable) = (Vec::new(), None);
     for node in nodes {
-        let keys = match list(app, &node).await {
-            Ok(keys) => keys,
-            // Without the reference there is nothing to compare with.
-            Err(error) if reference.is_none() => return Err(error),
-            Err(error) => {
-                unreachable = Some(error);
-                continue;
+        match list(app, &node).await {
+            Ok(held) => {
+                let differences = differences(&wanted, &held).into_iter();
+                found.extend(differences.map(|request| (node.clone(), request)));
             }
-        };
-        match &reference {
-            None => reference = Some(keys),
-            Some(wanted) => changed += make_equal(app, &node, wanted, &keys).await?,
+            Err(error) => unreachable = Some(error),
         }
     }
-    match (changed, unreachable, reference) {
-        (0, Some(error), _) => Err(error),
-        (0, None, None) => Err(ClusterError::NoShards.into()),
-        _ => Ok(changed),
+    match unreachable {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
     }
 }
 
-async fn list(
-    app: &App,
-    node: &NodeRef,
-) -> Result<HashMap<String, Map<String, Value>>, BroadcastError> {
+/// Keys by their uids.
+type Listed = HashMap<String, Map<String, Value>>;
+
+async fn list(app: &App, node: &NodeRef) -> Result<Listed, BroadcastError> {
     let answer = send(app, node, Method::GET, "/keys?limit=1000".to_owned(), None).await?;
     let unreadable = || UpstreamError::Unreachable {
         target: Target::Node(node.address),
@@ -158,41 +167,53 @@ async fn list(
         .collect())
 }
 
-async fn make_equal(
-    app: &App,
-    node: &NodeRef,
-    wanted: &HashMap<String, Map<String, Value>>,
-    held: &HashMap<String, Map<String, Value>>,
-) -> Result<usize, BroadcastError> {
-    let mut changed = 0;
-    for uid in held.keys().filter(|uid| !wanted.contains_key(*uid)) {
-        send(app, node, Method::DELETE, format!("/keys/{uid}"), None).await?;
-        changed += 1;
-    }
+/// A request that makes a key of one node what it is on another.
+#[derive(Debug, PartialEq)]
+struct Request {
+    method: Method,
+    path: String,
+    body: Option<Value>,
+}
+
+/// What makes the keys that a node holds those that are wanted.
+fn differences(wanted: &Listed, held: &Listed) -> Vec<Request> {
+    let surplus = held.keys().filter(|uid| !wanted.contains_key(*uid));
+    let mut found: Vec<Request> = surplus
+        .map(|uid| Request {
+            method: Method::DELETE,
+            path: format!("/keys/{uid}"),
+            body: None,
+        })
+        .collect();
     for (uid, key) in wanted {
         let field = |name: &str| key.get(name).cloned().unwrap_or(Value::Null);
-        match held.get(uid) {
-            None => {
-                let body = json!({
-                    "uid": uid, "name": field("name"), "description": field("description"),
+        let (name, description) = (field("name"), field("description"));
+        let request = match held.get(uid) {
+            None => Request {
+                method: Method::POST,
+                path: "/keys".to_owned(),
+                body: Some(json!({
+                    "uid": uid, "name": name, "description": description,
                     "actions": field("actions"), "indexes": field("indexes"), "expiresAt": field("expiresAt"),
-                });
-                send(app, node, Method::POST, "/keys".to_owned(), Some(body)).await?;
-                changed += 1;
-            }
+                })),
+            },
+            // The rest of a key never changes.
             Some(held)
                 if ["name", "description"]
                     .iter()
                     .any(|name| held.get(*name) != key.get(*name)) =>
             {
-                let body = json!({"name": field("name"), "description": field("description")});
-                send(app, node, Method::PATCH, format!("/keys/{uid}"), Some(body)).await?;
-                changed += 1;
+                Request {
+                    method: Method::PATCH,
+                    path: format!("/keys/{uid}"),
+                    body: Some(json!({"name": name, "description": description})),
+                }
             }
-            Some(_) => {}
-        }
+            Some(_) => continue,
+        };
+        found.push(request);
     }
-    Ok(changed)
+    found
 }
 
 async fn send(
@@ -210,4 +231,56 @@ async fn send(
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     app.upstream.send(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(keys: &[(&str, Value)]) -> Listed {
+        let key =
+            |(uid, key): &(&str, Value)| ((*uid).to_owned(), key.as_object().unwrap().clone());
+        keys.iter().map(key).collect()
+    }
+
+    #[test]
+    fn a_node_is_asked_for_what_differs_and_for_nothing_else() {
+        let same = json!({"name": "same", "description": null, "actions": ["search"]});
+        let wanted = listed(&[
+            ("same", same.clone()),
+            ("renamed", json!({"name": "new", "description": null})),
+            (
+                "missing",
+                json!({"name": null, "actions": ["*"], "indexes": ["*"], "expiresAt": null}),
+            ),
+        ]);
+        let held = listed(&[
+            ("same", same),
+            ("renamed", json!({"name": "old", "description": null})),
+            ("surplus", json!({"name": null})),
+        ]);
+        let mut found = differences(&wanted, &held);
+        found.sort_by_key(|request| request.method.to_string());
+        let request = |method: Method, path: &str, body: Option<Value>| Request {
+            method,
+            path: path.to_owned(),
+            body,
+        };
+        let missing = json!({
+            "uid": "missing", "name": null, "description": null, "actions": ["*"], "indexes": ["*"], "expiresAt": null,
+        });
+        assert_eq!(
+            found,
+            [
+                request(Method::DELETE, "/keys/surplus", None),
+                request(
+                    Method::PATCH,
+                    "/keys/renamed",
+                    Some(json!({"name": "new", "description": null}))
+                ),
+                request(Method::POST, "/keys", Some(missing)),
+            ]
+        );
+        assert!(differences(&wanted, &wanted).is_empty());
+    }
 }

@@ -4,7 +4,7 @@
 //! for searching only, are judged there alone.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
@@ -29,12 +29,15 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Keys {
     known: RwLock<Known>,
     reading: tokio::sync::Mutex<()>,
+    changing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default, Clone)]
 struct Known {
     by_value: Arc<HashMap<String, Key>>,
     read_at: Option<Instant>,
+    /// How often the list was forgotten.
+    forgotten: u64,
 }
 
 #[derive(Deserialize)]
@@ -53,20 +56,27 @@ struct KeyList {
 }
 
 impl Keys {
+    /// Whoever changes keys on several nodes does so alone: who compares the nodes meanwhile would undo it on some.
+    pub async fn changing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
+    }
+
     /// Forgets the list: a key was changed.
     pub fn forget(&self) {
-        self.known
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .read_at = None;
+        let mut known = self.write();
+        known.read_at = None;
+        known.forgotten += 1;
     }
 
     /// The keys, read again when the list is older than `fresh`.
-    async fn fresh(
+    async fn fresh<R>(
         &self,
-        app: &App,
         fresh: Duration,
-    ) -> Result<Arc<HashMap<String, Key>>, UpstreamError> {
+        read: impl Fn() -> R,
+    ) -> Result<Arc<HashMap<String, Key>>, UpstreamError>
+    where
+        R: Future<Output = Result<HashMap<String, Key>, UpstreamError>>,
+    {
         if let Some(known) = self.newer_than(fresh) {
             return Ok(known);
         }
@@ -74,13 +84,21 @@ impl Keys {
         if let Some(known) = self.newer_than(fresh) {
             return Ok(known);
         }
-        let keys = Arc::new(read(app).await?);
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        *known = Known {
-            by_value: Arc::clone(&keys),
-            read_at: Some(Instant::now()),
-        };
-        Ok(keys)
+        loop {
+            let forgotten = self.write().forgotten;
+            let keys = Arc::new(read().await?);
+            let mut known = self.write();
+            // What was read before a change may not pass for what is after it.
+            if known.forgotten == forgotten {
+                known.by_value = Arc::clone(&keys);
+                known.read_at = Some(Instant::now());
+                return Ok(keys);
+            }
+        }
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn newer_than(&self, fresh: Duration) -> Option<Arc<HashMap<String, Key>>> {
@@ -161,9 +179,10 @@ pub(super) async fn authorise(app: &App, call: &Call) -> Result<Grant, ApiError>
     if action == MASTER_ONLY {
         return Err(ApiError::invalid_key());
     }
-    let mut keys = app.keys.fresh(app, FRESH).await?;
+    let read = || read(app);
+    let mut keys = app.keys.fresh(FRESH, read).await?;
     if !keys.contains_key(token) {
-        keys = app.keys.fresh(app, AGAIN).await?;
+        keys = app.keys.fresh(AGAIN, read).await?;
     }
     let key = keys.get(token).ok_or_else(ApiError::invalid_key)?;
     let expired = key
@@ -300,7 +319,37 @@ fn required_action(operation: Operation) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::covers;
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn listed(name: &str) -> HashMap<String, Key> {
+        let key = Key {
+            key: name.to_owned(),
+            actions: Vec::new(),
+            indexes: Vec::new(),
+            expires_at: None,
+        };
+        [(name.to_owned(), key)].into()
+    }
+
+    #[tokio::test]
+    async fn a_list_that_was_read_while_a_key_changed_is_read_again() {
+        let (keys, reads) = (Keys::default(), Cell::new(0));
+        let read = || {
+            reads.set(reads.get() + 1);
+            let first = reads.get() == 1;
+            if first {
+                keys.forget();
+            }
+            async move { Ok(listed(if first { "old" } else { "new" })) }
+        };
+        let found = keys.fresh(FRESH, read).await.unwrap();
+        assert!(found.contains_key("new"));
+        let again = keys.fresh(FRESH, read).await.unwrap();
+        assert!(again.contains_key("new"));
+        assert_eq!(reads.get(), 2);
+    }
 
     #[test]
     fn an_action_is_covered_by_itself_its_family_and_the_stars() {
