@@ -1,14 +1,14 @@
 //! Writes by one client to the same document are applied in the order in which it sent them, whatever way each takes; and
 //! a write that goes together with others has a verdict of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 use weft_cluster::{Api, Cluster, POISON, Reply, StandInCluster};
 
-use crate::support::start;
+use crate::support::{documents, ids, node, start};
 
 const DOCUMENTS: u64 = 5;
 const WRITES: u64 = 150;
@@ -229,4 +229,104 @@ async fn a_write_that_failed_with_others_is_not_repeated_over_a_newer_one() {
     let mut expected = vec![alone(2, other), alone(17, POISON)];
     expected.sort_unstable();
     assert_eq!(repeated, expected);
+}
+
+/// Deletes of `x` what was deleted of whatever was called so; adds to it; and swaps it with `y`, which lies on other shards.
+#[tokio::test]
+async fn what_races_a_swap_of_indexes_on_different_shards_reaches_the_one_or_the_other() {
+    let builder = Cluster::builder().shards(3);
+    let (cluster, api) = start(builder.merger_env("WEFT_LEASE_MS", "200")).await;
+    for (uid, shards) in [("x", 1), ("y", 3)] {
+        let sharding = json!({"shardCount": shards});
+        let create = json!({"uid": uid, "primaryKey": "id", "sharding": sharding});
+        api.succeed(&api.post("/indexes", &create).await.unwrap())
+            .await
+            .unwrap();
+        let path = format!("/indexes/{uid}/documents");
+        api.succeed(&api.post(&path, &documents(0..600)).await.unwrap())
+            .await
+            .unwrap();
+    }
+    let over = std::cell::Cell::new(false);
+    let swaps = async {
+        let mut accepted = Vec::new();
+        for _ in 0..10 {
+            let body = json!([{"indexes": ["x", "y"]}]);
+            accepted.push(api.post("/swap-indexes", &body).await.unwrap());
+        }
+        over.set(true);
+        accepted
+    };
+    // Each of its own kind: small ones, which go together; large ones; deletions by one id, and by several.
+    let added = async |from: u64, step: u64| {
+        let (mut accepted, mut id) = (Vec::new(), from);
+        while !over.get() {
+            let body = documents(id..id + step);
+            accepted.push(api.post("/indexes/x/documents", &body).await.unwrap());
+            id += step;
+        }
+        (accepted, from..id)
+    };
+    let deleted_one = async |ids: std::ops::Range<u64>| {
+        let mut accepted = Vec::new();
+        for id in ids {
+            let path = format!("/indexes/x/documents/{id}");
+            accepted.push(api.delete(&path).await.unwrap());
+        }
+        accepted
+    };
+    let deleted_several = async |ids: std::ops::Range<u64>| {
+        let mut accepted = Vec::new();
+        let ids: Vec<u64> = ids.collect();
+        for some in ids.chunks(7) {
+            let path = "/indexes/x/documents/delete-batch";
+            accepted.push(api.post(path, &json!(some)).await.unwrap());
+        }
+        accepted
+    };
+    let (swapped, small, other, large, one, several) = tokio::join!(
+        swaps,
+        added(10_000, 1),
+        added(200_000, 3),
+        added(400_000, 60),
+        deleted_one(0..300),
+        deleted_several(300..600),
+    );
+    let mut expected: Vec<u64> = (0..600).collect();
+    let mut accepted = [swapped, one, several].concat();
+    for (replies, ids) in [small, other, large] {
+        accepted.extend(replies);
+        expected.extend(ids);
+    }
+    for reply in &accepted {
+        api.succeed(reply).await.unwrap();
+    }
+    let held = [ids(&api, "x").await, ids(&api, "y").await];
+    let mut all = held.concat();
+    all.sort_unstable();
+    let ones = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
+    let (missing, twice) = (
+        &ones(&expected) - &ones(&all),
+        all.windows(2).filter(|pair| pair[0] == pair[1]).count(),
+    );
+    assert!(
+        missing.is_empty() && twice == 0,
+        "missing: {missing:?}; twice: {twice}"
+    );
+    // Nothing lies where nobody looks for it.
+    let mut on_nodes = 0;
+    for shard in 0..3 {
+        let stats = node(&cluster, shard).get("/stats").await.unwrap();
+        let indexes = stats.at("/indexes").as_object().unwrap().values();
+        on_nodes += indexes
+            .map(|index| index["numberOfDocuments"].as_u64().unwrap())
+            .sum::<u64>();
+    }
+    assert_eq!(on_nodes, all.len() as u64);
+    for (uid, ids) in ["x", "y"].iter().zip(&held) {
+        for id in ids.iter().step_by(13) {
+            let path = format!("/indexes/{uid}/documents/{id}");
+            assert_eq!(api.get(&path).await.unwrap().status, 200, "{path}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::BroadcastError;
 use super::indexes::unplaced;
 use super::intents::{Effect, Intent, carry_out};
+use super::place::until_settled;
 use super::spread::Change;
 use crate::answer::Answer;
 use crate::app::App;
@@ -18,18 +19,13 @@ pub(super) async fn delete(app: &Arc<App>, call: Call) -> Result<Answer, Broadca
     let index_uid = call.index.clone();
     let uid = index_uid.clone().unwrap_or_default();
     let change = Change::of(app, call).await?;
-    for _ in 0..ATTEMPTS {
-        let outcome = match app.cluster.placement(&uid) {
+    until_settled(&uid, || async {
+        match app.cluster.placement(&uid) {
             Some(placement) => delete_placed(app, &change, placement).await,
             None => unplaced(app, &change, index_uid.clone(), "indexDeletion").await,
-        };
-        match outcome {
-            // It was placed, or placed elsewhere, before the turn came.
-            Err(BroadcastError::Unsettled(_)) => {}
-            outcome => return outcome,
         }
-    }
-    Err(BroadcastError::Unsettled(uid))
+    })
+    .await
 }
 
 /// Deletes an index on all of its shards.
@@ -58,6 +54,3 @@ async fn delete_placed(
     let intent = Intent::new(effect, change, each, index_uid, json!({}));
     carry_out(app, turn, change, intent).await
 }
-
-/// How often the turn is taken anew because the index was placed meanwhile.
-const ATTEMPTS: usize = 5;

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::BroadcastError;
 use super::gather::{Gathered, from_all};
 use super::intents::{Effect, Intent, carry_out};
-use super::place::Place;
-use super::spread::{Change, Reach, Spread, spread, spread_in_turn};
+use super::place::{Place, until_settled};
+use super::spread::{Change, Reach, Spread, spread_in_turn};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
@@ -143,50 +143,35 @@ async fn refuse(app: &App, change: &Change) -> Result<Answer, BroadcastError> {
 }
 
 /// Sends a change to all replicas of an index and registers the task.
-pub(super) async fn spread_as_task(
+///
+/// # Errors
+/// The index lies elsewhere by now; or a node gave no answer.
+async fn spread_as_task(
     app: &Arc<App>,
     change: &Change,
     placement: &Placement,
-    task: NewTask,
+    kind: &str,
 ) -> Result<Answer, BroadcastError> {
-    match spread(app, change, placement.shards(), Reach::Replicas).await? {
+    let turn = app.sequencer.turn(placement.shards()).await;
+    let now = app.cluster.placement(&placement.uid);
+    if now.is_none_or(|now| now.slots != placement.slots) {
+        return Err(BroadcastError::Unsettled(placement.uid.clone()));
+    }
+    let shards = placement.shards().iter();
+    let each: Vec<_> = shards.map(|shard| (*shard, change)).collect();
+    match spread_in_turn(app, &turn, &each, Reach::Replicas).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {
-            let index_uid = Some(placement.uid.clone());
-            let enqueued = app
-                .tasks
-                .create(NewTask {
-                    parts,
-                    index_uid,
-                    ..task
-                })
-                .await?;
+            let task = NewTask {
+                kind: kind.to_owned(),
+                parts,
+                index_uid: Some(placement.uid.clone()),
+                ..NewTask::default()
+            };
+            let enqueued = app.tasks.create(task).await?;
             Ok(Answer::json(StatusCode::ACCEPTED, &enqueued))
         }
     }
-}
-
-/// A change to an index that no shard holds: a node knows what to say.
-async fn spread_or_ask(app: &Arc<App>, call: Call, kind: &str) -> Result<Answer, BroadcastError> {
-    let placement = call
-        .index
-        .as_deref()
-        .and_then(|uid| app.cluster.placement(uid));
-    let index_uid = call.index.clone();
-    let change = Change::of(app, call).await?;
-    let Some(placement) = placement else {
-        return unplaced(app, &change, index_uid, kind).await;
-    };
-    spread_as_task(
-        app,
-        &change,
-        &placement,
-        NewTask {
-            kind: kind.to_owned(),
-            ..NewTask::default()
-        },
-    )
-    .await
 }
 
 /// The index is not placed: one shard gets the change, so that the task fails, or the request is refused, in a node's words. It is the
@@ -227,38 +212,45 @@ pub(super) async fn unplaced(
 
 /// `POST /indexes/{uid}/compact`.
 pub(super) async fn compact(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
-    spread_or_ask(app, call, "indexCompaction").await
+    let kind = "indexCompaction";
+    let index_uid = call.index.clone();
+    let uid = index_uid.clone().unwrap_or_default();
+    let change = Change::of(app, call).await?;
+    until_settled(&uid, || async {
+        match app.cluster.placement(&uid) {
+            Some(placement) => spread_as_task(app, &change, &placement, kind).await,
+            // A node knows what to say.
+            None => unplaced(app, &change, index_uid.clone(), kind).await,
+        }
+    })
+    .await
 }
 
 /// `PATCH /indexes/{uid}`: another primary key, another name, or both.
 pub(super) async fn update(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
     let kind = "indexUpdate";
-    let placed = |uid: Option<&str>| uid.and_then(|uid| app.cluster.placement(uid));
     let index_uid = call.index.clone();
+    let uid = index_uid.clone().unwrap_or_default();
     let mut change = Change::of(app, call).await?;
-    let Some(placement) = placed(index_uid.as_deref()) else {
-        return unplaced(app, &change, index_uid, kind).await;
-    };
-    if let Some(write) = take_write_mode(&mut change)? {
-        app.cluster
-            .placements
-            .set_write_mode(&placement.uid, write)
-            .await?;
+    if app.cluster.placement(&uid).is_some()
+        && let Some(write) = take_write_mode(&mut change)?
+    {
+        app.cluster.placements.set_write_mode(&uid, write).await?;
     }
-    let task = NewTask {
-        kind: kind.to_owned(),
-        ..NewTask::default()
-    };
     let asked: Value = serde_json::from_slice(&change.body).unwrap_or_default();
-    let renamed = asked.get("uid").and_then(Value::as_str);
-    let renamed = renamed.filter(|new| *new != placement.uid && is_uid(new));
-    match renamed {
-        Some(new) if placed(Some(new)).is_none() => {
-            rename(app, &change, &placement, &asked, new).await
+    let new = asked.get("uid").and_then(Value::as_str);
+    let new = new.filter(|new| *new != uid && is_uid(new));
+    until_settled(&uid, || async {
+        match (app.cluster.placement(&uid), new) {
+            (None, _) => unplaced(app, &change, index_uid.clone(), kind).await,
+            (Some(placement), Some(new)) if app.cluster.placement(new).is_none() => {
+                rename(app, &change, &placement, &asked, new).await
+            }
+            // A name that is taken is the node's to refuse, and its task's to fail by.
+            (Some(placement), _) => spread_as_task(app, &change, &placement, kind).await,
         }
-        // A name that is taken is the node's to refuse, and its task's to fail by.
-        _ => spread_as_task(app, &change, &placement, task).await,
-    }
+    })
+    .await
 }
 
 /// The placement takes the new name in the turn in which the nodes are asked to, so that the next write finds it; if they refuse

@@ -22,8 +22,25 @@ pub(super) struct Place {
     pub(super) turn: Turn,
 }
 
-/// How often the turn is taken anew because the index was placed elsewhere meanwhile.
+/// How often a change is begun anew because its index was placed elsewhere meanwhile.
 const ATTEMPTS: usize = 5;
+
+/// Tries again what found that the index was placed elsewhere, or gone, before the turn came.
+pub(super) async fn until_settled<F>(
+    uid: &str,
+    attempt: impl Fn() -> F,
+) -> Result<Answer, BroadcastError>
+where
+    F: Future<Output = Result<Answer, BroadcastError>>,
+{
+    for _ in 0..ATTEMPTS {
+        match attempt().await {
+            Err(BroadcastError::Unsettled(_)) => {}
+            outcome => return outcome,
+        }
+    }
+    Err(BroadcastError::Unsettled(uid.to_owned()))
+}
 
 impl Place {
     pub(super) async fn take(

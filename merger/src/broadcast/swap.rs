@@ -14,6 +14,7 @@ use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
 use super::intents::{Effect, Intent, carry_out};
+use super::place::until_settled;
 use super::spread::{Change, Reach, Spread, spread};
 use crate::answer::Answer;
 use crate::app::App;
@@ -28,9 +29,6 @@ struct Pair {
     #[serde(default)]
     rename: bool,
 }
-
-/// How often the turn is taken anew because an index was placed elsewhere meanwhile.
-const ATTEMPTS: usize = 5;
 
 /// `POST /swap-indexes`.
 pub(super) async fn swap(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
@@ -64,30 +62,32 @@ async fn swap_placed(
     change: &Change,
     pairs: &[Pair],
 ) -> Result<Answer, BroadcastError> {
-    for _ in 0..ATTEMPTS {
+    let first = pairs.first().map(|pair| pair.indexes[0].clone());
+    let first = first.unwrap_or_default();
+    until_settled(&first, || async {
         let before = match placed(app, pairs) {
             Ok(placements) => placements,
             Err(shard) => return ask(app, change, shard).await,
         };
-        let shards: BTreeSet<ShardId> = shards_of(&before);
-        let shards: Vec<ShardId> = shards.into_iter().collect();
-        let turn = app.sequencer.turn(&shards).await;
-        let same = placed(app, pairs).is_ok_and(|now| shards_of(&now).iter().eq(shards.iter()));
-        if !same {
-            continue;
-        }
-        let each = shards
+        let shards = shards_of(&before);
+        let in_order: Vec<ShardId> = shards.iter().copied().collect();
+        let turn = app.sequencer.turn(&in_order).await;
+        let now = placed(app, pairs).ok();
+        // The two may have been swapped meanwhile: what is where counts as it is now.
+        let Some(now) = now.filter(|now| shards_of(now) == shards) else {
+            return Err(BroadcastError::Unsettled(first.clone()));
+        };
+        let each = in_order
             .iter()
-            .map(|shard| (*shard, for_shard(pairs, &before, *shard)))
+            .map(|shard| (*shard, for_shard(pairs, &now, *shard)))
             .collect();
         let effect = Effect::Exchange {
             pairs: pairs.iter().map(|pair| pair.indexes.clone()).collect(),
         };
         let intent = Intent::new(effect, change, each, None, json!({"swaps": pairs}));
-        return carry_out(app, turn, change, intent).await;
-    }
-    let first = pairs.first().map(|pair| pair.indexes[0].clone());
-    Err(BroadcastError::Unsettled(first.unwrap_or_default()))
+        carry_out(app, turn, change, intent).await
+    })
+    .await
 }
 
 type Placements = Vec<[Option<Arc<Placement>>; 2]>;

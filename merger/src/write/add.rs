@@ -11,11 +11,11 @@ use weft_routing::placement::{ShardId, SlotMap};
 
 use super::coalesce::{self, Kind, SMALL_BYTES, SMALL_DOCUMENTS, Sent, Small};
 use super::decode::Plain;
-use super::deliver::{Delivered, Delivery, Load, deliver_now, is_alive};
+use super::deliver::{Delivered, Delivery, Load, deliver_now, lies_as};
 use super::params::Params;
 use super::split::{Batch, SplitKey, Splitter};
 use super::spool::SpoolLimits;
-use super::{Format, SplitError, WriteError, details, refused_by_node};
+use super::{ATTEMPTS, Format, SplitError, WriteError, details, refused_by_node};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, Call, empty};
@@ -23,9 +23,6 @@ use crate::cluster::{Before, Placement, WriteMode};
 use crate::ids::Ids;
 use crate::tasks::{NewTask, Part};
 use crate::upstream::{NodeRequest, Target};
-
-/// How often a write is split anew because its index changed under it.
-const ATTEMPTS: usize = 5;
 
 /// Answers the call.
 pub(super) async fn documents(app: &Arc<App>, mut call: Call) -> Result<Answer, WriteError> {
@@ -218,13 +215,15 @@ impl Write {
         // Whether an index is there changes only in the turn of all its shards: from here on it stays as it is.
         let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
         let _turn = app.sequencer.turn(&shards).await;
-        let before = match fresh {
-            true => {
+        let before = match self.layout.placement.as_deref() {
+            Some(placement) if !fresh => lies_as(app, placement).then_some(Before::Alive),
+            _ => {
                 let placements = &app.cluster.placements;
                 let placed = placements.place(&self.uid, &self.layout.slots).await?;
+                // With a key meanwhile, the documents are to be split by that one.
+                let placed = placed.filter(|placed| placed.placement.primary_key.is_none());
                 placed.map(|placed| placed.before)
             }
-            false => is_alive(app, &self.uid).then_some(Before::Alive),
         };
         let Some(before) = before else {
             return Ok(None);
@@ -254,6 +253,7 @@ impl Write {
         let documents = piece.in_memory()?;
         // What filters send straight to a node can't be told from here, so that a write that was merged and failed could not
         // be repeated without overtaking it.
+        let placement = self.layout.placement.as_ref()?;
         let may = app.options.coalesce
             && !app.options.direct_writes
             && self.layout.key.is_some()
@@ -264,7 +264,7 @@ impl Write {
         may.then(|| {
             let along = self.along.detached();
             let kind = Kind {
-                index_uid: self.uid.clone(),
+                placement: Arc::clone(placement),
                 method: self.method.clone(),
                 path_and_query: self.path(self.batch.key.as_deref()),
                 format: self.format,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{BoxFuture, join_all};
 use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use serde::Deserialize;
-use weft_routing::placement::ShardId;
+use weft_routing::placement::{ShardId, SlotMap};
 
 use super::WriteError;
 use super::spool::Piece;
@@ -18,8 +18,8 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Along;
 use crate::cluster::{
-    ClusterError, NodeId, NodeRef, Sending, WriteMode, doubt, settle_doubts, stagger, take_out,
-    to_each,
+    ClusterError, NodeId, NodeRef, Placement, Sending, WriteMode, doubt, settle_doubts, stagger,
+    take_out, to_each,
 };
 use crate::ids::Ids;
 use crate::tasks::{Copy, Part};
@@ -31,7 +31,7 @@ const KNOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const LATELY: Duration = Duration::from_millis(500);
 
 /// What goes to which shard.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Delivery {
     /// The index, for writes that small ones must not be repeated after.
     pub(super) index_uid: Option<String>,
@@ -45,7 +45,7 @@ pub(super) struct Delivery {
 }
 
 /// What goes to one shard.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Load {
     pub(super) shard: ShardId,
     pub(super) pieces: Vec<Piece>,
@@ -88,17 +88,26 @@ impl Knocks {
     }
 }
 
-/// Delivers to all shards at once.
+/// Delivers to all shards at once. `None`: the index lies elsewhere than on `slots`, or has come or gone, since the write was laid
+/// out; nothing was sent.
 ///
 /// # Errors
 /// A shard can't be reached, and nothing was accepted anywhere.
-pub(super) async fn deliver(app: &Arc<App>, delivery: Delivery) -> Result<Delivered, WriteError> {
+pub(super) async fn deliver(
+    app: &Arc<App>,
+    slots: Option<&Arc<SlotMap>>,
+    delivery: &Delivery,
+) -> Result<Option<Delivered>, WriteError> {
     let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
     let _turn = app.sequencer.turn(&shards).await;
     if let Some(index_uid) = &delivery.index_uid {
+        let now = app.cluster.placement(index_uid);
+        if now.as_ref().map(|placement| &placement.slots) != slots {
+            return Ok(None);
+        }
         app.writes.coalescer.note_other(index_uid);
     }
-    deliver_now(app, &delivery).await
+    deliver_now(app, delivery).await.map(Some)
 }
 
 /// Delivers to all shards at once; the caller has their turn.
@@ -138,10 +147,15 @@ pub(super) async fn deliver_now(
     settle(outcomes)
 }
 
-/// Whether an index is placed and not being deleted. It stays so while the caller has the turn of one of its shards.
-pub(super) fn is_alive(app: &App, index_uid: &str) -> bool {
-    let placement = app.cluster.placement(index_uid);
-    placement.is_some_and(|placement| placement.deleted_by.is_none())
+/// Whether the index lies as it did when a write of documents was laid out, has the same primary key, and isn't being deleted. It
+/// stays so while the caller has the turn of one of its shards.
+pub(super) fn lies_as(app: &App, before: &Placement) -> bool {
+    let now = app.cluster.placement(&before.uid);
+    now.is_some_and(|now| {
+        now.deleted_by.is_none()
+            && now.primary_key == before.primary_key
+            && now.slots == before.slots
+    })
 }
 
 /// Makes sure that a replica of each shard is there, so that a write to several shards isn't begun in vain.

@@ -29,7 +29,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 use tokio::sync::OwnedMutexGuard;
 use weft_routing::operation::Operation;
-use weft_routing::placement::ShardId;
+use weft_routing::placement::{ShardId, SlotMap};
 
 pub use self::decode::DecodeError;
 pub(crate) use self::decode::Plain;
@@ -37,7 +37,7 @@ pub use self::format::{Format, FormatError};
 pub use self::split::{Fault, SplitError};
 
 use self::coalesce::Coalescer;
-use self::deliver::{Delivered, Delivery, Knocks};
+use self::deliver::{Delivered, Delivery, Knocks, Load};
 use crate::answer::Answer;
 use crate::app::{App, Stopping};
 use crate::call::Call;
@@ -162,21 +162,35 @@ pub fn shared_tasks_ended(app: &Arc<App>, ends: Vec<SharedEnd>) {
     coalesce::ended(app, ends);
 }
 
-/// Delivers and registers the task; goes on though the client be gone.
+/// How often a write is laid out anew because its index changed under it.
+const ATTEMPTS: usize = 5;
+
+/// Lays out where each part goes, delivers, and registers the task; goes on though the client be gone.
 async fn deliver_as_task(
     app: &Arc<App>,
-    delivery: Delivery,
+    mut delivery: Delivery,
     task: NewTask,
+    lay_out: impl Fn(Option<&SlotMap>) -> Vec<Load> + Send + 'static,
 ) -> Result<Answer, WriteError> {
     let begun = Arc::clone(app);
     app.see_through(async move {
-        match deliver::deliver(&begun, delivery).await? {
-            Delivered::Refused(answer) => Ok(answer),
-            Delivered::Taken(parts) => {
-                let enqueued = begun.tasks.create(NewTask { parts, ..task }).await?;
-                Ok(Answer::json(StatusCode::ACCEPTED, &enqueued))
+        for _ in 0..ATTEMPTS {
+            let uid = delivery.index_uid.as_deref();
+            let placement = uid.and_then(|uid| begun.cluster.placement(uid));
+            let slots = placement.as_ref().map(|placement| &placement.slots);
+            delivery.loads = lay_out(slots.map(|slots| &**slots));
+            match deliver::deliver(&begun, slots, &delivery).await? {
+                None => {}
+                Some(Delivered::Refused(answer)) => return Ok(answer),
+                Some(Delivered::Taken(parts)) => {
+                    let enqueued = begun.tasks.create(NewTask { parts, ..task }).await?;
+                    return Ok(Answer::json(StatusCode::ACCEPTED, &enqueued));
+                }
             }
         }
+        Err(WriteError::Unsettled(
+            delivery.index_uid.unwrap_or_default(),
+        ))
     })
     .await?
 }

@@ -21,15 +21,18 @@ use crate::tasks::NewTask;
 
 /// `DELETE …/documents/{id}`.
 pub(super) async fn one(app: &Arc<App>, call: Call) -> Result<Answer, WriteError> {
-    let id = call
-        .document
-        .as_deref()
-        .and_then(|id| DocumentId::from_text(id).ok());
-    let shard = match (slots(app, &call), id) {
-        (Some(slots), Some(id)) => slots.shard_of(&id),
-        // No document can have such an id: any shard says so.
-        (Some(slots), None) => first_of(&slots),
-        (None, _) => first_shard(app)?,
+    let document = call.document.clone();
+    let first = first_shard(app)?;
+    let lay_out = move |slots: Option<&SlotMap>| {
+        let id = document.as_deref();
+        let id = id.and_then(|id| DocumentId::from_text(id).ok());
+        let shard = match (slots, id) {
+            (Some(slots), Some(id)) => slots.shard_of(&id),
+            // No document can have such an id, or no such index is there: any shard says so.
+            (Some(slots), None) => first_of(slots),
+            (None, _) => first,
+        };
+        vec![load(shard, Bytes::new())]
     };
     let details = details([
         ("providedIds", 1.into()),
@@ -37,46 +40,33 @@ pub(super) async fn one(app: &Arc<App>, call: Call) -> Result<Answer, WriteError
         ("originalFilter", Value::Null),
     ]);
     let task = task("documentDeletion", &call, details);
-    deliver_as_task(
-        app,
-        delivery(app, &call, vec![load(shard, Bytes::new())])?,
-        task,
-    )
-    .await
+    deliver_as_task(app, delivery(app, &call)?, task, lay_out).await
 }
 
 /// `POST …/documents/delete-batch`.
 pub(super) async fn batch(app: &Arc<App>, mut call: Call) -> Result<Answer, WriteError> {
     let body = body(app, &mut call).await?;
-    let slots = slots(app, &call);
     let ids: Option<Vec<Value>> = serde_json::from_slice(&body).ok();
-    let loads = match (&slots, &ids) {
-        (Some(slots), Some(ids)) => split(slots, ids),
-        // Not a list: a node says so. No such index: a node says that, too.
-        (Some(slots), None) => vec![load(first_of(slots), body)],
-        (None, _) => vec![load(first_shard(app)?, body)],
-    };
-    let provided = ids.map_or(0, |ids| ids.len());
+    let provided = ids.as_ref().map_or(0, Vec::len);
     let details = details([
         ("providedIds", provided.into()),
         ("deletedDocuments", Value::Null),
         ("originalFilter", Value::Null),
     ]);
     let task = task("documentDeletion", &call, details);
-    deliver_as_task(app, delivery(app, &call, loads)?, task).await
+    let first = first_shard(app)?;
+    let lay_out = move |slots: Option<&SlotMap>| match (slots, &ids) {
+        (Some(slots), Some(ids)) => split(slots, ids),
+        // Not a list: a node says so. No such index: a node says that, too.
+        (Some(slots), None) => vec![load(first_of(slots), body.clone())],
+        (None, _) => vec![load(first, body.clone())],
+    };
+    deliver_as_task(app, delivery(app, &call)?, task, lay_out).await
 }
 
 /// Deletion by filter or of everything, and edition by function: the same to every shard of the index.
 pub(super) async fn everywhere(app: &Arc<App>, mut call: Call) -> Result<Answer, WriteError> {
     let body = body(app, &mut call).await?;
-    let shards = match slots(app, &call) {
-        Some(slots) => slots.shards().to_vec(),
-        None => vec![first_shard(app)?],
-    };
-    let loads = shards
-        .into_iter()
-        .map(|shard| load(shard, body.clone()))
-        .collect();
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     let filter = asked.get("filter").filter(|filter| !filter.is_null());
     let filter = filter.map_or(Value::Null, |filter| filter.to_string().into());
@@ -108,7 +98,13 @@ pub(super) async fn everywhere(app: &Arc<App>, mut call: Call) -> Result<Answer,
         ),
     };
     let task = task(kind, &call, details);
-    deliver_as_task(app, delivery(app, &call, loads)?, task).await
+    let first = first_shard(app)?;
+    let lay_out = move |slots: Option<&SlotMap>| {
+        let shards = slots.map_or_else(|| vec![first], |slots| slots.shards().to_vec());
+        let loads = shards.into_iter();
+        loads.map(|shard| load(shard, body.clone())).collect()
+    };
+    deliver_as_task(app, delivery(app, &call)?, task, lay_out).await
 }
 
 /// Each shard's ids, as they came. What can't be an id goes to the first shard, which counts it.
@@ -154,11 +150,6 @@ async fn body(app: &App, call: &mut Call) -> Result<Bytes, WriteError> {
         .await?)
 }
 
-fn slots(app: &App, call: &Call) -> Option<Arc<SlotMap>> {
-    let placement = app.cluster.placement(call.index.as_deref()?)?;
-    Some(Arc::clone(&placement.slots))
-}
-
 fn first_of(slots: &SlotMap) -> ShardId {
     slots.shards().first().copied().unwrap_or(ShardId(0))
 }
@@ -172,7 +163,8 @@ fn load(shard: ShardId, body: Bytes) -> Load {
     }
 }
 
-fn delivery(app: &App, call: &Call, loads: Vec<Load>) -> Result<Delivery, WriteError> {
+/// What a call delivers, before it is laid out.
+fn delivery(app: &App, call: &Call) -> Result<Delivery, WriteError> {
     let index_uid = call.index.as_deref();
     Ok(Delivery {
         mode: app.cluster.write_mode(index_uid, &call.headers)?,
@@ -181,7 +173,7 @@ fn delivery(app: &App, call: &Call, loads: Vec<Load>) -> Result<Delivery, WriteE
         path_and_query: call.path_and_query.clone(),
         content_type: call.headers.get(CONTENT_TYPE).cloned(),
         along: call.along.clone(),
-        loads,
+        loads: Vec::new(),
     })
 }
 

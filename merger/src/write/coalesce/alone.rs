@@ -8,7 +8,7 @@ use super::delivery;
 use super::held::Taken;
 use crate::app::App;
 use crate::tasks::{LocalState, Part, SharedEnd};
-use crate::write::deliver::{Delivered, deliver_now, is_alive};
+use crate::write::deliver::{Delivered, deliver_now, lies_as};
 
 /// Node tasks have ended that several writes were merged into: those of a failed one are sent again, each alone.
 pub(in crate::write) fn ended(app: &Arc<App>, mut ends: Vec<SharedEnd>) {
@@ -77,7 +77,7 @@ async fn repeat(app: &Arc<App>, uid: u32, taken: &Taken) -> Result<(), String> {
     if app.writes.coalescer.held().is_overtaken(taken) {
         return Err("the index has been written to since".to_owned());
     }
-    if !is_alive(app, &small.kind.index_uid) {
+    if !lies_as(app, &small.kind.placement) {
         // It went with its index.
         return Err("no shard took it".to_owned());
     }

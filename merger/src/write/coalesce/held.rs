@@ -86,7 +86,7 @@ impl Held {
         self.clock += 1;
         let at = self.clock;
         self.bytes += smalls.iter().map(bytes).sum::<usize>();
-        let index = first.kind.index_uid.clone();
+        let index = first.kind.placement.uid.clone();
         let written = self.indexes.entry(index).or_default();
         written.groups.insert(at, smalls.len());
         written.note(smalls.iter().flat_map(|small| small.ids.iter()), at);
@@ -134,7 +134,7 @@ impl Held {
     /// Whether something newer was written to its documents, or may have been.
     pub(super) fn is_overtaken(&self, taken: &Taken) -> bool {
         let Taken { small, at, .. } = taken;
-        let written = self.indexes.get(&small.kind.index_uid);
+        let written = self.indexes.get(&small.kind.placement.uid);
         written.is_some_and(|written| {
             let mut ids = small.ids.iter();
             written.other > *at || ids.any(|id| written.ids.get(id).is_some_and(|last| last > at))
@@ -145,7 +145,7 @@ impl Held {
     pub(super) fn done(&mut self, taken: &Taken) {
         let Taken { small, at, .. } = taken;
         self.bytes = self.bytes.saturating_sub(bytes(small));
-        let index = &small.kind.index_uid;
+        let index = &small.kind.placement.uid;
         let Some(written) = self.indexes.get_mut(index) else {
             return;
         };

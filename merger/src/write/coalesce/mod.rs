@@ -29,13 +29,13 @@ pub(super) use self::harmless::is_harmless;
 use self::held::{HELD_BYTES, Held};
 use self::line::{Line, Waiting};
 use super::WriteError;
-use super::deliver::{Delivered, Delivery, Load, deliver_now, is_alive};
+use super::deliver::{Delivered, Delivery, Load, deliver_now, lies_as};
 use super::format::Format;
 use super::spool::Piece;
 use crate::answer::Answer;
 use crate::app::{App, Stopping};
 use crate::call::Along;
-use crate::cluster::WriteMode;
+use crate::cluster::{Placement, WriteMode};
 use crate::ids::Ids;
 use crate::tasks::{Enqueued, NewTask, Part, Share};
 
@@ -46,7 +46,8 @@ pub(super) const SMALL_DOCUMENTS: usize = 32;
 /// What the writes of a group have in common.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Kind {
-    pub(super) index_uid: String,
+    /// How the index lay when the write was laid out.
+    pub(super) placement: Arc<Placement>,
     pub(super) method: Method,
     pub(super) path_and_query: String,
     pub(super) format: Format,
@@ -73,7 +74,7 @@ pub(super) struct Small {
 pub(super) enum Sent {
     Taken(Enqueued),
     Refused(Answer),
-    /// Nowhere: the index was deleted before its turn came, and has to begin anew on all its shards.
+    /// Nowhere: the index was deleted or lies elsewhere since it was laid out.
     Gone,
 }
 
@@ -125,7 +126,7 @@ async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
         .map(|waiting| (waiting.small, waiting.sent))
         .unzip();
     let Some(first) = smalls.first() else { return };
-    if !is_alive(app, &first.kind.index_uid) {
+    if !lies_as(app, &first.kind.placement) {
         for client in clients {
             let _ = client.send(Ok(Sent::Gone));
         }
@@ -137,7 +138,7 @@ async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
     let piece = Piece::of(first.piece.framing().clone(), &documents);
     let ids: Ids = smalls.iter().flat_map(|small| small.ids.iter()).collect();
     // Whatever becomes of it, and though it go alone and not be kept.
-    let index_uid = &first.kind.index_uid;
+    let index_uid = &first.kind.placement.uid;
     app.writes.coalescer.held().note(index_uid, Some(&ids));
     let delivery = delivery(first, shard, piece, ids);
     let parts = match deliver_now(app, &delivery).await {

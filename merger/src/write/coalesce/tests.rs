@@ -1,10 +1,18 @@
+use weft_routing::placement::SlotMap;
+
 use super::*;
 use crate::cluster::NodeId;
 use crate::write::spool::Framing;
 
 fn small(index: &str, ids: &[&str]) -> Small {
     let kind = Kind {
-        index_uid: index.to_owned(),
+        placement: Arc::new(Placement {
+            uid: index.to_owned(),
+            slots: Arc::new(SlotMap::deal(&[ShardId(0)]).unwrap()),
+            primary_key: Some("id".to_owned()),
+            deleted_by: None,
+            write_mode: None,
+        }),
         method: Method::POST,
         path_and_query: format!("/indexes/{index}/documents"),
         format: Format::Json,
