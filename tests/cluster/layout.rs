@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::HarnessError;
+use crate::ports::is_free;
 
 /// The nodes' distance from the base port.
 const NODE_PORTS: u32 = 10;
@@ -106,7 +107,7 @@ impl Layout {
     /// Says which port is taken, if one is.
     pub fn check_free(&self) -> Result<(), HarnessError> {
         for (port, purpose) in self.ports() {
-            if std::net::TcpListener::bind(("127.0.0.1", port)).is_err() {
+            if !is_free(port) {
                 return Err(HarnessError::PortTaken { port, purpose });
             }
         }

@@ -1,6 +1,6 @@
 //! Free ports for clusters that tests start beside each other, in one process or in several.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::HarnessError;
@@ -15,8 +15,7 @@ const CLAIMS: u32 = FIRST + CELL * CELLS;
 
 /// A run of free ports, claimed until it is dropped.
 ///
-/// Whoever holds the listeners on its cells' claims has them. Nobody else so much as looks whether their ports are free, which would
-/// be in the way of who is about to listen there.
+/// Whoever holds the listeners on its cells' claims has them.
 #[derive(Debug)]
 pub struct PortBlock {
     base: u16,
@@ -38,8 +37,10 @@ impl PortBlock {
                 continue;
             };
             let base = FIRST + first * CELL;
-            let free = (base..base + width).all(|port| bind(port).is_some());
-            if let (true, Ok(base)) = (free, u16::try_from(base)) {
+            let (Ok(base), Ok(end)) = (u16::try_from(base), u16::try_from(base + width)) else {
+                continue;
+            };
+            if (base..end).all(is_free) {
                 return Ok(Self {
                     base,
                     _claims: claims,
@@ -57,6 +58,14 @@ impl PortBlock {
     }
 }
 
+/// Whether nobody listens on the port.
+///
+/// To listen there oneself for a moment would be in the way of who comes next: a process that another thread starts in that moment
+/// holds the listener until it has become another program.
+pub(crate) fn is_free(port: u16) -> bool {
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err()
+}
+
 fn bind(port: u32) -> Option<TcpListener> {
-    TcpListener::bind(("127.0.0.1", u16::try_from(port).ok()?)).ok()
+    TcpListener::bind((Ipv4Addr::LOCALHOST, u16::try_from(port).ok()?)).ok()
 }
