@@ -19,6 +19,7 @@ mod fuzzed;
 mod harness;
 mod indexes;
 mod keys;
+mod lifecycle;
 mod makefile;
 mod mesh;
 mod operations;

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
 use super::gather::{Gathered, from_all};
-use super::intents::{Effect, Intent, carry_out};
 use super::place::{Place, until_settled};
 use super::spread::{Change, Reach, Spread, spread_in_turn};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
 use crate::cluster::{ClusterError, Placement, WriteMode};
+use crate::sequence::Turn;
 use crate::tasks::NewTask;
 
 #[derive(Deserialize, Default)]
@@ -24,13 +25,6 @@ struct Sharding {
     #[serde(default = "one")]
     replication_factor: u16,
     strategy: Option<String>,
-    write: Option<WriteMode>,
-}
-
-/// `sharding` of `PATCH /indexes/{uid}`: what may change while the index lies where it lies.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Resharding {
     write: Option<WriteMode>,
 }
 
@@ -91,22 +85,6 @@ pub(super) async fn create(app: &Arc<App>, call: Call) -> Result<Answer, Broadca
     Ok(answer)
 }
 
-/// Takes `sharding` out of the body of a `PATCH`; gives the mode of writing that the index shall have from now on.
-fn take_write_mode(change: &mut Change) -> Result<Option<Option<WriteMode>>, BroadcastError> {
-    let Ok(mut body) = serde_json::from_slice::<Map<String, Value>>(&change.body) else {
-        return Ok(None);
-    };
-    let Some(sharding) = body.remove("sharding") else {
-        return Ok(None);
-    };
-    let sharding: Resharding =
-        serde_json::from_value(sharding).map_err(|error| BroadcastError::InvalidSharding {
-            detail: error.to_string(),
-        })?;
-    change.body = serde_json::to_vec(&body).unwrap_or_default().into();
-    Ok(Some(sharding.write))
-}
-
 fn read_sharding(value: Value) -> Result<Sharding, BroadcastError> {
     let invalid = |detail: String| BroadcastError::InvalidSharding { detail };
     let sharding: Sharding =
@@ -139,38 +117,6 @@ async fn refuse(app: &App, change: &Change) -> Result<Answer, BroadcastError> {
     match from_all(app, change, &[shard]).await? {
         Gathered::Refused(answer) => Ok(answer),
         Gathered::All(_) => Err(BroadcastError::Unreadable { shard }),
-    }
-}
-
-/// Sends a change to all replicas of an index and registers the task.
-///
-/// # Errors
-/// The index lies elsewhere by now; or a node gave no answer.
-async fn spread_as_task(
-    app: &Arc<App>,
-    change: &Change,
-    placement: &Placement,
-    kind: &str,
-) -> Result<Answer, BroadcastError> {
-    let turn = app.sequencer.turn(placement.shards()).await;
-    let now = app.cluster.placement(&placement.uid);
-    if now.is_none_or(|now| now.slots != placement.slots) {
-        return Err(BroadcastError::Unsettled(placement.uid.clone()));
-    }
-    let shards = placement.shards().iter();
-    let each: Vec<_> = shards.map(|shard| (*shard, change)).collect();
-    match spread_in_turn(app, &turn, &each, Reach::Replicas).await? {
-        Spread::Refused(answer) => Ok(answer),
-        Spread::Taken { parts, .. } => {
-            let task = NewTask {
-                kind: kind.to_owned(),
-                parts,
-                index_uid: Some(placement.uid.clone()),
-                ..NewTask::default()
-            };
-            let enqueued = app.tasks.create(task).await?;
-            Ok(Answer::json(StatusCode::ACCEPTED, &enqueued))
-        }
     }
 }
 
@@ -210,6 +156,44 @@ pub(super) async fn unplaced(
     }
 }
 
+/// The turn on the shards of an index that lies where it lay.
+///
+/// # Errors
+/// It lies elsewhere by now.
+pub(super) async fn turn_where_it_lies(
+    app: &App,
+    placement: &Placement,
+) -> Result<Turn, BroadcastError> {
+    let turn = app.sequencer.turn(placement.shards()).await;
+    match app.cluster.placement(&placement.uid) {
+        Some(now) if now.slots == placement.slots => Ok(turn),
+        _ => Err(BroadcastError::Unsettled(placement.uid.clone())),
+    }
+}
+
+/// Sends a change to replicas of an index and registers the task; the caller has the turn of all its shards.
+pub(super) async fn spread_as_task(
+    app: &Arc<App>,
+    turn: &Turn,
+    each: &[(ShardId, &Change)],
+    uid: &str,
+    kind: &str,
+) -> Result<Answer, BroadcastError> {
+    match spread_in_turn(app, turn, each, Reach::Replicas).await? {
+        Spread::Refused(answer) => Ok(answer),
+        Spread::Taken { parts, .. } => {
+            let task = NewTask {
+                kind: kind.to_owned(),
+                parts,
+                index_uid: Some(uid.to_owned()),
+                ..NewTask::default()
+            };
+            let enqueued = app.tasks.create(task).await?;
+            Ok(Answer::json(StatusCode::ACCEPTED, &enqueued))
+        }
+    }
+}
+
 /// `POST /indexes/{uid}/compact`.
 pub(super) async fn compact(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
     let kind = "indexCompaction";
@@ -217,66 +201,16 @@ pub(super) async fn compact(app: &Arc<App>, call: Call) -> Result<Answer, Broadc
     let uid = index_uid.clone().unwrap_or_default();
     let change = Change::of(app, call).await?;
     until_settled(&uid, || async {
-        match app.cluster.placement(&uid) {
-            Some(placement) => spread_as_task(app, &change, &placement, kind).await,
+        let Some(placement) = app.cluster.placement(&uid) else {
             // A node knows what to say.
-            None => unplaced(app, &change, index_uid.clone(), kind).await,
-        }
+            return unplaced(app, &change, index_uid.clone(), kind).await;
+        };
+        let turn = turn_where_it_lies(app, &placement).await?;
+        let shards = placement.shards().iter();
+        let each: Vec<_> = shards.map(|shard| (*shard, &change)).collect();
+        spread_as_task(app, &turn, &each, &uid, kind).await
     })
     .await
-}
-
-/// `PATCH /indexes/{uid}`: another primary key, another name, or both.
-pub(super) async fn update(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
-    let kind = "indexUpdate";
-    let index_uid = call.index.clone();
-    let uid = index_uid.clone().unwrap_or_default();
-    let mut change = Change::of(app, call).await?;
-    if app.cluster.placement(&uid).is_some()
-        && let Some(write) = take_write_mode(&mut change)?
-    {
-        app.cluster.placements.set_write_mode(&uid, write).await?;
-    }
-    let asked: Value = serde_json::from_slice(&change.body).unwrap_or_default();
-    let new = asked.get("uid").and_then(Value::as_str);
-    let new = new.filter(|new| *new != uid && is_uid(new));
-    until_settled(&uid, || async {
-        match (app.cluster.placement(&uid), new) {
-            (None, _) => unplaced(app, &change, index_uid.clone(), kind).await,
-            (Some(placement), Some(new)) if app.cluster.placement(new).is_none() => {
-                rename(app, &change, &placement, &asked, new).await
-            }
-            // A name that is taken is the node's to refuse, and its task's to fail by.
-            (Some(placement), _) => spread_as_task(app, &change, &placement, kind).await,
-        }
-    })
-    .await
-}
-
-/// The placement takes the new name in the turn in which the nodes are asked to, so that the next write finds it; if they refuse
-/// the task, it takes the old one again.
-async fn rename(
-    app: &Arc<App>,
-    change: &Change,
-    placement: &Placement,
-    body: &Value,
-    new: &str,
-) -> Result<Answer, BroadcastError> {
-    let turn = app.sequencer.turn(placement.shards()).await;
-    let placed = |uid: &str| app.cluster.placement(uid);
-    let same = placed(&placement.uid).is_some_and(|now| now.shards() == placement.shards());
-    if !same || placed(new).is_some() {
-        return Err(BroadcastError::Unsettled(placement.uid.clone()));
-    }
-    let shards = placement.shards().iter();
-    let each = shards.map(|shard| (*shard, body.clone())).collect();
-    let details = json!({"oldIndexUid": placement.uid, "newIndexUid": new});
-    let effect = Effect::Exchange {
-        pairs: vec![[placement.uid.clone(), new.to_owned()]],
-    };
-    let index_uid = Some(placement.uid.clone());
-    let intent = Intent::new(effect, change, each, index_uid, details);
-    carry_out(app, turn, change, intent).await
 }
 
 /// An index was written to past the broadcast: it is alive again if it was being deleted, and placed if it wasn't.

@@ -18,6 +18,7 @@ mod settings;
 mod settled;
 mod spread;
 mod swap;
+mod update;
 mod version;
 
 use std::sync::Arc;
@@ -36,7 +37,7 @@ use crate::app::App;
 use crate::call::Call;
 use crate::cluster::ClusterError;
 use crate::store::StoreError;
-use crate::tasks::TaskError;
+use crate::tasks::{TaskError, Unknown};
 use crate::upstream::UpstreamError;
 use crate::write::DecodeError;
 
@@ -67,6 +68,11 @@ pub enum BroadcastError {
     /// The index was placed elsewhere again and again meanwhile.
     #[error("the index `{0}` changes too often")]
     Unsettled(String),
+    /// Tasks under way decide whether the change can be made, and go on for long.
+    #[error(
+        "the index `{0}` has tasks under way on which the change depends; nothing was changed: try again when they have ended"
+    )]
+    Busy(String),
     /// No replica of a shard answers, and nothing was changed anywhere.
     #[error("shard-{} does not answer; nothing was changed", .0.0)]
     Silent(ShardId),
@@ -89,6 +95,15 @@ pub enum BroadcastError {
     },
 }
 
+impl From<Unknown> for BroadcastError {
+    fn from(error: Unknown) -> Self {
+        match error {
+            Unknown::Cluster(error) => error.into(),
+            Unknown::Upstream(error) => error.into(),
+        }
+    }
+}
+
 /// Answers an operation that concerns all nodes alike.
 ///
 /// # Errors
@@ -101,7 +116,7 @@ pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError
         Op::GetIndex => listing::get(app, &call).await,
         Op::IndexStats => listing::stats(app, &call).await,
         Op::DeleteIndex => deletion::delete(app, call).await,
-        Op::UpdateIndex => indexes::update(app, call).await,
+        Op::UpdateIndex => update::update(app, call).await,
         Op::CompactIndex => indexes::compact(app, call).await,
         Op::UpdateSettings | Op::ResetSettings | Op::UpdateSetting(_) | Op::ResetSetting(_) => {
             settings::change(app, call).await

@@ -21,6 +21,11 @@ pub async fn on_settled(app: &App, view: &TaskView) -> Result<(), StoreError> {
         ("documentAdditionOrUpdate", Some(uid)) if is_not_found(view) => {
             placements.set_primary_key(uid, None).await?;
         }
+        // The key on record isn't the nodes'.
+        ("documentAdditionOrUpdate", Some(uid)) if names_another_key(app, uid, view) => {
+            placements.set_primary_key(uid, None).await?;
+        }
+        // Its key is on record since it was asked for.
         ("indexUpdate", Some(uid)) if done => index_updated(app, uid, view).await?,
         ("indexSwap", _) if done => {
             app.settings.swapped(&pairs(view), view.uid).await?;
@@ -34,6 +39,7 @@ pub async fn on_settled(app: &App, view: &TaskView) -> Result<(), StoreError> {
             placements
                 .swap_back(&[(uid, new.unwrap_or(uid))], view.uid)
                 .await?;
+            forget_key(app, uid, view).await?;
         }
         ("documentAdditionOrUpdate", _) if view.status == Status::Failed => {}
         _ => return Ok(()),
@@ -42,9 +48,39 @@ pub async fn on_settled(app: &App, view: &TaskView) -> Result<(), StoreError> {
 }
 
 fn is_not_found(view: &TaskView) -> bool {
-    view.error
+    failed_with(view, "index_not_found")
+}
+
+fn failed_with(view: &TaskView, code: &str) -> bool {
+    let error = view.error.as_ref();
+    error.is_some_and(|error| error["code"] == code)
+}
+
+/// Whether a write was refused because the index has a primary key that is not the one on record.
+fn names_another_key(app: &App, uid: &str, view: &TaskView) -> bool {
+    let placement = app.cluster.placement(uid);
+    let known = placement.and_then(|placement| placement.primary_key.clone());
+    let message = view
+        .error
         .as_ref()
-        .is_some_and(|error| error["code"] == "index_not_found")
+        .and_then(|error| error["message"].as_str());
+    failed_with(view, "index_primary_key_already_exists")
+        && known
+            .is_some_and(|known| message.is_some_and(|said| !said.contains(&format!("`{known}`"))))
+}
+
+/// The index didn't get the key that was put on record when it was asked for: a node knows which it has.
+async fn forget_key(app: &App, uid: &str, view: &TaskView) -> Result<(), StoreError> {
+    let details = view.details.as_ref();
+    let asked = details.and_then(|details| details.get("primaryKey")?.as_str());
+    let placement = app.cluster.placement(uid);
+    let known = placement.and_then(|placement| placement.primary_key.clone());
+    match known {
+        Some(known) if asked == Some(known.as_str()) => {
+            app.cluster.placements.set_primary_key(uid, None).await
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn index_updated(app: &App, uid: &str, view: &TaskView) -> Result<(), StoreError> {
@@ -54,13 +90,6 @@ async fn index_updated(app: &App, uid: &str, view: &TaskView) -> Result<(), Stor
     if let Some(new) = renamed {
         app.settings.swapped(&[(uid, new)], view.uid).await?;
         app.cluster.placements.swapped(view.uid).await?;
-    }
-    if let Some(key) = text("primaryKey") {
-        let uid = renamed.unwrap_or(uid);
-        app.cluster
-            .placements
-            .set_primary_key(uid, Some(key))
-            .await?;
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use super::BroadcastError;
 use super::intents::{Effect, Intent, carry_out};
 use super::place::until_settled;
 use super::spread::{Change, Reach, Spread, spread};
+use super::update::until_gone;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
@@ -65,6 +66,9 @@ async fn swap_placed(
     let first = pairs.first().map(|pair| pair.indexes[0].clone());
     let first = first.unwrap_or_default();
     until_settled(&first, || async {
+        for uid in pairs.iter().flat_map(|pair| &pair.indexes) {
+            until_gone(app, uid).await?;
+        }
         let before = match placed(app, pairs) {
             Ok(placements) => placements,
             Err(shard) => return ask(app, change, shard).await,

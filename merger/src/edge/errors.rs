@@ -324,6 +324,7 @@ impl From<BroadcastError> for ApiError {
                 message,
             ),
             BroadcastError::Unsettled(_)
+            | BroadcastError::Busy(_)
             | BroadcastError::Silent(_)
             | BroadcastError::Unfinished => Self::unavailable(message),
             BroadcastError::Misrouted { .. } => Self::internal(message),

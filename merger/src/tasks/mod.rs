@@ -11,6 +11,7 @@ mod documents;
 mod filter;
 mod follow;
 mod handle;
+mod pending;
 mod record;
 mod registry;
 mod size;
@@ -18,6 +19,7 @@ mod sweep;
 
 pub use follow::follow;
 pub use handle::handle;
+pub use pending::{Unknown, are_pending, ask_primary};
 pub use record::{
     Copy, Enqueued, LateTicket, LocalState, NewTask, Part, ReadBack, Share, Status, TaskRecord,
     TaskView,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use weft_routing::placement::{ShardId, SlotMap};
 
 use super::coalesce::{self, Kind, SMALL_BYTES, SMALL_DOCUMENTS, Sent, Small};
@@ -21,8 +22,11 @@ use crate::app::App;
 use crate::call::{Along, Call, empty};
 use crate::cluster::{Before, Placement, WriteMode};
 use crate::ids::Ids;
-use crate::tasks::{NewTask, Part};
-use crate::upstream::{NodeRequest, Target};
+use crate::tasks::{NewTask, Part, Unknown, are_pending, ask_primary};
+
+/// For how long a write waits to learn which primary key its index has, and how often it looks.
+const KEY_WITHIN: Duration = Duration::from_secs(5);
+const KEY_AGAIN: Duration = Duration::from_millis(20);
 
 /// Answers the call.
 pub(super) async fn documents(app: &Arc<App>, mut call: Call) -> Result<Answer, WriteError> {
@@ -413,21 +417,21 @@ impl Layout {
         let (None, Some(shard)) = (&self.key, placement.shards().first()) else {
             return Ok(());
         };
+        // What is on its way may give it a key, or its name to another index.
+        let deadline = Instant::now() + KEY_WITHIN;
+        let unknown = |error| match error {
+            Unknown::Cluster(error) => WriteError::Cluster(error),
+            Unknown::Upstream(source) => WriteError::Unreachable {
+                shard: *shard,
+                source,
+            },
+        };
+        while are_pending(app, *shard, uid).await.map_err(unknown)? && Instant::now() < deadline {
+            tokio::time::sleep(KEY_AGAIN).await;
+        }
         let path = format!("/indexes/{uid}");
-        let timeout = app.options.search_timeout();
-        let request = NodeRequest::new(
-            Target::Shard(*shard),
-            Method::GET,
-            path,
-            &app.own_authority(),
-            timeout,
-        );
-        let answer = app.upstream.send(request).await;
-        let answer = answer.map_err(|source| WriteError::Unreachable {
-            shard: *shard,
-            source,
-        })?;
-        let index: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let index: Option<Value> = ask_primary(app, *shard, path).await.map_err(unknown)?;
+        let index = index.unwrap_or_default();
         if let Some(key) = index.get("primaryKey").and_then(Value::as_str) {
             app.cluster
                 .placements

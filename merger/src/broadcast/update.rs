@@ -1,0 +1,234 @@
+//! `PATCH /indexes/{uid}`: another name, another primary key, or both.
+//!
+//! A node gives an index another key only while it is empty. Of an index with few documents some shards are empty and others are not:
+//! each would judge for itself, and the index would have two keys. So a key is changed when it is known for all shards at once: when
+//! nothing is under way that brings or takes documents.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+use weft_routing::placement::ShardId;
+
+use super::BroadcastError;
+use super::indexes::{is_uid, spread_as_task, turn_where_it_lies, unplaced};
+use super::intents::{Effect, Intent, carry_out};
+use super::place::until_settled;
+use super::spread::Change;
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::Call;
+use crate::cluster::{Placement, WriteMode};
+use crate::sequence::Turn;
+use crate::tasks::{are_pending, ask_primary};
+
+const KIND: &str = "indexUpdate";
+/// For how long a change waits for tasks that are under way, and how often it looks.
+const WITHIN: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(25);
+
+/// `sharding` of `PATCH /indexes/{uid}`: what may change while the index lies where it lies.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Resharding {
+    write: Option<WriteMode>,
+}
+
+/// What a `PATCH` asks for.
+struct Update<'a> {
+    uid: &'a str,
+    /// The new name, if it is another.
+    new: Option<&'a str>,
+    key: Option<&'a str>,
+    body: &'a Value,
+    change: &'a Change,
+}
+
+pub(super) async fn update(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
+    let index_uid = call.index.clone();
+    let uid = index_uid.clone().unwrap_or_default();
+    let mut change = Change::of(app, call).await?;
+    if app.cluster.placement(&uid).is_some()
+        && let Some(write) = take_write_mode(&mut change)?
+    {
+        app.cluster.placements.set_write_mode(&uid, write).await?;
+    }
+    let body: Value = serde_json::from_slice(&change.body).unwrap_or_default();
+    let text = |name: &str| body.get(name).and_then(Value::as_str);
+    let update = Update {
+        uid: &uid,
+        new: text("uid").filter(|new| *new != uid && is_uid(new)),
+        key: text("primaryKey"),
+        body: &body,
+        change: &change,
+    };
+    until_settled(&uid, || async {
+        for name in [Some(update.uid), update.new].into_iter().flatten() {
+            until_gone(app, name).await?;
+        }
+        match app.cluster.placement(&uid) {
+            None => unplaced(app, &change, index_uid.clone(), KIND).await,
+            Some(placement) => update.of(app, &placement).await,
+        }
+    })
+    .await
+}
+
+/// Takes `sharding` out of the body of a `PATCH`; gives the mode of writing that the index shall have from now on.
+fn take_write_mode(change: &mut Change) -> Result<Option<Option<WriteMode>>, BroadcastError> {
+    let Ok(mut body) = serde_json::from_slice::<Map<String, Value>>(&change.body) else {
+        return Ok(None);
+    };
+    let Some(sharding) = body.remove("sharding") else {
+        return Ok(None);
+    };
+    let sharding: Resharding =
+        serde_json::from_value(sharding).map_err(|error| BroadcastError::InvalidSharding {
+            detail: error.to_string(),
+        })?;
+    change.body = serde_json::to_vec(&body).unwrap_or_default().into();
+    Ok(Some(sharding.write))
+}
+
+/// Waits until an index that is being deleted is gone.
+///
+/// # Errors
+/// It takes too long.
+pub(super) async fn until_gone(app: &App, uid: &str) -> Result<(), BroadcastError> {
+    let deadline = Instant::now() + WITHIN;
+    let is_dying = || {
+        let placement = app.cluster.placement(uid);
+        placement.is_some_and(|placement| placement.deleted_by.is_some())
+    };
+    while is_dying() {
+        if Instant::now() > deadline {
+            return Err(BroadcastError::Busy(uid.to_owned()));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    Ok(())
+}
+
+impl Update<'_> {
+    async fn of(&self, app: &Arc<App>, placement: &Placement) -> Result<Answer, BroadcastError> {
+        let (turn, holding) = match self.key {
+            Some(_) => quiet_turn(app, placement).await?,
+            None => (turn_where_it_lies(app, placement).await?, BTreeSet::new()),
+        };
+        let key = self.key.filter(|_| holding.is_empty());
+        if let Some(key) = key {
+            // Before the nodes have it: the next write goes by it.
+            let placements = &app.cluster.placements;
+            placements.set_primary_key(self.uid, Some(key)).await?;
+        }
+        let outcome = match self.new {
+            Some(new) if app.cluster.placement(new).is_none() => {
+                self.rename(app, turn, placement, &holding, new).await
+            }
+            // A name that is taken is the node's to refuse, and its task's to fail by.
+            _ => {
+                // Shards without documents would take a key that the others refuse.
+                let concerned = |shard: &&ShardId| holding.is_empty() || holding.contains(*shard);
+                let shards = placement.shards().iter().filter(concerned);
+                let each: Vec<_> = shards.map(|shard| (*shard, self.change)).collect();
+                spread_as_task(app, &turn, &each, self.uid, KIND).await
+            }
+        };
+        let taken = matches!(&outcome, Ok(answer) if answer.status.is_success());
+        if key.is_some() && !taken {
+            // Whichever it is, a node knows.
+            let placements = &app.cluster.placements;
+            placements.set_primary_key(self.uid, None).await?;
+        }
+        outcome
+    }
+
+    /// The placement takes the new name in the turn in which the nodes are asked to, so that the next write finds it; if they refuse
+    /// the task, it takes the old one again.
+    async fn rename(
+        &self,
+        app: &Arc<App>,
+        turn: Turn,
+        placement: &Placement,
+        holding: &BTreeSet<ShardId>,
+        new: &str,
+    ) -> Result<Answer, BroadcastError> {
+        let without_key = || {
+            let mut body = self.body.clone();
+            body.as_object_mut()
+                .and_then(|body| body.remove("primaryKey"));
+            body
+        };
+        let each = placement.shards().iter().map(|shard| {
+            let refuses = holding.is_empty() || holding.contains(shard);
+            (
+                *shard,
+                if refuses {
+                    self.body.clone()
+                } else {
+                    without_key()
+                },
+            )
+        });
+        let details = json!({"oldIndexUid": self.uid, "newIndexUid": new});
+        let effect = Effect::Exchange {
+            pairs: vec![[self.uid.to_owned(), new.to_owned()]],
+        };
+        let index_uid = Some(self.uid.to_owned());
+        let intent = Intent::new(effect, self.change, each.collect(), index_uid, details);
+        carry_out(app, turn, self.change, intent).await
+    }
+}
+
+/// The turn on an index's shards while nothing is under way there that brings or takes documents, and which of them hold any.
+async fn quiet_turn(
+    app: &Arc<App>,
+    placement: &Placement,
+) -> Result<(Turn, BTreeSet<ShardId>), BroadcastError> {
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let turn = turn_where_it_lies(app, placement).await?;
+        let shards = placement.shards().iter();
+        let looks = shards.map(|shard| look(app, *shard, &placement.uid));
+        let looks = try_join_all(looks).await?;
+        if looks.iter().all(|look| !look.is_busy) {
+            let holding = looks.iter().filter(|look| look.holds);
+            return Ok((turn, holding.map(|look| look.shard).collect()));
+        }
+        drop(turn);
+        if Instant::now() > deadline {
+            return Err(BroadcastError::Busy(placement.uid.clone()));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// What a shard's primary says.
+struct Look {
+    shard: ShardId,
+    /// It has tasks to do that bring the index documents, or take them.
+    is_busy: bool,
+    /// The index has documents there.
+    holds: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stats {
+    number_of_documents: u64,
+}
+
+async fn look(app: &App, shard: ShardId, uid: &str) -> Result<Look, BroadcastError> {
+    let is_busy = are_pending(app, shard, uid).await?;
+    let stats: Option<Stats> = ask_primary(app, shard, format!("/indexes/{uid}/stats")).await?;
+    Ok(Look {
+        shard,
+        is_busy,
+        // No such index: its creation is yet to be done, or failed.
+        holds: stats.is_some_and(|stats| stats.number_of_documents > 0),
+    })
+}

@@ -1,0 +1,66 @@
+//! What a node still has to do, asked of the node itself: it knows of tasks that are on their way into the registry, too.
+
+use http::Method;
+use serde::Deserialize;
+use weft_routing::placement::ShardId;
+
+use crate::app::App;
+use crate::cluster::ClusterError;
+use crate::upstream::{NodeRequest, Target, UpstreamError};
+
+/// Why a node didn't say what it has to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Unknown {
+    /// The shard has no primary.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// It gave no answer.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    total: u64,
+}
+
+/// Whether a shard's primary has tasks to do that bring an index documents, take them, or may give its name to another index.
+///
+/// # Errors
+/// The primary doesn't say.
+pub async fn are_pending(app: &App, shard: ShardId, uid: &str) -> Result<bool, Unknown> {
+    const DOCUMENTS: &str =
+        "documentAdditionOrUpdate,documentEdition,documentDeletion,indexDeletion";
+    const OPEN: &str = "statuses=enqueued,processing&limit=1";
+    for path in [
+        format!("/tasks?indexUids={uid}&types={DOCUMENTS}&{OPEN}"),
+        format!("/tasks?types=indexSwap,indexUpdate&{OPEN}"),
+    ] {
+        let listed: Option<Listed> = ask_primary(app, shard, path).await?;
+        if listed.is_none_or(|listed| listed.total > 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Reads from a shard's primary. `None`: it refuses, as for what isn't there.
+///
+/// # Errors
+/// The primary doesn't answer.
+pub async fn ask_primary<T: serde::de::DeserializeOwned>(
+    app: &App,
+    shard: ShardId,
+    path: String,
+) -> Result<Option<T>, Unknown> {
+    let primary = app.cluster.primary(shard);
+    let primary = primary.ok_or(ClusterError::ShardLost(shard))?;
+    let target = Target::Node(primary.address);
+    let timeout = app.options.search_timeout();
+    let request = NodeRequest::new(target, Method::GET, path, &app.own_authority(), timeout);
+    let answer = app.upstream.send(request).await?;
+    let found = answer.status.is_success();
+    Ok(found
+        .then(|| serde_json::from_slice(&answer.body).ok())
+        .flatten())
+}
