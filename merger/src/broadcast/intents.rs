@@ -233,7 +233,7 @@ async fn undo(app: &App, key: &str, intent: &Intent) -> Result<(), StoreError> {
         if let Some(other) = before {
             placements.mark_deleted(uid, *other).await?;
             // It may have ended while the mark was another's.
-            if let Ok(view) = app.tasks.get(*other).await
+            if let Ok(view) = app.tasks.get_as_begun(*other).await
                 && view.status.is_settled()
             {
                 on_settled(app, &view).await?;

@@ -16,7 +16,8 @@ use super::record::{Status, TaskRecord};
 pub(super) struct Note {
     pub(super) status: Status,
     kind: Arc<str>,
-    index_uid: Option<Arc<str>>,
+    /// The index, by the name that it has now.
+    pub(super) index_uid: Option<Arc<str>>,
     canceled_by: Option<u32>,
     pub(super) enqueued_at: OffsetDateTime,
     started_at: Option<OffsetDateTime>,
@@ -30,15 +31,17 @@ impl Note {
         Self {
             status: course.status,
             kind: shared(&mut names.kinds, &record.kind),
-            index_uid: record
-                .index_uid
-                .as_deref()
-                .map(|uid| shared(&mut names.index_uids, uid)),
+            index_uid: record.index_uid.as_deref().map(|uid| names.index_uid(uid)),
             canceled_by: course.canceled_by,
             enqueued_at: course.enqueued_at,
             started_at: course.started_at,
             finished_at: course.finished_at,
         }
+    }
+
+    /// The API's task type.
+    pub(super) fn kind(&self) -> &str {
+        &self.kind
     }
 
     /// Takes over how the task stands now; what it is about stays as it was.
@@ -60,6 +63,11 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// An index's name, shared.
+    pub(super) fn index_uid(&mut self, name: &str) -> Arc<str> {
+        shared(&mut self.index_uids, name)
+    }
+
     /// The indexes that any task is about.
     pub(super) fn index_uids(&self) -> impl Iterator<Item = &Arc<str>> {
         self.index_uids.iter()

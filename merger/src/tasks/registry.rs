@@ -1,11 +1,12 @@
 //! All tasks: durable in the store, those outstanding in memory, a short note of each for lists.
 //!
 //! Here tasks are made, read, listed and deleted. [`progress`] takes over what nodes say of them, [`shared`] ends writes that
-//! share a local task, [`retention`] lets old ones go, [`outbox`] keeps what is still to be done about those that have ended, and
+//! share a local task, [`renames`] lets them go with their indexes, [`retention`] lets old ones go, [`outbox`] keeps what is still to be done about those that have ended, and
 //! [`state`] is the memory behind all.
 
 mod outbox;
 mod progress;
+mod renames;
 mod replicas;
 mod retention;
 mod shared;
@@ -75,6 +76,8 @@ impl Tasks {
         if let Some(floor) = store.get(FLOOR_KEY).await? {
             state.next = serde_json::from_slice(&floor.value).unwrap_or(0);
         }
+        let marked = renames::marked(&*store).await?;
+        let mut renamed = marked.clone();
         for (key, stored) in store.range(PREFIX).await? {
             let uid = key
                 .strip_prefix(PREFIX)
@@ -83,7 +86,16 @@ impl Tasks {
             let record: TaskRecord =
                 serde_json::from_slice(&stored.value).map_err(|_| TaskError::Corrupt { uid })?;
             state.next = state.next.max(record.uid + 1);
+            let pairs = renames::pairs(&record);
+            if !pairs.is_empty() {
+                renamed.insert(record.uid, pairs);
+            }
             state.insert(Arc::new(record));
+        }
+        state.rename_all(renamed);
+        let needless = renames::needless(&marked, &state.notes);
+        if !needless.is_empty() {
+            store.commit(needless).await?;
         }
         let outbox = Outbox::open(&*store).await?;
         tracing::info!(
@@ -187,17 +199,14 @@ impl Tasks {
     /// # Errors
     /// There is none, or it can't be read.
     pub async fn get(&self, uid: u32) -> Result<TaskView, TaskError> {
-        let open = {
-            let state = self.lock();
-            if !state.notes.contains_key(&uid) {
-                return Err(TaskError::NotFound { uid });
-            }
-            state.open.get(&uid).cloned()
-        };
-        match open {
-            Some(record) => Ok(aggregate::view(&record)),
-            None => Ok(aggregate::view(&self.load(uid).await?)),
-        }
+        let view = self.get_as_begun(uid).await?;
+        let state = self.lock();
+        let note = state.notes.get(&uid);
+        let note = note.ok_or(TaskError::NotFound { uid })?;
+        Ok(TaskView {
+            index_uid: note.index_uid.as_deref().map(str::to_owned),
+            ..view
+        })
     }
 
     /// The tasks that `filter` lets through, in its order and up to its limit, with the total and the uid after the last.
@@ -249,7 +258,8 @@ impl Tasks {
             };
             (uids.iter().copied().filter(settled).collect(), state.next)
         };
-        let mut changes: Vec<Change> = gone.iter().map(|uid| Change::delete(key(*uid))).collect();
+        let mut changes = self.marks_of(&gone).await?;
+        changes.extend(gone.iter().map(|uid| Change::delete(key(*uid))));
         changes.push(Change::put(FLOOR_KEY, floor.to_string().into_bytes()));
         self.store.commit(changes).await?;
         let mut state = self.lock();
@@ -257,6 +267,7 @@ impl Tasks {
             state.notes.remove(uid);
         }
         state.names.tidy();
+        state.tidy_renamed();
         Ok(gone.len() as u64)
     }
 

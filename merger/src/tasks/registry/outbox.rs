@@ -89,7 +89,7 @@ impl Tasks {
         for (key, _) in self.store.range(FOLLOW).await? {
             let uid = key.strip_prefix(FOLLOW).and_then(|uid| uid.parse().ok());
             let Some(uid) = uid else { continue };
-            match self.get(uid).await {
+            match self.get_as_begun(uid).await {
                 Ok(view) => self.tell(view),
                 Err(TaskError::NotFound { uid }) => self.done_with(uid).await?,
                 Err(error) => return Err(error),

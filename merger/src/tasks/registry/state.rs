@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::renames::{self, Pairs};
 use super::shared::SharedEnd;
 use crate::cluster::NodeId;
 use crate::tasks::aggregate;
@@ -15,6 +16,8 @@ pub(super) struct State {
     pub(super) notes: BTreeMap<u32, Note>,
     pub(super) names: Names,
     pub(super) open: BTreeMap<u32, Arc<TaskRecord>>,
+    /// What swaps and renamings exchanged, by their tasks.
+    pub(super) renamed: BTreeMap<u32, Pairs>,
     /// What each node still has to do: local uid → cluster uids. Merged writes share a local task.
     pub(super) waiting: HashMap<NodeId, BTreeMap<u32, Vec<u32>>>,
     /// Ends of shared local tasks that nobody has taken yet.
@@ -65,7 +68,16 @@ impl State {
         let record = self.open.get_mut(&uid)?;
         change(Arc::make_mut(record));
         let record = Arc::clone(record);
+        let succeeded = |notes: &BTreeMap<u32, Note>| {
+            let note = notes.get(&uid);
+            note.is_some_and(|note| note.status == Status::Succeeded)
+        };
+        let before = succeeded(&self.notes);
         self.note(&record);
+        if !before && succeeded(&self.notes) {
+            // Who sees that it has succeeded sees its consequence.
+            self.rename(uid, renames::pairs(&record));
+        }
         Some(record)
     }
 
