@@ -115,9 +115,11 @@ pub(super) async fn until_gone(app: &App, uid: &str) -> Result<(), BroadcastErro
 
 impl Update<'_> {
     async fn of(&self, app: &Arc<App>, placement: &Placement) -> Result<Answer, BroadcastError> {
-        let (turn, holding) = match self.key {
-            Some(_) => quiet_turn(app, placement).await?,
-            None => (turn_where_it_lies(app, placement).await?, BTreeSet::new()),
+        // The key that it has is good for every shard, and for none is there anything to do.
+        let changes_key = self.key.is_some() && self.key != placement.primary_key.as_deref();
+        let (turn, holding) = match changes_key {
+            true => quiet_turn(app, placement).await?,
+            false => (turn_where_it_lies(app, placement).await?, BTreeSet::new()),
         };
         let key = self.key.filter(|_| holding.is_empty());
         if let Some(key) = key {
