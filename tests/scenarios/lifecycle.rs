@@ -61,7 +61,11 @@ impl Step {
                 (Method::POST, "/indexes".to_owned(), Some(body))
             }
             10 => (Method::PATCH, index, Some(json!({"primaryKey": key}))),
-            11 => (Method::PATCH, index, Some(json!({"uid": other}))),
+            11 => {
+                let name = json!({"uid": other});
+                let both = json!({"uid": other, "primaryKey": key});
+                (Method::PATCH, index, random.choice([name, both]))
+            }
             12 | 13 => (Method::DELETE, index, None),
             14 => {
                 let swap = json!([{"indexes": [uid, other]}]);

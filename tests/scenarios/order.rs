@@ -231,7 +231,8 @@ async fn a_write_that_failed_with_others_is_not_repeated_over_a_newer_one() {
     assert_eq!(repeated, expected);
 }
 
-/// Deletes of `x` what was deleted of whatever was called so; adds to it; and swaps it with `y`, which lies on other shards.
+/// Each request to `x` concerns the one or the other of two indexes, whichever is called so in its turn: each id that is added is there
+/// once in the end, and each that is deleted is gone from one of the two.
 #[tokio::test]
 async fn what_races_a_swap_of_indexes_on_different_shards_reaches_the_one_or_the_other() {
     let builder = Cluster::builder().shards(3);

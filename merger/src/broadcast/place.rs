@@ -1,8 +1,10 @@
 //! An index that begins, or goes on: its placement, together with the turn in which it does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::BroadcastError;
 use super::spread::{Change, Reach, Spread, spread_in_turn};
@@ -25,6 +27,10 @@ pub(super) struct Place {
 /// How often a change is begun anew because its index was placed elsewhere meanwhile.
 const ATTEMPTS: usize = 5;
 
+/// For how long a change waits for tasks that are under way, and how often it looks.
+pub(super) const WITHIN: Duration = Duration::from_secs(10);
+pub(super) const AGAIN: Duration = Duration::from_millis(25);
+
 /// Tries again what found that the index was placed elsewhere, or gone, before the turn came.
 pub(super) async fn until_settled<F>(
     uid: &str,
@@ -40,6 +46,25 @@ where
         }
     }
     Err(BroadcastError::Unsettled(uid.to_owned()))
+}
+
+/// Waits until an index that is being deleted is gone.
+///
+/// # Errors
+/// It takes too long.
+pub(super) async fn until_gone(app: &App, uid: &str) -> Result<(), BroadcastError> {
+    let deadline = Instant::now() + WITHIN;
+    let is_dying = || {
+        let placement = app.cluster.placement(uid);
+        placement.is_some_and(|placement| placement.deleted_by.is_some())
+    };
+    while is_dying() {
+        if Instant::now() > deadline {
+            return Err(BroadcastError::Busy(uid.to_owned()));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    Ok(())
 }
 
 impl Place {

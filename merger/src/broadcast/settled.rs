@@ -25,21 +25,24 @@ pub async fn on_settled(app: &App, view: &TaskView) -> Result<(), StoreError> {
         ("documentAdditionOrUpdate", Some(uid)) if names_another_key(app, uid, view) => {
             placements.set_primary_key(uid, None).await?;
         }
-        // Its key is on record since it was asked for.
-        ("indexUpdate", Some(uid)) if done => index_updated(app, uid, view).await?,
-        ("indexSwap", _) if done => {
-            app.settings.swapped(&pairs(view), view.uid).await?;
-            placements.swapped(view.uid).await?;
+        // A new key is on record since it was asked for.
+        ("indexSwap" | "indexUpdate", uid) if view.has_exchanged() => {
+            let exchanged = view.exchanged();
+            if !exchanged.is_empty() {
+                app.settings.swapped(&exchanged, view.uid).await?;
+                placements.swapped(view.uid).await?;
+            }
+            if let (Some(uid), false) = (uid, done) {
+                let now = exchanged.first().map_or(uid, |(_, new)| *new);
+                forget_key(app, now, view).await?;
+            }
         }
-        // The swap was refused after it had been accepted: the placements, which followed at once, go back.
-        ("indexSwap", _) => placements.swap_back(&pairs(view), view.uid).await?,
-        ("indexUpdate", Some(uid)) => {
-            let new = view.details.as_ref();
-            let new = new.and_then(|details| details.get("newIndexUid")?.as_str());
-            placements
-                .swap_back(&[(uid, new.unwrap_or(uid))], view.uid)
-                .await?;
-            forget_key(app, uid, view).await?;
+        // It was refused after it had been accepted: the placements, which followed at once, go back.
+        ("indexSwap" | "indexUpdate", uid) => {
+            placements.swap_back(&view.exchanged(), view.uid).await?;
+            if let Some(uid) = uid {
+                forget_key(app, uid, view).await?;
+            }
         }
         ("documentAdditionOrUpdate", _) if view.status == Status::Failed => {}
         _ => return Ok(()),
@@ -81,30 +84,4 @@ async fn forget_key(app: &App, uid: &str, view: &TaskView) -> Result<(), StoreEr
         }
         _ => Ok(()),
     }
-}
-
-async fn index_updated(app: &App, uid: &str, view: &TaskView) -> Result<(), StoreError> {
-    let details = view.details.as_ref();
-    let text = |name: &str| details?.get(name)?.as_str();
-    let renamed = text("newIndexUid").filter(|new| *new != uid);
-    if let Some(new) = renamed {
-        app.settings.swapped(&[(uid, new)], view.uid).await?;
-        app.cluster.placements.swapped(view.uid).await?;
-    }
-    Ok(())
-}
-
-fn pairs(view: &TaskView) -> Vec<(&str, &str)> {
-    let swaps = view
-        .details
-        .as_ref()
-        .and_then(|details| details.get("swaps")?.as_array());
-    swaps
-        .into_iter()
-        .flatten()
-        .filter_map(|swap| {
-            let indexes = swap.get("indexes")?;
-            Some((indexes.get(0)?.as_str()?, indexes.get(1)?.as_str()?))
-        })
-        .collect()
 }

@@ -14,9 +14,8 @@ use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
 use super::intents::{Effect, Intent, carry_out};
-use super::place::until_settled;
+use super::place::{until_gone, until_settled};
 use super::spread::{Change, Reach, Spread, spread};
-use super::update::until_gone;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use serde::Deserialize;
@@ -17,7 +16,7 @@ use weft_routing::placement::ShardId;
 use super::BroadcastError;
 use super::indexes::{is_uid, spread_as_task, turn_where_it_lies, unplaced};
 use super::intents::{Effect, Intent, carry_out};
-use super::place::until_settled;
+use super::place::{AGAIN, WITHIN, until_gone, until_settled};
 use super::spread::Change;
 use crate::answer::Answer;
 use crate::app::App;
@@ -27,9 +26,6 @@ use crate::sequence::Turn;
 use crate::tasks::{are_pending, ask_primary};
 
 const KIND: &str = "indexUpdate";
-/// For how long a change waits for tasks that are under way, and how often it looks.
-const WITHIN: Duration = Duration::from_secs(10);
-const AGAIN: Duration = Duration::from_millis(25);
 
 /// `sharding` of `PATCH /indexes/{uid}`: what may change while the index lies where it lies.
 #[derive(Deserialize)]
@@ -48,6 +44,7 @@ struct Update<'a> {
     change: &'a Change,
 }
 
+/// Answers the call.
 pub(super) async fn update(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
     let index_uid = call.index.clone();
     let uid = index_uid.clone().unwrap_or_default();
@@ -92,25 +89,6 @@ fn take_write_mode(change: &mut Change) -> Result<Option<Option<WriteMode>>, Bro
         })?;
     change.body = serde_json::to_vec(&body).unwrap_or_default().into();
     Ok(Some(sharding.write))
-}
-
-/// Waits until an index that is being deleted is gone.
-///
-/// # Errors
-/// It takes too long.
-pub(super) async fn until_gone(app: &App, uid: &str) -> Result<(), BroadcastError> {
-    let deadline = Instant::now() + WITHIN;
-    let is_dying = || {
-        let placement = app.cluster.placement(uid);
-        placement.is_some_and(|placement| placement.deleted_by.is_some())
-    };
-    while is_dying() {
-        if Instant::now() > deadline {
-            return Err(BroadcastError::Busy(uid.to_owned()));
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
-    Ok(())
 }
 
 impl Update<'_> {

@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::{Deserialize, Serialize};
 use weft_routing::placement::{ShardId, SlotMap, choose_shards};
 use weft_routing::table::{Epoch, IndexRoute, RoutingTable};
 
+mod stored;
+
+use self::stored::{decode, encode};
 use super::{ClusterError, WriteMode};
 use crate::store::{Change, Store, StoreError};
 
@@ -74,24 +76,6 @@ struct State {
     /// Indexes that filters must leave to the merger, because they are about to lie elsewhere.
     undirected: BTreeSet<String>,
     table: Option<Arc<str>>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Stored {
-    slots: StoredSlots,
-    primary_key: Option<String>,
-    deleted_by: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    write_mode: Option<WriteMode>,
-}
-
-/// Slots as they were dealt are kept as the list of shards: thousands of small indexes stay small.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum StoredSlots {
-    Dealt(Vec<u16>),
-    Owners(Vec<u16>),
 }
 
 impl Placements {
@@ -490,46 +474,6 @@ impl Placements {
 /// The key of a swap's mark.
 fn mark(task: u32) -> String {
     format!("{SWAPPED}{task:010}")
-}
-
-fn encode(placement: &Placement) -> Vec<u8> {
-    let shards: Vec<u16> = placement.shards().iter().map(|shard| shard.0).collect();
-    let dealt = SlotMap::deal(placement.shards()).is_ok_and(|dealt| dealt == *placement.slots);
-    let slots = if dealt {
-        StoredSlots::Dealt(shards)
-    } else {
-        StoredSlots::Owners(
-            placement
-                .slots
-                .owners()
-                .iter()
-                .map(|shard| shard.0)
-                .collect(),
-        )
-    };
-    let stored = Stored {
-        slots,
-        primary_key: placement.primary_key.clone(),
-        deleted_by: placement.deleted_by,
-        write_mode: placement.write_mode,
-    };
-    serde_json::to_vec(&stored).unwrap_or_default()
-}
-
-fn decode(uid: &str, bytes: &[u8]) -> Option<Placement> {
-    let stored: Stored = serde_json::from_slice(bytes).ok()?;
-    let shards = |numbers: Vec<u16>| numbers.into_iter().map(ShardId).collect::<Vec<_>>();
-    let slots = match stored.slots {
-        StoredSlots::Dealt(numbers) => SlotMap::deal(&shards(numbers)),
-        StoredSlots::Owners(numbers) => SlotMap::from_owners(shards(numbers)),
-    };
-    Some(Placement {
-        uid: uid.to_owned(),
-        slots: Arc::new(slots.ok()?),
-        primary_key: stored.primary_key,
-        deleted_by: stored.deleted_by,
-        write_mode: stored.write_mode,
-    })
 }
 
 #[cfg(test)]

@@ -384,3 +384,29 @@ pub struct TaskView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub custom_metadata: Option<String>,
 }
+
+impl TaskView {
+    /// Whether the nodes have done what [`exchanged`](Self::exchanged) says: they give an index its new name before they look at the key
+    /// that came with it, and refusing that takes nothing back (as measured on 1.50).
+    pub fn has_exchanged(&self) -> bool {
+        let key_refused = self.error.as_ref().is_some_and(|error| {
+            error["code"] == "index_primary_key_already_exists" && self.kind == "indexUpdate"
+        });
+        self.status == Status::Succeeded || key_refused
+    }
+
+    /// The names that a swap exchanges, or a renaming, by its details.
+    pub fn exchanged(&self) -> Vec<(&str, &str)> {
+        let details = self.details.as_ref();
+        let swaps = details.and_then(|details| details.get("swaps")?.as_array());
+        let swapped = swaps.into_iter().flatten().filter_map(|swap| {
+            let indexes = swap.get("indexes")?;
+            Some((indexes.get(0)?.as_str()?, indexes.get(1)?.as_str()?))
+        });
+        let new = details.and_then(|details| details.get("newIndexUid")?.as_str());
+        let renamed = self.index_uid.as_deref().zip(new);
+        swapped
+            .chain(renamed.filter(|(old, new)| old != new))
+            .collect()
+    }
+}

@@ -1,8 +1,8 @@
 //! All tasks: durable in the store, those outstanding in memory, a short note of each for lists.
 //!
 //! Here tasks are made, read, listed and deleted. [`progress`] takes over what nodes say of them, [`shared`] ends writes that
-//! share a local task, [`renames`] lets them go with their indexes, [`retention`] lets old ones go, [`outbox`] keeps what is still to be done about those that have ended, and
-//! [`state`] is the memory behind all.
+//! share a local task, [`renames`] lets them go with their indexes, [`retention`] lets old ones go, [`outbox`] keeps what is still
+//! to be done about those that have ended, and [`state`] is the memory behind all.
 
 mod outbox;
 mod progress;

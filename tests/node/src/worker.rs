@@ -107,8 +107,8 @@ fn execute_one(node: &Node, uid: u32, work: &Work) -> Outcome {
             new_uid,
         } => {
             node.indexes.get(index)?;
-            set_primary_key(node, index, primary_key.as_deref())?;
-            if let Some(new_uid) = new_uid {
+            // As on a real node, the name comes first, and stays though the key be refused.
+            if let Some(new_uid) = new_uid.as_ref().filter(|new_uid| *new_uid != index) {
                 let swap = Swap {
                     indexes: (index.clone(), new_uid.clone()),
                     rename: true,
@@ -116,6 +116,8 @@ fn execute_one(node: &Node, uid: u32, work: &Work) -> Outcome {
                 node.indexes.swap(std::slice::from_ref(&swap))?;
                 node.queue.follow(&[swap], uid)?;
             }
+            let now = new_uid.as_ref().unwrap_or(index);
+            set_primary_key(node, now, primary_key.as_deref())?;
             Ok(Map::new())
         }
         Work::DeleteIndex { index } => {

@@ -3,13 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use super::state::State;
 use super::{Tasks, key};
 use crate::store::{Change, Store, StoreError};
 use crate::tasks::filter::Note;
-use crate::tasks::record::{Status, TaskRecord};
+use crate::tasks::record::TaskRecord;
 use crate::tasks::{TaskError, TaskView, aggregate};
 
 /// Marks of swaps and renamings whose own tasks were deleted while older ones were not.
@@ -25,28 +23,16 @@ fn may_rename(kind: &str) -> bool {
 
 /// What a task exchanged, if it is one that did.
 pub(super) fn pairs(record: &TaskRecord) -> Pairs {
-    if !may_rename(&record.kind) || aggregate::status(record) != Status::Succeeded {
+    if !may_rename(&record.kind) {
         return Pairs::new();
     }
-    let TaskView {
-        details, index_uid, ..
-    } = aggregate::view(record);
-    let details = details.unwrap_or_default();
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    match details.get("swaps").and_then(Value::as_array) {
-        Some(swaps) => swaps
-            .iter()
-            .filter_map(|swap| {
-                let pair = swap.get("indexes")?;
-                Some([text(pair.get(0)?)?, text(pair.get(1)?)?])
-            })
-            .collect(),
-        None => {
-            let new = details.get("newIndexUid").and_then(text);
-            let pair = index_uid.zip(new).map(|(old, new)| [old, new]);
-            pair.into_iter().collect()
-        }
+    let view = aggregate::view(record);
+    if !view.has_exchanged() {
+        return Pairs::new();
     }
+    let exchanged = view.exchanged().into_iter();
+    let owned = |(one, two): (&str, &str)| [one.to_owned(), two.to_owned()];
+    exchanged.map(owned).collect()
 }
 
 /// The name that `uid` has after the exchange, which is also what it had before if `uid` is the name after it.

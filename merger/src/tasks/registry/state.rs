@@ -68,14 +68,14 @@ impl State {
         let record = self.open.get_mut(&uid)?;
         change(Arc::make_mut(record));
         let record = Arc::clone(record);
-        let succeeded = |notes: &BTreeMap<u32, Note>| {
+        let has_ended = |notes: &BTreeMap<u32, Note>| {
             let note = notes.get(&uid);
-            note.is_some_and(|note| note.status == Status::Succeeded)
+            note.is_some_and(|note| note.status.is_settled())
         };
-        let before = succeeded(&self.notes);
+        let before = has_ended(&self.notes);
         self.note(&record);
-        if !before && succeeded(&self.notes) {
-            // Who sees that it has succeeded sees its consequence.
+        if !before && has_ended(&self.notes) {
+            // Who sees that it has ended sees its consequence.
             self.rename(uid, renames::pairs(&record));
         }
         Some(record)
