@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::broadcast::{self, Intents, Settings};
 use crate::call::Along;
-use crate::cluster::{self, Cluster, ClusterError};
+use crate::cluster::{self, Cluster, ClusterError, Directory, EnvoyAdmin};
 use crate::edge;
 use crate::edge::Keys;
 use crate::options::ServeOptions;
@@ -17,7 +17,7 @@ use crate::sequence::Sequencer;
 use crate::store::{Patience, RedbStore, Store, StoreError};
 use crate::tasks::{self, SettledTask, TaskError, Tasks};
 use crate::telemetry::Metrics;
-use crate::upstream::Upstream;
+use crate::upstream::{EgressClient, NodeApi, Upstream};
 use crate::webhooks::{self, Webhooks};
 use crate::write::Writes;
 
@@ -100,6 +100,87 @@ impl App {
     }
 }
 
+/// What the merger stands on: where it keeps its state, and how it reaches nodes and learns of them.
+pub struct Surroundings {
+    /// Where tasks, placements and epochs are kept.
+    pub store: Arc<dyn Store>,
+    /// The way to the nodes.
+    pub nodes: Arc<dyn NodeApi>,
+    /// Who knows which nodes there are.
+    pub directory: Arc<dyn Directory>,
+}
+
+/// A merger whose state is read, and whose background work has not begun.
+pub struct Opened {
+    app: Arc<App>,
+    settling: mpsc::UnboundedReceiver<SettledTask>,
+    directory: Arc<dyn Directory>,
+}
+
+impl Opened {
+    /// Reads the state that the store holds.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub async fn open(
+        options: ServeOptions,
+        surroundings: Surroundings,
+    ) -> Result<Self, StartError> {
+        let Surroundings {
+            store,
+            nodes,
+            directory,
+        } = surroundings;
+        let cluster = Cluster::open(Arc::clone(&store), &options).await?;
+        let (settled, settling) = mpsc::unbounded_channel();
+        let tasks = Tasks::open(Arc::clone(&store), options.task_limits(), settled).await?;
+        cluster.remember(tasks.newest_local());
+        let allowed = options.webhook_allowed_ip_networks.clone();
+        let settings = Settings::new(Arc::clone(&store));
+        let intents = Intents::new(Arc::clone(&store));
+        let webhooks = Webhooks::open(store, allowed.unwrap_or_default()).await?;
+        tasks.announce(!webhooks.is_empty());
+        let app = Arc::new(App {
+            upstream: Upstream::new(nodes),
+            cluster: Arc::new(cluster),
+            tasks,
+            webhooks,
+            settings,
+            intents,
+            sequencer: Sequencer::default(),
+            writes: Writes::default(),
+            keys: Keys::default(),
+            search_settings: SettingsCache::default(),
+            word_counts: WordCounts::default(),
+            metrics: Metrics::new()?,
+            begun: TaskTracker::new(),
+            options,
+        });
+        Ok(Self {
+            app,
+            settling,
+            directory,
+        })
+    }
+
+    /// Takes up what the last run left, and begins the background work, which goes on until the runtime ends.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn start(self) -> Result<Arc<App>, StartError> {
+        let app = self.app;
+        for node in app.tasks.pending() {
+            let reason = "the merger ended before the replica had an acknowledged write";
+            cluster::take_out(&app, &node, reason).await?;
+            app.tasks.abandon(&node).await;
+        }
+        broadcast::take_up_intents(&app).await?;
+        app.tasks.tell_again().await?;
+        spawn_background(&app, self.settling, self.directory);
+        Ok(app)
+    }
+}
+
 /// Runs the merger until `stop` resolves; then lets requests under way finish.
 ///
 /// # Errors
@@ -108,50 +189,31 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
     let data_dir = options.data_dir.clone();
     std::fs::create_dir_all(&data_dir)
         .map_err(|error| StartError::DataDir(data_dir.clone(), error))?;
-    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&data_dir.join("weft.redb"))?);
-    let cluster = Cluster::open(Arc::clone(&store), &options).await?;
-    let (settled, settling) = mpsc::unbounded_channel();
-    let tasks = Tasks::open(Arc::clone(&store), options.task_limits(), settled).await?;
-    cluster.remember(tasks.newest_local());
-    let allowed = options.webhook_allowed_ip_networks.clone();
-    let settings = Settings::new(Arc::clone(&store));
-    let intents = Intents::new(Arc::clone(&store));
-    let webhooks = Webhooks::open(store, allowed.unwrap_or_default()).await?;
-    tasks.announce(!webhooks.is_empty());
-    let listener = TcpListener::bind(options.listen)
+    let surroundings = Surroundings {
+        store: Arc::new(RedbStore::open(&data_dir.join("weft.redb"))?),
+        nodes: Arc::new(EgressClient::new(
+            &options.egress,
+            options.max_node_answer_bytes,
+        )),
+        directory: Arc::new(EnvoyAdmin::new(&options.envoy_admin, &options.shard_prefix)),
+    };
+    let listen = options.listen;
+    let opened = Opened::open(options, surroundings).await?;
+    let listener = TcpListener::bind(listen)
         .await
-        .map_err(|error| StartError::Listen(options.listen, error))?;
-    let app = Arc::new(App {
-        upstream: Upstream::new(&options.egress, options.max_node_answer_bytes),
-        cluster: Arc::new(cluster),
-        tasks,
-        webhooks,
-        settings,
-        intents,
-        sequencer: Sequencer::default(),
-        writes: Writes::default(),
-        keys: Keys::default(),
-        search_settings: SettingsCache::default(),
-        word_counts: WordCounts::default(),
-        metrics: Metrics::new()?,
-        begun: TaskTracker::new(),
-        options,
-    });
-    for node in app.tasks.pending() {
-        let reason = "the merger ended before the replica had an acknowledged write";
-        cluster::take_out(&app, &node, reason).await?;
-        app.tasks.abandon(&node).await;
-    }
-    broadcast::take_up_intents(&app).await?;
-    app.tasks.tell_again().await?;
-    spawn_background(&app, settling);
-    tracing::info!(listen = %app.options.listen, "the merger listens");
+        .map_err(|error| StartError::Listen(listen, error))?;
+    let app = opened.start().await?;
+    tracing::info!(%listen, "the merger listens");
     edge::serve(app, listener, stop).await;
     Ok(())
 }
 
-fn spawn_background(app: &Arc<App>, settling: mpsc::UnboundedReceiver<SettledTask>) {
-    tokio::spawn(cluster::discover(Arc::clone(app)));
+fn spawn_background(
+    app: &Arc<App>,
+    settling: mpsc::UnboundedReceiver<SettledTask>,
+    directory: Arc<dyn Directory>,
+) {
+    tokio::spawn(cluster::discover(Arc::clone(app), directory));
     tokio::spawn(cluster::watch(Arc::clone(app)));
     tokio::spawn(cluster::keep_in_sync(Arc::clone(app)));
     tokio::spawn(cluster::verify_now_and_then(Arc::clone(app)));

@@ -9,6 +9,7 @@ pub mod app;
 pub mod broadcast;
 pub mod call;
 pub mod cli;
+pub mod clock;
 pub mod cluster;
 pub mod edge;
 pub mod ids;

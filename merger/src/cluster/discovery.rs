@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
@@ -18,18 +19,65 @@ const MAX_CLUSTERS_BYTES: usize = 64 << 20;
 /// How long Envoy's admin interface may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Who knows which shards and nodes there are: Envoy, or a list in tests.
+pub trait Directory: Send + Sync {
+    /// The shards and nodes that there are now.
+    ///
+    /// # Errors
+    /// Nobody answers, or not in a form that can be read.
+    fn topology(&self) -> BoxFuture<'_, Result<Topology, AskError>>;
+}
+
+/// Why there is no list of shards and nodes, for the log.
+pub type AskError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Envoy's admin interface.
+pub struct EnvoyAdmin {
+    client: Client<HttpConnector, Empty<Bytes>>,
+    address: String,
+    prefix: String,
+}
+
+impl EnvoyAdmin {
+    /// The interface at `address` (`host:port`); clusters whose name is `prefix` and a number are shards.
+    pub fn new(address: &str, prefix: &str) -> Self {
+        Self {
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            address: address.to_owned(),
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    async fn ask(&self) -> Result<Topology, AskError> {
+        let uri = format!("http://{}/clusters?format=json", self.address).parse()?;
+        let response = self.client.get(uri).await?;
+        if !response.status().is_success() {
+            return Err(format!("status {}", response.status()).into());
+        }
+        let body = Limited::new(response.into_body(), MAX_CLUSTERS_BYTES)
+            .collect()
+            .await?
+            .to_bytes();
+        Ok(Topology::from_envoy(&body, &self.prefix)?)
+    }
+}
+
+impl Directory for EnvoyAdmin {
+    fn topology(&self) -> BoxFuture<'_, Result<Topology, AskError>> {
+        Box::pin(self.ask())
+    }
+}
+
 /// Keeps the topology fresh; never ends. While Envoy doesn't answer, the last topology stays.
 /// Before the first is taken over, replicas are compared: the merger may have ended in the middle of a write.
-pub async fn discover(app: Arc<App>) {
+pub async fn discover(app: Arc<App>, directory: Arc<dyn Directory>) {
     let cluster = &app.cluster;
-    let (admin, prefix) = (&app.options.envoy_admin, &app.options.shard_prefix);
+    let admin = &app.options.envoy_admin;
     let every = Duration::from_millis(app.options.discovery_interval_ms.max(10));
     let mut reconciled = false;
-    let client: Client<HttpConnector, Empty<Bytes>> =
-        Client::builder(TokioExecutor::new()).build_http();
     let mut failing = false;
     loop {
-        match tokio::time::timeout(TIMEOUT, ask(&client, admin, prefix))
+        match tokio::time::timeout(TIMEOUT, directory.topology())
             .await
             .unwrap_or_else(|_| Err("no answer in time".into()))
         {
@@ -58,23 +106,4 @@ pub async fn discover(app: Arc<App>) {
         })
         .await;
     }
-}
-
-type AskError = Box<dyn std::error::Error + Send + Sync>;
-
-async fn ask(
-    client: &Client<HttpConnector, Empty<Bytes>>,
-    admin: &str,
-    prefix: &str,
-) -> Result<Topology, AskError> {
-    let uri = format!("http://{admin}/clusters?format=json").parse()?;
-    let response = client.get(uri).await?;
-    if !response.status().is_success() {
-        return Err(format!("status {}", response.status()).into());
-    }
-    let body = Limited::new(response.into_body(), MAX_CLUSTERS_BYTES)
-        .collect()
-        .await?
-        .to_bytes();
-    Ok(Topology::from_envoy(&body, prefix)?)
 }

@@ -20,6 +20,7 @@ use time::OffsetDateTime;
 use weft_routing::placement::ShardId;
 
 use super::{ClusterError, NodeId, Topology};
+use crate::clock::now_utc;
 use crate::store::{Change, Expect, Store, StoreError};
 
 const PREFIX: &str = "replica/";
@@ -55,7 +56,7 @@ impl Standing {
     fn out(reason: &str) -> Self {
         Self::Out {
             reason: reason.to_owned(),
-            since: OffsetDateTime::now_utc(),
+            since: now_utc(),
         }
     }
 
@@ -185,7 +186,7 @@ impl InSync {
     /// # Errors
     /// The store failed.
     pub(super) async fn drain(&self, node: &NodeId) -> Result<TakenOut, StoreError> {
-        let since = OffsetDateTime::now_utc();
+        let since = now_utc();
         self.leave(node, Standing::Drained { since }).await
     }
 

@@ -29,14 +29,15 @@ mod write_mode;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use weft_routing::placement::{ShardId, SlotMap};
 
 pub use api::handle;
-pub use discovery::discover;
+pub use discovery::{AskError, Directory, EnvoyAdmin, discover};
 pub use doubt::{Doubts, Reads, doubt, settle_doubts, turn_when_whole};
 pub use in_sync::{InSync, Standing, TakenOut};
 pub use lanes::Lanes;

@@ -1,9 +1,10 @@
 //! Which replica a read goes to.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use http::HeaderMap;
+use tokio::time::Instant;
 use weft_routing::headers;
 use weft_routing::placement::ShardId;
 

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use time::OffsetDateTime;
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio::time::Instant;
 use weft_routing::placement::ShardId;
@@ -24,6 +23,7 @@ use self::asking::{Asked, Asking, Enough, Rest};
 use super::pulse::READS_FOLLOW;
 use super::{Cluster, NodeId, NodeRef, TakenOut, WriteMode};
 use crate::app::App;
+use crate::clock::now_utc;
 use crate::store::{Patience, StoreError};
 use crate::tasks::{Copy, LateTicket};
 
@@ -61,7 +61,7 @@ impl Cluster {
     /// Whether a replica that is out of sync gets no reads any more: nothing that it lacks may be told before.
     pub fn reads_have_left(&self, node: &NodeId) -> bool {
         let standing = self.in_sync.standing(node);
-        let long_ago = |since| OffsetDateTime::now_utc() - since >= READS_FOLLOW;
+        let long_ago = |since| now_utc() - since >= READS_FOLLOW;
         !self.pulse.is_ready(node)
             || standing.is_none_or(|standing| standing.out_since().is_none_or(long_ago))
     }

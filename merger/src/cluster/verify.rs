@@ -18,6 +18,7 @@ use super::resync::remote::{Index, Remote};
 use super::resync::{ResyncError, compare, differing_ids};
 use super::{ClusterError, Life, NodeRef, take_out};
 use crate::app::App;
+use crate::clock::now_utc;
 
 /// How many ids of differing documents a report names.
 const NAMED: usize = 20;
@@ -55,7 +56,7 @@ pub(super) fn last(app: &App) -> Value {
 /// Compares all replicas of all shards, takes out those that differ, and reports. One at a time.
 pub(super) async fn verify(app: &Arc<App>) -> Value {
     let _running = app.cluster.verification.running.lock().await;
-    let begun = OffsetDateTime::now_utc();
+    let begun = now_utc();
     let mut shards = Vec::new();
     let mut differences = 0;
     for shard in app.cluster.topology().shards() {
@@ -67,7 +68,7 @@ pub(super) async fn verify(app: &Arc<App>) -> Value {
     let at = |time: OffsetDateTime| time.format(&Rfc3339).ok();
     let report = json!({
         "startedAt": at(begun),
-        "finishedAt": at(OffsetDateTime::now_utc()),
+        "finishedAt": at(now_utc()),
         "differences": differences,
         "shards": shards,
     });

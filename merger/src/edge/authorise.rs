@@ -5,17 +5,19 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use subtle::ConstantTimeEq;
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use weft_routing::operation::Operation;
 
 use super::errors::ApiError;
 use crate::app::App;
 use crate::call::{Call, Grant};
+use crate::clock::now_utc;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
 /// How old the list of keys may be. Changes made through Weft are seen at once.
@@ -185,9 +187,7 @@ pub(super) async fn authorise(app: &App, call: &Call) -> Result<Grant, ApiError>
         keys = app.keys.fresh(AGAIN, read).await?;
     }
     let key = keys.get(token).ok_or_else(ApiError::invalid_key)?;
-    let expired = key
-        .expires_at
-        .is_some_and(|at| at <= OffsetDateTime::now_utc());
+    let expired = key.expires_at.is_some_and(|at| at <= now_utc());
     let grant = Grant::of(key.indexes.clone());
     let for_index = match call.index.as_deref() {
         Some(uid) => grant.allows(uid),

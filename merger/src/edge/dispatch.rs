@@ -18,7 +18,7 @@ use crate::call::{Along, AnyBody, Call, Grant};
 use crate::{broadcast, cluster, search, tasks, webhooks, write};
 
 /// Answers a request; beside the answer the operation's name, for metrics.
-pub(super) async fn dispatch(
+pub(crate) async fn dispatch(
     app: &Arc<App>,
     parts: &Parts,
     body: AnyBody,

@@ -1,10 +1,11 @@
 //! One request to each shard, at the same time, and what came back.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use tokio::time::Instant;
 use weft_routing::headers;
 use weft_routing::placement::ShardId;
 

@@ -5,10 +5,11 @@
 //! asked for anew in the background when they are older than [`FRESH`], so that a change made on a node itself shows too.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use http::Method;
+use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
 use super::settings::MergeSettings;

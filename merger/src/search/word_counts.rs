@@ -2,13 +2,14 @@
 //! words, and a shard doesn't.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
 use super::scatter::{Ask, Outcome, Reader};

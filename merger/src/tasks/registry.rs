@@ -16,13 +16,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use time::OffsetDateTime;
 use tokio::sync::{Notify, mpsc};
 
 use super::TaskError;
 use super::aggregate;
 use super::filter::Filter;
 use super::record::{Enqueued, NewTask, Share, TaskRecord, TaskView};
+use crate::clock::now_utc;
 use crate::cluster::NodeId;
 use crate::store::{Change, Store};
 
@@ -163,7 +163,7 @@ impl Tasks {
         for (uid, mut new) in new {
             let tickets = new.parts.iter_mut().filter_map(|part| part.late.take());
             late.extend(tickets.map(|ticket| (uid, ticket)));
-            let record = new.into_record(uid, OffsetDateTime::now_utc());
+            let record = new.into_record(uid, now_utc());
             enqueued.push(Enqueued::of(&record));
             if aggregate::status(&record).is_settled() {
                 changes.extend(self.end(&record));

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use time::OffsetDateTime;
-
 use crate::app::App;
+use crate::clock::now_utc;
 
 /// How often is looked for old tasks.
 const EVERY: Duration = Duration::from_secs(10);
@@ -16,7 +15,7 @@ pub async fn forget_old(app: Arc<App>) {
         return;
     }
     loop {
-        if let Err(error) = app.tasks.forget_old(OffsetDateTime::now_utc()).await {
+        if let Err(error) = app.tasks.forget_old(now_utc()).await {
             tracing::error!(%error, "old tasks can't be deleted");
         }
         tokio::time::sleep(EVERY).await;

@@ -5,11 +5,12 @@
 //! it, in another mode than `sync`, is named by the task.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
 use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use serde::Deserialize;
+use tokio::time::Instant;
 use weft_routing::placement::{ShardId, SlotMap};
 
 use super::WriteError;

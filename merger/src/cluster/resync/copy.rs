@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use super::remote::Remote;
 use super::{Progress, ResyncError};

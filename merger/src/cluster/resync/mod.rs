@@ -23,10 +23,11 @@ mod supervise;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::StatusCode;
 use serde::Serialize;
+use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
 pub use supervise::keep_in_sync;

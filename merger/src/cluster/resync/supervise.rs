@@ -1,9 +1,10 @@
 //! Finds replicas that are out of sync and answer, and brings them back one after the other in each shard.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hashbrown::HashMap;
+use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
 use super::Resync;

@@ -122,7 +122,7 @@ async fn finished_tasks_past_their_age_go_and_leave_a_trace() {
     for _ in 0..4 {
         tasks.create(NewTask::default()).await.unwrap();
     }
-    let now = OffsetDateTime::now_utc();
+    let now = now_utc();
     assert_eq!(tasks.forget_old(now).await.unwrap(), 0);
     let later = now + time::Duration::hours(2);
     assert_eq!(tasks.forget_old(later).await.unwrap(), 4);

@@ -1,0 +1,155 @@
+//! The nodes behind Envoy's egress listener: the one implementation of [`NodeApi`] outside tests.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Request, StatusCode, Uri};
+use http_body_util::BodyExt;
+use hyper::body::Body;
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use weft_routing::headers;
+
+use super::{NodeAnswer, NodeApi, NodeRequest, Target, UpstreamError, chain};
+use crate::call::AnyBody;
+
+/// The client to Envoy's egress listener. Cheap to clone.
+#[derive(Clone)]
+pub struct EgressClient {
+    client: Client<HttpConnector, AnyBody>,
+    egress: String,
+    max_answer_bytes: u64,
+}
+
+impl EgressClient {
+    /// A client of the egress listener at `egress` (`host:port`) that reads answers of at most `max_answer_bytes`.
+    pub fn new(egress: &str, max_answer_bytes: u64) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(Duration::from_secs(1)));
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        Self {
+            client,
+            egress: egress.to_owned(),
+            max_answer_bytes,
+        }
+    }
+
+    async fn go(&self, request: NodeRequest) -> Result<NodeAnswer, UpstreamError> {
+        let target = request.target.clone();
+        let within = request.timeout;
+        let unreachable = |detail: String| UpstreamError::Unreachable {
+            target: target.clone(),
+            detail,
+        };
+        let http_request = self.compose(request)?;
+        let response =
+            self.client
+                .request(http_request)
+                .await
+                .map_err(|error| match error.is_connect() {
+                    true => UpstreamError::NoEgress {
+                        target: target.clone(),
+                        detail: chain(&error),
+                    },
+                    false => unreachable(chain(&error)),
+                })?;
+        let (parts, mut body) = response.into_parts();
+        let mut bytes = BytesMut::with_capacity(expected(&body));
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| unreachable(chain(&error)))?;
+            if let Ok(data) = frame.into_data() {
+                if (bytes.len() + data.len()) as u64 > self.max_answer_bytes {
+                    return Err(UpstreamError::TooLarge {
+                        target,
+                        limit: self.max_answer_bytes,
+                    });
+                }
+                bytes.extend_from_slice(&data);
+            }
+        }
+        let answer = NodeAnswer {
+            status: parts.status,
+            headers: parts.headers,
+            body: bytes.freeze(),
+        };
+        match envoys_own(&answer) {
+            Some(EnvoyReply::TimedOut) => Err(UpstreamError::TimedOut { target, within }),
+            Some(EnvoyReply::Unreachable) => Err(unreachable(
+                String::from_utf8_lossy(&answer.body)
+                    .chars()
+                    .take(200)
+                    .collect(),
+            )),
+            None => Ok(answer),
+        }
+    }
+
+    fn compose(&self, request: NodeRequest) -> Result<Request<AnyBody>, UpstreamError> {
+        let target = request.target.clone();
+        let malformed = |detail: String| UpstreamError::Malformed {
+            target: target.clone(),
+            detail,
+        };
+        let uri: Uri = format!("http://{}{}", self.egress, request.path_and_query)
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| malformed(error.to_string()))?;
+        let mut http_request = Request::new(request.body);
+        *http_request.method_mut() = request.method;
+        *http_request.uri_mut() = uri;
+        let headers = http_request.headers_mut();
+        headers.extend(request.along.headers().clone());
+        headers.extend(request.headers);
+        let cluster = match &request.target {
+            Target::Shard(shard) => format!("shard-{}", shard.0),
+            Target::Node(address) => {
+                let value = HeaderValue::from_str(&address.to_string());
+                headers.insert(
+                    headers::ORIGINAL_DST_HOST,
+                    value.map_err(|e| malformed(e.to_string()))?,
+                );
+                headers::NODE_CLUSTER.to_owned()
+            }
+        };
+        let cluster = HeaderValue::from_str(&cluster).map_err(|e| malformed(e.to_string()))?;
+        headers.insert(headers::CLUSTER, cluster);
+        let millis =
+            HeaderValue::from(u64::try_from(request.timeout.as_millis()).unwrap_or(u64::MAX));
+        headers.insert("x-envoy-upstream-rq-timeout-ms", millis);
+        Ok(http_request)
+    }
+}
+
+impl NodeApi for EgressClient {
+    fn exchange(&self, request: NodeRequest) -> BoxFuture<'_, Result<NodeAnswer, UpstreamError>> {
+        Box::pin(self.go(request))
+    }
+}
+
+/// How much room an answer is given before it is there: what it says of its length, up to a bound.
+fn expected(body: &impl Body) -> usize {
+    const MOST: usize = 1 << 20;
+    let exact = body.size_hint().exact().unwrap_or(0);
+    usize::try_from(exact).map_or(MOST, |length| length.min(MOST))
+}
+
+enum EnvoyReply {
+    Unreachable,
+    TimedOut,
+}
+
+/// Tells Envoy's own error replies from a node's: the egress listener marks its own with a header.
+fn envoys_own(answer: &NodeAnswer) -> Option<EnvoyReply> {
+    if !answer.headers.contains_key(headers::ENVOY_REPLY) {
+        return None;
+    }
+    match answer.status {
+        StatusCode::GATEWAY_TIMEOUT => Some(EnvoyReply::TimedOut),
+        // Whatever else Envoy says by itself is no node's answer either.
+        _ => Some(EnvoyReply::Unreachable),
+    }
+}
