@@ -12,8 +12,8 @@ use crate::cluster::{self, Cluster, ClusterError, Directory, EnvoyAdmin};
 use crate::edge;
 use crate::edge::Keys;
 use crate::options::ServeOptions;
+use crate::replication::{RecentContacts, ShardLocks};
 use crate::search::{self, SettingsCache, WordCounts};
-use crate::sequence::Sequencer;
 use crate::store::{Patience, RedbStore, Store, StoreError};
 use crate::tasks::{self, SettledTask, TaskError, Tasks};
 use crate::telemetry::Metrics;
@@ -27,8 +27,10 @@ pub struct App {
     pub options: ServeOptions,
     /// The only way out.
     pub upstream: Upstream,
-    /// One order of writes a shard.
-    pub sequencer: Sequencer,
+    /// One order of writes for each shard.
+    pub locks: ShardLocks,
+    /// When nodes last answered a write.
+    pub contacts: RecentContacts,
     /// Shards, nodes, placements.
     pub cluster: Arc<Cluster>,
     /// The task registry.
@@ -133,8 +135,8 @@ impl Opened {
         } = surroundings;
         let cluster = Cluster::open(Arc::clone(&store), &options).await?;
         let (settled, settling) = mpsc::unbounded_channel();
-        let tasks = Tasks::open(Arc::clone(&store), options.task_limits(), settled).await?;
-        cluster.remember(tasks.newest_local());
+        let marks = Arc::clone(&cluster.marks);
+        let tasks = Tasks::open(Arc::clone(&store), options.task_limits(), settled, marks).await?;
         let allowed = options.webhook_allowed_ip_networks.clone();
         let settings = Settings::new(Arc::clone(&store));
         let intents = Intents::new(Arc::clone(&store));
@@ -147,7 +149,8 @@ impl Opened {
             webhooks,
             settings,
             intents,
-            sequencer: Sequencer::default(),
+            locks: ShardLocks::default(),
+            contacts: RecentContacts::default(),
             writes: Writes::default(),
             keys: Keys::default(),
             search_settings: SettingsCache::default(),

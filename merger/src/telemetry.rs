@@ -36,6 +36,8 @@ pub struct Metrics {
     pub staggered: IntCounter,
     /// Replicas brought back by a resync.
     pub resyncs: IntCounterVec,
+    /// Resyncs that would delete more than they can explain, and wait for an operator.
+    pub stopped_resyncs: IntGauge,
     /// Documents that a resync brought or removed.
     pub resynced_documents: IntCounter,
     /// Documents that replicas in sync were found to differ in.
@@ -126,6 +128,10 @@ impl Metrics {
             Opts::new("weft_merger_resyncs_total", "Resyncs by outcome."),
             &["outcome"],
         )?;
+        let stopped_resyncs = IntGauge::new(
+            "weft_merger_resyncs_stopped",
+            "Resyncs that would delete more than they can explain, and wait for an operator.",
+        )?;
         let resynced_documents = IntCounter::new(
             "weft_merger_resynced_documents_total",
             "Documents that resyncs brought to a replica or removed from it.",
@@ -137,6 +143,7 @@ impl Metrics {
         registry.register(Box::new(taken_out.clone()))?;
         registry.register(Box::new(staggered.clone()))?;
         registry.register(Box::new(resyncs.clone()))?;
+        registry.register(Box::new(stopped_resyncs.clone()))?;
         registry.register(Box::new(resynced_documents.clone()))?;
         registry.register(Box::new(differences.clone()))?;
         Ok(Self {
@@ -144,6 +151,7 @@ impl Metrics {
             taken_out,
             staggered,
             resyncs,
+            stopped_resyncs,
             resynced_documents,
             differences,
             requests,

@@ -37,7 +37,7 @@ async fn delete_placed(
     change: &Change,
     placement: Arc<Placement>,
 ) -> Result<Answer, BroadcastError> {
-    let turn = app.sequencer.turn(placement.shards()).await;
+    let turn = app.locks.lock(placement.shards()).await;
     let now = app.cluster.placement(&placement.uid);
     if now
         .as_ref()

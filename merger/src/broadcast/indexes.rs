@@ -15,7 +15,7 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
 use crate::cluster::{ClusterError, Placement, WriteMode};
-use crate::sequence::Turn;
+use crate::replication::WriteGuard;
 use crate::tasks::NewTask;
 
 #[derive(Deserialize, Default)]
@@ -135,7 +135,7 @@ pub(super) async fn unplaced(
     let slots = app.cluster.propose(uid, None, 1)?;
     let shard = slots.shards().first().copied();
     let shard = shard.ok_or(ClusterError::NoShards)?;
-    let turn = app.sequencer.turn(&[shard]).await;
+    let turn = app.locks.lock(&[shard]).await;
     if app.cluster.placement(uid).is_some() {
         return Err(BroadcastError::Unsettled(uid.to_owned()));
     }
@@ -163,8 +163,8 @@ pub(super) async fn unplaced(
 pub(super) async fn turn_where_it_lies(
     app: &App,
     placement: &Placement,
-) -> Result<Turn, BroadcastError> {
-    let turn = app.sequencer.turn(placement.shards()).await;
+) -> Result<WriteGuard, BroadcastError> {
+    let turn = app.locks.lock(placement.shards()).await;
     match app.cluster.placement(&placement.uid) {
         Some(now) if now.slots == placement.slots => Ok(turn),
         _ => Err(BroadcastError::Unsettled(placement.uid.clone())),
@@ -174,7 +174,7 @@ pub(super) async fn turn_where_it_lies(
 /// Sends a change to replicas of an index and registers the task; the caller has the turn of all its shards.
 pub(super) async fn spread_as_task(
     app: &Arc<App>,
-    turn: &Turn,
+    turn: &WriteGuard,
     each: &[(ShardId, &Change)],
     uid: &str,
     kind: &str,

@@ -32,7 +32,7 @@ use super::spread::{Change, Reach, Spread, spread_in_turn};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::cluster::{ClusterError, Life, NodeId, NodeRef, Reads, settle_doubts};
-use crate::sequence::Turn;
+use crate::replication::WriteGuard;
 use crate::store::{self, Store, StoreError};
 use crate::tasks::{NewTask, Part};
 
@@ -158,7 +158,7 @@ fn put(key: &str, intent: &Intent) -> store::Change {
 /// It is not done yet, and may never be: a shard does not answer, or the store failed.
 pub(super) async fn carry_out(
     app: &Arc<App>,
-    turn: Turn,
+    turn: WriteGuard,
     change: &Change,
     mut intent: Intent,
 ) -> Result<Answer, BroadcastError> {
@@ -169,8 +169,7 @@ pub(super) async fn carry_out(
         if replicas.iter().all(silent) {
             return Err(BroadcastError::Silent(shard));
         }
-        let newest =
-            |node: &NodeRef| Some((node.id.clone(), app.cluster.pulse.acknowledged(&node.id)?));
+        let newest = |node: &NodeRef| Some((node.id.clone(), app.cluster.marks.newest(&node.id)?));
         intent.newest.extend(replicas.iter().filter_map(newest));
     }
     intent.task = app.tasks.reserve();
@@ -192,7 +191,7 @@ pub(super) async fn carry_out(
 /// `None` if some shards have it and others not.
 async fn begin(
     app: &Arc<App>,
-    turn: &Turn,
+    turn: &WriteGuard,
     change: &Change,
     key: &str,
     intent: &mut Intent,

@@ -11,7 +11,7 @@ use super::spread::{Change, Reach, Spread, spread_in_turn};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::cluster::{Before, Placement};
-use crate::sequence::Turn;
+use crate::replication::WriteGuard;
 use crate::tasks::NewTask;
 
 /// An index that is there from now on, with the turn on all of its shards: it is placed, or lives on though it was being deleted.
@@ -21,7 +21,7 @@ use crate::tasks::NewTask;
 pub(super) struct Place {
     pub(super) placement: Arc<Placement>,
     before: Before,
-    pub(super) turn: Turn,
+    pub(super) turn: WriteGuard,
 }
 
 /// How often a change is begun anew because its index was placed elsewhere meanwhile.
@@ -79,7 +79,7 @@ impl Place {
                 Some(placement) => Arc::clone(&placement.slots),
                 None => app.cluster.propose(uid, shard_count, replicas)?,
             };
-            let turn = app.sequencer.turn(slots.shards()).await;
+            let turn = app.locks.lock(slots.shards()).await;
             if let Some(placed) = app.cluster.placements.place(uid, &slots).await? {
                 return Ok(Self {
                     placement: placed.placement,

@@ -1,13 +1,12 @@
 //! The same change to every replica of some shards, in each shard's order of writes.
 //!
-//! The first shard's primary is asked first: what it refuses is refused everywhere, and nothing has been changed. What fails
+//! The first shard's replicas are asked first: what they refuse is refused everywhere, and nothing has been changed. What fails
 //! after that is reported by the task.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, join_all};
-use hashbrown::HashMap;
+use futures_util::future::{BoxFuture, try_join_all};
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use serde_json::Value;
 use weft_routing::placement::ShardId;
@@ -16,12 +15,11 @@ use super::BroadcastError;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, Call, full};
-use crate::cluster::{
-    ClusterError, NodeId, NodeRef, Sending, WriteMode, doubt, settle_doubts, stagger, take_out,
-    to_each,
+use crate::cluster::{ClusterError, NodeId, NodeRef, WriteMode, settle_doubts, stagger};
+use crate::replication::{
+    Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, replicate,
 };
-use crate::sequence::Turn;
-use crate::tasks::{Copy, Part};
+use crate::tasks::Part;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 use crate::write::Plain;
 
@@ -98,7 +96,19 @@ impl Change {
         )
     }
 
-    pub(super) async fn send(
+    /// What all of a shard's replicas shall have.
+    fn order(&self, shard: ShardId, replicas: Vec<NodeRef>) -> Order<Self> {
+        Order {
+            shard,
+            replicas,
+            mode: WriteMode::Sync,
+            command: Arc::new(self.clone()),
+            taken: Taken::new(),
+        }
+    }
+
+    /// Sends it to one node.
+    pub(super) async fn sent(
         &self,
         app: &App,
         node: &NodeRef,
@@ -115,20 +125,38 @@ impl Change {
     }
 }
 
+impl Command for Change {
+    fn send(
+        self: Arc<Self>,
+        app: Arc<App>,
+        node: NodeRef,
+    ) -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>> {
+        Box::pin(async move { self.sent(&app, &node).await })
+    }
+
+    fn is_task(&self) -> bool {
+        false
+    }
+
+    fn bytes(&self) -> u64 {
+        self.body.len() as u64
+    }
+}
+
 /// How a change was taken.
 pub(super) enum Spread {
-    /// By the first node asked, and what the others made of it.
+    /// By the first shard, and what the others made of it.
     Taken {
         parts: Vec<Part>,
         /// The first node's answer.
         first: NodeAnswer,
     },
-    /// Not at all: the first node asked refused it.
+    /// Not at all: the first shard's nodes refused it.
     Refused(Answer),
 }
 
-/// What nodes answered that have a change already.
-pub(super) type Taken = HashMap<NodeId, NodeAnswer>;
+/// Replicas that have a change already, and their answers.
+pub(super) type Taken = Vec<(NodeId, NodeAnswer)>;
 
 /// Which replicas a change is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,15 +174,15 @@ pub(super) async fn spread(
     shards: &[ShardId],
     reach: Reach,
 ) -> Result<Spread, BroadcastError> {
-    let turn = app.sequencer.turn(shards).await;
+    let guard = app.locks.lock(shards).await;
     let each: Vec<_> = shards.iter().map(|shard| (*shard, change)).collect();
-    spread_in_turn(app, &turn, &each, reach).await
+    spread_in_turn(app, &guard, &each, reach).await
 }
 
-/// Sends each shard its change, the first shard's first; the caller has the turn on all of them.
+/// Sends each shard its change, the first shard's first; the guard holds the locks of all of them.
 pub(super) async fn spread_in_turn(
     app: &Arc<App>,
-    _turn: &Turn,
+    guard: &WriteGuard,
     each: &[(ShardId, &Change)],
     reach: Reach,
 ) -> Result<Spread, BroadcastError> {
@@ -172,11 +200,14 @@ pub(super) async fn spread_in_turn(
         }
         wanted.push((*shard, *change, replicas));
     }
-    let asked = wanted.first().and_then(|(_, change, replicas)| {
-        let primary = replicas.first()?.clone();
-        Some((*change, primary))
-    });
-    let Some((change, primary)) = asked else {
+    let shards: Vec<ShardId> = each.iter().map(|(shard, _)| *shard).collect();
+    // A shard that hangs is noticed before anything is changed anywhere.
+    knock(app, &shards).await.map_err(|error| match error {
+        NotThere::Cluster(error) => BroadcastError::Cluster(error),
+        NotThere::Unreachable { source, .. } => source.into(),
+    })?;
+    let mut wanted = wanted.into_iter();
+    let Some((shard, change, replicas)) = wanted.next() else {
         return Err(ClusterError::NoShards.into());
     };
     for (shard, change) in each {
@@ -185,108 +216,40 @@ pub(super) async fn spread_in_turn(
     if change.concerns_indexes() {
         app.writes.indexes_change();
     }
-    let first = {
-        let _place = app.cluster.lanes.enter(&primary.id).await;
-        let answer = change.send(app, &primary).await;
-        if let (Err(_), Some((shard, _))) = (&answer, each.first()) {
-            doubt(app, *shard);
+    let (part, first) = match replicate(app, guard, change.order(shard, replicas)).await {
+        Ok(receipt) => (receipt.part, receipt.answer),
+        Err(NotTaken::Refused(answer)) => return Ok(Spread::Refused(answer.pass_on())),
+        Err(NotTaken::Cluster(error)) => return Err(error.into()),
+        Err(NotTaken::Unanswered(missed)) => {
+            let error = missed.into_iter().find_map(Missed::error);
+            return Err(error.map_or(ClusterError::InDoubt(shard).into(), Into::into));
         }
-        answer?
+        Err(NotTaken::NoQuorum { .. }) => return Err(ClusterError::InDoubt(shard).into()),
     };
-    if !first.status.is_success() {
-        return Ok(Spread::Refused(first.pass_on()));
-    }
-    let taken = Taken::from_iter([(primary.id, first.clone())]);
-    let parts = join_all(
-        wanted
-            .iter()
-            .map(|(shard, change, replicas)| to_shard(app, change, *shard, replicas, &taken)),
-    );
-    let parts = parts.await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let others = wanted.map(|(shard, change, replicas)| {
+        to_shard(app, guard, change, shard, replicas, Taken::new())
+    });
+    let others: Vec<Part> = try_join_all(others).await?;
+    let parts = std::iter::once(part).chain(others).collect();
     Ok(Spread::Taken { parts, first })
 }
 
 /// Sends to those of one shard's replicas that haven't taken it yet.
 pub(super) async fn to_shard(
     app: &Arc<App>,
+    guard: &WriteGuard,
     change: &Change,
     shard: ShardId,
-    replicas: &[NodeRef],
-    taken: &Taken,
+    replicas: Vec<NodeRef>,
+    taken: Taken,
 ) -> Result<Part, BroadcastError> {
-    let took = |answer: &NodeAnswer| answer.status.is_success();
-    let send = |node: NodeRef| -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>> {
-        if let Some(answer) = taken.get(&node.id).cloned() {
-            return Box::pin(async move { Ok(answer) });
-        }
-        let (app, change) = (Arc::clone(app), change.clone());
-        Box::pin(async move { change.send(&app, &node).await })
+    let order = Order {
+        taken,
+        ..change.order(shard, replicas)
     };
-    let sending = Sending {
-        shard,
-        replicas,
-        mode: WriteMode::Sync,
-        bytes: change.body.len() as u64,
-    };
-    let round = to_each(app, sending, took, send).await;
-    let (mut copies, mut failures, mut takers) = (Vec::new(), Vec::new(), 0);
-    for (node, answer) in round.answers {
-        let judged = match answer {
-            Some(answer) => judge(app, &node.id, answer),
-            None => Err("it did not take a change in time".to_owned()),
-        };
-        match judged {
-            Ok(local_uid) => {
-                takers += 1;
-                copies.extend(local_uid.map(|uid| Copy::acknowledged(node.id, uid)));
-            }
-            Err(reason) => failures.push((node, reason)),
-        }
+    match replicate(app, guard, order).await {
+        Ok(receipt) => Ok(receipt.part),
+        Err(NotTaken::Cluster(ClusterError::Store(error))) => Err(error.into()),
+        Err(not_taken) => Ok(Part::undelivered(shard, not_taken.to_string())),
     }
-    if takers == 0 {
-        doubt(app, shard);
-        let reasons: Vec<String> = failures
-            .iter()
-            .map(|(node, reason)| format!("{}: {reason}", node.id))
-            .collect();
-        return Ok(Part::undelivered(shard, reasons.join("; ")));
-    }
-    let mut part = Part::taken(shard, copies);
-    // What one has taken goes on to those who have yet to, whatever becomes of the request.
-    if let Some(late) = round.late {
-        part.pending.clone_from(&late.nodes);
-        let judge_late = {
-            let app = Arc::clone(app);
-            move |node: &NodeId, answer| judge(&app, node, answer)
-        };
-        part.late = Some(late.go_on(app, part.copies.first().cloned(), judge_late));
-    }
-    for (node, reason) in &failures {
-        take_out(app, &node.id, reason).await?;
-    }
-    Ok(part)
-}
-
-/// The local task of a change that a node took, if it is one: a key or a feature is done with the answer.
-fn judge(
-    app: &App,
-    node: &NodeId,
-    answer: Result<NodeAnswer, UpstreamError>,
-) -> Result<Option<u32>, String> {
-    match answer {
-        Ok(answer) if answer.status.is_success() => {
-            let uid = local_uid(&answer);
-            if let Some(uid) = uid {
-                app.cluster.pulse.took(node, uid);
-            }
-            Ok(uid)
-        }
-        Ok(answer) => Err(format!("it answered {}", answer.status)),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn local_uid(answer: &NodeAnswer) -> Option<u32> {
-    let body: Value = serde_json::from_slice(&answer.body).ok()?;
-    body.get("taskUid")?.as_u64()?.try_into().ok()
 }

@@ -74,7 +74,7 @@ async fn swap_placed(
         };
         let shards = shards_of(&before);
         let in_order: Vec<ShardId> = shards.iter().copied().collect();
-        let turn = app.sequencer.turn(&in_order).await;
+        let turn = app.locks.lock(&in_order).await;
         let now = placed(app, pairs).ok();
         // The two may have been swapped meanwhile: what is where counts as it is now.
         let Some(now) = now.filter(|now| shards_of(now) == shards) else {

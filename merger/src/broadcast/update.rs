@@ -22,7 +22,7 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
 use crate::cluster::{Placement, WriteMode};
-use crate::sequence::Turn;
+use crate::replication::WriteGuard;
 use crate::tasks::{are_pending, ask_primary};
 
 const KIND: &str = "indexUpdate";
@@ -132,7 +132,7 @@ impl Update<'_> {
     async fn rename(
         &self,
         app: &Arc<App>,
-        turn: Turn,
+        turn: WriteGuard,
         placement: &Placement,
         holding: &BTreeSet<ShardId>,
         new: &str,
@@ -168,7 +168,7 @@ impl Update<'_> {
 async fn quiet_turn(
     app: &Arc<App>,
     placement: &Placement,
-) -> Result<(Turn, BTreeSet<ShardId>), BroadcastError> {
+) -> Result<(WriteGuard, BTreeSet<ShardId>), BroadcastError> {
     let deadline = Instant::now() + WITHIN;
     loop {
         let turn = turn_where_it_lies(app, placement).await?;

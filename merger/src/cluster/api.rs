@@ -11,7 +11,8 @@ use weft_routing::placement::ShardId;
 
 use super::pulse::READS_FOLLOW;
 use super::replicas::reads_leave;
-use super::{ClusterError, Life, NodeId, NodeRef, Standing, TakenOut, verify};
+use super::watch::probe;
+use super::{ClusterError, Heard, Life, NodeId, NodeRef, Standing, TakenOut, verify};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Call, empty, read_whole};
@@ -160,12 +161,13 @@ fn describe(app: &App, shard: ShardId, node: &NodeRef) -> Value {
     let is_primary = cluster
         .primary(shard)
         .is_some_and(|primary| primary.id == node.id);
-    let (resync, failed) = {
+    let (resync, failed, stopped) = {
         let resyncs = cluster.resyncs();
         let progress = resyncs.under_way.get(&node.id);
         (
             progress.map(|progress| progress.view()),
             resyncs.failed.get(&node.id).cloned(),
+            resyncs.stopped.contains(&node.id),
         )
     };
     json!({
@@ -183,6 +185,7 @@ fn describe(app: &App, shard: ShardId, node: &NodeRef) -> Value {
         "since": since.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok()),
         "resync": resync,
         "lastResyncError": failed,
+        "needsConfirmation": stopped,
     })
 }
 
@@ -273,7 +276,7 @@ fn node(app: &App, id: &str) -> Result<(ShardId, NodeRef), ClusterError> {
 async fn drain(app: &Arc<App>, id: &str) -> Result<Answer, ClusterError> {
     let (shard, node) = node(app, id)?;
     // Not in the middle of a write, which the node would then seem to have missed.
-    let turn = app.sequencer.turn(&[shard]).await;
+    let turn = app.locks.lock(&[shard]).await;
     // What only this one has taken, another must have got before it goes.
     app.cluster.stagger.end(shard);
     let others_have_all = || {
@@ -302,10 +305,31 @@ async fn drain(app: &Arc<App>, id: &str) -> Result<Answer, ClusterError> {
 /// How long a drain waits until others have taken what only the drained one has.
 const DRAIN_WAITS: Duration = Duration::from_secs(30);
 
+/// What the node held is lost, and it serves again with what it has.
+async fn accept_loss(app: &Arc<App>, shard: ShardId, node: &NodeRef) -> Result<(), ClusterError> {
+    let _guard = app.locks.lock(&[shard]).await;
+    let Heard::Answer(newest) = probe(app, node).await else {
+        return Err(ClusterError::Silent(node.id.clone()));
+    };
+    tracing::warn!(node = %node.id, "an operator accepts that what the node held is lost");
+    // The new disk gives the numbers of the old one's tasks to others.
+    app.tasks.fail_outstanding(&node.id).await;
+    let cluster = &app.cluster;
+    cluster
+        .in_sync
+        .accept_loss(&node.id, newest, &cluster.marks)
+        .await?;
+    cluster.pulse.begins_anew(&node.id);
+    Ok(())
+}
+
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Resume {
+    /// What the shard's only replica held is lost: it serves again with what it has.
     accept_data_loss: bool,
+    /// What the node's resync would delete may be deleted.
+    accept_deletions: bool,
 }
 
 /// Lets a node catch up; or, on demand, serve again though what it held is lost.
@@ -324,9 +348,14 @@ async fn resume(app: &Arc<App>, call: &mut Call, id: &str) -> Result<Answer, Clu
             .map_err(|error| ClusterError::InvalidBody(error.to_string()))?,
     };
     app.cluster.in_sync.resume(&node.id).await?;
+    if wish.accept_deletions {
+        tracing::warn!(node = %node.id, "an operator accepts what the node's resync deletes");
+        let mut resyncs = app.cluster.resyncs();
+        resyncs.stopped.remove(&node.id);
+        resyncs.confirmed.insert(node.id.clone());
+    }
     if wish.accept_data_loss && app.cluster.pulse.life(&node.id) == Life::Lost {
-        tracing::warn!(node = %node.id, "an operator accepts that what the node held is lost");
-        app.cluster.pulse.starts_from(&node.id, None);
+        accept_loss(app, shard, &node).await?;
     }
     Ok(ok(&describe(app, shard, &node)))
 }

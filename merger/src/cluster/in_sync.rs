@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use weft_routing::placement::ShardId;
 
+use super::marks::{Known, Marks};
 use super::{ClusterError, NodeId, Topology};
 use crate::clock::now_utc;
 use crate::store::{Change, Expect, Store, StoreError};
@@ -32,8 +33,8 @@ const EPOCH_KEY: &str = "in-sync-epoch";
 pub enum Standing {
     /// Holds every acknowledged write.
     InSync {
-        /// The node's newest task when it came in, where that was after a resync: its own tasks are in no record.
-        #[serde(default)]
+        /// The node's newest task when a resync brought it in, as stores of older mergers have it. Marks tell it now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         newest_task: Option<u32>,
     },
     /// Does not, or may not.
@@ -77,6 +78,9 @@ impl Standing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Replica {
     shard: ShardId,
+    /// Counts how often the node began anew: after a resync, or because a loss was accepted.
+    #[serde(default)]
+    incarnation: u32,
     #[serde(flatten)]
     standing: Standing,
 }
@@ -146,16 +150,18 @@ impl InSync {
             .map(|replica| replica.standing.clone())
     }
 
-    /// The newest task that each replica had when a resync brought it in.
-    pub(super) fn newest_tasks(&self) -> Vec<(NodeId, u32)> {
+    /// All replicas, as far as their marks need it.
+    pub(super) fn known(&self) -> Vec<Known> {
         let state = self.read();
-        let newest = |(node, replica): (&NodeId, &Replica)| match replica.standing {
-            Standing::InSync {
-                newest_task: Some(newest),
-            } => Some((node.clone(), newest)),
-            _ => None,
+        let known = |(node, replica): (&NodeId, &Replica)| Known {
+            node: node.clone(),
+            incarnation: replica.incarnation,
+            newest_after_resync: match replica.standing {
+                Standing::InSync { newest_task } => newest_task,
+                Standing::Out { .. } | Standing::Drained { .. } => None,
+            },
         };
-        state.replicas.iter().filter_map(newest).collect()
+        state.replicas.iter().map(known).collect()
     }
 
     /// Counts the changes.
@@ -197,17 +203,20 @@ impl InSync {
     pub(super) async fn resume(&self, node: &NodeId) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
         let drained = matches!(self.standing(node), Some(Standing::Drained { .. }));
-        match self.shard(node).filter(|_| drained) {
-            Some(shard) => {
+        match self.replica(node).filter(|_| drained) {
+            Some(replica) => {
                 let standing = Standing::out("catching up after maintenance");
-                self.commit(vec![(node.clone(), Replica { shard, standing })])
-                    .await
+                let replica = Replica {
+                    standing,
+                    ..replica
+                };
+                self.commit(vec![(node.clone(), replica)], Vec::new()).await
             }
             None => Ok(()),
         }
     }
 
-    /// Takes a node in that was proved to hold what its shard's others hold.
+    /// Takes a node in that was proved to hold what its shard's others hold, in a new incarnation with this as its newest task.
     ///
     /// # Errors
     /// The store failed.
@@ -215,46 +224,79 @@ impl InSync {
         &self,
         node: &NodeId,
         newest_task: Option<u32>,
+        marks: &Marks,
     ) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
         // Drained meanwhile: it stays where the operator put it.
         let out = matches!(self.standing(node), Some(Standing::Out { .. }));
-        match self.shard(node).filter(|_| out) {
-            Some(shard) => {
-                let standing = Standing::InSync { newest_task };
-                self.commit(vec![(node.clone(), Replica { shard, standing })])
-                    .await
-            }
+        match self.replica(node).filter(|_| out) {
+            Some(replica) => self.begin_anew(node, replica, newest_task, marks).await,
             None => Ok(()),
         }
     }
 
-    /// Gives every node of a topology a standing. What is new beside a replica in sync is out, and so is who was in sync
-    /// and left while another stays: it will miss writes.
-    /// Gives the shards that have a new node beside others.
-    pub(super) async fn admit(&self, topology: &Topology) -> Result<Vec<ShardId>, StoreError> {
+    /// Lets the last replica of a shard begin anew though its disk is another one: an operator accepts that what it held is lost.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(super) async fn accept_loss(
+        &self,
+        node: &NodeId,
+        newest_task: Option<u32>,
+        marks: &Marks,
+    ) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
-        let (mut changes, mut grew) = (Vec::new(), Vec::new());
+        match self.replica(node).filter(|_| self.holds(node)) {
+            Some(replica) => self.begin_anew(node, replica, newest_task, marks).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The caller holds `changing`.
+    async fn begin_anew(
+        &self,
+        node: &NodeId,
+        replica: Replica,
+        newest_task: Option<u32>,
+        marks: &Marks,
+    ) -> Result<(), StoreError> {
+        let incarnation = replica.incarnation.saturating_add(1);
+        let replica = Replica {
+            shard: replica.shard,
+            incarnation,
+            standing: Standing::InSync { newest_task: None },
+        };
+        let mark = Marks::change_for(node, incarnation, newest_task);
+        self.commit(vec![(node.clone(), replica)], vec![mark])
+            .await?;
+        marks.begin(node, incarnation, newest_task);
+        Ok(())
+    }
+
+    /// Gives every node of a topology a standing. What is new beside a replica in sync is out, and so is a node that was in sync
+    /// and left while another stays: it will miss writes.
+    pub(super) async fn admit(&self, topology: &Topology) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().await;
+        let mut changes = Vec::new();
         for shard in topology.shards() {
             let nodes = topology.nodes(shard);
             let known = self.members(shard);
             for node in nodes {
-                let (place, standing) = match self.read().replicas.get(&node.id) {
+                let (incarnation, standing) = match self.replica(&node.id) {
                     Some(replica) if replica.shard == shard => continue,
-                    Some(_) => (shard, Standing::out("it belonged to another shard")),
-                    None if known.is_empty() => (shard, Standing::InSync { newest_task: None }),
-                    None => {
-                        grew.push(shard);
-                        (shard, Standing::out("it is new"))
-                    }
+                    Some(replica) => (
+                        replica.incarnation,
+                        Standing::out("it belonged to another shard"),
+                    ),
+                    None if known.is_empty() => (0, Standing::InSync { newest_task: None }),
+                    None => (0, Standing::out("it is new")),
                 };
-                changes.push((
-                    node.id.clone(),
-                    Replica {
-                        shard: place,
-                        standing,
-                    },
-                ));
+                let replica = Replica {
+                    shard,
+                    incarnation,
+                    standing,
+                };
+                changes.push((node.id.clone(), replica));
             }
             let here = |id: &NodeId| nodes.iter().any(|node| node.id == *id);
             let stays = known.iter().any(|(id, in_sync)| *in_sync && here(id));
@@ -262,19 +304,26 @@ impl InSync {
                 .iter()
                 .filter(|(id, in_sync)| *in_sync && stays && !here(id))
             {
+                let Some(replica) = self.replica(id) else {
+                    continue;
+                };
                 let standing = Standing::out("it left the cluster's configuration");
-                changes.push((id.clone(), Replica { shard, standing }));
+                let replica = Replica {
+                    standing,
+                    ..replica
+                };
+                changes.push((id.clone(), replica));
             }
         }
         if !changes.is_empty() {
-            self.commit(changes).await?;
+            self.commit(changes, Vec::new()).await?;
         }
-        Ok(grew)
+        Ok(())
     }
 
     async fn leave(&self, node: &NodeId, standing: Standing) -> Result<TakenOut, StoreError> {
         let _changing = self.changing.lock().await;
-        let Some(shard) = self.shard(node) else {
+        let Some(replica) = self.replica(node) else {
             return Ok(TakenOut::Before);
         };
         let drains = matches!(standing, Standing::Drained { .. });
@@ -282,13 +331,17 @@ impl InSync {
             return Ok(TakenOut::Before);
         }
         let another = self
-            .members(shard)
+            .members(replica.shard)
             .iter()
             .any(|(id, in_sync)| *in_sync && id != node);
         if !another {
             return Ok(TakenOut::Last);
         }
-        self.commit(vec![(node.clone(), Replica { shard, standing })])
+        let replica = Replica {
+            standing,
+            ..replica
+        };
+        self.commit(vec![(node.clone(), replica)], Vec::new())
             .await?;
         Ok(TakenOut::Now)
     }
@@ -305,12 +358,16 @@ impl InSync {
             .collect()
     }
 
-    fn shard(&self, node: &NodeId) -> Option<ShardId> {
-        self.read().replicas.get(node).map(|replica| replica.shard)
+    fn replica(&self, node: &NodeId) -> Option<Replica> {
+        self.read().replicas.get(node).cloned()
     }
 
-    /// Stores first, shows after. The caller holds `changing`.
-    async fn commit(&self, changes: Vec<(NodeId, Replica)>) -> Result<(), StoreError> {
+    /// Stores first, shows after; `along` is stored with it. The caller holds `changing`.
+    async fn commit(
+        &self,
+        changes: Vec<(NodeId, Replica)>,
+        along: Vec<Change>,
+    ) -> Result<(), StoreError> {
         let (epoch, version) = {
             let state = self.read();
             (state.epoch + 1, state.version)
@@ -329,6 +386,7 @@ impl InSync {
             let value = serde_json::to_vec(replica).unwrap_or_default();
             batch.push(Change::put(format!("{PREFIX}{node}"), value));
         }
+        batch.extend(along);
         self.store.commit(batch).await?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.epoch = epoch;

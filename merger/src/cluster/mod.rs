@@ -11,9 +11,11 @@ mod api;
 mod dirty;
 mod discovery;
 mod doubt;
+mod establish;
 mod in_sync;
 mod lanes;
 mod latency;
+mod marks;
 mod placements;
 mod pulse;
 mod read_from;
@@ -21,6 +23,7 @@ mod readiness;
 mod reconcile;
 mod replicas;
 mod resync;
+mod seen;
 mod stagger;
 mod topology;
 mod verify;
@@ -31,17 +34,18 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use weft_routing::placement::{ShardId, SlotMap};
 
 pub use api::handle;
 pub use discovery::{AskError, Directory, EnvoyAdmin, discover};
-pub use doubt::{Doubts, Reads, doubt, settle_doubts, turn_when_whole};
+pub use doubt::{Doubts, Reads, doubt, doubt_numbers, settle_doubts, turn_when_whole};
 pub use in_sync::{InSync, Standing, TakenOut};
 pub use lanes::Lanes;
 pub use latency::Latencies;
+pub use marks::{Mark, Marks, Order};
 pub use placements::{Before, Placement, Placements};
 pub use pulse::{Life, Pulse};
 pub use read_from::ReadFrom;
@@ -56,7 +60,7 @@ pub use write_mode::WriteMode;
 
 use dirty::Dirty;
 use pulse::Heard;
-use resync::Progress;
+use resync::{Progress, ResyncError};
 
 use crate::call::ReadError;
 use crate::options::ServeOptions;
@@ -148,6 +152,9 @@ pub enum ClusterError {
         "`{0}` is the last replica of its shard that is in sync: nothing else holds its documents"
     )]
     LastReplica(NodeId),
+    /// A node that must be asked doesn't answer.
+    #[error("node `{0}` does not answer; nothing was changed")]
+    Silent(NodeId),
     /// A body that isn't what it should be.
     #[error("{0}")]
     InvalidBody(String),
@@ -189,6 +196,10 @@ pub enum ClusterError {
 struct Resyncs {
     under_way: HashMap<NodeId, Arc<Progress>>,
     failed: HashMap<NodeId, String>,
+    /// Resyncs that would delete more than they can explain wait for an operator; these are confirmed.
+    confirmed: HashSet<NodeId>,
+    /// Those that wait for that.
+    stopped: HashSet<NodeId>,
 }
 
 /// The cluster's state. Cheap to share.
@@ -201,6 +212,8 @@ pub struct Cluster {
     pub in_sync: InSync,
     /// How each node is.
     pub pulse: Pulse,
+    /// Up to where each node's tasks are accounted for.
+    pub marks: Arc<Marks>,
     /// How long reads took lately.
     pub latencies: Latencies,
     /// What is written while replicas are brought back.
@@ -212,6 +225,8 @@ pub struct Cluster {
     /// Which replicas are held back while others apply large writes.
     pub stagger: Stagger,
     default_write_mode: WriteMode,
+    /// Whether filters send writes to shards of one node by themselves.
+    direct_writes: bool,
     /// After how long without an answer a node is down.
     down_after: Duration,
     /// How long filters may go by a table that is no more.
@@ -232,6 +247,7 @@ impl Cluster {
     pub async fn open(store: Arc<dyn Store>, options: &ServeOptions) -> Result<Self, ClusterError> {
         let lease_ms = u32::try_from(options.lease_ms).unwrap_or(u32::MAX);
         let in_sync = InSync::open(Arc::clone(&store)).await?;
+        let marks = Marks::open(Arc::clone(&store), in_sync.known()).await?;
         let placements = Placements::open(store, lease_ms, options.direct_writes).await?;
         let (topology, _) = tokio::sync::watch::channel(Arc::new(Topology::default()));
         Ok(Self {
@@ -240,25 +256,20 @@ impl Cluster {
             placements,
             in_sync,
             pulse: Pulse::default(),
+            marks: Arc::new(marks),
             latencies: Latencies::default(),
             dirty: Dirty::default(),
             doubts: Doubts::default(),
             lanes: Lanes::default(),
             stagger: Stagger::default(),
             default_write_mode: options.write_mode,
+            direct_writes: options.direct_writes,
             lease: Duration::from_millis(options.lease_ms),
             grew: Mutex::default(),
             resyncs: Mutex::default(),
             verification: verify::Verification::default(),
             down_after: options.down_after(),
         })
-    }
-
-    /// Takes over up to which local task each node was acknowledged by records of the last run.
-    pub fn remember(&self, newest: impl IntoIterator<Item = (NodeId, u32)>) {
-        for (node, newest) in newest.into_iter().chain(self.in_sync.newest_tasks()) {
-            self.pulse.took(&node, newest);
-        }
     }
 
     /// The topology as last learned.
@@ -278,12 +289,8 @@ impl Cluster {
         self.placements
             .set_single_replica(topology.single_replica_shards())
             .await?;
-        for shard in self.in_sync.admit(&topology).await? {
-            self.grew
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(shard, Instant::now());
-        }
+        self.in_sync.admit(&topology).await?;
+        self.note_growth(&topology);
         tracing::info!(shards = ?topology.summary(), "topology changed");
         self.topology.send_replace(Arc::new(topology));
         Ok(())
@@ -302,6 +309,7 @@ impl Cluster {
             .iter()
             .filter(|node| self.in_sync.holds(&node.id))
             .filter(|node| self.pulse.life(&node.id) != Life::Lost)
+            .filter(|node| !self.marks.waits(&node.id))
             .cloned()
             .collect();
         // The first that answers is the primary; one that is silent is so no more.
@@ -322,10 +330,22 @@ impl Cluster {
         }
     }
 
+    /// Notes shards that have several nodes now and had fewer, or that this merger has not seen before: by the table of its last run,
+    /// filters may have sent them writes.
+    fn note_growth(&self, topology: &Topology) {
+        let before = self.topology();
+        let mut grew = self.grew.lock().unwrap_or_else(PoisonError::into_inner);
+        for shard in topology.shards() {
+            if topology.nodes(shard).len() > 1 && before.nodes(shard).len() < 2 {
+                grew.insert(shard, Instant::now());
+            }
+        }
+    }
+
     /// Whether every filter knows by now that a shard has more than one node, and sends it no writes by itself.
     fn has_settled(&self, shard: ShardId) -> bool {
         let grew = self.grew.lock().unwrap_or_else(PoisonError::into_inner);
-        grew.get(&shard).is_none_or(|at| at.elapsed() > self.lease)
+        !self.direct_writes || grew.get(&shard).is_none_or(|at| at.elapsed() > self.lease)
     }
 
     fn resync_begins(&self, node: &NodeId) -> Arc<Progress> {
@@ -336,13 +356,27 @@ impl Cluster {
         progress
     }
 
-    fn resync_ends(&self, node: &NodeId, failed: Option<String>) {
+    fn resync_ends(&self, node: &NodeId, failed: Option<&ResyncError>) {
         let mut resyncs = self.resyncs();
         resyncs.under_way.remove(node);
+        resyncs.stopped.remove(node);
         match failed {
-            Some(reason) => resyncs.failed.insert(node.clone(), reason),
-            None => resyncs.failed.remove(node),
-        };
+            Some(error) => {
+                if matches!(error, ResyncError::Unexplained { .. }) {
+                    resyncs.stopped.insert(node.clone());
+                }
+                resyncs.failed.insert(node.clone(), error.to_string());
+            }
+            None => {
+                resyncs.failed.remove(node);
+                resyncs.confirmed.remove(node);
+            }
+        }
+    }
+
+    /// How many resyncs wait for an operator.
+    pub fn stopped_resyncs(&self) -> usize {
+        self.resyncs().stopped.len()
     }
 
     fn resyncs(&self) -> MutexGuard<'_, Resyncs> {

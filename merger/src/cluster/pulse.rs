@@ -41,10 +41,10 @@ struct Vital {
     trusted: bool,
     /// Probes in a row that came to nothing.
     misses: u32,
-    /// The newest local task that anybody was acknowledged.
-    acknowledged: Option<u32>,
     /// It lost what nobody else holds.
     lost: bool,
+    /// How often it was away, or not the one it was.
+    doubts: u64,
     busy_since: Option<Instant>,
     /// Since when Envoy is told, each time it asks, that the node may serve reads.
     ready_since: Option<Instant>,
@@ -92,26 +92,14 @@ impl Pulse {
         last.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
-    /// The newest local task of the node that anybody was acknowledged.
-    pub fn acknowledged(&self, node: &NodeId) -> Option<u32> {
-        self.read().get(node).and_then(|vital| vital.acknowledged)
+    /// The node begins anew: what it lost is nobody's concern any more.
+    pub(super) fn begins_anew(&self, node: &NodeId) {
+        self.write().entry(node.clone()).or_default().lost = false;
     }
 
-    /// Notes that a node has taken a task. False if it has given the uid of a task that there was before: it went back.
-    pub fn took(&self, node: &NodeId, local_uid: u32) -> bool {
-        let mut nodes = self.write();
-        let vital = nodes.entry(node.clone()).or_default();
-        let forward = vital.acknowledged.is_none_or(|last| last < local_uid);
-        vital.acknowledged = vital.acknowledged.max(Some(local_uid));
-        forward
-    }
-
-    /// The node starts anew, as after a resync: its newest task is this.
-    pub(super) fn starts_from(&self, node: &NodeId, newest_task: Option<u32>) {
-        let mut nodes = self.write();
-        let vital = nodes.entry(node.clone()).or_default();
-        vital.acknowledged = newest_task;
-        vital.lost = false;
+    /// Counts how often the node was not known to be the one it was: whoever reads from it for long compares the numbers.
+    pub(super) fn doubts(&self, node: &NodeId) -> u64 {
+        self.read().get(node).map_or(0, |vital| vital.doubts)
     }
 
     /// Notes a probe's outcome. `goes_on` says whether its tasks go on where they were.
@@ -125,10 +113,12 @@ impl Pulse {
                 vital.answered = Some(now);
                 vital.misses = 0;
                 vital.trusted = goes_on;
+                vital.doubts += u64::from(!goes_on);
             }
             Heard::Gone => {
                 vital.misses += 1;
                 vital.trusted = false;
+                vital.doubts += 1;
             }
             Heard::Nonsense(_) => vital.misses += 1,
             Heard::Blind => {}
@@ -229,18 +219,6 @@ mod tests {
         assert_eq!(pulse.life(&node), Life::Silent);
         pulse.note(&node, &Heard::Answer(None), false);
         assert_ne!(pulse.life(&node), Life::Up);
-    }
-
-    #[test]
-    fn a_task_uid_that_was_given_before_shows_that_the_node_went_back() {
-        let pulse = Pulse::default();
-        let node = NodeId::from("n".to_owned());
-        assert!(pulse.took(&node, 7));
-        assert!(pulse.took(&node, 9));
-        assert!(!pulse.took(&node, 8));
-        assert_eq!(pulse.acknowledged(&node), Some(9));
-        pulse.starts_from(&node, Some(2));
-        assert!(pulse.took(&node, 3));
     }
 
     #[tokio::test(start_paused = true)]

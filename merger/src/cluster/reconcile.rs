@@ -1,29 +1,35 @@
 //! Did a write end in its middle: with the last merger, or with the way to the nodes?
 //!
-//! Each node's newest task is compared with the newest that was acknowledged. A write under way reached some replicas of its
-//! shard, or all, or none, and its client knows nothing of it: any outcome is right, but it must be the same on all.
+//! Each node's newest tasks are compared with the newest that is accounted for, its [mark](super::marks). A write under way reached
+//! some replicas of its shard, or all, or none, and its client knows nothing of it: any outcome is right, but it must be the same on
+//! all. Two replicas have taken the same if their tasks beyond the marks were asked for in the same words; each write of
+//! documents has a mark of its own among them (`customMetadata`).
+
+use std::time::Duration;
 
 use futures_util::future::join_all;
-use http::Method;
-use serde::Deserialize;
 
+use super::seen::{Seen, beyond};
 use super::watch::probe;
-use super::{Heard, NodeId, NodeRef, Topology, take_out};
+use super::{Heard, Mark, NodeId, NodeRef, Topology, take_out};
 use crate::app::App;
 use crate::store::StoreError;
-use crate::upstream::{NodeRequest, Target};
 
-/// How many tasks beyond the acknowledged ones are looked at; more, and the replicas are compared document by document.
-const LOOK_BACK: u32 = 20;
+/// A request that was cut off reaches its node within this time, or never: the nodes are looked at again until nothing new comes.
+const LANDS_WITHIN: Duration = Duration::from_millis(300);
+/// How often they are looked at for that.
+const LOOKS: usize = 20;
 
-/// A replica with more tasks than were acknowledged, or with fewer.
+/// A replica with tasks beyond its mark.
 struct Standing<'a> {
     node: &'a NodeRef,
-    /// How many tasks it has beyond the newest acknowledged one; negative where it went back.
-    beyond: i64,
+    newest: Option<u32>,
+    /// What the tasks beyond the mark are; `None` if that can't be told, or the node went back.
+    beyond: Option<Vec<Seen>>,
+    went_back: bool,
 }
 
-/// Who said what it has taken, and who didn't.
+/// Which nodes said what they have taken, and which didn't.
 #[derive(Debug, Default)]
 pub(super) struct Compared {
     pub(super) heard: usize,
@@ -40,108 +46,86 @@ pub(super) async fn reconcile(app: &App, topology: &Topology) {
     join_all(compared).await;
 }
 
-/// Compares those of a shard's nodes that are in sync, as far as they answer, and takes out who differs from the first.
+/// Compares those of a shard's nodes that are in sync, as far as they answer, and takes out those that differ from the first. The
+/// tasks of the others are accounted for from then on.
 pub(super) async fn compare(app: &App, nodes: &[NodeRef]) -> Result<Compared, StoreError> {
-    let in_sync: Vec<&NodeRef> = nodes
+    // A node whose mark isn't known yet is looked at when it answers, in another way.
+    let is_known = |node: &&NodeRef| matches!(app.cluster.marks.mark(&node.id), Mark::At(_));
+    let (in_sync, unknown): (Vec<&NodeRef>, Vec<&NodeRef>) = nodes
         .iter()
         .filter(|node| app.cluster.in_sync.holds(&node.id))
-        .collect();
+        .partition(is_known);
+    let mut silent: Vec<NodeId> = unknown.into_iter().map(|node| node.id.clone()).collect();
     if in_sync.len() < 2 {
         // There is nobody to differ from.
-        return Ok(Compared {
-            heard: in_sync.len(),
-            silent: Vec::new(),
-        });
+        let heard = in_sync.len();
+        return Ok(Compared { heard, silent });
     }
-    let answers = join_all(in_sync.iter().map(|node| probe(app, node))).await;
-    let (mut standings, mut silent) = (Vec::new(), Vec::new());
-    for (node, answer) in in_sync.into_iter().zip(answers) {
+    let mut standings = Vec::new();
+    let heard = newest_of_all(app, &in_sync).await;
+    for (node, answer) in in_sync.into_iter().zip(heard) {
         let Heard::Answer(newest) = answer else {
             silent.push(node.id.clone());
             continue;
         };
-        let place = |uid: Option<u32>| uid.map_or(-1, i64::from);
-        let beyond = place(newest) - place(app.cluster.pulse.acknowledged(&node.id));
-        standings.push(Standing { node, beyond });
+        let mark = app.cluster.marks.newest(&node.id);
+        let went_back = newest < mark;
+        standings.push(Standing {
+            node,
+            newest,
+            beyond: match went_back {
+                true => None,
+                false => beyond(app, node, mark, newest).await,
+            },
+            went_back,
+        });
     }
     let compared = Compared {
         heard: standings.len(),
         silent,
     };
-    // Who went back is no model for others; the watch takes it out.
-    let Some(first) = standings.iter().find(|standing| standing.beyond >= 0) else {
+    // A node that went back is no model for others; the watch takes it out.
+    standings.retain(|standing| !standing.went_back);
+    let Some((first, others)) = standings.split_first() else {
         return Ok(compared);
     };
-    for other in &standings {
-        if std::ptr::eq(first, other) || other.beyond < 0 || alike(app, first, other).await {
+    for other in others {
+        if first.beyond.is_some() && first.beyond == other.beyond {
             continue;
         }
+        let count = |standing: &Standing<'_>| match &standing.beyond {
+            Some(beyond) => beyond.len().to_string(),
+            None => "many".to_owned(),
+        };
         let reason = format!(
             "a write was cut off in its middle: {} has {} tasks that were not acknowledged, {} has {}",
-            first.node.id, first.beyond, other.node.id, other.beyond
+            first.node.id,
+            count(first),
+            other.node.id,
+            count(other)
         );
         take_out(app, &other.node.id, &reason).await?;
+    }
+    for standing in &standings {
+        let node = &standing.node.id;
+        if app.cluster.in_sync.holds(node) {
+            app.cluster.marks.raise(node, standing.newest).await;
+        }
     }
     Ok(compared)
 }
 
-/// Whether both took the same beyond what was acknowledged.
-async fn alike(app: &App, one: &Standing<'_>, two: &Standing<'_>) -> bool {
-    if one.beyond != two.beyond {
-        return false;
+/// The newest task of each, when nothing new comes any more.
+async fn newest_of_all(app: &App, nodes: &[&NodeRef]) -> Vec<Heard> {
+    let look = || join_all(nodes.iter().map(|node| probe(app, node)));
+    let mut before = look().await;
+    for _ in 0..LOOKS {
+        tokio::time::sleep(LANDS_WITHIN).await;
+        let now = look().await;
+        if now == before {
+            break;
+        }
+        before = now;
     }
-    let Ok(count) = u32::try_from(one.beyond) else {
-        return false;
-    };
-    if count == 0 {
-        return true;
-    }
-    if count > LOOK_BACK {
-        return false;
-    }
-    match (
-        newest(app, one.node, count).await,
-        newest(app, two.node, count).await,
-    ) {
-        (Some(one), Some(two)) => one == two,
-        _ => false,
-    }
-}
-
-#[derive(Deserialize)]
-struct TaskList {
-    results: Vec<Seen>,
-}
-
-/// What can be told of a task before it is done.
-#[derive(Deserialize, PartialEq)]
-#[serde(rename_all = "camelCase")]
-struct Seen {
-    index_uid: Option<String>,
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    details: Option<Details>,
-}
-
-#[derive(Deserialize, PartialEq)]
-#[serde(rename_all = "camelCase")]
-struct Details {
-    #[serde(default)]
-    received_documents: Option<u64>,
-    #[serde(default)]
-    provided_ids: Option<u64>,
-}
-
-async fn newest(app: &App, node: &NodeRef, count: u32) -> Option<Vec<Seen>> {
-    let request = NodeRequest::new(
-        Target::Node(node.address),
-        Method::GET,
-        format!("/tasks?limit={count}"),
-        &app.own_authority(),
-        app.options.search_timeout(),
-    );
-    let answer = app.upstream.send(request).await.ok()?;
-    let list: TaskList = serde_json::from_slice(&answer.body).ok()?;
-    Some(list.results)
+    before
 }

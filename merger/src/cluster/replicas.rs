@@ -174,23 +174,20 @@ fn place_of(
 }
 
 impl<T: Send + 'static, E: Send + 'static> Late<T, E> {
-    /// Sees it through. `judge` makes of an answer the local task, if it is one, or why the replica didn't take it; `first` is the
-    /// copy by which records know the part.
+    /// Brings it to the rest. `judge` makes of an answer the copy for the records, if it is a task, or says why the replica didn't take
+    /// it; `first` is the copy by which records know the part.
     pub fn go_on(
         mut self,
         app: &Arc<App>,
         first: Option<Copy>,
-        judge: impl Fn(&NodeId, Result<T, E>) -> Result<Option<u32>, String> + Send + 'static,
+        judge: impl Fn(&NodeRef, Option<Result<T, E>>) -> Result<Option<Copy>, String> + Send + 'static,
     ) -> LateTicket {
         let (ticket, told) = mpsc::unbounded_channel();
         let app = Arc::clone(app);
         tokio::spawn(async move {
             let mut records = Records { told, uids: None };
             while let Some((node, answer)) = self.rest.next().await {
-                let outcome = match answer {
-                    Some(answer) => judge(&node.id, answer),
-                    None => Err("it did not take an acknowledged write in time".to_owned()),
-                };
+                let outcome = judge(&node, answer);
                 settle(&app, &mut records, &node.id, &first, outcome).await;
                 app.cluster.lanes.catches_up(&node.id, self.bytes);
             }
@@ -224,7 +221,7 @@ async fn settle(
     records: &mut Records,
     node: &NodeId,
     first: &Option<Copy>,
-    outcome: Result<Option<u32>, String>,
+    outcome: Result<Option<Copy>, String>,
 ) {
     let taken = match outcome {
         Ok(taken) => taken,
@@ -237,6 +234,6 @@ async fn settle(
     let Some(first) = first else { return };
     for uid in records.uids().await {
         let key = (&first.node, first.local_uid);
-        app.tasks.came_late(uid, key, node, taken).await;
+        app.tasks.came_late(uid, key, node, taken.clone()).await;
     }
 }

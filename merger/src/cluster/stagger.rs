@@ -189,7 +189,7 @@ async fn writers_are_done(app: &App, shard: ShardId) -> bool {
 /// Those who wrote read from now on, and are held back; the others get what was kept for them. `None` where nothing large was.
 async fn change_parts(app: &App, shard: ShardId) -> Option<Vec<Place>> {
     // In the shard's turn nobody is sending: a write goes to the parts of before or to those of after.
-    let _turn = app.sequencer.turn(&[shard]).await;
+    let _turn = app.locks.lock(&[shard]).await;
     app.cluster.stagger.change(shard, |groups| {
         if !groups.large_kept || groups.ends {
             return None;
@@ -213,7 +213,7 @@ async fn come_together(app: &App, shard: ShardId) {
         tokio::time::sleep(LOOK).await;
     }
     // Those few last ones don't end while there are always new.
-    let _turn = app.sequencer.turn(&[shard]).await;
+    let _turn = app.locks.lock(&[shard]).await;
     while most_kept() > 0 {
         tokio::time::sleep(LOOK).await;
     }

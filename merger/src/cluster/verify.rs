@@ -1,8 +1,8 @@
 //! Anti-entropy: do the replicas of a shard hold the same? On demand and now and then.
 //!
 //! Replicas are compared by a digest for each slot, and only where those differ document by document. Since writes go on, what
-//! seems to differ is looked at again with the shard's turn. A replica that really differs from the primary is taken out, and
-//! the resync mends it.
+//! seems to differ is looked at again: first a few times beside the writes, then with the shard's lock. Only what differs there is
+//! believed. A replica that really differs from the primary is taken out, and the resync mends it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,8 +22,12 @@ use crate::clock::now_utc;
 
 /// How many ids of differing documents a report names.
 const NAMED: usize = 20;
-/// More differences than this are not looked at again one by one while writers wait.
+/// So many documents are looked at again at once while writers wait.
 const LOOKED_AT: usize = 2_000;
+/// How often what seems to differ is looked at again while writes go on, before writers wait.
+const ROUNDS: usize = 5;
+/// How long writers may wait for a comparison.
+const TURN: Duration = Duration::from_secs(5);
 
 /// The last report, and that one is made.
 #[derive(Default)]
@@ -77,7 +81,7 @@ pub(super) async fn verify(app: &Arc<App>) -> Value {
     report
 }
 
-async fn verify_shard(app: &Arc<App>, shard: ShardId) -> (Value, u64) {
+pub(super) async fn verify_shard(app: &Arc<App>, shard: ShardId) -> (Value, u64) {
     let replicas: Vec<NodeRef> = app
         .cluster
         .replicas(shard)
@@ -154,15 +158,33 @@ impl Comparison<'_> {
     async fn run(&self) -> Result<Vec<Differing>, ResyncError> {
         self.primary.applied().await?;
         self.other.applied().await?;
-        let suspects = self.suspects().await?;
+        let mut suspects = self.suspects().await?;
+        for _ in 0..ROUNDS {
+            if suspects.iter().map(|(_, ids)| ids.len()).sum::<usize>() <= LOOKED_AT {
+                break;
+            }
+            suspects = self.still_suspected(suspects).await?;
+        }
         if suspects.is_empty() {
             return Ok(Vec::new());
         }
+        self.primary.applied().await?;
+        self.other.applied().await?;
         // Once more, while nobody writes.
-        let _turn = self.app.sequencer.turn(&[self.shard]).await;
+        let _turn = self.app.locks.lock(&[self.shard]).await;
         if self.app.cluster.doubts.hold_back(self.shard) {
             return Err(ClusterError::Held(self.shard).into());
         }
+        let looking = self.differing(suspects);
+        let within = tokio::time::timeout(TURN, looking).await;
+        within.map_err(|_| ResyncError::TooSlow(TURN))?
+    }
+
+    /// What really differs of what seems to, while nobody writes.
+    async fn differing(
+        &self,
+        suspects: Vec<(String, Vec<String>)>,
+    ) -> Result<Vec<Differing>, ResyncError> {
         self.primary.applied().await?;
         self.other.applied().await?;
         let indexes = self.indexes().await?;
@@ -186,6 +208,29 @@ impl Comparison<'_> {
             }
         }
         Ok(differing)
+    }
+
+    /// What still differs when both have applied what they had to.
+    async fn still_suspected(
+        &self,
+        suspects: Vec<(String, Vec<String>)>,
+    ) -> Result<Vec<(String, Vec<String>)>, ResyncError> {
+        self.primary.applied().await?;
+        self.other.applied().await?;
+        let indexes = self.indexes().await?;
+        let mut left = Vec::new();
+        for (index, suspected) in suspects {
+            let (one, two) = indexes.get(&index).cloned().unwrap_or_default();
+            let whole = one != two || !self.same_settings(&index).await.unwrap_or(false);
+            let ids = match one.and_then(|index| index.primary_key) {
+                Some(key) => self.unequal(&index, &key, &suspected).await?,
+                None => Vec::new(),
+            };
+            if whole || !ids.is_empty() {
+                left.push((index, ids));
+            }
+        }
+        Ok(left)
     }
 
     /// Both replicas' indexes by name.
@@ -241,9 +286,22 @@ impl Comparison<'_> {
         primary_key: &str,
         suspected: Vec<String>,
     ) -> Result<Vec<String>, ResyncError> {
-        if suspected.is_empty() || suspected.len() > LOOKED_AT {
-            return Ok(suspected);
+        // One that differs is enough: the resync finds all.
+        for some in suspected.chunks(LOOKED_AT) {
+            let differing = self.unequal(index, primary_key, some).await?;
+            if !differing.is_empty() {
+                return Ok(differing);
+            }
         }
+        Ok(Vec::new())
+    }
+
+    async fn unequal(
+        &self,
+        index: &str,
+        primary_key: &str,
+        ids: &[String],
+    ) -> Result<Vec<String>, ResyncError> {
         let prints = |documents: Vec<Box<serde_json::value::RawValue>>| -> HashMap<String, u64> {
             documents
                 .iter()
@@ -251,11 +309,9 @@ impl Comparison<'_> {
                 .map(|print| (print.id, print.content))
                 .collect()
         };
-        let one = prints(self.primary.documents_of(index, &suspected).await?);
-        let two = prints(self.other.documents_of(index, &suspected).await?);
-        Ok(suspected
-            .into_iter()
-            .filter(|id| one.get(id) != two.get(id))
-            .collect())
+        let one = prints(self.primary.documents_of(index, ids).await?);
+        let two = prints(self.other.documents_of(index, ids).await?);
+        let differ = |id: &&String| one.get(*id) != two.get(*id);
+        Ok(ids.iter().filter(differ).cloned().collect())
     }
 }

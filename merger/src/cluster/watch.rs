@@ -1,4 +1,4 @@
-//! Watches every node: probes it several times a second, checks that it is the one it was, and takes out who stays away.
+//! Watches every node: probes it several times a second, checks that it is the one it was, and takes out those that stay away.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,8 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use weft_routing::placement::ShardId;
 
-use super::{Heard, NodeId, NodeRef, take_out};
+use super::establish::establish;
+use super::{Heard, Mark, NodeId, NodeRef, take_out};
 use crate::app::App;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
@@ -44,32 +45,38 @@ async fn watch_node(app: Arc<App>, id: NodeId) {
 }
 
 /// One look at a node, and what follows from it.
-async fn look(app: &App, shard: ShardId, node: &NodeRef) {
+async fn look(app: &Arc<App>, shard: ShardId, node: &NodeRef) {
     let pulse = &app.cluster.pulse;
     // Read before the node is asked: what it takes meanwhile must not make it look as if it had gone back.
-    let expected = pulse.acknowledged(&node.id);
+    let mark = app.cluster.marks.mark(&node.id);
     let heard = probe(app, node).await;
-    let goes_on = match heard {
-        Heard::Answer(newest) => newest >= expected,
-        _ => false,
-    };
+    let goes_on =
+        matches!((&heard, mark), (Heard::Answer(newest), Mark::At(mark)) if *newest >= mark);
     pulse.note(&node.id, &heard, goes_on);
     pulse.note_work(&node.id, app.tasks.has_outstanding(&node.id));
-    match heard {
-        Heard::Answer(newest) if !goes_on && app.cluster.in_sync.holds(&node.id) => {
-            let told = |uid: Option<u32>| uid.map_or("none".to_owned(), |uid| uid.to_string());
-            let reason = format!(
-                "its newest task is {}, and {} was acknowledged: its disk is empty or an older one",
-                told(newest),
-                told(expected)
-            );
-            if is_last(take_out(app, &node.id, &reason).await) {
+    match (heard, mark) {
+        (Heard::Answer(newest), Mark::At(mark)) if !goes_on => {
+            let reason = went_back(newest, mark);
+            if app.cluster.in_sync.holds(&node.id)
+                && is_last(take_out(app, &node.id, &reason).await)
+            {
                 pulse.lose(&node.id);
             }
         }
-        Heard::Answer(_) | Heard::Blind => {}
-        Heard::Gone | Heard::Nonsense(_) => take_out_who_stays_away(app, shard, node).await,
+        (Heard::Answer(_), Mark::Unknown { .. }) => establish(app, shard).await,
+        (Heard::Answer(_) | Heard::Blind, _) => {}
+        (Heard::Gone | Heard::Nonsense(_), _) => take_out_if_down(app, shard, node).await,
     }
+}
+
+/// Why a node whose newest task is older than its mark is not trusted.
+pub(super) fn went_back(newest: Option<u32>, mark: Option<u32>) -> String {
+    let told = |uid: Option<u32>| uid.map_or("none".to_owned(), |uid| uid.to_string());
+    format!(
+        "its newest task is {}, and {} was acknowledged: its disk is empty or an older one",
+        told(newest),
+        told(mark)
+    )
 }
 
 fn is_last(outcome: Result<super::TakenOut, crate::store::StoreError>) -> bool {
@@ -77,7 +84,7 @@ fn is_last(outcome: Result<super::TakenOut, crate::store::StoreError>) -> bool {
 }
 
 /// After so many missed heartbeats a node is down. If another replica in sync is there, the shard goes on without it.
-async fn take_out_who_stays_away(app: &App, shard: ShardId, node: &NodeRef) {
+async fn take_out_if_down(app: &App, shard: ShardId, node: &NodeRef) {
     if app.cluster.is_up(&node.id) || !app.cluster.in_sync.holds(&node.id) {
         return;
     }

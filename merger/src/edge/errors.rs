@@ -2,7 +2,6 @@
 
 use http::StatusCode;
 use serde::Serialize;
-use weft_routing::placement::ShardId;
 
 use crate::answer::Answer;
 use crate::app::Stopping;
@@ -145,9 +144,12 @@ impl ApiError {
         )
     }
 
-    /// A shard without a node.
-    pub(super) fn no_node(shard: ShardId) -> Self {
-        Self::unavailable(format!("shard-{} has no node that can answer.", shard.0))
+    /// A filter registered a write that no node has taken.
+    pub(super) fn bad_registration(why: &str) -> Self {
+        Self::invalid(
+            "bad_request",
+            format!("The write can't be registered: {why}."),
+        )
     }
 
     /// The error as an answer.
@@ -256,6 +258,7 @@ impl From<ClusterError> for ApiError {
             | ClusterError::ShardLost(_)
             | ClusterError::InDoubt(_)
             | ClusterError::Held(_)
+            | ClusterError::Silent(_)
             | ClusterError::NoQuorum { .. } => Self::unavailable(error.to_string()),
             ClusterError::TooManyShards { .. } | ClusterError::TooFewReplicas { .. } => {
                 Self::invalid(

@@ -114,6 +114,53 @@ struct Registration {
     custom_metadata: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct TaskList {
+    results: Vec<LocalTask>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LocalTask {
+    index_uid: Option<String>,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+/// The node's task that a registration is about. The node itself is asked: a number that it hasn't given would make it look as if it
+/// had lost its disk.
+async fn direct_write(app: &App, registration: &Registration) -> Result<Copy, ApiError> {
+    if !app.options.direct_writes {
+        return Err(ApiError::bad_registration("direct writes are off"));
+    }
+    let topology = app.cluster.topology();
+    for node in topology.nodes(registration.shard) {
+        let uid = registration.task_uid;
+        let request = NodeRequest::new(
+            Target::Node(node.address),
+            Method::GET,
+            format!("/tasks?uids={uid}&limit=1"),
+            &app.own_authority(),
+            app.options.search_timeout(),
+        );
+        let Ok(answer) = app.upstream.send(request).await else {
+            continue;
+        };
+        let list: Option<TaskList> = serde_json::from_slice(&answer.body).ok();
+        let task = list.and_then(|list| list.results.into_iter().next());
+        let is_it = |task: &LocalTask| {
+            task.kind == registration.kind
+                && task.index_uid.as_ref() == Some(&registration.index_uid)
+        };
+        if task.as_ref().is_some_and(is_it) {
+            return Ok(app.cluster.marks.acknowledged(&node.id, uid).0);
+        }
+    }
+    Err(ApiError::bad_registration(
+        "no node of the shard has such a task",
+    ))
+}
+
 /// Gives a write that a filter sent straight to a node its cluster-wide uid.
 async fn register(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
     let idle = std::time::Duration::from_millis(app.options.body_idle_timeout_ms);
@@ -121,20 +168,13 @@ async fn register(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
     let registration: Registration = serde_json::from_slice(&body)
         .map_err(|error| ApiError::malformed_payload(&error.to_string()))?;
     let shard = registration.shard;
-    let node = app
-        .cluster
-        .primary(shard)
-        .ok_or_else(|| ApiError::no_node(shard))?;
-    app.cluster.pulse.took(&node.id, registration.task_uid);
+    let copy = direct_write(app, &registration).await?;
     broadcast::written_to(app, &registration.index_uid).await?;
     let new = NewTask {
         kind: registration.kind,
         index_uid: Some(registration.index_uid),
         custom_metadata: registration.custom_metadata,
-        parts: vec![Part::taken(
-            shard,
-            vec![Copy::acknowledged(node.id, registration.task_uid)],
-        )],
+        parts: vec![Part::taken(shard, vec![copy])],
         ..NewTask::default()
     };
     let enqueued = app.tasks.create(new).await?;

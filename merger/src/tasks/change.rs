@@ -13,6 +13,7 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
 use crate::cluster::NodeId;
+use crate::replication::task_uid;
 use crate::upstream::{NodeRequest, Target};
 
 /// How many tasks a deletion deletes on the nodes too; beyond that, nodes clean their lists themselves.
@@ -80,12 +81,8 @@ async fn cancel_on(
         app.options.write_timeout(),
     );
     let answer = app.upstream.send(request).await?;
-    let local_uid = serde_json::from_slice::<Value>(&answer.body)
-        .ok()
-        .and_then(|body| body.get("taskUid")?.as_u64())
-        .and_then(|uid| u32::try_from(uid).ok())
-        .ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
-    Ok(Copy::acknowledged(node, local_uid))
+    let local_uid = task_uid(&answer).ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
+    Ok(app.cluster.marks.acknowledged(&node, local_uid).0)
 }
 
 /// Deletes settled tasks from the registry, and from the lists of the nodes that worked on them.
@@ -133,7 +130,11 @@ async fn delete_on(app: &App, call: &Call, node: &NodeId, uids: &[u32]) {
         let request =
             NodeRequest::new(Target::Node(address), Method::DELETE, path, &along, timeout);
         match app.upstream.send(request).await {
-            Ok(answer) if answer.status.is_success() => {}
+            Ok(answer) if answer.status.is_success() => {
+                if let Some(local_uid) = task_uid(&answer) {
+                    app.cluster.marks.made(node, local_uid).await;
+                }
+            }
             Ok(answer) => {
                 return tracing::warn!(%node, status = %answer.status, "a node keeps tasks that were deleted");
             }

@@ -203,7 +203,8 @@ async fn poll(app: &App, node: &NodeId, uids: &[u32]) -> Option<Vec<(u32, LocalS
     Some(said)
 }
 
-fn lost(node: &NodeId, uid: u32) -> LocalState {
+/// What is said of a task that its node doesn't know.
+pub(super) fn lost(node: &NodeId, uid: u32) -> LocalState {
     LocalState {
         status: Status::Failed,
         error: Some(json!({

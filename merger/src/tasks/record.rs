@@ -172,6 +172,9 @@ pub struct Copy {
     /// The replica has left the in-sync set since: its copy counts no more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub out: bool,
+    /// The incarnation of the node's disk that numbered the task: another one gives its numbers anew.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub incarnation: u32,
 }
 
 impl Part {
@@ -208,8 +211,13 @@ impl Copy {
             local_uid,
             state: LocalState::default(),
             out: false,
+            incarnation: 0,
         }
     }
+}
+
+fn is_first(incarnation: &u32) -> bool {
+    *incarnation == 0
 }
 
 /// What a node says of a local task.

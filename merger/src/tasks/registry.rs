@@ -6,6 +6,7 @@
 
 mod outbox;
 mod progress;
+mod removals;
 mod renames;
 mod replicas;
 mod retention;
@@ -23,7 +24,7 @@ use super::aggregate;
 use super::filter::Filter;
 use super::record::{Enqueued, NewTask, Share, TaskRecord, TaskView};
 use crate::clock::now_utc;
-use crate::cluster::NodeId;
+use crate::cluster::{Marks, NodeId};
 use crate::store::{Change, Store};
 
 pub use replicas::Applied;
@@ -51,6 +52,8 @@ pub struct Tasks {
     settled: mpsc::UnboundedSender<SettledTask>,
     limits: Limits,
     outbox: Outbox,
+    /// Up to where each node's tasks are accounted for: records that show it may be deleted.
+    marks: Arc<Marks>,
 }
 
 /// How many finished tasks are kept, and for how long.
@@ -71,11 +74,13 @@ impl Tasks {
         store: Arc<dyn Store>,
         limits: Limits,
         settled: mpsc::UnboundedSender<SettledTask>,
+        marks: Arc<Marks>,
     ) -> Result<Self, TaskError> {
         let mut state = State::default();
         if let Some(floor) = store.get(FLOOR_KEY).await? {
             state.next = serde_json::from_slice(&floor.value).unwrap_or(0);
         }
+        state.removals = removals::read(&*store).await?;
         let marked = renames::marked(&*store).await?;
         let mut renamed = marked.clone();
         for (key, stored) in store.range(PREFIX).await? {
@@ -90,6 +95,7 @@ impl Tasks {
             if !pairs.is_empty() {
                 renamed.insert(record.uid, pairs);
             }
+            record.copies().for_each(|copy| marks.seen_in_record(copy));
             state.insert(Arc::new(record));
         }
         state.rename_all(renamed);
@@ -110,6 +116,7 @@ impl Tasks {
             settled,
             limits,
             outbox,
+            marks,
         })
     }
 
@@ -177,6 +184,7 @@ impl Tasks {
         let surplus = {
             let mut state = self.lock();
             for record in records {
+                record.copies().for_each(|copy| self.marks.recorded(copy));
                 state.insert(Arc::new(record));
             }
             state.surplus(self.limits.max_tasks)
@@ -261,6 +269,8 @@ impl Tasks {
         let mut changes = self.marks_of(&gone).await?;
         changes.extend(gone.iter().map(|uid| Change::delete(key(*uid))));
         changes.push(Change::put(FLOOR_KEY, floor.to_string().into_bytes()));
+        changes.extend(self.marks.changes());
+        changes.extend(self.lock().removals_of(&gone));
         self.store.commit(changes).await?;
         let mut state = self.lock();
         for uid in &gone {

@@ -218,7 +218,7 @@ impl Write {
         let delivery = self.delivery(fresh);
         // Whether an index is there changes only in the turn of all its shards: from here on it stays as it is.
         let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
-        let _turn = app.sequencer.turn(&shards).await;
+        let guard = app.locks.lock(&shards).await;
         let before = match self.layout.placement.as_deref() {
             Some(placement) if !fresh => lies_as(app, placement).then_some(Before::Alive),
             _ => {
@@ -233,7 +233,7 @@ impl Write {
             return Ok(None);
         };
         app.writes.coalescer.note_other(&self.uid);
-        match deliver_now(app, &delivery).await {
+        match deliver_now(app, &guard, &delivery).await {
             Ok(Delivered::Taken(parts)) => self.register(app, parts, fresh).await.map(Some),
             Ok(Delivered::Refused(answer)) => {
                 self.forget(app, before).await?;

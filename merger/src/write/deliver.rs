@@ -5,12 +5,10 @@
 //! it, in another mode than `sync`, is named by the task.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
-use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use serde::Deserialize;
-use tokio::time::Instant;
 use weft_routing::placement::{ShardId, SlotMap};
 
 use super::WriteError;
@@ -18,18 +16,13 @@ use super::spool::Piece;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Along;
-use crate::cluster::{
-    ClusterError, NodeId, NodeRef, Placement, Sending, WriteMode, doubt, settle_doubts, stagger,
-    take_out, to_each,
-};
+use crate::cluster::{ClusterError, NodeRef, Placement, WriteMode, settle_doubts, stagger};
 use crate::ids::Ids;
-use crate::tasks::{Copy, Part};
+use crate::replication::{
+    Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, replicate,
+};
+use crate::tasks::Part;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
-
-/// How long a node may take to say that it is there.
-const KNOCK_TIMEOUT: Duration = Duration::from_secs(2);
-/// A node that answered so lately needn't be asked again.
-const LATELY: Duration = Duration::from_millis(500);
 
 /// What goes to which shard.
 #[derive(Debug, Clone)]
@@ -65,30 +58,6 @@ pub(super) enum Delivered {
     Refused(Answer),
 }
 
-/// When nodes last answered.
-#[derive(Debug, Default)]
-pub(super) struct Knocks {
-    heard: std::sync::Mutex<hashbrown::HashMap<NodeId, Instant>>,
-}
-
-impl Knocks {
-    fn note(&self, node: &NodeId) {
-        let mut heard = self
-            .heard
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        heard.insert(node.clone(), Instant::now());
-    }
-
-    fn lately(&self, node: &NodeId) -> bool {
-        let heard = self
-            .heard
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        heard.get(node).is_some_and(|at| at.elapsed() < LATELY)
-    }
-}
-
 /// Delivers to all shards at once. `None`: the index lies elsewhere than on `slots`, or has come or gone, since the write was laid
 /// out; nothing was sent.
 ///
@@ -100,7 +69,7 @@ pub(super) async fn deliver(
     delivery: &Delivery,
 ) -> Result<Option<Delivered>, WriteError> {
     let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
-    let _turn = app.sequencer.turn(&shards).await;
+    let guard = app.locks.lock(&shards).await;
     if let Some(index_uid) = &delivery.index_uid {
         let now = app.cluster.placement(index_uid);
         if now.as_ref().map(|placement| &placement.slots) != slots {
@@ -108,15 +77,16 @@ pub(super) async fn deliver(
         }
         app.writes.coalescer.note_other(index_uid);
     }
-    deliver_now(app, delivery).await.map(Some)
+    deliver_now(app, &guard, delivery).await.map(Some)
 }
 
-/// Delivers to all shards at once; the caller has their turn.
+/// Delivers to all shards at once, whose locks the guard holds.
 ///
 /// # Errors
 /// As [`deliver`].
 pub(super) async fn deliver_now(
     app: &Arc<App>,
+    guard: &WriteGuard,
     delivery: &Delivery,
 ) -> Result<Delivered, WriteError> {
     let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
@@ -128,7 +98,10 @@ pub(super) async fn deliver_now(
         }
     }
     if let [_, _, ..] = delivery.loads.as_slice() {
-        knock(app, &shards).await?;
+        knock(app, &shards).await.map_err(|error| match error {
+            NotThere::Cluster(error) => error.into(),
+            NotThere::Unreachable { shard, source } => WriteError::Unreachable { shard, source },
+        })?;
     }
     for load in &delivery.loads {
         let path = load
@@ -142,7 +115,7 @@ pub(super) async fn deliver_now(
         delivery
             .loads
             .iter()
-            .map(|load| to_shard(app, delivery, load)),
+            .map(|load| to_shard(app, guard, delivery, load)),
     )
     .await;
     settle(outcomes)
@@ -159,47 +132,6 @@ pub(super) fn lies_as(app: &App, before: &Placement) -> bool {
     })
 }
 
-/// Makes sure that a replica of each shard is there, so that a write to several shards isn't begun in vain.
-async fn knock(app: &App, shards: &[ShardId]) -> Result<(), WriteError> {
-    let knocks = shards.iter().map(async |shard| {
-        let replicas = app.cluster.replicas(*shard);
-        if replicas
-            .iter()
-            .any(|node| app.writes.knocks.lately(&node.id))
-        {
-            return Ok(());
-        }
-        let answers = join_all(replicas.iter().map(async |node| {
-            let target = Target::Node(node.address);
-            let request = NodeRequest::new(
-                target,
-                Method::GET,
-                "/health",
-                &app.own_authority(),
-                KNOCK_TIMEOUT,
-            );
-            app.upstream
-                .send(request)
-                .await
-                .map(|_| app.writes.knocks.note(&node.id))
-        }));
-        let mut last = Err(ClusterError::ShardEmpty(*shard).into());
-        for answer in answers.await {
-            match answer {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    last = Err(WriteError::Unreachable {
-                        shard: *shard,
-                        source: error,
-                    })
-                }
-            }
-        }
-        last
-    });
-    join_all(knocks).await.into_iter().collect()
-}
-
 /// What became of one shard's load.
 struct Outcome {
     parts: Vec<Part>,
@@ -212,7 +144,7 @@ enum Failure {
     Failed(WriteError),
 }
 
-async fn to_shard(app: &Arc<App>, delivery: &Delivery, load: &Load) -> Outcome {
+async fn to_shard(app: &Arc<App>, guard: &WriteGuard, delivery: &Delivery, load: &Load) -> Outcome {
     let total: u64 = load.pieces.iter().map(Piece::documents).sum();
     let mut accepted = 0;
     let mut parts = Vec::with_capacity(load.pieces.len());
@@ -223,7 +155,7 @@ async fn to_shard(app: &Arc<App>, delivery: &Delivery, load: &Load) -> Outcome {
             true => delivery.mode,
             false => WriteMode::Sync,
         };
-        match to_replicas(app, delivery, load, piece, mode).await {
+        match to_replicas(app, guard, delivery, load, piece, mode).await {
             Ok(part) => {
                 parts.push(part);
                 accepted += piece.documents();
@@ -244,9 +176,10 @@ async fn to_shard(app: &Arc<App>, delivery: &Delivery, load: &Load) -> Outcome {
     Outcome { parts, failure }
 }
 
-/// One piece to all in-sync replicas of a shard. Those that don't take it, while another does, are out of sync.
+/// One piece to all in-sync replicas of a shard.
 async fn to_replicas(
     app: &Arc<App>,
+    guard: &WriteGuard,
     delivery: &Delivery,
     load: &Load,
     piece: &Piece,
@@ -257,86 +190,34 @@ async fn to_replicas(
         .cluster
         .replicas_or_none(shard)
         .map_err(|error| Failure::Failed(error.into()))?;
-    let parcel = Arc::new(Parcel::of(delivery, load, piece));
-    let send = |node: NodeRef| -> BoxFuture<'static, Sent> {
-        let (app, parcel) = (Arc::clone(app), Arc::clone(&parcel));
-        Box::pin(async move { parcel.send(&app, &node).await })
-    };
-    let sending = Sending {
+    let order = Order {
         shard,
-        replicas: &replicas,
+        replicas,
         mode,
-        bytes: piece.bytes(),
+        command: Arc::new(Parcel::of(app, delivery, load, piece)),
+        taken: Vec::new(),
     };
-    let round = to_each(app, sending, Result::is_ok, send).await;
-    let in_doubt = round
-        .answers
-        .iter()
-        .any(|(_, answer)| !matches!(answer, Some(Ok(Err(_)))));
-    let (mut copies, mut missed) = (Vec::new(), Vec::new());
-    let mut failure = Failure::Failed(ClusterError::ShardEmpty(shard).into());
-    for (node, answer) in round.answers {
-        match answer {
-            Some(Ok(Ok(local_uid))) => copies.push(Copy::acknowledged(node.id, local_uid)),
-            Some(Ok(Err(answer))) => {
-                missed.push((node, format!("it answered {}", answer.status)));
-                // What a node says is more than that another can't be reached.
-                failure = Failure::Refused(answer);
-            }
-            Some(Err(error)) => {
-                missed.push((node, error.to_string()));
-                if matches!(failure, Failure::Failed(_)) {
-                    failure = Failure::Failed(WriteError::Unreachable {
-                        shard,
-                        source: error,
-                    });
-                }
-            }
-            None => missed.push((node, "it did not take a write in time".to_owned())),
-        }
-    }
-    if copies.is_empty() {
-        // A refusal by all is an answer by all; anything else may have come too late or got lost.
-        if in_doubt {
-            doubt(app, shard);
-        }
-        return Err(failure);
-    }
-    let taken = copies.len();
-    let mut part = Part::taken(shard, copies);
-    // What one has taken goes on to those who have yet to, whatever becomes of the request.
-    if let Some(late) = round.late {
-        part.pending.clone_from(&late.nodes);
-        let judge = |_: &NodeId, answer: Sent| match answer {
-            Ok(Ok(local_uid)) => Ok(Some(local_uid)),
-            Ok(Err(answer)) => Err(format!("it answered {}", answer.status)),
-            Err(error) => Err(error.to_string()),
-        };
-        part.late = Some(late.go_on(app, part.copies.first().cloned(), judge));
-    }
-    for (node, reason) in missed {
-        take_out(app, &node.id, &reason)
-            .await
-            .map_err(|error| Failure::Failed(error.into()))?;
-    }
-    let wanted = app.cluster.quorum(shard);
-    if mode == WriteMode::Quorum && taken < wanted {
-        let error = WriteError::NoQuorum {
+    match replicate(app, guard, order).await {
+        Ok(receipt) => Ok(receipt.part),
+        Err(NotTaken::Refused(answer)) => Err(Failure::Refused(answer.pass_on())),
+        Err(NotTaken::NoQuorum { taken, wanted }) => Err(Failure::Failed(WriteError::NoQuorum {
             shard,
             taken,
             wanted,
-        };
-        return Err(Failure::Failed(error));
+        })),
+        Err(NotTaken::Cluster(error)) => Err(Failure::Failed(error.into())),
+        Err(NotTaken::Unanswered(missed)) => {
+            let error = missed.into_iter().rev().find_map(Missed::error);
+            Err(Failure::Failed(match error {
+                Some(source) => WriteError::Unreachable { shard, source },
+                None => ClusterError::InDoubt(shard).into(),
+            }))
+        }
     }
-    Ok(part)
 }
-
-/// The local uid, or the answer with which a node refused.
-type Sent = Result<Result<u32, Answer>, UpstreamError>;
 
 /// One piece as every replica gets it.
 struct Parcel {
-    shard: ShardId,
     method: Method,
     path_and_query: String,
     content_type: Option<HeaderValue>,
@@ -345,65 +226,70 @@ struct Parcel {
 }
 
 impl Parcel {
-    fn of(delivery: &Delivery, load: &Load, piece: &Piece) -> Self {
+    fn of(app: &App, delivery: &Delivery, load: &Load, piece: &Piece) -> Self {
         let path = load.path_and_query.as_ref();
+        let path = path.unwrap_or(&delivery.path_and_query);
+        let is_replicated = app.cluster.topology().nodes(load.shard).len() > 1;
         Self {
-            shard: load.shard,
             method: delivery.method.clone(),
-            path_and_query: path.unwrap_or(&delivery.path_and_query).clone(),
+            path_and_query: match is_replicated {
+                true => marked(path, &uuid::Uuid::new_v4().simple().to_string()),
+                false => path.clone(),
+            },
             content_type: delivery.content_type.clone(),
             along: delivery.along.clone(),
             piece: piece.clone(),
         }
     }
 
-    async fn send(&self, app: &App, node: &NodeRef) -> Sent {
+    async fn sent(&self, app: &App, node: &NodeRef) -> Result<NodeAnswer, UpstreamError> {
         let target = Target::Node(node.address);
         let timeout = app.options.write_timeout();
-        let path = self.path_and_query.clone();
-        let mut request = NodeRequest::new(
-            target.clone(),
-            self.method.clone(),
-            path,
-            &self.along,
-            timeout,
-        )
-        .body(self.piece.body());
+        let (method, path) = (self.method.clone(), self.path_and_query.clone());
+        let mut request =
+            NodeRequest::new(target, method, path, &self.along, timeout).body(self.piece.body());
         if let Some(content_type) = &self.content_type {
             request = request.header(CONTENT_TYPE, content_type.clone());
         }
         let answer = app.upstream.send(request).await?;
-        app.writes.knocks.note(&node.id);
-        if answer.status != StatusCode::ACCEPTED {
-            return Ok(Err(answer.pass_on()));
-        }
-        let unusable = |detail: &str| UpstreamError::Unreachable {
-            target: target.clone(),
-            detail: detail.to_owned(),
-        };
-        let local_uid = local_uid(&answer)
-            .ok_or_else(|| unusable("it accepted the write with an answer that names no task"))?;
-        // A shard of one replica has other writers: the filters.
-        let alone = app.cluster.topology().nodes(self.shard).len() == 1;
-        match app.cluster.pulse.took(&node.id, local_uid) || alone {
-            true => Ok(Ok(local_uid)),
-            false => Err(unusable(
-                "it gave the write the number of an earlier one: it is not what it was",
-            )),
-        }
+        app.contacts.note(&node.id);
+        Ok(answer)
     }
 }
 
-fn local_uid(answer: &NodeAnswer) -> Option<u32> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Accepted {
-        task_uid: u32,
+impl Command for Parcel {
+    fn send(
+        self: Arc<Self>,
+        app: Arc<App>,
+        node: NodeRef,
+    ) -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>> {
+        Box::pin(async move { self.sent(&app, &node).await })
     }
-    serde_json::from_slice::<Accepted>(&answer.body)
-        .ok()
-        .map(|accepted| accepted.task_uid)
+
+    fn is_task(&self) -> bool {
+        true
+    }
+
+    fn bytes(&self) -> u64 {
+        self.piece.bytes()
+    }
 }
+
+/// The path with this as the task's `customMetadata`, in the place of the client's own, which only the merger's record tells: two
+/// replicas have the same write if, and only if, their tasks have the same mark.
+fn marked(path_and_query: &str, mark: &str) -> String {
+    let (path, query) = path_and_query
+        .split_once('?')
+        .unwrap_or((path_and_query, ""));
+    let mut marked = form_urlencoded::Serializer::new(String::new());
+    let others = form_urlencoded::parse(query.as_bytes());
+    marked.extend_pairs(others.filter(|(name, _)| name != METADATA));
+    marked.append_pair(METADATA, mark);
+    format!("{path}?{}", marked.finish())
+}
+
+/// The query parameter by which a node keeps words of its client with a task.
+const METADATA: &str = "customMetadata";
 
 /// What a refusal says, for another message.
 fn said(answer: &Answer) -> String {

@@ -37,7 +37,7 @@ pub use self::format::{Format, FormatError};
 pub use self::split::{Fault, SplitError};
 
 use self::coalesce::Coalescer;
-use self::deliver::{Delivered, Delivery, Knocks, Load};
+use self::deliver::{Delivered, Delivery, Load};
 use crate::answer::Answer;
 use crate::app::{App, Stopping};
 use crate::call::Call;
@@ -120,7 +120,6 @@ pub enum WriteError {
 /// What writes keep from one to the next.
 #[derive(Debug, Default)]
 pub struct Writes {
-    knocks: Knocks,
     coalescer: Coalescer,
     /// One first write at a time to an index whose primary key isn't known.
     lines: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,

@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::broadcast::BroadcastError;
 use crate::broadcast::spread::{Taken, to_shard};
 use crate::cluster::{ClusterError, NodeId, NodeRef, Reads};
+use crate::replication::WriteGuard;
 use crate::tasks::Part;
 use crate::upstream::NodeAnswer;
 
@@ -83,7 +84,7 @@ async fn attempt(
             return Err(BroadcastError::Silent(silent.shard));
         }
     }
-    let turn = app.sequencer.turn(&intent.shards()).await;
+    let guard = app.locks.lock(&intent.shards()).await;
     let found = ask_all(app, intent).await?;
     let somebody = found.iter().any(Found::has_it);
     let silent = found.iter().find(|found| found.has.is_none());
@@ -110,7 +111,7 @@ async fn attempt(
             "undone: no node had it"
         }
         true => {
-            let parts = send_to_the_rest(app, intent, found).await?;
+            let parts = send_to_the_rest(app, &guard, intent, found).await?;
             let lacking: BTreeSet<ShardId> = lacking(&parts).map(|part| part.shard).collect();
             if let Some(shard) = lacking.first().copied() {
                 if !patient {
@@ -125,13 +126,14 @@ async fn attempt(
         }
     };
     doubts.release(key);
-    drop(turn);
+    drop(guard);
     Ok(Some(outcome))
 }
 
-/// Sends it to everybody who hasn't got it. The caller has the turn.
+/// Sends it to everybody who hasn't got it.
 async fn send_to_the_rest(
     app: &Arc<App>,
+    guard: &WriteGuard,
     intent: &Intent,
     found: Vec<Found>,
 ) -> Result<Vec<Part>, BroadcastError> {
@@ -156,7 +158,7 @@ async fn send_to_the_rest(
                         .note(found.shard, &change.path_and_query, None);
                     let replicas = app.cluster.replicas_or_none(found.shard)?;
                     let taken: Taken = has.into_iter().map(as_taken).collect();
-                    to_shard(app, &change, found.shard, &replicas, &taken).await
+                    to_shard(app, guard, &change, found.shard, replicas, taken).await
                 }
                 _ => Ok(Part::undelivered(found.shard, "it is silent".to_owned())),
             }

@@ -57,7 +57,7 @@ async fn look(app: &App, placement: &Placement, hopeless: &mut Hopeless) -> Resu
     if without(hopeless, uid, drifted(&truth, &said)).is_empty() {
         return remember(app, uid, &truth).await;
     }
-    let turn = app.sequencer.turn(placement.shards()).await;
+    let turn = app.locks.lock(placement.shards()).await;
     let doubts = &app.cluster.doubts;
     if app.tasks.changes_settings(uid, None)
         // Some shards may have swapped it, and others not.

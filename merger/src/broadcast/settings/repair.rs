@@ -11,7 +11,7 @@ use super::truth::{Values, difference};
 use crate::app::App;
 use crate::broadcast::spread::Change;
 use crate::cluster::{NodeRef, Placement};
-use crate::sequence::Turn;
+use crate::replication::{WriteGuard, task_uid};
 use crate::upstream::{NodeRequest, Target, UpstreamError, is_hidden};
 
 /// How long a node may take to tell its settings: others wait for their turn meanwhile.
@@ -83,7 +83,7 @@ pub(super) async fn mend(
     app: &App,
     uid: &str,
     drifts: Vec<Drift>,
-    turn: Turn,
+    turn: WriteGuard,
 ) -> Result<Vec<String>, Unmended> {
     let sent = join_all(drifts.iter().map(|drift| send(app, uid, drift))).await;
     drop(turn);
@@ -136,13 +136,12 @@ async fn send(app: &App, uid: &str, drift: &Drift) -> Result<u32, String> {
         path,
         &Value::Object(drift.patch.clone()),
     );
-    let answer = change.send(app, &drift.node).await;
+    let answer = change.sent(app, &drift.node).await;
     let answer = answer.map_err(|error| error.to_string())?;
-    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let local_uid = body.get("taskUid").and_then(Value::as_u64);
-    local_uid
-        .and_then(|uid| u32::try_from(uid).ok())
-        .ok_or_else(|| format!("it answered {}", answer.status))
+    let local_uid = task_uid(&answer).ok_or_else(|| format!("it answered {}", answer.status))?;
+    // No record names it: a later comparison of replicas must know of it nevertheless.
+    app.cluster.marks.made(&drift.node.id, local_uid).await;
+    Ok(local_uid)
 }
 
 /// Whether any embedder has an API key, which a node doesn't tell.

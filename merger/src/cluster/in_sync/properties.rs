@@ -166,7 +166,11 @@ impl Model {
             return;
         };
         self.holds[number] = self.holds[source].clone();
-        drop(self.in_sync.bring_back(&id(number), Some(self.next)).await);
+        drop(
+            self.in_sync
+                .bring_back(&id(number), Some(self.next), &Marks::unknown())
+                .await,
+        );
     }
 
     fn standings(&self) -> BTreeMap<NodeId, Option<Standing>> {

@@ -55,8 +55,16 @@ async fn the_last_replica_in_sync_is_never_taken_out() {
     drop(in_sync);
     let in_sync = open(&path).await;
     assert!(!in_sync.holds(&node("a")) && in_sync.holds(&node("b")));
-    in_sync.bring_back(&node("a"), Some(4)).await.unwrap();
-    assert_eq!(in_sync.newest_tasks(), [(node("a"), 4)]);
+    in_sync
+        .bring_back(&node("a"), Some(4), &Marks::unknown())
+        .await
+        .unwrap();
+    let incarnations: Vec<u32> = in_sync
+        .known()
+        .iter()
+        .map(|known| known.incarnation)
+        .collect();
+    assert_eq!(incarnations.iter().max(), Some(&1), "it began anew");
     assert_eq!(
         in_sync.take_out(&node("b"), "x").await.unwrap(),
         TakenOut::Now
@@ -88,7 +96,10 @@ async fn a_drained_node_stays_out_until_it_is_resumed_and_has_caught_up() {
     let in_sync = open(&folder.path().join("weft.redb")).await;
     in_sync.admit(&topology(&[&["a", "b"]])).await.unwrap();
     assert_eq!(in_sync.drain(&node("a")).await.unwrap(), TakenOut::Now);
-    in_sync.bring_back(&node("a"), None).await.unwrap();
+    in_sync
+        .bring_back(&node("a"), None, &Marks::unknown())
+        .await
+        .unwrap();
     assert!(
         !in_sync.holds(&node("a")),
         "a resync under way does not undo the drain"
@@ -98,6 +109,9 @@ async fn a_drained_node_stays_out_until_it_is_resumed_and_has_caught_up() {
         in_sync.standing(&node("a")),
         Some(Standing::Out { .. })
     ));
-    in_sync.bring_back(&node("a"), None).await.unwrap();
+    in_sync
+        .bring_back(&node("a"), None, &Marks::unknown())
+        .await
+        .unwrap();
     assert!(in_sync.holds(&node("a")));
 }

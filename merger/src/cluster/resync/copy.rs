@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::remote::Remote;
+use super::source::Source;
 use super::{Progress, ResyncError};
 
 /// A batch is sent when it has so many bytes or documents.
@@ -27,6 +28,7 @@ pub(super) struct Copy<'a> {
     sent: VecDeque<u32>,
     bytes_per_second: u64,
     progress: &'a Progress,
+    source: &'a Source<'a>,
 }
 
 impl<'a> Copy<'a> {
@@ -36,6 +38,7 @@ impl<'a> Copy<'a> {
         primary_key: &str,
         bytes_per_second: u64,
         progress: &'a Progress,
+        source: &'a Source<'a>,
     ) -> Self {
         let key: String = form_urlencoded::byte_serialize(primary_key.as_bytes()).collect();
         Self {
@@ -46,6 +49,7 @@ impl<'a> Copy<'a> {
             sent: VecDeque::new(),
             bytes_per_second,
             progress,
+            source,
         }
     }
 
@@ -84,6 +88,7 @@ impl<'a> Copy<'a> {
         let bytes = body.len() as u64;
         let documents = std::mem::take(&mut self.documents) as u64;
         let body = Some((body, "application/x-ndjson"));
+        self.source.check().await?;
         let uid = self.target.enqueue(Method::POST, &self.path, body).await?;
         self.sent.push_back(uid);
         self.progress.copied.fetch_add(documents, Ordering::Relaxed);

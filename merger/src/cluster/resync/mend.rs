@@ -8,9 +8,11 @@ use serde_json::{Map, Value, json};
 
 use super::compare::{Difference, compare, contents, is_among, passes};
 use super::copy::Copy;
+use super::deletions::Deletions;
 use super::digest::Print;
 use super::remote::{Index, Remote, is_missing};
 use super::scan::Scan;
+use super::source::Source;
 use super::{Progress, ResyncError};
 use crate::cluster::dirty::{Documents, Written};
 use crate::upstream::is_hidden;
@@ -25,6 +27,10 @@ pub(super) struct Mend<'a> {
     pub(super) progress: &'a Progress,
     /// 0 means as fast as it goes.
     pub(super) bytes_per_second: u64,
+    /// The source must still be what it was before anything is changed.
+    pub(super) unbroken: &'a Source<'a>,
+    /// What may be deleted.
+    pub(super) deletions: &'a Deletions<'a>,
 }
 
 /// Features that the instance as a whole has.
@@ -88,6 +94,7 @@ impl Mend<'_> {
         let body = json!({"uid": index.uid, "primaryKey": index.primary_key});
         match there {
             None => {
+                self.unbroken.check().await?;
                 self.target.perform(Method::POST, "/indexes", &body).await?;
                 found.push(whole(&index.uid));
             }
@@ -100,6 +107,7 @@ impl Mend<'_> {
             Some(held) if held.primary_key != index.primary_key => {
                 let path = format!("/indexes/{}", index.uid);
                 let body = json!({"primaryKey": index.primary_key});
+                self.unbroken.check().await?;
                 self.target.perform(Method::PATCH, &path, &body).await?;
                 found.push(whole(&index.uid));
             }
@@ -116,7 +124,8 @@ impl Mend<'_> {
             Documents::All => self.mend_all(&index.uid, primary_key).await?,
             Documents::Ids(ids) => {
                 let ids: Vec<String> = ids.iter().cloned().collect();
-                self.mend_some(&index.uid, primary_key, &ids).await?
+                // Whoever wrote them wanted them to be as they are.
+                self.mend_some(&index.uid, primary_key, &ids, None).await?
             }
         };
         found.extend(ids.into_iter().map(|id| Difference {
@@ -127,6 +136,8 @@ impl Mend<'_> {
     }
 
     async fn delete_index(&self, uid: &str) -> Result<(), ResyncError> {
+        self.deletions.allow_index(uid)?;
+        self.unbroken.check().await?;
         let path = format!("/indexes/{uid}");
         let task = self.target.enqueue(Method::DELETE, &path, None).await?;
         self.target.done(task).await
@@ -152,6 +163,7 @@ impl Mend<'_> {
         if change.is_empty() {
             return Ok(false);
         }
+        self.unbroken.check().await?;
         self.target
             .perform(Method::PATCH, &path, &Value::Object(change))
             .await?;
@@ -160,7 +172,8 @@ impl Mend<'_> {
 
     /// Compares all documents of an index and mends those that differ; gives their ids.
     async fn mend_all(&self, index: &str, primary_key: &str) -> Result<Vec<String>, ResyncError> {
-        let slots = if self.target.count(index).await? == 0 {
+        let held_before = self.target.count(index).await?;
+        let slots = if held_before == 0 {
             Some(vec![true; usize::from(weft_routing::slot::SLOT_COUNT)])
         } else {
             compare(self.source, self.target, index, primary_key).await?
@@ -183,17 +196,20 @@ impl Mend<'_> {
             copy.finish().await?;
             // What the scan didn't meet is either gone, or came back while it went on.
             let left: Vec<String> = held.into_keys().collect();
-            mended.extend(self.mend_some(index, primary_key, &left).await?);
+            let bound = Some(held_before);
+            mended.extend(self.mend_some(index, primary_key, &left, bound).await?);
         }
         Ok(mended)
     }
 
-    /// Mends these documents; gives the ids of those that differed.
+    /// Mends these documents; gives the ids of those that differed. With the number of documents that the target had, more than a few
+    /// are only deleted if that can be explained.
     async fn mend_some(
         &self,
         index: &str,
         primary_key: &str,
         ids: &[String],
+        held_before: Option<u64>,
     ) -> Result<Vec<String>, ResyncError> {
         if ids.is_empty() {
             return Ok(Vec::new());
@@ -220,6 +236,10 @@ impl Mend<'_> {
         }
         copy.finish().await?;
         let surplus: Vec<String> = held.into_keys().collect();
+        if let Some(held_before) = held_before {
+            let count = surplus.len() as u64;
+            self.deletions.allow(index, count, held_before)?;
+        }
         self.delete(index, &surplus).await?;
         mended.extend(surplus);
         Ok(mended)
@@ -228,6 +248,7 @@ impl Mend<'_> {
     async fn delete(&self, index: &str, ids: &[String]) -> Result<(), ResyncError> {
         let path = format!("/indexes/{index}/documents/delete-batch");
         for ids in ids.chunks(DELETES_A_TASK) {
+            self.unbroken.check().await?;
             self.target
                 .perform(Method::POST, &path, &json!(ids))
                 .await?;
@@ -239,7 +260,8 @@ impl Mend<'_> {
 
     fn copy(&self, index: &str, primary_key: &str) -> Copy<'_> {
         let rate = self.bytes_per_second;
-        Copy::new(self.target, index, primary_key, rate, self.progress)
+        let (target, progress) = (self.target, self.progress);
+        Copy::new(target, index, primary_key, rate, progress, self.unbroken)
     }
 }
 

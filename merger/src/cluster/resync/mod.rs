@@ -10,15 +10,18 @@
 //! The target takes no client's write until it is in sync, so nothing can overtake the copy. Nothing is kept of a resync but
 //! that the replica is out: one that is cut short begins anew, and finds what is copied already to be equal.
 //!
-//! Invariant: a replica is in sync only after a whole pass that found no difference but in what was written meanwhile, and
-//! after the last of that was mended while nobody wrote.
+//! Invariants: a replica is in sync only after a whole pass that found no difference but in what was written meanwhile, and
+//! after the last of that was mended while nobody wrote. Nothing is changed at the target before the source was seen to be still
+//! the node that it was ([`source`]), and nothing much is deleted that nobody wanted to be deleted ([`deletions`]).
 
 mod compare;
 mod copy;
+mod deletions;
 pub(super) mod digest;
 mod mend;
 pub(super) mod remote;
 mod scan;
+mod source;
 mod supervise;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,13 +36,17 @@ use weft_routing::placement::ShardId;
 pub use supervise::keep_in_sync;
 
 use super::dirty::Written;
+use super::seen;
 use super::{ClusterError, NodeId, NodeRef, Standing};
 use crate::app::App;
+use crate::clock::now_utc;
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
 pub(super) use compare::{compare, differing_ids};
+use deletions::Deletions;
 use mend::Mend;
 use remote::Remote;
+use source::Source;
 
 /// So few documents are mended while the shard's writers wait.
 const FEW: usize = 1_000;
@@ -99,6 +106,18 @@ pub(crate) enum ResyncError {
     /// The replica or its source is no more what it was.
     #[error("the replica or its source has changed its standing")]
     Overtaken,
+    /// The source isn't the node that it was when the resync began.
+    #[error("{node}, from which is copied, is not what it was: {detail}")]
+    Source { node: NodeId, detail: String },
+    /// The resync would delete more than it can explain.
+    #[error(
+        "stopped: it would delete {what} of `{index}` on {node}, and no task that is known removed them. If that is right, confirm it with POST /_cluster/nodes/{node}/resume and {{\"acceptDeletions\": true}}"
+    )]
+    Unexplained {
+        node: NodeId,
+        index: String,
+        what: String,
+    },
     /// Keys or features.
     #[error("keys could not be made equal: {0}")]
     Keys(String),
@@ -164,6 +183,13 @@ impl Progress {
     }
 }
 
+/// What keeps a resync from taking a loss for the truth.
+#[derive(Clone, Copy)]
+struct Guards<'a> {
+    unbroken: &'a Source<'a>,
+    deletions: &'a Deletions<'a>,
+}
+
 /// One replica on its way back.
 struct Resync<'a> {
     app: &'a Arc<App>,
@@ -184,6 +210,12 @@ impl Resync<'_> {
 
     async fn phases(&self) -> Result<(), ResyncError> {
         let (source, target) = (self.remote(self.source), self.remote(self.target));
+        let unbroken = Source::of(self.app, self.source)?;
+        let deletions = self.deletions().await;
+        let guards = Guards {
+            unbroken: &unbroken,
+            deletions: &deletions,
+        };
         // What the replica still has to do from before would come after the copy.
         self.progress.enter("waitingForOldTasks", None);
         target.applied().await?;
@@ -192,22 +224,22 @@ impl Resync<'_> {
         crate::broadcast::equalise_keys_now(self.app)
             .await
             .map_err(|error| ResyncError::Keys(error.to_string()))?;
-        self.mender("copying", &source, &target)
+        self.mender("copying", &source, &target, guards)
             .mend(&Written::Everything)
             .await?;
-        self.prove(&source, &target).await?;
+        self.prove(&source, &target, guards).await?;
         for round in 0.. {
             let written = self.app.cluster.dirty.take(self.shard);
             let last = round >= ROUNDS;
             if last || written.documents().is_some_and(|count| count <= FEW) {
                 self.app.cluster.dirty.put_back(self.shard, written);
                 let within = if last { LAST_TURN } else { TURN };
-                match self.last_turn(&source, &target, within).await {
+                match self.last_turn(&source, &target, guards, within).await {
                     Err(ResyncError::TooSlow(_)) if !last => continue,
                     outcome => return outcome,
                 }
             }
-            let mender = self.mender("catchingUp", &source, &target);
+            let mender = self.mender("catchingUp", &source, &target, guards);
             mender.mend(&written).await?;
             self.check()?;
         }
@@ -215,11 +247,16 @@ impl Resync<'_> {
     }
 
     /// Whole passes until one finds nothing that wasn't written meanwhile.
-    async fn prove(&self, source: &Remote<'_>, target: &Remote<'_>) -> Result<(), ResyncError> {
+    async fn prove(
+        &self,
+        source: &Remote<'_>,
+        target: &Remote<'_>,
+        guards: Guards<'_>,
+    ) -> Result<(), ResyncError> {
         let mut differences = 0;
         for _ in 0..PROOFS {
             let before = self.progress.differences();
-            let mender = self.mender("verifying", source, target);
+            let mender = self.mender("verifying", source, target, guards);
             let found = mender.mend(&Written::Everything).await?;
             let written = self.app.cluster.dirty.take(self.shard);
             differences = found.iter().filter(|one| !one.is_within(&written)).count();
@@ -239,21 +276,22 @@ impl Resync<'_> {
         &self,
         source: &Remote<'_>,
         target: &Remote<'_>,
+        guards: Guards<'_>,
         within: Duration,
     ) -> Result<(), ResyncError> {
-        let _turn = self.app.sequencer.turn(&[self.shard]).await;
+        let _turn = self.app.locks.lock(&[self.shard]).await;
         let begun = Instant::now();
         let written = self.app.cluster.dirty.take(self.shard);
         let mending = async {
-            let mender = self.mender("lastTurn", source, target);
+            let mender = self.mender("lastTurn", source, target, guards);
             mender.mend(&written).await?;
             self.compare_counts(source, target).await
         };
         let outcome = tokio::time::timeout(within, mending).await;
-        let newest = match outcome {
+        let (newest, newest_of_source) = match outcome {
             Ok(counted) => {
                 counted?;
-                target.newest_task().await?
+                (target.newest_task().await?, source.newest_task().await?)
             }
             Err(_) => {
                 self.app.cluster.dirty.put_back(self.shard, written);
@@ -261,11 +299,15 @@ impl Resync<'_> {
             }
         };
         self.check()?;
-        self.app.cluster.pulse.starts_from(&self.target.id, newest);
-        self.app
-            .cluster
+        guards.unbroken.check().await?;
+        let cluster = &self.app.cluster;
+        // What the source has beyond its mark, the target has by now.
+        let marks = &cluster.marks;
+        marks.raise(&self.source.id, newest_of_source).await;
+        cluster.pulse.begins_anew(&self.target.id);
+        cluster
             .in_sync
-            .bring_back(&self.target.id, newest)
+            .bring_back(&self.target.id, newest, marks)
             .await?;
         let ms = begun.elapsed().as_millis();
         tracing::info!(node = %self.target.id, writers_waited_ms = ms, "replica is in sync again");
@@ -325,11 +367,29 @@ impl Resync<'_> {
         Remote::new(self.app, node)
     }
 
+    /// What the target may have to lose.
+    async fn deletions(&self) -> Deletions<'_> {
+        let cluster = &self.app.cluster;
+        let node = &self.target.id;
+        let standing = cluster.in_sync.standing(node);
+        let out_since = standing.and_then(|standing| standing.out_since());
+        Deletions {
+            app: self.app,
+            shard: self.shard,
+            node: node.clone(),
+            out_since: out_since.unwrap_or_else(now_utc),
+            took_more: seen::took_unacknowledged(self.app, self.target).await,
+            confirmed: cluster.resyncs().confirmed.contains(node),
+            counts: Mutex::default(),
+        }
+    }
+
     fn mender<'b>(
         &'b self,
         phase: &'static str,
         source: &'b Remote<'b>,
         target: &'b Remote<'b>,
+        guards: Guards<'b>,
     ) -> Mend<'b> {
         self.progress.enter(phase, None);
         Mend {
@@ -341,6 +401,8 @@ impl Resync<'_> {
                 "lastTurn" => 0,
                 _ => self.app.options.resync_bytes_per_second,
             },
+            unbroken: guards.unbroken,
+            deletions: guards.deletions,
         }
     }
 }

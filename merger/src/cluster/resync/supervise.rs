@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
-use super::Resync;
+use super::{Resync, ResyncError};
 use crate::app::App;
 use crate::cluster::{Life, NodeId, NodeRef, Standing};
 
@@ -45,6 +45,11 @@ pub async fn keep_in_sync(app: Arc<App>) {
             }
         }
         let topology = app.cluster.topology();
+        if !topology.all_nodes().any(|(_, node)| is_out(&app, node))
+            && let Err(error) = app.tasks.forget_removals().await
+        {
+            tracing::warn!(%error, "marks of removed documents can't be deleted");
+        }
         for shard in topology.shards() {
             if running.len() >= AT_ONCE {
                 break;
@@ -113,11 +118,26 @@ async fn bring_back(app: Arc<App>, shard: ShardId, source: NodeRef, target: Node
         Ok(()) => {
             tracing::info!(node = %target.id, documents = progress.differences(), ms, "resync done");
             app.cluster.resync_ends(&target.id, None);
+            let stopped = app.cluster.stopped_resyncs();
+            app.metrics
+                .stopped_resyncs
+                .set(i64::try_from(stopped).unwrap_or(i64::MAX));
             true
         }
         Err(error) => {
-            tracing::warn!(node = %target.id, %error, ms, "resync failed; it will be tried again");
-            app.cluster.resync_ends(&target.id, Some(error.to_string()));
+            match &error {
+                ResyncError::Unexplained { .. } => {
+                    tracing::error!(node = %target.id, %error, ms, "resync stopped");
+                }
+                _ => {
+                    tracing::warn!(node = %target.id, %error, ms, "resync failed; it will be tried again");
+                }
+            }
+            app.cluster.resync_ends(&target.id, Some(&error));
+            let stopped = app.cluster.stopped_resyncs();
+            app.metrics
+                .stopped_resyncs
+                .set(i64::try_from(stopped).unwrap_or(i64::MAX));
             false
         }
     }

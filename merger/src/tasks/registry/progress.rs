@@ -7,6 +7,7 @@ use super::Tasks;
 use crate::cluster::NodeId;
 use crate::store::{Change, Patience};
 use crate::tasks::aggregate;
+use crate::tasks::follow::lost;
 use crate::tasks::record::{LocalState, ReadBack, TaskRecord};
 
 /// How many ends of tasks are stored with one commit.
@@ -72,6 +73,13 @@ impl Tasks {
         }
         self.settle_all(settled).await;
         changed
+    }
+
+    /// Ends what a node still has to do: it lost its disk.
+    pub async fn fail_outstanding(&self, node: &NodeId) {
+        let uids = self.outstanding(node, usize::MAX);
+        let said = uids.into_iter().map(|uid| (uid, lost(node, uid)));
+        self.apply(node, said.collect()).await;
     }
 
     /// Takes the tasks that the nodes have done, and whose effect is to be looked into.

@@ -62,7 +62,7 @@ async fn open(store: &MemoryStore) -> (Tasks, UnboundedReceiver<SettledTask>) {
         max_tasks: 10_000,
         max_age: None,
     };
-    let tasks = Tasks::open(Arc::new(store.clone()), limits, sender)
+    let tasks = Tasks::open(Arc::new(store.clone()), limits, sender, Marks::unknown())
         .await
         .unwrap();
     (tasks, receiver)
@@ -149,7 +149,12 @@ impl Model {
             None => drop(waits.remove(&number)),
         }
         self.tasks
-            .came_late(*uid, (&id(*first), *local), &id(number), taken)
+            .came_late(
+                *uid,
+                (&id(*first), *local),
+                &id(number),
+                taken.map(|taken| Copy::acknowledged(id(number), taken)),
+            )
             .await;
     }
 

@@ -1,7 +1,7 @@
 //! Copies of a task on the replicas of a shard: those of a replica that is out of sync count no more, those that end otherwise
 //! than the others show that their replica differs, and some come after the task was acknowledged.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weft_routing::placement::ShardId;
@@ -14,11 +14,6 @@ use crate::tasks::aggregate;
 use crate::tasks::record::{Copy, Part, Status, TaskRecord};
 
 impl Tasks {
-    /// The newest local task of each node that any record knows.
-    pub fn newest_local(&self) -> HashMap<NodeId, u32> {
-        self.lock().newest.clone()
-    }
-
     /// Whether the node has anything outstanding.
     pub fn has_outstanding(&self, node: &NodeId) -> bool {
         let state = self.lock();
@@ -49,17 +44,18 @@ impl Tasks {
         uid: u32,
         first: (&NodeId, u32),
         node: &NodeId,
-        taken: Option<u32>,
+        taken: Option<Copy>,
     ) {
         let record = {
             let mut state = self.lock();
-            let Some(record) = state.come_late(uid, first, node, taken) else {
+            let Some(record) = state.come_late(uid, first, node, taken.clone()) else {
                 return;
             };
             let goes_on = state.note_shared_end_of_speaker(&record) || state.note_due(&record);
             (record, goes_on)
         };
         let (record, goes_on) = record;
+        taken.iter().for_each(|copy| self.marks.recorded(copy));
         if aggregate::status(&record).is_settled() && !goes_on {
             return self.settle(record).await;
         }
@@ -136,26 +132,24 @@ impl State {
         uid: u32,
         (first, local_uid): (&NodeId, u32),
         node: &NodeId,
-        taken: Option<u32>,
+        taken: Option<Copy>,
     ) -> Option<Arc<TaskRecord>> {
         let is_it = |part: &Part| {
             let known = part.copies.first();
             known.is_some_and(|copy| copy.node == *first && copy.local_uid == local_uid)
         };
         let place = self.open.get(&uid)?.parts.iter().position(is_it)?;
+        let late = taken.clone();
         let changed = self.change(uid, |record| {
             let Some(part) = record.parts.get_mut(place) else {
                 return;
             };
             part.pending.retain(|pending| pending != node);
-            let late = taken.map(|taken| Copy::acknowledged(node.clone(), taken));
             part.copies.extend(late);
         });
         if let Some(taken) = taken {
-            let newest = self.newest.entry(node.clone()).or_default();
-            *newest = taken.max(*newest);
             let waiting = self.waiting.entry(node.clone()).or_default();
-            waiting.entry(taken).or_default().push(uid);
+            waiting.entry(taken.local_uid).or_default().push(uid);
         }
         changed
     }

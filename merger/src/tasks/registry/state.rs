@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::removals::Removals;
 use super::renames::{self, Pairs};
 use super::shared::SharedEnd;
 use crate::cluster::NodeId;
@@ -24,8 +25,8 @@ pub(super) struct State {
     pub(super) shared_ends: Vec<SharedEnd>,
     /// Replicas whose tasks ended otherwise than the others', and how.
     pub(super) differing: Vec<(NodeId, String)>,
-    /// The newest local task of each node that any record knows.
-    pub(super) newest: HashMap<NodeId, u32>,
+    /// When indexes last lost documents by tasks that are deleted by now.
+    pub(super) removals: Removals,
     /// Tasks whose effect is to be looked into, and that nobody has taken yet.
     pub(super) read_back_due: Vec<u32>,
 }
@@ -34,10 +35,6 @@ impl State {
     pub(super) fn insert(&mut self, record: Arc<TaskRecord>) {
         let status = aggregate::status(&record);
         self.note(&record);
-        for copy in record.copies() {
-            let newest = self.newest.entry(copy.node.clone()).or_default();
-            *newest = copy.local_uid.max(*newest);
-        }
         if status.is_settled() {
             return;
         }

@@ -16,7 +16,9 @@ async fn open(path: &std::path::Path) -> (Tasks, UnboundedReceiver<SettledTask>)
     let store = RedbStore::open(path).unwrap();
     let (sender, receiver) = mpsc::unbounded_channel();
     (
-        Tasks::open(Arc::new(store), LIMITS, sender).await.unwrap(),
+        Tasks::open(Arc::new(store), LIMITS, sender, Marks::unknown())
+            .await
+            .unwrap(),
         receiver,
     )
 }
@@ -269,7 +271,7 @@ async fn a_shared_local_task_that_succeeds_counts_each_writes_own_documents() {
 async fn tasks_that_come_together_are_all_durable_or_none_is() {
     let store = MemoryStore::default();
     let (sender, _settled) = mpsc::unbounded_channel();
-    let tasks = Tasks::open(Arc::new(store.clone()), LIMITS, sender);
+    let tasks = Tasks::open(Arc::new(store.clone()), LIMITS, sender, Marks::unknown());
     let tasks = tasks.await.unwrap();
     let two = || {
         vec![
@@ -294,7 +296,7 @@ async fn tasks_that_come_together_are_all_durable_or_none_is() {
 async fn the_end_of_a_task_is_stored_when_the_store_takes_it_and_announced_once() {
     let store = MemoryStore::default();
     let (sender, mut settled) = mpsc::unbounded_channel();
-    let tasks = Tasks::open(Arc::new(store.clone()), LIMITS, sender);
+    let tasks = Tasks::open(Arc::new(store.clone()), LIMITS, sender, Marks::unknown());
     let tasks = tasks.await.unwrap();
     tasks.announce(true);
     let uid = tasks.create(write_to(&[("a", 1)])).await.unwrap().task_uid;
@@ -319,7 +321,7 @@ async fn the_end_of_a_task_is_stored_when_the_store_takes_it_and_announced_once(
 async fn tasks_that_end_together_end_with_one_commit() {
     let store = MemoryStore::default();
     let (sender, mut settled) = mpsc::unbounded_channel();
-    let tasks = Tasks::open(Arc::new(store.clone()), LIMITS, sender);
+    let tasks = Tasks::open(Arc::new(store.clone()), LIMITS, sender, Marks::unknown());
     let tasks = tasks.await.unwrap();
     for local in 0..5 {
         tasks.create(write_to(&[("a", local)])).await.unwrap();
@@ -342,7 +344,12 @@ async fn tasks_go_with_their_indexes_whatever_is_deleted_and_restarted() {
             max_tasks: 1_000,
             ..LIMITS
         };
-        Tasks::open(Arc::new(store.clone()), limits, mpsc::unbounded_channel().0)
+        Tasks::open(
+            Arc::new(store.clone()),
+            limits,
+            mpsc::unbounded_channel().0,
+            Marks::unknown(),
+        )
     };
     let tasks = open().await.unwrap();
     let mut local = 0;
@@ -405,7 +412,14 @@ async fn tasks_go_with_their_indexes_whatever_is_deleted_and_restarted() {
 #[tokio::test]
 async fn exchanges_count_in_their_order_in_whatever_order_they_are_heard_of() {
     let store = MemoryStore::default();
-    let open = || Tasks::open(Arc::new(store.clone()), LIMITS, mpsc::unbounded_channel().0);
+    let open = || {
+        Tasks::open(
+            Arc::new(store.clone()),
+            LIMITS,
+            mpsc::unbounded_channel().0,
+            Marks::unknown(),
+        )
+    };
     let tasks = open().await.unwrap();
     let swap = |one: &str, two: &str, local: u32| NewTask {
         kind: "indexSwap".to_owned(),

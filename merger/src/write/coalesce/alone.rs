@@ -72,7 +72,7 @@ async fn send_alone(app: &Arc<App>, uid: u32, mut state: LocalState, taken: Opti
 /// Sends the write again, unless it would overtake a newer one; or says why not.
 async fn repeat(app: &Arc<App>, uid: u32, taken: &Taken) -> Result<(), String> {
     let Taken { shard, small, .. } = taken;
-    let _turn = app.sequencer.turn(&[*shard]).await;
+    let guard = app.locks.lock(&[*shard]).await;
     // Only now is it known what came in between.
     if app.writes.coalescer.held().is_overtaken(taken) {
         return Err("the index has been written to since".to_owned());
@@ -82,7 +82,7 @@ async fn repeat(app: &Arc<App>, uid: u32, taken: &Taken) -> Result<(), String> {
         return Err("no shard took it".to_owned());
     }
     let again = delivery(small, *shard, small.piece.clone(), small.ids.clone());
-    match deliver_now(app, &again).await {
+    match deliver_now(app, &guard, &again).await {
         Ok(Delivered::Taken(parts)) => {
             let part = parts.into_iter().next();
             resent(app, uid, part.ok_or("no shard took it")?).await;

@@ -37,6 +37,7 @@ use crate::app::{App, Stopping};
 use crate::call::Along;
 use crate::cluster::{Placement, WriteMode};
 use crate::ids::Ids;
+use crate::replication::WriteGuard;
 use crate::tasks::{Enqueued, NewTask, Part, Share};
 
 /// A write of more bytes or documents than this is no small write.
@@ -111,16 +112,16 @@ async fn serve(app: Arc<App>, shard: ShardId) {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        let _turn = app.sequencer.turn(&[shard]).await;
+        let guard = app.locks.lock(&[shard]).await;
         let group = app.writes.coalescer.next_group(shard);
         if group.is_empty() {
             return;
         }
-        send_group(&app, shard, group).await;
+        send_group(&app, &guard, shard, group).await;
     }
 }
 
-async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
+async fn send_group(app: &Arc<App>, guard: &WriteGuard, shard: ShardId, group: Vec<Waiting>) {
     let (mut smalls, clients): (Vec<Small>, Vec<_>) = group
         .into_iter()
         .map(|waiting| (waiting.small, waiting.sent))
@@ -141,7 +142,7 @@ async fn send_group(app: &Arc<App>, shard: ShardId, group: Vec<Waiting>) {
     let index_uid = &first.kind.placement.uid;
     app.writes.coalescer.held().note(index_uid, Some(&ids));
     let delivery = delivery(first, shard, piece, ids);
-    let parts = match deliver_now(app, &delivery).await {
+    let parts = match deliver_now(app, guard, &delivery).await {
         Ok(Delivered::Taken(parts)) => parts,
         Ok(Delivered::Refused(answer)) => {
             for client in clients {

@@ -1,0 +1,291 @@
+//! Which disk a node has, where no mark tells: on its first contact, or with a store of an older merger.
+//!
+//! What is known then is what the nodes say of themselves, what records show them to have had at least, and which indexes lie
+//! on their shard. Invariant: a node whose mark isn't known is never a model for others while another has documents; it is
+//! trusted when it has documents too, or when nobody has any.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::Value;
+use weft_routing::placement::ShardId;
+
+use super::verify::verify_shard;
+use super::watch::{probe, went_back};
+use super::{Heard, Mark, NodeId, NodeRef, TakenOut, take_out};
+use crate::app::App;
+use crate::store::StoreError;
+use crate::upstream::{NodeRequest, Target};
+
+/// A replica in sync, as it is when marks are to be established.
+#[derive(Debug, Clone)]
+struct Candidate {
+    node: NodeId,
+    mark: Mark,
+    /// What it says; `None` while it doesn't answer.
+    facts: Option<Facts>,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Facts {
+    newest: Option<u32>,
+    documents: u64,
+    indexes: usize,
+}
+
+/// What is to be done about a node whose mark isn't known.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// This is its newest task, and it is trusted.
+    Trust(Option<u32>),
+    /// Another replica has what it lacks.
+    Remove(String),
+    /// Others may have documents, and don't answer yet.
+    Wait,
+}
+
+/// How long a node that waits for others is left alone.
+const REST: Duration = Duration::from_millis(500);
+
+/// Establishes the marks of a shard's replicas that answer.
+pub(super) async fn establish(app: &Arc<App>, shard: ShardId) {
+    let guard = app.locks.lock(&[shard]).await;
+    let outcome = establish_locked(app, shard).await;
+    drop(guard);
+    match outcome {
+        Ok(Established::Nothing) => tokio::time::sleep(REST).await,
+        Ok(Established::Alone) => {}
+        // Each may be good for itself and differ from the others.
+        Ok(Established::BesideOthers) => {
+            let app = Arc::clone(app);
+            tokio::spawn(async move { verify_shard(&app, shard).await });
+        }
+        Err(error) => {
+            tracing::error!(shard = shard.0, %error, "which disks a shard's nodes have can't be stored");
+        }
+    }
+}
+
+/// What was established.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Established {
+    Nothing,
+    /// There is nothing to compare: no documents, or no other replica.
+    Alone,
+    BesideOthers,
+}
+
+/// The same; the caller has the shard's lock.
+pub(super) async fn establish_locked(app: &App, shard: ShardId) -> Result<Established, StoreError> {
+    let topology = app.cluster.topology();
+    let in_sync = |node: &&NodeRef| app.cluster.in_sync.holds(&node.id);
+    let nodes: Vec<&NodeRef> = topology.nodes(shard).iter().filter(in_sync).collect();
+    let candidates = join_all(nodes.into_iter().map(async |node| Candidate {
+        node: node.id.clone(),
+        mark: app.cluster.marks.mark(&node.id),
+        facts: facts(app, node).await,
+    }));
+    let candidates = candidates.await;
+    let expects_indexes = app
+        .cluster
+        .placements
+        .all()
+        .iter()
+        .any(|placement| placement.deleted_by.is_none() && placement.shards().contains(&shard));
+    let mut trusted = 0;
+    for (node, verdict) in judge(&candidates, expects_indexes) {
+        match verdict {
+            Verdict::Trust(newest) => {
+                app.cluster.marks.establish(&node, newest).await?;
+                trusted += 1;
+            }
+            Verdict::Remove(reason) => {
+                if take_out(app, &node, &reason).await? == TakenOut::Last {
+                    app.cluster.pulse.lose(&node);
+                }
+            }
+            Verdict::Wait => {
+                tracing::debug!(%node, "it has no documents; others that may have some are waited for");
+                app.cluster.marks.wait(&node);
+            }
+        }
+    }
+    if trusted == 0 {
+        return Ok(Established::Nothing);
+    }
+    tracing::info!(
+        shard = shard.0,
+        trusted,
+        "the disks of a shard's nodes are known"
+    );
+    let with_documents = candidates.iter().filter(|other| other.has_documents());
+    Ok(match with_documents.count() {
+        0 | 1 => Established::Alone,
+        _ => Established::BesideOthers,
+    })
+}
+
+/// What is to be done about each node whose mark isn't known and that answers. Pure.
+fn judge(candidates: &[Candidate], expects_indexes: bool) -> Vec<(NodeId, Verdict)> {
+    let unknown = candidates.iter().filter_map(|candidate| {
+        let Mark::Unknown { at_least } = candidate.mark else {
+            return None;
+        };
+        Some((candidate, candidate.facts?, at_least))
+    });
+    unknown
+        .map(|(candidate, facts, at_least)| {
+            let others = || {
+                candidates
+                    .iter()
+                    .filter(|other| other.node != candidate.node)
+            };
+            let another_has = others().any(|other| other.is_sound() && other.has_documents());
+            let another_is_silent = others().any(|other| other.facts.is_none());
+            let verdict = if facts.newest < at_least {
+                Verdict::Remove(went_back(facts.newest, at_least))
+            } else if facts.documents == 0 && another_has {
+                Verdict::Remove("it has no documents, and another replica has some".to_owned())
+            } else if facts.is_bare() && expects_indexes && at_least.is_none() {
+                match another_is_silent {
+                    true => Verdict::Wait,
+                    false => Verdict::Remove("its disk is empty, and indexes lie on it".to_owned()),
+                }
+            } else {
+                Verdict::Trust(facts.newest)
+            };
+            (candidate.node.clone(), verdict)
+        })
+        .collect()
+}
+
+impl Candidate {
+    /// Whether it didn't lose anything, as far as is known.
+    fn is_sound(&self) -> bool {
+        let mark = match self.mark {
+            Mark::At(mark) => mark,
+            Mark::Unknown { at_least } => at_least,
+        };
+        self.facts.is_some_and(|facts| facts.newest >= mark)
+    }
+
+    fn has_documents(&self) -> bool {
+        self.facts.is_some_and(|facts| facts.documents > 0)
+    }
+}
+
+impl Facts {
+    /// Whether the disk is as a new one.
+    fn is_bare(self) -> bool {
+        self.newest.is_none() && self.indexes == 0
+    }
+}
+
+#[derive(Deserialize)]
+struct Stats {
+    indexes: BTreeMap<String, IndexStats>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct IndexStats {
+    number_of_documents: u64,
+    #[serde(flatten)]
+    _others: BTreeMap<String, Value>,
+}
+
+async fn facts(app: &App, node: &NodeRef) -> Option<Facts> {
+    let target = Target::Node(node.address);
+    let timeout = app.options.search_timeout();
+    let request = NodeRequest::new(target, Method::GET, "/stats", &app.own_authority(), timeout);
+    let answer = app.upstream.send(request).await.ok()?;
+    if answer.status != StatusCode::OK {
+        return None;
+    }
+    let stats: Stats = serde_json::from_slice(&answer.body).ok()?;
+    // Asked last: what is counted was there by then.
+    let Heard::Answer(newest) = probe(app, node).await else {
+        return None;
+    };
+    let counts = stats.indexes.values();
+    Some(Facts {
+        newest,
+        documents: counts.map(|index| index.number_of_documents).sum(),
+        indexes: stats.indexes.len(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(name: &str, mark: Mark, facts: Option<(Option<u32>, u64)>) -> Candidate {
+        Candidate {
+            node: NodeId::from(name.to_owned()),
+            mark,
+            facts: facts.map(|(newest, documents)| Facts {
+                newest,
+                documents,
+                indexes: usize::from(documents > 0),
+            }),
+        }
+    }
+
+    fn unknown(at_least: Option<u32>) -> Mark {
+        Mark::Unknown { at_least }
+    }
+
+    fn verdicts(candidates: &[Candidate], expects_indexes: bool) -> Vec<String> {
+        judge(candidates, expects_indexes)
+            .into_iter()
+            .map(|(node, verdict)| match verdict {
+                Verdict::Trust(_) => format!("{node} trusted"),
+                Verdict::Remove(_) => format!("{node} removed"),
+                Verdict::Wait => format!("{node} waits"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_empty_disk_is_never_a_model_while_another_replica_has_documents() {
+        let (empty, full) = (Some((None, 0)), Some((Some(31), 60)));
+        let b = candidate("b", unknown(None), full);
+        let a = candidate("a", unknown(None), empty);
+        assert_eq!(
+            verdicts(&[a.clone(), b.clone()], true),
+            ["a removed", "b trusted"]
+        );
+        // Whether the other's mark is known or not.
+        let known = candidate("b", Mark::At(Some(31)), full);
+        assert_eq!(verdicts(&[a.clone(), known], true), ["a removed"]);
+        let silent = candidate("b", unknown(Some(31)), None);
+        assert_eq!(verdicts(&[a.clone(), silent], true), ["a waits"]);
+        assert_eq!(verdicts(&[a.clone()], true), ["a removed"]);
+        // A new cluster: nobody has anything.
+        assert_eq!(verdicts(&[a], false), ["a trusted"]);
+    }
+
+    #[test]
+    fn a_node_that_has_less_than_records_show_is_not_trusted() {
+        let older = candidate("a", unknown(Some(31)), Some((Some(30), 60)));
+        let good = candidate("b", unknown(Some(31)), Some((Some(33), 60)));
+        assert_eq!(verdicts(&[older, good], true), ["a removed", "b trusted"]);
+    }
+
+    #[test]
+    fn an_older_store_throws_nobody_out() {
+        // Tasks were deleted, on both nodes alike or not: what is left in records is less than what the nodes have.
+        let a = candidate("a", unknown(None), Some((Some(31), 60)));
+        let b = candidate("b", unknown(Some(12)), Some((Some(40), 60)));
+        assert_eq!(verdicts(&[a, b], true), ["a trusted", "b trusted"]);
+        // The other replica is dead.
+        let a = candidate("a", unknown(Some(3)), Some((Some(3), 60)));
+        let b = candidate("b", unknown(Some(500)), None);
+        assert_eq!(verdicts(&[a, b], true), ["a trusted"]);
+    }
+}

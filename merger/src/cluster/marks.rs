@@ -1,0 +1,331 @@
+//! How far each node's tasks are accounted for.
+//!
+//! A node numbers its tasks in sequence, and its disk never gives a number twice. So the newest task that the merger knows of a node,
+//! its *mark*, tells the node's disk from an empty or an older one: a node whose newest task is older than its mark has lost
+//! something. A node that starts anew on purpose (a resync brought it back, an operator accepted a loss) begins another
+//! *incarnation*, with a mark of its own.
+//!
+//! A mark is stored when it is first known, when the node is brought back, and whenever records of tasks are deleted that might
+//! show it; in between, the records of tasks show it after a restart. Invariants: a mark is never lowered within an
+//! incarnation, whatever clients delete. What is stored for an old incarnation says nothing of the present one.
+
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use super::NodeId;
+use crate::store::{Change, Patience, Store, StoreError};
+use crate::tasks::Copy;
+
+const PREFIX: &str = "mark/";
+
+/// The newest task of a node that the merger knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// The node was never compared with a mark. Records may show that it had at least this task.
+    Unknown {
+        /// The newest task in records, if any.
+        at_least: Option<u32>,
+    },
+    /// This one; `None` for a node that had no task.
+    At(Option<u32>),
+}
+
+/// How the number of an acknowledged task follows the node's mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// It is the next one, or the mark isn't known yet.
+    Next,
+    /// Tasks between the mark and this one were not sent by this merger, or their answers were lost.
+    Gap {
+        /// The mark before.
+        after: Option<u32>,
+    },
+    /// It is not newer than the mark: the node's disk is another one.
+    Back,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    incarnation: u32,
+    mark: Mark,
+    /// The newest task that is accounted for in the store, too: what was acknowledged but not recorded, a crash leaves open.
+    recorded: Option<u32>,
+    /// It has nothing, and others that may have something don't answer: it takes no writes, either.
+    waits: bool,
+    /// Records don't tell of which incarnation their tasks are, as those of older stores.
+    ignores_records: bool,
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Self {
+            incarnation: 0,
+            mark: Mark::Unknown { at_least: None },
+            recorded: None,
+            waits: false,
+            ignores_records: false,
+        }
+    }
+}
+
+/// A mark as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+struct Stored {
+    newest: Option<u32>,
+}
+
+/// The marks of all nodes.
+pub struct Marks {
+    store: Arc<dyn Store>,
+    nodes: RwLock<HashMap<NodeId, Entry>>,
+}
+
+/// A node as the store knows it when the merger starts.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) node: NodeId,
+    pub(super) incarnation: u32,
+    /// The newest task when a resync brought it in, where an older merger stored that with its standing.
+    pub(super) newest_after_resync: Option<u32>,
+}
+
+impl Marks {
+    /// Reads the marks of these nodes. Those of earlier incarnations are deleted.
+    pub(super) async fn open(
+        store: Arc<dyn Store>,
+        known: impl IntoIterator<Item = Known>,
+    ) -> Result<Self, StoreError> {
+        let mut nodes: HashMap<NodeId, Entry> = known
+            .into_iter()
+            .map(|known| {
+                let entry = Entry {
+                    incarnation: known.incarnation,
+                    mark: Mark::Unknown {
+                        at_least: known.newest_after_resync,
+                    },
+                    recorded: None,
+                    waits: false,
+                    ignores_records: known.newest_after_resync.is_some(),
+                };
+                (known.node, entry)
+            })
+            .collect();
+        let mut stale = Vec::new();
+        for (key, stored) in store.range(PREFIX).await? {
+            let Some((incarnation, node)) = parse(&key) else {
+                continue;
+            };
+            let read: Result<Stored, _> = serde_json::from_slice(&stored.value);
+            match (nodes.get_mut(&node), read) {
+                (Some(entry), Ok(read)) if entry.incarnation == incarnation => {
+                    entry.mark = Mark::At(read.newest);
+                    entry.recorded = read.newest;
+                    entry.ignores_records = false;
+                }
+                (Some(entry), _) if entry.incarnation < incarnation => {}
+                _ => stale.push(Change::delete(key)),
+            }
+        }
+        if !stale.is_empty() {
+            store.commit(stale).await?;
+        }
+        Ok(Self {
+            store,
+            nodes: RwLock::new(nodes),
+        })
+    }
+
+    /// The node's mark.
+    pub fn mark(&self, node: &NodeId) -> Mark {
+        self.read()
+            .get(node)
+            .map_or(Entry::default().mark, |entry| entry.mark)
+    }
+
+    /// The newest task of the node that is accounted for, as far as it is known.
+    pub fn newest(&self, node: &NodeId) -> Option<u32> {
+        match self.mark(node) {
+            Mark::At(newest) => newest,
+            Mark::Unknown { at_least } => at_least,
+        }
+    }
+
+    /// A task that a record of an earlier run names.
+    pub fn seen_in_record(&self, copy: &Copy) {
+        let mut nodes = self.write();
+        let entry = nodes.entry(copy.node.clone()).or_default();
+        if entry.incarnation == copy.incarnation && !entry.ignores_records {
+            entry.mark = entry.mark.raised(copy.local_uid);
+            entry.recorded = entry.recorded.max(Some(copy.local_uid));
+        }
+    }
+
+    /// A record of the task is stored.
+    pub fn recorded(&self, copy: &Copy) {
+        let mut nodes = self.write();
+        let entry = nodes.entry(copy.node.clone()).or_default();
+        if entry.incarnation == copy.incarnation {
+            entry.recorded = entry.recorded.max(Some(copy.local_uid));
+        }
+    }
+
+    /// Notes that a node has acknowledged a task, and gives the copy that records it, with its place after the mark.
+    pub fn acknowledged(&self, node: &NodeId, local_uid: u32) -> (Copy, Order) {
+        let mut nodes = self.write();
+        let entry = nodes.entry(node.clone()).or_default();
+        let order = match entry.mark {
+            Mark::At(after) if Some(local_uid) <= after => Order::Back,
+            Mark::At(after) if local_uid != after.map_or(0, |after| after.saturating_add(1)) => {
+                Order::Gap { after }
+            }
+            _ => Order::Next,
+        };
+        entry.mark = entry.mark.raised(local_uid);
+        let copy = Copy {
+            incarnation: entry.incarnation,
+            ..Copy::acknowledged(node.clone(), local_uid)
+        };
+        (copy, order)
+    }
+
+    /// Notes a task that the merger itself has made on a node and that no record names.
+    pub async fn made(&self, node: &NodeId, local_uid: u32) {
+        self.raise(node, Some(local_uid)).await;
+    }
+
+    /// Everything up to `newest` is accounted for: the node's replicas were compared.
+    pub(super) async fn raise(&self, node: &NodeId, newest: Option<u32>) {
+        let Some(newest) = newest else { return };
+        let changed = {
+            let mut nodes = self.write();
+            let entry = nodes.entry(node.clone()).or_default();
+            let before = entry.mark;
+            entry.mark = before.raised(newest);
+            entry.recorded = entry.recorded.max(Some(newest));
+            (entry.mark != before).then(|| put(node, entry)).flatten()
+        };
+        let Some(change) = changed else { return };
+        // Losing it costs a comparison after a crash, and nothing else.
+        if let Err(error) = self.store.commit_unsynced(vec![change]).await {
+            tracing::warn!(%node, %error, "a node's mark can't be stored");
+        }
+    }
+
+    /// The node's mark is known from now on: this is its newest task.
+    pub(super) async fn establish(
+        &self,
+        node: &NodeId,
+        newest: Option<u32>,
+    ) -> Result<(), StoreError> {
+        let change = {
+            let mut nodes = self.write();
+            let entry = nodes.entry(node.clone()).or_default();
+            let newest = match entry.mark {
+                Mark::At(mark) => mark.max(newest),
+                Mark::Unknown { .. } => newest,
+            };
+            entry.mark = Mark::At(newest);
+            entry.recorded = newest;
+            entry.ignores_records = false;
+            entry.waits = false;
+            put(node, entry)
+        };
+        let mut patience = Patience::with("a node's mark");
+        let changes: Vec<Change> = change.into_iter().collect();
+        let mut outcome = self.store.commit(changes.clone()).await;
+        while patience.after(outcome).await.is_continue() {
+            outcome = self.store.commit(changes.clone()).await;
+        }
+        Ok(())
+    }
+
+    /// The node has nothing, and it isn't known yet whether others have something.
+    pub(super) fn wait(&self, node: &NodeId) {
+        self.write().entry(node.clone()).or_default().waits = true;
+    }
+
+    /// Whether the node waits for others, which may have what it lacks.
+    pub(super) fn waits(&self, node: &NodeId) -> bool {
+        self.read().get(node).is_some_and(|entry| entry.waits)
+    }
+
+    /// What is to be stored when a node begins another incarnation with this as its newest task, and the same for the
+    /// memory, once it is stored.
+    pub(super) fn change_for(node: &NodeId, incarnation: u32, newest: Option<u32>) -> Change {
+        let value = serde_json::to_vec(&Stored { newest }).unwrap_or_default();
+        Change::put(key(node, incarnation), value)
+    }
+
+    /// The node is in another incarnation from now on.
+    pub(super) fn begin(&self, node: &NodeId, incarnation: u32, newest: Option<u32>) {
+        let entry = Entry {
+            incarnation,
+            mark: Mark::At(newest),
+            recorded: newest,
+            waits: false,
+            ignores_records: false,
+        };
+        self.write().insert(node.clone(), entry);
+    }
+
+    /// What is stored together with a deletion of records: they can show the marks no more.
+    pub fn changes(&self) -> Vec<Change> {
+        let nodes = self.read();
+        nodes
+            .iter()
+            .filter_map(|(node, entry)| put(node, entry))
+            .collect()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<NodeId, Entry>> {
+        self.nodes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<NodeId, Entry>> {
+        self.nodes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mark {
+    fn raised(self, to: u32) -> Self {
+        match self {
+            Self::At(newest) => Self::At(newest.max(Some(to))),
+            Self::Unknown { at_least } => Self::Unknown {
+                at_least: at_least.max(Some(to)),
+            },
+        }
+    }
+}
+
+/// The mark of an unknown node is stored as soon as it is established.
+fn put(node: &NodeId, entry: &Entry) -> Option<Change> {
+    match entry.mark {
+        Mark::At(_) => Some(Marks::change_for(node, entry.incarnation, entry.recorded)),
+        Mark::Unknown { .. } => None,
+    }
+}
+
+fn key(node: &NodeId, incarnation: u32) -> String {
+    format!("{PREFIX}{incarnation}/{node}")
+}
+
+fn parse(key: &str) -> Option<(u32, NodeId)> {
+    let (incarnation, node) = key.strip_prefix(PREFIX)?.split_once('/')?;
+    Some((incarnation.parse().ok()?, NodeId::from(node.to_owned())))
+}
+
+#[cfg(test)]
+impl Marks {
+    /// Nothing is known of any node.
+    pub(crate) fn unknown() -> Arc<Self> {
+        Arc::new(Self {
+            store: Arc::new(crate::store::memory::MemoryStore::default()),
+            nodes: RwLock::default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+use super::*;
+use crate::store::memory::MemoryStore;
+
+fn node(name: &str) -> NodeId {
+    NodeId::from(name.to_owned())
+}
+
+fn known(name: &str, incarnation: u32, newest_after_resync: Option<u32>) -> Known {
+    Known {
+        node: node(name),
+        incarnation,
+        newest_after_resync,
+    }
+}
+
+async fn open(store: &MemoryStore, known: Vec<Known>) -> Marks {
+    Marks::open(Arc::new(store.clone()), known).await.unwrap()
+}
+
+fn copy(name: &str, local_uid: u32, incarnation: u32) -> Copy {
+    Copy {
+        incarnation,
+        ..Copy::acknowledged(node(name), local_uid)
+    }
+}
+
+#[tokio::test]
+async fn a_number_that_is_not_the_next_one_is_noticed() {
+    let marks = open(&MemoryStore::default(), vec![known("a", 0, None)]).await;
+    let a = node("a");
+    assert_eq!(marks.acknowledged(&a, 7).1, Order::Next, "nothing is known");
+    marks.establish(&a, Some(7)).await.unwrap();
+    assert_eq!(marks.acknowledged(&a, 8).1, Order::Next);
+    assert_eq!(marks.acknowledged(&a, 10).1, Order::Gap { after: Some(8) });
+    assert_eq!(marks.acknowledged(&a, 10).1, Order::Back);
+    assert_eq!(marks.acknowledged(&a, 3).1, Order::Back);
+    assert_eq!(marks.mark(&a), Mark::At(Some(10)), "never lowered");
+    let b = node("b");
+    marks.establish(&b, None).await.unwrap();
+    assert_eq!(marks.acknowledged(&b, 0).1, Order::Next);
+}
+
+#[tokio::test]
+async fn a_mark_outlives_the_records_that_show_it() {
+    let store = MemoryStore::default();
+    let a = node("a");
+    let marks = open(&store, vec![known("a", 0, None)]).await;
+    marks.establish(&a, Some(3)).await.unwrap();
+    for uid in [4, 5] {
+        let (copy, _) = marks.acknowledged(&a, uid);
+        marks.recorded(&copy);
+    }
+    // Nobody was told of this one: after a crash it is found again.
+    marks.acknowledged(&a, 6);
+    // As a deletion of records does it.
+    store.commit(marks.changes()).await.unwrap();
+    let marks = open(&store, vec![known("a", 0, None)]).await;
+    assert_eq!(marks.mark(&a), Mark::At(Some(5)));
+    // Records that are still there may show more, and never less.
+    marks.seen_in_record(&copy("a", 9, 0));
+    marks.seen_in_record(&copy("a", 1, 0));
+    assert_eq!(marks.mark(&a), Mark::At(Some(9)));
+}
+
+#[tokio::test]
+async fn records_of_another_incarnation_say_nothing() {
+    let store = MemoryStore::default();
+    let a = node("a");
+    let marks = open(&store, vec![known("a", 0, None)]).await;
+    marks.establish(&a, Some(500)).await.unwrap();
+    store
+        .commit(vec![Marks::change_for(&a, 1, Some(31))])
+        .await
+        .unwrap();
+    marks.begin(&a, 1, Some(31));
+    assert_eq!(marks.acknowledged(&a, 32).0.incarnation, 1);
+    let marks = open(&store, vec![known("a", 1, None)]).await;
+    assert_eq!(marks.mark(&a), Mark::At(Some(31)));
+    marks.seen_in_record(&copy("a", 500, 0));
+    assert_eq!(marks.mark(&a), Mark::At(Some(31)));
+    marks.seen_in_record(&copy("a", 32, 1));
+    assert_eq!(marks.mark(&a), Mark::At(Some(32)));
+    let left = store.range(PREFIX).await.unwrap();
+    assert_eq!(left.len(), 1, "the old incarnation's mark is deleted");
+}
+
+#[tokio::test]
+async fn an_older_store_says_what_a_node_had_at_least_and_not_what_it_has() {
+    let marks = open(
+        &MemoryStore::default(),
+        vec![known("resynced", 0, Some(31)), known("never", 0, None)],
+    )
+    .await;
+    for name in ["resynced", "never"] {
+        marks.seen_in_record(&copy(name, 500, 0));
+    }
+    // Its records may be of the disk before the resync.
+    let at_least = |at_least| Mark::Unknown { at_least };
+    assert_eq!(marks.mark(&node("resynced")), at_least(Some(31)));
+    assert_eq!(marks.mark(&node("never")), at_least(Some(500)));
+    assert_eq!(marks.mark(&node("new")), at_least(None));
+}

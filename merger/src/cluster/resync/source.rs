@@ -1,0 +1,71 @@
+//! Whether a resync's source still is the node that it was when the resync began.
+//!
+//! What the target lacks is copied, and what the source lacks is deleted. A source that lost its disk lacks everything. So before
+//! anything is changed at the target, the source is asked again: it must have answered all the time, and its tasks must go on where
+//! they were. What was read before that was read from the good disk.
+
+use super::ResyncError;
+use crate::app::App;
+use crate::cluster::watch::{probe, went_back};
+use crate::cluster::{Heard, Life, Mark, NodeRef};
+
+/// The source, as it was when the resync began.
+pub(super) struct Source<'a> {
+    app: &'a App,
+    node: &'a NodeRef,
+    mark: Option<u32>,
+    doubts: u64,
+}
+
+impl<'a> Source<'a> {
+    /// The node as it is now.
+    ///
+    /// # Errors
+    /// It isn't fit to be a source: its mark isn't known.
+    pub(super) fn of(app: &'a App, node: &'a NodeRef) -> Result<Self, ResyncError> {
+        let Mark::At(mark) = app.cluster.marks.mark(&node.id) else {
+            return Err(ResyncError::Overtaken);
+        };
+        let doubts = app.cluster.pulse.doubts(&node.id);
+        Ok(Self {
+            app,
+            node,
+            mark,
+            doubts,
+        })
+    }
+
+    /// Makes sure that it still is what it was.
+    ///
+    /// # Errors
+    /// It isn't, or doesn't say.
+    pub(super) async fn check(&self) -> Result<(), ResyncError> {
+        let broken = |detail: String| ResyncError::Source {
+            node: self.node.id.clone(),
+            detail,
+        };
+        let cluster = &self.app.cluster;
+        let heard = probe(self.app, self.node).await;
+        let mark = self.mark.max(cluster.marks.newest(&self.node.id));
+        match heard {
+            // A write under way may raise the mark after the node was asked; then it is asked once more.
+            Heard::Answer(newest) if newest >= self.mark && newest < mark => {
+                match probe(self.app, self.node).await {
+                    Heard::Answer(newest) if newest >= mark => {}
+                    _ => return Err(broken("its tasks don't go on where they were".to_owned())),
+                }
+            }
+            Heard::Answer(newest) if newest < mark => return Err(broken(went_back(newest, mark))),
+            Heard::Answer(_) => {}
+            _ => return Err(broken("it does not answer".to_owned())),
+        }
+        if cluster.pulse.doubts(&self.node.id) != self.doubts {
+            return Err(broken("it was away in between".to_owned()));
+        }
+        let is_up = matches!(cluster.pulse.life(&self.node.id), Life::Up | Life::Slow);
+        match is_up && cluster.in_sync.holds(&self.node.id) {
+            true => Ok(()),
+            false => Err(ResyncError::Overtaken),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Whether the nodes of a shard are there, asked before a write to several shards is begun in vain.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use hashbrown::HashMap;
+use http::Method;
+use tokio::time::Instant;
+use weft_routing::placement::ShardId;
+
+use crate::app::App;
+use crate::cluster::{ClusterError, NodeId, NodeRef};
+use crate::upstream::{NodeRequest, Target, UpstreamError};
+
+/// How long a node may take to say that it is there.
+const KNOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// A node that answered so lately needn't be asked again.
+const LATELY: Duration = Duration::from_millis(500);
+
+/// When nodes last answered.
+#[derive(Debug, Default)]
+pub struct RecentContacts {
+    heard: Mutex<HashMap<NodeId, Instant>>,
+}
+
+/// Why a shard can't be written to.
+#[derive(Debug)]
+pub(crate) enum NotThere {
+    /// The shard has no replica that could be asked.
+    Cluster(ClusterError),
+    /// None of its replicas answers.
+    Unreachable {
+        /// The shard.
+        shard: ShardId,
+        /// What the last of them came to.
+        source: UpstreamError,
+    },
+}
+
+impl RecentContacts {
+    /// The node answered.
+    pub(crate) fn note(&self, node: &NodeId) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.insert(node.clone(), Instant::now());
+    }
+
+    fn lately(&self, node: &NodeId) -> bool {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.get(node).is_some_and(|at| at.elapsed() < LATELY)
+    }
+}
+
+/// Makes sure that a replica of each shard is there.
+pub(crate) async fn knock(app: &App, shards: &[ShardId]) -> Result<(), NotThere> {
+    let knocks = shards.iter().map(|shard| knock_at(app, *shard));
+    join_all(knocks).await.into_iter().collect()
+}
+
+async fn knock_at(app: &App, shard: ShardId) -> Result<(), NotThere> {
+    let replicas = app
+        .cluster
+        .replicas_or_none(shard)
+        .map_err(NotThere::Cluster)?;
+    let lately = |node: &NodeRef| app.contacts.lately(&node.id);
+    if replicas.iter().any(lately) {
+        return Ok(());
+    }
+    let answers = join_all(replicas.iter().map(async |node| {
+        let target = Target::Node(node.address);
+        let authority = app.own_authority();
+        let request = NodeRequest::new(target, Method::GET, "/health", &authority, KNOCK_TIMEOUT);
+        let answer = app.upstream.send(request).await;
+        answer.map(|_| app.contacts.note(&node.id))
+    }));
+    let mut last = Err(NotThere::Cluster(ClusterError::ShardEmpty(shard)));
+    for answer in answers.await {
+        match answer {
+            Ok(()) => return Ok(()),
+            Err(source) => last = Err(NotThere::Unreachable { shard, source }),
+        }
+    }
+    last
+}

@@ -1,0 +1,217 @@
+//! One request to every in-sync replica of a shard, in the shard's order of writes.
+//!
+//! ```text
+//! locks (the shard's order) ─► settle doubts ─► replicate: every replica in sync, each in its own order
+//!                                                   ├─ taken by enough ─► those that missed it are out ─► Receipt
+//!                                                   ├─ refused by all that answered ─► Refused
+//!                                                   └─ anything else ─► the shard is in doubt ─► Failed
+//! ```
+//!
+//! Writes of documents and changes that are the same everywhere both come here: [`Command`] is what they have in common.
+//! Invariants: only the holder of a [`WriteGuard`] replicates. A replica that missed what another took has left the in-sync set
+//! before the caller hears of it, and what no replica in sync holds is never reported as taken.
+
+mod answer;
+mod contacts;
+mod hung;
+mod locks;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use weft_routing::placement::ShardId;
+
+pub use contacts::RecentContacts;
+pub use locks::{ShardLocks, WriteGuard};
+
+pub(crate) use contacts::{NotThere, knock};
+
+pub(crate) use self::answer::{Missed, task_uid};
+
+use self::answer::{Verdict, verdict};
+use crate::app::App;
+use crate::cluster::{
+    ClusterError, NodeId, NodeRef, Sending, TakenOut, WriteMode, doubt, take_out, to_each,
+};
+use crate::store::StoreError;
+use crate::tasks::Part;
+use crate::upstream::{NodeAnswer, UpstreamError};
+
+/// A request as every replica of a shard gets it.
+pub(crate) trait Command: Send + Sync + 'static {
+    /// Sends it to one node.
+    fn send(
+        self: Arc<Self>,
+        app: Arc<App>,
+        node: NodeRef,
+    ) -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>>;
+
+    /// Whether a node that takes it must name a task. A key or a feature is done with the answer.
+    fn is_task(&self) -> bool;
+
+    /// How much it is, in bytes: for replicas that get it later.
+    fn bytes(&self) -> u64;
+}
+
+/// What all replicas of a shard shall have.
+pub(crate) struct Order<C> {
+    /// The shard.
+    pub(crate) shard: ShardId,
+    /// Its replicas in sync, or fewer where the change isn't for all.
+    pub(crate) replicas: Vec<NodeRef>,
+    /// How many must have taken it.
+    pub(crate) mode: WriteMode,
+    /// The request.
+    pub(crate) command: Arc<C>,
+    /// Replicas that have it already, and their answers.
+    pub(crate) taken: Vec<(NodeId, NodeAnswer)>,
+}
+
+/// Enough replicas have it, and those that missed it are out.
+pub(crate) struct Receipt {
+    /// For the task's record.
+    pub(crate) part: Part,
+    /// The answer of the first replica that took it.
+    pub(crate) answer: NodeAnswer,
+}
+
+/// Why the replicas don't have it, or not enough of them.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotTaken {
+    /// Replicas refused it, and none took it.
+    #[error("its nodes answered {}", .0.status)]
+    Refused(NodeAnswer),
+    /// No replica answered: whether one has it isn't known.
+    #[error("{}", answer::reasons(.0))]
+    Unanswered(Vec<Missed>),
+    /// Fewer than a quorum took it.
+    #[error("{taken} replicas took it, and {wanted} must")]
+    NoQuorum {
+        /// How many took it.
+        taken: usize,
+        /// How many had to.
+        wanted: usize,
+    },
+    /// The replicas, or the store.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+}
+
+impl From<StoreError> for NotTaken {
+    fn from(error: StoreError) -> Self {
+        Self::Cluster(error.into())
+    }
+}
+
+/// Sends a request to all of its replicas.
+///
+/// # Errors
+/// Not enough have it. Nothing has it where all refused; otherwise the shard is in doubt until its replicas were compared.
+pub(crate) async fn replicate<C: Command>(
+    app: &Arc<App>,
+    _guard: &WriteGuard,
+    order: Order<C>,
+) -> Result<Receipt, NotTaken> {
+    let Order {
+        shard,
+        replicas,
+        mode,
+        command,
+        taken,
+    } = order;
+    let is_task = command.is_task();
+    let sending = Sending {
+        shard,
+        replicas: &replicas,
+        mode,
+        bytes: command.bytes(),
+    };
+    let send = |node: NodeRef| -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>> {
+        if let Some((_, answer)) = taken.iter().find(|(id, _)| *id == node.id) {
+            let answer = answer.clone();
+            return Box::pin(async move { Ok(answer) });
+        }
+        let sending = Arc::clone(&command).send(Arc::clone(app), node.clone());
+        Box::pin(hung::while_it_answers(Arc::clone(app), node, sending))
+    };
+    let round = to_each(app, sending, answer::is_taken, send).await;
+    let (mut takers, mut missed, mut copies, mut first) =
+        (Vec::new(), Vec::new(), Vec::new(), None);
+    for (node, answer) in round.answers {
+        let had_it = taken.iter().any(|(id, _)| *id == node.id);
+        match verdict(app, shard, &node, answer, is_task, had_it) {
+            Verdict::Taken { copy, answer } => {
+                takers.push(node.id);
+                copies.extend(copy);
+                first.get_or_insert(answer);
+            }
+            Verdict::Missed(reason) => missed.push(Missed {
+                node: node.id,
+                reason,
+            }),
+        }
+    }
+    let Some(answer) = first else {
+        return Err(nobody_took_it(app, shard, missed));
+    };
+    let mut part = Part::taken(shard, copies);
+    // What one has taken goes on to those who have yet to, whatever becomes of the request.
+    if let Some(late) = round.late {
+        part.pending.clone_from(&late.nodes);
+        let judge = {
+            let app = Arc::clone(app);
+            move |node: &NodeRef, answer| match verdict(&app, shard, node, answer, is_task, false) {
+                Verdict::Taken { copy, .. } => Ok(copy),
+                Verdict::Missed(reason) => Err(reason.to_string()),
+            }
+        };
+        part.late = Some(late.go_on(app, part.copies.first().cloned(), judge));
+    }
+    remove(app, shard, &takers, &missed).await?;
+    let wanted = app.cluster.quorum(shard);
+    if mode == WriteMode::Quorum && takers.len() < wanted {
+        let taken = takers.len();
+        return Err(NotTaken::NoQuorum { taken, wanted });
+    }
+    Ok(Receipt { part, answer })
+}
+
+/// A refusal by all is an answer by all; anything else may have come too late or got lost.
+fn nobody_took_it(app: &Arc<App>, shard: ShardId, mut missed: Vec<Missed>) -> NotTaken {
+    if missed.is_empty() {
+        return ClusterError::ShardEmpty(shard).into();
+    }
+    if !missed.iter().all(Missed::is_refusal) {
+        doubt(app, shard);
+    }
+    // What a node says is more than that another can't be reached.
+    match missed.iter().position(Missed::is_refusal) {
+        Some(place) => match missed.swap_remove(place).reason {
+            answer::Reason::Refused(answer) => NotTaken::Refused(answer),
+            _ => NotTaken::Unanswered(missed),
+        },
+        None => NotTaken::Unanswered(missed),
+    }
+}
+
+/// Takes out those that missed what others took.
+async fn remove(
+    app: &Arc<App>,
+    shard: ShardId,
+    takers: &[NodeId],
+    missed: &[Missed],
+) -> Result<(), NotTaken> {
+    for Missed { node, reason } in missed {
+        let outcome = take_out(app, node, &reason.to_string()).await?;
+        if outcome == TakenOut::Last {
+            // Those that took it were taken out meanwhile, and this one is all that is left.
+            tracing::warn!(shard = shard.0, %node, "the last replica in sync missed a write");
+        }
+    }
+    let holds = |node: &NodeId| app.cluster.in_sync.holds(node);
+    if takers.iter().any(holds) {
+        return Ok(());
+    }
+    doubt(app, shard);
+    Err(ClusterError::InDoubt(shard).into())
+}
