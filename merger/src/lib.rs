@@ -16,6 +16,8 @@ pub mod ids;
 pub mod options;
 pub mod replication;
 pub mod search;
+#[cfg(test)]
+mod sim;
 pub mod store;
 pub mod tasks;
 pub mod telemetry;

@@ -9,5 +9,7 @@ mod internal;
 mod listen;
 
 pub use authorise::Keys;
+#[cfg(test)]
+pub(crate) use dispatch::dispatch;
 pub use errors::ApiError;
 pub use listen::serve;

@@ -70,4 +70,10 @@ impl NodeRequest {
         self.headers.insert(name, value);
         self
     }
+
+    /// Whom it is for, and what a node gets of it: for nodes that aren't reached by HTTP.
+    #[cfg(test)]
+    pub(crate) fn into_parts(self) -> (Target, Method, String, AnyBody) {
+        (self.target, self.method, self.path_and_query, self.body)
+    }
 }

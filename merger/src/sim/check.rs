@@ -1,0 +1,203 @@
+//! When all troubles are over, the cluster must become whole by itself, and hold what clients were told.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use super::api::settings;
+use super::mesh::Node;
+use super::world::Merger;
+
+/// How long a client may wait for the answer to a write, whatever goes wrong.
+const WRITE_ANSWERED: Duration = Duration::from_secs(90);
+/// How long the cluster may take to become whole after the last trouble.
+const WHOLE_AGAIN: Duration = Duration::from_secs(180);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits until all is quiet, and compares.
+pub(super) async fn compare(merger: &Merger) {
+    let world = &merger.world;
+    while world.mesh.lock().is_troubled() {
+        tokio::time::sleep(LOOK).await;
+    }
+    for node in world.mesh.lock().nodes.values_mut() {
+        node.mishaps.clear();
+    }
+    let begun = Instant::now();
+    while merger.clients() > 0 {
+        if begun.elapsed() > WRITE_ANSWERED {
+            let waiting = merger.clients();
+            let said = format!(
+                "{waiting} clients have waited for {} s",
+                WRITE_ANSWERED.as_secs()
+            );
+            return world.model().violations.push(said);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    let begun = Instant::now();
+    let mut why = String::new();
+    while begun.elapsed() < WHOLE_AGAIN {
+        match unsettled(merger).await {
+            Some(reason) => why = reason,
+            None => return compare_contents(merger).await,
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    let said = format!(
+        "not whole {} s after the last trouble: {why}",
+        WHOLE_AGAIN.as_secs()
+    );
+    world.model().violations.push(said);
+}
+
+/// What is not as it shall be when all is quiet.
+async fn unsettled(merger: &Merger) -> Option<String> {
+    let (_, nodes) = merger.ask(Method::GET, "/_cluster/nodes", None).await;
+    for node in nodes["nodes"].as_array().into_iter().flatten() {
+        if node["status"] == "drained" {
+            let path = format!(
+                "/_cluster/nodes/{}/resume",
+                node["id"].as_str().unwrap_or_default()
+            );
+            merger.ask(Method::POST, &path, None).await;
+        }
+    }
+    let (_, health) = merger.ask(Method::GET, "/_cluster/health", None).await;
+    if health["status"] != "green" {
+        return Some(format!("health {}, {}", health["status"], nodes["nodes"]));
+    }
+    let (_, tasks) = merger
+        .ask(
+            Method::GET,
+            "/tasks?statuses=enqueued,processing&limit=3",
+            None,
+        )
+        .await;
+    if tasks["total"] != 0 {
+        return Some(format!("open tasks {tasks}"));
+    }
+    if !merger.world.model().open().is_empty() {
+        return Some("a client doesn't know of its task's end".to_owned());
+    }
+    let intents = merger.world.store.keys("intent/");
+    if !intents.is_empty() {
+        return Some(format!("unfinished {intents:?}"));
+    }
+    // Settings that differ are mended by themselves.
+    if let Some((one, other)) = differing_settings(merger) {
+        return Some(format!("settings of {one} and {other} differ"));
+    }
+    let state = merger.world.mesh.lock();
+    let busy = state.nodes.iter().find(|(_, node)| !node.disk.is_idle());
+    busy.map(|(name, _)| format!("{name} is busy"))
+}
+
+fn differing_settings(merger: &Merger) -> Option<(String, String)> {
+    let state = merger.world.mesh.lock();
+    let of_all = |node: &Node| -> Vec<(String, Value)> {
+        let indexes = node.disk.indexes.iter();
+        indexes
+            .map(|(uid, index)| (uid.clone(), settings(index)))
+            .collect()
+    };
+    let mut first: BTreeMap<u16, (&String, &Node)> = BTreeMap::new();
+    for (name, node) in &state.nodes {
+        let (other, theirs) = *first.entry(node.shard.0).or_insert((name, node));
+        if of_all(theirs) != of_all(node) {
+            return Some((other.clone(), name.clone()));
+        }
+    }
+    None
+}
+
+async fn compare_contents(merger: &Merger) {
+    let world = &merger.world;
+    compare_replicas(merger);
+    for number in 0..world.indexes {
+        let index = format!("i{number}");
+        let mut union: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+        for node in world.mesh.lock().nodes.values() {
+            for (id, document) in node
+                .disk
+                .indexes
+                .get(&index)
+                .into_iter()
+                .flat_map(|index| index.contents())
+            {
+                union.insert(id.to_owned(), document.clone());
+            }
+        }
+        let held = union
+            .iter()
+            .map(|(id, document)| (id.as_str(), document))
+            .collect();
+        world.model().compare(&index, &held);
+        let read = read_all(merger, &index).await;
+        if read != union {
+            let count = (read.len(), union.len());
+            let said = format!(
+                "{index}: through the merger {} documents are read, nodes hold {}",
+                count.0, count.1
+            );
+            world.model().violations.push(said);
+        }
+    }
+    for node in world.mesh.lock().nodes.values_mut() {
+        node.has_lost = false;
+    }
+}
+
+/// Replicas of a shard hold the same, to the last setting.
+fn compare_replicas(merger: &Merger) {
+    let world = &merger.world;
+    let mut first: BTreeMap<u16, (String, BTreeMap<String, Value>)> = BTreeMap::new();
+    let mut violations = Vec::new();
+    for (name, node) in &world.mesh.lock().nodes {
+        let indexes = node.disk.indexes.iter();
+        let held: BTreeMap<String, Value> = indexes
+            .map(|(uid, index)| {
+                let whole = json!({"key": index.primary_key, "settings": settings(index), "documents": index.contents()});
+                (uid.clone(), whole)
+            })
+            .collect();
+        match first.get(&node.shard.0) {
+            None => drop(first.insert(node.shard.0, (name.clone(), held))),
+            Some((other, theirs)) if *theirs != held => {
+                violations.push(format!(
+                    "{other} and {name} differ: {} / {}",
+                    counts(theirs),
+                    counts(&held)
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    world.model().violations.extend(violations);
+}
+
+fn counts(held: &BTreeMap<String, Value>) -> String {
+    let count = |(uid, whole): (&String, &Value)| {
+        let documents = whole["documents"].as_object().map_or(0, Map::len);
+        format!(
+            "{uid}: {documents} documents, key {}, {}",
+            whole["key"], whole["settings"]
+        )
+    };
+    held.iter().map(count).collect::<Vec<_>>().join("; ")
+}
+
+async fn read_all(merger: &Merger, index: &str) -> BTreeMap<String, Map<String, Value>> {
+    let path = format!("/indexes/{index}/documents/fetch");
+    let body = json!({"limit": 100_000});
+    let (_, said) = merger.ask(Method::POST, &path, Some(&body)).await;
+    let results = said["results"].as_array().cloned().unwrap_or_default();
+    let by_id = |document: Value| {
+        let id = document["id"].as_str().unwrap_or_default().to_owned();
+        document.as_object().cloned().map(|document| (id, document))
+    };
+    results.into_iter().filter_map(by_id).collect()
+}

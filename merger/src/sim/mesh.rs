@@ -1,0 +1,453 @@
+//! The nodes and the way to them: addresses, latencies, everything that can go wrong on the way and at its end.
+//!
+//! It stands behind [`NodeApi`] and [`Directory`] as Envoy and the nodes do. It outlives the merger, and counts milliseconds
+//! over all of the merger's lives.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::json;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use weft_routing::placement::ShardId;
+
+use super::api::{self, Asked, Said};
+use super::disk::Disk;
+use crate::cluster::{AskError, Directory, NodeId, Readiness, Topology};
+use crate::upstream::{NodeAnswer, NodeApi, NodeRequest, Target, UpstreamError};
+
+/// How a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Power {
+    Up,
+    /// No process.
+    Down,
+    /// It takes requests and answers none.
+    Hanging,
+    /// It works, and nobody reaches it.
+    Apart,
+}
+
+/// What becomes of the next changes that a node is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mishap {
+    /// Done, and the answer is lost.
+    AnswerLost,
+    /// Lost before it is done.
+    RequestLost,
+    /// Refused with this status.
+    Refused(u16),
+}
+
+/// What happens to a node when its time has come.
+#[derive(Debug, Clone)]
+pub(super) enum Event {
+    Starts,
+    StartsWith(Box<Disk>),
+    WakesUp { takes_up: bool },
+    IsReached,
+    IsQuick,
+}
+
+pub(super) struct Node {
+    pub(super) shard: ShardId,
+    address: SocketAddr,
+    pub(super) disk: Disk,
+    pub(super) power: Power,
+    /// Counts how often the process has ended.
+    lives: u32,
+    pub(super) slow_ms: u64,
+    pub(super) mishaps: Vec<Mishap>,
+    stuck: Vec<(Asked, oneshot::Sender<Said>)>,
+    /// What Envoy believes of it.
+    gets_reads: bool,
+    /// Its disk isn't the one on which it was last seen in sync.
+    pub(super) has_lost: bool,
+}
+
+pub(super) struct State {
+    pub(super) nodes: BTreeMap<String, Node>,
+    pub(super) random: fastrand::Rng,
+    /// The end of a time in which the egress listener isn't there.
+    egress_down_until: u64,
+    events: Vec<(u64, String, Event)>,
+    /// How long a document takes a node, at the most, in milliseconds.
+    pace: u64,
+    before: u64,
+    since: Option<Instant>,
+    pub(super) exchanges: u64,
+}
+
+/// All nodes.
+#[derive(Clone)]
+pub(super) struct Mesh(Arc<Mutex<State>>);
+
+impl Mesh {
+    pub(super) fn new(seed: u64, shards: u16, replicas: u16) -> Self {
+        let mut nodes = BTreeMap::new();
+        for (number, shard) in (0..shards * replicas).zip((0..shards).cycle()) {
+            let replica = char::from(b'a' + u8::try_from(number / shards).unwrap_or(0));
+            let node = Node {
+                shard: ShardId(shard),
+                address: SocketAddr::from(([10, 0, 0, 1], 7_000 + number)),
+                disk: new_disk(u64::from(number)),
+                power: Power::Up,
+                lives: 0,
+                slow_ms: 0,
+                mishaps: Vec::new(),
+                stuck: Vec::new(),
+                gets_reads: false,
+                has_lost: false,
+            };
+            nodes.insert(format!("{replica}{shard}"), node);
+        }
+        let mut random = fastrand::Rng::with_seed(seed);
+        let pace = random.u64(1..40);
+        Self(Arc::new(Mutex::new(State {
+            nodes,
+            random,
+            egress_down_until: 0,
+            events: Vec::new(),
+            pace,
+            before: 1_000,
+            since: None,
+            exchanges: 0,
+        })))
+    }
+
+    /// A merger begins: its clock is the runtime's that is entered.
+    pub(super) fn merger_begins(&self) {
+        self.lock().since = Some(Instant::now());
+    }
+
+    /// The merger has ended at `now`: until the next begins, the clock stands.
+    pub(super) fn merger_ended(&self, now: u64) {
+        let mut state = self.lock();
+        state.since = None;
+        state.before = now;
+    }
+
+    /// Time passes without a merger.
+    pub(super) fn pass(&self, ms: u64) {
+        let mut state = self.lock();
+        state.before += ms;
+        state.advance();
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.lock().now()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn pause(&self, node: &str) {
+        let micros = {
+            let mut state = self.lock();
+            let slow = state.nodes.get(node).map_or(0, |node| node.slow_ms) * 1_000;
+            state.random.u64(50..3_000) + slow
+        };
+        tokio::time::sleep(Duration::from_micros(micros)).await;
+    }
+
+    /// The node that a request goes to.
+    fn choose(&self, target: &Target, not: Option<&str>) -> Result<String, UpstreamError> {
+        let mut state = self.lock();
+        state.advance();
+        let unreachable = |detail: &str| UpstreamError::Unreachable {
+            target: target.clone(),
+            detail: detail.to_owned(),
+        };
+        let names: Vec<String> = match target {
+            Target::Node(address) => {
+                let own = state
+                    .nodes
+                    .iter()
+                    .filter(|(_, node)| node.address == *address);
+                own.map(|(name, _)| name.clone()).collect()
+            }
+            Target::Shard(shard) => {
+                let ready = state
+                    .nodes
+                    .iter()
+                    .filter(|(_, node)| node.shard == *shard && node.gets_reads);
+                ready
+                    .map(|(name, _)| name.clone())
+                    .filter(|name| Some(name.as_str()) != not)
+                    .collect()
+            }
+        };
+        match names.len() {
+            0 => Err(unreachable("no healthy upstream")),
+            count => {
+                let place = state.random.usize(..count);
+                names
+                    .get(place)
+                    .cloned()
+                    .ok_or_else(|| unreachable("no healthy upstream"))
+            }
+        }
+    }
+
+    async fn go(&self, request: NodeRequest) -> Result<NodeAnswer, UpstreamError> {
+        let (target, asked) = take_apart(request).await?;
+        let first = self.choose(&target, None)?;
+        let outcome = self.ask(&first, &target, &asked).await;
+        // Envoy asks another replica where a connection fails, as long as there is one.
+        match (&target, &outcome) {
+            (Target::Shard(_), Err(UpstreamError::Unreachable { .. })) => {
+                let Ok(other) = self.choose(&target, Some(&first)) else {
+                    return outcome;
+                };
+                self.ask(&other, &target, &asked).await
+            }
+            _ => outcome,
+        }
+    }
+
+    async fn ask(
+        &self,
+        name: &str,
+        target: &Target,
+        asked: &Asked,
+    ) -> Result<NodeAnswer, UpstreamError> {
+        let cut = || {
+            UpstreamError::Unreachable {
+            target: target.clone(),
+            detail: "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
+                .to_owned(),
+        }
+        };
+        self.pause(name).await;
+        let (reply, life) = {
+            let mut state = self.lock();
+            state.advance();
+            state.exchanges += 1;
+            if state.now() < state.egress_down_until {
+                return Err(UpstreamError::NoEgress {
+                    target: target.clone(),
+                    detail: "connection refused".to_owned(),
+                });
+            }
+            state.deliver(name, asked).ok_or_else(cut)?
+        };
+        let said = reply.await.map_err(|_| cut())?;
+        self.pause(name).await;
+        // While the process hangs, its answer is stuck in it.
+        while self.holds_back(name, life).ok_or_else(cut)? {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (status, body) = said;
+        Ok(NodeAnswer {
+            status: StatusCode::from_u16(status).unwrap_or_default(),
+            headers: HeaderMap::new(),
+            body: body.to_string().into(),
+        })
+    }
+
+    /// Whether the node hangs; `None` if it can't be reached any more, or is in another life.
+    fn holds_back(&self, name: &str, life: u32) -> Option<bool> {
+        let mut state = self.lock();
+        state.advance();
+        let node = state.nodes.get(name)?;
+        let there = node.lives == life && node.power != Power::Apart;
+        there.then_some(node.power == Power::Hanging)
+    }
+}
+
+async fn take_apart(request: NodeRequest) -> Result<(Target, Asked), UpstreamError> {
+    let (target, method, path_and_query, body) = request.into_parts();
+    let body = body
+        .collect()
+        .await
+        .map_err(|error| UpstreamError::Malformed {
+            target: target.clone(),
+            detail: error.to_string(),
+        })?;
+    let asked = Asked {
+        method,
+        path_and_query,
+        body: body.to_bytes(),
+    };
+    Ok((target, asked))
+}
+
+impl State {
+    pub(super) fn now(&self) -> u64 {
+        let since = self.since.map_or(0, |since| since.elapsed().as_millis());
+        self.before + u64::try_from(since).unwrap_or(0)
+    }
+
+    /// Plans what is to happen to a node.
+    pub(super) fn plan(&mut self, after: u64, node: &str, event: Event) {
+        let at = self.now() + after;
+        self.events.push((at, node.to_owned(), event));
+    }
+
+    pub(super) fn cut_egress(&mut self, ms: u64) {
+        self.egress_down_until = self.now() + ms;
+    }
+
+    /// Whether something is still to happen, or happening.
+    pub(super) fn is_troubled(&self) -> bool {
+        !self.events.is_empty() || self.now() < self.egress_down_until
+    }
+
+    pub(super) fn kill(&mut self, name: &str) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.power = Power::Down;
+            node.lives += 1;
+            node.stuck.clear();
+        }
+    }
+
+    /// Lets happen what is due, and all nodes work on.
+    pub(super) fn advance(&mut self) {
+        let now = self.now();
+        let (mut due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.events)
+            .into_iter()
+            .partition(|(at, ..)| *at <= now);
+        self.events = later;
+        due.sort_by_key(|(at, ..)| *at);
+        for (at, name, event) in due {
+            self.happen(at, &name, event);
+        }
+        for node in self.nodes.values_mut() {
+            if matches!(node.power, Power::Up | Power::Apart) {
+                node.disk.advance(now);
+            }
+        }
+    }
+
+    fn happen(&mut self, at: u64, name: &str, event: Event) {
+        let takes = self.takes();
+        let Some(node) = self.nodes.get_mut(name) else {
+            return;
+        };
+        match (event, node.power) {
+            (Event::Starts, Power::Down) => {
+                node.power = Power::Up;
+                node.disk.wake(at);
+            }
+            (Event::StartsWith(disk), Power::Down) => {
+                node.disk = *disk;
+                node.power = Power::Up;
+                node.has_lost = true;
+                node.disk.wake(at);
+            }
+            (Event::WakesUp { takes_up }, Power::Hanging) => {
+                node.power = Power::Up;
+                node.disk.wake(at);
+                for (asked, reply) in std::mem::take(&mut node.stuck) {
+                    // What nobody waits for any more may have been read all the same.
+                    if takes_up || !reply.is_closed() {
+                        let _ = reply.send(api::answer(&mut node.disk, at, takes, &asked));
+                    }
+                }
+            }
+            (Event::IsReached, Power::Apart) => node.power = Power::Up,
+            (Event::IsQuick, _) => node.slow_ms = 0,
+            _ => {}
+        }
+    }
+
+    fn takes(&mut self) -> u64 {
+        let pace = self.pace;
+        self.random.u64(0..=pace)
+    }
+
+    /// Hands a request to a node; gives where its answer will be, and which life of the node it is from.
+    fn deliver(&mut self, name: &str, asked: &Asked) -> Option<(oneshot::Receiver<Said>, u32)> {
+        let (now, takes) = (self.now(), self.takes());
+        let node = self.nodes.get_mut(name)?;
+        let (reply, answer) = oneshot::channel();
+        let life = node.lives;
+        match node.power {
+            Power::Down | Power::Apart => return None,
+            Power::Hanging => node.stuck.push((asked.clone(), reply)),
+            Power::Up => {
+                let changes =
+                    asked.method != http::Method::GET && !asked.path_and_query.contains("/fetch");
+                let mishap = match changes && !node.mishaps.is_empty() {
+                    true => Some(node.mishaps.remove(0)),
+                    false => None,
+                };
+                match mishap {
+                    Some(Mishap::RequestLost) => return None,
+                    Some(Mishap::Refused(status)) => {
+                        let error = json!({"message": "No space left on device.", "code": "no_space_left_on_device"});
+                        let _ = reply.send((status, error));
+                    }
+                    Some(Mishap::AnswerLost) => {
+                        drop(api::answer(&mut node.disk, now, takes, asked))
+                    }
+                    None => drop(reply.send(api::answer(&mut node.disk, now, takes, asked))),
+                }
+            }
+        }
+        Some((answer, life))
+    }
+
+    /// Envoy has asked whether the node may serve reads.
+    pub(super) fn envoy_hears(&mut self, name: &str, readiness: Readiness) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            match readiness {
+                Readiness::Ready | Readiness::Degraded(_) => node.gets_reads = true,
+                Readiness::NotReady(_) => node.gets_reads = false,
+                Readiness::Unknown => {}
+            }
+        }
+    }
+}
+
+/// The disk of a node that starts for the first time: its keys have uids of its own.
+pub(super) fn new_disk(number: u64) -> Disk {
+    let mut disk = Disk::default();
+    for name in ["search", "admin"] {
+        let uid = format!("{name}-{number}");
+        let key = json!({
+            "uid": uid, "name": name, "description": null, "key": format!("secret-of-{uid}"),
+            "actions": ["*"], "indexes": ["*"], "expiresAt": null,
+        });
+        disk.keys.insert(uid, key);
+    }
+    disk.features.insert("metrics".to_owned(), false.into());
+    disk
+}
+
+impl NodeApi for Mesh {
+    fn exchange(&self, request: NodeRequest) -> BoxFuture<'_, Result<NodeAnswer, UpstreamError>> {
+        Box::pin(self.go(request))
+    }
+}
+
+impl Directory for Mesh {
+    fn topology(&self) -> BoxFuture<'_, Result<Topology, AskError>> {
+        Box::pin(async move {
+            let mut clusters: BTreeMap<ShardId, Vec<serde_json::Value>> = BTreeMap::new();
+            for (name, node) in &self.lock().nodes {
+                let socket =
+                    json!({"address": node.address.ip(), "port_value": node.address.port()});
+                let host = json!({"hostname": name, "address": {"socket_address": socket}});
+                clusters.entry(node.shard).or_default().push(host);
+            }
+            let statuses: Vec<serde_json::Value> = clusters
+                .into_iter()
+                .map(|(shard, hosts)| json!({"name": format!("shard-{}", shard.0), "host_statuses": hosts}))
+                .collect();
+            let list = json!({"cluster_statuses": statuses});
+            Ok(Topology::from_envoy(list.to_string().as_bytes(), "shard-")?)
+        })
+    }
+}
+
+/// The name of a node as the merger knows it.
+pub(super) fn id(name: &str) -> NodeId {
+    NodeId::from(name.to_owned())
+}

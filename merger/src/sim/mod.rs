@@ -1,0 +1,35 @@
+//! The layer between units and real processes: the whole merger over simulated nodes, on a clock of its own.
+//!
+//! ```text
+//!   steps ──► play ──► world: App, its background work, its dispatch ──► mesh: what goes wrong ──► api, disk: a node each
+//!               └──► model: what clients were told                          └──► store: what a crash undoes
+//!                       └── check: compares both, when all is quiet
+//! ```
+//!
+//! A sequence of steps comes from a seed; the same seed plays the same sequence. One that fails is shortened, and kept in `kept`.
+
+mod api;
+mod check;
+mod disk;
+mod mesh;
+mod model;
+mod play;
+mod steps;
+mod store;
+mod tests;
+mod world;
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use time::macros::datetime;
+
+/// The time of day when a simulation begins.
+const BEGIN: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
+
+/// A time as nodes print it, from milliseconds since [`BEGIN`].
+fn time_of(ms: u64) -> String {
+    let at = BEGIN + Duration::from_millis(ms);
+    at.format(&Rfc3339).unwrap_or_default()
+}

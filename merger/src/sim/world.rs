@@ -1,0 +1,207 @@
+//! A cluster whose merger is the real one: it is begun, ended and begun again on the same store, over simulated nodes.
+//!
+//! Each life of the merger is a runtime of its own on one thread, with a clock that stands still while there is something to do
+//! and jumps when there isn't. When the runtime is dropped, everything that the merger was doing ends where it stood: a crash.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use clap::Parser;
+use http::{Method, Request};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::mesh::{Mesh, id};
+use super::model::Model;
+use super::store::SimStore;
+use super::{BEGIN, steps::Plan};
+use crate::app::{App, Opened, Surroundings};
+use crate::call::{empty, full};
+use crate::clock::simulated;
+use crate::edge;
+use crate::options::ServeOptions;
+
+/// How often Envoy asks whether nodes may serve reads.
+const ENVOY_ASKS: Duration = Duration::from_millis(200);
+/// How long a merger may take for what is under way when it is told to stop.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
+
+/// What outlives the merger.
+#[derive(Clone)]
+pub(super) struct World {
+    pub(super) mesh: Mesh,
+    pub(super) store: SimStore,
+    model: Arc<Mutex<Model>>,
+    pub(super) indexes: u8,
+}
+
+impl World {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self {
+            mesh: Mesh::new(plan.seed, plan.shards, plan.replicas),
+            store: SimStore::new(plan.seed),
+            model: Arc::default(),
+            indexes: 2,
+        }
+    }
+
+    pub(super) fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The node of a number.
+    pub(super) fn node(&self, number: u8) -> String {
+        let state = self.mesh.lock();
+        let place = usize::from(number) % state.nodes.len();
+        state.nodes.keys().nth(place).cloned().unwrap_or_default()
+    }
+
+    /// One life of the merger: begins it, lets `live` do what it wants with it, and ends it at once.
+    pub(super) fn life<T, F: Future<Output = T>>(&self, live: impl FnOnce(Merger) -> F) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let outcome = runtime.block_on(async {
+            self.mesh.merger_begins();
+            let begun = BEGIN + Duration::from_millis(self.mesh.now());
+            simulated::begin(begun);
+            let merger = Merger::begin(self.clone()).await;
+            live(merger).await
+        });
+        let now = runtime.block_on(async { self.mesh.now() });
+        drop(runtime);
+        simulated::end();
+        self.mesh.merger_ended(now);
+        self.store.crash(now);
+        self.model().cut_off();
+        outcome
+    }
+}
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    options: ServeOptions,
+}
+
+fn options() -> ServeOptions {
+    let arguments = [
+        "serve",
+        "--master-key=master",
+        "--heartbeat-interval-ms=1000",
+        "--heartbeat-misses=3",
+        "--replica-patience-ms=500",
+        "--write-timeout-ms=5000",
+        "--search-timeout-ms=3000",
+        "--lease-ms=500",
+        "--verify-interval-s=0",
+        "--settings-check-interval-ms=5000",
+        "--resync-bytes-per-second=0",
+    ];
+    Arguments::parse_from(arguments).options
+}
+
+/// A merger that runs.
+#[derive(Clone)]
+pub(super) struct Merger {
+    pub(super) world: World,
+    pub(super) app: Arc<App>,
+    /// How many clients wait for an answer.
+    pub(super) waiting: Arc<Mutex<usize>>,
+    /// Each client writes one thing after the other.
+    pub(super) writers: Arc<Vec<Vec<tokio::sync::Mutex<()>>>>,
+}
+
+impl Merger {
+    async fn begin(world: World) -> Self {
+        let surroundings = Surroundings {
+            store: Arc::new(world.store.clone()),
+            nodes: Arc::new(world.mesh.clone()),
+            directory: Arc::new(world.mesh.clone()),
+        };
+        tokio::spawn(tell_time(world.clone()));
+        let opened = Opened::open(options(), surroundings).await.unwrap();
+        let app = opened.start().await.unwrap();
+        tokio::spawn(envoy_asks(world.clone(), Arc::clone(&app)));
+        let writers = |_| (0..4).map(|_| tokio::sync::Mutex::new(())).collect();
+        Self {
+            writers: Arc::new((0..world.indexes).map(writers).collect()),
+            world,
+            app,
+            waiting: Arc::default(),
+        }
+    }
+
+    /// A request as it comes from Envoy.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> (u16, Value) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", "Bearer master")
+            .header("content-type", "application/json")
+            .body(())
+            .unwrap();
+        let (parts, ()) = request.into_parts();
+        let body = body.map_or_else(empty, |body| full(body.to_string()));
+        let (_, answer) = edge::dispatch(&self.app, &parts, body).await;
+        let said = serde_json::from_slice(&answer.body).unwrap_or_default();
+        (answer.status.as_u16(), said)
+    }
+
+    /// Lets what is under way end, as a merger does that is told to stop.
+    pub(super) async fn stop(&self) {
+        self.app.begun.close();
+        let _ = tokio::time::timeout(STOPS_WITHIN, self.app.begun.wait()).await;
+    }
+
+    /// A client that is waited for when all is compared.
+    pub(super) fn client(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let waiting = Arc::clone(&self.waiting);
+        *lock(&waiting) += 1;
+        let model = self.world.clone();
+        tokio::spawn(async move {
+            let begun = Instant::now();
+            work.await;
+            let waited = u64::try_from(begun.elapsed().as_millis()).unwrap_or(0);
+            let longest = model.model().longest.max(waited);
+            model.model().longest = longest;
+            *lock(&waiting) -= 1;
+        });
+    }
+
+    pub(super) fn clients(&self) -> usize {
+        *lock(&self.waiting)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Envoy's health checks, which ask the merger.
+async fn envoy_asks(world: World, app: Arc<App>) {
+    loop {
+        let names: Vec<String> = world.mesh.lock().nodes.keys().cloned().collect();
+        for name in names {
+            let readiness = app.cluster.readiness(&id(&name));
+            world.mesh.lock().envoy_hears(&name, readiness);
+        }
+        tokio::time::sleep(ENVOY_ASKS).await;
+    }
+}
+
+/// Lets happen what is planned, also while nobody asks a node.
+async fn tell_time(world: World) {
+    loop {
+        world.mesh.lock().advance();
+        world.store.tell_time(world.mesh.now());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
