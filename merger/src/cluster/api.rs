@@ -124,6 +124,7 @@ fn health(app: &App) -> Value {
         "relocatingShards": 0,
         "initializingShards": initializing,
         "unassignedShards": all.len().saturating_sub(active + initializing),
+        "stoppedResyncs": app.cluster.stopped_resyncs(),
         "epoch": app.cluster.in_sync.epoch(),
     })
 }
@@ -144,6 +145,7 @@ fn describe(app: &App, shard: ShardId, node: &NodeRef) -> Value {
     let status = match (&standing, life) {
         (Some(Standing::Drained { .. }), _) => "drained",
         (_, Life::Lost) => "lost",
+        _ if cluster.resyncs().stopped.contains(&node.id) => "stopped",
         _ if cluster.pulse.answers(&node.id) => "up",
         _ if !cluster.is_up(&node.id) => "down",
         _ => "silent",
