@@ -76,6 +76,14 @@ pub enum BroadcastError {
     /// No replica of a shard answers, and nothing was changed anywhere.
     #[error("shard-{} does not answer; nothing was changed", .0.0)]
     Silent(ShardId),
+    /// A shard gave no answer after it may have got the change; no other shard was asked.
+    #[error("shard-{}: {detail}; it is not known whether anything was changed", .shard.0)]
+    Unknown {
+        /// The shard.
+        shard: ShardId,
+        /// What the request came to.
+        detail: String,
+    },
     /// Some shards have taken a change of indexes, and others not yet.
     #[error(
         "the change was cut off and is being made whole, or undone: GET /tasks will tell; until then nothing is written to the index's shards"

@@ -220,11 +220,14 @@ pub(super) async fn spread_in_turn(
         Ok(receipt) => (receipt.part, receipt.answer),
         Err(NotTaken::Refused(answer)) => return Ok(Spread::Refused(answer.pass_on())),
         Err(NotTaken::Cluster(error)) => return Err(error.into()),
-        Err(NotTaken::Unanswered(missed)) => {
+        Err(NotTaken::Unanswered(missed)) if !missed.iter().any(Missed::may_have_it) => {
             let error = missed.into_iter().find_map(Missed::error);
-            return Err(error.map_or(ClusterError::InDoubt(shard).into(), Into::into));
+            return Err(error.map_or(ClusterError::ShardEmpty(shard).into(), Into::into));
         }
-        Err(NotTaken::NoQuorum { .. }) => return Err(ClusterError::InDoubt(shard).into()),
+        Err(error) => {
+            let detail = error.to_string();
+            return Err(BroadcastError::Unknown { shard, detail });
+        }
     };
     let others = wanted.map(|(shard, change, replicas)| {
         to_shard(app, guard, change, shard, replicas, Taken::new())

@@ -36,10 +36,12 @@ pub struct Doubts {
 }
 
 /// What is to be looked into at a shard.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Doubt {
     /// A write was cut off.
     cut_off: bool,
+    /// These replicas missed what others took, and the store failed when they were to be taken out.
+    missed: Vec<(NodeId, String)>,
     /// Between these two numbers nodes have tasks that nobody is known to have sent.
     unknown: Vec<(NodeId, Option<u32>, u32)>,
 }
@@ -115,6 +117,12 @@ pub fn doubt(app: &Arc<App>, shard: ShardId) {
     note(app, shard, |doubt| doubt.cut_off = true);
 }
 
+/// Notes replicas that missed what others took, and are to be taken out before anything else is written. The caller has the
+/// shard's lock.
+pub fn doubt_missed(app: &Arc<App>, shard: ShardId, missed: Vec<(NodeId, String)>) {
+    note(app, shard, |doubt| doubt.missed.extend(missed));
+}
+
 /// Notes that a node has tasks that nobody is known to have sent: those between two numbers. The caller has the shard's lock.
 pub fn doubt_numbers(
     app: &Arc<App>,
@@ -169,13 +177,18 @@ pub async fn settle_doubts(app: &App, shard: ShardId) -> Result<(), ClusterError
     if app.cluster.doubts.hold_back(shard) {
         return Err(ClusterError::Held(shard));
     }
-    let (cut_off, unknown) = {
-        let shards = app.cluster.doubts.lock();
-        let doubt = shards.get(&shard);
-        doubt.map_or_else(Default::default, |doubt| {
-            (doubt.cut_off, doubt.unknown.clone())
-        })
+    let doubt = app.cluster.doubts.lock().get(&shard).cloned();
+    let Some(Doubt {
+        cut_off,
+        missed,
+        unknown,
+    }) = doubt
+    else {
+        return Ok(());
     };
+    for (node, reason) in &missed {
+        take_out(app, node, reason).await?;
+    }
     if cut_off {
         let topology = app.cluster.topology();
         let Compared { heard, silent } = compare(app, topology.nodes(shard)).await?;

@@ -41,7 +41,9 @@ use weft_routing::placement::{ShardId, SlotMap};
 
 pub use api::handle;
 pub use discovery::{AskError, Directory, EnvoyAdmin, discover};
-pub use doubt::{Doubts, Reads, doubt, doubt_numbers, settle_doubts, turn_when_whole};
+pub use doubt::{
+    Doubts, Reads, doubt, doubt_missed, doubt_numbers, settle_doubts, turn_when_whole,
+};
 pub use in_sync::{InSync, Standing, TakenOut};
 pub use lanes::Lanes;
 pub use latency::Latencies;

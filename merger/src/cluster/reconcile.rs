@@ -80,12 +80,12 @@ pub(super) async fn compare(app: &App, nodes: &[NodeRef]) -> Result<Compared, St
             went_back,
         });
     }
+    // A node that went back says nothing of what was written, and is no model for others; the watch takes it out.
+    standings.retain(|standing| !standing.went_back);
     let compared = Compared {
         heard: standings.len(),
         silent,
     };
-    // A node that went back is no model for others; the watch takes it out.
-    standings.retain(|standing| !standing.went_back);
     let Some((first, others)) = standings.split_first() else {
         return Ok(compared);
     };

@@ -329,6 +329,7 @@ impl From<BroadcastError> for ApiError {
             BroadcastError::Unsettled(_)
             | BroadcastError::Busy(_)
             | BroadcastError::Silent(_)
+            | BroadcastError::Unknown { .. }
             | BroadcastError::Unfinished => Self::unavailable(message),
             BroadcastError::Misrouted { .. } => Self::internal(message),
         }
@@ -400,6 +401,7 @@ impl From<WriteError> for ApiError {
             },
             WriteError::Upstream(error) => error.into(),
             WriteError::Unreachable { .. }
+            | WriteError::Unknown { .. }
             | WriteError::NoQuorum { .. }
             | WriteError::Stopping(_)
             | WriteError::Unsettled(_) => Self::unavailable(error.to_string()),

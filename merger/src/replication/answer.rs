@@ -50,6 +50,15 @@ impl Missed {
         matches!(self.reason, Reason::Refused(_))
     }
 
+    /// Whether the node may have taken it all the same.
+    pub(crate) fn may_have_it(&self) -> bool {
+        match &self.reason {
+            Reason::Refused(_) => false,
+            Reason::Unanswered(error) => error.may_have_arrived(),
+            Reason::Late | Reason::Nameless | Reason::Back => true,
+        }
+    }
+
     /// The error by which the node could not be asked, if that is the reason.
     pub(crate) fn error(self) -> Option<UpstreamError> {
         match self.reason {

@@ -31,7 +31,8 @@ pub(crate) use self::answer::{Missed, task_uid};
 use self::answer::{Verdict, verdict};
 use crate::app::App;
 use crate::cluster::{
-    ClusterError, NodeId, NodeRef, Sending, TakenOut, WriteMode, doubt, take_out, to_each,
+    ClusterError, NodeId, NodeRef, Sending, TakenOut, WriteMode, doubt, doubt_missed, take_out,
+    to_each,
 };
 use crate::store::StoreError;
 use crate::tasks::Part;
@@ -81,7 +82,7 @@ pub(crate) enum NotTaken {
     /// Replicas refused it, and none took it.
     #[error("its nodes answered {}", .0.status)]
     Refused(NodeAnswer),
-    /// No replica answered: whether one has it isn't known.
+    /// No replica answered. Whether one has it isn't known, unless none of them was reached.
     #[error("{}", answer::reasons(.0))]
     Unanswered(Vec<Missed>),
     /// Fewer than a quorum took it.
@@ -92,6 +93,9 @@ pub(crate) enum NotTaken {
         /// How many had to.
         wanted: usize,
     },
+    /// The replicas that took it have left the in-sync set meanwhile, and those that are left missed it.
+    #[error("the replicas that took it are out of sync")]
+    TakersLeft,
     /// The replicas, or the store.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
@@ -176,12 +180,12 @@ pub(crate) async fn replicate<C: Command>(
     Ok(Receipt { part, answer })
 }
 
-/// A refusal by all is an answer by all; anything else may have come too late or got lost.
+/// A refusal by all is an answer by all; where an answer got lost or came too late, nobody knows.
 fn nobody_took_it(app: &Arc<App>, shard: ShardId, mut missed: Vec<Missed>) -> NotTaken {
     if missed.is_empty() {
         return ClusterError::ShardEmpty(shard).into();
     }
-    if !missed.iter().all(Missed::is_refusal) {
+    if missed.iter().any(Missed::may_have_it) {
         doubt(app, shard);
     }
     // What a node says is more than that another can't be reached.
@@ -201,8 +205,17 @@ async fn remove(
     takers: &[NodeId],
     missed: &[Missed],
 ) -> Result<(), NotTaken> {
-    for Missed { node, reason } in missed {
-        let outcome = take_out(app, node, &reason.to_string()).await?;
+    for (place, Missed { node, reason }) in missed.iter().enumerate() {
+        let outcome = match take_out(app, node, &reason.to_string()).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // It must be out before anything else is written, whatever the store does now.
+                let left = missed.iter().skip(place);
+                let left = left.map(|missed| (missed.node.clone(), missed.reason.to_string()));
+                doubt_missed(app, shard, left.collect());
+                return Err(error.into());
+            }
+        };
         if outcome == TakenOut::Last {
             // Those that took it were taken out meanwhile, and this one is all that is left.
             tracing::warn!(shard = shard.0, %node, "the last replica in sync missed a write");
@@ -213,5 +226,5 @@ async fn remove(
         return Ok(());
     }
     doubt(app, shard);
-    Err(ClusterError::InDoubt(shard).into())
+    Err(NotTaken::TakersLeft)
 }

@@ -113,6 +113,22 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// Whether the request may have reached the node. It hasn't where no connection was made.
+    pub fn may_have_arrived(&self) -> bool {
+        /// How Envoy says that it had no connection to send it by.
+        const NOT_SENT: [&str; 4] = [
+            "connection failure",
+            "connect timeout",
+            "no healthy upstream",
+            "overflow",
+        ];
+        match self {
+            Self::NoEgress { .. } | Self::Malformed { .. } => false,
+            Self::Unreachable { detail, .. } => !NOT_SENT.iter().any(|said| detail.contains(said)),
+            Self::TimedOut { .. } | Self::TooLarge { .. } => true,
+        }
+    }
+
     /// Whom the request was for.
     pub fn target(&self) -> &Target {
         match self {

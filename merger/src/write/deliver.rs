@@ -166,7 +166,13 @@ async fn to_shard(app: &Arc<App>, guard: &WriteGuard, delivery: &Delivery, load:
                     Failure::Failed(error) => error.to_string(),
                 };
                 let missing = total - accepted;
-                let why = format!("{reason}; {missing} of {total} documents are not written");
+                let why = match &failed {
+                    // The reason says that it isn't known.
+                    Failure::Failed(WriteError::Unknown { .. }) => {
+                        format!("{reason}: {missing} of {total} documents")
+                    }
+                    _ => format!("{reason}; {missing} of {total} documents are not written"),
+                };
                 parts.push(Part::undelivered(load.shard, why));
                 failure = Some(failed);
                 break;
@@ -205,10 +211,19 @@ async fn to_replicas(
             taken,
             wanted,
         })),
+        Err(error @ NotTaken::TakersLeft) => Err(Failure::Failed(WriteError::Unknown {
+            shard,
+            detail: error.to_string(),
+        })),
         Err(NotTaken::Cluster(error)) => Err(Failure::Failed(error.into())),
         Err(NotTaken::Unanswered(missed)) => {
+            let in_doubt = missed.iter().any(Missed::may_have_it);
             let error = missed.into_iter().rev().find_map(Missed::error);
             Err(Failure::Failed(match error {
+                Some(error) if in_doubt => WriteError::Unknown {
+                    shard,
+                    detail: error.to_string(),
+                },
                 Some(source) => WriteError::Unreachable { shard, source },
                 None => ClusterError::InDoubt(shard).into(),
             }))

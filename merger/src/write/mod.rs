@@ -84,6 +84,14 @@ pub enum WriteError {
         /// Why.
         source: UpstreamError,
     },
+    /// A shard gave no answer after it may have got the write.
+    #[error("shard-{}: {detail}; it is not known whether it was written", .shard.0)]
+    Unknown {
+        /// The shard.
+        shard: ShardId,
+        /// What the request came to.
+        detail: String,
+    },
     /// Fewer replicas took a write than its mode wants; those that didn't are out of sync.
     #[error("shard-{}: {taken} of the {wanted} replicas that a quorum needs took the write: it may have been applied; sending it again is safe", .shard.0)]
     NoQuorum {
