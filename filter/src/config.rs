@@ -1,13 +1,15 @@
 //! The plugin's configuration: JSON in Envoy's `PluginConfig.configuration`, every knob and default in this file.
 
 use serde_json::{Map, Value};
-use weft_routing::Policy;
+use weft_routing::{Policy, ShardNames};
 
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The Envoy cluster of the merger: where the table comes from, and where everything goes that isn't direct.
     pub merger_cluster: String,
+    /// What the shards' Envoy clusters are called, as the merger's `--shard-prefix` says it.
+    pub shard_prefix: ShardNames,
     /// How often the table is asked for.
     pub table_poll_ms: u32,
     /// The longest that a table is trusted, whatever it says itself.
@@ -29,6 +31,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             merger_cluster: "merger".to_owned(),
+            shard_prefix: ShardNames::default(),
             table_poll_ms: 250,
             max_lease_ms: 10_000,
             body_routing: false,
@@ -64,8 +67,9 @@ pub enum ConfigError {
 }
 
 /// Every key.
-pub const KEYS: [&str; 7] = [
+pub const KEYS: [&str; 8] = [
     "merger_cluster",
+    "shard_prefix",
     "table_poll_ms",
     "max_lease_ms",
     "body_routing",
@@ -99,6 +103,7 @@ impl Config {
         let default = Self::default();
         Ok(Self {
             merger_cluster: raw.name("merger_cluster", default.merger_cluster)?,
+            shard_prefix: raw.shard_names("shard_prefix", default.shard_prefix)?,
             table_poll_ms: raw.number(
                 "table_poll_ms",
                 default.table_poll_ms,
@@ -154,6 +159,21 @@ impl Raw<'_> {
                 expected: "the name of an Envoy cluster",
             }),
         }
+    }
+
+    fn shard_names(
+        &self,
+        key: &'static str,
+        default: ShardNames,
+    ) -> Result<ShardNames, ConfigError> {
+        let Some(value) = self.0.get(key) else {
+            return Ok(default);
+        };
+        let names = value.as_str().and_then(|text| text.parse().ok());
+        names.ok_or(ConfigError::BadValue {
+            key,
+            expected: "what shards' clusters are called, such as shard- or a-{}-b",
+        })
     }
 
     fn switch(&self, key: &'static str, default: bool) -> Result<bool, ConfigError> {
@@ -215,10 +235,11 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let all = r#"{"merger_cluster": "weft", "table_poll_ms": 100.0, "max_lease_ms": 2000, "body_routing": true,
+        let all = r#"{"merger_cluster": "weft", "shard_prefix": "s-{}-t", "table_poll_ms": 100.0, "max_lease_ms": 2000, "body_routing": true,
             "max_body_bytes": 1024, "register_timeout_ms": 500, "clear_route_cache": true}"#;
         let expected = Config {
             merger_cluster: "weft".to_owned(),
+            shard_prefix: "s-{}-t".parse().unwrap(),
             table_poll_ms: 100,
             max_lease_ms: 2000,
             body_routing: true,
@@ -257,6 +278,9 @@ mod tests {
             ("merger_cluster", "\"\""),
             ("merger_cluster", "\"a b\""),
             ("merger_cluster", "7"),
+            ("shard_prefix", "\"\""),
+            ("shard_prefix", "\"{}-a\""),
+            ("shard_prefix", "7"),
             ("table_poll_ms", "0"),
             ("table_poll_ms", "1e9"),
             ("max_lease_ms", "-1"),

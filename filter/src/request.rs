@@ -3,7 +3,8 @@
 //! ```text
 //! Reading ──► LookingAtBody ──► Passing            (to the merger, or a direct read)
 //!    │              └─────────► Writing ──► Registering ──► Passing
-//!    └────────────────────────────┘
+//!    ├────────────────────────────┘
+//!    └──────► AwaitingBody ────► Passing            (a direct read, or to the merger)
 //! ```
 
 use std::borrow::Cow;
@@ -11,7 +12,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use weft_routing::{
-    BodyFacts, BodyFormat, Decision, Operation, ShardId, classify, decide, decide_by_body, headers,
+    BodyFacts, BodyFormat, Decision, Epoch, Operation, RoutingTable, ShardId, classify, decide,
+    decide_by_body, headers,
 };
 
 use crate::head_block::HeadBlock;
@@ -35,6 +37,12 @@ enum Phase {
         index: String,
         format: BodyFormat,
         trace: Trace,
+    },
+    /// A read for one shard is held until its body is complete: a client that sends it slowly takes up no connection to a node.
+    AwaitingBody {
+        shard: ShardId,
+        operation: Operation,
+        epoch: Epoch,
     },
     /// A direct write is on its way, or its answer is being held.
     Writing {
@@ -108,11 +116,20 @@ impl<H: Host> Request<H> {
         match decision {
             Decision::Refuse => self.refuse(),
             Decision::Merge => self.merge(Some(classified.operation)),
-            Decision::DirectRead(shard) => {
-                shared.count(Counter::DirectRead);
-                self.route_to(&shard.cluster_name());
-                Step::Continue
+            Decision::DirectRead(shard) if !end_of_stream && policy.body_routing => {
+                let operation = classified.operation;
+                if head.body.length > Some(policy.max_body_bytes) {
+                    return self.merge(Some(operation));
+                }
+                let epoch = table.map_or(Epoch(0), |table| table.epoch);
+                self.phase = Phase::AwaitingBody {
+                    shard,
+                    operation,
+                    epoch,
+                };
+                Step::Hold
             }
+            Decision::DirectRead(shard) => self.read(shard),
             Decision::DirectWrite(shard) => self.write(shard, head.trace()),
             Decision::LookAtBody(_) if end_of_stream => self.merge(Some(classified.operation)),
             Decision::LookAtBody(format) => {
@@ -132,7 +149,7 @@ impl<H: Host> Request<H> {
 
     /// More of the request's body: `held_bytes` are held by now.
     pub fn on_request_body(&mut self, held_bytes: usize, end_of_stream: bool) -> Step {
-        if !matches!(self.phase, Phase::LookingAtBody { .. }) {
+        if !self.holds_body() {
             return Step::Continue;
         }
         let max_bytes = self.shared.config.max_body_bytes;
@@ -145,10 +162,18 @@ impl<H: Host> Request<H> {
 
     /// The request ends with trailers.
     pub fn on_request_trailers(&mut self) -> Step {
-        if matches!(self.phase, Phase::LookingAtBody { .. }) {
+        if self.holds_body() {
             return self.decide_by_body(true);
         }
         Step::Continue
+    }
+
+    /// Whether the head waits for the body.
+    fn holds_body(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::LookingAtBody { .. } | Phase::AwaitingBody { .. }
+        )
     }
 
     /// The head of the answer.
@@ -278,11 +303,17 @@ impl<H: Host> Request<H> {
         Step::Continue
     }
 
+    fn read(&self, shard: ShardId) -> Step {
+        self.shared.count(Counter::DirectRead);
+        self.route_to(shard);
+        Step::Continue
+    }
+
     fn write(&mut self, shard: ShardId, trace: Trace) -> Step {
         self.shared.count(Counter::DirectWrite);
         // The answer will be read, so it must not come compressed.
         self.shared.host.remove_request_header("accept-encoding");
-        self.route_to(&shard.cluster_name());
+        self.route_to(shard);
         self.phase = Phase::Writing {
             shard,
             trace,
@@ -291,17 +322,29 @@ impl<H: Host> Request<H> {
         Step::Continue
     }
 
-    fn route_to(&self, cluster: &str) {
-        self.shared
-            .host
-            .set_request_header(headers::CLUSTER, cluster);
-        if self.shared.config.clear_route_cache {
-            self.shared.host.clear_route_cache();
+    fn route_to(&self, shard: ShardId) {
+        let Shared { host, config, .. } = &*self.shared;
+        host.set_request_header(headers::CLUSTER, &config.shard_prefix.of(shard));
+        if config.clear_route_cache {
+            host.clear_route_cache();
         }
     }
 
     fn decide_by_body(&mut self, fits: bool) -> Step {
         let phase = std::mem::replace(&mut self.phase, Phase::Passing);
+        if let Phase::AwaitingBody {
+            shard,
+            operation,
+            epoch,
+        } = phase
+        {
+            // The body took its time: by now the table may be another, or too old.
+            let holds = |table: Rc<RoutingTable>| table.epoch == epoch;
+            return match fits && self.shared.table().is_some_and(holds) {
+                true => self.read(shard),
+                false => self.merge(Some(operation)),
+            };
+        }
         let Phase::LookingAtBody {
             operation,
             index,

@@ -411,10 +411,8 @@ pub(crate) fn hosts(clusters: &Value) -> impl Iterator<Item = (&str, bool)> {
         .into_iter()
         .flatten()
         .filter(|cluster| {
-            cluster
-                .get("name")
-                .and_then(Value::as_str)
-                .is_some_and(|name| name.starts_with("shard-"))
+            let name = cluster.get("name").and_then(Value::as_str);
+            name.is_some_and(|name| name != "merger" && name != "node")
         })
         .filter_map(|cluster| cluster.get("host_statuses").and_then(Value::as_array))
         .flatten()

@@ -110,6 +110,8 @@ impl ClusterPlan {
     fn envoy_configuration(&self) -> Result<Vec<u8>, HarnessError> {
         let mut command = Command::new(&self.binaries.weft);
         command
+            // What shards are called is said once.
+            .envs(self.merger_environment.iter().cloned())
             .args(["config", "envoy", "--access-log", self.access_log])
             .args(["--port", &self.layout.edge().to_string()])
             .args(["--shards", &self.layout.shards().to_string()])

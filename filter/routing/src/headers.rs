@@ -1,6 +1,6 @@
 //! Every header of Weft's own, in one place. Names are lower case, as Envoy gives and wants them.
 
-/// Which Envoy cluster a route with `cluster_header` picks: `shard-<n>`, or (egress only) `node`. Without it, the merger.
+/// Which Envoy cluster a route with `cluster_header` picks: a shard's, or (egress only) `node`. Without it, the merger.
 pub const CLUSTER: &str = "x-weft-cluster";
 /// The operation's name, for the merger's logs and metrics ([`crate::Operation::name`]).
 pub const OPERATION: &str = "x-weft-op";

@@ -12,6 +12,7 @@ use std::borrow::Cow;
 pub use setting::Setting;
 
 use path::Segments;
+pub use path::{decode, decode_but_separators};
 
 /// An operation of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -9,18 +9,10 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::document_id::DocumentId;
 use crate::slot::{SLOT_COUNT, Slot, slot_of};
 
-/// A shard: a replica set, one Envoy cluster named `shard-<n>`.
+/// A shard: a replica set, one Envoy cluster, named as [`ShardNames`](crate::ShardNames) says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ShardId(pub u16);
-
-impl ShardId {
-    /// The name of the shard's Envoy cluster.
-    #[must_use]
-    pub fn cluster_name(self) -> String {
-        format!("shard-{}", self.0)
-    }
-}
 
 impl std::fmt::Display for ShardId {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

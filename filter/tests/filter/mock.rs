@@ -259,12 +259,8 @@ pub(crate) fn table() -> RoutingTable {
 
 pub(crate) fn owner(id: &str) -> String {
     let id = DocumentId::from_text(id).unwrap();
-    table()
-        .get("wide")
-        .unwrap()
-        .slots
-        .shard_of(&id)
-        .cluster_name()
+    let owner = table().get("wide").unwrap().slots.shard_of(&id);
+    format!("shard-{owner}")
 }
 
 impl Filter {

@@ -7,6 +7,7 @@ fn default_of(key: &str) -> String {
     let default = Config::default();
     match key {
         "merger_cluster" => default.merger_cluster,
+        "shard_prefix" => default.shard_prefix.to_string(),
         "table_poll_ms" => default.table_poll_ms.to_string(),
         "max_lease_ms" => default.max_lease_ms.to_string(),
         "body_routing" => default.body_routing.to_string(),

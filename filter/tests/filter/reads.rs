@@ -35,6 +35,58 @@ fn a_single_shard_index_is_read_from_its_shard() {
 }
 
 #[test]
+fn a_read_reaches_its_shard_only_when_its_body_is_complete() {
+    let filter = Filter::new();
+    let path = "/indexes/tiny/search";
+    let mut request = filter.request("POST", path, &[]);
+    assert_eq!(request.on_request_headers(false), Step::Hold);
+    assert_eq!(request.on_request_body(10, false), Step::Hold);
+    assert_eq!(filter.host.cluster(), "merger");
+    assert_eq!(request.on_request_body(20, true), Step::Continue);
+    assert_eq!(filter.host.cluster(), "shard-2");
+
+    let mut request = filter.request("POST", path, &[]);
+    assert_eq!(request.on_request_headers(false), Step::Hold);
+    assert_eq!(request.on_request_trailers(), Step::Continue);
+    assert_eq!(filter.host.cluster(), "shard-2");
+    assert_eq!(filter.metric("weft_filter_requests_direct_read"), 2);
+}
+
+#[test]
+fn a_read_with_a_large_body_goes_to_the_merger() {
+    let filter = Filter::new();
+    let path = "/indexes/tiny/search";
+    let mut request = filter.request("POST", path, &[("content-length", "65537")]);
+    assert_eq!(request.on_request_headers(false), Step::Continue);
+    assert_eq!(filter.host.cluster(), "merger");
+    assert_eq!(filter.host.sent("x-weft-op"), ["search-post"]);
+
+    let mut request = filter.request("POST", path, &[]);
+    assert_eq!(request.on_request_headers(false), Step::Hold);
+    assert_eq!(request.on_request_body(65_537, false), Step::Continue);
+    assert_eq!(request.on_request_body(70_000, true), Step::Continue);
+    assert_eq!(filter.host.cluster(), "merger");
+}
+
+#[test]
+fn where_bodies_may_not_be_held_a_read_goes_to_its_shard_at_once() {
+    let filter = Filter::configured("{}");
+    let mut request = filter.request("POST", "/indexes/tiny/search", &[]);
+    assert_eq!(request.on_request_headers(false), Step::Continue);
+    assert_eq!(filter.host.cluster(), "shard-2");
+}
+
+#[test]
+fn shards_are_called_as_the_configuration_says() {
+    let filter =
+        Filter::configured(r#"{"shard_prefix": "outbound|7700||shard-{}.ns.svc.cluster.local"}"#);
+    assert_eq!(
+        filter.routed("GET", "/indexes/tiny/settings", &[]),
+        "outbound|7700||shard-2.ns.svc.cluster.local"
+    );
+}
+
+#[test]
 fn public_headers_stay_and_send_reads_to_the_merger() {
     let filter = Filter::new();
     for (name, value) in [

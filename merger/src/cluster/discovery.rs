@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
+use weft_routing::ShardNames;
 
 use super::Topology;
 use super::reconcile::reconcile;
@@ -35,16 +36,16 @@ pub type AskError = Box<dyn std::error::Error + Send + Sync>;
 pub struct EnvoyAdmin {
     client: Client<HttpConnector, Empty<Bytes>>,
     address: String,
-    prefix: String,
+    names: ShardNames,
 }
 
 impl EnvoyAdmin {
-    /// The interface at `address` (`host:port`); clusters whose name is `prefix` and a number are shards.
-    pub fn new(address: &str, prefix: &str) -> Self {
+    /// The interface at `address` (`host:port`); clusters of these names are shards.
+    pub fn new(address: &str, names: &ShardNames) -> Self {
         Self {
             client: Client::builder(TokioExecutor::new()).build_http(),
             address: address.to_owned(),
-            prefix: prefix.to_owned(),
+            names: names.clone(),
         }
     }
 
@@ -58,7 +59,7 @@ impl EnvoyAdmin {
             .collect()
             .await?
             .to_bytes();
-        Ok(Topology::from_envoy(&body, &self.prefix)?)
+        Ok(Topology::from_envoy(&body, &self.names)?)
     }
 }
 

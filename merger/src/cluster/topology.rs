@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize;
+use weft_routing::ShardNames;
 use weft_routing::placement::ShardId;
 
 use super::{NodeId, NodeRef};
@@ -46,26 +47,22 @@ struct SocketAddress {
 }
 
 impl Topology {
-    /// Reads Envoy's list; clusters named `prefix` and a number are shards.
+    /// Reads Envoy's list; clusters of these names are shards.
     ///
     /// # Errors
     /// Not the JSON that Envoy prints.
-    pub fn from_envoy(json: &[u8], prefix: &str) -> Result<Self, serde_json::Error> {
+    pub fn from_envoy(json: &[u8], names: &ShardNames) -> Result<Self, serde_json::Error> {
         let clusters: Clusters = serde_json::from_slice(json)?;
         let mut shards = BTreeMap::new();
         for cluster in clusters.cluster_statuses {
-            let Some(number) = cluster
-                .name
-                .strip_prefix(prefix)
-                .and_then(|number| number.parse().ok())
-            else {
+            let Some(shard) = names.shard(&cluster.name) else {
                 continue;
             };
             let mut nodes: Vec<NodeRef> =
                 cluster.host_statuses.into_iter().filter_map(node).collect();
             nodes.sort_by(|a, b| a.id.cmp(&b.id).then(a.address.cmp(&b.address)));
             nodes.dedup_by(|a, b| a.id == b.id);
-            shards.insert(ShardId(number), nodes);
+            shards.insert(shard, nodes);
         }
         Ok(Self { shards })
     }
@@ -147,7 +144,7 @@ mod tests {
                 {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 7711}}, "hostname": "a"},
                 {"address": {"socket_address": {"address": "::1", "port_value": 7}}},
                 {"address": {"pipe": {"path": "/x"}}}]}]}"#;
-        let topology = Topology::from_envoy(json, "shard-").unwrap();
+        let topology = Topology::from_envoy(json, &ShardNames::default()).unwrap();
         assert_eq!(topology.shards(), [ShardId(0), ShardId(1)]);
         let names: Vec<&str> = topology
             .nodes(ShardId(0))

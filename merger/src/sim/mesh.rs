@@ -442,7 +442,10 @@ impl Directory for Mesh {
                 .map(|(shard, hosts)| json!({"name": format!("shard-{}", shard.0), "host_statuses": hosts}))
                 .collect();
             let list = json!({"cluster_statuses": statuses});
-            Ok(Topology::from_envoy(list.to_string().as_bytes(), "shard-")?)
+            Ok(Topology::from_envoy(
+                list.to_string().as_bytes(),
+                &weft_routing::ShardNames::default(),
+            )?)
         })
     }
 }

@@ -29,12 +29,14 @@ impl<'p> Segments<'p> {
 }
 
 /// The first decoding, of the whole path: all but `%25`, `%2F` and `%2B`, so that no separator appears.
-pub(super) fn decode_but_separators(text: &str) -> String {
+#[must_use]
+pub fn decode_but_separators(text: &str) -> String {
     percent_decode(text, |byte| matches!(byte, b'%' | b'/' | b'+'))
 }
 
 /// The second decoding, of one parameter: everything. What isn't UTF-8 becomes U+FFFD, as on a node.
-pub(super) fn decode(text: &str) -> String {
+#[must_use]
+pub fn decode(text: &str) -> String {
     percent_decode(text, |_| false)
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgAction, Args};
+use weft_routing::ShardNames;
 
 use super::address::Address;
 use super::topology::AccessLog;
@@ -34,6 +35,10 @@ pub struct EnvoyArgs {
         conflicts_with = "node_host"
     )]
     pub nodes: Vec<NodeArg>,
+
+    /// What the shards' clusters are called: a prefix before the shard's number, or a text with {} in the number's place.
+    #[arg(long, env = "WEFT_SHARD_PREFIX", default_value = "shard-")]
+    pub shard_prefix: ShardNames,
 
     /// Where clients arrive [default: 127.0.0.1:PORT].
     #[arg(long, value_name = "IP:PORT")]

@@ -4,7 +4,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
-use weft_routing::headers;
+use weft_routing::{ShardId, ShardNames, headers};
 
 use super::address::Address;
 use super::topology::{AccessLog, Filter, Shard, Topology};
@@ -58,12 +58,16 @@ struct View {
     /// Whether a slow read has anywhere else to go.
     hedging: bool,
     node_count: usize,
+    /// What the names of the shards' clusters begin with, and what they look like.
+    shard_prefix: String,
+    shard_pattern: String,
     shards: Vec<ShardView>,
 }
 
 #[derive(Serialize)]
 struct ShardView {
     number: u16,
+    cluster: String,
     discovery: &'static str,
     /// So many percent that at least one node stays: of 2 nodes 50, of 3 nodes 66.
     max_ejection_percent: usize,
@@ -95,7 +99,7 @@ impl View {
             filter_configuration: topology
                 .filter
                 .as_ref()
-                .map(filter_configuration)
+                .map(|filter| filter_configuration(filter, &topology.shard_names))
                 .unwrap_or_default(),
             access_log: match topology.access_log {
                 AccessLog::All => "all",
@@ -105,16 +109,23 @@ impl View {
             internal_headers: INTERNAL_HEADERS.to_vec(),
             hedging: topology.shards.iter().any(|shard| shard.nodes.len() > 1),
             node_count: topology.shards.iter().map(|shard| shard.nodes.len()).sum(),
-            shards: topology.shards.iter().map(ShardView::of).collect(),
+            shard_prefix: scalar(topology.shard_names.prefix()),
+            shard_pattern: topology.shard_names.with("<number>"),
+            shards: topology
+                .shards
+                .iter()
+                .map(|shard| ShardView::of(shard, &topology.shard_names))
+                .collect(),
         }
     }
 }
 
 impl ShardView {
-    fn of(shard: &Shard) -> Self {
+    fn of(shard: &Shard, names: &ShardNames) -> Self {
         let count = shard.nodes.len();
         Self {
             number: shard.number,
+            cluster: scalar(&names.of(ShardId(shard.number))),
             discovery: discovery(shard.nodes.iter().map(|node| &node.address)),
             max_ejection_percent: count.saturating_sub(1) * 100 / count.max(1),
             nodes: shard
@@ -147,7 +158,22 @@ fn discovery<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> &'static s
     }
 }
 
+/// A text as YAML: quoted unless it is a plain word.
+fn scalar(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    match text.bytes().all(plain) {
+        true => text.to_owned(),
+        false => serde_json::Value::from(text).to_string(),
+    }
+}
+
 /// The filter's plugin configuration.
-fn filter_configuration(filter: &Filter) -> String {
-    serde_json::json!({ "body_routing": filter.body_routing }).to_string()
+fn filter_configuration(filter: &Filter, names: &ShardNames) -> String {
+    let mut configuration = serde_json::json!({ "body_routing": filter.body_routing });
+    if *names != ShardNames::default()
+        && let Some(members) = configuration.as_object_mut()
+    {
+        members.insert("shard_prefix".to_owned(), names.to_string().into());
+    }
+    configuration.to_string()
 }

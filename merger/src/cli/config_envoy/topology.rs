@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use weft_routing::ShardNames;
 
 use super::address::{Address, AddressError};
 use super::arguments::EnvoyArgs;
@@ -28,6 +29,8 @@ pub struct Topology {
     pub filter: Option<Filter>,
     /// What the edge logs.
     pub access_log: AccessLog,
+    /// What the shards' clusters are called.
+    pub shard_names: ShardNames,
     /// The shards, in the order of their numbers.
     pub shards: Vec<Shard>,
 }
@@ -35,7 +38,7 @@ pub struct Topology {
 /// One shard: an Envoy cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shard {
-    /// Its number: the cluster is called `shard-<number>`.
+    /// Its number, which stands in its cluster's name.
     pub number: u16,
     /// Its replicas.
     pub nodes: Vec<Node>,
@@ -145,6 +148,7 @@ impl TryFrom<&EnvoyArgs> for Topology {
                 body_routing: arguments.body_routing,
             }),
             access_log: arguments.access_log,
+            shard_names: arguments.shard_prefix.clone(),
             shards,
         };
         topology.check()?;

@@ -70,7 +70,7 @@ fn topology(present: u8) -> Topology {
         })
         .collect();
     let json = serde_json::json!({"cluster_statuses": clusters}).to_string();
-    Topology::from_envoy(json.as_bytes(), "shard-").unwrap()
+    Topology::from_envoy(json.as_bytes(), &weft_routing::ShardNames::default()).unwrap()
 }
 
 /// What the replicas hold, and what clients were acknowledged.

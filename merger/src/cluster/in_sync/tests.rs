@@ -21,7 +21,7 @@ fn topology(shards: &[&[&str]]) -> Topology {
         })
         .collect();
     let json = serde_json::json!({"cluster_statuses": clusters}).to_string();
-    Topology::from_envoy(json.as_bytes(), "shard-").unwrap()
+    Topology::from_envoy(json.as_bytes(), &weft_routing::ShardNames::default()).unwrap()
 }
 
 async fn open(path: &std::path::Path) -> InSync {
