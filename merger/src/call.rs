@@ -9,7 +9,10 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
 use weft_routing::operation::Operation;
+
+use crate::bounds::{Budget, NoRoom};
 
 /// Any error that a body may end with.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -215,46 +218,180 @@ impl Body for Limited {
     }
 }
 
+/// How fast a client must send its body.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// The longest pause.
+    pub idle: Duration,
+    /// The longest that may be waited for the body in all, beside a second for every [`SLOWEST_BYTES_PER_SECOND`] that came.
+    pub total: Duration,
+}
+
+/// Slower than this, and a body of any length ends by [`Pace::total`] one day.
+const SLOWEST_BYTES_PER_SECOND: u64 = 16 << 10;
+
+/// A body that must come in time; the error is [`Late`]. Only what its reader waits for it counts.
+pub struct Paced {
+    inner: AnyBody,
+    pace: Pace,
+    received: u64,
+    waited: Duration,
+    /// Since when the reader waits.
+    waiting: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// The body did not come in time.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+pub enum Late {
+    /// The client sent nothing for too long.
+    #[error("the body stalled for {} ms", .0.as_millis())]
+    Stalled(Duration),
+    /// The client sent too little in too long a time.
+    #[error("the body took longer than {} ms and a second for every 16 KiB", .0.as_millis())]
+    Slow(Duration),
+}
+
+impl Paced {
+    /// Sets the pace of `inner`.
+    pub fn new(inner: AnyBody, pace: Pace) -> Self {
+        Self {
+            inner,
+            pace,
+            received: 0,
+            waited: Duration::ZERO,
+            waiting: None,
+            timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        }
+    }
+
+    /// How long it may be waited for in all, as far as it has come.
+    fn allowed(&self) -> Duration {
+        let seconds = self.received / SLOWEST_BYTES_PER_SECOND;
+        self.pace.total + Duration::from_secs(seconds)
+    }
+}
+
+impl Body for Paced {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        let now = Instant::now();
+        if polled.is_ready() {
+            if let Some(since) = self.waiting.take() {
+                self.waited += now - since;
+            }
+            if let Poll::Ready(Some(Ok(frame))) = &polled {
+                self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            return polled;
+        }
+        let left = self.allowed().saturating_sub(self.waited);
+        if self.waiting.is_none() {
+            self.waiting = Some(now);
+            let until = now + left.min(self.pace.idle);
+            self.timer.as_mut().reset(until);
+        }
+        if self.timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        let late = match left > self.pace.idle {
+            true => Late::Stalled(self.pace.idle),
+            false => Late::Slow(self.pace.total),
+        };
+        Poll::Ready(Some(Err(Box::new(late))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
 /// Why a body could not be read whole.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// More than is allowed.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
-    /// The client sent nothing for too long.
-    #[error("the body stalled for {} ms", idle.as_millis())]
-    Stalled {
-        /// How long it may pause.
-        idle: Duration,
-    },
+    /// It did not come in time.
+    #[error(transparent)]
+    Late(#[from] Late),
+    /// There is no room for more bodies.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// The client went away, or what it sent is no valid HTTP body.
     #[error("the body broke off: {0}")]
     Broken(#[source] BodyError),
 }
 
-/// Reads a body whole: at most `limit` bytes, with no pause longer than `idle`.
+impl ReadError {
+    /// What a body ended with.
+    pub fn of(error: BodyError) -> Self {
+        match error.downcast::<Late>() {
+            Ok(late) => Self::Late(*late),
+            Err(error) => Self::Broken(error),
+        }
+    }
+}
+
+/// Reads a body whole: at most `limit` bytes, with no pause longer than `idle`. The bytes hold what they take of `room` until they
+/// are gone.
+///
+/// # Errors
+/// [`ReadError`].
+pub async fn read_into(
+    body: AnyBody,
+    limit: u64,
+    idle: Duration,
+    room: &Budget,
+) -> Result<Bytes, ReadError> {
+    let mut share = room.share();
+    let bytes = read(body, limit, idle, &mut |bytes| share.grow(bytes)).await?;
+    Ok(share.held_by(bytes))
+}
+
+/// Reads a body whole that is in memory already, or small: at most `limit` bytes, with no pause longer than `idle`.
 ///
 /// # Errors
 /// [`ReadError`].
 pub async fn read_whole(body: AnyBody, limit: u64, idle: Duration) -> Result<Bytes, ReadError> {
+    read(body, limit, idle, &mut |_| Ok(())).await
+}
+
+async fn read(
+    body: AnyBody,
+    limit: u64,
+    idle: Duration,
+    keep: &mut (dyn FnMut(u64) -> Result<(), NoRoom> + Send),
+) -> Result<Bytes, ReadError> {
     let mut body = Limited::new(body, limit);
     let mut first = Bytes::new();
     let mut all: Option<BytesMut> = None;
     loop {
         let frame = match tokio::time::timeout(idle, body.frame()).await {
-            Err(_) => return Err(ReadError::Stalled { idle }),
+            Err(_) => return Err(Late::Stalled(idle).into()),
             Ok(None) => break,
             Ok(Some(Ok(frame))) => frame,
             Ok(Some(Err(error))) => {
                 return Err(match error.downcast::<TooLarge>() {
                     Ok(_) => ReadError::TooLarge(TooLarge { limit }),
-                    Err(error) => ReadError::Broken(error),
+                    Err(error) => ReadError::of(error),
                 });
             }
         };
         let Ok(data) = frame.into_data() else {
             continue;
         };
+        keep(data.len() as u64)?;
         match &mut all {
             Some(all) => all.extend_from_slice(&data),
             None if first.is_empty() => first = data,
@@ -267,4 +404,93 @@ pub async fn read_whole(body: AnyBody, limit: u64, idle: Duration) -> Result<Byt
         }
     }
     Ok(all.map_or(first, BytesMut::freeze))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+
+    use super::*;
+
+    const PACE: Pace = Pace {
+        idle: Duration::from_secs(60),
+        total: Duration::from_secs(120),
+    };
+
+    /// A body that sends so many bytes after each pause.
+    fn trickle(pauses: usize, pause: Duration, bytes: usize) -> AnyBody {
+        let frames = stream::unfold(0, move |sent| async move {
+            if sent == pauses {
+                return None;
+            }
+            tokio::time::sleep(pause).await;
+            let frame: Result<_, BodyError> = Ok(Frame::data(Bytes::from(vec![b' '; bytes])));
+            Some((frame, sent + 1))
+        });
+        BodyExt::boxed(StreamBody::new(Box::pin(SyncStream(
+            std::sync::Mutex::new(Box::pin(frames)),
+        ))))
+    }
+
+    type Frames = Pin<Box<dyn futures_util::Stream<Item = Result<Frame<Bytes>, BodyError>> + Send>>;
+
+    struct SyncStream(std::sync::Mutex<Frames>);
+
+    impl futures_util::Stream for SyncStream {
+        type Item = Result<Frame<Bytes>, BodyError>;
+
+        fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            self.0.lock().unwrap().as_mut().poll_next(cx)
+        }
+    }
+
+    async fn read_paced(body: AnyBody) -> (Result<usize, ReadError>, Duration) {
+        let begun = Instant::now();
+        let body = Paced::new(body, PACE).boxed();
+        let read = read_whole(body, u64::MAX, Duration::from_secs(3600)).await;
+        (read.map(|bytes| bytes.len()), begun.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_trickles_its_body_is_cut_off_in_the_end() {
+        let (read, took) = read_paced(trickle(1_000, Duration::from_secs(50), 1)).await;
+        assert!(
+            matches!(read, Err(ReadError::Late(Late::Slow(_)))),
+            "{read:?}"
+        );
+        assert!((120..=121).contains(&took.as_secs()), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_pauses_for_too_long_is_cut_off() {
+        let (read, took) = read_paced(trickle(2, Duration::from_secs(70), 1)).await;
+        assert!(
+            matches!(read, Err(ReadError::Late(Late::Stalled(_)))),
+            "{read:?}"
+        );
+        assert!((60..=61).contains(&took.as_secs()), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_body_over_a_thin_line_may_take_its_time() {
+        let (read, took) = read_paced(trickle(1_000, Duration::from_secs(1), 20 << 10)).await;
+        assert_eq!(read.unwrap(), 1_000 * (20 << 10));
+        assert_eq!(took.as_secs(), 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_finds_no_room_gives_back_what_it_took() {
+        let room = Budget::new("bytes of request bodies", 10);
+        let idle = Duration::from_secs(1);
+        let read = read_into(trickle(3, Duration::ZERO, 4), 100, idle, &room).await;
+        assert!(matches!(read, Err(ReadError::NoRoom(_))), "{read:?}");
+        assert_eq!(room.used(), 0);
+        let read = read_into(trickle(2, Duration::ZERO, 4), 100, idle, &room)
+            .await
+            .unwrap();
+        assert_eq!((read.len(), room.used()), (8, 8));
+        drop(read);
+        assert_eq!(room.used(), 0);
+    }
 }

@@ -6,6 +6,7 @@
 
 pub mod answer;
 pub mod app;
+pub mod bounds;
 pub mod broadcast;
 pub mod call;
 pub mod cli;
@@ -19,6 +20,7 @@ pub mod search;
 #[cfg(test)]
 mod sim;
 pub mod store;
+pub mod supervise;
 pub mod tasks;
 pub mod telemetry;
 pub mod upstream;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use weft_routing::ShardNames;
 
+use crate::call::Pace;
 use crate::cluster::WriteMode;
 use crate::tasks::Limits;
 use crate::webhooks::Networks;
@@ -28,9 +30,9 @@ pub struct ServeOptions {
     /// The nodes' master key. Without it the nodes must run without one.
     #[arg(long, env = "WEFT_MASTER_KEY", hide_env_values = true)]
     pub master_key: Option<String>,
-    /// Envoy clusters whose name is this prefix and a number are shards.
+    /// Envoy clusters of this name are shards: a prefix before the shard's number, or a text with `{}` in the number's place.
     #[arg(long, env = "WEFT_SHARD_PREFIX", default_value = "shard-")]
-    pub shard_prefix: String,
+    pub shard_prefix: ShardNames,
     /// How often Envoy is asked for shards and nodes, in milliseconds.
     #[arg(long, env = "WEFT_DISCOVERY_INTERVAL_MS", default_value_t = 1_000)]
     pub discovery_interval_ms: u64,
@@ -91,9 +93,21 @@ pub struct ServeOptions {
     /// Largest answer of one node that is read, in bytes.
     #[arg(long, env = "WEFT_MAX_NODE_ANSWER_BYTES", default_value_t = 512 << 20)]
     pub max_node_answer_bytes: u64,
-    /// Requests that may be under way at once; more are answered 503.
+    /// Requests that may be worked on at once; more are answered 503. A request whose body is still on its way isn't counted.
     #[arg(long, env = "WEFT_MAX_REQUESTS", default_value_t = 4_096)]
     pub max_requests: usize,
+    /// Requests whose body may be on its way at once; more are answered 503.
+    #[arg(long, env = "WEFT_MAX_READING", default_value_t = 8_192)]
+    pub max_reading: usize,
+    /// How much memory the bodies of all requests may take together, in bytes; more are answered 503.
+    #[arg(long, env = "WEFT_MAX_BODIES_BYTES", default_value_t = 1 << 30)]
+    pub max_bodies_bytes: u64,
+    /// How much disk the parts of all writes may take together until they are delivered, in bytes; more are answered 503.
+    #[arg(long, env = "WEFT_MAX_SPOOLS_BYTES", default_value_t = 16 << 30)]
+    pub max_spools_bytes: u64,
+    /// How much memory the nodes' answers to all requests may take together, in bytes, beside 256 KiB of each; more are answered 503.
+    #[arg(long, env = "WEFT_MAX_ANSWERS_BYTES", default_value_t = 2 << 30)]
+    pub max_answers_bytes: u64,
     /// How long a search may take on a shard, in milliseconds.
     #[arg(long, env = "WEFT_SEARCH_TIMEOUT_MS", default_value_t = 30_000)]
     pub search_timeout_ms: u64,
@@ -103,6 +117,9 @@ pub struct ServeOptions {
     /// How long a client may pause in the middle of its body, in milliseconds.
     #[arg(long, env = "WEFT_BODY_IDLE_TIMEOUT_MS", default_value_t = 60_000)]
     pub body_idle_timeout_ms: u64,
+    /// How long a client may take for its body in all, in milliseconds, beside a second for every 16 KiB that have come.
+    #[arg(long, env = "WEFT_BODY_TIMEOUT_MS", default_value_t = 120_000)]
+    pub body_timeout_ms: u64,
     /// What a search does when a shard gives no answer: `error`, `partial` or `wait`.
     #[arg(long, env = "WEFT_PARTIAL", default_value = "error")]
     pub partial: String,
@@ -134,6 +151,14 @@ impl ServeOptions {
     /// How long a search may take on a shard.
     pub fn search_timeout(&self) -> Duration {
         Duration::from_millis(self.search_timeout_ms)
+    }
+
+    /// How fast a client must send its body.
+    pub fn pace(&self) -> Pace {
+        Pace {
+            idle: Duration::from_millis(self.body_idle_timeout_ms),
+            total: Duration::from_millis(self.body_timeout_ms),
+        }
     }
 
     /// After how long without an answer a node is down.

@@ -127,3 +127,72 @@ async fn another_master_key_gives_every_key_another_value_the_same_everywhere() 
     let found = api.get("/indexes/x/stats").await.unwrap();
     assert_eq!(found.at("/numberOfDocuments"), 20, "{}", found.text);
 }
+
+/// Many keys, sent straight to a node or through the cluster, a few at a time.
+async fn make_keys(api: &Api, uids: &[String]) {
+    for some in uids.chunks(8) {
+        let made = some.iter().map(|uid| async move {
+            let key = json!({"uid": uid, "name": uid, "actions": ["documents.add", "search", "tasks.get"],
+                "indexes": ["x"], "expiresAt": null});
+            let made = api.post("/keys", &key).await.unwrap();
+            assert_eq!(made.status, 201, "{}", made.text);
+        });
+        futures_util::future::join_all(made).await;
+    }
+}
+
+async fn total(api: &Api) -> u64 {
+    let list = api.get("/keys?limit=1").await.unwrap();
+    list.at("/total").as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn more_than_a_thousand_keys_are_all_good_and_none_is_deleted() {
+    const MANY: u64 = 1_100;
+    let (cluster, api) = start(Cluster::builder().shards(SHARDS)).await;
+    fill(&api).await;
+    let before = u64::try_from(same_everywhere(&cluster, MASTER_KEY).await.len()).unwrap();
+    // The same keys in opposite orders, as after a resync.
+    let uids: Vec<String> = (0..MANY)
+        .map(|number| format!("00000000-0000-4000-8000-{number:012}"))
+        .collect();
+    let reversed: Vec<String> = uids.iter().rev().cloned().collect();
+    let (first, second) = (node(&cluster, 0), node(&cluster, 1));
+    tokio::join!(make_keys(&first, &uids), make_keys(&second, &reversed));
+    // The oldest of each node writes, and so does one in the middle.
+    for uid in [&uids[0], &uids[600], &uids[1_099]] {
+        let key = api.get(&format!("/keys/{uid}")).await.unwrap();
+        let value = key.at("/key").as_str().unwrap().to_owned();
+        let client = api.with_key(Some(&value));
+        let path = "/indexes/x/documents";
+        let accepted = client.post(path, &documents(0..2)).await.unwrap();
+        assert_eq!(accepted.status, 202, "{}", accepted.text);
+        client.succeed(&accepted).await.unwrap();
+        assert_eq!(search(&api, &value).await, 200);
+        // Gone at once, everywhere.
+        if *uid == uids[600] {
+            let deleted = api.delete(&format!("/keys/{uid}")).await.unwrap();
+            assert_eq!(deleted.status, 204, "{}", deleted.text);
+            let refused = client.post(path, &documents(0..2)).await.unwrap();
+            assert_eq!(refused.status, 403, "{}", refused.text);
+        }
+    }
+    // A name that was changed by hand is put right: then all keys were compared.
+    let path = format!("/keys/{}", uids[3]);
+    let name = json!({"name": "by hand"});
+    let changed = second.json(reqwest::Method::PATCH, &path, &name).await;
+    assert_eq!(changed.unwrap().status, 200);
+    let deadline = Deadline::after(Duration::from_secs(120));
+    until("the keys compared", deadline, || async {
+        let key = second.get(&path).await.map_err(|error| error.to_string())?;
+        match key.at("/name") == uids[3].as_str() {
+            true => Ok(()),
+            false => Err(key.text),
+        }
+    })
+    .await
+    .unwrap();
+    for api in [&api, &first, &second] {
+        assert_eq!(total(api).await, before + MANY - 1);
+    }
+}

@@ -26,6 +26,7 @@ mod operations;
 mod oracle;
 mod order;
 mod outages;
+mod overload;
 mod replicas;
 mod searching;
 mod settings;

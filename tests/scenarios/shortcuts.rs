@@ -282,3 +282,38 @@ async fn clients_cannot_choose_a_node_or_speak_as_the_filter() {
         assert_ne!(MASTER_KEY, "wrong");
     }
 }
+
+#[tokio::test]
+async fn shards_may_be_called_as_a_mesh_calls_them() {
+    let names = "outbound|7700||shard-{}.ns.svc.cluster.local";
+    let builder = Cluster::builder()
+        .shards(2)
+        .merger_env("WEFT_SHARD_PREFIX", names);
+    let (cluster, api) = start(builder).await;
+    let create = json!({"uid": "small", "primaryKey": "id", "sharding": {"shardCount": 1}});
+    let created = api.post("/indexes", &create).await.unwrap();
+    api.succeed(&created).await.unwrap();
+    for index in ["small", "wide"] {
+        let path = format!("/indexes/{index}/documents?primaryKey=id");
+        let accepted = api.post(&path, &documents(0..50)).await.unwrap();
+        api.succeed(&accepted).await.unwrap();
+    }
+    for index in ["small", "wide"] {
+        settled(&cluster, &api, &format!("/indexes/{index}/documents/7")).await;
+        let search = format!("/indexes/{index}/search");
+        let found = api.post(&search, &json!({"q": "amber"})).await.unwrap();
+        assert_eq!(found.status, 200, "{}", found.text);
+        assert_eq!(found.at("/estimatedTotalHits"), 10, "{}", found.text);
+    }
+    assert!(counter(&cluster, &["direct_read"]).await > 0);
+    let deadline = Deadline::after(Duration::from_secs(30));
+    until("a green cluster", deadline, || async {
+        let health = api.get("/_cluster/health").await.unwrap();
+        match health.at("/status") == "green" {
+            true => Ok(()),
+            false => Err(health.text),
+        }
+    })
+    .await
+    .unwrap();
+}

@@ -43,6 +43,26 @@ pub(super) async fn from_any(app: &App, call: Call) -> Result<Answer, BroadcastE
     Err(last)
 }
 
+/// Passes the request to the first shard's primary, or to whoever answers if it doesn't: pages of a list whose order is another on
+/// each node belong together only if they come from the same.
+pub(super) async fn from_primary(app: &App, call: Call) -> Result<Answer, BroadcastError> {
+    let primary = app.cluster.shards().into_iter().next();
+    let Some(primary) = primary.and_then(|shard| app.cluster.primary(shard)) else {
+        return from_any(app, call).await;
+    };
+    let request = NodeRequest::new(
+        Target::Node(primary.address),
+        call.method.clone(),
+        call.path_and_query.clone(),
+        &call.along,
+        app.options.search_timeout(),
+    );
+    match app.upstream.send(request).await {
+        Ok(answer) => Ok(answer.pass_on()),
+        Err(_) => from_any(app, call).await,
+    }
+}
+
 /// Passes the request to one shard after the other until one can do it: it is about something that lies on one of them.
 pub(super) async fn from_one_of(app: &App, call: Call) -> Result<Answer, BroadcastError> {
     let shards = shards_of(app, &call)?;

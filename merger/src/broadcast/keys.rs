@@ -2,10 +2,13 @@
 //!
 //! A key's value follows from its uid and the master key, so equal uids are equal keys. Each node makes default keys
 //! with uids of its own when it first starts: the first shard's are taken for all, and the others' are deleted.
+//!
+//! Nodes list keys by the time of their making, which is another on each: only whole lists are compared, read page by page, and
+//! a list that changed while it was read proves nothing. A key is deleted only after the model was asked for it by itself.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE};
 use serde::Deserialize;
@@ -23,7 +26,13 @@ use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 /// How often keys are compared when all were equal, and when they weren't.
 const COMPARE_EVERY: Duration = Duration::from_secs(30);
 const COMPARE_SOON: Duration = Duration::from_millis(200);
+/// A comparison of many keys takes its time: it may take so large a part of all time, one of so many.
+const COMPARE_SHARE: u32 = 20;
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How many keys are listed at once.
+const PAGE: usize = 1_000;
+/// More keys than this are not compared: lists of all nodes are in memory at the same time.
+const MOST_KEYS: usize = 1_000_000;
 
 /// `POST /keys`, `PATCH` and `DELETE /keys/{key}`.
 pub(super) async fn change(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
@@ -57,9 +66,11 @@ pub(super) fn whole(first: NodeAnswer, parts: &[Part]) -> Result<Answer, Broadca
     Ok(first.pass_on())
 }
 
+/// A page of a node's list of keys.
 #[derive(Deserialize)]
-struct KeyList {
+struct Page {
     results: Vec<Map<String, Value>>,
+    total: usize,
 }
 
 /// Makes every node's keys equal to the first shard's primary's, and keeps looking; never ends.
@@ -69,10 +80,11 @@ pub async fn equalise_keys(app: Arc<App>) {
     }
     let mut complained = false;
     loop {
+        let begun = Instant::now();
         let pause = match equalise(&app).await {
             Ok(0) => {
                 complained = false;
-                COMPARE_EVERY
+                COMPARE_EVERY.max(begun.elapsed() * COMPARE_SHARE)
             }
             Ok(changed) => {
                 tracing::info!(changed, "API keys made equal on all nodes");
@@ -112,14 +124,29 @@ async fn equalise(app: &App) -> Result<usize, BroadcastError> {
     let _changing = app.keys.changing().await;
     let differences = look(app).await?;
     let count = differences.len();
-    for (node, Request { method, path, body }) in differences {
+    for Difference {
+        node,
+        model,
+        request: Request { method, path, body },
+    } in differences
+    {
+        if method == Method::DELETE && has(app, &model, &path).await? {
+            return Err(BroadcastError::KeysChange);
+        }
         send(app, &node, method, path, body).await?;
     }
     Ok(count)
 }
 
+/// What is to be changed on a node, to make it equal to the model.
+struct Difference {
+    node: NodeRef,
+    model: NodeRef,
+    request: Request,
+}
+
 /// What is to be changed on which node. If that is nothing, all nodes were looked at.
-async fn look(app: &App) -> Result<Vec<(NodeRef, Request)>, BroadcastError> {
+async fn look(app: &App) -> Result<Vec<Difference>, BroadcastError> {
     let topology = app.cluster.topology();
     let mut nodes: Vec<NodeRef> = topology.all_nodes().map(|(_, node)| node.clone()).collect();
     // The model is a replica that is what it was: an empty disk's keys are nobody's.
@@ -134,8 +161,12 @@ async fn look(app: &App) -> Result<Vec<(NodeRef, Request)>, BroadcastError> {
     for node in nodes {
         match list(app, &node).await {
             Ok(held) => {
-                let differences = differences(&wanted, &held).into_iter();
-                found.extend(differences.map(|request| (node.clone(), request)));
+                let requests = differences(&wanted, &held).into_iter();
+                found.extend(requests.map(|request| Difference {
+                    node: node.clone(),
+                    model: model.clone(),
+                    request,
+                }));
             }
             Err(error) => unreachable = Some(error),
         }
@@ -146,25 +177,68 @@ async fn look(app: &App) -> Result<Vec<(NodeRef, Request)>, BroadcastError> {
     }
 }
 
-/// Keys by their uids.
-type Listed = HashMap<String, Map<String, Value>>;
+/// Keys with their uids, in the order in which a node lists them.
+type Listed = Vec<(String, Map<String, Value>)>;
 
 async fn list(app: &App, node: &NodeRef) -> Result<Listed, BroadcastError> {
-    let answer = send(app, node, Method::GET, "/keys?limit=1000".to_owned(), None).await?;
-    let unreadable = || UpstreamError::Unreachable {
-        target: Target::Node(node.address),
-        detail: format!("its list of keys can't be read (status {})", answer.status),
-    };
-    if answer.status != StatusCode::OK {
-        return Err(unreadable().into());
+    let (mut listed, mut total) = (Listed::new(), None);
+    loop {
+        let path = format!("/keys?offset={}&limit={PAGE}", listed.len());
+        let answer = send(app, node, Method::GET, path, None).await?;
+        let unreadable = || UpstreamError::Unreachable {
+            target: Target::Node(node.address),
+            detail: format!("its list of keys can't be read (status {})", answer.status),
+        };
+        if answer.status != StatusCode::OK {
+            return Err(unreadable().into());
+        }
+        let page: Page = serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;
+        if page.total > MOST_KEYS {
+            return Err(BroadcastError::TooManyKeys(page.total));
+        }
+        if add_page(&mut listed, &mut total, page)? {
+            return Ok(listed);
+        }
     }
-    let list: KeyList = serde_json::from_slice(&answer.body).map_err(|_| unreadable())?;
-    let uid = |key: &Map<String, Value>| key.get("uid").and_then(Value::as_str).map(str::to_owned);
-    Ok(list
-        .results
-        .into_iter()
-        .filter_map(|key| Some((uid(&key)?, key)))
-        .collect())
+}
+
+/// Adds a page to those before it; says whether the list is whole now, each key in it once.
+fn add_page(
+    listed: &mut Listed,
+    total: &mut Option<usize>,
+    page: Page,
+) -> Result<bool, BroadcastError> {
+    // One came or went meanwhile, and all after it moved to another place.
+    if *total.get_or_insert(page.total) != page.total {
+        return Err(BroadcastError::KeysChange);
+    }
+    let nothing = page.results.is_empty();
+    for key in page.results {
+        let uid = key.get("uid").and_then(Value::as_str).map(str::to_owned);
+        listed.push((uid.ok_or(BroadcastError::KeysChange)?, key));
+    }
+    if listed.len() < page.total && !nothing {
+        return Ok(false);
+    }
+    let uids: HashSet<&str> = listed.iter().map(|(uid, _)| uid.as_str()).collect();
+    if listed.len() == page.total && uids.len() == page.total {
+        return Ok(true);
+    }
+    Err(BroadcastError::KeysChange)
+}
+
+/// Whether the model has a key after all.
+async fn has(app: &App, model: &NodeRef, path: &str) -> Result<bool, BroadcastError> {
+    let answer = send(app, model, Method::GET, path.to_owned(), None).await?;
+    match answer.status {
+        StatusCode::NOT_FOUND => Ok(false),
+        status if status.is_success() => Ok(true),
+        status => Err(UpstreamError::Unreachable {
+            target: Target::Node(model.address),
+            detail: format!("it doesn't say whether it has a key (status {status})"),
+        }
+        .into()),
+    }
 }
 
 /// A request that makes a key of one node what it is on another.
@@ -175,9 +249,14 @@ struct Request {
     body: Option<Value>,
 }
 
-/// What makes the keys that a node holds those that are wanted.
+/// What makes the keys that a node holds those that are wanted. Missing ones are made in the order in which the model made them,
+/// so that both list them alike.
 fn differences(wanted: &Listed, held: &Listed) -> Vec<Request> {
-    let surplus = held.keys().filter(|uid| !wanted.contains_key(*uid));
+    let wanted_by_uid: HashSet<&str> = wanted.iter().map(|(uid, _)| uid.as_str()).collect();
+    let held_by_uid: HashMap<&str, &Map<String, Value>> =
+        held.iter().map(|(uid, key)| (uid.as_str(), key)).collect();
+    let surplus = held.iter().map(|(uid, _)| uid);
+    let surplus = surplus.filter(|uid| !wanted_by_uid.contains(uid.as_str()));
     let mut found: Vec<Request> = surplus
         .map(|uid| Request {
             method: Method::DELETE,
@@ -185,10 +264,11 @@ fn differences(wanted: &Listed, held: &Listed) -> Vec<Request> {
             body: None,
         })
         .collect();
-    for (uid, key) in wanted {
+    // The newest come first.
+    for (uid, key) in wanted.iter().rev() {
         let field = |name: &str| key.get(name).cloned().unwrap_or(Value::Null);
         let (name, description) = (field("name"), field("description"));
-        let request = match held.get(uid) {
+        let request = match held_by_uid.get(uid.as_str()) {
             None => Request {
                 method: Method::POST,
                 path: "/keys".to_owned(),
@@ -282,5 +362,85 @@ mod tests {
             ]
         );
         assert!(differences(&wanted, &wanted).is_empty());
+    }
+
+    /// A node with these keys, which lists the newest first.
+    struct Node {
+        uids: Vec<String>,
+    }
+
+    impl Node {
+        fn with(count: usize) -> Self {
+            Self {
+                uids: (0..count).map(|number| format!("key-{number}")).collect(),
+            }
+        }
+
+        fn page(&self, offset: usize) -> Page {
+            let shown = self.uids.iter().rev().skip(offset).take(PAGE);
+            let key = |uid: &String| {
+                json!({"uid": uid, "name": null})
+                    .as_object()
+                    .unwrap()
+                    .clone()
+            };
+            Page {
+                results: shown.map(key).collect(),
+                total: self.uids.len(),
+            }
+        }
+
+        /// Its whole list; `meanwhile` happens after each page.
+        fn list(&mut self, meanwhile: impl Fn(&mut Self)) -> Result<Listed, BroadcastError> {
+            let (mut listed, mut total) = (Listed::new(), None);
+            loop {
+                let page = self.page(listed.len());
+                if add_page(&mut listed, &mut total, page)? {
+                    return Ok(listed);
+                }
+                meanwhile(self);
+            }
+        }
+    }
+
+    #[test]
+    fn nodes_with_the_same_keys_in_another_order_are_equal_however_many_they_are() {
+        for count in [0, 1, PAGE - 1, PAGE, PAGE + 1, 1_200, 3 * PAGE + 7] {
+            let (mut one, mut other) = (Node::with(count), Node::with(count));
+            other.uids.reverse();
+            let (one, other) = (one.list(|_| {}).unwrap(), other.list(|_| {}).unwrap());
+            assert_eq!(one.len(), count);
+            assert!(differences(&one, &other).is_empty(), "{count}");
+            assert!(differences(&other, &one).is_empty(), "{count}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_changed_while_it_was_read_proves_nothing() {
+        let came = |node: &mut Node| node.uids.push(format!("new-{}", node.uids.len()));
+        let went = |node: &mut Node| {
+            node.uids.pop();
+        };
+        let oldest_went = |node: &mut Node| {
+            node.uids.remove(0);
+        };
+        assert!(Node::with(2_500).list(came).is_err());
+        assert!(Node::with(2_500).list(went).is_err());
+        assert!(Node::with(2_500).list(oldest_went).is_err());
+        let oldest_for_new = |node: &mut Node| {
+            oldest_went(node);
+            came(node);
+        };
+        assert!(Node::with(2_500).list(oldest_for_new).is_err());
+    }
+
+    #[test]
+    fn missing_keys_are_made_in_the_order_of_the_models() {
+        let wanted = Node::with(5).list(|_| {}).unwrap();
+        let made: Vec<String> = differences(&wanted, &Listed::new())
+            .into_iter()
+            .map(|request| request.body.unwrap()["uid"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(made, ["key-0", "key-1", "key-2", "key-3", "key-4"]);
     }
 }

@@ -73,6 +73,12 @@ pub enum BroadcastError {
         "the index `{0}` has tasks under way on which the change depends; nothing was changed: try again when they have ended"
     )]
     Busy(String),
+    /// Keys came or went while nodes' lists of them were read.
+    #[error("keys changed while they were compared")]
+    KeysChange,
+    /// More keys than are compared.
+    #[error("{0} keys are more than are compared between nodes")]
+    TooManyKeys(usize),
     /// No replica of a shard answers, and nothing was changed anywhere.
     #[error("shard-{} does not answer; nothing was changed", .0.0)]
     Silent(ShardId),
@@ -140,9 +146,9 @@ pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError
         Op::Version => version::version(app, &call).await,
         Op::RenderTemplate => gather::from_one_of(app, call).await,
         Op::Stats => instance::stats(app, &call).await,
+        Op::ListKeys => gather::from_primary(app, call).await,
         Op::GetSettings
         | Op::GetSetting(_)
-        | Op::ListKeys
         | Op::GetKey
         | Op::GetFeatures
         | Op::GetNetwork

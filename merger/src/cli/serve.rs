@@ -1,5 +1,6 @@
 //! `weft serve`: the merger, until it is told to stop.
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{self, StartError};
@@ -20,6 +21,7 @@ pub(super) enum ServeError {
 /// Runs until SIGTERM or SIGINT.
 pub(super) fn run(options: ServeOptions) -> Result<(), ServeError> {
     telemetry::init_logs(&options);
+    open_files(options.max_reading as u64);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -35,4 +37,21 @@ pub(super) fn run(options: ServeOptions) -> Result<(), ServeError> {
         };
         Ok(app::run(options, stop).await?)
     })
+}
+
+/// Lets the process open as many files as it may at most: each client's body takes a connection, and so does each request to a node.
+/// With too few, clients could keep Envoy's readiness checks from being heard.
+fn open_files(bodies: u64) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files can't be raised");
+    }
+    let limit = getrlimit(Resource::Nofile).current;
+    if let Some(limit) = limit.filter(|limit| *limit < bodies.saturating_mul(2)) {
+        tracing::warn!(
+            limit,
+            "few files may be open at once: lower --max-reading to less than half of that"
+        );
+    }
 }

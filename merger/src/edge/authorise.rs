@@ -3,160 +3,20 @@
 //! Reads that a node answers carry the client's own key to the node, which judges it again; tenant tokens, which are
 //! for searching only, are judged there alone.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
-use serde::Deserialize;
 use subtle::ConstantTimeEq;
-use time::OffsetDateTime;
-use tokio::time::Instant;
 use weft_routing::operation::Operation;
 
 use super::errors::ApiError;
+use super::keys::{By, FRESH, JUDGED_AGAIN, Key};
+use super::token::Token;
+use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Call, Grant};
 use crate::clock::now_utc;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
-
-/// How old the list of keys may be. Changes made through Weft are seen at once.
-const FRESH: Duration = Duration::from_secs(5);
-/// How soon an unknown key makes the list be read again.
-const AGAIN: Duration = Duration::from_millis(500);
-const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The API keys as a node lists them.
-#[derive(Default)]
-pub struct Keys {
-    known: RwLock<Known>,
-    reading: tokio::sync::Mutex<()>,
-    changing: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default, Clone)]
-struct Known {
-    by_value: Arc<HashMap<String, Key>>,
-    read_at: Option<Instant>,
-    /// How often the list was forgotten.
-    forgotten: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Key {
-    key: String,
-    actions: Vec<String>,
-    indexes: Vec<String>,
-    #[serde(with = "time::serde::rfc3339::option")]
-    expires_at: Option<OffsetDateTime>,
-}
-
-#[derive(Deserialize)]
-struct KeyList {
-    results: Vec<Key>,
-}
-
-impl Keys {
-    /// Whoever changes keys on several nodes does so alone: who compares the nodes meanwhile would undo it on some.
-    pub async fn changing(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.changing.lock().await
-    }
-
-    /// Forgets the list: a key was changed.
-    pub fn forget(&self) {
-        let mut known = self.write();
-        known.read_at = None;
-        known.forgotten += 1;
-    }
-
-    /// The keys, read again when the list is older than `fresh`.
-    async fn fresh<R>(
-        &self,
-        fresh: Duration,
-        read: impl Fn() -> R,
-    ) -> Result<Arc<HashMap<String, Key>>, UpstreamError>
-    where
-        R: Future<Output = Result<HashMap<String, Key>, UpstreamError>>,
-    {
-        if let Some(known) = self.newer_than(fresh) {
-            return Ok(known);
-        }
-        let _reading = self.reading.lock().await;
-        if let Some(known) = self.newer_than(fresh) {
-            return Ok(known);
-        }
-        loop {
-            let forgotten = self.write().forgotten;
-            let keys = Arc::new(read().await?);
-            let mut known = self.write();
-            // What was read before a change may not pass for what is after it.
-            if known.forgotten == forgotten {
-                known.by_value = Arc::clone(&keys);
-                known.read_at = Some(Instant::now());
-                return Ok(keys);
-            }
-        }
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Known> {
-        self.known.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn newer_than(&self, fresh: Duration) -> Option<Arc<HashMap<String, Key>>> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known
-            .read_at
-            .filter(|at| at.elapsed() < fresh)
-            .map(|_| Arc::clone(&known.by_value))
-    }
-}
-
-/// Any shard's list of keys: they are the same on all.
-async fn read(app: &App) -> Result<HashMap<String, Key>, UpstreamError> {
-    let mut last = None;
-    for shard in app.cluster.shards() {
-        let target = Target::Shard(shard);
-        let request = NodeRequest::new(
-            target.clone(),
-            Method::GET,
-            "/keys?limit=1000",
-            &app.own_authority(),
-            TIMEOUT,
-        );
-        match app.upstream.send(request).await {
-            Ok(answer) if answer.status == StatusCode::OK => {
-                match serde_json::from_slice::<KeyList>(&answer.body) {
-                    Ok(list) => {
-                        return Ok(list
-                            .results
-                            .into_iter()
-                            .map(|key| (key.key.clone(), key))
-                            .collect());
-                    }
-                    Err(error) => {
-                        last = Some(UpstreamError::Unreachable {
-                            target,
-                            detail: error.to_string(),
-                        })
-                    }
-                }
-            }
-            Ok(answer) => {
-                let detail = format!(
-                    "its list of keys is refused to the master key: {}",
-                    answer.status
-                );
-                last = Some(UpstreamError::Unreachable { target, detail });
-            }
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.unwrap_or(UpstreamError::Unreachable {
-        target: Target::Shard(weft_routing::placement::ShardId(0)),
-        detail: "no shard is known yet".to_owned(),
-    }))
-}
 
 /// Judges the client's key for a call, and says which indexes it is for.
 pub(super) async fn authorise(app: &App, call: &Call) -> Result<Grant, ApiError> {
@@ -169,34 +29,132 @@ pub(super) async fn authorise(app: &App, call: &Call) -> Result<Grant, ApiError>
     let Some(header) = call.header("authorization") else {
         return Err(ApiError::missing_authorization());
     };
-    // As a node reads it: one space, and all that follows is the key.
-    let token = match header.split_once(' ') {
-        Some(("Bearer", token)) => token,
-        None if header == "Bearer" => return Err(ApiError::invalid_key()),
-        _ => return Err(ApiError::missing_authorization()),
-    };
+    let token = bearer(header)?;
     if bool::from(token.as_bytes().ct_eq(master.as_bytes())) {
         return Ok(Grant::all());
     }
     if action == MASTER_ONLY {
         return Err(ApiError::invalid_key());
     }
-    let read = || read(app);
-    let mut keys = app.keys.fresh(FRESH, read).await?;
-    if !keys.contains_key(token) {
-        keys = app.keys.fresh(AGAIN, read).await?;
-    }
-    let key = keys.get(token).ok_or_else(ApiError::invalid_key)?;
-    let expired = key.expires_at.is_some_and(|at| at <= now_utc());
+    let key = app.keys.find(app, By::Value(token), FRESH).await?;
+    let key = key.ok_or_else(ApiError::invalid_key)?;
     let grant = Grant::of(key.indexes.clone());
-    let for_index = match call.index.as_deref() {
-        Some(uid) => grant.allows(uid),
-        None => grant.sees_all() || minds_indexes(action),
-    };
-    if expired || !for_index || !key.actions.iter().any(|granted| covers(granted, action)) {
+    if let Some(uid) = call.index.as_deref()
+        && !grant.allows(uid)
+    {
+        return Err(ApiError::foreign_index(uid, &key.indexes));
+    }
+    if !may(&key, action, call.index.as_deref()) {
         return Err(ApiError::invalid_key());
     }
     Ok(grant)
+}
+
+/// As a node reads the header: one space, and all that follows is the key.
+fn bearer(header: &str) -> Result<&str, ApiError> {
+    match header.split_once(' ') {
+        Some(("Bearer", token)) => Ok(token),
+        None if header == "Bearer" => Err(ApiError::invalid_key()),
+        _ => Err(ApiError::missing_authorization()),
+    }
+}
+
+/// Whether a key may do this, to this index or to none in particular.
+fn may(key: &Key, action: &str, index: Option<&str>) -> bool {
+    let grant = Grant::of(key.indexes.clone());
+    let for_index = match index {
+        Some(uid) => grant.allows(uid),
+        None => grant.sees_all() || minds_indexes(action),
+    };
+    for_index && !key.has_expired() && key.actions.iter().any(|granted| covers(granted, action))
+}
+
+/// Before the merger begins to work for a read that nodes judge: whether the client may be somebody. Gives a node's refusal
+/// otherwise, in its own words; if the node doesn't refuse, it knows better.
+pub(super) async fn refused_at_the_door(
+    app: &App,
+    call: &Call,
+) -> Result<Option<Answer>, ApiError> {
+    let Some(action) = judged_by_nodes(call.operation) else {
+        return Ok(None);
+    };
+    let Some(master) = app.options.master_key.as_deref() else {
+        return Ok(None);
+    };
+    let Some(Ok(token)) = call.header("authorization").map(bearer) else {
+        return refusal(app, call).await;
+    };
+    if bool::from(token.as_bytes().ct_eq(master.as_bytes())) {
+        return Ok(None);
+    }
+    match may_be_good(app, token, action, call.index.as_deref()).await {
+        // Who can't be asked now can't be asked for hits either; the search will say so, or be partial.
+        Ok(true) | Err(_) => Ok(None),
+        Ok(false) => refusal(app, call).await,
+    }
+}
+
+async fn may_be_good(
+    app: &App,
+    shown: &str,
+    action: &str,
+    index: Option<&str>,
+) -> Result<bool, UpstreamError> {
+    let find = |by, fresh: Duration| app.keys.find(app, by, fresh);
+    let token = Token::read(shown).filter(|_| action == SEARCH);
+    let key: Option<Arc<Key>> = match &token {
+        Some(token) => {
+            let now = now_utc().unix_timestamp();
+            let key = find(By::Uid(token.key_uid()), JUDGED_AGAIN).await?;
+            key.filter(|key| token.is_good(&key.key, now))
+        }
+        None => find(By::Value(shown), JUDGED_AGAIN).await?,
+    };
+    Ok(key.is_some_and(|key| may(&key, action, index)))
+}
+
+/// What a node says to the client's key, before it looks at anything else; `None` if it takes it.
+async fn refusal(app: &App, call: &Call) -> Result<Option<Answer>, ApiError> {
+    let shards = call
+        .index
+        .as_deref()
+        .and_then(|uid| app.cluster.placement(uid));
+    let shards = shards.map_or_else(
+        || app.cluster.shards(),
+        |placement| placement.shards().to_vec(),
+    );
+    for shard in shards {
+        let request = NodeRequest::new(
+            Target::Shard(shard),
+            call.method.clone(),
+            call.path_and_query.clone(),
+            &call.along,
+            app.options.search_timeout(),
+        );
+        // A shard that doesn't answer says nothing about the key.
+        if let Ok(answer) = app.upstream.send(request).await {
+            let refused = matches!(answer.status.as_u16(), 401 | 403);
+            return Ok(refused.then(|| answer.pass_on()));
+        }
+    }
+    Ok(None)
+}
+
+const SEARCH: &str = "search";
+
+/// The action that a node will ask of the key, where the merger works on its own authority before it asks the node.
+fn judged_by_nodes(operation: Operation) -> Option<&'static str> {
+    use Operation as Op;
+    Some(match operation {
+        Op::SearchGet
+        | Op::SearchPost
+        | Op::MultiSearch
+        | Op::FacetSearch
+        | Op::SimilarGet
+        | Op::SimilarPost => SEARCH,
+        Op::ListDocuments | Op::FetchDocuments | Op::GetDocument => "documents.get",
+        _ => return None,
+    })
 }
 
 /// `*`, `documents.*` and `*.get` stand for more than themselves, as on a node.
@@ -237,6 +195,7 @@ fn minds_indexes(action: &str) -> bool {
             | "tasks.cancel"
             | "tasks.delete"
             | "chatCompletions"
+            | SEARCH
     )
 }
 
@@ -319,37 +278,7 @@ fn required_action(operation: Operation) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
-
-    fn listed(name: &str) -> HashMap<String, Key> {
-        let key = Key {
-            key: name.to_owned(),
-            actions: Vec::new(),
-            indexes: Vec::new(),
-            expires_at: None,
-        };
-        [(name.to_owned(), key)].into()
-    }
-
-    #[tokio::test]
-    async fn a_list_that_was_read_while_a_key_changed_is_read_again() {
-        let (keys, reads) = (Keys::default(), Cell::new(0));
-        let read = || {
-            reads.set(reads.get() + 1);
-            let first = reads.get() == 1;
-            if first {
-                keys.forget();
-            }
-            async move { Ok(listed(if first { "old" } else { "new" })) }
-        };
-        let found = keys.fresh(FRESH, read).await.unwrap();
-        assert!(found.contains_key("new"));
-        let again = keys.fresh(FRESH, read).await.unwrap();
-        assert!(again.contains_key("new"));
-        assert_eq!(reads.get(), 2);
-    }
 
     #[test]
     fn an_action_is_covered_by_itself_its_family_and_the_stars() {

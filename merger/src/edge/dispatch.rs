@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Method, StatusCode};
+use hyper::body::Body;
 use serde_json::json;
 use weft_routing::operation::{ClassifyError, Operation, classify};
 use weft_routing::treatment::Treatment;
 
-use super::authorise::authorise;
+use super::authorise::{authorise, refused_at_the_door};
 use super::errors::ApiError;
 use super::internal;
 use crate::answer::Answer;
 use crate::app::App;
-use crate::call::{Along, AnyBody, Call, Grant};
+use crate::call::{Along, AnyBody, Call, Grant, empty, full, read_into};
 use crate::{broadcast, cluster, search, tasks, webhooks, write};
 
 /// Answers a request; beside the answer the operation's name, for metrics.
@@ -64,6 +65,7 @@ fn is_root(parts: &Parts) -> bool {
 async fn answer(app: &Arc<App>, mut call: Call) -> Result<Answer, ApiError> {
     use Operation as Op;
     match call.operation {
+        // Never bounded: what Envoy and filters ask for must not fail because clients ask for much.
         Op::Internal => return internal::handle(app, call).await,
         Op::Health => {
             return Ok(Answer::json(
@@ -74,9 +76,21 @@ async fn answer(app: &Arc<App>, mut call: Call) -> Result<Answer, ApiError> {
         _ => {}
     }
     call.grant = authorise(app, &call).await?;
+    if let Some(refusal) = refused_at_the_door(app, &call).await? {
+        return Ok(refusal);
+    }
     if let Treatment::Refused(reason) = call.operation.treatment() {
         return Err(ApiError::refused(call.operation.name(), reason));
     }
+    let reading = (!call.body.is_end_stream()).then(|| app.bounds.read());
+    let reading = reading.transpose()?;
+    if matches!(call.operation, Op::ReplaceDocuments | Op::UpdateDocuments) {
+        // Split as it comes; its work begins when all of it has.
+        return Ok(write::add(app, call, reading).await?);
+    }
+    read_body(app, &mut call).await?;
+    drop(reading);
+    let slot = app.bounds.begin()?;
     match call.operation {
         Op::SearchGet
         | Op::SearchPost
@@ -87,24 +101,29 @@ async fn answer(app: &Arc<App>, mut call: Call) -> Result<Answer, ApiError> {
         | Op::ListDocuments
         | Op::FetchDocuments
         | Op::GetDocument => Ok(search::handle(app, call).await?),
-        Op::ReplaceDocuments
-        | Op::UpdateDocuments
-        | Op::ClearDocuments
-        | Op::DeleteDocument
-        | Op::DeleteDocumentsBatch
-        | Op::DeleteDocumentsByFilter
-        | Op::EditDocuments => Ok(write::handle(app, call).await?),
         Op::Metrics => internal::metrics_for_client(app, &call).await,
         _ if call.method == Method::GET => on_all(app, call).await,
         _ => {
             let begun = Arc::clone(app);
-            app.see_through(async move { on_all(&begun, call).await })
-                .await?
+            app.see_through(async move {
+                let _slot = slot;
+                on_all(&begun, call).await
+            })
+            .await?
         }
     }
 }
 
-/// Operations on the cluster as a whole and on all nodes alike.
+/// Reads the body before any work begins: a client that sends it slowly keeps nobody else from working.
+async fn read_body(app: &App, call: &mut Call) -> Result<(), ApiError> {
+    let idle = app.options.pace().idle;
+    let body = std::mem::replace(&mut call.body, empty());
+    let limit = app.options.max_body_bytes;
+    call.body = full(read_into(body, limit, idle, &app.bounds.bodies).await?);
+    Ok(())
+}
+
+/// Operations on the cluster as a whole, on all nodes alike, and on documents whose ids or filter are small.
 async fn on_all(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
     use Operation as Op;
     match call.operation {
@@ -122,6 +141,11 @@ async fn on_all(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
         | Op::CreateWebhook
         | Op::UpdateWebhook
         | Op::DeleteWebhook => Ok(webhooks::handle(app, call).await?),
+        Op::ClearDocuments
+        | Op::DeleteDocument
+        | Op::DeleteDocumentsBatch
+        | Op::DeleteDocumentsByFilter
+        | Op::EditDocuments => Ok(write::handle(app, call).await?),
         _ => Ok(broadcast::handle(app, call).await?),
     }
 }

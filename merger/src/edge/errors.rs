@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::answer::Answer;
 use crate::app::Stopping;
+use crate::bounds::NoRoom;
 use crate::broadcast::BroadcastError;
 use crate::call::{ReadError, TooLarge};
 use crate::cluster::ClusterError;
@@ -98,6 +99,21 @@ impl ApiError {
         )
     }
 
+    /// A key that is for other indexes.
+    pub(super) fn foreign_index(uid: &str, allowed: &[String]) -> Self {
+        let mut allowed = allowed.to_vec();
+        allowed.sort_unstable();
+        allowed.dedup();
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "invalid_api_key",
+            "auth",
+            format!(
+                "The API key cannot acces the index `{uid}`, authorized indexes are {allowed:?}."
+            ),
+        )
+    }
+
     /// A body that isn't the JSON it should be.
     pub(super) fn malformed_payload(detail: &str) -> Self {
         Self::invalid(
@@ -121,16 +137,6 @@ impl ApiError {
         Self::invalid(
             "malformed_payload",
             format!("The `{name}` payload provided is malformed{words}."),
-        )
-    }
-
-    /// More requests under way than allowed.
-    pub(super) fn overloaded(limit: usize) -> Self {
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too_many_search_requests",
-            "system",
-            format!("Too many requests: {limit} are under way. Please retry after 1s."),
         )
     }
 
@@ -183,6 +189,7 @@ impl From<UpstreamError> for ApiError {
                 "system",
                 error.to_string(),
             ),
+            UpstreamError::NoRoom { full, .. } => (*full).into(),
             UpstreamError::Malformed { .. } => Self::invalid("bad_request", error.to_string()),
         }
     }
@@ -200,14 +207,26 @@ impl From<ReadError> for ApiError {
                     size(limit)
                 ),
             ),
-            ReadError::Stalled { .. } => Self::new(
+            ReadError::Late(_) => Self::new(
                 StatusCode::REQUEST_TIMEOUT,
                 "bad_request",
                 "invalid_request",
                 error.to_string(),
             ),
+            ReadError::NoRoom(full) => full.into(),
             ReadError::Broken(_) => Self::invalid("bad_request", error.to_string()),
         }
+    }
+}
+
+impl From<NoRoom> for ApiError {
+    fn from(full: NoRoom) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_search_requests",
+            "system",
+            full.to_string(),
+        )
     }
 }
 
@@ -328,6 +347,8 @@ impl From<BroadcastError> for ApiError {
             ),
             BroadcastError::Unsettled(_)
             | BroadcastError::Busy(_)
+            | BroadcastError::KeysChange
+            | BroadcastError::TooManyKeys(_)
             | BroadcastError::Silent(_)
             | BroadcastError::Unknown { .. }
             | BroadcastError::Unfinished => Self::unavailable(message),
@@ -400,6 +421,7 @@ impl From<WriteError> for ApiError {
                 error => Self::unavailable(error.to_string()),
             },
             WriteError::Upstream(error) => error.into(),
+            WriteError::NoRoom(full) => full.into(),
             WriteError::Unreachable { .. }
             | WriteError::Unknown { .. }
             | WriteError::NoQuorum { .. }

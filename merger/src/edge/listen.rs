@@ -15,16 +15,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use super::dispatch::dispatch;
-use super::errors::ApiError;
 use crate::answer::Answer;
 use crate::app::App;
-use crate::call::AnyBody;
+use crate::call::{AnyBody, Paced};
 
-/// How long a client may take for a request's headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection may go without a request's whole head. Envoy sends heads whole, so this is how long it may keep a
+/// connection idle: longer than it does (60 s), so that it never writes to one that was just closed.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long requests under way may go on after the stop.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How much of a refused body is read on, and for how long.
@@ -34,7 +33,6 @@ const READ_ON: Duration = Duration::from_secs(5);
 /// Serves until `stop` resolves, then lets requests under way finish.
 pub async fn serve(app: Arc<App>, listener: TcpListener, stop: impl Future<Output = ()>) {
     let graceful = GracefulShutdown::new();
-    let slots = Arc::new(Semaphore::new(app.options.max_requests));
     let mut stop = std::pin::pin!(stop);
     loop {
         let stream = tokio::select! {
@@ -49,10 +47,10 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, stop: impl Future<Outpu
             },
         };
         let _ = stream.set_nodelay(true);
-        let (app, slots) = (Arc::clone(&app), Arc::clone(&slots));
+        let app = Arc::clone(&app);
         let service = service_fn(move |request| {
-            let (app, slots) = (Arc::clone(&app), Arc::clone(&slots));
-            async move { Ok::<_, Infallible>(respond(&app, &slots, request).await) }
+            let app = Arc::clone(&app);
+            async move { Ok::<_, Infallible>(respond(&app, request).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -75,26 +73,13 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, stop: impl Future<Outpu
     }
 }
 
-async fn respond(
-    app: &Arc<App>,
-    slots: &Semaphore,
-    request: Request<Incoming>,
-) -> Response<Full<Bytes>> {
+async fn respond(app: &Arc<App>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let begun = Instant::now();
     let (parts, body) = request.into_parts();
     let unread = Unread(Arc::new(Mutex::new(body)));
     let body: AnyBody = unread.clone().map_err(Into::into).boxed();
-    let (operation, answer) = match slots.try_acquire() {
-        Ok(_slot) => {
-            app.metrics.under_way.inc();
-            let _under_way = Leaving(app);
-            dispatch(app, &parts, body).await
-        }
-        Err(_) => (
-            "overload",
-            ApiError::overloaded(app.options.max_requests).into_answer(),
-        ),
-    };
+    let body = Paced::new(body, app.options.pace()).boxed();
+    let (operation, answer) = dispatch(app, &parts, body).await;
     if answer.status.is_client_error() && answer.status != StatusCode::REQUEST_TIMEOUT {
         unread.read_on().await;
     }
@@ -178,15 +163,6 @@ impl Unread {
         };
         // Who is slower than that has to see for itself.
         let _ = tokio::time::timeout(READ_ON, reading).await;
-    }
-}
-
-/// Counts a request as no longer under way, also when the client went away in its middle.
-struct Leaving<'a>(&'a App);
-
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        self.0.metrics.under_way.dec();
     }
 }
 

@@ -6,10 +6,12 @@ mod authorise;
 mod dispatch;
 mod errors;
 mod internal;
+mod keys;
 mod listen;
+mod token;
 
-pub use authorise::Keys;
 #[cfg(test)]
 pub(crate) use dispatch::dispatch;
 pub use errors::ApiError;
+pub use keys::Keys;
 pub use listen::serve;

@@ -9,22 +9,27 @@ use http_body_util::BodyExt;
 use hyper::body::Body;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use weft_routing::headers;
+use weft_routing::{ShardNames, headers};
 
 use super::{NodeAnswer, NodeApi, NodeRequest, Target, UpstreamError, chain};
+use crate::bounds::{Budget, FREE_ANSWER_BYTES};
 use crate::call::AnyBody;
+use crate::options::ServeOptions;
 
 /// The client to Envoy's egress listener. Cheap to clone.
 #[derive(Clone)]
 pub struct EgressClient {
     client: Client<HttpConnector, AnyBody>,
     egress: String,
+    names: ShardNames,
     max_answer_bytes: u64,
+    /// What all answers together may take.
+    room: Budget,
 }
 
 impl EgressClient {
-    /// A client of the egress listener at `egress` (`host:port`) that reads answers of at most `max_answer_bytes`.
-    pub fn new(egress: &str, max_answer_bytes: u64) -> Self {
+    /// A client of these options' egress listener.
+    pub fn new(options: &ServeOptions) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(Duration::from_secs(1)));
@@ -34,8 +39,10 @@ impl EgressClient {
             .build(connector);
         Self {
             client,
-            egress: egress.to_owned(),
-            max_answer_bytes,
+            egress: options.egress.clone(),
+            names: options.shard_prefix.clone(),
+            max_answer_bytes: options.max_node_answer_bytes,
+            room: Budget::new("bytes of nodes' answers", options.max_answers_bytes),
         }
     }
 
@@ -60,14 +67,19 @@ impl EgressClient {
                 })?;
         let (parts, mut body) = response.into_parts();
         let mut bytes = BytesMut::with_capacity(expected(&body));
+        let mut share = self.room.share();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| unreachable(chain(&error)))?;
             if let Ok(data) = frame.into_data() {
-                if (bytes.len() + data.len()) as u64 > self.max_answer_bytes {
+                let length = (bytes.len() + data.len()) as u64;
+                if length > self.max_answer_bytes {
                     return Err(UpstreamError::TooLarge {
                         target,
                         limit: self.max_answer_bytes,
                     });
+                }
+                if let Err(full) = share.resize(length.saturating_sub(FREE_ANSWER_BYTES)) {
+                    return Err(UpstreamError::NoRoom { target, full });
                 }
                 bytes.extend_from_slice(&data);
             }
@@ -75,7 +87,7 @@ impl EgressClient {
         let answer = NodeAnswer {
             status: parts.status,
             headers: parts.headers,
-            body: bytes.freeze(),
+            body: share.held_by(bytes.freeze()),
         };
         match envoys_own(&answer) {
             Some(EnvoyReply::TimedOut) => Err(UpstreamError::TimedOut { target, within }),
@@ -105,7 +117,7 @@ impl EgressClient {
         headers.extend(request.along.headers().clone());
         headers.extend(request.headers);
         let cluster = match &request.target {
-            Target::Shard(shard) => format!("shard-{}", shard.0),
+            Target::Shard(shard) => self.names.of(*shard),
             Target::Node(address) => {
                 let value = HeaderValue::from_str(&address.to_string());
                 headers.insert(

@@ -20,6 +20,7 @@ pub use egress::EgressClient;
 pub use request::NodeRequest;
 
 use crate::answer::Answer;
+use crate::bounds::NoRoom;
 
 /// Whether a node hides the rest of a secret: it shows the first letters and `XXX...`.
 pub fn is_hidden(secret: &str) -> bool {
@@ -102,6 +103,14 @@ pub enum UpstreamError {
         /// The bound, in bytes.
         limit: u64,
     },
+    /// There is no room for the answer beside those of other requests.
+    #[error("{target}'s answer was not read: {full}")]
+    NoRoom {
+        /// Whom the request was for.
+        target: Target,
+        /// What there is too much of.
+        full: NoRoom,
+    },
     /// The request couldn't be put together (a path or header no HTTP request can carry).
     #[error("the request for {target} is not valid HTTP: {detail}")]
     Malformed {
@@ -125,7 +134,7 @@ impl UpstreamError {
         match self {
             Self::NoEgress { .. } | Self::Malformed { .. } => false,
             Self::Unreachable { detail, .. } => !NOT_SENT.iter().any(|said| detail.contains(said)),
-            Self::TimedOut { .. } | Self::TooLarge { .. } => true,
+            Self::TimedOut { .. } | Self::TooLarge { .. } | Self::NoRoom { .. } => true,
         }
     }
 
@@ -136,6 +145,7 @@ impl UpstreamError {
             | Self::NoEgress { target, .. }
             | Self::TimedOut { target, .. }
             | Self::TooLarge { target, .. }
+            | Self::NoRoom { target, .. }
             | Self::Malformed { target, .. } => target,
         }
     }

@@ -19,6 +19,7 @@ use super::spool::SpoolLimits;
 use super::{ATTEMPTS, Format, SplitError, WriteError, details, refused_by_node};
 use crate::answer::Answer;
 use crate::app::App;
+use crate::bounds::{NoRoom, Share, Slot};
 use crate::call::{Along, Call, empty};
 use crate::cluster::{Before, Placement, WriteMode};
 use crate::ids::Ids;
@@ -29,7 +30,11 @@ const KEY_WITHIN: Duration = Duration::from_secs(5);
 const KEY_AGAIN: Duration = Duration::from_millis(20);
 
 /// Answers the call.
-pub(super) async fn documents(app: &Arc<App>, mut call: Call) -> Result<Answer, WriteError> {
+pub(super) async fn documents(
+    app: &Arc<App>,
+    mut call: Call,
+    reading: Option<Slot>,
+) -> Result<Answer, WriteError> {
     let uid = call.index.clone().unwrap_or_default();
     let params = match Params::read(&call) {
         Ok(params) if is_uid(&uid) => params,
@@ -47,7 +52,10 @@ pub(super) async fn documents(app: &Arc<App>, mut call: Call) -> Result<Answer, 
     let plain = Plain::new(body, encoding, app.options.max_import_bytes, idle);
     let layout = Layout::of(app, &uid)?;
     let splitter = layout.splitter(app, format, &params);
-    let batch = read(plain, splitter, format).await?;
+    let share = app.bounds.bodies.share();
+    let batch = read(plain, splitter, format, share).await?;
+    drop(reading);
+    let slot = app.bounds.begin()?;
     let write = Write {
         uid,
         params,
@@ -59,15 +67,19 @@ pub(super) async fn documents(app: &Arc<App>, mut call: Call) -> Result<Answer, 
         batch,
     };
     let begun = Arc::clone(app);
-    app.see_through(async move { write.run(&begun).await })
-        .await?
+    app.see_through(async move {
+        let _slot = slot;
+        write.run(&begun).await
+    })
+    .await?
 }
 
-/// Reads the body and splits it as it comes.
+/// Reads the body and splits it as it comes. `share` is what an unfinished document takes of the memory of all bodies.
 async fn read(
     mut body: Plain,
     mut splitter: Splitter,
     format: Format,
+    mut share: Share,
 ) -> Result<Batch, WriteError> {
     loop {
         let chunk = match body.next().await {
@@ -79,6 +91,7 @@ async fn read(
             Ok(()) => splitter.spill().await,
             Err(error) => Err(error),
         };
+        share.resize(splitter.unfinished_bytes())?;
         if let Err(error) = pushed {
             body.drain().await;
             return Err(of_split(error, format));
@@ -95,7 +108,10 @@ fn of_split(error: SplitError, format: Format) -> WriteError {
         SplitError::Fault(fault) => WriteError::Fault { format, fault },
         SplitError::Empty => WriteError::Missing(format),
         SplitError::DocumentTooLarge { limit } => WriteError::DocumentTooLarge { limit },
-        SplitError::Spool(error) => WriteError::Spool(error),
+        SplitError::Spool(error) => match error.downcast::<NoRoom>() {
+            Ok(full) => WriteError::NoRoom(full),
+            Err(error) => WriteError::Spool(error),
+        },
     }
 }
 
@@ -139,6 +155,8 @@ impl Layout {
             memory_bytes: usize::try_from(options.spool_memory_bytes).unwrap_or(usize::MAX),
             piece_bytes: options.max_node_payload_bytes,
             folder: options.data_dir.clone(),
+            memory: app.bounds.bodies.clone(),
+            disk: app.bounds.spools.clone(),
         };
         Splitter::new(format, &self.slots, key, limits)
     }

@@ -13,7 +13,7 @@ use http_body_util::{BodyDataStream, BodyExt};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::io::StreamReader;
 
-use crate::call::{AnyBody, BodyError, ReadError, TooLarge};
+use crate::call::{AnyBody, BodyError, Late, ReadError, TooLarge};
 
 /// How many plain bytes are handed on at once, at most.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -71,7 +71,7 @@ impl Plain {
     /// The next bytes; none at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, DecodeError> {
         let next = match tokio::time::timeout(self.idle, self.source.next()).await {
-            Err(_) => return Err(ReadError::Stalled { idle: self.idle }.into()),
+            Err(_) => return Err(ReadError::Late(Late::Stalled(self.idle)).into()),
             Ok(next) => next?,
         };
         if let Some(bytes) = &next {
@@ -122,7 +122,7 @@ impl Source {
             Self::Identity(body) => loop {
                 match body.frame().await {
                     None => return Ok(None),
-                    Some(Err(error)) => return Err(ReadError::Broken(error).into()),
+                    Some(Err(error)) => return Err(ReadError::of(error).into()),
                     Some(Ok(frame)) => match frame.into_data() {
                         Ok(data) if !data.is_empty() => return Ok(Some(data)),
                         _ => {}
@@ -156,7 +156,7 @@ fn reader(body: AnyBody) -> impl tokio::io::AsyncBufRead + Send + Unpin + 'stati
 
 fn of_decoder(error: io::Error) -> DecodeError {
     match error.downcast::<BrokenOff>() {
-        Ok(BrokenOff(error)) => ReadError::Broken(error).into(),
+        Ok(BrokenOff(error)) => ReadError::of(error).into(),
         Err(_) => DecodeError::Corrupt,
     }
 }
@@ -249,7 +249,7 @@ mod tests {
         let read = Plain::new(body, None, 1000, IDLE).whole().await;
         assert!(matches!(
             read,
-            Err(DecodeError::Read(ReadError::Stalled { .. }))
+            Err(DecodeError::Read(ReadError::Late(Late::Stalled(_))))
         ));
     }
 }

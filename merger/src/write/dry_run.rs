@@ -69,6 +69,8 @@ pub(super) fn in_memory(format: Format, slots: &Arc<SlotMap>, key: Option<&str>)
         memory_bytes: usize::MAX,
         piece_bytes: 90 << 20,
         folder: std::env::temp_dir(),
+        memory: crate::bounds::Budget::unbounded(),
+        disk: crate::bounds::Budget::unbounded(),
     };
     let key = SplitKey {
         name: key.map(str::to_owned),

@@ -16,6 +16,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::task::JoinHandle;
 
+use crate::bounds::{Budget, Share};
 use crate::call::{AnyBody, BodyError};
 
 /// How much of a file is read at once while a piece is sent, in bytes.
@@ -30,6 +31,10 @@ pub(crate) struct SpoolLimits {
     pub(crate) piece_bytes: u64,
     /// The folder of temporary files.
     pub(crate) folder: PathBuf,
+    /// What all parts together may take in memory.
+    pub(crate) memory: Budget,
+    /// What all parts together may take on disk.
+    pub(crate) disk: Budget,
 }
 
 /// What stands around the documents of a piece.
@@ -53,6 +58,14 @@ pub(crate) struct Spool {
     filed: u64,
     pieces: Vec<Span>,
     piece_bytes: u64,
+    shares: Shares,
+}
+
+/// What a part holds of the bounds of all.
+#[derive(Debug)]
+struct Shares {
+    memory: Share,
+    disk: Share,
 }
 
 /// Where the documents of a piece lie.
@@ -74,6 +87,10 @@ impl Spool {
             filed: 0,
             pieces: Vec::new(),
             piece_bytes,
+            shares: Shares {
+                memory: limits.memory.share(),
+                disk: limits.disk.share(),
+            },
         }
     }
 
@@ -108,16 +125,24 @@ impl Spool {
         }
     }
 
-    /// Moves what is in memory to the file, if it is more than what may stay.
+    /// Moves what is in memory to the file, if it is more than what may stay. [`NoRoom`](crate::bounds::NoRoom) comes as an error
+    /// of its own.
     pub(crate) async fn spill(&mut self, limits: &SpoolLimits) -> io::Result<()> {
         if self.memory.len() > limits.memory_bytes {
             self.write_out(limits).await
         } else {
-            Ok(())
+            self.hold_memory()
         }
     }
 
+    fn hold_memory(&mut self) -> io::Result<()> {
+        let bytes = self.memory.len() as u64;
+        self.shares.memory.resize(bytes).map_err(io::Error::other)
+    }
+
     async fn write_out(&mut self, limits: &SpoolLimits) -> io::Result<()> {
+        let bytes = self.filed + self.memory.len() as u64;
+        self.shares.disk.resize(bytes).map_err(io::Error::other)?;
         let memory = std::mem::take(&mut self.memory);
         let file = self.file.take();
         let folder = limits.folder.clone();
@@ -134,16 +159,18 @@ impl Spool {
         self.file = Some(file);
         memory.clear();
         self.memory = memory;
-        Ok(())
+        self.hold_memory()
     }
 
     /// The part, ready to be delivered.
     pub(crate) async fn finish(mut self, limits: &SpoolLimits) -> io::Result<Vec<Piece>> {
         let source = if self.file.is_some() {
             self.write_out(limits).await?;
-            Source::File(self.file.map(Arc::new))
+            Source::File(self.file.map(|file| Arc::new((file, self.shares.disk))))
         } else {
-            Source::Memory(std::mem::take(&mut self.memory).into())
+            self.hold_memory()?;
+            let memory = std::mem::take(&mut self.memory).into();
+            Source::Memory(self.shares.memory.held_by(memory))
         };
         let piece = |span: Span| Piece {
             frame: self.frame.clone(),
@@ -157,7 +184,7 @@ impl Spool {
 #[derive(Debug, Clone)]
 enum Source {
     Memory(Bytes),
-    File(Option<Arc<File>>),
+    File(Option<Arc<(File, Share)>>),
 }
 
 /// One request's worth of documents.
@@ -263,7 +290,7 @@ impl Piece {
 /// What comes from memory or from a file.
 struct Reading {
     queue: Vec<Bytes>,
-    file: Option<Arc<File>>,
+    file: Option<Arc<(File, Share)>>,
     at: u64,
     end: u64,
     read: Option<JoinHandle<io::Result<Bytes>>>,
@@ -287,7 +314,7 @@ impl Reading {
                 .min(READ_BYTES);
             tokio::task::spawn_blocking(move || {
                 let mut bytes = vec![0; length];
-                file.read_exact_at(&mut bytes, at)?;
+                file.0.read_exact_at(&mut bytes, at)?;
                 Ok(bytes.into())
             })
         });
@@ -351,6 +378,8 @@ mod tests {
             memory_bytes,
             piece_bytes,
             folder: folder.path().to_owned(),
+            memory: Budget::unbounded(),
+            disk: Budget::unbounded(),
         };
         (folder, limits)
     }
@@ -397,6 +426,48 @@ mod tests {
                 [2, 1, 3]
             );
         }
+    }
+
+    #[tokio::test]
+    async fn parts_together_take_no_more_than_there_is_room_for_and_give_it_back() {
+        let full = |error: io::Error| error.downcast::<crate::bounds::NoRoom>().unwrap();
+        let (_folder, unbounded) = limits(8, 1 << 20);
+        let limits = SpoolLimits {
+            memory: Budget::new("bytes of request bodies", 20),
+            disk: Budget::new("bytes of writes on disk", 100),
+            ..unbounded
+        };
+        let mut one = Spool::new(array(), &limits);
+        for _ in 0..9 {
+            one.append(b"0123456789");
+            one.spill(&limits).await.unwrap();
+        }
+        assert_eq!((limits.disk.used(), limits.memory.used()), (99, 0));
+        let mut other = Spool::new(array(), &limits);
+        other.append(b"0123456789");
+        let refused = full(other.spill(&limits).await.unwrap_err());
+        assert_eq!(refused.limit, 100);
+        drop(other);
+        let pieces = one.finish(&limits).await.unwrap();
+        assert_eq!(limits.disk.used(), 99, "until it is delivered");
+        let body = pieces[0].body();
+        drop(pieces);
+        assert_eq!(limits.disk.used(), 99, "while it is sent");
+        drop(body);
+        assert_eq!(limits.disk.used(), 0);
+
+        let mut small: Vec<Spool> = (0..3).map(|_| Spool::new(array(), &limits)).collect();
+        for spool in &mut small {
+            spool.append(b"01234");
+        }
+        small[0].spill(&limits).await.unwrap();
+        small[1].spill(&limits).await.unwrap();
+        small[2].spill(&limits).await.unwrap();
+        let mut last = Spool::new(array(), &limits);
+        last.append(b"01234");
+        assert_eq!(full(last.spill(&limits).await.unwrap_err()).limit, 20);
+        drop((small, last));
+        assert_eq!(limits.memory.used(), 0);
     }
 
     #[tokio::test]

@@ -75,6 +75,10 @@ impl Reader {
         }
     }
 
+    pub(super) fn unfinished_bytes(&self) -> u64 {
+        (self.raw.len() + self.text_length) as u64
+    }
+
     pub(super) fn push(
         &mut self,
         chunk: &[u8],

@@ -86,6 +86,10 @@ impl Reader {
         Ok(())
     }
 
+    pub(super) fn unfinished_bytes(&self) -> u64 {
+        self.pending.len() as u64
+    }
+
     pub(super) fn finish(mut self, documents: &mut Documents) -> Result<(), SplitError> {
         let pending = std::mem::take(&mut self.pending);
         let left = self.read(&pending, documents, true)?;

@@ -127,6 +127,14 @@ impl Splitter {
         }
     }
 
+    /// How much is kept of a document that isn't complete.
+    pub(crate) fn unfinished_bytes(&self) -> u64 {
+        match &self.reader {
+            Reader::Json(reader) => reader.unfinished_bytes(),
+            Reader::Csv(reader) => reader.unfinished_bytes(),
+        }
+    }
+
     /// Moves to disk what has grown too large for memory.
     pub(crate) async fn spill(&mut self) -> Result<(), SplitError> {
         Ok(self.documents.spill().await?)

@@ -59,6 +59,8 @@ pub(super) fn split(
             memory_bytes: 1 << 20,
             piece_bytes: 90 << 20,
             folder,
+            memory: crate::bounds::Budget::unbounded(),
+            disk: crate::bounds::Budget::unbounded(),
         };
         let mut splitter = Splitter::new(format, slots, named(key), limits);
         for chunk in chunks {
@@ -383,6 +385,8 @@ fn a_document_larger_than_a_node_takes_is_refused() {
                 memory_bytes: 10,
                 piece_bytes: 100,
                 folder: std::env::temp_dir(),
+                memory: crate::bounds::Budget::unbounded(),
+                disk: crate::bounds::Budget::unbounded(),
             };
             let mut splitter = Splitter::new(format, &shards(1), named(Some("id")), limits);
             let outcome = body
@@ -407,6 +411,8 @@ async fn only_a_document_that_is_too_long_itself_is_refused_for_its_length() {
                 memory_bytes: 1 << 20,
                 piece_bytes: 100,
                 folder: std::env::temp_dir(),
+                memory: crate::bounds::Budget::unbounded(),
+                disk: crate::bounds::Budget::unbounded(),
             };
             let mut splitter = Splitter::new(Format::Ndjson, &shards(3), named(Some("id")), limits);
             let pushed: Result<Vec<()>, _> = text

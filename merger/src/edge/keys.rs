@@ -1,0 +1,440 @@
+//! What is known of the API keys: each is asked of a node by itself, when somebody shows it, and remembered for a moment.
+//!
+//! There may be any number of keys, and anybody may show any number of wrong ones: what is remembered is bounded, and so is how
+//! many strangers are asked about at once. The whole list is never read for a request. Changes made through Weft are seen at once,
+//! changes made by hand on every node after [`FRESH`].
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use subtle::ConstantTimeEq;
+use time::OffsetDateTime;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::clock::now_utc;
+use crate::upstream::{NodeRequest, Target, UpstreamError};
+
+/// How old what is known of a key may be.
+pub(super) const FRESH: Duration = Duration::from_secs(5);
+/// The same of one that is no key.
+const AGAIN: Duration = Duration::from_millis(500);
+/// The same where a node judges the key, too.
+pub(super) const JUDGED_AGAIN: Duration = Duration::from_secs(60);
+/// How long a node may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// How many keys are remembered; at that many, all are forgotten.
+const MOST_KEYS: usize = 10_000;
+/// How many that are no keys are; at that many, all of these are forgotten.
+const MOST_STRANGERS: usize = 10_000;
+/// How many keys are asked about at once that were known before, and how many others.
+const LOOKUPS: usize = 32;
+const STRANGERS: usize = 4;
+/// Longer than any key's value.
+const MOST_BYTES: usize = 128;
+
+/// The API keys as nodes know them.
+#[derive(Debug)]
+pub struct Keys {
+    known: Mutex<Known>,
+    known_before: Semaphore,
+    strangers: Semaphore,
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// A key's rights, as a node tells them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Key {
+    pub(super) uid: String,
+    pub(super) key: String,
+    pub(super) actions: Vec<String>,
+    pub(super) indexes: Vec<String>,
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub(super) expires_at: Option<OffsetDateTime>,
+}
+
+impl Key {
+    pub(super) fn has_expired(&self) -> bool {
+        self.expires_at.is_some_and(|at| at <= now_utc())
+    }
+}
+
+/// By what a key is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By<'a> {
+    /// The value that a client shows.
+    Value(&'a str),
+    /// The uid that a tenant token names.
+    Uid(&'a str),
+}
+
+impl<'a> By<'a> {
+    fn name(self) -> &'a str {
+        match self {
+            Self::Value(name) | Self::Uid(name) => name,
+        }
+    }
+
+    /// Under what it is remembered: a uid that is shown as a value is no key, and one all the same.
+    fn remembered_as(self) -> String {
+        match self {
+            Self::Value(value) => format!("value {value}"),
+            Self::Uid(uid) => format!("uid {uid}"),
+        }
+    }
+
+    /// Whether it can be a key's: the rest is refused without asking anybody.
+    fn can_be(self) -> bool {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let name = self.name();
+        (1..=MOST_BYTES).contains(&name.len()) && name.bytes().all(allowed)
+    }
+
+    /// Nodes find keys by both: a client that shows a uid shows no key.
+    fn is_of(self, key: &Key) -> bool {
+        match self {
+            Self::Value(value) => value.as_bytes().ct_eq(key.key.as_bytes()).into(),
+            Self::Uid(uid) => uid.eq_ignore_ascii_case(&key.uid),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    keys: HashMap<String, (Arc<Key>, Instant)>,
+    strangers: HashMap<String, Instant>,
+    /// How often all was forgotten.
+    forgotten: u64,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            known: Mutex::default(),
+            known_before: Semaphore::new(LOOKUPS),
+            strangers: Semaphore::new(STRANGERS),
+            changing: tokio::sync::Mutex::default(),
+        }
+    }
+}
+
+/// What is remembered.
+enum Remembered {
+    Key(Arc<Key>),
+    NoKey,
+    /// Not for sure; whether it was a key when it was last asked for.
+    Unsure {
+        known_before: bool,
+    },
+}
+
+impl Keys {
+    /// Whoever changes keys on several nodes does so alone: who compares the nodes meanwhile would undo it on some.
+    pub async fn changing(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
+    }
+
+    /// Forgets what is known: a key was changed.
+    pub fn forget(&self) {
+        let mut known = self.lock();
+        *known = Known {
+            forgotten: known.forgotten + 1,
+            ..Known::default()
+        };
+    }
+
+    /// The key, if it is one; what is remembered may be as old as `fresh`.
+    ///
+    /// # Errors
+    /// No node says.
+    pub(super) async fn find(
+        &self,
+        app: &App,
+        by: By<'_>,
+        fresh: Duration,
+    ) -> Result<Option<Arc<Key>>, UpstreamError> {
+        self.find_with(by, fresh, || ask(app, by)).await
+    }
+
+    async fn find_with<R>(
+        &self,
+        by: By<'_>,
+        fresh: Duration,
+        ask: impl Fn() -> R,
+    ) -> Result<Option<Arc<Key>>, UpstreamError>
+    where
+        R: Future<Output = Result<Option<Key>, UpstreamError>>,
+    {
+        if !by.can_be() {
+            return Ok(None);
+        }
+        let known_before = match self.remembered(by, fresh) {
+            Remembered::Key(key) => return Ok(Some(key)),
+            Remembered::NoKey => return Ok(None),
+            Remembered::Unsure { known_before } => known_before,
+        };
+        // However many strangers come, who was known before isn't kept waiting by them.
+        let places = match known_before {
+            true => &self.known_before,
+            false => &self.strangers,
+        };
+        let place = tokio::time::timeout(TIMEOUT, places.acquire());
+        let _place = place.await.map_err(|_| too_many())?;
+        // Another may have asked meanwhile.
+        match self.remembered(by, fresh) {
+            Remembered::Key(key) => return Ok(Some(key)),
+            Remembered::NoKey => return Ok(None),
+            Remembered::Unsure { .. } => {}
+        }
+        let forgotten = self.lock().forgotten;
+        let found = ask().await?.filter(|key| by.is_of(key)).map(Arc::new);
+        self.remember(by, found.clone(), forgotten);
+        Ok(found)
+    }
+
+    fn remembered(&self, by: By<'_>, fresh: Duration) -> Remembered {
+        let name = by.remembered_as();
+        let known = self.lock();
+        if let Some((key, at)) = known.keys.get(&name) {
+            return match at.elapsed() < fresh {
+                true => Remembered::Key(Arc::clone(key)),
+                false => Remembered::Unsure { known_before: true },
+            };
+        }
+        match known.strangers.get(&name) {
+            Some(at) if at.elapsed() < AGAIN => Remembered::NoKey,
+            _ => Remembered::Unsure {
+                known_before: false,
+            },
+        }
+    }
+
+    /// What was asked before a change may not pass for what is after it.
+    fn remember(&self, by: By<'_>, found: Option<Arc<Key>>, forgotten: u64) {
+        let mut known = self.lock();
+        if known.forgotten != forgotten {
+            return;
+        }
+        let name = by.remembered_as();
+        let now = Instant::now();
+        match found {
+            Some(key) => {
+                if known.keys.len() >= MOST_KEYS {
+                    known.keys.clear();
+                }
+                known.strangers.remove(&name);
+                known.keys.insert(name, (key, now));
+            }
+            None => {
+                if known.strangers.len() >= MOST_STRANGERS {
+                    known.strangers.clear();
+                }
+                known.keys.remove(&name);
+                known.strangers.insert(name, now);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn too_many() -> UpstreamError {
+    UpstreamError::Unreachable {
+        target: Target::Shard(weft_routing::placement::ShardId(0)),
+        detail: "too many unknown keys are asked about at once".to_owned(),
+    }
+}
+
+/// Asks a node, of any shard: keys are the same on all.
+async fn ask(app: &App, by: By<'_>) -> Result<Option<Key>, UpstreamError> {
+    let mut last = None;
+    for shard in app.cluster.shards() {
+        let target = Target::Shard(shard);
+        let path = format!("/keys/{}", by.name());
+        let authority = app.own_authority();
+        let request = NodeRequest::new(target.clone(), Method::GET, path, &authority, TIMEOUT);
+        let detail = match app.upstream.send(request).await {
+            Ok(answer) if answer.status == StatusCode::NOT_FOUND => return Ok(None),
+            Ok(answer) if answer.status == StatusCode::OK => {
+                match serde_json::from_slice(&answer.body) {
+                    Ok(key) => return Ok(Some(key)),
+                    Err(error) => error.to_string(),
+                }
+            }
+            Ok(answer) => format!("the master key is told {} about a key", answer.status),
+            Err(error) => {
+                last = Some(error);
+                continue;
+            }
+        };
+        last = Some(UpstreamError::Unreachable { target, detail });
+    }
+    Err(last.unwrap_or_else(|| UpstreamError::Unreachable {
+        target: Target::Shard(weft_routing::placement::ShardId(0)),
+        detail: "no shard is known yet".to_owned(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    fn key(value: &str) -> Key {
+        Key {
+            uid: format!("uid-of-{value}"),
+            key: value.to_owned(),
+            actions: Vec::new(),
+            indexes: Vec::new(),
+            expires_at: None,
+        }
+    }
+
+    /// A node with these keys, which counts how often it is asked.
+    struct Node {
+        values: Vec<String>,
+        asked: Cell<usize>,
+    }
+
+    impl Node {
+        fn with(count: usize) -> Self {
+            Self {
+                values: (0..count).map(|number| format!("key-{number}")).collect(),
+                asked: Cell::new(0),
+            }
+        }
+
+        async fn find(&self, keys: &Keys, by: By<'_>) -> bool {
+            let ask = || {
+                self.asked.set(self.asked.get() + 1);
+                let name = by.name();
+                let values = self.values.iter();
+                let mut found = values.map(|value| key(value));
+                let found = found.find(|key| key.key == name || key.uid == name);
+                async move { Ok(found) }
+            };
+            let found = keys.find_with(by, FRESH, ask).await.unwrap();
+            found.is_some()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_of_many_keys_is_asked_for_once_and_again_when_it_is_old() {
+        let (keys, node) = (Keys::default(), Node::with(3_000));
+        for _ in 0..3 {
+            for value in &node.values {
+                assert!(node.find(&keys, By::Value(value)).await, "{value}");
+            }
+        }
+        assert_eq!(node.asked.get(), 3_000);
+        tokio::time::advance(FRESH).await;
+        assert!(node.find(&keys, By::Value("key-0")).await);
+        assert_eq!(node.asked.get(), 3_001);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_is_asked_about_once_and_seen_soon_when_it_becomes_a_key() {
+        let (keys, mut node) = (Keys::default(), Node::with(1));
+        for _ in 0..5 {
+            assert!(!node.find(&keys, By::Value("later")).await);
+        }
+        assert_eq!(node.asked.get(), 1);
+        node.values.push("later".to_owned());
+        // Through Weft: at once.
+        keys.forget();
+        assert!(node.find(&keys, By::Value("later")).await);
+        // By hand: a moment later.
+        assert!(!node.find(&keys, By::Value("by-hand")).await);
+        node.values.push("by-hand".to_owned());
+        tokio::time::advance(AGAIN).await;
+        assert!(node.find(&keys, By::Value("by-hand")).await);
+        // What is deleted is gone at once.
+        node.values.clear();
+        keys.forget();
+        assert!(!node.find(&keys, By::Value("later")).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn random_keys_cost_a_lookup_each_and_no_more_memory_than_there_is() {
+        let (keys, node) = (Keys::default(), Node::with(10));
+        assert!(node.find(&keys, By::Value("key-3")).await);
+        for number in 0..MOST_STRANGERS * 2 + 5 {
+            let random = format!("random-{number}");
+            assert!(!node.find(&keys, By::Value(&random)).await);
+        }
+        assert_eq!(node.asked.get(), MOST_STRANGERS * 2 + 6);
+        assert!(keys.lock().strangers.len() <= MOST_STRANGERS);
+        // Who was known is known still.
+        assert!(node.find(&keys, By::Value("key-3")).await);
+        assert_eq!(node.asked.get(), MOST_STRANGERS * 2 + 6);
+    }
+
+    #[tokio::test]
+    async fn what_can_be_no_key_is_asked_of_nobody() {
+        let (keys, node) = (Keys::default(), Node::with(10));
+        let long = "a".repeat(MOST_BYTES + 1);
+        for odd in ["", "a/b", "a b", "..", "a?b", "ü", "a%2f", &long] {
+            assert!(!node.find(&keys, By::Value(odd)).await, "{odd}");
+        }
+        assert_eq!(node.asked.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_uid_is_no_key_and_a_key_is_no_uid() {
+        let (keys, node) = (Keys::default(), Node::with(10));
+        assert!(!node.find(&keys, By::Value("uid-of-key-1")).await);
+        assert!(node.find(&keys, By::Uid("uid-of-key-1")).await);
+        assert!(!node.find(&keys, By::Value("uid-of-key-1")).await);
+        assert!(!node.find(&keys, By::Uid("key-1")).await);
+    }
+
+    #[tokio::test]
+    async fn what_was_asked_before_a_change_is_not_remembered_after_it() {
+        let keys = Keys::default();
+        let by = By::Value("key-1");
+        let asked = Cell::new(0);
+        let ask = || {
+            asked.set(asked.get() + 1);
+            let first = asked.get() == 1;
+            if first {
+                keys.forget();
+            }
+            async move { Ok(first.then(|| key("key-1"))) }
+        };
+        assert!(keys.find_with(by, FRESH, ask).await.unwrap().is_some());
+        assert!(keys.find_with(by, FRESH, ask).await.unwrap().is_none());
+        assert_eq!(asked.get(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_that_wait_keep_no_known_key_waiting() {
+        let keys = Arc::new(Keys::default());
+        let known = By::Value("known");
+        let found = keys.find_with(known, FRESH, || async { Ok(Some(key("known"))) });
+        assert!(found.await.unwrap().is_some());
+        let crowd: Vec<_> = (0..50)
+            .map(|number| {
+                let keys = Arc::clone(&keys);
+                tokio::spawn(async move {
+                    let name = format!("stranger-{number}");
+                    let never = || std::future::pending();
+                    keys.find_with(By::Value(&name), FRESH, never).await
+                })
+            })
+            .collect();
+        tokio::time::advance(FRESH + Duration::from_secs(1)).await;
+        let begun = Instant::now();
+        let found = keys.find_with(known, FRESH, || async { Ok(Some(key("known"))) });
+        assert!(found.await.unwrap().is_some());
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        crowd.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
