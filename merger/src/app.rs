@@ -1,11 +1,13 @@
 //! Everything that lives as long as the merger, put together once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use crate::bounds::Bounds;
 use crate::broadcast::{self, Intents, Settings};
 use crate::call::Along;
 use crate::cluster::{self, Cluster, ClusterError, Directory, EnvoyAdmin};
@@ -15,6 +17,7 @@ use crate::options::ServeOptions;
 use crate::replication::{RecentContacts, ShardLocks};
 use crate::search::{self, SettingsCache, WordCounts};
 use crate::store::{Patience, RedbStore, Store, StoreError};
+use crate::supervise::{supervise, supervise_or_exit};
 use crate::tasks::{self, SettledTask, TaskError, Tasks};
 use crate::telemetry::Metrics;
 use crate::upstream::{EgressClient, NodeApi, Upstream};
@@ -25,6 +28,8 @@ use crate::write::Writes;
 pub struct App {
     /// The knobs.
     pub options: ServeOptions,
+    /// What all requests together may take.
+    pub bounds: Bounds,
     /// The only way out.
     pub upstream: Upstream,
     /// One order of writes for each shard.
@@ -115,9 +120,12 @@ pub struct Surroundings {
 /// A merger whose state is read, and whose background work has not begun.
 pub struct Opened {
     app: Arc<App>,
-    settling: mpsc::UnboundedReceiver<SettledTask>,
+    settling: mpsc::Receiver<SettledTask>,
     directory: Arc<dyn Directory>,
 }
+
+/// How many tasks' ends may wait for those who act on them. What ends beyond is told of when there is room, by the marks in the store.
+const MOST_SETTLING: usize = 10_000;
 
 impl Opened {
     /// Reads the state that the store holds.
@@ -134,7 +142,7 @@ impl Opened {
             directory,
         } = surroundings;
         let cluster = Cluster::open(Arc::clone(&store), &options).await?;
-        let (settled, settling) = mpsc::unbounded_channel();
+        let (settled, settling) = mpsc::channel(MOST_SETTLING);
         let marks = Arc::clone(&cluster.marks);
         let tasks = Tasks::open(Arc::clone(&store), options.task_limits(), settled, marks).await?;
         let allowed = options.webhook_allowed_ip_networks.clone();
@@ -142,7 +150,9 @@ impl Opened {
         let intents = Intents::new(Arc::clone(&store));
         let webhooks = Webhooks::open(store, allowed.unwrap_or_default()).await?;
         tasks.announce(!webhooks.is_empty());
+        let metrics = Metrics::new()?;
         let app = Arc::new(App {
+            bounds: Bounds::new(&options, metrics.under_way.clone()),
             upstream: Upstream::new(nodes),
             cluster: Arc::new(cluster),
             tasks,
@@ -155,7 +165,7 @@ impl Opened {
             keys: Keys::default(),
             search_settings: SettingsCache::default(),
             word_counts: WordCounts::default(),
-            metrics: Metrics::new()?,
+            metrics,
             begun: TaskTracker::new(),
             options,
         });
@@ -194,10 +204,7 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
         .map_err(|error| StartError::DataDir(data_dir.clone(), error))?;
     let surroundings = Surroundings {
         store: Arc::new(RedbStore::open(&data_dir.join("weft.redb"))?),
-        nodes: Arc::new(EgressClient::new(
-            &options.egress,
-            options.max_node_answer_bytes,
-        )),
+        nodes: Arc::new(EgressClient::new(&options)),
         directory: Arc::new(EnvoyAdmin::new(&options.envoy_admin, &options.shard_prefix)),
     };
     let listen = options.listen;
@@ -213,23 +220,37 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
 
 fn spawn_background(
     app: &Arc<App>,
-    settling: mpsc::UnboundedReceiver<SettledTask>,
+    settling: mpsc::Receiver<SettledTask>,
     directory: Arc<dyn Directory>,
 ) {
-    tokio::spawn(cluster::discover(Arc::clone(app), directory));
-    tokio::spawn(cluster::watch(Arc::clone(app)));
-    tokio::spawn(cluster::keep_in_sync(Arc::clone(app)));
-    tokio::spawn(cluster::verify_now_and_then(Arc::clone(app)));
-    tokio::spawn(tasks::follow(Arc::clone(app)));
-    tokio::spawn(broadcast::equalise_keys(Arc::clone(app)));
-    tokio::spawn(act_on_settled(Arc::clone(app), settling));
-    tokio::spawn(broadcast::watch_settings(Arc::clone(app)));
-    tokio::spawn(webhooks::announce(Arc::clone(app)));
-    tokio::spawn(tasks::forget_old(Arc::clone(app)));
+    let own = || Arc::clone(app);
+    supervise_or_exit(app, "discover", cluster::discover(own(), directory));
+    supervise_or_exit(app, "watch", cluster::watch(own()));
+    supervise_or_exit(app, "keep-in-sync", cluster::keep_in_sync(own()));
+    supervise(app, "verify", cluster::verify_now_and_then);
+    supervise(app, "follow-tasks", tasks::follow);
+    supervise(app, "equalise-keys", broadcast::equalise_keys);
+    let settling = Arc::new(tokio::sync::Mutex::new(settling));
+    let began = AtomicBool::new(false);
+    supervise(app, "act-on-settled", move |app| {
+        let again = began.swap(true, Ordering::Relaxed);
+        act_on_settled(app, Arc::clone(&settling), again)
+    });
+    supervise(app, "watch-settings", broadcast::watch_settings);
+    supervise(app, "announce", webhooks::announce);
+    supervise(app, "forget-old-tasks", tasks::forget_old);
 }
 
 /// Hands each settled task to those who wait for its end.
-async fn act_on_settled(app: Arc<App>, mut settling: mpsc::UnboundedReceiver<SettledTask>) {
+async fn act_on_settled(
+    app: Arc<App>,
+    settling: Arc<tokio::sync::Mutex<mpsc::Receiver<SettledTask>>>,
+    again: bool,
+) {
+    let mut settling = settling.lock().await;
+    if again {
+        hear_the_untold(&app).await;
+    }
     while let Some(settled) = settling.recv().await {
         search::on_settled(&app, &settled.view);
         let mut patience = Patience::with("what follows from a task's end");
@@ -237,5 +258,17 @@ async fn act_on_settled(app: Arc<App>, mut settling: mpsc::UnboundedReceiver<Set
         while patience.after(outcome).await.is_continue() {
             outcome = broadcast::on_settled(&app, &settled.view).await;
         }
+        // When there is room again, those are told of that found none.
+        if settling.is_empty() && app.tasks.left_some_untold() {
+            hear_the_untold(&app).await;
+        }
+    }
+}
+
+/// Takes up those ends that nobody acted on.
+async fn hear_the_untold(app: &App) {
+    search::on_many_settled(app);
+    if let Err(error) = app.tasks.tell_again().await {
+        tracing::error!(%error, "what follows from some tasks' ends waits for a restart");
     }
 }

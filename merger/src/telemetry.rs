@@ -44,6 +44,8 @@ pub struct Metrics {
     pub differences: IntCounter,
     /// Calls of webhooks, by whether they were told.
     pub webhook_calls: IntCounterVec,
+    /// Panics of background work.
+    pub panics: IntCounterVec,
     /// Nodes whose settings of an index differed, by what became of it.
     pub settings_drift: IntCounterVec,
 }
@@ -111,6 +113,11 @@ impl Metrics {
             ),
             &["outcome"],
         )?;
+        let panics = IntCounterVec::new(
+            Opts::new("weft_merger_panics_total", "Panics of background work."),
+            &["work"],
+        )?;
+        registry.register(Box::new(panics.clone()))?;
         registry.register(Box::new(webhook_calls.clone()))?;
         registry.register(Box::new(settings_drift.clone()))?;
         registry.register(Box::new(registered.clone()))?;
@@ -162,6 +169,7 @@ impl Metrics {
             small_writes,
             small_write_groups,
             webhook_calls,
+            panics,
             settings_drift,
         })
     }
@@ -191,5 +199,12 @@ pub fn init_logs(options: &ServeOptions) {
     };
     if started.is_err() {
         tracing::debug!("logs are set up already");
+        return;
     }
+    // Where the log is read, a mistake must be seen.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        let message = panic.payload_as_str().unwrap_or_default();
+        tracing::error!(place, message, "a panic");
+    }));
 }

@@ -50,10 +50,11 @@ pub(super) async fn swap(app: &Arc<App>, call: Call) -> Result<Answer, Broadcast
         return swap_placed(app, &change, &pairs).await;
     }
     // A filter that still goes by the old table would ask the wrong shard.
-    placements.leave_to_merger(&names, true).await?;
+    let own = uuid::Uuid::new_v4().to_string();
+    placements.leave_to_merger(&own, &names, true).await?;
     tokio::time::sleep(std::time::Duration::from_millis(app.options.lease_ms)).await;
     let answer = swap_placed(app, &change, &pairs).await;
-    placements.leave_to_merger(&names, false).await?;
+    placements.leave_to_merger(&own, &names, false).await?;
     answer
 }
 

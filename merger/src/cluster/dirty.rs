@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
+use weft_routing::operation::{decode, decode_but_separators};
 use weft_routing::placement::ShardId;
 
 use crate::ids::Ids;
@@ -41,8 +42,15 @@ impl Written {
     /// Adds a write of this path, to documents of these ids if they are known.
     pub(super) fn add(&mut self, path: &str, ids: Option<&Ids>) {
         let Self::Indexes(indexes) = self else { return };
+        // As nodes read it: an index or a document must be noted under the name that it has there.
         let path = path.split('?').next().unwrap_or_default();
-        let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        let path = decode_but_separators(path);
+        let parts: Vec<String> = path
+            .split('/')
+            .filter(|part| !part.is_empty())
+            .map(decode)
+            .collect();
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         match (parts.as_slice(), ids) {
             (
                 ["indexes", uid, "documents"] | ["indexes", uid, "documents", "delete-batch"],
@@ -194,6 +202,26 @@ mod tests {
             written.add(path, None);
             assert_eq!(written, Written::Everything, "{path}");
         }
+    }
+
+    #[test]
+    fn a_write_is_noted_under_the_names_that_nodes_read_in_its_path() {
+        let mut written = Written::default();
+        for path in [
+            "/indexes/m%6Fvies/documents/a%2Db",
+            "/%69ndexes/movies//documents/c%2dd?x=%2F",
+            "/indexes/movies/d%6Fcuments/%61-b",
+        ] {
+            written.add(path, None);
+        }
+        let Written::Indexes(indexes) = &written else {
+            panic!("{written:?}")
+        };
+        let noted = ["a-b", "c-d"].map(str::to_owned).into();
+        assert_eq!(indexes.get("movies"), Some(&Documents::Ids(noted)));
+        assert_eq!(indexes.len(), 1);
+        written.add("/indexes/movies/documents/%64elete", None);
+        assert_eq!(written.documents(), None);
     }
 
     #[test]

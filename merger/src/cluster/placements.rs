@@ -73,8 +73,8 @@ struct State {
     epoch: u64,
     placements: BTreeMap<String, Arc<Placement>>,
     single_replica: BTreeSet<ShardId>,
-    /// Indexes that filters must leave to the merger, because they are about to lie elsewhere.
-    undirected: BTreeSet<String>,
+    /// Indexes that filters must leave to the merger, because they are about to lie elsewhere, and the changes that say so.
+    undirected: BTreeMap<String, BTreeSet<String>>,
     table: Option<Arc<str>>,
 }
 
@@ -327,21 +327,30 @@ impl Placements {
         self.commit_along(&changes, along).await
     }
 
-    /// Takes indexes away from the filters, or gives them back. Filters go by it when they have polled, or when their lease has
-    /// run out.
+    /// Takes indexes away from the filters for a change, or gives them back: they are back when no change wants them away. Filters go
+    /// by it when they have polled, or when their lease has run out.
     ///
     /// # Errors
     /// The store failed.
-    pub async fn leave_to_merger(&self, uids: &[String], leave: bool) -> Result<(), StoreError> {
+    pub async fn leave_to_merger(
+        &self,
+        change: &str,
+        uids: &[String],
+        leave: bool,
+    ) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
         // An epoch stands for one table for ever, so it is stored before the table changes.
         self.commit(&[]).await?;
         let mut state = self.lock();
         for uid in uids {
+            let changes = state.undirected.entry(uid.clone()).or_default();
             match leave {
-                true => state.undirected.insert(uid.clone()),
-                false => state.undirected.remove(uid),
+                true => changes.insert(change.to_owned()),
+                false => changes.remove(change),
             };
+            if changes.is_empty() {
+                state.undirected.remove(uid);
+            }
         }
         state.table = None;
         Ok(())
@@ -379,7 +388,7 @@ impl Placements {
         for placement in state.placements.values() {
             let mut route = IndexRoute::new(Arc::clone(&placement.slots));
             route.primary_key.clone_from(&placement.primary_key);
-            let directed = !state.undirected.contains(&placement.uid);
+            let directed = !state.undirected.contains_key(&placement.uid);
             route.direct_reads = directed && placement.deleted_by.is_none();
             route.direct_writes = self.direct_writes
                 && directed

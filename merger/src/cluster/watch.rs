@@ -10,6 +10,7 @@ use weft_routing::placement::ShardId;
 use super::establish::establish;
 use super::{Heard, Mark, NodeId, NodeRef, take_out};
 use crate::app::App;
+use crate::supervise::supervise;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
 /// How long a node may take to answer a probe.
@@ -23,7 +24,8 @@ pub async fn watch(app: Arc<App>) {
         let now = topology.borrow_and_update().clone();
         for (_, node) in now.all_nodes() {
             if watched.insert(node.id.clone()) {
-                tokio::spawn(watch_node(Arc::clone(&app), node.id.clone()));
+                let id = node.id.clone();
+                supervise(&app, "watch-node", move |app| watch_node(app, id.clone()));
             }
         }
         if topology.changed().await.is_err() {

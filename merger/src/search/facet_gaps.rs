@@ -93,7 +93,9 @@ async fn fill_counts(
     let most = by_count::most_values(settings.max_values, partitioned);
     let hidden = by_count::hidden(&counts, &hides, settings.max_values, most);
     let all_asked = hidden.is_some();
-    let hidden = hidden.unwrap_or_default();
+    let mut hidden = hidden.unwrap_or_default();
+    let all_asked = by_count::keep_nameable(&mut hidden) && all_asked;
+    hidden.retain(|hidden| !hidden.values.is_empty());
     let about = (facet, hidden.as_slice());
     let mut found = None;
     if partitioned {

@@ -122,6 +122,8 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
         .copied()
         .or_else(|| app.cluster.shards().first().copied());
     let anyone = anyone.ok_or(SearchError::NoShards)?;
+    let all = shards.clone();
+    let placed = all.as_slice();
     if call.operation == Operation::MultiSearch {
         return multi_search(app, &reader, &call, body, anyone).await;
     }
@@ -150,7 +152,7 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
             if let [only] = shards.as_slice() {
                 return reader.pass_on(&call, body, *only).await;
             }
-            let settings = settings_cache::settings_of(app, &index, anyone).await;
+            let settings = settings_cache::settings_of(app, &index, placed).await?;
             let plan = Plan::new(search, &settings, primary_key);
             one_index::search(&reader, &index, &path, &plan, &settings, &shards).await
         }
@@ -158,7 +160,7 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
             let Some(carrier) = read_parameters(&call, &body) else {
                 return reader.pass_on(&call, body, anyone).await;
             };
-            let settings = settings_cache::settings_of(app, &index, anyone).await;
+            let settings = settings_cache::settings_of(app, &index, placed).await?;
             facet_search::search(&reader, &path, &carrier, &settings.facets, &shards).await
         }
         Operation::ListDocuments | Operation::FetchDocuments => {
@@ -177,7 +179,7 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
             let (Some(similar), Some(owner)) = (similar, owner) else {
                 return reader.pass_on(&call, body, anyone).await;
             };
-            let settings = settings_cache::settings_of(app, &index, anyone).await;
+            let settings = settings_cache::settings_of(app, &index, placed).await?;
             similar::search(
                 &reader,
                 &path,
@@ -218,7 +220,7 @@ async fn multi_search(
     else {
         return reader.pass_on(call, body, anyone).await;
     };
-    let Some(queries) = multi_search::read_queries(app, queries, anyone).await else {
+    let Some(queries) = multi_search::read_queries(app, queries, anyone).await? else {
         return reader.pass_on(call, body, anyone).await;
     };
     let federation = members
@@ -250,6 +252,12 @@ pub fn on_settled(app: &App, view: &TaskView) {
         ("indexSwap" | "indexUpdate", _) | (_, None) => app.search_settings.forget_all(),
         (_, Some(uid)) => app.search_settings.forget(uid),
     }
+}
+
+/// Forgets what any number of settled tasks may have changed.
+pub fn on_many_settled(app: &App) {
+    app.word_counts.forget_all();
+    app.search_settings.forget_all();
 }
 
 /// The shards that a search can match, where its filter says so.

@@ -37,25 +37,23 @@ pub(super) async fn read_queries(
     app: &Arc<App>,
     queries: &[Value],
     anyone: ShardId,
-) -> Option<Vec<Query>> {
+) -> Result<Option<Vec<Query>>, SearchError> {
     let mut read = Vec::with_capacity(queries.len());
     for query in queries {
-        let members = query.as_object()?.clone();
-        let index = members.get("indexUid")?.as_str()?.to_owned();
+        let Some((members, index)) = named(query) else {
+            return Ok(None);
+        };
         let placement = app.cluster.placement(&index);
-        let search = Search::read(Carrier::Body(members))?;
+        let Some(search) = Search::read(Carrier::Body(members)) else {
+            return Ok(None);
+        };
         let primary_key = placement
             .as_ref()
             .and_then(|placement| placement.primary_key.clone());
         let (shards, settings) = match placement {
             Some(placement) => {
                 let shards = placement.shards().to_vec();
-                let settings = settings_cache::settings_of(
-                    app,
-                    &index,
-                    shards.first().copied().unwrap_or(anyone),
-                )
-                .await;
+                let settings = settings_cache::settings_of(app, &index, &shards).await?;
                 (shards, settings)
             }
             // A node says that the index isn't there.
@@ -70,7 +68,14 @@ pub(super) async fn read_queries(
             plan,
         });
     }
-    Some(read)
+    Ok(Some(read))
+}
+
+/// A query's members, and the index that it names.
+fn named(query: &Value) -> Option<(Map<String, Value>, String)> {
+    let members = query.as_object()?.clone();
+    let index = members.get("indexUid")?.as_str()?.to_owned();
+    Some((members, index))
 }
 
 /// The requests to the shards: which queries each one gets, in the client's order.

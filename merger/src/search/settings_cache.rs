@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use http::Method;
+use http::{Method, StatusCode};
 use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
+use super::SearchError;
 use super::settings::MergeSettings;
 use crate::app::App;
-use crate::upstream::{NodeRequest, Target};
+use crate::upstream::{NodeRequest, Target, UpstreamError};
 
 /// Younger settings are used without asking.
 const FRESH: Duration = Duration::from_secs(1);
@@ -66,6 +67,13 @@ impl SettingsCache {
         Some((Arc::clone(&entry.settings), refresh))
     }
 
+    /// They could not be asked for anew; the next search tries again.
+    fn tried(&self, uid: &str) {
+        if let Some(known) = self.lock().get_mut(uid) {
+            known.refreshing = false;
+        }
+    }
+
     fn remember(&self, uid: &str, settings: Arc<MergeSettings>) {
         let mut known = self.lock();
         if known.len() >= MOST_INDEXES && !known.contains_key(uid) {
@@ -82,43 +90,70 @@ impl SettingsCache {
     }
 }
 
-/// An index's settings; the engine's defaults where its shard doesn't tell.
-pub(super) async fn settings_of(app: &Arc<App>, uid: &str, shard: ShardId) -> Arc<MergeSettings> {
+/// An index's settings, from the first of its shards that tells them.
+///
+/// # Errors
+/// No shard tells: what would be merged without knowing them could be in a wrong order, and nobody would see it.
+pub(super) async fn settings_of(
+    app: &Arc<App>,
+    uid: &str,
+    shards: &[ShardId],
+) -> Result<Arc<MergeSettings>, SearchError> {
     match app.search_settings.look(uid) {
-        Some((settings, false)) => settings,
+        Some((settings, false)) => Ok(settings),
         Some((settings, true)) => {
-            let (app, uid) = (Arc::clone(app), uid.to_owned());
-            tokio::spawn(async move { fetch(&app, &uid, shard).await });
-            settings
+            let (app, uid, shards) = (Arc::clone(app), uid.to_owned(), shards.to_vec());
+            tokio::spawn(async move {
+                if let Err(error) = fetch(&app, &uid, &shards).await {
+                    tracing::debug!(index = uid, %error, "settings can't be asked for anew");
+                }
+            });
+            Ok(settings)
         }
-        None => fetch(app, uid, shard).await,
+        None => fetch(app, uid, shards).await,
     }
 }
 
-async fn fetch(app: &App, uid: &str, shard: ShardId) -> Arc<MergeSettings> {
-    let path = format!("/indexes/{uid}/settings");
-    let request = NodeRequest::new(
-        Target::Shard(shard),
-        Method::GET,
-        path,
-        &app.own_authority(),
-        TIMEOUT,
-    );
-    let answer = app
-        .upstream
-        .send(request)
-        .await
-        .ok()
-        .filter(|answer| answer.status.is_success());
-    match answer.and_then(|answer| MergeSettings::from_json(&answer.body).ok()) {
-        Some(settings) => {
-            let settings = Arc::new(settings);
-            app.search_settings.remember(uid, Arc::clone(&settings));
-            settings
-        }
-        None => {
-            app.search_settings.forget(uid);
-            Arc::default()
+async fn fetch(
+    app: &App,
+    uid: &str,
+    shards: &[ShardId],
+) -> Result<Arc<MergeSettings>, SearchError> {
+    let mut last = SearchError::NoShards;
+    for shard in shards {
+        match ask(app, uid, *shard).await {
+            Ok(Some(settings)) => {
+                let settings = Arc::new(settings);
+                app.search_settings.remember(uid, Arc::clone(&settings));
+                return Ok(settings);
+            }
+            // The index is gone, and the shards will say so.
+            Ok(None) => {
+                app.search_settings.forget(uid);
+                return Ok(Arc::default());
+            }
+            Err(error) => last = error,
         }
     }
+    app.search_settings.tried(uid);
+    Err(last)
+}
+
+/// What a shard says; `None` if it says that the index isn't there.
+async fn ask(app: &App, uid: &str, shard: ShardId) -> Result<Option<MergeSettings>, SearchError> {
+    let target = Target::Shard(shard);
+    let path = format!("/indexes/{uid}/settings");
+    let authority = app.own_authority();
+    let request = NodeRequest::new(target.clone(), Method::GET, path, &authority, TIMEOUT);
+    let answer = app.upstream.send(request).await?;
+    let detail = match answer.status {
+        StatusCode::NOT_FOUND => return Ok(None),
+        status if status.is_success() => match MergeSettings::from_json(&answer.body) {
+            Ok(settings) => return Ok(Some(settings)),
+            Err(error) => error.to_string(),
+        },
+        status => format!("status {status}"),
+    };
+    let detail = format!("the settings of `{uid}` can't be read: {detail}");
+    Err(UpstreamError::Unreachable { target, detail }.into())
 }

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,19 @@ impl File {
         work(database.as_ref().ok_or_else(closed_for_now)?)
     }
 
+    /// As [`with`](Self::with), unless somebody has the file alone: then `None`, at once.
+    fn try_with<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError>,
+    ) -> Option<Result<T, StoreError>> {
+        let database = match self.database.try_read() {
+            Ok(database) => database,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(database.as_ref().ok_or_else(closed_for_now).and_then(work))
+    }
+
     fn alone(&self) -> RwLockWriteGuard<'_, Option<Database>> {
         self.database
             .write()
@@ -114,6 +127,19 @@ impl RedbStore {
         })
     }
 
+    /// Reads at once; while a compaction or a new opening has the file alone, on a thread that may wait: the runtime's own must not.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Database) -> Result<T, StoreError> + Send + Sync + 'static,
+    ) -> Result<T, StoreError> {
+        if let Some(outcome) = self.file.try_with(&work) {
+            return outcome;
+        }
+        let file = Arc::clone(&self.file);
+        let waiting = tokio::task::spawn_blocking(move || file.with(work));
+        waiting.await.map_err(failed)?
+    }
+
     fn send(&self, changes: Vec<Change>, synced: bool) -> BoxFuture<'_, Result<(), StoreError>> {
         let (done, outcome) = oneshot::channel();
         let commit = Commit {
@@ -142,14 +168,13 @@ impl Drop for RedbStore {
 
 impl Store for RedbStore {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Versioned>, StoreError>> {
-        Box::pin(async move {
-            self.file.with(|database| {
-                let read = database.begin_read().map_err(failed)?;
-                let table = read.open_table(ENTRIES).map_err(failed)?;
-                let value = table.get(key).map_err(failed)?;
-                Ok(value.map(|value| decode(value.value())))
-            })
-        })
+        let key = key.to_owned();
+        Box::pin(self.read(move |database| {
+            let read = database.begin_read().map_err(failed)?;
+            let table = read.open_table(ENTRIES).map_err(failed)?;
+            let value = table.get(key.as_str()).map_err(failed)?;
+            Ok(value.map(|value| decode(value.value())))
+        }))
     }
 
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
@@ -164,21 +189,20 @@ impl Store for RedbStore {
         &'a self,
         prefix: &'a str,
     ) -> BoxFuture<'a, Result<Vec<(String, Versioned)>, StoreError>> {
-        Box::pin(async move {
-            self.file.with(|database| {
-                let read = database.begin_read().map_err(failed)?;
-                let table = read.open_table(ENTRIES).map_err(failed)?;
-                let mut found = Vec::new();
-                for entry in table.range(prefix..).map_err(failed)? {
-                    let (key, value) = entry.map_err(failed)?;
-                    if !key.value().starts_with(prefix) {
-                        break;
-                    }
-                    found.push((key.value().to_owned(), decode(value.value())));
+        let prefix = prefix.to_owned();
+        Box::pin(self.read(move |database| {
+            let read = database.begin_read().map_err(failed)?;
+            let table = read.open_table(ENTRIES).map_err(failed)?;
+            let mut found = Vec::new();
+            for entry in table.range(prefix.as_str()..).map_err(failed)? {
+                let (key, value) = entry.map_err(failed)?;
+                if !key.value().starts_with(&prefix) {
+                    break;
                 }
-                Ok(found)
-            })
-        })
+                found.push((key.value().to_owned(), decode(value.value())));
+            }
+            Ok(found)
+        }))
     }
 
     fn compact(&self) -> BoxFuture<'_, Result<Option<(u64, u64)>, StoreError>> {

@@ -18,7 +18,7 @@ use crate::upstream::{NodeRequest, Target};
 
 /// How many tasks a deletion deletes on the nodes too; beyond that, nodes clean their lists themselves.
 const MAX_DELETED_ON_NODES: usize = 10_000;
-/// How many uids one request names: they stand in its path.
+/// How many uids one request names: they stand in its path, and a node reads no more than 64 KiB of it.
 const UIDS_A_REQUEST: usize = 1_000;
 
 pub(super) async fn cancel(app: &Arc<App>, call: &Call) -> Result<Answer, TaskError> {
@@ -35,8 +35,8 @@ pub(super) async fn cancel(app: &Arc<App>, call: &Call) -> Result<Answer, TaskEr
     )
     .await;
     let mut parts = Vec::new();
-    for copy in copies {
-        let copy = copy?;
+    let copies = copies.into_iter().collect::<Result<Vec<_>, _>>()?;
+    for copy in copies.into_iter().flatten() {
         let shard = app
             .cluster
             .topology()
@@ -61,18 +61,31 @@ pub(super) async fn cancel(app: &Arc<App>, call: &Call) -> Result<Answer, TaskEr
     Ok(Answer::json(StatusCode::OK, &enqueued))
 }
 
+/// Cancels tasks of one node, so many at a time; gives the node's own cancelations.
 async fn cancel_on(
     app: &App,
     call: &Call,
     node: NodeId,
     uids: Vec<u32>,
+) -> Result<Vec<Copy>, TaskError> {
+    let mut copies = Vec::new();
+    for path in paths("/tasks/cancel?uids=", &uids) {
+        copies.push(cancel_some(app, call, node.clone(), path).await?);
+    }
+    Ok(copies)
+}
+
+async fn cancel_some(
+    app: &App,
+    call: &Call,
+    node: NodeId,
+    path: String,
 ) -> Result<Copy, TaskError> {
     let address = app
         .cluster
         .address(&node)
         .ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
     let along = call.along.with_key(app.options.master_key.as_deref());
-    let path = format!("/tasks/cancel?uids={}", list(&uids));
     let request = NodeRequest::new(
         Target::Node(address),
         Method::POST,
@@ -124,8 +137,7 @@ async fn delete_on(app: &App, call: &Call, node: &NodeId, uids: &[u32]) {
         return;
     };
     let along = call.along.with_key(app.options.master_key.as_deref());
-    for some in uids.chunks(UIDS_A_REQUEST) {
-        let path = format!("/tasks?uids={}", list(some));
+    for path in paths("/tasks?uids=", uids) {
         let timeout = app.options.search_timeout();
         let request =
             NodeRequest::new(Target::Node(address), Method::DELETE, path, &along, timeout);
@@ -145,7 +157,31 @@ async fn delete_on(app: &App, call: &Call, node: &NodeId, uids: &[u32]) {
     }
 }
 
-fn list(uids: &[u32]) -> String {
-    let words: Vec<String> = uids.iter().map(u32::to_string).collect();
-    words.join(",")
+/// Paths that name all of `uids` between them.
+fn paths<'a>(begin: &'a str, uids: &'a [u32]) -> impl Iterator<Item = String> + use<'a> {
+    uids.chunks(UIDS_A_REQUEST).map(move |some| {
+        let words: Vec<String> = some.iter().map(u32::to_string).collect();
+        format!("{begin}{}", words.join(","))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_tasks_are_named_no_path_is_longer_than_a_node_reads() {
+        const LONGEST: usize = 16 << 10;
+        for count in [0, 1, 999, 1_000, 1_001, 50_000] {
+            let uids: Vec<u32> = (0..count).map(|number| u32::MAX - number).collect();
+            let all: Vec<String> = paths("/tasks/cancel?uids=", &uids).collect();
+            assert!(all.iter().all(|path| path.len() < LONGEST), "{count}");
+            let named: Vec<u32> = all
+                .iter()
+                .flat_map(|path| path.split_once('=').unwrap().1.split(','))
+                .map(|uid| uid.parse().unwrap())
+                .collect();
+            assert_eq!(named, uids);
+        }
+    }
 }

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use http::{HeaderValue, Method, StatusCode};
 
 use super::handle::{uid, visible};
-use super::{Share, TaskError, TaskRecord};
+use super::{Share, TaskError};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, Call};
@@ -45,7 +45,7 @@ pub(super) async fn documents(app: &Arc<App>, call: &Call) -> Result<Answer, Tas
         }
     }
     let lines = match record.share {
-        Some(share) => own_lines(app, &record, share, &lines),
+        Some(share) => own_lines(share, &lines),
         None => lines,
     };
     if lines.is_empty() {
@@ -86,14 +86,14 @@ async fn ask(
     Ok(app.upstream.send(request).await?)
 }
 
-/// Of the documents that several small writes brought together, those of one: the writes lie in the order of their places.
-fn own_lines(app: &App, record: &TaskRecord, share: Share, lines: &[u8]) -> Vec<u8> {
-    let Some(before) = app.tasks.documents_before(record, share) else {
+/// Of the documents that several small writes brought together, those of one: nobody may see a neighbour's.
+fn own_lines(share: Share, lines: &[u8]) -> Vec<u8> {
+    let Some(sent) = share.sent else {
         return Vec::new();
     };
     let (skip, take) = (
-        usize::try_from(before).unwrap_or(usize::MAX),
-        usize::try_from(share.documents).unwrap_or(usize::MAX),
+        usize::try_from(sent.before).unwrap_or(usize::MAX),
+        usize::try_from(sent.count).unwrap_or(usize::MAX),
     );
     let own: Vec<&[u8]> = lines
         .split_inclusive(|byte| *byte == b'\n')
@@ -101,4 +101,27 @@ fn own_lines(app: &App, record: &TaskRecord, share: Share, lines: &[u8]) -> Vec<
         .take(take)
         .collect();
     own.concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::Sent;
+
+    #[test]
+    fn a_write_is_shown_its_own_lines_and_no_neighbours() {
+        let lines = b"{\"id\":1}\n{\"id\":1}\n{\"id\":2}\n{\"id\":3}\n";
+        let own = |before, count| {
+            let share = Share {
+                sent: Some(Sent { before, count }),
+                ..Share::default()
+            };
+            String::from_utf8(own_lines(share, lines)).unwrap()
+        };
+        // The first write named a document twice.
+        assert_eq!(own(0, 2), "{\"id\":1}\n{\"id\":1}\n");
+        assert_eq!(own(2, 1), "{\"id\":2}\n");
+        assert_eq!(own(3, 1), "{\"id\":3}\n");
+        assert!(own_lines(Share::default(), lines).is_empty());
+    }
 }

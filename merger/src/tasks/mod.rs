@@ -21,8 +21,8 @@ pub use follow::follow;
 pub use handle::handle;
 pub use pending::{Unknown, are_pending, ask_primary};
 pub use record::{
-    Copy, Enqueued, LateTicket, LocalState, NewTask, Part, ReadBack, Share, Status, TaskRecord,
-    TaskView,
+    Copy, Enqueued, LateTicket, LocalState, NewTask, Part, ReadBack, Sent, Share, Status,
+    TaskRecord, TaskView,
 };
 pub use registry::{Applied, Limits, SettledTask, SharedEnd, Tasks};
 pub use sweep::forget_old;

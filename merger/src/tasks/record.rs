@@ -115,13 +115,26 @@ pub enum ReadBack {
 }
 
 /// A task's share in a local task that several small writes were merged into.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Share {
     /// How many documents the task indexes if the local task succeeds.
     pub documents: u64,
     /// Where it stands among the writes that were merged, from 0.
     pub place: u32,
+    /// Which of the documents that the node was sent are its own; a document that it names twice is sent twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<Sent>,
+}
+
+/// Some of the documents that a node was sent at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sent {
+    /// How many come before them.
+    pub before: u64,
+    /// How many they are.
+    pub count: u64,
 }
 
 /// One local task on one shard. A shard that took a write in several pieces has a part for each.

@@ -22,7 +22,7 @@ use tokio::sync::{Notify, mpsc};
 use super::TaskError;
 use super::aggregate;
 use super::filter::Filter;
-use super::record::{Enqueued, NewTask, Share, TaskRecord, TaskView};
+use super::record::{Enqueued, NewTask, TaskRecord, TaskView};
 use crate::clock::now_utc;
 use crate::cluster::{Marks, NodeId};
 use crate::store::{Change, Store};
@@ -49,7 +49,7 @@ pub struct Tasks {
     store: Arc<dyn Store>,
     state: Mutex<State>,
     outstanding: Notify,
-    settled: mpsc::UnboundedSender<SettledTask>,
+    settled: mpsc::Sender<SettledTask>,
     limits: Limits,
     outbox: Outbox,
     /// Up to where each node's tasks are accounted for: records that show it may be deleted.
@@ -73,7 +73,7 @@ impl Tasks {
     pub async fn open(
         store: Arc<dyn Store>,
         limits: Limits,
-        settled: mpsc::UnboundedSender<SettledTask>,
+        settled: mpsc::Sender<SettledTask>,
         marks: Arc<Marks>,
     ) -> Result<Self, TaskError> {
         let mut state = State::default();
@@ -323,23 +323,6 @@ impl Tasks {
     /// A task that is still open, with all its parts.
     pub(super) fn open_record(&self, uid: u32) -> Option<Arc<TaskRecord>> {
         self.lock().open.get(&uid).cloned()
-    }
-
-    /// How many documents lie before a write's own in the local task that it shares; `None` once others of them have ended.
-    pub(super) fn documents_before(&self, record: &TaskRecord, share: Share) -> Option<u64> {
-        let state = self.lock();
-        let copy = record.copies().next()?;
-        let sharing = state.waited_for(&copy.node, copy.local_uid);
-        let shares = sharing
-            .iter()
-            .filter_map(|uid| state.open.get(uid)?.share)
-            .filter(|other| other.place < share.place);
-        let (mut count, mut documents) = (0, 0);
-        for other in shares {
-            count += 1;
-            documents += other.documents;
-        }
-        (count == share.place).then_some(documents)
     }
 
     /// The nodes' local uids behind the settled ones of `uids`, of at most `limit` tasks, but for those that others wait for.

@@ -59,7 +59,7 @@ pub(super) enum Delivered {
 }
 
 /// Delivers to all shards at once. `None`: the index lies elsewhere than on `slots`, or has come or gone, since the write was laid
-/// out; nothing was sent.
+/// out; nothing was sent. With what was taken comes the uid of its task: tasks are numbered in the order in which shards take them.
 ///
 /// # Errors
 /// A shard can't be reached, and nothing was accepted anywhere.
@@ -67,7 +67,7 @@ pub(super) async fn deliver(
     app: &Arc<App>,
     slots: Option<&Arc<SlotMap>>,
     delivery: &Delivery,
-) -> Result<Option<Delivered>, WriteError> {
+) -> Result<Option<(Delivered, u32)>, WriteError> {
     let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
     let guard = app.locks.lock(&shards).await;
     if let Some(index_uid) = &delivery.index_uid {
@@ -77,7 +77,12 @@ pub(super) async fn deliver(
         }
         app.writes.coalescer.note_other(index_uid);
     }
-    deliver_now(app, &guard, delivery).await.map(Some)
+    let delivered = deliver_now(app, &guard, delivery).await?;
+    let uid = match &delivered {
+        Delivered::Taken(_) => app.tasks.reserve(),
+        Delivered::Refused(_) => 0,
+    };
+    Ok(Some((delivered, uid)))
 }
 
 /// Delivers to all shards at once, whose locks the guard holds.

@@ -40,6 +40,7 @@ use self::coalesce::Coalescer;
 use self::deliver::{Delivered, Delivery, Load};
 use crate::answer::Answer;
 use crate::app::{App, Stopping};
+use crate::bounds::{NoRoom, Slot};
 use crate::call::Call;
 use crate::cluster::ClusterError;
 use crate::store::StoreError;
@@ -120,6 +121,9 @@ pub enum WriteError {
     /// The index was moved or deleted again and again while the write was under way.
     #[error("the index `{0}` changes too often")]
     Unsettled(String),
+    /// There is no room for more writes.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// The merger ends.
     #[error(transparent)]
     Stopping(#[from] Stopping),
@@ -151,13 +155,20 @@ impl Writes {
     }
 }
 
-/// Answers a write.
+/// Answers an addition or update of documents. `reading` is held while the body comes.
+///
+/// # Errors
+/// [`WriteError`].
+pub async fn add(app: &Arc<App>, call: Call, reading: Option<Slot>) -> Result<Answer, WriteError> {
+    add::documents(app, call, reading).await
+}
+
+/// Answers any other write, whose body is in memory.
 ///
 /// # Errors
 /// [`WriteError`].
 pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, WriteError> {
     match call.operation {
-        Operation::ReplaceDocuments | Operation::UpdateDocuments => add::documents(app, call).await,
         Operation::DeleteDocument => remove::one(app, call).await,
         Operation::DeleteDocumentsBatch => remove::batch(app, call).await,
         _ => remove::everywhere(app, call).await,
@@ -188,9 +199,10 @@ async fn deliver_as_task(
             delivery.loads = lay_out(slots.map(|slots| &**slots));
             match deliver::deliver(&begun, slots, &delivery).await? {
                 None => {}
-                Some(Delivered::Refused(answer)) => return Ok(answer),
-                Some(Delivered::Taken(parts)) => {
-                    let enqueued = begun.tasks.create(NewTask { parts, ..task }).await?;
+                Some((Delivered::Refused(answer), _)) => return Ok(answer),
+                Some((Delivered::Taken(parts), uid)) => {
+                    let task = NewTask { parts, ..task };
+                    let enqueued = begun.tasks.create_as(uid, task, Vec::new()).await?;
                     return Ok(Answer::json(StatusCode::ACCEPTED, &enqueued));
                 }
             }

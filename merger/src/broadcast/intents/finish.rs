@@ -111,7 +111,7 @@ async fn attempt(
             "undone: no node had it"
         }
         true => {
-            let parts = send_to_the_rest(app, &guard, intent, found).await?;
+            let parts = send_to_the_rest(app, &guard, key, intent, found).await?;
             let lacking: BTreeSet<ShardId> = lacking(&parts).map(|part| part.shard).collect();
             if let Some(shard) = lacking.first().copied() {
                 if !patient {
@@ -134,6 +134,7 @@ async fn attempt(
 async fn send_to_the_rest(
     app: &Arc<App>,
     guard: &WriteGuard,
+    key: &str,
     intent: &Intent,
     found: Vec<Found>,
 ) -> Result<Vec<Part>, BroadcastError> {
@@ -143,7 +144,9 @@ async fn send_to_the_rest(
         && pairs.iter().any(|pair| placements.lie_apart(pair))
     {
         // A filter that still goes by the old table would ask the wrong shard.
-        placements.leave_to_merger(&intent.names(), true).await?;
+        placements
+            .leave_to_merger(key, &intent.names(), true)
+            .await?;
         tokio::time::sleep(Duration::from_millis(app.options.lease_ms)).await;
     }
     app.writes.indexes_change();
@@ -185,7 +188,9 @@ async fn register(
         Effect::Exchange { .. } => follow(app, key, intent).await?,
     }
     // Filters may have them again, now that the table is the new one. Nothing may fail after the task is registered.
-    placements.leave_to_merger(&intent.names(), false).await?;
+    placements
+        .leave_to_merger(key, &intent.names(), false)
+        .await?;
     conclude(app, key, intent, parts).await.map(drop)
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::repair::{Drift, drifted, mend, read};
+use super::repair::{Drift, Said, drifted, mend, read};
 use super::truth::{Values, decide};
 use crate::app::App;
 use crate::cluster::{NodeId, Placement};
@@ -52,7 +52,14 @@ async fn look(app: &App, placement: &Placement, hopeless: &mut Hopeless) -> Resu
         return Ok(());
     }
     // Most of the time all is well, and nobody's turn is needed to see that.
-    let said = read(app, placement).await;
+    let Said {
+        settings: said,
+        silent,
+    } = read(app, placement).await;
+    if !silent.is_empty() {
+        // What most nodes say isn't known before all do.
+        return Ok(());
+    }
     let truth = truth(app, uid, &said).await?;
     if without(hopeless, uid, drifted(&truth, &said)).is_empty() {
         return remember(app, uid, &truth).await;
@@ -66,7 +73,13 @@ async fn look(app: &App, placement: &Placement, hopeless: &mut Hopeless) -> Resu
     {
         return Ok(());
     }
-    let said = read(app, placement).await;
+    let Said {
+        settings: said,
+        silent,
+    } = read(app, placement).await;
+    if !silent.is_empty() {
+        return Ok(());
+    }
     let truth = self::truth(app, uid, &said).await?;
     let drifts = without(hopeless, uid, drifted(&truth, &said));
     remember(app, uid, &truth).await?;

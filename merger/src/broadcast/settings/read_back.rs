@@ -2,32 +2,65 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
-use super::repair::{drifted, mend, read};
+use super::repair::{Said, drifted, mend, read};
 use super::truth::{Values, decide};
 use crate::app::App;
 use crate::cluster::turn_when_whole;
 use crate::store::StoreError;
 use crate::tasks::{ReadBack, TaskView};
 
+/// How soon nodes that didn't answer are asked again.
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// Looks into changes of settings that the nodes have done, and lets their tasks end.
 pub fn look_into(app: &Arc<App>, uids: Vec<u32>) {
     for uid in uids {
         let app = Arc::clone(app);
         tokio::spawn(async move {
-            let found = look(&app, uid).await.unwrap_or_else(|error| {
-                tracing::error!(uid, %error, "a change of settings can't be looked into");
-                ReadBack::Done(Vec::new())
-            });
+            let found = look_until_seen(&app, uid).await;
             app.tasks.read_back(uid, found).await;
         });
     }
 }
 
-async fn look(app: &App, task: u32) -> Result<ReadBack, StoreError> {
-    let nothing = Ok(ReadBack::Done(Vec::new()));
+/// Looks until every node in sync says what it has: who doesn't answer is out of sync one day, or answers.
+async fn look_until_seen(app: &App, task: u32) -> ReadBack {
+    let mut complained = false;
+    loop {
+        match look(app, task).await {
+            Ok(Looked::Seen(found)) => return found,
+            Ok(Looked::Silent(nodes)) => {
+                if !std::mem::replace(&mut complained, true) {
+                    tracing::warn!(
+                        task,
+                        nodes,
+                        "a change of settings can't be read back from all nodes yet"
+                    );
+                }
+            }
+            Err(error) => {
+                tracing::error!(task, %error, "a change of settings can't be looked into");
+                return ReadBack::Done(Vec::new());
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// What came of a look.
+enum Looked {
+    /// All is known.
+    Seen(ReadBack),
+    /// These nodes didn't say.
+    Silent(String),
+}
+
+async fn look(app: &App, task: u32) -> Result<Looked, StoreError> {
+    let nothing = Ok(Looked::Seen(ReadBack::Done(Vec::new())));
     let Ok(view) = app.tasks.get(task).await else {
         return nothing;
     };
@@ -40,7 +73,14 @@ async fn look(app: &App, task: u32) -> Result<ReadBack, StoreError> {
     if app.tasks.changes_settings(uid, Some(task)) {
         return nothing;
     }
-    let said = read(app, &placement).await;
+    let Said {
+        settings: said,
+        silent,
+    } = read(app, &placement).await;
+    if !silent.is_empty() {
+        let names: Vec<&str> = silent.iter().map(|node| node.id.as_str()).collect();
+        return Ok(Looked::Silent(names.join(", ")));
+    }
     let before = app.settings.get(uid).await?;
     let values: Vec<&Values> = said.iter().map(|(_, values)| values).collect();
     let truth = decide(&values, before.as_ref(), &touched(&view));
@@ -51,7 +91,7 @@ async fn look(app: &App, task: u32) -> Result<ReadBack, StoreError> {
     if drifts.is_empty() {
         return nothing;
     }
-    Ok(match mend(app, uid, drifts, turn).await {
+    Ok(Looked::Seen(match mend(app, uid, drifts, turn).await {
         Ok(mended) => ReadBack::Done(mended),
         Err(error) => ReadBack::Failed(json!({
             "message": format!("The settings are not the same on every node: {error}. Setting them again is safe."),
@@ -59,7 +99,7 @@ async fn look(app: &App, task: u32) -> Result<ReadBack, StoreError> {
             "type": "internal",
             "link": "https://docs.meilisearch.com/errors#internal",
         })),
-    })
+    }))
 }
 
 /// The settings that the change was about: its details name them.

@@ -35,20 +35,36 @@ pub(super) struct Unmended {
     reason: String,
 }
 
-/// The settings of an index on each of its in-sync nodes that answers and has it.
-pub(super) async fn read(app: &App, placement: &Placement) -> Vec<(NodeRef, Values)> {
+/// What the nodes of an index say.
+pub(super) struct Said {
+    /// The settings on each of its in-sync nodes that has it.
+    pub(super) settings: Vec<(NodeRef, Values)>,
+    /// Who doesn't say.
+    pub(super) silent: Vec<NodeRef>,
+}
+
+/// Asks all in-sync nodes of an index for its settings.
+pub(super) async fn read(app: &App, placement: &Placement) -> Said {
     let nodes = placement
         .shards()
         .iter()
         .flat_map(|shard| app.cluster.replicas(*shard));
-    let reads = nodes.map(async |node| match read_one(app, &placement.uid, &node).await {
-        Ok(values) => values.map(|values| (node, values)),
-        Err(error) => {
-            tracing::warn!(node = %node.id, index = placement.uid, %error, "a node's settings can't be read back");
-            None
-        }
+    let reads = nodes.map(async |node| {
+        let read = read_one(app, &placement.uid, &node).await;
+        (node, read)
     });
-    join_all(reads).await.into_iter().flatten().collect()
+    let (mut settings, mut silent) = (Vec::new(), Vec::new());
+    for (node, read) in join_all(reads).await {
+        match read {
+            Ok(Some(values)) => settings.push((node, values)),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(node = %node.id, index = placement.uid, %error, "a node's settings can't be read back");
+                silent.push(node);
+            }
+        }
+    }
+    Said { settings, silent }
 }
 
 async fn read_one(app: &App, uid: &str, node: &NodeRef) -> Result<Option<Values>, UpstreamError> {
@@ -59,11 +75,17 @@ async fn read_one(app: &App, uid: &str, node: &NodeRef) -> Result<Option<Values>
         &app.own_authority(),
         READ_TIMEOUT,
     );
+    let target = Target::Node(node.address);
     let answer = app.upstream.send(request).await?;
-    let found = answer.status == StatusCode::OK;
-    Ok(found
-        .then(|| serde_json::from_slice(&answer.body).ok())
-        .flatten())
+    let detail = match answer.status {
+        StatusCode::NOT_FOUND => return Ok(None),
+        StatusCode::OK => match serde_json::from_slice(&answer.body) {
+            Ok(values) => return Ok(Some(values)),
+            Err(error) => error.to_string(),
+        },
+        status => format!("status {status}"),
+    };
+    Err(UpstreamError::Unreachable { target, detail })
 }
 
 /// The nodes that differ from what settings shall be.

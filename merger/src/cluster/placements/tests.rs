@@ -95,3 +95,29 @@ async fn direct_writes_are_for_shards_of_one_replica_and_a_known_primary_key() {
         .unwrap();
     assert!(!direct());
 }
+
+#[tokio::test]
+async fn filters_have_an_index_again_when_no_change_wants_it_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = placements(&folder.path().join("weft.redb")).await;
+    all.place("movies", &dealt()).await.unwrap().unwrap();
+    let directed = || {
+        let table = RoutingTable::from_json(all.table().1.as_bytes()).unwrap();
+        table.get("movies").unwrap().direct_reads
+    };
+    let uids = ["movies".to_owned()];
+    assert!(directed());
+    // Said twice by one change, as when it is tried again.
+    for change in ["one", "one", "other"] {
+        all.leave_to_merger(change, &uids, true).await.unwrap();
+        assert!(!directed());
+    }
+    all.leave_to_merger("one", &uids, false).await.unwrap();
+    assert!(!directed(), "the other change goes on");
+    all.leave_to_merger("a third, which never took it", &uids, false)
+        .await
+        .unwrap();
+    assert!(!directed());
+    all.leave_to_merger("other", &uids, false).await.unwrap();
+    assert!(directed());
+}

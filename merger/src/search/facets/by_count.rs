@@ -29,7 +29,7 @@ pub struct Hidden {
 
 /// The condition of a filter that lets one value through.
 pub fn condition(facet: &str, value: &str) -> String {
-    format!("{} = {}", quoted(facet), quoted(value))
+    format!("{} = {}", quoted_or_odd(facet), quoted_or_odd(value))
 }
 
 /// How many values a list of some documents' values may hold and not be cut.
@@ -47,8 +47,8 @@ pub fn most_values(max_values: usize, by_lists: bool) -> usize {
 
 /// The condition of a filter that lets through what has any of some values.
 pub fn any_of(facet: &str, values: &[String]) -> String {
-    let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
-    format!("{} IN [{}]", quoted(facet), values.join(", "))
+    let values: Vec<String> = values.iter().filter_map(|value| quoted(value)).collect();
+    format!("{} IN [{}]", quoted_or_odd(facet), values.join(", "))
 }
 
 /// How often each of `values` was counted, from lists of documents that have them; `None` where a list may be cut.
@@ -87,8 +87,13 @@ pub fn beyond(facet: &str, list: &Counts, max_values: usize) -> Option<String> {
     if most_hidden(list, max_values) == 0 {
         return None;
     }
-    let values: Vec<String> = list.0.iter().map(|(text, _)| quoted(text)).collect();
-    Some(format!("{} NOT IN [{}]", quoted(facet), values.join(", ")))
+    let values = list.0.iter().filter_map(|(text, _)| quoted(text));
+    let values: Vec<String> = values.collect();
+    Some(format!(
+        "{} NOT IN [{}]",
+        quoted_or_odd(facet),
+        values.join(", ")
+    ))
 }
 
 /// A list with the values beyond it, and how often one that it still doesn't hold may have been counted.
@@ -96,14 +101,60 @@ pub fn lengthened(list: &Counts, more: Option<&Counts>, max_values: usize) -> (C
     match more {
         None => (list.clone(), most_hidden(list, max_values)),
         Some(more) => {
-            let both = list.0.iter().chain(&more.0).cloned();
+            // What no filter can name was not kept out.
+            let listed: HashSet<&str> = list.0.iter().map(|(text, _)| text.as_str()).collect();
+            let new = more.0.iter();
+            let new = new.filter(|(text, _)| !listed.contains(text.as_str()));
+            let both = list.0.iter().chain(new).cloned();
             (Counts(both.collect()), most_hidden(more, max_values))
         }
     }
 }
 
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+/// Takes out of what is to be asked what no filter can name; says whether that was nothing.
+pub fn keep_nameable(hidden: &mut [Hidden]) -> bool {
+    let mut all = true;
+    for hidden in hidden {
+        hidden.values.retain(|value| {
+            let nameable = quoted(value).is_some();
+            all &= nameable;
+            nameable
+        });
+    }
+    all
+}
+
+/// A text as a filter's language quotes it. `None` where it can't be said: the engine takes a backslash for itself, but lets it
+/// hide a quote that follows, so that a text can't end with one.
+fn quoted(text: &str) -> Option<String> {
+    ['"', '\''].into_iter().find_map(|quote| {
+        let escaped = text.replace(quote, &format!("\\{quote}"));
+        (read_back(&escaped, quote).as_deref() == Some(text))
+            .then(|| format!("{quote}{escaped}{quote}"))
+    })
+}
+
+/// For names of facets, which have to be said somehow.
+fn quoted_or_odd(text: &str) -> String {
+    quoted(text).unwrap_or_else(|| format!("\"{text}\""))
+}
+
+/// How the engine reads a quoted text whose quotes are taken off; `None` if it would end elsewhere.
+fn read_back(escaped: &str, quote: char) -> Option<String> {
+    let mut characters = escaped.chars();
+    let mut hides_quotes = false;
+    while let Some(character) = characters.next() {
+        if character == quote {
+            return None;
+        }
+        if character == '\\' {
+            hides_quotes |= characters.next()? == quote;
+        }
+    }
+    Some(match hides_quotes {
+        true => escaped.replace(&format!("\\{quote}"), &quote.to_string()),
+        false => escaped.to_owned(),
+    })
 }
 
 /// Which shards must be asked for which values' counts; `None` where one would be asked for more than `most`. `hides` says of
@@ -250,10 +301,27 @@ mod tests {
 
     #[test]
     fn values_are_quoted() {
-        assert_eq!(
-            condition("a b", r#"say "x\y""#),
-            r#""a b" = "say \"x\\y\"""#
-        );
+        assert_eq!(condition("a b", r#"say "x\y""#), r#""a b" = "say \"x\y\"""#);
+        // As the engine reads them: a backslash is itself, but before a quote.
+        for (text, expected) in [
+            (r"C:\new\x", Some(r#""C:\new\x""#)),
+            (r"a\\b", Some(r#""a\\b""#)),
+            (r#"a\"b"#, Some(r#"'a\"b'"#)),
+            (r"two\\", Some(r#""two\\""#)),
+            (r"one\", None),
+            (r#"a\"b\'c"#, None),
+            ("", Some(r#""""#)),
+            ("it's", Some(r#""it's""#)),
+        ] {
+            assert_eq!(quoted(text).as_deref(), expected, "{text}");
+        }
+        let mut hidden = [Hidden {
+            place: 0,
+            values: vec!["a".to_owned(), r"b\".to_owned()],
+        }];
+        assert!(!keep_nameable(&mut hidden));
+        assert_eq!(hidden[0].values, ["a"]);
+        assert!(keep_nameable(&mut hidden));
     }
 
     /// Shards' lists by count, cut, of values dealt at random: with what they hide, they give the whole's list.

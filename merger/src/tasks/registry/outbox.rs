@@ -20,6 +20,8 @@ const MAX_WAITING: usize = 100_000;
 #[derive(Default)]
 pub(super) struct Outbox {
     announcing: AtomicBool,
+    /// Whether somebody was not told of a task's end, since too many were waiting to be heard.
+    untold: AtomicBool,
     pub(super) waiting: AtomicUsize,
     more: Notify,
 }
@@ -75,13 +77,20 @@ impl Tasks {
         changes
     }
 
-    /// Tells those who act on a task's end, after it is stored.
+    /// Tells those who act on a task's end, after it is stored. What finds no room is told of by the marks in the store, later.
     pub(super) fn tell(&self, view: TaskView) {
-        let _ = self.settled.send(SettledTask { view });
+        if self.settled.try_send(SettledTask { view }).is_err() {
+            self.outbox.untold.store(true, Ordering::Release);
+        }
         self.outbox.more.notify_one();
     }
 
-    /// Tells once more of the ended tasks whose consequences a crash may have cut off.
+    /// Whether some ends were not told of since the last call: [`tell_again`](Self::tell_again) tells of those that matter.
+    pub fn left_some_untold(&self) -> bool {
+        self.outbox.untold.swap(false, Ordering::AcqRel)
+    }
+
+    /// Tells once more of the ended tasks whose consequences a crash may have cut off, as many as there is room for.
     ///
     /// # Errors
     /// The store can't be read.

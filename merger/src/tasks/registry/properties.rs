@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::Receiver;
 use weft_routing::placement::ShardId;
 
 use super::*;
@@ -50,14 +50,14 @@ type Waits = BTreeMap<usize, Option<(u32, bool)>>;
 struct Model {
     store: MemoryStore,
     tasks: Tasks,
-    _settled: UnboundedReceiver<SettledTask>,
+    _settled: Receiver<SettledTask>,
     next_local: [u32; NODES],
     /// The first copy of each task, and what it waits for.
     written: BTreeMap<u32, ((usize, u32), Waits)>,
 }
 
-async fn open(store: &MemoryStore) -> (Tasks, UnboundedReceiver<SettledTask>) {
-    let (sender, receiver) = mpsc::unbounded_channel();
+async fn open(store: &MemoryStore) -> (Tasks, Receiver<SettledTask>) {
+    let (sender, receiver) = mpsc::channel(10_000);
     let limits = Limits {
         max_tasks: 10_000,
         max_age: None,

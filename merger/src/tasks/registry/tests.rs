@@ -1,5 +1,5 @@
 use serde_json::json;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::Receiver;
 use weft_routing::placement::ShardId;
 
 use super::*;
@@ -12,9 +12,9 @@ const LIMITS: Limits = Limits {
     max_age: Some(Duration::from_secs(3_600)),
 };
 
-async fn open(path: &std::path::Path) -> (Tasks, UnboundedReceiver<SettledTask>) {
+async fn open(path: &std::path::Path) -> (Tasks, Receiver<SettledTask>) {
     let store = RedbStore::open(path).unwrap();
-    let (sender, receiver) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::channel(10_000);
     (
         Tasks::open(Arc::new(store), LIMITS, sender, Marks::unknown())
             .await
@@ -206,6 +206,7 @@ async fn writes_that_share_a_local_task_have_each_their_own_end() {
             let share = Some(Share {
                 documents: 1,
                 place,
+                sent: None,
             });
             let new = NewTask {
                 share,
@@ -249,7 +250,7 @@ async fn a_shared_local_task_that_succeeds_counts_each_writes_own_documents() {
     let (tasks, _settled) = open(&folder.path().join("weft.redb")).await;
     let share = Some(Share {
         documents: 2,
-        place: 0,
+        ..Share::default()
     });
     let new = NewTask {
         share,
@@ -270,7 +271,7 @@ async fn a_shared_local_task_that_succeeds_counts_each_writes_own_documents() {
 #[tokio::test]
 async fn tasks_that_come_together_are_all_durable_or_none_is() {
     let store = MemoryStore::default();
-    let (sender, _settled) = mpsc::unbounded_channel();
+    let (sender, _settled) = mpsc::channel(10_000);
     let tasks = Tasks::open(Arc::new(store.clone()), LIMITS, sender, Marks::unknown());
     let tasks = tasks.await.unwrap();
     let two = || {
@@ -295,7 +296,7 @@ async fn tasks_that_come_together_are_all_durable_or_none_is() {
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_task_is_stored_when_the_store_takes_it_and_announced_once() {
     let store = MemoryStore::default();
-    let (sender, mut settled) = mpsc::unbounded_channel();
+    let (sender, mut settled) = mpsc::channel(10_000);
     let tasks = Tasks::open(Arc::new(store.clone()), LIMITS, sender, Marks::unknown());
     let tasks = tasks.await.unwrap();
     tasks.announce(true);
@@ -320,7 +321,7 @@ async fn the_end_of_a_task_is_stored_when_the_store_takes_it_and_announced_once(
 #[tokio::test]
 async fn tasks_that_end_together_end_with_one_commit() {
     let store = MemoryStore::default();
-    let (sender, mut settled) = mpsc::unbounded_channel();
+    let (sender, mut settled) = mpsc::channel(10_000);
     let tasks = Tasks::open(Arc::new(store.clone()), LIMITS, sender, Marks::unknown());
     let tasks = tasks.await.unwrap();
     for local in 0..5 {
@@ -347,7 +348,7 @@ async fn tasks_go_with_their_indexes_whatever_is_deleted_and_restarted() {
         Tasks::open(
             Arc::new(store.clone()),
             limits,
-            mpsc::unbounded_channel().0,
+            mpsc::channel(10_000).0,
             Marks::unknown(),
         )
     };
@@ -416,7 +417,7 @@ async fn exchanges_count_in_their_order_in_whatever_order_they_are_heard_of() {
         Tasks::open(
             Arc::new(store.clone()),
             LIMITS,
-            mpsc::unbounded_channel().0,
+            mpsc::channel(10_000).0,
             Marks::unknown(),
         )
     };
@@ -444,4 +445,34 @@ async fn exchanges_count_in_their_order_in_whatever_order_they_are_heard_of() {
     assert_eq!(named(&tasks).await, "q");
     drop(tasks);
     assert_eq!(named(&open().await.unwrap()).await, "q");
+}
+
+#[tokio::test]
+async fn ends_that_find_no_room_are_told_of_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(RedbStore::open(&folder.path().join("weft.redb")).unwrap());
+    let (sender, mut settled) = mpsc::channel(2);
+    let tasks = Tasks::open(store, LIMITS, sender, Marks::unknown());
+    let tasks = tasks.await.unwrap();
+    let deletion = || NewTask {
+        kind: "indexDeletion".to_owned(),
+        ..NewTask::default()
+    };
+    for _ in 0..5 {
+        tasks.create(deletion()).await.unwrap();
+    }
+    assert!(tasks.left_some_untold());
+    let mut heard = std::collections::BTreeSet::new();
+    // Each round tells of as many as there is room for; what is done is not told of again.
+    for _ in 0..5 {
+        while let Ok(told) = settled.try_recv() {
+            heard.insert(told.view.uid);
+            tasks.done_with(told.view.uid).await.unwrap();
+        }
+        tasks.tell_again().await.unwrap();
+    }
+    assert_eq!(heard, (0..5).collect());
+    let _ = tasks.left_some_untold();
+    tasks.tell_again().await.unwrap();
+    assert!(!tasks.left_some_untold());
 }

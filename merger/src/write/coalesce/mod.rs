@@ -35,10 +35,11 @@ use super::spool::Piece;
 use crate::answer::Answer;
 use crate::app::{App, Stopping};
 use crate::call::Along;
-use crate::cluster::{Placement, WriteMode};
+use crate::cluster::{Placement, WriteMode, doubt};
 use crate::ids::Ids;
 use crate::replication::WriteGuard;
-use crate::tasks::{Enqueued, NewTask, Part, Share};
+use crate::supervise::note_panic;
+use crate::tasks::{self, Enqueued, NewTask, Part, Share};
 
 /// A write of more bytes or documents than this is no small write.
 pub(super) const SMALL_BYTES: usize = 64 << 10;
@@ -105,8 +106,20 @@ pub(super) async fn send(app: &Arc<App>, shard: ShardId, small: Small) -> Result
     outcome.map_err(WriteError::Together)
 }
 
-/// Sends what waits for a shard, group by group, until nothing does.
+/// Sends what waits for a shard until nothing does. A panic loses the group that was on its way, whose clients are told so; those
+/// behind it go on.
 async fn serve(app: Arc<App>, shard: ShardId) {
+    while let Err(error) = tokio::spawn(serve_line(Arc::clone(&app), shard)).await {
+        if !note_panic(&app, "send-small-writes", error) {
+            return;
+        }
+        // Some replicas may have the group, and others not.
+        doubt(&app, shard);
+    }
+}
+
+/// Group by group.
+async fn serve_line(app: Arc<App>, shard: ShardId) {
     let wait = Duration::from_millis(app.options.coalesce_wait_ms);
     loop {
         if !wait.is_zero() {
@@ -152,7 +165,7 @@ async fn send_group(app: &Arc<App>, guard: &WriteGuard, shard: ShardId, group: V
         }
         Err(error) => return fail(clients, error),
     };
-    let tasks = tasks(app, &mut smalls, &parts);
+    let tasks = tasks_of(app, &mut smalls, &parts);
     if smalls.len() > 1
         && let Some(copy) = parts.first().and_then(|part| part.copies.first())
     {
@@ -177,13 +190,22 @@ async fn send_group(app: &Arc<App>, guard: &WriteGuard, shard: ShardId, group: V
 }
 
 /// A task for each write of a group, with uids in the group's order.
-fn tasks(app: &App, smalls: &mut [Small], parts: &[Part]) -> Vec<(u32, NewTask)> {
+fn tasks_of(app: &App, smalls: &mut [Small], parts: &[Part]) -> Vec<(u32, NewTask)> {
     let merged = smalls.len() > 1;
+    let mut before = 0;
     let own = |(place, small): (u32, &mut Small)| {
-        let documents = small.ids.len() as u64;
+        let share = Share {
+            documents: small.ids.len() as u64,
+            place,
+            sent: Some(tasks::Sent {
+                before,
+                count: small.piece.documents(),
+            }),
+        };
+        before += small.piece.documents();
         let task = NewTask {
             parts: parts.to_vec(),
-            share: merged.then_some(Share { documents, place }),
+            share: merged.then_some(share),
             ..std::mem::take(&mut small.task)
         };
         (app.tasks.reserve(), task)
