@@ -13,6 +13,7 @@ use crate::call::Along;
 use crate::cluster::{self, Cluster, ClusterError, Directory, EnvoyAdmin};
 use crate::edge;
 use crate::edge::Keys;
+use crate::filters::KnownFields;
 use crate::options::ServeOptions;
 use crate::replication::{RecentContacts, ShardLocks};
 use crate::search::{self, SettingsCache, WordCounts};
@@ -50,6 +51,8 @@ pub struct App {
     pub search_settings: SettingsCache,
     /// How many documents words find, as far as searches need it.
     pub word_counts: WordCounts,
+    /// Which fields shards are known to know.
+    pub known_fields: KnownFields,
     /// What indexes' settings shall be.
     pub settings: Settings,
     /// Changes of indexes that are not on all shards yet.
@@ -165,6 +168,7 @@ impl Opened {
             keys: Keys::default(),
             search_settings: SettingsCache::default(),
             word_counts: WordCounts::default(),
+            known_fields: KnownFields::default(),
             metrics,
             begun: TaskTracker::new(),
             options,

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod edge;
+pub mod filters;
 pub mod ids;
 pub mod options;
 pub mod replication;

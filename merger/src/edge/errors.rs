@@ -426,7 +426,8 @@ impl From<WriteError> for ApiError {
             | WriteError::Unknown { .. }
             | WriteError::NoQuorum { .. }
             | WriteError::Stopping(_)
-            | WriteError::Unsettled(_) => Self::unavailable(error.to_string()),
+            | WriteError::Unsettled(_)
+            | WriteError::Busy(_) => Self::unavailable(error.to_string()),
             WriteError::Format(error) => Self::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 match error {

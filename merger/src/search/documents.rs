@@ -17,7 +17,7 @@ use super::degraded::Degraded;
 use super::explain::Explanation;
 use super::hit::{Interest, strippable};
 use super::merge::{Merged, Merging, Order, Source, Window, merge};
-use super::request::{Carrier, DEFAULT_LIMIT};
+use super::request::{Carrier, DEFAULT_LIMIT, sort_of_query};
 use super::respond::Writer;
 use super::scan::{Malformed, Members};
 use super::scatter::{Ask, Gathered, Outcome, Reader};
@@ -45,7 +45,14 @@ impl Listing {
     pub(super) fn read(carrier: Carrier, primary_key: Option<&str>) -> Option<Self> {
         let skip = carrier.count("offset")?.unwrap_or(0);
         let take = carrier.count("limit")?.unwrap_or(DEFAULT_LIMIT);
-        let sort = sort_keys(&carrier.list("sort")?.unwrap_or_default())?;
+        let sort = match &carrier {
+            Carrier::Body(_) => carrier.list("sort")?.unwrap_or_default(),
+            // The commas of a place don't separate criteria.
+            Carrier::Query(_) => carrier
+                .text("sort")?
+                .map_or(Vec::new(), |sort| sort_of_query(&sort)),
+        };
+        let sort = sort_keys(&sort)?;
         let fields = carrier
             .list("fields")?
             .filter(|fields| !fields.iter().any(|field| field == "*"));

@@ -48,6 +48,7 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Call, ReadError, read_whole};
 use crate::cluster::{ClusterError, Placement};
+use crate::filters::tenant::TenantRules;
 use crate::tasks::TaskView;
 use crate::upstream::UpstreamError;
 
@@ -146,8 +147,10 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
                 return reader.pass_on(&call, body, anyone).await;
             };
             let shards = match &placement {
-                Some(placement) => pruned(placement, &search).unwrap_or(shards),
-                None => shards,
+                Some(placement) if !may_lack_fields(&call, &search) => {
+                    pruned(placement, &search).unwrap_or(shards)
+                }
+                _ => shards,
             };
             if let [only] = shards.as_slice() {
                 return reader.pass_on(&call, body, *only).await;
@@ -249,8 +252,14 @@ pub fn on_settled(app: &App, view: &TaskView) {
     }
     match (view.kind.as_str(), view.index_uid.as_deref()) {
         ("documentAdditionOrUpdate" | "documentDeletion" | "documentEdition", _) => {}
-        ("indexSwap" | "indexUpdate", _) | (_, None) => app.search_settings.forget_all(),
-        (_, Some(uid)) => app.search_settings.forget(uid),
+        ("indexSwap" | "indexUpdate", _) | (_, None) => {
+            app.search_settings.forget_all();
+            app.known_fields.forget_all();
+        }
+        (_, Some(uid)) => {
+            app.search_settings.forget(uid);
+            app.known_fields.forget(uid);
+        }
     }
 }
 
@@ -264,6 +273,14 @@ pub fn on_many_settled(app: &App) {
 fn pruned(placement: &Placement, search: &Search) -> Option<Vec<ShardId>> {
     let filter = search.carrier.json("filter")?;
     prune::shards_of(&filter, placement.primary_key.as_deref()?, &placement.slots)
+}
+
+/// Whether what a shard answers may depend on fields that only others know: then all are asked.
+fn may_lack_fields(call: &Call, search: &Search) -> bool {
+    let filter = search.carrier.json("filter");
+    search.carrier.has("attributesToSearchOn")
+        || filter.is_some_and(|filter| filter.to_string().contains("!="))
+        || TenantRules::of(&call.headers).is_some_and(|rules| rules.compare())
 }
 
 /// The shard that holds a document, if the id is one.

@@ -4,8 +4,10 @@
 //! A request whose needed parameters can't be read isn't scattered; one shard's judgement of it goes to the client.
 
 mod carrier;
+mod query_string;
 
 pub use carrier::{Carrier, ShardRequest};
+pub use query_string::{body_of_query, sort_of_query};
 
 use super::merge::Window;
 

@@ -1,4 +1,10 @@
 //! One request to each shard, at the same time, and what came back.
+//!
+//! Shards know their own fields alone: filters are [`reworded`] so that this makes no difference, and what a shard refuses
+//! since it [lacks](lacking) a field is asked without it.
+
+mod lacking;
+mod reworded;
 
 use std::time::Duration;
 
@@ -129,12 +135,27 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// The same reader, headers and all, with the merger's own key.
+    fn with_own_key(&self) -> Self {
+        Self {
+            headers: self.headers.clone(),
+            explain: self.explain,
+            ..self.on_own_authority()
+        }
+    }
+
     /// Sends all requests and waits for all answers.
     ///
     /// # Errors
     /// By the policy: a shard that gave no answer.
     pub(super) async fn gather(&self, asks: Vec<Ask>) -> Result<Outcome, SearchError> {
+        reworded::gather(self, asks).await
+    }
+
+    /// Likewise, with filters as they are.
+    async fn gather_as_asked(&self, asks: Vec<Ask>) -> Result<Outcome, SearchError> {
         let results = join_all(asks.iter().map(|ask| self.answer(ask))).await;
+        let results = lacking::without_what_is_lacking(self, &asks, results).await;
         let mut gathered = Gathered::default();
         let mut failure = None;
         for (at, (ask, (result, took))) in asks.iter().zip(results).enumerate() {

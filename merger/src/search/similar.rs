@@ -135,7 +135,7 @@ pub(super) async fn search(
             )
             .await?
         {
-            Outcome::Refused(answer, _) => return Ok(answer),
+            Outcome::Refused(answer, _) => return Ok(as_similar(answer)),
             Outcome::Answers(others) => {
                 gathered.replies.extend(others.replies);
                 gathered.missing.extend(others.missing);
@@ -162,6 +162,31 @@ pub(super) async fn search(
     }
     let answer = Answer::json_bytes(StatusCode::OK, writer.finish());
     Ok(degraded.map_or(answer.clone(), |degraded| degraded.on(answer)))
+}
+
+/// A refusal of the search by vector, as the one of a search for similar documents.
+fn as_similar(mut answer: Answer) -> Answer {
+    let renamed = || {
+        let mut error: Value = serde_json::from_slice(&answer.body).ok()?;
+        let members = error.as_object_mut()?;
+        for name in ["code", "link"] {
+            let text = members.get(name)?.as_str()?;
+            let text = text.replace("invalid_search_filter", "invalid_similar_filter");
+            members.insert(name.to_owned(), text.into());
+        }
+        let message = members.get("message")?.as_str()?;
+        let without_index = message
+            .strip_prefix("Index `")
+            .and_then(|rest| rest.split_once("`: "));
+        if let Some((_, message)) = without_index {
+            members.insert("message".to_owned(), message.into());
+        }
+        Some(error.to_string())
+    };
+    if let Some(renamed) = renamed() {
+        answer.body = renamed.into();
+    }
+    answer
 }
 
 /// The document's (first) vector of an embedder.

@@ -5,6 +5,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::record::{Copy, Part, ReadBack, Status, TaskRecord, TaskView};
 use super::size;
+use crate::filters::words;
 
 /// Details that count something on each shard, and so are summed.
 const SUMMED: [&str; 7] = [
@@ -229,7 +230,7 @@ fn error(record: &TaskRecord) -> Option<Value> {
     let failed: Vec<(&Part, Value)> = record
         .parts
         .iter()
-        .filter_map(|part| part_error(part).map(|error| (part, error)))
+        .filter_map(|part| part_error(part).map(|error| (part, in_clients_words(record, error))))
         .collect();
     let (_, first) = failed.first()?;
     let counted = record
@@ -270,6 +271,21 @@ fn error(record: &TaskRecord) -> Option<Value> {
         fields.insert("message".to_owned(), Value::from(message));
     }
     Some(error)
+}
+
+/// An error about a filter that shards got in other words names the place in the client's own.
+fn in_clients_words(record: &TaskRecord, mut error: Value) -> Value {
+    let filter = || {
+        let text = record.details.get("originalFilter")?.as_str()?;
+        serde_json::from_str(text).ok()
+    };
+    let said = || words::in_clients_words(error.get("message")?.as_str()?, &filter()?);
+    if let Some(said) = said()
+        && let Some(fields) = error.as_object_mut()
+    {
+        fields.insert("message".to_owned(), Value::from(said));
+    }
+    error
 }
 
 /// A part that brought no document, and only made the index be there: its success says nothing of the write.

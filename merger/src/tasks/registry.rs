@@ -320,6 +320,15 @@ impl Tasks {
         })
     }
 
+    /// Whether a task of one of these kinds is open; with `index_uid`, one of that index.
+    pub fn are_open(&self, kinds: &[&str], index_uid: Option<&str>) -> bool {
+        let state = self.lock();
+        state.open.values().any(|record| {
+            kinds.contains(&record.kind.as_str())
+                && index_uid.is_none_or(|uid| record.index_uid.as_deref() == Some(uid))
+        })
+    }
+
     /// A task that is still open, with all its parts.
     pub(super) fn open_record(&self, uid: u32) -> Option<Arc<TaskRecord>> {
         self.lock().open.get(&uid).cloned()

@@ -16,6 +16,7 @@ pub mod dry_run;
 mod format;
 mod params;
 mod remove;
+mod reworded;
 pub mod split;
 mod spool;
 
@@ -118,6 +119,11 @@ pub enum WriteError {
     /// A write failed with those that it was sent together with.
     #[error(transparent)]
     Together(Arc<WriteError>),
+    /// Writes under way decide what the filter of a write means, and go on for long.
+    #[error(
+        "the index `{0}` has tasks under way on which the filter depends; nothing was changed: try again when they have ended"
+    )]
+    Busy(String),
     /// The index was moved or deleted again and again while the write was under way.
     #[error("the index `{0}` changes too often")]
     Unsettled(String),

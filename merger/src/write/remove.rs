@@ -13,10 +13,11 @@ use super::decode::Plain;
 use super::deliver::{Delivery, Load};
 use super::params::custom_metadata;
 use super::spool::{Framing, Piece};
-use super::{WriteError, deliver_as_task, details, first_shard};
+use super::{WriteError, deliver_as_task, details, first_shard, reworded};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Call, empty};
+use crate::filters::words;
 use crate::tasks::NewTask;
 
 /// `DELETE …/documents/{id}`.
@@ -97,6 +98,7 @@ pub(super) async fn everywhere(app: &Arc<App>, mut call: Call) -> Result<Answer,
             details([("deletedDocuments", Value::Null)]),
         ),
     };
+    let body = reworded::body(app, &call, body).await?;
     let task = task(kind, &call, details);
     let first = first_shard(app)?;
     let lay_out = move |slots: Option<&SlotMap>| {
@@ -104,7 +106,14 @@ pub(super) async fn everywhere(app: &Arc<App>, mut call: Call) -> Result<Answer,
         let loads = shards.into_iter();
         loads.map(|shard| load(shard, body.clone())).collect()
     };
-    deliver_as_task(app, delivery(app, &call)?, task, lay_out).await
+    let mut answer = deliver_as_task(app, delivery(app, &call)?, task, lay_out).await?;
+    if let Some(filter) = asked.get("filter")
+        && !answer.status.is_success()
+        && let Some(said) = words::of_refusal(&answer.body, filter)
+    {
+        answer.body = said;
+    }
+    Ok(answer)
 }
 
 /// Each shard's ids, as they came. What can't be an id goes to the first shard, which counts it.

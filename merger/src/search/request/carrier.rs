@@ -100,6 +100,7 @@ impl Carrier {
         let text = self.pair(name)?;
         Some(match name {
             "attributesToRetrieve" => text.split(',').collect(),
+            "filter" => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
             "rankingScoreThreshold" => Value::from(text.parse::<f64>().ok()?),
             "retrieveVectors" | "showRankingScore" | "showRankingScoreDetails" => {
                 Value::Bool(text.parse().ok()?)

@@ -1,0 +1,121 @@
+//! What a tenant token adds to the searches of its bearer.
+//!
+//! A node judges the token and adds its filter to each search of an index. What the merger reads here it only uses after a node
+//! has taken the token: it checks nothing itself.
+//!
+//! Pure: functions of values.
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use serde_json::{Map, Value};
+
+use super::unequal;
+
+/// The filters of a tenant token, by patterns of indexes' uids.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TenantRules(Map<String, Value>);
+
+impl TenantRules {
+    /// The rules of the token in a request's headers; `None` for a key, and for a token without rules.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let token = headers.get(AUTHORIZATION)?.to_str().ok()?;
+        let mut parts = token.strip_prefix("Bearer ")?.split('.');
+        let (_, payload) = (parts.next()?, parts.next()?);
+        parts.next()?;
+        let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?;
+        let mut payload: Value = serde_json::from_slice(&payload).ok()?;
+        match payload.get_mut("searchRules")?.take() {
+            Value::Object(rules) => Some(Self(rules)),
+            _ => None,
+        }
+    }
+
+    /// Whether any of the filters compares by `!=`.
+    pub fn compare(&self) -> bool {
+        let filters = self.0.values().filter_map(|rule| rule.get("filter"));
+        filters
+            .into_iter()
+            .any(|filter| !unequal::fields(filter).is_empty())
+    }
+
+    /// The filter for an index: that of its name, or else of the longest pattern that fits.
+    pub fn filter_of(&self, uid: &str) -> Option<&Value> {
+        let fits = |pattern: &str| match pattern.strip_suffix('*') {
+            Some(prefix) => uid.starts_with(prefix),
+            None => pattern == uid,
+        };
+        let rules = self.0.iter().filter(|(pattern, _)| fits(pattern));
+        let (_, rule) =
+            rules.max_by_key(|(pattern, _)| (!pattern.ends_with('*'), pattern.len()))?;
+        rule.get("filter").filter(|filter| !filter.is_null())
+    }
+}
+
+/// A client's filter and a rule: both must hold, as a node joins them.
+pub fn joined(own: Option<&Value>, rule: &Value) -> Value {
+    let all = |filter: &Value| match filter {
+        Value::Array(elements) => elements.clone(),
+        filter => vec![filter.clone()],
+    };
+    match own {
+        Some(own) => all(own).into_iter().chain(all(rule)).collect(),
+        None => rule.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn headers(token: &str) -> HeaderMap {
+        HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())])
+    }
+
+    fn rules(rules: &Value) -> Option<TenantRules> {
+        let payload = json!({"searchRules": rules, "apiKeyUid": "u", "exp": null}).to_string();
+        let payload = BASE64_URL_SAFE_NO_PAD.encode(payload);
+        TenantRules::of(&headers(&format!("e30.{payload}.sig")))
+    }
+
+    #[test]
+    fn the_most_exact_rule_counts() {
+        let found = rules(&json!({
+            "*": {"filter": "a != 1"}, "films*": {"filter": ["b = 1"]}, "films": {}, "films-*": null,
+        }));
+        let found = found.unwrap();
+        assert!(found.compare());
+        assert_eq!(found.filter_of("books"), Some(&json!("a != 1")));
+        assert_eq!(found.filter_of("filmset"), Some(&json!(["b = 1"])));
+        assert_eq!(found.filter_of("films"), None);
+        assert_eq!(found.filter_of("films-2"), None);
+    }
+
+    #[test]
+    fn a_key_or_a_token_of_names_alone_has_no_rules() {
+        assert_eq!(rules(&json!(["*"])), None);
+        assert_eq!(rules(&json!(null)), None);
+        for token in ["a-key", "a.b", "a.b.c", "", "e30.e30.x"] {
+            assert_eq!(TenantRules::of(&headers(token)), None, "{token}");
+        }
+        assert_eq!(TenantRules::of(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_rule_comes_to_the_clients_filter() {
+        let rule = json!("r = 1");
+        assert_eq!(joined(None, &rule), rule);
+        assert_eq!(
+            joined(Some(&json!("a = 1")), &rule),
+            json!(["a = 1", "r = 1"])
+        );
+        let lists = joined(
+            Some(&json!([["a = 1", "b = 1"]])),
+            &json!([["r = 1", "s = 1"]]),
+        );
+        assert_eq!(lists, json!([["a = 1", "b = 1"], ["r = 1", "s = 1"]]));
+    }
+}

@@ -1,0 +1,236 @@
+//! Requests whose filters mean the same on every shard: see [`crate::filters`].
+//!
+//! Shards that are asked for other words than the client's may refuse them in other words, too: then the client's own are sent.
+//!
+//! A tenant token's filter is added by the node, where it can't be rewritten. Where it would have to be, the search is sent as it
+//! came first, so that a node judges the token; when it was taken, the same search goes out with the token's filter,
+//! rewritten, beside the client's, on the merger's own authority.
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use hashbrown::HashSet;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use weft_routing::placement::ShardId;
+
+use super::{Ask, Outcome, Reader};
+use crate::answer::Answer;
+use crate::filters::requests::{Change, Request};
+use crate::filters::tenant::{TenantRules, joined};
+use crate::filters::{MOST_FIELDS, unequal, words};
+use crate::search::SearchError;
+use crate::upstream::NodeAnswer;
+
+/// So many of these small questions are under way at once for a request.
+const AT_ONCE: usize = 32;
+
+/// The fields of each index that a request compares by `!=`, and that some shard knows.
+type Known = HashSet<(String, String)>;
+
+/// What shards answer to filters that mean the same on all of them.
+pub(super) async fn gather(reader: &Reader<'_>, asks: Vec<Ask>) -> Result<Outcome, SearchError> {
+    let rules = TenantRules::of(reader.along.headers()).filter(TenantRules::compare);
+    if rules.is_none() && !asks.iter().any(Ask::may_compare) {
+        return reader.gather_as_asked(asks).await;
+    }
+    let mut compared = HashSet::new();
+    let mut compared_by_rules = HashSet::new();
+    changed(&asks, &mut |index, filter| {
+        let all = |filter: Option<&Value>| {
+            let fields = filter.map(unequal::fields).unwrap_or_default();
+            fields.into_iter().map(|field| (index.to_owned(), field))
+        };
+        compared.extend(all(filter));
+        let rule = rules.as_ref().and_then(|rules| rules.filter_of(index));
+        compared_by_rules.extend(all(rule));
+        None
+    });
+    compared.extend(compared_by_rules.iter().cloned());
+    let known = known_among(reader, compared).await?;
+    if known.is_empty() {
+        return reader.gather_as_asked(asks).await;
+    }
+    let outcome = match changed(&asks, &mut |index, filter| reword(&known, index, filter)) {
+        Some(reworded) => match reader.gather_as_asked(reworded).await? {
+            Outcome::Refused(refusal, shard) => {
+                // A shard that lacks a field may not get as far as to what is refused.
+                match reader.gather_as_asked(asks.clone()).await? {
+                    Outcome::Answers(_) => {
+                        Outcome::Refused(in_clients_words(refusal, &asks), shard)
+                    }
+                    refused => refused,
+                }
+            }
+            outcome => outcome,
+        },
+        None => reader.gather_as_asked(asks.clone()).await?,
+    };
+    match (rules, &outcome) {
+        // Each shard must have judged the token: it may hold an index that the others don't.
+        (Some(rules), Outcome::Answers(judged))
+            if judged.missing.is_empty() && !compared_by_rules.is_disjoint(&known) =>
+        {
+            let whole = gather_with_rules(reader, &asks, &rules, &known).await?;
+            Ok(whole.unwrap_or(outcome))
+        }
+        _ => Ok(outcome),
+    }
+}
+
+/// The same searches with a tenant token's filters beside the client's, for a token that every shard has taken.
+async fn gather_with_rules(
+    reader: &Reader<'_>,
+    asks: &[Ask],
+    rules: &TenantRules,
+    known: &Known,
+) -> Result<Option<Outcome>, SearchError> {
+    let with_rules = changed(asks, &mut |index, filter| match rules.filter_of(index) {
+        Some(rule) => {
+            let both = joined(filter, rule);
+            Some(reword(known, index, Some(&both)).unwrap_or(both))
+        }
+        None => reword(known, index, filter),
+    });
+    let Some(with_rules) = with_rules else {
+        return Ok(None);
+    };
+    match reader.with_own_key().gather_as_asked(with_rules).await? {
+        Outcome::Refused(..) => Ok(None),
+        whole => Ok(Some(whole)),
+    }
+}
+
+fn reword(known: &Known, index: &str, filter: Option<&Value>) -> Option<Value> {
+    let is_known = |field: &str| known.contains(&(index.to_owned(), field.to_owned()));
+    unequal::reworded(filter?, &is_known)
+}
+
+/// A refusal of other words than the client's.
+fn in_clients_words(mut refusal: Answer, asks: &[Ask]) -> Answer {
+    let mut said = None;
+    changed(asks, &mut |_, filter| {
+        said = said
+            .take()
+            .or_else(|| words::of_refusal(&refusal.body, filter?));
+        None
+    });
+    if let Some(said) = said {
+        refusal.body = said;
+    }
+    refusal
+}
+
+impl Ask {
+    fn may_compare(&self) -> bool {
+        self.request().may_compare()
+    }
+
+    fn request(&self) -> Request {
+        Request {
+            method: self.method.clone(),
+            path_and_query: self.path_and_query.clone(),
+            body: self.body.clone(),
+        }
+    }
+}
+
+/// The requests with changed filters; `None` where none is changed. Shards are often asked the same: it is read once.
+fn changed(asks: &[Ask], change: &mut Change<'_>) -> Option<Vec<Ask>> {
+    let mut last: Option<(Request, Option<Request>)> = None;
+    let mut any = false;
+    let new = asks.iter().map(|ask| {
+        let request = ask.request();
+        let new = match &last {
+            Some((known, new)) if is_same(known, &request) => new.clone(),
+            _ => request.with_filters(change),
+        };
+        any |= new.is_some();
+        let changed = new.clone().map(|new| Ask {
+            shard: ask.shard,
+            method: new.method,
+            path_and_query: new.path_and_query,
+            body: new.body,
+        });
+        last = Some((request, new));
+        changed.unwrap_or_else(|| ask.clone())
+    });
+    let new = new.collect();
+    any.then_some(new)
+}
+
+/// Whether two requests are the same, their bodies one piece of memory.
+fn is_same(a: &Request, b: &Request) -> bool {
+    let place = |request: &Request| {
+        request
+            .body
+            .as_ref()
+            .map(|body| (body.as_ptr(), body.len()))
+    };
+    a.path_and_query == b.path_and_query && place(a) == place(b)
+}
+
+/// Which of the fields any shard of their index knows.
+async fn known_among(
+    reader: &Reader<'_>,
+    compared: HashSet<(String, String)>,
+) -> Result<Known, SearchError> {
+    let fields = &reader.app.known_fields;
+    let mark = fields.mark();
+    let mut known = Known::new();
+    let mut asks = Vec::new();
+    let mut about = Vec::new();
+    for (index, field) in compared.into_iter().take(MOST_FIELDS) {
+        let Some(placement) = reader.app.cluster.placement(&index) else {
+            continue;
+        };
+        // An index on one shard is known to that shard whole.
+        let shards = placement.shards();
+        if shards.len() < 2 {
+            continue;
+        }
+        if fields.knows(&index, &field) {
+            known.insert((index, field));
+            continue;
+        }
+        for shard in shards {
+            asks.push(question(*shard, &index, &field));
+            about.push((index.clone(), field.clone()));
+        }
+    }
+    let own = reader.on_own_authority();
+    let mut answers = Vec::with_capacity(asks.len());
+    for some in asks.chunks(AT_ONCE) {
+        answers.extend(join_all(some.iter().map(|ask| own.answer(ask))).await);
+    }
+    for (about, (answer, _)) in about.into_iter().zip(answers) {
+        match answer {
+            Ok(answer) if finds_documents(&answer) => {
+                fields.remember(mark, &about.0, &about.1);
+                known.insert(about);
+            }
+            Ok(_) => {}
+            Err(_) if reader.partial() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(known)
+}
+
+/// Asks a shard for no document, but how many it has where it knows the field.
+fn question(shard: ShardId, index: &str, field: &str) -> Ask {
+    let body = json!({"filter": unequal::is_known(field), "limit": 0, "fields": ["_"]});
+    Ask {
+        shard,
+        method: Method::POST,
+        path_and_query: format!("/indexes/{index}/documents/fetch"),
+        body: Some(Bytes::from(body.to_string())),
+    }
+}
+
+fn finds_documents(answer: &NodeAnswer) -> bool {
+    let total = || {
+        let answer: Value = serde_json::from_slice(&answer.body).ok()?;
+        answer.get("total")?.as_u64()
+    };
+    answer.status == StatusCode::OK && total().is_some_and(|total| total > 0)
+}

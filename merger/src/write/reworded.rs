@@ -1,0 +1,183 @@
+//! Writes whose filters mean the same on every shard: see [`crate::filters`].
+//!
+//! A node applies a filter when the write's turn comes, after all that was accepted before it. What was accepted may bring a field
+//! that no shard knows yet, so that nothing can be said of it before that is done: such a write waits, and no other does. More than
+//! one node would delete is never deleted.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::{join_all, try_join_all};
+use hashbrown::HashSet;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use weft_routing::placement::ShardId;
+
+use super::WriteError;
+use crate::app::App;
+use crate::call::Call;
+use crate::cluster::ClusterError;
+use crate::filters::requests::Request;
+use crate::filters::{MOST_FIELDS, unequal};
+use crate::tasks::{Unknown, ask_primary};
+use crate::upstream::{NodeRequest, Target};
+
+/// How long a write waits for those before it.
+const WITHIN: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(25);
+/// So many small questions are under way at once for a write.
+const AT_ONCE: usize = 32;
+
+/// Tasks by which an index may forget its fields.
+const FORGET: [&str; 1] = ["indexDeletion"];
+/// Tasks by which its name may become another index's.
+const RENAME: [&str; 2] = ["indexSwap", "indexUpdate"];
+/// Tasks that may bring an index a field, or make it filterable.
+const BRING: [&str; 4] = [
+    "documentAdditionOrUpdate",
+    "documentEdition",
+    "settingsUpdate",
+    "indexCreation",
+];
+
+/// The body of a deletion or edition as all shards get it.
+///
+/// # Errors
+/// A shard doesn't say what it knows, or is busy for too long.
+pub(super) async fn body(app: &App, call: &Call, body: Bytes) -> Result<Bytes, WriteError> {
+    let request = Request {
+        method: call.method.clone(),
+        path_and_query: call.path_and_query.clone(),
+        body: Some(body.clone()),
+    };
+    if !request.may_compare() {
+        return Ok(body);
+    }
+    let mut compared = Vec::new();
+    request.with_filters(&mut |_, filter| {
+        compared = filter.map(unequal::fields).unwrap_or_default();
+        None
+    });
+    let uid = call.index.as_deref().unwrap_or_default();
+    let placement = app.cluster.placement(uid);
+    let shards = placement.as_ref().map(|placement| placement.shards());
+    let shards = shards.unwrap_or_default();
+    if compared.is_empty() || shards.len() < 2 {
+        return Ok(body);
+    }
+    compared.truncate(MOST_FIELDS);
+    let known = known_at_last(app, uid, shards, &compared).await?;
+    let new = request
+        .with_filters(&mut |_, filter| unequal::reworded(filter?, &|field| known.contains(field)));
+    Ok(new.and_then(|new| new.body).unwrap_or(body))
+}
+
+/// Which of the fields any shard knows, once nothing is under way that may change it.
+async fn known_at_last(
+    app: &App,
+    uid: &str,
+    shards: &[ShardId],
+    compared: &[String],
+) -> Result<HashSet<String>, WriteError> {
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let forgets = are_under_way(app, shards, &FORGET, Some(uid)).await?
+            || are_under_way(app, shards, &RENAME, None).await?;
+        let brings = are_under_way(app, shards, &BRING, Some(uid)).await?;
+        let known = known_now(app, uid, shards, compared).await?;
+        if !forgets && (!brings || known.len() == compared.len()) {
+            return Ok(known);
+        }
+        if Instant::now() > deadline {
+            return Err(WriteError::Busy(uid.to_owned()));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Whether tasks of these kinds are under way: open in the registry, or on a node on their way into it.
+async fn are_under_way(
+    app: &App,
+    shards: &[ShardId],
+    kinds: &[&str],
+    index_uid: Option<&str>,
+) -> Result<bool, WriteError> {
+    if app.tasks.are_open(kinds, index_uid) {
+        return Ok(true);
+    }
+    let of_index = index_uid.map(|uid| format!("&indexUids={uid}"));
+    let path = format!(
+        "/tasks?statuses=enqueued,processing&limit=1&types={}{}",
+        kinds.join(","),
+        of_index.unwrap_or_default()
+    );
+    let looks = shards
+        .iter()
+        .map(|shard| ask_primary::<Value>(app, *shard, path.clone()));
+    let looks = try_join_all(looks).await?;
+    let idle = |look: &Option<Value>| {
+        let total = look.as_ref().and_then(|list| list.get("total")?.as_u64());
+        total == Some(0)
+    };
+    Ok(!looks.iter().all(idle))
+}
+
+/// Which of the fields any shard's primary knows.
+async fn known_now(
+    app: &App,
+    uid: &str,
+    shards: &[ShardId],
+    compared: &[String],
+) -> Result<HashSet<String>, WriteError> {
+    let mut known = HashSet::new();
+    let questions: Vec<(ShardId, &String)> = shards
+        .iter()
+        .flat_map(|shard| compared.iter().map(|field| (*shard, field)))
+        .collect();
+    for some in questions.chunks(AT_ONCE) {
+        let answers = some
+            .iter()
+            .map(|(shard, field)| knows(app, *shard, uid, field));
+        for ((_, field), answer) in some.iter().zip(join_all(answers).await) {
+            if answer? {
+                known.insert((*field).clone());
+            }
+        }
+    }
+    Ok(known)
+}
+
+async fn knows(app: &App, shard: ShardId, uid: &str, field: &str) -> Result<bool, WriteError> {
+    let primary = app.cluster.primary(shard);
+    let primary = primary.ok_or(ClusterError::ShardLost(shard))?;
+    let asked = json!({"filter": unequal::is_known(field), "limit": 0, "fields": ["_"]});
+    let request = NodeRequest::new(
+        Target::Node(primary.address),
+        Method::POST,
+        format!("/indexes/{uid}/documents/fetch"),
+        &app.own_authority(),
+        app.options.search_timeout(),
+    );
+    let answer = app
+        .upstream
+        .send(request.json(Bytes::from(asked.to_string())))
+        .await?;
+    if answer.status != StatusCode::OK {
+        return Ok(false);
+    }
+    let list: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    Ok(list
+        .get("total")
+        .and_then(Value::as_u64)
+        .is_some_and(|total| total > 0))
+}
+
+impl From<Unknown> for WriteError {
+    fn from(unknown: Unknown) -> Self {
+        match unknown {
+            Unknown::Cluster(error) => error.into(),
+            Unknown::Upstream(error) => error.into(),
+        }
+    }
+}
