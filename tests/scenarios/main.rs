@@ -27,6 +27,7 @@ mod oracle;
 mod order;
 mod outages;
 mod overload;
+mod rare_fields;
 mod replicas;
 mod searching;
 mod settings;

@@ -98,12 +98,18 @@ fn sorted(
         criteria.push(criterion);
     }
     let sortable = index.sortable_fields(rtxn)?;
+    let fields = index.fields_ids_map(rtxn)?;
+    // As a node has it: an index without a single place can't be sorted by places, even where it shall be.
+    let has_places = sortable.contains("_geo") && fields.id("_geo").is_some();
     for criterion in &criteria {
-        if let AscDesc::Asc(Member::Field(field)) | AscDesc::Desc(Member::Field(field)) = criterion
-            && !milli_core::is_faceted(field, &sortable)
-        {
+        let (AscDesc::Asc(member) | AscDesc::Desc(member)) = criterion;
+        let (field, is_sortable) = match member {
+            Member::Field(field) => (field.as_str(), milli_core::is_faceted(field, &sortable)),
+            Member::Geo(_) => ("_geo", has_places),
+        };
+        if !is_sortable {
             let error = milli_core::UserError::InvalidSortableAttribute {
-                field: field.clone(),
+                field: field.to_owned(),
                 valid_fields: sortable.iter().cloned().collect(),
                 hidden_fields: false,
             };
