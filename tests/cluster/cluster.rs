@@ -43,6 +43,8 @@ pub struct ClusterBuilder {
     access_log: &'static str,
     links: bool,
     merger_environment: Vec<(String, String)>,
+    envoy: Option<PathBuf>,
+    edit_envoy: Option<fn(&str) -> String>,
     place: Option<(u16, PathBuf)>,
     lifetime: Lifetime,
 }
@@ -59,6 +61,8 @@ impl Cluster {
             access_log: "failed",
             links: false,
             merger_environment: Vec::new(),
+            envoy: None,
+            edit_envoy: None,
             place: None,
             lifetime: Lifetime::WithUs,
         }
@@ -290,6 +294,18 @@ impl ClusterBuilder {
         self
     }
 
+    /// Another Envoy than [`Binaries`] finds.
+    pub fn envoy(mut self, envoy: impl Into<PathBuf>) -> Self {
+        self.envoy = Some(envoy.into());
+        self
+    }
+
+    /// Envoy's configuration with an operator's changes.
+    pub fn edit_envoy(mut self, edit: fn(&str) -> String) -> Self {
+        self.edit_envoy = Some(edit);
+        self
+    }
+
     /// At these ports and in this folder, which stays; otherwise at free ports and in a temporary one.
     pub fn at(mut self, port: u16, folder: impl Into<PathBuf>) -> Self {
         self.place = Some((port, folder.into()));
@@ -319,7 +335,10 @@ impl ClusterBuilder {
 
     /// Starts all processes and waits for nothing.
     pub fn launch(self) -> Result<Cluster, HarnessError> {
-        let binaries = Binaries::find()?;
+        let mut binaries = Binaries::find()?;
+        if let Some(envoy) = self.envoy {
+            binaries.envoy = envoy;
+        }
         let width = Layout::new(1, self.shards, self.replicas)?.width();
         let (ports, temporary, port, folder) = match self.place {
             Some((port, folder)) => (None, None, port, folder),
@@ -346,6 +365,7 @@ impl ClusterBuilder {
             body_routing: self.body_routing,
             access_log: self.access_log,
             merger_environment: self.merger_environment,
+            edit_envoy: self.edit_envoy,
             // As far from the block's beginning as the nodes' own are.
             behind_links: behind.as_ref().map(|ports| ports.base() + 10),
         };

@@ -26,6 +26,8 @@ pub struct ClusterPlan {
     pub access_log: &'static str,
     /// More variables for the merger (`WEFT_…`).
     pub merger_environment: Vec<(String, String)>,
+    /// What an operator changed in Envoy's configuration.
+    pub edit_envoy: Option<fn(&str) -> String>,
     /// The first port of the nodes, where the layout's lead to them through relays.
     pub behind_links: Option<u16>,
 }
@@ -129,13 +131,15 @@ impl ClusterPlan {
             name: "weft config envoy".to_owned(),
             source,
         })?;
-        if output.status.success() {
-            Ok(output.stdout)
-        } else {
-            Err(HarnessError::EnvoyConfig(
+        if !output.status.success() {
+            return Err(HarnessError::EnvoyConfig(
                 String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            ))
+            ));
         }
+        Ok(match self.edit_envoy {
+            Some(edit) => edit(&String::from_utf8_lossy(&output.stdout)).into_bytes(),
+            None => output.stdout,
+        })
     }
 }
 

@@ -5,7 +5,7 @@
 //! For what must be seen at a node's door (headers), and for what real nodes would drown in their own work (the merger's
 //! memory during a large import).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::HeaderMap;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -54,6 +54,8 @@ pub struct StandIn {
     idle: AtomicBool,
     failed: Mutex<HashSet<u64>>,
     seen: Mutex<Vec<Seen>>,
+    /// Files by their paths: what they are, and what is in them.
+    files: Mutex<HashMap<String, (&'static str, &'static str)>>,
 }
 
 /// Envoy, filter and merger over stand-ins.
@@ -90,6 +92,7 @@ impl StandInCluster {
             body_routing: true,
             access_log: "failed",
             merger_environment,
+            edit_envoy: None,
             behind_links: None,
         };
         let mut nodes = Vec::new();
@@ -164,6 +167,12 @@ impl StandIn {
         std::mem::take(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Has a file for browsers, as a node has its dashboard's.
+    pub fn show(&self, path: &str, content_type: &'static str, text: &'static str) {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.insert(path.to_owned(), (content_type, text));
+    }
+
     /// Lets no task end, or all.
     pub fn be_idle(&self, idle: bool) {
         self.idle.store(idle, Ordering::Relaxed);
@@ -203,6 +212,10 @@ impl StandIn {
             .uri
             .path_and_query()
             .map_or_else(String::new, ToString::to_string);
+        let file = {
+            let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+            files.get(&path).copied()
+        };
         let (status, answer) = self.words(&head.method, &path, poisoned);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() < REMEMBERED {
@@ -212,6 +225,12 @@ impl StandIn {
                 headers: head.headers,
                 body_bytes,
             });
+        }
+        if let Some((content_type, text)) = file {
+            let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
+            let content_type = HeaderValue::from_static(content_type);
+            response.headers_mut().insert(CONTENT_TYPE, content_type);
+            return response;
         }
         let mut response = Response::new(Full::new(Bytes::from(answer.to_string())));
         *response.status_mut() = status;

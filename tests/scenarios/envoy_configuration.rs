@@ -1,12 +1,24 @@
 //! Envoy itself judges the files that `weft config envoy` prints.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use weft_cluster::Binaries;
+use serde_json::json;
+use weft_cluster::{Api, Binaries, Cluster, Deadline, until};
 
-/// Envoy's verdict on the file for these options.
+use crate::support::{MASTER_KEY, counter, documents, start};
+
+/// The oldest Envoy and the newest.
+fn envoys() -> [PathBuf; 2] {
+    [
+        Binaries::oldest_envoy().unwrap(),
+        Binaries::find().unwrap().envoy,
+    ]
+}
+
+/// Both Envoys' verdict on the file for these options.
 fn validate(options: &str) -> Result<(), String> {
     let binaries = Binaries::find().unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -23,7 +35,7 @@ fn validate(options: &str) -> Result<(), String> {
         String::from_utf8_lossy(&printed.stderr)
     );
     fs::write(&file, printed.stdout).unwrap();
-    judge(&binaries.envoy, &file)
+    envoys().iter().try_for_each(|envoy| judge(envoy, &file))
 }
 
 fn judge(envoy: &Path, file: &Path) -> Result<(), String> {
@@ -86,5 +98,86 @@ fn envoy_accepts_the_committed_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("envoy.yaml");
     fs::write(&file, here).unwrap();
-    assert_eq!(judge(&binaries.envoy, &file), Ok(()));
+    for envoy in envoys() {
+        assert_eq!(judge(&envoy, &file), Ok(()), "{}", envoy.display());
+    }
+}
+
+/// What an Envoy says of itself: `…/1.36.2/…`.
+fn version(envoy: &Path) -> String {
+    let output = Command::new(envoy).arg("--version").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text
+        .split('/')
+        .find(|part| part.starts_with(|first: char| first.is_ascii_digit()) && part.contains('.'));
+    version.unwrap_or_else(|| panic!("{text}")).to_owned()
+}
+
+#[tokio::test]
+async fn the_oldest_envoy_and_the_newest_serve_with_the_filter() {
+    let [oldest, newest] = envoys();
+    assert!(
+        version(&oldest).starts_with("1.36."),
+        "{}",
+        version(&oldest)
+    );
+    assert_ne!(version(&oldest), version(&newest));
+    for envoy in [oldest, newest] {
+        let version = version(&envoy);
+        let builder = Cluster::builder()
+            .shards(2)
+            .replicas(2)
+            .access_log("all")
+            .envoy(envoy);
+        let (cluster, api) = start(builder).await;
+        let index = json!({"uid": "tiny", "primaryKey": "id", "sharding": {"shardCount": 1}});
+        let made = api.post("/indexes", &index).await.unwrap();
+        api.succeed(&made).await.unwrap();
+        for uid in ["tiny", "wide"] {
+            let path = format!("/indexes/{uid}/documents");
+            let added = api.post(&path, &documents(0..50)).await.unwrap();
+            api.succeed(&added).await.unwrap();
+            let found = api
+                .get(&format!("/indexes/{uid}/search?q=amber"))
+                .await
+                .unwrap();
+            assert_eq!(
+                found.at("/estimatedTotalHits"),
+                10,
+                "{version}: {}",
+                found.text
+            );
+            let one = api.get(&format!("{path}/7")).await.unwrap();
+            assert_eq!(one.status, 200, "{version}: {}", one.text);
+        }
+        let deadline = Deadline::after(Duration::from_secs(20));
+        until("a read straight from a node", deadline, || async {
+            api.get("/indexes/tiny/documents").await.unwrap();
+            match counter(&cluster, &["weft_filter_requests_direct_read"]).await {
+                0 => Err("the filter sent nothing straight to a shard"),
+                _ => Ok(()),
+            }
+        })
+        .await
+        .unwrap();
+        let unknown = Api::new(cluster.url(), Some(MASTER_KEY))
+            .get("/_weft/table")
+            .await;
+        assert_eq!(unknown.unwrap().status, 404, "{version}");
+        // The log's fields are filled in.
+        let log = cluster.folder().join("logs/envoy.log");
+        let deadline = Deadline::after(Duration::from_secs(10));
+        until("a line of the access log", deadline, || async {
+            let text = fs::read_to_string(&log).unwrap();
+            let line = text
+                .lines()
+                .find(|line| line.contains("/indexes/tiny/search"));
+            match line.map(|line| line.contains(r#""method":"GET""#) && line.contains("shard-")) {
+                Some(true) => Ok(()),
+                _ => Err(text),
+            }
+        })
+        .await
+        .unwrap();
+    }
 }
