@@ -100,6 +100,10 @@ impl Host for Envoy {
             .unwrap_or_default();
     }
 
+    fn remove_response_header(&self, name: &str) {
+        hostcalls::remove_map_value(MapType::HttpResponseHeaders, name).unwrap_or_default();
+    }
+
     fn response_body(&self, max_bytes: u32) -> Option<Vec<u8>> {
         buffer(BufferType::HttpResponseBody, max_bytes)
     }

@@ -48,6 +48,8 @@ pub trait Host {
     fn response_header(&self, name: &str) -> Option<Vec<u8>>;
     /// Sets a header of the response.
     fn set_response_header(&self, name: &str, value: &str);
+    /// Removes a header of the response, all repetitions.
+    fn remove_response_header(&self, name: &str);
     /// Up to `max_bytes` of the held body of the response.
     fn response_body(&self, max_bytes: u32) -> Option<Vec<u8>>;
     /// Replaces the held body of the response.

@@ -49,6 +49,7 @@ mod tests {
 
     fn table(lease_ms: u32) -> RoutingTable {
         RoutingTable {
+            origins: weft_routing::Origins::Any,
             lease_ms,
             ..RoutingTable::default()
         }

@@ -12,8 +12,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use weft_routing::{
-    BodyFacts, BodyFormat, Decision, Epoch, Operation, RoutingTable, ShardId, classify, decide,
-    decide_by_body, headers,
+    BodyFacts, BodyFormat, Decision, Epoch, Operation, RoutingTable, ShardId, classify, cors,
+    decide, decide_by_body, headers,
 };
 
 use crate::head_block::HeadBlock;
@@ -26,6 +26,15 @@ use crate::root::Shared;
 pub struct Request<H> {
     shared: Rc<Shared<H>>,
     phase: Phase,
+    readers: Readers,
+}
+
+/// What the answer says of the pages that may read it.
+enum Readers {
+    /// What whoever answers says: nodes let every page read.
+    AsAnswered,
+    /// The page of this origin, or none.
+    Only(Option<String>),
 }
 
 enum Phase {
@@ -78,6 +87,7 @@ struct Head<'h> {
     forbidden: Vec<&'h str>,
     request_id: Option<&'h str>,
     parent: Option<&'h str>,
+    origin: Option<&'h str>,
 }
 
 impl<H: Host> Request<H> {
@@ -87,6 +97,7 @@ impl<H: Host> Request<H> {
         Self {
             shared,
             phase: Phase::Reading,
+            readers: Readers::AsAnswered,
         }
     }
 
@@ -103,6 +114,10 @@ impl<H: Host> Request<H> {
         let table = classified.index.is_some().then(|| shared.table()).flatten();
         if table.is_none() && classified.index.is_some() {
             shared.count(Counter::TableStale);
+        }
+        if let Some(table) = table.as_deref().filter(|table| !table.origins.is_any()) {
+            let allowed = table.origins.allow(head.origin);
+            self.readers = Readers::Only(allowed.map(str::to_owned));
         }
         let policy = shared.config.policy();
         let decision = decide(
@@ -178,6 +193,12 @@ impl<H: Host> Request<H> {
 
     /// The head of the answer.
     pub fn on_response_headers(&mut self, end_of_stream: bool) -> Step {
+        let host = &self.shared.host;
+        match &self.readers {
+            Readers::AsAnswered => {}
+            Readers::Only(Some(origin)) => host.set_response_header(cors::ALLOW_ORIGIN, origin),
+            Readers::Only(None) => host.remove_response_header(cors::ALLOW_ORIGIN),
+        }
         let Phase::Writing { accepted, .. } = &mut self.phase else {
             return Step::Continue;
         };
@@ -456,6 +477,7 @@ impl<'h> Head<'h> {
                 "content-encoding" => head.body.encoded = true,
                 "x-request-id" => head.request_id = Some(text(value)),
                 "traceparent" => head.parent = Some(text(value)),
+                "origin" => head.origin = Some(text(value)),
                 _ => head.judge(name, value),
             }
         }

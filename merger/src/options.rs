@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use weft_routing::ShardNames;
+use weft_routing::{Origins, ShardNames};
 
 use crate::call::Pace;
 use crate::cluster::WriteMode;
@@ -139,6 +139,9 @@ pub struct ServeOptions {
     /// Private networks (`10.0.0.0/8,…` or `any`) in which webhooks may be called; public addresses always may.
     #[arg(long, env = "WEFT_WEBHOOK_ALLOWED_IP_NETWORKS")]
     pub webhook_allowed_ip_networks: Option<Networks>,
+    /// Pages of which origins may read answers: `any`, `none` (Envoy's `cors` filter says it), or a list such as `https://shop.example,https://*.eu.example`.
+    #[arg(long, env = "WEFT_CORS_ORIGINS", default_value = "any")]
+    pub cors_origins: Origins,
     /// Logs as JSON lines (`json`) or for people (`text`).
     #[arg(long, env = "WEFT_LOG_FORMAT", default_value = "json")]
     pub log_format: String,

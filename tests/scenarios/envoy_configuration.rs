@@ -154,7 +154,7 @@ async fn the_oldest_envoy_and_the_newest_serve_with_the_filter() {
         until("a read straight from a node", deadline, || async {
             api.get("/indexes/tiny/documents").await.unwrap();
             match counter(&cluster, &["weft_filter_requests_direct_read"]).await {
-                0 => Err("the filter sent nothing straight to a shard"),
+                0 => Err("the filter sent nothing straight to a shard".to_owned()),
                 _ => Ok(()),
             }
         })

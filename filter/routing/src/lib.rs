@@ -3,12 +3,13 @@
 //! A request passes the modules in this order: [`operation`] says which of the API's operations it is,
 //! [`document_id`] and [`body`] find the ids it names, [`slot`] and [`placement`] say which shard owns them,
 //! [`table`] holds what is known of every index, and [`decision`] puts it together. [`headers`] names the headers
-//! with which the filter tells the merger what it found.
+//! with which the filter tells the merger what it found, [`cors`] says which pages may read the answer.
 //!
 //! Invariants: nothing here does I/O, knows proxy-wasm, reads a clock or depends on the width of `usize`; every
 //! function is total (no panics on any input) and gives the same answer on every target.
 
 pub mod body;
+pub mod cors;
 pub mod decision;
 pub mod document_id;
 pub mod headers;
@@ -20,6 +21,7 @@ pub mod table;
 pub mod treatment;
 
 pub use body::{BodyFormat, DocumentIds, Unclear};
+pub use cors::Origins;
 pub use decision::{BodyFacts, Decision, Policy, decide, decide_by_body};
 pub use document_id::{DocumentId, InvalidDocumentId};
 pub use operation::{Classified, ClassifyError, Operation, Setting, classify};

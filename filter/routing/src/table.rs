@@ -10,7 +10,8 @@
 //! ```
 //!
 //! A layout's `slots` holds, for each slot, a position in `shards` in digits of base 64 (`A-Z a-z 0-9 - _`): one digit
-//! for up to 64 shards, two for more, none for one shard. What a reader doesn't know it refuses, and a filter without
+//! for up to 64 shards, two for more, none for one shard. `origins` is there where not every page may read answers
+//! (`{"listed": ["https://shop.example"]}` or `"none"`). What a reader doesn't know it refuses, and a filter without
 //! a table sends everything to the merger: an old filter is slow, not wrong.
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use crate::cors::Origins;
 use crate::placement::{ShardId, SlotMap};
 use crate::slot::SLOT_COUNT;
 
@@ -39,6 +41,8 @@ pub struct RoutingTable {
     pub epoch: Epoch,
     /// How long a holder may act on it after it asked for it, in milliseconds.
     pub lease_ms: u32,
+    /// The pages that may read answers.
+    pub origins: Origins,
     /// The indexes by uid. What isn't here is the merger's to answer.
     pub indexes: HashMap<String, IndexRoute>,
 }
@@ -119,6 +123,7 @@ impl RoutingTable {
         let wire = WireTable {
             epoch: self.epoch,
             lease_ms: self.lease_ms,
+            origins: self.origins.clone(),
             layouts,
             indexes,
         };
@@ -161,6 +166,7 @@ impl RoutingTable {
         Ok(Self {
             epoch: wire.epoch,
             lease_ms: wire.lease_ms,
+            origins: wire.origins,
             indexes,
         })
     }
@@ -171,6 +177,8 @@ impl RoutingTable {
 struct WireTable {
     epoch: Epoch,
     lease_ms: u32,
+    #[serde(default, skip_serializing_if = "Origins::is_any")]
+    origins: Origins,
     layouts: Vec<WireLayout>,
     indexes: BTreeMap<String, WireIndex>,
 }

@@ -105,6 +105,10 @@ impl Host for Mock {
             .insert(name.to_owned(), value.to_owned());
     }
 
+    fn remove_response_header(&self, name: &str) {
+        self.0.response.borrow_mut().remove(name);
+    }
+
     fn response_body(&self, max_bytes: u32) -> Option<Vec<u8>> {
         Some(cut(&self.0.response_body.borrow(), max_bytes))
     }
@@ -252,6 +256,7 @@ pub(crate) fn table() -> RoutingTable {
     ];
     RoutingTable {
         epoch: Epoch(7),
+        origins: weft_routing::Origins::Any,
         lease_ms: 1000,
         indexes: indexes.into_iter().collect(),
     }

@@ -1,6 +1,7 @@
 use weft_filter::host::Step;
+use weft_routing::{Epoch, RoutingTable};
 
-use crate::mock::{Filter, owner};
+use crate::mock::{Filter, owner, table};
 
 #[test]
 fn a_document_is_read_from_its_owner() {
@@ -139,6 +140,43 @@ fn what_a_client_may_not_set_is_removed_however_often_it_is_sent() {
         owner("1")
     );
     assert!(filter.host.sent("x-weft-op").is_empty());
+}
+
+/// What a node's answer to a direct read says at the end of who may read it.
+fn readers(origins: &str, origin: Option<&str>) -> Option<String> {
+    let mut filter = Filter::new();
+    let newer = RoutingTable {
+        epoch: Epoch(8),
+        origins: origins.parse().unwrap(),
+        ..table()
+    };
+    filter.root.on_tick();
+    filter.answer_poll(200, newer.to_json().unwrap().as_bytes());
+    let asks: Vec<_> = origin
+        .map(|origin| ("origin", origin))
+        .into_iter()
+        .collect();
+    let mut request = filter.request("GET", "/indexes/tiny/search", &asks);
+    request.on_request_headers(true);
+    assert_eq!(filter.host.cluster(), "shard-2");
+    let of_node = [("access-control-allow-origin", "*"), (":status", "200")];
+    *filter.host.0.response.borrow_mut() = of_node
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+    assert_eq!(request.on_response_headers(false), Step::Continue);
+    let said = filter.host.0.response.borrow();
+    said.get("access-control-allow-origin").cloned()
+}
+
+#[test]
+fn a_direct_answer_is_for_the_pages_that_the_table_names() {
+    let page = Some("https://shop.example");
+    assert_eq!(readers("any", page).as_deref(), Some("*"));
+    assert_eq!(readers("https://shop.example", page).as_deref(), page);
+    assert_eq!(readers("https://*.example", page).as_deref(), page);
+    assert_eq!(readers("https://other.example", page), None);
+    assert_eq!(readers("https://shop.example", None), None);
+    assert_eq!(readers("none", page), None);
 }
 
 #[test]

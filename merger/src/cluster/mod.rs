@@ -250,7 +250,13 @@ impl Cluster {
         let lease_ms = u32::try_from(options.lease_ms).unwrap_or(u32::MAX);
         let in_sync = InSync::open(Arc::clone(&store)).await?;
         let marks = Marks::open(Arc::clone(&store), in_sync.known()).await?;
-        let placements = Placements::open(store, lease_ms, options.direct_writes).await?;
+        let placements = Placements::open(
+            store,
+            lease_ms,
+            options.direct_writes,
+            options.cors_origins.clone(),
+        )
+        .await?;
         let (topology, _) = tokio::sync::watch::channel(Arc::new(Topology::default()));
         Ok(Self {
             default_shard_count: options.default_shard_count,

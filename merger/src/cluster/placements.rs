@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use weft_routing::Origins;
 use weft_routing::placement::{ShardId, SlotMap, choose_shards};
 use weft_routing::table::{Epoch, IndexRoute, RoutingTable};
 
@@ -14,6 +15,8 @@ use crate::store::{Change, Store, StoreError};
 
 const PREFIX: &str = "placement/";
 const EPOCH_KEY: &str = "epoch";
+/// Which pages may read answers, as of the last start.
+const ORIGINS_KEY: &str = "origins";
 /// Marks of swaps whose tasks haven't ended.
 const SWAPPED: &str = "swapped/";
 
@@ -63,6 +66,7 @@ pub struct Placements {
     store: Arc<dyn Store>,
     lease_ms: u32,
     direct_writes: bool,
+    origins: Origins,
     state: Mutex<State>,
     /// One change at a time, so that memory and store agree on the order.
     changing: tokio::sync::Mutex<()>,
@@ -83,6 +87,7 @@ impl Placements {
         store: Arc<dyn Store>,
         lease_ms: u32,
         direct_writes: bool,
+        origins: Origins,
     ) -> Result<Self, ClusterError> {
         let mut state = State::default();
         if let Some(epoch) = store.get(EPOCH_KEY).await? {
@@ -95,13 +100,24 @@ impl Placements {
                 decode(&uid, &stored.value).ok_or_else(|| ClusterError::Corrupt(uid.clone()))?;
             state.placements.insert(uid, Arc::new(placement));
         }
-        Ok(Self {
+        let before = store.get(ORIGINS_KEY).await?;
+        let opened = Self {
             store,
             lease_ms,
             direct_writes,
+            origins,
             state: Mutex::new(state),
             changing: tokio::sync::Mutex::new(()),
-        })
+        };
+        let now = opened.origins.to_string().into_bytes();
+        let before = before.map_or_else(|| b"any".to_vec(), |stored| stored.value.to_vec());
+        if before != now {
+            // Another table than the one that filters hold for this epoch.
+            opened
+                .commit_along(&[], vec![Change::put(ORIGINS_KEY, now)])
+                .await?;
+        }
+        Ok(opened)
     }
 
     /// Where an index lies.
@@ -383,6 +399,7 @@ impl Placements {
         let mut table = RoutingTable {
             epoch,
             lease_ms: self.lease_ms,
+            origins: self.origins.clone(),
             ..RoutingTable::default()
         };
         for placement in state.placements.values() {

@@ -12,7 +12,8 @@ use weft_routing::treatment::Treatment;
 
 use super::authorise::{authorise, refused_at_the_door};
 use super::errors::ApiError;
-use super::internal;
+use super::unpack::unpack;
+use super::{internal, page};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Along, AnyBody, Call, Grant, empty, full, read_into};
@@ -27,13 +28,7 @@ pub(crate) async fn dispatch(
     let path_and_query = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let classified = match classify(parts.method.as_str(), path_and_query) {
         Ok(classified) => classified,
-        Err(ClassifyError::UnknownPath) if is_root(parts) => {
-            let running = json!({"status": "Meilisearch is running"});
-            return ("root", Answer::json(StatusCode::OK, &running));
-        }
-        Err(ClassifyError::UnknownPath) => {
-            return ("unknown", Answer::empty(StatusCode::NOT_FOUND));
-        }
+        Err(ClassifyError::UnknownPath) => return page::show(app, parts).await,
         Err(ClassifyError::MethodNotAllowed) => {
             return ("unknown", Answer::empty(StatusCode::METHOD_NOT_ALLOWED));
         }
@@ -55,11 +50,6 @@ pub(crate) async fn dispatch(
         .await
         .unwrap_or_else(ApiError::into_answer);
     (operation, answer)
-}
-
-/// `GET /`, with which people try whether anything is there.
-fn is_root(parts: &Parts) -> bool {
-    parts.method == Method::GET && parts.uri.path().bytes().all(|byte| byte == b'/')
 }
 
 async fn answer(app: &Arc<App>, mut call: Call) -> Result<Answer, ApiError> {
@@ -91,6 +81,7 @@ async fn answer(app: &Arc<App>, mut call: Call) -> Result<Answer, ApiError> {
     read_body(app, &mut call).await?;
     drop(reading);
     let slot = app.bounds.begin()?;
+    unpack(app, &mut call).await?;
     match call.operation {
         Op::SearchGet
         | Op::SearchPost

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
@@ -16,6 +17,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 
+use super::compress::{self, Coding};
+use super::cors;
 use super::dispatch::dispatch;
 use crate::answer::Answer;
 use crate::app::App;
@@ -79,7 +82,13 @@ async fn respond(app: &Arc<App>, request: Request<Incoming>) -> Response<Full<By
     let unread = Unread(Arc::new(Mutex::new(body)));
     let body: AnyBody = unread.clone().map_err(Into::into).boxed();
     let body = Paced::new(body, app.options.pace()).boxed();
-    let (operation, answer) = dispatch(app, &parts, body).await;
+    let coding = compress::negotiate(&parts.headers);
+    let (operation, answer) = match (coding, cors::preflight(&app.options.cors_origins, &parts)) {
+        (Err(refused), _) => ("unacceptable", refused.into_answer()),
+        (Ok(_), Some(answer)) => ("preflight", answer),
+        (Ok(_), None) => work(app, &parts, body).await,
+    };
+    let answer = compress::compress(answer, coding.unwrap_or(Coding::Identity)).await;
     if answer.status.is_client_error() && answer.status != StatusCode::REQUEST_TIMEOUT {
         unread.read_on().await;
     }
@@ -119,6 +128,15 @@ async fn respond(app: &Arc<App>, request: Request<Incoming>) -> Response<Full<By
         );
     }
     into_response(answer)
+}
+
+/// Lets the API answer a request, and says who may read the answer.
+async fn work(app: &Arc<App>, parts: &Parts, body: AnyBody) -> (&'static str, Answer) {
+    let (operation, mut answer) = dispatch(app, parts, body).await;
+    if operation != "internal" {
+        cors::mark(&app.options.cors_origins, &parts.headers, &mut answer);
+    }
+    (operation, answer)
 }
 
 /// A client's body, which can still be read when whoever read it has stopped.
@@ -171,7 +189,10 @@ fn into_response(answer: Answer) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(answer.body));
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
-    headers.extend(answer.headers);
+    // One by one: a name may be there more than once.
+    for (name, value) in answer.headers {
+        headers.append(name, value);
+    }
     if let Some(content_type) = answer.content_type {
         headers.insert(CONTENT_TYPE, content_type);
     }

@@ -275,10 +275,9 @@ impl<'a> Reader<'a> {
             .patiently(shard, |left| {
                 let path = call.path_and_query.clone();
                 let mut request = self.to(shard, call.method.clone(), path, left);
-                for name in [http::header::CONTENT_TYPE, http::header::CONTENT_ENCODING] {
-                    if let Some(value) = call.headers.get(&name) {
-                        request = request.header(name, value.clone());
-                    }
+                let content_type = http::header::CONTENT_TYPE;
+                if let Some(value) = call.headers.get(&content_type) {
+                    request = request.header(content_type, value.clone());
                 }
                 match body.is_empty() {
                     true => request,

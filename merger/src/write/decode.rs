@@ -10,7 +10,7 @@ use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZlibDecoder,
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
 use http_body_util::{BodyDataStream, BodyExt};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt};
 use tokio_util::io::StreamReader;
 
 use crate::call::{AnyBody, BodyError, Late, ReadError, TooLarge};
@@ -40,21 +40,33 @@ pub(crate) struct Plain {
 enum Source {
     Identity(AnyBody),
     Compressed {
-        reader: Box<dyn AsyncRead + Send + Unpin>,
+        decoder: Box<dyn Decoder>,
         buffer: BytesMut,
     },
 }
+
+/// A decoder that knows what its client sent behind the end of what it decodes.
+trait Decoder: AsyncRead + Send + Unpin {
+    fn rest(&mut self) -> &mut Body;
+}
+
+macro_rules! decoders {
+    ($($decoder:ident),+) => {
+        $(impl Decoder for $decoder<Body> {
+            fn rest(&mut self) -> &mut Body {
+                self.get_mut()
+            }
+        })+
+    };
+}
+decoders!(GzipDecoder, ZlibDecoder, BrotliDecoder, ZstdDecoder);
 
 impl Plain {
     /// The body of a request with this `content-encoding`. An encoding that a node doesn't know is taken for none, as there.
     pub(crate) fn new(body: AnyBody, encoding: Option<&str>, limit: u64, idle: Duration) -> Self {
         let encoding = encoding.map(|encoding| encoding.trim().to_ascii_lowercase());
         let source = match encoding.as_deref() {
-            Some("gzip") => {
-                let mut decoder = GzipDecoder::new(reader(body));
-                decoder.multiple_members(true);
-                Source::compressed(decoder)
-            }
+            Some("gzip") => Source::compressed(GzipDecoder::new(reader(body))),
             Some("deflate") => Source::compressed(ZlibDecoder::new(reader(body))),
             Some("br") => Source::compressed(BrotliDecoder::new(reader(body))),
             Some("zstd") => Source::compressed(ZstdDecoder::new(reader(body))),
@@ -110,9 +122,9 @@ impl Plain {
 }
 
 impl Source {
-    fn compressed(reader: impl AsyncRead + Send + Unpin + 'static) -> Self {
+    fn compressed(decoder: impl Decoder + 'static) -> Self {
         Self::Compressed {
-            reader: Box::new(reader),
+            decoder: Box::new(decoder),
             buffer: BytesMut::new(),
         }
     }
@@ -129,13 +141,24 @@ impl Source {
                     },
                 }
             },
-            Self::Compressed { reader, buffer } => {
+            Self::Compressed { decoder, buffer } => {
                 buffer.reserve(CHUNK_BYTES);
-                let read = reader
+                let read = decoder
                     .take(CHUNK_BYTES as u64)
                     .read_buf(buffer)
                     .await
                     .map_err(of_decoder)?;
+                // One body is one stream of its encoding: more, be it another member of gzip's, is refused, as on a node.
+                if read == 0
+                    && !decoder
+                        .rest()
+                        .fill_buf()
+                        .await
+                        .map_err(of_decoder)?
+                        .is_empty()
+                {
+                    return Err(DecodeError::Corrupt);
+                }
                 Ok((read > 0).then(|| buffer.split().freeze()))
             }
         }
@@ -147,11 +170,13 @@ impl Source {
 #[error("the body broke off")]
 struct BrokenOff(BodyError);
 
-fn reader(body: AnyBody) -> impl tokio::io::AsyncBufRead + Send + Unpin + 'static {
+/// A client's body as decoders read it.
+type Body = Box<dyn AsyncBufRead + Send + Unpin>;
+
+fn reader(body: AnyBody) -> Body {
     let data = BodyDataStream::new(body);
-    StreamReader::new(Box::pin(TryStreamExt::map_err(data, |error| {
-        io::Error::other(BrokenOff(error))
-    })))
+    let data = TryStreamExt::map_err(data, |error| io::Error::other(BrokenOff(error)));
+    Box::new(StreamReader::new(Box::pin(data)))
 }
 
 fn of_decoder(error: io::Error) -> DecodeError {
@@ -226,6 +251,31 @@ mod tests {
                 .whole()
                 .await;
             assert!(matches!(plain, Err(DecodeError::Corrupt)), "{encoding}");
+        }
+    }
+
+    #[tokio::test]
+    async fn more_than_one_stream_is_refused_whatever_comes_second() {
+        for encoding in ["gzip", "deflate", "br", "zstd"] {
+            let first = compress(encoding, b"{\"id\":1}\n").await;
+            for more in [&first[..], b"x", b"\0\0\0\0"] {
+                let both = [&first[..], more].concat();
+                let cuts = [first.len(), both.len()];
+                for cut in cuts {
+                    let frames = [&both[..cut], &both[cut..]]
+                        .into_iter()
+                        .map(|part| Ok(hyper::body::Frame::data(Bytes::copy_from_slice(part))))
+                        .collect::<Vec<Result<_, BodyError>>>();
+                    let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+                    let plain = Plain::new(BodyExt::boxed(body), Some(encoding), 1000, IDLE)
+                        .whole()
+                        .await;
+                    assert!(
+                        matches!(plain, Err(DecodeError::Corrupt)),
+                        "{encoding} {more:?} {cut}: {plain:?}"
+                    );
+                }
+            }
         }
     }
 

@@ -294,8 +294,14 @@ fn types_and_encodings() -> Vec<Case> {
     let packed = gzip(body);
     let mut flipped = packed.clone();
     flipped[packed.len() / 2] ^= 0x55;
-    let bodies: [(&str, &str, &[u8]); 12] = [
+    let twice = [packed.clone(), packed.clone()].concat();
+    let trailing = [packed.clone(), b"\0\0".to_vec()].concat();
+    let zlib_twice = [zlib(body), zlib(body)].concat();
+    let bodies: [(&str, &str, &[u8]); 15] = [
         ("gzip", "gzip", &packed),
+        ("gzip of two members", "gzip", &twice),
+        ("gzip with more behind it", "gzip", &trailing),
+        ("deflate with more behind it", "deflate", &zlib_twice),
         ("deflate", "deflate", &zlib(body)),
         ("br", "br", &brotli(body)),
         ("zstd", "zstd", &zstd(body)),

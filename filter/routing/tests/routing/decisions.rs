@@ -39,6 +39,7 @@ fn table() -> RoutingTable {
     ];
     RoutingTable {
         epoch: Epoch(1),
+        origins: weft_routing::Origins::Any,
         lease_ms: 1000,
         indexes: indexes.into_iter().collect(),
     }

@@ -30,6 +30,7 @@ fn table() -> RoutingTable {
     }
     RoutingTable {
         epoch: Epoch(7),
+        origins: weft_routing::Origins::Any,
         lease_ms: 3000,
         indexes,
     }

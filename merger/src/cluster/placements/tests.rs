@@ -4,7 +4,9 @@ use crate::store::memory::MemoryStore;
 
 async fn placements(path: &std::path::Path) -> Placements {
     let store = Arc::new(RedbStore::open(path).unwrap());
-    Placements::open(store, 5_000, true).await.unwrap()
+    Placements::open(store, 5_000, true, Origins::Any)
+        .await
+        .unwrap()
 }
 
 const THREE: [ShardId; 3] = [ShardId(0), ShardId(1), ShardId(2)];
@@ -30,6 +32,31 @@ async fn a_placement_survives_a_restart_and_the_epoch_never_goes_back() {
 }
 
 #[tokio::test]
+async fn other_origins_are_another_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft.redb");
+    let mut held = None;
+    for (origins, is_new) in [
+        ("any", false),
+        ("https://a.example", true),
+        ("https://a.example", false),
+        ("none", true),
+        ("any", true),
+    ] {
+        let store = Arc::new(RedbStore::open(&path).unwrap());
+        let origins: Origins = origins.parse().unwrap();
+        let all = Placements::open(store, 5_000, true, origins.clone())
+            .await
+            .unwrap();
+        let (epoch, json) = all.table();
+        let table = RoutingTable::from_json(json.as_bytes()).unwrap();
+        assert_eq!(table.origins, origins);
+        let before = held.replace(epoch).unwrap_or(epoch);
+        assert_eq!(epoch > before, is_new, "{origins}");
+    }
+}
+
+#[tokio::test]
 async fn a_deleted_index_that_is_written_to_again_keeps_its_placement() {
     let folder = tempfile::tempdir().unwrap();
     let all = placements(&folder.path().join("weft.redb")).await;
@@ -48,7 +75,7 @@ async fn a_deleted_index_that_is_written_to_again_keeps_its_placement() {
 #[tokio::test]
 async fn an_index_written_to_while_its_deletion_is_stored_is_placed() {
     let store = MemoryStore::default();
-    let all = Placements::open(Arc::new(store.clone()), 5_000, true);
+    let all = Placements::open(Arc::new(store.clone()), 5_000, true, Origins::Any);
     let all = all.await.unwrap();
     all.place("movies", &dealt()).await.unwrap();
     all.mark_deleted("movies", 5).await.unwrap();

@@ -161,12 +161,16 @@ fn unpack(packed: &[u8], encoding: &str, limit: usize) -> ApiResult<Vec<u8>> {
     let most = limit as u64 + 1;
     let mut bytes = Vec::new();
     let read = match encoding {
-        "gzip" | "x-gzip" => flate2::read::MultiGzDecoder::new(packed)
-            .take(most)
-            .read_to_end(&mut bytes),
-        "deflate" => flate2::read::ZlibDecoder::new(packed)
-            .take(most)
-            .read_to_end(&mut bytes),
+        "gzip" | "x-gzip" => {
+            let mut decoder = flate2::bufread::GzDecoder::new(packed);
+            let read = decoder.by_ref().take(most).read_to_end(&mut bytes);
+            nothing_behind(read, bytes.len() > limit, decoder.into_inner())
+        }
+        "deflate" => {
+            let mut decoder = flate2::bufread::ZlibDecoder::new(packed);
+            let read = decoder.by_ref().take(most).read_to_end(&mut bytes);
+            nothing_behind(read, bytes.len() > limit, decoder.into_inner())
+        }
         "br" => brotli::Decompressor::new(packed, 4096)
             .take(most)
             .read_to_end(&mut bytes),
@@ -174,16 +178,28 @@ fn unpack(packed: &[u8], encoding: &str, limit: usize) -> ApiResult<Vec<u8>> {
             .and_then(|decoder| decoder.take(most).read_to_end(&mut bytes)),
         _ => return Ok(packed.to_vec()),
     };
-    read.map_err(|error| {
+    read.map_err(|_| {
         ApiError::new(
             Code::BadRequest,
-            format!("The body is not valid {encoding}: {error}."),
+            "The provided payload is incomplete and cannot be parsed",
         )
     })?;
     if bytes.len() > limit {
         Err(too_large(limit))
     } else {
         Ok(bytes)
+    }
+}
+
+/// What was read, if its body ends with it: a second member of gzip's is no part of the first.
+fn nothing_behind(
+    read: std::io::Result<usize>,
+    cut_short: bool,
+    behind: &[u8],
+) -> std::io::Result<usize> {
+    match read {
+        Ok(_) if !cut_short && !behind.is_empty() => Err(std::io::ErrorKind::InvalidData.into()),
+        read => read,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Meilisearch's HTTP interface: one file a resource.
 
+mod browsers;
 mod call;
 mod documents;
 mod formats;
@@ -36,7 +37,8 @@ pub(crate) fn service(node: Arc<Node>) -> MapRequest<Router, fn(Request) -> Requ
         .merge(tasks::routes())
         .merge(keys::routes())
         .merge(missing())
-        .with_state(node);
+        .with_state(node)
+        .layer(axum::middleware::from_fn(browsers::serve));
     ServiceBuilder::new()
         .map_request(tidy_path as fn(Request) -> Request)
         .service(router)

@@ -1,0 +1,156 @@
+//! What people see who open the cluster's address in a browser: what a node would show them, its dashboard or the line that says
+//! that it runs.
+//!
+//! Place in the flow: dispatch hands over what is no operation of the API. The pages come from a node, for it knows which it
+//! has; the dashboard then talks to the API as any client does. A node is asked without the client's key, and only for the
+//! root and for files, so that nothing of a newer node's API can be reached around the merger.
+
+use http::request::Parts;
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use super::errors::ApiError;
+use crate::answer::Answer;
+use crate::app::App;
+use crate::call::Along;
+use crate::upstream::{NodeRequest, Target};
+
+/// The endings of files that pages are made of.
+const FILES: [&str; 17] = [
+    "css",
+    "gif",
+    "html",
+    "ico",
+    "jpeg",
+    "jpg",
+    "js",
+    "json",
+    "map",
+    "mjs",
+    "png",
+    "svg",
+    "txt",
+    "webmanifest",
+    "webp",
+    "woff",
+    "woff2",
+];
+
+/// Answers a request for a path that the API doesn't have; beside the answer a name for metrics.
+pub(super) async fn show(app: &App, request: &Parts) -> (&'static str, Answer) {
+    let wanted = Wanted::by(request);
+    let _slot = match (wanted, app.bounds.begin()) {
+        (Wanted::Root | Wanted::File, Err(full)) => {
+            return ("page", ApiError::from(full).into_answer());
+        }
+        (_, slot) => slot.ok(),
+    };
+    match wanted {
+        Wanted::Root => ("root", root(app, request).await),
+        Wanted::File => {
+            let node = from_a_node(app, request).await;
+            let answer = node.unwrap_or_else(|| Answer::empty(StatusCode::NOT_FOUND));
+            ("file", answer)
+        }
+        Wanted::NotAllowed => ("unknown", Answer::empty(StatusCode::METHOD_NOT_ALLOWED)),
+        Wanted::Unknown => ("unknown", Answer::empty(StatusCode::NOT_FOUND)),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Root,
+    File,
+    NotAllowed,
+    Unknown,
+}
+
+impl Wanted {
+    fn by(request: &Parts) -> Self {
+        let path = request.uri.path();
+        if path.bytes().all(|byte| byte == b'/') {
+            return match request.method {
+                Method::GET => Self::Root,
+                _ => Self::NotAllowed,
+            };
+        }
+        let name = path.trim_end_matches('/').rsplit('/').next();
+        let ending = name
+            .and_then(|name| name.rsplit_once('.'))
+            .map_or("", |(_, ending)| ending);
+        let file = FILES.iter().any(|known| ending.eq_ignore_ascii_case(known));
+        match request.method {
+            Method::GET | Method::HEAD if file => Self::File,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// The root: as long as no node can be asked, the merger says itself that there is something.
+async fn root(app: &App, request: &Parts) -> Answer {
+    match from_a_node(app, request).await {
+        Some(answer) if answer.status.is_success() => answer,
+        _ => Answer::json(StatusCode::OK, &json!({"status": "Meilisearch is running"})),
+    }
+}
+
+async fn from_a_node(app: &App, request: &Parts) -> Option<Answer> {
+    let shard = app.cluster.shards().into_iter().next()?;
+    let path = request.uri.path_and_query()?.as_str();
+    let along = Along::from_client(&request.headers).with_key(None);
+    let asked = NodeRequest::new(
+        Target::Shard(shard),
+        request.method.clone(),
+        path,
+        &along,
+        app.options.search_timeout(),
+    );
+    match app.upstream.send(asked).await {
+        Ok(answer) => Some(answer.pass_on()),
+        Err(error) => {
+            tracing::debug!(%error, "no node gave a page");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(method: &str, path: &str) -> Wanted {
+        let request = http::Request::builder().method(method).uri(path);
+        Wanted::by(&request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn the_root_and_files_are_pages_and_nothing_else_is() {
+        for path in ["/", "//", "/?x=1"] {
+            assert_eq!(wanted("GET", path), Wanted::Root, "{path}");
+            for method in ["HEAD", "POST", "OPTIONS", "DELETE"] {
+                assert_eq!(wanted(method, path), Wanted::NotAllowed, "{method} {path}");
+            }
+        }
+        for path in [
+            "/favicon.ico",
+            "/static/js/main.2f1.js",
+            "/assets/INDEX.CSS?v=2",
+            "/robots.txt/",
+        ] {
+            assert_eq!(wanted("GET", path), Wanted::File, "{path}");
+            assert_eq!(wanted("HEAD", path), Wanted::File, "{path}");
+            assert_eq!(wanted("POST", path), Wanted::Unknown, "{path}");
+        }
+        for path in [
+            "/nothing",
+            "/scalar",
+            "/v1.2/export",
+            "/a.b/",
+            "/.",
+            "/x.",
+            "/js",
+        ] {
+            assert_eq!(wanted("GET", path), Wanted::Unknown, "{path}");
+        }
+    }
+}
