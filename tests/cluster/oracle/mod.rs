@@ -65,14 +65,24 @@ pub async fn ask(
     for query in queries {
         let mut body =
             json!({"q": query, "showRankingScore": true, "showRankingScoreDetails": true});
-        if let (Some(body), Some(more)) = (body.as_object_mut(), variant.parameters.as_object()) {
+        let path = if variant.federated {
+            "/multi-search"
+        } else {
+            &path
+        };
+        if variant.federated {
+            body["indexUid"] = json!(set.index);
+            body = json!({"federation": variant.parameters, "queries": [body]});
+        } else if let (Some(body), Some(more)) =
+            (body.as_object_mut(), variant.parameters.as_object())
+        {
             body.extend(more.clone());
         }
-        let (alone, merged) = tokio::try_join!(one.post(&path, &body), many.post(&path, &body))?;
+        let (alone, merged) = tokio::try_join!(one.post(path, &body), many.post(path, &body))?;
         let verdict = compare(
             (alone.status, &alone.body),
             (merged.status, &merged.body),
-            &body,
+            &variant.parameters,
             set.primary_key,
         );
         row.asked += 1;
@@ -122,6 +132,11 @@ pub async fn load(api: &Api, set: &DataSet) -> Result<(), HarnessError> {
     api.succeed(&api.post("/indexes", &create).await?).await?;
     let mut settings = set.settings.clone();
     if let Some(settings) = settings.as_object_mut() {
+        for name in ["filterableAttributes", "sortableAttributes"] {
+            if let Some(Value::Array(attributes)) = settings.get_mut(name) {
+                attributes.push(json!(variants::RARE));
+            }
+        }
         settings.insert("pagination".to_owned(), json!({"maxTotalHits": 100_000}));
         let by_count: serde_json::Map<String, Value> = compare::BY_COUNT
             .iter()
@@ -148,6 +163,14 @@ pub async fn load(api: &Api, set: &DataSet) -> Result<(), HarnessError> {
             .await?;
         api.succeed(&sent).await?;
     }
+    let first = set
+        .documents
+        .first()
+        .and_then(|document| document.get(set.primary_key));
+    let rare = json!([{set.primary_key: first, variants::RARE: variants::ONLY_HERE}]);
+    let path = format!("{index}/documents");
+    let sent = api.json(reqwest::Method::PUT, &path, &rare).await?;
+    api.succeed(&sent).await?;
     Ok(())
 }
 

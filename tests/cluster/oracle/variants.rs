@@ -11,14 +11,55 @@ pub struct Variant {
     pub name: &'static str,
     /// The parameters.
     pub parameters: Value,
+    /// True where they are a federation's, with the query as the only one of its queries.
+    pub federated: bool,
 }
 
 fn variant(name: &'static str, parameters: Value) -> Variant {
-    Variant { name, parameters }
+    Variant {
+        name,
+        parameters,
+        federated: false,
+    }
 }
+
+fn federated(name: &'static str, parameters: Value) -> Variant {
+    Variant {
+        federated: true,
+        ..variant(name, parameters)
+    }
+}
+
+/// `distinct` by an attribute, with numbered pages: alone, with facets that follow the attribute, and federated.
+fn by_distinct(attribute: &str) -> Vec<Variant> {
+    vec![
+        variant(
+            "distinct, page 1",
+            json!({"distinct": attribute, "page": 1, "hitsPerPage": 5}),
+        ),
+        variant(
+            "distinct, page 3",
+            json!({"distinct": attribute, "page": 3, "hitsPerPage": 10}),
+        ),
+        variant(
+            "distinct, page, facets",
+            json!({"distinct": attribute, "hitsPerPage": 10, "facets": [attribute]}),
+        ),
+        federated(
+            "federated distinct",
+            json!({"distinct": attribute, "page": 2, "hitsPerPage": 10}),
+        ),
+    ]
+}
+
+/// A field that one document has, and so one shard.
+pub(super) const RARE: &str = "rare";
+/// Its value.
+pub(super) const ONLY_HERE: &str = "only here";
 
 /// All ways of asking a data set.
 pub fn variants(set: &DataSet) -> Vec<Variant> {
+    let unequal = format!("{RARE} != '{ONLY_HERE}'");
     let mut all = vec![
         variant("plain", json!({})),
         variant("all words", json!({"matchingStrategy": "all"})),
@@ -32,12 +73,29 @@ pub fn variants(set: &DataSet) -> Vec<Variant> {
             json!({"attributesToHighlight": ["*"], "showMatchesPosition": true}),
         ),
         variant("nothing shown", json!({"limit": 0})),
+        variant("rare, unequal", json!({"filter": unequal})),
+        variant("rare, sorted", json!({"sort": [format!("{RARE}:asc")]})),
+        federated("federated", json!({"limit": 20})),
+        federated("federated, page 2", json!({"page": 2, "hitsPerPage": 10})),
+        federated("federated, page 0", json!({"page": 0})),
     ];
-    all.extend(match set.index {
-        "packages" => packages(),
-        "movies" => movies(),
-        _ => airports(),
-    });
+    let (more, distinct) = match set.index {
+        "packages" => (packages(), "section"),
+        "movies" => (movies(), "director"),
+        _ => (airports(), "state"),
+    };
+    all.extend(more);
+    all.extend(by_distinct(distinct));
+    if set.index == "packages" {
+        all.push(variant(
+            "distinct, many values",
+            json!({"distinct": "maintainer", "page": 1, "hitsPerPage": 20}),
+        ));
+        all.push(variant(
+            "distinct, several each",
+            json!({"distinct": "tags", "page": 1, "hitsPerPage": 20}),
+        ));
+    }
     all
 }
 

@@ -52,6 +52,7 @@ pub(crate) struct Query {
     pub(crate) retrieve_vectors: bool,
     pub(crate) show_ranking_score: bool,
     pub(crate) show_ranking_score_details: bool,
+    pub(crate) show_performance_details: bool,
 }
 
 /// The semantic part of a search.

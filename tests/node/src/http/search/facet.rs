@@ -79,6 +79,7 @@ impl FacetSearchBody {
             retrieve_vectors: false,
             show_ranking_score: false,
             show_ranking_score_details: false,
+            show_performance_details: false,
         };
         Ok(FacetQuery {
             facet: self.facet_name,

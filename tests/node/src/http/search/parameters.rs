@@ -82,7 +82,6 @@ impl SearchParameters {
     pub(crate) fn into_query(self) -> ApiResult<Query> {
         refuse(self.personalize_user_context.is_some(), "`personalize`")?;
         refuse(self.use_network.is_some(), "network search (`useNetwork`)")?;
-        refuse(self.show_performance_details.0, "`showPerformanceDetails`")?;
         let hybrid = match (self.hybrid_embedder, self.hybrid_semantic_ratio) {
             (None, None) if self.vector.is_some() => {
                 return Err(ApiError::new(
@@ -135,6 +134,7 @@ impl SearchParameters {
             retrieve_vectors: self.retrieve_vectors.0,
             show_ranking_score: self.show_ranking_score.0,
             show_ranking_score_details: self.show_ranking_score_details.0,
+            show_performance_details: self.show_performance_details.0,
         })
     }
 }

@@ -191,7 +191,6 @@ macro_rules! search_shape {
                 refuse(self.media.is_some(), "multimodal search (`media`)")?;
                 refuse(self.personalize.is_some(), "`personalize`")?;
                 refuse(self.use_network.is_some(), "network search (`useNetwork`)")?;
-                refuse(self.show_performance_details, "`showPerformanceDetails`")?;
                 Ok(Query {
                     q: self.q,
                     offset: self.offset,
@@ -219,6 +218,7 @@ macro_rules! search_shape {
                     retrieve_vectors: self.retrieve_vectors,
                     show_ranking_score: self.show_ranking_score,
                     show_ranking_score_details: self.show_ranking_score_details,
+                    show_performance_details: self.show_performance_details,
                 })
             }
         }

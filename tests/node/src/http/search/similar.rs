@@ -12,7 +12,7 @@ use milli_core::{TermsMatchingStrategy, UserError};
 use serde_json::{Value, json};
 
 use super::shapes::Threshold;
-use super::{Answer, Call, IndexUid, blocking};
+use super::{Answer, Call, IndexUid, blocking, took};
 use crate::auth::{Action, Grant};
 use crate::engine::search::{DEFAULT_LIMIT, HitMaker, Query, SimilarQuery, similar};
 use crate::errors::{ApiError, ApiResult, Code, of};
@@ -112,9 +112,6 @@ pub(super) async fn get(Path(uid): Path<String>, call: Call) -> Answer {
 }
 
 async fn answer(call: Call, grant: Grant, uid: String, body: SimilarBody) -> Answer {
-    if body.show_performance_details {
-        return Err(ApiError::not_implemented("`showPerformanceDetails`"));
-    }
     let node = Arc::clone(&call.node);
     let _turn = call.node.turns.take().await?;
     let found = blocking(move || run(&node, &grant, &uid, body)).await?;
@@ -151,6 +148,7 @@ fn run(node: &Node, grant: &Grant, uid: &str, body: SimilarBody) -> ApiResult<Va
         retrieve_vectors: body.retrieve_vectors,
         show_ranking_score: body.show_ranking_score,
         show_ranking_score_details: body.show_ranking_score_details,
+        show_performance_details: body.show_performance_details,
     };
     query.restrict(grant.filter_of(uid));
     let wanted = SimilarQuery {
@@ -165,14 +163,20 @@ fn run(node: &Node, grant: &Grant, uid: &str, body: SimilarBody) -> ApiResult<Va
     let rtxn = index.read_txn()?;
     let mut found = similar(&index, &rtxn, &wanted)?;
     let hits = HitMaker::new(&index, &rtxn, &query)?.make_all(&mut found)?;
-    Ok(json!({
+    let mut answer = json!({
         "hits": hits,
         "id": wanted.id,
         "processingTimeMs": u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
         "limit": body.limit,
         "offset": body.offset,
         "estimatedTotalHits": found.total(),
-    }))
+    });
+    if query.show_performance_details
+        && let Some(answer) = answer.as_object_mut()
+    {
+        answer.insert("performanceDetails".to_owned(), took("similar", start));
+    }
+    Ok(answer)
 }
 
 fn id_of(id: &Value) -> ApiResult<String> {

@@ -18,13 +18,15 @@ use uuid::Uuid;
 
 use super::multi::{inside, restricted};
 use super::shapes::{Federation, SearchOfIndex};
-use super::{Answer, Call, blocking, check_features};
+use super::{Answer, Call, blocking, check_features, took};
 use crate::auth::Grant;
+use crate::engine::documents::Reader;
 use crate::engine::search::{DEFAULT_LIMIT, Found, HitMaker, Page, Prepared, Query};
+use crate::engine::settings::read::max_total_hits;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::node::Node;
 use facets::show_facets;
-use order::{Candidate, merge, weighted};
+use order::{Candidate, merge, values_at, weighted};
 
 /// One of the queries.
 struct Part {
@@ -40,18 +42,13 @@ pub(super) async fn answer(
     federation: Federation,
     queries: Vec<SearchOfIndex>,
 ) -> Answer {
-    if federation.distinct.is_some() {
-        return Err(ApiError::not_implemented("`federation.distinct`"));
-    }
-    if federation.show_performance_details {
-        return Err(ApiError::not_implemented("`showPerformanceDetails`"));
-    }
     if federation.personalize.is_some() {
         return Err(ApiError::not_implemented("`federation.personalize`"));
     }
     let mut parts = Vec::new();
     for (position, query) in queries.into_iter().enumerate() {
-        parts.push(part(&grant, position, query).map_err(|error| inside(position, error))?);
+        let part = part(&grant, position, query, &federation);
+        parts.push(part.map_err(|error| inside(position, error))?);
     }
     let node = Arc::clone(&call.node);
     let _turn = call.node.turns.take().await?;
@@ -59,7 +56,21 @@ pub(super) async fn answer(
     Ok(Json(found).into_response())
 }
 
-fn part(grant: &Grant, position: usize, query: SearchOfIndex) -> ApiResult<Part> {
+fn part(
+    grant: &Grant,
+    position: usize,
+    mut query: SearchOfIndex,
+    federation: &Federation,
+) -> ApiResult<Part> {
+    if let Some(distinct) = &federation.distinct {
+        if query.distinct.is_some() {
+            return Err(ApiError::new(
+                Code::InvalidMultiSearchDistinct,
+                "Using `distinct` in a query is not allowed together with `federation.distinct`.",
+            ));
+        }
+        query.distinct = Some(distinct.clone());
+    }
     let paging = [
         (query.limit.is_some(), "limit"),
         (query.offset.is_some(), "offset"),
@@ -124,18 +135,24 @@ fn run(node: &Node, federation: &Federation, parts: &[Part]) -> ApiResult<Value>
         rtxns.insert(uid, index.read_txn()?);
     }
     let mut found = Vec::new();
+    let mut most: BTreeMap<&str, usize> = BTreeMap::new();
+    let paged = federation.page.or(federation.hits_per_page).is_some();
     for (place, part) in parts.iter().enumerate() {
         let (Some(index), Some(rtxn)) =
             (indexes.get(part.uid.as_str()), rtxns.get(part.uid.as_str()))
         else {
             continue;
         };
-        let page = Page {
-            offset: 0,
-            limit: wanted.offset.saturating_add(wanted.limit),
-        };
+        // No index gives more than it lets through, and no more than the page needs.
+        let end = wanted.offset.saturating_add(wanted.limit);
+        let limit = end.min(max_total_hits(index, rtxn)?);
+        most.insert(&part.uid, limit);
+        let page = Page { offset: 0, limit };
         let result = check_features(node, &part.query).and_then(|()| {
-            Prepared::new(&part.uid, index, rtxn, &part.query, Some(page), true)?.run()
+            let mut prepared =
+                Prepared::new(&part.uid, index, rtxn, &part.query, Some(page), true)?;
+            prepared.search.exhaustive_number_hits(paged);
+            prepared.run()
         });
         found.push(result.map_err(|error| inside(place, error))?);
     }
@@ -143,7 +160,19 @@ fn run(node: &Node, federation: &Federation, parts: &[Part]) -> ApiResult<Value>
         .iter_mut()
         .map(|found| std::mem::take(&mut found.result.matching_words))
         .collect();
-    let chosen = merge(parts, &found, wanted);
+    let mut readers = BTreeMap::new();
+    for (uid, index) in &indexes {
+        if let Some(rtxn) = rtxns.get(uid) {
+            readers.insert(*uid, Reader::new(index, rtxn)?);
+        }
+    }
+    let values = |uid: &str, document: u32| -> ApiResult<Vec<String>> {
+        match (&federation.distinct, readers.get(uid)) {
+            (Some(path), Some(reader)) => Ok(values_at(&reader.read(document, false)?, path)),
+            _ => Ok(Vec::new()),
+        }
+    };
+    let (chosen, left_out) = merge(parts, &found, wanted, &most, values)?;
     let hits = make_hits(parts, &indexes, &rtxns, words, &chosen)?;
     let mut answer = Map::new();
     answer.insert("hits".to_owned(), json!(hits));
@@ -151,7 +180,10 @@ fn run(node: &Node, federation: &Federation, parts: &[Part]) -> ApiResult<Value>
         "processingTimeMs".to_owned(),
         json!(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)),
     );
-    let candidates = candidates_of(parts, &found);
+    let mut candidates = candidates_of(parts, &found);
+    for (uid, document) in left_out {
+        candidates.entry(uid).or_default().remove(document);
+    }
     let total = candidates.values().map(RoaringBitmap::len).sum::<u64>();
     let total = usize::try_from(total).unwrap_or(usize::MAX);
     show_page(&mut answer, federation, wanted, total);
@@ -168,6 +200,9 @@ fn run(node: &Node, federation: &Federation, parts: &[Part]) -> ApiResult<Value>
             "semanticHitCount".to_owned(),
             json!(chosen.iter().filter(is_semantic).count()),
         );
+    }
+    if federation.show_performance_details {
+        answer.insert("performanceDetails".to_owned(), took("search", start));
     }
     Ok(Value::Object(answer))
 }
@@ -194,15 +229,12 @@ fn page_of(federation: &Federation) -> Page {
 
 fn show_page(answer: &mut Map<String, Value>, federation: &Federation, page: Page, total: usize) {
     if federation.page.or(federation.hits_per_page).is_some() {
-        let pages = if page.limit == 0 {
-            0
-        } else {
-            total.div_ceil(page.limit)
+        let per_page = federation.hits_per_page.unwrap_or(DEFAULT_LIMIT);
+        let pages = match per_page {
+            0 => 0,
+            per_page => total.div_ceil(per_page),
         };
-        answer.insert(
-            "hitsPerPage".to_owned(),
-            json!(federation.hits_per_page.unwrap_or(DEFAULT_LIMIT)),
-        );
+        answer.insert("hitsPerPage".to_owned(), json!(per_page));
         answer.insert("page".to_owned(), json!(federation.page.unwrap_or(1)));
         answer.insert("totalPages".to_owned(), json!(pages));
         answer.insert("totalHits".to_owned(), json!(total));

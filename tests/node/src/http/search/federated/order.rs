@@ -1,13 +1,16 @@
 //! The order of hits that come from several queries.
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
+use milli_core::Object;
 use milli_core::score_details::{ScoreDetails, WeightedScoreValue};
 use serde_json::Value;
 
 use super::Part;
 use crate::engine::search::{Found, Page};
+use crate::engine::select::select;
+use crate::errors::ApiResult;
 
 /// A hit before it is made: where it comes from and what it weighs.
 pub(super) struct Candidate<'a> {
@@ -18,8 +21,18 @@ pub(super) struct Candidate<'a> {
     weight: f64,
 }
 
-/// The hits of all queries in one order, each document of an index once.
-pub(super) fn merge<'a>(parts: &[Part], found: &'a [Found], page: Page) -> Vec<Candidate<'a>> {
+/// The page's hits, and documents that no longer count: those whose distinct value a better hit has.
+type Chosen<'a> = (Vec<Candidate<'a>>, Vec<(&'a str, u32)>);
+
+/// The hits of all queries in one order, each document of an index once, `most` of each index at most. `values` are a
+/// document's distinct values.
+pub(super) fn merge<'a>(
+    parts: &'a [Part],
+    found: &'a [Found],
+    page: Page,
+    most: &BTreeMap<&str, usize>,
+    values: impl Fn(&str, u32) -> ApiResult<Vec<String>>,
+) -> ApiResult<Chosen<'a>> {
     let mut candidates: Vec<Candidate<'a>> = Vec::new();
     for (number, (part, found)) in parts.iter().zip(found).enumerate() {
         let documents = found
@@ -41,17 +54,53 @@ pub(super) fn merge<'a>(parts: &[Part], found: &'a [Found], page: Page) -> Vec<C
     }
     candidates.sort_by(|left, right| compare(right, left));
     let mut seen: HashSet<(&str, u32)> = HashSet::new();
-    let is_new = |candidate: &Candidate| {
-        parts
-            .get(candidate.part)
-            .is_some_and(|part| seen.insert((part.uid.as_str(), candidate.document)))
-    };
-    candidates
-        .into_iter()
-        .filter(is_new)
-        .skip(page.offset)
-        .take(page.limit)
-        .collect()
+    let mut taken: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut met: HashSet<String> = HashSet::new();
+    let (mut chosen, mut left_out) = (Vec::new(), Vec::new());
+    for candidate in candidates {
+        let Some(part) = parts.get(candidate.part) else {
+            continue;
+        };
+        let uid = part.uid.as_str();
+        let taken = taken.entry(uid).or_default();
+        if *taken >= most.get(uid).copied().unwrap_or(0) || !seen.insert((uid, candidate.document))
+        {
+            continue;
+        }
+        let values = values(uid, candidate.document)?;
+        if values.iter().any(|value| met.contains(value)) {
+            left_out.push((uid, candidate.document));
+            continue;
+        }
+        met.extend(values);
+        *taken += 1;
+        chosen.push(candidate);
+    }
+    let chosen = chosen.into_iter().skip(page.offset).take(page.limit);
+    Ok((chosen.collect(), left_out))
+}
+
+/// A document's values at a path, as facets count them.
+pub(super) fn values_at(document: &Object, path: &str) -> Vec<String> {
+    fn collect(value: &Value, values: &mut Vec<String>) {
+        match value {
+            Value::Array(elements) => elements.iter().for_each(|element| collect(element, values)),
+            Value::String(text) => values.push(milli_core::normalize_facet(text)),
+            Value::Number(number) => values.push(number.to_string()),
+            Value::Bool(truth) => values.push(truth.to_string()),
+            Value::Null | Value::Object(_) => {}
+        }
+    }
+    let selected = select(document, &[path]);
+    let mut values = Vec::new();
+    let mut level: Vec<&Value> = selected.values().collect();
+    while let Some(value) = level.pop() {
+        match value {
+            Value::Object(members) => level.extend(members.values()),
+            value => collect(value, &mut values),
+        }
+    }
+    values
 }
 
 /// Which of two hits is better, rule by rule; hits whose rules can't be compared, by their scores as a whole.
