@@ -13,6 +13,7 @@ mod clients;
 mod compose;
 mod conversation;
 mod cut_off;
+mod distinct;
 mod documents;
 mod envoy_configuration;
 mod faults;

@@ -58,7 +58,7 @@ fn films() -> DataSet {
         title: "title",
         settings: json!({
             "searchableAttributes": ["title", "director"],
-            "filterableAttributes": ["genre", "rating", "votes"],
+            "filterableAttributes": ["genre", "rating", "votes", "director"],
             "sortableAttributes": ["rating", "votes", "title"],
         }),
         documents: documents.collect(),

@@ -278,6 +278,8 @@ fn merge_lists<'a>(
             window,
             interest: &listing.interest,
             distinct: None,
+            hidden: None,
+            to_the_end: false,
             doubts: None,
         },
     )

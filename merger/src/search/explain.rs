@@ -17,6 +17,9 @@ pub(super) struct Explanation {
     pub missing: Vec<ShardId>,
     /// What was rebuilt from all shards, rather than taken from one.
     pub rebuilt: Vec<String>,
+    /// What is estimated, where one node counts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub estimated: Vec<String>,
     /// Facets of which a value or a part of its count may be missing, since a shard's list was cut.
     pub uncertain_facets: Vec<String>,
 }

@@ -83,15 +83,22 @@ async fn fill_counts(
 ) -> Result<Option<Filled>, SearchError> {
     let known: Vec<(Counts, Option<f64>)> = lists.iter().map(|list| known(list, facet)).collect();
     let numeric = known.iter().any(|(_, least)| least.is_some());
-    let Some((longer, partitioned)) =
-        lengthen(reader, index, plan, settings, (lists, &known), facet).await?
+    let Some((longer, partitioned)) = lengthen(
+        reader,
+        index,
+        plan,
+        settings,
+        (lists, &known),
+        (facet, numeric),
+    )
+    .await?
     else {
         return Ok(None);
     };
     let counts: Vec<&Counts> = longer.iter().map(|(counts, _)| counts).collect();
     let hides: Vec<u64> = longer.iter().map(|(_, hides)| *hides).collect();
     let most = by_count::most_values(settings.max_values, partitioned);
-    let hidden = by_count::hidden(&counts, &hides, settings.max_values, most);
+    let hidden = by_count::hidden(&counts, &hides, numeric, settings.max_values, most);
     let all_asked = hidden.is_some();
     let mut hidden = hidden.unwrap_or_default();
     let all_asked = by_count::keep_nameable(&mut hidden) && all_asked;
@@ -204,12 +211,12 @@ async fn lengthen(
     plan: &Plan,
     settings: &FacetSettings,
     (lists, known): (&[&ShardHits], &[(Counts, Option<f64>)]),
-    facet: &str,
+    (facet, numeric): (&str, bool),
 ) -> Result<Option<Longer>, SearchError> {
     let mut asks = Vec::new();
     let mut places = Vec::new();
     for (place, (list, (counts, _))) in lists.iter().zip(known).enumerate() {
-        if let Some(condition) = by_count::beyond(facet, counts, settings.max_values) {
+        if let Some(condition) = by_count::beyond(facet, counts, numeric, settings.max_values) {
             let filters = std::iter::once(vec![condition]);
             let Some(ask) = narrowed(index, plan, list, filters, Some(facet)) else {
                 return Ok(None);
@@ -240,6 +247,7 @@ async fn lengthen(
         longer.push(by_count::lengthened(
             counts,
             more.as_ref(),
+            numeric,
             settings.max_values,
         ));
     }

@@ -10,11 +10,14 @@
 
 pub mod by_count;
 pub mod gaps;
+mod lost;
 mod read;
 
 use std::cmp::Ordering;
 
 use hashbrown::{HashMap, HashSet};
+use lost::Lost;
+use serde_json::Value;
 use unicode_normalization::UnicodeNormalization;
 
 pub use read::{Counts, Distribution, FacetStats, Stats};
@@ -46,11 +49,12 @@ pub struct MergedFacets {
 }
 
 /// Merges the shards' facets. `candidates` is the number of documents that the search found on all shards, as far as
-/// it is known.
+/// it is known. `losers` are documents that shards counted and one node wouldn't have.
 pub fn merge_facets(
     shards: &[ShardFacets<'_>],
     settings: &FacetSettings,
     candidates: u64,
+    losers: &[Value],
 ) -> MergedFacets {
     let mut merged = MergedFacets {
         stats: merge_stats(shards),
@@ -68,13 +72,17 @@ pub fn merge_facets(
             .filter_map(|shard| shard.distribution.get(name))
             .collect();
         let numeric = merged.stats.0.iter().any(|(facet, _)| facet == name);
+        let lost = Lost::of(name, losers);
         let (values, certain) = merge_values(
             &lists,
             settings.order(name),
             settings.max_values,
             numeric,
-            candidates,
+            (candidates, &lost),
         );
+        if numeric && !lost.is_empty() {
+            lost.bound(&mut merged.stats, name, &lists, settings.max_values);
+        }
         if !certain {
             merged.uncertain.push(name.to_owned());
         }
@@ -126,28 +134,25 @@ fn merge_values(
     order: FacetOrder,
     max_values: usize,
     numeric: bool,
-    candidates: u64,
+    (candidates, lost): (u64, &Lost),
 ) -> (Counts, bool) {
     let mut entries: Vec<Entry<'_>> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for (text, count) in lists.iter().flat_map(|list| &list.0) {
         let number = if numeric { as_number(text) } else { None };
         let normalised = normalise(text);
-        let key = if number.is_some() {
-            format!("\u{0}{text}")
-        } else {
-            normalised.clone()
-        };
-        let place = *places.entry(key).or_insert_with(|| {
-            entries.push(Entry {
-                text,
-                spellings: Vec::new(),
-                number,
-                normalised,
-                count: 0,
+        let place = *places
+            .entry(key_of(text, number.is_some()))
+            .or_insert_with(|| {
+                entries.push(Entry {
+                    text,
+                    spellings: Vec::new(),
+                    number,
+                    normalised,
+                    count: 0,
+                });
+                entries.len() - 1
             });
-            entries.len() - 1
-        });
         if let Some(entry) = entries.get_mut(place) {
             entry.count += count;
             match entry.spellings.iter_mut().find(|(known, _)| known == text) {
@@ -156,61 +161,175 @@ fn merge_values(
             }
         }
     }
+    let counted_before = entries.len();
     for entry in &mut entries {
+        entry.count -= lost
+            .count(&key_of(entry.text, entry.number.is_some()))
+            .min(entry.count);
         let likeliest = entry.spellings.iter().rev().max_by_key(|(_, count)| *count);
         entry.text = likeliest.map_or(entry.text, |(text, _)| text);
     }
+    entries.retain(|entry| entry.count > 0);
+    let dropped = entries.len() < counted_before;
     let counted: u64 = entries.iter().map(|entry| entry.count).sum();
     let by_value = candidates.max(counted) > BY_VALUE_ABOVE
         || lists.iter().any(|list| shows_order_by_value(list));
     entries.sort_by(|a, b| compare_entries(a, b, order, by_value));
-    let cut = |list: &&&Counts| list.0.len() >= max_values;
+    let (numbers, strings) =
+        entries.split_at(entries.iter().take_while(|e| e.number.is_some()).count());
+    let by_levels = by_value || order == FacetOrder::Count;
+    let shown = shown(numbers.len(), strings.len(), max_values, by_levels);
+    let parts: Vec<Part<'_>> = lists
+        .iter()
+        .map(|list| Part::new(list, numeric, max_values))
+        .collect();
+    let in_another_order = |part: &Part<'_>| part.hides(true) && !shows_order_by_value(part.list);
     let certain = match order {
-        FacetOrder::Alpha => {
-            !(numeric
-                && by_value
-                && lists
-                    .iter()
-                    .filter(cut)
-                    .any(|list| !shows_order_by_value(list)))
+        // What follows a value that was left out may be behind a list's end.
+        _ if dropped
+            && parts
+                .iter()
+                .any(|part| part.hides(true) || part.hides(false)) =>
+        {
+            false
         }
+        _ if shown.all_strings && parts.iter().any(|part| part.hides(false)) => false,
+        FacetOrder::Alpha => !(numeric && by_value && parts.iter().any(in_another_order)),
         FacetOrder::Count => {
-            nothing_can_be_missing(lists, &entries, max_values)
-                || !lists.iter().any(|list| cut(&list))
+            nothing_can_be_missing(&parts, numbers, shown.numbers, true)
+                && nothing_can_be_missing(&parts, strings, shown.strings, false)
         }
     };
-    let values = entries
-        .into_iter()
-        .take(max_values)
-        .map(|entry| (entry.text.to_owned(), entry.count));
+    let values = numbers
+        .iter()
+        .take(shown.numbers)
+        .chain(strings.iter().take(shown.strings));
+    let values = values.map(|entry| (entry.text.to_owned(), entry.count));
     (Counts(values.collect()), certain)
 }
 
-/// True where no cut list by count can have hidden a shown value, or a part of its count: a value that a cut list
-/// doesn't hold was counted there as often as the list's last value at most.
-fn nothing_can_be_missing(lists: &[&Counts], entries: &[Entry<'_>], max_values: usize) -> bool {
-    let cut: Vec<(HashSet<String>, u64)> = lists
+/// What makes a value the same in two lists.
+fn key_of(text: &str, is_number: bool) -> String {
+    match is_number {
+        true => format!("\u{0}{text}"),
+        false => normalise(text),
+    }
+}
+
+/// How many of a facet's values a node shows.
+struct Shown {
+    numbers: usize,
+    strings: usize,
+    /// True where strings aren't cut.
+    all_strings: bool,
+}
+
+/// A node that goes through all of a facet's values (by count always, by value with many candidates) stops when it has listed
+/// exactly `max_values`: where the numbers alone are that many, all strings follow.
+fn shown(numbers: usize, strings: usize, max_values: usize, by_levels: bool) -> Shown {
+    let shown_numbers = match max_values {
+        0 if by_levels => numbers,
+        most => numbers.min(most),
+    };
+    let all_strings = by_levels && shown_numbers >= max_values;
+    Shown {
+        numbers: shown_numbers,
+        strings: match all_strings {
+            true => strings,
+            false => strings.min(max_values - shown_numbers),
+        },
+        all_strings,
+    }
+}
+
+/// A shard's list, with where its numbers end.
+struct Part<'a> {
+    list: &'a Counts,
+    numbers: usize,
+    max_values: usize,
+}
+
+impl<'a> Part<'a> {
+    fn new(list: &'a Counts, numeric: bool, max_values: usize) -> Self {
+        let numbers = match numeric {
+            true => list
+                .0
+                .iter()
+                .take_while(|(text, _)| as_number(text).is_some())
+                .count(),
+            false => 0,
+        };
+        Self {
+            list,
+            numbers,
+            max_values,
+        }
+    }
+
+    fn values(&self, numbers: bool) -> &'a [(String, u64)] {
+        let (first, rest) = self.list.0.split_at(self.numbers);
+        if numbers { first } else { rest }
+    }
+
+    /// True where the shard may have more values of this kind than its list.
+    fn hides(&self, numbers: bool) -> bool {
+        match numbers {
+            true => self.numbers >= self.max_values,
+            false => self.numbers < self.max_values && self.list.0.len() >= self.max_values,
+        }
+    }
+}
+
+/// How often a shard counted a value at most that its cut list by count doesn't hold.
+pub(super) fn most_hidden(list: &Counts, numeric: bool, max_values: usize) -> u64 {
+    let part = Part::new(list, numeric, max_values);
+    let least = |numbers| {
+        let counts = part.values(numbers).iter().map(|(_, count)| *count);
+        // A list whose numbers fill it tells nothing of strings.
+        if part.hides(numbers) {
+            counts.min().unwrap_or(u64::MAX)
+        } else {
+            0
+        }
+    };
+    least(true).max(least(false))
+}
+
+/// True if no cut list by count can have hidden one of the first `shown` values of a kind, or a part of its count: a value
+/// that a cut list doesn't hold was counted there as often as the list's last value at most.
+fn nothing_can_be_missing(
+    parts: &[Part<'_>],
+    entries: &[Entry<'_>],
+    shown: usize,
+    numbers: bool,
+) -> bool {
+    let cut: Vec<(HashSet<String>, u64)> = parts
         .iter()
-        .filter(|list| list.0.len() >= max_values)
-        .map(|list| {
-            let known = list.0.iter().map(|(text, _)| normalise(text)).collect();
-            (known, list.0.last().map_or(0, |(_, count)| *count))
+        .filter(|part| part.hides(numbers))
+        .map(|part| {
+            let values = part.values(numbers);
+            let known = values.iter().map(|(text, _)| normalise(text)).collect();
+            (known, values.last().map_or(u64::MAX, |(_, count)| *count))
         })
         .collect();
+    if cut.is_empty() || shown == 0 {
+        return true;
+    }
     let missing = |entry: &Entry<'_>| -> u64 {
         cut.iter()
             .filter(|(known, _)| !known.contains(&entry.normalised))
-            .map(|(_, last)| last)
-            .sum()
+            .fold(0, |sum, (_, last)| sum.saturating_add(*last))
     };
-    let unseen: u64 = cut.iter().map(|(_, last)| last).sum();
-    let (shown, others) = entries.split_at(max_values.min(entries.len()));
+    let unseen = cut
+        .iter()
+        .fold(0_u64, |sum, (_, last)| sum.saturating_add(*last));
+    let (shown, others) = entries.split_at(shown.min(entries.len()));
     let least = shown.last().map_or(0, |entry| entry.count);
     unseen < least
         && shown.iter().all(|entry| missing(entry) == 0)
         && others
             .iter()
-            .all(|entry| entry.count + missing(entry) < least)
+            .all(|entry| entry.count.saturating_add(missing(entry)) < least)
 }
 
 fn compare_entries(a: &Entry<'_>, b: &Entry<'_>, order: FacetOrder, by_value: bool) -> Ordering {

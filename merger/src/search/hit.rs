@@ -16,6 +16,20 @@ pub struct Interest {
     pub id: Option<String>,
     /// Criteria by which documents are ordered that come without ranking details: a list of documents.
     pub(super) sort: Vec<SortKey>,
+    /// Members that the shards were asked to add to each document. A document may have members of these names itself: a
+    /// node writes its own behind them.
+    pub added: Added,
+}
+
+/// What a node adds to a document, where it was asked to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Added {
+    /// `_rankingScore`.
+    pub score: bool,
+    /// `_rankingScoreDetails`.
+    pub details: bool,
+    /// `_formatted`.
+    pub formatted: bool,
 }
 
 /// Which top-level members to leave out again, of the `attributes` that a shard is asked for beside the client's own: not
@@ -43,6 +57,8 @@ pub struct HitSpan {
     pub picked: Option<Range<usize>>,
     /// Value of the id.
     pub id: Option<Range<usize>>,
+    /// Value of `_formatted`.
+    formatted: Option<Range<usize>>,
     /// End of the last member that is kept; the start of the object's inside where none is.
     kept_end: usize,
     /// True where all members that are left out come last, as a node writes them.
@@ -66,17 +82,27 @@ impl HitSpan {
             details: None,
             picked: None,
             id: None,
+            formatted: None,
             kept_end: at + 1,
             tidy: true,
         };
         let mut left_out = false;
         while let Some(member) = members.next()? {
-            let mut keep = true;
-            match member.key {
-                SCORE => (span.score, keep) = (Some(member.value.clone()), false),
-                DETAILS => (span.details, keep) = (Some(member.value.clone()), false),
-                FORMATTED => span.tidy &= interest.strip.is_empty(),
-                key => {
+            let added = match member.key {
+                SCORE if interest.added.score => Some(&mut span.score),
+                DETAILS if interest.added.details => Some(&mut span.details),
+                FORMATTED if interest.added.formatted => Some(&mut span.formatted),
+                _ => None,
+            };
+            let keep = match (added, member.key) {
+                (Some(place), key) => {
+                    // The last one is the node's; one before it is the document's.
+                    let own = place.replace(member.value.clone()).is_some();
+                    let keep = key == FORMATTED;
+                    span.tidy &= !own && (!keep || interest.strip.is_empty());
+                    keep
+                }
+                (None, key) => {
                     if interest
                         .pick
                         .as_deref()
@@ -91,9 +117,9 @@ impl HitSpan {
                     {
                         span.id = Some(member.value.clone());
                     }
-                    keep = !strips(interest, key);
+                    !strips(interest, key)
                 }
-            }
+            };
             if keep {
                 span.tidy &= !left_out;
                 span.kept_end = member.value.end;
@@ -125,7 +151,37 @@ impl HitSpan {
             return Ok(self.kept_end > self.range.start + 1);
         }
         out.push(b'{');
-        write_kept(text, self.range.start, interest, true, out)
+        self.write_kept(text, self.range.start, interest, true, out)
+    }
+
+    fn write_kept(
+        &self,
+        text: &[u8],
+        at: usize,
+        interest: &Interest,
+        top: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, Malformed> {
+        let mut members = Members::new(text, at);
+        let mut any = false;
+        while let Some(member) = members.next()? {
+            let is = |added: &Option<Range<usize>>| top && added.as_ref() == Some(&member.value);
+            if strips(interest, member.key) || is(&self.score) || is(&self.details) {
+                continue;
+            }
+            if any {
+                out.push(b',');
+            }
+            any = true;
+            if is(&self.formatted) && Cursor::new(text, member.value.start).peek() == Some(b'{') {
+                out.extend_from_slice(b"\"_formatted\":{");
+                self.write_kept(text, member.value.start, interest, false, out)?;
+                out.push(b'}');
+            } else {
+                out.extend_from_slice(text.get(member.start..member.value.end).unwrap_or_default());
+            }
+        }
+        Ok(any)
     }
 }
 
@@ -133,44 +189,24 @@ fn strips(interest: &Interest, key: &[u8]) -> bool {
     interest.strip.iter().any(|name| name.as_bytes() == key)
 }
 
-fn write_kept(
-    text: &[u8],
-    at: usize,
-    interest: &Interest,
-    top: bool,
-    out: &mut Vec<u8>,
-) -> Result<bool, Malformed> {
-    let mut members = Members::new(text, at);
-    let mut any = false;
-    while let Some(member) = members.next()? {
-        if strips(interest, member.key) || (top && matches!(member.key, SCORE | DETAILS)) {
-            continue;
-        }
-        if any {
-            out.push(b',');
-        }
-        any = true;
-        if top
-            && member.key == FORMATTED
-            && Cursor::new(text, member.value.start).peek() == Some(b'{')
-        {
-            out.extend_from_slice(b"\"_formatted\":{");
-            write_kept(text, member.value.start, interest, false, out)?;
-            out.push(b'}');
-        } else {
-            out.extend_from_slice(text.get(member.start..member.value.end).unwrap_or_default());
-        }
-    }
-    Ok(any)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ALL: Added = Added {
+        score: true,
+        details: true,
+        formatted: true,
+    };
+
     fn kept(text: &str, strip: &[&str]) -> String {
+        kept_of(text, strip, ALL)
+    }
+
+    fn kept_of(text: &str, strip: &[&str], added: Added) -> String {
         let interest = Interest {
             strip: strip.iter().map(|name| (*name).to_owned()).collect(),
+            added,
             ..Interest::default()
         };
         let span = HitSpan::read(text.as_bytes(), 0, &interest).unwrap();
@@ -202,5 +238,28 @@ mod tests {
         );
         let formatted = r#"{"b":1,"a":1,"_formatted":{"a":"1","b":"1"},"_rankingScore":1.0}"#;
         assert_eq!(kept(formatted, &["a"]), r#"{"b":1,"_formatted":{"b":"1"}}"#);
+    }
+
+    #[test]
+    fn a_documents_own_members_stay_whatever_their_names() {
+        let own =
+            r#"{"_rankingScore":"mine","_formatted":{"a":1},"_rankingScoreDetails":[],"a":2}"#;
+        assert_eq!(kept_of(own, &[], Added::default()), own);
+        assert_eq!(
+            kept_of(own, &["a"], Added::default()),
+            r#"{"_rankingScore":"mine","_formatted":{"a":1},"_rankingScoreDetails":[]}"#
+        );
+        let both = r#"{"_rankingScore":"mine","_formatted":{"a":1},"a":2,"_formatted":{"a":"2"},"_rankingScore":0.5,"_rankingScoreDetails":{"words":{}}}"#;
+        assert_eq!(
+            kept_of(both, &["a"], ALL),
+            r#"{"_rankingScore":"mine","_formatted":{"a":1},"_formatted":{}}"#
+        );
+        let interest = Interest {
+            added: ALL,
+            ..Interest::default()
+        };
+        let span = HitSpan::read(both.as_bytes(), 0, &interest).unwrap();
+        assert_eq!(&both[span.score.unwrap()], "0.5");
+        assert_eq!(&both[span.details.unwrap()], r#"{"words":{}}"#);
     }
 }

@@ -18,7 +18,7 @@ pub use pairs::Pairs;
 pub use part::Part;
 pub use source::{Head, Source};
 
-use super::distinct::{Seen, values_of};
+use super::distinct::{Seen, Values, values_of};
 use super::hit::Interest;
 use super::rank::{Rank, Ranks, Scheme, compare, same_scale, suspects, typo_place};
 use super::scan::Malformed;
@@ -62,6 +62,10 @@ pub struct Merging<'a> {
     pub interest: &'a Interest,
     /// The attribute whose values may not repeat, as a path into the hit.
     pub distinct: Option<&'a str>,
+    /// Distinct values of documents whose hits don't show them.
+    pub hidden: Option<&'a Values>,
+    /// True where hits behind the window are looked at, too: all duplicates are counted.
+    pub to_the_end: bool,
     /// With what scores depend on, hits whose exactness is doubtful are looked for.
     pub doubts: Option<Scheme>,
 }
@@ -88,6 +92,10 @@ pub struct Merged<'a> {
     pub dry: Vec<usize>,
     /// Hits left out because another shard had a better one of the same distinct value.
     pub duplicates: usize,
+    /// Those hits: their source, and their id where it is shown.
+    pub losers: Vec<(usize, Option<&'a [u8]>)>,
+    /// True where every hit of every source was looked at.
+    pub at_the_end: bool,
     /// Hits left out because another shard holds the same document: its slot is on the move.
     pub twins: usize,
     /// True where a shard saw other words in a part of a search than the merger: see [`Part`].
@@ -110,6 +118,8 @@ pub fn merge<'a>(
         kept: vec![0; sources.len()],
         dry: Vec::new(),
         duplicates: 0,
+        losers: Vec::new(),
+        at_the_end: false,
         twins: 0,
         unclear: false,
         doubtful: false,
@@ -121,15 +131,18 @@ pub fn merge<'a>(
     for source in &mut sources {
         source.advance(merging.interest)?;
     }
-    while position < merging.window.end() {
-        merged.dry = sources
-            .iter()
-            .enumerate()
-            .filter(|(_, s)| s.is_dry())
-            .map(|(at, _)| at)
-            .collect();
-        if !merged.dry.is_empty() {
-            break;
+    let end = merging.window.end();
+    while position < end || merging.to_the_end {
+        if position < end {
+            merged.dry = sources
+                .iter()
+                .enumerate()
+                .filter(|(_, s)| s.is_dry())
+                .map(|(at, _)| at)
+                .collect();
+            if !merged.dry.is_empty() {
+                break;
+            }
         }
         let Some(best) = best_of(&sources, merging.order) else {
             break;
@@ -141,9 +154,10 @@ pub fn merge<'a>(
         let Some(head) = source.take() else { break };
         source.advance(merging.interest)?;
         scales.look_at(source);
-        merged.doubtful |= merging
-            .doubts
-            .is_some_and(|scheme| suspects(&head.ranks, head.score, scheme));
+        merged.doubtful |= position < end
+            && merging
+                .doubts
+                .is_some_and(|scheme| suspects(&head.ranks, head.score, scheme));
         if let Some(id) = head.id()
             && !shown.insert(id)
         {
@@ -151,12 +165,13 @@ pub fn merge<'a>(
             continue;
         }
         if let Some(path) = merging.distinct
-            && !seen.admit(&values_of(path, &head))
+            && !seen.admit(&values_of(path, &head, merging.hidden))
         {
             merged.duplicates += 1;
+            merged.losers.push((best, head.id()));
             continue;
         }
-        if position >= merging.window.skip {
+        if position >= merging.window.skip && position < end {
             if let Some(kept) = merged.kept.get_mut(best) {
                 *kept += 1;
             }
@@ -170,6 +185,7 @@ pub fn merge<'a>(
         position += 1;
     }
     scales.settle(&mut merged.hits);
+    merged.at_the_end = sources.iter().all(|s| s.head().is_none() && !s.is_dry());
     merged.unclear = sources.iter().any(Source::is_unclear);
     Ok(merged)
 }

@@ -17,6 +17,7 @@ pub mod hit;
 pub mod merge;
 mod multi_search;
 mod one_index;
+pub mod performance;
 pub mod plan;
 pub mod policy;
 mod prune;

@@ -139,6 +139,7 @@ pub(super) async fn search(
                     pages: vec![body.slice(range)],
                     asked,
                     share: None,
+                    whole: false,
                 });
             }
         }

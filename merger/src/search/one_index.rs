@@ -7,12 +7,16 @@ use bytes::Bytes;
 use http::StatusCode;
 use weft_routing::placement::ShardId;
 
+use super::answer::ShardAnswer;
 use super::degraded::Degraded;
+use super::distinct;
 use super::explain::Explanation;
 use super::facet_gaps::fill_gaps;
 use super::frequency::{self, Share};
+use super::merge::Source;
 use super::plan::Plan;
 use super::respond::Writer;
+use super::scan::Malformed;
 use super::scatter::{Ask, Gathered, Outcome, Reader};
 use super::settings::MergeSettings;
 use super::vocabulary::known_words;
@@ -28,9 +32,49 @@ pub(super) struct ShardHits {
     pub(super) asked: usize,
     /// What was asked instead of the client's search. Such a shard has several lists.
     pub(super) share: Option<Share>,
+    /// True where all hits that the shard has were asked for, beside those of a page: for `distinct`.
+    pub(super) whole: bool,
 }
 
 impl ShardHits {
+    /// How many hits the shard has, as its first answer says.
+    pub(super) fn found(&self) -> Result<usize, SearchError> {
+        let Some(page) = self.pages.first() else {
+            return Ok(0);
+        };
+        let answer = ShardAnswer::read(page).map_err(|error| self.unreadable(error))?;
+        Ok(usize::try_from(answer.rest.total()).unwrap_or(usize::MAX))
+    }
+
+    /// How many hits its last answer has.
+    pub(super) fn hits_of_last(&self, plan: &Plan) -> Result<usize, SearchError> {
+        let Some(page) = self.pages.last() else {
+            return Ok(0);
+        };
+        let unreadable = |error| self.unreadable(error);
+        let answer = ShardAnswer::read(page).map_err(unreadable)?;
+        let mut source = Source::new(vec![(answer.text, answer.hits_at)], false);
+        let mut hits = 0;
+        source.advance(&plan.interest).map_err(unreadable)?;
+        while source.take().is_some() {
+            hits += 1;
+            source.advance(&plan.interest).map_err(unreadable)?;
+        }
+        Ok(hits)
+    }
+
+    /// True where all of the `found` hits were asked for.
+    fn has_all(&self, found: u64) -> bool {
+        self.whole || usize::try_from(found).is_ok_and(|found| self.asked >= found)
+    }
+
+    fn unreadable(&self, error: Malformed) -> SearchError {
+        SearchError::Unreadable {
+            shard: self.shard,
+            error,
+        }
+    }
+
     /// True where the totals and facets are the shard's.
     fn counts(&self) -> bool {
         self.share.as_ref().is_none_or(|share| share.counts)
@@ -119,6 +163,11 @@ pub(super) async fn complete(
     let mut by_words = None;
     loop {
         let plan = by_words.as_ref().unwrap_or(plan);
+        if plan.hides_distinct {
+            let known = learned.hidden.get_or_insert_default();
+            distinct::values_of_hidden(reader, index, plan, lists, known).await?;
+        }
+        learned.times = reader.times();
         match assemble(plan, settings, lists, &learned, uid, explanation)? {
             Step::Done(writer) => return Ok(Done::Merged(writer)),
             Step::More(dry) => {
@@ -153,6 +202,13 @@ pub(super) async fn complete(
                     return Ok(Done::Refused(refused));
                 }
                 lists.retain(|list| !list.pages.is_empty());
+            }
+            Step::Lists => {
+                distinct::fetch_whole(reader, index, plan, settings, lists, explanation).await?;
+                learned.lists = true;
+            }
+            Step::Losers(losers, facets) => {
+                learned.losers = Some(distinct::fetch(reader, index, &losers, &facets).await?);
             }
             Step::Gaps(facets) => {
                 let settings = &settings.facets;
@@ -251,6 +307,7 @@ fn first_lists(
         pages: vec![reply.body],
         asked,
         share: shares.get(reply.at).and_then(|(_, share)| share.clone()),
+        whole: false,
     };
     let lists = gathered.replies.into_iter().map(list);
     // Of a shard that gave some of its shares, the others would be missing.

@@ -4,11 +4,13 @@
 
 use serde_json::value::RawValue;
 
+use super::distinct::Values;
+use super::facets::by_count::{quoted, quoted_or_odd};
 use super::frequency::{Share, Words};
-use super::hit::{Interest, strippable};
+use super::hit::{Added, Interest, strippable};
 use super::merge::{Merging, Order, Window};
 use super::rank::Scheme;
-use super::request::{Carrier, Needs, Search};
+use super::request::{Carrier, Needs, Paging, Search};
 use super::settings::MergeSettings;
 
 /// A search, planned.
@@ -28,7 +30,10 @@ pub struct Plan {
     score: bool,
     /// Attributes to fetch although the client didn't ask for them.
     attributes: Vec<String>,
-    primary_key: Option<String>,
+    /// The attribute that holds the ids.
+    pub primary_key: Option<String>,
+    /// True where hits don't show the distinct attribute.
+    pub hides_distinct: bool,
     /// What scores depend on beside the verdicts.
     pub scheme: Scheme,
     /// The query's words, where they can be told apart as the engine does: see [`super::rank::suspects`].
@@ -53,6 +58,8 @@ impl Plan {
         attributes.dedup();
         attributes.retain(|path| !retrieves(&search, path));
         let strip = strippable(&attributes, search.retrieve.as_deref().unwrap_or_default());
+        let details = ranked || search.show_details;
+        let score = search.show_score || search.semantic.is_some() || search.has_words;
         Self {
             window,
             order: search
@@ -62,10 +69,15 @@ impl Plan {
                 pick: distinct.as_deref().map(|path| first_part(path).to_owned()),
                 strip,
                 id: primary_key.map(str::to_owned),
+                added: Added {
+                    score,
+                    details,
+                    formatted: search.formats(),
+                },
                 ..Interest::default()
             },
-            details: ranked || search.show_details,
-            score: search.show_score || search.semantic.is_some() || search.has_words,
+            details,
+            score,
             scheme: Scheme {
                 words: u32::try_from(words.as_ref().map_or(0, Vec::len)).unwrap_or(u32::MAX),
                 any_words: by_frequency(&search),
@@ -74,6 +86,7 @@ impl Plan {
             words,
             attributes,
             primary_key: primary_key.map(str::to_owned),
+            hides_distinct: distinct.as_deref().is_some_and(|path| settings.hides(path)),
             whole: distinct.is_some() || search.threshold.is_some() || search.semantic.is_some(),
             distinct,
             search,
@@ -119,6 +132,40 @@ impl Plan {
         carrier
     }
 
+    /// True where one node counts distinct values exactly.
+    pub(super) fn counts_distinct(&self) -> bool {
+        self.distinct.is_some() && matches!(self.search.paging, Paging::Page { .. })
+    }
+
+    /// What a shard is asked for behind the page of a search with `distinct`: hits with nothing but their id and their value.
+    pub(super) fn rest(&self, skip: usize, take: usize) -> Carrier {
+        let shown = self.primary_key.iter().chain(&self.distinct);
+        let shown: Vec<String> = shown.cloned().collect();
+        let mut carrier = self.search.carrier.bare(&shown);
+        carrier.set_count("offset", skip);
+        carrier.set_count("limit", take);
+        if self.details {
+            carrier.set_true("showRankingScoreDetails");
+        }
+        if self.score {
+            carrier.set_true("showRankingScore");
+        }
+        carrier
+    }
+
+    /// The same, of documents that have a value and none of `values`; `None` where that can't be said.
+    pub(super) fn rest_without(&self, values: &[String], take: usize) -> Option<Carrier> {
+        /// A query string can't be of any length.
+        const LONGEST_IN_QUERY: usize = 6000;
+        let condition = beyond(self.distinct.as_deref()?, values)?;
+        let mut carrier = self.rest(0, take);
+        if matches!(carrier, Carrier::Query(_)) && condition.len() > LONGEST_IN_QUERY {
+            return None;
+        }
+        carrier.narrow(&condition)?;
+        Some(carrier)
+    }
+
     /// True where words are dropped by how frequent they are: then hits of as many words need not have the same ones.
     pub(super) fn by_frequency(&self) -> bool {
         by_frequency(&self.search) && self.search.has_words && self.search.semantic.is_none()
@@ -156,9 +203,11 @@ impl Plan {
         Self::new(search, settings, self.primary_key.as_deref())
     }
 
-    /// How the answers are merged.
-    pub fn merging(&self) -> Merging<'_> {
+    /// How the answers are merged; `hidden` are distinct values that hits don't show.
+    pub fn merging<'a>(&'a self, hidden: Option<&'a Values>) -> Merging<'a> {
         Merging {
+            to_the_end: self.counts_distinct(),
+            hidden,
             order: self.order,
             window: self.window,
             interest: &self.interest,
@@ -217,6 +266,18 @@ fn words(search: &Search, settings: &MergeSettings) -> Option<Vec<String>> {
         .take(MOST)
         .collect();
     (!words.is_empty()).then_some(words)
+}
+
+/// The condition of a filter that lets documents through which have a value at `path` and none of `values`, as they are
+/// compared; `None` where no filter can name one of them.
+fn beyond(path: &str, values: &[String]) -> Option<String> {
+    let value = |value: &String| quoted(value.split_at_checked(1).map_or("", |(_, text)| text));
+    let values: Vec<String> = values.iter().map(value).collect::<Option<_>>()?;
+    let path = quoted_or_odd(path);
+    Some(format!(
+        "{path} EXISTS AND {path} IS NOT NULL AND {path} IS NOT EMPTY AND {path} NOT IN [{}]",
+        values.join(", ")
+    ))
 }
 
 fn by_frequency(search: &Search) -> bool {
@@ -326,5 +387,36 @@ mod tests {
         let has = plan(r#"{"q":"a","attributesToRetrieve":["sku"]}"#, &settings);
         assert!(has.interest.strip.is_empty());
         assert_eq!(has.interest.pick.as_deref(), Some("sku"));
+    }
+
+    #[test]
+    fn what_lies_behind_a_page_is_asked_for_without_what_only_a_page_needs() {
+        let settings = MergeSettings::default();
+        let search = r#"{"q":"a","page":2,"hitsPerPage":5,"distinct":"sku","filter":["x = 1"],"facets":["y"],"attributesToHighlight":["*"]}"#;
+        let plan = plan(search, &settings);
+        assert!(plan.counts_distinct());
+        let text = |carrier: Carrier| String::from_utf8(carrier.to_body().unwrap()).unwrap();
+        assert_eq!(
+            text(plan.rest(10, 7)),
+            r#"{"q":"a","distinct":"sku","filter":["x = 1"],"attributesToRetrieve":["sku"],"offset":10,"limit":7,"showRankingScoreDetails":true,"showRankingScore":true}"#
+        );
+        let values = ["sred".to_owned(), "n2.5".to_owned()];
+        let condition = r#"\"sku\" EXISTS AND \"sku\" IS NOT NULL AND \"sku\" IS NOT EMPTY AND \"sku\" NOT IN [\"red\", \"2.5\"]"#;
+        let without = text(plan.rest_without(&values, 7).unwrap());
+        let filter = format!(r#""filter":["x = 1","{condition}"]"#);
+        assert!(without.contains(&filter), "{without}");
+        let by_name =
+            Carrier::from_query([("distinct", "sku"), ("page", "1"), ("filter", "x = 1")]);
+        let plan = Plan::new(Search::read(by_name).unwrap(), &settings, None);
+        let narrowed = plan.rest_without(&values, 7).unwrap();
+        let filter = narrowed.text("filter").flatten().unwrap();
+        assert!(
+            filter.starts_with("(x = 1) AND (\"sku\" EXISTS"),
+            "{filter}"
+        );
+        let many: Vec<String> = (0..2000).map(|value| format!("s{value}")).collect();
+        assert!(plan.rest_without(&many, 7).is_none());
+        let estimated = self::plan(r#"{"distinct":"sku"}"#, &settings);
+        assert!(!estimated.counts_distinct());
     }
 }

@@ -79,8 +79,6 @@ pub struct Search {
     pub has_words: bool,
     /// True with `sort`.
     pub sorts: bool,
-    /// True with `facets`.
-    pub has_facets: bool,
     /// `distinct`.
     pub distinct: Option<String>,
     /// `attributesToRetrieve`; `None` means all.
@@ -124,7 +122,6 @@ impl Search {
             paging,
             has_words: words.is_some_and(|words| !words.trim().is_empty()),
             sorts: carrier.list("sort")?.is_some_and(|sort| !sort.is_empty()),
-            has_facets: carrier.has("facets"),
             distinct: carrier.text("distinct")?,
             retrieve: carrier.list("attributesToRetrieve")?,
             show_score: carrier.truth("showRankingScore")?.unwrap_or(false),
@@ -133,6 +130,16 @@ impl Search {
             semantic: carrier.semantic_ratio()?,
             carrier,
         })
+    }
+
+    /// True where hits bring `_formatted`.
+    pub fn formats(&self) -> bool {
+        ["attributesToHighlight", "attributesToCrop"]
+            .iter()
+            .any(|name| {
+                let list = self.carrier.list(name).flatten();
+                list.is_some_and(|list| !list.is_empty())
+            })
     }
 
     /// The search as a shard is asked.

@@ -1,11 +1,13 @@
 //! The merged answer, written as a node writes one: the same members in the same order.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::answer::{Rest, ShardAnswer};
 use super::facets::{Filled, MergedFacets, ShardFacets, merge_facets};
 use super::hit::Interest;
 use super::merge::{Merged, Placed, is_semantic};
+use super::performance::{self, Times};
 use super::plan::Plan;
 use super::rank::{
     Rank, corrected_details, part_details, rebuild_details, rebuild_score, write_number,
@@ -66,8 +68,19 @@ pub struct Totals {
     pub total: u64,
 }
 
-/// Writes the answer to one search, up to what explains it: the caller may add members and must finish it. `filled` are
-/// facets whose whole counts are known. Gives back the facets that may lack something.
+/// What further rounds found out about a search.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Findings<'a> {
+    /// Facets whose whole counts are known.
+    pub facets: &'a [Filled],
+    /// Documents that shards counted and one node wouldn't, with what facets count of them.
+    pub losers: &'a [Value],
+    /// How long it took so far.
+    pub times: Times,
+}
+
+/// Writes the answer to one search, up to what explains it: the caller may add members and must finish it. Gives back the
+/// facets that may lack something.
 ///
 /// # Errors
 /// A hit isn't what was read before.
@@ -77,7 +90,7 @@ pub fn write_search(
     settings: &MergeSettings,
     answers: &[ShardAnswer<'_>],
     merged: &Merged<'_>,
-    filled: &[Filled],
+    findings: &Findings<'_>,
 ) -> Result<Vec<String>, Malformed> {
     write_hits(
         writer.name("hits"),
@@ -106,15 +119,16 @@ pub fn write_search(
     let duplicates = u64::try_from(merged.duplicates + twins).unwrap_or(0);
     // `maxTotalHits` bounds what can be reached, not what is counted: so says a node.
     let total = found.saturating_sub(duplicates);
-    write_paging(writer, plan.search.paging, settings, total);
+    write_paging(writer, plan.search.paging, total);
     let mut uncertain = Vec::new();
-    if plan.search.has_facets {
-        let mut facets = merged_facets(&rests, settings, found);
+    // With an empty list of facets a node says nothing of them.
+    if rests.iter().any(|rest| rest.facet_distribution.is_some()) {
+        let mut facets = merged_facets(&rests, settings, found, findings.losers);
         for Filled {
             facet: name,
             counts: whole,
             certain,
-        } in filled
+        } in findings.facets
         {
             if *certain {
                 facets.uncertain.retain(|uncertain| uncertain != name);
@@ -137,9 +151,12 @@ pub fn write_search(
         first.and_then(|rest| rest.request_uid.as_ref()),
     );
     writer.optional("metadata", first.and_then(|rest| rest.metadata.as_ref()));
+    let details = rests
+        .iter()
+        .filter_map(|rest| rest.performance_details.as_deref());
     writer.optional(
         "performanceDetails",
-        first.and_then(|rest| rest.performance_details.as_ref()),
+        performance::details(details, findings.times).as_ref(),
     );
     if rests.iter().any(|rest| rest.semantic_hit_count.is_some()) {
         writer.member(
@@ -154,7 +171,12 @@ pub fn write_search(
     Ok(uncertain)
 }
 
-fn merged_facets(rests: &[&Rest], settings: &MergeSettings, found: u64) -> MergedFacets {
+fn merged_facets(
+    rests: &[&Rest],
+    settings: &MergeSettings,
+    found: u64,
+    losers: &[Value],
+) -> MergedFacets {
     let parts: Vec<_> = rests
         .iter()
         .filter_map(|rest| {
@@ -170,15 +192,15 @@ fn merged_facets(rests: &[&Rest], settings: &MergeSettings, found: u64) -> Merge
             stats,
         })
         .collect();
-    merge_facets(&parts, &settings.facets, found)
+    merge_facets(&parts, &settings.facets, found, losers)
 }
 
-/// Writes how the hits were paged, and the totals.
-pub fn write_paging(writer: &mut Writer, paging: Paging, settings: &MergeSettings, total: u64) {
+/// Writes how the hits were paged, as the client asked, and the totals.
+pub fn write_paging(writer: &mut Writer, paging: Paging, total: u64) {
     match paging {
         Paging::Offset { offset, limit } => {
             writer.member("limit", &limit);
-            writer.member("offset", &offset.min(settings.max_total_hits));
+            writer.member("offset", &offset);
             writer.member("estimatedTotalHits", &total);
         }
         Paging::Page { page, per_page } => {

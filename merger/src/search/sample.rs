@@ -6,7 +6,7 @@ use super::answer::ShardAnswer;
 use super::merge::{Source, merge};
 use super::plan::Plan;
 use super::request::{Carrier, Search};
-use super::respond::{Writer, write_search};
+use super::respond::{Findings, Writer, write_search};
 use super::scan::Malformed;
 use super::settings::MergeSettings;
 
@@ -58,7 +58,7 @@ impl MergeSample {
         let sources = answers
             .iter()
             .map(|answer| Source::new(vec![(answer.text, answer.hits_at)], false));
-        let merged = merge(sources.collect(), &plan.merging())?;
+        let merged = merge(sources.collect(), &plan.merging(None))?;
         let mut writer = Writer::new(
             merged
                 .hits
@@ -67,7 +67,8 @@ impl MergeSample {
                 .sum::<usize>()
                 + 1024,
         );
-        write_search(&mut writer, &plan, &settings, &answers, &merged, &[])?;
+        let findings = Findings::default();
+        write_search(&mut writer, &plan, &settings, &answers, &merged, &findings)?;
         Ok(writer.finish())
     }
 

@@ -6,6 +6,8 @@
 mod lacking;
 mod reworded;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +18,7 @@ use weft_routing::headers;
 use weft_routing::placement::ShardId;
 
 use super::SearchError;
+use super::performance::Times;
 use super::policy::{Policy, WhenMissing};
 use super::request::{Carrier, ShardRequest};
 use crate::answer::Answer;
@@ -35,6 +38,10 @@ pub(super) struct Reader<'a> {
     from: ReadFrom,
     /// Headers beside [`Along`] that a node must see.
     headers: HeaderMap,
+    /// When the read began.
+    started: Instant,
+    /// Nanoseconds spent on waiting for shards.
+    waited: Arc<AtomicU64>,
 }
 
 /// A request for one shard.
@@ -111,6 +118,8 @@ impl<'a> Reader<'a> {
                 .header(headers::EXPLAIN)
                 .is_some_and(|value| value.eq_ignore_ascii_case("true")),
             headers: for_nodes,
+            started: Instant::now(),
+            waited: Arc::default(),
         })
     }
 
@@ -132,6 +141,8 @@ impl<'a> Reader<'a> {
             from: self.from.clone(),
             explain: false,
             headers: HeaderMap::new(),
+            started: self.started,
+            waited: Arc::clone(&self.waited),
         }
     }
 
@@ -154,8 +165,11 @@ impl<'a> Reader<'a> {
 
     /// Likewise, with filters as they are.
     async fn gather_as_asked(&self, asks: Vec<Ask>) -> Result<Outcome, SearchError> {
+        let began = Instant::now();
         let results = join_all(asks.iter().map(|ask| self.answer(ask))).await;
         let results = lacking::without_what_is_lacking(self, &asks, results).await;
+        let waited = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.waited.fetch_add(waited, Ordering::Relaxed);
         let mut gathered = Gathered::default();
         let mut failure = None;
         for (at, (ask, (result, took))) in asks.iter().zip(results).enumerate() {
@@ -187,6 +201,16 @@ impl<'a> Reader<'a> {
                 Err(SearchError::NoShardAnswered)
             }
             _ => Ok(Outcome::Answers(gathered)),
+        }
+    }
+
+    /// How long the read took so far. Rounds at the same time count twice, which can't be more than all.
+    pub(super) fn times(&self) -> Times {
+        let all = self.started.elapsed();
+        let shards = Duration::from_nanos(self.waited.load(Ordering::Relaxed)).min(all);
+        Times {
+            shards,
+            merge: all - shards,
         }
     }
 

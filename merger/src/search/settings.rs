@@ -16,8 +16,8 @@ pub struct MergeSettings {
     pub distinct: Option<String>,
     /// True where a custom rule (`release:desc`) is among the ranking rules: then even a search without words is ranked.
     pub custom_rules: bool,
-    /// True where not all attributes are displayed.
-    pub hides_attributes: bool,
+    /// `displayedAttributes`; `None` where all are.
+    pub displayed: Option<Vec<String>>,
     /// What scores depend on beside the verdicts.
     pub scheme: Scheme,
     /// `stopWords`: they are no part of a query.
@@ -67,7 +67,7 @@ impl Default for MergeSettings {
             facets: FacetSettings::default(),
             distinct: None,
             custom_rules: false,
-            hides_attributes: false,
+            displayed: None,
             scheme: Scheme::default(),
             stop_words: Vec::new(),
         }
@@ -101,6 +101,17 @@ struct Faceting {
 }
 
 impl MergeSettings {
+    /// True where hits don't show the attribute at `path`.
+    pub fn hides(&self, path: &str) -> bool {
+        let shows = |name: &String| {
+            let rest = path.strip_prefix(name.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        self.displayed
+            .as_ref()
+            .is_some_and(|names| !names.iter().any(shows))
+    }
+
     /// From a node's answer to `GET /indexes/{uid}/settings`; what is missing has the engine's default.
     ///
     /// # Errors
@@ -128,9 +139,9 @@ impl MergeSettings {
             custom_rules: wire
                 .ranking_rules
                 .is_some_and(|rules| rules.iter().any(custom)),
-            hides_attributes: wire
+            displayed: wire
                 .displayed_attributes
-                .is_some_and(|names| names.iter().all(|name| name != "*")),
+                .filter(|names| names.iter().all(|name| name != "*")),
             scheme: Scheme {
                 words: 0,
                 any_words: false,

@@ -11,8 +11,9 @@ use super::SearchError;
 use super::answer::ShardAnswer;
 use super::degraded::Degraded;
 use super::explain::Explanation;
-use super::hit::Interest;
+use super::hit::{Added, Interest};
 use super::merge::{Merging, Order, Source, Window, merge};
+use super::performance::{self, Times};
 use super::request::{Carrier, DEFAULT_LIMIT, Paging};
 use super::respond::{Writer, write_hits, write_paging};
 use super::scan::Malformed;
@@ -34,13 +35,14 @@ pub(super) struct Similar {
 }
 
 /// Parameters that a search by vector takes as they are.
-const SHARED: [&str; 6] = [
+const SHARED: [&str; 7] = [
     "filter",
     "attributesToRetrieve",
     "retrieveVectors",
     "showRankingScore",
     "showRankingScoreDetails",
     "rankingScoreThreshold",
+    "showPerformanceDetails",
 ];
 
 impl Similar {
@@ -143,12 +145,11 @@ pub(super) async fn search(
         }
     }
     let degraded = Degraded::new(&gathered.missing, shards.len());
-    let mut writer = respond(similar, settings, paging, window, &gathered).map_err(|error| {
-        SearchError::Unreadable {
+    let mut writer = respond(similar, settings, paging, window, &gathered, reader.times())
+        .map_err(|error| SearchError::Unreadable {
             shard: owner,
             error,
-        }
-    })?;
+        })?;
     writer.optional("degraded", degraded.as_ref());
     if reader.explain {
         let why =
@@ -212,8 +213,16 @@ fn respond(
     paging: Paging,
     window: Window,
     gathered: &Gathered,
+    times: Times,
 ) -> Result<Writer, Malformed> {
-    let interest = Interest::default();
+    let interest = Interest {
+        added: Added {
+            score: similar.show_score,
+            details: true,
+            formatted: false,
+        },
+        ..Interest::default()
+    };
     let answers = gathered
         .replies
         .iter()
@@ -230,6 +239,8 @@ fn respond(
             window,
             interest: &interest,
             distinct: None,
+            hidden: None,
+            to_the_end: false,
             doubts: None,
         },
     )?;
@@ -250,10 +261,13 @@ fn respond(
     );
     let found: u64 = answers.iter().map(|answer| answer.rest.total()).sum();
     let most = u64::try_from(settings.max_total_hits).unwrap_or(u64::MAX);
-    let unlimited = MergeSettings {
-        max_total_hits: usize::MAX,
-        ..MergeSettings::default()
-    };
-    write_paging(&mut writer, paging, &unlimited, found.min(most));
+    write_paging(&mut writer, paging, found.min(most));
+    let details = answers
+        .iter()
+        .filter_map(|answer| answer.rest.performance_details.as_deref());
+    writer.optional(
+        "performanceDetails",
+        performance::details(details, times).as_ref(),
+    );
     Ok(writer)
 }

@@ -10,7 +10,7 @@
 
 use hashbrown::{HashMap, HashSet};
 
-use super::{Counts, merge_values, normalise};
+use super::{Counts, Lost, as_number, merge_values, most_hidden, normalise};
 use crate::search::settings::FacetOrder;
 
 /// So many values are asked of a shard at once, each by itself; beyond, the lists stay as they are.
@@ -83,8 +83,8 @@ pub fn counted(
 }
 
 /// The condition of a filter that lets through what has none of the list's values; `None` for a list that isn't cut.
-pub fn beyond(facet: &str, list: &Counts, max_values: usize) -> Option<String> {
-    if most_hidden(list, max_values) == 0 {
+pub fn beyond(facet: &str, list: &Counts, numeric: bool, max_values: usize) -> Option<String> {
+    if most_hidden(list, numeric, max_values) == 0 {
         return None;
     }
     let values = list.0.iter().filter_map(|(text, _)| quoted(text));
@@ -97,16 +97,24 @@ pub fn beyond(facet: &str, list: &Counts, max_values: usize) -> Option<String> {
 }
 
 /// A list with the values beyond it, and how often one that it still doesn't hold may have been counted.
-pub fn lengthened(list: &Counts, more: Option<&Counts>, max_values: usize) -> (Counts, u64) {
+pub fn lengthened(
+    list: &Counts,
+    more: Option<&Counts>,
+    numeric: bool,
+    max_values: usize,
+) -> (Counts, u64) {
     match more {
-        None => (list.clone(), most_hidden(list, max_values)),
+        None => (list.clone(), most_hidden(list, numeric, max_values)),
         Some(more) => {
             // What no filter can name was not kept out.
             let listed: HashSet<&str> = list.0.iter().map(|(text, _)| text.as_str()).collect();
             let new = more.0.iter();
             let new = new.filter(|(text, _)| !listed.contains(text.as_str()));
             let both = list.0.iter().chain(new).cloned();
-            (Counts(both.collect()), most_hidden(more, max_values))
+            (
+                Counts(both.collect()),
+                most_hidden(more, numeric, max_values),
+            )
         }
     }
 }
@@ -126,7 +134,7 @@ pub fn keep_nameable(hidden: &mut [Hidden]) -> bool {
 
 /// A text as a filter's language quotes it. `None` where it can't be said: the engine takes a backslash for itself, but lets it
 /// hide a quote that follows, so that a text can't end with one.
-fn quoted(text: &str) -> Option<String> {
+pub(in crate::search) fn quoted(text: &str) -> Option<String> {
     ['"', '\''].into_iter().find_map(|quote| {
         let escaped = text.replace(quote, &format!("\\{quote}"));
         (read_back(&escaped, quote).as_deref() == Some(text))
@@ -135,7 +143,7 @@ fn quoted(text: &str) -> Option<String> {
 }
 
 /// For names of facets, which have to be said somehow.
-fn quoted_or_odd(text: &str) -> String {
+pub(in crate::search) fn quoted_or_odd(text: &str) -> String {
     quoted(text).unwrap_or_else(|| format!("\"{text}\""))
 }
 
@@ -162,6 +170,7 @@ fn read_back(escaped: &str, quote: char) -> Option<String> {
 pub fn hidden(
     lists: &[&Counts],
     hides: &[u64],
+    numeric: bool,
     max_values: usize,
     most: usize,
 ) -> Option<Vec<Hidden>> {
@@ -173,28 +182,38 @@ pub fn hidden(
     for (text, count) in lists.iter().flat_map(|list| &list.0) {
         sums.entry(normalise(text)).or_insert((text, 0)).1 += count;
     }
-    let mut least: Vec<u64> = sums.values().map(|(_, count)| *count).collect();
-    least.sort_unstable_by(|a, b| b.cmp(a));
-    let least = least
-        .get(max_values.saturating_sub(1))
-        .copied()
-        .unwrap_or(0);
+    let is_number = |text: &str| numeric && as_number(text).is_some();
+    // The least count that is shown: of numbers, and of the strings behind them. Numbers that fill the list cut no strings.
+    let least_of = |numbers: bool, shown: usize| {
+        let of_kind = sums.values().filter(|(text, _)| is_number(text) == numbers);
+        let mut counts: Vec<u64> = of_kind.map(|(_, count)| *count).collect();
+        counts.sort_unstable_by(|a, b| b.cmp(a));
+        let least = shown.checked_sub(1).and_then(|at| counts.get(at).copied());
+        least.unwrap_or(0)
+    };
+    let numbers = sums.values().filter(|(text, _)| is_number(text)).count();
+    let least_number = least_of(true, max_values);
+    let least_string = least_of(false, max_values.saturating_sub(numbers));
     let lacks = |place: usize, key: &String| {
         hides.get(place).is_some_and(|most| *most > 0)
             && keys.get(place).is_some_and(|keys| !keys.contains(key))
     };
-    let may_be_shown = |key: &String, count: u64| {
-        let hidden: u64 = hides
+    let may_be_shown = |key: &String, text: &str, count: u64| {
+        let hidden = hides
             .iter()
             .enumerate()
             .filter(|(place, _)| lacks(*place, key))
-            .map(|(_, most)| most)
-            .sum();
-        count + hidden >= least
+            .fold(0_u64, |sum, (_, most)| sum.saturating_add(*most));
+        let least = if is_number(text) {
+            least_number
+        } else {
+            least_string
+        };
+        count.saturating_add(hidden) >= least
     };
     let candidates: Vec<(&String, &str)> = sums
         .iter()
-        .filter(|(key, (_, count))| may_be_shown(key, *count))
+        .filter(|(key, (text, count))| may_be_shown(key, text, *count))
         .map(|(key, (text, _))| (key, *text))
         .collect();
     let of = |place: usize| {
@@ -209,12 +228,6 @@ pub fn hidden(
         .collect();
     let too_many = hidden.iter().any(|hidden| hidden.values.len() > most);
     (!too_many).then_some(hidden)
-}
-
-/// How often a value that the list doesn't hold may have been counted.
-fn most_hidden(list: &Counts, max_values: usize) -> u64 {
-    let last = list.0.iter().map(|(_, count)| *count).min().unwrap_or(0);
-    if list.0.len() >= max_values { last } else { 0 }
 }
 
 /// The facet's most frequent values, once `found` holds what was hidden: for each place its values and their counts. And
@@ -237,10 +250,23 @@ pub fn fill(
         })
         .collect();
     let whole: Vec<&Counts> = whole.iter().collect();
-    let (counts, _) = merge_values(&whole, FacetOrder::Count, max_values, numeric, 0);
-    let unseen: u64 = hides.iter().sum();
-    let least = counts.0.last().map_or(0, |(_, count)| *count);
-    let certain = counts.0.len() < max_values || unseen < least;
+    let (counts, _) = merge_values(
+        &whole,
+        FacetOrder::Count,
+        max_values,
+        numeric,
+        (0, &Lost::default()),
+    );
+    let unseen = hides
+        .iter()
+        .fold(0_u64, |sum, most| sum.saturating_add(*most));
+    let least = counts.0.iter().map(|(_, count)| *count).min().unwrap_or(0);
+    let certain = match counts.0.len().cmp(&max_values) {
+        std::cmp::Ordering::Less => true,
+        std::cmp::Ordering::Equal => unseen < least,
+        // All strings are shown, behind numbers that fill the list.
+        std::cmp::Ordering::Greater => unseen == 0,
+    };
     (counts, certain)
 }
 
@@ -266,8 +292,8 @@ mod tests {
         let lists: Vec<&Counts> = lists.iter().collect();
         // Of `b` shard 1 may hide 4. Shard 2 hides nothing. `d` may be as frequent as the third.
         let hides = [2, 4, 0];
-        assert_eq!(hidden(&lists, &hides, 3, 0), None);
-        let hidden = hidden(&lists, &hides, 3, MOST_VALUES).unwrap();
+        assert_eq!(hidden(&lists, &hides, false, 3, 0), None);
+        let hidden = hidden(&lists, &hides, false, 3, MOST_VALUES).unwrap();
         let expected = [(0, vec!["d"]), (1, vec!["b"])].map(|(place, values)| Hidden {
             place,
             values: values.into_iter().map(str::to_owned).collect(),
@@ -352,7 +378,7 @@ mod tests {
                     FacetOrder::Count,
                     most,
                     false,
-                    0,
+                    (0, &Lost::default()),
                 )
                 .0
             };
@@ -365,22 +391,23 @@ mod tests {
                 .map(|(list, counts)| {
                     let whole = ranked(counts, 100);
                     let more = whole.0.iter().skip(8).take(8).cloned().collect();
-                    lengthened(list, Some(&Counts(more)), 8)
+                    lengthened(list, Some(&Counts(more)), false, 8)
                 })
                 .collect();
             let hides: Vec<u64> = longer.iter().map(|(_, hides)| *hides).collect();
             let lists: Vec<&Counts> = longer.iter().map(|(list, _)| list).collect();
-            let found: Vec<(usize, Vec<(String, u64)>)> = hidden(&lists, &hides, 8, MOST_VALUES)
-                .unwrap()
-                .into_iter()
-                .map(|hidden| {
-                    let count = |value: String| {
-                        let count = by_shard[hidden.place].get(&value).copied().unwrap_or(0);
-                        (value, count)
-                    };
-                    (hidden.place, hidden.values.into_iter().map(count).collect())
-                })
-                .collect();
+            let found: Vec<(usize, Vec<(String, u64)>)> =
+                hidden(&lists, &hides, false, 8, MOST_VALUES)
+                    .unwrap()
+                    .into_iter()
+                    .map(|hidden| {
+                        let count = |value: String| {
+                            let count = by_shard[hidden.place].get(&value).copied().unwrap_or(0);
+                            (value, count)
+                        };
+                        (hidden.place, hidden.values.into_iter().map(count).collect())
+                    })
+                    .collect();
             let (filled, certain) = fill(&lists, &hides, &found, 8, false);
             if certain {
                 assert_eq!(filled, ranked(&whole, 8), "seed {seed}");

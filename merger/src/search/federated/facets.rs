@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Federated;
+use super::lists::Losers;
 use crate::search::answer::{FacetsByIndex, IndexFacets, ShardAnswer};
 use crate::search::facets::{Counts, Distribution, ShardFacets, Stats, merge_facets};
 use crate::search::respond::Writer;
@@ -13,9 +14,9 @@ pub(super) fn write(
     writer: &mut Writer,
     search: &Federated,
     answers: &[ShardAnswer<'_>],
-    found: u64,
+    (found, losers): (u64, &Losers),
 ) {
-    let by_index = by_index(search, answers, found);
+    let by_index = by_index(search, answers, found, losers);
     let Some(merging) = search
         .federation
         .get("mergeFacets")
@@ -38,7 +39,25 @@ pub(super) fn write(
     writer.member("facetStats", &merged.stats);
 }
 
-fn by_index(search: &Federated, answers: &[ShardAnswer<'_>], found: u64) -> FacetsByIndex {
+/// The facets that answers tell of an index.
+pub(super) fn names(answers: &[ShardAnswer<'_>], index: &str) -> Vec<String> {
+    let told = answers
+        .iter()
+        .filter_map(|answer| answer.rest.facets_by_index.as_ref()?.get(index));
+    let mut names: Vec<String> = told
+        .flat_map(|facets| facets.distribution.0.iter().map(|(name, _)| name.clone()))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn by_index(
+    search: &Federated,
+    answers: &[ShardAnswer<'_>],
+    found: u64,
+    losers: &Losers,
+) -> FacetsByIndex {
     let all: Vec<&FacetsByIndex> = answers
         .iter()
         .filter_map(|answer| answer.rest.facets_by_index.as_ref())
@@ -55,7 +74,12 @@ fn by_index(search: &Federated, answers: &[ShardAnswer<'_>], found: u64) -> Face
                 stats: &facets.stats,
             })
             .collect();
-        let merged = merge_facets(&parts, &search.settings(uid).facets, found);
+        let merged = merge_facets(
+            &parts,
+            &search.settings(uid).facets,
+            found,
+            losers.get(uid).map_or(&[], Vec::as_slice),
+        );
         (
             uid.clone(),
             IndexFacets {

@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use crate::search::distinct::Seen;
+use super::admit::Verdict;
 use crate::search::merge::Window;
 use crate::search::rank::{Rank, Ranks, SortValue, same_scale, typo_place};
 
@@ -177,13 +177,27 @@ struct List<T> {
     run: usize,
 }
 
-/// Merges lists, each of one query and one shard and in order, and cuts the window out. Beside the hits: how many were left
-/// out because `values` of a hit before them were the same.
+/// What a merge led to.
+#[derive(Debug)]
+pub(super) struct Merged<T> {
+    /// The window's hits.
+    pub(super) hits: Vec<T>,
+    /// Hits that a better one of the same value kept out.
+    pub(super) duplicates: Vec<T>,
+    /// How many hits are of documents that were in the list already.
+    pub(super) twins: usize,
+    /// True where every hit was looked at.
+    pub(super) at_the_end: bool,
+}
+
+/// Merges lists, each of one query and one shard and in order, and cuts the window out; `judge` says what becomes of each
+/// hit. With `to_the_end` hits behind the window are judged, too.
 pub(super) fn merge<T>(
     lists: Vec<(usize, Vec<(Weighed, T)>)>,
     window: Window,
-    values: impl Fn(&T) -> Vec<String>,
-) -> (Vec<T>, usize) {
+    to_the_end: bool,
+    mut judge: impl FnMut(usize, &T) -> Verdict,
+) -> Merged<T> {
     let mut lists: Vec<List<T>> = lists
         .into_iter()
         .map(|(query, hits)| {
@@ -196,12 +210,19 @@ pub(super) fn merge<T>(
             }
         })
         .collect();
-    let (mut merged, mut seen, mut duplicates, mut position) = (Vec::new(), Seen::default(), 0, 0);
-    while position < window.end() {
+    let mut merged = Merged {
+        hits: Vec::new(),
+        duplicates: Vec::new(),
+        twins: 0,
+        at_the_end: false,
+    };
+    let mut position = 0;
+    while position < window.end() || to_the_end {
         let Some(best) = best_of(&lists) else { break };
         let Some(list) = lists.get_mut(best) else {
             break;
         };
+        let query = list.query;
         let Some((weighed, hit)) = list.head.take() else {
             break;
         };
@@ -211,16 +232,20 @@ pub(super) fn merge<T>(
             .as_ref()
             .is_some_and(|(next, _)| next.compare(&weighed, true) == Ordering::Equal);
         list.run = if same { list.run + 1 } else { 0 };
-        if !seen.admit(&values(&hit)) {
-            duplicates += 1;
-            continue;
+        match judge(query, &hit) {
+            Verdict::Shown => {
+                if position >= window.skip && position < window.end() {
+                    merged.hits.push(hit);
+                }
+                position += 1;
+            }
+            Verdict::Duplicate => merged.duplicates.push(hit),
+            Verdict::Twin => merged.twins += 1,
+            Verdict::Beyond => {}
         }
-        if position >= window.skip {
-            merged.push(hit);
-        }
-        position += 1;
     }
-    (merged, duplicates)
+    merged.at_the_end = lists.iter().all(|list| list.head.is_none());
+    merged
 }
 
 /// The list whose head comes first; among equals the earlier query, then the list's turn.
@@ -275,12 +300,11 @@ mod tests {
             (1, vec![(scored(1.0, 0.5), "b1"), (scored(0.6, 0.5), "b2")]),
             (0, vec![(scored(0.9, 1.0), "c1")]),
         ];
-        let all = merge(lists.clone(), Window { skip: 0, take: 9 }, |_| Vec::new()).0;
-        assert_eq!(all, ["a1", "c1", "b1", "a2", "b2"]);
-        assert_eq!(
-            merge(lists, Window { skip: 1, take: 2 }, |_| Vec::new()).0,
-            ["c1", "b1"]
-        );
+        let shown = |skip, take, lists| {
+            merge(lists, Window { skip, take }, false, |_, _| Verdict::Shown).hits
+        };
+        assert_eq!(shown(0, 9, lists.clone()), ["a1", "c1", "b1", "a2", "b2"]);
+        assert_eq!(shown(1, 2, lists), ["c1", "b1"]);
     }
 
     #[test]
@@ -290,19 +314,27 @@ mod tests {
             (1, vec![(sorted(1.0), "s1")]),
             (2, vec![(scored(1.0, 1.0), "x")]),
         ];
-        let all = merge(lists, Window { skip: 0, take: 9 }, |_| Vec::new()).0;
+        let window = Window { skip: 0, take: 9 };
+        let all = merge(lists, window, false, |_, _| Verdict::Shown).hits;
         assert_eq!(all, ["s1", "s2", "x"]);
     }
 
     #[test]
-    fn distinct_holds_across_queries() {
+    fn hits_behind_the_window_are_judged_where_all_count() {
         let lists = vec![
             (0, vec![(scored(0.9, 1.0), "a")]),
             (1, vec![(scored(0.8, 1.0), "a"), (scored(0.7, 1.0), "b")]),
         ];
-        let merged = merge(lists, Window { skip: 0, take: 9 }, |hit| {
-            vec![(*hit).to_owned()]
-        });
-        assert_eq!(merged, (vec!["a", "b"], 1));
+        let window = Window { skip: 0, take: 1 };
+        let judge = |query: usize, hit: &&str| match (query, *hit) {
+            (1, "a") => Verdict::Duplicate,
+            _ => Verdict::Shown,
+        };
+        let all = merge(lists.clone(), window, true, judge);
+        assert_eq!((all.hits, all.duplicates.len()), (vec!["a"], 1));
+        assert!(all.at_the_end);
+        let page = merge(lists, window, false, judge);
+        assert_eq!((page.hits, page.duplicates.len()), (vec!["a"], 0));
+        assert!(!page.at_the_end);
     }
 }

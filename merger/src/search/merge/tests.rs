@@ -1,5 +1,5 @@
 use super::*;
-use crate::search::hit::Interest;
+use crate::search::hit::{Added, Interest};
 
 /// A small deterministic generator (xorshift); tests print their seed where they fail.
 struct Dice(u64);
@@ -29,6 +29,12 @@ fn id(hit: &Placed<'_>) -> usize {
         .unwrap()
 }
 
+const DETAILS: Added = Added {
+    score: false,
+    details: true,
+    formatted: false,
+};
+
 fn merge_texts<'a>(
     texts: &'a [String],
     skip: usize,
@@ -37,6 +43,7 @@ fn merge_texts<'a>(
 ) -> Merged<'a> {
     let interest = Interest {
         pick: distinct.map(str::to_owned),
+        added: DETAILS,
         ..Interest::default()
     };
     let merging = Merging {
@@ -44,6 +51,8 @@ fn merge_texts<'a>(
         window: Window { skip, take },
         interest: &interest,
         distinct,
+        hidden: None,
+        to_the_end: false,
         doubts: None,
     };
     let sources = texts
@@ -160,6 +169,8 @@ fn a_source_that_may_have_more_is_reported_before_anything_is_placed_without_it(
         window: Window { skip: 0, take: 5 },
         interest: &interest,
         distinct: None,
+        hidden: None,
+        to_the_end: false,
         doubts: None,
     };
     let sources = vec![
@@ -238,6 +249,7 @@ fn a_document_that_several_shards_hold_is_shown_once_wherever_it_lies() {
         let texts: Vec<String> = lists.iter().map(|hits| array(hits)).collect();
         let interest = Interest {
             id: Some("id".to_owned()),
+            added: DETAILS,
             ..Interest::default()
         };
         let merging = Merging {
@@ -248,6 +260,8 @@ fn a_document_that_several_shards_hold_is_shown_once_wherever_it_lies() {
             },
             interest: &interest,
             distinct: None,
+            hidden: None,
+            to_the_end: false,
             doubts: None,
         };
         let sources = texts

@@ -7,13 +7,15 @@ use weft_routing::placement::ShardId;
 use super::ShardHits;
 use crate::search::SearchError;
 use crate::search::answer::ShardAnswer;
+use crate::search::distinct::{self, Documents, Values};
 use crate::search::explain::Explanation;
 use crate::search::facets::Filled;
 use crate::search::frequency::Share;
 use crate::search::merge::{Merged, Order, Pairs, Source, is_semantic, merge};
+use crate::search::performance::Times;
 use crate::search::plan::Plan;
 use crate::search::rank::{Known, Ranks, compare};
-use crate::search::respond::{Writer, write_search};
+use crate::search::respond::{Findings, Writer, write_search};
 use crate::search::scan::Malformed;
 use crate::search::settings::MergeSettings;
 
@@ -26,6 +28,14 @@ pub(super) struct Learned {
     pub(super) facets: Option<Vec<Filled>>,
     /// True where the search by words was good enough for one node not to search by meaning.
     pub(super) words_suffice: bool,
+    /// Distinct values that hits don't show.
+    pub(super) hidden: Option<Values>,
+    /// True where the whole lists of distinct values were asked for.
+    pub(super) lists: bool,
+    /// The documents that were left out for their distinct value, as far as facets count them.
+    pub(super) losers: Option<Documents>,
+    /// How long the search took so far.
+    pub(super) times: Times,
 }
 
 /// What a merge led to.
@@ -38,6 +48,10 @@ pub(super) enum Step {
     WordsSuffice,
     /// These facets may lack values.
     Gaps(Vec<String>),
+    /// One node counts distinct values exactly: the shards' whole lists are needed.
+    Lists,
+    /// Facets count these documents, which another shard's had to give way to: their values of these facets are needed.
+    Losers(Vec<(ShardId, String)>, Vec<String>),
     /// A shard tells words apart otherwise than the merger: it must be asked for the search as it is.
     PartsUnclear,
     /// A shard called hits exact without having compared all words: see [`crate::search::rank::suspects`].
@@ -97,8 +111,8 @@ pub(super) fn assemble(
     if words_suffice(plan, &answers).map_err(malformed)? {
         return Ok(Step::WordsSuffice);
     }
-    let mut merged =
-        merge(sources, &plan.merging()).map_err(|error| SearchError::unreadable(lists, error))?;
+    let mut merged = merge(sources, &plan.merging(learned.hidden.as_ref()))
+        .map_err(|error| SearchError::unreadable(lists, error))?;
     if merged.unclear {
         return Ok(Step::PartsUnclear);
     }
@@ -111,6 +125,32 @@ pub(super) fn assemble(
     }
     if merged.doubtful && learned.words.is_none() {
         return Ok(Step::Doubt);
+    }
+    let in_parts = lists.iter().any(|list| list.share.is_some());
+    if plan.counts_distinct() && !learned.lists && !in_parts {
+        return Ok(Step::Lists);
+    }
+    let whole = merged.at_the_end
+        && lists
+            .iter()
+            .zip(&found_by)
+            .all(|(list, (_, found))| list.has_all(*found));
+    if plan.counts_distinct() && !whole && !in_parts {
+        estimate(&mut merged, lists, &found_by);
+        if explanation.estimated.is_empty() {
+            explanation
+                .estimated
+                .push("the total: shards have more distinct values than were united".to_owned());
+        }
+    }
+    if plan.distinct.is_some()
+        && whole
+        && learned.losers.is_none()
+        && !merged.losers.is_empty()
+        && let Some(facets) = facets_of(&answers)
+        && let Some(losers) = distinct::losers(&merged, lists)
+    {
+        return Ok(Step::Losers(losers, facets));
     }
     let size = merged
         .hits
@@ -125,7 +165,11 @@ pub(super) fn assemble(
         settings,
         &answers,
         &merged,
-        learned.facets.as_deref().unwrap_or_default(),
+        &Findings {
+            facets: learned.facets.as_deref().unwrap_or_default(),
+            losers: learned.losers.as_deref().unwrap_or_default(),
+            times: learned.times,
+        },
     )
     .map_err(|error| SearchError::unreadable(lists, error))?;
     if learned.words_suffice {
@@ -136,6 +180,39 @@ pub(super) fn assemble(
     }
     explain(explanation, &found_by, &merged);
     Ok(Step::Done(writer))
+}
+
+/// The facets that the answers tell, if any.
+fn facets_of(answers: &[ShardAnswer<'_>]) -> Option<Vec<String>> {
+    let told = answers
+        .iter()
+        .filter_map(|answer| answer.rest.facet_distribution.as_ref());
+    let mut names: Vec<String> = told
+        .flat_map(|facets| facets.0.iter().map(|(name, _)| name.clone()))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    (!names.is_empty()).then_some(names)
+}
+
+/// Of lists that aren't known to their ends: as many of the values that are missing are taken to be those of several shards
+/// as of the values that are known.
+fn estimate(merged: &mut Merged<'_>, lists: &[ShardHits], found_by: &[(ShardId, u64)]) {
+    let found: u64 = found_by.iter().map(|(_, found)| *found).sum();
+    let known = lists.iter().zip(found_by).map(|(list, (_, found))| {
+        let asked = u64::try_from(list.asked).unwrap_or(u64::MAX);
+        if list.whole {
+            *found
+        } else {
+            asked.min(*found)
+        }
+    });
+    let known: u64 = known.sum();
+    let duplicates = u128::try_from(merged.duplicates).unwrap_or(u128::MAX);
+    if known > 0 {
+        let all = duplicates * u128::from(found) / u128::from(known);
+        merged.duplicates = usize::try_from(all).unwrap_or(usize::MAX);
+    }
 }
 
 /// A list's hits, as far as they count.

@@ -102,9 +102,10 @@ impl Carrier {
             "attributesToRetrieve" => text.split(',').collect(),
             "filter" => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
             "rankingScoreThreshold" => Value::from(text.parse::<f64>().ok()?),
-            "retrieveVectors" | "showRankingScore" | "showRankingScoreDetails" => {
-                Value::Bool(text.parse().ok()?)
-            }
+            "retrieveVectors"
+            | "showRankingScore"
+            | "showRankingScoreDetails"
+            | "showPerformanceDetails" => Value::Bool(text.parse().ok()?),
             _ => Value::from(text),
         })
     }
@@ -238,6 +239,57 @@ impl Carrier {
                 None => pairs.push((name.to_owned(), element.to_owned())),
             },
         }
+    }
+
+    /// The same search with nothing in its hits but `attributes`, from the first hit on.
+    pub fn bare(&self, attributes: &[String]) -> Self {
+        const OF_PAGES: [&str; 12] = [
+            "indexUid",
+            "page",
+            "hitsPerPage",
+            "offset",
+            "limit",
+            "facets",
+            "attributesToHighlight",
+            "attributesToCrop",
+            "showMatchesPosition",
+            "retrieveVectors",
+            "showPerformanceDetails",
+            "attributesToRetrieve",
+        ];
+        let mut bare = self.clone();
+        for name in OF_PAGES {
+            bare.remove(name);
+        }
+        let value = match &bare {
+            Self::Body(_) => Value::from(attributes.to_vec()),
+            Self::Query(_) => Value::from(attributes.join(",")),
+        };
+        bare.set("attributesToRetrieve", value);
+        bare
+    }
+
+    /// Adds a condition to the filter; `None` where the filter has a form that can't be added to.
+    pub fn narrow(&mut self, condition: &str) -> Option<()> {
+        let filter = match (self.json("filter"), &self) {
+            (None | Some(Value::Null), _) => Value::from(condition),
+            (Some(Value::String(own)), _) if own.trim().is_empty() => Value::from(condition),
+            (Some(Value::String(own)), Self::Query(_)) => {
+                // A query string may hold a list, as JSON.
+                if own.trim_start().starts_with('[') {
+                    return None;
+                }
+                Value::from(format!("({own}) AND ({condition})"))
+            }
+            (Some(Value::Array(mut all)), _) => {
+                all.push(Value::from(condition));
+                Value::Array(all)
+            }
+            (Some(own @ Value::String(_)), _) => Value::from(vec![own, Value::from(condition)]),
+            _ => return None,
+        };
+        self.set("filter", filter);
+        Some(())
     }
 
     /// Takes a parameter away.

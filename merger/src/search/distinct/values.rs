@@ -1,21 +1,22 @@
-//! Documents of the same value, across shards: the best one stays.
-//!
-//! Each shard has left out its own duplicates already; what remains is one of each value a shard. Values are compared as
-//! the engine does: numbers by value, strings normalised, an array by each of its elements; a hit without a value is kept.
+//! Values of documents, in a form in which they can be compared as the engine compares them: numbers by value, strings
+//! normalised, an array by each of its elements; a hit without a value is kept.
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use serde_json::Value;
 
-use super::facets::normalise;
-use super::merge::Head;
+use crate::search::facets::normalise;
+use crate::search::merge::Head;
+
+/// Documents' values, by id: of those whose hits don't show them.
+pub(in crate::search) type Values = HashMap<Vec<u8>, Vec<String>>;
 
 /// The values met so far.
 #[derive(Debug, Default)]
-pub(super) struct Seen(HashSet<String>);
+pub(in crate::search) struct Seen(HashSet<String>);
 
 impl Seen {
     /// True if none of `values` was met before; they are met from now on.
-    pub(super) fn admit(&mut self, values: &[String]) -> bool {
+    pub(in crate::search) fn admit(&mut self, values: &[String]) -> bool {
         if values.iter().any(|value| self.0.contains(value)) {
             return false;
         }
@@ -24,8 +25,19 @@ impl Seen {
     }
 }
 
-/// A hit's values at `path`, in one comparable form. The hit's picked member must be the path's first part.
-pub(super) fn values_of(path: &str, head: &Head<'_>) -> Vec<String> {
+/// A hit's values at `path`, in one comparable form: from `hidden` where it knows the document. The hit's picked member must
+/// be the path's first part.
+pub(in crate::search) fn values_of(
+    path: &str,
+    head: &Head<'_>,
+    hidden: Option<&Values>,
+) -> Vec<String> {
+    if let Some(known) = hidden
+        .zip(head.id())
+        .and_then(|(hidden, id)| hidden.get(id))
+    {
+        return known.clone();
+    }
     let mut values = Vec::new();
     let text = head
         .span
@@ -40,11 +52,17 @@ pub(super) fn values_of(path: &str, head: &Head<'_>) -> Vec<String> {
 }
 
 /// A hit's values at `path`, from its whole text.
-pub(super) fn values_in(path: &str, hit: Option<&[u8]>) -> Vec<String> {
+pub(in crate::search) fn values_in(path: &str, hit: Option<&[u8]>) -> Vec<String> {
+    let hit = hit.and_then(|text| serde_json::from_slice::<Value>(text).ok());
+    hit.map_or_else(Vec::new, |hit| values_at(path, &hit))
+}
+
+/// A document's values at `path`, each once.
+pub(in crate::search) fn values_at(path: &str, document: &Value) -> Vec<String> {
     let mut values = Vec::new();
-    if let Some(hit) = hit.and_then(|text| serde_json::from_slice::<Value>(text).ok()) {
-        collect(&hit, path, &mut values);
-    }
+    collect(document, path, &mut values);
+    values.sort_unstable();
+    values.dedup();
     values
 }
 
