@@ -3,6 +3,7 @@
 //! Shards know their own fields alone: filters are [`reworded`] so that this makes no difference, and what a shard refuses
 //! since it [lacks](lacking) a field is asked without it.
 
+mod formatted;
 mod lacking;
 mod reworded;
 
@@ -200,7 +201,10 @@ impl<'a> Reader<'a> {
             None if gathered.replies.is_empty() && !gathered.missing.is_empty() => {
                 Err(SearchError::NoShardAnswered)
             }
-            _ => Ok(Outcome::Answers(gathered)),
+            _ => {
+                formatted::complete(self, &asks, &mut gathered).await;
+                Ok(Outcome::Answers(gathered))
+            }
         }
     }
 

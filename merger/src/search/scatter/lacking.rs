@@ -235,7 +235,10 @@ impl Ask {
         }
     }
 
-    fn change_body(&self, change: impl FnOnce(&mut Map<String, Value>) -> bool) -> Option<Self> {
+    pub(super) fn change_body(
+        &self,
+        change: impl FnOnce(&mut Map<String, Value>) -> bool,
+    ) -> Option<Self> {
         let mut body: Map<String, Value> = serde_json::from_slice(self.body.as_deref()?).ok()?;
         change(&mut body).then(|| Self {
             body: serde_json::to_vec(&body).ok().map(Bytes::from),
@@ -244,7 +247,7 @@ impl Ask {
     }
 
     /// The request as a `POST` with this body.
-    fn as_body(&self, body: &Map<String, Value>) -> Self {
+    pub(super) fn as_body(&self, body: &Map<String, Value>) -> Self {
         let path = self.path_and_query.split('?').next().unwrap_or_default();
         Self {
             shard: self.shard,
