@@ -204,7 +204,9 @@ pub fn init_logs(options: &ServeOptions) {
     // Where the log is read, a mistake must be seen.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
-        let message = panic.payload_as_str().unwrap_or_default();
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let message = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         tracing::error!(place, message, "a panic");
     }));
 }

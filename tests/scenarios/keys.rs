@@ -158,7 +158,11 @@ async fn more_than_a_thousand_keys_are_all_good_and_none_is_deleted() {
         .collect();
     let reversed: Vec<String> = uids.iter().rev().cloned().collect();
     let (first, second) = (node(&cluster, 0), node(&cluster, 1));
+    // Nobody compares them before both have all.
+    cluster.merger().kill().unwrap();
     tokio::join!(make_keys(&first, &uids), make_keys(&second, &reversed));
+    cluster.merger().restart().unwrap();
+    cluster.wait_ready().await.unwrap();
     // The oldest of each node writes, and so does one in the middle.
     for uid in [&uids[0], &uids[600], &uids[1_099]] {
         let key = api.get(&format!("/keys/{uid}")).await.unwrap();

@@ -89,7 +89,12 @@ async fn respond(app: &Arc<App>, request: Request<Incoming>) -> Response<Full<By
         (Ok(_), None) => work(app, &parts, body).await,
     };
     let answer = compress::compress(answer, coding.unwrap_or(Coding::Identity)).await;
-    if answer.status.is_client_error() && answer.status != StatusCode::REQUEST_TIMEOUT {
+    if answer.status.is_client_error()
+        && answer.status != StatusCode::REQUEST_TIMEOUT
+        && !unread.is_end_stream()
+        // Where many bodies are on their way, nobody is refused at leisure.
+        && let Ok(_reading) = app.bounds.read()
+    {
         unread.read_on().await;
     }
     let took = begun.elapsed();
