@@ -192,6 +192,7 @@ impl Opened {
             app.tasks.abandon(&node).await;
         }
         broadcast::take_up_intents(&app).await?;
+        tasks::give_up_deletions(&app).await;
         app.tasks.tell_again().await?;
         spawn_background(&app, self.settling, self.directory);
         Ok(app)

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use serde_json::{Map, Value, json};
 use weft_routing::operation::Operation;
 
 use super::BroadcastError;
 use super::gather::{Gathered, from_all};
-use super::listing::add_stats;
+use super::listing::{add_stats, from_any_of, read};
+use super::sizes::SizeFormat;
 use super::spread::{Change, Reach, Spread, spread};
 use crate::answer::Answer;
 use crate::app::App;
@@ -17,12 +18,13 @@ use crate::tasks::NewTask;
 
 /// `GET /stats`: summed over the shards.
 pub(super) async fn stats(app: &Arc<App>, call: &Call) -> Result<Answer, BroadcastError> {
+    let Some(format) = SizeFormat::of(call) else {
+        // A node words the refusal.
+        return from_any_of(app, call).await;
+    };
     let request = Change {
-        method: Method::GET,
-        path_and_query: call.path_and_query.clone(),
-        along: call.along.clone(),
-        headers: Vec::new(),
-        body: bytes::Bytes::new(),
+        path_and_query: SizeFormat::asked(call),
+        ..read(call)
     };
     let all = match from_all(app, &request, &app.cluster.shards()).await? {
         Gathered::Refused(answer) => return Ok(answer),
@@ -33,6 +35,7 @@ pub(super) async fn stats(app: &Arc<App>, call: &Call) -> Result<Answer, Broadca
     for value in values {
         add_instance(&mut sum, &value);
     }
+    format.tell(&mut sum);
     Ok(Answer::json(StatusCode::OK, &sum))
 }
 

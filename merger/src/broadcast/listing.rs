@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::BroadcastError;
 use super::gather::{Gathered, from_all, shards_of};
+use super::sizes::SizeFormat;
 use super::spread::Change;
 use crate::answer::Answer;
 use crate::app::App;
@@ -58,17 +59,33 @@ pub(super) async fn list(app: &Arc<App>, call: &Call) -> Result<Answer, Broadcas
 
 /// `GET /indexes/{uid}`: one index over all its shards.
 pub(super) async fn get(app: &Arc<App>, call: &Call) -> Result<Answer, BroadcastError> {
-    merged(app, call, merge_index).await
+    merged(app, call, &read(call), merge_index).await
 }
 
 /// `GET /indexes/{uid}/stats`: summed.
 pub(super) async fn stats(app: &Arc<App>, call: &Call) -> Result<Answer, BroadcastError> {
-    merged(app, call, add_stats).await
+    let Some(format) = SizeFormat::of(call) else {
+        // A node words the refusal.
+        return from_any_of(app, call).await;
+    };
+    let request = Change {
+        path_and_query: SizeFormat::asked(call),
+        ..read(call)
+    };
+    let mut answer = merged(app, call, &request, add_stats).await?;
+    if answer.status == StatusCode::OK
+        && let Ok(mut sum) = serde_json::from_slice(&answer.body)
+    {
+        format.tell(&mut sum);
+        answer = Answer::json(StatusCode::OK, &sum);
+    }
+    Ok(answer)
 }
 
 async fn merged(
     app: &Arc<App>,
     call: &Call,
+    request: &Change,
     merge: fn(&mut Value, &Value),
 ) -> Result<Answer, BroadcastError> {
     if call
@@ -80,7 +97,7 @@ async fn merged(
         return from_any_of(app, call).await;
     }
     let shards = shards_of(app, call)?;
-    match from_all(app, &read(call), &shards).await? {
+    match from_all(app, request, &shards).await? {
         Gathered::Refused(answer) => Ok(answer),
         Gathered::All(all) => {
             let mut values = all.into_iter().map(|(_, value)| value);

@@ -16,6 +16,7 @@ mod listing;
 mod place;
 mod settings;
 mod settled;
+mod sizes;
 mod spread;
 mod swap;
 mod update;

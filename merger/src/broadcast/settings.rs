@@ -2,17 +2,20 @@
 //!
 //! `sent → done by the nodes → read back → told`: a change is a success when every node was seen to have it. [`truth`] keeps what was
 //! last set through Weft, which is what settings shall be; [`read_back`] looks after a change, [`drift`] looks now and then, for
-//! somebody may have changed a node by hand, and [`repair`] mends what differs.
+//! somebody may have changed a node by hand, and [`repair`] mends what differs. A change that only some nodes could make is taken
+//! back where it was made ([`undo`]): it is on all nodes or on none.
 
 mod drift;
 mod read_back;
 mod repair;
 mod truth;
+mod undo;
 
 pub use drift::watch;
 pub use read_back::look_into;
 pub use truth::Settings;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::Method;
@@ -24,7 +27,9 @@ use super::spread::Change;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Call;
-use crate::tasks::{NewTask, ReadBack};
+use crate::tasks::{NewTask, ReadBack, Touches};
+
+use truth::Values;
 
 /// All settings routes that change something. On a node they create the index if it isn't there, so they place it here.
 pub(super) async fn change(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
@@ -39,11 +44,38 @@ pub(super) async fn change(app: &Arc<App>, call: Call) -> Result<Answer, Broadca
         Some(uid) if is_uid(uid) && (known.is_some() || !resets) => uid.clone(),
         _ => return unplaced(app, &change, index_uid, kind).await,
     };
+    let touches = touches(&change);
     let place = Place::take(app, &uid, None, 1).await?;
     let task = NewTask {
         kind: kind.to_owned(),
         read_back: ReadBack::Due,
+        touches,
         ..NewTask::default()
     };
     place.spread_as_task(app, &change, task).await
+}
+
+/// Which settings a change is about: those of its body, or the one of its path.
+fn touches(change: &Change) -> Touches {
+    let path = change.path_and_query.split('?').next().unwrap_or_default();
+    match path.trim_end_matches('/').rsplit_once("/settings/") {
+        Some((_, name)) => Touches::Named(BTreeSet::from([camel_case(name)])),
+        None if change.method == Method::DELETE => Touches::All,
+        None => match serde_json::from_slice::<Values>(&change.body) {
+            Ok(body) => Touches::Named(body.into_iter().map(|(name, _)| name).collect()),
+            Err(_) => Touches::All,
+        },
+    }
+}
+
+/// `stop-words` of a path is `stopWords` of a body.
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('-');
+    let mut all = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let mut letters = word.chars();
+        all.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
+        all.push_str(letters.as_str());
+    }
+    all
 }

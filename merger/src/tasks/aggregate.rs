@@ -18,13 +18,19 @@ const SUMMED: [&str; 7] = [
     "deletedTasks",
 ];
 
+const EDITION: &str = "documentEdition";
+
 /// Details that tell a size in words, and so are summed too.
 const SIZES: [&str; 2] = ["preCompactionSize", "postCompactionSize"];
 
-/// The status as clients see it: a success that is still to be looked into is none yet.
+/// The status as clients see it: a success that is still to be looked into is none yet, and neither is the failure of a change that
+/// some nodes have yet to take back.
 pub(super) fn status(record: &TaskRecord) -> Status {
     match (nodes_status(record), &record.read_back) {
         (Status::Succeeded, ReadBack::Due) => Status::Processing,
+        (Status::Failed | Status::Canceled, ReadBack::Due) if is_done_somewhere(record) => {
+            Status::Processing
+        }
         (Status::Succeeded, ReadBack::Failed(_)) => Status::Failed,
         (status, _) => status,
     }
@@ -46,6 +52,11 @@ pub(super) fn nodes_status(record: &TaskRecord) -> Status {
         (a, b) if !a.is_settled() || !b.is_settled() => Status::Processing,
         (a, b) => a.max(b),
     })
+}
+
+fn is_done_somewhere(record: &TaskRecord) -> bool {
+    let mut copies = record.live_copies();
+    copies.any(|copy| copy.state.status == Status::Succeeded)
 }
 
 /// The states of a part's copies; a part that was delivered to nobody has failed.
@@ -151,6 +162,10 @@ fn details(record: &TaskRecord) -> Option<Map<String, Value>> {
     {
         all.insert("repaired".to_owned(), Value::from(mended.as_slice()));
     }
+    if record.kind == EDITION && status(record) == Status::Failed {
+        // As on a node; it counts what was edited there, not what was deleted.
+        all.insert("deletedDocuments".to_owned(), Value::Null);
+    }
     if record.kind == "dumpCreation" {
         all.insert("shards".to_owned(), dumps(record));
     }
@@ -233,6 +248,14 @@ fn error(record: &TaskRecord) -> Option<Value> {
         .filter_map(|part| part_error(part).map(|error| (part, in_clients_words(record, error))))
         .collect();
     let (_, first) = failed.first()?;
+    match &record.read_back {
+        ReadBack::Undone(nodes) => return Some(undone(first.clone(), nodes)),
+        ReadBack::Failed(why) => {
+            let why = why["message"].as_str().unwrap_or_default();
+            return Some(with_words(first.clone(), &format!(" ({why})")));
+        }
+        ReadBack::NotNeeded | ReadBack::Due | ReadBack::Done(_) => {}
+    }
     let counted = record
         .parts
         .iter()
@@ -242,7 +265,6 @@ fn error(record: &TaskRecord) -> Option<Value> {
     if alike && !record.parts.iter().all(|part| part.copies.is_empty()) {
         return Some(first.clone());
     }
-    let mut error = first.clone();
     let said: Vec<String> = failed
         .iter()
         .map(|(part, error)| {
@@ -262,11 +284,17 @@ fn error(record: &TaskRecord) -> Option<Value> {
         .collect();
     let mut message = said.join("; ");
     if !done.is_empty() {
-        message.push_str(&format!(
-            " (done on {}; sending the request again is safe and completes it)",
-            done.join(", ")
-        ));
+        let done = done.join(", ");
+        message.push_str(&match record.kind.as_str() {
+            // It may count something up.
+            EDITION => format!(
+                " (The documents of {done} were edited: {}. The others were not; the same edition again would edit the former twice.)",
+                record.parts.iter().map(edited).sum::<u64>()
+            ),
+            _ => format!(" (done on {done}; sending the request again is safe and completes it)"),
+        });
     }
+    let mut error = first.clone();
     if let Some(fields) = error.as_object_mut() {
         fields.insert("message".to_owned(), Value::from(message));
     }
@@ -284,6 +312,35 @@ fn in_clients_words(record: &TaskRecord, mut error: Value) -> Value {
         && let Some(fields) = error.as_object_mut()
     {
         fields.insert("message".to_owned(), Value::from(said));
+    }
+    error
+}
+
+/// How many documents an edition edited there.
+fn edited(part: &Part) -> u64 {
+    let details = primary(part).and_then(|copy| copy.state.details.as_ref());
+    details
+        .and_then(|details| details.get("editedDocuments")?.as_u64())
+        .unwrap_or(0)
+}
+
+/// The node's own error, and that no node has the change.
+fn undone(error: Value, nodes: &[String]) -> Value {
+    if nodes.is_empty() {
+        return error;
+    }
+    let words = format!(
+        " (The change was undone where it had been made: {}.)",
+        nodes.join(", ")
+    );
+    with_words(error, &words)
+}
+
+fn with_words(mut error: Value, words: &str) -> Value {
+    let message = error.get("message").and_then(Value::as_str);
+    let message = format!("{}{words}", message.unwrap_or_default());
+    if let Some(fields) = error.as_object_mut() {
+        fields.insert("message".to_owned(), Value::from(message));
     }
     error
 }

@@ -1,4 +1,4 @@
-//! Canceling and deleting tasks, here and on the nodes.
+//! Canceling tasks, here and on the nodes.
 
 use std::sync::Arc;
 
@@ -16,8 +16,6 @@ use crate::cluster::NodeId;
 use crate::replication::task_uid;
 use crate::upstream::{NodeRequest, Target};
 
-/// How many tasks a deletion deletes on the nodes too; beyond that, nodes clean their lists themselves.
-const MAX_DELETED_ON_NODES: usize = 10_000;
 /// How many uids one request names: they stand in its path, and a node reads no more than 64 KiB of it.
 const UIDS_A_REQUEST: usize = 1_000;
 
@@ -98,67 +96,8 @@ async fn cancel_some(
     Ok(app.cluster.marks.acknowledged(&node, local_uid).0)
 }
 
-/// Deletes settled tasks from the registry, and from the lists of the nodes that worked on them.
-///
-/// A node that can't be reached, or has too many of them, keeps its own until its own list is full: nobody sees them.
-pub(super) async fn delete(app: &App, call: &Call) -> Result<Answer, TaskError> {
-    let filter = filter(app, call)?;
-    if !filter.narrows {
-        return Err(TaskError::MissingFilters { verb: "delete" });
-    }
-    let matched = app.tasks.matching(&filter);
-    let local = app
-        .tasks
-        .settled_local_uids(&matched, MAX_DELETED_ON_NODES)
-        .await?;
-    let deleted = app.tasks.delete(&matched).await?;
-    join_all(
-        local
-            .iter()
-            .map(|(node, uids)| delete_on(app, call, node, uids)),
-    )
-    .await;
-    let details = json!({
-        "matchedTasks": matched.len(),
-        "deletedTasks": deleted,
-        "originalFilter": format!("?{}", call.query()),
-    });
-    let details = details.as_object().cloned().unwrap_or_default();
-    let new = NewTask {
-        kind: "taskDeletion".to_owned(),
-        details,
-        ..NewTask::default()
-    };
-    Ok(Answer::json(StatusCode::OK, &app.tasks.create(new).await?))
-}
-
-async fn delete_on(app: &App, call: &Call, node: &NodeId, uids: &[u32]) {
-    let Some(address) = app.cluster.address(node) else {
-        return;
-    };
-    let along = call.along.with_key(app.options.master_key.as_deref());
-    for path in paths("/tasks?uids=", uids) {
-        let timeout = app.options.search_timeout();
-        let request =
-            NodeRequest::new(Target::Node(address), Method::DELETE, path, &along, timeout);
-        match app.upstream.send(request).await {
-            Ok(answer) if answer.status.is_success() => {
-                if let Some(local_uid) = task_uid(&answer) {
-                    app.cluster.marks.made(node, local_uid).await;
-                }
-            }
-            Ok(answer) => {
-                return tracing::warn!(%node, status = %answer.status, "a node keeps tasks that were deleted");
-            }
-            Err(error) => {
-                return tracing::warn!(%node, %error, "a node keeps tasks that were deleted");
-            }
-        }
-    }
-}
-
 /// Paths that name all of `uids` between them.
-fn paths<'a>(begin: &'a str, uids: &'a [u32]) -> impl Iterator<Item = String> + use<'a> {
+pub(super) fn paths<'a>(begin: &'a str, uids: &'a [u32]) -> impl Iterator<Item = String> + use<'a> {
     uids.chunks(UIDS_A_REQUEST).map(move |some| {
         let words: Vec<String> = some.iter().map(u32::to_string).collect();
         format!("{begin}{}", words.join(","))

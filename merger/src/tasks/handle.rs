@@ -6,7 +6,8 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use weft_routing::operation::Operation;
 
-use super::change::{cancel, delete};
+use super::change::cancel;
+use super::deletion::delete;
 use super::documents::documents;
 use super::filter::{Filter, Unreadable};
 use super::size;

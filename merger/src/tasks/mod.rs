@@ -7,6 +7,7 @@
 
 mod aggregate;
 mod change;
+mod deletion;
 mod documents;
 mod filter;
 mod follow;
@@ -14,15 +15,16 @@ mod handle;
 mod pending;
 mod record;
 mod registry;
-mod size;
+pub mod size;
 mod sweep;
 
+pub use deletion::give_up_deletions;
 pub use follow::follow;
 pub use handle::handle;
 pub use pending::{Unknown, are_pending, ask_primary};
 pub use record::{
     Copy, Enqueued, LateTicket, LocalState, NewTask, Part, ReadBack, Sent, Share, Status,
-    TaskRecord, TaskView,
+    TaskRecord, TaskView, Touches,
 };
 pub use registry::{Applied, Limits, SettledTask, SharedEnd, Tasks};
 pub use sweep::forget_old;

@@ -4,6 +4,8 @@
 //! Enqueued ──► Processing ──► Succeeded | Failed | Canceled      (a copy's state only moves to the right)
 //! ```
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -78,6 +80,8 @@ pub struct NewTask {
     pub share: Option<Share>,
     /// Whether its success is looked into before it is told.
     pub read_back: ReadBack,
+    /// For a change of settings: which it is about.
+    pub touches: Touches,
 }
 
 impl NewTask {
@@ -95,6 +99,7 @@ impl NewTask {
             error: self.error,
             share: self.share,
             read_back: self.read_back,
+            touches: self.touches,
         }
     }
 }
@@ -112,6 +117,29 @@ pub enum ReadBack {
     Done(Vec<String>),
     /// Something differs that can't be mended: the error, in the API's shape.
     Failed(Value),
+    /// It failed on some nodes, and was taken back on the others, if any: these, in words.
+    Undone(Vec<String>),
+}
+
+/// Which settings a change is about, by their names in `GET …/settings`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Touches {
+    /// It is no change of settings, or all of them.
+    #[default]
+    All,
+    /// These.
+    Named(BTreeSet<String>),
+}
+
+impl Touches {
+    /// Whether it is about a setting.
+    pub fn holds(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => names.contains(name),
+        }
+    }
 }
 
 /// A task's share in a local task that several small writes were merged into.
@@ -310,6 +338,9 @@ pub struct TaskRecord {
     /// What is done between the nodes' success and the task's.
     #[serde(default)]
     pub read_back: ReadBack,
+    /// Which settings a change is about.
+    #[serde(default)]
+    pub touches: Touches,
 }
 
 impl TaskRecord {

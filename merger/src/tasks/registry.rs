@@ -22,7 +22,7 @@ use tokio::sync::{Notify, mpsc};
 use super::TaskError;
 use super::aggregate;
 use super::filter::Filter;
-use super::record::{Enqueued, NewTask, TaskRecord, TaskView};
+use super::record::{Enqueued, NewTask, ReadBack, Status, TaskRecord, TaskView, Touches};
 use crate::clock::now_utc;
 use crate::cluster::{Marks, NodeId};
 use crate::store::{Change, Store};
@@ -34,6 +34,8 @@ use outbox::Outbox;
 use state::State;
 
 const PREFIX: &str = "task/";
+/// The kind of task by which tasks are deleted.
+pub(super) const DELETION: &str = "taskDeletion";
 /// The lowest uid that may be given next: deleting the newest tasks must not free their uids.
 const FLOOR_KEY: &str = "task-floor";
 
@@ -327,6 +329,91 @@ impl Tasks {
             kinds.contains(&record.kind.as_str())
                 && index_uid.is_none_or(|uid| record.index_uid.as_deref() == Some(uid))
         })
+    }
+
+    /// Whether a task is open that may take documents from an index, or its name.
+    pub fn takes_documents(&self, index_uid: &str) -> bool {
+        let state = self.lock();
+        state
+            .open
+            .values()
+            .any(|record| match record.kind.as_str() {
+                "documentDeletion" | "documentEdition" | "indexDeletion" | "indexUpdate" => {
+                    record.index_uid.as_deref() == Some(index_uid)
+                }
+                "indexSwap" => true,
+                _ => false,
+            })
+    }
+
+    /// The settings changes of an index that are open, but for `uid` itself: whether one of them is earlier, and what the later ones
+    /// are about.
+    pub fn other_settings_changes(&self, index_uid: &str, uid: u32) -> (bool, Vec<Touches>) {
+        let state = self.lock();
+        let same = |record: &&Arc<TaskRecord>| {
+            record.kind == "settingsUpdate" && record.index_uid.as_deref() == Some(index_uid)
+        };
+        let others = state.open.values().filter(same);
+        let (mut earlier, mut later) = (false, Vec::new());
+        for record in others.filter(|record| record.uid != uid) {
+            match record.uid < uid {
+                true => earlier = true,
+                false => later.push(record.touches.clone()),
+            }
+        }
+        (earlier, later)
+    }
+
+    /// What a change of settings is about, and on which nodes it failed; `None` if it is not open, or failed on none of its shards.
+    pub fn failed_somewhere(&self, uid: u32) -> Option<(Touches, BTreeSet<NodeId>)> {
+        let record = self.open_record(uid)?;
+        if aggregate::nodes_status(&record) == Status::Succeeded {
+            return None;
+        }
+        let failed = record
+            .live_copies()
+            .filter(|copy| copy.state.status != Status::Succeeded);
+        let failed = failed.map(|copy| copy.node.clone()).collect();
+        Some((record.touches.clone(), failed))
+    }
+
+    /// Which of `uids` the nodes work on, or begin with next.
+    pub(super) fn under_way(&self, uids: &[u32]) -> Vec<u32> {
+        let state = self.lock();
+        let is_next = |record: &TaskRecord| {
+            let mut open = record
+                .live_copies()
+                .filter(|copy| !copy.state.status.is_settled());
+            open.all(|copy| {
+                let waiting = state.waiting.get(&copy.node);
+                let first = waiting.and_then(|waiting| waiting.keys().next());
+                first == Some(&copy.local_uid)
+            })
+        };
+        let open = uids.iter().filter_map(|uid| state.open.get(uid));
+        let begun = open
+            .filter(|record| aggregate::status(record) == Status::Processing || is_next(record));
+        begun.map(|record| record.uid).collect()
+    }
+
+    /// The deletions of tasks that are open.
+    pub(super) fn open_deletions(&self) -> Vec<u32> {
+        let state = self.lock();
+        let open = state.open.values();
+        let deletions = open.filter(|record| record.kind == DELETION);
+        deletions.map(|record| record.uid).collect()
+    }
+
+    /// A deletion of tasks has deleted so many.
+    pub(super) async fn deletion_done(&self, uid: u32, deleted: u64) {
+        let changed = self.lock().change(uid, |record| {
+            let details = &mut record.details;
+            details.insert("deletedTasks".to_owned(), deleted.into());
+            record.read_back = ReadBack::Done(Vec::new());
+        });
+        if let Some(record) = changed {
+            self.settle(record).await;
+        }
     }
 
     /// A task that is still open, with all its parts.

@@ -11,7 +11,7 @@ pub(super) fn parse(words: &str) -> Option<f64> {
 }
 
 /// The words for so many bytes, with at most two digits after the point.
-pub(super) fn print(bytes: f64) -> String {
+pub fn print(bytes: f64) -> String {
     let (mut value, mut units) = (bytes, UNITS.iter().peekable());
     let mut unit = units.next().unwrap_or(&"B");
     while value >= 1024.0

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::repair::{Drift, Said, drifted, mend, read};
+use super::repair::{Drift, PATIENCE, Said, drifted, mend, read};
 use super::truth::{Values, decide};
 use crate::app::App;
 use crate::cluster::{NodeId, Placement};
@@ -87,7 +87,7 @@ async fn look(app: &App, placement: &Placement, hopeless: &mut Hopeless) -> Resu
         .iter()
         .map(|drift| (drift.node.id.clone(), drift.patch.clone()))
         .collect();
-    if !drifts.is_empty() && mend(app, uid, drifts, turn).await.is_err() {
+    if !drifts.is_empty() && mend(app, uid, drifts, turn, PATIENCE).await.is_err() {
         if hopeless.len() >= MOST_HOPELESS {
             hopeless.clear();
         }

@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::repair::{Said, drifted, mend, read};
+use super::repair::{PATIENCE, Said, drifted, mend, read};
 use super::truth::{Values, decide};
+use super::undo::undo;
 use crate::app::App;
-use crate::cluster::turn_when_whole;
+use crate::cluster::{NodeRef, turn_when_whole};
 use crate::store::StoreError;
 use crate::tasks::{ReadBack, TaskView};
 
 /// How soon nodes that didn't answer are asked again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How often a change looks whether those before it have ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Looks into changes of settings that the nodes have done, and lets their tasks end.
 pub fn look_into(app: &Arc<App>, uids: Vec<u32>) {
@@ -52,11 +55,18 @@ async fn look_until_seen(app: &App, task: u32) -> ReadBack {
 }
 
 /// What came of a look.
-enum Looked {
+pub(super) enum Looked {
     /// All is known.
     Seen(ReadBack),
     /// These nodes didn't say.
     Silent(String),
+}
+
+impl Looked {
+    pub(super) fn silent(nodes: &[NodeRef]) -> Self {
+        let names: Vec<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
+        Self::Silent(names.join(", "))
+    }
 }
 
 async fn look(app: &App, task: u32) -> Result<Looked, StoreError> {
@@ -65,9 +75,16 @@ async fn look(app: &App, task: u32) -> Result<Looked, StoreError> {
         return nothing;
     };
     let uid = view.index_uid.as_deref().unwrap_or_default();
+    // One after the other, as the nodes made them.
+    while app.tasks.other_settings_changes(uid, task).0 {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
     let Some(placement) = app.cluster.placement(uid) else {
         return nothing;
     };
+    if let Some((touches, failed)) = app.tasks.failed_somewhere(task) {
+        return undo(app, &placement, task, &touches, &failed).await;
+    }
     let turn = turn_when_whole(app, placement.shards()).await;
     // In the turn nobody changes settings; what is open by now was sent later, and is looked into when it is done.
     if app.tasks.changes_settings(uid, Some(task)) {
@@ -78,8 +95,7 @@ async fn look(app: &App, task: u32) -> Result<Looked, StoreError> {
         silent,
     } = read(app, &placement).await;
     if !silent.is_empty() {
-        let names: Vec<&str> = silent.iter().map(|node| node.id.as_str()).collect();
-        return Ok(Looked::Silent(names.join(", ")));
+        return Ok(Looked::silent(&silent));
     }
     let before = app.settings.get(uid).await?;
     let values: Vec<&Values> = said.iter().map(|(_, values)| values).collect();
@@ -91,7 +107,7 @@ async fn look(app: &App, task: u32) -> Result<Looked, StoreError> {
     if drifts.is_empty() {
         return nothing;
     }
-    Ok(Looked::Seen(match mend(app, uid, drifts, turn).await {
+    Ok(Looked::Seen(match mend(app, uid, drifts, turn, PATIENCE).await {
         Ok(mended) => ReadBack::Done(mended),
         Err(error) => ReadBack::Failed(json!({
             "message": format!("The settings are not the same on every node: {error}. Setting them again is safe."),

@@ -17,13 +17,16 @@ use crate::upstream::{NodeRequest, Target, UpstreamError, is_hidden};
 /// How long a node may take to tell its settings: others wait for their turn meanwhile.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a node may take to mend its settings, and how often it is asked whether it has.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// A node, and what has to change there.
 pub(super) struct Drift {
     pub(super) node: NodeRef,
+    /// What is sent to it.
     pub(super) patch: Values,
+    /// What it shall say then.
+    wanted: Values,
 }
 
 /// A node that could not be mended, and why.
@@ -93,8 +96,14 @@ pub(super) fn drifted(truth: &Values, said: &[(NodeRef, Values)]) -> Vec<Drift> 
     said.iter()
         .filter_map(|(node, values)| {
             let patch = difference(truth, values);
-            let node = node.clone();
-            (!patch.is_empty()).then_some(Drift { node, patch })
+            let wanted = truth.iter().filter(|(name, _)| patch.contains_key(*name));
+            let wanted = wanted.map(|(name, value)| (name.clone(), value.clone()));
+            let (node, wanted) = (node.clone(), wanted.collect());
+            (!patch.is_empty()).then_some(Drift {
+                node,
+                patch,
+                wanted,
+            })
         })
         .collect()
 }
@@ -106,13 +115,14 @@ pub(super) async fn mend(
     uid: &str,
     drifts: Vec<Drift>,
     turn: WriteGuard,
+    patience: Duration,
 ) -> Result<Vec<String>, Unmended> {
     let sent = join_all(drifts.iter().map(|drift| send(app, uid, drift))).await;
     drop(turn);
     let mut mended = Vec::new();
     for (drift, sent) in drifts.into_iter().zip(sent) {
         let outcome = match sent {
-            Ok(local_uid) => settle(app, uid, &drift, local_uid).await,
+            Ok(local_uid) => settle(app, uid, &drift, local_uid, patience).await,
             Err(reason) => Err(reason),
         };
         let counted = |outcome| {
@@ -179,8 +189,14 @@ fn holds_a_secret(value: &Value) -> bool {
 }
 
 /// Waits for the node's task, and looks whether it did what it should.
-async fn settle(app: &App, uid: &str, drift: &Drift, local_uid: u32) -> Result<(), String> {
-    let deadline = Instant::now() + PATIENCE;
+async fn settle(
+    app: &App,
+    uid: &str,
+    drift: &Drift,
+    local_uid: u32,
+    patience: Duration,
+) -> Result<(), String> {
+    let deadline = Instant::now() + patience;
     loop {
         let request = NodeRequest::new(
             Target::Node(drift.node.address),
@@ -206,7 +222,7 @@ async fn settle(app: &App, uid: &str, drift: &Drift, local_uid: u32) -> Result<(
     }
     let now = read_one(app, uid, &drift.node).await;
     let now = now.map_err(|error| error.to_string())?;
-    let left = now.map(|now| difference(&drift.patch, &now));
+    let left = now.map(|now| difference(&drift.wanted, &now));
     match left {
         Some(left) if !left.is_empty() => Err(format!("it still differs in {}", names(&left))),
         _ => Ok(()),

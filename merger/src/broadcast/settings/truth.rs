@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Map, Value};
 
@@ -16,15 +17,35 @@ pub(super) type Values = Map<String, Value>;
 /// What was last set through Weft, durably.
 pub struct Settings {
     store: Arc<dyn Store>,
+    /// How often anything was changed.
+    revision: AtomicU64,
 }
 
 impl Settings {
     /// Keeps the settings in `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+        Self {
+            store,
+            revision: AtomicU64::new(0),
+        }
     }
 
-    pub(super) async fn get(&self, uid: &str) -> Result<Option<Values>, StoreError> {
+    /// Another number than before, once any index's settings are others.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        let outcome = self.store.commit(changes).await;
+        self.revision.fetch_add(1, Ordering::AcqRel);
+        outcome
+    }
+
+    /// What an index's settings shall be, by their names in `GET …/settings`; `None` if nothing was set yet.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn get(&self, uid: &str) -> Result<Option<Map<String, Value>>, StoreError> {
         let stored = self.store.get(&key(uid)).await?;
         Ok(stored.and_then(|stored| serde_json::from_slice(&stored.value).ok()))
     }
@@ -34,12 +55,12 @@ impl Settings {
             return Ok(());
         }
         let bytes = serde_json::to_vec(values).unwrap_or_default();
-        self.store.commit(vec![Change::put(key(uid), bytes)]).await
+        self.commit(vec![Change::put(key(uid), bytes)]).await
     }
 
     /// The index is gone.
     pub(in crate::broadcast) async fn forget(&self, uid: &str) -> Result<(), StoreError> {
-        self.store.commit(vec![Change::delete(key(uid))]).await
+        self.commit(vec![Change::delete(key(uid))]).await
     }
 
     /// Indexes were swapped by a task, and their settings with them. Twice is the same as once, for tasks end one after the other.
@@ -61,7 +82,7 @@ impl Settings {
                 });
             }
         }
-        self.store.commit(changes).await
+        self.commit(changes).await
     }
 }
 
@@ -111,9 +132,39 @@ pub(super) fn difference(truth: &Values, node: &Values) -> Values {
     node.iter()
         .filter_map(|(name, value)| {
             let wanted = truth.get(name).filter(|wanted| *wanted != value)?;
-            Some((name.clone(), wanted.clone()))
+            let patch = match name.as_str() {
+                "embedders" => embedders(wanted, value),
+                _ => wanted.clone(),
+            };
+            Some((name.clone(), patch))
         })
         .collect()
+}
+
+/// A node merges embedders into those that it has, name by name and field by field, so that what shall go must be named.
+fn embedders(wanted: &Value, node: &Value) -> Value {
+    let (Some(wanted), Some(node)) = (wanted.as_object(), node.as_object()) else {
+        return wanted.clone();
+    };
+    let mut patch = Values::new();
+    for name in node.keys().filter(|name| !wanted.contains_key(*name)) {
+        patch.insert(name.clone(), Value::Null);
+    }
+    for (name, shall) in wanted {
+        let has = node.get(name);
+        if has == Some(shall) {
+            continue;
+        }
+        let mut shall = shall.clone();
+        let surplus = has.and_then(Value::as_object).into_iter().flatten();
+        if let Some(fields) = shall.as_object_mut() {
+            for (field, _) in surplus {
+                fields.entry(field.clone()).or_insert(Value::Null);
+            }
+        }
+        patch.insert(name.clone(), shall);
+    }
+    Value::Object(patch)
 }
 
 #[cfg(test)]
@@ -149,6 +200,16 @@ mod tests {
         let (one, two) = (values(json!({"a": [1]})), values(json!({"a": [2]})));
         assert_eq!(decide(&[&one, &two], None, &touched(&[])), one);
         assert_eq!(decide(&[&one, &two, &two], None, &touched(&[])), two);
+    }
+
+    #[test]
+    fn embedders_and_their_fields_that_shall_go_are_named() {
+        let truth = values(json!({"embedders": {"a": {"source": "x"}, "b": {"source": "y"}}}));
+        let node = values(json!({"embedders": {
+            "a": {"source": "x", "url": "u"}, "b": {"source": "y"}, "c": {"source": "z"}
+        }}));
+        let patch = json!({"embedders": {"a": {"source": "x", "url": null}, "c": null}});
+        assert_eq!(difference(&truth, &node), values(patch));
     }
 
     #[test]

@@ -28,6 +28,7 @@ fn record(parts: Vec<Part>) -> TaskRecord {
         error: None,
         read_back: ReadBack::NotNeeded,
         share: None,
+        touches: crate::tasks::Touches::All,
     }
 }
 
@@ -135,5 +136,62 @@ fn durations_are_printed_as_nodes_print_them() {
     assert_eq!(
         iso8601(Duration::nanoseconds(61_000_000_001)),
         "PT61.000000001S"
+    );
+}
+
+fn failing(shard: u16, message: &str) -> Part {
+    let mut part = part(shard, Status::Failed);
+    part.copies[0].state.error = Some(json!({"message": message, "code": "c"}));
+    part
+}
+
+#[test]
+fn a_change_of_settings_that_some_shards_made_ends_when_it_is_undone_there() {
+    let mut record = TaskRecord {
+        kind: "settingsUpdate".to_owned(),
+        read_back: ReadBack::Due,
+        ..record(vec![part(0, Status::Succeeded), failing(1, "bad")])
+    };
+    assert_eq!(status(&record), Status::Processing);
+    record.read_back = ReadBack::Undone(vec!["shard-0-node-0".to_owned()]);
+    assert_eq!(status(&record), Status::Failed);
+    let message = "bad (The change was undone where it had been made: shard-0-node-0.)";
+    assert_eq!(error(&record).unwrap()["message"], message);
+    record.read_back = ReadBack::Failed(json!({"message": "It could not be undone."}));
+    assert_eq!(status(&record), Status::Failed);
+    assert_eq!(
+        error(&record).unwrap(),
+        json!({"message": "bad (It could not be undone.)", "code": "c"})
+    );
+    // Where nobody made it, nothing is to be undone.
+    record.read_back = ReadBack::Due;
+    record.parts = vec![failing(0, "bad"), failing(1, "bad")];
+    assert_eq!(status(&record), Status::Failed);
+    assert_eq!(error(&record).unwrap()["message"], "bad");
+}
+
+#[test]
+fn an_edition_that_failed_somewhere_says_how_many_documents_were_edited() {
+    let mut done = part(0, Status::Succeeded);
+    done.copies[0].state.details = json!({"editedDocuments": 54, "deletedDocuments": 54})
+        .as_object()
+        .cloned();
+    let mut failed = failing(1, "bad");
+    failed.copies[0].state.details = json!({"editedDocuments": 0, "deletedDocuments": null})
+        .as_object()
+        .cloned();
+    let record = TaskRecord {
+        kind: "documentEdition".to_owned(),
+        ..record(vec![failed, done])
+    };
+    let view = view(&record);
+    assert_eq!(
+        Value::Object(view.details.unwrap()),
+        json!({"editedDocuments": 54, "deletedDocuments": null})
+    );
+    assert_eq!(
+        view.error.unwrap()["message"],
+        "shard-1: bad (The documents of shard-0 were edited: 54. The others were not; the same edition again would edit the \
+         former twice.)"
     );
 }

@@ -476,3 +476,65 @@ async fn ends_that_find_no_room_are_told_of_later() {
     tasks.tell_again().await.unwrap();
     assert!(!tasks.left_some_untold());
 }
+
+#[tokio::test]
+async fn what_a_deletion_waits_for_is_what_nodes_work_on_or_begin_with_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tasks, _settled) = open(&folder.path().join("weft.redb")).await;
+    let mut uids = Vec::new();
+    for nodes in [
+        [("a", 1), ("b", 1)],
+        [("a", 2), ("b", 2)],
+        [("b", 3), ("c", 1)],
+    ] {
+        uids.push(tasks.create(write_to(&nodes)).await.unwrap().task_uid);
+    }
+    assert_eq!(tasks.under_way(&uids), uids[..1]);
+    let done = |local| vec![(local, done())];
+    tasks.apply(&node("a"), done(1)).await;
+    tasks.apply(&node("b"), done(1)).await;
+    assert_eq!(tasks.under_way(&uids), uids[1..2]);
+    // It is begun, though it is not the next everywhere.
+    tasks.apply(&node("c"), done(1)).await;
+    assert_eq!(tasks.under_way(&uids), uids[1..]);
+}
+
+#[tokio::test]
+async fn a_change_of_settings_knows_those_before_it_and_what_those_after_it_are_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let (tasks, _settled) = open(&folder.path().join("weft.redb")).await;
+    let names =
+        |names: &[&str]| Touches::Named(names.iter().map(|name| (*name).to_owned()).collect());
+    let mut uids = Vec::new();
+    for (local, touches) in (0..).zip([names(&["stopWords"]), names(&["synonyms"]), Touches::All]) {
+        let change = NewTask {
+            kind: "settingsUpdate".to_owned(),
+            index_uid: Some("x".to_owned()),
+            read_back: ReadBack::Due,
+            touches,
+            ..write_to(&[("a", local), ("b", local)])
+        };
+        uids.push(tasks.create(change).await.unwrap().task_uid);
+    }
+    assert_eq!(
+        tasks.other_settings_changes("x", uids[1]),
+        (true, vec![Touches::All])
+    );
+    assert_eq!(
+        tasks.other_settings_changes("y", uids[1]),
+        (false, Vec::new())
+    );
+    let failed = LocalState {
+        status: Status::Failed,
+        ..LocalState::default()
+    };
+    tasks.apply(&node("a"), vec![(0, done())]).await;
+    tasks.apply(&node("b"), vec![(0, failed)]).await;
+    assert_eq!(tasks.take_due(), [uids[0]]);
+    let (touches, failed) = tasks.failed_somewhere(uids[0]).unwrap();
+    assert!(touches.holds("stopWords") && !touches.holds("synonyms"));
+    assert_eq!(Vec::from_iter(failed), [node("b")]);
+    assert_eq!(tasks.get(uids[0]).await.unwrap().status, Status::Processing);
+    tasks.read_back(uids[0], ReadBack::Undone(Vec::new())).await;
+    assert_eq!(tasks.get(uids[0]).await.unwrap().status, Status::Failed);
+}

@@ -1,0 +1,79 @@
+//! A change of settings that failed on some nodes is taken back on the others.
+//!
+//! A node makes a change whole or not at all, so those where it failed still have what was before, whatever was set through Weft a
+//! moment earlier. Invariants: what a later change has set stays; the task ends when all nodes have taken it back; doing it twice, as
+//! after a crash, is the same as once, since the nodes are asked what they have. While the task is open nobody else repairs.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::read_back::Looked;
+use super::repair::{Drift, Said, drifted, mend, read};
+use super::truth::{Values, decide};
+use crate::app::App;
+use crate::cluster::{NodeId, Placement, turn_when_whole};
+use crate::store::StoreError;
+use crate::tasks::{ReadBack, Touches};
+
+/// How long a node may take to take a change back: it may have to index everything anew.
+const PATIENCE: Duration = Duration::from_secs(3 * 60 * 60);
+
+/// Takes the change of `task` back where it was made; `failed` are the nodes where it wasn't.
+pub(super) async fn undo(
+    app: &App,
+    placement: &Placement,
+    task: u32,
+    touches: &Touches,
+    failed: &BTreeSet<NodeId>,
+) -> Result<Looked, StoreError> {
+    let uid = placement.uid.as_str();
+    let turn = turn_when_whole(app, placement.shards()).await;
+    let (_, later) = app.tasks.other_settings_changes(uid, task);
+    let Said {
+        settings: said,
+        silent,
+    } = read(app, placement).await;
+    if !silent.is_empty() {
+        return Ok(Looked::silent(&silent));
+    }
+    let known = app.settings.get(uid).await?;
+    let untouched: Vec<&Values> = said
+        .iter()
+        .filter(|(node, _)| failed.contains(&node.id))
+        .map(|(_, values)| values)
+        .collect();
+    let before = match untouched.is_empty() {
+        true => known.unwrap_or_default(),
+        false => decide(&untouched, known.as_ref(), &BTreeSet::new()),
+    };
+    let theirs = |name: &String| {
+        let set_since = later.iter().any(|later| later.holds(name));
+        touches.holds(name) && !set_since
+    };
+    let shall: Values = before
+        .iter()
+        .filter(|(name, _)| theirs(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let drifts = drifted(&shall, &said);
+    // What nobody changes any more is what settings shall be; a later change looks for itself.
+    if later.is_empty() && !untouched.is_empty() {
+        app.settings.put(uid, &before).await?;
+    }
+    let nodes = drifts.iter().map(words).collect();
+    Ok(Looked::Seen(match mend(app, uid, drifts, turn, PATIENCE).await {
+        Ok(_) => ReadBack::Undone(nodes),
+        Err(error) => ReadBack::Failed(json!({
+            "message": format!("It could not be undone where it had been made: {error}. Set the settings again."),
+            "code": "internal",
+            "type": "internal",
+            "link": "https://docs.meilisearch.com/errors#internal",
+        })),
+    }))
+}
+
+fn words(drift: &Drift) -> String {
+    drift.node.id.to_string()
+}
