@@ -13,9 +13,10 @@ use weft_routing::placement::{ShardId, SlotMap};
 use super::coalesce::{self, Kind, SMALL_BYTES, SMALL_DOCUMENTS, Sent, Small};
 use super::decode::Plain;
 use super::deliver::{Delivered, Delivery, Load, deliver_now, lies_as};
+use super::judge::{Judge, Manner, Rules, Verdict};
 use super::params::Params;
 use super::split::{Batch, SplitKey, Splitter};
-use super::spool::SpoolLimits;
+use super::spool::{Piece, SpoolLimits};
 use super::{ATTEMPTS, Format, SplitError, WriteError, details, refused_by_node};
 use crate::answer::Answer;
 use crate::app::App;
@@ -50,8 +51,8 @@ pub(super) async fn documents(
         .and_then(|value| value.to_str().ok());
     let body = std::mem::replace(&mut call.body, empty());
     let plain = Plain::new(body, encoding, app.options.max_import_bytes, idle);
-    let layout = Layout::of(app, &uid)?;
-    let splitter = layout.splitter(app, format, &params);
+    let layout = Layout::of(app, &uid).await?;
+    let splitter = layout.splitter(app, format, &params, &call.method);
     let share = app.bounds.bodies.share();
     let batch = read(plain, splitter, format, share).await?;
     drop(reading);
@@ -122,10 +123,12 @@ struct Layout {
     /// The primary key on record.
     key: Option<String>,
     placement: Option<Arc<Placement>>,
+    /// What documents are judged by.
+    rules: Arc<Rules>,
 }
 
 impl Layout {
-    fn of(app: &App, uid: &str) -> Result<Self, WriteError> {
+    async fn of(app: &App, uid: &str) -> Result<Self, WriteError> {
         let placement = app.cluster.placement(uid);
         let (slots, key) = match &placement {
             Some(placement) => {
@@ -137,14 +140,28 @@ impl Layout {
             }
             None => (app.cluster.propose(uid, None, 1)?, None),
         };
+        let alive = placement
+            .as_deref()
+            .is_some_and(|placement| placement.deleted_by.is_none());
         Ok(Self {
             slots,
             key,
+            // An index that begins has no settings.
+            rules: match alive {
+                true => app.writes.judged_by.now(app, uid).await,
+                false => Arc::default(),
+            },
             placement,
         })
     }
 
-    fn splitter(&self, app: &App, format: Format, params: &Params) -> Splitter {
+    /// Whether the index is there.
+    fn is_alive(&self) -> bool {
+        let placement = self.placement.as_deref();
+        placement.is_some_and(|placement| placement.deleted_by.is_none())
+    }
+
+    fn splitter(&self, app: &App, format: Format, params: &Params, method: &Method) -> Splitter {
         let name = self.key.as_ref().or(params.primary_key.as_ref()).cloned();
         let key = SplitKey {
             name,
@@ -158,13 +175,19 @@ impl Layout {
             memory: app.bounds.bodies.clone(),
             disk: app.bounds.spools.clone(),
         };
-        Splitter::new(format, &self.slots, key, limits)
+        let manner = Manner {
+            updates: *method == Method::PUT,
+            skips_creation: params.skip_creation == Some(true),
+            keeps: !self.is_alive(),
+        };
+        let judge = Judge::new(Arc::clone(&self.rules), manner);
+        Splitter::new(format, &self.slots, key, limits).judged(judge)
     }
 
     /// Whether the documents lie as they should, and by the right key.
     fn fits(&self, split_by: &Self, batch: &Batch) -> bool {
         let same_key = self.key.is_none() || batch.received == 0 || self.key == batch.key;
-        self.slots == split_by.slots && same_key
+        self.slots == split_by.slots && same_key && self.rules == split_by.rules
     }
 }
 
@@ -183,9 +206,10 @@ struct Write {
 impl Write {
     async fn run(mut self, app: &Arc<App>) -> Result<Answer, WriteError> {
         for _ in 0..ATTEMPTS {
-            let mut now = Layout::of(app, &self.uid)?;
+            let mut now = Layout::of(app, &self.uid).await?;
             if now.key.is_some() && now.fits(&self.layout, &self.batch) {
                 self.layout = now;
+                self.send_refused_alone();
                 if let Some(answer) = self.write(app).await? {
                     return Ok(answer);
                 }
@@ -193,12 +217,13 @@ impl Write {
             }
             // The first documents of an index decide its primary key: one write at a time.
             let _first = app.writes.first_write(&self.uid).await;
-            now = Layout::of(app, &self.uid)?;
+            now = Layout::of(app, &self.uid).await?;
             now.find_key(app, &self.uid).await?;
             if !now.fits(&self.layout, &self.batch) {
                 self.batch = self.split_again(app, &now).await?;
             }
             self.layout = now;
+            self.send_refused_alone();
             if self.layout.key.is_none()
                 && let Some(answer) = self.write(app).await?
             {
@@ -210,7 +235,7 @@ impl Write {
 
     /// Splits by another layout what was split by an old one.
     async fn split_again(&self, app: &App, layout: &Layout) -> Result<Batch, WriteError> {
-        let mut splitter = layout.splitter(app, self.format, &self.params);
+        let mut splitter = layout.splitter(app, self.format, &self.params, &self.method);
         let failed = |error| of_split(error, self.format);
         self.batch.feed(&mut splitter).await.map_err(failed)?;
         splitter.finish().await.map_err(failed)
@@ -224,6 +249,9 @@ impl Write {
             && received > 0
         {
             return self.refuse_other_key(app, key).await.map(Some);
+        }
+        if let Some(error) = self.unfit(app).await {
+            return self.refuse(app, error).await.map(Some);
         }
         if let Some((shard, small)) = self.small(app) {
             return match coalesce::send(app, shard, small).await? {
@@ -262,6 +290,37 @@ impl Write {
                 Err(error)
             }
         }
+    }
+
+    /// An index that isn't there begins with a batch that is refused, too: a node makes it, and words the error.
+    fn send_refused_alone(&mut self) {
+        if self.layout.is_alive() || self.batch.refused.is_some() {
+            return;
+        }
+        let suspicions = self.batch.suspicions.as_ref();
+        let verdict = suspicions.map(|suspicions| suspicions.verdict(None));
+        if let Some(Verdict::Refused { raw: Some(raw), .. }) = verdict {
+            let framing = self.batch.nothing.framing().clone();
+            self.batch.refused = Some(Piece::of(framing, &[raw]));
+        }
+    }
+
+    /// The error with which the engine will refuse the batch when it indexes it, where that can be known.
+    async fn unfit(&self, app: &App) -> Option<Value> {
+        let suspicions = self.batch.suspicions.as_ref()?;
+        if self.batch.refused.is_some() || !self.layout.is_alive() {
+            return None;
+        }
+        let key = self.layout.key.as_deref().or(self.batch.key.as_deref())?;
+        let (uid, slots) = (&self.uid, &self.layout.slots);
+        let finding = match (suspicions.verdict(None), self.batch.parts.as_slice()) {
+            // One node does it, and knows best what is there.
+            (Verdict::Ask(_), [part]) if part.pieces.len() == 1 => return None,
+            _ => suspicions.settle(app, uid, slots, key).await?,
+        };
+        // It was judged by settings that may have changed meanwhile.
+        let now = app.writes.judged_by.now(app, uid).await;
+        (now == *suspicions.rules()).then(|| finding.error(uid))
     }
 
     /// The write as a small one, if it is one that may go together with others.
@@ -389,6 +448,11 @@ impl Write {
             "type": "invalid_request",
             "link": "https://docs.meilisearch.com/errors#index_primary_key_already_exists",
         });
+        self.refuse(app, error).await
+    }
+
+    /// The task fails with this error, and nothing is written.
+    async fn refuse(&self, app: &App, error: Value) -> Result<Answer, WriteError> {
         let task = NewTask {
             error: Some(error),
             ..self.task(0.into())

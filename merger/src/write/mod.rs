@@ -14,6 +14,7 @@ mod decode;
 mod deliver;
 pub mod dry_run;
 mod format;
+pub mod judge;
 mod params;
 mod remove;
 mod reworded;
@@ -139,6 +140,8 @@ pub enum WriteError {
 #[derive(Debug, Default)]
 pub struct Writes {
     coalescer: Coalescer,
+    /// What documents are judged by.
+    judged_by: judge::Known,
     /// One first write at a time to an index whose primary key isn't known.
     lines: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }

@@ -1,5 +1,6 @@
 //! Works off the queue, one batch at a time.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use milli_core::update::Settings;
@@ -13,7 +14,7 @@ use crate::queue::{Addition, Batch, Outcome, Swap, Task, Work};
 /// Executes tasks until the node closes.
 pub(crate) fn run(node: &Arc<Node>) -> ApiResult<()> {
     while let Some(batch) = node.queue.next_batch() {
-        let outcomes = execute(node, &batch);
+        let outcomes = survive(&batch, || execute(node, &batch));
         if node.queue.is_interrupted() && outcomes.iter().all(Result::is_err) {
             node.queue.release(&batch);
         } else {
@@ -21,6 +22,19 @@ pub(crate) fn run(node: &Arc<Node>) -> ApiResult<()> {
         }
     }
     Ok(())
+}
+
+/// The engine panics at some documents; the tasks fail with that, and the next ones go on.
+fn survive(batch: &Batch, execute: impl FnOnce() -> Vec<Outcome>) -> Vec<Outcome> {
+    catch_unwind(AssertUnwindSafe(execute)).unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().map(String::as_str);
+        let words = words.or(panic.downcast_ref::<&str>().copied());
+        let error = ApiError::internal(format!(
+            "An unexpected crash occurred when processing the task: {}",
+            words.unwrap_or("Box<dyn Any>")
+        ));
+        batch.tasks.iter().map(|_| Err(error.clone())).collect()
+    })
 }
 
 fn execute(node: &Node, batch: &Batch) -> Vec<Outcome> {

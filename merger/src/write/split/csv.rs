@@ -4,10 +4,12 @@
 //! written, behind the header line, so that a node's own reader gives the fields their types.
 
 use csv_core::{ReadRecordResult, ReaderBuilder};
+use serde_json::Value;
 use weft_routing::document_id::DocumentId;
 
 use super::documents::Documents;
 use super::{Fault, SplitError};
+use crate::write::judge::Special;
 
 /// Reads a body as it comes in.
 pub(super) struct Reader {
@@ -42,6 +44,8 @@ struct Header {
     columns: Vec<(String, Kind)>,
     /// The column of the primary key: the last of that name.
     id: Option<usize>,
+    /// Whether a column may be one that the engine checks in ways of its own.
+    special: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,7 +193,11 @@ impl Reader {
 
     fn header(&self, fields: &[&str], documents: &Documents) -> Result<Header, SplitError> {
         let columns = fields.iter().map(|field| column(field)).collect();
-        let mut header = Header { columns, id: None };
+        let mut header = Header {
+            columns,
+            id: None,
+            special: fields.iter().any(|name| name.starts_with('_')),
+        };
         header.id = documents
             .key()
             .and_then(|key| header.last_named(key.name()));
@@ -220,7 +228,9 @@ impl Reader {
                 .and_then(|text| DocumentId::from_text(text).ok()),
             _ => None,
         };
-        documents.row(&self.row(last), id.as_ref());
+        let special = header.special(fields);
+        let names = || header.distinct_names().map(str::to_owned).collect();
+        documents.row(&self.row(last), id.as_ref(), &special, names);
     }
 
     /// The record's own text, without line ends around it, so that another can follow.
@@ -319,6 +329,20 @@ impl Header {
         self.columns.iter().rposition(|(column, _)| column == name)
     }
 
+    /// The values of a row's special fields, as a node makes JSON of them.
+    fn special(&self, fields: &[&str]) -> Special<String> {
+        let mut special = Special::NONE;
+        if !self.special {
+            return special;
+        }
+        for ((name, kind), text) in self.columns.iter().zip(fields) {
+            if name.starts_with('_') {
+                special.note(name.as_bytes(), json(*kind, text));
+            }
+        }
+        special
+    }
+
     fn distinct_names(&self) -> impl Iterator<Item = &str> {
         let names = || self.columns.iter().map(|(name, _)| name.as_str());
         names()
@@ -326,6 +350,21 @@ impl Header {
             .filter(move |(at, name)| !names().take(*at).any(|before| before == *name))
             .map(|(_, name)| name)
     }
+}
+
+/// A field as JSON; it was checked to be of its kind.
+fn json(kind: Kind, text: &str) -> String {
+    let trimmed = text.trim();
+    let value = match kind {
+        Kind::Text if text.is_empty() => Value::Null,
+        Kind::Text => Value::from(text),
+        Kind::Number => match trimmed.parse::<i64>() {
+            Ok(number) => Value::from(number),
+            Err(_) => trimmed.parse::<f64>().map_or(Value::Null, Value::from),
+        },
+        Kind::Boolean => trimmed.parse::<bool>().map_or(Value::Null, Value::from),
+    };
+    value.to_string()
 }
 
 /// A column's name and type; what looks like no type belongs to the name.

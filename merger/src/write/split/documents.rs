@@ -13,6 +13,7 @@ use super::scan::Object;
 use super::{Batch, ShardPart, SplitKey, framing};
 use crate::ids::Ids;
 use crate::write::format::Format;
+use crate::write::judge::{Judge, Special};
 use crate::write::spool::{Framing, Piece, Spool, SpoolLimits};
 
 /// The ids of so many documents of a body are kept for each shard; of more, none is.
@@ -31,6 +32,7 @@ pub(super) struct Documents {
     refused: Option<Bytes>,
     /// Whether documents of a refused batch are kept: it may yet be split by another key.
     keeps_refused: bool,
+    judge: Option<Judge>,
 }
 
 /// What one shard gets, so far.
@@ -71,9 +73,14 @@ impl Documents {
             received: 0,
             refused: None,
             keeps_refused: key.is_open,
+            judge: None,
         };
         documents.open_parts();
         documents
+    }
+
+    pub(super) fn judge(&mut self, judge: Judge) {
+        self.judge = Some(judge);
     }
 
     /// CSV: every piece begins with the header line.
@@ -125,43 +132,90 @@ impl Documents {
                 Ok(key) => self.key = Some(key),
                 Err(Refused) => self.refuse(object.raw),
             }
-            return self.unscanned(text, object.raw);
+            return self.unscanned(text, object);
         };
         if key.plain().is_none()
             || object.escaped_keys
             || (object.repeated && self.repeats == Repeats::Refused)
         {
-            return self.unscanned(text, object.raw);
+            return self.unscanned(text, object);
         }
         let id = object
             .id
             .and_then(|id| std::str::from_utf8(id).ok())
             .map(DocumentId::from_json);
         match id {
-            Some(Ok(id)) => self.append(&id, object.raw),
+            Some(Ok(id)) => {
+                self.see(&id, text, object);
+                self.append(&id, object.raw);
+            }
             _ => self.refuse(object.raw),
         }
         Ok(())
     }
 
-    fn unscanned(&mut self, text: &str, raw: &[u8]) -> Result<(), Invalid> {
+    fn unscanned(&mut self, text: &str, object: &Object<'_>) -> Result<(), Invalid> {
         let Some(key) = &self.key else { return Ok(()) };
         match key.identify(text, self.repeats) {
-            Ok(id) => self.append(&id, raw),
-            Err(Refused) => self.refuse(raw),
+            Ok(id) => {
+                self.see(&id, text, object);
+                self.append(&id, object.raw);
+            }
+            Err(Refused) => self.refuse(object.raw),
         }
         Ok(())
     }
 
-    /// Takes a line of a CSV body, with its id where it has one.
-    pub(super) fn row(&mut self, raw: &[u8], id: Option<&DocumentId<'_>>) {
+    /// Shows a document to the judge.
+    fn see(&mut self, id: &DocumentId<'_>, text: &str, object: &Object<'_>) {
+        let Some(judge) = &mut self.judge else { return };
+        if object.special.is_empty() && !object.escaped_keys && judge.passes_plain() {
+            return;
+        }
+        let place = self.received.saturating_sub(1);
+        let fields = || explain::entries(text).unwrap_or_default();
+        let names = || fields().into_iter().map(|(name, _)| name.into_owned());
+        let names = || names().collect();
+        if object.escaped_keys {
+            let mut special = Special::NONE;
+            for (name, value) in fields() {
+                special.note(name.as_bytes(), value.get());
+            }
+            judge.see(id.as_str(), place, object.raw, special, names);
+        } else {
+            // The whole document is text.
+            let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+            let special = object.special.map(text);
+            judge.see(id.as_str(), place, object.raw, special, names);
+        }
+    }
+
+    /// Takes a line of a CSV body, with its id where it has one, and the values of its special fields as JSON.
+    pub(super) fn row(
+        &mut self,
+        raw: &[u8],
+        id: Option<&DocumentId<'_>>,
+        special: &Special<String>,
+        names: impl FnOnce() -> Vec<String>,
+    ) {
         self.received += 1;
         if self.refused.is_some() {
             self.keep(raw);
             return;
         }
         match id {
-            Some(id) => self.append(id, raw),
+            Some(id) => {
+                if let Some(judge) = &mut self.judge {
+                    let special = Special {
+                        vectors: special.vectors.as_deref(),
+                        geo: special.geo.as_deref(),
+                        geojson: special.geojson.as_deref(),
+                    };
+                    let place = self.received.saturating_sub(1);
+                    judge.see(id.as_str(), place, raw, special, names);
+                }
+                self.append(id, raw);
+            }
             None => self.refuse(raw),
         }
     }
@@ -227,6 +281,7 @@ impl Documents {
                 .refused
                 .map(|raw| Piece::of(self.framing.clone(), &[&raw])),
             nothing: Piece::of(self.framing, &[]),
+            suspicions: self.judge.and_then(Judge::finish),
         })
     }
 }

@@ -81,7 +81,7 @@ pub(crate) fn infer_from_names<'a>(
 }
 
 /// Of repeated names, leaves the first place and the last value.
-fn keep_last(fields: &mut Entries<'_>) {
+pub(crate) fn keep_last(fields: &mut Entries<'_>) {
     let mut places = hashbrown::HashMap::with_capacity(fields.len());
     let mut kept: Entries<'_> = Vec::with_capacity(fields.len());
     for (name, value) in fields.drain(..) {

@@ -5,8 +5,8 @@
 //! parts' own bound (see [`super::spool`]).
 //!
 //! Invariants: a body that a node would refuse is refused here, before anything is delivered. A document that a node's
-//! task would refuse makes the whole batch [`Batch::refused`]: the parts are dropped, and that document alone goes to a
-//! node, whose task fails in the node's own words.
+//! task would refuse for its id makes the whole batch [`Batch::refused`]: the parts are dropped, and that document alone goes to a
+//! node, whose task fails in the node's own words. What the engine refuses later, when it indexes, is noted by a judge.
 
 mod csv;
 mod documents;
@@ -24,7 +24,9 @@ use weft_routing::placement::{ShardId, SlotMap};
 
 use self::documents::Documents;
 pub use self::explain::Fault;
+pub(super) use self::identify::keep_last;
 use super::format::Format;
+use super::judge::{Judge, Suspicions};
 use super::spool::{Framing, Piece, SpoolLimits};
 use crate::ids::Ids;
 
@@ -83,6 +85,8 @@ pub(crate) struct Batch {
     pub(crate) refused: Option<Piece>,
     /// A body with no document in it, of the same format.
     pub(crate) nothing: Piece,
+    /// Documents that the engine may refuse when it indexes them, and with them the batch.
+    pub(super) suspicions: Option<Suspicions>,
 }
 
 /// What one shard gets of a body.
@@ -116,6 +120,12 @@ impl Splitter {
             documents,
             received_bytes: 0,
         }
+    }
+
+    /// The same, with a judge of the documents.
+    pub(super) fn judged(mut self, judge: Judge) -> Self {
+        self.documents.judge(judge);
+        self
     }
 
     /// Takes the next bytes of the body.

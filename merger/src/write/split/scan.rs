@@ -7,6 +7,8 @@
 
 use wide::u8x16;
 
+use crate::write::judge::Special;
+
 /// Why a scan stopped before the end of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
@@ -25,8 +27,10 @@ pub(crate) struct Object<'a> {
     pub(crate) id: Option<&'a [u8]>,
     /// Whether the wanted key is there more than once.
     pub(crate) repeated: bool,
-    /// Whether a key is written with escapes, so that the wanted one may hide behind them.
+    /// Whether a key is written with escapes, so that the wanted one, or a special one, may hide behind them.
     pub(crate) escaped_keys: bool,
+    /// The values of the fields that the engine checks in ways of its own.
+    pub(crate) special: Special<&'a [u8]>,
 }
 
 /// Scans objects; keeps its memory from one to the next.
@@ -50,6 +54,7 @@ impl Scanner {
             id: None,
             repeated: false,
             escaped_keys: false,
+            special: Special::NONE,
         };
         let mut rest = after(text, b'{')?;
         rest = skip_space(rest);
@@ -66,6 +71,8 @@ impl Scanner {
             } else if wanted == Some(key.inner) {
                 found.repeated |= found.id.is_some();
                 found.id = Some(consumed(value, end));
+            } else if key.inner.first() == Some(&b'_') {
+                found.special.note(key.inner, consumed(value, end));
             }
             match skip_space(end).split_first() {
                 Some((b',', next)) => rest = skip_space(next),

@@ -29,6 +29,7 @@ impl ApiError {
                     | UserError::InvalidVectorsMapType { .. }
                     | UserError::InvalidVectorsEmbedderConf { .. }
                     | UserError::InvalidGeoField(_)
+                    | UserError::DocumentEmbeddingError(_)
                     | UserError::InvalidMinTypoWordLenSetting(..)
                     | UserError::AttributeLimitReached
                     | UserError::DocumentEditionCannotModifyPrimaryKey

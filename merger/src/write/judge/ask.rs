@@ -1,0 +1,153 @@
+//! Where a verdict depends on which documents are there: the shards are asked.
+//!
+//! Documents that are there stay there while nothing is under way that takes any: so the many updates that bring no vectors wait for
+//! nobody. That one isn't there is certain only while nothing at all is under way, so that is waited for, for a while; writes to an
+//! index that never rests are left to the shards.
+
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use hashbrown::HashSet;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use weft_routing::document_id::DocumentId;
+use weft_routing::placement::{ShardId, SlotMap};
+
+use super::{Finding, Suspicions, Verdict};
+use crate::app::App;
+use crate::call::full;
+use crate::cluster::ClusterError;
+use crate::tasks::{Unknown, are_pending};
+use crate::upstream::{NodeRequest, Target};
+
+/// For how long what is under way is waited for, and how often it is looked at.
+const WITHIN: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(25);
+
+impl Suspicions {
+    /// The verdict on a batch for an index whose primary key is `key`; nothing if it can't be told.
+    pub(in crate::write) async fn settle(
+        &self,
+        app: &App,
+        uid: &str,
+        slots: &SlotMap,
+        key: &str,
+    ) -> Option<Finding> {
+        let ids = match self.verdict(None) {
+            Verdict::Fine => return None,
+            Verdict::Refused { finding, .. } => return Some(finding),
+            Verdict::Ask(ids) => ids,
+        };
+        let mut shards: Vec<(ShardId, Vec<&str>)> = Vec::new();
+        for id in ids {
+            let Ok(document) = DocumentId::from_text(id) else {
+                continue;
+            };
+            let shard = slots.shard_of(&document);
+            match shards.iter_mut().find(|(other, _)| *other == shard) {
+                Some((_, ids)) => ids.push(id),
+                None => shards.push((shard, vec![id])),
+            }
+        }
+        let stays = !app.tasks.takes_documents(uid);
+        if let Ok(there) = fetch_all(app, uid, key, &shards).await
+            && stays
+            && matches!(self.verdict(Some(&there)), Verdict::Fine)
+        {
+            return None;
+        }
+        let deadline = Instant::now() + WITHIN;
+        loop {
+            match look(app, uid, key, &shards).await {
+                Ok(Some(there)) => {
+                    return match self.verdict(Some(&there)) {
+                        Verdict::Refused { finding, .. } => Some(finding),
+                        Verdict::Fine | Verdict::Ask(_) => None,
+                    };
+                }
+                Ok(None) if Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+                Ok(None) => {
+                    tracing::debug!(
+                        index = uid,
+                        "an index never rests: its shards judge a write"
+                    );
+                    return None;
+                }
+                Err(error) => {
+                    tracing::debug!(index = uid, %error, "its shards judge a write");
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Which of the documents are there; `None` while something is under way.
+async fn look(
+    app: &App,
+    uid: &str,
+    key: &str,
+    shards: &[(ShardId, Vec<&str>)],
+) -> Result<Option<HashSet<String>>, Unknown> {
+    let pending = shards
+        .iter()
+        .map(|(shard, _)| are_pending(app, *shard, uid));
+    if try_join_all(pending).await?.contains(&true) {
+        return Ok(None);
+    }
+    fetch_all(app, uid, key, shards).await.map(Some)
+}
+
+async fn fetch_all(
+    app: &App,
+    uid: &str,
+    key: &str,
+    shards: &[(ShardId, Vec<&str>)],
+) -> Result<HashSet<String>, Unknown> {
+    let found = shards
+        .iter()
+        .map(|(shard, ids)| fetch(app, *shard, uid, key, ids));
+    Ok(try_join_all(found).await?.into_iter().flatten().collect())
+}
+
+async fn fetch(
+    app: &App,
+    shard: ShardId,
+    uid: &str,
+    key: &str,
+    ids: &[&str],
+) -> Result<Vec<String>, Unknown> {
+    let primary = app.cluster.primary(shard);
+    let primary = primary.ok_or(ClusterError::ShardLost(shard))?;
+    let body = json!({"ids": ids, "fields": [key], "limit": ids.len()});
+    let request = NodeRequest::new(
+        Target::Node(primary.address),
+        Method::POST,
+        format!("/indexes/{uid}/documents/fetch"),
+        &app.own_authority(),
+        app.options.search_timeout(),
+    )
+    .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+    .body(full(body.to_string()));
+    let answer = app.upstream.send(request).await?;
+    let answer: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let documents = answer.get("results").and_then(Value::as_array);
+    let id = |document: &Value| match member(document, key)? {
+        Value::String(id) => Some(id.clone()),
+        id => Some(id.to_string()),
+    };
+    Ok(documents.into_iter().flatten().filter_map(id).collect())
+}
+
+/// A field by its name, or by its path.
+fn member<'a>(document: &'a Value, key: &str) -> Option<&'a Value> {
+    document.get(key).or_else(|| {
+        let mut steps = key.match_indices('.');
+        steps.find_map(|(at, _)| {
+            let (first, rest) = key.split_at(at);
+            member(document.get(first)?, rest.get(1..)?)
+        })
+    })
+}

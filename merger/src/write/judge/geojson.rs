@@ -1,0 +1,17 @@
+//! Judges a `_geojson` field, where shapes are read.
+
+use std::str::FromStr;
+
+use geojson::GeoJson;
+
+use super::{Finding, Phase};
+
+/// What is wrong with the value, as it is written. It is read as the engine reads it, by the same library.
+pub(super) fn judge(raw: &str) -> Option<Finding> {
+    let read = GeoJson::from_str(raw).and_then(geo_types::Geometry::<f64>::try_from);
+    read.err().map(|error| Finding {
+        phase: Phase::GeoJson,
+        code: "invalid_document_geo_field",
+        message: error.to_string(),
+    })
+}
