@@ -8,6 +8,7 @@
 )]
 
 mod bad_input;
+mod batches;
 mod browsers;
 mod clients;
 mod compose;
