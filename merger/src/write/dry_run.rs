@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use weft_routing::placement::{ShardId, SlotMap};
 
 use super::format::Format;
+use super::judge::{Judge, Manner};
 use super::split::{SplitError, SplitKey, Splitter};
 use super::spool::{Piece, SpoolLimits};
 
@@ -63,7 +64,7 @@ pub fn plan<'a>(
     })
 }
 
-/// A splitter that keeps all in memory.
+/// A splitter that keeps all in memory, with a judge that knows no settings.
 pub(super) fn in_memory(format: Format, slots: &Arc<SlotMap>, key: Option<&str>) -> Splitter {
     let limits = SpoolLimits {
         memory_bytes: usize::MAX,
@@ -76,5 +77,6 @@ pub(super) fn in_memory(format: Format, slots: &Arc<SlotMap>, key: Option<&str>)
         name: key.map(str::to_owned),
         is_open: false,
     };
-    Splitter::new(format, slots, key, limits)
+    let judge = Judge::new(Arc::default(), Manner::default());
+    Splitter::new(format, slots, key, limits).judged(judge)
 }

@@ -133,12 +133,15 @@ impl Known {
         let rules = match remembered {
             Some((then, rules)) if then == revision => rules,
             _ => {
-                let rules = Arc::new(read(app, uid).await);
-                let mut known = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-                if known.len() >= MOST_INDEXES {
-                    known.clear();
+                let (rules, is_whole) = read(app, uid).await;
+                let rules = Arc::new(rules);
+                if is_whole {
+                    let mut known = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+                    if known.len() >= MOST_INDEXES {
+                        known.clear();
+                    }
+                    known.insert(uid.to_owned(), (revision, Arc::clone(&rules)));
                 }
-                known.insert(uid.to_owned(), (revision, Arc::clone(&rules)));
                 rules
             }
         };
@@ -156,20 +159,28 @@ struct Version {
     pkg_version: String,
 }
 
-async fn read(app: &App, uid: &str) -> Rules {
-    let Ok(Some(settings)) = app.settings.get(uid).await else {
-        return Rules::default();
+/// The rules, and whether all that they depend on is known.
+async fn read(app: &App, uid: &str) -> (Rules, bool) {
+    let settings = match app.settings.get(uid).await {
+        Ok(Some(settings)) => settings,
+        Ok(None) => return (Rules::default(), true),
+        Err(error) => {
+            tracing::warn!(index = uid, %error, "what documents are judged by can't be read");
+            return (Rules::default(), false);
+        }
     };
     let rules = Rules::of(&settings, "");
     if !rules.geojson && !rules.wants_vectors() {
-        return rules;
+        return (rules, true);
     }
     let Some(shard) = app.cluster.shards().into_iter().next() else {
-        return rules;
+        return (rules, false);
     };
     let version = ask_primary::<Version>(app, shard, "/version".to_owned()).await;
-    let version = version.ok().flatten().map(|version| version.pkg_version);
-    Rules::of(&settings, &version.unwrap_or_default())
+    match version {
+        Ok(Some(version)) => (Rules::of(&settings, &version.pkg_version), true),
+        _ => (rules, false),
+    }
 }
 
 #[cfg(test)]
