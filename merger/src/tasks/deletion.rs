@@ -130,8 +130,7 @@ async fn delete_on(app: &App, along: &Along, node: &NodeId, uids: &[u32]) {
     };
     for path in paths("/tasks?uids=", uids) {
         let timeout = app.options.search_timeout();
-        let request =
-            NodeRequest::new(Target::Node(address), Method::DELETE, path, along, timeout);
+        let request = NodeRequest::new(Target::Node(address), Method::DELETE, path, along, timeout);
         match app.upstream.send(request).await {
             Ok(answer) if answer.status.is_success() => {
                 if let Some(local_uid) = task_uid(&answer) {

@@ -107,15 +107,17 @@ async fn look(app: &App, task: u32) -> Result<Looked, StoreError> {
     if drifts.is_empty() {
         return nothing;
     }
-    Ok(Looked::Seen(match mend(app, uid, drifts, turn, PATIENCE).await {
-        Ok(mended) => ReadBack::Done(mended),
-        Err(error) => ReadBack::Failed(json!({
-            "message": format!("The settings are not the same on every node: {error}. Setting them again is safe."),
-            "code": "internal",
-            "type": "internal",
-            "link": "https://docs.meilisearch.com/errors#internal",
-        })),
-    }))
+    Ok(Looked::Seen(
+        match mend(app, uid, drifts, turn, PATIENCE).await {
+            Ok(mended) => ReadBack::Done(mended),
+            Err(error) => ReadBack::Failed(json!({
+                "message": format!("The settings are not the same on every node: {error}. Setting them again is safe."),
+                "code": "internal",
+                "type": "internal",
+                "link": "https://docs.meilisearch.com/errors#internal",
+            })),
+        },
+    ))
 }
 
 /// The settings that the change was about: its details name them.

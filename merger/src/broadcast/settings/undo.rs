@@ -63,15 +63,17 @@ pub(super) async fn undo(
         app.settings.put(uid, &before).await?;
     }
     let nodes = drifts.iter().map(words).collect();
-    Ok(Looked::Seen(match mend(app, uid, drifts, turn, PATIENCE).await {
-        Ok(_) => ReadBack::Undone(nodes),
-        Err(error) => ReadBack::Failed(json!({
-            "message": format!("It could not be undone where it had been made: {error}. Set the settings again."),
-            "code": "internal",
-            "type": "internal",
-            "link": "https://docs.meilisearch.com/errors#internal",
-        })),
-    }))
+    Ok(Looked::Seen(
+        match mend(app, uid, drifts, turn, PATIENCE).await {
+            Ok(_) => ReadBack::Undone(nodes),
+            Err(error) => ReadBack::Failed(json!({
+                "message": format!("It could not be undone where it had been made: {error}. Set the settings again."),
+                "code": "internal",
+                "type": "internal",
+                "link": "https://docs.meilisearch.com/errors#internal",
+            })),
+        },
+    ))
 }
 
 fn words(drift: &Drift) -> String {
