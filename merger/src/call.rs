@@ -1,6 +1,7 @@
 //! One request as the merger's parts see it, after it has been classified.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub struct Call {
     pub grant: Grant,
     /// What goes along to every node that this request reaches.
     pub along: Along,
+    /// Where the connection comes from: it tells Envoys apart.
+    pub peer: Option<SocketAddr>,
     /// The body, not read yet.
     pub body: AnyBody,
 }

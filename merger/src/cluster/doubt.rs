@@ -42,8 +42,8 @@ struct Doubt {
     cut_off: bool,
     /// These replicas missed what others took, and the store failed when they were to be taken out.
     missed: Vec<(NodeId, String)>,
-    /// Between these two numbers nodes have tasks that nobody is known to have sent.
-    unknown: Vec<(NodeId, Option<u32>, u32)>,
+    /// Nodes have these tasks, and nobody is known to have sent them.
+    unknown: Vec<(NodeId, Vec<u32>)>,
 }
 
 /// Reads from shards that are [held](Doubts::hold).
@@ -123,15 +123,9 @@ pub fn doubt_missed(app: &Arc<App>, shard: ShardId, missed: Vec<(NodeId, String)
     note(app, shard, |doubt| doubt.missed.extend(missed));
 }
 
-/// Notes that a node has tasks that nobody is known to have sent: those between two numbers. The caller has the shard's lock.
-pub fn doubt_numbers(
-    app: &Arc<App>,
-    shard: ShardId,
-    node: &NodeId,
-    after: Option<u32>,
-    before: u32,
-) {
-    let unknown = (node.clone(), after, before);
+/// Notes that a node has tasks that nobody is known to have sent. The caller has the shard's lock.
+pub fn doubt_numbers(app: &Arc<App>, shard: ShardId, node: &NodeId, tasks: Vec<u32>) {
+    let unknown = (node.clone(), tasks);
     note(app, shard, |doubt| doubt.unknown.push(unknown));
 }
 
@@ -210,15 +204,15 @@ pub async fn settle_doubts(app: &App, shard: ShardId) -> Result<(), ClusterError
 async fn look_into(
     app: &App,
     shard: ShardId,
-    unknown: Vec<(NodeId, Option<u32>, u32)>,
+    unknown: Vec<(NodeId, Vec<u32>)>,
 ) -> Result<(), ClusterError> {
     let replicas = app.cluster.replicas(shard);
     let mut foreign: BTreeSet<&NodeId> = BTreeSet::new();
-    for (node, after, before) in &unknown {
+    for (node, tasks) in &unknown {
         let Some(found) = replicas.iter().find(|replica| replica.id == *node) else {
             continue;
         };
-        if !foreign.contains(node) && !are_harmless(app, found, *after, *before).await {
+        if !foreign.contains(node) && !are_harmless(app, found, tasks).await {
             foreign.insert(node);
         }
     }

@@ -9,6 +9,7 @@
 //! show it; in between, the records of tasks show it after a restart. Invariants: a mark is never lowered within an
 //! incarnation, whatever clients delete. What is stored for an old incarnation says nothing of the present one.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hashbrown::HashMap;
@@ -32,24 +33,28 @@ pub enum Mark {
     At(Option<u32>),
 }
 
-/// How the number of an acknowledged task follows the node's mark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How the number of an acknowledged write follows that of the write before.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// It is the next one, or the mark isn't known yet.
+    /// All tasks in between are known, or it isn't known which was before.
     Next,
-    /// Tasks between the mark and this one were not sent by this merger, or their answers were lost.
-    Gap {
-        /// The mark before.
-        after: Option<u32>,
-    },
-    /// It is not newer than the mark: the node's disk is another one.
+    /// These tasks in between, or more, were not sent by this merger, or their answers were lost.
+    Gap(Vec<u32>),
+    /// It is not newer: the node's disk is another one.
     Back,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// How many unknown tasks are named; with more, nobody looks at each.
+const NAMED: usize = 101;
+
+#[derive(Debug, Clone)]
 struct Entry {
     incarnation: u32,
     mark: Mark,
+    /// The newest write. Writes come one after the other; answers to other tasks of the merger's may come before or after them.
+    written: Option<u32>,
+    /// Such tasks since then.
+    made: BTreeSet<u32>,
     /// The newest task that is accounted for in the store, too: what was acknowledged but not recorded, a crash leaves open.
     recorded: Option<u32>,
     /// It has nothing, and others that may have something don't answer: it takes no writes, either.
@@ -63,6 +68,8 @@ impl Default for Entry {
         Self {
             incarnation: 0,
             mark: Mark::Unknown { at_least: None },
+            written: None,
+            made: BTreeSet::new(),
             recorded: None,
             waits: false,
             ignores_records: false,
@@ -106,6 +113,8 @@ impl Marks {
                         at_least: known.newest_after_resync,
                     },
                     recorded: None,
+                    written: None,
+                    made: BTreeSet::new(),
                     waits: false,
                     ignores_records: known.newest_after_resync.is_some(),
                 };
@@ -120,16 +129,17 @@ impl Marks {
             let read: Result<Stored, _> = serde_json::from_slice(&stored.value);
             match (nodes.get_mut(&node), read) {
                 (Some(entry), Ok(read)) if entry.incarnation == incarnation => {
-                    entry.mark = Mark::At(read.newest);
-                    entry.recorded = read.newest;
-                    entry.ignores_records = false;
+                    entry.known_up_to(read.newest);
                 }
                 (Some(entry), _) if entry.incarnation < incarnation => {}
                 _ => stale.push(Change::delete(key)),
             }
         }
-        if !stale.is_empty() {
-            store.commit(stale).await?;
+        // They are in nobody's way.
+        if !stale.is_empty()
+            && let Err(error) = store.commit(stale).await
+        {
+            tracing::warn!(%error, "marks of earlier incarnations can't be deleted");
         }
         Ok(Self {
             store,
@@ -158,6 +168,7 @@ impl Marks {
         let entry = nodes.entry(copy.node.clone()).or_default();
         if entry.incarnation == copy.incarnation && !entry.ignores_records {
             entry.mark = entry.mark.raised(copy.local_uid);
+            entry.written = entry.written.max(Some(copy.local_uid));
             entry.recorded = entry.recorded.max(Some(copy.local_uid));
         }
     }
@@ -171,42 +182,66 @@ impl Marks {
         }
     }
 
-    /// Notes that a node has acknowledged a task, and gives the copy that records it, with its place after the mark.
+    /// Notes that a node has acknowledged a write, and gives the copy that records it, with its place after the write before. The
+    /// caller has the node's place in the order of writes.
     pub fn acknowledged(&self, node: &NodeId, local_uid: u32) -> (Copy, Order) {
         let mut nodes = self.write();
         let entry = nodes.entry(node.clone()).or_default();
         let order = match entry.mark {
-            Mark::At(after) if Some(local_uid) <= after => Order::Back,
-            Mark::At(after) if local_uid != after.map_or(0, |after| after.saturating_add(1)) => {
-                Order::Gap { after }
+            Mark::Unknown { .. } => Order::Next,
+            Mark::At(_) if Some(local_uid) <= entry.written => Order::Back,
+            Mark::At(_) => {
+                let first = entry.written.map_or(0, |last| last.saturating_add(1));
+                let unknown = (first..local_uid).filter(|uid| !entry.made.contains(uid));
+                let unknown: Vec<u32> = unknown.take(NAMED).collect();
+                match unknown.is_empty() {
+                    true => Order::Next,
+                    false => Order::Gap(unknown),
+                }
             }
-            _ => Order::Next,
         };
         entry.mark = entry.mark.raised(local_uid);
-        let copy = Copy {
-            incarnation: entry.incarnation,
-            ..Copy::acknowledged(node.clone(), local_uid)
-        };
-        (copy, order)
+        entry.written = entry.written.max(Some(local_uid));
+        entry.made.retain(|uid| *uid > local_uid);
+        (entry.copy(node, local_uid), order)
+    }
+
+    /// Notes a task that a node has acknowledged beside the order of writes, and gives the copy that records it.
+    pub fn acknowledged_beside(&self, node: &NodeId, local_uid: u32) -> Copy {
+        let mut nodes = self.write();
+        let entry = nodes.entry(node.clone()).or_default();
+        entry.mark = entry.mark.raised(local_uid);
+        entry.made.insert(local_uid);
+        entry.copy(node, local_uid)
     }
 
     /// Notes a task that the merger itself has made on a node and that no record names.
     pub async fn made(&self, node: &NodeId, local_uid: u32) {
-        self.raise(node, Some(local_uid)).await;
+        let copy = self.acknowledged_beside(node, local_uid);
+        self.recorded(&copy);
+        self.store_mark(node).await;
     }
 
     /// Everything up to `newest` is accounted for: the node's replicas were compared.
     pub(super) async fn raise(&self, node: &NodeId, newest: Option<u32>) {
         let Some(newest) = newest else { return };
-        let changed = {
+        {
             let mut nodes = self.write();
             let entry = nodes.entry(node.clone()).or_default();
-            let before = entry.mark;
-            entry.mark = before.raised(newest);
-            entry.recorded = entry.recorded.max(Some(newest));
-            (entry.mark != before).then(|| put(node, entry)).flatten()
-        };
-        let Some(change) = changed else { return };
+            if entry.recorded >= Some(newest) {
+                return;
+            }
+            entry.mark = entry.mark.raised(newest);
+            entry.written = entry.written.max(Some(newest));
+            entry.made.retain(|uid| *uid > newest);
+            entry.recorded = Some(newest);
+        }
+        self.store_mark(node).await;
+    }
+
+    async fn store_mark(&self, node: &NodeId) {
+        let change = self.read().get(node).and_then(|entry| put(node, entry));
+        let Some(change) = change else { return };
         // Losing it costs a comparison after a crash, and nothing else.
         if let Err(error) = self.store.commit_unsynced(vec![change]).await {
             tracing::warn!(%node, %error, "a node's mark can't be stored");
@@ -226,10 +261,7 @@ impl Marks {
                 Mark::At(mark) => mark.max(newest),
                 Mark::Unknown { .. } => newest,
             };
-            entry.mark = Mark::At(newest);
-            entry.recorded = newest;
-            entry.ignores_records = false;
-            entry.waits = false;
+            entry.known_up_to(newest);
             put(node, entry)
         };
         let mut patience = Patience::with("a node's mark");
@@ -260,13 +292,11 @@ impl Marks {
 
     /// The node is in another incarnation from now on.
     pub(super) fn begin(&self, node: &NodeId, incarnation: u32, newest: Option<u32>) {
-        let entry = Entry {
+        let mut entry = Entry {
             incarnation,
-            mark: Mark::At(newest),
-            recorded: newest,
-            waits: false,
-            ignores_records: false,
+            ..Entry::default()
         };
+        entry.known_up_to(newest);
         self.write().insert(node.clone(), entry);
     }
 
@@ -285,6 +315,25 @@ impl Marks {
 
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<NodeId, Entry>> {
         self.nodes.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// Everything up to here is accounted for.
+    fn known_up_to(&mut self, newest: Option<u32>) {
+        self.mark = Mark::At(newest);
+        self.written = newest;
+        self.made.retain(|uid| Some(*uid) > newest);
+        self.recorded = newest;
+        self.waits = false;
+        self.ignores_records = false;
+    }
+
+    fn copy(&self, node: &NodeId, local_uid: u32) -> Copy {
+        Copy {
+            incarnation: self.incarnation,
+            ..Copy::acknowledged(node.clone(), local_uid)
+        }
     }
 }
 

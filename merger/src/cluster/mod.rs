@@ -49,7 +49,7 @@ pub use lanes::Lanes;
 pub use latency::Latencies;
 pub use marks::{Mark, Marks, Order};
 pub use placements::{Before, Placement, Placements};
-pub use pulse::{Life, Pulse};
+pub use pulse::{Life, Listener, Pulse};
 pub use read_from::ReadFrom;
 pub use readiness::Readiness;
 pub use replicas::{Sending, take_out, take_out_surely, to_each};

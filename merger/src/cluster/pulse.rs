@@ -4,6 +4,7 @@
 //! Invariant: a node that was away is trusted again only after its task counter has been seen and has not gone back: an
 //! empty or an older disk never serves.
 
+use std::net::SocketAddr;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ const BUSY: Duration = Duration::from_millis(300);
 /// How long reads take at the most to follow what the merger says of a node's readiness: every Envoy has asked again, if it is
 /// there, and has acted on the answer.
 pub(super) const READS_FOLLOW: Duration = Duration::from_millis(500);
+/// An Envoy asks five times a second; one that hasn't for so long is there no more.
+const FORGOTTEN: Duration = Duration::from_secs(2);
 /// One probe without an answer is a busy machine; so many are a slow node.
 const SLOW: u32 = 2;
 
@@ -46,8 +49,26 @@ struct Vital {
     /// How often it was away, or not the one it was.
     doubts: u64,
     busy_since: Option<Instant>,
-    /// Since when Envoy is told, each time it asks, that the node may serve reads.
+    /// What each Envoy was last told of the node.
+    told: HashMap<Listener, Told>,
+}
+
+/// An Envoy that asks whether nodes may serve reads, known by the connection that it asks on: several may stand on one machine.
+pub type Listener = SocketAddr;
+
+/// What an Envoy was last told of a node.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    at: Instant,
+    /// Since when it is told, each time it asks, that the node may serve reads.
     ready_since: Option<Instant>,
+}
+
+impl Told {
+    /// Whether the Envoy asked lately: one that doesn't for so long is gone, or asks on another connection.
+    fn is_current(&self) -> bool {
+        self.at.elapsed() < FORGOTTEN
+    }
 }
 
 /// The state of all nodes.
@@ -156,31 +177,37 @@ impl Pulse {
         since.is_some_and(|since| since.elapsed() >= BUSY)
     }
 
-    /// Notes what Envoy is told of the node.
-    pub(super) fn told(&self, node: &NodeId, ready: bool) {
+    /// Notes what an Envoy is told of the node.
+    pub(super) fn told(&self, node: &NodeId, listener: Listener, ready: bool) {
         let mut nodes = self.write();
         let vital = nodes.entry(node.clone()).or_default();
-        match ready {
-            true => {
-                vital.ready_since.get_or_insert_with(Instant::now);
-            }
-            false => vital.ready_since = None,
-        }
+        let at = Instant::now();
+        let before = vital.told.get(&listener).filter(|told| told.is_current());
+        let since = before.and_then(|told| told.ready_since).unwrap_or(at);
+        let told = Told {
+            at,
+            ready_since: ready.then_some(since),
+        };
+        vital.told.retain(|_, told| told.is_current());
+        vital.told.insert(listener, told);
     }
 
-    /// Whether Envoy has been told that the node is ready.
+    /// Whether any Envoy goes by having been told that the node is ready.
     pub(super) fn is_ready(&self, node: &NodeId) -> bool {
-        self.ready_since(node).is_some()
+        let nodes = self.read();
+        let mut told = current(nodes.get(node));
+        told.any(|told| told.ready_since.is_some())
     }
 
-    /// Whether Envoy has been told so for long enough to have acted on it: reads get to the node.
+    /// Whether all Envoys have been told so for long enough to have acted on it: reads get to the node.
     pub(super) fn gets_reads(&self, node: &NodeId) -> bool {
-        self.ready_since(node)
-            .is_some_and(|since| since.elapsed() >= READS_FOLLOW)
-    }
-
-    fn ready_since(&self, node: &NodeId) -> Option<Instant> {
-        self.read().get(node).and_then(|vital| vital.ready_since)
+        let nodes = self.read();
+        let vital = nodes.get(node);
+        let acts = |told: &Told| {
+            told.ready_since
+                .is_some_and(|since| since.elapsed() >= READS_FOLLOW)
+        };
+        current(vital).next().is_some() && current(vital).all(acts)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, HashMap<NodeId, Vital>> {
@@ -190,6 +217,12 @@ impl Pulse {
     fn write(&self) -> RwLockWriteGuard<'_, HashMap<NodeId, Vital>> {
         self.nodes.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What those Envoys were told that asked lately.
+fn current(vital: Option<&Vital>) -> impl Iterator<Item = &Told> {
+    let told = vital.into_iter().flat_map(|vital| vital.told.values());
+    told.filter(|told| told.is_current())
 }
 
 #[cfg(test)]
@@ -221,24 +254,51 @@ mod tests {
         assert_ne!(pulse.life(&node), Life::Up);
     }
 
+    fn envoy(port: u16) -> Listener {
+        Listener::from(([127, 0, 0, 1], port))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn reads_get_to_a_node_when_envoy_has_been_told_for_a_while() {
         let pulse = Pulse::default();
         let node = NodeId::from("n".to_owned());
         assert!(!pulse.gets_reads(&node), "nobody has asked");
-        pulse.told(&node, true);
+        pulse.told(&node, envoy(1), true);
         assert!(pulse.is_ready(&node) && !pulse.gets_reads(&node));
-        tokio::time::advance(READS_FOLLOW / 2).await;
-        pulse.told(&node, true);
-        tokio::time::advance(READS_FOLLOW / 2).await;
+        for _ in 0..2 {
+            tokio::time::advance(READS_FOLLOW / 2).await;
+            pulse.told(&node, envoy(1), true);
+        }
         assert!(
             pulse.gets_reads(&node),
-            "told twice, from the first time on"
+            "told again, from the first time on"
         );
-        pulse.told(&node, false);
+        pulse.told(&node, envoy(1), false);
         assert!(!pulse.is_ready(&node) && !pulse.gets_reads(&node));
-        pulse.told(&node, true);
+        pulse.told(&node, envoy(1), true);
         assert!(!pulse.gets_reads(&node), "from the beginning");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_ready_as_long_as_any_envoy_was_told_so() {
+        let pulse = Pulse::default();
+        let node = NodeId::from("n".to_owned());
+        pulse.told(&node, envoy(1), true);
+        pulse.told(&node, envoy(2), true);
+        tokio::time::advance(READS_FOLLOW / 4).await;
+        pulse.told(&node, envoy(1), false);
+        assert!(pulse.is_ready(&node), "the other has not heard");
+        assert!(!pulse.gets_reads(&node));
+        pulse.told(&node, envoy(2), false);
+        assert!(!pulse.is_ready(&node));
+        // One that asks no more keeps nobody waiting.
+        pulse.told(&node, envoy(1), true);
+        pulse.told(&node, envoy(3), true);
+        tokio::time::advance(FORGOTTEN / 2).await;
+        pulse.told(&node, envoy(1), false);
+        assert!(pulse.is_ready(&node));
+        tokio::time::advance(FORGOTTEN / 2).await;
+        assert!(!pulse.is_ready(&node));
     }
 
     use proptest::prelude::*;

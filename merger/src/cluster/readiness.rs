@@ -1,6 +1,6 @@
 //! What Envoy is told when it asks whether a node may serve reads.
 
-use super::{Cluster, Life, NodeId};
+use super::{Cluster, Life, Listener, NodeId};
 
 /// The answer to a readiness check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,12 +16,12 @@ pub enum Readiness {
 }
 
 impl Cluster {
-    /// Whether a node may serve reads, as Envoy shall be told.
-    pub fn readiness(&self, node: &NodeId) -> Readiness {
+    /// Whether a node may serve reads, as an Envoy shall be told.
+    pub fn readiness(&self, node: &NodeId, listener: Listener) -> Readiness {
         let readiness = self.judge(node);
         match readiness {
-            Readiness::Ready | Readiness::Degraded(_) => self.pulse.told(node, true),
-            Readiness::NotReady(_) => self.pulse.told(node, false),
+            Readiness::Ready | Readiness::Degraded(_) => self.pulse.told(node, listener, true),
+            Readiness::NotReady(_) => self.pulse.told(node, listener, false),
             Readiness::Unknown => {}
         }
         readiness

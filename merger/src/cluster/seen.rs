@@ -4,8 +4,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::watch::probe;
-use super::{Heard, NodeRef};
+use super::NodeRef;
 use crate::app::App;
 use crate::upstream::{NodeRequest, Target};
 
@@ -91,38 +90,29 @@ pub(super) async fn beyond(
 /// Whether the node, which is out of sync, has taken writes of documents beyond its mark that came through Weft: nobody was
 /// acknowledged, and others may not have them. What a resync itself brings has no mark.
 pub(super) async fn took_unacknowledged(app: &App, node: &NodeRef) -> bool {
-    let Heard::Answer(newest) = probe(app, node).await else {
-        return false;
-    };
+    // Right after the mark: the tasks of a resync come later.
     let mark = app.cluster.marks.newest(&node.id);
-    let tasks = beyond(app, node, mark, newest).await;
-    tasks.is_some_and(|tasks| tasks.iter().any(|task| task.custom_metadata.is_some()))
+    let first = mark.map_or(0, |mark| mark.saturating_add(1));
+    let path = format!("/tasks?reverse=true&from={first}&limit={LOOK_BACK}");
+    let tasks = list(app, node, &path).await.unwrap_or_default();
+    tasks
+        .iter()
+        .any(|listed| listed.uid >= first && listed.task.custom_metadata.is_some())
 }
 
-/// Whether all tasks between two numbers change nothing. False if the node doesn't say.
-pub(super) async fn are_harmless(
-    app: &App,
-    node: &NodeRef,
-    after: Option<u32>,
-    before: u32,
-) -> bool {
-    let first = after.map_or(0, |after| after.saturating_add(1));
-    let Some(last) = before.checked_sub(1).filter(|last| *last >= first) else {
-        return true;
-    };
-    let count = last - first + 1;
-    if count > LOOK_BACK {
+/// Whether these tasks change nothing. False if the node doesn't say, or they are many.
+pub(super) async fn are_harmless(app: &App, node: &NodeRef, tasks: &[u32]) -> bool {
+    if tasks.len() > LOOK_BACK as usize {
         return false;
     }
-    let path = format!("/tasks?from={last}&limit={count}");
+    let uids: Vec<String> = tasks.iter().map(u32::to_string).collect();
+    let path = format!("/tasks?uids={}&limit={}", uids.join(","), tasks.len());
     let Some(listed) = list(app, node, &path).await else {
         return false;
     };
     // What isn't listed any more could have been anything.
-    let harmless = listed
-        .iter()
-        .filter(|listed| listed.uid >= first && listed.task.is_harmless());
-    u32::try_from(harmless.count()) == Ok(count)
+    let harmless = listed.iter().filter(|listed| listed.task.is_harmless());
+    harmless.count() == tasks.len()
 }
 
 async fn list(app: &App, node: &NodeRef, path: &str) -> Option<Vec<Listed>> {

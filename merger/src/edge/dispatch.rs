@@ -43,6 +43,7 @@ pub(crate) async fn dispatch(
         headers: parts.headers.clone(),
         grant: Grant::all(),
         along: Along::from_client(&parts.headers),
+        peer: parts.extensions.get().copied(),
         body,
     };
     let operation = call.operation.name();

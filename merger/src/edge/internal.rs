@@ -1,6 +1,7 @@
 //! What filters and Envoy ask of the merger: the routing table, registrations of direct writes, readiness, metrics.
 //! The edge never lets a client's request come here: Envoy and the filter refuse paths below `/_weft`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -54,7 +55,9 @@ fn table(app: &App, call: &Call) -> Answer {
 /// Whether a node may serve reads: asked by Envoy's health check, with the node's name as host.
 fn ready(app: &App, call: &Call) -> Answer {
     let node = NodeId::from(call.header("host").unwrap_or_default().to_owned());
-    match app.cluster.readiness(&node) {
+    // Without a connection, as in tests, it is one and the same.
+    let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+    match app.cluster.readiness(&node, call.peer.unwrap_or(nobody)) {
         Readiness::Ready => Answer::json(StatusCode::OK, &json!({"node": node, "ready": true})),
         Readiness::Degraded(reason) => Answer::json(
             StatusCode::OK,
@@ -153,7 +156,7 @@ async fn direct_write(app: &App, registration: &Registration) -> Result<Copy, Ap
                 && task.index_uid.as_ref() == Some(&registration.index_uid)
         };
         if task.as_ref().is_some_and(is_it) {
-            return Ok(app.cluster.marks.acknowledged(&node.id, uid).0);
+            return Ok(app.cluster.marks.acknowledged_beside(&node.id, uid));
         }
     }
     Err(ApiError::bad_registration(

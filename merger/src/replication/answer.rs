@@ -110,8 +110,8 @@ pub(super) fn verdict(
     match order {
         _ if had_it => {}
         Order::Back if !shared_with_filters => return Verdict::Missed(Reason::Back),
-        Order::Gap { after } if !shared_with_filters => {
-            doubt_numbers(app, shard, &node.id, after, local_uid);
+        Order::Gap(unknown) if !shared_with_filters => {
+            doubt_numbers(app, shard, &node.id, unknown);
         }
         _ => {}
     }

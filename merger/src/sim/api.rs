@@ -153,7 +153,12 @@ fn tasks(disk: &mut Disk, request: &Request<'_>, method: &str, parts: &[&str]) -
             Work::Cancel(matched),
         ),
         _ => {
-            if request.param("reverse") != Some("true") {
+            let reverse = request.param("reverse") == Some("true");
+            let from = request.param("from").and_then(|from| from.parse().ok());
+            if let Some(from) = from {
+                matched.retain(|uid: &u32| if reverse { *uid >= from } else { *uid <= from });
+            }
+            if !reverse {
                 matched.reverse();
             }
             let (total, limit) = (matched.len(), request.number("limit").unwrap_or(20));

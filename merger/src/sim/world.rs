@@ -190,7 +190,9 @@ async fn envoy_asks(world: World, app: Arc<App>) {
     loop {
         let names: Vec<String> = world.mesh.lock().nodes.keys().cloned().collect();
         for name in names {
-            let readiness = app.cluster.readiness(&id(&name));
+            let readiness = app
+                .cluster
+                .readiness(&id(&name), ([127, 0, 0, 1], 1).into());
             world.mesh.lock().envoy_hears(&name, readiness);
         }
         tokio::time::sleep(ENVOY_ASKS).await;

@@ -93,7 +93,7 @@ async fn cancel_some(
     );
     let answer = app.upstream.send(request).await?;
     let local_uid = task_uid(&answer).ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
-    Ok(app.cluster.marks.acknowledged(&node, local_uid).0)
+    Ok(app.cluster.marks.acknowledged_beside(&node, local_uid))
 }
 
 /// Paths that name all of `uids` between them.

@@ -31,13 +31,32 @@ async fn a_number_that_is_not_the_next_one_is_noticed() {
     assert_eq!(marks.acknowledged(&a, 7).1, Order::Next, "nothing is known");
     marks.establish(&a, Some(7)).await.unwrap();
     assert_eq!(marks.acknowledged(&a, 8).1, Order::Next);
-    assert_eq!(marks.acknowledged(&a, 10).1, Order::Gap { after: Some(8) });
+    assert_eq!(marks.acknowledged(&a, 10).1, Order::Gap(vec![9]));
     assert_eq!(marks.acknowledged(&a, 10).1, Order::Back);
     assert_eq!(marks.acknowledged(&a, 3).1, Order::Back);
     assert_eq!(marks.mark(&a), Mark::At(Some(10)), "never lowered");
     let b = node("b");
     marks.establish(&b, None).await.unwrap();
     assert_eq!(marks.acknowledged(&b, 0).1, Order::Next);
+}
+
+#[tokio::test]
+async fn tasks_beside_the_writes_may_be_heard_of_before_them_or_after() {
+    let marks = open(&MemoryStore::default(), vec![known("a", 0, None)]).await;
+    let a = node("a");
+    marks.establish(&a, Some(3)).await.unwrap();
+    // A deletion of tasks, which the node numbered after a write whose answer comes later.
+    marks.made(&a, 5).await;
+    assert_eq!(marks.acknowledged(&a, 4).1, Order::Next);
+    assert_eq!(marks.acknowledged(&a, 6).1, Order::Next, "5 is known");
+    // The other way round it looks like a task of somebody else, and is looked at.
+    assert_eq!(marks.acknowledged(&a, 8).1, Order::Gap(vec![7]));
+    assert_eq!(marks.acknowledged_beside(&a, 7).local_uid, 7);
+    assert_eq!(marks.acknowledged(&a, 9).1, Order::Next);
+    assert_eq!(
+        marks.acknowledged(&a, 200).1,
+        Order::Gap((10..111).collect())
+    );
 }
 
 #[tokio::test]

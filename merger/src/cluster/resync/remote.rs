@@ -137,9 +137,6 @@ impl<'a> Remote<'a> {
     ) -> Result<u32, ResyncError> {
         let answer = self.exchange(method, path, body).await?;
         let enqueued: Enqueued = self.read(path, &answer)?;
-        // No record names it.
-        let marks = &self.app.cluster.marks;
-        marks.made(&self.node.id, enqueued.task_uid).await;
         Ok(enqueued.task_uid)
     }
 
