@@ -293,6 +293,15 @@ async fn drain(app: &Arc<App>, id: &str) -> Result<Answer, ClusterError> {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    // One that is in sync and doesn't answer may come back with another disk.
+    let answers = |other: &NodeRef| {
+        let life = app.cluster.pulse.life(&other.id);
+        other.id != node.id && matches!(life, Life::Up | Life::Slow)
+    };
+    let is_last = !app.cluster.replicas(shard).iter().any(answers);
+    if app.cluster.in_sync.holds(&node.id) && is_last {
+        return Err(ClusterError::LastReplica(node.id));
+    }
     if app.cluster.in_sync.drain(&node.id).await? == TakenOut::Last {
         return Err(ClusterError::LastReplica(node.id));
     }
@@ -307,16 +316,19 @@ async fn drain(app: &Arc<App>, id: &str) -> Result<Answer, ClusterError> {
 /// How long a drain waits until others have taken what only the drained one has.
 const DRAIN_WAITS: Duration = Duration::from_secs(30);
 
-/// What the node held is lost, and it serves again with what it has.
+/// The shard has no replica that holds what was acknowledged: this one serves again with what it has, and is the model for the others.
 async fn accept_loss(app: &Arc<App>, shard: ShardId, node: &NodeRef) -> Result<(), ClusterError> {
     let _guard = app.locks.lock(&[shard]).await;
     let Heard::Answer(newest) = probe(app, node).await else {
         return Err(ClusterError::Silent(node.id.clone()));
     };
-    tracing::warn!(node = %node.id, "an operator accepts that what the node held is lost");
+    tracing::warn!(node = %node.id, "an operator accepts that the shard has what this node has");
     // The new disk gives the numbers of the old one's tasks to others.
     app.tasks.fail_outstanding(&node.id).await;
     let cluster = &app.cluster;
+    for other in cluster.in_sync.members_in_sync(shard) {
+        cluster.pulse.begins_anew(&other);
+    }
     cluster
         .in_sync
         .accept_loss(&node.id, newest, &cluster.marks)
@@ -328,7 +340,7 @@ async fn accept_loss(app: &Arc<App>, shard: ShardId, node: &NodeRef) -> Result<(
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Resume {
-    /// What the shard's only replica held is lost: it serves again with what it has.
+    /// The shard has no replica that is in sync and not lost: this one serves again with what it has.
     accept_data_loss: bool,
     /// What the node's resync would delete may be deleted.
     accept_deletions: bool,
@@ -356,7 +368,7 @@ async fn resume(app: &Arc<App>, call: &mut Call, id: &str) -> Result<Answer, Clu
         resyncs.stopped.remove(&node.id);
         resyncs.confirmed.insert(node.id.clone());
     }
-    if wish.accept_data_loss && app.cluster.pulse.life(&node.id) == Life::Lost {
+    if wish.accept_data_loss && app.cluster.replicas(shard).is_empty() {
         accept_loss(app, shard, &node).await?;
     }
     Ok(ok(&describe(app, shard, &node)))

@@ -230,12 +230,16 @@ impl InSync {
         // Drained meanwhile: it stays where the operator put it.
         let out = matches!(self.standing(node), Some(Standing::Out { .. }));
         match self.replica(node).filter(|_| out) {
-            Some(replica) => self.begin_anew(node, replica, newest_task, marks).await,
+            Some(replica) => {
+                self.begin_anew(node, replica, newest_task, marks, Vec::new())
+                    .await
+            }
             None => Ok(()),
         }
     }
 
-    /// Lets the last replica of a shard begin anew though its disk is another one: an operator accepts that what it held is lost.
+    /// Lets a replica of a shard that has lost all others, or its own disk, begin anew with what it has: an operator accepts that. The
+    /// others are out, and are brought back from it.
     ///
     /// # Errors
     /// The store failed.
@@ -246,19 +250,41 @@ impl InSync {
         marks: &Marks,
     ) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
-        match self.replica(node).filter(|_| self.holds(node)) {
-            Some(replica) => self.begin_anew(node, replica, newest_task, marks).await,
-            None => Ok(()),
-        }
+        let Some(replica) = self.replica(node) else {
+            return Ok(());
+        };
+        let others = self.members(replica.shard).into_iter();
+        let others = others.filter(|(id, in_sync)| *in_sync && id != node);
+        let reason = format!("its data was lost, and an operator chose {node} as the model");
+        let out = others.filter_map(|(id, _)| {
+            let standing = Standing::out(&reason);
+            let replica = Replica {
+                standing,
+                ..self.replica(&id)?
+            };
+            Some((id, replica))
+        });
+        let out = out.collect();
+        self.begin_anew(node, replica, newest_task, marks, out)
+            .await
     }
 
-    /// The caller holds `changing`.
+    /// The replicas of a shard that are in sync, lost or not.
+    pub(super) fn members_in_sync(&self, shard: ShardId) -> Vec<NodeId> {
+        let members = self.members(shard).into_iter();
+        members
+            .filter_map(|(id, in_sync)| in_sync.then_some(id))
+            .collect()
+    }
+
+    /// Beside it, `others` change. The caller holds `changing`.
     async fn begin_anew(
         &self,
         node: &NodeId,
         replica: Replica,
         newest_task: Option<u32>,
         marks: &Marks,
+        mut others: Vec<(NodeId, Replica)>,
     ) -> Result<(), StoreError> {
         let incarnation = replica.incarnation.saturating_add(1);
         let replica = Replica {
@@ -267,8 +293,8 @@ impl InSync {
             standing: Standing::InSync { newest_task: None },
         };
         let mark = Marks::change_for(node, incarnation, newest_task);
-        self.commit(vec![(node.clone(), replica)], vec![mark])
-            .await?;
+        others.push((node.clone(), replica));
+        self.commit(others, vec![mark]).await?;
         marks.begin(node, incarnation, newest_task);
         Ok(())
     }

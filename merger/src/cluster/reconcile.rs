@@ -8,10 +8,12 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use weft_routing::placement::ShardId;
 
+use super::pulse::READS_FOLLOW;
 use super::seen::{Seen, beyond};
-use super::watch::probe;
-use super::{Heard, Mark, NodeId, NodeRef, Topology, take_out};
+use super::watch::{probe, went_back};
+use super::{Heard, Mark, NodeId, NodeRef, TakenOut, Topology, take_out};
 use crate::app::App;
 use crate::store::StoreError;
 
@@ -38,12 +40,42 @@ pub(super) struct Compared {
 
 /// Compares the replicas of all shards and takes out those that differ from their shard's first.
 pub(super) async fn reconcile(app: &App, topology: &Topology) {
+    take_out_other_disks(app, topology).await;
     let compared = topology.shards().into_iter().map(async |shard| {
         if let Err(error) = compare(app, topology.nodes(shard)).await {
             tracing::error!(shard = shard.0, %error, "a replica that differs could not be taken out");
         }
     });
     join_all(compared).await;
+}
+
+/// Takes out the nodes that have another disk than they had when the last merger ended. Nothing is read from nodes before every Envoy
+/// has heard of it.
+async fn take_out_other_disks(app: &App, topology: &Topology) {
+    let in_sync = |(_, node): &(ShardId, &NodeRef)| app.cluster.in_sync.holds(&node.id);
+    let nodes: Vec<(ShardId, &NodeRef)> = topology.all_nodes().filter(in_sync).collect();
+    let heard = join_all(nodes.iter().map(|(_, node)| probe(app, node))).await;
+    let mut any = false;
+    for ((_, node), heard) in nodes.into_iter().zip(heard) {
+        let (Heard::Answer(newest), Mark::At(mark)) = (heard, app.cluster.marks.mark(&node.id))
+        else {
+            continue;
+        };
+        if newest >= mark {
+            continue;
+        }
+        any = true;
+        match take_out(app, &node.id, &went_back(newest, mark)).await {
+            Ok(TakenOut::Last) => app.cluster.pulse.lose(&node.id),
+            Ok(TakenOut::Now | TakenOut::Before) => {}
+            Err(error) => {
+                tracing::error!(node = %node.id, %error, "a node with another disk could not be taken out");
+            }
+        }
+    }
+    if any {
+        tokio::time::sleep(READS_FOLLOW).await;
+    }
 }
 
 /// Compares those of a shard's nodes that are in sync, as far as they answer, and takes out those that differ from the first. The

@@ -90,6 +90,9 @@ fn enqueue(
     work: Work,
 ) -> Said {
     let uid = disk.enqueue(request.now, request.takes, index, kind, details, work);
+    if let Some(task) = disk.tasks.get_mut(&uid) {
+        task.custom_metadata = request.param("customMetadata").map(str::to_owned);
+    }
     let enqueued = time_of(request.now);
     (
         202,

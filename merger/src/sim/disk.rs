@@ -40,6 +40,7 @@ pub(super) struct Task {
     pub(super) details: Map<String, Value>,
     pub(super) error: Option<Value>,
     pub(super) canceled_by: Option<u32>,
+    pub(super) custom_metadata: Option<String>,
     work: Work,
     takes: u64,
     times: [Option<u64>; 3],
@@ -89,6 +90,7 @@ impl Disk {
             details: details.as_object().cloned().unwrap_or_default(),
             error: None,
             canceled_by: None,
+            custom_metadata: None,
             work,
             takes,
             times: [Some(now), None, None],
@@ -412,6 +414,7 @@ impl Task {
             "status": self.status, "type": self.kind, "canceledBy": self.canceled_by,
             "details": self.details, "error": self.error, "duration": null,
             "enqueuedAt": enqueued, "startedAt": started, "finishedAt": finished,
+            "customMetadata": self.custom_metadata,
         })
     }
 }

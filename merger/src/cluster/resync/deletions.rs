@@ -19,7 +19,7 @@ use crate::cluster::NodeId;
 /// One of so many documents may be deleted without an explanation.
 const ONE_OF: u64 = 10;
 /// Tasks explain a deletion if they are not older than this before the replica went out: its disk may be an older one.
-const BEFORE: Duration = Duration::minutes(10);
+const BEFORE: Duration = Duration::hours(24);
 
 /// What a resync deletes at one node.
 pub(super) struct Deletions<'a> {
