@@ -9,6 +9,7 @@ use weft_routing::placement::ShardId;
 
 use super::{Resync, ResyncError};
 use crate::app::App;
+use crate::clock::now_utc;
 use crate::cluster::{Life, NodeId, NodeRef, Standing};
 
 /// How often replicas that are out are looked for.
@@ -46,7 +47,7 @@ pub async fn keep_in_sync(app: Arc<App>) {
         }
         let topology = app.cluster.topology();
         if !topology.all_nodes().any(|(_, node)| is_out(&app, node))
-            && let Err(error) = app.tasks.forget_removals().await
+            && let Err(error) = app.tasks.forget_removals(now_utc()).await
         {
             tracing::warn!(%error, "marks of removed documents can't be deleted");
         }

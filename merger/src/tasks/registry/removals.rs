@@ -1,17 +1,19 @@
 //! Which indexes have lost documents on purpose: a resync that finds fewer documents than before asks whether anybody wanted that.
 //!
 //! The records of tasks tell. Where they are deleted, a mark with the time of the last such task takes their place, until all replicas
-//! are in sync again.
+//! are in sync again and a day is over.
 
 use hashbrown::HashMap;
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
 
 use super::Tasks;
 use super::state::State;
 use crate::store::{Change, Store, StoreError};
 
 const PREFIX: &str = "removed/";
+/// How long marks are kept at least.
+const KEPT: Duration = Duration::hours(24);
 /// Stands for all indexes: a swap has no index of its own.
 const ALL: &str = "*";
 
@@ -52,12 +54,16 @@ impl Tasks {
         by_record || by_mark
     }
 
-    /// All replicas are in sync: nobody will ask any more.
+    /// Forgets what was removed long ago: all replicas are in sync, and none comes back with a disk as old as that.
     ///
     /// # Errors
     /// The store failed.
-    pub async fn forget_removals(&self) -> Result<(), StoreError> {
-        let indexes: Vec<String> = self.lock().removals.keys().cloned().collect();
+    pub async fn forget_removals(&self, now: OffsetDateTime) -> Result<(), StoreError> {
+        let indexes: Vec<String> = {
+            let state = self.lock();
+            let old = state.removals.iter().filter(|(_, at)| now - **at > KEPT);
+            old.map(|(index, _)| index.clone()).collect()
+        };
         if indexes.is_empty() {
             return Ok(());
         }
