@@ -169,12 +169,14 @@ async fn the_oldest_envoy_and_the_newest_serve_with_the_filter() {
         let deadline = Deadline::after(Duration::from_secs(10));
         until("a line of the access log", deadline, || async {
             let text = fs::read_to_string(&log).unwrap();
-            let line = text
-                .lines()
-                .find(|line| line.contains("/indexes/tiny/search"));
-            match line.map(|line| line.contains(r#""method":"GET""#) && line.contains("shard-")) {
-                Some(true) => Ok(()),
-                _ => Err(text),
+            let direct = |line: &str| {
+                line.contains("/indexes/tiny/documents")
+                    && line.contains(r#""method":"GET""#)
+                    && line.contains(r#""cluster":"shard-"#)
+            };
+            match text.lines().any(direct) {
+                true => Ok(()),
+                false => Err(text),
             }
         })
         .await
