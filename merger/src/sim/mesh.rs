@@ -284,6 +284,11 @@ impl State {
         self.before + u64::try_from(since).unwrap_or(0)
     }
 
+    /// For how long the merger has been there.
+    pub(super) fn life_lasts(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// Plans what is to happen to a node.
     pub(super) fn plan(&mut self, after: u64, node: &str, event: Event) {
         let at = self.now() + after;

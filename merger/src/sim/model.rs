@@ -47,6 +47,8 @@ pub(super) enum Outcome {
 struct Write {
     outcome: Outcome,
     task: Option<u32>,
+    /// What its client was told instead of a task.
+    said: String,
 }
 
 #[derive(Debug)]
@@ -69,6 +71,8 @@ pub(super) struct Model {
     pub(super) violations: Vec<String>,
     pub(super) acknowledged: u64,
     pub(super) compared: u64,
+    /// How often an operator had to confirm deletions.
+    pub(super) confirmed: u32,
 }
 
 impl Model {
@@ -84,6 +88,7 @@ impl Model {
         self.writes.push(Write {
             outcome: Outcome::UnderWay,
             task: None,
+            said: String::new(),
         });
         for (key, effect) in effects {
             let document = self.documents.entry(key).or_insert_with(|| Document {
@@ -122,6 +127,12 @@ impl Model {
 
     pub(super) fn ended(&mut self, place: usize, outcome: Outcome) {
         self.writes[place].outcome = outcome;
+    }
+
+    /// A write was not accepted, and its client was told why.
+    pub(super) fn refused(&mut self, place: usize, outcome: Outcome, said: &str) {
+        self.writes[place].outcome = outcome;
+        self.writes[place].said = said.to_owned();
     }
 
     /// Accepted writes whose tasks have not been seen to end.
@@ -209,7 +220,7 @@ impl Model {
             let task = write
                 .task
                 .map_or_else(String::new, |uid| format!(" task {uid}"));
-            format!("{effect:?} {:?}{task}", write.outcome)
+            format!("{effect:?} {:?}{task} {}", write.outcome, write.said)
         };
         let log: Vec<String> = document.log.iter().map(line).collect();
         format!("{:?}, {}", document.base, log.join(", "))

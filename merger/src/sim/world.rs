@@ -65,6 +65,8 @@ impl World {
             .unwrap();
         let outcome = runtime.block_on(async {
             self.mesh.merger_begins();
+            // A merger that can't read or write its store ends at once, and is begun again until it can.
+            self.store.fail_until(0);
             let begun = BEGIN + Duration::from_millis(self.mesh.now());
             simulated::begin(begun);
             let merger = Merger::begin(self.clone()).await;
