@@ -110,6 +110,17 @@ pub enum BroadcastError {
     },
 }
 
+impl BroadcastError {
+    /// Whether a replica may have the change all the same.
+    fn may_have_changed(&self) -> bool {
+        match self {
+            Self::Unknown { .. } | Self::Store(_) | Self::Task(_) => true,
+            Self::Cluster(error) => matches!(error, ClusterError::Store(_)),
+            _ => false,
+        }
+    }
+}
+
 impl From<Unknown> for BroadcastError {
     fn from(error: Unknown) -> Self {
         match error {

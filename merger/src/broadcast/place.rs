@@ -120,7 +120,8 @@ impl Place {
             Ok(Spread::Refused(answer)) => Ok(answer),
             Err(error) => Err(error),
         };
-        if self.before == Before::Absent {
+        let may_be_there = matches!(&answer, Err(error) if error.may_have_changed());
+        if self.before == Before::Absent && !may_be_there {
             app.cluster.placements.remove(&self.placement.uid).await?;
         }
         answer

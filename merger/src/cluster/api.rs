@@ -11,6 +11,7 @@ use weft_routing::placement::ShardId;
 
 use super::pulse::READS_FOLLOW;
 use super::replicas::reads_leave;
+use super::seen::dated;
 use super::watch::probe;
 use super::{ClusterError, Heard, Life, NodeId, NodeRef, Standing, TakenOut, verify};
 use crate::answer::Answer;
@@ -322,6 +323,10 @@ async fn accept_loss(app: &Arc<App>, shard: ShardId, node: &NodeRef) -> Result<(
     let Heard::Answer(newest) = probe(app, node).await else {
         return Err(ClusterError::Silent(node.id.clone()));
     };
+    let shown = match newest {
+        Some(uid) => Some(dated(app, node, uid).await),
+        None => None,
+    };
     tracing::warn!(node = %node.id, "an operator accepts that the shard has what this node has");
     // The new disk gives the numbers of the old one's tasks to others.
     app.tasks.fail_outstanding(&node.id).await;
@@ -331,7 +336,7 @@ async fn accept_loss(app: &Arc<App>, shard: ShardId, node: &NodeRef) -> Result<(
     }
     cluster
         .in_sync
-        .accept_loss(&node.id, newest, &cluster.marks)
+        .accept_loss(&node.id, shown, &cluster.marks)
         .await?;
     cluster.pulse.begins_anew(&node.id);
     Ok(())

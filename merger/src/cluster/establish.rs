@@ -11,9 +11,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 use weft_routing::placement::ShardId;
 
+use super::seen::dated;
 use super::verify::verify_shard;
 use super::watch::{probe, went_back};
 use super::{Heard, Mark, NodeId, NodeRef, TakenOut, take_out};
@@ -26,6 +27,8 @@ use crate::upstream::{NodeRequest, Target};
 struct Candidate {
     node: NodeId,
     mark: Mark,
+    /// No merger has known it before: what it hasn't, it never had.
+    first_contact: bool,
     /// What it says; `None` while it doesn't answer.
     facts: Option<Facts>,
 }
@@ -49,6 +52,8 @@ enum Verdict {
     Wait,
 }
 
+/// How long a node may take to say what it has: writers wait meanwhile.
+const FACTS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a node that waits for others is left alone.
 const REST: Duration = Duration::from_millis(500);
 
@@ -88,6 +93,7 @@ pub(super) async fn establish_locked(app: &App, shard: ShardId) -> Result<Establ
     let candidates = join_all(nodes.into_iter().map(async |node| Candidate {
         node: node.id.clone(),
         mark: app.cluster.marks.mark(&node.id),
+        first_contact: app.cluster.marks.is_first_contact(&node.id),
         facts: facts(app, node).await,
     }));
     let candidates = candidates.await;
@@ -101,7 +107,11 @@ pub(super) async fn establish_locked(app: &App, shard: ShardId) -> Result<Establ
     for (node, verdict) in judge(&candidates, expects_indexes) {
         match verdict {
             Verdict::Trust(newest) => {
-                app.cluster.marks.establish(&node, newest).await?;
+                let shown = match (newest, topology.find(&node)) {
+                    (Some(uid), Some(found)) => Some(dated(app, found, uid).await),
+                    _ => None,
+                };
+                app.cluster.marks.establish(&node, shown).await?;
                 trusted += 1;
             }
             Verdict::Remove(reason) => {
@@ -151,7 +161,11 @@ fn judge(candidates: &[Candidate], expects_indexes: bool) -> Vec<(NodeId, Verdic
                 Verdict::Remove(went_back(facts.newest, at_least))
             } else if facts.documents == 0 && another_has {
                 Verdict::Remove("it has no documents, and another replica has some".to_owned())
-            } else if facts.is_bare() && expects_indexes && at_least.is_none() {
+            } else if facts.is_bare()
+                && expects_indexes
+                && at_least.is_none()
+                && !candidate.first_contact
+            {
                 match another_is_silent {
                     true => Verdict::Wait,
                     false => Verdict::Remove("its disk is empty, and indexes lie on it".to_owned()),
@@ -195,29 +209,57 @@ struct Stats {
 #[serde(rename_all = "camelCase")]
 struct IndexStats {
     number_of_documents: u64,
-    #[serde(flatten)]
-    _others: BTreeMap<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    results: Vec<Index>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    uid: String,
 }
 
 async fn facts(app: &App, node: &NodeRef) -> Option<Facts> {
-    let target = Target::Node(node.address);
-    let timeout = app.options.search_timeout();
-    let request = NodeRequest::new(target, Method::GET, "/stats", &app.own_authority(), timeout);
-    let answer = app.upstream.send(request).await.ok()?;
-    if answer.status != StatusCode::OK {
-        return None;
-    }
-    let stats: Stats = serde_json::from_slice(&answer.body).ok()?;
+    let counts = match get::<Stats>(app, node, "/stats").await {
+        Some(stats) => {
+            let counts = stats.indexes.into_values();
+            counts.map(|index| index.number_of_documents).collect()
+        }
+        None => count_each(app, node).await?,
+    };
     // Asked last: what is counted was there by then.
     let Heard::Answer(newest) = probe(app, node).await else {
         return None;
     };
-    let counts = stats.indexes.values();
     Some(Facts {
         newest,
-        documents: counts.map(|index| index.number_of_documents).sum(),
-        indexes: stats.indexes.len(),
+        documents: counts.iter().sum(),
+        indexes: counts.len(),
     })
+}
+
+/// The documents of each index, where the node doesn't tell them all at once.
+async fn count_each(app: &App, node: &NodeRef) -> Option<Vec<u64>> {
+    let listed: Listed = get(app, node, "/indexes?limit=1000000").await?;
+    let mut counts = Vec::with_capacity(listed.results.len());
+    for index in listed.results {
+        let path = format!("/indexes/{}/stats", index.uid);
+        let stats: IndexStats = get(app, node, &path).await?;
+        counts.push(stats.number_of_documents);
+    }
+    Some(counts)
+}
+
+async fn get<T: DeserializeOwned>(app: &App, node: &NodeRef, path: &str) -> Option<T> {
+    let target = Target::Node(node.address);
+    let authority = app.own_authority();
+    let request = NodeRequest::new(target, Method::GET, path, &authority, FACTS_TIMEOUT);
+    let answer = app.upstream.send(request).await.ok()?;
+    let said = answer.status == StatusCode::OK;
+    said.then(|| serde_json::from_slice(&answer.body).ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -228,6 +270,7 @@ mod tests {
         Candidate {
             node: NodeId::from(name.to_owned()),
             mark,
+            first_contact: false,
             facts: facts.map(|(newest, documents)| Facts {
                 newest,
                 documents,
@@ -265,9 +308,15 @@ mod tests {
         assert_eq!(verdicts(&[a.clone(), known], true), ["a removed"]);
         let silent = candidate("b", unknown(Some(31)), None);
         assert_eq!(verdicts(&[a.clone(), silent], true), ["a waits"]);
-        assert_eq!(verdicts(&[a.clone()], true), ["a removed"]);
+        assert_eq!(verdicts(std::slice::from_ref(&a), true), ["a removed"]);
         // A new cluster: nobody has anything.
-        assert_eq!(verdicts(&[a], false), ["a trusted"]);
+        assert_eq!(verdicts(std::slice::from_ref(&a), false), ["a trusted"]);
+        // An index was placed before its first write could be sent.
+        let met = Candidate {
+            first_contact: true,
+            ..a
+        };
+        assert_eq!(verdicts(&[met], true), ["a trusted"]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use weft_routing::placement::ShardId;
 
-use super::marks::{Known, Marks};
+use super::marks::{Known, Marks, NewestTask};
 use super::{ClusterError, NodeId, Topology};
 use crate::clock::now_utc;
 use crate::store::{Change, Expect, Store, StoreError};
@@ -81,6 +81,9 @@ struct Replica {
     /// Counts how often the node began anew: after a resync, or because a loss was accepted.
     #[serde(default)]
     incarnation: u32,
+    /// It was admitted by a merger that knows marks, and has begun with what it had.
+    #[serde(default)]
+    has_marks: bool,
     #[serde(flatten)]
     standing: Standing,
 }
@@ -156,6 +159,7 @@ impl InSync {
         let known = |(node, replica): (&NodeId, &Replica)| Known {
             node: node.clone(),
             incarnation: replica.incarnation,
+            first_contact: replica.has_marks,
             newest_after_resync: match replica.standing {
                 Standing::InSync { newest_task } => newest_task,
                 Standing::Out { .. } | Standing::Drained { .. } => None,
@@ -223,7 +227,7 @@ impl InSync {
     pub(super) async fn bring_back(
         &self,
         node: &NodeId,
-        newest_task: Option<u32>,
+        newest_task: Option<NewestTask>,
         marks: &Marks,
     ) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
@@ -246,7 +250,7 @@ impl InSync {
     pub(super) async fn accept_loss(
         &self,
         node: &NodeId,
-        newest_task: Option<u32>,
+        newest_task: Option<NewestTask>,
         marks: &Marks,
     ) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
@@ -282,7 +286,7 @@ impl InSync {
         &self,
         node: &NodeId,
         replica: Replica,
-        newest_task: Option<u32>,
+        newest_task: Option<NewestTask>,
         marks: &Marks,
         mut others: Vec<(NodeId, Replica)>,
     ) -> Result<(), StoreError> {
@@ -290,9 +294,10 @@ impl InSync {
         let replica = Replica {
             shard: replica.shard,
             incarnation,
+            has_marks: true,
             standing: Standing::InSync { newest_task: None },
         };
-        let mark = Marks::change_for(node, incarnation, newest_task);
+        let mark = Marks::change_for(node, incarnation, newest_task.clone());
         others.push((node.clone(), replica));
         self.commit(others, vec![mark]).await?;
         marks.begin(node, incarnation, newest_task);
@@ -320,6 +325,7 @@ impl InSync {
                 let replica = Replica {
                     shard,
                     incarnation,
+                    has_marks: true,
                     standing,
                 };
                 changes.push((node.id.clone(), replica));

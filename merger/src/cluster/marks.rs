@@ -33,6 +33,26 @@ pub enum Mark {
     At(Option<u32>),
 }
 
+/// A node's newest task, and when the node says that it came: another disk may have given the same number at another time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NewestTask {
+    /// Its number.
+    pub uid: u32,
+    /// In the node's own words; `None` where it isn't known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enqueued_at: Option<String>,
+}
+
+impl From<u32> for NewestTask {
+    fn from(uid: u32) -> Self {
+        Self {
+            uid,
+            enqueued_at: None,
+        }
+    }
+}
+
 /// How the number of an acknowledged write follows that of the write before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
@@ -57,6 +77,10 @@ struct Entry {
     made: BTreeSet<u32>,
     /// The newest task that is accounted for in the store, too: what was acknowledged but not recorded, a crash leaves open.
     recorded: Option<u32>,
+    /// A task that shows the disk: the newest one when the mark was established.
+    shown_by: Option<NewestTask>,
+    /// No merger has known the node before this one, or one like it.
+    first_contact: bool,
     /// It has nothing, and others that may have something don't answer: it takes no writes, either.
     waits: bool,
     /// Records don't tell of which incarnation their tasks are, as those of older stores.
@@ -71,6 +95,8 @@ impl Default for Entry {
             written: None,
             made: BTreeSet::new(),
             recorded: None,
+            shown_by: None,
+            first_contact: false,
             waits: false,
             ignores_records: false,
         }
@@ -79,8 +105,11 @@ impl Default for Entry {
 
 /// A mark as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Stored {
     newest: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shown_by: Option<NewestTask>,
 }
 
 /// The marks of all nodes.
@@ -94,6 +123,8 @@ pub struct Marks {
 pub(super) struct Known {
     pub(super) node: NodeId,
     pub(super) incarnation: u32,
+    /// Its mark was never established, and no older merger knew it.
+    pub(super) first_contact: bool,
     /// The newest task when a resync brought it in, where an older merger stored that with its standing.
     pub(super) newest_after_resync: Option<u32>,
 }
@@ -112,11 +143,9 @@ impl Marks {
                     mark: Mark::Unknown {
                         at_least: known.newest_after_resync,
                     },
-                    recorded: None,
-                    written: None,
-                    made: BTreeSet::new(),
-                    waits: false,
                     ignores_records: known.newest_after_resync.is_some(),
+                    first_contact: known.first_contact,
+                    ..Entry::default()
                 };
                 (known.node, entry)
             })
@@ -130,6 +159,7 @@ impl Marks {
             match (nodes.get_mut(&node), read) {
                 (Some(entry), Ok(read)) if entry.incarnation == incarnation => {
                     entry.known_up_to(read.newest);
+                    entry.shown_by = read.shown_by;
                 }
                 (Some(entry), _) if entry.incarnation < incarnation => {}
                 _ => stale.push(Change::delete(key)),
@@ -252,16 +282,18 @@ impl Marks {
     pub(super) async fn establish(
         &self,
         node: &NodeId,
-        newest: Option<u32>,
+        newest: Option<NewestTask>,
     ) -> Result<(), StoreError> {
         let change = {
             let mut nodes = self.write();
             let entry = nodes.entry(node.clone()).or_default();
-            let newest = match entry.mark {
-                Mark::At(mark) => mark.max(newest),
-                Mark::Unknown { .. } => newest,
+            let uid = newest.as_ref().map(|newest| newest.uid);
+            let known = match entry.mark {
+                Mark::At(mark) => mark.max(uid),
+                Mark::Unknown { .. } => uid,
             };
-            entry.known_up_to(newest);
+            entry.known_up_to(known);
+            entry.shown_by = newest;
             put(node, entry)
         };
         let mut patience = Patience::with("a node's mark");
@@ -278,6 +310,25 @@ impl Marks {
         self.write().entry(node.clone()).or_default().waits = true;
     }
 
+    /// A task that the node's disk must have, if it still has it, as it was.
+    pub(super) fn shown_by(&self, node: &NodeId) -> Option<NewestTask> {
+        self.read()
+            .get(node)
+            .and_then(|entry| entry.shown_by.clone())
+    }
+
+    /// The node is new, and no mark of it was ever needed.
+    pub(super) fn meet(&self, node: &NodeId) {
+        self.write().entry(node.clone()).or_default().first_contact = true;
+    }
+
+    /// Whether no merger has known the node before.
+    pub(super) fn is_first_contact(&self, node: &NodeId) -> bool {
+        self.read()
+            .get(node)
+            .is_some_and(|entry| entry.first_contact)
+    }
+
     /// Whether the node waits for others, which may have what it lacks.
     pub(super) fn waits(&self, node: &NodeId) -> bool {
         self.read().get(node).is_some_and(|entry| entry.waits)
@@ -285,18 +336,27 @@ impl Marks {
 
     /// What is to be stored when a node begins another incarnation with this as its newest task, and the same for the
     /// memory, once it is stored.
-    pub(super) fn change_for(node: &NodeId, incarnation: u32, newest: Option<u32>) -> Change {
-        let value = serde_json::to_vec(&Stored { newest }).unwrap_or_default();
+    pub(super) fn change_for(
+        node: &NodeId,
+        incarnation: u32,
+        newest: Option<NewestTask>,
+    ) -> Change {
+        let stored = Stored {
+            newest: newest.as_ref().map(|newest| newest.uid),
+            shown_by: newest,
+        };
+        let value = serde_json::to_vec(&stored).unwrap_or_default();
         Change::put(key(node, incarnation), value)
     }
 
     /// The node is in another incarnation from now on.
-    pub(super) fn begin(&self, node: &NodeId, incarnation: u32, newest: Option<u32>) {
+    pub(super) fn begin(&self, node: &NodeId, incarnation: u32, newest: Option<NewestTask>) {
         let mut entry = Entry {
             incarnation,
             ..Entry::default()
         };
-        entry.known_up_to(newest);
+        entry.known_up_to(newest.as_ref().map(|newest| newest.uid));
+        entry.shown_by = newest;
         self.write().insert(node.clone(), entry);
     }
 
@@ -351,7 +411,14 @@ impl Mark {
 /// The mark of an unknown node is stored as soon as it is established.
 fn put(node: &NodeId, entry: &Entry) -> Option<Change> {
     match entry.mark {
-        Mark::At(_) => Some(Marks::change_for(node, entry.incarnation, entry.recorded)),
+        Mark::At(_) => {
+            let stored = Stored {
+                newest: entry.recorded,
+                shown_by: entry.shown_by.clone(),
+            };
+            let value = serde_json::to_vec(&stored).unwrap_or_default();
+            Some(Change::put(key(node, entry.incarnation), value))
+        }
         Mark::Unknown { .. } => None,
     }
 }

@@ -47,7 +47,7 @@ pub use doubt::{
 pub use in_sync::{InSync, Standing, TakenOut};
 pub use lanes::Lanes;
 pub use latency::Latencies;
-pub use marks::{Mark, Marks, Order};
+pub use marks::{Mark, Marks, NewestTask, Order};
 pub use placements::{Before, Placement, Placements};
 pub use pulse::{Life, Listener, Pulse};
 pub use read_from::ReadFrom;
@@ -297,7 +297,14 @@ impl Cluster {
         self.placements
             .set_single_replica(topology.single_replica_shards())
             .await?;
+        let known = |node: &NodeId| self.in_sync.standing(node).is_some();
+        let new: Vec<NodeId> = topology
+            .all_nodes()
+            .filter(|(_, node)| !known(&node.id))
+            .map(|(_, node)| node.id.clone())
+            .collect();
         self.in_sync.admit(&topology).await?;
+        new.iter().for_each(|node| self.marks.meet(node));
         self.note_growth(&topology);
         tracing::info!(shards = ?topology.summary(), "topology changed");
         self.topology.send_replace(Arc::new(topology));

@@ -118,6 +118,11 @@ impl Pulse {
         self.write().entry(node.clone()).or_default().lost = false;
     }
 
+    /// Whether the node is known to be the one it was, since it was last away.
+    pub(super) fn is_trusted(&self, node: &NodeId) -> bool {
+        self.read().get(node).is_some_and(|vital| vital.trusted)
+    }
+
     /// Counts how often the node was not known to be the one it was: whoever reads from it for long compares the numbers.
     pub(super) fn doubts(&self, node: &NodeId) -> u64 {
         self.read().get(node).map_or(0, |vital| vital.doubts)

@@ -11,8 +11,8 @@ use futures_util::future::join_all;
 use weft_routing::placement::ShardId;
 
 use super::pulse::READS_FOLLOW;
-use super::seen::{Seen, beyond};
-use super::watch::{probe, went_back};
+use super::seen::{Seen, beyond, has_same_disk};
+use super::watch::{OTHER_DISK, probe, went_back};
 use super::{Heard, Mark, NodeId, NodeRef, TakenOut, Topology, take_out};
 use crate::app::App;
 use crate::store::StoreError;
@@ -61,11 +61,13 @@ async fn take_out_other_disks(app: &App, topology: &Topology) {
         else {
             continue;
         };
-        if newest >= mark {
-            continue;
-        }
+        let reason = match newest < mark {
+            true => went_back(newest, mark),
+            false if has_same_disk(app, node).await == Some(false) => OTHER_DISK.to_owned(),
+            false => continue,
+        };
         any = true;
-        match take_out(app, &node.id, &went_back(newest, mark)).await {
+        match take_out(app, &node.id, &reason).await {
             Ok(TakenOut::Last) => app.cluster.pulse.lose(&node.id),
             Ok(TakenOut::Now | TakenOut::Before) => {}
             Err(error) => {

@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::NodeRef;
+use super::{NewestTask, NodeRef};
 use crate::app::App;
 use crate::upstream::{NodeRequest, Target};
 
@@ -43,8 +43,11 @@ struct TaskList {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Listed {
     uid: u32,
+    #[serde(default)]
+    enqueued_at: Option<String>,
     #[serde(flatten)]
     task: Seen,
 }
@@ -113,6 +116,29 @@ pub(super) async fn are_harmless(app: &App, node: &NodeRef, tasks: &[u32]) -> bo
     // What isn't listed any more could have been anything.
     let harmless = listed.iter().filter(|listed| listed.task.is_harmless());
     harmless.count() == tasks.len()
+}
+
+/// A task of the node with the time at which it came, as far as the node says it.
+pub(super) async fn dated(app: &App, node: &NodeRef, uid: u32) -> NewestTask {
+    let listed = list(app, node, &format!("/tasks?uids={uid}&limit=1")).await;
+    let found = listed.and_then(|listed| listed.into_iter().find(|listed| listed.uid == uid));
+    NewestTask {
+        uid,
+        enqueued_at: found.and_then(|listed| listed.enqueued_at),
+    }
+}
+
+/// Whether the node has the disk that its mark is of, as far as can be told: the task that shows it is the same, or was deleted.
+/// `None` if the node doesn't say.
+pub(super) async fn has_same_disk(app: &App, node: &NodeRef) -> Option<bool> {
+    let Some(known) = app.cluster.marks.shown_by(&node.id) else {
+        return Some(true);
+    };
+    let path = format!("/tasks?uids={}&limit=1", known.uid);
+    let listed = list(app, node, &path).await?;
+    let found = listed.into_iter().find(|listed| listed.uid == known.uid);
+    let (now, then) = (found.and_then(|found| found.enqueued_at), known.enqueued_at);
+    Some(now.is_none() || then.is_none() || now == then)
 }
 
 async fn list(app: &App, node: &NodeRef, path: &str) -> Option<Vec<Listed>> {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use weft_routing::placement::ShardId;
 
 use super::establish::establish;
+use super::seen::has_same_disk;
 use super::{Heard, Mark, NodeId, NodeRef, take_out};
 use crate::app::App;
 use crate::supervise::supervise;
@@ -52,13 +53,21 @@ async fn look(app: &Arc<App>, shard: ShardId, node: &NodeRef) {
     // Read before the node is asked: what it takes meanwhile must not make it look as if it had gone back.
     let mark = app.cluster.marks.mark(&node.id);
     let heard = probe(app, node).await;
-    let goes_on =
-        matches!((&heard, mark), (Heard::Answer(newest), Mark::At(mark)) if *newest >= mark);
+    let goes_on = match (&heard, mark) {
+        (Heard::Answer(newest), Mark::At(mark)) if *newest >= mark => {
+            // It may have been away, and come back with another disk that had as many tasks.
+            pulse.is_trusted(&node.id) || has_same_disk(app, node).await != Some(false)
+        }
+        _ => false,
+    };
     pulse.note(&node.id, &heard, goes_on);
     pulse.note_work(&node.id, app.tasks.has_outstanding(&node.id));
     match (heard, mark) {
         (Heard::Answer(newest), Mark::At(mark)) if !goes_on => {
-            let reason = went_back(newest, mark);
+            let reason = match newest < mark {
+                true => went_back(newest, mark),
+                false => OTHER_DISK.to_owned(),
+            };
             if app.cluster.in_sync.holds(&node.id)
                 && is_last(take_out(app, &node.id, &reason).await)
             {
@@ -70,6 +79,10 @@ async fn look(app: &Arc<App>, shard: ShardId, node: &NodeRef) {
         (Heard::Gone | Heard::Nonsense(_), _) => take_out_if_down(app, shard, node).await,
     }
 }
+
+/// Why a node with as many tasks, but others, is not trusted.
+pub(super) const OTHER_DISK: &str =
+    "a task that it had is another one now: its disk is not the one that it was";
 
 /// Why a node whose newest task is older than its mark is not trusted.
 pub(super) fn went_back(newest: Option<u32>, mark: Option<u32>) -> String {

@@ -13,7 +13,7 @@ pub(super) enum Verdict {
     Taken {
         /// Its task, if the request is one.
         copy: Option<Copy>,
-        answer: NodeAnswer,
+        answer: Box<NodeAnswer>,
     },
     Missed(Reason),
 }
@@ -100,7 +100,10 @@ pub(super) fn verdict(
     let Some(local_uid) = task_uid(&answer) else {
         return match is_task {
             true => Verdict::Missed(Reason::Nameless),
-            false => Verdict::Taken { copy: None, answer },
+            false => Verdict::Taken {
+                copy: None,
+                answer: Box::new(answer),
+            },
         };
     };
     let (copy, order) = app.cluster.marks.acknowledged(&node.id, local_uid);
@@ -115,8 +118,10 @@ pub(super) fn verdict(
         }
         _ => {}
     }
-    let copy = Some(copy);
-    Verdict::Taken { copy, answer }
+    Verdict::Taken {
+        copy: Some(copy),
+        answer: Box::new(answer),
+    }
 }
 
 /// The task that a node's answer names.

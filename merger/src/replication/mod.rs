@@ -177,6 +177,7 @@ pub(crate) async fn replicate<C: Command>(
         let taken = takers.len();
         return Err(NotTaken::NoQuorum { taken, wanted });
     }
+    let answer = *answer;
     Ok(Receipt { part, answer })
 }
 

@@ -24,6 +24,7 @@ use crate::bounds::{NoRoom, Share, Slot};
 use crate::call::{Along, Call, empty};
 use crate::cluster::{Before, Placement, WriteMode};
 use crate::ids::Ids;
+use crate::replication::WriteGuard;
 use crate::tasks::{NewTask, Part, Unknown, are_pending, ask_primary};
 
 /// For how long a write waits to learn which primary key its index has, and how often it looks.
@@ -280,13 +281,16 @@ impl Write {
         };
         app.writes.coalescer.note_other(&self.uid);
         match deliver_now(app, &guard, &delivery).await {
-            Ok(Delivered::Taken(parts)) => self.register(app, parts, fresh).await.map(Some),
+            Ok(Delivered::Taken(parts)) => self.register(app, guard, parts, fresh).await.map(Some),
             Ok(Delivered::Refused(answer)) => {
                 self.forget(app, before).await?;
                 Ok(Some(answer))
             }
             Err(error) => {
-                self.forget(app, before).await?;
+                // Where a replica may have it, the index may be there.
+                if !error.may_be_written() {
+                    self.forget(app, before).await?;
+                }
                 Err(error)
             }
         }
@@ -420,6 +424,7 @@ impl Write {
     async fn register(
         &self,
         app: &App,
+        guard: WriteGuard,
         parts: Vec<Part>,
         fresh: bool,
     ) -> Result<Answer, WriteError> {
@@ -434,10 +439,11 @@ impl Write {
             parts,
             ..self.task(Value::Null)
         };
-        Ok(Answer::json(
-            StatusCode::ACCEPTED,
-            &app.tasks.create(task).await?,
-        ))
+        // Uids are given in the order of writes; the next writer needn't wait until this one is stored.
+        let uid = app.tasks.reserve();
+        drop(guard);
+        let enqueued = app.tasks.create_as(uid, task, Vec::new()).await?;
+        Ok(Answer::json(StatusCode::ACCEPTED, &enqueued))
     }
 
     /// The index has another primary key: the task fails as on a node, and nothing is written.

@@ -164,6 +164,18 @@ impl Writes {
     }
 }
 
+impl WriteError {
+    /// Whether a replica may have taken the write all the same.
+    pub(crate) fn may_be_written(&self) -> bool {
+        match self {
+            Self::Unknown { .. } | Self::NoQuorum { .. } | Self::Store(_) | Self::Task(_) => true,
+            Self::Cluster(error) => matches!(error, ClusterError::Store(_)),
+            Self::Together(error) => error.may_be_written(),
+            _ => false,
+        }
+    }
+}
+
 /// Answers an addition or update of documents. `reading` is held while the body comes.
 ///
 /// # Errors

@@ -168,7 +168,7 @@ impl Model {
         self.holds[number] = self.holds[source].clone();
         drop(
             self.in_sync
-                .bring_back(&id(number), Some(self.next), &Marks::unknown())
+                .bring_back(&id(number), Some(self.next.into()), &Marks::unknown())
                 .await,
         );
     }

@@ -56,7 +56,7 @@ async fn the_last_replica_in_sync_is_never_taken_out() {
     let in_sync = open(&path).await;
     assert!(!in_sync.holds(&node("a")) && in_sync.holds(&node("b")));
     in_sync
-        .bring_back(&node("a"), Some(4), &Marks::unknown())
+        .bring_back(&node("a"), Some(4.into()), &Marks::unknown())
         .await
         .unwrap();
     let incarnations: Vec<u32> = in_sync

@@ -9,6 +9,7 @@ fn known(name: &str, incarnation: u32, newest_after_resync: Option<u32>) -> Know
     Known {
         node: node(name),
         incarnation,
+        first_contact: false,
         newest_after_resync,
     }
 }
@@ -29,7 +30,7 @@ async fn a_number_that_is_not_the_next_one_is_noticed() {
     let marks = open(&MemoryStore::default(), vec![known("a", 0, None)]).await;
     let a = node("a");
     assert_eq!(marks.acknowledged(&a, 7).1, Order::Next, "nothing is known");
-    marks.establish(&a, Some(7)).await.unwrap();
+    marks.establish(&a, Some(7.into())).await.unwrap();
     assert_eq!(marks.acknowledged(&a, 8).1, Order::Next);
     assert_eq!(marks.acknowledged(&a, 10).1, Order::Gap(vec![9]));
     assert_eq!(marks.acknowledged(&a, 10).1, Order::Back);
@@ -44,7 +45,7 @@ async fn a_number_that_is_not_the_next_one_is_noticed() {
 async fn tasks_beside_the_writes_may_be_heard_of_before_them_or_after() {
     let marks = open(&MemoryStore::default(), vec![known("a", 0, None)]).await;
     let a = node("a");
-    marks.establish(&a, Some(3)).await.unwrap();
+    marks.establish(&a, Some(3.into())).await.unwrap();
     // A deletion of tasks, which the node numbered after a write whose answer comes later.
     marks.made(&a, 5).await;
     assert_eq!(marks.acknowledged(&a, 4).1, Order::Next);
@@ -64,7 +65,7 @@ async fn a_mark_outlives_the_records_that_show_it() {
     let store = MemoryStore::default();
     let a = node("a");
     let marks = open(&store, vec![known("a", 0, None)]).await;
-    marks.establish(&a, Some(3)).await.unwrap();
+    marks.establish(&a, Some(3.into())).await.unwrap();
     for uid in [4, 5] {
         let (copy, _) = marks.acknowledged(&a, uid);
         marks.recorded(&copy);
@@ -86,12 +87,12 @@ async fn records_of_another_incarnation_say_nothing() {
     let store = MemoryStore::default();
     let a = node("a");
     let marks = open(&store, vec![known("a", 0, None)]).await;
-    marks.establish(&a, Some(500)).await.unwrap();
+    marks.establish(&a, Some(500.into())).await.unwrap();
     store
-        .commit(vec![Marks::change_for(&a, 1, Some(31))])
+        .commit(vec![Marks::change_for(&a, 1, Some(31.into()))])
         .await
         .unwrap();
-    marks.begin(&a, 1, Some(31));
+    marks.begin(&a, 1, Some(31.into()));
     assert_eq!(marks.acknowledged(&a, 32).0.incarnation, 1);
     let marks = open(&store, vec![known("a", 1, None)]).await;
     assert_eq!(marks.mark(&a), Mark::At(Some(31)));

@@ -291,7 +291,7 @@ impl Resync<'_> {
         let (newest, newest_of_source) = match outcome {
             Ok(counted) => {
                 counted?;
-                (target.newest_task().await?, source.newest_task().await?)
+                (target.newest().await?, source.newest_task().await?)
             }
             Err(_) => {
                 self.app.cluster.dirty.put_back(self.shard, written);

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::ResyncError;
 use crate::app::App;
 use crate::call::full;
-use crate::cluster::NodeRef;
+use crate::cluster::{NewestTask, NodeRef};
 use crate::upstream::{NodeAnswer, NodeRequest, Target};
 
 /// How often a node is asked whether a task is done: soon at first, then less often.
@@ -220,8 +220,14 @@ impl<'a> Remote<'a> {
 
     /// The newest task's local uid.
     pub(in crate::cluster) async fn newest_task(&self) -> Result<Option<u32>, ResyncError> {
-        let list: List<Task> = self.get("/tasks?limit=1").await?;
-        Ok(list.results.first().map(|task| task.uid))
+        let newest = self.newest().await?;
+        Ok(newest.map(|newest| newest.uid))
+    }
+
+    /// The newest task, as it shows the disk.
+    pub(in crate::cluster) async fn newest(&self) -> Result<Option<NewestTask>, ResyncError> {
+        let list: List<NewestTask> = self.get("/tasks?limit=1").await?;
+        Ok(list.results.into_iter().next())
     }
 
     async fn exchange(
