@@ -18,11 +18,31 @@ const SHORT: [&str; 7] = [
     "--faults=kill-replica,kill-primary,empty-disk,kill-merger",
 ];
 
+/// Faults in a row on one cluster, with tasks deleted, mergers restarted and disks replaced between them.
+const SEQUENCE: [&str; 7] = [
+    "faults",
+    "--quick",
+    "--sequence=6",
+    "--shards=1",
+    "--replicas=2",
+    "--seed=3",
+    "--faults=kill-replica,kill-primary,empty-disk,kill-merger,garbage,cut-off",
+];
+
 #[tokio::test]
 async fn no_acknowledged_write_is_lost_and_no_deleted_one_comes_back_whatever_dies() {
+    play(&SHORT).await;
+}
+
+#[tokio::test]
+async fn what_one_fault_leaves_does_not_make_the_next_one_worse() {
+    play(&SEQUENCE).await;
+}
+
+async fn play(arguments: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let run = tokio::process::Command::new(env!("CARGO_BIN_EXE_weft-lab"))
-        .args(SHORT)
+        .args(arguments)
         .arg("--folder")
         .arg(folder.path().join("faults"))
         .arg("--out")

@@ -22,6 +22,7 @@ mod kinds;
 mod readers;
 mod report;
 mod round;
+mod sequence;
 mod world;
 mod writers;
 
@@ -47,6 +48,10 @@ pub(crate) struct FaultArgs {
     /// Repeats the choices of an earlier run (not its timing: processes are real); otherwise by the clock.
     #[arg(long)]
     seed: Option<u64>,
+    /// So many random faults one after the other on one cluster instead, with deletions of tasks, restarts of the merger and
+    /// replaced disks between them.
+    #[arg(long)]
+    sequence: Option<u32>,
     /// Which faults; all of them by default.
     #[arg(long, value_enum, value_delimiter = ',')]
     faults: Vec<Fault>,
@@ -81,6 +86,15 @@ pub(crate) async fn run(mut arguments: FaultArgs) -> Result<()> {
     let seed = arguments
         .seed
         .unwrap_or_else(|| fastrand::u64(0..1_000_000));
+    if let Some(length) = arguments.sequence {
+        say(format_args!(
+            "{length} faults in a row on {} × {} nodes, writes in mode {:?}; --seed {seed}\n",
+            arguments.shards, arguments.replicas, arguments.mode
+        ));
+        say(report::heading());
+        let rounds = sequence::play(&arguments, length, seed).await?;
+        return conclude(&arguments, seed, &rounds);
+    }
     say(format_args!(
         "{} rounds of each fault on {} × {} nodes, writes in mode {:?}; --seed {seed}\n",
         arguments.rounds, arguments.shards, arguments.replicas, arguments.mode
@@ -92,11 +106,16 @@ pub(crate) async fn run(mut arguments: FaultArgs) -> Result<()> {
         say(report::row(fault, &of_fault, arguments.rounds));
         rounds.extend(of_fault);
     }
-    let promises = report::promises(&rounds, arguments.mode);
+    conclude(&arguments, seed, &rounds)
+}
+
+fn conclude(arguments: &FaultArgs, seed: u64, rounds: &[Round]) -> Result<()> {
+    let promises = report::promises(rounds, arguments.mode);
     say(report::table(&promises));
-    let file = report::write(&arguments.out, seed, &rounds, &promises)?;
+    let file = report::write(&arguments.out, seed, rounds, &promises)?;
     say(format_args!("Written to {}.", file.display()));
-    if promises.iter().any(report::Promise::broken) {
+    let unsound = rounds.iter().any(|round| !round.sound());
+    if unsound || promises.iter().any(report::Promise::broken) {
         bail!("a promise was broken; again with --seed {seed}");
     }
     Ok(())

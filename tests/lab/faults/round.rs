@@ -26,7 +26,7 @@ const MASTER_KEY: &str = "a-master-key-for-faults";
 const WRITERS: usize = 4;
 const READERS: usize = 3;
 /// How long a cluster may take to be well again.
-const RECOVERY: Duration = Duration::from_secs(120);
+pub(super) const RECOVERY: Duration = Duration::from_secs(120);
 /// How long after a fault a gap is looked for at least.
 const GAP_WINDOW: Duration = Duration::from_secs(5);
 
@@ -36,6 +36,8 @@ const GAP_WINDOW: Duration = Duration::from_secs(5);
 pub(super) struct Round {
     pub(super) fault: Fault,
     pub(super) number: u32,
+    /// What was done before it, in a sequence.
+    pub(super) chore: Option<String>,
     pub(super) injury: Option<Injury>,
     /// From the mending of the fault until green; none is never.
     pub(super) recovered_ms: Option<f64>,
@@ -55,6 +57,24 @@ pub(super) struct Round {
 }
 
 impl Round {
+    pub(super) fn new(fault: Fault, number: u32) -> Self {
+        Self {
+            fault,
+            number,
+            chore: None,
+            injury: None,
+            recovered_ms: None,
+            documents: 0,
+            violations: Vec::new(),
+            reads: ReadFigures::default(),
+            read_gap_ms: None,
+            write_gap_ms: None,
+            error: None,
+            before: Vec::new(),
+            during: Vec::new(),
+        }
+    }
+
     /// Whether no hard promise was broken: those with a target of 0, and that all gets well again.
     pub(super) fn sound(&self) -> bool {
         self.error.is_none() && self.violations.is_empty()
@@ -63,10 +83,10 @@ impl Round {
 
 /// A cluster under load.
 pub(super) struct Stage {
-    cluster: Cluster,
+    pub(super) cluster: Cluster,
     folder: PathBuf,
-    control: Control,
-    world: Arc<World>,
+    pub(super) control: Control,
+    pub(super) world: Arc<World>,
     load: JoinSet<()>,
     _ports: PortBlock,
 }
@@ -74,7 +94,26 @@ pub(super) struct Stage {
 impl Stage {
     /// Starts a cluster, its index, and everybody who works with it.
     pub(super) async fn set(arguments: &FaultArgs, fault: Fault, seed: u64) -> Result<Self> {
-        let folder = arguments.folder.join(format!("{}-{seed}", fault.name()));
+        let staggered = fault == Fault::BulkImport && !arguments.together;
+        Self::set_for(
+            arguments,
+            &fault.name(),
+            fault.on_the_line(),
+            staggered,
+            seed,
+        )
+        .await
+    }
+
+    /// The same, whatever it is for; with lines to the nodes that can be cut, or without.
+    pub(super) async fn set_for(
+        arguments: &FaultArgs,
+        name: &str,
+        links: bool,
+        staggered: bool,
+        seed: u64,
+    ) -> Result<Self> {
+        let folder = arguments.folder.join(format!("{name}-{seed}"));
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
         }
@@ -82,11 +121,10 @@ impl Stage {
         let folder = folder.canonicalize()?;
         let width = Layout::new(1, arguments.shards, arguments.replicas)?.width();
         let ports = PortBlock::claim(width)?;
-        let staggered = fault == Fault::BulkImport && !arguments.together;
         let cluster = Cluster::builder()
             .shards(arguments.shards)
             .replicas(arguments.replicas)
-            .links(fault.on_the_line())
+            .links(links)
             .master_key(MASTER_KEY)
             .access_log("all")
             .merger_env("WEFT_STAGGERED", staggered.to_string())
@@ -161,6 +199,12 @@ impl Stage {
         Ok(())
     }
 
+    /// How many nodes there are.
+    pub(super) fn nodes(&self) -> usize {
+        let layout = self.cluster.layout();
+        usize::from(layout.shards() * layout.replicas())
+    }
+
     /// The id of the document on a shard that never changes.
     fn still(&self, shard: u16) -> String {
         (0_u64..)
@@ -177,20 +221,7 @@ impl Stage {
         number: u32,
         random: &mut fastrand::Rng,
     ) -> Result<Round> {
-        let mut round = Round {
-            fault,
-            number,
-            injury: None,
-            recovered_ms: None,
-            documents: 0,
-            violations: Vec::new(),
-            reads: ReadFigures::default(),
-            read_gap_ms: None,
-            write_gap_ms: None,
-            error: None,
-            before: Vec::new(),
-            during: Vec::new(),
-        };
+        let mut round = Round::new(fault, number);
         if let Err(error) = self.act(arguments, &mut round, random).await {
             round.error = Some(format!("{error:#}"));
         }
@@ -225,8 +256,7 @@ impl Stage {
         let calm = random.u64(calm / 2..calm * 3 / 2) / if quick { 2 } else { 1 };
         tokio::time::sleep(Duration::from_millis(calm)).await;
         let injury = injector.run(round.fault, victim, random).await?;
-        let nodes = usize::from(arguments.shards * arguments.replicas);
-        let recovered = self.control.green(nodes, RECOVERY).await;
+        let recovered = self.control.green(self.nodes(), RECOVERY).await;
         // What is well again must stay so under load for a moment.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let ended = world.now();

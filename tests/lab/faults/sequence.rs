@@ -1,0 +1,144 @@
+//! Faults one after the other on one cluster, with what operators do in an ordinary month between them.
+//!
+//! A fault on a fresh cluster meets nothing that an earlier one has left. Here tasks are deleted, the merger is started again and
+//! disks are replaced while nobody writes, and everything is compared after each of these and after each fault.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use reqwest::Method;
+use weft_cluster::{Api, Deadline, until};
+
+use super::check::{Breach, Violation};
+use super::round::{RECOVERY, Round, Stage};
+use super::{FaultArgs, inspect, report};
+use crate::say;
+
+/// How long the merger may take to answer again.
+const STARTS: Duration = Duration::from_secs(60);
+
+/// What is done between two faults.
+#[derive(Debug, Clone, Copy)]
+enum Chore {
+    Nothing,
+    DeleteTasks,
+    RestartMerger,
+    DeleteTasksAndRestartMerger,
+    /// While there is no merger, and with no task that shows what was lost.
+    ReplaceDisk,
+}
+
+impl Chore {
+    fn random(random: &mut fastrand::Rng) -> Self {
+        match random.u8(0..6) {
+            0 => Self::Nothing,
+            1 => Self::DeleteTasks,
+            2 => Self::RestartMerger,
+            3 => Self::DeleteTasksAndRestartMerger,
+            _ => Self::ReplaceDisk,
+        }
+    }
+
+    fn deletes_tasks(self, random: &mut fastrand::Rng) -> bool {
+        match self {
+            Self::DeleteTasks | Self::DeleteTasksAndRestartMerger => true,
+            Self::ReplaceDisk => random.bool(),
+            Self::Nothing | Self::RestartMerger => false,
+        }
+    }
+
+    fn restarts_merger(self) -> bool {
+        !matches!(self, Self::Nothing | Self::DeleteTasks)
+    }
+}
+
+/// Plays `length` random faults on one cluster; ends with the first broken promise, and leaves what shows it.
+pub(super) async fn play(arguments: &FaultArgs, length: u32, seed: u64) -> Result<Vec<Round>> {
+    ensure!(arguments.replicas > 1, "a sequence needs two replicas");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut stage = Stage::set_for(arguments, "sequence", true, random.bool(), seed).await?;
+    let mut rounds = Vec::new();
+    for number in 0..length {
+        let chore = Chore::random(&mut random);
+        let place = random.usize(..arguments.faults.len());
+        let fault = *arguments.faults.get(place).context("no fault is chosen")?;
+        let mut round = match stage.after(chore, &mut random).await {
+            Ok(violations) if violations.is_empty() => {
+                stage.play(arguments, fault, number, &mut random).await?
+            }
+            // The fault is not played: what is wrong is the chore's.
+            Ok(violations) => Round {
+                violations,
+                ..Round::new(fault, number)
+            },
+            Err(error) => Round {
+                error: Some(format!("after {chore:?}: {error:#}")),
+                ..Round::new(fault, number)
+            },
+        };
+        round.chore = Some(format!("{chore:?}"));
+        say(format_args!(
+            "{} after {chore:?}",
+            report::row(fault, std::slice::from_ref(&round), 1)
+        ));
+        let sound = round.sound();
+        if !sound {
+            let file = stage.testify(&round).await?;
+            say(report::broken(&round, &file));
+        }
+        rounds.push(round);
+        if !sound {
+            stage.strike(true).await?;
+            return Ok(rounds);
+        }
+    }
+    stage.strike(false).await?;
+    Ok(rounds)
+}
+
+impl Stage {
+    /// Does a chore while nobody writes, waits until all is well, and looks into every node.
+    async fn after(&mut self, chore: Chore, random: &mut fastrand::Rng) -> Result<Vec<Violation>> {
+        let api = self.world.api.clone();
+        if chore.deletes_tasks(random) {
+            let path = "/tasks?statuses=succeeded,failed,canceled";
+            let deleted = api.send(Method::DELETE, path, &[], String::new()).await?;
+            api.succeed(&deleted).await?;
+        }
+        if chore.restarts_merger() {
+            let merger = self.cluster.merger();
+            match random.bool() {
+                true => merger.kill()?,
+                false => merger.terminate()?,
+            }
+            if let Chore::ReplaceDisk = chore {
+                let layout = self.cluster.layout();
+                let (shard, replica) = (
+                    random.u16(0..layout.shards()),
+                    random.u16(0..layout.replicas()),
+                );
+                let node = self.cluster.node(shard, replica);
+                node.wipe()?;
+                node.restart()?;
+            }
+            merger.restart()?;
+            let health = Api::new(self.cluster.merger_url(), None);
+            until("the merger", Deadline::after(STARTS), || async {
+                match health.get("/health").await {
+                    Ok(reply) if reply.status == 200 => Ok(()),
+                    Ok(reply) => Err(reply.text),
+                    Err(error) => Err(error.line()),
+                }
+            })
+            .await?;
+        }
+        self.control.green(self.nodes(), RECOVERY).await?;
+        let mut seen = self.world.take_violations();
+        if let Chore::ReplaceDisk = chore {
+            // While there is no merger, Envoy goes by what it heard last, and reads from a disk that was replaced since.
+            seen.retain(|violation| violation.breach != Breach::StaleRead);
+        }
+        seen.extend(inspect::stored(&self.cluster, &self.world).await?);
+        Ok(seen)
+    }
+}
