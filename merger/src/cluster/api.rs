@@ -11,9 +11,9 @@ use weft_routing::placement::ShardId;
 
 use super::pulse::READS_FOLLOW;
 use super::replicas::reads_leave;
-use super::seen::dated;
+use super::seen::{dated, has_same_disk};
 use super::watch::probe;
-use super::{ClusterError, Heard, Life, NodeId, NodeRef, Standing, TakenOut, verify};
+use super::{ClusterError, Heard, Life, Mark, NodeId, NodeRef, Standing, TakenOut, verify};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::{Call, empty, read_whole};
@@ -295,12 +295,7 @@ async fn drain(app: &Arc<App>, id: &str) -> Result<Answer, ClusterError> {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // One that is in sync and doesn't answer may come back with another disk.
-    let answers = |other: &NodeRef| {
-        let life = app.cluster.pulse.life(&other.id);
-        other.id != node.id && matches!(life, Life::Up | Life::Slow)
-    };
-    let is_last = !app.cluster.replicas(shard).iter().any(answers);
-    if app.cluster.in_sync.holds(&node.id) && is_last {
+    if app.cluster.in_sync.holds(&node.id) && !another_is_sound(app, shard, &node).await {
         return Err(ClusterError::LastReplica(node.id));
     }
     if app.cluster.in_sync.drain(&node.id).await? == TakenOut::Last {
@@ -312,6 +307,23 @@ async fn drain(app: &Arc<App>, id: &str) -> Result<Answer, ClusterError> {
     // Who drains a node goes on to stop it: by then every Envoy has heard.
     tokio::time::sleep(READS_FOLLOW).await;
     Ok(ok(&describe(app, shard, &node)))
+}
+
+/// Whether another replica in sync answers at this moment, with the disk that it had.
+async fn another_is_sound(app: &App, shard: ShardId, node: &NodeRef) -> bool {
+    for other in app.cluster.replicas(shard) {
+        if other.id == node.id {
+            continue;
+        }
+        if let (Heard::Answer(newest), Mark::At(mark)) =
+            (probe(app, &other).await, app.cluster.marks.mark(&other.id))
+            && newest >= mark
+            && has_same_disk(app, &other).await == Some(true)
+        {
+            return true;
+        }
+    }
+    false
 }
 
 /// How long a drain waits until others have taken what only the drained one has.

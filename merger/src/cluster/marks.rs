@@ -73,7 +73,7 @@ struct Entry {
     mark: Mark,
     /// The newest write. Writes come one after the other; answers to other tasks of the merger's may come before or after them.
     written: Option<u32>,
-    /// Such tasks since then.
+    /// Such tasks since then, or since the newest that is recorded: a write before them may be neither.
     made: BTreeSet<u32>,
     /// The newest task that is accounted for in the store, too: what was acknowledged but not recorded, a crash leaves open.
     recorded: Option<u32>,
@@ -110,6 +110,9 @@ struct Stored {
     newest: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shown_by: Option<NewestTask>,
+    /// Newer tasks that the merger itself has made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    made: Vec<u32>,
 }
 
 /// The marks of all nodes.
@@ -160,6 +163,7 @@ impl Marks {
                 (Some(entry), Ok(read)) if entry.incarnation == incarnation => {
                     entry.known_up_to(read.newest);
                     entry.shown_by = read.shown_by;
+                    entry.made = read.made.into_iter().collect();
                 }
                 (Some(entry), _) if entry.incarnation < incarnation => {}
                 _ => stale.push(Change::delete(key)),
@@ -209,6 +213,7 @@ impl Marks {
         let entry = nodes.entry(copy.node.clone()).or_default();
         if entry.incarnation == copy.incarnation {
             entry.recorded = entry.recorded.max(Some(copy.local_uid));
+            entry.tidy();
         }
     }
 
@@ -232,7 +237,7 @@ impl Marks {
         };
         entry.mark = entry.mark.raised(local_uid);
         entry.written = entry.written.max(Some(local_uid));
-        entry.made.retain(|uid| *uid > local_uid);
+        entry.tidy();
         (entry.copy(node, local_uid), order)
     }
 
@@ -247,8 +252,7 @@ impl Marks {
 
     /// Notes a task that the merger itself has made on a node and that no record names.
     pub async fn made(&self, node: &NodeId, local_uid: u32) {
-        let copy = self.acknowledged_beside(node, local_uid);
-        self.recorded(&copy);
+        self.acknowledged_beside(node, local_uid);
         self.store_mark(node).await;
     }
 
@@ -310,6 +314,13 @@ impl Marks {
         self.write().entry(node.clone()).or_default().waits = true;
     }
 
+    /// Tasks beyond the mark that the merger itself has made.
+    pub(super) fn made_beyond(&self, node: &NodeId) -> Vec<u32> {
+        let nodes = self.read();
+        let entry = nodes.get(node);
+        entry.map_or_else(Vec::new, |entry| entry.made.iter().copied().collect())
+    }
+
     /// A task that the node's disk must have, if it still has it, as it was.
     pub(super) fn shown_by(&self, node: &NodeId) -> Option<NewestTask> {
         self.read()
@@ -344,6 +355,7 @@ impl Marks {
         let stored = Stored {
             newest: newest.as_ref().map(|newest| newest.uid),
             shown_by: newest,
+            made: Vec::new(),
         };
         let value = serde_json::to_vec(&stored).unwrap_or_default();
         Change::put(key(node, incarnation), value)
@@ -389,6 +401,20 @@ impl Entry {
         self.ignores_records = false;
     }
 
+    /// Forgets what is accounted for by other means.
+    fn tidy(&mut self) {
+        let (written, recorded) = (self.written, self.recorded);
+        self.made.retain(|uid| Some(*uid) > written.min(recorded));
+        while self.made.len() > NAMED {
+            self.made.pop_first();
+        }
+    }
+
+    fn made_since_recorded(&self) -> impl Iterator<Item = u32> {
+        let made = self.made.iter().copied();
+        made.filter(|uid| Some(*uid) > self.recorded)
+    }
+
     fn copy(&self, node: &NodeId, local_uid: u32) -> Copy {
         Copy {
             incarnation: self.incarnation,
@@ -415,6 +441,7 @@ fn put(node: &NodeId, entry: &Entry) -> Option<Change> {
             let stored = Stored {
                 newest: entry.recorded,
                 shown_by: entry.shown_by.clone(),
+                made: entry.made_since_recorded().collect(),
             };
             let value = serde_json::to_vec(&stored).unwrap_or_default();
             Some(Change::put(key(node, entry.incarnation), value))

@@ -67,7 +67,7 @@ impl Seen {
     }
 }
 
-/// What the node's tasks after `mark`, up to `newest`, were asked for, without those that change nothing. `None` if that are too many,
+/// What the node's tasks after `mark`, up to `newest`, were asked for, without those that change nothing or are the merger's own. `None` if that are too many,
 /// or the node doesn't say.
 pub(super) async fn beyond(
     app: &App,
@@ -84,7 +84,8 @@ pub(super) async fn beyond(
     }
     let path = format!("/tasks?from={newest}&limit={count}");
     let listed = list(app, node, &path).await?;
-    let after = |listed: &Listed| Some(listed.uid) > mark;
+    let made = app.cluster.marks.made_beyond(&node.id);
+    let after = |listed: &Listed| Some(listed.uid) > mark && !made.contains(&listed.uid);
     let found = listed.into_iter().filter(after).map(|listed| listed.task);
     let found = found.filter(|task| !task.is_harmless());
     Some(found.map(Seen::without_counts).collect())

@@ -9,7 +9,7 @@ use weft_routing::placement::ShardId;
 
 use super::establish::establish;
 use super::seen::has_same_disk;
-use super::{Heard, Mark, NodeId, NodeRef, take_out};
+use super::{Heard, Life, Mark, NodeId, NodeRef, take_out};
 use crate::app::App;
 use crate::supervise::supervise;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
@@ -68,7 +68,9 @@ async fn look(app: &Arc<App>, shard: ShardId, node: &NodeRef) {
                 true => went_back(newest, mark),
                 false => OTHER_DISK.to_owned(),
             };
-            if app.cluster.in_sync.holds(&node.id)
+            let is_known = pulse.life(&node.id) == Life::Lost;
+            if !is_known
+                && app.cluster.in_sync.holds(&node.id)
                 && is_last(take_out(app, &node.id, &reason).await)
             {
                 pulse.lose(&node.id);

@@ -69,7 +69,7 @@ impl Missed {
 }
 
 /// All reasons in one line.
-pub(super) fn reasons(missed: &[Missed]) -> String {
+pub(crate) fn reasons(missed: &[Missed]) -> String {
     let reasons: Vec<String> = missed
         .iter()
         .map(|missed| format!("{}: {}", missed.node, missed.reason))

@@ -26,7 +26,7 @@ pub use locks::{ShardLocks, WriteGuard};
 
 pub(crate) use contacts::{NotThere, knock};
 
-pub(crate) use self::answer::{Missed, task_uid};
+pub(crate) use self::answer::{Missed, reasons, task_uid};
 
 use self::answer::{Verdict, verdict};
 use crate::app::App;

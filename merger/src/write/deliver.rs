@@ -19,7 +19,7 @@ use crate::call::Along;
 use crate::cluster::{ClusterError, NodeRef, Placement, WriteMode, settle_doubts, stagger};
 use crate::ids::Ids;
 use crate::replication::{
-    Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, replicate,
+    Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, reasons, replicate,
 };
 use crate::tasks::Part;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
@@ -223,6 +223,7 @@ async fn to_replicas(
         Err(NotTaken::Cluster(error)) => Err(Failure::Failed(error.into())),
         Err(NotTaken::Unanswered(missed)) => {
             let in_doubt = missed.iter().any(Missed::may_have_it);
+            let said = reasons(&missed);
             let error = missed.into_iter().rev().find_map(Missed::error);
             Err(Failure::Failed(match error {
                 Some(error) if in_doubt => WriteError::Unknown {
@@ -230,7 +231,10 @@ async fn to_replicas(
                     detail: error.to_string(),
                 },
                 Some(source) => WriteError::Unreachable { shard, source },
-                None => ClusterError::InDoubt(shard).into(),
+                None => WriteError::Unknown {
+                    shard,
+                    detail: said,
+                },
             }))
         }
     }

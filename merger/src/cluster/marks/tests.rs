@@ -120,3 +120,20 @@ async fn an_older_store_says_what_a_node_had_at_least_and_not_what_it_has() {
     assert_eq!(marks.mark(&node("never")), at_least(Some(500)));
     assert_eq!(marks.mark(&node("new")), at_least(None));
 }
+
+#[tokio::test]
+async fn a_task_of_the_mergers_own_hides_no_write_that_a_crash_leaves_open() {
+    let store = MemoryStore::default();
+    let a = node("a");
+    let marks = open(&store, vec![known("a", 0, None)]).await;
+    marks.establish(&a, Some(3.into())).await.unwrap();
+    // The node has taken a write as 4, whose answer is on its way; then the merger ends.
+    marks.made(&a, 5).await;
+    let marks = open(&store, vec![known("a", 0, None)]).await;
+    assert_eq!(
+        marks.mark(&a),
+        Mark::At(Some(3)),
+        "4 is yet to be looked at"
+    );
+    assert_eq!(marks.made_beyond(&a), [5]);
+}
