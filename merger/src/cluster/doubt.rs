@@ -185,7 +185,7 @@ pub async fn settle_doubts(app: &App, shard: ShardId) -> Result<(), ClusterError
     }
     if cut_off {
         let topology = app.cluster.topology();
-        let Compared { heard, silent } = compare(app, topology.nodes(shard)).await?;
+        let Compared { heard, silent, .. } = compare(app, topology.nodes(shard)).await?;
         if heard == 0 {
             return Err(ClusterError::InDoubt(shard));
         }

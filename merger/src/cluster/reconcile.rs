@@ -13,7 +13,7 @@ use weft_routing::placement::ShardId;
 use super::pulse::READS_FOLLOW;
 use super::seen::{Seen, beyond, has_same_disk};
 use super::watch::{OTHER_DISK, probe, went_back};
-use super::{Heard, Mark, NodeId, NodeRef, TakenOut, Topology, take_out};
+use super::{Heard, Mark, NodeId, NodeRef, TakenOut, Topology, take_out, take_out_surely};
 use crate::app::App;
 use crate::store::StoreError;
 
@@ -36,14 +36,26 @@ struct Standing<'a> {
 pub(super) struct Compared {
     pub(super) heard: usize,
     pub(super) silent: Vec<NodeId>,
+    /// The model has taken something that nobody was acknowledged: those that are silent may lack it.
+    pub(super) took_more: bool,
 }
 
 /// Compares the replicas of all shards and takes out those that differ from their shard's first.
 pub(super) async fn reconcile(app: &App, topology: &Topology) {
     take_out_other_disks(app, topology).await;
     let compared = topology.shards().into_iter().map(async |shard| {
-        if let Err(error) = compare(app, topology.nodes(shard)).await {
-            tracing::error!(shard = shard.0, %error, "a replica that differs could not be taken out");
+        match compare(app, topology.nodes(shard)).await {
+            // They would come back as if nothing had been written.
+            Ok(compared) if compared.took_more => {
+                for node in compared.silent {
+                    let reason = "another replica has a write that was cut off, and this one does not say whether it has it";
+                    take_out_surely(app, &node, reason).await;
+                }
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(shard = shard.0, %error, "a replica that differs could not be taken out");
+            }
         }
     });
     join_all(compared).await;
@@ -93,7 +105,15 @@ pub(super) async fn compare(app: &App, nodes: &[NodeRef]) -> Result<Compared, St
     if in_sync.len() < 2 {
         // There is nobody to differ from.
         let heard = in_sync.len();
-        return Ok(Compared { heard, silent });
+        let took_more = match in_sync.first() {
+            Some(alone) if !silent.is_empty() => has_taken_more(app, alone).await,
+            _ => false,
+        };
+        return Ok(Compared {
+            heard,
+            silent,
+            took_more,
+        });
     }
     let mut standings = Vec::new();
     let heard = newest_of_all(app, &in_sync).await;
@@ -116,9 +136,11 @@ pub(super) async fn compare(app: &App, nodes: &[NodeRef]) -> Result<Compared, St
     }
     // A node that went back says nothing of what was written, and is no model for others; the watch takes it out.
     standings.retain(|standing| !standing.went_back);
+    let took_more = |standing: &Standing<'_>| standing.beyond != Some(Vec::new());
     let compared = Compared {
         heard: standings.len(),
         silent,
+        took_more: standings.first().is_some_and(took_more),
     };
     let Some((first, others)) = standings.split_first() else {
         return Ok(compared);
@@ -147,6 +169,15 @@ pub(super) async fn compare(app: &App, nodes: &[NodeRef]) -> Result<Compared, St
         }
     }
     Ok(compared)
+}
+
+/// Whether a node has taken something beyond its mark that changes anything.
+async fn has_taken_more(app: &App, node: &NodeRef) -> bool {
+    let Heard::Answer(newest) = probe(app, node).await else {
+        return false;
+    };
+    let mark = app.cluster.marks.newest(&node.id);
+    newest > mark && beyond(app, node, mark, newest).await != Some(Vec::new())
 }
 
 /// The newest task of each, when nothing new comes any more.

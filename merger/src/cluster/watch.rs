@@ -9,7 +9,7 @@ use weft_routing::placement::ShardId;
 
 use super::establish::establish;
 use super::seen::has_same_disk;
-use super::{Heard, Life, Mark, NodeId, NodeRef, take_out};
+use super::{Heard, Life, Mark, NodeId, NodeRef, doubt, take_out};
 use crate::app::App;
 use crate::supervise::supervise;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
@@ -56,7 +56,9 @@ async fn look(app: &Arc<App>, shard: ShardId, node: &NodeRef) {
     let goes_on = match (&heard, mark) {
         (Heard::Answer(newest), Mark::At(mark)) if *newest >= mark => {
             // It may have been away, and come back with another disk that had as many tasks.
-            pulse.is_trusted(&node.id) || has_same_disk(app, node).await != Some(false)
+            pulse.is_trusted(&node.id)
+                || (has_same_disk(app, node).await != Some(false)
+                    && !differs_perhaps(app, shard, &node.id, *newest > mark))
         }
         _ => false,
     };
@@ -80,6 +82,17 @@ async fn look(app: &Arc<App>, shard: ShardId, node: &NodeRef) {
         (Heard::Answer(_) | Heard::Blind, _) => {}
         (Heard::Gone | Heard::Nonsense(_), _) => take_out_if_down(app, shard, node).await,
     }
+}
+
+/// Whether a node that comes back has taken more than is accounted for, while others of its shard may not have it: they are compared
+/// before it is trusted. It took a write whose answer was lost with the merger, or that nobody could answer.
+fn differs_perhaps(app: &Arc<App>, shard: ShardId, node: &NodeId, has_more: bool) -> bool {
+    let is_one_of_several =
+        app.cluster.in_sync.holds(node) && app.cluster.replicas(shard).len() > 1;
+    if has_more && is_one_of_several {
+        doubt(app, shard);
+    }
+    has_more && is_one_of_several
 }
 
 /// Why a node with as many tasks, but others, is not trusted.

@@ -16,7 +16,7 @@ use super::spool::Piece;
 use crate::answer::Answer;
 use crate::app::App;
 use crate::call::Along;
-use crate::cluster::{ClusterError, NodeRef, Placement, WriteMode, settle_doubts, stagger};
+use crate::cluster::{NodeRef, Placement, WriteMode, settle_doubts, stagger};
 use crate::ids::Ids;
 use crate::replication::{
     Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, reasons, replicate,
