@@ -87,7 +87,11 @@ async fn look(app: &App, placement: &Placement, hopeless: &mut Hopeless) -> Resu
         .iter()
         .map(|drift| (drift.node.id.clone(), drift.patch.clone()))
         .collect();
-    if !drifts.is_empty() && mend(app, uid, drifts, turn, PATIENCE).await.is_err() {
+    if !drifts.is_empty()
+        && let Err(error) = mend(app, uid, drifts, turn, PATIENCE).await
+        // A node that gave no answer is tried again at the next look.
+        && error.is_final()
+    {
         if hopeless.len() >= MOST_HOPELESS {
             hopeless.clear();
         }

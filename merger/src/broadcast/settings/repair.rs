@@ -35,7 +35,25 @@ pub(super) struct Drift {
 pub(super) struct Unmended {
     node: crate::cluster::NodeId,
     settings: Values,
-    reason: String,
+    reason: Reason,
+}
+
+impl Unmended {
+    /// Whether it is no use to try the same again.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self.reason, Reason::Refused(_))
+    }
+}
+
+/// Why a node could not be mended.
+#[derive(Debug, thiserror::Error)]
+enum Reason {
+    /// The node says no, or can't do it.
+    #[error("{0}")]
+    Refused(String),
+    /// It gave no answer this time.
+    #[error("{0}")]
+    Unanswered(String),
 }
 
 /// What the nodes of an index say.
@@ -140,7 +158,7 @@ pub(super) async fn mend(
             }
             Err(reason) => {
                 counted("failed");
-                tracing::error!(%node, index = uid, settings = names(&settings), reason, "settings differ and can't be repaired");
+                tracing::error!(%node, index = uid, settings = names(&settings), %reason, "settings differ and can't be repaired");
                 return Err(Unmended {
                     node,
                     settings,
@@ -157,9 +175,10 @@ pub(super) fn names(values: &Values) -> String {
     names.join(", ")
 }
 
-async fn send(app: &App, uid: &str, drift: &Drift) -> Result<u32, String> {
+async fn send(app: &App, uid: &str, drift: &Drift) -> Result<u32, Reason> {
     if drift.patch.values().any(holds_a_secret) {
-        return Err("nodes don't tell the API keys in it, so that it can't be set anew".to_owned());
+        let why = "nodes don't tell the API keys in it, so that it can't be set anew";
+        return Err(Reason::Refused(why.to_owned()));
     }
     let path = format!("/indexes/{uid}/settings");
     let change = Change::own(
@@ -169,8 +188,14 @@ async fn send(app: &App, uid: &str, drift: &Drift) -> Result<u32, String> {
         &Value::Object(drift.patch.clone()),
     );
     let answer = change.sent(app, &drift.node).await;
-    let answer = answer.map_err(|error| error.to_string())?;
-    let local_uid = task_uid(&answer).ok_or_else(|| format!("it answered {}", answer.status))?;
+    let answer = answer.map_err(|error| Reason::Unanswered(error.to_string()))?;
+    let local_uid = task_uid(&answer).ok_or_else(|| {
+        let said = format!("it answered {}", answer.status);
+        match answer.status.is_client_error() {
+            true => Reason::Refused(said),
+            false => Reason::Unanswered(said),
+        }
+    })?;
     // No record names it: a later comparison of replicas must know of it nevertheless.
     app.cluster.marks.made(&drift.node.id, local_uid).await;
     Ok(local_uid)
@@ -195,7 +220,7 @@ async fn settle(
     drift: &Drift,
     local_uid: u32,
     patience: Duration,
-) -> Result<(), String> {
+) -> Result<(), Reason> {
     let deadline = Instant::now() + patience;
     loop {
         let request = NodeRequest::new(
@@ -214,17 +239,23 @@ async fn settle(
             Some("succeeded") => break,
             Some("failed" | "canceled") => {
                 let message = task.pointer("/error/message").and_then(Value::as_str);
-                return Err(message.unwrap_or("its task was canceled").to_owned());
+                let message = message.unwrap_or("its task was canceled");
+                return Err(Reason::Refused(message.to_owned()));
             }
-            _ if Instant::now() > deadline => return Err("its task takes too long".to_owned()),
+            _ if Instant::now() > deadline => {
+                return Err(Reason::Unanswered("its task takes too long".to_owned()));
+            }
             _ => tokio::time::sleep(ASK_EVERY).await,
         }
     }
     let now = read_one(app, uid, &drift.node).await;
-    let now = now.map_err(|error| error.to_string())?;
+    let now = now.map_err(|error| Reason::Unanswered(error.to_string()))?;
     let left = now.map(|now| difference(&drift.wanted, &now));
     match left {
-        Some(left) if !left.is_empty() => Err(format!("it still differs in {}", names(&left))),
+        Some(left) if !left.is_empty() => {
+            let said = format!("it still differs in {}", names(&left));
+            Err(Reason::Refused(said))
+        }
         _ => Ok(()),
     }
 }
