@@ -136,10 +136,13 @@ async fn the_option_says_what_a_search_does_without_a_shard_unless_the_request_d
 #[tokio::test]
 async fn a_client_that_leaves_takes_its_requests_to_the_shards_along() {
     let (cluster, api) = filled(None).await;
+    let body = json!({"q": "amber"});
+    // The index's settings are known from then on: without them nothing is asked of the shards.
+    let before = search(&api, &body, None).await;
+    assert_eq!(before.status, 200, "{}", before.text);
     for shard in 0..3 {
         cluster.node(shard, 0).pause().unwrap();
     }
-    let body = json!({"q": "amber"});
     let leaving = search(&api, &body, Some("wait; deadline=60000"));
     let arrived = until(
         "requests at all shards",

@@ -170,7 +170,12 @@ impl Task {
             "canceledTasks",
             "deletedTasks",
         ];
+        // Of an edition that failed, only what it edited is counted.
+        let is_edition = self.details.contains_key("editedDocuments");
         for count in COUNTS {
+            if is_edition && count == "deletedDocuments" {
+                continue;
+            }
             if let Some(value) = self.details.get_mut(count) {
                 *value = Value::from(0);
             }
