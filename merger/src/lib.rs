@@ -5,18 +5,23 @@
 //! epoch; only `tasks` hands out a `taskUid`; `edge` is the only place that knows Meilisearch's error codes.
 
 pub mod answer;
-pub mod app;
+pub mod base;
 pub mod bounds;
 pub mod broadcast;
 pub mod call;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
+pub mod desired;
 pub mod edge;
 pub mod filters;
 pub mod ids;
+pub mod keys;
+pub mod operator;
 pub mod options;
+pub mod repair;
 pub mod replication;
+pub mod runtime;
 pub mod search;
 #[cfg(test)]
 mod sim;

@@ -1,14 +1,13 @@
 //! What must go on for as long as the merger runs: a panic in it is logged and counted, and it is begun anew.
 //!
-//! What is begun anew keeps its state in the store or in [`App`], never only in itself. What doesn't ends the merger, whose
+//! What is begun anew keeps its state in the store or in a context, never only in itself. What doesn't ends the merger, whose
 //! start puts everything in order: a merger that no longer knows its nodes must not go on as if it did.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus::IntCounterVec;
 use tokio::task::JoinError;
-
-use crate::app::App;
 
 /// How long after a panic work is begun anew: what panics at once must not take a whole processor.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -16,18 +15,20 @@ const AGAIN: Duration = Duration::from_secs(1);
 const EXIT_STATUS: i32 = 101;
 
 /// Begins background work, and begins it anew whenever it panics; ends when it does.
-pub fn supervise<F>(
-    app: &Arc<App>,
+pub fn supervise<C, F>(
+    ctx: &Arc<C>,
+    panics: &IntCounterVec,
     name: &'static str,
-    begin: impl Fn(Arc<App>) -> F + Send + 'static,
+    begin: impl Fn(Arc<C>) -> F + Send + 'static,
 ) where
+    C: Send + Sync + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    let app = Arc::clone(app);
+    let (ctx, panics) = (Arc::clone(ctx), panics.clone());
     tokio::spawn(async move {
         // A task of its own, so that its panic ends nothing else.
-        while let Err(error) = tokio::spawn(begin(Arc::clone(&app))).await {
-            if !note_panic(&app, name, error) {
+        while let Err(error) = tokio::spawn(begin(Arc::clone(&ctx))).await {
+            if !note_panic(&panics, name, error) {
                 return;
             }
             tokio::time::sleep(AGAIN).await;
@@ -37,14 +38,14 @@ pub fn supervise<F>(
 
 /// Begins background work that can't begin anew: its panic ends the process.
 pub fn supervise_or_exit(
-    app: &Arc<App>,
+    panics: &IntCounterVec,
     name: &'static str,
     work: impl Future<Output = ()> + Send + 'static,
 ) {
-    let app = Arc::clone(app);
+    let panics = panics.clone();
     tokio::spawn(async move {
         if let Err(error) = tokio::spawn(work).await
-            && note_panic(&app, name, error)
+            && note_panic(&panics, name, error)
         {
             tracing::error!(work = name, "the merger ends, for this can't begin anew");
             std::process::exit(EXIT_STATUS);
@@ -53,14 +54,14 @@ pub fn supervise_or_exit(
 }
 
 /// Logs and counts a panic. `false` if it was none: the runtime ends.
-pub fn note_panic(app: &App, name: &'static str, error: JoinError) -> bool {
+pub fn note_panic(panics: &IntCounterVec, name: &'static str, error: JoinError) -> bool {
     let Ok(panic) = error.try_into_panic() else {
         return false;
     };
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     let text = text.unwrap_or_default();
-    app.metrics.panics.with_label_values(&[name]).inc();
+    panics.with_label_values(&[name]).inc();
     tracing::error!(
         work = name,
         panic = text,

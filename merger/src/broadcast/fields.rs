@@ -13,20 +13,20 @@ use super::BroadcastError;
 use super::gather::{Gathered, from_all, shards_of};
 use super::spread::Change;
 use crate::answer::Answer;
-use crate::app::App;
+use crate::broadcast::Context;
 use crate::call::Call;
 
 /// More fields than an index can have: the merged list is paged here.
 const ALL_FIELDS: usize = 1 << 20;
 const DEFAULT_LIMIT: usize = 20;
 
-pub(super) async fn list(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
-    let shards = shards_of(app, &call)?;
+pub(super) async fn list(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
+    let shards = shards_of(ctx, &call)?;
     let placed = call
         .index
         .as_deref()
-        .and_then(|uid| app.cluster.placement(uid));
-    let request = Change::of(app, call).await?;
+        .and_then(|uid| ctx.cluster.placement(uid));
+    let request = Change::of(ctx, call).await?;
     let page = serde_json::from_slice::<Map<String, Value>>(&request.body)
         .ok()
         .and_then(|mut asked| {
@@ -37,7 +37,7 @@ pub(super) async fn list(app: &Arc<App>, call: Call) -> Result<Answer, Broadcast
     let (Some((mut asked, offset, limit)), Some(_)) = (page, placed) else {
         // A node words the refusal, be it of the body or of the index.
         let first = shards.get(..1).unwrap_or_default();
-        return Ok(match from_all(app, &request, first).await? {
+        return Ok(match from_all(ctx, &request, first).await? {
             Gathered::Refused(answer) => answer,
             Gathered::All(all) => {
                 let value = all.into_iter().next().map(|(_, value)| value);
@@ -47,7 +47,7 @@ pub(super) async fn list(app: &Arc<App>, call: Call) -> Result<Answer, Broadcast
     };
     asked.insert("limit".to_owned(), Value::from(ALL_FIELDS));
     let request = request.with_body(&Value::Object(asked));
-    let lists = match from_all(app, &request, &shards).await? {
+    let lists = match from_all(ctx, &request, &shards).await? {
         Gathered::Refused(answer) => return Ok(answer),
         Gathered::All(lists) => lists,
     };

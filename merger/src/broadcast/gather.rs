@@ -7,19 +7,19 @@ use weft_routing::placement::ShardId;
 use super::BroadcastError;
 use super::spread::Change;
 use crate::answer::Answer;
-use crate::app::App;
+use crate::broadcast::Context;
 use crate::call::{Call, full};
 use crate::cluster::ClusterError;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
 /// The shards that can answer about the call's index: those that hold it, or all, where it is none or unknown.
-pub(super) fn shards_of(app: &App, call: &Call) -> Result<Vec<ShardId>, BroadcastError> {
+pub(super) fn shards_of(ctx: &Context, call: &Call) -> Result<Vec<ShardId>, BroadcastError> {
     let placed = call
         .index
         .as_deref()
-        .and_then(|uid| app.cluster.placement(uid));
+        .and_then(|uid| ctx.cluster.placement(uid));
     let shards = placed.map_or_else(
-        || app.cluster.shards(),
+        || ctx.cluster.shards(),
         |placement| placement.shards().to_vec(),
     );
     if shards.is_empty() {
@@ -30,12 +30,12 @@ pub(super) fn shards_of(app: &App, call: &Call) -> Result<Vec<ShardId>, Broadcas
 }
 
 /// Passes the request to the first shard that answers.
-pub(super) async fn from_any(app: &App, call: Call) -> Result<Answer, BroadcastError> {
-    let shards = shards_of(app, &call)?;
-    let request = Change::of(app, call).await?;
+pub(super) async fn from_any(ctx: &Context, call: Call) -> Result<Answer, BroadcastError> {
+    let shards = shards_of(ctx, &call)?;
+    let request = Change::of(ctx, call).await?;
     let mut last = BroadcastError::Cluster(ClusterError::NoShards);
     for shard in shards {
-        match send(app, &request, shard).await {
+        match send(ctx, &request, shard).await {
             Ok(answer) => return Ok(answer.pass_on()),
             Err(error) => last = error.into(),
         }
@@ -45,31 +45,31 @@ pub(super) async fn from_any(app: &App, call: Call) -> Result<Answer, BroadcastE
 
 /// Passes the request to the first shard's primary, or to whoever answers if it doesn't: pages of a list whose order is another on
 /// each node belong together only if they come from the same.
-pub(super) async fn from_primary(app: &App, call: Call) -> Result<Answer, BroadcastError> {
-    let primary = app.cluster.shards().into_iter().next();
-    let Some(primary) = primary.and_then(|shard| app.cluster.primary(shard)) else {
-        return from_any(app, call).await;
+pub(super) async fn from_primary(ctx: &Context, call: Call) -> Result<Answer, BroadcastError> {
+    let primary = ctx.cluster.shards().into_iter().next();
+    let Some(primary) = primary.and_then(|shard| ctx.cluster.primary(shard)) else {
+        return from_any(ctx, call).await;
     };
     let request = NodeRequest::new(
         Target::Node(primary.address),
         call.method.clone(),
         call.path_and_query.clone(),
         &call.along,
-        app.options.search_timeout(),
+        ctx.options.search_timeout(),
     );
-    match app.upstream.send(request).await {
+    match ctx.upstream.send(request).await {
         Ok(answer) => Ok(answer.pass_on()),
-        Err(_) => from_any(app, call).await,
+        Err(_) => from_any(ctx, call).await,
     }
 }
 
 /// Passes the request to one shard after the other until one can do it: it is about something that lies on one of them.
-pub(super) async fn from_one_of(app: &App, call: Call) -> Result<Answer, BroadcastError> {
-    let shards = shards_of(app, &call)?;
-    let request = Change::of(app, call).await?;
+pub(super) async fn from_one_of(ctx: &Context, call: Call) -> Result<Answer, BroadcastError> {
+    let shards = shards_of(ctx, &call)?;
+    let request = Change::of(ctx, call).await?;
     let mut refusal = None;
     for shard in shards {
-        let answer = send(app, &request, shard).await?;
+        let answer = send(ctx, &request, shard).await?;
         if answer.status.is_success() {
             return Ok(answer.pass_on());
         }
@@ -90,11 +90,11 @@ pub(super) enum Gathered {
 
 /// Sends a read to each shard and waits for all.
 pub(super) async fn from_all(
-    app: &App,
+    ctx: &Context,
     request: &Change,
     shards: &[ShardId],
 ) -> Result<Gathered, BroadcastError> {
-    let answers = join_all(shards.iter().map(|shard| send(app, request, *shard))).await;
+    let answers = join_all(shards.iter().map(|shard| send(ctx, request, *shard))).await;
     let mut all = Vec::with_capacity(shards.len());
     for (shard, answer) in shards.iter().zip(answers) {
         let answer = answer?;
@@ -108,9 +108,13 @@ pub(super) async fn from_all(
     Ok(Gathered::All(all))
 }
 
-async fn send(app: &App, request: &Change, shard: ShardId) -> Result<NodeAnswer, UpstreamError> {
+async fn send(
+    ctx: &Context,
+    request: &Change,
+    shard: ShardId,
+) -> Result<NodeAnswer, UpstreamError> {
     let (method, path) = (request.method.clone(), request.path_and_query.clone());
-    let timeout = app.options.search_timeout();
+    let timeout = ctx.options.search_timeout();
     let mut node_request =
         NodeRequest::new(Target::Shard(shard), method, path, &request.along, timeout);
     if !request.body.is_empty() {
@@ -119,5 +123,5 @@ async fn send(app: &App, request: &Change, shard: ShardId) -> Result<NodeAnswer,
     for (name, value) in &request.headers {
         node_request = node_request.header(name.clone(), value.clone());
     }
-    app.upstream.send(node_request).await
+    ctx.upstream.send(node_request).await
 }

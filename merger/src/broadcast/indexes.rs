@@ -12,7 +12,7 @@ use super::gather::{Gathered, from_all};
 use super::place::{Place, until_settled};
 use super::spread::{Change, Reach, Spread, spread_in_turn};
 use crate::answer::Answer;
-use crate::app::App;
+use crate::broadcast::Context;
 use crate::call::Call;
 use crate::cluster::{ClusterError, Placement, WriteMode};
 use crate::replication::WriteGuard;
@@ -33,8 +33,8 @@ fn one() -> u16 {
 }
 
 /// `POST /indexes`: places the index, then creates it on each of its shards.
-pub(super) async fn create(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
-    let mut change = Change::of(app, call).await?;
+pub(super) async fn create(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
+    let mut change = Change::of(ctx, call).await?;
     let mut body: Map<String, Value> = serde_json::from_slice(&change.body).unwrap_or_default();
     let sharding = match body.remove("sharding") {
         None | Some(Value::Null) => Sharding {
@@ -53,7 +53,7 @@ pub(super) async fn create(app: &Arc<App>, call: Call) -> Result<Answer, Broadca
         .to_owned();
     if !is_uid(&uid) {
         // A node words the refusal; it can't take what has no valid uid.
-        return refuse(app, &change).await;
+        return refuse(ctx, &change).await;
     }
     let key = body
         .get("primaryKey")
@@ -68,16 +68,16 @@ pub(super) async fn create(app: &Arc<App>, call: Call) -> Result<Answer, Broadca
         details,
         ..NewTask::default()
     };
-    let place = Place::take(app, &uid, sharding.shard_count, sharding.replication_factor).await?;
-    let answer = place.spread_as_task(app, &change, task).await?;
+    let place = Place::take(ctx, &uid, sharding.shard_count, sharding.replication_factor).await?;
+    let answer = place.spread_as_task(ctx, &change, task).await?;
     if answer.status.is_success() && place.is_new() && sharding.write.is_some() {
-        app.cluster
+        ctx.cluster
             .placements
             .set_write_mode(&uid, sharding.write)
             .await?;
     }
     if answer.status.is_success() && place.is_new() && key.is_some() {
-        app.cluster
+        ctx.cluster
             .placements
             .set_primary_key(&uid, key.as_deref())
             .await?;
@@ -110,11 +110,11 @@ pub(super) fn is_uid(uid: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-async fn refuse(app: &App, change: &Change) -> Result<Answer, BroadcastError> {
-    let Some(shard) = app.cluster.shards().into_iter().next() else {
+async fn refuse(ctx: &Context, change: &Change) -> Result<Answer, BroadcastError> {
+    let Some(shard) = ctx.cluster.shards().into_iter().next() else {
         return Err(ClusterError::NoShards.into());
     };
-    match from_all(app, change, &[shard]).await? {
+    match from_all(ctx, change, &[shard]).await? {
         Gathered::Refused(answer) => Ok(answer),
         Gathered::All(_) => Err(BroadcastError::Unreadable { shard }),
     }
@@ -126,20 +126,20 @@ async fn refuse(app: &App, change: &Change) -> Result<Answer, BroadcastError> {
 /// # Errors
 /// It is placed after all; or a node gave no answer.
 pub(super) async fn unplaced(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     change: &Change,
     index_uid: Option<String>,
     kind: &str,
 ) -> Result<Answer, BroadcastError> {
     let uid = index_uid.as_deref().unwrap_or_default();
-    let slots = app.cluster.propose(uid, None, 1)?;
+    let slots = ctx.cluster.propose(uid, None, 1)?;
     let shard = slots.shards().first().copied();
     let shard = shard.ok_or(ClusterError::NoShards)?;
-    let turn = app.locks.lock(&[shard]).await;
-    if app.cluster.placement(uid).is_some() {
+    let turn = ctx.locks.lock(&[shard]).await;
+    if ctx.cluster.placement(uid).is_some() {
         return Err(BroadcastError::Unsettled(uid.to_owned()));
     }
-    match spread_in_turn(app, &turn, &[(shard, change)], Reach::Primaries).await? {
+    match spread_in_turn(ctx, &turn, &[(shard, change)], Reach::Primaries).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {
             let task = NewTask {
@@ -150,7 +150,7 @@ pub(super) async fn unplaced(
             };
             Ok(Answer::json(
                 StatusCode::ACCEPTED,
-                &app.tasks.create(task).await?,
+                &ctx.tasks.create(task).await?,
             ))
         }
     }
@@ -161,11 +161,11 @@ pub(super) async fn unplaced(
 /// # Errors
 /// It lies elsewhere by now.
 pub(super) async fn turn_where_it_lies(
-    app: &App,
+    ctx: &Context,
     placement: &Placement,
 ) -> Result<WriteGuard, BroadcastError> {
-    let turn = app.locks.lock(placement.shards()).await;
-    match app.cluster.placement(&placement.uid) {
+    let turn = ctx.locks.lock(placement.shards()).await;
+    match ctx.cluster.placement(&placement.uid) {
         Some(now) if now.slots == placement.slots => Ok(turn),
         _ => Err(BroadcastError::Unsettled(placement.uid.clone())),
     }
@@ -173,13 +173,13 @@ pub(super) async fn turn_where_it_lies(
 
 /// Sends a change to replicas of an index and registers the task; the caller has the turn of all its shards.
 pub(super) async fn spread_as_task(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     turn: &WriteGuard,
     each: &[(ShardId, &Change)],
     uid: &str,
     kind: &str,
 ) -> Result<Answer, BroadcastError> {
-    match spread_in_turn(app, turn, each, Reach::Replicas).await? {
+    match spread_in_turn(ctx, turn, each, Reach::Replicas).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {
             let task = NewTask {
@@ -188,27 +188,27 @@ pub(super) async fn spread_as_task(
                 index_uid: Some(uid.to_owned()),
                 ..NewTask::default()
             };
-            let enqueued = app.tasks.create(task).await?;
+            let enqueued = ctx.tasks.create(task).await?;
             Ok(Answer::json(StatusCode::ACCEPTED, &enqueued))
         }
     }
 }
 
 /// `POST /indexes/{uid}/compact`.
-pub(super) async fn compact(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
+pub(super) async fn compact(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
     let kind = "indexCompaction";
     let index_uid = call.index.clone();
     let uid = index_uid.clone().unwrap_or_default();
-    let change = Change::of(app, call).await?;
+    let change = Change::of(ctx, call).await?;
     until_settled(&uid, || async {
-        let Some(placement) = app.cluster.placement(&uid) else {
+        let Some(placement) = ctx.cluster.placement(&uid) else {
             // A node knows what to say.
-            return unplaced(app, &change, index_uid.clone(), kind).await;
+            return unplaced(ctx, &change, index_uid.clone(), kind).await;
         };
-        let turn = turn_where_it_lies(app, &placement).await?;
+        let turn = turn_where_it_lies(ctx, &placement).await?;
         let shards = placement.shards().iter();
         let each: Vec<_> = shards.map(|shard| (*shard, &change)).collect();
-        spread_as_task(app, &turn, &each, &uid, kind).await
+        spread_as_task(ctx, &turn, &each, &uid, kind).await
     })
     .await
 }
@@ -217,17 +217,17 @@ pub(super) async fn compact(app: &Arc<App>, call: Call) -> Result<Answer, Broadc
 ///
 /// # Errors
 /// The placement can't be stored.
-pub async fn written_to(app: &Arc<App>, uid: &str) -> Result<(), BroadcastError> {
-    match app.cluster.placement(uid) {
+pub async fn written_to(ctx: &Arc<Context>, uid: &str) -> Result<(), BroadcastError> {
+    match ctx.cluster.placement(uid) {
         Some(placement) if placement.deleted_by.is_none() => Ok(()),
         _ => {
             // Before the turn: a deletion that is under way must find the index alive, whatever it does to the nodes.
-            app.cluster.placements.revive(uid).await?;
-            let place = Place::take(app, uid, None, 1).await?;
-            let change = Change::own(app, Method::POST, "/indexes", &json!({"uid": uid}));
+            ctx.cluster.placements.revive(uid).await?;
+            let place = Place::take(ctx, uid, None, 1).await?;
+            let change = Change::own(ctx, Method::POST, "/indexes", &json!({"uid": uid}));
             let shards = place.placement.shards();
             let each: Vec<_> = shards.iter().map(|shard| (*shard, &change)).collect();
-            spread_in_turn(app, &place.turn, &each, Reach::Replicas)
+            spread_in_turn(ctx, &place.turn, &each, Reach::Replicas)
                 .await
                 .map(drop)
         }

@@ -12,21 +12,21 @@ use super::listing::{add_stats, from_any_of, read};
 use super::sizes::SizeFormat;
 use super::spread::{Change, Reach, Spread, spread};
 use crate::answer::Answer;
-use crate::app::App;
+use crate::broadcast::Context;
 use crate::call::Call;
 use crate::tasks::NewTask;
 
 /// `GET /stats`: summed over the shards.
-pub(super) async fn stats(app: &Arc<App>, call: &Call) -> Result<Answer, BroadcastError> {
+pub(super) async fn stats(ctx: &Arc<Context>, call: &Call) -> Result<Answer, BroadcastError> {
     let Some(format) = SizeFormat::of(call) else {
         // A node words the refusal.
-        return from_any_of(app, call).await;
+        return from_any_of(ctx, call).await;
     };
     let request = Change {
         path_and_query: SizeFormat::asked(call),
         ..read(call)
     };
-    let all = match from_all(app, &request, &app.cluster.shards()).await? {
+    let all = match from_all(ctx, &request, &ctx.cluster.shards()).await? {
         Gathered::Refused(answer) => return Ok(answer),
         Gathered::All(all) => all,
     };
@@ -66,23 +66,26 @@ fn add_instance(sum: &mut Value, other: &Value) {
 }
 
 /// `PATCH /experimental-features`: the same on every node.
-pub(super) async fn change_features(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
-    let change = Change::of(app, call).await?;
-    match spread(app, &change, &app.cluster.shards(), Reach::Replicas).await? {
+pub(super) async fn change_features(
+    ctx: &Arc<Context>,
+    call: Call,
+) -> Result<Answer, BroadcastError> {
+    let change = Change::of(ctx, call).await?;
+    match spread(ctx, &change, &ctx.cluster.shards(), Reach::Replicas).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { first, parts } => super::keys::whole(first, &parts),
     }
 }
 
 /// `POST /dumps` and `POST /snapshots`, one of each shard, and `POST /export`, of each shard its own documents: as one task.
-pub(super) async fn back_up(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
+pub(super) async fn back_up(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
     let kind = match call.operation {
         Operation::CreateDump => "dumpCreation",
         Operation::CreateSnapshot => "snapshotCreation",
         _ => "export",
     };
-    let change = Change::of(app, call).await?;
-    match spread(app, &change, &app.cluster.shards(), Reach::Primaries).await? {
+    let change = Change::of(ctx, call).await?;
+    match spread(ctx, &change, &ctx.cluster.shards(), Reach::Primaries).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {
             let mut details = Map::new();
@@ -101,7 +104,7 @@ pub(super) async fn back_up(app: &Arc<App>, call: Call) -> Result<Answer, Broadc
             };
             Ok(Answer::json(
                 StatusCode::ACCEPTED,
-                &app.tasks.create(task).await?,
+                &ctx.tasks.create(task).await?,
             ))
         }
     }

@@ -30,9 +30,9 @@ use super::BroadcastError;
 use super::settled::on_settled;
 use super::spread::{Change, Reach, Spread, spread_in_turn};
 use crate::answer::Answer;
-use crate::app::App;
-use crate::cluster::{ClusterError, Life, NodeId, NodeRef, Reads, settle_doubts};
-use crate::replication::WriteGuard;
+use crate::broadcast::Context;
+use crate::cluster::{ClusterError, Life, NodeId, NodeRef, Reads};
+use crate::replication::{WriteGuard, settle_doubts};
 use crate::store::{self, Store, StoreError};
 use crate::tasks::{NewTask, Part};
 
@@ -120,9 +120,9 @@ impl Intent {
         }
     }
 
-    fn change(&self, app: &App, body: &Value) -> Change {
+    fn change(&self, ctx: &Context, body: &Value) -> Change {
         let method = self.method.parse().unwrap_or(Method::POST);
-        Change::own(app, method, self.path_and_query.clone(), body)
+        Change::own(ctx, method, self.path_and_query.clone(), body)
     }
 }
 
@@ -157,30 +157,30 @@ fn put(key: &str, intent: &Intent) -> store::Change {
 /// # Errors
 /// It is not done yet, and may never be: a shard does not answer, or the store failed.
 pub(super) async fn carry_out(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     turn: WriteGuard,
     change: &Change,
     mut intent: Intent,
 ) -> Result<Answer, BroadcastError> {
     for shard in intent.shards() {
-        settle_doubts(app, shard).await?;
-        let replicas = app.cluster.replicas_or_none(shard)?;
-        let silent = |node: &NodeRef| app.cluster.pulse.life(&node.id) == Life::Silent;
+        settle_doubts(ctx, shard).await?;
+        let replicas = ctx.cluster.replicas_or_none(shard)?;
+        let silent = |node: &NodeRef| ctx.cluster.pulse.life(&node.id) == Life::Silent;
         if replicas.iter().all(silent) {
             return Err(BroadcastError::Silent(shard));
         }
-        let newest = |node: &NodeRef| Some((node.id.clone(), app.cluster.marks.newest(&node.id)?));
+        let newest = |node: &NodeRef| Some((node.id.clone(), ctx.cluster.marks.newest(&node.id)?));
         intent.newest.extend(replicas.iter().filter_map(newest));
     }
-    intent.task = app.tasks.reserve();
+    intent.task = ctx.tasks.reserve();
     let key = format!("{PREFIX}{}", uuid::Uuid::new_v4());
-    app.intents.store.commit(vec![put(&key, &intent)]).await?;
-    let done = begin(app, &turn, change, &key, &mut intent).await;
+    ctx.intents.store.commit(vec![put(&key, &intent)]).await?;
+    let done = begin(ctx, &turn, change, &key, &mut intent).await;
     if !matches!(&done, Ok(Some(_))) {
         // Before the turn ends: the next writer must find it.
         let shards = intent.shards().into_iter().collect();
-        app.cluster.doubts.hold(&key, shards, Reads::GoOn);
-        tokio::spawn(finish(Arc::clone(app), key, intent.clone()));
+        ctx.cluster.doubts.hold(&key, shards, Reads::GoOn);
+        tokio::spawn(finish(Arc::clone(ctx), key, intent.clone()));
     }
     match done? {
         Some(answer) => Ok(answer),
@@ -190,14 +190,14 @@ pub(super) async fn carry_out(
 
 /// `None` if some shards have it and others not.
 async fn begin(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     turn: &WriteGuard,
     change: &Change,
     key: &str,
     intent: &mut Intent,
 ) -> Result<Option<Answer>, BroadcastError> {
     if let Effect::Deletion { uid, .. } = &intent.effect {
-        let placements = &app.cluster.placements;
+        let placements = &ctx.cluster.placements;
         placements.mark_deleted(uid, intent.task).await?;
     }
     let own: Vec<(ShardId, Change)> = intent
@@ -209,13 +209,13 @@ async fn begin(
         })
         .collect();
     let each: Vec<_> = own.iter().map(|(shard, change)| (*shard, change)).collect();
-    match spread_in_turn(app, turn, &each, Reach::Replicas).await? {
+    match spread_in_turn(ctx, turn, &each, Reach::Replicas).await? {
         Spread::Refused(answer) => {
-            undo(app, key, intent).await?;
+            undo(ctx, key, intent).await?;
             Ok(Some(answer))
         }
         Spread::Taken { parts, .. } if lacking(&parts).next().is_some() => Ok(None),
-        Spread::Taken { parts, .. } => conclude(app, key, intent, parts).await.map(Some),
+        Spread::Taken { parts, .. } => conclude(ctx, key, intent, parts).await.map(Some),
     }
 }
 
@@ -225,41 +225,41 @@ fn lacking(parts: &[Part]) -> impl Iterator<Item = &Part> {
 }
 
 /// Nobody has it: the placements are as they were.
-async fn undo(app: &App, key: &str, intent: &Intent) -> Result<(), StoreError> {
+async fn undo(ctx: &Context, key: &str, intent: &Intent) -> Result<(), StoreError> {
     if let Effect::Deletion { uid, before } = &intent.effect {
-        let placements = &app.cluster.placements;
+        let placements = &ctx.cluster.placements;
         placements.unmark_deleted(uid, intent.task).await?;
         if let Some(other) = before {
             placements.mark_deleted(uid, *other).await?;
             // It may have ended while the mark was another's.
-            if let Ok(view) = app.tasks.get_as_begun(*other).await
+            if let Ok(view) = ctx.tasks.get_as_begun(*other).await
                 && view.status.is_settled()
             {
-                on_settled(app, &view).await?;
+                on_settled(ctx, &view).await?;
             }
         }
     }
-    forget(app, key).await
+    forget(ctx, key).await
 }
 
-async fn forget(app: &App, key: &str) -> Result<(), StoreError> {
+async fn forget(ctx: &Context, key: &str) -> Result<(), StoreError> {
     let gone = store::Change::delete(key);
-    app.intents.store.commit(vec![gone]).await
+    ctx.intents.store.commit(vec![gone]).await
 }
 
 /// The placements follow, unless they have.
-async fn follow(app: &App, key: &str, intent: &mut Intent) -> Result<(), StoreError> {
+async fn follow(ctx: &Context, key: &str, intent: &mut Intent) -> Result<(), StoreError> {
     if std::mem::replace(&mut intent.placed, true) {
         return Ok(());
     }
     let stored = put(key, intent);
     let followed = match &intent.effect {
         Effect::Exchange { .. } => {
-            let (placements, pairs) = (&app.cluster.placements, intent.pairs());
+            let (placements, pairs) = (&ctx.cluster.placements, intent.pairs());
             placements.swap_for(&pairs, intent.task, vec![stored]).await
         }
         // The mark is there already.
-        Effect::Deletion { .. } => app.intents.store.commit(vec![stored]).await,
+        Effect::Deletion { .. } => ctx.intents.store.commit(vec![stored]).await,
     };
     intent.placed = followed.is_ok();
     followed
@@ -267,13 +267,13 @@ async fn follow(app: &App, key: &str, intent: &mut Intent) -> Result<(), StoreEr
 
 /// All shards have it: the placements follow, and the task is registered under the intent's uid.
 async fn conclude(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     key: &str,
     intent: &mut Intent,
     parts: Vec<Part>,
 ) -> Result<Answer, BroadcastError> {
     if let Effect::Exchange { .. } = &intent.effect {
-        follow(app, key, intent).await?;
+        follow(ctx, key, intent).await?;
     }
     let task = NewTask {
         kind: intent.kind().to_owned(),
@@ -283,6 +283,6 @@ async fn conclude(
         ..NewTask::default()
     };
     let forgotten = vec![store::Change::delete(key)];
-    let enqueued = app.tasks.create_as(intent.task, task, forgotten).await?;
+    let enqueued = ctx.tasks.create_as(intent.task, task, forgotten).await?;
     Ok(Answer::json(StatusCode::ACCEPTED, &enqueued))
 }

@@ -11,29 +11,29 @@ use super::gather::{Gathered, from_all, shards_of};
 use super::sizes::SizeFormat;
 use super::spread::Change;
 use crate::answer::Answer;
-use crate::app::App;
+use crate::broadcast::Context;
 use crate::call::Call;
 
 /// More than any node holds: the merged list is paged here.
 const ALL_INDEXES: &str = "/indexes?limit=1000000";
 
 /// `GET /indexes`: the shards' lists as one, paged here.
-pub(super) async fn list(app: &Arc<App>, call: &Call) -> Result<Answer, BroadcastError> {
+pub(super) async fn list(ctx: &Arc<Context>, call: &Call) -> Result<Answer, BroadcastError> {
     let mut page = (0_usize, 20_usize);
     for (name, value) in call.query_pairs() {
         match (name.as_ref(), value.parse()) {
             ("offset", Ok(offset)) => page.0 = offset,
             ("limit", Ok(limit)) => page.1 = limit,
             // A node words the refusal.
-            _ => return from_any_of(app, call).await,
+            _ => return from_any_of(ctx, call).await,
         }
     }
     let request = Change {
         path_and_query: ALL_INDEXES.to_owned(),
         ..read(call)
     };
-    let shards = shards_of(app, call)?;
-    let lists = match from_all(app, &request, &shards).await? {
+    let shards = shards_of(ctx, call)?;
+    let lists = match from_all(ctx, &request, &shards).await? {
         Gathered::Refused(answer) => return Ok(answer),
         Gathered::All(lists) => lists,
     };
@@ -58,21 +58,21 @@ pub(super) async fn list(app: &Arc<App>, call: &Call) -> Result<Answer, Broadcas
 }
 
 /// `GET /indexes/{uid}`: one index over all its shards.
-pub(super) async fn get(app: &Arc<App>, call: &Call) -> Result<Answer, BroadcastError> {
-    merged(app, call, &read(call), merge_index).await
+pub(super) async fn get(ctx: &Arc<Context>, call: &Call) -> Result<Answer, BroadcastError> {
+    merged(ctx, call, &read(call), merge_index).await
 }
 
 /// `GET /indexes/{uid}/stats`: summed.
-pub(super) async fn stats(app: &Arc<App>, call: &Call) -> Result<Answer, BroadcastError> {
+pub(super) async fn stats(ctx: &Arc<Context>, call: &Call) -> Result<Answer, BroadcastError> {
     let Some(format) = SizeFormat::of(call) else {
         // A node words the refusal.
-        return from_any_of(app, call).await;
+        return from_any_of(ctx, call).await;
     };
     let request = Change {
         path_and_query: SizeFormat::asked(call),
         ..read(call)
     };
-    let mut answer = merged(app, call, &request, add_stats).await?;
+    let mut answer = merged(ctx, call, &request, add_stats).await?;
     if answer.status == StatusCode::OK
         && let Ok(mut sum) = serde_json::from_slice(&answer.body)
     {
@@ -83,7 +83,7 @@ pub(super) async fn stats(app: &Arc<App>, call: &Call) -> Result<Answer, Broadca
 }
 
 async fn merged(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     call: &Call,
     request: &Change,
     merge: fn(&mut Value, &Value),
@@ -91,13 +91,13 @@ async fn merged(
     if call
         .index
         .as_deref()
-        .and_then(|uid| app.cluster.placement(uid))
+        .and_then(|uid| ctx.cluster.placement(uid))
         .is_none()
     {
-        return from_any_of(app, call).await;
+        return from_any_of(ctx, call).await;
     }
-    let shards = shards_of(app, call)?;
-    match from_all(app, request, &shards).await? {
+    let shards = shards_of(ctx, call)?;
+    match from_all(ctx, request, &shards).await? {
         Gathered::Refused(answer) => Ok(answer),
         Gathered::All(all) => {
             let mut values = all.into_iter().map(|(_, value)| value);
@@ -119,10 +119,10 @@ pub(super) fn read(call: &Call) -> Change {
     }
 }
 
-pub(super) async fn from_any_of(app: &App, call: &Call) -> Result<Answer, BroadcastError> {
+pub(super) async fn from_any_of(ctx: &Context, call: &Call) -> Result<Answer, BroadcastError> {
     let mut last = BroadcastError::Cluster(crate::cluster::ClusterError::NoShards);
-    for shard in shards_of(app, call)? {
-        match from_all(app, &read(call), &[shard]).await {
+    for shard in shards_of(ctx, call)? {
+        match from_all(ctx, &read(call), &[shard]).await {
             Ok(Gathered::Refused(answer)) => return Ok(answer),
             Ok(Gathered::All(all)) => {
                 let value = all

@@ -29,18 +29,30 @@ use weft_routing::placement::ShardId;
 
 pub use indexes::written_to;
 pub use intents::{Intents, take_up_intents};
-pub use keys::{equalise_keys, equalise_keys_now};
-pub use settings::{Settings, look_into, watch as watch_settings};
+pub use settings::{look_into, watch as watch_settings};
 pub use settled::on_settled;
 
 use crate::answer::Answer;
-use crate::app::App;
+use crate::base::stands_on;
 use crate::call::Call;
 use crate::cluster::ClusterError;
+use crate::keys::Keys;
 use crate::store::StoreError;
 use crate::tasks::{TaskError, Unknown};
 use crate::upstream::UpstreamError;
-use crate::write::DecodeError;
+use crate::write::{self, DecodeError};
+
+/// What changes that are the same everywhere are made with.
+pub struct Context {
+    /// What documents are written with.
+    pub write: Arc<write::Context>,
+    /// Changes of indexes that are not on all shards yet.
+    pub intents: Intents,
+    /// The API keys.
+    pub keys: Arc<Keys>,
+}
+
+stands_on!(Context, write, write::Context);
 
 /// Why a broadcast came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -74,12 +86,6 @@ pub enum BroadcastError {
         "the index `{0}` has tasks under way on which the change depends; nothing was changed: try again when they have ended"
     )]
     Busy(String),
-    /// Keys came or went while nodes' lists of them were read.
-    #[error("keys changed while they were compared")]
-    KeysChange,
-    /// More keys than are compared.
-    #[error("{0} keys are more than are compared between nodes")]
-    TooManyKeys(usize),
     /// No replica of a shard answers, and nothing was changed anywhere.
     #[error("shard-{} does not answer; nothing was changed", .0.0)]
     Silent(ShardId),
@@ -134,31 +140,31 @@ impl From<Unknown> for BroadcastError {
 ///
 /// # Errors
 /// [`BroadcastError`].
-pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
+pub async fn handle(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
     use Operation as Op;
     match call.operation {
-        Op::CreateIndex => indexes::create(app, call).await,
-        Op::ListIndexes => listing::list(app, &call).await,
-        Op::GetIndex => listing::get(app, &call).await,
-        Op::IndexStats => listing::stats(app, &call).await,
-        Op::DeleteIndex => deletion::delete(app, call).await,
-        Op::UpdateIndex => update::update(app, call).await,
-        Op::CompactIndex => indexes::compact(app, call).await,
+        Op::CreateIndex => indexes::create(ctx, call).await,
+        Op::ListIndexes => listing::list(ctx, &call).await,
+        Op::GetIndex => listing::get(ctx, &call).await,
+        Op::IndexStats => listing::stats(ctx, &call).await,
+        Op::DeleteIndex => deletion::delete(ctx, call).await,
+        Op::UpdateIndex => update::update(ctx, call).await,
+        Op::CompactIndex => indexes::compact(ctx, call).await,
         Op::UpdateSettings | Op::ResetSettings | Op::UpdateSetting(_) | Op::ResetSetting(_) => {
-            settings::change(app, call).await
+            settings::change(ctx, call).await
         }
-        Op::SwapIndexes => swap::swap(app, call).await,
-        Op::CreateKey | Op::UpdateKey | Op::DeleteKey => keys::change(app, call).await,
-        Op::UpdateFeatures => instance::change_features(app, call).await,
+        Op::SwapIndexes => swap::swap(ctx, call).await,
+        Op::CreateKey | Op::UpdateKey | Op::DeleteKey => keys::change(ctx, call).await,
+        Op::UpdateFeatures => instance::change_features(ctx, call).await,
         Op::UpdateChatSettings | Op::ResetChatSettings | Op::DeleteChat => {
-            instance::change_features(app, call).await
+            instance::change_features(ctx, call).await
         }
-        Op::CreateDump | Op::CreateSnapshot | Op::Export => instance::back_up(app, call).await,
-        Op::ListFields => fields::list(app, call).await,
-        Op::Version => version::version(app, &call).await,
-        Op::RenderTemplate => gather::from_one_of(app, call).await,
-        Op::Stats => instance::stats(app, &call).await,
-        Op::ListKeys => gather::from_primary(app, call).await,
+        Op::CreateDump | Op::CreateSnapshot | Op::Export => instance::back_up(ctx, call).await,
+        Op::ListFields => fields::list(ctx, call).await,
+        Op::Version => version::version(ctx, &call).await,
+        Op::RenderTemplate => gather::from_one_of(ctx, call).await,
+        Op::Stats => instance::stats(ctx, &call).await,
+        Op::ListKeys => gather::from_primary(ctx, call).await,
         Op::GetSettings
         | Op::GetSetting(_)
         | Op::GetKey
@@ -166,7 +172,7 @@ pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError
         | Op::GetNetwork
         | Op::ListChats
         | Op::GetChat
-        | Op::GetChatSettings => gather::from_any(app, call).await,
+        | Op::GetChatSettings => gather::from_any(ctx, call).await,
         other => Err(BroadcastError::Misrouted {
             operation: other.name(),
         }),

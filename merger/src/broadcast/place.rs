@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::BroadcastError;
 use super::spread::{Change, Reach, Spread, spread_in_turn};
 use crate::answer::Answer;
-use crate::app::App;
+use crate::broadcast::Context;
 use crate::cluster::{Before, Placement};
 use crate::replication::WriteGuard;
 use crate::tasks::NewTask;
@@ -52,10 +52,10 @@ where
 ///
 /// # Errors
 /// It takes too long.
-pub(super) async fn until_gone(app: &App, uid: &str) -> Result<(), BroadcastError> {
+pub(super) async fn until_gone(ctx: &Context, uid: &str) -> Result<(), BroadcastError> {
     let deadline = Instant::now() + WITHIN;
     let is_dying = || {
-        let placement = app.cluster.placement(uid);
+        let placement = ctx.cluster.placement(uid);
         placement.is_some_and(|placement| placement.deleted_by.is_some())
     };
     while is_dying() {
@@ -69,18 +69,18 @@ pub(super) async fn until_gone(app: &App, uid: &str) -> Result<(), BroadcastErro
 
 impl Place {
     pub(super) async fn take(
-        app: &App,
+        ctx: &Context,
         uid: &str,
         shard_count: Option<u16>,
         replicas: u16,
     ) -> Result<Self, BroadcastError> {
         for _ in 0..ATTEMPTS {
-            let slots = match app.cluster.placement(uid) {
+            let slots = match ctx.cluster.placement(uid) {
                 Some(placement) => Arc::clone(&placement.slots),
-                None => app.cluster.propose(uid, shard_count, replicas)?,
+                None => ctx.cluster.propose(uid, shard_count, replicas)?,
             };
-            let turn = app.locks.lock(slots.shards()).await;
-            if let Some(placed) = app.cluster.placements.place(uid, &slots).await? {
+            let turn = ctx.locks.lock(slots.shards()).await;
+            if let Some(placed) = ctx.cluster.placements.place(uid, &slots).await? {
                 return Ok(Self {
                     placement: placed.placement,
                     before: placed.before,
@@ -99,13 +99,13 @@ impl Place {
     /// Sends a change to all replicas and registers the task. If nothing comes of it, a new placement goes again.
     pub(super) async fn spread_as_task(
         &self,
-        app: &Arc<App>,
+        ctx: &Arc<Context>,
         change: &Change,
         task: NewTask,
     ) -> Result<Answer, BroadcastError> {
         let shards = self.placement.shards();
         let each: Vec<_> = shards.iter().map(|shard| (*shard, change)).collect();
-        let spread = spread_in_turn(app, &self.turn, &each, Reach::Replicas).await;
+        let spread = spread_in_turn(ctx, &self.turn, &each, Reach::Replicas).await;
         let answer = match spread {
             Ok(Spread::Taken { parts, .. }) => {
                 let index_uid = Some(self.placement.uid.clone());
@@ -114,7 +114,7 @@ impl Place {
                     index_uid,
                     ..task
                 };
-                let enqueued = app.tasks.create(new).await?;
+                let enqueued = ctx.tasks.create(new).await?;
                 return Ok(Answer::json(StatusCode::ACCEPTED, &enqueued));
             }
             Ok(Spread::Refused(answer)) => Ok(answer),
@@ -122,7 +122,7 @@ impl Place {
         };
         let may_be_there = matches!(&answer, Err(error) if error.may_have_changed());
         if self.before == Before::Absent && !may_be_there {
-            app.cluster.placements.remove(&self.placement.uid).await?;
+            ctx.cluster.placements.remove(&self.placement.uid).await?;
         }
         answer
     }

@@ -8,12 +8,10 @@
 mod drift;
 mod read_back;
 mod repair;
-mod truth;
 mod undo;
 
 pub use drift::watch;
 pub use read_back::look_into;
-pub use truth::Settings;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,34 +23,34 @@ use super::indexes::{is_uid, unplaced};
 use super::place::Place;
 use super::spread::Change;
 use crate::answer::Answer;
-use crate::app::App;
+use crate::broadcast::Context;
 use crate::call::Call;
 use crate::tasks::{NewTask, ReadBack, Touches};
 
-use truth::Values;
+use crate::desired::Values;
 
 /// All settings routes that change something. On a node they create the index if it isn't there, so they place it here.
-pub(super) async fn change(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
+pub(super) async fn change(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
     let kind = "settingsUpdate";
     let index_uid = call.index.clone();
     let resets = call.method == Method::DELETE;
-    let change = Change::of(app, call).await?;
+    let change = Change::of(ctx, call).await?;
     let known = index_uid
         .as_deref()
-        .and_then(|uid| app.cluster.placement(uid));
+        .and_then(|uid| ctx.cluster.placement(uid));
     let uid = match &index_uid {
         Some(uid) if is_uid(uid) && (known.is_some() || !resets) => uid.clone(),
-        _ => return unplaced(app, &change, index_uid, kind).await,
+        _ => return unplaced(ctx, &change, index_uid, kind).await,
     };
     let touches = touches(&change);
-    let place = Place::take(app, &uid, None, 1).await?;
+    let place = Place::take(ctx, &uid, None, 1).await?;
     let task = NewTask {
         kind: kind.to_owned(),
         read_back: ReadBack::Due,
         touches,
         ..NewTask::default()
     };
-    place.spread_as_task(app, &change, task).await
+    place.spread_as_task(ctx, &change, task).await
 }
 
 /// Which settings a change is about: those of its body, or the one of its path.

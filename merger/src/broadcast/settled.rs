@@ -1,6 +1,6 @@
 //! What follows from a task's end: placements of deleted and renamed indexes, and of those whose swap came to nothing.
 
-use crate::app::App;
+use crate::broadcast::Context;
 use crate::store::StoreError;
 use crate::tasks::{Status, TaskView};
 
@@ -8,13 +8,13 @@ use crate::tasks::{Status, TaskView};
 ///
 /// # Errors
 /// The store failed.
-pub async fn on_settled(app: &App, view: &TaskView) -> Result<(), StoreError> {
-    let placements = &app.cluster.placements;
+pub async fn on_settled(ctx: &Context, view: &TaskView) -> Result<(), StoreError> {
+    let placements = &ctx.cluster.placements;
     let done = view.status == Status::Succeeded;
     match (view.kind.as_str(), view.index_uid.as_deref()) {
         ("indexDeletion", Some(uid)) if done || is_not_found(view) => {
             placements.remove_deleted(uid, view.uid).await?;
-            app.settings.forget(uid).await?;
+            ctx.settings.forget(uid).await?;
         }
         ("indexDeletion", Some(uid)) => placements.unmark_deleted(uid, view.uid).await?,
         // The first write to an index came from a key that may not create it: the next write begins anew, on every shard.
@@ -22,32 +22,32 @@ pub async fn on_settled(app: &App, view: &TaskView) -> Result<(), StoreError> {
             placements.set_primary_key(uid, None).await?;
         }
         // The key on record isn't the nodes'.
-        ("documentAdditionOrUpdate", Some(uid)) if names_another_key(app, uid, view) => {
+        ("documentAdditionOrUpdate", Some(uid)) if names_another_key(ctx, uid, view) => {
             placements.set_primary_key(uid, None).await?;
         }
         // A new key is on record since it was asked for.
         ("indexSwap" | "indexUpdate", uid) if view.has_exchanged() => {
             let exchanged = view.exchanged();
             if !exchanged.is_empty() {
-                app.settings.swapped(&exchanged, view.uid).await?;
+                ctx.settings.swapped(&exchanged, view.uid).await?;
                 placements.swapped(view.uid).await?;
             }
             if let (Some(uid), false) = (uid, done) {
                 let now = exchanged.first().map_or(uid, |(_, new)| *new);
-                forget_key(app, now, view).await?;
+                forget_key(ctx, now, view).await?;
             }
         }
         // It was refused after it had been accepted: the placements, which followed at once, go back.
         ("indexSwap" | "indexUpdate", uid) => {
             placements.swap_back(&view.exchanged(), view.uid).await?;
             if let Some(uid) = uid {
-                forget_key(app, uid, view).await?;
+                forget_key(ctx, uid, view).await?;
             }
         }
         ("documentAdditionOrUpdate", _) if view.status == Status::Failed => {}
         _ => return Ok(()),
     }
-    app.tasks.done_with(view.uid).await
+    ctx.tasks.done_with(view.uid).await
 }
 
 fn is_not_found(view: &TaskView) -> bool {
@@ -60,8 +60,8 @@ fn failed_with(view: &TaskView, code: &str) -> bool {
 }
 
 /// Whether a write was refused because the index has a primary key that is not the one on record.
-fn names_another_key(app: &App, uid: &str, view: &TaskView) -> bool {
-    let placement = app.cluster.placement(uid);
+fn names_another_key(ctx: &Context, uid: &str, view: &TaskView) -> bool {
+    let placement = ctx.cluster.placement(uid);
     let known = placement.and_then(|placement| placement.primary_key.clone());
     let message = view
         .error
@@ -73,14 +73,14 @@ fn names_another_key(app: &App, uid: &str, view: &TaskView) -> bool {
 }
 
 /// The index didn't get the key that was put on record when it was asked for: a node knows which it has.
-async fn forget_key(app: &App, uid: &str, view: &TaskView) -> Result<(), StoreError> {
+async fn forget_key(ctx: &Context, uid: &str, view: &TaskView) -> Result<(), StoreError> {
     let details = view.details.as_ref();
     let asked = details.and_then(|details| details.get("primaryKey")?.as_str());
-    let placement = app.cluster.placement(uid);
+    let placement = ctx.cluster.placement(uid);
     let known = placement.and_then(|placement| placement.primary_key.clone());
     match known {
         Some(known) if asked == Some(known.as_str()) => {
-            app.cluster.placements.set_primary_key(uid, None).await
+            ctx.cluster.placements.set_primary_key(uid, None).await
         }
         _ => Ok(()),
     }

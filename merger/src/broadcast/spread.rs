@@ -13,11 +13,12 @@ use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
 use crate::answer::Answer;
-use crate::app::App;
+use crate::broadcast::Context;
 use crate::call::{Along, Call, full};
-use crate::cluster::{ClusterError, NodeId, NodeRef, WriteMode, settle_doubts, stagger};
+use crate::cluster::{ClusterError, NodeId, NodeRef, WriteMode};
 use crate::replication::{
-    Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, replicate,
+    self, Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, replicate, settle_doubts,
+    stagger,
 };
 use crate::tasks::Part;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
@@ -36,7 +37,7 @@ pub(super) struct Change {
 impl Change {
     /// A request of Weft's own.
     pub(super) fn own(
-        app: &App,
+        ctx: &Context,
         method: Method,
         path_and_query: impl Into<String>,
         body: &Value,
@@ -45,7 +46,7 @@ impl Change {
         Self {
             method,
             path_and_query: path_and_query.into(),
-            along: app.own_authority(),
+            along: ctx.own_authority(),
             headers: vec![(CONTENT_TYPE, json)],
             body: body.to_string().into(),
         }
@@ -60,11 +61,11 @@ impl Change {
     }
 
     /// The client's request as it is, its body read whole.
-    pub(super) async fn of(app: &App, call: Call) -> Result<Self, BroadcastError> {
-        let idle = std::time::Duration::from_millis(app.options.body_idle_timeout_ms);
+    pub(super) async fn of(ctx: &Context, call: Call) -> Result<Self, BroadcastError> {
+        let idle = std::time::Duration::from_millis(ctx.options.body_idle_timeout_ms);
         let encoding = call.header("content-encoding").map(str::to_owned);
         let content_type = call.headers.get(CONTENT_TYPE).cloned();
-        let limit = app.options.max_body_bytes;
+        let limit = ctx.options.max_body_bytes;
         Ok(Self {
             headers: content_type
                 .map(|value| (CONTENT_TYPE, value))
@@ -110,28 +111,28 @@ impl Change {
     /// Sends it to one node.
     pub(super) async fn sent(
         &self,
-        app: &App,
+        ctx: &replication::Context,
         node: &NodeRef,
     ) -> Result<NodeAnswer, UpstreamError> {
         let target = Target::Node(node.address);
-        let timeout = app.options.write_timeout();
+        let timeout = ctx.options.write_timeout();
         let path = self.path_and_query.clone();
         let mut request = NodeRequest::new(target, self.method.clone(), path, &self.along, timeout)
             .body(full(self.body.clone()));
         for (name, value) in &self.headers {
             request = request.header(name.clone(), value.clone());
         }
-        app.upstream.send(request).await
+        ctx.upstream.send(request).await
     }
 }
 
 impl Command for Change {
     fn send(
         self: Arc<Self>,
-        app: Arc<App>,
+        ctx: Arc<replication::Context>,
         node: NodeRef,
     ) -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>> {
-        Box::pin(async move { self.sent(&app, &node).await })
+        Box::pin(async move { self.sent(&ctx, &node).await })
     }
 
     fn is_task(&self) -> bool {
@@ -169,31 +170,31 @@ pub(super) enum Reach {
 
 /// Sends a change to all of `shards`, in each shard's order of writes.
 pub(super) async fn spread(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     change: &Change,
     shards: &[ShardId],
     reach: Reach,
 ) -> Result<Spread, BroadcastError> {
-    let guard = app.locks.lock(shards).await;
+    let guard = ctx.locks.lock(shards).await;
     let each: Vec<_> = shards.iter().map(|shard| (*shard, change)).collect();
-    spread_in_turn(app, &guard, &each, reach).await
+    spread_in_turn(ctx, &guard, &each, reach).await
 }
 
 /// Sends each shard its change, the first shard's first; the guard holds the locks of all of them.
 pub(super) async fn spread_in_turn(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     guard: &WriteGuard,
     each: &[(ShardId, &Change)],
     reach: Reach,
 ) -> Result<Spread, BroadcastError> {
     let mut wanted = Vec::with_capacity(each.len());
     for (shard, change) in each {
-        settle_doubts(app, *shard).await?;
-        let mut replicas = app.cluster.replicas_or_none(*shard)?;
+        settle_doubts(ctx, *shard).await?;
+        let mut replicas = ctx.cluster.replicas_or_none(*shard)?;
         if change.makes_busy() {
-            stagger(app, *shard, u64::MAX);
+            stagger(&ctx.replication, *shard, u64::MAX);
         }
-        let held_back = app.cluster.stagger.held_back(*shard);
+        let held_back = ctx.cluster.stagger.held_back(*shard);
         replicas.sort_by_key(|node| held_back.contains(&node.id));
         if reach == Reach::Primaries {
             replicas.truncate(1);
@@ -202,7 +203,7 @@ pub(super) async fn spread_in_turn(
     }
     let shards: Vec<ShardId> = each.iter().map(|(shard, _)| *shard).collect();
     // A shard that hangs is noticed before anything is changed anywhere.
-    knock(app, &shards).await.map_err(|error| match error {
+    knock(ctx, &shards).await.map_err(|error| match error {
         NotThere::Cluster(error) => BroadcastError::Cluster(error),
         NotThere::Unreachable { source, .. } => source.into(),
     })?;
@@ -211,26 +212,27 @@ pub(super) async fn spread_in_turn(
         return Err(ClusterError::NoShards.into());
     };
     for (shard, change) in each {
-        app.cluster.dirty.note(*shard, &change.path_and_query, None);
+        ctx.cluster.dirty.note(*shard, &change.path_and_query, None);
     }
     if change.concerns_indexes() {
-        app.writes.indexes_change();
+        ctx.writes.indexes_change();
     }
-    let (part, first) = match replicate(app, guard, change.order(shard, replicas)).await {
-        Ok(receipt) => (receipt.part, receipt.answer),
-        Err(NotTaken::Refused(answer)) => return Ok(Spread::Refused(answer.pass_on())),
-        Err(NotTaken::Cluster(error)) => return Err(error.into()),
-        Err(NotTaken::Unanswered(missed)) if !missed.iter().any(Missed::may_have_it) => {
-            let error = missed.into_iter().find_map(Missed::error);
-            return Err(error.map_or(ClusterError::ShardEmpty(shard).into(), Into::into));
-        }
-        Err(error) => {
-            let detail = error.to_string();
-            return Err(BroadcastError::Unknown { shard, detail });
-        }
-    };
+    let (part, first) =
+        match replicate(&ctx.replication, guard, change.order(shard, replicas)).await {
+            Ok(receipt) => (receipt.part, receipt.answer),
+            Err(NotTaken::Refused(answer)) => return Ok(Spread::Refused(answer.pass_on())),
+            Err(NotTaken::Cluster(error)) => return Err(error.into()),
+            Err(NotTaken::Unanswered(missed)) if !missed.iter().any(Missed::may_have_it) => {
+                let error = missed.into_iter().find_map(Missed::error);
+                return Err(error.map_or(ClusterError::ShardEmpty(shard).into(), Into::into));
+            }
+            Err(error) => {
+                let detail = error.to_string();
+                return Err(BroadcastError::Unknown { shard, detail });
+            }
+        };
     let others = wanted.map(|(shard, change, replicas)| {
-        to_shard(app, guard, change, shard, replicas, Taken::new())
+        to_shard(ctx, guard, change, shard, replicas, Taken::new())
     });
     let others: Vec<Part> = try_join_all(others).await?;
     let parts = std::iter::once(part).chain(others).collect();
@@ -239,7 +241,7 @@ pub(super) async fn spread_in_turn(
 
 /// Sends to those of one shard's replicas that haven't taken it yet.
 pub(super) async fn to_shard(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     guard: &WriteGuard,
     change: &Change,
     shard: ShardId,
@@ -250,7 +252,7 @@ pub(super) async fn to_shard(
         taken,
         ..change.order(shard, replicas)
     };
-    match replicate(app, guard, order).await {
+    match replicate(&ctx.replication, guard, order).await {
         Ok(receipt) => Ok(receipt.part),
         Err(NotTaken::Cluster(ClusterError::Store(error))) => Err(error.into()),
         Err(not_taken) => Ok(Part::undelivered(shard, not_taken.to_string())),

@@ -17,7 +17,7 @@ use super::intents::{Effect, Intent, carry_out};
 use super::place::{until_gone, until_settled};
 use super::spread::{Change, Reach, Spread, spread};
 use crate::answer::Answer;
-use crate::app::App;
+use crate::broadcast::Context;
 use crate::call::Call;
 use crate::cluster::Placement;
 use crate::tasks::NewTask;
@@ -31,35 +31,35 @@ struct Pair {
 }
 
 /// `POST /swap-indexes`.
-pub(super) async fn swap(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
+pub(super) async fn swap(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
     let grant = call.grant.clone();
-    let change = Change::of(app, call).await?;
+    let change = Change::of(ctx, call).await?;
     let pairs: Vec<Pair> = match serde_json::from_slice(&change.body) {
         Ok(pairs) => pairs,
-        Err(_) => return ask(app, &change, None).await,
+        Err(_) => return ask(ctx, &change, None).await,
     };
     let uids: Vec<&String> = pairs.iter().flat_map(|pair| &pair.indexes).collect();
     let distinct = uids.iter().collect::<BTreeSet<_>>().len() == uids.len();
     if !distinct || uids.is_empty() || !uids.iter().all(|uid| grant.allows(uid)) {
-        return ask(app, &change, None).await;
+        return ask(ctx, &change, None).await;
     }
     let names: Vec<String> = uids.iter().map(|uid| (*uid).clone()).collect();
-    let placements = &app.cluster.placements;
+    let placements = &ctx.cluster.placements;
     let moves = pairs.iter().any(|pair| placements.lie_apart(&pair.indexes));
     if !moves {
-        return swap_placed(app, &change, &pairs).await;
+        return swap_placed(ctx, &change, &pairs).await;
     }
     // A filter that still goes by the old table would ask the wrong shard.
     let own = uuid::Uuid::new_v4().to_string();
     placements.leave_to_merger(&own, &names, true).await?;
-    tokio::time::sleep(std::time::Duration::from_millis(app.options.lease_ms)).await;
-    let answer = swap_placed(app, &change, &pairs).await;
+    tokio::time::sleep(std::time::Duration::from_millis(ctx.options.lease_ms)).await;
+    let answer = swap_placed(ctx, &change, &pairs).await;
     placements.leave_to_merger(&own, &names, false).await?;
     answer
 }
 
 async fn swap_placed(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     change: &Change,
     pairs: &[Pair],
 ) -> Result<Answer, BroadcastError> {
@@ -67,16 +67,16 @@ async fn swap_placed(
     let first = first.unwrap_or_default();
     until_settled(&first, || async {
         for uid in pairs.iter().flat_map(|pair| &pair.indexes) {
-            until_gone(app, uid).await?;
+            until_gone(ctx, uid).await?;
         }
-        let before = match placed(app, pairs) {
+        let before = match placed(ctx, pairs) {
             Ok(placements) => placements,
-            Err(shard) => return ask(app, change, shard).await,
+            Err(shard) => return ask(ctx, change, shard).await,
         };
         let shards = shards_of(&before);
         let in_order: Vec<ShardId> = shards.iter().copied().collect();
-        let turn = app.locks.lock(&in_order).await;
-        let now = placed(app, pairs).ok();
+        let turn = ctx.locks.lock(&in_order).await;
+        let now = placed(ctx, pairs).ok();
         // The two may have been swapped meanwhile: what is where counts as it is now.
         let Some(now) = now.filter(|now| shards_of(now) == shards) else {
             return Err(BroadcastError::Unsettled(first.clone()));
@@ -89,7 +89,7 @@ async fn swap_placed(
             pairs: pairs.iter().map(|pair| pair.indexes.clone()).collect(),
         };
         let intent = Intent::new(effect, change, each, None, json!({"swaps": pairs}));
-        carry_out(app, turn, change, intent).await
+        carry_out(ctx, turn, change, intent).await
     })
     .await
 }
@@ -97,7 +97,7 @@ async fn swap_placed(
 type Placements = Vec<[Option<Arc<Placement>>; 2]>;
 
 /// Where the indexes lie; or, for a swap that can't be, the shard whose node says why.
-fn placed(app: &App, pairs: &[Pair]) -> Result<Placements, Option<ShardId>> {
+fn placed(ctx: &Context, pairs: &[Pair]) -> Result<Placements, Option<ShardId>> {
     let shard = |placement: &Option<Arc<Placement>>| placement.as_ref()?.shards().first().copied();
     pairs
         .iter()
@@ -105,7 +105,7 @@ fn placed(app: &App, pairs: &[Pair]) -> Result<Placements, Option<ShardId>> {
             let both = pair
                 .indexes
                 .each_ref()
-                .map(|uid| app.cluster.placement(uid));
+                .map(|uid| ctx.cluster.placement(uid));
             match (&both, pair.rename) {
                 ([Some(_), Some(_)], false) | ([Some(_), None], true) => Ok(both),
                 // An index that is there and should not be, or the one of two that is there.
@@ -145,13 +145,13 @@ fn for_shard(pairs: &[Pair], placements: &Placements, shard: ShardId) -> Value {
 
 /// One shard gets the swap as it is, so that the task fails, or the request is refused, in a node's words.
 async fn ask(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     change: &Change,
     shard: Option<ShardId>,
 ) -> Result<Answer, BroadcastError> {
-    let shard = shard.or_else(|| app.cluster.shards().into_iter().next());
+    let shard = shard.or_else(|| ctx.cluster.shards().into_iter().next());
     let shards: Vec<ShardId> = shard.into_iter().collect();
-    match spread(app, change, &shards, Reach::Primaries).await? {
+    match spread(ctx, change, &shards, Reach::Primaries).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {
             let task = NewTask {
@@ -161,7 +161,7 @@ async fn ask(
             };
             Ok(Answer::json(
                 StatusCode::ACCEPTED,
-                &app.tasks.create(task).await?,
+                &ctx.tasks.create(task).await?,
             ))
         }
     }

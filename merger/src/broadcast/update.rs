@@ -19,7 +19,7 @@ use super::intents::{Effect, Intent, carry_out};
 use super::place::{AGAIN, WITHIN, until_gone, until_settled};
 use super::spread::Change;
 use crate::answer::Answer;
-use crate::app::App;
+use crate::broadcast::Context;
 use crate::call::Call;
 use crate::cluster::{Placement, WriteMode};
 use crate::replication::WriteGuard;
@@ -45,14 +45,14 @@ struct Update<'a> {
 }
 
 /// Answers the call.
-pub(super) async fn update(app: &Arc<App>, call: Call) -> Result<Answer, BroadcastError> {
+pub(super) async fn update(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
     let index_uid = call.index.clone();
     let uid = index_uid.clone().unwrap_or_default();
-    let mut change = Change::of(app, call).await?;
-    if app.cluster.placement(&uid).is_some()
+    let mut change = Change::of(ctx, call).await?;
+    if ctx.cluster.placement(&uid).is_some()
         && let Some(write) = take_write_mode(&mut change)?
     {
-        app.cluster.placements.set_write_mode(&uid, write).await?;
+        ctx.cluster.placements.set_write_mode(&uid, write).await?;
     }
     let body: Value = serde_json::from_slice(&change.body).unwrap_or_default();
     let text = |name: &str| body.get(name).and_then(Value::as_str);
@@ -65,11 +65,11 @@ pub(super) async fn update(app: &Arc<App>, call: Call) -> Result<Answer, Broadca
     };
     until_settled(&uid, || async {
         for name in [Some(update.uid), update.new].into_iter().flatten() {
-            until_gone(app, name).await?;
+            until_gone(ctx, name).await?;
         }
-        match app.cluster.placement(&uid) {
-            None => unplaced(app, &change, index_uid.clone(), KIND).await,
-            Some(placement) => update.of(app, &placement).await,
+        match ctx.cluster.placement(&uid) {
+            None => unplaced(ctx, &change, index_uid.clone(), KIND).await,
+            Some(placement) => update.of(ctx, &placement).await,
         }
     })
     .await
@@ -92,22 +92,26 @@ fn take_write_mode(change: &mut Change) -> Result<Option<Option<WriteMode>>, Bro
 }
 
 impl Update<'_> {
-    async fn of(&self, app: &Arc<App>, placement: &Placement) -> Result<Answer, BroadcastError> {
+    async fn of(
+        &self,
+        ctx: &Arc<Context>,
+        placement: &Placement,
+    ) -> Result<Answer, BroadcastError> {
         // The key that it has is good for every shard, and for none is there anything to do.
         let changes_key = self.key.is_some() && self.key != placement.primary_key.as_deref();
         let (turn, holding) = match changes_key {
-            true => quiet_turn(app, placement).await?,
-            false => (turn_where_it_lies(app, placement).await?, BTreeSet::new()),
+            true => quiet_turn(ctx, placement).await?,
+            false => (turn_where_it_lies(ctx, placement).await?, BTreeSet::new()),
         };
         let key = self.key.filter(|_| holding.is_empty());
         if let Some(key) = key {
             // Before the nodes have it: the next write goes by it.
-            let placements = &app.cluster.placements;
+            let placements = &ctx.cluster.placements;
             placements.set_primary_key(self.uid, Some(key)).await?;
         }
         let outcome = match self.new {
-            Some(new) if app.cluster.placement(new).is_none() => {
-                self.rename(app, turn, placement, &holding, new).await
+            Some(new) if ctx.cluster.placement(new).is_none() => {
+                self.rename(ctx, turn, placement, &holding, new).await
             }
             // A name that is taken is the node's to refuse, and its task's to fail by.
             _ => {
@@ -115,13 +119,13 @@ impl Update<'_> {
                 let concerned = |shard: &&ShardId| holding.is_empty() || holding.contains(*shard);
                 let shards = placement.shards().iter().filter(concerned);
                 let each: Vec<_> = shards.map(|shard| (*shard, self.change)).collect();
-                spread_as_task(app, &turn, &each, self.uid, KIND).await
+                spread_as_task(ctx, &turn, &each, self.uid, KIND).await
             }
         };
         let taken = matches!(&outcome, Ok(answer) if answer.status.is_success());
         if key.is_some() && !taken {
             // Whichever it is, a node knows.
-            let placements = &app.cluster.placements;
+            let placements = &ctx.cluster.placements;
             placements.set_primary_key(self.uid, None).await?;
         }
         outcome
@@ -131,7 +135,7 @@ impl Update<'_> {
     /// the task, it takes the old one again.
     async fn rename(
         &self,
-        app: &Arc<App>,
+        ctx: &Arc<Context>,
         turn: WriteGuard,
         placement: &Placement,
         holding: &BTreeSet<ShardId>,
@@ -160,20 +164,20 @@ impl Update<'_> {
         };
         let index_uid = Some(self.uid.to_owned());
         let intent = Intent::new(effect, self.change, each.collect(), index_uid, details);
-        carry_out(app, turn, self.change, intent).await
+        carry_out(ctx, turn, self.change, intent).await
     }
 }
 
 /// The turn on an index's shards while nothing is under way there that brings or takes documents, and which of them hold any.
 async fn quiet_turn(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     placement: &Placement,
 ) -> Result<(WriteGuard, BTreeSet<ShardId>), BroadcastError> {
     let deadline = Instant::now() + WITHIN;
     loop {
-        let turn = turn_where_it_lies(app, placement).await?;
+        let turn = turn_where_it_lies(ctx, placement).await?;
         let shards = placement.shards().iter();
-        let looks = shards.map(|shard| look(app, *shard, &placement.uid));
+        let looks = shards.map(|shard| look(ctx, *shard, &placement.uid));
         let looks = try_join_all(looks).await?;
         if looks.iter().all(|look| !look.is_busy) {
             let holding = looks.iter().filter(|look| look.holds);
@@ -202,9 +206,9 @@ struct Stats {
     number_of_documents: u64,
 }
 
-async fn look(app: &App, shard: ShardId, uid: &str) -> Result<Look, BroadcastError> {
-    let is_busy = are_pending(app, shard, uid).await?;
-    let stats: Option<Stats> = ask_primary(app, shard, format!("/indexes/{uid}/stats")).await?;
+async fn look(ctx: &Context, shard: ShardId, uid: &str) -> Result<Look, BroadcastError> {
+    let is_busy = are_pending(ctx, shard, uid).await?;
+    let stats: Option<Stats> = ask_primary(ctx, shard, format!("/indexes/{uid}/stats")).await?;
     Ok(Look {
         shard,
         is_busy,

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::BroadcastError;
 use crate::answer::Answer;
-use crate::app::App;
+use crate::broadcast::Context;
 use crate::call::Call;
 use crate::cluster::{ClusterError, NodeRef};
 use crate::upstream::{NodeAnswer, NodeRequest, Target};
@@ -17,8 +17,8 @@ use crate::upstream::{NodeAnswer, NodeRequest, Target};
 const VERSIONS: HeaderName = HeaderName::from_static("x-weft-versions");
 
 /// Asks every node; the body is the first shard's, as a node gives it, so that typed clients can read it.
-pub(super) async fn version(app: &Arc<App>, call: &Call) -> Result<Answer, BroadcastError> {
-    let topology = app.cluster.topology();
+pub(super) async fn version(ctx: &Arc<Context>, call: &Call) -> Result<Answer, BroadcastError> {
+    let topology = ctx.cluster.topology();
     let nodes: Vec<NodeRef> = topology
         .shards()
         .into_iter()
@@ -30,9 +30,9 @@ pub(super) async fn version(app: &Arc<App>, call: &Call) -> Result<Answer, Broad
             Method::GET,
             call.path_and_query.clone(),
             &call.along,
-            app.options.search_timeout(),
+            ctx.options.search_timeout(),
         );
-        app.upstream.send(request).await
+        ctx.upstream.send(request).await
     }));
     let (mut first, mut failure, mut said) = (None, None, Vec::new());
     for (node, answer) in nodes.iter().zip(answers.await) {

@@ -3,8 +3,8 @@
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app::{self, StartError};
 use crate::options::ServeOptions;
+use crate::runtime::{self, StartError};
 use crate::telemetry;
 
 /// Why the merger did not run.
@@ -35,7 +35,7 @@ pub(super) fn run(options: ServeOptions) -> Result<(), ServeError> {
             }
             tracing::info!("stopping");
         };
-        Ok(app::run(options, stop).await?)
+        Ok(runtime::run(options, stop).await?)
     })
 }
 

@@ -16,7 +16,7 @@ const MAX_IDS: usize = 20_000;
 
 /// Which documents of an index may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Documents {
+pub(crate) enum Documents {
     /// These.
     Ids(BTreeSet<String>),
     /// Any, and the settings.
@@ -25,7 +25,7 @@ pub(super) enum Documents {
 
 /// What may have changed on a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Written {
+pub(crate) enum Written {
     /// These indexes.
     Indexes(BTreeMap<String, Documents>),
     /// Indexes may have come, gone or changed their names.
@@ -40,7 +40,7 @@ impl Default for Written {
 
 impl Written {
     /// Adds a write of this path, to documents of these ids if they are known.
-    pub(super) fn add(&mut self, path: &str, ids: Option<&Ids>) {
+    pub(crate) fn add(&mut self, path: &str, ids: Option<&Ids>) {
         let Self::Indexes(indexes) = self else { return };
         // As nodes read it: an index or a document must be noted under the name that it has there.
         let path = path.split('?').next().unwrap_or_default();
@@ -71,7 +71,7 @@ impl Written {
     }
 
     /// How many documents this is about, if that is known.
-    pub(super) fn documents(&self) -> Option<usize> {
+    pub(crate) fn documents(&self) -> Option<usize> {
         let Self::Indexes(indexes) = self else {
             return None;
         };
@@ -116,12 +116,12 @@ impl Dirty {
     }
 
     /// Notes what is written to a shard from now on, until [`end`](Self::end). One at a time for each shard.
-    pub(super) fn begin(&self, shard: ShardId) {
+    pub(crate) fn begin(&self, shard: ShardId) {
         self.lock().insert(shard, Written::default());
     }
 
     /// What was written since the beginning, or since the last time it was taken.
-    pub(super) fn take(&self, shard: ShardId) -> Written {
+    pub(crate) fn take(&self, shard: ShardId) -> Written {
         let mut shards = self.lock();
         shards
             .get_mut(&shard)
@@ -130,13 +130,13 @@ impl Dirty {
     }
 
     /// Puts back what was taken and not worked off.
-    pub(super) fn put_back(&self, shard: ShardId, all: Written) {
+    pub(crate) fn put_back(&self, shard: ShardId, all: Written) {
         if let Some(written) = self.lock().get_mut(&shard) {
             merge(written, all);
         }
     }
 
-    pub(super) fn end(&self, shard: ShardId) {
+    pub(crate) fn end(&self, shard: ShardId) {
         self.lock().remove(&shard);
     }
 

@@ -1,7 +1,4 @@
-//! Asks Envoy's admin interface for shards and nodes, again and again.
-
-use std::sync::Arc;
-use std::time::Duration;
+//! Who knows which shards and nodes there are: Envoy's admin interface.
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -11,14 +8,9 @@ use hyper_util::rt::TokioExecutor;
 use weft_routing::ShardNames;
 
 use super::Topology;
-use super::reconcile::reconcile;
-use crate::app::App;
 
 /// The largest list of clusters that is read.
 const MAX_CLUSTERS_BYTES: usize = 64 << 20;
-
-/// How long Envoy's admin interface may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Who knows which shards and nodes there are: Envoy, or a list in tests.
 pub trait Directory: Send + Sync {
@@ -66,45 +58,5 @@ impl EnvoyAdmin {
 impl Directory for EnvoyAdmin {
     fn topology(&self) -> BoxFuture<'_, Result<Topology, AskError>> {
         Box::pin(self.ask())
-    }
-}
-
-/// Keeps the topology fresh; never ends. While Envoy doesn't answer, the last topology stays.
-/// Before the first is taken over, replicas are compared: the merger may have ended in the middle of a write.
-pub async fn discover(app: Arc<App>, directory: Arc<dyn Directory>) {
-    let cluster = &app.cluster;
-    let admin = &app.options.envoy_admin;
-    let every = Duration::from_millis(app.options.discovery_interval_ms.max(10));
-    let mut reconciled = false;
-    let mut failing = false;
-    loop {
-        match tokio::time::timeout(TIMEOUT, directory.topology())
-            .await
-            .unwrap_or_else(|_| Err("no answer in time".into()))
-        {
-            Ok(topology) => {
-                if std::mem::take(&mut failing) {
-                    tracing::info!("Envoy's admin interface answers again");
-                }
-                if !topology.shards().is_empty() && !std::mem::replace(&mut reconciled, true) {
-                    reconcile(&app, &topology).await;
-                }
-                if let Err(error) = cluster.set_topology(topology).await {
-                    tracing::error!(%error, "the topology changed and can't be stored; the last one stays");
-                }
-            }
-            Err(error) if !failing => {
-                failing = true;
-                tracing::warn!(%error, admin, "Envoy's admin interface gives no list of clusters; the last one stays");
-            }
-            Err(_) => {}
-        }
-        let none_yet = cluster.topology().shards().is_empty();
-        tokio::time::sleep(if none_yet {
-            every.min(Duration::from_millis(100))
-        } else {
-            every
-        })
-        .await;
     }
 }

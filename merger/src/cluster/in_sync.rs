@@ -116,7 +116,7 @@ struct State {
 }
 
 impl InSync {
-    pub(super) async fn open(store: Arc<dyn Store>) -> Result<Self, ClusterError> {
+    pub(crate) async fn open(store: Arc<dyn Store>) -> Result<Self, ClusterError> {
         let mut state = State::default();
         if let Some(stored) = store.get(EPOCH_KEY).await? {
             state.version = stored.version;
@@ -154,7 +154,7 @@ impl InSync {
     }
 
     /// All replicas, as far as their marks need it.
-    pub(super) fn known(&self) -> Vec<Known> {
+    pub(crate) fn known(&self) -> Vec<Known> {
         let state = self.read();
         let known = |(node, replica): (&NodeId, &Replica)| Known {
             node: node.clone(),
@@ -195,7 +195,7 @@ impl InSync {
     ///
     /// # Errors
     /// The store failed.
-    pub(super) async fn drain(&self, node: &NodeId) -> Result<TakenOut, StoreError> {
+    pub(crate) async fn drain(&self, node: &NodeId) -> Result<TakenOut, StoreError> {
         let since = now_utc();
         self.leave(node, Standing::Drained { since }).await
     }
@@ -204,7 +204,7 @@ impl InSync {
     ///
     /// # Errors
     /// The store failed.
-    pub(super) async fn resume(&self, node: &NodeId) -> Result<(), StoreError> {
+    pub(crate) async fn resume(&self, node: &NodeId) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
         let drained = matches!(self.standing(node), Some(Standing::Drained { .. }));
         match self.replica(node).filter(|_| drained) {
@@ -224,7 +224,7 @@ impl InSync {
     ///
     /// # Errors
     /// The store failed.
-    pub(super) async fn bring_back(
+    pub(crate) async fn bring_back(
         &self,
         node: &NodeId,
         newest_task: Option<NewestTask>,
@@ -247,7 +247,7 @@ impl InSync {
     ///
     /// # Errors
     /// The store failed.
-    pub(super) async fn accept_loss(
+    pub(crate) async fn accept_loss(
         &self,
         node: &NodeId,
         newest_task: Option<NewestTask>,
@@ -274,7 +274,7 @@ impl InSync {
     }
 
     /// The replicas of a shard that are in sync, lost or not.
-    pub(super) fn members_in_sync(&self, shard: ShardId) -> Vec<NodeId> {
+    pub(crate) fn members_in_sync(&self, shard: ShardId) -> Vec<NodeId> {
         let members = self.members(shard).into_iter();
         members
             .filter_map(|(id, in_sync)| in_sync.then_some(id))
@@ -306,7 +306,7 @@ impl InSync {
 
     /// Gives every node of a topology a standing. What is new beside a replica in sync is out, and so is a node that was in sync
     /// and left while another stays: it will miss writes.
-    pub(super) async fn admit(&self, topology: &Topology) -> Result<(), StoreError> {
+    pub(crate) async fn admit(&self, topology: &Topology) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
         let mut changes = Vec::new();
         for shard in topology.shards() {

@@ -83,14 +83,14 @@ impl Lanes {
         self.behind(node).writes == 0
     }
 
-    pub(super) fn falls_behind(&self, node: &NodeId, bytes: u64) {
+    pub(crate) fn falls_behind(&self, node: &NodeId, bytes: u64) {
         let mut lanes = self.lock();
         let behind = &mut lanes.entry(node.clone()).or_default().behind;
         behind.writes += 1;
         behind.bytes += bytes;
     }
 
-    pub(super) fn catches_up(&self, node: &NodeId, bytes: u64) {
+    pub(crate) fn catches_up(&self, node: &NodeId, bytes: u64) {
         let mut lanes = self.lock();
         let behind = &mut lanes.entry(node.clone()).or_default().behind;
         behind.writes = behind.writes.saturating_sub(1);

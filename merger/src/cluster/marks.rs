@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 
 use super::NodeId;
 use crate::store::{Change, Patience, Store, StoreError};
-use crate::tasks::Copy;
 
 const PREFIX: &str = "mark/";
 
@@ -31,6 +30,17 @@ pub enum Mark {
     },
     /// This one; `None` for a node that had no task.
     At(Option<u32>),
+}
+
+/// A task of a node, and the incarnation of the node's disk that numbered it: another one gives its numbers anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeTask {
+    /// The node.
+    pub node: NodeId,
+    /// The node's own `taskUid`.
+    pub local_uid: u32,
+    /// The incarnation of its disk.
+    pub incarnation: u32,
 }
 
 /// A node's newest task, and when the node says that it came: another disk may have given the same number at another time.
@@ -123,18 +133,18 @@ pub struct Marks {
 
 /// A node as the store knows it when the merger starts.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
-    pub(super) node: NodeId,
-    pub(super) incarnation: u32,
+pub(crate) struct Known {
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: u32,
     /// Its mark was never established, and no older merger knew it.
-    pub(super) first_contact: bool,
+    pub(crate) first_contact: bool,
     /// The newest task when a resync brought it in, where an older merger stored that with its standing.
-    pub(super) newest_after_resync: Option<u32>,
+    pub(crate) newest_after_resync: Option<u32>,
 }
 
 impl Marks {
     /// Reads the marks of these nodes. Those of earlier incarnations are deleted.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         store: Arc<dyn Store>,
         known: impl IntoIterator<Item = Known>,
     ) -> Result<Self, StoreError> {
@@ -197,29 +207,29 @@ impl Marks {
     }
 
     /// A task that a record of an earlier run names.
-    pub fn seen_in_record(&self, copy: &Copy) {
+    pub fn seen_in_record(&self, task: &NodeTask) {
         let mut nodes = self.write();
-        let entry = nodes.entry(copy.node.clone()).or_default();
-        if entry.incarnation == copy.incarnation && !entry.ignores_records {
-            entry.mark = entry.mark.raised(copy.local_uid);
-            entry.written = entry.written.max(Some(copy.local_uid));
-            entry.recorded = entry.recorded.max(Some(copy.local_uid));
+        let entry = nodes.entry(task.node.clone()).or_default();
+        if entry.incarnation == task.incarnation && !entry.ignores_records {
+            entry.mark = entry.mark.raised(task.local_uid);
+            entry.written = entry.written.max(Some(task.local_uid));
+            entry.recorded = entry.recorded.max(Some(task.local_uid));
         }
     }
 
     /// A record of the task is stored.
-    pub fn recorded(&self, copy: &Copy) {
+    pub fn recorded(&self, task: &NodeTask) {
         let mut nodes = self.write();
-        let entry = nodes.entry(copy.node.clone()).or_default();
-        if entry.incarnation == copy.incarnation {
-            entry.recorded = entry.recorded.max(Some(copy.local_uid));
+        let entry = nodes.entry(task.node.clone()).or_default();
+        if entry.incarnation == task.incarnation {
+            entry.recorded = entry.recorded.max(Some(task.local_uid));
             entry.tidy();
         }
     }
 
-    /// Notes that a node has acknowledged a write, and gives the copy that records it, with its place after the write before. The
+    /// Notes that a node has acknowledged a write, and gives the task as it is recorded, with its place after the write before. The
     /// caller has the node's place in the order of writes.
-    pub fn acknowledged(&self, node: &NodeId, local_uid: u32) -> (Copy, Order) {
+    pub fn acknowledged(&self, node: &NodeId, local_uid: u32) -> (NodeTask, Order) {
         let mut nodes = self.write();
         let entry = nodes.entry(node.clone()).or_default();
         let order = match entry.mark {
@@ -238,16 +248,16 @@ impl Marks {
         entry.mark = entry.mark.raised(local_uid);
         entry.written = entry.written.max(Some(local_uid));
         entry.tidy();
-        (entry.copy(node, local_uid), order)
+        (entry.task(node, local_uid), order)
     }
 
-    /// Notes a task that a node has acknowledged beside the order of writes, and gives the copy that records it.
-    pub fn acknowledged_beside(&self, node: &NodeId, local_uid: u32) -> Copy {
+    /// Notes a task that a node has acknowledged beside the order of writes, and gives the task as it is recorded.
+    pub fn acknowledged_beside(&self, node: &NodeId, local_uid: u32) -> NodeTask {
         let mut nodes = self.write();
         let entry = nodes.entry(node.clone()).or_default();
         entry.mark = entry.mark.raised(local_uid);
         entry.made.insert(local_uid);
-        entry.copy(node, local_uid)
+        entry.task(node, local_uid)
     }
 
     /// Notes a task that the merger itself has made on a node and that no record names.
@@ -257,7 +267,7 @@ impl Marks {
     }
 
     /// Everything up to `newest` is accounted for: the node's replicas were compared.
-    pub(super) async fn raise(&self, node: &NodeId, newest: Option<u32>) {
+    pub(crate) async fn raise(&self, node: &NodeId, newest: Option<u32>) {
         let Some(newest) = newest else { return };
         {
             let mut nodes = self.write();
@@ -283,7 +293,7 @@ impl Marks {
     }
 
     /// The node's mark is known from now on: this is its newest task.
-    pub(super) async fn establish(
+    pub(crate) async fn establish(
         &self,
         node: &NodeId,
         newest: Option<NewestTask>,
@@ -310,44 +320,44 @@ impl Marks {
     }
 
     /// The node has nothing, and it isn't known yet whether others have something.
-    pub(super) fn wait(&self, node: &NodeId) {
+    pub(crate) fn wait(&self, node: &NodeId) {
         self.write().entry(node.clone()).or_default().waits = true;
     }
 
     /// Tasks beyond the mark that the merger itself has made.
-    pub(super) fn made_beyond(&self, node: &NodeId) -> Vec<u32> {
+    pub(crate) fn made_beyond(&self, node: &NodeId) -> Vec<u32> {
         let nodes = self.read();
         let entry = nodes.get(node);
         entry.map_or_else(Vec::new, |entry| entry.made.iter().copied().collect())
     }
 
     /// A task that the node's disk must have, if it still has it, as it was.
-    pub(super) fn shown_by(&self, node: &NodeId) -> Option<NewestTask> {
+    pub(crate) fn shown_by(&self, node: &NodeId) -> Option<NewestTask> {
         self.read()
             .get(node)
             .and_then(|entry| entry.shown_by.clone())
     }
 
     /// The node is new, and no mark of it was ever needed.
-    pub(super) fn meet(&self, node: &NodeId) {
+    pub(crate) fn meet(&self, node: &NodeId) {
         self.write().entry(node.clone()).or_default().first_contact = true;
     }
 
     /// Whether no merger has known the node before.
-    pub(super) fn is_first_contact(&self, node: &NodeId) -> bool {
+    pub(crate) fn is_first_contact(&self, node: &NodeId) -> bool {
         self.read()
             .get(node)
             .is_some_and(|entry| entry.first_contact)
     }
 
     /// Whether the node waits for others, which may have what it lacks.
-    pub(super) fn waits(&self, node: &NodeId) -> bool {
+    pub(crate) fn waits(&self, node: &NodeId) -> bool {
         self.read().get(node).is_some_and(|entry| entry.waits)
     }
 
     /// What is to be stored when a node begins another incarnation with this as its newest task, and the same for the
     /// memory, once it is stored.
-    pub(super) fn change_for(
+    pub(crate) fn change_for(
         node: &NodeId,
         incarnation: u32,
         newest: Option<NewestTask>,
@@ -362,7 +372,7 @@ impl Marks {
     }
 
     /// The node is in another incarnation from now on.
-    pub(super) fn begin(&self, node: &NodeId, incarnation: u32, newest: Option<NewestTask>) {
+    pub(crate) fn begin(&self, node: &NodeId, incarnation: u32, newest: Option<NewestTask>) {
         let mut entry = Entry {
             incarnation,
             ..Entry::default()
@@ -415,10 +425,11 @@ impl Entry {
         made.filter(|uid| Some(*uid) > self.recorded)
     }
 
-    fn copy(&self, node: &NodeId, local_uid: u32) -> Copy {
-        Copy {
+    fn task(&self, node: &NodeId, local_uid: u32) -> NodeTask {
+        NodeTask {
+            node: node.clone(),
+            local_uid,
             incarnation: self.incarnation,
-            ..Copy::acknowledged(node.clone(), local_uid)
         }
     }
 }

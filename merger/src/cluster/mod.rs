@@ -1,17 +1,16 @@
-//! Which shards and nodes there are, which indexes lie where, which replicas hold every acknowledged write.
+//! Which shards and nodes there are, which indexes lie where, which replicas hold every acknowledged write: state, and no request to a
+//! node.
 //!
 //! [`discovery`] learns the topology from Envoy; [`placements`] holds where indexes lie and publishes the routing table;
-//! [`in_sync`] holds who may answer, [`pulse`] how each node is at the moment, as [`watch`] finds it; [`readiness`] makes of
-//! both what Envoy is told. [`replicas`] sends the same to all of a shard, in the order of each one's [lane](lanes), to as many
-//! as the [mode](write_mode) says before the client hears of it; [`stagger`] holds some back; [`resync`] brings back who was out.
+//! [`in_sync`] holds which replicas may answer, [`marks`] up to where each node's tasks are accounted for, [`pulse`] how each node is at
+//! the moment; [`readiness`] makes of these what Envoy is told. [`doubts`], [`lanes`], [`stagger`] and [`dirty`] are what
+//! replication notes while it works.
 //!
 //! Invariant: only this module changes an epoch or an in-sync set.
 
-mod api;
 mod dirty;
 mod discovery;
-mod doubt;
-mod establish;
+mod doubts;
 mod in_sync;
 mod lanes;
 mod latency;
@@ -20,53 +19,53 @@ mod placements;
 mod pulse;
 mod read_from;
 mod readiness;
-mod reconcile;
-mod replicas;
-mod resync;
-mod seen;
 mod stagger;
 mod topology;
-mod verify;
-mod watch;
 mod write_mode;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use weft_routing::placement::{ShardId, SlotMap};
 
-pub use api::handle;
-pub use discovery::{AskError, Directory, EnvoyAdmin, discover};
-pub use doubt::{
-    Doubts, Reads, doubt, doubt_missed, doubt_numbers, settle_doubts, turn_when_whole,
-};
+pub use dirty::Dirty;
+pub use discovery::{AskError, Directory, EnvoyAdmin};
+pub use doubts::{Doubts, Reads};
 pub use in_sync::{InSync, Standing, TakenOut};
-pub use lanes::Lanes;
+pub use lanes::{Lanes, Place};
 pub use latency::Latencies;
-pub use marks::{Mark, Marks, NewestTask, Order};
+pub use marks::{Mark, Marks, NewestTask, NodeTask, Order};
 pub use placements::{Before, Placement, Placements};
 pub use pulse::{Life, Listener, Pulse};
 pub use read_from::ReadFrom;
 pub use readiness::Readiness;
-pub use replicas::{Sending, take_out, take_out_surely, to_each};
-pub use resync::keep_in_sync;
-pub use stagger::{Stagger, stagger};
+pub use stagger::Stagger;
 pub use topology::Topology;
-pub use verify::verify_now_and_then;
-pub use watch::watch;
 pub use write_mode::WriteMode;
 
-use dirty::Dirty;
-use pulse::Heard;
-use resync::{Progress, ResyncError};
+pub(crate) use dirty::{Documents, Written};
+pub(crate) use doubts::Doubt;
+pub(crate) use pulse::{Heard, READS_FOLLOW};
+pub(crate) use stagger::Groups;
 
+use crate::base::{Base, stands_on};
 use crate::call::ReadError;
 use crate::options::ServeOptions;
 use crate::store::{Store, StoreError};
+
+/// The cluster's state, and what it stands on.
+pub struct Context {
+    /// Options, limits and the way to the nodes.
+    pub base: Arc<Base>,
+    /// Shards, nodes, placements.
+    pub cluster: Arc<Cluster>,
+}
+
+stands_on!(Context, base, Base);
 
 /// A node's name: its host name in Envoy's configuration, or `ip:port` where it has none.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -194,16 +193,6 @@ pub enum ClusterError {
     Store(#[from] StoreError),
 }
 
-#[derive(Default)]
-struct Resyncs {
-    under_way: HashMap<NodeId, Arc<Progress>>,
-    failed: HashMap<NodeId, String>,
-    /// Resyncs that would delete more than they can explain wait for an operator; these are confirmed.
-    confirmed: HashSet<NodeId>,
-    /// Those that wait for that.
-    stopped: HashSet<NodeId>,
-}
-
 /// The cluster's state. Cheap to share.
 pub struct Cluster {
     default_shard_count: u16,
@@ -235,10 +224,6 @@ pub struct Cluster {
     lease: Duration,
     /// When shards last got a node beside others.
     grew: Mutex<HashMap<ShardId, Instant>>,
-    /// Resyncs under way, and why the last one of a node failed.
-    resyncs: Mutex<Resyncs>,
-    /// The last comparison of all replicas, and the one under way.
-    verification: verify::Verification,
 }
 
 impl Cluster {
@@ -274,8 +259,6 @@ impl Cluster {
             direct_writes: options.direct_writes,
             lease: Duration::from_millis(options.lease_ms),
             grew: Mutex::default(),
-            resyncs: Mutex::default(),
-            verification: verify::Verification::default(),
             down_after: options.down_after(),
         })
     }
@@ -290,7 +273,7 @@ impl Cluster {
         self.topology.subscribe()
     }
 
-    async fn set_topology(&self, topology: Topology) -> Result<(), StoreError> {
+    pub(crate) async fn set_topology(&self, topology: Topology) -> Result<(), StoreError> {
         if **self.topology.borrow() == topology {
             return Ok(());
         }
@@ -358,44 +341,9 @@ impl Cluster {
     }
 
     /// Whether every filter knows by now that a shard has more than one node, and sends it no writes by itself.
-    fn has_settled(&self, shard: ShardId) -> bool {
+    pub(crate) fn has_settled(&self, shard: ShardId) -> bool {
         let grew = self.grew.lock().unwrap_or_else(PoisonError::into_inner);
         !self.direct_writes || grew.get(&shard).is_none_or(|at| at.elapsed() > self.lease)
-    }
-
-    fn resync_begins(&self, node: &NodeId) -> Arc<Progress> {
-        let progress = Arc::new(Progress::default());
-        self.resyncs()
-            .under_way
-            .insert(node.clone(), Arc::clone(&progress));
-        progress
-    }
-
-    fn resync_ends(&self, node: &NodeId, failed: Option<&ResyncError>) {
-        let mut resyncs = self.resyncs();
-        resyncs.under_way.remove(node);
-        resyncs.stopped.remove(node);
-        match failed {
-            Some(error) => {
-                if matches!(error, ResyncError::Unexplained { .. }) {
-                    resyncs.stopped.insert(node.clone());
-                }
-                resyncs.failed.insert(node.clone(), error.to_string());
-            }
-            None => {
-                resyncs.failed.remove(node);
-                resyncs.confirmed.remove(node);
-            }
-        }
-    }
-
-    /// How many resyncs wait for an operator.
-    pub fn stopped_resyncs(&self) -> usize {
-        self.resyncs().stopped.len()
-    }
-
-    fn resyncs(&self) -> MutexGuard<'_, Resyncs> {
-        self.resyncs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the node answered within the heartbeats that it may miss.

@@ -83,7 +83,7 @@ struct State {
 }
 
 impl Placements {
-    pub(super) async fn open(
+    pub(crate) async fn open(
         store: Arc<dyn Store>,
         lease_ms: u32,
         direct_writes: bool,
@@ -179,7 +179,7 @@ impl Placements {
     }
 
     /// The slots of an index that isn't placed.
-    pub(super) fn propose(
+    pub(crate) fn propose(
         &self,
         uid: &str,
         fitting: &[ShardId],
@@ -373,7 +373,7 @@ impl Placements {
     }
 
     /// Notes which shards have one replica: what filters may send there straight changes with it.
-    pub(super) async fn set_single_replica(
+    pub(crate) async fn set_single_replica(
         &self,
         shards: BTreeSet<ShardId>,
     ) -> Result<(), StoreError> {

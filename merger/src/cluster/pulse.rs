@@ -17,7 +17,7 @@ use super::NodeId;
 const BUSY: Duration = Duration::from_millis(300);
 /// How long reads take at the most to follow what the merger says of a node's readiness: every Envoy has asked again, if it is
 /// there, and has acted on the answer.
-pub(super) const READS_FOLLOW: Duration = Duration::from_millis(500);
+pub(crate) const READS_FOLLOW: Duration = Duration::from_millis(500);
 /// An Envoy asks five times a second; one that hasn't for so long is there no more.
 const FORGOTTEN: Duration = Duration::from_secs(2);
 /// One probe without an answer is a busy machine; so many are a slow node.
@@ -25,7 +25,7 @@ const SLOW: u32 = 2;
 
 /// What a probe of a node came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(crate) enum Heard {
     /// It answered; its newest task, if it has any.
     Answer(Option<u32>),
     /// Nobody listens there, or the connection was cut: when it comes back it may be another.
@@ -114,22 +114,22 @@ impl Pulse {
     }
 
     /// The node begins anew: what it lost is nobody's concern any more.
-    pub(super) fn begins_anew(&self, node: &NodeId) {
+    pub(crate) fn begins_anew(&self, node: &NodeId) {
         self.write().entry(node.clone()).or_default().lost = false;
     }
 
     /// Whether the node is known to be the one it was, since it was last away.
-    pub(super) fn is_trusted(&self, node: &NodeId) -> bool {
+    pub(crate) fn is_trusted(&self, node: &NodeId) -> bool {
         self.read().get(node).is_some_and(|vital| vital.trusted)
     }
 
     /// Counts how often the node was not known to be the one it was: whoever reads from it for long compares the numbers.
-    pub(super) fn doubts(&self, node: &NodeId) -> u64 {
+    pub(crate) fn doubts(&self, node: &NodeId) -> u64 {
         self.read().get(node).map_or(0, |vital| vital.doubts)
     }
 
     /// Notes a probe's outcome. `goes_on` says whether its tasks go on where they were.
-    pub(super) fn note(&self, node: &NodeId, heard: &Heard, goes_on: bool) {
+    pub(crate) fn note(&self, node: &NodeId, heard: &Heard, goes_on: bool) {
         let mut nodes = self.write();
         let vital = nodes.entry(node.clone()).or_default();
         let now = Instant::now();
@@ -152,19 +152,19 @@ impl Pulse {
     }
 
     /// Whether the node answered when it was last asked, whatever it has become.
-    pub(super) fn answers(&self, node: &NodeId) -> bool {
+    pub(crate) fn answers(&self, node: &NodeId) -> bool {
         self.read()
             .get(node)
             .is_some_and(|vital| vital.answered.is_some() && vital.misses == 0)
     }
 
     /// Notes that the node holds no more what nobody else holds.
-    pub(super) fn lose(&self, node: &NodeId) {
+    pub(crate) fn lose(&self, node: &NodeId) {
         self.write().entry(node.clone()).or_default().lost = true;
     }
 
     /// Notes whether the node has something to do.
-    pub(super) fn note_work(&self, node: &NodeId, has_work: bool) {
+    pub(crate) fn note_work(&self, node: &NodeId, has_work: bool) {
         let mut nodes = self.write();
         let vital = nodes.entry(node.clone()).or_default();
         match has_work {
@@ -183,7 +183,7 @@ impl Pulse {
     }
 
     /// Notes what an Envoy is told of the node.
-    pub(super) fn told(&self, node: &NodeId, listener: Listener, ready: bool) {
+    pub(crate) fn told(&self, node: &NodeId, listener: Listener, ready: bool) {
         let mut nodes = self.write();
         let vital = nodes.entry(node.clone()).or_default();
         let at = Instant::now();
@@ -198,14 +198,14 @@ impl Pulse {
     }
 
     /// Whether any Envoy goes by having been told that the node is ready.
-    pub(super) fn is_ready(&self, node: &NodeId) -> bool {
+    pub(crate) fn is_ready(&self, node: &NodeId) -> bool {
         let nodes = self.read();
         let mut told = current(nodes.get(node));
         told.any(|told| told.ready_since.is_some())
     }
 
     /// Whether all Envoys have been told so for long enough to have acted on it: reads get to the node.
-    pub(super) fn gets_reads(&self, node: &NodeId) -> bool {
+    pub(crate) fn gets_reads(&self, node: &NodeId) -> bool {
         let nodes = self.read();
         let vital = nodes.get(node);
         let acts = |told: &Told| {

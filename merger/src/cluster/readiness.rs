@@ -1,6 +1,8 @@
 //! What Envoy is told when it asks whether a node may serve reads.
 
+use super::pulse::READS_FOLLOW;
 use super::{Cluster, Life, Listener, NodeId};
+use crate::clock::now_utc;
 
 /// The answer to a readiness check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,5 +56,15 @@ impl Cluster {
             Life::Up if self.pulse.is_busy(node) => Readiness::Degraded("it is indexing"),
             Life::Up => Readiness::Ready,
         }
+    }
+}
+
+impl Cluster {
+    /// Whether a replica that is out of sync gets no reads any more: nothing that it lacks may be told before.
+    pub fn reads_have_left(&self, node: &NodeId) -> bool {
+        let standing = self.in_sync.standing(node);
+        let long_ago = |since| now_utc() - since >= READS_FOLLOW;
+        !self.pulse.is_ready(node)
+            || standing.is_none_or(|standing| standing.out_since().is_none_or(long_ago))
     }
 }

@@ -1,39 +1,11 @@
-//! Staggered writes: what keeps a replica busy for long is applied by some replicas while the others answer searches, and
-//! then the other way round.
-//!
-//! ```text
-//! a large write ──► writers take and apply it,      ──► parts change: those who waited  ──► nothing large is left:
-//!                   readers are held back and read      take what was kept for them        all take what they lack
-//! ```
-//!
-//! Held back means that the line of a replica ([`Lanes`](super::Lanes)) doesn't go on: what is acknowledged meanwhile is kept
-//! by the merger, and named as pending by the tasks' records. Searches prefer readers, because writers are told to Envoy as
-//! degraded; a reader shows what was applied before, as a replica does that has a write in its queue.
-//!
-//! Invariants: at least one replica takes every write before it is acknowledged. Nobody is held back longer than the writers
-//! live, all replicas are in sync, and what is kept stays within bounds.
+//! Which replicas of a shard apply a large write at the moment, and which are held back and answer searches.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use futures_util::future::join_all;
 use hashbrown::HashMap;
-use tokio::sync::OwnedMutexGuard;
 use weft_routing::placement::ShardId;
 
-use super::lanes::Place;
-use super::{Life, NodeId, NodeRef};
-use crate::app::App;
-
-/// How often it is looked how far the writers have come.
-const LOOK: Duration = Duration::from_millis(25);
-/// Until every Envoy knows whom to prefer: its readiness interval and a little.
-const READERS_KNOWN: Duration = Duration::from_millis(300);
-/// What is kept for a replica that is held back: beyond that, it takes it.
-const MAX_KEPT_WRITES: u64 = 10_000;
-const MAX_KEPT_BYTES: u64 = 1 << 30;
-/// So few writes are taken while the shard's writers wait.
-const FEW: u64 = 4;
+use super::NodeId;
 
 /// Who writes and who reads, in the shards where that is not everybody.
 #[derive(Default)]
@@ -41,13 +13,13 @@ pub struct Stagger {
     shards: Mutex<HashMap<ShardId, Groups>>,
 }
 
-struct Groups {
-    writers: Vec<NodeId>,
-    readers: Vec<NodeId>,
+pub(crate) struct Groups {
+    pub(crate) writers: Vec<NodeId>,
+    pub(crate) readers: Vec<NodeId>,
     /// Whether anything large is kept for the readers.
-    large_kept: bool,
+    pub(crate) large_kept: bool,
     /// It is over: the readers take what was kept, whenever that is.
-    ends: bool,
+    pub(crate) ends: bool,
 }
 
 impl Stagger {
@@ -80,142 +52,15 @@ impl Stagger {
         }
     }
 
-    fn change<T>(&self, shard: ShardId, change: impl FnOnce(&mut Groups) -> T) -> Option<T> {
+    pub(crate) fn change<T>(
+        &self,
+        shard: ShardId,
+        change: impl FnOnce(&mut Groups) -> T,
+    ) -> Option<T> {
         self.lock().get_mut(&shard).map(change)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ShardId, Groups>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<ShardId, Groups>> {
         self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A large write is about to be sent: holds half of the shard's replicas back, where all of them are in sync and well. The
-/// caller has the shard's turn.
-pub fn stagger(app: &Arc<App>, shard: ShardId, bytes: u64) {
-    if !app.options.staggered || bytes < app.options.staggered_min_bytes {
-        return;
-    }
-    let stagger = &app.cluster.stagger;
-    if stagger
-        .change(shard, |groups| groups.large_kept = true)
-        .is_some()
-    {
-        return;
-    }
-    let replicas = app.cluster.replicas(shard);
-    let well = |node: &NodeRef| {
-        app.cluster.pulse.life(&node.id) == Life::Up && app.cluster.lanes.is_even(&node.id)
-    };
-    let complete = replicas.len() == app.cluster.topology().nodes(shard).len();
-    if replicas.len() < 2 || !complete || !replicas.iter().all(well) {
-        return;
-    }
-    // The primary goes on answering who asks for it.
-    let (readers, writers) = replicas.split_at(replicas.len().div_ceil(2));
-    let names = |nodes: &[NodeRef]| nodes.iter().map(|node| node.id.clone()).collect::<Vec<_>>();
-    let places = hold_back(app, &names(readers));
-    tracing::info!(
-        shard = shard.0,
-        ?readers,
-        ?writers,
-        "a large write is staggered"
-    );
-    let groups = Groups {
-        writers: names(writers),
-        readers: names(readers),
-        large_kept: true,
-        ends: false,
-    };
-    stagger.lock().insert(shard, groups);
-    app.metrics.staggered.inc();
-    tokio::spawn(see_through(Arc::clone(app), shard, places));
-}
-
-fn hold_back(app: &App, nodes: &[NodeId]) -> Vec<Place> {
-    nodes
-        .iter()
-        .map(|node| app.cluster.lanes.enter(node))
-        .collect()
-}
-
-async fn see_through(app: Arc<App>, shard: ShardId, places: Vec<Place>) {
-    let mut held: Vec<OwnedMutexGuard<()>> = join_all(places).await;
-    while writers_are_done(&app, shard).await
-        && let Some(places) = change_parts(&app, shard).await
-    {
-        tokio::time::sleep(READERS_KNOWN).await;
-        drop(held);
-        held = join_all(places).await;
-    }
-    app.cluster.stagger.end(shard);
-    drop(held);
-    come_together(&app, shard).await;
-    tracing::info!(
-        shard = shard.0,
-        "a shard's replicas have all the same again"
-    );
-}
-
-/// Waits until the writers have applied what is large. False if it has to end before.
-async fn writers_are_done(app: &App, shard: ShardId) -> bool {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let groups = app.cluster.stagger.change(shard, |groups| {
-            let all = [groups.writers.clone(), groups.readers.clone()];
-            (all, groups.ends)
-        });
-        let Some(([writers, readers], false)) = groups else {
-            return false;
-        };
-        let fails = |node: &NodeId| {
-            !app.cluster.in_sync.holds(node)
-                || matches!(app.cluster.pulse.life(node), Life::Silent | Life::Lost)
-        };
-        let too_much = |node: &NodeId| {
-            let kept = app.cluster.lanes.behind(node);
-            kept.writes > MAX_KEPT_WRITES || kept.bytes > MAX_KEPT_BYTES
-        };
-        if writers.iter().chain(&readers).any(fails) || readers.iter().any(too_much) {
-            return false;
-        }
-        let done =
-            |node: &NodeId| app.cluster.lanes.is_even(node) && !app.tasks.has_outstanding(node);
-        if writers.iter().all(done) {
-            return true;
-        }
-    }
-}
-
-/// Those who wrote read from now on, and are held back; the others get what was kept for them. `None` where nothing large was.
-async fn change_parts(app: &App, shard: ShardId) -> Option<Vec<Place>> {
-    // In the shard's turn nobody is sending: a write goes to the parts of before or to those of after.
-    let _turn = app.locks.lock(&[shard]).await;
-    app.cluster.stagger.change(shard, |groups| {
-        if !groups.large_kept || groups.ends {
-            return None;
-        }
-        std::mem::swap(&mut groups.writers, &mut groups.readers);
-        groups.large_kept = false;
-        Some(hold_back(app, &groups.readers))
-    })?
-}
-
-/// Waits until the readers have taken what was kept for them, and lets writes wait for them again.
-async fn come_together(app: &App, shard: ShardId) {
-    let readers = app.cluster.stagger.held_back(shard);
-    let most_kept = || {
-        let kept = readers
-            .iter()
-            .map(|node| app.cluster.lanes.behind(node).writes);
-        kept.max().unwrap_or_default()
-    };
-    while most_kept() > FEW {
-        tokio::time::sleep(LOOK).await;
-    }
-    // Those few last ones don't end while there are always new.
-    let _turn = app.locks.lock(&[shard]).await;
-    while most_kept() > 0 {
-        tokio::time::sleep(LOOK).await;
-    }
-    app.cluster.stagger.lock().remove(&shard);
 }

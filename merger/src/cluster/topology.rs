@@ -96,7 +96,7 @@ impl Topology {
             .map(|(shard, _)| shard)
     }
 
-    pub(super) fn single_replica_shards(&self) -> BTreeSet<ShardId> {
+    pub(crate) fn single_replica_shards(&self) -> BTreeSet<ShardId> {
         self.shards
             .iter()
             .filter(|(_, nodes)| nodes.len() == 1)
@@ -104,7 +104,7 @@ impl Topology {
             .collect()
     }
 
-    pub(super) fn summary(&self) -> Vec<String> {
+    pub(crate) fn summary(&self) -> Vec<String> {
         self.shards
             .iter()
             .map(|(shard, nodes)| {

@@ -32,7 +32,7 @@ impl WriteMode {
     }
 
     /// How many replicas must have it: of `all` that the shard has, `in_sync` are.
-    pub(super) fn enough(self, all: usize, in_sync: usize) -> usize {
+    pub(crate) fn enough(self, all: usize, in_sync: usize) -> usize {
         match self {
             Self::Sync => in_sync,
             Self::Quorum => all / 2 + 1,

@@ -10,17 +10,17 @@ use subtle::ConstantTimeEq;
 use weft_routing::operation::Operation;
 
 use super::errors::ApiError;
-use super::keys::{By, FRESH, JUDGED_AGAIN, Key};
 use super::token::Token;
 use crate::answer::Answer;
-use crate::app::App;
 use crate::call::{Call, Grant};
 use crate::clock::now_utc;
+use crate::edge::Context;
+use crate::keys::{By, FRESH, JUDGED_AGAIN, Key};
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
 /// Judges the client's key for a call, and says which indexes it is for.
-pub(super) async fn authorise(app: &App, call: &Call) -> Result<Grant, ApiError> {
-    let Some(master) = app.options.master_key.as_deref() else {
+pub(super) async fn authorise(ctx: &Context, call: &Call) -> Result<Grant, ApiError> {
+    let Some(master) = ctx.options.master_key.as_deref() else {
         return Ok(Grant::all());
     };
     let Some(action) = required_action(call.operation) else {
@@ -36,7 +36,7 @@ pub(super) async fn authorise(app: &App, call: &Call) -> Result<Grant, ApiError>
     if action == MASTER_ONLY {
         return Err(ApiError::invalid_key());
     }
-    let key = app.keys.find(app, By::Value(token), FRESH).await?;
+    let key = ctx.keys.find(ctx, By::Value(token), FRESH).await?;
     let key = key.ok_or_else(ApiError::invalid_key)?;
     let grant = Grant::of(key.indexes.clone());
     if let Some(uid) = call.index.as_deref()
@@ -72,35 +72,35 @@ fn may(key: &Key, action: &str, index: Option<&str>) -> bool {
 /// Before the merger begins to work for a read that nodes judge: whether the client may be somebody. Gives a node's refusal
 /// otherwise, in its own words; if the node doesn't refuse, it knows better.
 pub(super) async fn refused_at_the_door(
-    app: &App,
+    ctx: &Context,
     call: &Call,
 ) -> Result<Option<Answer>, ApiError> {
     let Some(action) = judged_by_nodes(call.operation) else {
         return Ok(None);
     };
-    let Some(master) = app.options.master_key.as_deref() else {
+    let Some(master) = ctx.options.master_key.as_deref() else {
         return Ok(None);
     };
     let Some(Ok(token)) = call.header("authorization").map(bearer) else {
-        return refusal(app, call).await;
+        return refusal(ctx, call).await;
     };
     if bool::from(token.as_bytes().ct_eq(master.as_bytes())) {
         return Ok(None);
     }
-    match may_be_good(app, token, action, call.index.as_deref()).await {
+    match may_be_good(ctx, token, action, call.index.as_deref()).await {
         // Who can't be asked now can't be asked for hits either; the search will say so, or be partial.
         Ok(true) | Err(_) => Ok(None),
-        Ok(false) => refusal(app, call).await,
+        Ok(false) => refusal(ctx, call).await,
     }
 }
 
 async fn may_be_good(
-    app: &App,
+    ctx: &Context,
     shown: &str,
     action: &str,
     index: Option<&str>,
 ) -> Result<bool, UpstreamError> {
-    let find = |by, fresh: Duration| app.keys.find(app, by, fresh);
+    let find = |by, fresh: Duration| ctx.keys.find(ctx, by, fresh);
     let token = Token::read(shown).filter(|_| action == SEARCH);
     let key: Option<Arc<Key>> = match &token {
         Some(token) => {
@@ -114,13 +114,13 @@ async fn may_be_good(
 }
 
 /// What a node says to the client's key, before it looks at anything else; `None` if it takes it.
-async fn refusal(app: &App, call: &Call) -> Result<Option<Answer>, ApiError> {
+async fn refusal(ctx: &Context, call: &Call) -> Result<Option<Answer>, ApiError> {
     let shards = call
         .index
         .as_deref()
-        .and_then(|uid| app.cluster.placement(uid));
+        .and_then(|uid| ctx.cluster.placement(uid));
     let shards = shards.map_or_else(
-        || app.cluster.shards(),
+        || ctx.cluster.shards(),
         |placement| placement.shards().to_vec(),
     );
     for shard in shards {
@@ -129,10 +129,10 @@ async fn refusal(app: &App, call: &Call) -> Result<Option<Answer>, ApiError> {
             call.method.clone(),
             call.path_and_query.clone(),
             &call.along,
-            app.options.search_timeout(),
+            ctx.options.search_timeout(),
         );
         // A shard that doesn't answer says nothing about the key.
-        if let Ok(answer) = app.upstream.send(request).await {
+        if let Ok(answer) = ctx.upstream.send(request).await {
             let refused = matches!(answer.status.as_u16(), 401 | 403);
             return Ok(refused.then(|| answer.pass_on()));
         }

@@ -15,20 +15,20 @@ use super::errors::ApiError;
 use super::unpack::unpack;
 use super::{internal, page};
 use crate::answer::Answer;
-use crate::app::App;
 use crate::call::{Along, AnyBody, Call, Grant, empty, full, read_into};
-use crate::{broadcast, cluster, search, tasks, webhooks, write};
+use crate::edge::Context;
+use crate::{broadcast, operator, search, tasks, webhooks, write};
 
 /// Answers a request; beside the answer the operation's name, for metrics.
 pub(crate) async fn dispatch(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     parts: &Parts,
     body: AnyBody,
 ) -> (&'static str, Answer) {
     let path_and_query = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let classified = match classify(parts.method.as_str(), path_and_query) {
         Ok(classified) => classified,
-        Err(ClassifyError::UnknownPath) => return page::show(app, parts).await,
+        Err(ClassifyError::UnknownPath) => return page::show(ctx, parts).await,
         Err(ClassifyError::MethodNotAllowed) => {
             return ("unknown", Answer::empty(StatusCode::METHOD_NOT_ALLOWED));
         }
@@ -47,17 +47,17 @@ pub(crate) async fn dispatch(
         body,
     };
     let operation = call.operation.name();
-    let answer = answer(app, call)
+    let answer = answer(ctx, call)
         .await
         .unwrap_or_else(ApiError::into_answer);
     (operation, answer)
 }
 
-async fn answer(app: &Arc<App>, mut call: Call) -> Result<Answer, ApiError> {
+async fn answer(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ApiError> {
     use Operation as Op;
     match call.operation {
         // Never bounded: what Envoy and filters ask for must not fail because clients ask for much.
-        Op::Internal => return internal::handle(app, call).await,
+        Op::Internal => return internal::handle(ctx, call).await,
         Op::Health => {
             return Ok(Answer::json(
                 StatusCode::OK,
@@ -66,23 +66,23 @@ async fn answer(app: &Arc<App>, mut call: Call) -> Result<Answer, ApiError> {
         }
         _ => {}
     }
-    call.grant = authorise(app, &call).await?;
-    if let Some(refusal) = refused_at_the_door(app, &call).await? {
+    call.grant = authorise(ctx, &call).await?;
+    if let Some(refusal) = refused_at_the_door(ctx, &call).await? {
         return Ok(refusal);
     }
     if let Treatment::Refused(reason) = call.operation.treatment() {
         return Err(ApiError::refused(call.operation.name(), reason));
     }
-    let reading = (!call.body.is_end_stream()).then(|| app.bounds.read());
+    let reading = (!call.body.is_end_stream()).then(|| ctx.bounds.read());
     let reading = reading.transpose()?;
     if matches!(call.operation, Op::ReplaceDocuments | Op::UpdateDocuments) {
         // Split as it comes; its work begins when all of it has.
-        return Ok(write::add(app, call, reading).await?);
+        return Ok(write::add(&ctx.broadcast.write, call, reading).await?);
     }
-    read_body(app, &mut call).await?;
+    read_body(ctx, &mut call).await?;
     drop(reading);
-    let slot = app.bounds.begin()?;
-    unpack(app, &mut call).await?;
+    let slot = ctx.bounds.begin()?;
+    unpack(ctx, &mut call).await?;
     match call.operation {
         Op::SearchGet
         | Op::SearchPost
@@ -92,12 +92,12 @@ async fn answer(app: &Arc<App>, mut call: Call) -> Result<Answer, ApiError> {
         | Op::SimilarPost
         | Op::ListDocuments
         | Op::FetchDocuments
-        | Op::GetDocument => Ok(search::handle(app, call).await?),
-        Op::Metrics => internal::metrics_for_client(app, &call).await,
-        _ if call.method == Method::GET => on_all(app, call).await,
+        | Op::GetDocument => Ok(search::handle(&ctx.search, call).await?),
+        Op::Metrics => internal::metrics_for_client(ctx, &call).await,
+        _ if call.method == Method::GET => on_all(ctx, call).await,
         _ => {
-            let begun = Arc::clone(app);
-            app.see_through(async move {
+            let begun = Arc::clone(ctx);
+            ctx.run_to_completion(async move {
                 let _slot = slot;
                 on_all(&begun, call).await
             })
@@ -107,16 +107,16 @@ async fn answer(app: &Arc<App>, mut call: Call) -> Result<Answer, ApiError> {
 }
 
 /// Reads the body before any work begins: a client that sends it slowly keeps nobody else from working.
-async fn read_body(app: &App, call: &mut Call) -> Result<(), ApiError> {
-    let idle = app.options.pace().idle;
+async fn read_body(ctx: &Context, call: &mut Call) -> Result<(), ApiError> {
+    let idle = ctx.options.pace().idle;
     let body = std::mem::replace(&mut call.body, empty());
-    let limit = app.options.max_body_bytes;
-    call.body = full(read_into(body, limit, idle, &app.bounds.bodies).await?);
+    let limit = ctx.options.max_body_bytes;
+    call.body = full(read_into(body, limit, idle, &ctx.bounds.bodies).await?);
     Ok(())
 }
 
 /// Operations on the cluster as a whole, on all nodes alike, and on documents whose ids or filter are small.
-async fn on_all(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
+async fn on_all(ctx: &Arc<Context>, call: Call) -> Result<Answer, ApiError> {
     use Operation as Op;
     match call.operation {
         Op::ListTasks
@@ -126,18 +126,18 @@ async fn on_all(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
         | Op::CompactTasks
         | Op::GetTaskDocuments
         | Op::ListBatches
-        | Op::GetBatch => Ok(tasks::handle(app, call).await?),
-        Op::Cluster | Op::IndexShards => Ok(cluster::handle(app, call).await?),
+        | Op::GetBatch => Ok(tasks::handle(&ctx.registry, call).await?),
+        Op::Cluster | Op::IndexShards => Ok(operator::handle(&ctx.repair, call).await?),
         Op::ListWebhooks
         | Op::GetWebhook
         | Op::CreateWebhook
         | Op::UpdateWebhook
-        | Op::DeleteWebhook => Ok(webhooks::handle(app, call).await?),
+        | Op::DeleteWebhook => Ok(webhooks::handle(&ctx.webhooks, call).await?),
         Op::ClearDocuments
         | Op::DeleteDocument
         | Op::DeleteDocumentsBatch
         | Op::DeleteDocumentsByFilter
-        | Op::EditDocuments => Ok(write::handle(app, call).await?),
-        _ => Ok(broadcast::handle(app, call).await?),
+        | Op::EditDocuments => Ok(write::handle(&ctx.broadcast.write, call).await?),
+        _ => Ok(broadcast::handle(&ctx.broadcast, call).await?),
     }
 }

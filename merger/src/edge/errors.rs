@@ -4,7 +4,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::answer::Answer;
-use crate::app::Stopping;
+use crate::base::Stopping;
 use crate::bounds::NoRoom;
 use crate::broadcast::BroadcastError;
 use crate::call::{ReadError, TooLarge};
@@ -347,8 +347,6 @@ impl From<BroadcastError> for ApiError {
             ),
             BroadcastError::Unsettled(_)
             | BroadcastError::Busy(_)
-            | BroadcastError::KeysChange
-            | BroadcastError::TooManyKeys(_)
             | BroadcastError::Silent(_)
             | BroadcastError::Unknown { .. }
             | BroadcastError::Unfinished => Self::unavailable(message),

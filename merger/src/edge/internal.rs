@@ -11,41 +11,41 @@ use weft_routing::placement::ShardId;
 
 use super::errors::ApiError;
 use crate::answer::Answer;
-use crate::app::App;
 use crate::broadcast;
 use crate::call::{Call, read_whole};
 use crate::cluster::{ClusterError, NodeId, Readiness};
+use crate::edge::Context;
 use crate::tasks::{Copy, NewTask, Part};
 use crate::upstream::{NodeRequest, Target};
 
 /// The largest registration.
 const MAX_REGISTRATION_BYTES: u64 = 64 << 10;
 
-pub(super) async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
+pub(super) async fn handle(ctx: &Arc<Context>, call: Call) -> Result<Answer, ApiError> {
     match (call.method.clone(), call.item.as_deref()) {
-        (Method::GET, Some("table")) => Ok(table(app, &call)),
-        (Method::GET, Some("ready")) => Ok(ready(app, &call)),
-        (Method::GET, Some("metrics")) => Ok(metrics(app)),
-        (Method::POST, Some("register")) => register(app, call).await,
+        (Method::GET, Some("table")) => Ok(table(ctx, &call)),
+        (Method::GET, Some("ready")) => Ok(ready(ctx, &call)),
+        (Method::GET, Some("metrics")) => Ok(metrics(ctx)),
+        (Method::POST, Some("register")) => register(ctx, call).await,
         _ => Ok(Answer::empty(StatusCode::NOT_FOUND)),
     }
 }
 
 /// The routing table, or 304 for a filter that has it.
-fn table(app: &App, call: &Call) -> Answer {
+fn table(ctx: &Context, call: &Call) -> Answer {
     let held = call
         .query_pairs()
         .find(|(name, _)| name == "epoch")
         .and_then(|(_, epoch)| epoch.parse::<u64>().ok());
-    let (epoch, json) = app.cluster.placements.table();
+    let (epoch, json) = ctx.cluster.placements.table();
     if held == Some(epoch.0) {
-        app.metrics
+        ctx.metrics
             .table_polls
             .with_label_values(&["unchanged"])
             .inc();
         return Answer::empty(StatusCode::NOT_MODIFIED);
     }
-    app.metrics
+    ctx.metrics
         .table_polls
         .with_label_values(&["changed"])
         .inc();
@@ -53,11 +53,11 @@ fn table(app: &App, call: &Call) -> Answer {
 }
 
 /// Whether a node may serve reads: asked by Envoy's health check, with the node's name as host.
-fn ready(app: &App, call: &Call) -> Answer {
+fn ready(ctx: &Context, call: &Call) -> Answer {
     let node = NodeId::from(call.header("host").unwrap_or_default().to_owned());
     // Without a connection, as in tests, it is one and the same.
     let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
-    match app.cluster.readiness(&node, call.peer.unwrap_or(nobody)) {
+    match ctx.cluster.readiness(&node, call.peer.unwrap_or(nobody)) {
         Readiness::Ready => Answer::json(StatusCode::OK, &json!({"node": node, "ready": true})),
         Readiness::Degraded(reason) => Answer::json(
             StatusCode::OK,
@@ -81,28 +81,28 @@ fn ready(app: &App, call: &Call) -> Answer {
 
 /// `GET /metrics`: Weft's own metrics, for whom a node would show its own. It is asked, with the client's key, for it judges the key
 /// and knows whether the feature is enabled.
-pub(super) async fn metrics_for_client(app: &App, call: &Call) -> Result<Answer, ApiError> {
-    let shard = app.cluster.shards().into_iter().next();
+pub(super) async fn metrics_for_client(ctx: &Context, call: &Call) -> Result<Answer, ApiError> {
+    let shard = ctx.cluster.shards().into_iter().next();
     let shard = shard.ok_or(ClusterError::NoShards)?;
     let request = NodeRequest::new(
         Target::Shard(shard),
         Method::GET,
         "/metrics",
         &call.along,
-        app.options.search_timeout(),
+        ctx.options.search_timeout(),
     );
-    let answer = app.upstream.send(request).await?;
+    let answer = ctx.upstream.send(request).await?;
     if !answer.status.is_success() {
         return Ok(answer.pass_on());
     }
-    Ok(metrics(app))
+    Ok(metrics(ctx))
 }
 
 /// Metrics in Prometheus' text format.
-pub(super) fn metrics(app: &App) -> Answer {
+pub(super) fn metrics(ctx: &Context) -> Answer {
     Answer {
         content_type: Some(HeaderValue::from_static("text/plain; version=0.0.4")),
-        ..Answer::json_bytes(StatusCode::OK, app.metrics.render())
+        ..Answer::json_bytes(StatusCode::OK, ctx.metrics.render())
     }
 }
 
@@ -132,21 +132,21 @@ struct LocalTask {
 
 /// The node's task that a registration is about. The node itself is asked: a number that it hasn't given would make it look as if it
 /// had lost its disk.
-async fn direct_write(app: &App, registration: &Registration) -> Result<Copy, ApiError> {
-    if !app.options.direct_writes {
+async fn direct_write(ctx: &Context, registration: &Registration) -> Result<Copy, ApiError> {
+    if !ctx.options.direct_writes {
         return Err(ApiError::bad_registration("direct writes are off"));
     }
-    let topology = app.cluster.topology();
+    let topology = ctx.cluster.topology();
     for node in topology.nodes(registration.shard) {
         let uid = registration.task_uid;
         let request = NodeRequest::new(
             Target::Node(node.address),
             Method::GET,
             format!("/tasks?uids={uid}&limit=1"),
-            &app.own_authority(),
-            app.options.search_timeout(),
+            &ctx.own_authority(),
+            ctx.options.search_timeout(),
         );
-        let Ok(answer) = app.upstream.send(request).await else {
+        let Ok(answer) = ctx.upstream.send(request).await else {
             continue;
         };
         let list: Option<TaskList> = serde_json::from_slice(&answer.body).ok();
@@ -156,7 +156,7 @@ async fn direct_write(app: &App, registration: &Registration) -> Result<Copy, Ap
                 && task.index_uid.as_ref() == Some(&registration.index_uid)
         };
         if task.as_ref().is_some_and(is_it) {
-            return Ok(app.cluster.marks.acknowledged_beside(&node.id, uid));
+            return Ok(ctx.cluster.marks.acknowledged_beside(&node.id, uid).into());
         }
     }
     Err(ApiError::bad_registration(
@@ -165,14 +165,14 @@ async fn direct_write(app: &App, registration: &Registration) -> Result<Copy, Ap
 }
 
 /// Gives a write that a filter sent straight to a node its cluster-wide uid.
-async fn register(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
-    let idle = std::time::Duration::from_millis(app.options.body_idle_timeout_ms);
+async fn register(ctx: &Arc<Context>, call: Call) -> Result<Answer, ApiError> {
+    let idle = std::time::Duration::from_millis(ctx.options.body_idle_timeout_ms);
     let body = read_whole(call.body, MAX_REGISTRATION_BYTES, idle).await?;
     let registration: Registration = serde_json::from_slice(&body)
         .map_err(|error| ApiError::malformed_payload(&error.to_string()))?;
     let shard = registration.shard;
-    let copy = direct_write(app, &registration).await?;
-    broadcast::written_to(app, &registration.index_uid).await?;
+    let copy = direct_write(ctx, &registration).await?;
+    broadcast::written_to(&ctx.broadcast, &registration.index_uid).await?;
     let new = NewTask {
         kind: registration.kind,
         index_uid: Some(registration.index_uid),
@@ -180,8 +180,8 @@ async fn register(app: &Arc<App>, call: Call) -> Result<Answer, ApiError> {
         parts: vec![Part::taken(shard, vec![copy])],
         ..NewTask::default()
     };
-    let enqueued = app.tasks.create(new).await?;
-    app.metrics.registered.inc();
+    let enqueued = ctx.tasks.create(new).await?;
+    ctx.metrics.registered.inc();
     Ok(Answer::json(
         StatusCode::OK,
         &json!({"taskUid": enqueued.task_uid}),

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -21,8 +21,8 @@ use super::compress::{self, Coding};
 use super::cors;
 use super::dispatch::dispatch;
 use crate::answer::Answer;
-use crate::app::App;
 use crate::call::{AnyBody, Paced};
+use crate::edge::Context;
 
 /// How long a connection may go without a request's whole head. Envoy sends heads whole, so this is how long it may keep a
 /// connection idle: longer than it does (60 s), so that it never writes to one that was just closed.
@@ -34,7 +34,7 @@ const READ_ON_BYTES: usize = 256 << 20;
 const READ_ON: Duration = Duration::from_secs(5);
 
 /// Serves until `stop` resolves, then lets requests under way finish.
-pub async fn serve(app: Arc<App>, listener: TcpListener, stop: impl Future<Output = ()>) {
+pub async fn serve(ctx: Arc<Context>, listener: TcpListener, stop: impl Future<Output = ()>) {
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -50,11 +50,11 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, stop: impl Future<Outpu
             },
         };
         let _ = stream.set_nodelay(true);
-        let app = Arc::clone(&app);
+        let ctx = Arc::clone(&ctx);
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
-            let app = Arc::clone(&app);
-            async move { Ok::<_, Infallible>(respond(&app, request).await) }
+            let ctx = Arc::clone(&ctx);
+            async move { Ok::<_, Infallible>(respond(&ctx, request).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -69,41 +69,41 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, stop: impl Future<Outpu
     }
     let drained = async {
         graceful.shutdown().await;
-        app.begun.close();
-        app.begun.wait().await;
+        ctx.begun.close();
+        ctx.begun.wait().await;
     };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::warn!("some requests did not finish before the stop");
     }
 }
 
-async fn respond(app: &Arc<App>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn respond(ctx: &Arc<Context>, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let begun = Instant::now();
     let (parts, body) = request.into_parts();
     let unread = Unread(Arc::new(Mutex::new(body)));
     let body: AnyBody = unread.clone().map_err(Into::into).boxed();
-    let body = Paced::new(body, app.options.pace()).boxed();
+    let body = Paced::new(body, ctx.options.pace()).boxed();
     let coding = compress::negotiate(&parts.headers);
-    let (operation, answer) = match (coding, cors::preflight(&app.options.cors_origins, &parts)) {
+    let (operation, answer) = match (coding, cors::preflight(&ctx.options.cors_origins, &parts)) {
         (Err(refused), _) => ("unacceptable", refused.into_answer()),
         (Ok(_), Some(answer)) => ("preflight", answer),
-        (Ok(_), None) => work(app, &parts, body).await,
+        (Ok(_), None) => work(ctx, &parts, body).await,
     };
     let answer = compress::compress(answer, coding.unwrap_or(Coding::Identity)).await;
     if answer.status.is_client_error()
         && answer.status != StatusCode::REQUEST_TIMEOUT
         && !unread.is_end_stream()
         // Where many bodies are on their way, nobody is refused at leisure.
-        && let Ok(_reading) = app.bounds.read()
+        && let Ok(_reading) = ctx.bounds.read()
     {
         unread.read_on().await;
     }
     let took = begun.elapsed();
-    app.metrics
+    ctx.metrics
         .requests
         .with_label_values(&[operation, answer.status.as_str()])
         .inc();
-    app.metrics
+    ctx.metrics
         .request_seconds
         .with_label_values(&[operation])
         .observe(took.as_secs_f64());
@@ -137,10 +137,10 @@ async fn respond(app: &Arc<App>, request: Request<Incoming>) -> Response<Full<By
 }
 
 /// Lets the API answer a request, and says who may read the answer.
-async fn work(app: &Arc<App>, parts: &Parts, body: AnyBody) -> (&'static str, Answer) {
-    let (operation, mut answer) = dispatch(app, parts, body).await;
+async fn work(ctx: &Arc<Context>, parts: &Parts, body: AnyBody) -> (&'static str, Answer) {
+    let (operation, mut answer) = dispatch(ctx, parts, body).await;
     if operation != "internal" {
-        cors::mark(&app.options.cors_origins, &parts.headers, &mut answer);
+        cors::mark(&ctx.options.cors_origins, &parts.headers, &mut answer);
     }
     (operation, answer)
 }
@@ -158,7 +158,7 @@ impl Body for Unread {
 
     fn poll_frame(
         self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        cx: &mut task::Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let mut body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Pin::new(&mut *body).poll_frame(cx)

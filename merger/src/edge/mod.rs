@@ -8,7 +8,6 @@ mod cors;
 mod dispatch;
 mod errors;
 mod internal;
-mod keys;
 mod listen;
 mod page;
 mod token;
@@ -17,5 +16,28 @@ mod unpack;
 #[cfg(test)]
 pub(crate) use dispatch::dispatch;
 pub use errors::ApiError;
-pub use keys::Keys;
 pub use listen::serve;
+
+use std::sync::Arc;
+
+use crate::base::stands_on;
+use crate::keys::Keys;
+use crate::{broadcast, repair, search, tasks, webhooks};
+
+/// Every part that answers requests.
+pub struct Context {
+    /// The task registry.
+    pub registry: Arc<tasks::Context>,
+    /// Reads.
+    pub search: Arc<search::Context>,
+    /// Changes that are the same everywhere, and writes of documents below them.
+    pub broadcast: Arc<broadcast::Context>,
+    /// What keeps replicas equal: for operators.
+    pub repair: Arc<repair::Context>,
+    /// The webhooks.
+    pub webhooks: Arc<webhooks::Context>,
+    /// The API keys.
+    pub keys: Arc<Keys>,
+}
+
+stands_on!(Context, registry, tasks::Context);

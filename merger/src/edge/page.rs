@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::errors::ApiError;
 use crate::answer::Answer;
-use crate::app::App;
 use crate::call::Along;
+use crate::edge::Context;
 use crate::upstream::{NodeRequest, Target};
 
 /// The endings of files that pages are made of.
@@ -37,18 +37,18 @@ const FILES: [&str; 17] = [
 ];
 
 /// Answers a request for a path that the API doesn't have; beside the answer a name for metrics.
-pub(super) async fn show(app: &App, request: &Parts) -> (&'static str, Answer) {
+pub(super) async fn show(ctx: &Context, request: &Parts) -> (&'static str, Answer) {
     let wanted = Wanted::by(request);
-    let _slot = match (wanted, app.bounds.begin()) {
+    let _slot = match (wanted, ctx.bounds.begin()) {
         (Wanted::Root | Wanted::File, Err(full)) => {
             return ("page", ApiError::from(full).into_answer());
         }
         (_, slot) => slot.ok(),
     };
     match wanted {
-        Wanted::Root => ("root", root(app, request).await),
+        Wanted::Root => ("root", root(ctx, request).await),
         Wanted::File => {
-            let node = from_a_node(app, request).await;
+            let node = from_a_node(ctx, request).await;
             let answer = node.unwrap_or_else(|| Answer::empty(StatusCode::NOT_FOUND));
             ("file", answer)
         }
@@ -87,15 +87,15 @@ impl Wanted {
 }
 
 /// The root: as long as no node can be asked, the merger says itself that there is something.
-async fn root(app: &App, request: &Parts) -> Answer {
-    match from_a_node(app, request).await {
+async fn root(ctx: &Context, request: &Parts) -> Answer {
+    match from_a_node(ctx, request).await {
         Some(answer) if answer.status.is_success() => answer,
         _ => Answer::json(StatusCode::OK, &json!({"status": "Meilisearch is running"})),
     }
 }
 
-async fn from_a_node(app: &App, request: &Parts) -> Option<Answer> {
-    let shard = app.cluster.shards().into_iter().next()?;
+async fn from_a_node(ctx: &Context, request: &Parts) -> Option<Answer> {
+    let shard = ctx.cluster.shards().into_iter().next()?;
     let path = request.uri.path_and_query()?.as_str();
     let along = Along::from_client(&request.headers).with_key(None);
     let asked = NodeRequest::new(
@@ -103,9 +103,9 @@ async fn from_a_node(app: &App, request: &Parts) -> Option<Answer> {
         request.method.clone(),
         path,
         &along,
-        app.options.search_timeout(),
+        ctx.options.search_timeout(),
     );
-    match app.upstream.send(asked).await {
+    match ctx.upstream.send(asked).await {
         Ok(answer) => Some(answer.pass_on()),
         Err(error) => {
             tracing::debug!(%error, "no node gave a page");

@@ -7,12 +7,12 @@ use http::header::CONTENT_ENCODING;
 use weft_routing::operation::Operation;
 
 use super::errors::ApiError;
-use crate::app::App;
 use crate::call::{Call, empty, full};
+use crate::edge::Context;
 use crate::write::{Plain, WriteError};
 
 /// Replaces a compressed body by the plain one.
-pub(super) async fn unpack(app: &App, call: &mut Call) -> Result<(), ApiError> {
+pub(super) async fn unpack(ctx: &Context, call: &mut Call) -> Result<(), ApiError> {
     let Some(encoding) = call.header(CONTENT_ENCODING.as_str()) else {
         return Ok(());
     };
@@ -20,11 +20,11 @@ pub(super) async fn unpack(app: &App, call: &mut Call) -> Result<(), ApiError> {
         return Ok(());
     }
     let encoding = encoding.to_owned();
-    let limit = app.options.max_body_bytes;
-    let idle = app.options.pace().idle;
+    let limit = ctx.options.max_body_bytes;
+    let idle = ctx.options.pace().idle;
     let body = std::mem::replace(&mut call.body, empty());
     let mut packed = Plain::new(body, Some(&encoding), limit, idle);
-    let (mut plain, mut share) = (BytesMut::new(), app.bounds.bodies.share());
+    let (mut plain, mut share) = (BytesMut::new(), ctx.bounds.bodies.share());
     while let Some(part) = packed.next().await.map_err(WriteError::from)? {
         share.grow(part.len() as u64)?;
         plain.extend_from_slice(&part);

@@ -1,10 +1,10 @@
 //! What one node's answer to a request means for its shard.
 
-use serde::Deserialize;
 use weft_routing::placement::ShardId;
 
-use crate::app::App;
-use crate::cluster::{NodeId, NodeRef, Order, doubt_numbers};
+use super::Context;
+use super::doubt_numbers;
+use crate::cluster::{NodeId, NodeRef, Order};
 use crate::tasks::Copy;
 use crate::upstream::{NodeAnswer, UpstreamError};
 
@@ -84,7 +84,7 @@ pub(super) fn is_taken(answer: &NodeAnswer) -> bool {
 
 /// Judges an answer, and notes the node's task. One that `had_it` before was asked by somebody else, and gave its number then.
 pub(super) fn verdict(
-    app: &std::sync::Arc<App>,
+    ctx: &std::sync::Arc<Context>,
     shard: ShardId,
     node: &NodeRef,
     answer: Option<Result<NodeAnswer, UpstreamError>>,
@@ -97,7 +97,7 @@ pub(super) fn verdict(
         Some(Ok(answer)) if !is_taken(&answer) => return Verdict::Missed(Reason::Refused(answer)),
         Some(Ok(answer)) => answer,
     };
-    let Some(local_uid) = task_uid(&answer) else {
+    let Some(local_uid) = answer.task_uid() else {
         return match is_task {
             true => Verdict::Missed(Reason::Nameless),
             false => Verdict::Taken {
@@ -106,32 +106,20 @@ pub(super) fn verdict(
             },
         };
     };
-    let (copy, order) = app.cluster.marks.acknowledged(&node.id, local_uid);
+    let (copy, order) = ctx.cluster.marks.acknowledged(&node.id, local_uid);
     // A shard of one replica may have other writers, the filters: their answers come in any order.
     let shared_with_filters =
-        app.options.direct_writes && app.cluster.topology().nodes(shard).len() == 1;
+        ctx.options.direct_writes && ctx.cluster.topology().nodes(shard).len() == 1;
     match order {
         _ if had_it => {}
         Order::Back if !shared_with_filters => return Verdict::Missed(Reason::Back),
         Order::Gap(unknown) if !shared_with_filters => {
-            doubt_numbers(app, shard, &node.id, unknown);
+            doubt_numbers(ctx, shard, &node.id, unknown);
         }
         _ => {}
     }
     Verdict::Taken {
-        copy: Some(copy),
+        copy: Some(copy.into()),
         answer: Box::new(answer),
     }
-}
-
-/// The task that a node's answer names.
-pub(crate) fn task_uid(answer: &NodeAnswer) -> Option<u32> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Accepted {
-        task_uid: u32,
-    }
-    serde_json::from_slice::<Accepted>(&answer.body)
-        .ok()
-        .map(|accepted| accepted.task_uid)
 }

@@ -9,7 +9,7 @@ use http::Method;
 use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
-use crate::app::App;
+use super::Context;
 use crate::cluster::{ClusterError, NodeId, NodeRef};
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
@@ -52,26 +52,26 @@ impl RecentContacts {
 }
 
 /// Makes sure that a replica of each shard is there.
-pub(crate) async fn knock(app: &App, shards: &[ShardId]) -> Result<(), NotThere> {
-    let knocks = shards.iter().map(|shard| knock_at(app, *shard));
+pub(crate) async fn knock(ctx: &Context, shards: &[ShardId]) -> Result<(), NotThere> {
+    let knocks = shards.iter().map(|shard| knock_at(ctx, *shard));
     join_all(knocks).await.into_iter().collect()
 }
 
-async fn knock_at(app: &App, shard: ShardId) -> Result<(), NotThere> {
-    let replicas = app
+async fn knock_at(ctx: &Context, shard: ShardId) -> Result<(), NotThere> {
+    let replicas = ctx
         .cluster
         .replicas_or_none(shard)
         .map_err(NotThere::Cluster)?;
-    let lately = |node: &NodeRef| app.contacts.lately(&node.id);
+    let lately = |node: &NodeRef| ctx.contacts.lately(&node.id);
     if replicas.iter().any(lately) {
         return Ok(());
     }
     let answers = join_all(replicas.iter().map(async |node| {
         let target = Target::Node(node.address);
-        let authority = app.own_authority();
+        let authority = ctx.own_authority();
         let request = NodeRequest::new(target, Method::GET, "/health", &authority, KNOCK_TIMEOUT);
-        let answer = app.upstream.send(request).await;
-        answer.map(|_| app.contacts.note(&node.id))
+        let answer = ctx.upstream.send(request).await;
+        answer.map(|_| ctx.contacts.note(&node.id))
     }));
     let mut last = Err(NotThere::Cluster(ClusterError::ShardEmpty(shard)));
     for answer in answers.await {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use crate::app::App;
+use super::Context;
 use crate::cluster::NodeRef;
 use crate::upstream::{NodeAnswer, Target, UpstreamError};
 
@@ -15,14 +15,14 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Waits for the answer as long as the node answers the merger's probes: a node that is down holds up its shard no longer
 /// than it takes to notice that.
 pub(super) async fn while_it_answers(
-    app: Arc<App>,
+    ctx: Arc<Context>,
     node: NodeRef,
     sending: BoxFuture<'static, Result<NodeAnswer, UpstreamError>>,
 ) -> Result<NodeAnswer, UpstreamError> {
     let hangs = async {
         // After an outage of Envoy no probe may have got through yet: not at once.
         tokio::time::sleep(LOOK).await;
-        while app.cluster.is_up(&node.id) {
+        while ctx.cluster.is_up(&node.id) {
             tokio::time::sleep(LOOK).await;
         }
     };
@@ -31,7 +31,7 @@ pub(super) async fn while_it_answers(
         answer = sending => answer,
         () = hangs => Err(UpstreamError::TimedOut {
             target: Target::Node(node.address),
-            within: app.options.down_after(),
+            within: ctx.options.down_after(),
         }),
     }
 }

@@ -13,8 +13,16 @@
 
 mod answer;
 mod contacts;
+mod doubt;
+mod establish;
 mod hung;
 mod locks;
+mod probe;
+mod reconcile;
+mod removal;
+mod seen;
+mod send;
+mod stagger;
 
 use std::sync::Arc;
 
@@ -23,27 +31,45 @@ use weft_routing::placement::ShardId;
 
 pub use contacts::RecentContacts;
 pub use locks::{ShardLocks, WriteGuard};
+pub use removal::take_out;
 
 pub(crate) use contacts::{NotThere, knock};
+pub(crate) use doubt::{doubt, doubt_missed, doubt_numbers, settle_doubts, turn_when_whole};
+pub(crate) use establish::{Established, establish_locked};
+pub(crate) use probe::{OTHER_DISK, probe, went_back};
+pub(crate) use reconcile::reconcile;
+pub(crate) use removal::{reads_leave, take_out_surely};
+pub(crate) use seen::{dated, has_same_disk, took_unacknowledged};
+pub(crate) use stagger::stagger;
 
-pub(crate) use self::answer::{Missed, reasons, task_uid};
+pub(crate) use self::answer::{Missed, reasons};
 
 use self::answer::{Verdict, verdict};
-use crate::app::App;
-use crate::cluster::{
-    ClusterError, NodeId, NodeRef, Sending, TakenOut, WriteMode, doubt, doubt_missed, take_out,
-    to_each,
-};
+use self::send::{Sending, to_each};
+use crate::base::stands_on;
+use crate::cluster::{ClusterError, NodeId, NodeRef, TakenOut, WriteMode};
 use crate::store::StoreError;
-use crate::tasks::Part;
+use crate::tasks::{self, Part};
 use crate::upstream::{NodeAnswer, UpstreamError};
+
+/// What is written with.
+pub struct Context {
+    /// The cluster and its tasks.
+    pub base: Arc<tasks::Context>,
+    /// One order of writes for each shard.
+    pub locks: ShardLocks,
+    /// When nodes last answered a write.
+    pub contacts: RecentContacts,
+}
+
+stands_on!(Context, base, tasks::Context);
 
 /// A request as every replica of a shard gets it.
 pub(crate) trait Command: Send + Sync + 'static {
     /// Sends it to one node.
     fn send(
         self: Arc<Self>,
-        app: Arc<App>,
+        ctx: Arc<Context>,
         node: NodeRef,
     ) -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>>;
 
@@ -112,7 +138,7 @@ impl From<StoreError> for NotTaken {
 /// # Errors
 /// Not enough have it. Nothing has it where all refused; otherwise the shard is in doubt until its replicas were compared.
 pub(crate) async fn replicate<C: Command>(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     _guard: &WriteGuard,
     order: Order<C>,
 ) -> Result<Receipt, NotTaken> {
@@ -135,15 +161,15 @@ pub(crate) async fn replicate<C: Command>(
             let answer = answer.clone();
             return Box::pin(async move { Ok(answer) });
         }
-        let sending = Arc::clone(&command).send(Arc::clone(app), node.clone());
-        Box::pin(hung::while_it_answers(Arc::clone(app), node, sending))
+        let sending = Arc::clone(&command).send(Arc::clone(ctx), node.clone());
+        Box::pin(hung::while_it_answers(Arc::clone(ctx), node, sending))
     };
-    let round = to_each(app, sending, answer::is_taken, send).await;
+    let round = to_each(ctx, sending, answer::is_taken, send).await;
     let (mut takers, mut missed, mut copies, mut first) =
         (Vec::new(), Vec::new(), Vec::new(), None);
     for (node, answer) in round.answers {
         let had_it = taken.iter().any(|(id, _)| *id == node.id);
-        match verdict(app, shard, &node, answer, is_task, had_it) {
+        match verdict(ctx, shard, &node, answer, is_task, had_it) {
             Verdict::Taken { copy, answer } => {
                 takers.push(node.id);
                 copies.extend(copy);
@@ -156,23 +182,23 @@ pub(crate) async fn replicate<C: Command>(
         }
     }
     let Some(answer) = first else {
-        return Err(nobody_took_it(app, shard, missed));
+        return Err(nobody_took_it(ctx, shard, missed));
     };
     let mut part = Part::taken(shard, copies);
     // What one has taken goes on to those who have yet to, whatever becomes of the request.
     if let Some(late) = round.late {
         part.pending.clone_from(&late.nodes);
         let judge = {
-            let app = Arc::clone(app);
-            move |node: &NodeRef, answer| match verdict(&app, shard, node, answer, is_task, false) {
+            let ctx = Arc::clone(ctx);
+            move |node: &NodeRef, answer| match verdict(&ctx, shard, node, answer, is_task, false) {
                 Verdict::Taken { copy, .. } => Ok(copy),
                 Verdict::Missed(reason) => Err(reason.to_string()),
             }
         };
-        part.late = Some(late.go_on(app, part.copies.first().cloned(), judge));
+        part.late = Some(late.go_on(ctx, part.copies.first().cloned(), judge));
     }
-    remove(app, shard, &takers, &missed).await?;
-    let wanted = app.cluster.quorum(shard);
+    remove(ctx, shard, &takers, &missed).await?;
+    let wanted = ctx.cluster.quorum(shard);
     if mode == WriteMode::Quorum && takers.len() < wanted {
         let taken = takers.len();
         return Err(NotTaken::NoQuorum { taken, wanted });
@@ -182,12 +208,12 @@ pub(crate) async fn replicate<C: Command>(
 }
 
 /// A refusal by all is an answer by all; where an answer got lost or came too late, nobody knows.
-fn nobody_took_it(app: &Arc<App>, shard: ShardId, mut missed: Vec<Missed>) -> NotTaken {
+fn nobody_took_it(ctx: &Arc<Context>, shard: ShardId, mut missed: Vec<Missed>) -> NotTaken {
     if missed.is_empty() {
         return ClusterError::ShardEmpty(shard).into();
     }
     if missed.iter().any(Missed::may_have_it) {
-        doubt(app, shard);
+        doubt(ctx, shard);
     }
     // What a node says is more than that another can't be reached.
     match missed.iter().position(Missed::is_refusal) {
@@ -201,19 +227,19 @@ fn nobody_took_it(app: &Arc<App>, shard: ShardId, mut missed: Vec<Missed>) -> No
 
 /// Takes out those that missed what others took.
 async fn remove(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     shard: ShardId,
     takers: &[NodeId],
     missed: &[Missed],
 ) -> Result<(), NotTaken> {
     for (place, Missed { node, reason }) in missed.iter().enumerate() {
-        let outcome = match take_out(app, node, &reason.to_string()).await {
+        let outcome = match take_out(ctx, node, &reason.to_string()).await {
             Ok(outcome) => outcome,
             Err(error) => {
                 // It must be out before anything else is written, whatever the store does now.
                 let left = missed.iter().skip(place);
                 let left = left.map(|missed| (missed.node.clone(), missed.reason.to_string()));
-                doubt_missed(app, shard, left.collect());
+                doubt_missed(ctx, shard, left.collect());
                 return Err(error.into());
             }
         };
@@ -222,10 +248,10 @@ async fn remove(
             tracing::warn!(shard = shard.0, %node, "the last replica in sync missed a write");
         }
     }
-    let holds = |node: &NodeId| app.cluster.in_sync.holds(node);
+    let holds = |node: &NodeId| ctx.cluster.in_sync.holds(node);
     if takers.iter().any(holds) {
         return Ok(());
     }
-    doubt(app, shard);
+    doubt(ctx, shard);
     Err(NotTaken::TakersLeft)
 }

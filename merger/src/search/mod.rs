@@ -46,11 +46,12 @@ pub use settings_cache::SettingsCache;
 pub use word_counts::WordCounts;
 
 use crate::answer::Answer;
-use crate::app::App;
+use crate::base::stands_on;
 use crate::call::{Call, ReadError, read_whole};
 use crate::cluster::{ClusterError, Placement};
+use crate::filters::KnownFields;
 use crate::filters::tenant::TenantRules;
-use crate::tasks::TaskView;
+use crate::tasks::{self, TaskView};
 use crate::upstream::UpstreamError;
 
 use documents::Listing;
@@ -61,6 +62,20 @@ use request::{Carrier, Search};
 use scan::Malformed;
 use scatter::Reader;
 use similar::Similar;
+
+/// What reads are answered with. Nothing that changes a node or the cluster can be reached from here.
+pub struct Context {
+    /// Shards and nodes, and which tasks were applied.
+    pub base: Arc<tasks::Context>,
+    /// Indexes' settings, as far as merges need them.
+    pub search_settings: SettingsCache,
+    /// How many documents words find, as far as searches need it.
+    pub word_counts: WordCounts,
+    /// Which fields shards are known to know.
+    pub known_fields: KnownFields,
+}
+
+stands_on!(Context, base, tasks::Context);
 
 /// Why a read came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -104,9 +119,9 @@ impl SearchError {
 ///
 /// # Errors
 /// [`SearchError`]. What a node refuses is an answer, not an error.
-pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchError> {
-    let body = take_body(app, &mut call).await?;
-    let mut reader = Reader::new(app, &call).await?;
+pub async fn handle(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, SearchError> {
+    let body = take_body(ctx, &mut call).await?;
+    let mut reader = Reader::new(ctx, &call).await?;
     if matches!(
         call.operation,
         Operation::ListDocuments | Operation::FetchDocuments
@@ -114,7 +129,7 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
         reader.read_one_replica();
     }
     let index = call.index.clone().unwrap_or_default();
-    let placement = app.cluster.placement(&index);
+    let placement = ctx.cluster.placement(&index);
     let shards: Vec<ShardId> = match &placement {
         Some(placement) => placement.shards().to_vec(),
         None => Vec::new(),
@@ -122,12 +137,12 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
     let anyone = shards
         .first()
         .copied()
-        .or_else(|| app.cluster.shards().first().copied());
+        .or_else(|| ctx.cluster.shards().first().copied());
     let anyone = anyone.ok_or(SearchError::NoShards)?;
     let all = shards.clone();
     let placed = all.as_slice();
     if call.operation == Operation::MultiSearch {
-        return multi_search(app, &reader, &call, body, anyone).await;
+        return multi_search(ctx, &reader, &call, body, anyone).await;
     }
     // One shard, or an index that isn't in the cluster: a node says it best.
     if shards.len() <= 1 {
@@ -156,7 +171,7 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
             if let [only] = shards.as_slice() {
                 return reader.pass_on(&call, body, *only).await;
             }
-            let settings = settings_cache::settings_of(app, &index, placed).await?;
+            let settings = settings_cache::settings_of(ctx, &index, placed).await?;
             let plan = Plan::new(search, &settings, primary_key);
             one_index::search(&reader, &index, &path, &plan, &settings, &shards).await
         }
@@ -164,7 +179,7 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
             let Some(carrier) = read_parameters(&call, &body) else {
                 return reader.pass_on(&call, body, anyone).await;
             };
-            let settings = settings_cache::settings_of(app, &index, placed).await?;
+            let settings = settings_cache::settings_of(ctx, &index, placed).await?;
             facet_search::search(&reader, &path, &carrier, &settings.facets, &shards).await
         }
         Operation::ListDocuments | Operation::FetchDocuments => {
@@ -183,7 +198,7 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
             let (Some(similar), Some(owner)) = (similar, owner) else {
                 return reader.pass_on(&call, body, anyone).await;
             };
-            let settings = settings_cache::settings_of(app, &index, placed).await?;
+            let settings = settings_cache::settings_of(ctx, &index, placed).await?;
             similar::search(
                 &reader,
                 &path,
@@ -205,7 +220,7 @@ pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, SearchErro
 
 /// Several searches at once.
 async fn multi_search(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     reader: &Reader<'_>,
     call: &Call,
     body: Bytes,
@@ -224,7 +239,7 @@ async fn multi_search(
     else {
         return reader.pass_on(call, body, anyone).await;
     };
-    let Some(queries) = multi_search::read_queries(app, queries, anyone).await? else {
+    let Some(queries) = multi_search::read_queries(ctx, queries, anyone).await? else {
         return reader.pass_on(call, body, anyone).await;
     };
     let federation = members
@@ -246,28 +261,28 @@ async fn multi_search(
 }
 
 /// Forgets what a settled task may have changed.
-pub fn on_settled(app: &App, view: &TaskView) {
+pub fn on_settled(ctx: &Context, view: &TaskView) {
     match view.index_uid.as_deref() {
-        Some(uid) if view.kind != "indexSwap" => app.word_counts.forget(uid),
-        _ => app.word_counts.forget_all(),
+        Some(uid) if view.kind != "indexSwap" => ctx.word_counts.forget(uid),
+        _ => ctx.word_counts.forget_all(),
     }
     match (view.kind.as_str(), view.index_uid.as_deref()) {
         ("documentAdditionOrUpdate" | "documentDeletion" | "documentEdition", _) => {}
         ("indexSwap" | "indexUpdate", _) | (_, None) => {
-            app.search_settings.forget_all();
-            app.known_fields.forget_all();
+            ctx.search_settings.forget_all();
+            ctx.known_fields.forget_all();
         }
         (_, Some(uid)) => {
-            app.search_settings.forget(uid);
-            app.known_fields.forget(uid);
+            ctx.search_settings.forget(uid);
+            ctx.known_fields.forget(uid);
         }
     }
 }
 
 /// Forgets what any number of settled tasks may have changed.
-pub fn on_many_settled(app: &App) {
-    app.word_counts.forget_all();
-    app.search_settings.forget_all();
+pub fn on_many_settled(ctx: &Context) {
+    ctx.word_counts.forget_all();
+    ctx.search_settings.forget_all();
 }
 
 /// The shards that a search can match, where its filter says so.
@@ -290,10 +305,10 @@ fn owner_of(placement: Option<&Placement>, id: &str) -> Option<ShardId> {
     placement.map(|placement| placement.slots.shard_of(&id))
 }
 
-async fn take_body(app: &App, call: &mut Call) -> Result<Bytes, SearchError> {
+async fn take_body(ctx: &Context, call: &mut Call) -> Result<Bytes, SearchError> {
     let body = std::mem::replace(&mut call.body, crate::call::empty());
-    let idle = std::time::Duration::from_millis(app.options.body_idle_timeout_ms);
-    Ok(read_whole(body, app.options.max_body_bytes, idle).await?)
+    let idle = std::time::Duration::from_millis(ctx.options.body_idle_timeout_ms);
+    Ok(read_whole(body, ctx.options.max_body_bytes, idle).await?)
 }
 
 /// The parameters, from the body or the query; `None` where they can't be read or come as anything but JSON.

@@ -21,7 +21,7 @@ use super::scatter::{Ask, Outcome, Reader};
 use super::settings::MergeSettings;
 use super::{SearchError, settings_cache};
 use crate::answer::Answer;
-use crate::app::App;
+use crate::search::Context;
 
 /// One of the searches.
 pub(super) struct Query {
@@ -34,7 +34,7 @@ pub(super) struct Query {
 
 /// Reads the searches of a body; `None` where one of them can't be read: a node judges it.
 pub(super) async fn read_queries(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     queries: &[Value],
     anyone: ShardId,
 ) -> Result<Option<Vec<Query>>, SearchError> {
@@ -43,7 +43,7 @@ pub(super) async fn read_queries(
         let Some((members, index)) = named(query) else {
             return Ok(None);
         };
-        let placement = app.cluster.placement(&index);
+        let placement = ctx.cluster.placement(&index);
         let Some(search) = Search::read(Carrier::Body(members)) else {
             return Ok(None);
         };
@@ -53,7 +53,7 @@ pub(super) async fn read_queries(
         let (shards, settings) = match placement {
             Some(placement) => {
                 let shards = placement.shards().to_vec();
-                let settings = settings_cache::settings_of(app, &index, &shards).await?;
+                let settings = settings_cache::settings_of(ctx, &index, &shards).await?;
                 (shards, settings)
             }
             // A node says that the index isn't there.

@@ -23,14 +23,15 @@ use super::performance::Times;
 use super::policy::{Policy, WhenMissing};
 use super::request::{Carrier, ShardRequest};
 use crate::answer::Answer;
-use crate::app::App;
 use crate::call::{Along, Call};
 use crate::cluster::ReadFrom;
+use crate::search::Context;
+use crate::tasks::read_from;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
 /// Whose read this is, and how it is carried out.
 pub(super) struct Reader<'a> {
-    pub(super) app: &'a App,
+    pub(super) ctx: &'a Context,
     pub(super) along: Along,
     pub(super) policy: Policy,
     /// True where the client wants to know how the answer came about.
@@ -94,12 +95,12 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// The wish can't be read or fulfilled.
-    pub(super) async fn new(app: &'a App, call: &Call) -> Result<Self, SearchError> {
+    pub(super) async fn new(ctx: &'a Context, call: &Call) -> Result<Self, SearchError> {
         let otherwise = Policy {
             when_missing: WhenMissing::Error,
-            deadline: app.options.search_timeout(),
+            deadline: ctx.options.search_timeout(),
         };
-        let default = Policy::parse(&app.options.partial, otherwise).unwrap_or(otherwise);
+        let default = Policy::parse(&ctx.options.partial, otherwise).unwrap_or(otherwise);
         let asked = call
             .header(headers::PARTIAL)
             .and_then(|text| Policy::parse(text, default));
@@ -111,8 +112,8 @@ impl<'a> Reader<'a> {
         }
         let policy = asked.unwrap_or(default);
         Ok(Self {
-            app,
-            from: ReadFrom::of(app, &call.headers, policy.deadline).await?,
+            ctx,
+            from: read_from(ctx, &call.headers, policy.deadline).await?,
             along: call.along.clone(),
             policy,
             explain: call
@@ -134,9 +135,9 @@ impl<'a> Reader<'a> {
 
     /// The same reader with the merger's own key.
     pub(super) fn on_own_authority(&self) -> Self {
-        let along = self.along.with_key(self.app.options.master_key.as_deref());
+        let along = self.along.with_key(self.ctx.options.master_key.as_deref());
         Self {
-            app: self.app,
+            ctx: self.ctx,
             along,
             policy: self.policy,
             from: self.from.clone(),
@@ -242,7 +243,7 @@ impl<'a> Reader<'a> {
             let left = self.policy.deadline.saturating_sub(started.elapsed());
             let asked = Instant::now();
             let request = request(left.max(Duration::from_millis(1)));
-            let result = self.app.upstream.send(request).await;
+            let result = self.ctx.upstream.send(request).await;
             let unavailable = match &result {
                 Ok(answer) => answer.status == StatusCode::SERVICE_UNAVAILABLE,
                 Err(UpstreamError::Unreachable { .. } | UpstreamError::NoEgress { .. }) => true,
@@ -251,12 +252,12 @@ impl<'a> Reader<'a> {
             let patience = match self.policy.when_missing {
                 WhenMissing::Wait => self.policy.deadline,
                 // Not by how many are in sync: who died may be out already, and Envoy yet to hear of it.
-                _ if self.app.cluster.may_take_over(shard) => TAKE_OVER.min(self.policy.deadline),
+                _ if self.ctx.cluster.may_take_over(shard) => TAKE_OVER.min(self.policy.deadline),
                 _ => Duration::ZERO,
             };
             if !unavailable || started.elapsed() + PAUSE >= patience {
                 if result.is_ok() {
-                    self.app.cluster.latencies.note(shard, asked.elapsed());
+                    self.ctx.cluster.latencies.note(shard, asked.elapsed());
                 }
                 return result;
             }
@@ -275,9 +276,9 @@ impl<'a> Reader<'a> {
 
     /// A request for a shard, or for the replica of it that the client wishes.
     fn to(&self, shard: ShardId, method: Method, path: String, timeout: Duration) -> NodeRequest {
-        let target = self.app.cluster.target(shard, &self.from);
+        let target = self.ctx.cluster.target(shard, &self.from);
         let late = match target {
-            Target::Shard(_) => self.app.cluster.hedge_after(shard).unwrap_or(timeout),
+            Target::Shard(_) => self.ctx.cluster.hedge_after(shard).unwrap_or(timeout),
             // There is no other to ask: who is late is waited for.
             Target::Node(_) => timeout,
         };

@@ -14,7 +14,7 @@ use weft_routing::placement::ShardId;
 
 use super::SearchError;
 use super::settings::MergeSettings;
-use crate::app::App;
+use crate::search::Context;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
 /// Younger settings are used without asking.
@@ -95,57 +95,61 @@ impl SettingsCache {
 /// # Errors
 /// No shard tells: what would be merged without knowing them could be in a wrong order, and nobody would see it.
 pub(super) async fn settings_of(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     uid: &str,
     shards: &[ShardId],
 ) -> Result<Arc<MergeSettings>, SearchError> {
-    match app.search_settings.look(uid) {
+    match ctx.search_settings.look(uid) {
         Some((settings, false)) => Ok(settings),
         Some((settings, true)) => {
-            let (app, uid, shards) = (Arc::clone(app), uid.to_owned(), shards.to_vec());
+            let (ctx, uid, shards) = (Arc::clone(ctx), uid.to_owned(), shards.to_vec());
             tokio::spawn(async move {
-                if let Err(error) = fetch(&app, &uid, &shards).await {
+                if let Err(error) = fetch(&ctx, &uid, &shards).await {
                     tracing::debug!(index = uid, %error, "settings can't be asked for anew");
                 }
             });
             Ok(settings)
         }
-        None => fetch(app, uid, shards).await,
+        None => fetch(ctx, uid, shards).await,
     }
 }
 
 async fn fetch(
-    app: &App,
+    ctx: &Context,
     uid: &str,
     shards: &[ShardId],
 ) -> Result<Arc<MergeSettings>, SearchError> {
     let mut last = SearchError::NoShards;
     for shard in shards {
-        match ask(app, uid, *shard).await {
+        match ask(ctx, uid, *shard).await {
             Ok(Some(settings)) => {
                 let settings = Arc::new(settings);
-                app.search_settings.remember(uid, Arc::clone(&settings));
+                ctx.search_settings.remember(uid, Arc::clone(&settings));
                 return Ok(settings);
             }
             // The index is gone, and the shards will say so.
             Ok(None) => {
-                app.search_settings.forget(uid);
+                ctx.search_settings.forget(uid);
                 return Ok(Arc::default());
             }
             Err(error) => last = error,
         }
     }
-    app.search_settings.tried(uid);
+    ctx.search_settings.tried(uid);
     Err(last)
 }
 
 /// What a shard says; `None` if it says that the index isn't there.
-async fn ask(app: &App, uid: &str, shard: ShardId) -> Result<Option<MergeSettings>, SearchError> {
+async fn ask(
+    ctx: &Context,
+    uid: &str,
+    shard: ShardId,
+) -> Result<Option<MergeSettings>, SearchError> {
     let target = Target::Shard(shard);
     let path = format!("/indexes/{uid}/settings");
-    let authority = app.own_authority();
+    let authority = ctx.own_authority();
     let request = NodeRequest::new(target.clone(), Method::GET, path, &authority, TIMEOUT);
-    let answer = app.upstream.send(request).await?;
+    let answer = ctx.upstream.send(request).await?;
     let detail = match answer.status {
         StatusCode::NOT_FOUND => return Ok(None),
         status if status.is_success() => match MergeSettings::from_json(&answer.body) {

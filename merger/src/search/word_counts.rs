@@ -135,7 +135,7 @@ pub(super) async fn counts_of(
         .into_iter()
         .map(|query| (query, scope_text.clone()))
         .collect();
-    let cache = &reader.app.word_counts;
+    let cache = &reader.ctx.word_counts;
     let (mut known, mark) = cache.look(index, &keys, shards);
     let unknown: Vec<Key> = keys
         .iter()

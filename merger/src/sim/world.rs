@@ -15,11 +15,12 @@ use super::mesh::{Mesh, id};
 use super::model::Model;
 use super::store::SimStore;
 use super::{BEGIN, steps::Plan};
-use crate::app::{App, Opened, Surroundings};
 use crate::call::{empty, full};
 use crate::clock::simulated;
 use crate::edge;
+use crate::edge::Context;
 use crate::options::ServeOptions;
+use crate::runtime::{Opened, Surroundings};
 
 /// How often Envoy asks whether nodes may serve reads.
 const ENVOY_ASKS: Duration = Duration::from_millis(200);
@@ -109,7 +110,7 @@ fn options() -> ServeOptions {
 #[derive(Clone)]
 pub(super) struct Merger {
     pub(super) world: World,
-    pub(super) app: Arc<App>,
+    pub(super) app: Arc<Context>,
     /// How many clients wait for an answer.
     pub(super) waiting: Arc<Mutex<usize>>,
     /// Each client writes one thing after the other.
@@ -188,7 +189,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Envoy's health checks, which ask the merger.
-async fn envoy_asks(world: World, app: Arc<App>) {
+async fn envoy_asks(world: World, app: Arc<Context>) {
     loop {
         let names: Vec<String> = world.mesh.lock().nodes.keys().cloned().collect();
         for name in names {

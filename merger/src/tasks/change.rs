@@ -10,32 +10,32 @@ use super::TaskError;
 use super::handle::filter;
 use super::record::{Copy, NewTask, Part};
 use crate::answer::Answer;
-use crate::app::App;
 use crate::call::Call;
 use crate::cluster::NodeId;
-use crate::replication::task_uid;
+use crate::tasks::Context;
+
 use crate::upstream::{NodeRequest, Target};
 
 /// How many uids one request names: they stand in its path, and a node reads no more than 64 KiB of it.
 const UIDS_A_REQUEST: usize = 1_000;
 
-pub(super) async fn cancel(app: &Arc<App>, call: &Call) -> Result<Answer, TaskError> {
-    let filter = filter(app, call)?;
+pub(super) async fn cancel(ctx: &Arc<Context>, call: &Call) -> Result<Answer, TaskError> {
+    let filter = filter(ctx, call)?;
     if !filter.narrows {
         return Err(TaskError::MissingFilters { verb: "cancel" });
     }
-    let matched = app.tasks.matching(&filter);
-    let local = app.tasks.local_uids(&matched);
+    let matched = ctx.tasks.matching(&filter);
+    let local = ctx.tasks.local_uids(&matched);
     let copies = join_all(
         local
             .into_iter()
-            .map(|(node, uids)| cancel_on(app, call, node, uids)),
+            .map(|(node, uids)| cancel_on(ctx, call, node, uids)),
     )
     .await;
     let mut parts = Vec::new();
     let copies = copies.into_iter().collect::<Result<Vec<_>, _>>()?;
     for copy in copies.into_iter().flatten() {
-        let shard = app
+        let shard = ctx
             .cluster
             .topology()
             .shard_of(&copy.node)
@@ -54,46 +54,52 @@ pub(super) async fn cancel(app: &Arc<App>, call: &Call) -> Result<Answer, TaskEr
         parts,
         ..NewTask::default()
     };
-    let enqueued = app.tasks.create(new).await?;
-    app.tasks.cancel(&matched, enqueued.task_uid);
+    let enqueued = ctx.tasks.create(new).await?;
+    ctx.tasks.cancel(&matched, enqueued.task_uid);
     Ok(Answer::json(StatusCode::OK, &enqueued))
 }
 
 /// Cancels tasks of one node, so many at a time; gives the node's own cancelations.
 async fn cancel_on(
-    app: &App,
+    ctx: &Context,
     call: &Call,
     node: NodeId,
     uids: Vec<u32>,
 ) -> Result<Vec<Copy>, TaskError> {
     let mut copies = Vec::new();
     for path in paths("/tasks/cancel?uids=", &uids) {
-        copies.push(cancel_some(app, call, node.clone(), path).await?);
+        copies.push(cancel_some(ctx, call, node.clone(), path).await?);
     }
     Ok(copies)
 }
 
 async fn cancel_some(
-    app: &App,
+    ctx: &Context,
     call: &Call,
     node: NodeId,
     path: String,
 ) -> Result<Copy, TaskError> {
-    let address = app
+    let address = ctx
         .cluster
         .address(&node)
         .ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
-    let along = call.along.with_key(app.options.master_key.as_deref());
+    let along = call.along.with_key(ctx.options.master_key.as_deref());
     let request = NodeRequest::new(
         Target::Node(address),
         Method::POST,
         path,
         &along,
-        app.options.write_timeout(),
+        ctx.options.write_timeout(),
     );
-    let answer = app.upstream.send(request).await?;
-    let local_uid = task_uid(&answer).ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
-    Ok(app.cluster.marks.acknowledged_beside(&node, local_uid))
+    let answer = ctx.upstream.send(request).await?;
+    let local_uid = answer
+        .task_uid()
+        .ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
+    Ok(ctx
+        .cluster
+        .marks
+        .acknowledged_beside(&node, local_uid)
+        .into())
 }
 
 /// Paths that name all of `uids` between them.

@@ -16,10 +16,10 @@ use super::handle::filter;
 use super::record::{NewTask, ReadBack};
 use super::registry::DELETION;
 use crate::answer::Answer;
-use crate::app::App;
 use crate::call::{Along, Call};
 use crate::cluster::NodeId;
-use crate::replication::task_uid;
+use crate::tasks::Context;
+
 use crate::upstream::{NodeRequest, Target};
 
 /// How many tasks a deletion deletes on the nodes too; beyond that, nodes clean their lists themselves.
@@ -35,22 +35,22 @@ struct Deletion {
     along: Along,
 }
 
-pub(super) async fn delete(app: &Arc<App>, call: &Call) -> Result<Answer, TaskError> {
-    let filter = filter(app, call)?;
+pub(super) async fn delete(ctx: &Arc<Context>, call: &Call) -> Result<Answer, TaskError> {
+    let filter = filter(ctx, call)?;
     if !filter.narrows {
         return Err(TaskError::MissingFilters { verb: "delete" });
     }
-    let matched = app.tasks.matching(&filter);
-    let mut awaited = app.tasks.under_way(&matched);
-    if app.tasks.open_deletions().len() >= MAX_WAITING {
+    let matched = ctx.tasks.matching(&filter);
+    let mut awaited = ctx.tasks.under_way(&matched);
+    if ctx.tasks.open_deletions().len() >= MAX_WAITING {
         awaited.clear();
     }
     let deletion = Deletion {
-        along: call.along.with_key(app.options.master_key.as_deref()),
+        along: call.along.with_key(ctx.options.master_key.as_deref()),
         matched,
     };
     let deleted = match awaited.is_empty() {
-        true => Value::from(deletion.carry_out(app).await?),
+        true => Value::from(deletion.carry_out(ctx).await?),
         false => Value::Null,
     };
     let details = json!({
@@ -67,74 +67,74 @@ pub(super) async fn delete(app: &Arc<App>, call: &Call) -> Result<Answer, TaskEr
         },
         ..NewTask::default()
     };
-    let enqueued = app.tasks.create(new).await?;
+    let enqueued = ctx.tasks.create(new).await?;
     if !awaited.is_empty() {
-        let (app, uid) = (Arc::clone(app), enqueued.task_uid);
-        tokio::spawn(async move { deletion.after(&app, uid, &awaited).await });
+        let (ctx, uid) = (Arc::clone(ctx), enqueued.task_uid);
+        tokio::spawn(async move { deletion.after(&ctx, uid, &awaited).await });
     }
     Ok(Answer::json(StatusCode::OK, &enqueued))
 }
 
 /// Ends the deletions that waited when the last merger ended: which tasks their keys might delete is not kept.
-pub async fn give_up_deletions(app: &App) {
-    for uid in app.tasks.open_deletions() {
-        fail(app, uid, "the merger ended before the tasks had").await;
+pub async fn give_up_deletions(ctx: &Context) {
+    for uid in ctx.tasks.open_deletions() {
+        fail(ctx, uid, "the merger ended before the tasks had").await;
     }
 }
 
-async fn fail(app: &App, uid: u32, why: &str) {
+async fn fail(ctx: &Context, uid: u32, why: &str) {
     let error = json!({
         "message": format!("No task was deleted: {why}. Send the request again."),
         "code": "internal",
         "type": "internal",
         "link": "https://docs.meilisearch.com/errors#internal",
     });
-    app.tasks.read_back(uid, ReadBack::Failed(error)).await;
+    ctx.tasks.read_back(uid, ReadBack::Failed(error)).await;
 }
 
 impl Deletion {
     /// Waits until these tasks have ended, and then deletes.
-    async fn after(&self, app: &App, uid: u32, awaited: &[u32]) {
+    async fn after(&self, ctx: &Context, uid: u32, awaited: &[u32]) {
         while awaited
             .iter()
-            .any(|uid| app.tasks.open_record(*uid).is_some())
+            .any(|uid| ctx.tasks.open_record(*uid).is_some())
         {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
-        match self.carry_out(app).await {
-            Ok(deleted) => app.tasks.deletion_done(uid, deleted).await,
-            Err(error) => fail(app, uid, &error.to_string()).await,
+        match self.carry_out(ctx).await {
+            Ok(deleted) => ctx.tasks.deletion_done(uid, deleted).await,
+            Err(error) => fail(ctx, uid, &error.to_string()).await,
         }
     }
 
     /// Deletes what has ended from the registry, and from the lists of the nodes that worked on it.
     ///
     /// A node that can't be reached, or has too many of them, keeps its own until its own list is full: nobody sees them.
-    async fn carry_out(&self, app: &App) -> Result<u64, TaskError> {
-        let tasks = &app.tasks;
+    async fn carry_out(&self, ctx: &Context) -> Result<u64, TaskError> {
+        let tasks = &ctx.tasks;
         let local = tasks
             .settled_local_uids(&self.matched, MAX_DELETED_ON_NODES)
             .await?;
         let deleted = tasks.delete(&self.matched).await?;
         let on_nodes = local
             .iter()
-            .map(|(node, uids)| delete_on(app, &self.along, node, uids));
+            .map(|(node, uids)| delete_on(ctx, &self.along, node, uids));
         join_all(on_nodes).await;
         Ok(deleted)
     }
 }
 
-async fn delete_on(app: &App, along: &Along, node: &NodeId, uids: &[u32]) {
-    let Some(address) = app.cluster.address(node) else {
+async fn delete_on(ctx: &Context, along: &Along, node: &NodeId, uids: &[u32]) {
+    let Some(address) = ctx.cluster.address(node) else {
         return;
     };
     for path in paths("/tasks?uids=", uids) {
-        let timeout = app.options.search_timeout();
+        let timeout = ctx.options.search_timeout();
         let request = NodeRequest::new(Target::Node(address), Method::DELETE, path, along, timeout);
-        match app.upstream.send(request).await {
+        match ctx.upstream.send(request).await {
             Ok(answer) if answer.status.is_success() => {
-                if let Some(local_uid) = task_uid(&answer) {
-                    app.cluster.marks.made(node, local_uid).await;
+                if let Some(local_uid) = answer.task_uid() {
+                    ctx.cluster.marks.made(node, local_uid).await;
                 }
             }
             Ok(answer) => {

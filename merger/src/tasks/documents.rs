@@ -8,24 +8,24 @@ use http::{HeaderValue, Method, StatusCode};
 use super::handle::{uid, visible};
 use super::{Share, TaskError};
 use crate::answer::Answer;
-use crate::app::App;
 use crate::call::{Along, Call};
 use crate::cluster::{ClusterError, NodeId};
+use crate::tasks::Context;
 use crate::upstream::{NodeAnswer, NodeRequest, Target};
 
 /// The shards' documents, one after the other.
-pub(super) async fn documents(app: &Arc<App>, call: &Call) -> Result<Answer, TaskError> {
-    let along = call.along.with_key(app.options.master_key.as_deref());
+pub(super) async fn documents(ctx: &Arc<Context>, call: &Call) -> Result<Answer, TaskError> {
+    let along = call.along.with_key(ctx.options.master_key.as_deref());
     // Whether the feature is enabled comes first on a node, and in its words.
-    if let Some(refusal) = not_enabled(app, &along).await? {
+    if let Some(refusal) = not_enabled(ctx, &along).await? {
         return Ok(refusal);
     }
     let uid = uid(call)?;
-    let view = app.tasks.get(uid).await?;
+    let view = ctx.tasks.get(uid).await?;
     if !visible(call, &view) {
         return Err(TaskError::NotFound { uid });
     }
-    let Some(record) = app.tasks.open_record(uid) else {
+    let Some(record) = ctx.tasks.open_record(uid) else {
         return Err(TaskError::FileNotFound { uid });
     };
     let answers = join_all(
@@ -33,7 +33,7 @@ pub(super) async fn documents(app: &Arc<App>, call: &Call) -> Result<Answer, Tas
             .parts
             .iter()
             .filter_map(|part| part.copies.first())
-            .map(|copy| ask(app, &along, &copy.node, copy.local_uid)),
+            .map(|copy| ask(ctx, &along, &copy.node, copy.local_uid)),
     );
     let mut lines = Vec::new();
     for answer in answers.await {
@@ -57,33 +57,33 @@ pub(super) async fn documents(app: &Arc<App>, call: &Call) -> Result<Answer, Tas
 }
 
 /// A node's refusal, if it refuses whatever the task.
-async fn not_enabled(app: &App, along: &Along) -> Result<Option<Answer>, TaskError> {
-    let shard = app.cluster.shards().into_iter().next();
+async fn not_enabled(ctx: &Context, along: &Along) -> Result<Option<Answer>, TaskError> {
+    let shard = ctx.cluster.shards().into_iter().next();
     let shard = shard.ok_or(TaskError::Cluster(ClusterError::NoShards))?;
     let request = NodeRequest::new(
         Target::Shard(shard),
         Method::GET,
         format!("/tasks/{}/documents", u32::MAX),
         along,
-        app.options.search_timeout(),
+        ctx.options.search_timeout(),
     );
-    let answer = app.upstream.send(request).await?;
+    let answer = ctx.upstream.send(request).await?;
     let refused = !answer.status.is_success() && answer.status != StatusCode::NOT_FOUND;
     Ok(refused.then(|| answer.pass_on()))
 }
 
 async fn ask(
-    app: &App,
+    ctx: &Context,
     along: &Along,
     node: &NodeId,
     local_uid: u32,
 ) -> Result<NodeAnswer, TaskError> {
-    let address = app.cluster.address(node);
+    let address = ctx.cluster.address(node);
     let address = address.ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
     let path = format!("/tasks/{local_uid}/documents");
-    let timeout = app.options.search_timeout();
+    let timeout = ctx.options.search_timeout();
     let request = NodeRequest::new(Target::Node(address), Method::GET, path, along, timeout);
-    Ok(app.upstream.send(request).await?)
+    Ok(ctx.upstream.send(request).await?)
 }
 
 /// Of the documents that several small writes brought together, those of one: nobody may see a neighbour's.

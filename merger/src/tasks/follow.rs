@@ -11,9 +11,12 @@ use time::OffsetDateTime;
 use time::serde::rfc3339;
 use tokio::time::Instant;
 
+use futures_util::future::BoxFuture;
+
+use super::Context;
+use super::SharedEnd;
 use super::record::{LocalState, Status};
-use crate::app::App;
-use crate::cluster::{NodeId, TakenOut, take_out_surely};
+use crate::cluster::NodeId;
 use crate::upstream::{NodeRequest, Target};
 
 /// How many tasks one request asks for. Nodes work in order, so that those which ended are among the first; where all of them have,
@@ -30,27 +33,51 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often nodes with outstanding tasks are looked for, beside the call when one is created.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
+/// What follows from a task's end is another part's work: this one only says so.
+pub trait TaskEvents: Send + Sync + 'static {
+    /// A replica's task ended otherwise than its shard's others. The replica is out of sync when this is done: before that, the node's
+    /// next tasks are not looked at.
+    fn replica_differs(&self, node: NodeId, reason: String) -> BoxFuture<'_, ()>;
+
+    /// Tasks of nodes have ended that several small writes were merged into.
+    fn shared_tasks_ended(&self, ends: Vec<SharedEnd>);
+
+    /// These tasks have changed settings on nodes, which are to be read back.
+    fn settings_changed(&self, uids: Vec<u32>);
+}
+
+/// Follows nodes, and tells of what their tasks come to.
+#[derive(Clone)]
+struct Follower {
+    ctx: Arc<Context>,
+    events: Arc<dyn TaskEvents>,
+}
+
 /// Follows all nodes; never ends.
-pub async fn follow(app: Arc<App>) {
+pub async fn follow(ctx: Arc<Context>, events: Arc<dyn TaskEvents>) {
+    let follower = Follower {
+        ctx: Arc::clone(&ctx),
+        events,
+    };
     let following: Arc<Mutex<HashSet<NodeId>>> = Arc::default();
     loop {
-        let created = app.tasks.created();
+        let created = ctx.tasks.created();
         // Those of replicas that were taken out meanwhile.
-        act_on_shared_ends(&app);
-        for node in app.tasks.busy_nodes() {
+        follower.report_shared_ends();
+        for node in ctx.tasks.busy_nodes() {
             // Nobody waits for a replica that is out of sync, be it that it went out while a write was on its way. But a task
             // that ends without it has ended for readers, too.
-            if !app.cluster.in_sync.holds(&node) && app.cluster.reads_have_left(&node) {
-                app.tasks.abandon(&node).await;
+            if !ctx.cluster.in_sync.holds(&node) && ctx.cluster.reads_have_left(&node) {
+                ctx.tasks.abandon(&node).await;
             }
             let new = following
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .insert(node.clone());
             if new {
-                let (app, following) = (Arc::clone(&app), Arc::clone(&following));
+                let (follower, following) = (follower.clone(), Arc::clone(&following));
                 tokio::spawn(async move {
-                    follow_node(&app, &node).await;
+                    follow_node(&follower, &node).await;
                     following
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -58,32 +85,33 @@ pub async fn follow(app: Arc<App>) {
                 });
             }
         }
-        look_into_due(&app);
+        follower.report_due();
         let _ = tokio::time::timeout(LOOK_AGAIN, created).await;
     }
 }
 
 /// Follows one node until it has nothing outstanding.
-async fn follow_node(app: &Arc<App>, node: &NodeId) {
+async fn follow_node(follower: &Follower, node: &NodeId) {
+    let ctx = &follower.ctx;
     let mut pause = SHORTEST_PAUSE;
     loop {
-        let created = app.tasks.created();
-        let uids = app.tasks.outstanding(node, TASKS_A_POLL);
+        let created = ctx.tasks.created();
+        let uids = ctx.tasks.outstanding(node, TASKS_A_POLL);
         if uids.is_empty() {
             return;
         }
         let asked = Instant::now();
-        let said = poll(app, node, &uids).await;
+        let said = poll(ctx, node, &uids).await;
         let rest = asked.elapsed().saturating_mul(REST_AFTER_POLL);
         let Some(said) = said else {
             tokio::time::sleep(UNREACHABLE_PAUSE).await;
             continue;
         };
         let all_ended = said.iter().all(|(_, state)| state.status.is_settled());
-        let changed = app.tasks.apply(node, said).await;
-        take_out_differing(app).await;
-        act_on_shared_ends(app);
-        look_into_due(app);
+        let changed = ctx.tasks.apply(node, said).await;
+        follower.report_differing().await;
+        follower.report_shared_ends();
+        follower.report_due();
         if all_ended && uids.len() == TASKS_A_POLL {
             continue;
         }
@@ -101,27 +129,26 @@ async fn follow_node(app: &Arc<App>, node: &NodeId) {
     }
 }
 
-/// Replicas whose tasks ended otherwise than their shard's others hold something else now.
-async fn take_out_differing(app: &App) {
-    for (node, reason) in app.tasks.take_differing() {
-        match take_out_surely(app, &node, &reason).await {
-            Some(TakenOut::Before | TakenOut::Last) => app.tasks.abandon(&node).await,
-            Some(TakenOut::Now) | None => {}
+impl Follower {
+    /// Replicas whose tasks ended otherwise than their shard's others hold something else now.
+    async fn report_differing(&self) {
+        for (node, reason) in self.ctx.tasks.take_differing() {
+            self.events.replica_differs(node, reason).await;
         }
     }
-}
 
-fn act_on_shared_ends(app: &Arc<App>) {
-    let ends = app.tasks.take_shared_ends();
-    if !ends.is_empty() {
-        crate::write::shared_tasks_ended(app, ends);
+    fn report_shared_ends(&self) {
+        let ends = self.ctx.tasks.take_shared_ends();
+        if !ends.is_empty() {
+            self.events.shared_tasks_ended(ends);
+        }
     }
-}
 
-fn look_into_due(app: &Arc<App>) {
-    let due = app.tasks.take_due();
-    if !due.is_empty() {
-        crate::broadcast::look_into(app, due);
+    fn report_due(&self) {
+        let due = self.ctx.tasks.take_due();
+        if !due.is_empty() {
+            self.events.settings_changed(due);
+        }
     }
 }
 
@@ -160,8 +187,8 @@ impl From<LocalTask> for (u32, LocalState) {
 }
 
 /// What the node says of these tasks; `None` while it gives no usable answer. A task that the node doesn't know any more has failed.
-async fn poll(app: &App, node: &NodeId, uids: &[u32]) -> Option<Vec<(u32, LocalState)>> {
-    let address = app.cluster.address(node)?;
+async fn poll(ctx: &Context, node: &NodeId, uids: &[u32]) -> Option<Vec<(u32, LocalState)>> {
+    let address = ctx.cluster.address(node)?;
     let list = uids
         .iter()
         .map(u32::to_string)
@@ -172,10 +199,10 @@ async fn poll(app: &App, node: &NodeId, uids: &[u32]) -> Option<Vec<(u32, LocalS
         Target::Node(address),
         Method::GET,
         path,
-        &app.own_authority(),
+        &ctx.own_authority(),
         POLL_TIMEOUT,
     );
-    let answer = match app.upstream.send(request).await {
+    let answer = match ctx.upstream.send(request).await {
         Ok(answer) if answer.status == StatusCode::OK => answer,
         Ok(answer) => {
             tracing::warn!(%node, status = %answer.status, "a node refuses to tell of its tasks");

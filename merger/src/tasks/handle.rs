@@ -13,28 +13,28 @@ use super::filter::{Filter, Unreadable};
 use super::size;
 use super::{TaskError, TaskView};
 use crate::answer::Answer;
-use crate::app::App;
 use crate::call::Call;
 use crate::cluster::ClusterError;
+use crate::tasks::Context;
 use crate::upstream::{NodeRequest, Target};
 
 /// Answers an operation on tasks or batches.
 ///
 /// # Errors
 /// [`TaskError`].
-pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, TaskError> {
-    match answer(app, &call).await {
+pub async fn handle(ctx: &Arc<Context>, call: Call) -> Result<Answer, TaskError> {
+    match answer(ctx, &call).await {
         Err(error @ (TaskError::InvalidFilter { .. } | TaskError::InvalidUid { .. })) => {
-            refusal(app, &call).await.ok_or(error)
+            refusal(ctx, &call).await.ok_or(error)
         }
         answer => answer,
     }
 }
 
-async fn answer(app: &Arc<App>, call: &Call) -> Result<Answer, TaskError> {
+async fn answer(ctx: &Arc<Context>, call: &Call) -> Result<Answer, TaskError> {
     match call.operation {
         Operation::GetTask => {
-            let view = app.tasks.get(uid(call)?).await?;
+            let view = ctx.tasks.get(uid(call)?).await?;
             let shown = visible(call, &view);
             shown
                 .then(|| Answer::json(StatusCode::OK, &view))
@@ -42,7 +42,7 @@ async fn answer(app: &Arc<App>, call: &Call) -> Result<Answer, TaskError> {
         }
         Operation::GetBatch => {
             let uid = uid(call)?;
-            let found = app
+            let found = ctx
                 .tasks
                 .get(uid)
                 .await
@@ -53,36 +53,36 @@ async fn answer(app: &Arc<App>, call: &Call) -> Result<Answer, TaskError> {
                 .ok_or(TaskError::BatchNotFound { uid })
         }
         Operation::ListTasks => {
-            list(app, call, |view| {
+            list(ctx, call, |view| {
                 serde_json::to_value(view).unwrap_or_default()
             })
             .await
         }
-        Operation::ListBatches => list(app, call, batch).await,
-        Operation::GetTaskDocuments => documents(app, call).await,
-        Operation::CompactTasks => compact(app, call).await,
-        Operation::CancelTasks => cancel(app, call).await,
-        _ => delete(app, call).await,
+        Operation::ListBatches => list(ctx, call, batch).await,
+        Operation::GetTaskDocuments => documents(ctx, call).await,
+        Operation::CompactTasks => compact(ctx, call).await,
+        Operation::CancelTasks => cancel(ctx, call).await,
+        _ => delete(ctx, call).await,
     }
 }
 
 /// What a node says to parameters that can't be read: the words are its own. Only ever asked with GET.
-async fn refusal(app: &App, call: &Call) -> Option<Answer> {
-    let shard = app.cluster.shards().into_iter().next()?;
+async fn refusal(ctx: &Context, call: &Call) -> Option<Answer> {
+    let shard = ctx.cluster.shards().into_iter().next()?;
     let path = match call.operation {
         Operation::GetTask | Operation::GetBatch => call.path_and_query.clone(),
         Operation::ListBatches => format!("/batches?{}", call.query()),
         _ => format!("/tasks?{}", call.query()),
     };
-    let along = call.along.with_key(app.options.master_key.as_deref());
+    let along = call.along.with_key(ctx.options.master_key.as_deref());
     let request = NodeRequest::new(
         Target::Shard(shard),
         Method::GET,
         path,
         &along,
-        app.options.search_timeout(),
+        ctx.options.search_timeout(),
     );
-    let answer = app.upstream.send(request).await.ok()?;
+    let answer = ctx.upstream.send(request).await.ok()?;
     answer.status.is_client_error().then(|| answer.pass_on())
 }
 
@@ -100,7 +100,7 @@ pub(super) fn visible(call: &Call, view: &TaskView) -> bool {
             .is_some_and(|uid| call.grant.allows(uid))
 }
 
-pub(super) fn filter(app: &App, call: &Call) -> Result<Filter, TaskError> {
+pub(super) fn filter(ctx: &Context, call: &Call) -> Result<Filter, TaskError> {
     let invalid = |Unreadable { parameter, value }| TaskError::InvalidFilter { parameter, value };
     let filter = Filter::parse(call.query_pairs()).map_err(invalid)?;
     if call.grant.sees_all() {
@@ -108,17 +108,17 @@ pub(super) fn filter(app: &App, call: &Call) -> Result<Filter, TaskError> {
     }
     Ok(filter.within(
         |uid| call.grant.allows(uid),
-        app.tasks.index_uids().into_iter(),
+        ctx.tasks.index_uids().into_iter(),
     ))
 }
 
 async fn list(
-    app: &App,
+    ctx: &Context,
     call: &Call,
     show: impl Fn(&TaskView) -> Value,
 ) -> Result<Answer, TaskError> {
-    let filter = filter(app, call)?;
-    let (views, total, next) = app.tasks.list(&filter).await?;
+    let filter = filter(ctx, call)?;
+    let (views, total, next) = ctx.tasks.list(&filter).await?;
     let from = views.first().map(|view| view.uid);
     let results: Vec<Value> = views.iter().map(show).collect();
     let body = json!({"results": results, "total": total, "limit": filter.limit, "from": from, "next": next});
@@ -150,24 +150,24 @@ fn batch(view: &TaskView) -> Value {
 
 /// `POST /tasks/compact`: Weft's own list is what is compacted, while nobody writes to it. The nodes' lists are theirs: compacting
 /// one stops its node until it is started again.
-async fn compact(app: &App, call: &Call) -> Result<Answer, TaskError> {
-    let shard = app.cluster.shards().into_iter().next();
+async fn compact(ctx: &Context, call: &Call) -> Result<Answer, TaskError> {
+    let shard = ctx.cluster.shards().into_iter().next();
     let shard = shard.ok_or(TaskError::Cluster(ClusterError::NoShards))?;
     let request = NodeRequest::new(
         Target::Shard(shard),
         Method::GET,
         "/experimental-features",
-        &call.along.with_key(app.options.master_key.as_deref()),
-        app.options.search_timeout(),
+        &call.along.with_key(ctx.options.master_key.as_deref()),
+        ctx.options.search_timeout(),
     );
-    let answer = app.upstream.send(request).await?;
+    let answer = ctx.upstream.send(request).await?;
     let features: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     if features.get("taskQueueCompactionRoute") != Some(&Value::Bool(true)) {
         return Err(TaskError::CompactionNotEnabled);
     }
     let mut summary = Map::new();
     summary.insert("status".to_owned(), "succeeded".into());
-    if let Some((before, after)) = app.tasks.compact().await? {
+    if let Some((before, after)) = ctx.tasks.compact().await? {
         summary.insert("preSize".to_owned(), size::print(before as f64).into());
         summary.insert("postSize".to_owned(), size::print(after as f64).into());
     }

@@ -13,15 +13,17 @@ mod filter;
 mod follow;
 mod handle;
 mod pending;
+mod read_from;
 mod record;
 mod registry;
 pub mod size;
 mod sweep;
 
 pub use deletion::give_up_deletions;
-pub use follow::follow;
+pub use follow::{TaskEvents, follow};
 pub use handle::handle;
 pub use pending::{Unknown, are_pending, ask_primary};
+pub use read_from::read_from;
 pub use record::{
     Copy, Enqueued, LateTicket, LocalState, NewTask, Part, ReadBack, Sent, Share, Status,
     TaskRecord, TaskView, Touches,
@@ -29,9 +31,22 @@ pub use record::{
 pub use registry::{Applied, Limits, SettledTask, SharedEnd, Tasks};
 pub use sweep::forget_old;
 
-use crate::cluster::NodeId;
+use std::sync::Arc;
+
+use crate::base::stands_on;
+use crate::cluster::{self, NodeId};
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
+
+/// The task registry, and what it stands on.
+pub struct Context {
+    /// Shards and nodes.
+    pub base: Arc<cluster::Context>,
+    /// The registry.
+    pub tasks: Tasks,
+}
+
+stands_on!(Context, base, cluster::Context);
 
 /// Reads a query of `GET /tasks`, and says whether it narrows what is listed: for fuzzing.
 ///

@@ -4,8 +4,8 @@ use http::Method;
 use serde::Deserialize;
 use weft_routing::placement::ShardId;
 
-use crate::app::App;
 use crate::cluster::ClusterError;
+use crate::tasks::Context;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
 /// Why a node didn't say what it has to do.
@@ -28,7 +28,7 @@ struct Listed {
 ///
 /// # Errors
 /// The primary doesn't say.
-pub async fn are_pending(app: &App, shard: ShardId, uid: &str) -> Result<bool, Unknown> {
+pub async fn are_pending(ctx: &Context, shard: ShardId, uid: &str) -> Result<bool, Unknown> {
     const DOCUMENTS: &str =
         "documentAdditionOrUpdate,documentEdition,documentDeletion,indexDeletion";
     const OPEN: &str = "statuses=enqueued,processing&limit=1";
@@ -36,7 +36,7 @@ pub async fn are_pending(app: &App, shard: ShardId, uid: &str) -> Result<bool, U
         format!("/tasks?indexUids={uid}&types={DOCUMENTS}&{OPEN}"),
         format!("/tasks?types=indexSwap,indexUpdate&{OPEN}"),
     ] {
-        let listed: Option<Listed> = ask_primary(app, shard, path).await?;
+        let listed: Option<Listed> = ask_primary(ctx, shard, path).await?;
         if listed.is_none_or(|listed| listed.total > 0) {
             return Ok(true);
         }
@@ -49,16 +49,16 @@ pub async fn are_pending(app: &App, shard: ShardId, uid: &str) -> Result<bool, U
 /// # Errors
 /// The primary doesn't answer.
 pub async fn ask_primary<T: serde::de::DeserializeOwned>(
-    app: &App,
+    ctx: &Context,
     shard: ShardId,
     path: String,
 ) -> Result<Option<T>, Unknown> {
-    let primary = app.cluster.primary(shard);
+    let primary = ctx.cluster.primary(shard);
     let primary = primary.ok_or(ClusterError::ShardLost(shard))?;
     let target = Target::Node(primary.address);
-    let timeout = app.options.search_timeout();
-    let request = NodeRequest::new(target, Method::GET, path, &app.own_authority(), timeout);
-    let answer = app.upstream.send(request).await?;
+    let timeout = ctx.options.search_timeout();
+    let request = NodeRequest::new(target, Method::GET, path, &ctx.own_authority(), timeout);
+    let answer = ctx.upstream.send(request).await?;
     let found = answer.status.is_success();
     Ok(found
         .then(|| serde_json::from_slice(&answer.body).ok())

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use time::serde::rfc3339;
 use weft_routing::placement::ShardId;
 
-use crate::cluster::NodeId;
+use crate::cluster::{NodeId, NodeTask};
 
 /// A task's status, in the API's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -253,6 +253,26 @@ impl Copy {
             state: LocalState::default(),
             out: false,
             incarnation: 0,
+        }
+    }
+}
+
+impl From<NodeTask> for Copy {
+    fn from(task: NodeTask) -> Self {
+        Self {
+            incarnation: task.incarnation,
+            ..Self::acknowledged(task.node, task.local_uid)
+        }
+    }
+}
+
+impl Copy {
+    /// The node's task.
+    pub fn task(&self) -> NodeTask {
+        NodeTask {
+            node: self.node.clone(),
+            local_uid: self.local_uid,
+            incarnation: self.incarnation,
         }
     }
 }

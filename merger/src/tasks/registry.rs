@@ -97,7 +97,9 @@ impl Tasks {
             if !pairs.is_empty() {
                 renamed.insert(record.uid, pairs);
             }
-            record.copies().for_each(|copy| marks.seen_in_record(copy));
+            record
+                .copies()
+                .for_each(|copy| marks.seen_in_record(&copy.task()));
             state.insert(Arc::new(record));
         }
         state.rename_all(renamed);
@@ -186,7 +188,9 @@ impl Tasks {
         let surplus = {
             let mut state = self.lock();
             for record in records {
-                record.copies().for_each(|copy| self.marks.recorded(copy));
+                record
+                    .copies()
+                    .for_each(|copy| self.marks.recorded(&copy.task()));
                 state.insert(Arc::new(record));
             }
             state.surplus(self.limits.max_tasks)

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::app::App;
 use crate::clock::now_utc;
+use crate::tasks::Context;
 
 /// How often is looked for old tasks.
 const EVERY: Duration = Duration::from_secs(10);
 
 /// Deletes old tasks for ever, if there is an age at all.
-pub async fn forget_old(app: Arc<App>) {
-    if app.options.task_limits().max_age.is_none() {
+pub async fn forget_old(ctx: Arc<Context>) {
+    if ctx.options.task_limits().max_age.is_none() {
         return;
     }
     loop {
-        if let Err(error) = app.tasks.forget_old(now_utc()).await {
+        if let Err(error) = ctx.tasks.forget_old(now_utc()).await {
             tracing::error!(%error, "old tasks can't be deleted");
         }
         tokio::time::sleep(EVERY).await;

@@ -66,6 +66,17 @@ impl NodeAnswer {
             body: self.body,
         }
     }
+
+    /// The task that the answer names, by the node's own number.
+    pub fn task_uid(&self) -> Option<u32> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Accepted {
+            task_uid: u32,
+        }
+        let accepted = serde_json::from_slice::<Accepted>(&self.body).ok()?;
+        Some(accepted.task_uid)
+    }
 }
 
 /// Why there is no answer of a node.

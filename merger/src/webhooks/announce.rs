@@ -10,8 +10,8 @@ use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
 use super::{Webhook, WebhookError};
-use crate::app::App;
 use crate::tasks::TaskError;
+use crate::webhooks::Context;
 
 /// How many tasks are told in one call.
 const BATCH: usize = 1_000;
@@ -26,12 +26,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const REST: Duration = Duration::from_secs(5);
 
 /// Announces for ever.
-pub async fn announce(app: Arc<App>) {
+pub async fn announce(ctx: Arc<Context>) {
     loop {
-        match batch(&app).await {
+        match batch(&ctx).await {
             Ok(true) => {}
             Ok(false) => {
-                let _ = tokio::time::timeout(REST, app.tasks.ended()).await;
+                let _ = tokio::time::timeout(REST, ctx.tasks.ended()).await;
                 tokio::time::sleep(GATHER).await;
             }
             Err(error) => {
@@ -43,30 +43,30 @@ pub async fn announce(app: Arc<App>) {
 }
 
 /// Announces the oldest tasks that wait for it; false if none did.
-async fn batch(app: &App) -> Result<bool, WebhookError> {
-    let uids = app.tasks.to_announce(BATCH).await?;
+async fn batch(ctx: &Context) -> Result<bool, WebhookError> {
+    let uids = ctx.tasks.to_announce(BATCH).await?;
     if uids.is_empty() {
         return Ok(false);
     }
-    let hooks = app.webhooks.all();
+    let hooks = ctx.webhooks.all();
     if !hooks.is_empty() {
-        let tasks = compressed(&lines(app, &uids).await).await;
+        let tasks = compressed(&lines(ctx, &uids).await).await;
         join_all(
             hooks
                 .iter()
-                .map(|(uuid, hook)| tell(app, *uuid, hook, &tasks)),
+                .map(|(uuid, hook)| tell(ctx, *uuid, hook, &tasks)),
         )
         .await;
     }
-    app.tasks.announced(&uids).await?;
+    ctx.tasks.announced(&uids).await?;
     Ok(true)
 }
 
 /// A line of JSON for each task that is still there.
-async fn lines(app: &App, uids: &[u32]) -> Vec<u8> {
+async fn lines(ctx: &Context, uids: &[u32]) -> Vec<u8> {
     let mut lines = Vec::new();
     for uid in uids {
-        match app.tasks.get(*uid).await {
+        match ctx.tasks.get(*uid).await {
             Ok(view) => {
                 lines.extend(serde_json::to_vec(&view).unwrap_or_default());
                 lines.push(b'\n');
@@ -87,11 +87,11 @@ async fn compressed(lines: &[u8]) -> Bytes {
 }
 
 /// Tells one webhook, and gives up after a few tries.
-async fn tell(app: &App, uuid: Uuid, hook: &Webhook, tasks: &Bytes) {
+async fn tell(ctx: &Context, uuid: Uuid, hook: &Webhook, tasks: &Bytes) {
     let tries = async {
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
-            match app.webhooks.sender.send(hook, tasks.clone()).await {
+            match ctx.webhooks.sender.send(hook, tasks.clone()).await {
                 Ok(()) => return true,
                 Err(error) if attempt < TRIES && error.may_pass() => {
                     tracing::debug!(%uuid, %error, attempt, "a webhook could not be told");
@@ -113,7 +113,7 @@ async fn tell(app: &App, uuid: Uuid, hook: &Webhook, tasks: &Bytes) {
             false
         });
     let outcome = if told { "told" } else { "given_up" };
-    app.metrics
+    ctx.metrics
         .webhook_calls
         .with_label_values(&[outcome])
         .inc();

@@ -27,10 +27,11 @@ pub use hook::Webhook;
 pub use networks::Networks;
 
 use crate::answer::Answer;
-use crate::app::App;
+use crate::base::stands_on;
 use crate::call::{Call, ReadError, read_whole};
 use crate::cluster::ClusterError;
 use crate::store::{Change, Store, StoreError};
+use crate::tasks;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 use send::Sender;
 
@@ -39,6 +40,16 @@ const KEY: &str = "webhooks";
 const MAX_WEBHOOKS: usize = 20;
 /// How many headers a webhook may have, as on a node.
 const MAX_HEADERS: usize = 200;
+
+/// The webhooks, and the tasks that they are told of.
+pub struct Context {
+    /// The task registry.
+    pub base: Arc<tasks::Context>,
+    /// Who is told of ended tasks.
+    pub webhooks: Webhooks,
+}
+
+stands_on!(Context, base, tasks::Context);
 
 /// Why a webhook is not what was asked for. The words are a node's.
 #[derive(Debug, thiserror::Error)]
@@ -146,68 +157,68 @@ impl Webhooks {
 ///
 /// # Errors
 /// [`WebhookError`].
-pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, WebhookError> {
+pub async fn handle(ctx: &Arc<Context>, call: Call) -> Result<Answer, WebhookError> {
     match call.operation {
         Operation::ListWebhooks => {
-            let all = app.webhooks.all();
+            let all = ctx.webhooks.all();
             let results: Vec<Value> = all.iter().map(|(uuid, hook)| hook.show(*uuid)).collect();
             Ok(Answer::json(StatusCode::OK, &json!({"results": results})))
         }
         Operation::GetWebhook => {
             let uuid = uuid(&call)?;
-            let all = app.webhooks.all();
+            let all = ctx.webhooks.all();
             let hook = all.get(&uuid).ok_or(WebhookError::NotFound(uuid))?;
             Ok(Answer::json(StatusCode::OK, &hook.show(uuid)))
         }
-        Operation::CreateWebhook => create(app, call).await,
-        Operation::UpdateWebhook => update(app, call).await,
-        _ => delete(app, &call).await,
+        Operation::CreateWebhook => create(ctx, call).await,
+        Operation::UpdateWebhook => update(ctx, call).await,
+        _ => delete(ctx, &call).await,
     }
 }
 
-async fn create(app: &Arc<App>, call: Call) -> Result<Answer, WebhookError> {
-    let asked = match settings(app, call).await? {
+async fn create(ctx: &Arc<Context>, call: Call) -> Result<Answer, WebhookError> {
+    let asked = match settings(ctx, call).await? {
         Ok(asked) => asked,
         Err(refusal) => return Ok(refusal),
     };
     let uuid = Uuid::new_v4();
-    let _changing = app.webhooks.changing.lock().await;
-    let mut hooks = Hooks::clone(&app.webhooks.all());
+    let _changing = ctx.webhooks.changing.lock().await;
+    let mut hooks = Hooks::clone(&ctx.webhooks.all());
     if hooks.len() >= MAX_WEBHOOKS {
         return Err(WebhookError::TooMany);
     }
     let hook = Webhook::default().patched(uuid, &asked)?;
     let shown = hook.show(uuid);
     hooks.insert(uuid, hook);
-    app.webhooks.replace(hooks).await?;
-    app.tasks.announce(true);
+    ctx.webhooks.replace(hooks).await?;
+    ctx.tasks.announce(true);
     Ok(Answer::json(StatusCode::CREATED, &shown))
 }
 
-async fn update(app: &Arc<App>, call: Call) -> Result<Answer, WebhookError> {
+async fn update(ctx: &Arc<Context>, call: Call) -> Result<Answer, WebhookError> {
     let uuid = editable(&call)?;
-    let asked = match settings(app, call).await? {
+    let asked = match settings(ctx, call).await? {
         Ok(asked) => asked,
         Err(refusal) => return Ok(refusal),
     };
-    let _changing = app.webhooks.changing.lock().await;
-    let mut hooks = Hooks::clone(&app.webhooks.all());
+    let _changing = ctx.webhooks.changing.lock().await;
+    let mut hooks = Hooks::clone(&ctx.webhooks.all());
     let old = hooks.remove(&uuid).ok_or(WebhookError::NotFound(uuid))?;
     let hook = old.patched(uuid, &asked)?;
     let shown = hook.show(uuid);
     hooks.insert(uuid, hook);
-    app.webhooks.replace(hooks).await?;
+    ctx.webhooks.replace(hooks).await?;
     Ok(Answer::json(StatusCode::OK, &shown))
 }
 
-async fn delete(app: &Arc<App>, call: &Call) -> Result<Answer, WebhookError> {
+async fn delete(ctx: &Arc<Context>, call: &Call) -> Result<Answer, WebhookError> {
     let uuid = editable(call)?;
-    let _changing = app.webhooks.changing.lock().await;
-    let mut hooks = Hooks::clone(&app.webhooks.all());
+    let _changing = ctx.webhooks.changing.lock().await;
+    let mut hooks = Hooks::clone(&ctx.webhooks.all());
     hooks.remove(&uuid).ok_or(WebhookError::NotFound(uuid))?;
     let last = hooks.is_empty();
-    app.webhooks.replace(hooks).await?;
-    app.tasks.announce(!last);
+    ctx.webhooks.replace(hooks).await?;
+    ctx.tasks.announce(!last);
     Ok(Answer::empty(StatusCode::NO_CONTENT))
 }
 
@@ -228,26 +239,26 @@ fn editable(call: &Call) -> Result<Uuid, WebhookError> {
 ///
 /// A node knows best what is wrong with a body. It is asked to change a webhook that it can't have, so that it can't take the body.
 async fn settings(
-    app: &App,
+    ctx: &Context,
     call: Call,
 ) -> Result<Result<Map<String, Value>, Answer>, WebhookError> {
-    let idle = std::time::Duration::from_millis(app.options.body_idle_timeout_ms);
-    let shards = app.cluster.shards();
+    let idle = std::time::Duration::from_millis(ctx.options.body_idle_timeout_ms);
+    let shards = ctx.cluster.shards();
     let shard = shards.first().ok_or(ClusterError::NoShards)?;
     let content_type = call.headers.get(http::header::CONTENT_TYPE).cloned();
-    let body = read_whole(call.body, app.options.max_body_bytes, idle).await?;
+    let body = read_whole(call.body, ctx.options.max_body_bytes, idle).await?;
     let mut request = NodeRequest::new(
         Target::Shard(*shard),
         Method::PATCH,
         format!("/webhooks/{}", Uuid::new_v4()),
-        &call.along.with_key(app.options.master_key.as_deref()),
-        app.options.search_timeout(),
+        &call.along.with_key(ctx.options.master_key.as_deref()),
+        ctx.options.search_timeout(),
     )
     .body(crate::call::full(body.clone()));
     if let Some(content_type) = content_type {
         request = request.header(http::header::CONTENT_TYPE, content_type);
     }
-    let said = app.upstream.send(request).await?;
+    let said = ctx.upstream.send(request).await?;
     let its_own = [StatusCode::NOT_FOUND, StatusCode::NOT_IMPLEMENTED];
     if !said.status.is_success() && !its_own.contains(&said.status) {
         return Ok(Err(said.pass_on()));

@@ -19,13 +19,13 @@ use super::split::{Batch, SplitKey, Splitter};
 use super::spool::{Piece, SpoolLimits};
 use super::{ATTEMPTS, Format, SplitError, WriteError, details, refused_by_node};
 use crate::answer::Answer;
-use crate::app::App;
 use crate::bounds::{NoRoom, Share, Slot};
 use crate::call::{Along, Call, empty};
 use crate::cluster::{Before, Placement, WriteMode};
 use crate::ids::Ids;
 use crate::replication::WriteGuard;
 use crate::tasks::{NewTask, Part, Unknown, are_pending, ask_primary};
+use crate::write::Context;
 
 /// For how long a write waits to learn which primary key its index has, and how often it looks.
 const KEY_WITHIN: Duration = Duration::from_secs(5);
@@ -33,31 +33,31 @@ const KEY_AGAIN: Duration = Duration::from_millis(20);
 
 /// Answers the call.
 pub(super) async fn documents(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     mut call: Call,
     reading: Option<Slot>,
 ) -> Result<Answer, WriteError> {
     let uid = call.index.clone().unwrap_or_default();
     let params = match Params::read(&call) {
         Ok(params) if is_uid(&uid) => params,
-        _ => return refused_by_node(app, &call).await,
+        _ => return refused_by_node(ctx, &call).await,
     };
-    let mode = app.cluster.write_mode(Some(&uid), &call.headers)?;
+    let mode = ctx.cluster.write_mode(Some(&uid), &call.headers)?;
     let content_type = call.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let format = Format::of(content_type, params.csv_delimiter)?;
-    let idle = Duration::from_millis(app.options.body_idle_timeout_ms);
+    let idle = Duration::from_millis(ctx.options.body_idle_timeout_ms);
     let encoding = call
         .headers
         .get(CONTENT_ENCODING)
         .and_then(|value| value.to_str().ok());
     let body = std::mem::replace(&mut call.body, empty());
-    let plain = Plain::new(body, encoding, app.options.max_import_bytes, idle);
-    let layout = Layout::of(app, &uid).await?;
-    let splitter = layout.splitter(app, format, &params, &call.method);
-    let share = app.bounds.bodies.share();
+    let plain = Plain::new(body, encoding, ctx.options.max_import_bytes, idle);
+    let layout = Layout::of(ctx, &uid).await?;
+    let splitter = layout.splitter(ctx, format, &params, &call.method);
+    let share = ctx.bounds.bodies.share();
     let batch = read(plain, splitter, format, share).await?;
     drop(reading);
-    let slot = app.bounds.begin()?;
+    let slot = ctx.bounds.begin()?;
     let write = Write {
         uid,
         params,
@@ -68,8 +68,8 @@ pub(super) async fn documents(
         layout,
         batch,
     };
-    let begun = Arc::clone(app);
-    app.see_through(async move {
+    let begun = Arc::clone(ctx);
+    ctx.run_to_completion(async move {
         let _slot = slot;
         write.run(&begun).await
     })
@@ -129,8 +129,8 @@ struct Layout {
 }
 
 impl Layout {
-    async fn of(app: &App, uid: &str) -> Result<Self, WriteError> {
-        let placement = app.cluster.placement(uid);
+    async fn of(ctx: &Context, uid: &str) -> Result<Self, WriteError> {
+        let placement = ctx.cluster.placement(uid);
         let (slots, key) = match &placement {
             Some(placement) => {
                 let alive = placement.deleted_by.is_none();
@@ -139,7 +139,7 @@ impl Layout {
                     placement.primary_key.clone().filter(|_| alive),
                 )
             }
-            None => (app.cluster.propose(uid, None, 1)?, None),
+            None => (ctx.cluster.propose(uid, None, 1)?, None),
         };
         let alive = placement
             .as_deref()
@@ -149,7 +149,7 @@ impl Layout {
             key,
             // An index that begins has no settings.
             rules: match alive {
-                true => app.writes.judged_by.now(app, uid).await,
+                true => ctx.writes.judged_by.now(ctx, uid).await,
                 false => Arc::default(),
             },
             placement,
@@ -162,19 +162,25 @@ impl Layout {
         placement.is_some_and(|placement| placement.deleted_by.is_none())
     }
 
-    fn splitter(&self, app: &App, format: Format, params: &Params, method: &Method) -> Splitter {
+    fn splitter(
+        &self,
+        ctx: &Context,
+        format: Format,
+        params: &Params,
+        method: &Method,
+    ) -> Splitter {
         let name = self.key.as_ref().or(params.primary_key.as_ref()).cloned();
         let key = SplitKey {
             name,
             is_open: self.key.is_none(),
         };
-        let options = &app.options;
+        let options = &ctx.options;
         let limits = SpoolLimits {
             memory_bytes: usize::try_from(options.spool_memory_bytes).unwrap_or(usize::MAX),
             piece_bytes: options.max_node_payload_bytes,
             folder: options.data_dir.clone(),
-            memory: app.bounds.bodies.clone(),
-            disk: app.bounds.spools.clone(),
+            memory: ctx.bounds.bodies.clone(),
+            disk: ctx.bounds.spools.clone(),
         };
         let manner = Manner {
             updates: *method == Method::PUT,
@@ -205,28 +211,28 @@ struct Write {
 }
 
 impl Write {
-    async fn run(mut self, app: &Arc<App>) -> Result<Answer, WriteError> {
+    async fn run(mut self, ctx: &Arc<Context>) -> Result<Answer, WriteError> {
         for _ in 0..ATTEMPTS {
-            let mut now = Layout::of(app, &self.uid).await?;
+            let mut now = Layout::of(ctx, &self.uid).await?;
             if now.key.is_some() && now.fits(&self.layout, &self.batch) {
                 self.layout = now;
                 self.send_refused_alone();
-                if let Some(answer) = self.write(app).await? {
+                if let Some(answer) = self.write(ctx).await? {
                     return Ok(answer);
                 }
                 continue;
             }
             // The first documents of an index decide its primary key: one write at a time.
-            let _first = app.writes.first_write(&self.uid).await;
-            now = Layout::of(app, &self.uid).await?;
-            now.find_key(app, &self.uid).await?;
+            let _first = ctx.writes.first_write(&self.uid).await;
+            now = Layout::of(ctx, &self.uid).await?;
+            now.find_key(ctx, &self.uid).await?;
             if !now.fits(&self.layout, &self.batch) {
-                self.batch = self.split_again(app, &now).await?;
+                self.batch = self.split_again(ctx, &now).await?;
             }
             self.layout = now;
             self.send_refused_alone();
             if self.layout.key.is_none()
-                && let Some(answer) = self.write(app).await?
+                && let Some(answer) = self.write(ctx).await?
             {
                 return Ok(answer);
             }
@@ -235,27 +241,27 @@ impl Write {
     }
 
     /// Splits by another layout what was split by an old one.
-    async fn split_again(&self, app: &App, layout: &Layout) -> Result<Batch, WriteError> {
-        let mut splitter = layout.splitter(app, self.format, &self.params, &self.method);
+    async fn split_again(&self, ctx: &Context, layout: &Layout) -> Result<Batch, WriteError> {
+        let mut splitter = layout.splitter(ctx, self.format, &self.params, &self.method);
         let failed = |error| of_split(error, self.format);
         self.batch.feed(&mut splitter).await.map_err(failed)?;
         splitter.finish().await.map_err(failed)
     }
 
     /// `None`: the index changed before the write's turn came.
-    async fn write(&self, app: &Arc<App>) -> Result<Option<Answer>, WriteError> {
+    async fn write(&self, ctx: &Arc<Context>) -> Result<Option<Answer>, WriteError> {
         let received = self.batch.received;
         if let (Some(key), Some(other)) = (&self.layout.key, &self.params.primary_key)
             && key != other
             && received > 0
         {
-            return self.refuse_other_key(app, key).await.map(Some);
+            return self.refuse_other_key(ctx, key).await.map(Some);
         }
-        if let Some(error) = self.unfit(app).await {
-            return self.refuse(app, error).await.map(Some);
+        if let Some(error) = self.unfit(ctx).await {
+            return self.refuse(ctx, error).await.map(Some);
         }
-        if let Some((shard, small)) = self.small(app) {
-            return match coalesce::send(app, shard, small).await? {
+        if let Some((shard, small)) = self.small(ctx) {
+            return match coalesce::send(ctx, shard, small).await? {
                 Sent::Gone => Ok(None),
                 Sent::Refused(answer) => Ok(Some(answer)),
                 Sent::Taken(enqueued) => Ok(Some(Answer::json(StatusCode::ACCEPTED, &enqueued))),
@@ -265,11 +271,11 @@ impl Write {
         let delivery = self.delivery(fresh);
         // Whether an index is there changes only in the turn of all its shards: from here on it stays as it is.
         let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
-        let guard = app.locks.lock(&shards).await;
+        let guard = ctx.locks.lock(&shards).await;
         let before = match self.layout.placement.as_deref() {
-            Some(placement) if !fresh => lies_as(app, placement).then_some(Before::Alive),
+            Some(placement) if !fresh => lies_as(ctx, placement).then_some(Before::Alive),
             _ => {
-                let placements = &app.cluster.placements;
+                let placements = &ctx.cluster.placements;
                 let placed = placements.place(&self.uid, &self.layout.slots).await?;
                 // With a key meanwhile, the documents are to be split by that one.
                 let placed = placed.filter(|placed| placed.placement.primary_key.is_none());
@@ -279,17 +285,17 @@ impl Write {
         let Some(before) = before else {
             return Ok(None);
         };
-        app.writes.coalescer.note_other(&self.uid);
-        match deliver_now(app, &guard, &delivery).await {
-            Ok(Delivered::Taken(parts)) => self.register(app, guard, parts, fresh).await.map(Some),
+        ctx.writes.coalescer.note_other(&self.uid);
+        match deliver_now(ctx, &guard, &delivery).await {
+            Ok(Delivered::Taken(parts)) => self.register(ctx, guard, parts, fresh).await.map(Some),
             Ok(Delivered::Refused(answer)) => {
-                self.forget(app, before).await?;
+                self.forget(ctx, before).await?;
                 Ok(Some(answer))
             }
             Err(error) => {
                 // Where a replica may have it, the index may be there.
                 if !error.may_be_written() {
-                    self.forget(app, before).await?;
+                    self.forget(ctx, before).await?;
                 }
                 Err(error)
             }
@@ -310,7 +316,7 @@ impl Write {
     }
 
     /// The error with which the engine will refuse the batch when it indexes it, where that can be known.
-    async fn unfit(&self, app: &App) -> Option<Value> {
+    async fn unfit(&self, ctx: &Context) -> Option<Value> {
         let suspicions = self.batch.suspicions.as_ref()?;
         if self.batch.refused.is_some() || !self.layout.is_alive() {
             return None;
@@ -320,15 +326,15 @@ impl Write {
         let finding = match (suspicions.verdict(None), self.batch.parts.as_slice()) {
             // One node does it, and knows best what is there.
             (Verdict::Ask(_), [part]) if part.pieces.len() == 1 => return None,
-            _ => suspicions.settle(app, uid, slots, key).await?,
+            _ => suspicions.settle(ctx, uid, slots, key).await?,
         };
         // It was judged by settings that may have changed meanwhile.
-        let now = app.writes.judged_by.now(app, uid).await;
+        let now = ctx.writes.judged_by.now(ctx, uid).await;
         (now == *suspicions.rules()).then(|| finding.error(uid))
     }
 
     /// The write as a small one, if it is one that may go together with others.
-    fn small(&self, app: &App) -> Option<(ShardId, Small)> {
+    fn small(&self, ctx: &Context) -> Option<(ShardId, Small)> {
         let ([part], None) = (self.batch.parts.as_slice(), &self.batch.refused) else {
             return None;
         };
@@ -339,12 +345,12 @@ impl Write {
         // What filters send straight to a node can't be told from here, so that a write that was merged and failed could not
         // be repeated without overtaking it.
         let placement = self.layout.placement.as_ref()?;
-        let may = app.options.coalesce
-            && !app.options.direct_writes
+        let may = ctx.options.coalesce
+            && !ctx.options.direct_writes
             && self.layout.key.is_some()
             && documents.len() <= SMALL_BYTES
             && ids.len() <= SMALL_DOCUMENTS
-            && app.writes.coalescer.has_room()
+            && ctx.writes.coalescer.has_room()
             && coalesce::is_harmless(self.format, &documents);
         may.then(|| {
             let along = self.along.detached();
@@ -423,14 +429,14 @@ impl Write {
     /// Records the primary key and the task.
     async fn register(
         &self,
-        app: &App,
+        ctx: &Context,
         guard: WriteGuard,
         parts: Vec<Part>,
         fresh: bool,
     ) -> Result<Answer, WriteError> {
         let key = self.batch.key.as_ref().or(self.params.primary_key.as_ref());
         if fresh && self.batch.refused.is_none() && key.is_some() {
-            app.cluster
+            ctx.cluster
                 .placements
                 .set_primary_key(&self.uid, key.map(String::as_str))
                 .await?;
@@ -440,32 +446,32 @@ impl Write {
             ..self.task(Value::Null)
         };
         // Uids are given in the order of writes; the next writer needn't wait until this one is stored.
-        let uid = app.tasks.reserve();
+        let uid = ctx.tasks.reserve();
         drop(guard);
-        let enqueued = app.tasks.create_as(uid, task, Vec::new()).await?;
+        let enqueued = ctx.tasks.create_as(uid, task, Vec::new()).await?;
         Ok(Answer::json(StatusCode::ACCEPTED, &enqueued))
     }
 
     /// The index has another primary key: the task fails as on a node, and nothing is written.
-    async fn refuse_other_key(&self, app: &App, key: &str) -> Result<Answer, WriteError> {
+    async fn refuse_other_key(&self, ctx: &Context, key: &str) -> Result<Answer, WriteError> {
         let error = json!({
             "message": format!("Index already has a primary key: `{key}`."),
             "code": "index_primary_key_already_exists",
             "type": "invalid_request",
             "link": "https://docs.meilisearch.com/errors#index_primary_key_already_exists",
         });
-        self.refuse(app, error).await
+        self.refuse(ctx, error).await
     }
 
     /// The task fails with this error, and nothing is written.
-    async fn refuse(&self, app: &App, error: Value) -> Result<Answer, WriteError> {
+    async fn refuse(&self, ctx: &Context, error: Value) -> Result<Answer, WriteError> {
         let task = NewTask {
             error: Some(error),
             ..self.task(0.into())
         };
         Ok(Answer::json(
             StatusCode::ACCEPTED,
-            &app.tasks.create(task).await?,
+            &ctx.tasks.create(task).await?,
         ))
     }
 
@@ -484,9 +490,9 @@ impl Write {
     }
 
     /// Nothing came of the write: an index that wasn't placed before isn't now.
-    async fn forget(&self, app: &App, before: Before) -> Result<(), WriteError> {
+    async fn forget(&self, ctx: &Context, before: Before) -> Result<(), WriteError> {
         if before == Before::Absent {
-            app.cluster.placements.remove(&self.uid).await?;
+            ctx.cluster.placements.remove(&self.uid).await?;
         }
         Ok(())
     }
@@ -494,7 +500,7 @@ impl Write {
 
 impl Layout {
     /// An index that is placed but has no primary key on record may have one on its nodes.
-    async fn find_key(&mut self, app: &App, uid: &str) -> Result<(), WriteError> {
+    async fn find_key(&mut self, ctx: &Context, uid: &str) -> Result<(), WriteError> {
         let Some(placement) = self
             .placement
             .as_ref()
@@ -514,14 +520,14 @@ impl Layout {
                 source,
             },
         };
-        while are_pending(app, *shard, uid).await.map_err(unknown)? && Instant::now() < deadline {
+        while are_pending(ctx, *shard, uid).await.map_err(unknown)? && Instant::now() < deadline {
             tokio::time::sleep(KEY_AGAIN).await;
         }
         let path = format!("/indexes/{uid}");
-        let index: Option<Value> = ask_primary(app, *shard, path).await.map_err(unknown)?;
+        let index: Option<Value> = ask_primary(ctx, *shard, path).await.map_err(unknown)?;
         let index = index.unwrap_or_default();
         if let Some(key) = index.get("primaryKey").and_then(Value::as_str) {
-            app.cluster
+            ctx.cluster
                 .placements
                 .set_primary_key(uid, Some(key))
                 .await?;

@@ -14,15 +14,16 @@ use weft_routing::placement::{ShardId, SlotMap};
 use super::WriteError;
 use super::spool::Piece;
 use crate::answer::Answer;
-use crate::app::App;
 use crate::call::Along;
-use crate::cluster::{NodeRef, Placement, WriteMode, settle_doubts, stagger};
+use crate::cluster::{NodeRef, Placement, WriteMode};
 use crate::ids::Ids;
 use crate::replication::{
-    Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, reasons, replicate,
+    self, Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, reasons, replicate,
+    settle_doubts, stagger,
 };
 use crate::tasks::Part;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
+use crate::write::Context;
 
 /// What goes to which shard.
 #[derive(Debug, Clone)]
@@ -64,22 +65,22 @@ pub(super) enum Delivered {
 /// # Errors
 /// A shard can't be reached, and nothing was accepted anywhere.
 pub(super) async fn deliver(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     slots: Option<&Arc<SlotMap>>,
     delivery: &Delivery,
 ) -> Result<Option<(Delivered, u32)>, WriteError> {
     let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
-    let guard = app.locks.lock(&shards).await;
+    let guard = ctx.locks.lock(&shards).await;
     if let Some(index_uid) = &delivery.index_uid {
-        let now = app.cluster.placement(index_uid);
+        let now = ctx.cluster.placement(index_uid);
         if now.as_ref().map(|placement| &placement.slots) != slots {
             return Ok(None);
         }
-        app.writes.coalescer.note_other(index_uid);
+        ctx.writes.coalescer.note_other(index_uid);
     }
-    let delivered = deliver_now(app, &guard, delivery).await?;
+    let delivered = deliver_now(ctx, &guard, delivery).await?;
     let uid = match &delivered {
-        Delivered::Taken(_) => app.tasks.reserve(),
+        Delivered::Taken(_) => ctx.tasks.reserve(),
         Delivered::Refused(_) => 0,
     };
     Ok(Some((delivered, uid)))
@@ -90,20 +91,20 @@ pub(super) async fn deliver(
 /// # Errors
 /// As [`deliver`].
 pub(super) async fn deliver_now(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     guard: &WriteGuard,
     delivery: &Delivery,
 ) -> Result<Delivered, WriteError> {
     let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
     for shard in &shards {
-        settle_doubts(app, *shard).await?;
-        app.cluster.replicas_or_none(*shard)?;
+        settle_doubts(ctx, *shard).await?;
+        ctx.cluster.replicas_or_none(*shard)?;
         if delivery.mode == WriteMode::Quorum {
-            app.cluster.has_quorum(*shard)?;
+            ctx.cluster.has_quorum(*shard)?;
         }
     }
     if let [_, _, ..] = delivery.loads.as_slice() {
-        knock(app, &shards).await.map_err(|error| match error {
+        knock(ctx, &shards).await.map_err(|error| match error {
             NotThere::Cluster(error) => error.into(),
             NotThere::Unreachable { shard, source } => WriteError::Unreachable { shard, source },
         })?;
@@ -113,14 +114,18 @@ pub(super) async fn deliver_now(
             .path_and_query
             .as_ref()
             .unwrap_or(&delivery.path_and_query);
-        app.cluster.dirty.note(load.shard, path, load.ids.as_ref());
-        stagger(app, load.shard, load.pieces.iter().map(Piece::bytes).sum());
+        ctx.cluster.dirty.note(load.shard, path, load.ids.as_ref());
+        stagger(
+            &ctx.replication,
+            load.shard,
+            load.pieces.iter().map(Piece::bytes).sum(),
+        );
     }
     let outcomes = join_all(
         delivery
             .loads
             .iter()
-            .map(|load| to_shard(app, guard, delivery, load)),
+            .map(|load| to_shard(ctx, guard, delivery, load)),
     )
     .await;
     settle(outcomes)
@@ -128,8 +133,8 @@ pub(super) async fn deliver_now(
 
 /// Whether the index lies as it did when a write of documents was laid out, has the same primary key, and isn't being deleted. It
 /// stays so while the caller has the turn of one of its shards.
-pub(super) fn lies_as(app: &App, before: &Placement) -> bool {
-    let now = app.cluster.placement(&before.uid);
+pub(super) fn lies_as(ctx: &Context, before: &Placement) -> bool {
+    let now = ctx.cluster.placement(&before.uid);
     now.is_some_and(|now| {
         now.deleted_by.is_none()
             && now.primary_key == before.primary_key
@@ -149,7 +154,12 @@ enum Failure {
     Failed(WriteError),
 }
 
-async fn to_shard(app: &Arc<App>, guard: &WriteGuard, delivery: &Delivery, load: &Load) -> Outcome {
+async fn to_shard(
+    ctx: &Arc<Context>,
+    guard: &WriteGuard,
+    delivery: &Delivery,
+    load: &Load,
+) -> Outcome {
     let total: u64 = load.pieces.iter().map(Piece::documents).sum();
     let mut accepted = 0;
     let mut parts = Vec::with_capacity(load.pieces.len());
@@ -160,7 +170,7 @@ async fn to_shard(app: &Arc<App>, guard: &WriteGuard, delivery: &Delivery, load:
             true => delivery.mode,
             false => WriteMode::Sync,
         };
-        match to_replicas(app, guard, delivery, load, piece, mode).await {
+        match to_replicas(ctx, guard, delivery, load, piece, mode).await {
             Ok(part) => {
                 parts.push(part);
                 accepted += piece.documents();
@@ -189,7 +199,7 @@ async fn to_shard(app: &Arc<App>, guard: &WriteGuard, delivery: &Delivery, load:
 
 /// One piece to all in-sync replicas of a shard.
 async fn to_replicas(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     guard: &WriteGuard,
     delivery: &Delivery,
     load: &Load,
@@ -197,7 +207,7 @@ async fn to_replicas(
     mode: WriteMode,
 ) -> Result<Part, Failure> {
     let shard = load.shard;
-    let replicas = app
+    let replicas = ctx
         .cluster
         .replicas_or_none(shard)
         .map_err(|error| Failure::Failed(error.into()))?;
@@ -205,10 +215,10 @@ async fn to_replicas(
         shard,
         replicas,
         mode,
-        command: Arc::new(Parcel::of(app, delivery, load, piece)),
+        command: Arc::new(Parcel::of(ctx, delivery, load, piece)),
         taken: Vec::new(),
     };
-    match replicate(app, guard, order).await {
+    match replicate(&ctx.replication, guard, order).await {
         Ok(receipt) => Ok(receipt.part),
         Err(NotTaken::Refused(answer)) => Err(Failure::Refused(answer.pass_on())),
         Err(NotTaken::NoQuorum { taken, wanted }) => Err(Failure::Failed(WriteError::NoQuorum {
@@ -250,10 +260,10 @@ struct Parcel {
 }
 
 impl Parcel {
-    fn of(app: &App, delivery: &Delivery, load: &Load, piece: &Piece) -> Self {
+    fn of(ctx: &Context, delivery: &Delivery, load: &Load, piece: &Piece) -> Self {
         let path = load.path_and_query.as_ref();
         let path = path.unwrap_or(&delivery.path_and_query);
-        let is_replicated = app.cluster.topology().nodes(load.shard).len() > 1;
+        let is_replicated = ctx.cluster.topology().nodes(load.shard).len() > 1;
         Self {
             method: delivery.method.clone(),
             path_and_query: match is_replicated {
@@ -266,17 +276,21 @@ impl Parcel {
         }
     }
 
-    async fn sent(&self, app: &App, node: &NodeRef) -> Result<NodeAnswer, UpstreamError> {
+    async fn sent(
+        &self,
+        ctx: &replication::Context,
+        node: &NodeRef,
+    ) -> Result<NodeAnswer, UpstreamError> {
         let target = Target::Node(node.address);
-        let timeout = app.options.write_timeout();
+        let timeout = ctx.options.write_timeout();
         let (method, path) = (self.method.clone(), self.path_and_query.clone());
         let mut request =
             NodeRequest::new(target, method, path, &self.along, timeout).body(self.piece.body());
         if let Some(content_type) = &self.content_type {
             request = request.header(CONTENT_TYPE, content_type.clone());
         }
-        let answer = app.upstream.send(request).await?;
-        app.contacts.note(&node.id);
+        let answer = ctx.upstream.send(request).await?;
+        ctx.contacts.note(&node.id);
         Ok(answer)
     }
 }
@@ -284,10 +298,10 @@ impl Parcel {
 impl Command for Parcel {
     fn send(
         self: Arc<Self>,
-        app: Arc<App>,
+        ctx: Arc<replication::Context>,
         node: NodeRef,
     ) -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>> {
-        Box::pin(async move { self.sent(&app, &node).await })
+        Box::pin(async move { self.sent(&ctx, &node).await })
     }
 
     fn is_task(&self) -> bool {

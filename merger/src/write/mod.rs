@@ -41,13 +41,27 @@ pub use self::split::{Fault, SplitError};
 use self::coalesce::Coalescer;
 use self::deliver::{Delivered, Delivery, Load};
 use crate::answer::Answer;
-use crate::app::{App, Stopping};
+use crate::base::{Stopping, stands_on};
 use crate::bounds::{NoRoom, Slot};
 use crate::call::Call;
 use crate::cluster::ClusterError;
+use crate::desired::DesiredSettings;
+use crate::replication;
 use crate::store::StoreError;
 use crate::tasks::{NewTask, SharedEnd, TaskError};
 use crate::upstream::{NodeRequest, Target, UpstreamError};
+
+/// What documents are written with.
+pub struct Context {
+    /// Locks, and the way to all replicas.
+    pub replication: Arc<replication::Context>,
+    /// What writes keep from one to the next.
+    pub writes: Writes,
+    /// What indexes' settings shall be.
+    pub settings: Arc<DesiredSettings>,
+}
+
+stands_on!(Context, replication, replication::Context);
 
 /// Why a write came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -180,25 +194,29 @@ impl WriteError {
 ///
 /// # Errors
 /// [`WriteError`].
-pub async fn add(app: &Arc<App>, call: Call, reading: Option<Slot>) -> Result<Answer, WriteError> {
-    add::documents(app, call, reading).await
+pub async fn add(
+    ctx: &Arc<Context>,
+    call: Call,
+    reading: Option<Slot>,
+) -> Result<Answer, WriteError> {
+    add::documents(ctx, call, reading).await
 }
 
 /// Answers any other write, whose body is in memory.
 ///
 /// # Errors
 /// [`WriteError`].
-pub async fn handle(app: &Arc<App>, call: Call) -> Result<Answer, WriteError> {
+pub async fn handle(ctx: &Arc<Context>, call: Call) -> Result<Answer, WriteError> {
     match call.operation {
-        Operation::DeleteDocument => remove::one(app, call).await,
-        Operation::DeleteDocumentsBatch => remove::batch(app, call).await,
-        _ => remove::everywhere(app, call).await,
+        Operation::DeleteDocument => remove::one(ctx, call).await,
+        Operation::DeleteDocumentsBatch => remove::batch(ctx, call).await,
+        _ => remove::everywhere(ctx, call).await,
     }
 }
 
 /// Node tasks have ended that several small writes were merged into.
-pub fn shared_tasks_ended(app: &Arc<App>, ends: Vec<SharedEnd>) {
-    coalesce::ended(app, ends);
+pub fn shared_tasks_ended(ctx: &Arc<Context>, ends: Vec<SharedEnd>) {
+    coalesce::ended(ctx, ends);
 }
 
 /// How often a write is laid out anew because its index changed under it.
@@ -206,13 +224,13 @@ const ATTEMPTS: usize = 5;
 
 /// Lays out where each part goes, delivers, and registers the task; goes on though the client be gone.
 async fn deliver_as_task(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     mut delivery: Delivery,
     task: NewTask,
     lay_out: impl Fn(Option<&SlotMap>) -> Vec<Load> + Send + 'static,
 ) -> Result<Answer, WriteError> {
-    let begun = Arc::clone(app);
-    app.see_through(async move {
+    let begun = Arc::clone(ctx);
+    ctx.run_to_completion(async move {
         for _ in 0..ATTEMPTS {
             let uid = delivery.index_uid.as_deref();
             let placement = uid.and_then(|uid| begun.cluster.placement(uid));
@@ -237,9 +255,9 @@ async fn deliver_as_task(
 
 /// Lets a node word why it refuses a request whose path, query or content type is not what it may be. The node gets no body,
 /// so that there is nothing that it could accept.
-async fn refused_by_node(app: &App, call: &Call) -> Result<Answer, WriteError> {
-    let shard = first_shard(app)?;
-    let timeout = app.options.search_timeout();
+async fn refused_by_node(ctx: &Context, call: &Call) -> Result<Answer, WriteError> {
+    let shard = first_shard(ctx)?;
+    let timeout = ctx.options.search_timeout();
     let path = call.path_and_query.clone();
     let mut request = NodeRequest::new(
         Target::Shard(shard),
@@ -254,11 +272,11 @@ async fn refused_by_node(app: &App, call: &Call) -> Result<Answer, WriteError> {
     if call.method == Method::POST || call.method == Method::PUT {
         request = request.body(crate::call::full(Bytes::new()));
     }
-    Ok(app.upstream.send(request).await?.pass_on())
+    Ok(ctx.upstream.send(request).await?.pass_on())
 }
 
-fn first_shard(app: &App) -> Result<ShardId, WriteError> {
-    app.cluster
+fn first_shard(ctx: &Context) -> Result<ShardId, WriteError> {
+    ctx.cluster
         .shards()
         .into_iter()
         .next()

@@ -15,15 +15,15 @@ use super::params::custom_metadata;
 use super::spool::{Framing, Piece};
 use super::{WriteError, deliver_as_task, details, first_shard, reworded};
 use crate::answer::Answer;
-use crate::app::App;
 use crate::call::{Call, empty};
 use crate::filters::words;
 use crate::tasks::NewTask;
+use crate::write::Context;
 
 /// `DELETE …/documents/{id}`.
-pub(super) async fn one(app: &Arc<App>, call: Call) -> Result<Answer, WriteError> {
+pub(super) async fn one(ctx: &Arc<Context>, call: Call) -> Result<Answer, WriteError> {
     let document = call.document.clone();
-    let first = first_shard(app)?;
+    let first = first_shard(ctx)?;
     let lay_out = move |slots: Option<&SlotMap>| {
         let id = document.as_deref();
         let id = id.and_then(|id| DocumentId::from_text(id).ok());
@@ -41,12 +41,12 @@ pub(super) async fn one(app: &Arc<App>, call: Call) -> Result<Answer, WriteError
         ("originalFilter", Value::Null),
     ]);
     let task = task("documentDeletion", &call, details);
-    deliver_as_task(app, delivery(app, &call)?, task, lay_out).await
+    deliver_as_task(ctx, delivery(ctx, &call)?, task, lay_out).await
 }
 
 /// `POST …/documents/delete-batch`.
-pub(super) async fn batch(app: &Arc<App>, mut call: Call) -> Result<Answer, WriteError> {
-    let body = body(app, &mut call).await?;
+pub(super) async fn batch(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, WriteError> {
+    let body = body(ctx, &mut call).await?;
     let ids: Option<Vec<Value>> = serde_json::from_slice(&body).ok();
     let provided = ids.as_ref().map_or(0, Vec::len);
     let details = details([
@@ -55,19 +55,19 @@ pub(super) async fn batch(app: &Arc<App>, mut call: Call) -> Result<Answer, Writ
         ("originalFilter", Value::Null),
     ]);
     let task = task("documentDeletion", &call, details);
-    let first = first_shard(app)?;
+    let first = first_shard(ctx)?;
     let lay_out = move |slots: Option<&SlotMap>| match (slots, &ids) {
         (Some(slots), Some(ids)) => split(slots, ids),
         // Not a list: a node says so. No such index: a node says that, too.
         (Some(slots), None) => vec![load(first_of(slots), body.clone())],
         (None, _) => vec![load(first, body.clone())],
     };
-    deliver_as_task(app, delivery(app, &call)?, task, lay_out).await
+    deliver_as_task(ctx, delivery(ctx, &call)?, task, lay_out).await
 }
 
 /// Deletion by filter or of everything, and edition by function: the same to every shard of the index.
-pub(super) async fn everywhere(app: &Arc<App>, mut call: Call) -> Result<Answer, WriteError> {
-    let body = body(app, &mut call).await?;
+pub(super) async fn everywhere(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, WriteError> {
+    let body = body(ctx, &mut call).await?;
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     let filter = asked.get("filter").filter(|filter| !filter.is_null());
     let filter = filter.map_or(Value::Null, |filter| filter.to_string().into());
@@ -98,15 +98,15 @@ pub(super) async fn everywhere(app: &Arc<App>, mut call: Call) -> Result<Answer,
             details([("deletedDocuments", Value::Null)]),
         ),
     };
-    let body = reworded::body(app, &call, body).await?;
+    let body = reworded::body(ctx, &call, body).await?;
     let task = task(kind, &call, details);
-    let first = first_shard(app)?;
+    let first = first_shard(ctx)?;
     let lay_out = move |slots: Option<&SlotMap>| {
         let shards = slots.map_or_else(|| vec![first], |slots| slots.shards().to_vec());
         let loads = shards.into_iter();
         loads.map(|shard| load(shard, body.clone())).collect()
     };
-    let mut answer = deliver_as_task(app, delivery(app, &call)?, task, lay_out).await?;
+    let mut answer = deliver_as_task(ctx, delivery(ctx, &call)?, task, lay_out).await?;
     if let Some(filter) = asked.get("filter")
         && !answer.status.is_success()
         && let Some(said) = words::of_refusal(&answer.body, filter)
@@ -147,14 +147,14 @@ fn text(id: &Value) -> String {
     id.as_str().map_or_else(|| id.to_string(), str::to_owned)
 }
 
-async fn body(app: &App, call: &mut Call) -> Result<Bytes, WriteError> {
+async fn body(ctx: &Context, call: &mut Call) -> Result<Bytes, WriteError> {
     let body = std::mem::replace(&mut call.body, empty());
-    let idle = std::time::Duration::from_millis(app.options.body_idle_timeout_ms);
+    let idle = std::time::Duration::from_millis(ctx.options.body_idle_timeout_ms);
     let encoding = call
         .headers
         .get(CONTENT_ENCODING)
         .and_then(|value| value.to_str().ok());
-    Ok(Plain::new(body, encoding, app.options.max_body_bytes, idle)
+    Ok(Plain::new(body, encoding, ctx.options.max_body_bytes, idle)
         .whole()
         .await?)
 }
@@ -173,10 +173,10 @@ fn load(shard: ShardId, body: Bytes) -> Load {
 }
 
 /// What a call delivers, before it is laid out.
-fn delivery(app: &App, call: &Call) -> Result<Delivery, WriteError> {
+fn delivery(ctx: &Context, call: &Call) -> Result<Delivery, WriteError> {
     let index_uid = call.index.as_deref();
     Ok(Delivery {
-        mode: app.cluster.write_mode(index_uid, &call.headers)?,
+        mode: ctx.cluster.write_mode(index_uid, &call.headers)?,
         index_uid: call.index.clone(),
         method: call.method.clone(),
         path_and_query: call.path_and_query.clone(),

@@ -15,13 +15,13 @@ use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
 use super::WriteError;
-use crate::app::App;
 use crate::call::Call;
 use crate::cluster::ClusterError;
 use crate::filters::requests::Request;
 use crate::filters::{MOST_FIELDS, unequal};
 use crate::tasks::{Unknown, ask_primary};
 use crate::upstream::{NodeRequest, Target};
+use crate::write::Context;
 
 /// How long a write waits for those before it.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -45,7 +45,7 @@ const BRING: [&str; 4] = [
 ///
 /// # Errors
 /// A shard doesn't say what it knows, or is busy for too long.
-pub(super) async fn body(app: &App, call: &Call, body: Bytes) -> Result<Bytes, WriteError> {
+pub(super) async fn body(ctx: &Context, call: &Call, body: Bytes) -> Result<Bytes, WriteError> {
     let request = Request {
         method: call.method.clone(),
         path_and_query: call.path_and_query.clone(),
@@ -60,14 +60,14 @@ pub(super) async fn body(app: &App, call: &Call, body: Bytes) -> Result<Bytes, W
         None
     });
     let uid = call.index.as_deref().unwrap_or_default();
-    let placement = app.cluster.placement(uid);
+    let placement = ctx.cluster.placement(uid);
     let shards = placement.as_ref().map(|placement| placement.shards());
     let shards = shards.unwrap_or_default();
     if compared.is_empty() || shards.len() < 2 {
         return Ok(body);
     }
     compared.truncate(MOST_FIELDS);
-    let known = known_at_last(app, uid, shards, &compared).await?;
+    let known = known_at_last(ctx, uid, shards, &compared).await?;
     let new = request
         .with_filters(&mut |_, filter| unequal::reworded(filter?, &|field| known.contains(field)));
     Ok(new.and_then(|new| new.body).unwrap_or(body))
@@ -75,17 +75,17 @@ pub(super) async fn body(app: &App, call: &Call, body: Bytes) -> Result<Bytes, W
 
 /// Which of the fields any shard knows, once nothing is under way that may change it.
 async fn known_at_last(
-    app: &App,
+    ctx: &Context,
     uid: &str,
     shards: &[ShardId],
     compared: &[String],
 ) -> Result<HashSet<String>, WriteError> {
     let deadline = Instant::now() + WITHIN;
     loop {
-        let forgets = are_under_way(app, shards, &FORGET, Some(uid)).await?
-            || are_under_way(app, shards, &RENAME, None).await?;
-        let brings = are_under_way(app, shards, &BRING, Some(uid)).await?;
-        let known = known_now(app, uid, shards, compared).await?;
+        let forgets = are_under_way(ctx, shards, &FORGET, Some(uid)).await?
+            || are_under_way(ctx, shards, &RENAME, None).await?;
+        let brings = are_under_way(ctx, shards, &BRING, Some(uid)).await?;
+        let known = known_now(ctx, uid, shards, compared).await?;
         if !forgets && (!brings || known.len() == compared.len()) {
             return Ok(known);
         }
@@ -98,12 +98,12 @@ async fn known_at_last(
 
 /// Whether tasks of these kinds are under way: open in the registry, or on a node on their way into it.
 async fn are_under_way(
-    app: &App,
+    ctx: &Context,
     shards: &[ShardId],
     kinds: &[&str],
     index_uid: Option<&str>,
 ) -> Result<bool, WriteError> {
-    if app.tasks.are_open(kinds, index_uid) {
+    if ctx.tasks.are_open(kinds, index_uid) {
         return Ok(true);
     }
     let of_index = index_uid.map(|uid| format!("&indexUids={uid}"));
@@ -114,7 +114,7 @@ async fn are_under_way(
     );
     let looks = shards
         .iter()
-        .map(|shard| ask_primary::<Value>(app, *shard, path.clone()));
+        .map(|shard| ask_primary::<Value>(ctx, *shard, path.clone()));
     let looks = try_join_all(looks).await?;
     let idle = |look: &Option<Value>| {
         let total = look.as_ref().and_then(|list| list.get("total")?.as_u64());
@@ -125,7 +125,7 @@ async fn are_under_way(
 
 /// Which of the fields any shard's primary knows.
 async fn known_now(
-    app: &App,
+    ctx: &Context,
     uid: &str,
     shards: &[ShardId],
     compared: &[String],
@@ -138,7 +138,7 @@ async fn known_now(
     for some in questions.chunks(AT_ONCE) {
         let answers = some
             .iter()
-            .map(|(shard, field)| knows(app, *shard, uid, field));
+            .map(|(shard, field)| knows(ctx, *shard, uid, field));
         for ((_, field), answer) in some.iter().zip(join_all(answers).await) {
             if answer? {
                 known.insert((*field).clone());
@@ -148,18 +148,18 @@ async fn known_now(
     Ok(known)
 }
 
-async fn knows(app: &App, shard: ShardId, uid: &str, field: &str) -> Result<bool, WriteError> {
-    let primary = app.cluster.primary(shard);
+async fn knows(ctx: &Context, shard: ShardId, uid: &str, field: &str) -> Result<bool, WriteError> {
+    let primary = ctx.cluster.primary(shard);
     let primary = primary.ok_or(ClusterError::ShardLost(shard))?;
     let asked = json!({"filter": unequal::is_known(field), "limit": 0, "fields": ["_"]});
     let request = NodeRequest::new(
         Target::Node(primary.address),
         Method::POST,
         format!("/indexes/{uid}/documents/fetch"),
-        &app.own_authority(),
-        app.options.search_timeout(),
+        &ctx.own_authority(),
+        ctx.options.search_timeout(),
     );
-    let answer = app
+    let answer = ctx
         .upstream
         .send(request.json(Bytes::from(asked.to_string())))
         .await?;

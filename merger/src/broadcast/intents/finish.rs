@@ -13,8 +13,8 @@ use weft_routing::placement::ShardId;
 
 use super::found::{Found, ask_all};
 use super::{Effect, Intent, conclude, follow, lacking, put, undo};
-use crate::app::App;
 use crate::broadcast::BroadcastError;
+use crate::broadcast::Context;
 use crate::broadcast::spread::{Taken, to_shard};
 use crate::cluster::{ClusterError, NodeId, NodeRef, Reads};
 use crate::replication::WriteGuard;
@@ -28,17 +28,17 @@ const AGAIN: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// The store.
-pub async fn take_up_intents(app: &Arc<App>) -> Result<(), ClusterError> {
-    for (key, intent) in app.intents.all().await? {
+pub async fn take_up_intents(ctx: &Arc<Context>) -> Result<(), ClusterError> {
+    for (key, intent) in ctx.intents.all().await? {
         let shards = intent.shards().into_iter().collect();
-        app.cluster.doubts.hold(&key, shards, Reads::GoOn);
-        tokio::spawn(finish(Arc::clone(app), key, intent));
+        ctx.cluster.doubts.hold(&key, shards, Reads::GoOn);
+        tokio::spawn(finish(Arc::clone(ctx), key, intent));
     }
     Ok(())
 }
 
 /// Makes it whole or undoes it, however long that takes.
-pub(super) async fn finish(app: Arc<App>, key: String, mut intent: Intent) {
+pub(super) async fn finish(ctx: Arc<Context>, key: String, mut intent: Intent) {
     let kind = intent.kind();
     tracing::warn!(kind, shards = ?intent.shards(), "a change of indexes was cut off: it is made whole, or undone");
     let begun = Instant::now();
@@ -46,8 +46,8 @@ pub(super) async fn finish(app: Arc<App>, key: String, mut intent: Intent) {
     let mut certain = false;
     loop {
         // When a silent node counts as down, the writers of shards that have it don't wait any more for those that don't.
-        let patient = !intent.placed && begun.elapsed() < app.options.down_after();
-        match attempt(&app, &key, &mut intent, patient, certain).await {
+        let patient = !intent.placed && begun.elapsed() < ctx.options.down_after();
+        match attempt(&ctx, &key, &mut intent, patient, certain).await {
             Ok(Some(outcome)) => {
                 return tracing::warn!(kind, outcome, "a change that was cut off has ended");
             }
@@ -63,17 +63,17 @@ pub(super) async fn finish(app: Arc<App>, key: String, mut intent: Intent) {
 
 /// How it ended; `None` if everybody is to be asked once more.
 async fn attempt(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     key: &str,
     intent: &mut Intent,
     patient: bool,
     certain: bool,
 ) -> Result<Option<&'static str>, BroadcastError> {
     let shards: BTreeSet<ShardId> = intent.shards().into_iter().collect();
-    let doubts = &app.cluster.doubts;
+    let doubts = &ctx.cluster.doubts;
     if intent.placed {
         // Nobody waits any more for those who are silent, not even for as long as they take to say nothing.
-        let found = ask_all(app, intent).await?;
+        let found = ask_all(ctx, intent).await?;
         if let Some(silent) = found.iter().find(|found| found.has.is_none()) {
             // Where nobody at all is heard, as before Envoy has told of the nodes, nothing is known of anybody.
             if found.iter().any(Found::has_it) {
@@ -84,8 +84,8 @@ async fn attempt(
             return Err(BroadcastError::Silent(silent.shard));
         }
     }
-    let guard = app.locks.lock(&intent.shards()).await;
-    let found = ask_all(app, intent).await?;
+    let guard = ctx.locks.lock(&intent.shards()).await;
+    let found = ask_all(ctx, intent).await?;
     let somebody = found.iter().any(Found::has_it);
     let silent = found.iter().find(|found| found.has.is_none());
     if let Some(silent) = silent
@@ -107,21 +107,21 @@ async fn attempt(
     }
     let outcome = match somebody {
         false => {
-            undo(app, key, intent).await?;
+            undo(ctx, key, intent).await?;
             "undone: no node had it"
         }
         true => {
-            let parts = send_to_the_rest(app, &guard, key, intent, found).await?;
+            let parts = send_to_the_rest(ctx, &guard, key, intent, found).await?;
             let lacking: BTreeSet<ShardId> = lacking(&parts).map(|part| part.shard).collect();
             if let Some(shard) = lacking.first().copied() {
                 if !patient {
                     // Whoever has it has waited enough; the others get it when they are back, and nobody reads there before.
-                    follow(app, key, intent).await?;
+                    follow(ctx, key, intent).await?;
                     doubts.hold(key, lacking, Reads::Leave);
                 }
                 return Err(BroadcastError::Silent(shard));
             }
-            register(app, key, intent, parts).await?;
+            register(ctx, key, intent, parts).await?;
             "made whole"
         }
     };
@@ -132,13 +132,13 @@ async fn attempt(
 
 /// Sends it to everybody who hasn't got it.
 async fn send_to_the_rest(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     guard: &WriteGuard,
     key: &str,
     intent: &Intent,
     found: Vec<Found>,
 ) -> Result<Vec<Part>, BroadcastError> {
-    let placements = &app.cluster.placements;
+    let placements = &ctx.cluster.placements;
     if let Effect::Exchange { pairs } = &intent.effect
         && !intent.placed
         && pairs.iter().any(|pair| placements.lie_apart(pair))
@@ -147,21 +147,21 @@ async fn send_to_the_rest(
         placements
             .leave_to_merger(key, &intent.names(), true)
             .await?;
-        tokio::time::sleep(Duration::from_millis(app.options.lease_ms)).await;
+        tokio::time::sleep(Duration::from_millis(ctx.options.lease_ms)).await;
     }
-    app.writes.indexes_change();
+    ctx.writes.indexes_change();
     let sent = found.into_iter().map(|found| {
         let body = intent.each.iter().find(|(shard, _)| *shard == found.shard);
-        let change = body.map(|(_, body)| intent.change(app, body));
+        let change = body.map(|(_, body)| intent.change(ctx, body));
         async move {
             match (found.has, change) {
                 (Some(has), Some(change)) => {
-                    app.cluster
+                    ctx.cluster
                         .dirty
                         .note(found.shard, &change.path_and_query, None);
-                    let replicas = app.cluster.replicas_or_none(found.shard)?;
+                    let replicas = ctx.cluster.replicas_or_none(found.shard)?;
                     let taken: Taken = has.into_iter().map(as_taken).collect();
-                    to_shard(app, guard, &change, found.shard, replicas, taken).await
+                    to_shard(ctx, guard, &change, found.shard, replicas, taken).await
                 }
                 _ => Ok(Part::undelivered(found.shard, "it is silent".to_owned())),
             }
@@ -172,26 +172,26 @@ async fn send_to_the_rest(
 
 /// Under a new uid: the old one may be another task's by now.
 async fn register(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     key: &str,
     intent: &mut Intent,
     parts: Vec<Part>,
 ) -> Result<(), BroadcastError> {
-    let placements = &app.cluster.placements;
-    let old = std::mem::replace(&mut intent.task, app.tasks.reserve());
+    let placements = &ctx.cluster.placements;
+    let old = std::mem::replace(&mut intent.task, ctx.tasks.reserve());
     match &intent.effect {
         Effect::Deletion { uid, .. } => placements.mark_deleted(uid, intent.task).await?,
         Effect::Exchange { .. } if intent.placed => {
             let stored = put(key, intent);
             placements.swap_goes_on(old, intent.task, stored).await?;
         }
-        Effect::Exchange { .. } => follow(app, key, intent).await?,
+        Effect::Exchange { .. } => follow(ctx, key, intent).await?,
     }
     // Filters may have them again, now that the table is the new one. Nothing may fail after the task is registered.
     placements
         .leave_to_merger(key, &intent.names(), false)
         .await?;
-    conclude(app, key, intent, parts).await.map(drop)
+    conclude(ctx, key, intent, parts).await.map(drop)
 }
 
 fn as_taken((node, local_uid): (NodeRef, u32)) -> (NodeId, NodeAnswer) {

@@ -9,8 +9,9 @@ use serde_json::Value;
 use weft_routing::placement::ShardId;
 
 use super::{Effect, Intent};
-use crate::app::App;
-use crate::cluster::{Life, NodeRef, take_out};
+use crate::broadcast::Context;
+use crate::cluster::{Life, NodeRef};
+use crate::replication::take_out;
 use crate::store::StoreError;
 use crate::upstream::{NodeRequest, Target};
 
@@ -81,21 +82,21 @@ struct Exchanged {
 }
 
 /// Asks all shards.
-pub(super) async fn ask_all(app: &App, intent: &Intent) -> Result<Vec<Found>, StoreError> {
+pub(super) async fn ask_all(ctx: &Context, intent: &Intent) -> Result<Vec<Found>, StoreError> {
     let asked = intent
         .each
         .iter()
-        .map(|(shard, _)| ask(app, intent, *shard));
+        .map(|(shard, _)| ask(ctx, intent, *shard));
     join_all(asked).await.into_iter().collect()
 }
 
 /// Asks a shard's replicas in sync. Who says nothing while another one answers may have it or not: it is taken out.
-async fn ask(app: &App, intent: &Intent, shard: ShardId) -> Result<Found, StoreError> {
-    let replicas = app.cluster.replicas(shard);
+async fn ask(ctx: &Context, intent: &Intent, shard: ShardId) -> Result<Found, StoreError> {
+    let replicas = ctx.cluster.replicas(shard);
     let answers = join_all(
         replicas
             .iter()
-            .map(|node| newest_of_kind(app, intent, node)),
+            .map(|node| newest_of_kind(ctx, intent, node)),
     )
     .await;
     let heard = answers.iter().any(Option::is_some);
@@ -112,7 +113,7 @@ async fn ask(app: &App, intent: &Intent, shard: ShardId) -> Result<Found, StoreE
             }
             None if heard => {
                 let reason = "it does not say whether it took a change that was cut off";
-                take_out(app, &node.id, reason).await?;
+                take_out(ctx, &node.id, reason).await?;
             }
             None => {}
         }
@@ -121,18 +122,18 @@ async fn ask(app: &App, intent: &Intent, shard: ShardId) -> Result<Found, StoreE
     Ok(Found { shard, has })
 }
 
-async fn newest_of_kind(app: &App, intent: &Intent, node: &NodeRef) -> Option<Vec<Seen>> {
-    if app.cluster.pulse.life(&node.id) == Life::Silent {
+async fn newest_of_kind(ctx: &Context, intent: &Intent, node: &NodeRef) -> Option<Vec<Seen>> {
+    if ctx.cluster.pulse.life(&node.id) == Life::Silent {
         return None;
     }
     let request = NodeRequest::new(
         Target::Node(node.address),
         Method::GET,
         format!("/tasks?types={}&limit={LOOK_BACK}", intent.kind()),
-        &app.own_authority(),
+        &ctx.own_authority(),
         ASK_TIMEOUT,
     );
-    let answer = app.upstream.send(request).await.ok()?;
+    let answer = ctx.upstream.send(request).await.ok()?;
     let list: TaskList = serde_json::from_slice(&answer.body).ok()?;
     (answer.status == StatusCode::OK).then_some(list.results)
 }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::repair::{Drift, PATIENCE, Said, drifted, mend, read};
-use super::truth::{Values, decide};
-use crate::app::App;
+use crate::broadcast::Context;
 use crate::cluster::{NodeId, Placement};
+use crate::desired::{Values, decide};
 use crate::store::StoreError;
 
 /// How many indexes a round looks at.
@@ -24,8 +24,8 @@ const MOST_HOPELESS: usize = 1_000;
 type Hopeless = HashMap<(String, NodeId), Values>;
 
 /// Looks for ever, unless it is turned off.
-pub async fn watch(app: Arc<App>) {
-    let every = Duration::from_millis(app.options.settings_check_interval_ms);
+pub async fn watch(ctx: Arc<Context>) {
+    let every = Duration::from_millis(ctx.options.settings_check_interval_ms);
     if every.is_zero() {
         return;
     }
@@ -33,12 +33,12 @@ pub async fn watch(app: Arc<App>) {
     let mut hopeless = Hopeless::new();
     loop {
         tokio::time::sleep(every).await;
-        let all = app.cluster.placements.all();
+        let all = ctx.cluster.placements.all();
         let next = all.iter().position(|placement| placement.uid > last);
         let begin = next.unwrap_or(0);
         let round = all.iter().cycle().skip(begin);
         for placement in round.take(INDEXES_A_ROUND.min(all.len())) {
-            if let Err(error) = look(&app, placement, &mut hopeless).await {
+            if let Err(error) = look(&ctx, placement, &mut hopeless).await {
                 tracing::error!(index = placement.uid, %error, "settings can't be looked at");
             }
             last.clone_from(&placement.uid);
@@ -46,49 +46,53 @@ pub async fn watch(app: Arc<App>) {
     }
 }
 
-async fn look(app: &App, placement: &Placement, hopeless: &mut Hopeless) -> Result<(), StoreError> {
+async fn look(
+    ctx: &Context,
+    placement: &Placement,
+    hopeless: &mut Hopeless,
+) -> Result<(), StoreError> {
     let uid = placement.uid.as_str();
-    if placement.deleted_by.is_some() || app.tasks.changes_settings(uid, None) {
+    if placement.deleted_by.is_some() || ctx.tasks.changes_settings(uid, None) {
         return Ok(());
     }
     // Most of the time all is well, and nobody's turn is needed to see that.
     let Said {
         settings: said,
         silent,
-    } = read(app, placement).await;
+    } = read(ctx, placement).await;
     if !silent.is_empty() {
         // What most nodes say isn't known before all do.
         return Ok(());
     }
-    let truth = truth(app, uid, &said).await?;
+    let truth = truth(ctx, uid, &said).await?;
     if without(hopeless, uid, drifted(&truth, &said)).is_empty() {
-        return remember(app, uid, &truth).await;
+        return remember(ctx, uid, &truth).await;
     }
-    let turn = app.locks.lock(placement.shards()).await;
-    let doubts = &app.cluster.doubts;
-    if app.tasks.changes_settings(uid, None)
+    let turn = ctx.locks.lock(placement.shards()).await;
+    let doubts = &ctx.cluster.doubts;
+    if ctx.tasks.changes_settings(uid, None)
         // Some shards may have swapped it, and others not.
         || placement.shards().iter().any(|shard| doubts.hold_back(*shard))
-        || app.cluster.placement(uid).as_deref() != Some(placement)
+        || ctx.cluster.placement(uid).as_deref() != Some(placement)
     {
         return Ok(());
     }
     let Said {
         settings: said,
         silent,
-    } = read(app, placement).await;
+    } = read(ctx, placement).await;
     if !silent.is_empty() {
         return Ok(());
     }
-    let truth = self::truth(app, uid, &said).await?;
+    let truth = self::truth(ctx, uid, &said).await?;
     let drifts = without(hopeless, uid, drifted(&truth, &said));
-    remember(app, uid, &truth).await?;
+    remember(ctx, uid, &truth).await?;
     let tried: Vec<(NodeId, Values)> = drifts
         .iter()
         .map(|drift| (drift.node.id.clone(), drift.patch.clone()))
         .collect();
     if !drifts.is_empty()
-        && let Err(error) = mend(app, uid, drifts, turn, PATIENCE).await
+        && let Err(error) = mend(ctx, uid, drifts, turn, PATIENCE).await
         // A node that gave no answer is tried again at the next look.
         && error.is_final()
     {
@@ -103,22 +107,22 @@ async fn look(app: &App, placement: &Placement, hopeless: &mut Hopeless) -> Resu
 
 /// What the settings shall be: what was last set, and for an index that nothing was set for, what most nodes say.
 async fn truth(
-    app: &App,
+    ctx: &Context,
     uid: &str,
     said: &[(crate::cluster::NodeRef, Values)],
 ) -> Result<Values, StoreError> {
-    if let Some(truth) = app.settings.get(uid).await? {
+    if let Some(truth) = ctx.settings.get(uid).await? {
         return Ok(truth);
     }
     let values: Vec<&Values> = said.iter().map(|(_, values)| values).collect();
     Ok(decide(&values, None, &BTreeSet::new()))
 }
 
-async fn remember(app: &App, uid: &str, truth: &Values) -> Result<(), StoreError> {
+async fn remember(ctx: &Context, uid: &str, truth: &Values) -> Result<(), StoreError> {
     if truth.is_empty() {
         return Ok(());
     }
-    app.settings.put(uid, truth).await
+    ctx.settings.put(uid, truth).await
 }
 
 fn without(hopeless: &Hopeless, uid: &str, drifts: Vec<Drift>) -> Vec<Drift> {

@@ -7,10 +7,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::repair::{PATIENCE, Said, drifted, mend, read};
-use super::truth::{Values, decide};
 use super::undo::undo;
-use crate::app::App;
-use crate::cluster::{NodeRef, turn_when_whole};
+use crate::broadcast::Context;
+use crate::cluster::NodeRef;
+use crate::desired::{Values, decide};
+use crate::replication::turn_when_whole;
 use crate::store::StoreError;
 use crate::tasks::{ReadBack, TaskView};
 
@@ -20,21 +21,21 @@ const AGAIN: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Looks into changes of settings that the nodes have done, and lets their tasks end.
-pub fn look_into(app: &Arc<App>, uids: Vec<u32>) {
+pub fn look_into(ctx: &Arc<Context>, uids: Vec<u32>) {
     for uid in uids {
-        let app = Arc::clone(app);
+        let ctx = Arc::clone(ctx);
         tokio::spawn(async move {
-            let found = look_until_seen(&app, uid).await;
-            app.tasks.read_back(uid, found).await;
+            let found = look_until_seen(&ctx, uid).await;
+            ctx.tasks.read_back(uid, found).await;
         });
     }
 }
 
 /// Looks until every node in sync says what it has: who doesn't answer is out of sync one day, or answers.
-async fn look_until_seen(app: &App, task: u32) -> ReadBack {
+async fn look_until_seen(ctx: &Context, task: u32) -> ReadBack {
     let mut complained = false;
     loop {
-        match look(app, task).await {
+        match look(ctx, task).await {
             Ok(Looked::Seen(found)) => return found,
             Ok(Looked::Silent(nodes)) => {
                 if !std::mem::replace(&mut complained, true) {
@@ -69,46 +70,46 @@ impl Looked {
     }
 }
 
-async fn look(app: &App, task: u32) -> Result<Looked, StoreError> {
+async fn look(ctx: &Context, task: u32) -> Result<Looked, StoreError> {
     let nothing = Ok(Looked::Seen(ReadBack::Done(Vec::new())));
-    let Ok(view) = app.tasks.get(task).await else {
+    let Ok(view) = ctx.tasks.get(task).await else {
         return nothing;
     };
     let uid = view.index_uid.as_deref().unwrap_or_default();
     // One after the other, as the nodes made them.
-    while app.tasks.other_settings_changes(uid, task).0 {
+    while ctx.tasks.other_settings_changes(uid, task).0 {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    let Some(placement) = app.cluster.placement(uid) else {
+    let Some(placement) = ctx.cluster.placement(uid) else {
         return nothing;
     };
-    if let Some((touches, failed)) = app.tasks.failed_somewhere(task) {
-        return undo(app, &placement, task, &touches, &failed).await;
+    if let Some((touches, failed)) = ctx.tasks.failed_somewhere(task) {
+        return undo(ctx, &placement, task, &touches, &failed).await;
     }
-    let turn = turn_when_whole(app, placement.shards()).await;
+    let turn = turn_when_whole(ctx, placement.shards()).await;
     // In the turn nobody changes settings; what is open by now was sent later, and is looked into when it is done.
-    if app.tasks.changes_settings(uid, Some(task)) {
+    if ctx.tasks.changes_settings(uid, Some(task)) {
         return nothing;
     }
     let Said {
         settings: said,
         silent,
-    } = read(app, &placement).await;
+    } = read(ctx, &placement).await;
     if !silent.is_empty() {
         return Ok(Looked::silent(&silent));
     }
-    let before = app.settings.get(uid).await?;
+    let before = ctx.settings.get(uid).await?;
     let values: Vec<&Values> = said.iter().map(|(_, values)| values).collect();
     let truth = decide(&values, before.as_ref(), &touched(&view));
     let drifts = drifted(&truth, &said);
     if !truth.is_empty() {
-        app.settings.put(uid, &truth).await?;
+        ctx.settings.put(uid, &truth).await?;
     }
     if drifts.is_empty() {
         return nothing;
     }
     Ok(Looked::Seen(
-        match mend(app, uid, drifts, turn, PATIENCE).await {
+        match mend(ctx, uid, drifts, turn, PATIENCE).await {
             Ok(mended) => ReadBack::Done(mended),
             Err(error) => ReadBack::Failed(json!({
                 "message": format!("The settings are not the same on every node: {error}. Setting them again is safe."),

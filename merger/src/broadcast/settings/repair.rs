@@ -7,11 +7,11 @@ use http::{Method, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::truth::{Values, difference};
-use crate::app::App;
+use crate::broadcast::Context;
 use crate::broadcast::spread::Change;
 use crate::cluster::{NodeRef, Placement};
-use crate::replication::{WriteGuard, task_uid};
+use crate::desired::{Values, difference};
+use crate::replication::WriteGuard;
 use crate::upstream::{NodeRequest, Target, UpstreamError, is_hidden};
 
 /// How long a node may take to tell its settings: others wait for their turn meanwhile.
@@ -65,13 +65,13 @@ pub(super) struct Said {
 }
 
 /// Asks all in-sync nodes of an index for its settings.
-pub(super) async fn read(app: &App, placement: &Placement) -> Said {
+pub(super) async fn read(ctx: &Context, placement: &Placement) -> Said {
     let nodes = placement
         .shards()
         .iter()
-        .flat_map(|shard| app.cluster.replicas(*shard));
+        .flat_map(|shard| ctx.cluster.replicas(*shard));
     let reads = nodes.map(async |node| {
-        let read = read_one(app, &placement.uid, &node).await;
+        let read = read_one(ctx, &placement.uid, &node).await;
         (node, read)
     });
     let (mut settings, mut silent) = (Vec::new(), Vec::new());
@@ -88,16 +88,20 @@ pub(super) async fn read(app: &App, placement: &Placement) -> Said {
     Said { settings, silent }
 }
 
-async fn read_one(app: &App, uid: &str, node: &NodeRef) -> Result<Option<Values>, UpstreamError> {
+async fn read_one(
+    ctx: &Context,
+    uid: &str,
+    node: &NodeRef,
+) -> Result<Option<Values>, UpstreamError> {
     let request = NodeRequest::new(
         Target::Node(node.address),
         Method::GET,
         format!("/indexes/{uid}/settings"),
-        &app.own_authority(),
+        &ctx.own_authority(),
         READ_TIMEOUT,
     );
     let target = Target::Node(node.address);
-    let answer = app.upstream.send(request).await?;
+    let answer = ctx.upstream.send(request).await?;
     let detail = match answer.status {
         StatusCode::NOT_FOUND => return Ok(None),
         StatusCode::OK => match serde_json::from_slice(&answer.body) {
@@ -129,22 +133,22 @@ pub(super) fn drifted(truth: &Values, said: &[(NodeRef, Values)]) -> Vec<Drift> 
 /// Mends nodes; `turn` is the turn of the index's shards, given back once the nodes have accepted it. Each mended node in words, or
 /// the first that could not be.
 pub(super) async fn mend(
-    app: &App,
+    ctx: &Context,
     uid: &str,
     drifts: Vec<Drift>,
     turn: WriteGuard,
     patience: Duration,
 ) -> Result<Vec<String>, Unmended> {
-    let sent = join_all(drifts.iter().map(|drift| send(app, uid, drift))).await;
+    let sent = join_all(drifts.iter().map(|drift| send(ctx, uid, drift))).await;
     drop(turn);
     let mut mended = Vec::new();
     for (drift, sent) in drifts.into_iter().zip(sent) {
         let outcome = match sent {
-            Ok(local_uid) => settle(app, uid, &drift, local_uid, patience).await,
+            Ok(local_uid) => settle(ctx, uid, &drift, local_uid, patience).await,
             Err(reason) => Err(reason),
         };
         let counted = |outcome| {
-            app.metrics
+            ctx.metrics
                 .settings_drift
                 .with_label_values(&[outcome])
                 .inc()
@@ -175,21 +179,21 @@ pub(super) fn names(values: &Values) -> String {
     names.join(", ")
 }
 
-async fn send(app: &App, uid: &str, drift: &Drift) -> Result<u32, Reason> {
+async fn send(ctx: &Context, uid: &str, drift: &Drift) -> Result<u32, Reason> {
     if drift.patch.values().any(holds_a_secret) {
         let why = "nodes don't tell the API keys in it, so that it can't be set anew";
         return Err(Reason::Refused(why.to_owned()));
     }
     let path = format!("/indexes/{uid}/settings");
     let change = Change::own(
-        app,
+        ctx,
         Method::PATCH,
         path,
         &Value::Object(drift.patch.clone()),
     );
-    let answer = change.sent(app, &drift.node).await;
+    let answer = change.sent(ctx, &drift.node).await;
     let answer = answer.map_err(|error| Reason::Unanswered(error.to_string()))?;
-    let local_uid = task_uid(&answer).ok_or_else(|| {
+    let local_uid = answer.task_uid().ok_or_else(|| {
         let said = format!("it answered {}", answer.status);
         match answer.status.is_client_error() {
             true => Reason::Refused(said),
@@ -197,7 +201,7 @@ async fn send(app: &App, uid: &str, drift: &Drift) -> Result<u32, Reason> {
         }
     })?;
     // No record names it: a later comparison of replicas must know of it nevertheless.
-    app.cluster.marks.made(&drift.node.id, local_uid).await;
+    ctx.cluster.marks.made(&drift.node.id, local_uid).await;
     Ok(local_uid)
 }
 
@@ -215,7 +219,7 @@ fn holds_a_secret(value: &Value) -> bool {
 
 /// Waits for the node's task, and looks whether it did what it should.
 async fn settle(
-    app: &App,
+    ctx: &Context,
     uid: &str,
     drift: &Drift,
     local_uid: u32,
@@ -227,10 +231,10 @@ async fn settle(
             Target::Node(drift.node.address),
             Method::GET,
             format!("/tasks/{local_uid}"),
-            &app.own_authority(),
-            app.options.search_timeout(),
+            &ctx.own_authority(),
+            ctx.options.search_timeout(),
         );
-        let answer = app.upstream.send(request).await;
+        let answer = ctx.upstream.send(request).await;
         let task: Value = answer
             .ok()
             .and_then(|answer| serde_json::from_slice(&answer.body).ok())
@@ -248,7 +252,7 @@ async fn settle(
             _ => tokio::time::sleep(ASK_EVERY).await,
         }
     }
-    let now = read_one(app, uid, &drift.node).await;
+    let now = read_one(ctx, uid, &drift.node).await;
     let now = now.map_err(|error| Reason::Unanswered(error.to_string()))?;
     let left = now.map(|now| difference(&drift.wanted, &now));
     match left {

@@ -11,9 +11,10 @@ use serde_json::json;
 
 use super::read_back::Looked;
 use super::repair::{Drift, Said, drifted, mend, read};
-use super::truth::{Values, decide};
-use crate::app::App;
-use crate::cluster::{NodeId, Placement, turn_when_whole};
+use crate::broadcast::Context;
+use crate::cluster::{NodeId, Placement};
+use crate::desired::{Values, decide};
+use crate::replication::turn_when_whole;
 use crate::store::StoreError;
 use crate::tasks::{ReadBack, Touches};
 
@@ -22,23 +23,23 @@ const PATIENCE: Duration = Duration::from_secs(3 * 60 * 60);
 
 /// Takes the change of `task` back where it was made; `failed` are the nodes where it wasn't.
 pub(super) async fn undo(
-    app: &App,
+    ctx: &Context,
     placement: &Placement,
     task: u32,
     touches: &Touches,
     failed: &BTreeSet<NodeId>,
 ) -> Result<Looked, StoreError> {
     let uid = placement.uid.as_str();
-    let turn = turn_when_whole(app, placement.shards()).await;
-    let (_, later) = app.tasks.other_settings_changes(uid, task);
+    let turn = turn_when_whole(ctx, placement.shards()).await;
+    let (_, later) = ctx.tasks.other_settings_changes(uid, task);
     let Said {
         settings: said,
         silent,
-    } = read(app, placement).await;
+    } = read(ctx, placement).await;
     if !silent.is_empty() {
         return Ok(Looked::silent(&silent));
     }
-    let known = app.settings.get(uid).await?;
+    let known = ctx.settings.get(uid).await?;
     let untouched: Vec<&Values> = said
         .iter()
         .filter(|(node, _)| failed.contains(&node.id))
@@ -60,11 +61,11 @@ pub(super) async fn undo(
     let drifts = drifted(&shall, &said);
     // What nobody changes any more is what settings shall be; a later change looks for itself.
     if later.is_empty() && !untouched.is_empty() {
-        app.settings.put(uid, &before).await?;
+        ctx.settings.put(uid, &before).await?;
     }
     let nodes = drifts.iter().map(words).collect();
     Ok(Looked::Seen(
-        match mend(app, uid, drifts, turn, PATIENCE).await {
+        match mend(ctx, uid, drifts, turn, PATIENCE).await {
             Ok(_) => ReadBack::Undone(nodes),
             Err(error) => ReadBack::Failed(json!({
                 "message": format!("It could not be undone where it had been made: {error}. Set the settings again."),

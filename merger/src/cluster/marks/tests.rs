@@ -18,10 +18,11 @@ async fn open(store: &MemoryStore, known: Vec<Known>) -> Marks {
     Marks::open(Arc::new(store.clone()), known).await.unwrap()
 }
 
-fn copy(name: &str, local_uid: u32, incarnation: u32) -> Copy {
-    Copy {
+fn task(name: &str, local_uid: u32, incarnation: u32) -> NodeTask {
+    NodeTask {
+        node: node(name),
+        local_uid,
         incarnation,
-        ..Copy::acknowledged(node(name), local_uid)
     }
 }
 
@@ -67,8 +68,8 @@ async fn a_mark_outlives_the_records_that_show_it() {
     let marks = open(&store, vec![known("a", 0, None)]).await;
     marks.establish(&a, Some(3.into())).await.unwrap();
     for uid in [4, 5] {
-        let (copy, _) = marks.acknowledged(&a, uid);
-        marks.recorded(&copy);
+        let (task, _) = marks.acknowledged(&a, uid);
+        marks.recorded(&task);
     }
     // Nobody was told of this one: after a crash it is found again.
     marks.acknowledged(&a, 6);
@@ -77,8 +78,8 @@ async fn a_mark_outlives_the_records_that_show_it() {
     let marks = open(&store, vec![known("a", 0, None)]).await;
     assert_eq!(marks.mark(&a), Mark::At(Some(5)));
     // Records that are still there may show more, and never less.
-    marks.seen_in_record(&copy("a", 9, 0));
-    marks.seen_in_record(&copy("a", 1, 0));
+    marks.seen_in_record(&task("a", 9, 0));
+    marks.seen_in_record(&task("a", 1, 0));
     assert_eq!(marks.mark(&a), Mark::At(Some(9)));
 }
 
@@ -96,9 +97,9 @@ async fn records_of_another_incarnation_say_nothing() {
     assert_eq!(marks.acknowledged(&a, 32).0.incarnation, 1);
     let marks = open(&store, vec![known("a", 1, None)]).await;
     assert_eq!(marks.mark(&a), Mark::At(Some(31)));
-    marks.seen_in_record(&copy("a", 500, 0));
+    marks.seen_in_record(&task("a", 500, 0));
     assert_eq!(marks.mark(&a), Mark::At(Some(31)));
-    marks.seen_in_record(&copy("a", 32, 1));
+    marks.seen_in_record(&task("a", 32, 1));
     assert_eq!(marks.mark(&a), Mark::At(Some(32)));
     let left = store.range(PREFIX).await.unwrap();
     assert_eq!(left.len(), 1, "the old incarnation's mark is deleted");
@@ -112,7 +113,7 @@ async fn an_older_store_says_what_a_node_had_at_least_and_not_what_it_has() {
     )
     .await;
     for name in ["resynced", "never"] {
-        marks.seen_in_record(&copy(name, 500, 0));
+        marks.seen_in_record(&task(name, 500, 0));
     }
     // Its records may be of the disk before the resync.
     let at_least = |at_least| Mark::Unknown { at_least };

@@ -25,7 +25,7 @@ pub(super) async fn complete(reader: &Reader<'_>, asks: &[Ask], gathered: &mut G
     {
         return;
     }
-    let key_of = |index: &str| reader.app.cluster.placement(index)?.primary_key.clone();
+    let key_of = |index: &str| reader.ctx.cluster.placement(index)?.primary_key.clone();
     let mut again = Vec::new();
     for (place, reply) in gathered.replies.iter().enumerate() {
         let ask = asks.get(reply.at).filter(|_| !is_formatted(&reply.body));

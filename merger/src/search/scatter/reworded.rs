@@ -174,13 +174,13 @@ async fn known_among(
     reader: &Reader<'_>,
     compared: HashSet<(String, String)>,
 ) -> Result<Known, SearchError> {
-    let fields = &reader.app.known_fields;
+    let fields = &reader.ctx.known_fields;
     let mark = fields.mark();
     let mut known = Known::new();
     let mut asks = Vec::new();
     let mut about = Vec::new();
     for (index, field) in compared.into_iter().take(MOST_FIELDS) {
-        let Some(placement) = reader.app.cluster.placement(&index) else {
+        let Some(placement) = reader.ctx.cluster.placement(&index) else {
             continue;
         };
         // An index on one shard is known to that shard whole.

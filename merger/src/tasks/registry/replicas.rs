@@ -55,7 +55,9 @@ impl Tasks {
             (record, goes_on)
         };
         let (record, goes_on) = record;
-        taken.iter().for_each(|copy| self.marks.recorded(copy));
+        taken
+            .iter()
+            .for_each(|copy| self.marks.recorded(&copy.task()));
         if aggregate::status(&record).is_settled() && !goes_on {
             return self.settle(record).await;
         }

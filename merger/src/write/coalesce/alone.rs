@@ -6,46 +6,46 @@ use serde_json::{Value, json};
 
 use super::delivery;
 use super::held::Taken;
-use crate::app::App;
 use crate::tasks::{LocalState, Part, SharedEnd};
+use crate::write::Context;
 use crate::write::deliver::{Delivered, deliver_now, lies_as};
 
 /// Node tasks have ended that several writes were merged into: those of a failed one are sent again, each alone.
-pub(in crate::write) fn ended(app: &Arc<App>, mut ends: Vec<SharedEnd>) {
+pub(in crate::write) fn ended(ctx: &Arc<Context>, mut ends: Vec<SharedEnd>) {
     ends.sort_by(|a, b| {
         (&a.node, a.local_uid, a.share.place).cmp(&(&b.node, b.local_uid, b.share.place))
     });
     let mut failed = Vec::new();
     for end in ends {
-        let taken = app
+        let taken = ctx
             .writes
             .coalescer
             .held()
             .take(&(end.node.clone(), end.local_uid), end.share.place);
         match (end.failed, taken) {
             (Some(state), taken) => failed.push((end.uid, state, taken)),
-            (None, Some(taken)) => app.writes.coalescer.held().done(&taken),
+            (None, Some(taken)) => ctx.writes.coalescer.held().done(&taken),
             (None, None) => {}
         }
     }
     if failed.is_empty() {
         return;
     }
-    let app = Arc::clone(app);
+    let ctx = Arc::clone(ctx);
     tokio::spawn(async move {
         for (uid, state, taken) in failed {
-            send_alone(&app, uid, state, taken.as_ref()).await;
+            send_alone(&ctx, uid, state, taken.as_ref()).await;
             if let Some(taken) = taken {
-                app.writes.coalescer.held().done(&taken);
+                ctx.writes.coalescer.held().done(&taken);
             }
         }
     });
 }
 
-async fn send_alone(app: &Arc<App>, uid: u32, mut state: LocalState, taken: Option<&Taken>) {
+async fn send_alone(ctx: &Arc<Context>, uid: u32, mut state: LocalState, taken: Option<&Taken>) {
     let why_not = match taken {
         None => "what was sent is not kept any more".to_owned(),
-        Some(taken) => match repeat(app, uid, taken).await {
+        Some(taken) => match repeat(ctx, uid, taken).await {
             Ok(()) => return,
             Err(why_not) => why_not,
         },
@@ -66,26 +66,26 @@ async fn send_alone(app: &Arc<App>, uid: u32, mut state: LocalState, taken: Opti
             state.error = Some(json!({"message": message, "code": "internal", "type": "internal"}))
         }
     }
-    app.tasks.give_up(uid, state).await;
+    ctx.tasks.give_up(uid, state).await;
 }
 
 /// Sends the write again, unless it would overtake a newer one; or says why not.
-async fn repeat(app: &Arc<App>, uid: u32, taken: &Taken) -> Result<(), String> {
+async fn repeat(ctx: &Arc<Context>, uid: u32, taken: &Taken) -> Result<(), String> {
     let Taken { shard, small, .. } = taken;
-    let guard = app.locks.lock(&[*shard]).await;
+    let guard = ctx.locks.lock(&[*shard]).await;
     // Only now is it known what came in between.
-    if app.writes.coalescer.held().is_overtaken(taken) {
+    if ctx.writes.coalescer.held().is_overtaken(taken) {
         return Err("the index has been written to since".to_owned());
     }
-    if !lies_as(app, &small.kind.placement) {
+    if !lies_as(ctx, &small.kind.placement) {
         // It went with its index.
         return Err("no shard took it".to_owned());
     }
     let again = delivery(small, *shard, small.piece.clone(), small.ids.clone());
-    match deliver_now(app, &guard, &again).await {
+    match deliver_now(ctx, &guard, &again).await {
         Ok(Delivered::Taken(parts)) => {
             let part = parts.into_iter().next();
-            resent(app, uid, part.ok_or("no shard took it")?).await;
+            resent(ctx, uid, part.ok_or("no shard took it")?).await;
             Ok(())
         }
         Ok(Delivered::Refused(answer)) => Err(format!("a node answered {}", answer.status)),
@@ -93,8 +93,8 @@ async fn repeat(app: &Arc<App>, uid: u32, taken: &Taken) -> Result<(), String> {
     }
 }
 
-async fn resent(app: &App, uid: u32, part: Part) {
-    if let Err(error) = app.tasks.resend(uid, part).await {
+async fn resent(ctx: &Context, uid: u32, part: Part) {
+    if let Err(error) = ctx.tasks.resend(uid, part).await {
         tracing::error!(uid, %error, "a write that was sent again alone could not be recorded");
     }
 }

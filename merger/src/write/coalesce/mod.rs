@@ -33,13 +33,14 @@ use super::deliver::{Delivered, Delivery, Load, deliver_now, lies_as};
 use super::format::Format;
 use super::spool::Piece;
 use crate::answer::Answer;
-use crate::app::{App, Stopping};
+use crate::base::Stopping;
 use crate::call::Along;
-use crate::cluster::{Placement, WriteMode, doubt};
+use crate::cluster::{Placement, WriteMode};
 use crate::ids::Ids;
-use crate::replication::WriteGuard;
+use crate::replication::{WriteGuard, doubt};
 use crate::supervise::note_panic;
 use crate::tasks::{self, Enqueued, NewTask, Part, Share};
+use crate::write::Context;
 
 /// A write of more bytes or documents than this is no small write.
 pub(super) const SMALL_BYTES: usize = 64 << 10;
@@ -91,16 +92,20 @@ pub(super) struct Coalescer {
 }
 
 /// Sends a small write, together with its neighbours.
-pub(super) async fn send(app: &Arc<App>, shard: ShardId, small: Small) -> Result<Sent, WriteError> {
+pub(super) async fn send(
+    ctx: &Arc<Context>,
+    shard: ShardId,
+    small: Small,
+) -> Result<Sent, WriteError> {
     let (sent, outcome) = oneshot::channel();
     let served = {
-        let mut lines = app.writes.coalescer.lines();
+        let mut lines = ctx.writes.coalescer.lines();
         let line = lines.entry(shard).or_default();
         line.waiting.push_back(Waiting { small, sent });
         std::mem::replace(&mut line.served, true)
     };
     if !served {
-        tokio::spawn(serve(Arc::clone(app), shard));
+        tokio::spawn(serve(Arc::clone(ctx), shard));
     }
     let outcome = outcome.await.map_err(|_| Stopping)?;
     outcome.map_err(WriteError::Together)
@@ -108,54 +113,54 @@ pub(super) async fn send(app: &Arc<App>, shard: ShardId, small: Small) -> Result
 
 /// Sends what waits for a shard until nothing does. A panic loses the group that was on its way, whose clients are told so; those
 /// behind it go on.
-async fn serve(app: Arc<App>, shard: ShardId) {
-    while let Err(error) = tokio::spawn(serve_line(Arc::clone(&app), shard)).await {
-        if !note_panic(&app, "send-small-writes", error) {
+async fn serve(ctx: Arc<Context>, shard: ShardId) {
+    while let Err(error) = tokio::spawn(serve_line(Arc::clone(&ctx), shard)).await {
+        if !note_panic(&ctx.metrics.panics, "send-small-writes", error) {
             return;
         }
         // Some replicas may have the group, and others not.
-        doubt(&app, shard);
+        doubt(&ctx.replication, shard);
     }
 }
 
 /// Group by group.
-async fn serve_line(app: Arc<App>, shard: ShardId) {
-    let wait = Duration::from_millis(app.options.coalesce_wait_ms);
+async fn serve_line(ctx: Arc<Context>, shard: ShardId) {
+    let wait = Duration::from_millis(ctx.options.coalesce_wait_ms);
     loop {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        let guard = app.locks.lock(&[shard]).await;
-        let group = app.writes.coalescer.next_group(shard);
+        let guard = ctx.locks.lock(&[shard]).await;
+        let group = ctx.writes.coalescer.next_group(shard);
         if group.is_empty() {
             return;
         }
-        send_group(&app, &guard, shard, group).await;
+        send_group(&ctx, &guard, shard, group).await;
     }
 }
 
-async fn send_group(app: &Arc<App>, guard: &WriteGuard, shard: ShardId, group: Vec<Waiting>) {
+async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, group: Vec<Waiting>) {
     let (mut smalls, clients): (Vec<Small>, Vec<_>) = group
         .into_iter()
         .map(|waiting| (waiting.small, waiting.sent))
         .unzip();
     let Some(first) = smalls.first() else { return };
-    if !lies_as(app, &first.kind.placement) {
+    if !lies_as(ctx, &first.kind.placement) {
         for client in clients {
             let _ = client.send(Ok(Sent::Gone));
         }
         return;
     }
-    app.metrics.small_writes.inc_by(smalls.len() as u64);
-    app.metrics.small_write_groups.inc();
+    ctx.metrics.small_writes.inc_by(smalls.len() as u64);
+    ctx.metrics.small_write_groups.inc();
     let documents: Vec<&[u8]> = smalls.iter().map(|small| &*small.documents).collect();
     let piece = Piece::of(first.piece.framing().clone(), &documents);
     let ids: Ids = smalls.iter().flat_map(|small| small.ids.iter()).collect();
     // Whatever becomes of it, and though it go alone and not be kept.
     let index_uid = &first.kind.placement.uid;
-    app.writes.coalescer.held().note(index_uid, Some(&ids));
+    ctx.writes.coalescer.held().note(index_uid, Some(&ids));
     let delivery = delivery(first, shard, piece, ids);
-    let parts = match deliver_now(app, guard, &delivery).await {
+    let parts = match deliver_now(ctx, guard, &delivery).await {
         Ok(Delivered::Taken(parts)) => parts,
         Ok(Delivered::Refused(answer)) => {
             for client in clients {
@@ -165,19 +170,19 @@ async fn send_group(app: &Arc<App>, guard: &WriteGuard, shard: ShardId, group: V
         }
         Err(error) => return fail(clients, error),
     };
-    let tasks = tasks_of(app, &mut smalls, &parts);
+    let tasks = tasks_of(ctx, &mut smalls, &parts);
     if smalls.len() > 1
         && let Some(copy) = parts.first().and_then(|part| part.copies.first())
     {
-        app.writes
+        ctx.writes
             .coalescer
             .held()
             .keep((copy.node.clone(), copy.local_uid), shard, smalls);
     }
     // The next group needn't wait until these tasks are durable.
-    let app = Arc::clone(app);
+    let ctx = Arc::clone(ctx);
     tokio::spawn(async move {
-        match app.tasks.create_all(tasks).await {
+        match ctx.tasks.create_all(tasks).await {
             Ok(enqueued) => {
                 for (client, enqueued) in clients.into_iter().zip(enqueued) {
                     // A client that is gone has its task all the same.
@@ -190,7 +195,7 @@ async fn send_group(app: &Arc<App>, guard: &WriteGuard, shard: ShardId, group: V
 }
 
 /// A task for each write of a group, with uids in the group's order.
-fn tasks_of(app: &App, smalls: &mut [Small], parts: &[Part]) -> Vec<(u32, NewTask)> {
+fn tasks_of(ctx: &Context, smalls: &mut [Small], parts: &[Part]) -> Vec<(u32, NewTask)> {
     let merged = smalls.len() > 1;
     let mut before = 0;
     let own = |(place, small): (u32, &mut Small)| {
@@ -208,7 +213,7 @@ fn tasks_of(app: &App, smalls: &mut [Small], parts: &[Part]) -> Vec<(u32, NewTas
             share: merged.then_some(share),
             ..std::mem::take(&mut small.task)
         };
-        (app.tasks.reserve(), task)
+        (ctx.tasks.reserve(), task)
     };
     (0_u32..).zip(smalls).map(own).collect()
 }

@@ -16,11 +16,11 @@ use weft_routing::document_id::DocumentId;
 use weft_routing::placement::{ShardId, SlotMap};
 
 use super::{Finding, Suspicions, Verdict};
-use crate::app::App;
 use crate::call::full;
 use crate::cluster::ClusterError;
 use crate::tasks::{Unknown, are_pending};
 use crate::upstream::{NodeRequest, Target};
+use crate::write::Context;
 
 /// For how long what is under way is waited for, and how often it is looked at.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -30,7 +30,7 @@ impl Suspicions {
     /// The verdict on a batch for an index whose primary key is `key`; nothing if it can't be told.
     pub(in crate::write) async fn settle(
         &self,
-        app: &App,
+        ctx: &Context,
         uid: &str,
         slots: &SlotMap,
         key: &str,
@@ -51,8 +51,8 @@ impl Suspicions {
                 None => shards.push((shard, vec![id])),
             }
         }
-        let stays = !app.tasks.takes_documents(uid);
-        if let Ok(there) = fetch_all(app, uid, key, &shards).await
+        let stays = !ctx.tasks.takes_documents(uid);
+        if let Ok(there) = fetch_all(ctx, uid, key, &shards).await
             && stays
             && matches!(self.verdict(Some(&there)), Verdict::Fine)
         {
@@ -60,7 +60,7 @@ impl Suspicions {
         }
         let deadline = Instant::now() + WITHIN;
         loop {
-            match look(app, uid, key, &shards).await {
+            match look(ctx, uid, key, &shards).await {
                 Ok(Some(there)) => {
                     return match self.verdict(Some(&there)) {
                         Verdict::Refused { finding, .. } => Some(finding),
@@ -86,52 +86,52 @@ impl Suspicions {
 
 /// Which of the documents are there; `None` while something is under way.
 async fn look(
-    app: &App,
+    ctx: &Context,
     uid: &str,
     key: &str,
     shards: &[(ShardId, Vec<&str>)],
 ) -> Result<Option<HashSet<String>>, Unknown> {
     let pending = shards
         .iter()
-        .map(|(shard, _)| are_pending(app, *shard, uid));
+        .map(|(shard, _)| are_pending(ctx, *shard, uid));
     if try_join_all(pending).await?.contains(&true) {
         return Ok(None);
     }
-    fetch_all(app, uid, key, shards).await.map(Some)
+    fetch_all(ctx, uid, key, shards).await.map(Some)
 }
 
 async fn fetch_all(
-    app: &App,
+    ctx: &Context,
     uid: &str,
     key: &str,
     shards: &[(ShardId, Vec<&str>)],
 ) -> Result<HashSet<String>, Unknown> {
     let found = shards
         .iter()
-        .map(|(shard, ids)| fetch(app, *shard, uid, key, ids));
+        .map(|(shard, ids)| fetch(ctx, *shard, uid, key, ids));
     Ok(try_join_all(found).await?.into_iter().flatten().collect())
 }
 
 async fn fetch(
-    app: &App,
+    ctx: &Context,
     shard: ShardId,
     uid: &str,
     key: &str,
     ids: &[&str],
 ) -> Result<Vec<String>, Unknown> {
-    let primary = app.cluster.primary(shard);
+    let primary = ctx.cluster.primary(shard);
     let primary = primary.ok_or(ClusterError::ShardLost(shard))?;
     let body = json!({"ids": ids, "fields": [key], "limit": ids.len()});
     let request = NodeRequest::new(
         Target::Node(primary.address),
         Method::POST,
         format!("/indexes/{uid}/documents/fetch"),
-        &app.own_authority(),
-        app.options.search_timeout(),
+        &ctx.own_authority(),
+        ctx.options.search_timeout(),
     )
     .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
     .body(full(body.to_string()));
-    let answer = app.upstream.send(request).await?;
+    let answer = ctx.upstream.send(request).await?;
     let answer: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let documents = answer.get("results").and_then(Value::as_array);
     let id = |document: &Value| match member(document, key)? {

@@ -6,8 +6,8 @@ use hashbrown::HashMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::app::App;
 use crate::tasks::ask_primary;
+use crate::write::Context;
 
 /// So many indexes' rules are remembered; beyond, all are forgotten.
 const MOST_INDEXES: usize = 10_000;
@@ -124,8 +124,8 @@ pub(in crate::write) struct Known {
 
 impl Known {
     /// The rules that documents of an index are judged by from here on; none but those of all indexes while settings are under way.
-    pub(in crate::write) async fn now(&self, app: &App, uid: &str) -> Arc<Rules> {
-        let revision = app.settings.revision();
+    pub(in crate::write) async fn now(&self, ctx: &Context, uid: &str) -> Arc<Rules> {
+        let revision = ctx.settings.revision();
         let remembered = {
             let known = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
             known.get(uid).cloned()
@@ -133,7 +133,7 @@ impl Known {
         let rules = match remembered {
             Some((then, rules)) if then == revision => rules,
             _ => {
-                let (rules, is_whole) = read(app, uid).await;
+                let (rules, is_whole) = read(ctx, uid).await;
                 let rules = Arc::new(rules);
                 if is_whole {
                     let mut known = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,7 +146,7 @@ impl Known {
             }
         };
         // Most indexes are plain, and needn't be asked for among all open tasks.
-        if rules.is_plain() || !app.tasks.changes_settings(uid, None) {
+        if rules.is_plain() || !ctx.tasks.changes_settings(uid, None) {
             return rules;
         }
         Arc::default()
@@ -160,8 +160,8 @@ struct Version {
 }
 
 /// The rules, and whether all that they depend on is known.
-async fn read(app: &App, uid: &str) -> (Rules, bool) {
-    let settings = match app.settings.get(uid).await {
+async fn read(ctx: &Context, uid: &str) -> (Rules, bool) {
+    let settings = match ctx.settings.get(uid).await {
         Ok(Some(settings)) => settings,
         Ok(None) => return (Rules::default(), true),
         Err(error) => {
@@ -173,10 +173,10 @@ async fn read(app: &App, uid: &str) -> (Rules, bool) {
     if !rules.geojson && !rules.wants_vectors() {
         return (rules, true);
     }
-    let Some(shard) = app.cluster.shards().into_iter().next() else {
+    let Some(shard) = ctx.cluster.shards().into_iter().next() else {
         return (rules, false);
     };
-    let version = ask_primary::<Version>(app, shard, "/version".to_owned()).await;
+    let version = ask_primary::<Version>(ctx, shard, "/version".to_owned()).await;
     match version {
         Ok(Some(version)) => (Rules::of(&settings, &version.pkg_version), true),
         _ => (rules, false),

@@ -5,7 +5,6 @@
 //! trusted when it has documents too, or when nobody has any.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -14,11 +13,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use weft_routing::placement::ShardId;
 
+use super::probe::{probe, went_back};
 use super::seen::dated;
-use super::verify::verify_shard;
-use super::watch::{probe, went_back};
-use super::{Heard, Mark, NodeId, NodeRef, TakenOut, take_out};
-use crate::app::App;
+use super::{Context, take_out};
+use crate::cluster::{Heard, Mark, NodeId, NodeRef, TakenOut};
 use crate::store::StoreError;
 use crate::upstream::{NodeRequest, Target};
 
@@ -54,50 +52,32 @@ enum Verdict {
 
 /// How long a node may take to say what it has: writers wait meanwhile.
 const FACTS_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a node that waits for others is left alone.
-const REST: Duration = Duration::from_millis(500);
-
-/// Establishes the marks of a shard's replicas that answer.
-pub(super) async fn establish(app: &Arc<App>, shard: ShardId) {
-    let guard = app.locks.lock(&[shard]).await;
-    let outcome = establish_locked(app, shard).await;
-    drop(guard);
-    match outcome {
-        Ok(Established::Nothing) => tokio::time::sleep(REST).await,
-        Ok(Established::Alone) => {}
-        // Each may be good for itself and differ from the others.
-        Ok(Established::BesideOthers) => {
-            let app = Arc::clone(app);
-            tokio::spawn(async move { verify_shard(&app, shard).await });
-        }
-        Err(error) => {
-            tracing::error!(shard = shard.0, %error, "which disks a shard's nodes have can't be stored");
-        }
-    }
-}
 
 /// What was established.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Established {
+pub(crate) enum Established {
     Nothing,
     /// There is nothing to compare: no documents, or no other replica.
     Alone,
     BesideOthers,
 }
 
-/// The same; the caller has the shard's lock.
-pub(super) async fn establish_locked(app: &App, shard: ShardId) -> Result<Established, StoreError> {
-    let topology = app.cluster.topology();
-    let in_sync = |node: &&NodeRef| app.cluster.in_sync.holds(&node.id);
+/// Establishes the marks of a shard's replicas that answer. The caller has the shard's lock.
+pub(crate) async fn establish_locked(
+    ctx: &Context,
+    shard: ShardId,
+) -> Result<Established, StoreError> {
+    let topology = ctx.cluster.topology();
+    let in_sync = |node: &&NodeRef| ctx.cluster.in_sync.holds(&node.id);
     let nodes: Vec<&NodeRef> = topology.nodes(shard).iter().filter(in_sync).collect();
     let candidates = join_all(nodes.into_iter().map(async |node| Candidate {
         node: node.id.clone(),
-        mark: app.cluster.marks.mark(&node.id),
-        first_contact: app.cluster.marks.is_first_contact(&node.id),
-        facts: facts(app, node).await,
+        mark: ctx.cluster.marks.mark(&node.id),
+        first_contact: ctx.cluster.marks.is_first_contact(&node.id),
+        facts: facts(ctx, node).await,
     }));
     let candidates = candidates.await;
-    let expects_indexes = app
+    let expects_indexes = ctx
         .cluster
         .placements
         .all()
@@ -108,20 +88,20 @@ pub(super) async fn establish_locked(app: &App, shard: ShardId) -> Result<Establ
         match verdict {
             Verdict::Trust(newest) => {
                 let shown = match (newest, topology.find(&node)) {
-                    (Some(uid), Some(found)) => Some(dated(app, found, uid).await),
+                    (Some(uid), Some(found)) => Some(dated(ctx, found, uid).await),
                     _ => None,
                 };
-                app.cluster.marks.establish(&node, shown).await?;
+                ctx.cluster.marks.establish(&node, shown).await?;
                 trusted += 1;
             }
             Verdict::Remove(reason) => {
-                if take_out(app, &node, &reason).await? == TakenOut::Last {
-                    app.cluster.pulse.lose(&node);
+                if take_out(ctx, &node, &reason).await? == TakenOut::Last {
+                    ctx.cluster.pulse.lose(&node);
                 }
             }
             Verdict::Wait => {
                 tracing::debug!(%node, "it has no documents; others that may have some are waited for");
-                app.cluster.marks.wait(&node);
+                ctx.cluster.marks.wait(&node);
             }
         }
     }
@@ -221,16 +201,16 @@ struct Index {
     uid: String,
 }
 
-async fn facts(app: &App, node: &NodeRef) -> Option<Facts> {
-    let counts = match get::<Stats>(app, node, "/stats").await {
+async fn facts(ctx: &Context, node: &NodeRef) -> Option<Facts> {
+    let counts = match get::<Stats>(ctx, node, "/stats").await {
         Some(stats) => {
             let counts = stats.indexes.into_values();
             counts.map(|index| index.number_of_documents).collect()
         }
-        None => count_each(app, node).await?,
+        None => count_each(ctx, node).await?,
     };
     // Asked last: what is counted was there by then.
-    let Heard::Answer(newest) = probe(app, node).await else {
+    let Heard::Answer(newest) = probe(ctx, node).await else {
         return None;
     };
     Some(Facts {
@@ -241,22 +221,22 @@ async fn facts(app: &App, node: &NodeRef) -> Option<Facts> {
 }
 
 /// The documents of each index, where the node doesn't tell them all at once.
-async fn count_each(app: &App, node: &NodeRef) -> Option<Vec<u64>> {
-    let listed: Listed = get(app, node, "/indexes?limit=1000000").await?;
+async fn count_each(ctx: &Context, node: &NodeRef) -> Option<Vec<u64>> {
+    let listed: Listed = get(ctx, node, "/indexes?limit=1000000").await?;
     let mut counts = Vec::with_capacity(listed.results.len());
     for index in listed.results {
         let path = format!("/indexes/{}/stats", index.uid);
-        let stats: IndexStats = get(app, node, &path).await?;
+        let stats: IndexStats = get(ctx, node, &path).await?;
         counts.push(stats.number_of_documents);
     }
     Some(counts)
 }
 
-async fn get<T: DeserializeOwned>(app: &App, node: &NodeRef, path: &str) -> Option<T> {
+async fn get<T: DeserializeOwned>(ctx: &Context, node: &NodeRef, path: &str) -> Option<T> {
     let target = Target::Node(node.address);
-    let authority = app.own_authority();
+    let authority = ctx.own_authority();
     let request = NodeRequest::new(target, Method::GET, path, &authority, FACTS_TIMEOUT);
-    let answer = app.upstream.send(request).await.ok()?;
+    let answer = ctx.upstream.send(request).await.ok()?;
     let said = answer.status == StatusCode::OK;
     said.then(|| serde_json::from_slice(&answer.body).ok())
         .flatten()

@@ -4,6 +4,8 @@
 //! many strangers are asked about at once. The whole list is never read for a request. Changes made through Weft are seen at once,
 //! changes made by hand on every node after [`FRESH`].
 
+mod equalise;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,16 +17,18 @@ use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::app::App;
+pub use equalise::{KeysError, equalise_keys, equalise_keys_now};
+
 use crate::clock::now_utc;
+use crate::cluster::Context;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
 /// How old what is known of a key may be.
-pub(super) const FRESH: Duration = Duration::from_secs(5);
+pub(crate) const FRESH: Duration = Duration::from_secs(5);
 /// The same of one that is no key.
 const AGAIN: Duration = Duration::from_millis(500);
 /// The same where a node judges the key, too.
-pub(super) const JUDGED_AGAIN: Duration = Duration::from_secs(60);
+pub(crate) const JUDGED_AGAIN: Duration = Duration::from_secs(60);
 /// How long a node may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How many keys are remembered; at that many, all are forgotten.
@@ -49,24 +53,24 @@ pub struct Keys {
 /// A key's rights, as a node tells them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Key {
-    pub(super) uid: String,
-    pub(super) key: String,
-    pub(super) actions: Vec<String>,
-    pub(super) indexes: Vec<String>,
+pub(crate) struct Key {
+    pub(crate) uid: String,
+    pub(crate) key: String,
+    pub(crate) actions: Vec<String>,
+    pub(crate) indexes: Vec<String>,
     #[serde(with = "time::serde::rfc3339::option")]
-    pub(super) expires_at: Option<OffsetDateTime>,
+    pub(crate) expires_at: Option<OffsetDateTime>,
 }
 
 impl Key {
-    pub(super) fn has_expired(&self) -> bool {
+    pub(crate) fn has_expired(&self) -> bool {
         self.expires_at.is_some_and(|at| at <= now_utc())
     }
 }
 
 /// By what a key is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum By<'a> {
+pub(crate) enum By<'a> {
     /// The value that a client shows.
     Value(&'a str),
     /// The uid that a tenant token names.
@@ -152,13 +156,13 @@ impl Keys {
     ///
     /// # Errors
     /// No node says.
-    pub(super) async fn find(
+    pub(crate) async fn find(
         &self,
-        app: &App,
+        ctx: &Context,
         by: By<'_>,
         fresh: Duration,
     ) -> Result<Option<Arc<Key>>, UpstreamError> {
-        self.find_with(by, fresh, || ask(app, by)).await
+        self.find_with(by, fresh, || ask(ctx, by)).await
     }
 
     async fn find_with<R>(
@@ -253,14 +257,14 @@ fn too_many() -> UpstreamError {
 }
 
 /// Asks a node, of any shard: keys are the same on all.
-async fn ask(app: &App, by: By<'_>) -> Result<Option<Key>, UpstreamError> {
+async fn ask(ctx: &Context, by: By<'_>) -> Result<Option<Key>, UpstreamError> {
     let mut last = None;
-    for shard in app.cluster.shards() {
+    for shard in ctx.cluster.shards() {
         let target = Target::Shard(shard);
         let path = format!("/keys/{}", by.name());
-        let authority = app.own_authority();
+        let authority = ctx.own_authority();
         let request = NodeRequest::new(target.clone(), Method::GET, path, &authority, TIMEOUT);
-        let detail = match app.upstream.send(request).await {
+        let detail = match ctx.upstream.send(request).await {
             Ok(answer) if answer.status == StatusCode::NOT_FOUND => return Ok(None),
             Ok(answer) if answer.status == StatusCode::OK => {
                 match serde_json::from_slice(&answer.body) {

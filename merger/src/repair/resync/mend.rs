@@ -14,27 +14,27 @@ use super::remote::{Index, Remote, is_missing};
 use super::scan::Scan;
 use super::source::Source;
 use super::{Progress, ResyncError};
-use crate::cluster::dirty::{Documents, Written};
+use crate::cluster::{Documents, Written};
 use crate::upstream::is_hidden;
 
 /// How many documents are deleted with one task.
 const DELETES_A_TASK: usize = 5_000;
 
 /// Mends one node after another's model.
-pub(super) struct Mend<'a> {
-    pub(super) source: &'a Remote<'a>,
-    pub(super) target: &'a Remote<'a>,
-    pub(super) progress: &'a Progress,
+pub(crate) struct Mend<'a> {
+    pub(crate) source: &'a Remote<'a>,
+    pub(crate) target: &'a Remote<'a>,
+    pub(crate) progress: &'a Progress,
     /// 0 means as fast as it goes.
-    pub(super) bytes_per_second: u64,
+    pub(crate) bytes_per_second: u64,
     /// The source must still be what it was before anything is changed.
-    pub(super) unbroken: &'a Source<'a>,
+    pub(crate) unbroken: &'a Source<'a>,
     /// What may be deleted.
-    pub(super) deletions: &'a Deletions<'a>,
+    pub(crate) deletions: &'a Deletions<'a>,
 }
 
 /// Features that the instance as a whole has.
-pub(super) async fn instance(source: &Remote<'_>, target: &Remote<'_>) -> Result<(), ResyncError> {
+pub(crate) async fn instance(source: &Remote<'_>, target: &Remote<'_>) -> Result<(), ResyncError> {
     const PATH: &str = "/experimental-features";
     let wanted: Map<String, Value> = source.get(PATH).await?;
     let held: Map<String, Value> = target.get(PATH).await?;
@@ -52,7 +52,7 @@ pub(super) async fn instance(source: &Remote<'_>, target: &Remote<'_>) -> Result
 
 impl Mend<'_> {
     /// Mends what may have been written, and says what was not equal. What the source has taken before is applied first.
-    pub(super) async fn mend(&self, written: &Written) -> Result<Vec<Difference>, ResyncError> {
+    pub(crate) async fn mend(&self, written: &Written) -> Result<Vec<Difference>, ResyncError> {
         self.source.applied().await?;
         let mut found = Vec::new();
         let wanted = self.source.indexes().await?;

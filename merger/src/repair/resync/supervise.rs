@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
 use super::{Resync, ResyncError};
-use crate::app::App;
 use crate::clock::now_utc;
 use crate::cluster::{Life, NodeId, NodeRef, Standing};
+use crate::repair::Context;
 
 /// How often replicas that are out are looked for.
 const LOOK: Duration = Duration::from_millis(200);
@@ -27,7 +27,7 @@ struct Rest {
 }
 
 /// Brings back who is out; never ends.
-pub async fn keep_in_sync(app: Arc<App>) {
+pub async fn keep_in_sync(ctx: Arc<Context>) {
     let mut rests: HashMap<NodeId, Rest> = HashMap::new();
     let mut running: HashMap<ShardId, (NodeId, tokio::task::JoinHandle<bool>)> = HashMap::new();
     loop {
@@ -45,9 +45,9 @@ pub async fn keep_in_sync(app: Arc<App>) {
                 Ok(false) | Err(_) => rest(&mut rests, &node),
             }
         }
-        let topology = app.cluster.topology();
-        if !topology.all_nodes().any(|(_, node)| is_out(&app, node))
-            && let Err(error) = app.tasks.forget_removals(now_utc()).await
+        let topology = ctx.cluster.topology();
+        if !topology.all_nodes().any(|(_, node)| is_out(&ctx, node))
+            && let Err(error) = ctx.tasks.forget_removals(now_utc()).await
         {
             tracing::warn!(%error, "marks of removed documents can't be deleted");
         }
@@ -55,8 +55,8 @@ pub async fn keep_in_sync(app: Arc<App>) {
             if running.len() >= AT_ONCE {
                 break;
             }
-            let held = app.cluster.doubts.hold_back(shard);
-            if held || running.contains_key(&shard) || !app.cluster.has_settled(shard) {
+            let held = ctx.cluster.doubts.hold_back(shard);
+            if held || running.contains_key(&shard) || !ctx.cluster.has_settled(shard) {
                 continue;
             }
             let rested = |node: &NodeRef| {
@@ -64,16 +64,16 @@ pub async fn keep_in_sync(app: Arc<App>) {
                 rest.is_none_or(|rest| rest.until <= Instant::now())
             };
             let target = topology.nodes(shard).iter().find(|node| {
-                is_out(&app, node) && app.cluster.pulse.answers(&node.id) && rested(node)
+                is_out(&ctx, node) && ctx.cluster.pulse.answers(&node.id) && rested(node)
             });
-            let source = app
+            let source = ctx
                 .cluster
                 .replicas(shard)
                 .into_iter()
-                .find(|node| app.cluster.pulse.life(&node.id) == Life::Up);
+                .find(|node| ctx.cluster.pulse.life(&node.id) == Life::Up);
             if let (Some(target), Some(source)) = (target.cloned(), source) {
                 let node = target.id.clone();
-                let handle = tokio::spawn(bring_back(Arc::clone(&app), shard, source, target));
+                let handle = tokio::spawn(bring_back(Arc::clone(&ctx), shard, source, target));
                 running.insert(shard, (node, handle));
             }
         }
@@ -81,8 +81,8 @@ pub async fn keep_in_sync(app: Arc<App>) {
     }
 }
 
-fn is_out(app: &App, node: &NodeRef) -> bool {
-    let standing = app.cluster.in_sync.standing(&node.id);
+fn is_out(ctx: &Context, node: &NodeRef) -> bool {
+    let standing = ctx.cluster.in_sync.standing(&node.id);
     matches!(standing, Some(Standing::Out { .. }))
 }
 
@@ -95,32 +95,32 @@ fn rest(rests: &mut HashMap<NodeId, Rest>, node: &NodeId) {
 }
 
 /// One resync; true if the replica is in sync again.
-async fn bring_back(app: Arc<App>, shard: ShardId, source: NodeRef, target: NodeRef) -> bool {
-    let progress = app.cluster.resync_begins(&target.id);
+async fn bring_back(ctx: Arc<Context>, shard: ShardId, source: NodeRef, target: NodeRef) -> bool {
+    let progress = ctx.resyncs.begin(&target.id);
     let begun = Instant::now();
     tracing::info!(node = %target.id, from = %source.id, "resync begins");
     let resync = Resync {
-        app: &app,
+        ctx: &ctx,
         shard,
         source: &source,
         target: &target,
         progress: &progress,
     };
     let outcome = resync.run().await;
-    app.metrics
+    ctx.metrics
         .resynced_documents
         .inc_by(progress.differences());
     let (label, ms) = (
         if outcome.is_ok() { "done" } else { "failed" },
         begun.elapsed().as_millis(),
     );
-    app.metrics.resyncs.with_label_values(&[label]).inc();
+    ctx.metrics.resyncs.with_label_values(&[label]).inc();
     match outcome {
         Ok(()) => {
             tracing::info!(node = %target.id, documents = progress.differences(), ms, "resync done");
-            app.cluster.resync_ends(&target.id, None);
-            let stopped = app.cluster.stopped_resyncs();
-            app.metrics
+            ctx.resyncs.end(&target.id, None);
+            let stopped = ctx.resyncs.stopped();
+            ctx.metrics
                 .stopped_resyncs
                 .set(i64::try_from(stopped).unwrap_or(i64::MAX));
             true
@@ -134,9 +134,9 @@ async fn bring_back(app: Arc<App>, shard: ShardId, source: NodeRef, target: Node
                     tracing::warn!(node = %target.id, %error, ms, "resync failed; it will be tried again");
                 }
             }
-            app.cluster.resync_ends(&target.id, Some(&error));
-            let stopped = app.cluster.stopped_resyncs();
-            app.metrics
+            ctx.resyncs.end(&target.id, Some(&error));
+            let stopped = ctx.resyncs.stopped();
+            ctx.metrics
                 .stopped_resyncs
                 .set(i64::try_from(stopped).unwrap_or(i64::MAX));
             false

@@ -13,8 +13,8 @@ use time::{Duration, OffsetDateTime};
 use weft_routing::placement::ShardId;
 
 use super::ResyncError;
-use crate::app::App;
 use crate::cluster::NodeId;
+use crate::repair::Context;
 
 /// One of so many documents may be deleted without an explanation.
 const ONE_OF: u64 = 10;
@@ -22,18 +22,18 @@ const ONE_OF: u64 = 10;
 const BEFORE: Duration = Duration::hours(24);
 
 /// What a resync deletes at one node.
-pub(super) struct Deletions<'a> {
-    pub(super) app: &'a App,
-    pub(super) shard: ShardId,
-    pub(super) node: NodeId,
+pub(crate) struct Deletions<'a> {
+    pub(crate) ctx: &'a Context,
+    pub(crate) shard: ShardId,
+    pub(crate) node: NodeId,
     /// Since when the node is out.
-    pub(super) out_since: OffsetDateTime,
+    pub(crate) out_since: OffsetDateTime,
     /// It took writes that nobody was acknowledged: it may have to lose them.
-    pub(super) took_more: bool,
+    pub(crate) took_more: bool,
     /// An operator has said that all of it is right.
-    pub(super) confirmed: bool,
+    pub(crate) confirmed: bool,
     /// How many documents of each index it has deleted so far.
-    pub(super) counts: Mutex<BTreeMap<String, u64>>,
+    pub(crate) counts: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Deletions<'_> {
@@ -41,8 +41,8 @@ impl Deletions<'_> {
     ///
     /// # Errors
     /// Nothing explains that it is gone.
-    pub(super) fn allow_index(&self, index: &str) -> Result<(), ResyncError> {
-        let placement = self.app.cluster.placement(index);
+    pub(crate) fn allow_index(&self, index: &str) -> Result<(), ResyncError> {
+        let placement = self.ctx.cluster.placement(index);
         let lies_here = placement.is_some_and(|placement| {
             placement.deleted_by.is_none() && placement.shards().contains(&self.shard)
         });
@@ -59,7 +59,7 @@ impl Deletions<'_> {
     ///
     /// # Errors
     /// That is too much, and nothing explains it.
-    pub(super) fn allow(&self, index: &str, count: u64, held: u64) -> Result<(), ResyncError> {
+    pub(crate) fn allow(&self, index: &str, count: u64, held: u64) -> Result<(), ResyncError> {
         let sum = {
             let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
             let sum = counts.entry(index.to_owned()).or_default();
@@ -74,7 +74,7 @@ impl Deletions<'_> {
 
     fn is_explained(&self, index: &str) -> bool {
         let since = self.out_since - BEFORE;
-        self.confirmed || self.took_more || self.app.tasks.has_removed(index, since)
+        self.confirmed || self.took_more || self.ctx.tasks.has_removed(index, since)
     }
 
     fn unexplained(&self, index: &str, what: String) -> ResyncError {

@@ -20,7 +20,7 @@ const BATCH_DOCUMENTS: usize = 10_000;
 const AHEAD: usize = 3;
 
 /// A stream of documents to one index of a node.
-pub(super) struct Copy<'a> {
+pub(crate) struct Copy<'a> {
     target: &'a Remote<'a>,
     path: String,
     batch: Vec<u8>,
@@ -32,7 +32,7 @@ pub(super) struct Copy<'a> {
 }
 
 impl<'a> Copy<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         target: &'a Remote<'a>,
         index: &str,
         primary_key: &str,
@@ -54,7 +54,7 @@ impl<'a> Copy<'a> {
     }
 
     /// Takes one document.
-    pub(super) async fn push(&mut self, document: &RawValue) -> Result<(), ResyncError> {
+    pub(crate) async fn push(&mut self, document: &RawValue) -> Result<(), ResyncError> {
         // A line each: a document as a node prints it has no line end in it, but a client's string may be pretty-printed.
         self.batch.extend(
             document
@@ -71,7 +71,7 @@ impl<'a> Copy<'a> {
     }
 
     /// Sends what is left, and waits until all is done.
-    pub(super) async fn finish(mut self) -> Result<(), ResyncError> {
+    pub(crate) async fn finish(mut self) -> Result<(), ResyncError> {
         self.send().await?;
         while let Some(uid) = self.sent.pop_front() {
             self.target.done(uid).await?;

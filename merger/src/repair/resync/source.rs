@@ -5,13 +5,13 @@
 //! they were. What was read before that was read from the good disk.
 
 use super::ResyncError;
-use crate::app::App;
-use crate::cluster::watch::{probe, went_back};
 use crate::cluster::{Heard, Life, Mark, NodeRef};
+use crate::repair::Context;
+use crate::replication::{probe, went_back};
 
 /// The source, as it was when the resync began.
-pub(super) struct Source<'a> {
-    app: &'a App,
+pub(crate) struct Source<'a> {
+    ctx: &'a Context,
     node: &'a NodeRef,
     mark: Option<u32>,
     doubts: u64,
@@ -22,13 +22,13 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// It isn't fit to be a source: its mark isn't known.
-    pub(super) fn of(app: &'a App, node: &'a NodeRef) -> Result<Self, ResyncError> {
-        let Mark::At(mark) = app.cluster.marks.mark(&node.id) else {
+    pub(crate) fn of(ctx: &'a Context, node: &'a NodeRef) -> Result<Self, ResyncError> {
+        let Mark::At(mark) = ctx.cluster.marks.mark(&node.id) else {
             return Err(ResyncError::Overtaken);
         };
-        let doubts = app.cluster.pulse.doubts(&node.id);
+        let doubts = ctx.cluster.pulse.doubts(&node.id);
         Ok(Self {
-            app,
+            ctx,
             node,
             mark,
             doubts,
@@ -39,18 +39,18 @@ impl<'a> Source<'a> {
     ///
     /// # Errors
     /// It isn't, or doesn't say.
-    pub(super) async fn check(&self) -> Result<(), ResyncError> {
+    pub(crate) async fn check(&self) -> Result<(), ResyncError> {
         let broken = |detail: String| ResyncError::Source {
             node: self.node.id.clone(),
             detail,
         };
-        let cluster = &self.app.cluster;
-        let heard = probe(self.app, self.node).await;
+        let cluster = &self.ctx.cluster;
+        let heard = probe(self.ctx, self.node).await;
         let mark = self.mark.max(cluster.marks.newest(&self.node.id));
         match heard {
             // A write under way may raise the mark after the node was asked; then it is asked once more.
             Heard::Answer(newest) if newest >= self.mark && newest < mark => {
-                match probe(self.app, self.node).await {
+                match probe(self.ctx, self.node).await {
                     Heard::Answer(newest) if newest >= mark => {}
                     _ => return Err(broken("its tasks don't go on where they were".to_owned())),
                 }

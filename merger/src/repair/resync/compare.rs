@@ -6,22 +6,22 @@ use super::ResyncError;
 use super::digest::{Print, SlotDigests};
 use super::remote::Remote;
 use super::scan::Scan;
-use crate::cluster::dirty::{Documents, Written};
+use crate::cluster::{Documents, Written};
 
 /// So many documents are held in memory at once, as ids and numbers; of larger indexes, slots are taken in several passes.
 const DOCUMENTS_A_PASS: u64 = 1_000_000;
 
 /// Something that is not the same on both.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::cluster) struct Difference {
-    pub(in crate::cluster) index: String,
+pub(crate) struct Difference {
+    pub(crate) index: String,
     /// The document; `None` for the index itself or its settings.
-    pub(in crate::cluster) id: Option<String>,
+    pub(crate) id: Option<String>,
 }
 
 impl Difference {
     /// Whether it lies in what was written meanwhile.
-    pub(in crate::cluster) fn is_within(&self, written: &Written) -> bool {
+    pub(crate) fn is_within(&self, written: &Written) -> bool {
         let Written::Indexes(indexes) = written else {
             return true;
         };
@@ -34,7 +34,7 @@ impl Difference {
 }
 
 /// The slots of an index in which two nodes differ, or `None` if they don't.
-pub(in crate::cluster) async fn compare(
+pub(crate) async fn compare(
     source: &Remote<'_>,
     target: &Remote<'_>,
     index: &str,
@@ -62,7 +62,7 @@ async fn digests(
 }
 
 /// The differing slots, in parts of which each has no more documents than are held at once.
-pub(in crate::cluster) fn passes(differing: &[bool], documents: u64) -> Vec<Vec<bool>> {
+pub(crate) fn passes(differing: &[bool], documents: u64) -> Vec<Vec<bool>> {
     let count = differing.iter().filter(|differs| **differs).count();
     let all = differing.len().max(1) as u64;
     let expected = documents.saturating_mul(count as u64) / all;
@@ -86,12 +86,12 @@ pub(in crate::cluster) fn passes(differing: &[bool], documents: u64) -> Vec<Vec<
 }
 
 /// Whether a document lies in one of the slots.
-pub(in crate::cluster) fn is_among(slots: &[bool], print: &Print) -> bool {
+pub(crate) fn is_among(slots: &[bool], print: &Print) -> bool {
     slots.get(usize::from(print.slot.0)) == Some(&true)
 }
 
 /// What a node holds in some slots: id → content.
-pub(in crate::cluster) async fn contents(
+pub(crate) async fn contents(
     remote: &Remote<'_>,
     index: &str,
     primary_key: &str,
@@ -110,7 +110,7 @@ pub(in crate::cluster) async fn contents(
 }
 
 /// The ids of the documents of some slots that differ.
-pub(in crate::cluster) async fn differing_ids(
+pub(crate) async fn differing_ids(
     source: &Remote<'_>,
     target: &Remote<'_>,
     index: &str,

@@ -17,9 +17,10 @@
 mod compare;
 mod copy;
 mod deletions;
-pub(super) mod digest;
+pub(crate) mod digest;
 mod mend;
-pub(super) mod remote;
+pub(crate) mod remote;
+mod running;
 mod scan;
 mod source;
 mod supervise;
@@ -33,16 +34,17 @@ use serde::Serialize;
 use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
+pub use running::Resyncs;
 pub use supervise::keep_in_sync;
 
-use super::dirty::Written;
-use super::seen;
-use super::{ClusterError, NodeId, NodeRef, Standing};
-use crate::app::App;
 use crate::clock::now_utc;
+use crate::cluster::{ClusterError, NodeId, NodeRef, Standing, Written};
+use crate::keys::equalise_keys_now;
+use crate::repair::Context;
+use crate::replication::took_unacknowledged;
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
-pub(super) use compare::{compare, differing_ids};
+pub(crate) use compare::{compare, differing_ids};
 use deletions::Deletions;
 use mend::Mend;
 use remote::Remote;
@@ -131,7 +133,7 @@ pub(crate) enum ResyncError {
 
 /// How far a resync has come, for operators.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     phase: Mutex<(&'static str, Option<String>)>,
     checked: AtomicU64,
     copied: AtomicU64,
@@ -142,7 +144,7 @@ pub(super) struct Progress {
 /// The same as it is shown.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ProgressView {
+pub(crate) struct ProgressView {
     phase: &'static str,
     index: Option<String>,
     documents_checked: u64,
@@ -166,7 +168,7 @@ impl Progress {
     }
 
     /// As operators see it.
-    pub(super) fn view(&self) -> ProgressView {
+    pub(crate) fn view(&self) -> ProgressView {
         let (phase, index) = self
             .phase
             .lock()
@@ -192,7 +194,7 @@ struct Guards<'a> {
 
 /// One replica on its way back.
 struct Resync<'a> {
-    app: &'a Arc<App>,
+    ctx: &'a Arc<Context>,
     shard: ShardId,
     source: &'a NodeRef,
     target: &'a NodeRef,
@@ -202,15 +204,15 @@ struct Resync<'a> {
 impl Resync<'_> {
     /// All of it.
     async fn run(&self) -> Result<(), ResyncError> {
-        self.app.cluster.dirty.begin(self.shard);
+        self.ctx.cluster.dirty.begin(self.shard);
         let outcome = self.phases().await;
-        self.app.cluster.dirty.end(self.shard);
+        self.ctx.cluster.dirty.end(self.shard);
         outcome
     }
 
     async fn phases(&self) -> Result<(), ResyncError> {
         let (source, target) = (self.remote(self.source), self.remote(self.target));
-        let unbroken = Source::of(self.app, self.source)?;
+        let unbroken = Source::of(self.ctx, self.source)?;
         let deletions = self.deletions().await;
         let guards = Guards {
             unbroken: &unbroken,
@@ -221,7 +223,7 @@ impl Resync<'_> {
         target.applied().await?;
         self.progress.enter("instance", None);
         mend::instance(&source, &target).await?;
-        crate::broadcast::equalise_keys_now(self.app)
+        equalise_keys_now(self.ctx, &self.ctx.keys)
             .await
             .map_err(|error| ResyncError::Keys(error.to_string()))?;
         self.mender("copying", &source, &target, guards)
@@ -229,10 +231,10 @@ impl Resync<'_> {
             .await?;
         self.prove(&source, &target, guards).await?;
         for round in 0.. {
-            let written = self.app.cluster.dirty.take(self.shard);
+            let written = self.ctx.cluster.dirty.take(self.shard);
             let last = round >= ROUNDS;
             if last || written.documents().is_some_and(|count| count <= FEW) {
-                self.app.cluster.dirty.put_back(self.shard, written);
+                self.ctx.cluster.dirty.put_back(self.shard, written);
                 let within = if last { LAST_TURN } else { TURN };
                 match self.last_turn(&source, &target, guards, within).await {
                     Err(ResyncError::TooSlow(_)) if !last => continue,
@@ -258,9 +260,9 @@ impl Resync<'_> {
             let before = self.progress.differences();
             let mender = self.mender("verifying", source, target, guards);
             let found = mender.mend(&Written::Everything).await?;
-            let written = self.app.cluster.dirty.take(self.shard);
+            let written = self.ctx.cluster.dirty.take(self.shard);
             differences = found.iter().filter(|one| !one.is_within(&written)).count();
-            self.app.cluster.dirty.put_back(self.shard, written);
+            self.ctx.cluster.dirty.put_back(self.shard, written);
             self.check()?;
             if differences == 0 {
                 return Ok(());
@@ -279,9 +281,9 @@ impl Resync<'_> {
         guards: Guards<'_>,
         within: Duration,
     ) -> Result<(), ResyncError> {
-        let _turn = self.app.locks.lock(&[self.shard]).await;
+        let _turn = self.ctx.locks.lock(&[self.shard]).await;
         let begun = Instant::now();
-        let written = self.app.cluster.dirty.take(self.shard);
+        let written = self.ctx.cluster.dirty.take(self.shard);
         let mending = async {
             let mender = self.mender("lastTurn", source, target, guards);
             mender.mend(&written).await?;
@@ -294,13 +296,13 @@ impl Resync<'_> {
                 (target.newest().await?, source.newest_task().await?)
             }
             Err(_) => {
-                self.app.cluster.dirty.put_back(self.shard, written);
+                self.ctx.cluster.dirty.put_back(self.shard, written);
                 return Err(ResyncError::TooSlow(within));
             }
         };
         self.check()?;
         guards.unbroken.check().await?;
-        let cluster = &self.app.cluster;
+        let cluster = &self.ctx.cluster;
         // What the source has beyond its mark, the target has by now.
         let marks = &cluster.marks;
         marks.raise(&self.source.id, newest_of_source).await;
@@ -348,10 +350,10 @@ impl Resync<'_> {
 
     /// The target must still be out, and the source still in.
     fn check(&self) -> Result<(), ResyncError> {
-        if self.app.cluster.doubts.hold_back(self.shard) {
+        if self.ctx.cluster.doubts.hold_back(self.shard) {
             return Err(ClusterError::Held(self.shard).into());
         }
-        let in_sync = &self.app.cluster.in_sync;
+        let in_sync = &self.ctx.cluster.in_sync;
         let out = matches!(
             in_sync.standing(&self.target.id),
             Some(Standing::Out { .. })
@@ -364,22 +366,22 @@ impl Resync<'_> {
     }
 
     fn remote<'b>(&'b self, node: &'b NodeRef) -> Remote<'b> {
-        Remote::new(self.app, node)
+        Remote::new(self.ctx, node)
     }
 
     /// What the target may have to lose.
     async fn deletions(&self) -> Deletions<'_> {
-        let cluster = &self.app.cluster;
+        let cluster = &self.ctx.cluster;
         let node = &self.target.id;
         let standing = cluster.in_sync.standing(node);
         let out_since = standing.and_then(|standing| standing.out_since());
         Deletions {
-            app: self.app,
+            ctx: self.ctx,
             shard: self.shard,
             node: node.clone(),
             out_since: out_since.unwrap_or_else(now_utc),
-            took_more: seen::took_unacknowledged(self.app, self.target).await,
-            confirmed: cluster.resyncs().confirmed.contains(node),
+            took_more: took_unacknowledged(self.ctx, self.target).await,
+            confirmed: self.ctx.resyncs.state().confirmed.contains(node),
             counts: Mutex::default(),
         }
     }
@@ -399,7 +401,7 @@ impl Resync<'_> {
             // Who holds up the shard's writers doesn't dawdle.
             bytes_per_second: match phase {
                 "lastTurn" => 0,
-                _ => self.app.options.resync_bytes_per_second,
+                _ => self.ctx.options.resync_bytes_per_second,
             },
             unbroken: guards.unbroken,
             deletions: guards.deletions,

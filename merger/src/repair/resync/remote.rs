@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::ResyncError;
-use crate::app::App;
 use crate::call::full;
 use crate::cluster::{NewestTask, NodeRef};
+use crate::repair::Context;
 use crate::upstream::{NodeAnswer, NodeRequest, Target};
 
 /// How often a node is asked whether a task is done: soon at first, then less often.
@@ -26,17 +26,17 @@ const LONGEST_TASK: Duration = Duration::from_secs(1_800);
 const IDS_A_REQUEST: usize = 500;
 
 /// A node.
-pub(in crate::cluster) struct Remote<'a> {
-    app: &'a App,
+pub(crate) struct Remote<'a> {
+    ctx: &'a Context,
     node: &'a NodeRef,
 }
 
 /// An index, as `GET /indexes` lists it.
 #[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::cluster) struct Index {
-    pub(in crate::cluster) uid: String,
-    pub(in crate::cluster) primary_key: Option<String>,
+pub(crate) struct Index {
+    pub(crate) uid: String,
+    pub(crate) primary_key: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -58,18 +58,18 @@ struct Task {
 }
 
 impl<'a> Remote<'a> {
-    pub(in crate::cluster) fn new(app: &'a App, node: &'a NodeRef) -> Self {
-        Self { app, node }
+    pub(crate) fn new(ctx: &'a Context, node: &'a NodeRef) -> Self {
+        Self { ctx, node }
     }
 
     /// All indexes.
-    pub(in crate::cluster) async fn indexes(&self) -> Result<Vec<Index>, ResyncError> {
+    pub(crate) async fn indexes(&self) -> Result<Vec<Index>, ResyncError> {
         let list: List<Index> = self.get("/indexes?limit=1000000").await?;
         Ok(list.results)
     }
 
     /// A page of an index's documents in the node's own order, with their vectors.
-    pub(in crate::cluster) async fn documents(
+    pub(crate) async fn documents(
         &self,
         index: &str,
         offset: usize,
@@ -80,7 +80,7 @@ impl<'a> Remote<'a> {
     }
 
     /// The documents of these ids that there are, with their vectors.
-    pub(in crate::cluster) async fn documents_of(
+    pub(crate) async fn documents_of(
         &self,
         index: &str,
         ids: &[String],
@@ -102,23 +102,20 @@ impl<'a> Remote<'a> {
     }
 
     /// How many documents an index has.
-    pub(in crate::cluster) async fn count(&self, index: &str) -> Result<u64, ResyncError> {
+    pub(crate) async fn count(&self, index: &str) -> Result<u64, ResyncError> {
         let stats: Map<String, Value> = self.get(&format!("/indexes/{index}/stats")).await?;
         let count = stats.get("numberOfDocuments").and_then(Value::as_u64);
         count.ok_or_else(|| self.unreadable("numberOfDocuments"))
     }
 
     /// A read as JSON.
-    pub(in crate::cluster) async fn get<T: DeserializeOwned>(
-        &self,
-        path: &str,
-    ) -> Result<T, ResyncError> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ResyncError> {
         let answer = self.exchange(Method::GET, path, None).await?;
         self.read(path, &answer)
     }
 
     /// A change that is done with the answer.
-    pub(in crate::cluster) async fn change(
+    pub(crate) async fn change(
         &self,
         method: Method,
         path: &str,
@@ -129,7 +126,7 @@ impl<'a> Remote<'a> {
     }
 
     /// A change that is a task; gives its local uid.
-    pub(in crate::cluster) async fn enqueue(
+    pub(crate) async fn enqueue(
         &self,
         method: Method,
         path: &str,
@@ -141,7 +138,7 @@ impl<'a> Remote<'a> {
     }
 
     /// A change that is a task, until it is done.
-    pub(in crate::cluster) async fn perform(
+    pub(crate) async fn perform(
         &self,
         method: Method,
         path: &str,
@@ -153,7 +150,7 @@ impl<'a> Remote<'a> {
     }
 
     /// Waits until a task is done.
-    pub(in crate::cluster) async fn done(&self, uid: u32) -> Result<(), ResyncError> {
+    pub(crate) async fn done(&self, uid: u32) -> Result<(), ResyncError> {
         let mut pause = SHORTEST_PAUSE;
         loop {
             let task: Task = self.get(&format!("/tasks/{uid}")).await?;
@@ -174,7 +171,7 @@ impl<'a> Remote<'a> {
     }
 
     /// Waits until everything is done that the node has taken so far.
-    pub(in crate::cluster) async fn applied(&self) -> Result<(), ResyncError> {
+    pub(crate) async fn applied(&self) -> Result<(), ResyncError> {
         self.even().await?;
         let Some(newest) = self.newest_task().await? else {
             return Ok(());
@@ -207,7 +204,7 @@ impl<'a> Remote<'a> {
 
     /// Waits until the node has taken what was acknowledged before it had it.
     async fn even(&self) -> Result<(), ResyncError> {
-        let lanes = &self.app.cluster.lanes;
+        let lanes = &self.ctx.cluster.lanes;
         let deadline = tokio::time::Instant::now() + TIMEOUT;
         while !lanes.is_even(&self.node.id) {
             if tokio::time::Instant::now() > deadline {
@@ -219,13 +216,13 @@ impl<'a> Remote<'a> {
     }
 
     /// The newest task's local uid.
-    pub(in crate::cluster) async fn newest_task(&self) -> Result<Option<u32>, ResyncError> {
+    pub(crate) async fn newest_task(&self) -> Result<Option<u32>, ResyncError> {
         let newest = self.newest().await?;
         Ok(newest.map(|newest| newest.uid))
     }
 
     /// The newest task, as it shows the disk.
-    pub(in crate::cluster) async fn newest(&self) -> Result<Option<NewestTask>, ResyncError> {
+    pub(crate) async fn newest(&self) -> Result<Option<NewestTask>, ResyncError> {
         let list: List<NewestTask> = self.get("/tasks?limit=1").await?;
         Ok(list.results.into_iter().next())
     }
@@ -237,14 +234,14 @@ impl<'a> Remote<'a> {
         body: Option<(Bytes, &'static str)>,
     ) -> Result<NodeAnswer, ResyncError> {
         let target = Target::Node(self.node.address);
-        let along = self.app.own_authority();
+        let along = self.ctx.own_authority();
         let mut request = NodeRequest::new(target, method, path, &along, TIMEOUT);
         if let Some((bytes, content_type)) = body {
             request = request
                 .header(CONTENT_TYPE, HeaderValue::from_static(content_type))
                 .body(full(bytes));
         }
-        let answer = self.app.upstream.send(request).await?;
+        let answer = self.ctx.upstream.send(request).await?;
         if answer.status.is_success() {
             return Ok(answer);
         }
@@ -270,6 +267,6 @@ impl<'a> Remote<'a> {
 }
 
 /// Whether an error says that an index isn't there.
-pub(in crate::cluster) fn is_missing(error: &ResyncError) -> bool {
+pub(crate) fn is_missing(error: &ResyncError) -> bool {
     matches!(error, ResyncError::Refused { status, .. } if *status == StatusCode::NOT_FOUND)
 }

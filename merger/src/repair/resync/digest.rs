@@ -12,15 +12,15 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// A document's id and what it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cluster) struct Print {
-    pub(in crate::cluster) id: String,
-    pub(in crate::cluster) slot: Slot,
-    pub(in crate::cluster) content: u64,
+pub(crate) struct Print {
+    pub(crate) id: String,
+    pub(crate) slot: Slot,
+    pub(crate) content: u64,
 }
 
 impl Print {
     /// Of a document as a node prints it. `None` where it has no valid id, which no node would have taken.
-    pub(in crate::cluster) fn of(document: &RawValue, primary_key: &str) -> Option<Self> {
+    pub(crate) fn of(document: &RawValue, primary_key: &str) -> Option<Self> {
         let fields: BTreeMap<String, &RawValue> = serde_json::from_str(document.get()).ok()?;
         let id = DocumentId::from_json(fields.get(primary_key)?.get()).ok()?;
         let content = fields.iter().fold(0_u64, |sum, (name, value)| {
@@ -52,7 +52,7 @@ fn field(name: &str, value: &RawValue) -> u64 {
 
 /// One number for all documents of each slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cluster) struct SlotDigests(Vec<u64>);
+pub(crate) struct SlotDigests(Vec<u64>);
 
 impl Default for SlotDigests {
     fn default() -> Self {
@@ -61,7 +61,7 @@ impl Default for SlotDigests {
 }
 
 impl SlotDigests {
-    pub(in crate::cluster) fn add(&mut self, print: &Print) {
+    pub(crate) fn add(&mut self, print: &Print) {
         let whole = xxh3_64_with_seed(print.id.as_bytes(), print.content);
         if let Some(digest) = self.0.get_mut(usize::from(print.slot.0)) {
             *digest = digest.wrapping_add(whole);
@@ -69,7 +69,7 @@ impl SlotDigests {
     }
 
     /// The slots in which the two differ.
-    pub(in crate::cluster) fn differing(&self, other: &Self) -> Vec<bool> {
+    pub(crate) fn differing(&self, other: &Self) -> Vec<bool> {
         self.0.iter().zip(&other.0).map(|(a, b)| a != b).collect()
     }
 }

@@ -9,14 +9,13 @@ use serde_json::{Value, json};
 use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
 
-use super::pulse::READS_FOLLOW;
-use super::replicas::reads_leave;
-use super::seen::{dated, has_same_disk};
-use super::watch::probe;
-use super::{ClusterError, Heard, Life, Mark, NodeId, NodeRef, Standing, TakenOut, verify};
 use crate::answer::Answer;
-use crate::app::App;
 use crate::call::{Call, empty, read_whole};
+use crate::cluster::{
+    ClusterError, Heard, Life, Mark, NodeId, NodeRef, READS_FOLLOW, Standing, TakenOut,
+};
+use crate::repair::{self, Context};
+use crate::replication::{dated, has_same_disk, probe, reads_leave};
 
 /// The largest body of a request to this API.
 const MAX_BODY_BYTES: u64 = 64 << 10;
@@ -54,22 +53,22 @@ impl Health {
 ///
 /// # Errors
 /// [`ClusterError`].
-pub async fn handle(app: &Arc<App>, mut call: Call) -> Result<Answer, ClusterError> {
+pub async fn handle(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ClusterError> {
     if call.operation == Operation::IndexShards {
-        return index_shards(app, &call);
+        return index_shards(ctx, &call);
     }
     let path = call.item.clone().unwrap_or_default();
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     match (call.method.clone(), parts.as_slice()) {
-        (Method::GET, ["health"]) => Ok(ok(&health(app))),
-        (Method::GET, ["nodes"]) => Ok(ok(&nodes(app))),
-        (Method::GET, ["shards"]) => Ok(ok(&shards(app))),
-        (Method::GET, ["verify"]) => Ok(ok(&verify::last(app))),
-        (Method::POST, ["verify"]) => Ok(ok(&verify::verify(app).await)),
-        (Method::POST, ["nodes", id, "drain"]) => drain(app, id).await,
+        (Method::GET, ["health"]) => Ok(ok(&health(ctx))),
+        (Method::GET, ["nodes"]) => Ok(ok(&nodes(ctx))),
+        (Method::GET, ["shards"]) => Ok(ok(&shards(ctx))),
+        (Method::GET, ["verify"]) => Ok(ok(&repair::last_verification(ctx))),
+        (Method::POST, ["verify"]) => Ok(ok(&repair::verify(ctx).await)),
+        (Method::POST, ["nodes", id, "drain"]) => drain(ctx, id).await,
         (Method::POST, ["nodes", id, "resume"]) => {
             let id = (*id).to_owned();
-            resume(app, &mut call, &id).await
+            resume(ctx, &mut call, &id).await
         }
         _ => Err(ClusterError::UnknownPath(format!("/_cluster/{path}"))),
     }
@@ -79,28 +78,28 @@ fn ok(value: &Value) -> Answer {
     Answer::json(StatusCode::OK, value)
 }
 
-fn is_active(app: &App, node: &NodeRef) -> bool {
-    app.cluster.in_sync.holds(&node.id)
-        && app.cluster.is_up(&node.id)
-        && matches!(app.cluster.pulse.life(&node.id), Life::Up | Life::Slow)
+fn is_active(ctx: &Context, node: &NodeRef) -> bool {
+    ctx.cluster.in_sync.holds(&node.id)
+        && ctx.cluster.is_up(&node.id)
+        && matches!(ctx.cluster.pulse.life(&node.id), Life::Up | Life::Slow)
         // Who reads `green` and searches in the next moment must not be told by Envoy that nobody is there.
-        && app.cluster.pulse.gets_reads(&node.id)
+        && ctx.cluster.pulse.gets_reads(&node.id)
 }
 
-fn shard_health(app: &App, shard: ShardId) -> Health {
-    let topology = app.cluster.topology();
+fn shard_health(ctx: &Context, shard: ShardId) -> Health {
+    let topology = ctx.cluster.topology();
     let nodes = topology.nodes(shard);
-    let active = nodes.iter().filter(|node| is_active(app, node)).count();
+    let active = nodes.iter().filter(|node| is_active(ctx, node)).count();
     let by_nodes = Health::of(active, nodes.len());
     // One of them may be out of sync in a moment.
-    match app.cluster.doubts.are_about(shard) {
+    match ctx.cluster.doubts.are_about(shard) {
         true => by_nodes.max(Health::Yellow),
         false => by_nodes,
     }
 }
 
-fn health(app: &App) -> Value {
-    let topology = app.cluster.topology();
+fn health(ctx: &Context) -> Value {
+    let topology = ctx.cluster.topology();
     let all: Vec<(ShardId, NodeRef)> = topology
         .all_nodes()
         .map(|(shard, node)| (shard, node.clone()))
@@ -108,11 +107,11 @@ fn health(app: &App) -> Value {
     let worst = topology
         .shards()
         .into_iter()
-        .map(|shard| shard_health(app, shard))
+        .map(|shard| shard_health(ctx, shard))
         .max();
-    let active = all.iter().filter(|(_, node)| is_active(app, node)).count();
+    let active = all.iter().filter(|(_, node)| is_active(ctx, node)).count();
     let initializing = {
-        let resyncs = app.cluster.resyncs();
+        let resyncs = ctx.resyncs.state();
         all.iter()
             .filter(|(_, node)| resyncs.under_way.contains_key(&node.id))
             .count()
@@ -125,28 +124,28 @@ fn health(app: &App) -> Value {
         "relocatingShards": 0,
         "initializingShards": initializing,
         "unassignedShards": all.len().saturating_sub(active + initializing),
-        "stoppedResyncs": app.cluster.stopped_resyncs(),
-        "epoch": app.cluster.in_sync.epoch(),
+        "stoppedResyncs": ctx.resyncs.stopped(),
+        "epoch": ctx.cluster.in_sync.epoch(),
     })
 }
 
-fn nodes(app: &App) -> Value {
-    let topology = app.cluster.topology();
+fn nodes(ctx: &Context) -> Value {
+    let topology = ctx.cluster.topology();
     let nodes: Vec<Value> = topology
         .all_nodes()
-        .map(|(shard, node)| describe(app, shard, node))
+        .map(|(shard, node)| describe(ctx, shard, node))
         .collect();
-    json!({"nodes": nodes, "epoch": app.cluster.in_sync.epoch()})
+    json!({"nodes": nodes, "epoch": ctx.cluster.in_sync.epoch()})
 }
 
-fn describe(app: &App, shard: ShardId, node: &NodeRef) -> Value {
-    let cluster = &app.cluster;
+fn describe(ctx: &Context, shard: ShardId, node: &NodeRef) -> Value {
+    let cluster = &ctx.cluster;
     let standing = cluster.in_sync.standing(&node.id);
     let life = cluster.pulse.life(&node.id);
     let status = match (&standing, life) {
         (Some(Standing::Drained { .. }), _) => "drained",
         (_, Life::Lost) => "lost",
-        _ if cluster.resyncs().stopped.contains(&node.id) => "stopped",
+        _ if ctx.resyncs.state().stopped.contains(&node.id) => "stopped",
         _ if cluster.pulse.answers(&node.id) => "up",
         _ if !cluster.is_up(&node.id) => "down",
         _ => "silent",
@@ -165,7 +164,7 @@ fn describe(app: &App, shard: ShardId, node: &NodeRef) -> Value {
         .primary(shard)
         .is_some_and(|primary| primary.id == node.id);
     let (resync, failed, stopped) = {
-        let resyncs = cluster.resyncs();
+        let resyncs = ctx.resyncs.state();
         let progress = resyncs.under_way.get(&node.id);
         (
             progress.map(|progress| progress.view()),
@@ -182,7 +181,7 @@ fn describe(app: &App, shard: ShardId, node: &NodeRef) -> Value {
         "shard": shard,
         "inSync": cluster.in_sync.holds(&node.id),
         "ready": cluster.pulse.is_ready(&node.id),
-        "lagTasks": app.tasks.outstanding_count(&node.id),
+        "lagTasks": ctx.tasks.outstanding_count(&node.id),
         "behind": cluster.lanes.behind(&node.id).writes,
         "reason": reason,
         "since": since.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok()),
@@ -192,25 +191,25 @@ fn describe(app: &App, shard: ShardId, node: &NodeRef) -> Value {
     })
 }
 
-fn shards(app: &App) -> Value {
-    let all = app.cluster.topology().shards();
+fn shards(ctx: &Context) -> Value {
+    let all = ctx.cluster.topology().shards();
     let shards: Vec<Value> = all
         .into_iter()
-        .map(|shard| describe_shard(app, shard))
+        .map(|shard| describe_shard(ctx, shard))
         .collect();
-    json!({"shards": shards, "epoch": app.cluster.in_sync.epoch()})
+    json!({"shards": shards, "epoch": ctx.cluster.in_sync.epoch()})
 }
 
-fn describe_shard(app: &App, shard: ShardId) -> Value {
-    let topology = app.cluster.topology();
-    let primary = app.cluster.primary(shard).map(|node| node.id);
+fn describe_shard(ctx: &Context, shard: ShardId) -> Value {
+    let topology = ctx.cluster.topology();
+    let primary = ctx.cluster.primary(shard).map(|node| node.id);
     let replicas: Vec<&NodeId> = topology
         .nodes(shard)
         .iter()
         .map(|node| &node.id)
         .filter(|id| Some(*id) != primary.as_ref())
         .collect();
-    let in_sync: Vec<NodeId> = app
+    let in_sync: Vec<NodeId> = ctx
         .cluster
         .replicas(shard)
         .into_iter()
@@ -221,19 +220,19 @@ fn describe_shard(app: &App, shard: ShardId) -> Value {
         "primary": primary,
         "replicas": replicas,
         "inSync": in_sync,
-        "inDoubt": app.cluster.doubts.are_about(shard),
-        "state": shard_health(app, shard).as_str(),
+        "inDoubt": ctx.cluster.doubts.are_about(shard),
+        "state": shard_health(ctx, shard).as_str(),
     })
 }
 
-fn index_shards(app: &App, call: &Call) -> Result<Answer, ClusterError> {
+fn index_shards(ctx: &Context, call: &Call) -> Result<Answer, ClusterError> {
     let uid = call.index.clone().unwrap_or_default();
-    let placement = app
+    let placement = ctx
         .cluster
         .placement(&uid)
         .filter(|placement| placement.deleted_by.is_none())
         .ok_or(ClusterError::UnknownIndex(uid))?;
-    let topology = app.cluster.topology();
+    let topology = ctx.cluster.topology();
     let factor = placement
         .shards()
         .iter()
@@ -243,7 +242,7 @@ fn index_shards(app: &App, call: &Call) -> Result<Answer, ClusterError> {
         .shards()
         .iter()
         .map(|shard| {
-            let mut described = describe_shard(app, *shard);
+            let mut described = describe_shard(ctx, *shard);
             let owned = placement
                 .slots
                 .owners()
@@ -260,13 +259,13 @@ fn index_shards(app: &App, call: &Call) -> Result<Answer, ClusterError> {
         "indexUid": placement.uid,
         "shardCount": shards.len(),
         "replicationFactor": factor.unwrap_or(0),
-        "writeMode": app.cluster.default_mode(&placement),
+        "writeMode": ctx.cluster.default_mode(&placement),
         "shards": shards,
     })))
 }
 
-fn node(app: &App, id: &str) -> Result<(ShardId, NodeRef), ClusterError> {
-    let topology = app.cluster.topology();
+fn node(ctx: &Context, id: &str) -> Result<(ShardId, NodeRef), ClusterError> {
+    let topology = ctx.cluster.topology();
     let id = NodeId::from(id.to_owned());
     let found = topology
         .all_nodes()
@@ -276,16 +275,16 @@ fn node(app: &App, id: &str) -> Result<(ShardId, NodeRef), ClusterError> {
 }
 
 /// No reads, no writes, no primary, until it is resumed.
-async fn drain(app: &Arc<App>, id: &str) -> Result<Answer, ClusterError> {
-    let (shard, node) = node(app, id)?;
+async fn drain(ctx: &Arc<Context>, id: &str) -> Result<Answer, ClusterError> {
+    let (shard, node) = node(ctx, id)?;
     // Not in the middle of a write, which the node would then seem to have missed.
-    let turn = app.locks.lock(&[shard]).await;
+    let turn = ctx.locks.lock(&[shard]).await;
     // What only this one has taken, another must have got before it goes.
-    app.cluster.stagger.end(shard);
+    ctx.cluster.stagger.end(shard);
     let others_have_all = || {
-        let replicas = app.cluster.replicas(shard);
+        let replicas = ctx.cluster.replicas(shard);
         let mut others = replicas.iter().filter(|other| other.id != node.id);
-        others.all(|other| app.cluster.lanes.is_even(&other.id))
+        others.all(|other| ctx.cluster.lanes.is_even(&other.id))
     };
     let begun = tokio::time::Instant::now();
     while !others_have_all() {
@@ -295,30 +294,30 @@ async fn drain(app: &Arc<App>, id: &str) -> Result<Answer, ClusterError> {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // One that is in sync and doesn't answer may come back with another disk.
-    if app.cluster.in_sync.holds(&node.id) && !another_is_sound(app, shard, &node).await {
+    if ctx.cluster.in_sync.holds(&node.id) && !another_is_sound(ctx, shard, &node).await {
         return Err(ClusterError::LastReplica(node.id));
     }
-    if app.cluster.in_sync.drain(&node.id).await? == TakenOut::Last {
+    if ctx.cluster.in_sync.drain(&node.id).await? == TakenOut::Last {
         return Err(ClusterError::LastReplica(node.id));
     }
-    reads_leave(app, &node.id).await;
+    reads_leave(ctx, &node.id).await;
     drop(turn);
-    app.tasks.abandon(&node.id).await;
+    ctx.tasks.abandon(&node.id).await;
     // Who drains a node goes on to stop it: by then every Envoy has heard.
     tokio::time::sleep(READS_FOLLOW).await;
-    Ok(ok(&describe(app, shard, &node)))
+    Ok(ok(&describe(ctx, shard, &node)))
 }
 
 /// Whether another replica in sync answers at this moment, with the disk that it had.
-async fn another_is_sound(app: &App, shard: ShardId, node: &NodeRef) -> bool {
-    for other in app.cluster.replicas(shard) {
+async fn another_is_sound(ctx: &Context, shard: ShardId, node: &NodeRef) -> bool {
+    for other in ctx.cluster.replicas(shard) {
         if other.id == node.id {
             continue;
         }
         if let (Heard::Answer(newest), Mark::At(mark)) =
-            (probe(app, &other).await, app.cluster.marks.mark(&other.id))
+            (probe(ctx, &other).await, ctx.cluster.marks.mark(&other.id))
             && newest >= mark
-            && has_same_disk(app, &other).await == Some(true)
+            && has_same_disk(ctx, &other).await == Some(true)
         {
             return true;
         }
@@ -330,19 +329,23 @@ async fn another_is_sound(app: &App, shard: ShardId, node: &NodeRef) -> bool {
 const DRAIN_WAITS: Duration = Duration::from_secs(30);
 
 /// The shard has no replica that holds what was acknowledged: this one serves again with what it has, and is the model for the others.
-async fn accept_loss(app: &Arc<App>, shard: ShardId, node: &NodeRef) -> Result<(), ClusterError> {
-    let _guard = app.locks.lock(&[shard]).await;
-    let Heard::Answer(newest) = probe(app, node).await else {
+async fn accept_loss(
+    ctx: &Arc<Context>,
+    shard: ShardId,
+    node: &NodeRef,
+) -> Result<(), ClusterError> {
+    let _guard = ctx.locks.lock(&[shard]).await;
+    let Heard::Answer(newest) = probe(ctx, node).await else {
         return Err(ClusterError::Silent(node.id.clone()));
     };
     let shown = match newest {
-        Some(uid) => Some(dated(app, node, uid).await),
+        Some(uid) => Some(dated(ctx, node, uid).await),
         None => None,
     };
     tracing::warn!(node = %node.id, "an operator accepts that the shard has what this node has");
     // The new disk gives the numbers of the old one's tasks to others.
-    app.tasks.fail_outstanding(&node.id).await;
-    let cluster = &app.cluster;
+    ctx.tasks.fail_outstanding(&node.id).await;
+    let cluster = &ctx.cluster;
     for other in cluster.in_sync.members_in_sync(shard) {
         cluster.pulse.begins_anew(&other);
     }
@@ -364,9 +367,9 @@ struct Resume {
 }
 
 /// Lets a node catch up; or, on demand, serve again though what it held is lost.
-async fn resume(app: &Arc<App>, call: &mut Call, id: &str) -> Result<Answer, ClusterError> {
-    let (shard, node) = node(app, id)?;
-    let idle = Duration::from_millis(app.options.body_idle_timeout_ms);
+async fn resume(ctx: &Arc<Context>, call: &mut Call, id: &str) -> Result<Answer, ClusterError> {
+    let (shard, node) = node(ctx, id)?;
+    let idle = Duration::from_millis(ctx.options.body_idle_timeout_ms);
     let body = read_whole(
         std::mem::replace(&mut call.body, empty()),
         MAX_BODY_BYTES,
@@ -378,15 +381,15 @@ async fn resume(app: &Arc<App>, call: &mut Call, id: &str) -> Result<Answer, Clu
         false => serde_json::from_slice(&body)
             .map_err(|error| ClusterError::InvalidBody(error.to_string()))?,
     };
-    app.cluster.in_sync.resume(&node.id).await?;
+    ctx.cluster.in_sync.resume(&node.id).await?;
     if wish.accept_deletions {
         tracing::warn!(node = %node.id, "an operator accepts what the node's resync deletes");
-        let mut resyncs = app.cluster.resyncs();
+        let mut resyncs = ctx.resyncs.state();
         resyncs.stopped.remove(&node.id);
         resyncs.confirmed.insert(node.id.clone());
     }
-    if wish.accept_data_loss && app.cluster.replicas(shard).is_empty() {
-        accept_loss(app, shard, &node).await?;
+    if wish.accept_data_loss && ctx.cluster.replicas(shard).is_empty() {
+        accept_loss(ctx, shard, &node).await?;
     }
-    Ok(ok(&describe(app, shard, &node)))
+    Ok(ok(&describe(ctx, shard, &node)))
 }

@@ -12,16 +12,16 @@ const PREFIX: &str = "settings/";
 const SWAPPED: &str = "settings-swapped";
 
 /// The settings of one index, by their names in `GET …/settings`.
-pub(super) type Values = Map<String, Value>;
+pub(crate) type Values = Map<String, Value>;
 
 /// What was last set through Weft, durably.
-pub struct Settings {
+pub struct DesiredSettings {
     store: Arc<dyn Store>,
     /// How often anything was changed.
     revision: AtomicU64,
 }
 
-impl Settings {
+impl DesiredSettings {
     /// Keeps the settings in `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl Settings {
         Ok(stored.and_then(|stored| serde_json::from_slice(&stored.value).ok()))
     }
 
-    pub(super) async fn put(&self, uid: &str, values: &Values) -> Result<(), StoreError> {
+    pub(crate) async fn put(&self, uid: &str, values: &Values) -> Result<(), StoreError> {
         if self.get(uid).await?.as_ref() == Some(values) {
             return Ok(());
         }
@@ -59,12 +59,12 @@ impl Settings {
     }
 
     /// The index is gone.
-    pub(in crate::broadcast) async fn forget(&self, uid: &str) -> Result<(), StoreError> {
+    pub(crate) async fn forget(&self, uid: &str) -> Result<(), StoreError> {
         self.commit(vec![Change::delete(key(uid))]).await
     }
 
     /// Indexes were swapped by a task, and their settings with them. Twice is the same as once, for tasks end one after the other.
-    pub(in crate::broadcast) async fn swapped(
+    pub(crate) async fn swapped(
         &self,
         pairs: &[(&str, &str)],
         task: u32,
@@ -91,7 +91,7 @@ fn key(uid: &str) -> String {
 }
 
 /// What settings shall be, from what nodes say: what all say; else, of what nobody touched, what they were; else what most say.
-pub(super) fn decide(
+pub(crate) fn decide(
     said: &[&Values],
     before: Option<&Values>,
     touched: &BTreeSet<String>,
@@ -126,9 +126,9 @@ fn most<'a>(values: &[&'a Value]) -> Option<&'a Value> {
     best.map(|(value, _)| value)
 }
 
-/// What of a node's settings has to change: names with the values that they shall have. Settings that the node doesn't have are a
+/// What of a node's settings has to change: names with the values that they shall have. DesiredSettings that the node doesn't have are a
 /// matter of its features.
-pub(super) fn difference(truth: &Values, node: &Values) -> Values {
+pub(crate) fn difference(truth: &Values, node: &Values) -> Values {
     node.iter()
         .filter_map(|(name, value)| {
             let wanted = truth.get(name).filter(|wanted| *wanted != value)?;

@@ -3,70 +3,30 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use crate::base::Base;
 use crate::bounds::Bounds;
-use crate::broadcast::{self, Intents, Settings};
-use crate::call::Along;
-use crate::cluster::{self, Cluster, ClusterError, Directory, EnvoyAdmin};
-use crate::edge;
-use crate::edge::Keys;
+use crate::broadcast::{self, Intents};
+use crate::cluster::{self, Cluster, ClusterError, Directory, EnvoyAdmin, NodeId, TakenOut};
+use crate::desired::DesiredSettings;
+use crate::edge::{self, Context};
 use crate::filters::KnownFields;
+use crate::keys::{Keys, equalise_keys};
 use crate::options::ServeOptions;
-use crate::replication::{RecentContacts, ShardLocks};
+use crate::repair::{self, Resyncs, Verification};
+use crate::replication::{self, RecentContacts, ShardLocks};
 use crate::search::{self, SettingsCache, WordCounts};
 use crate::store::{Patience, RedbStore, Store, StoreError};
 use crate::supervise::{supervise, supervise_or_exit};
-use crate::tasks::{self, SettledTask, TaskError, Tasks};
+use crate::tasks::{self, SettledTask, SharedEnd, TaskError, TaskEvents, Tasks};
 use crate::telemetry::Metrics;
 use crate::upstream::{EgressClient, NodeApi, Upstream};
 use crate::webhooks::{self, Webhooks};
-use crate::write::Writes;
-
-/// The merger's parts.
-pub struct App {
-    /// The knobs.
-    pub options: ServeOptions,
-    /// What all requests together may take.
-    pub bounds: Bounds,
-    /// The only way out.
-    pub upstream: Upstream,
-    /// One order of writes for each shard.
-    pub locks: ShardLocks,
-    /// When nodes last answered a write.
-    pub contacts: RecentContacts,
-    /// Shards, nodes, placements.
-    pub cluster: Arc<Cluster>,
-    /// The task registry.
-    pub tasks: Tasks,
-    /// Who is told of ended tasks.
-    pub webhooks: Webhooks,
-    /// What writes keep from one to the next.
-    pub writes: Writes,
-    /// What is known of the API keys.
-    pub keys: Keys,
-    /// Indexes' settings, as far as merges need them.
-    pub search_settings: SettingsCache,
-    /// How many documents words find, as far as searches need it.
-    pub word_counts: WordCounts,
-    /// Which fields shards are known to know.
-    pub known_fields: KnownFields,
-    /// What indexes' settings shall be.
-    pub settings: Settings,
-    /// Changes of indexes that are not on all shards yet.
-    pub intents: Intents,
-    /// Counters and histograms.
-    pub metrics: Metrics,
-    /// What is [seen through](Self::see_through) at this moment.
-    pub begun: TaskTracker,
-}
-
-/// What was begun was cut short by the merger's own end.
-#[derive(Debug, thiserror::Error)]
-#[error("the merger is stopping")]
-pub struct Stopping;
+use crate::write::{self, Writes};
 
 /// Why the merger could not start.
 #[derive(Debug, thiserror::Error)]
@@ -91,25 +51,6 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
 }
 
-impl App {
-    /// The merger's own authority, for requests that no client stands behind.
-    pub fn own_authority(&self) -> Along {
-        Along::default().with_key(self.options.master_key.as_deref())
-    }
-
-    /// Does what changes something to its end, though the client be gone: some nodes would have the change and others not. A stop
-    /// waits for it.
-    ///
-    /// # Errors
-    /// The merger ends before it does.
-    pub async fn see_through<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, Stopping> {
-        self.begun.spawn(work).await.map_err(|_| Stopping)
-    }
-}
-
 /// What the merger stands on: where it keeps its state, and how it reaches nodes and learns of them.
 pub struct Surroundings {
     /// Where tasks, placements and epochs are kept.
@@ -122,7 +63,7 @@ pub struct Surroundings {
 
 /// A merger whose state is read, and whose background work has not begun.
 pub struct Opened {
-    app: Arc<App>,
+    ctx: Arc<Context>,
     settling: mpsc::Receiver<SettledTask>,
     directory: Arc<dyn Directory>,
 }
@@ -149,32 +90,63 @@ impl Opened {
         let marks = Arc::clone(&cluster.marks);
         let tasks = Tasks::open(Arc::clone(&store), options.task_limits(), settled, marks).await?;
         let allowed = options.webhook_allowed_ip_networks.clone();
-        let settings = Settings::new(Arc::clone(&store));
+        let settings = Arc::new(DesiredSettings::new(Arc::clone(&store)));
         let intents = Intents::new(Arc::clone(&store));
         let webhooks = Webhooks::open(store, allowed.unwrap_or_default()).await?;
         tasks.announce(!webhooks.is_empty());
         let metrics = Metrics::new()?;
-        let app = Arc::new(App {
+        let keys = Arc::new(Keys::default());
+        let base = Arc::new(Base {
             bounds: Bounds::new(&options, metrics.under_way.clone()),
             upstream: Upstream::new(nodes),
-            cluster: Arc::new(cluster),
-            tasks,
-            webhooks,
-            settings,
-            intents,
-            locks: ShardLocks::default(),
-            contacts: RecentContacts::default(),
-            writes: Writes::default(),
-            keys: Keys::default(),
-            search_settings: SettingsCache::default(),
-            word_counts: WordCounts::default(),
-            known_fields: KnownFields::default(),
             metrics,
             begun: TaskTracker::new(),
             options,
         });
+        let cluster = Arc::new(cluster);
+        let base = Arc::new(cluster::Context { base, cluster });
+        let registry = Arc::new(tasks::Context { base, tasks });
+        let search = Arc::new(search::Context {
+            base: Arc::clone(&registry),
+            search_settings: SettingsCache::default(),
+            word_counts: WordCounts::default(),
+            known_fields: KnownFields::default(),
+        });
+        let replication = Arc::new(replication::Context {
+            base: Arc::clone(&registry),
+            locks: ShardLocks::default(),
+            contacts: RecentContacts::default(),
+        });
+        let write = Arc::new(write::Context {
+            replication: Arc::clone(&replication),
+            writes: Writes::default(),
+            settings,
+        });
+        let broadcast = Arc::new(broadcast::Context {
+            write,
+            intents,
+            keys: Arc::clone(&keys),
+        });
+        let repair = Arc::new(repair::Context {
+            replication,
+            keys: Arc::clone(&keys),
+            resyncs: Resyncs::default(),
+            verification: Verification::default(),
+        });
+        let webhooks = Arc::new(webhooks::Context {
+            base: Arc::clone(&registry),
+            webhooks,
+        });
+        let ctx = Arc::new(Context {
+            registry,
+            search,
+            broadcast,
+            repair,
+            webhooks,
+            keys,
+        });
         Ok(Self {
-            app,
+            ctx,
             settling,
             directory,
         })
@@ -184,18 +156,18 @@ impl Opened {
     ///
     /// # Errors
     /// The store failed.
-    pub async fn start(self) -> Result<Arc<App>, StartError> {
-        let app = self.app;
-        for node in app.tasks.pending() {
+    pub async fn start(self) -> Result<Arc<Context>, StartError> {
+        let ctx = self.ctx;
+        for node in ctx.tasks.pending() {
             let reason = "the merger ended before the replica had an acknowledged write";
-            cluster::take_out(&app, &node, reason).await?;
-            app.tasks.abandon(&node).await;
+            replication::take_out(&ctx.repair, &node, reason).await?;
+            ctx.tasks.abandon(&node).await;
         }
-        broadcast::take_up_intents(&app).await?;
-        tasks::give_up_deletions(&app).await;
-        app.tasks.tell_again().await?;
-        spawn_background(&app, self.settling, self.directory);
-        Ok(app)
+        broadcast::take_up_intents(&ctx.broadcast).await?;
+        tasks::give_up_deletions(&ctx).await;
+        ctx.tasks.tell_again().await?;
+        spawn_background(&ctx, self.settling, self.directory);
+        Ok(ctx)
     }
 }
 
@@ -217,63 +189,97 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
     let listener = TcpListener::bind(listen)
         .await
         .map_err(|error| StartError::Listen(listen, error))?;
-    let app = opened.start().await?;
+    let ctx = opened.start().await?;
     tracing::info!(%listen, "the merger listens");
-    edge::serve(app, listener, stop).await;
+    edge::serve(ctx, listener, stop).await;
     Ok(())
 }
 
 fn spawn_background(
-    app: &Arc<App>,
+    ctx: &Arc<Context>,
     settling: mpsc::Receiver<SettledTask>,
     directory: Arc<dyn Directory>,
 ) {
-    let own = || Arc::clone(app);
-    supervise_or_exit(app, "discover", cluster::discover(own(), directory));
-    supervise_or_exit(app, "watch", cluster::watch(own()));
-    supervise_or_exit(app, "keep-in-sync", cluster::keep_in_sync(own()));
-    supervise(app, "verify", cluster::verify_now_and_then);
-    supervise(app, "follow-tasks", tasks::follow);
-    supervise(app, "equalise-keys", broadcast::equalise_keys);
+    let panics = &ctx.metrics.panics;
+    let repair = || Arc::clone(&ctx.repair);
+    supervise_or_exit(panics, "discover", repair::discover(repair(), directory));
+    supervise_or_exit(panics, "watch", repair::watch(repair()));
+    supervise_or_exit(panics, "keep-in-sync", repair::keep_in_sync(repair()));
+    supervise(&ctx.repair, panics, "verify", repair::verify_now_and_then);
+    let events: Arc<dyn TaskEvents> = Arc::new(OnTaskEvents(Arc::clone(&ctx.broadcast)));
+    supervise(&ctx.registry, panics, "follow-tasks", move |registry| {
+        tasks::follow(registry, Arc::clone(&events))
+    });
+    let keys = Arc::clone(&ctx.keys);
+    supervise(&ctx.registry.base, panics, "equalise-keys", move |base| {
+        equalise_keys(base, Arc::clone(&keys))
+    });
     let settling = Arc::new(tokio::sync::Mutex::new(settling));
     let began = AtomicBool::new(false);
-    supervise(app, "act-on-settled", move |app| {
+    supervise(ctx, panics, "act-on-settled", move |ctx| {
         let again = began.swap(true, Ordering::Relaxed);
-        act_on_settled(app, Arc::clone(&settling), again)
+        act_on_settled(ctx, Arc::clone(&settling), again)
     });
-    supervise(app, "watch-settings", broadcast::watch_settings);
-    supervise(app, "announce", webhooks::announce);
-    supervise(app, "forget-old-tasks", tasks::forget_old);
+    supervise(
+        &ctx.broadcast,
+        panics,
+        "watch-settings",
+        broadcast::watch_settings,
+    );
+    supervise(&ctx.webhooks, panics, "announce", webhooks::announce);
+    supervise(&ctx.registry, panics, "forget-old-tasks", tasks::forget_old);
+}
+
+/// Hands what nodes' tasks came to on to the parts that act on it.
+struct OnTaskEvents(Arc<broadcast::Context>);
+
+impl TaskEvents for OnTaskEvents {
+    fn replica_differs(&self, node: NodeId, reason: String) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            match replication::take_out_surely(&self.0, &node, &reason).await {
+                Some(TakenOut::Before | TakenOut::Last) => self.0.tasks.abandon(&node).await,
+                Some(TakenOut::Now) | None => {}
+            }
+        })
+    }
+
+    fn shared_tasks_ended(&self, ends: Vec<SharedEnd>) {
+        write::shared_tasks_ended(&self.0.write, ends);
+    }
+
+    fn settings_changed(&self, uids: Vec<u32>) {
+        broadcast::look_into(&self.0, uids);
+    }
 }
 
 /// Hands each settled task to those who wait for its end.
 async fn act_on_settled(
-    app: Arc<App>,
+    ctx: Arc<Context>,
     settling: Arc<tokio::sync::Mutex<mpsc::Receiver<SettledTask>>>,
     again: bool,
 ) {
     let mut settling = settling.lock().await;
     if again {
-        hear_the_untold(&app).await;
+        hear_the_untold(&ctx).await;
     }
     while let Some(settled) = settling.recv().await {
-        search::on_settled(&app, &settled.view);
+        search::on_settled(&ctx.search, &settled.view);
         let mut patience = Patience::with("what follows from a task's end");
-        let mut outcome = broadcast::on_settled(&app, &settled.view).await;
+        let mut outcome = broadcast::on_settled(&ctx.broadcast, &settled.view).await;
         while patience.after(outcome).await.is_continue() {
-            outcome = broadcast::on_settled(&app, &settled.view).await;
+            outcome = broadcast::on_settled(&ctx.broadcast, &settled.view).await;
         }
         // When there is room again, those are told of that found none.
-        if settling.is_empty() && app.tasks.left_some_untold() {
-            hear_the_untold(&app).await;
+        if settling.is_empty() && ctx.tasks.left_some_untold() {
+            hear_the_untold(&ctx).await;
         }
     }
 }
 
 /// Takes up those ends that nobody acted on.
-async fn hear_the_untold(app: &App) {
-    search::on_many_settled(app);
-    if let Err(error) = app.tasks.tell_again().await {
+async fn hear_the_untold(ctx: &Context) {
+    search::on_many_settled(&ctx.search);
+    if let Err(error) = ctx.tasks.tell_again().await {
         tracing::error!(%error, "what follows from some tasks' ends waits for a restart");
     }
 }

@@ -20,7 +20,7 @@ const PAGE_DOCUMENTS: std::ops::RangeInclusive<usize> = 64..=10_000;
 const FIRST_PAGE: usize = 256;
 
 /// A scan of one index.
-pub(super) struct Scan<'a> {
+pub(crate) struct Scan<'a> {
     remote: &'a Remote<'a>,
     index: &'a str,
     primary_key: &'a str,
@@ -30,7 +30,7 @@ pub(super) struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    pub(super) fn new(remote: &'a Remote<'a>, index: &'a str, primary_key: &'a str) -> Self {
+    pub(crate) fn new(remote: &'a Remote<'a>, index: &'a str, primary_key: &'a str) -> Self {
         Self {
             remote,
             index,
@@ -43,7 +43,7 @@ impl<'a> Scan<'a> {
 
     /// The next documents, none of them twice; `None` at the end. Every document that is there from the beginning to the
     /// end of the scan is among them.
-    pub(super) async fn next(
+    pub(crate) async fn next(
         &mut self,
     ) -> Result<Option<Vec<(Print, Box<RawValue>)>>, ResyncError> {
         while !self.ended {

@@ -1,6 +1,6 @@
 //! Did a write end in its middle: with the last merger, or with the way to the nodes?
 //!
-//! Each node's newest tasks are compared with the newest that is accounted for, its [mark](super::marks). A write under way reached
+//! Each node's newest tasks are compared with the newest that is accounted for, its [mark](crate::cluster::Marks). A write under way reached
 //! some replicas of its shard, or all, or none, and its client knows nothing of it: any outcome is right, but it must be the same on
 //! all. Two replicas have taken the same if their tasks beyond the marks were asked for in the same words; each write of
 //! documents has a mark of its own among them (`customMetadata`).
@@ -10,11 +10,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use weft_routing::placement::ShardId;
 
-use super::pulse::READS_FOLLOW;
+use super::probe::{OTHER_DISK, probe, went_back};
 use super::seen::{Seen, beyond, has_same_disk};
-use super::watch::{OTHER_DISK, probe, went_back};
-use super::{Heard, Mark, NodeId, NodeRef, TakenOut, Topology, take_out, take_out_surely};
-use crate::app::App;
+use super::{Context, take_out, take_out_surely};
+use crate::cluster::{Heard, Mark, NodeId, NodeRef, READS_FOLLOW, TakenOut, Topology};
 use crate::store::StoreError;
 
 /// A request that was cut off reaches its node within this time, or never: the nodes are looked at again until nothing new comes.
@@ -33,23 +32,23 @@ struct Standing<'a> {
 
 /// Which nodes said what they have taken, and which didn't.
 #[derive(Debug, Default)]
-pub(super) struct Compared {
-    pub(super) heard: usize,
-    pub(super) silent: Vec<NodeId>,
+pub(crate) struct Compared {
+    pub(crate) heard: usize,
+    pub(crate) silent: Vec<NodeId>,
     /// The model has taken something that nobody was acknowledged: those that are silent may lack it.
-    pub(super) took_more: bool,
+    pub(crate) took_more: bool,
 }
 
 /// Compares the replicas of all shards and takes out those that differ from their shard's first.
-pub(super) async fn reconcile(app: &App, topology: &Topology) {
-    take_out_other_disks(app, topology).await;
+pub(crate) async fn reconcile(ctx: &Context, topology: &Topology) {
+    take_out_other_disks(ctx, topology).await;
     let compared = topology.shards().into_iter().map(async |shard| {
-        match compare(app, topology.nodes(shard)).await {
+        match compare(ctx, topology.nodes(shard)).await {
             // They would come back as if nothing had been written.
             Ok(compared) if compared.took_more => {
                 for node in compared.silent {
                     let reason = "another replica has a write that was cut off, and this one does not say whether it has it";
-                    take_out_surely(app, &node, reason).await;
+                    take_out_surely(ctx, &node, reason).await;
                 }
             }
             Ok(_) => {}
@@ -63,24 +62,24 @@ pub(super) async fn reconcile(app: &App, topology: &Topology) {
 
 /// Takes out the nodes that have another disk than they had when the last merger ended. Nothing is read from nodes before every Envoy
 /// has heard of it.
-async fn take_out_other_disks(app: &App, topology: &Topology) {
-    let in_sync = |(_, node): &(ShardId, &NodeRef)| app.cluster.in_sync.holds(&node.id);
+async fn take_out_other_disks(ctx: &Context, topology: &Topology) {
+    let in_sync = |(_, node): &(ShardId, &NodeRef)| ctx.cluster.in_sync.holds(&node.id);
     let nodes: Vec<(ShardId, &NodeRef)> = topology.all_nodes().filter(in_sync).collect();
-    let heard = join_all(nodes.iter().map(|(_, node)| probe(app, node))).await;
+    let heard = join_all(nodes.iter().map(|(_, node)| probe(ctx, node))).await;
     let mut any = false;
     for ((_, node), heard) in nodes.into_iter().zip(heard) {
-        let (Heard::Answer(newest), Mark::At(mark)) = (heard, app.cluster.marks.mark(&node.id))
+        let (Heard::Answer(newest), Mark::At(mark)) = (heard, ctx.cluster.marks.mark(&node.id))
         else {
             continue;
         };
         let reason = match newest < mark {
             true => went_back(newest, mark),
-            false if has_same_disk(app, node).await == Some(false) => OTHER_DISK.to_owned(),
+            false if has_same_disk(ctx, node).await == Some(false) => OTHER_DISK.to_owned(),
             false => continue,
         };
         any = true;
-        match take_out(app, &node.id, &reason).await {
-            Ok(TakenOut::Last) => app.cluster.pulse.lose(&node.id),
+        match take_out(ctx, &node.id, &reason).await {
+            Ok(TakenOut::Last) => ctx.cluster.pulse.lose(&node.id),
             Ok(TakenOut::Now | TakenOut::Before) => {}
             Err(error) => {
                 tracing::error!(node = %node.id, %error, "a node with another disk could not be taken out");
@@ -94,19 +93,19 @@ async fn take_out_other_disks(app: &App, topology: &Topology) {
 
 /// Compares those of a shard's nodes that are in sync, as far as they answer, and takes out those that differ from the first. The
 /// tasks of the others are accounted for from then on.
-pub(super) async fn compare(app: &App, nodes: &[NodeRef]) -> Result<Compared, StoreError> {
+pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared, StoreError> {
     // A node whose mark isn't known yet is looked at when it answers, in another way.
-    let is_known = |node: &&NodeRef| matches!(app.cluster.marks.mark(&node.id), Mark::At(_));
+    let is_known = |node: &&NodeRef| matches!(ctx.cluster.marks.mark(&node.id), Mark::At(_));
     let (in_sync, unknown): (Vec<&NodeRef>, Vec<&NodeRef>) = nodes
         .iter()
-        .filter(|node| app.cluster.in_sync.holds(&node.id))
+        .filter(|node| ctx.cluster.in_sync.holds(&node.id))
         .partition(is_known);
     let mut silent: Vec<NodeId> = unknown.into_iter().map(|node| node.id.clone()).collect();
     if in_sync.len() < 2 {
         // There is nobody to differ from.
         let heard = in_sync.len();
         let took_more = match in_sync.first() {
-            Some(alone) if !silent.is_empty() => has_taken_more(app, alone).await,
+            Some(alone) if !silent.is_empty() => has_taken_more(ctx, alone).await,
             _ => false,
         };
         return Ok(Compared {
@@ -116,20 +115,20 @@ pub(super) async fn compare(app: &App, nodes: &[NodeRef]) -> Result<Compared, St
         });
     }
     let mut standings = Vec::new();
-    let heard = newest_of_all(app, &in_sync).await;
+    let heard = newest_of_all(ctx, &in_sync).await;
     for (node, answer) in in_sync.into_iter().zip(heard) {
         let Heard::Answer(newest) = answer else {
             silent.push(node.id.clone());
             continue;
         };
-        let mark = app.cluster.marks.newest(&node.id);
+        let mark = ctx.cluster.marks.newest(&node.id);
         let went_back = newest < mark;
         standings.push(Standing {
             node,
             newest,
             beyond: match went_back {
                 true => None,
-                false => beyond(app, node, mark, newest).await,
+                false => beyond(ctx, node, mark, newest).await,
             },
             went_back,
         });
@@ -160,29 +159,29 @@ pub(super) async fn compare(app: &App, nodes: &[NodeRef]) -> Result<Compared, St
             other.node.id,
             count(other)
         );
-        take_out(app, &other.node.id, &reason).await?;
+        take_out(ctx, &other.node.id, &reason).await?;
     }
     for standing in &standings {
         let node = &standing.node.id;
-        if app.cluster.in_sync.holds(node) {
-            app.cluster.marks.raise(node, standing.newest).await;
+        if ctx.cluster.in_sync.holds(node) {
+            ctx.cluster.marks.raise(node, standing.newest).await;
         }
     }
     Ok(compared)
 }
 
 /// Whether a node has taken something beyond its mark that changes anything.
-async fn has_taken_more(app: &App, node: &NodeRef) -> bool {
-    let Heard::Answer(newest) = probe(app, node).await else {
+async fn has_taken_more(ctx: &Context, node: &NodeRef) -> bool {
+    let Heard::Answer(newest) = probe(ctx, node).await else {
         return false;
     };
-    let mark = app.cluster.marks.newest(&node.id);
-    newest > mark && beyond(app, node, mark, newest).await != Some(Vec::new())
+    let mark = ctx.cluster.marks.newest(&node.id);
+    newest > mark && beyond(ctx, node, mark, newest).await != Some(Vec::new())
 }
 
 /// The newest task of each, when nothing new comes any more.
-async fn newest_of_all(app: &App, nodes: &[&NodeRef]) -> Vec<Heard> {
-    let look = || join_all(nodes.iter().map(|node| probe(app, node)));
+async fn newest_of_all(ctx: &Context, nodes: &[&NodeRef]) -> Vec<Heard> {
+    let look = || join_all(nodes.iter().map(|node| probe(ctx, node)));
     let mut before = look().await;
     for _ in 0..LOOKS {
         tokio::time::sleep(LANDS_WITHIN).await;

@@ -13,12 +13,13 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use weft_routing::placement::ShardId;
 
+use super::Context;
 use super::resync::digest::Print;
 use super::resync::remote::{Index, Remote};
 use super::resync::{ResyncError, compare, differing_ids};
-use super::{ClusterError, Life, NodeRef, take_out};
-use crate::app::App;
 use crate::clock::now_utc;
+use crate::cluster::{ClusterError, Life, NodeRef};
+use crate::replication::take_out;
 
 /// How many ids of differing documents a report names.
 const NAMED: usize = 20;
@@ -31,26 +32,26 @@ const TURN: Duration = Duration::from_secs(5);
 
 /// The last report, and that one is made.
 #[derive(Default)]
-pub(super) struct Verification {
+pub struct Verification {
     last: Mutex<Option<Value>>,
     running: tokio::sync::Mutex<()>,
 }
 
 /// Compares all replicas every so often; never ends.
-pub async fn verify_now_and_then(app: Arc<App>) {
-    let every = Duration::from_secs(app.options.verify_interval_s);
+pub async fn verify_now_and_then(ctx: Arc<Context>) {
+    let every = Duration::from_secs(ctx.options.verify_interval_s);
     if every.is_zero() {
         return;
     }
     loop {
         tokio::time::sleep(every).await;
-        verify(&app).await;
+        verify(&ctx).await;
     }
 }
 
 /// The last report; `null` before the first.
-pub(super) fn last(app: &App) -> Value {
-    let last = &app.cluster.verification.last;
+pub(crate) fn last(ctx: &Context) -> Value {
+    let last = &ctx.verification.last;
     last.lock()
         .unwrap_or_else(PoisonError::into_inner)
         .clone()
@@ -58,17 +59,17 @@ pub(super) fn last(app: &App) -> Value {
 }
 
 /// Compares all replicas of all shards, takes out those that differ, and reports. One at a time.
-pub(super) async fn verify(app: &Arc<App>) -> Value {
-    let _running = app.cluster.verification.running.lock().await;
+pub(crate) async fn verify(ctx: &Arc<Context>) -> Value {
+    let _running = ctx.verification.running.lock().await;
     let begun = now_utc();
     let mut shards = Vec::new();
     let mut differences = 0;
-    for shard in app.cluster.topology().shards() {
-        let (report, count) = verify_shard(app, shard).await;
+    for shard in ctx.cluster.topology().shards() {
+        let (report, count) = verify_shard(ctx, shard).await;
         differences += count;
         shards.push(report);
     }
-    app.metrics.differences.inc_by(differences);
+    ctx.metrics.differences.inc_by(differences);
     let at = |time: OffsetDateTime| time.format(&Rfc3339).ok();
     let report = json!({
         "startedAt": at(begun),
@@ -76,33 +77,33 @@ pub(super) async fn verify(app: &Arc<App>) -> Value {
         "differences": differences,
         "shards": shards,
     });
-    let last = &app.cluster.verification.last;
+    let last = &ctx.verification.last;
     *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
     report
 }
 
-pub(super) async fn verify_shard(app: &Arc<App>, shard: ShardId) -> (Value, u64) {
-    let replicas: Vec<NodeRef> = app
+pub(crate) async fn verify_shard(ctx: &Arc<Context>, shard: ShardId) -> (Value, u64) {
+    let replicas: Vec<NodeRef> = ctx
         .cluster
         .replicas(shard)
         .into_iter()
-        .filter(|node| app.cluster.pulse.life(&node.id) == Life::Up)
+        .filter(|node| ctx.cluster.pulse.life(&node.id) == Life::Up)
         .collect();
     let Some((primary, others)) = replicas.split_first() else {
         return (json!({"shardId": shard, "compared": []}), 0);
     };
     // Replicas that are apart differ for a while, and are meant to.
-    let others = match app.cluster.stagger.is_apart(shard) {
+    let others = match ctx.cluster.stagger.is_apart(shard) {
         true => &[],
         false => others,
     };
     let (mut compared, mut found, mut count) = (vec![&primary.id], Vec::new(), 0);
     for other in others {
         let comparison = Comparison {
-            app,
+            ctx,
             shard,
-            primary: Remote::new(app, primary),
-            other: Remote::new(app, other),
+            primary: Remote::new(ctx, primary),
+            other: Remote::new(ctx, other),
         };
         match comparison.run().await {
             Ok(differing) => {
@@ -116,7 +117,7 @@ pub(super) async fn verify_shard(app: &Arc<App>, shard: ShardId) -> (Value, u64)
                     "it differs from {} in {sum} documents or settings",
                     primary.id
                 );
-                let mended = take_out(app, &other.id, &reason).await.is_ok();
+                let mended = take_out(ctx, &other.id, &reason).await.is_ok();
                 let indexes: Vec<Value> = differing.into_iter().map(Differing::view).collect();
                 found.push(json!({"node": other.id, "indexes": indexes, "resync": mended}));
             }
@@ -148,7 +149,7 @@ impl Differing {
 
 /// Two replicas of a shard beside each other.
 struct Comparison<'a> {
-    app: &'a Arc<App>,
+    ctx: &'a Arc<Context>,
     shard: ShardId,
     primary: Remote<'a>,
     other: Remote<'a>,
@@ -171,8 +172,8 @@ impl Comparison<'_> {
         self.primary.applied().await?;
         self.other.applied().await?;
         // Once more, while nobody writes.
-        let _turn = self.app.locks.lock(&[self.shard]).await;
-        if self.app.cluster.doubts.hold_back(self.shard) {
+        let _turn = self.ctx.locks.lock(&[self.shard]).await;
+        if self.ctx.cluster.doubts.hold_back(self.shard) {
             return Err(ClusterError::Held(self.shard).into());
         }
         let looking = self.differing(suspects);

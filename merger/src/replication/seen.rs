@@ -4,8 +4,8 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{NewestTask, NodeRef};
-use crate::app::App;
+use super::Context;
+use crate::cluster::{NewestTask, NodeRef};
 use crate::upstream::{NodeRequest, Target};
 
 /// How many tasks are looked at; more, and replicas are compared document by document.
@@ -26,7 +26,7 @@ const COUNTED: [&str; 3] = ["indexedDocuments", "deletedDocuments", "editedDocum
 /// What was asked for with a task.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     #[serde(default)]
     index_uid: Option<String>,
     #[serde(rename = "type")]
@@ -69,8 +69,8 @@ impl Seen {
 
 /// What the node's tasks after `mark`, up to `newest`, were asked for, without those that change nothing or are the merger's own. `None` if that are too many,
 /// or the node doesn't say.
-pub(super) async fn beyond(
-    app: &App,
+pub(crate) async fn beyond(
+    ctx: &Context,
     node: &NodeRef,
     mark: Option<u32>,
     newest: Option<u32>,
@@ -83,8 +83,8 @@ pub(super) async fn beyond(
         return None;
     }
     let path = format!("/tasks?from={newest}&limit={count}");
-    let listed = list(app, node, &path).await?;
-    let made = app.cluster.marks.made_beyond(&node.id);
+    let listed = list(ctx, node, &path).await?;
+    let made = ctx.cluster.marks.made_beyond(&node.id);
     let after = |listed: &Listed| Some(listed.uid) > mark && !made.contains(&listed.uid);
     let found = listed.into_iter().filter(after).map(|listed| listed.task);
     let found = found.filter(|task| !task.is_harmless());
@@ -93,25 +93,25 @@ pub(super) async fn beyond(
 
 /// Whether the node, which is out of sync, has taken writes of documents beyond its mark that came through Weft: nobody was
 /// acknowledged, and others may not have them. What a resync itself brings has no mark.
-pub(super) async fn took_unacknowledged(app: &App, node: &NodeRef) -> bool {
+pub(crate) async fn took_unacknowledged(ctx: &Context, node: &NodeRef) -> bool {
     // Right after the mark: the tasks of a resync come later.
-    let mark = app.cluster.marks.newest(&node.id);
+    let mark = ctx.cluster.marks.newest(&node.id);
     let first = mark.map_or(0, |mark| mark.saturating_add(1));
     let path = format!("/tasks?reverse=true&from={first}&limit={LOOK_BACK}");
-    let tasks = list(app, node, &path).await.unwrap_or_default();
+    let tasks = list(ctx, node, &path).await.unwrap_or_default();
     tasks
         .iter()
         .any(|listed| listed.uid >= first && listed.task.custom_metadata.is_some())
 }
 
 /// Whether these tasks change nothing. False if the node doesn't say, or they are many.
-pub(super) async fn are_harmless(app: &App, node: &NodeRef, tasks: &[u32]) -> bool {
+pub(crate) async fn are_harmless(ctx: &Context, node: &NodeRef, tasks: &[u32]) -> bool {
     if tasks.len() > LOOK_BACK as usize {
         return false;
     }
     let uids: Vec<String> = tasks.iter().map(u32::to_string).collect();
     let path = format!("/tasks?uids={}&limit={}", uids.join(","), tasks.len());
-    let Some(listed) = list(app, node, &path).await else {
+    let Some(listed) = list(ctx, node, &path).await else {
         return false;
     };
     // What isn't listed any more could have been anything.
@@ -120,8 +120,8 @@ pub(super) async fn are_harmless(app: &App, node: &NodeRef, tasks: &[u32]) -> bo
 }
 
 /// A task of the node with the time at which it came, as far as the node says it.
-pub(super) async fn dated(app: &App, node: &NodeRef, uid: u32) -> NewestTask {
-    let listed = list(app, node, &format!("/tasks?uids={uid}&limit=1")).await;
+pub(crate) async fn dated(ctx: &Context, node: &NodeRef, uid: u32) -> NewestTask {
+    let listed = list(ctx, node, &format!("/tasks?uids={uid}&limit=1")).await;
     let found = listed.and_then(|listed| listed.into_iter().find(|listed| listed.uid == uid));
     NewestTask {
         uid,
@@ -131,22 +131,22 @@ pub(super) async fn dated(app: &App, node: &NodeRef, uid: u32) -> NewestTask {
 
 /// Whether the node has the disk that its mark is of, as far as can be told: the task that shows it is the same, or was deleted.
 /// `None` if the node doesn't say.
-pub(super) async fn has_same_disk(app: &App, node: &NodeRef) -> Option<bool> {
-    let Some(known) = app.cluster.marks.shown_by(&node.id) else {
+pub(crate) async fn has_same_disk(ctx: &Context, node: &NodeRef) -> Option<bool> {
+    let Some(known) = ctx.cluster.marks.shown_by(&node.id) else {
         return Some(true);
     };
     let path = format!("/tasks?uids={}&limit=1", known.uid);
-    let listed = list(app, node, &path).await?;
+    let listed = list(ctx, node, &path).await?;
     let found = listed.into_iter().find(|listed| listed.uid == known.uid);
     let (now, then) = (found.and_then(|found| found.enqueued_at), known.enqueued_at);
     Some(now.is_none() || then.is_none() || now == then)
 }
 
-async fn list(app: &App, node: &NodeRef, path: &str) -> Option<Vec<Listed>> {
+async fn list(ctx: &Context, node: &NodeRef, path: &str) -> Option<Vec<Listed>> {
     let target = Target::Node(node.address);
-    let timeout = app.options.search_timeout();
-    let request = NodeRequest::new(target, Method::GET, path, &app.own_authority(), timeout);
-    let answer = app.upstream.send(request).await.ok()?;
+    let timeout = ctx.options.search_timeout();
+    let request = NodeRequest::new(target, Method::GET, path, &ctx.own_authority(), timeout);
+    let answer = ctx.upstream.send(request).await.ok()?;
     if answer.status != StatusCode::OK {
         return None;
     }

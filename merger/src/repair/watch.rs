@@ -1,0 +1,145 @@
+//! Watches every node: probes it several times a second, checks that it is the one it was, and takes out those that stay away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_routing::placement::ShardId;
+
+use super::Context;
+use super::verify::verify_shard;
+use crate::cluster::{Heard, Life, Mark, NodeId, NodeRef, TakenOut};
+use crate::replication::{
+    Established, OTHER_DISK, doubt, establish_locked, has_same_disk, probe, take_out, went_back,
+};
+use crate::store::StoreError;
+use crate::supervise::supervise;
+
+/// How long a node that waits for others is left alone.
+const REST: Duration = Duration::from_millis(500);
+
+/// Watches all nodes that there are; never ends.
+pub async fn watch(ctx: Arc<Context>) {
+    let mut topology = ctx.cluster.watch_topology();
+    let mut watched: hashbrown::HashSet<NodeId> = hashbrown::HashSet::new();
+    loop {
+        let now = topology.borrow_and_update().clone();
+        for (_, node) in now.all_nodes() {
+            if watched.insert(node.id.clone()) {
+                let id = node.id.clone();
+                supervise(&ctx, &ctx.metrics.panics, "watch-node", move |ctx| {
+                    watch_node(ctx, id.clone())
+                });
+            }
+        }
+        if topology.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch_node(ctx: Arc<Context>, id: NodeId) {
+    let every = Duration::from_millis(ctx.options.probe_interval_ms.max(10));
+    loop {
+        let topology = ctx.cluster.topology();
+        // A node that left the configuration may come back under the same name.
+        if let (Some(node), Some(shard)) = (topology.find(&id), topology.shard_of(&id)) {
+            look(&ctx, shard, node).await;
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// One look at a node, and what follows from it.
+async fn look(ctx: &Arc<Context>, shard: ShardId, node: &NodeRef) {
+    let pulse = &ctx.cluster.pulse;
+    // Read before the node is asked: what it takes meanwhile must not make it look as if it had gone back.
+    let mark = ctx.cluster.marks.mark(&node.id);
+    let heard = probe(ctx, node).await;
+    let goes_on = match (&heard, mark) {
+        (Heard::Answer(newest), Mark::At(mark)) if *newest >= mark => {
+            // It may have been away, and come back with another disk that had as many tasks.
+            pulse.is_trusted(&node.id)
+                || (has_same_disk(ctx, node).await != Some(false)
+                    && !differs_perhaps(ctx, shard, &node.id, *newest > mark))
+        }
+        _ => false,
+    };
+    pulse.note(&node.id, &heard, goes_on);
+    pulse.note_work(&node.id, ctx.tasks.has_outstanding(&node.id));
+    match (heard, mark) {
+        (Heard::Answer(newest), Mark::At(mark)) if !goes_on => {
+            let reason = match newest < mark {
+                true => went_back(newest, mark),
+                false => OTHER_DISK.to_owned(),
+            };
+            let is_known = pulse.life(&node.id) == Life::Lost;
+            if !is_known
+                && ctx.cluster.in_sync.holds(&node.id)
+                && is_last(take_out(ctx, &node.id, &reason).await)
+            {
+                pulse.lose(&node.id);
+            }
+        }
+        (Heard::Answer(_), Mark::Unknown { .. }) => establish(ctx, shard).await,
+        (Heard::Answer(_) | Heard::Blind, _) => {}
+        (Heard::Gone | Heard::Nonsense(_), _) => take_out_if_down(ctx, shard, node).await,
+    }
+}
+
+/// Whether a node that comes back has taken more than is accounted for, while others of its shard may not have it: they are compared
+/// before it is trusted. It took a write whose answer was lost with the merger, or that nobody could answer.
+fn differs_perhaps(ctx: &Arc<Context>, shard: ShardId, node: &NodeId, has_more: bool) -> bool {
+    let is_one_of_several =
+        ctx.cluster.in_sync.holds(node) && ctx.cluster.replicas(shard).len() > 1;
+    if has_more && is_one_of_several {
+        doubt(&ctx.replication, shard);
+    }
+    has_more && is_one_of_several
+}
+
+fn is_last(outcome: Result<TakenOut, StoreError>) -> bool {
+    matches!(outcome, Ok(TakenOut::Last))
+}
+
+/// After so many missed heartbeats a node is down. If another replica in sync is there, the shard goes on without it.
+async fn take_out_if_down(ctx: &Context, shard: ShardId, node: &NodeRef) {
+    if ctx.cluster.is_up(&node.id) || !ctx.cluster.in_sync.holds(&node.id) {
+        return;
+    }
+    let another = ctx
+        .cluster
+        .replicas(shard)
+        .iter()
+        // What only the lost one has taken, another must have got first.
+        .any(|other| {
+            other.id != node.id
+                && ctx.cluster.is_up(&other.id)
+                && ctx.cluster.lanes.is_even(&other.id)
+        });
+    if another {
+        let silence = ctx.cluster.pulse.silence(&node.id).as_secs();
+        let reason = format!("it has not answered for {silence} s");
+        if let Err(error) = take_out(ctx, &node.id, &reason).await {
+            tracing::error!(node = %node.id, %error, "a node that is down could not be taken out");
+        }
+    }
+}
+
+/// Establishes the marks of a shard's replicas that answer.
+async fn establish(ctx: &Arc<Context>, shard: ShardId) {
+    let guard = ctx.locks.lock(&[shard]).await;
+    let outcome = establish_locked(ctx, shard).await;
+    drop(guard);
+    match outcome {
+        Ok(Established::Nothing) => tokio::time::sleep(REST).await,
+        Ok(Established::Alone) => {}
+        // Each may be good for itself and differ from the others.
+        Ok(Established::BesideOthers) => {
+            let ctx = Arc::clone(ctx);
+            tokio::spawn(async move { verify_shard(&ctx, shard).await });
+        }
+        Err(error) => {
+            tracing::error!(shard = shard.0, %error, "which disks a shard's nodes have can't be stored");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What is done about [doubts](crate::cluster::Doubts): replicas that may differ are compared before the next write.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_routing::placement::ShardId;
+
+use super::establish::establish_locked;
+use super::reconcile::{Compared, compare};
+use super::seen::are_harmless;
+use super::{Context, WriteGuard, take_out};
+use crate::cluster::{ClusterError, Doubt, Mark, NodeId, NodeRef};
+
+/// How often it is tried while nodes don't answer.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Waits for the turn on shards of which none is held: for who must not see some of them before a change and others after it.
+pub(crate) async fn turn_when_whole(ctx: &Context, shards: &[ShardId]) -> WriteGuard {
+    loop {
+        let turn = ctx.locks.lock(shards).await;
+        if !shards
+            .iter()
+            .any(|shard| ctx.cluster.doubts.hold_back(*shard))
+        {
+            return turn;
+        }
+        drop(turn);
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Notes that replicas may differ by a write that was cut off. The caller has the shard's lock.
+pub(crate) fn doubt(ctx: &Arc<Context>, shard: ShardId) {
+    tracing::warn!(
+        shard = shard.0,
+        "nobody knows which replicas took a write that failed: they are compared"
+    );
+    note(ctx, shard, |doubt| doubt.cut_off = true);
+}
+
+/// Notes replicas that missed what others took, and are to be taken out before anything else is written. The caller has the
+/// shard's lock.
+pub(crate) fn doubt_missed(ctx: &Arc<Context>, shard: ShardId, missed: Vec<(NodeId, String)>) {
+    note(ctx, shard, |doubt| doubt.missed.extend(missed));
+}
+
+/// Notes that a node has tasks that nobody is known to have sent. The caller has the shard's lock.
+pub(crate) fn doubt_numbers(ctx: &Arc<Context>, shard: ShardId, node: &NodeId, tasks: Vec<u32>) {
+    let unknown = (node.clone(), tasks);
+    note(ctx, shard, |doubt| doubt.unknown.push(unknown));
+}
+
+fn note(ctx: &Arc<Context>, shard: ShardId, what: impl FnOnce(&mut Doubt)) {
+    if ctx.cluster.replicas(shard).len() < 2 {
+        return;
+    }
+    let is_new = {
+        let mut shards = ctx.cluster.doubts.lock();
+        let is_new = !shards.contains_key(&shard);
+        what(shards.entry(shard).or_default());
+        is_new
+    };
+    if !is_new {
+        return;
+    }
+    let ctx = Arc::clone(ctx);
+    tokio::spawn(async move {
+        while ctx.cluster.doubts.are_about(shard) {
+            tokio::time::sleep(AGAIN).await;
+            let _guard = ctx.locks.lock(&[shard]).await;
+            if let Err(error) = settle_doubts(&ctx, shard).await {
+                tracing::debug!(shard = shard.0, %error, "replicas can't be compared yet");
+            }
+        }
+    });
+}
+
+/// Compares the replicas of a shard of which that is due. The caller has the shard's lock.
+///
+/// # Errors
+/// No replica says what it has taken, or one that differs could not be taken out: nothing may be written yet.
+pub(crate) async fn settle_doubts(ctx: &Context, shard: ShardId) -> Result<(), ClusterError> {
+    let is_unknown =
+        |node: &NodeRef| matches!(ctx.cluster.marks.mark(&node.id), Mark::Unknown { .. });
+    if ctx.cluster.replicas(shard).iter().any(is_unknown) {
+        // A node that takes a write before it is known would look as if it had always been there.
+        establish_locked(ctx, shard).await?;
+    }
+    if !ctx.cluster.doubts.are_about(shard) {
+        return Ok(());
+    }
+    if ctx.cluster.doubts.hold_back(shard) {
+        return Err(ClusterError::Held(shard));
+    }
+    let doubt = ctx.cluster.doubts.lock().get(&shard).cloned();
+    let Some(Doubt {
+        cut_off,
+        missed,
+        unknown,
+    }) = doubt
+    else {
+        return Ok(());
+    };
+    for (node, reason) in &missed {
+        take_out(ctx, node, reason).await?;
+    }
+    if cut_off {
+        let topology = ctx.cluster.topology();
+        let Compared { heard, silent, .. } = compare(ctx, topology.nodes(shard)).await?;
+        if heard == 0 {
+            return Err(ClusterError::InDoubt(shard));
+        }
+        for node in silent {
+            let reason = "it does not say whether it took a write that was cut off";
+            take_out(ctx, &node, reason).await?;
+        }
+    }
+    look_into(ctx, shard, unknown).await?;
+    ctx.cluster.doubts.lock().remove(&shard);
+    Ok(())
+}
+
+/// Where nodes have tasks that nobody is known to have sent and that change something, only the primary, or those without
+/// such tasks, stay in sync.
+async fn look_into(
+    ctx: &Context,
+    shard: ShardId,
+    unknown: Vec<(NodeId, Vec<u32>)>,
+) -> Result<(), ClusterError> {
+    let replicas = ctx.cluster.replicas(shard);
+    let mut foreign: BTreeSet<&NodeId> = BTreeSet::new();
+    for (node, tasks) in &unknown {
+        let Some(found) = replicas.iter().find(|replica| replica.id == *node) else {
+            continue;
+        };
+        if !foreign.contains(node) && !are_harmless(ctx, found, tasks).await {
+            foreign.insert(node);
+        }
+    }
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let Some((primary, others)) = replicas.split_first() else {
+        return Ok(());
+    };
+    let primary_has = foreign.contains(&primary.id);
+    for other in others {
+        if !primary_has && !foreign.contains(&other.id) {
+            continue;
+        }
+        let has = if primary_has { &primary.id } else { &other.id };
+        let reason = format!("{has} has tasks that were not sent through Weft");
+        take_out(ctx, &other.id, &reason).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! Asks a node for its newest task: whether it is there, and whether its disk is the one that it was.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde::Deserialize;
+
+use super::Context;
+use crate::cluster::{Heard, NodeRef};
+use crate::upstream::{NodeRequest, Target, UpstreamError};
+
+/// How long a node may take to answer a probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a node with as many tasks, but others, is not trusted.
+pub(crate) const OTHER_DISK: &str =
+    "a task that it had is another one now: its disk is not the one that it was";
+
+/// Why a node whose newest task is older than its mark is not trusted.
+pub(crate) fn went_back(newest: Option<u32>, mark: Option<u32>) -> String {
+    let told = |uid: Option<u32>| uid.map_or("none".to_owned(), |uid| uid.to_string());
+    format!(
+        "its newest task is {}, and {} was acknowledged: its disk is empty or an older one",
+        told(newest),
+        told(mark)
+    )
+}
+
+#[derive(Deserialize)]
+struct TaskList {
+    results: Vec<LocalTask>,
+}
+
+#[derive(Deserialize)]
+struct LocalTask {
+    uid: u32,
+}
+
+/// Asks a node for its newest task.
+pub(crate) async fn probe(ctx: &Context, node: &NodeRef) -> Heard {
+    let request = NodeRequest::new(
+        Target::Node(node.address),
+        Method::GET,
+        "/tasks?limit=1",
+        &ctx.own_authority(),
+        PROBE_TIMEOUT,
+    );
+    let answer = match ctx.upstream.send(request).await {
+        Ok(answer) => answer,
+        Err(UpstreamError::NoEgress { .. }) => return Heard::Blind,
+        Err(UpstreamError::Unreachable { detail, .. }) if is_connection_failure(&detail) => {
+            return Heard::Gone;
+        }
+        Err(error) => return Heard::Nonsense(error.to_string()),
+    };
+    if answer.status != StatusCode::OK {
+        return Heard::Nonsense(format!("it answered {}", answer.status));
+    }
+    match serde_json::from_slice::<TaskList>(&answer.body) {
+        Ok(list) => Heard::Answer(list.results.first().map(|task| task.uid)),
+        Err(error) => Heard::Nonsense(error.to_string()),
+    }
+}
+
+/// Whether Envoy says that the connection failed or was cut, and not that it had no room for one more.
+fn is_connection_failure(detail: &str) -> bool {
+    !detail.contains("overflow")
+}

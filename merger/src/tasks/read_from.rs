@@ -1,0 +1,74 @@
+//! Which replicas may answer a read that shall see a task's effect.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+use weft_routing::headers;
+
+use super::{Applied, Context};
+use crate::cluster::{ClusterError, ReadFrom};
+use crate::upstream::Target;
+
+/// How often it is looked whether a task has been applied.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What the client wishes with `x-weft-read` and `x-weft-after-task`; waits, no longer than `within`, until the task has
+/// been applied by a replica of each shard that it is for.
+///
+/// # Errors
+/// The wish can't be read, there is no such task, or it is not applied in time.
+pub async fn read_from(
+    ctx: &Context,
+    wishes: &HeaderMap,
+    within: Duration,
+) -> Result<ReadFrom, ClusterError> {
+    let text = |name: &str| {
+        wishes
+            .get(name)
+            .map(|value| value.to_str().unwrap_or_default())
+    };
+    let invalid = |name: &str, value: &str| {
+        ClusterError::InvalidWish(format!("Invalid value in header `{name}`: `{value}`"))
+    };
+    let primary = match text(headers::READ).map(str::trim) {
+        None => false,
+        Some(word) if word.eq_ignore_ascii_case("any") => false,
+        Some(word) if word.eq_ignore_ascii_case("primary") => true,
+        Some(other) => return Err(invalid(headers::READ, other)),
+    };
+    let applied = match text(headers::AFTER_TASK).map(str::trim) {
+        None => ReadFrom::Any,
+        Some(uid) => {
+            let parsed = uid.parse().map_err(|_| invalid(headers::AFTER_TASK, uid))?;
+            after_task(ctx, parsed, within).await?
+        }
+    };
+    Ok(match applied {
+        ReadFrom::Any if primary => ReadFrom::Primary,
+        applied => applied,
+    })
+}
+
+async fn after_task(ctx: &Context, uid: u32, within: Duration) -> Result<ReadFrom, ClusterError> {
+    let begun = Instant::now();
+    loop {
+        match ctx.tasks.applied(uid) {
+            Some(Applied::Everywhere) => return Ok(ReadFrom::Any),
+            Some(Applied::By(replicas)) => {
+                let address = |node| ctx.cluster.address(node).map(Target::Node);
+                let targets = replicas
+                    .iter()
+                    .filter_map(|(shard, node)| Some((*shard, address(node)?)))
+                    .collect();
+                return Ok(ReadFrom::Applied(targets));
+            }
+            Some(Applied::NotYet) => {}
+            None => return Err(ClusterError::UnknownTask(uid)),
+        }
+        if begun.elapsed() >= within {
+            return Err(ClusterError::NotApplied { uid, within });
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
