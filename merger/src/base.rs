@@ -1,22 +1,30 @@
-//! What every part of the merger stands on: its options, its limits, the way to the nodes, and its counters.
+//! What every part of the merger stands on: timeouts, limits, the way to the nodes, and its counters.
 //!
 //! Each part has a `Context` of its own, which holds what the part keeps and leads down to the contexts of the parts below it, and
 //! to [`Base`] in the end. A part can't reach what is above it.
 
 use std::future::Future;
+use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
 use crate::bounds::Bounds;
-use crate::call::Along;
-use crate::options::ServeOptions;
+use crate::call::{Along, Pace};
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 
 /// The foundation of all contexts.
 pub struct Base {
-    /// The options of `weft serve`.
-    pub options: ServeOptions,
+    /// The nodes' master key, if they have one.
+    pub master_key: Option<String>,
+    /// How long a node may take to answer a read.
+    pub search_timeout: Duration,
+    /// How long a node may take to accept a write.
+    pub write_timeout: Duration,
+    /// How fast a client must send its body.
+    pub pace: Pace,
+    /// The largest body of a request that is no import of documents.
+    pub max_body_bytes: u64,
     /// What all requests together may take.
     pub bounds: Bounds,
     /// The only way to a node.
@@ -35,7 +43,7 @@ pub struct Stopping;
 impl Base {
     /// The merger's own authority, for requests that no client stands behind.
     pub fn own_authority(&self) -> Along {
-        Along::default().with_key(self.options.master_key.as_deref())
+        Along::default().with_key(self.master_key.as_deref())
     }
 
     /// Runs a change to its end even if the client disconnects: otherwise some nodes would have it and others not. A stop of the

@@ -12,8 +12,6 @@ use bytes::Bytes;
 use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::options::ServeOptions;
-
 /// So much of each answer of a node doesn't count: probes and tasks go on when large answers fill the memory.
 pub const FREE_ANSWER_BYTES: u64 = 256 << 10;
 
@@ -40,14 +38,27 @@ pub struct Bounds {
     pub spools: Budget,
 }
 
+/// How much all requests together may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Requests that are worked on.
+    pub requests: usize,
+    /// Requests whose body is on its way.
+    pub reading: usize,
+    /// Bytes of clients' bodies in memory.
+    pub bodies: u64,
+    /// Bytes of writes' parts on disk.
+    pub spools: u64,
+}
+
 impl Bounds {
-    /// The bounds of these options; `under_way` shows how many requests are worked on.
-    pub fn new(options: &ServeOptions, under_way: IntGauge) -> Self {
+    /// Nothing is taken yet; `under_way` shows how many requests are worked on.
+    pub fn new(limits: Limits, under_way: IntGauge) -> Self {
         Self {
-            requests: Slots::new("requests", options.max_requests, Some(under_way)),
-            reading: Slots::new("requests with a body on its way", options.max_reading, None),
-            bodies: Budget::new("bytes of request bodies", options.max_bodies_bytes),
-            spools: Budget::new("bytes of writes on disk", options.max_spools_bytes),
+            requests: Slots::new("requests", limits.requests, Some(under_way)),
+            reading: Slots::new("requests with a body on its way", limits.reading, None),
+            bodies: Budget::new("bytes of request bodies", limits.bodies),
+            spools: Budget::new("bytes of writes on disk", limits.spools),
         }
     }
 

@@ -369,7 +369,7 @@ struct Resume {
 /// Lets a node catch up; or, on demand, serve again though what it held is lost.
 async fn resume(ctx: &Arc<Context>, call: &mut Call, id: &str) -> Result<Answer, ClusterError> {
     let (shard, node) = node(ctx, id)?;
-    let idle = Duration::from_millis(ctx.options.body_idle_timeout_ms);
+    let idle = ctx.pace.idle;
     let body = read_whole(
         std::mem::replace(&mut call.body, empty()),
         MAX_BODY_BYTES,

@@ -7,10 +7,16 @@ use std::time::Duration;
 use clap::Args;
 use weft_routing::{Origins, ShardNames};
 
+use crate::bounds;
 use crate::call::Pace;
-use crate::cluster::WriteMode;
+use crate::cluster::{ClusterOptions, WriteMode};
+use crate::repair::RepairOptions;
+use crate::replication::ReplicationOptions;
+use crate::search::policy::{Policy, WhenMissing};
 use crate::tasks::Limits;
+use crate::upstream::EgressOptions;
 use crate::webhooks::Networks;
+use crate::write::WriteOptions;
 
 /// What `weft serve` may be told; each flag has a `WEFT_*` variable beside it.
 #[derive(Debug, Clone, Args)]
@@ -151,6 +157,77 @@ pub struct ServeOptions {
 }
 
 impl ServeOptions {
+    /// How much all requests together may take.
+    pub fn limits(&self) -> bounds::Limits {
+        bounds::Limits {
+            requests: self.max_requests,
+            reading: self.max_reading,
+            bodies: self.max_bodies_bytes,
+            spools: self.max_spools_bytes,
+        }
+    }
+
+    /// The way to the nodes.
+    pub fn egress(&self) -> EgressOptions {
+        EgressOptions {
+            address: self.egress.clone(),
+            names: self.shard_prefix.clone(),
+            max_answer_bytes: self.max_node_answer_bytes,
+            max_answers_bytes: self.max_answers_bytes,
+        }
+    }
+
+    /// How indexes are placed, written and published.
+    pub fn cluster(&self) -> ClusterOptions {
+        ClusterOptions {
+            default_shard_count: self.default_shard_count,
+            write_mode: self.write_mode,
+            direct_writes: self.direct_writes,
+            down_after: self.down_after(),
+            lease: Duration::from_millis(self.lease_ms),
+            cors_origins: self.cors_origins.clone(),
+        }
+    }
+
+    /// How long replicas may be behind.
+    pub fn replication(&self) -> ReplicationOptions {
+        ReplicationOptions {
+            patience: Duration::from_millis(self.replica_patience_ms),
+            staggered_from: self.staggered.then_some(self.staggered_min_bytes),
+        }
+    }
+
+    /// How often nodes are looked at, and how fast replicas are copied.
+    pub fn repair(&self) -> RepairOptions {
+        RepairOptions {
+            discovery_interval: Duration::from_millis(self.discovery_interval_ms.max(10)),
+            probe_interval: Duration::from_millis(self.probe_interval_ms.max(10)),
+            verify_interval: Duration::from_secs(self.verify_interval_s),
+            resync_bytes_per_second: self.resync_bytes_per_second,
+        }
+    }
+
+    /// Sizes of writes, and whether small ones go together.
+    pub fn write(&self) -> WriteOptions {
+        WriteOptions {
+            coalesce: self.coalesce,
+            coalesce_wait: Duration::from_millis(self.coalesce_wait_ms),
+            max_import_bytes: self.max_import_bytes,
+            max_node_payload_bytes: self.max_node_payload_bytes,
+            spool_memory_bytes: usize::try_from(self.spool_memory_bytes).unwrap_or(usize::MAX),
+            spool_folder: self.data_dir.clone(),
+        }
+    }
+
+    /// What a read does when a shard gives no answer, where the client doesn't say.
+    pub fn when_missing(&self) -> Policy {
+        let otherwise = Policy {
+            when_missing: WhenMissing::Error,
+            deadline: self.search_timeout(),
+        };
+        Policy::parse(&self.partial, otherwise).unwrap_or(otherwise)
+    }
+
     /// How long a search may take on a shard.
     pub fn search_timeout(&self) -> Duration {
         Duration::from_millis(self.search_timeout_ms)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
@@ -85,7 +86,7 @@ impl Opened {
             nodes,
             directory,
         } = surroundings;
-        let cluster = Cluster::open(Arc::clone(&store), &options).await?;
+        let cluster = Cluster::open(Arc::clone(&store), options.cluster()).await?;
         let (settled, settling) = mpsc::channel(MOST_SETTLING);
         let marks = Arc::clone(&cluster.marks);
         let tasks = Tasks::open(Arc::clone(&store), options.task_limits(), settled, marks).await?;
@@ -97,39 +98,48 @@ impl Opened {
         let metrics = Metrics::new()?;
         let keys = Arc::new(Keys::default());
         let base = Arc::new(Base {
-            bounds: Bounds::new(&options, metrics.under_way.clone()),
+            master_key: options.master_key.clone(),
+            search_timeout: options.search_timeout(),
+            write_timeout: options.write_timeout(),
+            pace: options.pace(),
+            max_body_bytes: options.max_body_bytes,
+            bounds: Bounds::new(options.limits(), metrics.under_way.clone()),
             upstream: Upstream::new(nodes),
             metrics,
             begun: TaskTracker::new(),
-            options,
         });
         let cluster = Arc::new(cluster);
         let base = Arc::new(cluster::Context { base, cluster });
         let registry = Arc::new(tasks::Context { base, tasks });
         let search = Arc::new(search::Context {
             base: Arc::clone(&registry),
+            when_missing: options.when_missing(),
             search_settings: SettingsCache::default(),
             word_counts: WordCounts::default(),
             known_fields: KnownFields::default(),
         });
         let replication = Arc::new(replication::Context {
             base: Arc::clone(&registry),
+            options: options.replication(),
             locks: ShardLocks::default(),
             contacts: RecentContacts::default(),
         });
         let write = Arc::new(write::Context {
             replication: Arc::clone(&replication),
+            options: options.write(),
             writes: Writes::default(),
             settings,
         });
         let broadcast = Arc::new(broadcast::Context {
             write,
+            settings_check_interval: Duration::from_millis(options.settings_check_interval_ms),
             intents,
             keys: Arc::clone(&keys),
         });
         let repair = Arc::new(repair::Context {
             replication,
             keys: Arc::clone(&keys),
+            options: options.repair(),
             resyncs: Resyncs::default(),
             verification: Verification::default(),
         });
@@ -143,6 +153,7 @@ impl Opened {
             broadcast,
             repair,
             webhooks,
+            cors_origins: options.cors_origins,
             keys,
         });
         Ok(Self {
@@ -181,7 +192,7 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
         .map_err(|error| StartError::DataDir(data_dir.clone(), error))?;
     let surroundings = Surroundings {
         store: Arc::new(RedbStore::open(&data_dir.join("weft.redb"))?),
-        nodes: Arc::new(EgressClient::new(&options)),
+        nodes: Arc::new(EgressClient::new(options.egress())),
         directory: Arc::new(EnvoyAdmin::new(&options.envoy_admin, &options.shard_prefix)),
     };
     let listen = options.listen;

@@ -6,8 +6,6 @@ use prometheus::{
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::options::ServeOptions;
-
 /// Seconds: from a fraction of a millisecond to a minute.
 const BUCKETS: [f64; 15] = [
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 4.0, 15.0, 60.0,
@@ -184,15 +182,15 @@ impl Metrics {
     }
 }
 
-/// Starts logging to standard error. A second call does nothing.
-pub fn init_logs(options: &ServeOptions) {
-    let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|_| EnvFilter::new("info"));
+/// Starts logging to standard error, as JSON lines or, with the format `text`, for people. A second call does nothing.
+pub fn init_logs(filter: &str, format: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         // It would be said on stderr, too, by `eprintln`, which panics where that can't be written to, as on a full disk.
         .log_internal_errors(false);
-    let started = if options.log_format == "text" {
+    let started = if format == "text" {
         logs.try_init()
     } else {
         logs.json().flatten_event(true).try_init()

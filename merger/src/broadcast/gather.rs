@@ -55,7 +55,7 @@ pub(super) async fn from_primary(ctx: &Context, call: Call) -> Result<Answer, Br
         call.method.clone(),
         call.path_and_query.clone(),
         &call.along,
-        ctx.options.search_timeout(),
+        ctx.search_timeout,
     );
     match ctx.upstream.send(request).await {
         Ok(answer) => Ok(answer.pass_on()),
@@ -114,7 +114,7 @@ async fn send(
     shard: ShardId,
 ) -> Result<NodeAnswer, UpstreamError> {
     let (method, path) = (request.method.clone(), request.path_and_query.clone());
-    let timeout = ctx.options.search_timeout();
+    let timeout = ctx.search_timeout;
     let mut node_request =
         NodeRequest::new(Target::Shard(shard), method, path, &request.along, timeout);
     if !request.body.is_empty() {

@@ -23,6 +23,7 @@ mod update;
 mod version;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
@@ -46,6 +47,8 @@ use crate::write::{self, DecodeError};
 pub struct Context {
     /// What documents are written with.
     pub write: Arc<write::Context>,
+    /// How often settings are compared between nodes; zero for never.
+    pub settings_check_interval: Duration,
     /// Changes of indexes that are not on all shards yet.
     pub intents: Intents,
     /// The API keys.

@@ -62,10 +62,10 @@ impl Change {
 
     /// The client's request as it is, its body read whole.
     pub(super) async fn of(ctx: &Context, call: Call) -> Result<Self, BroadcastError> {
-        let idle = std::time::Duration::from_millis(ctx.options.body_idle_timeout_ms);
+        let idle = ctx.pace.idle;
         let encoding = call.header("content-encoding").map(str::to_owned);
         let content_type = call.headers.get(CONTENT_TYPE).cloned();
-        let limit = ctx.options.max_body_bytes;
+        let limit = ctx.max_body_bytes;
         Ok(Self {
             headers: content_type
                 .map(|value| (CONTENT_TYPE, value))
@@ -115,7 +115,7 @@ impl Change {
         node: &NodeRef,
     ) -> Result<NodeAnswer, UpstreamError> {
         let target = Target::Node(node.address);
-        let timeout = ctx.options.write_timeout();
+        let timeout = ctx.write_timeout;
         let path = self.path_and_query.clone();
         let mut request = NodeRequest::new(target, self.method.clone(), path, &self.along, timeout)
             .body(full(self.body.clone()));

@@ -30,7 +30,7 @@ pub(super) async fn version(ctx: &Arc<Context>, call: &Call) -> Result<Answer, B
             Method::GET,
             call.path_and_query.clone(),
             &call.along,
-            ctx.options.search_timeout(),
+            ctx.search_timeout,
         );
         ctx.upstream.send(request).await
     }));

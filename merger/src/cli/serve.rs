@@ -20,7 +20,7 @@ pub(super) enum ServeError {
 
 /// Runs until SIGTERM or SIGINT.
 pub(super) fn run(options: ServeOptions) -> Result<(), ServeError> {
-    telemetry::init_logs(&options);
+    telemetry::init_logs(&options.log, &options.log_format);
     open_files(options.max_reading as u64);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

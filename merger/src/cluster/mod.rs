@@ -30,6 +30,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+use weft_routing::Origins;
 use weft_routing::placement::{ShardId, SlotMap};
 
 pub use dirty::Dirty;
@@ -54,7 +55,6 @@ pub(crate) use stagger::Groups;
 
 use crate::base::{Base, stands_on};
 use crate::call::ReadError;
-use crate::options::ServeOptions;
 use crate::store::{Store, StoreError};
 
 /// The cluster's state, and what it stands on.
@@ -193,9 +193,25 @@ pub enum ClusterError {
     Store(#[from] StoreError),
 }
 
+/// How indexes are placed, written and published where nothing else is said.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// On how many shards an index is placed; 0 means all.
+    pub default_shard_count: u16,
+    /// How many replicas must have taken a write.
+    pub write_mode: WriteMode,
+    /// Whether filters send writes to shards of one node by themselves.
+    pub direct_writes: bool,
+    /// After how long without an answer a node is down.
+    pub down_after: Duration,
+    /// How long filters may go by a table that is no more.
+    pub lease: Duration,
+    /// Pages of which origins may read answers.
+    pub cors_origins: Origins,
+}
+
 /// The cluster's state. Cheap to share.
 pub struct Cluster {
-    default_shard_count: u16,
     topology: tokio::sync::watch::Sender<Arc<Topology>>,
     /// Where indexes lie.
     pub placements: Placements,
@@ -215,13 +231,7 @@ pub struct Cluster {
     pub lanes: Lanes,
     /// Which replicas are held back while others apply large writes.
     pub stagger: Stagger,
-    default_write_mode: WriteMode,
-    /// Whether filters send writes to shards of one node by themselves.
-    direct_writes: bool,
-    /// After how long without an answer a node is down.
-    down_after: Duration,
-    /// How long filters may go by a table that is no more.
-    lease: Duration,
+    options: ClusterOptions,
     /// When shards last got a node beside others.
     grew: Mutex<HashMap<ShardId, Instant>>,
 }
@@ -231,8 +241,11 @@ impl Cluster {
     ///
     /// # Errors
     /// The store can't be read.
-    pub async fn open(store: Arc<dyn Store>, options: &ServeOptions) -> Result<Self, ClusterError> {
-        let lease_ms = u32::try_from(options.lease_ms).unwrap_or(u32::MAX);
+    pub async fn open(
+        store: Arc<dyn Store>,
+        options: ClusterOptions,
+    ) -> Result<Self, ClusterError> {
+        let lease_ms = u32::try_from(options.lease.as_millis()).unwrap_or(u32::MAX);
         let in_sync = InSync::open(Arc::clone(&store)).await?;
         let marks = Marks::open(Arc::clone(&store), in_sync.known()).await?;
         let placements = Placements::open(
@@ -244,7 +257,6 @@ impl Cluster {
         .await?;
         let (topology, _) = tokio::sync::watch::channel(Arc::new(Topology::default()));
         Ok(Self {
-            default_shard_count: options.default_shard_count,
             topology,
             placements,
             in_sync,
@@ -255,12 +267,24 @@ impl Cluster {
             doubts: Doubts::default(),
             lanes: Lanes::default(),
             stagger: Stagger::default(),
-            default_write_mode: options.write_mode,
-            direct_writes: options.direct_writes,
-            lease: Duration::from_millis(options.lease_ms),
             grew: Mutex::default(),
-            down_after: options.down_after(),
+            options,
         })
+    }
+
+    /// Whether filters send writes to shards of one node by themselves.
+    pub fn direct_writes(&self) -> bool {
+        self.options.direct_writes
+    }
+
+    /// After how long without an answer a node is down.
+    pub fn down_after(&self) -> Duration {
+        self.options.down_after
+    }
+
+    /// How long filters may go by a table that is no more.
+    pub fn lease(&self) -> Duration {
+        self.options.lease
     }
 
     /// The topology as last learned.
@@ -343,12 +367,15 @@ impl Cluster {
     /// Whether every filter knows by now that a shard has more than one node, and sends it no writes by itself.
     pub(crate) fn has_settled(&self, shard: ShardId) -> bool {
         let grew = self.grew.lock().unwrap_or_else(PoisonError::into_inner);
-        !self.direct_writes || grew.get(&shard).is_none_or(|at| at.elapsed() > self.lease)
+        !self.options.direct_writes
+            || grew
+                .get(&shard)
+                .is_none_or(|at| at.elapsed() > self.options.lease)
     }
 
     /// Whether the node answered within the heartbeats that it may miss.
     pub fn is_up(&self, node: &NodeId) -> bool {
-        self.pulse.silence(node) < self.down_after
+        self.pulse.silence(node) < self.options.down_after
     }
 
     /// The primary of a shard: it orders writes and answers for tasks.
@@ -394,7 +421,7 @@ impl Cluster {
         }
         // The default is a wish: a smaller cluster gives what it has.
         let known = u16::try_from(all.len()).unwrap_or(u16::MAX);
-        let default = self.default_shard_count.min(known);
+        let default = self.options.default_shard_count.min(known);
         let wanted = shard_count.or(Some(default)).filter(|count| *count > 0);
         if let Some(wanted) = wanted
             && usize::from(wanted) > all.len()

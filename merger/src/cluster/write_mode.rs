@@ -59,14 +59,14 @@ impl Cluster {
             });
         }
         let placement = index_uid.and_then(|uid| self.placement(uid));
-        Ok(placement.map_or(self.default_write_mode, |placement| {
+        Ok(placement.map_or(self.options.write_mode, |placement| {
             self.default_mode(&placement)
         }))
     }
 
     /// The mode of an index's writes that say nothing of it.
     pub fn default_mode(&self, placement: &Placement) -> WriteMode {
-        placement.write_mode.unwrap_or(self.default_write_mode)
+        placement.write_mode.unwrap_or(self.options.write_mode)
     }
 
     /// How many replicas of a shard are a quorum.

@@ -20,7 +20,7 @@ use crate::upstream::{NodeRequest, Target, UpstreamError};
 
 /// Judges the client's key for a call, and says which indexes it is for.
 pub(super) async fn authorise(ctx: &Context, call: &Call) -> Result<Grant, ApiError> {
-    let Some(master) = ctx.options.master_key.as_deref() else {
+    let Some(master) = ctx.master_key.as_deref() else {
         return Ok(Grant::all());
     };
     let Some(action) = required_action(call.operation) else {
@@ -78,7 +78,7 @@ pub(super) async fn refused_at_the_door(
     let Some(action) = judged_by_nodes(call.operation) else {
         return Ok(None);
     };
-    let Some(master) = ctx.options.master_key.as_deref() else {
+    let Some(master) = ctx.master_key.as_deref() else {
         return Ok(None);
     };
     let Some(Ok(token)) = call.header("authorization").map(bearer) else {
@@ -129,7 +129,7 @@ async fn refusal(ctx: &Context, call: &Call) -> Result<Option<Answer>, ApiError>
             call.method.clone(),
             call.path_and_query.clone(),
             &call.along,
-            ctx.options.search_timeout(),
+            ctx.search_timeout,
         );
         // A shard that doesn't answer says nothing about the key.
         if let Ok(answer) = ctx.upstream.send(request).await {

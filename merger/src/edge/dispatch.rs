@@ -108,9 +108,9 @@ async fn answer(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ApiError> 
 
 /// Reads the body before any work begins: a client that sends it slowly keeps nobody else from working.
 async fn read_body(ctx: &Context, call: &mut Call) -> Result<(), ApiError> {
-    let idle = ctx.options.pace().idle;
+    let idle = ctx.pace.idle;
     let body = std::mem::replace(&mut call.body, empty());
-    let limit = ctx.options.max_body_bytes;
+    let limit = ctx.max_body_bytes;
     call.body = full(read_into(body, limit, idle, &ctx.bounds.bodies).await?);
     Ok(())
 }

@@ -89,7 +89,7 @@ pub(super) async fn metrics_for_client(ctx: &Context, call: &Call) -> Result<Ans
         Method::GET,
         "/metrics",
         &call.along,
-        ctx.options.search_timeout(),
+        ctx.search_timeout,
     );
     let answer = ctx.upstream.send(request).await?;
     if !answer.status.is_success() {
@@ -133,7 +133,7 @@ struct LocalTask {
 /// The node's task that a registration is about. The node itself is asked: a number that it hasn't given would make it look as if it
 /// had lost its disk.
 async fn direct_write(ctx: &Context, registration: &Registration) -> Result<Copy, ApiError> {
-    if !ctx.options.direct_writes {
+    if !ctx.cluster.direct_writes() {
         return Err(ApiError::bad_registration("direct writes are off"));
     }
     let topology = ctx.cluster.topology();
@@ -144,7 +144,7 @@ async fn direct_write(ctx: &Context, registration: &Registration) -> Result<Copy
             Method::GET,
             format!("/tasks?uids={uid}&limit=1"),
             &ctx.own_authority(),
-            ctx.options.search_timeout(),
+            ctx.search_timeout,
         );
         let Ok(answer) = ctx.upstream.send(request).await else {
             continue;
@@ -166,7 +166,7 @@ async fn direct_write(ctx: &Context, registration: &Registration) -> Result<Copy
 
 /// Gives a write that a filter sent straight to a node its cluster-wide uid.
 async fn register(ctx: &Arc<Context>, call: Call) -> Result<Answer, ApiError> {
-    let idle = std::time::Duration::from_millis(ctx.options.body_idle_timeout_ms);
+    let idle = ctx.pace.idle;
     let body = read_whole(call.body, MAX_REGISTRATION_BYTES, idle).await?;
     let registration: Registration = serde_json::from_slice(&body)
         .map_err(|error| ApiError::malformed_payload(&error.to_string()))?;

@@ -82,9 +82,9 @@ async fn respond(ctx: &Arc<Context>, request: Request<Incoming>) -> Response<Ful
     let (parts, body) = request.into_parts();
     let unread = Unread(Arc::new(Mutex::new(body)));
     let body: AnyBody = unread.clone().map_err(Into::into).boxed();
-    let body = Paced::new(body, ctx.options.pace()).boxed();
+    let body = Paced::new(body, ctx.pace).boxed();
     let coding = compress::negotiate(&parts.headers);
-    let (operation, answer) = match (coding, cors::preflight(&ctx.options.cors_origins, &parts)) {
+    let (operation, answer) = match (coding, cors::preflight(&ctx.cors_origins, &parts)) {
         (Err(refused), _) => ("unacceptable", refused.into_answer()),
         (Ok(_), Some(answer)) => ("preflight", answer),
         (Ok(_), None) => work(ctx, &parts, body).await,
@@ -140,7 +140,7 @@ async fn respond(ctx: &Arc<Context>, request: Request<Incoming>) -> Response<Ful
 async fn work(ctx: &Arc<Context>, parts: &Parts, body: AnyBody) -> (&'static str, Answer) {
     let (operation, mut answer) = dispatch(ctx, parts, body).await;
     if operation != "internal" {
-        cors::mark(&ctx.options.cors_origins, &parts.headers, &mut answer);
+        cors::mark(&ctx.cors_origins, &parts.headers, &mut answer);
     }
     (operation, answer)
 }

@@ -20,6 +20,8 @@ pub use listen::serve;
 
 use std::sync::Arc;
 
+use weft_routing::Origins;
+
 use crate::base::stands_on;
 use crate::keys::Keys;
 use crate::{broadcast, repair, search, tasks, webhooks};
@@ -36,6 +38,8 @@ pub struct Context {
     pub repair: Arc<repair::Context>,
     /// The webhooks.
     pub webhooks: Arc<webhooks::Context>,
+    /// Pages of which origins may read answers.
+    pub cors_origins: Origins,
     /// The API keys.
     pub keys: Arc<Keys>,
 }

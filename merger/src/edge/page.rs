@@ -103,7 +103,7 @@ async fn from_a_node(ctx: &Context, request: &Parts) -> Option<Answer> {
         request.method.clone(),
         path,
         &along,
-        ctx.options.search_timeout(),
+        ctx.search_timeout,
     );
     match ctx.upstream.send(asked).await {
         Ok(answer) => Some(answer.pass_on()),

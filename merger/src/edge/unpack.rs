@@ -20,8 +20,8 @@ pub(super) async fn unpack(ctx: &Context, call: &mut Call) -> Result<(), ApiErro
         return Ok(());
     }
     let encoding = encoding.to_owned();
-    let limit = ctx.options.max_body_bytes;
-    let idle = ctx.options.pace().idle;
+    let limit = ctx.max_body_bytes;
+    let idle = ctx.pace.idle;
     let body = std::mem::replace(&mut call.body, empty());
     let mut packed = Plain::new(body, Some(&encoding), limit, idle);
     let (mut plain, mut share) = (BytesMut::new(), ctx.bounds.bodies.share());

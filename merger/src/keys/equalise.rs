@@ -55,7 +55,7 @@ struct Page {
 
 /// Makes every node's keys equal to the first shard's primary's, and keeps looking; never ends.
 pub async fn equalise_keys(ctx: Arc<Context>, keys: Arc<Keys>) {
-    if ctx.options.master_key.is_none() {
+    if ctx.master_key.is_none() {
         return;
     }
     let mut complained = false;
@@ -89,7 +89,7 @@ pub async fn equalise_keys(ctx: Arc<Context>, keys: Arc<Keys>) {
 /// # Errors
 /// A node gave no answer, or refused a change.
 pub async fn equalise_keys_now(ctx: &Context, keys: &Keys) -> Result<(), KeysError> {
-    if ctx.options.master_key.is_some() && equalise(ctx, keys).await? > 0 {
+    if ctx.master_key.is_some() && equalise(ctx, keys).await? > 0 {
         keys.forget();
     }
     Ok(())

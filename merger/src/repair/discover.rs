@@ -14,8 +14,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Before the first is taken over, replicas are compared: the merger may have ended in the middle of a write.
 pub async fn discover(ctx: Arc<Context>, directory: Arc<dyn Directory>) {
     let cluster = &ctx.cluster;
-    let admin = &ctx.options.envoy_admin;
-    let every = Duration::from_millis(ctx.options.discovery_interval_ms.max(10));
+    let every = ctx.options.discovery_interval;
     let mut reconciled = false;
     let mut failing = false;
     loop {
@@ -36,7 +35,7 @@ pub async fn discover(ctx: Arc<Context>, directory: Arc<dyn Directory>) {
             }
             Err(error) if !failing => {
                 failing = true;
-                tracing::warn!(%error, admin, "Envoy's admin interface gives no list of clusters; the last one stays");
+                tracing::warn!(%error, "Envoy's admin interface gives no list of clusters; the last one stays");
             }
             Err(_) => {}
         }

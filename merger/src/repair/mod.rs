@@ -9,6 +9,7 @@ mod verify;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use discover::discover;
 pub use resync::{Resyncs, keep_in_sync};
@@ -27,10 +28,25 @@ pub struct Context {
     pub replication: Arc<replication::Context>,
     /// The API keys, which are the same on all nodes.
     pub keys: Arc<Keys>,
+    /// How often is looked, and how fast copied.
+    pub options: RepairOptions,
     /// Resyncs under way.
     pub resyncs: Resyncs,
     /// The last comparison of all replicas.
     pub verification: Verification,
+}
+
+/// How often nodes are looked at, and how fast replicas are copied.
+#[derive(Debug, Clone)]
+pub struct RepairOptions {
+    /// How often Envoy is asked for shards and nodes.
+    pub discovery_interval: Duration,
+    /// How often each node is asked whether it is there and still the same.
+    pub probe_interval: Duration,
+    /// How often all replicas of a shard are compared; zero for never.
+    pub verify_interval: Duration,
+    /// How much a resync may copy; 0 means as fast as it goes.
+    pub resync_bytes_per_second: u64,
 }
 
 stands_on!(Context, replication, replication::Context);

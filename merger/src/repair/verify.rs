@@ -39,7 +39,7 @@ pub struct Verification {
 
 /// Compares all replicas every so often; never ends.
 pub async fn verify_now_and_then(ctx: Arc<Context>) {
-    let every = Duration::from_secs(ctx.options.verify_interval_s);
+    let every = ctx.options.verify_interval;
     if every.is_zero() {
         return;
     }

@@ -38,7 +38,7 @@ pub async fn watch(ctx: Arc<Context>) {
 }
 
 async fn watch_node(ctx: Arc<Context>, id: NodeId) {
-    let every = Duration::from_millis(ctx.options.probe_interval_ms.max(10));
+    let every = ctx.options.probe_interval;
     loop {
         let topology = ctx.cluster.topology();
         // A node that left the configuration may come back under the same name.

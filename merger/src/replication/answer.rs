@@ -109,7 +109,7 @@ pub(super) fn verdict(
     let (copy, order) = ctx.cluster.marks.acknowledged(&node.id, local_uid);
     // A shard of one replica may have other writers, the filters: their answers come in any order.
     let shared_with_filters =
-        ctx.options.direct_writes && ctx.cluster.topology().nodes(shard).len() == 1;
+        ctx.cluster.direct_writes() && ctx.cluster.topology().nodes(shard).len() == 1;
     match order {
         _ if had_it => {}
         Order::Back if !shared_with_filters => return Verdict::Missed(Reason::Back),

@@ -31,7 +31,7 @@ pub(super) async fn while_it_answers(
         answer = sending => answer,
         () = hangs => Err(UpstreamError::TimedOut {
             target: Target::Node(node.address),
-            within: ctx.options.down_after(),
+            within: ctx.cluster.down_after(),
         }),
     }
 }

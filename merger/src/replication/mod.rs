@@ -25,6 +25,7 @@ mod send;
 mod stagger;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use weft_routing::placement::ShardId;
@@ -56,6 +57,8 @@ use crate::upstream::{NodeAnswer, UpstreamError};
 pub struct Context {
     /// The cluster and its tasks.
     pub base: Arc<tasks::Context>,
+    /// How long a replica may be behind.
+    pub options: ReplicationOptions,
     /// One order of writes for each shard.
     pub locks: ShardLocks,
     /// When nodes last answered a write.
@@ -63,6 +66,15 @@ pub struct Context {
 }
 
 stands_on!(Context, base, tasks::Context);
+
+/// How long replicas may be behind others of their shard.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplicationOptions {
+    /// How long the other replicas may take for a write that one has taken, beside twice the time that it took.
+    pub patience: Duration,
+    /// From how many bytes on a shard's part of a write is applied by one half of the replicas after the other; `None` for never.
+    pub staggered_from: Option<u64>,
+}
 
 /// A request as every replica of a shard gets it.
 pub(crate) trait Command: Send + Sync + 'static {

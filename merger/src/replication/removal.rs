@@ -29,7 +29,11 @@ pub async fn take_out(ctx: &Context, node: &NodeId, reason: &str) -> Result<Take
 }
 
 /// The same, however long the store takes: nobody would find again that the replica lacks something. `None` only if it never can.
-pub(crate) async fn take_out_surely(ctx: &Context, node: &NodeId, reason: &str) -> Option<TakenOut> {
+pub(crate) async fn take_out_surely(
+    ctx: &Context,
+    node: &NodeId,
+    reason: &str,
+) -> Option<TakenOut> {
     let mut patience = Patience::with("that a replica is out of sync");
     loop {
         let outcome = take_out(ctx, node, reason).await;

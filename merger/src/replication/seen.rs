@@ -144,7 +144,7 @@ pub(crate) async fn has_same_disk(ctx: &Context, node: &NodeRef) -> Option<bool>
 
 async fn list(ctx: &Context, node: &NodeRef, path: &str) -> Option<Vec<Listed>> {
     let target = Target::Node(node.address);
-    let timeout = ctx.options.search_timeout();
+    let timeout = ctx.search_timeout;
     let request = NodeRequest::new(target, Method::GET, path, &ctx.own_authority(), timeout);
     let answer = ctx.upstream.send(request).await.ok()?;
     if answer.status != StatusCode::OK {

@@ -11,7 +11,6 @@
 mod asking;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedMutexGuard, mpsc};
@@ -88,7 +87,7 @@ where
     let enough = Enough {
         takers: enough,
         everybody: mode == WriteMode::Sync,
-        patience: Duration::from_millis(ctx.options.replica_patience_ms),
+        patience: ctx.options.patience,
     };
     let taken = |answer: &Result<T, E>| answer.as_ref().is_ok_and(&taken);
     let Asked {

@@ -36,7 +36,7 @@ const FEW: u64 = 4;
 /// A large write is about to be sent: holds half of the shard's replicas back, where all of them are in sync and well. The
 /// caller has the shard's turn.
 pub(crate) fn stagger(ctx: &Arc<Context>, shard: ShardId, bytes: u64) {
-    if !ctx.options.staggered || bytes < ctx.options.staggered_min_bytes {
+    if ctx.options.staggered_from.is_none_or(|from| bytes < from) {
         return;
     }
     let stagger = &ctx.cluster.stagger;

@@ -58,6 +58,7 @@ use documents::Listing;
 use federated::Federated;
 use one_index::ShardHits;
 use plan::Plan;
+use policy::Policy;
 use request::{Carrier, Search};
 use scan::Malformed;
 use scatter::Reader;
@@ -67,6 +68,8 @@ use similar::Similar;
 pub struct Context {
     /// Shards and nodes, and which tasks were applied.
     pub base: Arc<tasks::Context>,
+    /// What a read does when a shard gives no answer, where the client doesn't say.
+    pub when_missing: Policy,
     /// Indexes' settings, as far as merges need them.
     pub search_settings: SettingsCache,
     /// How many documents words find, as far as searches need it.
@@ -307,8 +310,8 @@ fn owner_of(placement: Option<&Placement>, id: &str) -> Option<ShardId> {
 
 async fn take_body(ctx: &Context, call: &mut Call) -> Result<Bytes, SearchError> {
     let body = std::mem::replace(&mut call.body, crate::call::empty());
-    let idle = std::time::Duration::from_millis(ctx.options.body_idle_timeout_ms);
-    Ok(read_whole(body, ctx.options.max_body_bytes, idle).await?)
+    let idle = ctx.pace.idle;
+    Ok(read_whole(body, ctx.max_body_bytes, idle).await?)
 }
 
 /// The parameters, from the body or the query; `None` where they can't be read or come as anything but JSON.

@@ -96,11 +96,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// The wish can't be read or fulfilled.
     pub(super) async fn new(ctx: &'a Context, call: &Call) -> Result<Self, SearchError> {
-        let otherwise = Policy {
-            when_missing: WhenMissing::Error,
-            deadline: ctx.options.search_timeout(),
-        };
-        let default = Policy::parse(&ctx.options.partial, otherwise).unwrap_or(otherwise);
+        let default = ctx.when_missing;
         let asked = call
             .header(headers::PARTIAL)
             .and_then(|text| Policy::parse(text, default));
@@ -135,7 +131,7 @@ impl<'a> Reader<'a> {
 
     /// The same reader with the merger's own key.
     pub(super) fn on_own_authority(&self) -> Self {
-        let along = self.along.with_key(self.ctx.options.master_key.as_deref());
+        let along = self.along.with_key(self.ctx.master_key.as_deref());
         Self {
             ctx: self.ctx,
             along,

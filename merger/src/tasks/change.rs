@@ -83,13 +83,13 @@ async fn cancel_some(
         .cluster
         .address(&node)
         .ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
-    let along = call.along.with_key(ctx.options.master_key.as_deref());
+    let along = call.along.with_key(ctx.master_key.as_deref());
     let request = NodeRequest::new(
         Target::Node(address),
         Method::POST,
         path,
         &along,
-        ctx.options.write_timeout(),
+        ctx.write_timeout,
     );
     let answer = ctx.upstream.send(request).await?;
     let local_uid = answer

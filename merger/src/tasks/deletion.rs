@@ -46,7 +46,7 @@ pub(super) async fn delete(ctx: &Arc<Context>, call: &Call) -> Result<Answer, Ta
         awaited.clear();
     }
     let deletion = Deletion {
-        along: call.along.with_key(ctx.options.master_key.as_deref()),
+        along: call.along.with_key(ctx.master_key.as_deref()),
         matched,
     };
     let deleted = match awaited.is_empty() {
@@ -129,7 +129,7 @@ async fn delete_on(ctx: &Context, along: &Along, node: &NodeId, uids: &[u32]) {
         return;
     };
     for path in paths("/tasks?uids=", uids) {
-        let timeout = ctx.options.search_timeout();
+        let timeout = ctx.search_timeout;
         let request = NodeRequest::new(Target::Node(address), Method::DELETE, path, along, timeout);
         match ctx.upstream.send(request).await {
             Ok(answer) if answer.status.is_success() => {

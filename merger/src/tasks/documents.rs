@@ -15,7 +15,7 @@ use crate::upstream::{NodeAnswer, NodeRequest, Target};
 
 /// The shards' documents, one after the other.
 pub(super) async fn documents(ctx: &Arc<Context>, call: &Call) -> Result<Answer, TaskError> {
-    let along = call.along.with_key(ctx.options.master_key.as_deref());
+    let along = call.along.with_key(ctx.master_key.as_deref());
     // Whether the feature is enabled comes first on a node, and in its words.
     if let Some(refusal) = not_enabled(ctx, &along).await? {
         return Ok(refusal);
@@ -65,7 +65,7 @@ async fn not_enabled(ctx: &Context, along: &Along) -> Result<Option<Answer>, Tas
         Method::GET,
         format!("/tasks/{}/documents", u32::MAX),
         along,
-        ctx.options.search_timeout(),
+        ctx.search_timeout,
     );
     let answer = ctx.upstream.send(request).await?;
     let refused = !answer.status.is_success() && answer.status != StatusCode::NOT_FOUND;
@@ -81,7 +81,7 @@ async fn ask(
     let address = ctx.cluster.address(node);
     let address = address.ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
     let path = format!("/tasks/{local_uid}/documents");
-    let timeout = ctx.options.search_timeout();
+    let timeout = ctx.search_timeout;
     let request = NodeRequest::new(Target::Node(address), Method::GET, path, along, timeout);
     Ok(ctx.upstream.send(request).await?)
 }

@@ -74,13 +74,13 @@ async fn refusal(ctx: &Context, call: &Call) -> Option<Answer> {
         Operation::ListBatches => format!("/batches?{}", call.query()),
         _ => format!("/tasks?{}", call.query()),
     };
-    let along = call.along.with_key(ctx.options.master_key.as_deref());
+    let along = call.along.with_key(ctx.master_key.as_deref());
     let request = NodeRequest::new(
         Target::Shard(shard),
         Method::GET,
         path,
         &along,
-        ctx.options.search_timeout(),
+        ctx.search_timeout,
     );
     let answer = ctx.upstream.send(request).await.ok()?;
     answer.status.is_client_error().then(|| answer.pass_on())
@@ -157,8 +157,8 @@ async fn compact(ctx: &Context, call: &Call) -> Result<Answer, TaskError> {
         Target::Shard(shard),
         Method::GET,
         "/experimental-features",
-        &call.along.with_key(ctx.options.master_key.as_deref()),
-        ctx.options.search_timeout(),
+        &call.along.with_key(ctx.master_key.as_deref()),
+        ctx.search_timeout,
     );
     let answer = ctx.upstream.send(request).await?;
     let features: Value = serde_json::from_slice(&answer.body).unwrap_or_default();

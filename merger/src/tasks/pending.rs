@@ -56,7 +56,7 @@ pub async fn ask_primary<T: serde::de::DeserializeOwned>(
     let primary = ctx.cluster.primary(shard);
     let primary = primary.ok_or(ClusterError::ShardLost(shard))?;
     let target = Target::Node(primary.address);
-    let timeout = ctx.options.search_timeout();
+    let timeout = ctx.search_timeout;
     let request = NodeRequest::new(target, Method::GET, path, &ctx.own_authority(), timeout);
     let answer = ctx.upstream.send(request).await?;
     let found = answer.status.is_success();

@@ -68,6 +68,11 @@ pub struct Limits {
 }
 
 impl Tasks {
+    /// Whether finished tasks go at some age.
+    pub fn forgets_old(&self) -> bool {
+        self.limits.max_age.is_some()
+    }
+
     /// Reads all tasks from the store. Tasks that settle are sent to `settled`.
     ///
     /// # Errors

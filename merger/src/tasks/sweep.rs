@@ -11,7 +11,7 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// Deletes old tasks for ever, if there is an age at all.
 pub async fn forget_old(ctx: Arc<Context>) {
-    if ctx.options.task_limits().max_age.is_none() {
+    if !ctx.tasks.forgets_old() {
         return;
     }
     loop {

@@ -14,7 +14,6 @@ use weft_routing::{ShardNames, headers};
 use super::{NodeAnswer, NodeApi, NodeRequest, Target, UpstreamError, chain};
 use crate::bounds::{Budget, FREE_ANSWER_BYTES};
 use crate::call::AnyBody;
-use crate::options::ServeOptions;
 
 /// The client to Envoy's egress listener. Cheap to clone.
 #[derive(Clone)]
@@ -27,9 +26,22 @@ pub struct EgressClient {
     room: Budget,
 }
 
+/// Where Envoy's egress listener is, and how much of nodes' answers is read.
+#[derive(Debug, Clone)]
+pub struct EgressOptions {
+    /// Its address (`host:port`).
+    pub address: String,
+    /// The names of Envoy's clusters that are shards.
+    pub names: ShardNames,
+    /// The largest answer that is read, in bytes.
+    pub max_answer_bytes: u64,
+    /// How many bytes all answers may take together.
+    pub max_answers_bytes: u64,
+}
+
 impl EgressClient {
-    /// A client of these options' egress listener.
-    pub fn new(options: &ServeOptions) -> Self {
+    /// A client of this egress listener.
+    pub fn new(options: EgressOptions) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(Duration::from_secs(1)));
@@ -39,9 +51,9 @@ impl EgressClient {
             .build(connector);
         Self {
             client,
-            egress: options.egress.clone(),
-            names: options.shard_prefix.clone(),
-            max_answer_bytes: options.max_node_answer_bytes,
+            egress: options.address,
+            names: options.names,
+            max_answer_bytes: options.max_answer_bytes,
             room: Budget::new("bytes of nodes' answers", options.max_answers_bytes),
         }
     }

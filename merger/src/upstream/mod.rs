@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use weft_routing::placement::ShardId;
 
-pub use egress::EgressClient;
+pub use egress::{EgressClient, EgressOptions};
 pub use request::NodeRequest;
 
 use crate::answer::Answer;

@@ -242,17 +242,17 @@ async fn settings(
     ctx: &Context,
     call: Call,
 ) -> Result<Result<Map<String, Value>, Answer>, WebhookError> {
-    let idle = std::time::Duration::from_millis(ctx.options.body_idle_timeout_ms);
+    let idle = ctx.pace.idle;
     let shards = ctx.cluster.shards();
     let shard = shards.first().ok_or(ClusterError::NoShards)?;
     let content_type = call.headers.get(http::header::CONTENT_TYPE).cloned();
-    let body = read_whole(call.body, ctx.options.max_body_bytes, idle).await?;
+    let body = read_whole(call.body, ctx.max_body_bytes, idle).await?;
     let mut request = NodeRequest::new(
         Target::Shard(*shard),
         Method::PATCH,
         format!("/webhooks/{}", Uuid::new_v4()),
-        &call.along.with_key(ctx.options.master_key.as_deref()),
-        ctx.options.search_timeout(),
+        &call.along.with_key(ctx.master_key.as_deref()),
+        ctx.search_timeout,
     )
     .body(crate::call::full(body.clone()));
     if let Some(content_type) = content_type {

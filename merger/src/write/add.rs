@@ -45,7 +45,7 @@ pub(super) async fn documents(
     let mode = ctx.cluster.write_mode(Some(&uid), &call.headers)?;
     let content_type = call.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let format = Format::of(content_type, params.csv_delimiter)?;
-    let idle = Duration::from_millis(ctx.options.body_idle_timeout_ms);
+    let idle = ctx.pace.idle;
     let encoding = call
         .headers
         .get(CONTENT_ENCODING)
@@ -176,9 +176,9 @@ impl Layout {
         };
         let options = &ctx.options;
         let limits = SpoolLimits {
-            memory_bytes: usize::try_from(options.spool_memory_bytes).unwrap_or(usize::MAX),
+            memory_bytes: options.spool_memory_bytes,
             piece_bytes: options.max_node_payload_bytes,
-            folder: options.data_dir.clone(),
+            folder: options.spool_folder.clone(),
             memory: ctx.bounds.bodies.clone(),
             disk: ctx.bounds.spools.clone(),
         };
@@ -346,7 +346,7 @@ impl Write {
         // be repeated without overtaking it.
         let placement = self.layout.placement.as_ref()?;
         let may = ctx.options.coalesce
-            && !ctx.options.direct_writes
+            && !ctx.cluster.direct_writes()
             && self.layout.key.is_some()
             && documents.len() <= SMALL_BYTES
             && ids.len() <= SMALL_DOCUMENTS

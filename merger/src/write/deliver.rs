@@ -282,7 +282,7 @@ impl Parcel {
         node: &NodeRef,
     ) -> Result<NodeAnswer, UpstreamError> {
         let target = Target::Node(node.address);
-        let timeout = ctx.options.write_timeout();
+        let timeout = ctx.write_timeout;
         let (method, path) = (self.method.clone(), self.path_and_query.clone());
         let mut request =
             NodeRequest::new(target, method, path, &self.along, timeout).body(self.piece.body());

@@ -22,7 +22,9 @@ pub mod split;
 mod spool;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -55,6 +57,8 @@ use crate::upstream::{NodeRequest, Target, UpstreamError};
 pub struct Context {
     /// Locks, and the way to all replicas.
     pub replication: Arc<replication::Context>,
+    /// Sizes, and whether small writes go together.
+    pub options: WriteOptions,
     /// What writes keep from one to the next.
     pub writes: Writes,
     /// What indexes' settings shall be.
@@ -62,6 +66,23 @@ pub struct Context {
 }
 
 stands_on!(Context, replication, replication::Context);
+
+/// Sizes, and whether small writes go together.
+#[derive(Debug, Clone)]
+pub struct WriteOptions {
+    /// Whether small writes that wait for the same shard go to it together.
+    pub coalesce: bool,
+    /// How long the first of them waits for company.
+    pub coalesce_wait: Duration,
+    /// The largest body of an import, in bytes, after decompression.
+    pub max_import_bytes: u64,
+    /// The largest piece that is sent to a node at once, in bytes.
+    pub max_node_payload_bytes: u64,
+    /// How much of one shard's part is kept in memory, in bytes.
+    pub spool_memory_bytes: usize,
+    /// Where the rest of it goes.
+    pub spool_folder: PathBuf,
+}
 
 /// Why a write came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -257,7 +278,7 @@ async fn deliver_as_task(
 /// so that there is nothing that it could accept.
 async fn refused_by_node(ctx: &Context, call: &Call) -> Result<Answer, WriteError> {
     let shard = first_shard(ctx)?;
-    let timeout = ctx.options.search_timeout();
+    let timeout = ctx.search_timeout;
     let path = call.path_and_query.clone();
     let mut request = NodeRequest::new(
         Target::Shard(shard),

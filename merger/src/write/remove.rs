@@ -149,12 +149,12 @@ fn text(id: &Value) -> String {
 
 async fn body(ctx: &Context, call: &mut Call) -> Result<Bytes, WriteError> {
     let body = std::mem::replace(&mut call.body, empty());
-    let idle = std::time::Duration::from_millis(ctx.options.body_idle_timeout_ms);
+    let idle = ctx.pace.idle;
     let encoding = call
         .headers
         .get(CONTENT_ENCODING)
         .and_then(|value| value.to_str().ok());
-    Ok(Plain::new(body, encoding, ctx.options.max_body_bytes, idle)
+    Ok(Plain::new(body, encoding, ctx.max_body_bytes, idle)
         .whole()
         .await?)
 }

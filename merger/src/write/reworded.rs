@@ -157,7 +157,7 @@ async fn knows(ctx: &Context, shard: ShardId, uid: &str, field: &str) -> Result<
         Method::POST,
         format!("/indexes/{uid}/documents/fetch"),
         &ctx.own_authority(),
-        ctx.options.search_timeout(),
+        ctx.search_timeout,
     );
     let answer = ctx
         .upstream

@@ -46,7 +46,7 @@ pub(super) async fn finish(ctx: Arc<Context>, key: String, mut intent: Intent) {
     let mut certain = false;
     loop {
         // When a silent node counts as down, the writers of shards that have it don't wait any more for those that don't.
-        let patient = !intent.placed && begun.elapsed() < ctx.options.down_after();
+        let patient = !intent.placed && begun.elapsed() < ctx.cluster.down_after();
         match attempt(&ctx, &key, &mut intent, patient, certain).await {
             Ok(Some(outcome)) => {
                 return tracing::warn!(kind, outcome, "a change that was cut off has ended");
@@ -147,7 +147,7 @@ async fn send_to_the_rest(
         placements
             .leave_to_merger(key, &intent.names(), true)
             .await?;
-        tokio::time::sleep(Duration::from_millis(ctx.options.lease_ms)).await;
+        tokio::time::sleep(ctx.cluster.lease()).await;
     }
     ctx.writes.indexes_change();
     let sent = found.into_iter().map(|found| {

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hashbrown::HashMap;
 
@@ -25,7 +24,7 @@ type Hopeless = HashMap<(String, NodeId), Values>;
 
 /// Looks for ever, unless it is turned off.
 pub async fn watch(ctx: Arc<Context>) {
-    let every = Duration::from_millis(ctx.options.settings_check_interval_ms);
+    let every = ctx.settings_check_interval;
     if every.is_zero() {
         return;
     }

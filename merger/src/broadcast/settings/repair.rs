@@ -232,7 +232,7 @@ async fn settle(
             Method::GET,
             format!("/tasks/{local_uid}"),
             &ctx.own_authority(),
-            ctx.options.search_timeout(),
+            ctx.search_timeout,
         );
         let answer = ctx.upstream.send(request).await;
         let task: Value = answer

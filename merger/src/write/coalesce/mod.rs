@@ -15,7 +15,6 @@ mod held;
 mod line;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -125,7 +124,7 @@ async fn serve(ctx: Arc<Context>, shard: ShardId) {
 
 /// Group by group.
 async fn serve_line(ctx: Arc<Context>, shard: ShardId) {
-    let wait = Duration::from_millis(ctx.options.coalesce_wait_ms);
+    let wait = ctx.options.coalesce_wait;
     loop {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;

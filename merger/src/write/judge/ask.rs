@@ -127,7 +127,7 @@ async fn fetch(
         Method::POST,
         format!("/indexes/{uid}/documents/fetch"),
         &ctx.own_authority(),
-        ctx.options.search_timeout(),
+        ctx.search_timeout,
     )
     .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
     .body(full(body.to_string()));
