@@ -7,8 +7,6 @@
 //! A page far behind the start costs a second round: the first asks for totals alone, and from them follows exactly which
 //! documents of each shard the page holds.
 
-mod order;
-
 use bytes::Bytes;
 use http::StatusCode;
 use weft_routing::placement::ShardId;
@@ -24,8 +22,7 @@ use super::scatter::{Ask, Gathered, Outcome, Reader};
 use super::{SearchError, where_it_is};
 use crate::answer::Answer;
 
-pub(super) use order::SortKey;
-use order::{share_before, sort_keys};
+use super::sort_key::{SortKey, share_before, sort_keys};
 
 /// A page that begins further behind is found by totals.
 const NEAR: usize = 200;

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::documents::SortKey;
 use super::scan::{Cursor, Malformed, Members};
+use super::sort_key::SortKey;
 
 /// Which members of a hit are looked at, beside the ranking score and its details.
 #[derive(Debug, Clone, Default)]

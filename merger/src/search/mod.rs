@@ -30,6 +30,7 @@ mod scatter;
 pub mod settings;
 mod settings_cache;
 mod similar;
+mod sort_key;
 mod vocabulary;
 mod word_counts;
 

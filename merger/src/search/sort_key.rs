@@ -7,7 +7,7 @@ use crate::search::rank::{Rank, SortValue};
 
 /// One `sort` criterion.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::search) struct SortKey {
+pub(super) struct SortKey {
     attribute: String,
     ascending: bool,
     /// For `_geoPoint(lat, lng)`: where distances are measured from.
@@ -16,7 +16,7 @@ pub(in crate::search) struct SortKey {
 
 impl SortKey {
     /// The attribute to look at.
-    pub(in crate::search) fn attribute(&self) -> &str {
+    pub(super) fn attribute(&self) -> &str {
         if self.origin.is_some() {
             "_geo"
         } else {
@@ -25,7 +25,7 @@ impl SortKey {
     }
 
     /// The document's place by this criterion.
-    pub(in crate::search) fn rank(&self, document: &Value) -> Rank {
+    pub(super) fn rank(&self, document: &Value) -> Rank {
         if let Some(origin) = self.origin {
             let distance = document
                 .get("_geo")
