@@ -228,6 +228,10 @@ mod tests {
             .lines()
             .filter(|line| line.starts_with("| `--") && !rows.iter().any(|row| row == line))
             .collect();
-        assert!(gone.is_empty(), "merger/README.md lists:\n{}", gone.join("\n"));
+        assert!(
+            gone.is_empty(),
+            "merger/README.md lists:\n{}",
+            gone.join("\n")
+        );
     }
 }
