@@ -19,6 +19,10 @@ fn table() -> Vec<(String, BTreeSet<String>)> {
             continue;
         };
         let part = part.trim().trim_matches('`').to_owned();
+        if part.contains('/') {
+            // A row of the code map.
+            continue;
+        }
         parts.push((part, names(uses).into_iter().collect()));
     }
     parts
@@ -83,7 +87,7 @@ fn imported() -> BTreeMap<String, BTreeMap<String, PathBuf>> {
         let part = top.as_os_str().to_str().unwrap().trim_end_matches(".rs");
         let stem = relative.file_stem().unwrap();
         let is_test = ["tests", "properties"].iter().any(|name| stem == *name);
-        if is_test || ["lib", "main", "sim", "architecture"].contains(&part) {
+        if is_test || ["lib", "main", "sim", "architecture", "pages"].contains(&part) {
             continue;
         }
         let uses = imported.entry(part.to_owned()).or_default();

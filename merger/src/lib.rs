@@ -1,8 +1,28 @@
 //! The merger: what one node cannot do. It splits writes, fans searches out and merges the answers, keeps one task of
-//! many, and tells filters where indexes lie.
+//! many, and tells filters where indexes lie. This page is the architecture of all of Weft; what the parts do for users stands
+//! in `README.md`, `merger/README.md` and `filter/README.md`.
 //!
-//! Invariants: `search` and `write` don't know each other; nothing but `upstream` reaches a node; only `cluster` changes an
-//! epoch; only `tasks` hands out a `taskUid`; `edge` is the only place that knows Meilisearch's error codes.
+//! # Bird's eye
+//!
+//! A request meets the filter, which knows the routing table and decides from method, path and, where direct writes are on, a
+//! small body: straight to the owning shard, or to the merger. The merger classifies the request with the same code, judges the key, and
+//! hands it to one of four parts: *search* (plan → scatter → gather → rank → merge → respond), *write* (decode → split → sequence →
+//! deliver), *tasks*, or *broadcast* (the same on every node). Nodes are reached only through Envoy's egress listener: any ready
+//! replica of a shard for reads, one named node for writes.
+//!
+//! # Code map
+//!
+//! | place | job |
+//! |---|---|
+//! | `filter/routing/` | pure: method and path → operation, id → slot → shard, the table, the decision; shared by filter and merger |
+//! | `filter/src/` | the wasm skin: phases of a request, table poll, registration of direct writes; every host call behind one trait |
+//! | `merger/src/` | the merger: its parts are below |
+//! | `merger/src/sim/` | tests only: the merger over simulated nodes, in random sequences of trouble |
+//! | `tests/node/` | the embedded node |
+//! | `tests/cluster/` | starts and breaks real processes |
+//! | `tests/lab/` | `make up`, `demo`, `bench`, `oracle` |
+//! | `tests/fuzz/` | fuzzing targets and their corpus, a workspace of its own for `cargo fuzz` |
+//! | `tests/scenarios/` | the end-to-end tests, in one binary |
 //!
 //! # Parts
 //!
@@ -38,6 +58,18 @@
 //! | `answer` | What goes back to the client. |  |
 //! | `ids` | A list of document ids. |  |
 //! | `clock` | The time of day. |  |
+//!
+//! # Invariants
+//!
+//! * `filter/routing` does no I/O, has no clock and knows no proxy-wasm.
+//! * The filter is safe to remove: a bypassed, stale or crashed filter costs speed, never correctness.
+//! * `search` and `write` don't know each other. Ranking and merging are functions of values.
+//! * Three parts open connections: `upstream` to nodes, `webhooks` to clients' servers, `cluster` to Envoy's admin interface.
+//! * Only `cluster` changes an epoch.
+//! * Only `tasks` hands out a `taskUid`, and it is durable before a client sees it.
+//! * `edge` alone turns errors into statuses and Meilisearch's error codes. Errors of tasks are written where the task fails.
+//! * Documents are never in the store. They stay in memory or in a temporary file until the replicas have taken them; small writes
+//!   that went together stay in memory until their task has ended.
 
 pub mod answer;
 #[cfg(test)]
@@ -56,6 +88,8 @@ pub mod ids;
 pub mod keys;
 pub mod operator;
 pub mod options;
+#[cfg(test)]
+mod pages;
 pub mod repair;
 pub mod replication;
 pub mod runtime;

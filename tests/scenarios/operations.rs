@@ -74,7 +74,7 @@ async fn fill(api: &Api) {
     api.succeed(&accepted).await.unwrap();
 }
 
-/// Whether an operation is refused by Weft, in the words of the README.
+/// Whether an operation is refused by Weft, in the words of filter/README.md.
 fn is_refused(reply: &Reply) -> bool {
     reply.status == 501 && reply.text.contains("Weft does not answer")
 }

@@ -65,7 +65,7 @@ fn films() -> DataSet {
     }
 }
 
-/// How many of forty answers may differ, as the README's limits say.
+/// How many of forty answers may differ, as tests/README.md says.
 fn may_differ(row: &Row, what: &str) -> usize {
     match (row.variant.as_str(), what) {
         (_, "status") => 0,

@@ -184,7 +184,7 @@ fn ways() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// What may differ, as the README's limits say.
+/// What may differ, as tests/README.md says.
 fn may_differ(way: &str, what: &str) -> bool {
     what == "totals" && matches!(way, "threshold" | "distinct")
 }

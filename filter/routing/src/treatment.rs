@@ -1,4 +1,4 @@
-//! What Weft does with each operation: the one table behind the README's.
+//! What Weft does with each operation: the one table behind that of `filter/README.md`.
 
 use crate::operation::{Operation, Setting};
 

@@ -1,6 +1,6 @@
 use weft_filter::config::{Config, KEYS};
 
-const README: &str = include_str!("../../../README.md");
+const README: &str = include_str!("../../README.md");
 
 /// The default of a key, as the README writes it.
 fn default_of(key: &str) -> String {
@@ -20,7 +20,7 @@ fn default_of(key: &str) -> String {
 
 #[test]
 fn the_readme_names_every_option_of_the_filter_with_its_default() {
-    let (_, section) = README.split_once("### The filter's options").unwrap();
+    let (_, section) = README.split_once("## Options").unwrap();
     let (section, _) = section.split_once("\n#").unwrap();
     let rows: Vec<&str> = section
         .lines()

@@ -1,8 +1,8 @@
 //! What is known of each node from moment to moment: whether it answers, whether it is still the one it was, whether it is
 //! busy, and what Envoy was last told of it. Nothing here is stored.
 //!
-//! Invariant: a node that was away is trusted again only after its task counter has been seen and has not gone back: an
-//! empty or an older disk never serves.
+//! Invariant: a node that was away is trusted again only after its task counter has been seen and has not gone back. So an
+//! empty or an older disk serves no longer than until the node's next answer to a probe and Envoy's check after that.
 
 use std::net::SocketAddr;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

@@ -137,7 +137,7 @@ fn arbitrary_paths_never_break_the_classification() {
     }
 }
 
-/// What the README calls a treatment.
+/// What the filter's README calls a treatment.
 fn words(treatment: Treatment) -> String {
     match treatment {
         Treatment::Routed => "routed".to_owned(),
@@ -149,7 +149,7 @@ fn words(treatment: Treatment) -> String {
     }
 }
 
-/// The README's table of the API: each treatment with its operations, single settings as one.
+/// The table of the API in the filter's README: each treatment with its operations, single settings as one.
 fn table() -> Vec<String> {
     let mut rows: Vec<(String, Vec<String>)> = Vec::new();
     for (method, template, _) in operations() {
@@ -185,9 +185,9 @@ fn table() -> Vec<String> {
 
 #[test]
 fn the_readme_says_of_each_operation_what_weft_does_with_it() {
-    let readme = include_str!("../../../../README.md");
+    let readme = include_str!("../../../README.md");
     let start = readme
-        .find("### The API")
+        .find("## The API")
         .expect("the README has no section on the API");
     let section = readme[start..].split("\n#").next().unwrap();
     let said: Vec<&str> = section
