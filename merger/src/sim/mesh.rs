@@ -304,7 +304,11 @@ impl State {
         !self.events.is_empty() || self.now() < self.egress_down_until
     }
 
+    /// Ends a node's process. Whatever was planned for its return is not any more: who kills it plans that anew.
     pub(super) fn kill(&mut self, name: &str) {
+        self.events.retain(|(_, node, event)| {
+            node != name || !matches!(event, Event::Starts | Event::StartsWith(_))
+        });
         if let Some(node) = self.nodes.get_mut(name) {
             node.power = Power::Down;
             node.lives += 1;
