@@ -18,7 +18,7 @@ use crate::options::ServeOptions;
 use crate::replication::{RecentContacts, ShardLocks};
 use crate::search::{self, SettingsCache, WordCounts};
 use crate::store::{Patience, RedbStore, Store, StoreError};
-use crate::supervise::{supervise, supervise_or_exit};
+use crate::supervise::{note_panic, supervise, supervise_or_exit};
 use crate::tasks::{self, SettledTask, TaskError, Tasks};
 use crate::telemetry::Metrics;
 use crate::upstream::{EgressClient, NodeApi, Upstream};
@@ -106,7 +106,10 @@ impl App {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Stopping> {
-        self.begun.spawn(work).await.map_err(|_| Stopping)
+        self.begun.spawn(work).await.map_err(|error| {
+            note_panic(self, "see-through", error);
+            Stopping
+        })
     }
 }
 

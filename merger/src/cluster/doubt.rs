@@ -23,6 +23,7 @@ use super::seen::are_harmless;
 use super::{ClusterError, Mark, NodeId, NodeRef, take_out};
 use crate::app::App;
 use crate::replication::WriteGuard;
+use crate::supervise::supervise;
 
 /// How often it is tried while nodes don't answer.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -142,8 +143,7 @@ fn note(app: &Arc<App>, shard: ShardId, what: impl FnOnce(&mut Doubt)) {
     if !is_new {
         return;
     }
-    let app = Arc::clone(app);
-    tokio::spawn(async move {
+    supervise(app, "settle-doubts", move |app| async move {
         while app.cluster.doubts.are_about(shard) {
             tokio::time::sleep(AGAIN).await;
             let _guard = app.locks.lock(&[shard]).await;

@@ -20,6 +20,7 @@ use super::watch::{probe, went_back};
 use super::{Heard, Mark, NodeId, NodeRef, TakenOut, take_out};
 use crate::app::App;
 use crate::store::StoreError;
+use crate::supervise::supervise;
 use crate::upstream::{NodeRequest, Target};
 
 /// A replica in sync, as it is when marks are to be established.
@@ -67,8 +68,9 @@ pub(super) async fn establish(app: &Arc<App>, shard: ShardId) {
         Ok(Established::Alone) => {}
         // Each may be good for itself and differ from the others.
         Ok(Established::BesideOthers) => {
-            let app = Arc::clone(app);
-            tokio::spawn(async move { verify_shard(&app, shard).await });
+            supervise(app, "verify", move |app| async move {
+                verify_shard(&app, shard).await;
+            });
         }
         Err(error) => {
             tracing::error!(shard = shard.0, %error, "which disks a shard's nodes have can't be stored");

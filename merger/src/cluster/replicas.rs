@@ -25,6 +25,7 @@ use super::{Cluster, NodeId, NodeRef, TakenOut, WriteMode};
 use crate::app::App;
 use crate::clock::now_utc;
 use crate::store::{Patience, StoreError};
+use crate::supervise::survive;
 use crate::tasks::{Copy, LateTicket};
 
 /// Takes a replica out, and lets its shard's tasks go on without it.
@@ -180,16 +181,32 @@ impl<T: Send + 'static, E: Send + 'static> Late<T, E> {
         mut self,
         app: &Arc<App>,
         first: Option<Copy>,
-        judge: impl Fn(&NodeRef, Option<Result<T, E>>) -> Result<Option<Copy>, String> + Send + 'static,
+        judge: impl Fn(&NodeRef, Option<Result<T, E>>) -> Result<Option<Copy>, String>
+        + Send
+        + Sync
+        + 'static,
     ) -> LateTicket {
         let (ticket, told) = mpsc::unbounded_channel();
         let app = Arc::clone(app);
         tokio::spawn(async move {
             let mut records = Records { told, uids: None };
-            while let Some((node, answer)) = self.rest.next().await {
-                let outcome = judge(&node, answer);
-                settle(&app, &mut records, &node.id, &first, outcome).await;
-                app.cluster.lanes.catches_up(&node.id, self.bytes);
+            let going_on = async {
+                while let Some((node, answer)) = self.rest.next().await {
+                    let outcome = judge(&node, answer);
+                    settle(&app, &mut records, &node.id, &first, outcome).await;
+                    self.nodes.retain(|other| *other != node.id);
+                    app.cluster.lanes.catches_up(&node.id, self.bytes);
+                }
+            };
+            if survive(&app, "send-late", going_on).await.is_some() {
+                return;
+            }
+            // Nobody knows any more who of the others has it. They keep their places in their lines until they are out.
+            for node in &self.nodes {
+                let lost = Err("a mistake in Weft cut a late write off".to_owned());
+                let settling = settle(&app, &mut records, node, &first, lost);
+                survive(&app, "send-late", settling).await;
+                app.cluster.lanes.catches_up(node, self.bytes);
             }
         });
         LateTicket::new(ticket)

@@ -24,6 +24,7 @@ use weft_routing::placement::ShardId;
 use super::lanes::Place;
 use super::{Life, NodeId, NodeRef};
 use crate::app::App;
+use crate::supervise::{AGAIN, survive};
 
 /// How often it is looked how far the writers have come.
 const LOOK: Duration = Duration::from_millis(25);
@@ -139,21 +140,31 @@ fn hold_back(app: &App, nodes: &[NodeId]) -> Vec<Place> {
 }
 
 async fn see_through(app: Arc<App>, shard: ShardId, places: Vec<Place>) {
-    let mut held: Vec<OwnedMutexGuard<()>> = join_all(places).await;
-    while writers_are_done(&app, shard).await
-        && let Some(places) = change_parts(&app, shard).await
+    let held = survive(&app, "stagger", take_turns(&app, shard, places)).await;
+    app.cluster.stagger.end(shard);
+    drop(held);
+    // Until then, all writes to the shard would be late for the readers.
+    let together = || survive(&app, "stagger", come_together(&app, shard));
+    while together().await.is_none() {
+        tokio::time::sleep(AGAIN).await;
+    }
+    tracing::info!(
+        shard = shard.0,
+        "a shard's replicas have all the same again"
+    );
+}
+
+/// Parts change while there is something large; gives the places of those who are held back last.
+async fn take_turns(app: &App, shard: ShardId, places: Vec<Place>) -> Vec<OwnedMutexGuard<()>> {
+    let mut held = join_all(places).await;
+    while writers_are_done(app, shard).await
+        && let Some(places) = change_parts(app, shard).await
     {
         tokio::time::sleep(READERS_KNOWN).await;
         drop(held);
         held = join_all(places).await;
     }
-    app.cluster.stagger.end(shard);
-    drop(held);
-    come_together(&app, shard).await;
-    tracing::info!(
-        shard = shard.0,
-        "a shard's replicas have all the same again"
-    );
+    held
 }
 
 /// Waits until the writers have applied what is large. False if it has to end before.

@@ -138,6 +138,7 @@ pub(crate) async fn replicate<C: Command>(
         let sending = Arc::clone(&command).send(Arc::clone(app), node.clone());
         Box::pin(hung::while_it_answers(Arc::clone(app), node, sending))
     };
+    let uncertain = Uncertain { app, shard };
     let round = to_each(app, sending, answer::is_taken, send).await;
     let (mut takers, mut missed, mut copies, mut first) =
         (Vec::new(), Vec::new(), Vec::new(), None);
@@ -172,6 +173,7 @@ pub(crate) async fn replicate<C: Command>(
         part.late = Some(late.go_on(app, part.copies.first().cloned(), judge));
     }
     remove(app, shard, &takers, &missed).await?;
+    drop(uncertain);
     let wanted = app.cluster.quorum(shard);
     if mode == WriteMode::Quorum && takers.len() < wanted {
         let taken = takers.len();
@@ -179,6 +181,21 @@ pub(crate) async fn replicate<C: Command>(
     }
     let answer = *answer;
     Ok(Receipt { part, answer })
+}
+
+/// Replicas that are being sent something. A panic meanwhile leaves some that have it and others that don't: the shard is in doubt
+/// before its lock is anybody else's.
+struct Uncertain<'a> {
+    app: &'a Arc<App>,
+    shard: ShardId,
+}
+
+impl Drop for Uncertain<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            doubt(self.app, self.shard);
+        }
+    }
 }
 
 /// A refusal by all is an answer by all; where an answer got lost or came too late, nobody knows.

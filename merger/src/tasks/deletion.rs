@@ -20,6 +20,7 @@ use crate::app::App;
 use crate::call::{Along, Call};
 use crate::cluster::NodeId;
 use crate::replication::task_uid;
+use crate::supervise::survive;
 use crate::upstream::{NodeRequest, Target};
 
 /// How many tasks a deletion deletes on the nodes too; beyond that, nodes clean their lists themselves.
@@ -101,9 +102,10 @@ impl Deletion {
         {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
-        match self.carry_out(app).await {
-            Ok(deleted) => app.tasks.deletion_done(uid, deleted).await,
-            Err(error) => fail(app, uid, &error.to_string()).await,
+        match survive(app, "delete-tasks", self.carry_out(app)).await {
+            Some(Ok(deleted)) => app.tasks.deletion_done(uid, deleted).await,
+            Some(Err(error)) => fail(app, uid, &error.to_string()).await,
+            None => fail(app, uid, "a mistake in Weft").await,
         }
     }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::record::{LocalState, Status};
 use crate::app::App;
 use crate::cluster::{NodeId, TakenOut, take_out_surely};
+use crate::supervise::{AGAIN, survive};
 use crate::upstream::{NodeRequest, Target};
 
 /// How many tasks one request asks for. Nodes work in order, so that those which ended are among the first; where all of them have,
@@ -50,7 +51,8 @@ pub async fn follow(app: Arc<App>) {
             if new {
                 let (app, following) = (Arc::clone(&app), Arc::clone(&following));
                 tokio::spawn(async move {
-                    follow_node(&app, &node).await;
+                    // After a panic it is begun anew when the node is looked for again.
+                    survive(&app, "follow-node", follow_node(&app, &node)).await;
                     following
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -104,7 +106,15 @@ async fn follow_node(app: &Arc<App>, node: &NodeId) {
 /// Replicas whose tasks ended otherwise than their shard's others hold something else now.
 async fn take_out_differing(app: &App) {
     for (node, reason) in app.tasks.take_differing() {
-        match take_out_surely(app, &node, &reason).await {
+        // Nobody would find again that it differs.
+        let taken_out = loop {
+            let taking_out = take_out_surely(app, &node, &reason);
+            if let Some(taken_out) = survive(app, "take-out", taking_out).await {
+                break taken_out;
+            }
+            tokio::time::sleep(AGAIN).await;
+        };
+        match taken_out {
             Some(TakenOut::Before | TakenOut::Last) => app.tasks.abandon(&node).await,
             Some(TakenOut::Now) | None => {}
         }

@@ -12,10 +12,15 @@ use super::undo::undo;
 use crate::app::App;
 use crate::cluster::{NodeRef, turn_when_whole};
 use crate::store::StoreError;
+use crate::supervise::survive;
 use crate::tasks::{ReadBack, TaskView};
 
 /// How soon nodes that didn't answer are asked again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// After so many panics nobody looks any more: the client that waits is told so.
+const MOST_PANICS: usize = 3;
+/// What a task says whose nodes could not be asked what they have.
+const UNSEEN: &str = "It isn't known whether the settings are the same on every node";
 /// How often a change looks whether those before it have ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -24,7 +29,16 @@ pub fn look_into(app: &Arc<App>, uids: Vec<u32>) {
     for uid in uids {
         let app = Arc::clone(app);
         tokio::spawn(async move {
-            let found = look_until_seen(&app, uid).await;
+            let mut found = None;
+            for _ in 0..MOST_PANICS {
+                let looking = look_until_seen(&app, uid);
+                found = survive(&app, "read-settings-back", looking).await;
+                if found.is_some() {
+                    break;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+            let found = found.unwrap_or_else(|| failed(UNSEEN));
             app.tasks.read_back(uid, found).await;
         });
     }
@@ -110,14 +124,20 @@ async fn look(app: &App, task: u32) -> Result<Looked, StoreError> {
     Ok(Looked::Seen(
         match mend(app, uid, drifts, turn, PATIENCE).await {
             Ok(mended) => ReadBack::Done(mended),
-            Err(error) => ReadBack::Failed(json!({
-                "message": format!("The settings are not the same on every node: {error}. Setting them again is safe."),
-                "code": "internal",
-                "type": "internal",
-                "link": "https://docs.meilisearch.com/errors#internal",
-            })),
+            Err(error) => failed(&format!(
+                "The settings are not the same on every node: {error}"
+            )),
         },
     ))
+}
+
+fn failed(why: &str) -> ReadBack {
+    ReadBack::Failed(json!({
+        "message": format!("{why}. Setting them again is safe."),
+        "code": "internal",
+        "type": "internal",
+        "link": "https://docs.meilisearch.com/errors#internal",
+    }))
 }
 
 /// The settings that the change was about: its details name them.

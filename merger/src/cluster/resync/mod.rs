@@ -41,6 +41,7 @@ use super::{ClusterError, NodeId, NodeRef, Standing};
 use crate::app::App;
 use crate::clock::now_utc;
 use crate::store::StoreError;
+use crate::supervise::survive;
 use crate::upstream::UpstreamError;
 pub(super) use compare::{compare, differing_ids};
 use deletions::Deletions;
@@ -118,6 +119,9 @@ pub(crate) enum ResyncError {
         index: String,
         what: String,
     },
+    /// A mistake in Weft.
+    #[error("it panicked")]
+    Panicked,
     /// Keys or features.
     #[error("keys could not be made equal: {0}")]
     Keys(String),
@@ -203,9 +207,9 @@ impl Resync<'_> {
     /// All of it.
     async fn run(&self) -> Result<(), ResyncError> {
         self.app.cluster.dirty.begin(self.shard);
-        let outcome = self.phases().await;
+        let outcome = survive(self.app, "resync", self.phases()).await;
         self.app.cluster.dirty.end(self.shard);
-        outcome
+        outcome.unwrap_or(Err(ResyncError::Panicked))
     }
 
     async fn phases(&self) -> Result<(), ResyncError> {

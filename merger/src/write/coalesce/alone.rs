@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::delivery;
 use super::held::Taken;
 use crate::app::App;
+use crate::supervise::survive;
 use crate::tasks::{LocalState, Part, SharedEnd};
 use crate::write::deliver::{Delivered, deliver_now, lies_as};
 
@@ -45,9 +46,10 @@ pub(in crate::write) fn ended(app: &Arc<App>, mut ends: Vec<SharedEnd>) {
 async fn send_alone(app: &Arc<App>, uid: u32, mut state: LocalState, taken: Option<&Taken>) {
     let why_not = match taken {
         None => "what was sent is not kept any more".to_owned(),
-        Some(taken) => match repeat(app, uid, taken).await {
-            Ok(()) => return,
-            Err(why_not) => why_not,
+        Some(taken) => match survive(app, "send-alone", repeat(app, uid, taken)).await {
+            Some(Ok(())) => return,
+            Some(Err(why_not)) => why_not,
+            None => "a mistake in Weft".to_owned(),
         },
     };
     let said = state
