@@ -15,6 +15,7 @@ mod mesh;
 mod model;
 mod panics;
 mod play;
+mod promises;
 mod rules;
 mod steps;
 mod store;
