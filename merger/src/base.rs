@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::bounds::Bounds;
 use crate::call::{Along, Pace};
+use crate::supervise::note_panic;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
 
@@ -55,7 +56,10 @@ impl Base {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Stopping> {
-        self.begun.spawn(work).await.map_err(|_| Stopping)
+        self.begun.spawn(work).await.map_err(|error| {
+            note_panic(&self.metrics.panics, "run-to-completion", error);
+            Stopping
+        })
     }
 }
 

@@ -37,16 +37,16 @@
 //! | `edge` | What clients meet: listener, authorisation, dispatch, error codes. | `answer`, `base`, `bounds`, `broadcast`, `call`, `clock`, `cluster`, `keys`, `operator`, `repair`, `search`, `store`, `tasks`, `upstream`, `webhooks`, `write` |
 //! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `repair`, `replication`, `search`, `tasks`, `upstream`, `webhooks`, `write` |
 //! | `operator` | `/_cluster/…`: what operators ask and want. | `answer`, `call`, `cluster`, `repair`, `replication` |
-//! | `broadcast` | What is the same on every node: indexes, settings, keys, features. | `answer`, `base`, `call`, `cluster`, `desired`, `keys`, `replication`, `store`, `tasks`, `upstream`, `write` |
+//! | `broadcast` | What is the same on every node: indexes, settings, keys, features. | `answer`, `base`, `call`, `cluster`, `desired`, `keys`, `replication`, `store`, `supervise`, `tasks`, `upstream`, `write` |
 //! | `write` | Writes of documents: split, judged, delivered. | `answer`, `base`, `bounds`, `call`, `cluster`, `desired`, `filters`, `ids`, `replication`, `store`, `supervise`, `tasks`, `upstream` |
 //! | `repair` | Watches nodes, compares replicas and brings them back. | `base`, `call`, `clock`, `cluster`, `keys`, `replication`, `store`, `supervise`, `upstream` |
 //! | `webhooks` | Tells of ended tasks. | `answer`, `base`, `call`, `cluster`, `store`, `tasks`, `upstream` |
 //! | `search` | Every read: scatter, gather, merge. It can reach nothing that changes anything. | `answer`, `base`, `call`, `cluster`, `filters`, `tasks`, `upstream` |
-//! | `replication` | One request to all replicas of a shard, in its order; doubts; removals. | `base`, `cluster`, `store`, `tasks`, `upstream` |
-//! | `tasks` | One task of many, and what becomes of it. | `answer`, `base`, `call`, `clock`, `cluster`, `filters`, `store`, `upstream` |
+//! | `replication` | One request to all replicas of a shard, in its order; doubts; removals. | `base`, `cluster`, `store`, `supervise`, `tasks`, `upstream` |
+//! | `tasks` | One task of many, and what becomes of it. | `answer`, `base`, `call`, `clock`, `cluster`, `filters`, `store`, `supervise`, `upstream` |
 //! | `keys` | API keys, the same on all nodes. | `clock`, `cluster`, `upstream` |
 //! | `cluster` | State: shards, nodes, placements, in-sync sets, health. No request to a node. | `base`, `call`, `clock`, `ids`, `store`, `upstream` |
-//! | `base` | What all contexts stand on. | `bounds`, `call`, `telemetry`, `upstream` |
+//! | `base` | What all contexts stand on. | `bounds`, `call`, `supervise`, `telemetry`, `upstream` |
 //! | `upstream` | The only way to a node. | `answer`, `bounds`, `call` |
 //! | `call` | A request as the parts see it. | `bounds` |
 //! | `desired` | What indexes' settings shall be. | `store` |

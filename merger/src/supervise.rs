@@ -1,16 +1,20 @@
 //! What must go on for as long as the merger runs: a panic in it is logged and counted, and it is begun anew.
 //!
 //! What is begun anew keeps its state in the store or in a context, never only in itself. What doesn't ends the merger, whose
-//! start puts everything in order: a merger that no longer knows its nodes must not go on as if it did.
+//! start puts everything in order: a merger that no longer knows its nodes must not go on as if it did. Work that somebody waits for
+//! [survives](survive) its panic: whoever waits is told, and puts in order what the work held.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use prometheus::IntCounterVec;
 use tokio::task::JoinError;
 
 /// How long after a panic work is begun anew: what panics at once must not take a whole processor.
-const AGAIN: Duration = Duration::from_secs(1);
+pub(crate) const AGAIN: Duration = Duration::from_secs(1);
 /// As after a panic of a whole program.
 const EXIT_STATUS: i32 = 101;
 
@@ -53,11 +57,23 @@ pub fn supervise_or_exit(
     });
 }
 
+/// Does work whose panic must end nothing else; `None` if it panicked. No lock of the merger is spoilt by a panic.
+pub async fn survive<T>(
+    panics: &IntCounterVec,
+    name: &'static str,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    done.map_err(|panic| note(panics, name, &*panic)).ok()
+}
+
 /// Logs and counts a panic. `false` if it was none: the runtime ends.
 pub fn note_panic(panics: &IntCounterVec, name: &'static str, error: JoinError) -> bool {
-    let Ok(panic) = error.try_into_panic() else {
-        return false;
-    };
+    let panic = error.try_into_panic().ok();
+    panic.map(|panic| note(panics, name, &*panic)).is_some()
+}
+
+fn note(panics: &IntCounterVec, name: &'static str, panic: &(dyn Any + Send)) {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
     let text = text.unwrap_or_default();
@@ -65,7 +81,6 @@ pub fn note_panic(panics: &IntCounterVec, name: &'static str, error: JoinError) 
     tracing::error!(
         work = name,
         panic = text,
-        "a mistake in Weft: background work panicked"
+        "a mistake in Weft: work panicked"
     );
-    true
 }

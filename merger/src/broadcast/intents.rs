@@ -34,6 +34,7 @@ use crate::broadcast::Context;
 use crate::cluster::{ClusterError, Life, NodeId, NodeRef, Reads};
 use crate::replication::{WriteGuard, settle_doubts};
 use crate::store::{self, Store, StoreError};
+use crate::supervise::survive;
 use crate::tasks::{NewTask, Part};
 
 const PREFIX: &str = "intent/";
@@ -140,12 +141,21 @@ impl Intents {
     async fn all(&self) -> Result<Vec<(String, Intent)>, ClusterError> {
         let stored = self.store.range(PREFIX).await?;
         let read = |(key, stored): (String, store::Versioned)| {
-            let intent = serde_json::from_slice(&stored.value);
-            let intent = intent.map_err(|_| ClusterError::Corrupt(key.clone()))?;
+            let intent = read(&key, &stored)?;
             Ok((key, intent))
         };
         stored.into_iter().map(read).collect()
     }
+
+    async fn find(&self, key: &str) -> Result<Option<Intent>, ClusterError> {
+        let stored = self.store.get(key).await?;
+        stored.map(|stored| read(key, &stored)).transpose()
+    }
+}
+
+fn read(key: &str, stored: &store::Versioned) -> Result<Intent, ClusterError> {
+    let intent = serde_json::from_slice(&stored.value);
+    intent.map_err(|_| ClusterError::Corrupt(key.to_owned()))
 }
 
 fn put(key: &str, intent: &Intent) -> store::Change {
@@ -175,16 +185,19 @@ pub(super) async fn carry_out(
     intent.task = ctx.tasks.reserve();
     let key = format!("{PREFIX}{}", uuid::Uuid::new_v4());
     ctx.intents.store.commit(vec![put(&key, &intent)]).await?;
-    let done = begin(ctx, &turn, change, &key, &mut intent).await;
-    if !matches!(&done, Ok(Some(_))) {
+    let beginning = begin(ctx, &turn, change, &key, &mut intent);
+    let done = survive(&ctx.metrics.panics, "change-indexes", beginning).await;
+    if !matches!(&done, Some(Ok(Some(_)))) {
         // Before the turn ends: the next writer must find it.
         let shards = intent.shards().into_iter().collect();
         ctx.cluster.doubts.hold(&key, shards, Reads::GoOn);
-        tokio::spawn(finish(Arc::clone(ctx), key, intent.clone()));
+        // After a panic only the store knows how far it came.
+        finish(ctx, key, done.is_some().then_some(intent));
     }
-    match done? {
-        Some(answer) => Ok(answer),
-        None => Err(BroadcastError::Unfinished),
+    match done {
+        Some(Ok(Some(answer))) => Ok(answer),
+        Some(Err(error)) => Err(error),
+        Some(Ok(None)) | None => Err(BroadcastError::Unfinished),
     }
 }
 

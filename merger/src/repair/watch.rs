@@ -135,8 +135,9 @@ async fn establish(ctx: &Arc<Context>, shard: ShardId) {
         Ok(Established::Alone) => {}
         // Each may be good for itself and differ from the others.
         Ok(Established::BesideOthers) => {
-            let ctx = Arc::clone(ctx);
-            tokio::spawn(async move { verify_shard(&ctx, shard).await });
+            supervise(ctx, &ctx.metrics.panics, "verify", move |ctx| async move {
+                verify_shard(&ctx, shard).await;
+            });
         }
         Err(error) => {
             tracing::error!(shard = shard.0, %error, "which disks a shard's nodes have can't be stored");

@@ -11,6 +11,7 @@ use super::reconcile::{Compared, compare};
 use super::seen::are_harmless;
 use super::{Context, WriteGuard, take_out};
 use crate::cluster::{ClusterError, Doubt, Mark, NodeId, NodeRef};
+use crate::supervise::supervise;
 
 /// How often it is tried while nodes don't answer.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -64,16 +65,20 @@ fn note(ctx: &Arc<Context>, shard: ShardId, what: impl FnOnce(&mut Doubt)) {
     if !is_new {
         return;
     }
-    let ctx = Arc::clone(ctx);
-    tokio::spawn(async move {
-        while ctx.cluster.doubts.are_about(shard) {
-            tokio::time::sleep(AGAIN).await;
-            let _guard = ctx.locks.lock(&[shard]).await;
-            if let Err(error) = settle_doubts(&ctx, shard).await {
-                tracing::debug!(shard = shard.0, %error, "replicas can't be compared yet");
+    supervise(
+        ctx,
+        &ctx.metrics.panics,
+        "settle-doubts",
+        move |ctx| async move {
+            while ctx.cluster.doubts.are_about(shard) {
+                tokio::time::sleep(AGAIN).await;
+                let _guard = ctx.locks.lock(&[shard]).await;
+                if let Err(error) = settle_doubts(&ctx, shard).await {
+                    tracing::debug!(shard = shard.0, %error, "replicas can't be compared yet");
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Compares the replicas of a shard of which that is due. The caller has the shard's lock.

@@ -176,6 +176,7 @@ pub(crate) async fn replicate<C: Command>(
         let sending = Arc::clone(&command).send(Arc::clone(ctx), node.clone());
         Box::pin(hung::while_it_answers(Arc::clone(ctx), node, sending))
     };
+    let uncertain = Uncertain { ctx, shard };
     let round = to_each(ctx, sending, answer::is_taken, send).await;
     let (mut takers, mut missed, mut copies, mut first) =
         (Vec::new(), Vec::new(), Vec::new(), None);
@@ -210,6 +211,7 @@ pub(crate) async fn replicate<C: Command>(
         part.late = Some(late.go_on(ctx, part.copies.first().cloned(), judge));
     }
     remove(ctx, shard, &takers, &missed).await?;
+    drop(uncertain);
     let wanted = ctx.cluster.quorum(shard);
     if mode == WriteMode::Quorum && takers.len() < wanted {
         let taken = takers.len();
@@ -217,6 +219,21 @@ pub(crate) async fn replicate<C: Command>(
     }
     let answer = *answer;
     Ok(Receipt { part, answer })
+}
+
+/// Replicas that are being sent something. A panic meanwhile leaves some that have it and others that don't: the shard is in doubt
+/// before its lock is anybody else's.
+struct Uncertain<'a> {
+    ctx: &'a Arc<Context>,
+    shard: ShardId,
+}
+
+impl Drop for Uncertain<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            doubt(self.ctx, self.shard);
+        }
+    }
 }
 
 /// A refusal by all is an answer by all; where an answer got lost or came too late, nobody knows.

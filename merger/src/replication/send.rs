@@ -19,6 +19,7 @@ use weft_routing::placement::ShardId;
 use self::asking::{Asked, Asking, Enough, Rest};
 use super::{Context, take_out_surely};
 use crate::cluster::{NodeId, NodeRef, WriteMode};
+use crate::supervise::survive;
 use crate::tasks::{Copy, LateTicket};
 
 /// What is sent to the replicas of a shard, in the shard's turn.
@@ -126,16 +127,35 @@ impl<T: Send + 'static, E: Send + 'static> Late<T, E> {
         mut self,
         ctx: &Arc<Context>,
         first: Option<Copy>,
-        judge: impl Fn(&NodeRef, Option<Result<T, E>>) -> Result<Option<Copy>, String> + Send + 'static,
+        judge: impl Fn(&NodeRef, Option<Result<T, E>>) -> Result<Option<Copy>, String>
+        + Send
+        + Sync
+        + 'static,
     ) -> LateTicket {
         let (ticket, told) = mpsc::unbounded_channel();
         let ctx = Arc::clone(ctx);
         tokio::spawn(async move {
             let mut records = Records { told, uids: None };
-            while let Some((node, answer)) = self.rest.next().await {
-                let outcome = judge(&node, answer);
-                settle(&ctx, &mut records, &node.id, &first, outcome).await;
-                ctx.cluster.lanes.catches_up(&node.id, self.bytes);
+            let going_on = async {
+                while let Some((node, answer)) = self.rest.next().await {
+                    let outcome = judge(&node, answer);
+                    settle(&ctx, &mut records, &node.id, &first, outcome).await;
+                    self.nodes.retain(|other| *other != node.id);
+                    ctx.cluster.lanes.catches_up(&node.id, self.bytes);
+                }
+            };
+            if survive(&ctx.metrics.panics, "send-late", going_on)
+                .await
+                .is_some()
+            {
+                return;
+            }
+            // Nobody knows any more who of the others has it. They keep their places in their lines until they are out.
+            for node in &self.nodes {
+                let lost = Err("a mistake in Weft cut a late write off".to_owned());
+                let settling = settle(&ctx, &mut records, node, &first, lost);
+                survive(&ctx.metrics.panics, "send-late", settling).await;
+                ctx.cluster.lanes.catches_up(node, self.bytes);
             }
         });
         LateTicket::new(ticket)

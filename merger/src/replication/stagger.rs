@@ -22,6 +22,7 @@ use weft_routing::placement::ShardId;
 
 use super::Context;
 use crate::cluster::{Groups, Life, NodeId, NodeRef, Place};
+use crate::supervise::{AGAIN, survive};
 
 /// How often it is looked how far the writers have come.
 const LOOK: Duration = Duration::from_millis(25);
@@ -83,21 +84,36 @@ fn hold_back(ctx: &Context, nodes: &[NodeId]) -> Vec<Place> {
 }
 
 async fn see_through(ctx: Arc<Context>, shard: ShardId, places: Vec<Place>) {
-    let mut held: Vec<OwnedMutexGuard<()>> = join_all(places).await;
-    while writers_are_done(&ctx, shard).await
-        && let Some(places) = change_parts(&ctx, shard).await
+    let held = survive(
+        &ctx.metrics.panics,
+        "stagger",
+        take_turns(&ctx, shard, places),
+    )
+    .await;
+    ctx.cluster.stagger.end(shard);
+    drop(held);
+    // Until then, all writes to the shard would be late for the readers.
+    let together = || survive(&ctx.metrics.panics, "stagger", come_together(&ctx, shard));
+    while together().await.is_none() {
+        tokio::time::sleep(AGAIN).await;
+    }
+    tracing::info!(
+        shard = shard.0,
+        "a shard's replicas have all the same again"
+    );
+}
+
+/// Parts change while there is something large; gives the places of those who are held back last.
+async fn take_turns(ctx: &Context, shard: ShardId, places: Vec<Place>) -> Vec<OwnedMutexGuard<()>> {
+    let mut held = join_all(places).await;
+    while writers_are_done(ctx, shard).await
+        && let Some(places) = change_parts(ctx, shard).await
     {
         tokio::time::sleep(READERS_KNOWN).await;
         drop(held);
         held = join_all(places).await;
     }
-    ctx.cluster.stagger.end(shard);
-    drop(held);
-    come_together(&ctx, shard).await;
-    tracing::info!(
-        shard = shard.0,
-        "a shard's replicas have all the same again"
-    );
+    held
 }
 
 /// Waits until the writers have applied what is large. False if it has to end before.

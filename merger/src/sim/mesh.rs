@@ -18,6 +18,7 @@ use weft_routing::placement::ShardId;
 
 use super::api::{self, Asked, Said};
 use super::disk::Disk;
+use super::rules::{Rules, What};
 use crate::cluster::{AskError, Directory, NodeId, Readiness, Topology};
 use crate::upstream::{NodeAnswer, NodeApi, NodeRequest, Target, UpstreamError};
 
@@ -81,6 +82,8 @@ pub(super) struct State {
     before: u64,
     since: Option<Instant>,
     pub(super) exchanges: u64,
+    /// What a test wants to become of some requests, and what it hears of all.
+    pub(super) rules: Rules,
 }
 
 /// All nodes.
@@ -117,6 +120,7 @@ impl Mesh {
             before: 1_000,
             since: None,
             exchanges: 0,
+            rules: Rules::default(),
         })))
     }
 
@@ -229,6 +233,15 @@ impl Mesh {
             let mut state = self.lock();
             state.advance();
             state.exchanges += 1;
+            match state.rules.apply(name, asked) {
+                None => {}
+                Some(What::Unreachable) => return Err(cut()),
+                Some(What::Says(status, body)) => return Ok(answer_of(status, &body)),
+                Some(What::Panics) => {
+                    drop(state);
+                    panic!("a test wants it: {} at {name}", asked.path_and_query);
+                }
+            }
             if state.now() < state.egress_down_until {
                 return Err(UpstreamError::NoEgress {
                     target: target.clone(),
@@ -244,11 +257,7 @@ impl Mesh {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let (status, body) = said;
-        Ok(NodeAnswer {
-            status: StatusCode::from_u16(status).unwrap_or_default(),
-            headers: HeaderMap::new(),
-            body: body.to_string().into(),
-        })
+        Ok(answer_of(status, &body))
     }
 
     /// Whether the node hangs; `None` if it can't be reached any more, or is in another life.
@@ -258,6 +267,14 @@ impl Mesh {
         let node = state.nodes.get(name)?;
         let there = node.lives == life && node.power != Power::Apart;
         there.then_some(node.power == Power::Hanging)
+    }
+}
+
+fn answer_of(status: u16, body: &serde_json::Value) -> NodeAnswer {
+    NodeAnswer {
+        status: StatusCode::from_u16(status).unwrap_or_default(),
+        headers: HeaderMap::new(),
+        body: body.to_string().into(),
     }
 }
 
@@ -304,7 +321,11 @@ impl State {
         !self.events.is_empty() || self.now() < self.egress_down_until
     }
 
+    /// Ends a node's process. Whatever was planned for its return is not any more: who kills it plans that anew.
     pub(super) fn kill(&mut self, name: &str) {
+        self.events.retain(|(_, node, event)| {
+            node != name || !matches!(event, Event::Starts | Event::StartsWith(_))
+        });
         if let Some(node) = self.nodes.get_mut(name) {
             node.power = Power::Down;
             node.lives += 1;

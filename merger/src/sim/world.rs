@@ -144,11 +144,25 @@ impl Merger {
         path: &str,
         body: Option<&Value>,
     ) -> (u16, Value) {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("authorization", "Bearer master")
-            .header("content-type", "application/json")
+        let master = [("authorization", "Bearer master")];
+        self.ask_with(method, path, &master, body).await
+    }
+
+    /// The same with headers of its own.
+    pub(super) async fn ask_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> (u16, Value) {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header("content-type", "application/json");
+        let request = headers
+            .iter()
+            .fold(request, |request, (name, value)| {
+                request.header(*name, *value)
+            })
             .body(())
             .unwrap();
         let (parts, ()) = request.into_parts();

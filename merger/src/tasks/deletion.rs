@@ -20,6 +20,7 @@ use crate::call::{Along, Call};
 use crate::cluster::NodeId;
 use crate::tasks::Context;
 
+use crate::supervise::survive;
 use crate::upstream::{NodeRequest, Target};
 
 /// How many tasks a deletion deletes on the nodes too; beyond that, nodes clean their lists themselves.
@@ -101,9 +102,10 @@ impl Deletion {
         {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
-        match self.carry_out(ctx).await {
-            Ok(deleted) => ctx.tasks.deletion_done(uid, deleted).await,
-            Err(error) => fail(ctx, uid, &error.to_string()).await,
+        match survive(&ctx.metrics.panics, "delete-tasks", self.carry_out(ctx)).await {
+            Some(Ok(deleted)) => ctx.tasks.deletion_done(uid, deleted).await,
+            Some(Err(error)) => fail(ctx, uid, &error.to_string()).await,
+            None => fail(ctx, uid, "a mistake in Weft").await,
         }
     }
 

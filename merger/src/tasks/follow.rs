@@ -17,6 +17,7 @@ use super::Context;
 use super::SharedEnd;
 use super::record::{LocalState, Status};
 use crate::cluster::NodeId;
+use crate::supervise::{AGAIN, survive};
 use crate::upstream::{NodeRequest, Target};
 
 /// How many tasks one request asks for. Nodes work in order, so that those which ended are among the first; where all of them have,
@@ -77,7 +78,9 @@ pub async fn follow(ctx: Arc<Context>, events: Arc<dyn TaskEvents>) {
             if new {
                 let (follower, following) = (follower.clone(), Arc::clone(&following));
                 tokio::spawn(async move {
-                    follow_node(&follower, &node).await;
+                    let panics = &follower.ctx.metrics.panics;
+                    // After a panic it is begun anew when the node is looked for again.
+                    survive(panics, "follow-node", follow_node(&follower, &node)).await;
                     following
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner)
@@ -133,7 +136,12 @@ impl Follower {
     /// Replicas whose tasks ended otherwise than their shard's others hold something else now.
     async fn report_differing(&self) {
         for (node, reason) in self.ctx.tasks.take_differing() {
-            self.events.replica_differs(node, reason).await;
+            // Nobody would find again that it differs.
+            let told = || self.events.replica_differs(node.clone(), reason.clone());
+            let panics = &self.ctx.metrics.panics;
+            while survive(panics, "take-out", told()).await.is_none() {
+                tokio::time::sleep(AGAIN).await;
+            }
         }
     }
 

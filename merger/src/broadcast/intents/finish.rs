@@ -1,7 +1,7 @@
 //! What is cut off is made whole, or undone.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use crate::broadcast::Context;
 use crate::broadcast::spread::{Taken, to_shard};
 use crate::cluster::{ClusterError, NodeId, NodeRef, Reads};
 use crate::replication::WriteGuard;
+use crate::supervise::supervise;
 use crate::tasks::Part;
 use crate::upstream::NodeAnswer;
 
@@ -32,13 +33,46 @@ pub async fn take_up_intents(ctx: &Arc<Context>) -> Result<(), ClusterError> {
     for (key, intent) in ctx.intents.all().await? {
         let shards = intent.shards().into_iter().collect();
         ctx.cluster.doubts.hold(&key, shards, Reads::GoOn);
-        tokio::spawn(finish(Arc::clone(ctx), key, intent));
+        finish(ctx, key, Some(intent));
     }
     Ok(())
 }
 
-/// Makes it whole or undoes it, however long that takes.
-pub(super) async fn finish(ctx: Arc<Context>, key: String, mut intent: Intent) {
+/// Makes it whole or undoes it, however long that takes; without `intent`, and after a panic, as it is stored. The caller holds
+/// its shards.
+pub(super) fn finish(ctx: &Arc<Context>, key: String, intent: Option<Intent>) {
+    let known = Mutex::new(intent);
+    supervise(ctx, &ctx.metrics.panics, "finish-intents", move |ctx| {
+        let known = known.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let key = key.clone();
+        async move {
+            let intent = match known {
+                Some(intent) => Some(intent),
+                None => stored(&ctx, &key).await,
+            };
+            match intent {
+                Some(intent) => go_on(ctx, key, intent).await,
+                // It was whole or undone already.
+                None => ctx.cluster.doubts.release(&key),
+            }
+        }
+    });
+}
+
+/// How it is stored, if it is.
+async fn stored(ctx: &Context, key: &str) -> Option<Intent> {
+    loop {
+        match ctx.intents.find(key).await {
+            Ok(found) => return found,
+            Err(error) => {
+                tracing::error!(key, %error, "a change that was cut off can't be read yet");
+            }
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn go_on(ctx: Arc<Context>, key: String, mut intent: Intent) {
     let kind = intent.kind();
     tracing::warn!(kind, shards = ?intent.shards(), "a change of indexes was cut off: it is made whole, or undone");
     let begun = Instant::now();

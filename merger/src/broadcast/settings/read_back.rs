@@ -13,10 +13,15 @@ use crate::cluster::NodeRef;
 use crate::desired::{Values, decide};
 use crate::replication::turn_when_whole;
 use crate::store::StoreError;
+use crate::supervise::survive;
 use crate::tasks::{ReadBack, TaskView};
 
 /// How soon nodes that didn't answer are asked again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// After so many panics nobody looks any more: the client that waits is told so.
+const MOST_PANICS: usize = 3;
+/// What a task says whose nodes could not be asked what they have.
+const UNSEEN: &str = "It isn't known whether the settings are the same on every node";
 /// How often a change looks whether those before it have ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -25,7 +30,16 @@ pub fn look_into(ctx: &Arc<Context>, uids: Vec<u32>) {
     for uid in uids {
         let ctx = Arc::clone(ctx);
         tokio::spawn(async move {
-            let found = look_until_seen(&ctx, uid).await;
+            let mut found = None;
+            for _ in 0..MOST_PANICS {
+                let looking = look_until_seen(&ctx, uid);
+                found = survive(&ctx.metrics.panics, "read-settings-back", looking).await;
+                if found.is_some() {
+                    break;
+                }
+                tokio::time::sleep(AGAIN).await;
+            }
+            let found = found.unwrap_or_else(|| failed(UNSEEN));
             ctx.tasks.read_back(uid, found).await;
         });
     }
@@ -111,14 +125,20 @@ async fn look(ctx: &Context, task: u32) -> Result<Looked, StoreError> {
     Ok(Looked::Seen(
         match mend(ctx, uid, drifts, turn, PATIENCE).await {
             Ok(mended) => ReadBack::Done(mended),
-            Err(error) => ReadBack::Failed(json!({
-                "message": format!("The settings are not the same on every node: {error}. Setting them again is safe."),
-                "code": "internal",
-                "type": "internal",
-                "link": "https://docs.meilisearch.com/errors#internal",
-            })),
+            Err(error) => failed(&format!(
+                "The settings are not the same on every node: {error}"
+            )),
         },
     ))
+}
+
+fn failed(why: &str) -> ReadBack {
+    ReadBack::Failed(json!({
+        "message": format!("{why}. Setting them again is safe."),
+        "code": "internal",
+        "type": "internal",
+        "link": "https://docs.meilisearch.com/errors#internal",
+    }))
 }
 
 /// The settings that the change was about: its details name them.

@@ -43,6 +43,7 @@ use crate::keys::equalise_keys_now;
 use crate::repair::Context;
 use crate::replication::took_unacknowledged;
 use crate::store::StoreError;
+use crate::supervise::survive;
 use crate::upstream::UpstreamError;
 pub(crate) use compare::{compare, differing_ids};
 use deletions::Deletions;
@@ -120,6 +121,9 @@ pub(crate) enum ResyncError {
         index: String,
         what: String,
     },
+    /// A mistake in Weft.
+    #[error("it panicked")]
+    Panicked,
     /// Keys or features.
     #[error("keys could not be made equal: {0}")]
     Keys(String),
@@ -205,9 +209,9 @@ impl Resync<'_> {
     /// All of it.
     async fn run(&self) -> Result<(), ResyncError> {
         self.ctx.cluster.dirty.begin(self.shard);
-        let outcome = self.phases().await;
+        let outcome = survive(&self.ctx.metrics.panics, "resync", self.phases()).await;
         self.ctx.cluster.dirty.end(self.shard);
-        outcome
+        outcome.unwrap_or(Err(ResyncError::Panicked))
     }
 
     async fn phases(&self) -> Result<(), ResyncError> {

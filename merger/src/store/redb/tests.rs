@@ -157,3 +157,43 @@ async fn a_file_that_is_opened_again_gets_first_what_was_not_durable() {
         .collect();
     assert_eq!(there, [("b".to_owned(), 2, vec![3])]);
 }
+
+#[test]
+fn while_a_compaction_has_the_file_alone_reads_wait_and_no_thread_of_the_runtime_does() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let (_folder, store) = store();
+    runtime
+        .block_on(store.commit(vec![Change::put("a", vec![7])]))
+        .unwrap();
+    // What a compaction holds for as long as it takes, on a thread of its own.
+    let (tell, told) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let file = Arc::clone(&store.file);
+    let compaction = std::thread::spawn(move || {
+        let alone = file.alone();
+        tell.send(()).unwrap();
+        // Without the bound a runtime that is held up would never let it go.
+        let let_go = ended.recv_timeout(Duration::from_secs(10));
+        drop(alone);
+        let_go.is_ok()
+    });
+    told.recv().unwrap();
+    runtime.block_on(async {
+        let reads = async { tokio::join!(store.get("a"), store.range("")) };
+        let mut reads = std::pin::pin!(reads);
+        // The only thread of this runtime goes on with other work meanwhile.
+        let waited = tokio::time::timeout(Duration::from_millis(100), reads.as_mut()).await;
+        assert!(waited.is_err(), "nobody has the file alone");
+        end.send(()).unwrap();
+        let (one, all) = reads.await;
+        assert_eq!(one.unwrap().unwrap().value, [7]);
+        assert_eq!(all.unwrap().len(), 1);
+    });
+    assert!(
+        compaction.join().unwrap(),
+        "a thread of the runtime waited for the file"
+    );
+}

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::delivery;
 use super::held::Taken;
+use crate::supervise::survive;
 use crate::tasks::{LocalState, Part, SharedEnd};
 use crate::write::Context;
 use crate::write::deliver::{Delivered, deliver_now, lies_as};
@@ -45,10 +46,13 @@ pub(in crate::write) fn ended(ctx: &Arc<Context>, mut ends: Vec<SharedEnd>) {
 async fn send_alone(ctx: &Arc<Context>, uid: u32, mut state: LocalState, taken: Option<&Taken>) {
     let why_not = match taken {
         None => "what was sent is not kept any more".to_owned(),
-        Some(taken) => match repeat(ctx, uid, taken).await {
-            Ok(()) => return,
-            Err(why_not) => why_not,
-        },
+        Some(taken) => {
+            match survive(&ctx.metrics.panics, "send-alone", repeat(ctx, uid, taken)).await {
+                Some(Ok(())) => return,
+                Some(Err(why_not)) => why_not,
+                None => "a mistake in Weft".to_owned(),
+            }
+        }
     };
     let said = state
         .error

@@ -1,0 +1,238 @@
+//! Promises that no random sequence would try by itself, each against nodes that answer what they shouldn't, or nothing.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::rules::What;
+use super::steps::Plan;
+use super::world::{Merger, World};
+
+const MASTER: (&str, &str) = ("authorization", "Bearer master");
+const NOBODY: (&str, &str) = ("authorization", "Bearer nobody");
+const EVER: usize = usize::MAX;
+
+fn world(shards: u16) -> World {
+    World::new(&Plan {
+        seed: 1,
+        shards,
+        replicas: 2,
+        steps: Vec::new(),
+    })
+}
+
+async fn pass(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+impl Merger {
+    async fn with_documents(&self, count: usize) {
+        pass(2).await;
+        let body: Value = (0..count).map(|n| json!({"id": n, "first": n})).collect();
+        let (status, said) = self
+            .ask(Method::POST, "/indexes/i0/documents", Some(&body))
+            .await;
+        assert_eq!(status, 202, "{said}");
+        pass(5).await;
+        assert_eq!(self.task_of(&said).await["status"], "succeeded");
+    }
+
+    async fn task_of(&self, said: &Value) -> Value {
+        let path = format!("/tasks/{}", said["taskUid"]);
+        self.ask(Method::GET, &path, None).await.1
+    }
+
+    fn rules_end(&self) {
+        self.world.mesh.lock().rules.end();
+    }
+
+    fn setting(&self, node: &str, name: &str) -> Value {
+        let state = self.world.mesh.lock();
+        let settings = &state.nodes[node].disk.indexes["i0"].settings;
+        settings.get(name).cloned().unwrap_or_else(|| json!([]))
+    }
+}
+
+#[test]
+fn a_change_of_settings_is_no_success_before_every_node_has_said_what_it_has() {
+    world(1).life(async |merger| {
+        merger.with_documents(10).await;
+        // Somebody has changed a node by hand; it tells nobody of its settings, and is well otherwise.
+        merger.rule("b0", "GET /indexes/i0/settings", EVER, What::Unreachable);
+        if let Some(node) = merger.world.mesh.lock().nodes.get_mut("b0") {
+            let index = node.disk.indexes.get_mut("i0").unwrap();
+            index
+                .settings
+                .insert("stopWords".to_owned(), json!(["by-hand"]));
+        }
+        let body = json!({"filterableAttributes": ["first"]});
+        let (status, said) = merger
+            .ask(Method::PATCH, "/indexes/i0/settings", Some(&body))
+            .await;
+        assert_eq!(status, 202, "{said}");
+        for _ in 0..30 {
+            pass(1).await;
+            let task = merger.task_of(&said).await;
+            assert_eq!(task["status"], "processing", "{task}");
+        }
+        // Both nodes have done it long since.
+        for node in ["a0", "b0"] {
+            assert_eq!(
+                merger.setting(node, "filterableAttributes"),
+                json!(["first"])
+            );
+        }
+        assert_eq!(merger.setting("b0", "stopWords"), json!(["by-hand"]));
+        merger.rules_end();
+        pass(3).await;
+        let task = merger.task_of(&said).await;
+        assert_eq!(task["status"], "succeeded", "{task}");
+        assert_eq!(
+            merger.setting("b0", "stopWords"),
+            merger.setting("a0", "stopWords")
+        );
+    });
+}
+
+/// What a node says to a search that finds one document.
+fn found() -> Value {
+    json!({
+        "hits": [{"id": 1, "_rankingScore": 1.0, "_rankingScoreDetails": {}}],
+        "query": "", "processingTimeMs": 1, "limit": 20, "offset": 0, "estimatedTotalHits": 1,
+    })
+}
+
+#[test]
+fn a_search_is_refused_while_settings_can_t_be_read_and_never_merged_by_default_ones() {
+    let unreadable = [
+        What::Unreachable,
+        What::Says(500, json!({"message": "no"})),
+        What::Says(200, json!("no settings")),
+        What::Says(200, json!({"rankingRules": 7})),
+        What::Says(200, json!({"pagination": {"maxTotalHits": "many"}})),
+    ];
+    world(2).life(async |merger| {
+        merger.with_documents(10).await;
+        let search = async || {
+            let body = json!({"q": ""});
+            let path = "/indexes/i0/search";
+            merger.ask(Method::POST, path, Some(&body)).await
+        };
+        for what in unreadable {
+            // What was remembered is forgotten.
+            pass(60).await;
+            merger.rule(
+                "",
+                "POST /indexes/i0/search",
+                EVER,
+                What::Says(200, found()),
+            );
+            merger.rule("", "GET /indexes/i0/settings", EVER, what.clone());
+            let (status, said) = search().await;
+            assert!(status >= 500, "{what:?}: {status} {said}");
+            assert!(said["hits"].is_null(), "{what:?}: {said}");
+            // Nor is it remembered that nothing could be read.
+            merger.rules_end();
+            merger.rule(
+                "",
+                "POST /indexes/i0/search",
+                EVER,
+                What::Says(200, found()),
+            );
+            let (status, said) = search().await;
+            assert_eq!(status, 200, "{what:?}: {said}");
+            merger.rules_end();
+        }
+    });
+}
+
+#[test]
+fn nothing_is_done_for_a_stranger_before_the_key_is_judged() {
+    world(2).life(async |merger| {
+        merger.with_documents(10).await;
+        // A task that doesn't end, since nobody hears of its end.
+        merger.rule("", "GET /tasks?limit=20&", EVER, What::Unreachable);
+        let no = json!({"message": "The provided API key is invalid.", "code": "invalid_api_key", "type": "auth", "link": ""});
+        let refused = What::Says(403, no);
+        let (_, said) = merger.ask(Method::DELETE, "/indexes/i0/documents/3", None).await;
+        let uid = said["taskUid"].to_string();
+        let body = json!({"q": "two words", "matchingStrategy": "frequency"});
+        let search = async |key| {
+            merger.world.mesh.lock().rules.heard();
+            let headers = [key, ("x-weft-after-task", uid.as_str())];
+            let begun = Instant::now();
+            let path = "/indexes/i0/search";
+            let (status, said) = merger.ask_with(Method::POST, path, &headers, Some(&body)).await;
+            let heard = merger.world.mesh.lock().rules.heard();
+            let asked = |what: &str| heard.iter().filter(|request| request.contains(what)).count();
+            let counts = (asked("/keys/nobody"), asked("/search"), asked("/settings"));
+            (status, said["code"].clone(), begun.elapsed(), counts)
+        };
+        // Who may search waits.
+        let (status, _, waited, _) = search(MASTER).await;
+        assert_ne!(status, 200);
+        assert!(waited >= Duration::from_secs(2), "{waited:?}");
+        merger.rule("", "POST /indexes/i0/search", EVER, refused);
+        let (status, code, waited, counts) = search(NOBODY).await;
+        assert_eq!((status, code), (403, json!("invalid_api_key")));
+        assert!(waited < Duration::from_millis(100), "{waited:?}");
+        // One node was asked who that is, and one what it says to that; nobody for words or settings.
+        assert_eq!(counts, (1, 1, 0));
+    });
+}
+
+/// By what a task can be told from all others of the test, here and on its node.
+fn mark_of(task: &Value) -> Option<String> {
+    let details = &task["details"];
+    let marks = ["receivedDocuments", "originalFilter", "providedIds"];
+    let name = marks.iter().find(|name| match &details[**name] {
+        Value::Null => false,
+        // A deletion by filter has no ids.
+        value => *value != json!(0),
+    })?;
+    Some(format!("{name} {}", details[*name]))
+}
+
+#[test]
+fn tasks_are_numbered_in_the_order_in_which_nodes_do_them() {
+    world(1).life(async |merger| {
+        merger.with_documents(300).await;
+        let mut asking = Vec::new();
+        for n in 0..25_u64 {
+            let ids: Vec<u64> = (0..100 + n).collect();
+            let added: Value = (0..200 + n)
+                .map(|id| json!({"id": id, "first": n}))
+                .collect();
+            let requests = [
+                ("/documents", added),
+                (
+                    "/documents/delete",
+                    json!({"filter": format!("first = {n}")}),
+                ),
+                ("/documents/delete-batch", json!(ids)),
+            ];
+            for (path, body) in requests {
+                let (merger, path) = (merger.clone(), format!("/indexes/i0{path}"));
+                asking.push(tokio::spawn(async move {
+                    let (status, said) = merger.ask(Method::POST, &path, Some(&body)).await;
+                    assert_eq!(status, 202, "{said}");
+                }));
+            }
+        }
+        for asked in asking {
+            asked.await.unwrap();
+        }
+        pass(30).await;
+        let (_, said) = merger.ask(Method::GET, "/tasks?limit=1000", None).await;
+        let tasks = said["results"].as_array().unwrap();
+        let numbered: Vec<String> = tasks.iter().rev().filter_map(mark_of).collect();
+        assert_eq!(numbered.len(), 76, "one more made the index");
+        for (name, node) in &merger.world.mesh.lock().nodes {
+            let views = node.disk.tasks.iter().map(|(uid, task)| task.view(*uid));
+            let done: Vec<String> = views.filter_map(|task| mark_of(&task)).collect();
+            assert_eq!(done, numbered, "{name}");
+        }
+    });
+}
