@@ -24,8 +24,8 @@ use super::scatter::{Ask, Gathered, Outcome, Reader};
 use super::{SearchError, where_it_is};
 use crate::answer::Answer;
 
-pub(super) use order::SortKey;
-use order::{share_before, sort_keys};
+use order::share_before;
+pub(super) use order::{SortKey, place, sort_keys};
 
 /// A page that begins further behind is found by totals.
 const NEAR: usize = 200;
@@ -260,8 +260,10 @@ fn merge_lists<'a>(
             .iter()
             .map(|page| Ok((page.as_ref(), results_at(page)?)));
         let pages = pages.collect::<Result<Vec<_>, Malformed>>()?;
-        let more = !far && list.asked < window.end() && list.asked < *total;
-        sources.push(Source::new(pages, more));
+        // Documents with several places make a sorted list longer than its total.
+        let sorted = !listing.interest.sort.is_empty();
+        let more = !far && list.asked < window.end() && (sorted || list.asked < *total);
+        sources.push(Source::new(pages, more).asked_for(if sorted { list.asked } else { 0 }));
     }
     let window = if far {
         Window {
