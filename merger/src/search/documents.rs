@@ -257,8 +257,10 @@ fn merge_lists<'a>(
             .iter()
             .map(|page| Ok((page.as_ref(), results_at(page)?)));
         let pages = pages.collect::<Result<Vec<_>, Malformed>>()?;
-        let more = !far && list.asked < window.end() && list.asked < *total;
-        sources.push(Source::new(pages, more));
+        // Documents with several places make a sorted list longer than its total.
+        let sorted = !listing.interest.sort.is_empty();
+        let more = !far && list.asked < window.end() && (sorted || list.asked < *total);
+        sources.push(Source::new(pages, more).asked_for(if sorted { list.asked } else { 0 }));
     }
     let window = if far {
         Window {

@@ -12,7 +12,8 @@ mod source;
 
 use std::cmp::Ordering;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 pub use pairs::Pairs;
 pub use part::Part;
@@ -124,7 +125,8 @@ pub fn merge<'a>(
         unclear: false,
         doubtful: false,
     };
-    let mut shown: HashSet<&[u8]> = HashSet::new();
+    // Which source a document was shown from.
+    let mut shown: HashMap<&[u8], usize> = HashMap::new();
     let mut scales = Scales::default();
     let mut seen = Seen::default();
     let mut position = 0;
@@ -158,11 +160,17 @@ pub fn merge<'a>(
             && merging
                 .doubts
                 .is_some_and(|scheme| suspects(&head.ranks, head.score, scheme));
-        if let Some(id) = head.id()
-            && !shown.insert(id)
-        {
-            merged.twins += 1;
-            continue;
+        if let Some(id) = head.id() {
+            match shown.entry(id) {
+                Entry::Vacant(place) => {
+                    place.insert(best);
+                }
+                Entry::Occupied(from) if head.again && *from.get() == best => {}
+                Entry::Occupied(_) => {
+                    merged.twins += usize::from(!head.again);
+                    continue;
+                }
+            }
         }
         if let Some(path) = merging.distinct
             && !seen.admit(&values_of(path, &head, merging.hidden))

@@ -24,28 +24,66 @@ impl SortKey {
         }
     }
 
-    /// The document's place by this criterion.
-    pub(super) fn rank(&self, document: &Value) -> Rank {
+    /// The document's places by this criterion, first to last: a node looks through the numbers and then through the texts,
+    /// and lists a document that has both twice.
+    pub(super) fn ranks(&self, document: &Value) -> Vec<Rank> {
         if let Some(origin) = self.origin {
             let distance = document
                 .get("_geo")
                 .and_then(coordinates)
                 .map(|point| distance(origin, point));
-            return Rank::Geo {
+            return vec![Rank::Geo {
                 ascending: self.ascending,
                 distance,
-            };
+            }];
         }
         let mut values = Vec::new();
         collect(document, &self.attribute, &mut values);
-        let best = values
+        let (numbers, texts): (Vec<_>, Vec<_>) = values
             .into_iter()
-            .min_by(|a, b| a.compare(b, self.ascending));
-        Rank::Sort {
+            .partition(|value| matches!(value, SortValue::Number(_)));
+        let best = |values: Vec<SortValue>| {
+            values
+                .into_iter()
+                .min_by(|a, b| a.compare(b, self.ascending))
+        };
+        let rank = |value| Rank::Sort {
             ascending: self.ascending,
-            value: best.unwrap_or(SortValue::Missing),
+            value,
+        };
+        let places: Vec<Rank> = [best(numbers), best(texts)]
+            .into_iter()
+            .flatten()
+            .map(rank)
+            .collect();
+        if places.is_empty() {
+            return vec![rank(SortValue::Missing)];
+        }
+        places
+    }
+}
+
+/// The places of a document in a list that is sorted by `keys`: how many it has, and its `turn`th one.
+///
+/// Each criterion orders what the ones before it leave together, so that the places under the last one come first.
+pub(super) fn place(
+    keys: &[SortKey],
+    document: &Value,
+    turn: impl FnOnce(usize) -> usize,
+) -> Vec<Rank> {
+    let ranks: Vec<Vec<Rank>> = keys.iter().map(|key| key.ranks(document)).collect();
+    let mut behind = ranks.iter().map(Vec::len).product::<usize>();
+    let mut turn = turn(behind).min(behind.saturating_sub(1));
+    let mut place = Vec::with_capacity(keys.len());
+    for mut ranks in ranks {
+        behind /= ranks.len().max(1);
+        let at = turn / behind.max(1);
+        turn %= behind.max(1);
+        if at < ranks.len() {
+            place.push(ranks.swap_remove(at));
         }
     }
+    place
 }
 
 /// Reads `sort`; `None` where a criterion has another form than a node knows.
@@ -182,7 +220,10 @@ mod tests {
     #[test]
     fn documents_are_ordered_by_the_value_that_the_engine_would_take() {
         let document = serde_json::json!({"a": {"b": [3, "x", 1]}, "s": " ÉA", "_geo": {"lat": "1", "lng": 2}});
-        let rank = |text: &str| sort_key(text).unwrap().rank(&document);
+        let rank = |text: &str| {
+            let mut ranks = sort_key(text).unwrap().ranks(&document);
+            ranks.swap_remove(0)
+        };
         assert_eq!(
             rank("a.b:asc"),
             Rank::Sort {
@@ -224,5 +265,34 @@ mod tests {
             Ordering::Less
         );
         assert_eq!(sort_key("a"), None);
+    }
+
+    #[test]
+    fn numbers_and_texts_give_a_document_a_place_each_under_each_criterion() {
+        let document = serde_json::json!({"s": [3, 1, "b", "a", null], "t": [1, "x"], "u": 5});
+        let keys = sort_keys(&["s:asc", "u:asc", "t:desc"].map(str::to_owned)).unwrap();
+        let number = |ascending, number| Rank::Sort {
+            ascending,
+            value: SortValue::Number(number),
+        };
+        let text = |ascending, text| Rank::Sort {
+            ascending,
+            value: SortValue::Text(normalise(text)),
+        };
+        let expected = [
+            [number(true, 1.0), number(true, 5.0), number(false, 1.0)],
+            [number(true, 1.0), number(true, 5.0), text(false, "x")],
+            [text(true, "a"), number(true, 5.0), number(false, 1.0)],
+            [text(true, "a"), number(true, 5.0), text(false, "x")],
+        ];
+        for (turn, expected) in expected.iter().enumerate() {
+            let place = place(&keys, &document, |places| {
+                assert_eq!(places, 4);
+                turn
+            });
+            assert_eq!(place, expected);
+        }
+        // More often than its values explain: it stays where it was last.
+        assert_eq!(place(&keys, &document, |_| 9), expected[3]);
     }
 }

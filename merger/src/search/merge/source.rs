@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use serde_json::Value;
 
 use super::pairs::{Pairs, pairs_in};
@@ -9,6 +10,7 @@ use super::part::{Part, Placing};
 use crate::search::hit::{HitSpan, Interest};
 use crate::search::rank::{Known, Rank, Ranks, Scheme, compare, correct, read_details};
 use crate::search::scan::{Elements, Malformed, number};
+use crate::search::sort_key::place;
 
 /// A hit with what orders it.
 #[derive(Debug, Clone)]
@@ -27,17 +29,23 @@ pub struct Head<'a> {
     pub in_part: bool,
     /// Pairs of neighbours whose distance the shard measured, where that was asked for and can be told.
     pub pairs: Option<u32>,
+    /// True in a sorted list of documents that has had this one already: see [`place`].
+    pub again: bool,
 }
 
 impl<'a> Head<'a> {
     /// The document's id as text, whether the document has it as a number or as a string.
     pub fn id(&self) -> Option<&'a [u8]> {
-        let text = self.text.get(self.span.id.clone()?)?;
-        let inner = text
-            .strip_prefix(b"\"")
-            .and_then(|text| text.strip_suffix(b"\""));
-        Some(inner.unwrap_or(text))
+        id_of(self.text, &self.span)
     }
+}
+
+fn id_of<'a>(text: &'a [u8], span: &HitSpan) -> Option<&'a [u8]> {
+    let text = text.get(span.id.clone()?)?;
+    let inner = text
+        .strip_prefix(b"\"")
+        .and_then(|text| text.strip_suffix(b"\""));
+    Some(inner.unwrap_or(text))
 }
 
 /// One shard's hits, best first, in one or more answers.
@@ -55,6 +63,12 @@ pub struct Source<'a> {
     before: Option<Ranks>,
     unranked: Ranks,
     more: bool,
+    /// How many hits were read.
+    read: usize,
+    /// With fewer hits than this there are none behind them.
+    asked: usize,
+    /// How often documents were listed that have several places in a sorted list.
+    listed: HashMap<&'a [u8], usize>,
     known: Option<(Scheme, Known)>,
     part: Option<(Scheme, Part)>,
     pairs: Option<(Scheme, Pairs)>,
@@ -73,11 +87,21 @@ impl<'a> Source<'a> {
             before: None,
             unranked: Arc::from(Vec::<Rank>::new()),
             more,
+            read: 0,
+            asked: 0,
+            listed: HashMap::new(),
             known: None,
             part: None,
             pairs: None,
             unclear: false,
         }
+    }
+
+    /// With how many hits the shard was asked for: one that gave fewer has no more.
+    #[must_use]
+    pub fn asked_for(mut self, asked: usize) -> Self {
+        self.asked = asked;
+        self
     }
 
     /// With what the shard knows of the query's words, by which its verdicts on exactness are corrected.
@@ -118,7 +142,7 @@ impl<'a> Source<'a> {
 
     /// True where all hits were taken and the shard has more.
     pub fn is_dry(&self) -> bool {
-        self.head.is_none() && self.more
+        self.head.is_none() && self.more && self.read >= self.asked
     }
 
     /// Takes the head; [`Source::advance`] brings the next.
@@ -149,14 +173,15 @@ impl<'a> Source<'a> {
             };
             let span = HitSpan::read(text, at, interest)?;
             elements.resume(span.range.end);
+            self.read += 1;
             let score = span
                 .score
                 .clone()
                 .and_then(|range| number(text.get(range)?));
-            let ranks = if interest.sort.is_empty() {
-                self.ranks(text, &span)?
+            let (ranks, again) = if interest.sort.is_empty() {
+                (self.ranks(text, &span)?, false)
             } else {
-                sorted(text, &span, interest)
+                self.sorted(text, &span, interest)
             };
             let mut head = Head {
                 text,
@@ -166,6 +191,7 @@ impl<'a> Source<'a> {
                 corrected: false,
                 in_part: false,
                 pairs: None,
+                again,
             };
             if let Some((scheme, _)) = &self.pairs {
                 head.pairs = pairs_in(&head.ranks, head.score, *scheme);
@@ -221,15 +247,22 @@ impl<'a> Source<'a> {
         self.last = Some((details, ranks.clone()));
         Ok(ranks)
     }
-}
 
-/// A document's ranks by its own values.
-fn sorted(text: &[u8], span: &HitSpan, interest: &Interest) -> Ranks {
-    let hit = text.get(span.range.clone()).unwrap_or_default();
-    let document: Value = serde_json::from_slice(hit).unwrap_or_default();
-    interest
-        .sort
-        .iter()
-        .map(|key| key.rank(&document))
-        .collect()
+    /// A document's ranks by its own values, and whether it was listed before.
+    fn sorted(&mut self, text: &'a [u8], span: &HitSpan, interest: &Interest) -> (Ranks, bool) {
+        let hit = text.get(span.range.clone()).unwrap_or_default();
+        let document: Value = serde_json::from_slice(hit).unwrap_or_default();
+        let mut times = 0;
+        let ranks = place(&interest.sort, &document, |places| {
+            if places > 1
+                && let Some(id) = id_of(text, span)
+            {
+                let listed = self.listed.entry(id).or_default();
+                times = *listed;
+                *listed += 1;
+            }
+            times
+        });
+        (ranks.into(), times > 0)
+    }
 }

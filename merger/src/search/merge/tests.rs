@@ -275,3 +275,88 @@ fn a_document_that_several_shards_hold_is_shown_once_wherever_it_lies() {
         assert_eq!(merged.twins, copies, "seed {seed}");
     }
 }
+
+/// As a node lists documents by `s`: its numbers, then its texts, whatever was listed before.
+fn listed_by_s(documents: &[(u32, &[serde_json::Value])]) -> Vec<String> {
+    let best = |kind: fn(&serde_json::Value) -> bool| {
+        let mut of_kind: Vec<_> = documents
+            .iter()
+            .filter_map(|(id, values)| {
+                let least = values.iter().filter(|v| kind(v)).map(ToString::to_string);
+                Some((least.min()?, *id, *values))
+            })
+            .collect();
+        of_kind.sort_by(|a, b| a.0.cmp(&b.0));
+        of_kind
+    };
+    [best(|v| v.is_number()), best(|v| v.is_string())]
+        .concat()
+        .into_iter()
+        .map(|(_, id, values)| serde_json::json!({"id": id, "s": values}).to_string())
+        .collect()
+}
+
+#[test]
+fn a_document_with_numbers_and_texts_is_listed_as_often_as_by_one_node() {
+    use serde_json::json;
+    let values: Vec<Vec<serde_json::Value>> = (0..60)
+        .map(|at| match at % 5 {
+            0 => vec![json!(10 + at)],
+            1 => vec![json!(format!("t{}x", 10 + at))],
+            2 => vec![json!(99 - at), json!(format!("t{}", 99 - at)), json!(null)],
+            3 => vec![
+                json!(format!("t{}", 99 - at)),
+                json!("u"),
+                json!(10 + at),
+                json!(80),
+            ],
+            _ => vec![json!(40.5), json!("t40")],
+        })
+        .collect();
+    let all: Vec<(u32, &[serde_json::Value])> = (0..60)
+        .zip(values.iter().map(Vec::as_slice))
+        .filter(|(at, _)| at % 5 != 4 || *at == 34)
+        .collect();
+    let interest = Interest {
+        id: Some("id".to_owned()),
+        sort: crate::search::sort_key::sort_keys(&["s:asc".to_owned()]).unwrap(),
+        ..Interest::default()
+    };
+    let merging = Merging {
+        order: Order::Rules,
+        window: Window {
+            skip: 0,
+            take: usize::MAX,
+        },
+        interest: &interest,
+        distinct: None,
+        hidden: None,
+        to_the_end: false,
+        doubts: None,
+    };
+    let merged_ids = |parts: &[Vec<(u32, &[serde_json::Value])>]| {
+        let texts: Vec<String> = parts.iter().map(|part| array(&listed_by_s(part))).collect();
+        let sources = texts
+            .iter()
+            .map(|text| Source::new(vec![(text.as_bytes(), 0)], false));
+        let merged = merge(sources.collect(), &merging).unwrap();
+        let ids: Vec<usize> = merged.hits.iter().map(id).collect();
+        (ids, merged.twins)
+    };
+    let one_node = merged_ids(std::slice::from_ref(&all));
+    let listed: Vec<String> = listed_by_s(&all);
+    assert_eq!(one_node.0.len(), listed.len());
+    assert!(listed.len() > all.len() + 20);
+    for shards in [2, 3, 7] {
+        let mut parts = vec![Vec::new(); shards];
+        for document in &all {
+            parts[document.0 as usize * 7 % 11 % shards].push(*document);
+        }
+        assert_eq!(merged_ids(&parts), one_node, "{shards} shards");
+        // On its way to another shard, a document stands in two lists: it counts as one more document, once.
+        let moving = parts[0][1..3].to_vec();
+        parts[1].extend(moving);
+        let (ids, twins) = merged_ids(&parts);
+        assert_eq!((ids, twins), (one_node.0.clone(), 2), "{shards} shards");
+    }
+}

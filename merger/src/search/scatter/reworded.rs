@@ -73,6 +73,13 @@ pub(super) async fn gather(reader: &Reader<'_>, asks: Vec<Ask>) -> Result<Outcom
             let whole = gather_with_rules(reader, &asks, &rules, &known).await?;
             Ok(whole.unwrap_or(outcome))
         }
+        // The token was taken, and its filter may hide the document only where a field is lacking.
+        (Some(rules), Outcome::Refused(refusal, _))
+            if is_about_a_hidden_document(refusal) && !compared_by_rules.is_disjoint(&known) =>
+        {
+            let whole = gather_with_rules(reader, &asks, &rules, &known).await?;
+            Ok(whole.unwrap_or(outcome))
+        }
         _ => Ok(outcome),
     }
 }
@@ -103,6 +110,12 @@ async fn gather_with_rules(
 fn reword(known: &Known, index: &str, filter: Option<&Value>) -> Option<Value> {
     let is_known = |field: &str| known.contains(&(index.to_owned(), field.to_owned()));
     unequal::reworded(filter?, &is_known)
+}
+
+/// True where a node doesn't find the document whose like is looked for.
+fn is_about_a_hidden_document(refusal: &Answer) -> bool {
+    let error: Value = serde_json::from_slice(&refusal.body).unwrap_or_default();
+    error.get("code").and_then(Value::as_str) == Some("not_found_similar_id")
 }
 
 /// A refusal of other words than the client's.
