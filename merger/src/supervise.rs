@@ -56,7 +56,8 @@ pub fn supervise_or_exit(
     });
 }
 
-/// Does work whose panic must end nothing else; `None` if it panicked. Locks are none that a panic spoils.
+/// Does work whose panic must end nothing else; `None` if it panicked. What it shares with others stays usable: nobody here minds
+/// that a lock is poisoned.
 pub async fn survive<T>(app: &App, name: &'static str, work: impl Future<Output = T>) -> Option<T> {
     let done = AssertUnwindSafe(work).catch_unwind().await;
     done.map_err(|panic| note(app, name, &*panic)).ok()
