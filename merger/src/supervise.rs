@@ -57,7 +57,8 @@ pub fn supervise_or_exit(
     });
 }
 
-/// Does work whose panic must end nothing else; `None` if it panicked. No lock of the merger is spoilt by a panic.
+/// Does work whose panic must end nothing else; `None` if it panicked. What the work shares with others stays usable: nobody here minds
+/// that a lock is poisoned.
 pub async fn survive<T>(
     panics: &IntCounterVec,
     name: &'static str,

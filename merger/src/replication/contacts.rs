@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_ok};
 use hashbrown::HashMap;
 use http::Method;
 use tokio::time::Instant;
@@ -66,19 +66,18 @@ async fn knock_at(ctx: &Context, shard: ShardId) -> Result<(), NotThere> {
     if replicas.iter().any(lately) {
         return Ok(());
     }
-    let answers = join_all(replicas.iter().map(async |node| {
-        let target = Target::Node(node.address);
-        let authority = ctx.own_authority();
-        let request = NodeRequest::new(target, Method::GET, "/health", &authority, KNOCK_TIMEOUT);
-        let answer = ctx.upstream.send(request).await;
-        answer.map(|_| ctx.contacts.note(&node.id))
-    }));
-    let mut last = Err(NotThere::Cluster(ClusterError::ShardEmpty(shard)));
-    for answer in answers.await {
-        match answer {
-            Ok(()) => return Ok(()),
-            Err(source) => last = Err(NotThere::Unreachable { shard, source }),
-        }
-    }
-    last
+    let knocks = replicas.iter().map(|node| {
+        Box::pin(async {
+            let target = Target::Node(node.address);
+            let authority = ctx.own_authority();
+            let request =
+                NodeRequest::new(target, Method::GET, "/health", &authority, KNOCK_TIMEOUT);
+            let answer = ctx.upstream.send(request).await;
+            answer.map(|_| ctx.contacts.note(&node.id))
+        })
+    });
+    // The first that answers is enough: one that hangs holds nobody up.
+    let first = select_ok(knocks).await;
+    first.map_err(|source| NotThere::Unreachable { shard, source })?;
+    Ok(())
 }
