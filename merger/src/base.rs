@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_util::task::TaskTracker;
 
 use crate::bounds::Bounds;
-use crate::call::{Along, Pace};
+use crate::call::{ForwardedHeaders, Pace};
 use crate::supervise::note_panic;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
@@ -43,8 +43,8 @@ pub struct Stopping;
 
 impl Base {
     /// The merger's own authority, for requests that no client stands behind.
-    pub fn own_authority(&self) -> Along {
-        Along::default().with_key(self.master_key.as_deref())
+    pub fn own_authority(&self) -> ForwardedHeaders {
+        ForwardedHeaders::default().with_key(self.master_key.as_deref())
     }
 
     /// Runs a change to its end even if the client disconnects: otherwise some nodes would have it and others not. A stop of the

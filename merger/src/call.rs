@@ -52,7 +52,7 @@ pub struct Call {
     /// What the client's key allows.
     pub grant: Grant,
     /// What goes along to every node that this request reaches.
-    pub along: Along,
+    pub forwarded: ForwardedHeaders,
     /// Where the connection comes from: it tells Envoys apart.
     pub peer: Option<SocketAddr>,
     /// The body, not read yet.
@@ -116,7 +116,7 @@ impl Grant {
 
 /// The client's headers that every node request of this call carries: who asks, and which trace it belongs to.
 #[derive(Debug, Clone, Default)]
-pub struct Along(HeaderMap);
+pub struct ForwardedHeaders(HeaderMap);
 
 /// Header names copied from the client to each node request.
 const ALONG: [&str; 5] = [
@@ -127,8 +127,8 @@ const ALONG: [&str; 5] = [
     "baggage",
 ];
 
-impl Along {
-    /// Takes from a client's headers what goes along, and gives the request an id if it has none.
+impl ForwardedHeaders {
+    /// Takes from a client's headers what goes forwarded, and gives the request an id if it has none.
     pub fn from_client(headers: &HeaderMap) -> Self {
         let mut along = HeaderMap::with_capacity(ALONG.len());
         for name in ALONG {

@@ -12,7 +12,7 @@ use weft_routing::placement::ShardId;
 use crate::answer::Answer;
 use crate::call::{Call, empty, read_whole};
 use crate::cluster::{
-    ClusterError, Heard, Life, Mark, NodeId, NodeRef, READS_FOLLOW, Standing, TakenOut,
+    ClusterError, Mark, NodeId, NodeRef, NodeStatus, Probe, READS_FOLLOW, Removal, SyncState,
 };
 use crate::repair::{self, Context};
 use crate::replication::{dated, has_same_disk, probe, reads_leave};
@@ -81,9 +81,9 @@ fn ok(value: &Value) -> Answer {
 fn is_active(ctx: &Context, node: &NodeRef) -> bool {
     ctx.cluster.in_sync.holds(&node.id)
         && ctx.cluster.is_up(&node.id)
-        && matches!(ctx.cluster.pulse.life(&node.id), Life::Up | Life::Slow)
+        && matches!(ctx.cluster.health.status(&node.id), NodeStatus::Up | NodeStatus::Slow)
         // Who reads `green` and searches in the next moment must not be told by Envoy that nobody is there.
-        && ctx.cluster.pulse.gets_reads(&node.id)
+        && ctx.cluster.health.gets_reads(&node.id)
 }
 
 fn shard_health(ctx: &Context, shard: ShardId) -> Health {
@@ -92,7 +92,7 @@ fn shard_health(ctx: &Context, shard: ShardId) -> Health {
     let active = nodes.iter().filter(|node| is_active(ctx, node)).count();
     let by_nodes = Health::of(active, nodes.len());
     // One of them may be out of sync in a moment.
-    match ctx.cluster.doubts.are_about(shard) {
+    match ctx.cluster.in_doubt.contains(shard) {
         true => by_nodes.max(Health::Yellow),
         false => by_nodes,
     }
@@ -140,19 +140,19 @@ fn nodes(ctx: &Context) -> Value {
 
 fn describe(ctx: &Context, shard: ShardId, node: &NodeRef) -> Value {
     let cluster = &ctx.cluster;
-    let standing = cluster.in_sync.standing(&node.id);
-    let life = cluster.pulse.life(&node.id);
+    let standing = cluster.in_sync.sync_state(&node.id);
+    let life = cluster.health.status(&node.id);
     let status = match (&standing, life) {
-        (Some(Standing::Drained { .. }), _) => "drained",
-        (_, Life::Lost) => "lost",
+        (Some(SyncState::Drained { .. }), _) => "drained",
+        (_, NodeStatus::Lost) => "lost",
         _ if ctx.resyncs.state().stopped.contains(&node.id) => "stopped",
-        _ if cluster.pulse.answers(&node.id) => "up",
+        _ if cluster.health.answers(&node.id) => "up",
         _ if !cluster.is_up(&node.id) => "down",
         _ => "silent",
     };
     let (reason, since) = match &standing {
-        Some(Standing::Out { reason, since }) => (Some(reason.clone()), Some(*since)),
-        Some(Standing::Drained { since }) => (None, Some(*since)),
+        Some(SyncState::Out { reason, since }) => (Some(reason.clone()), Some(*since)),
+        Some(SyncState::Drained { since }) => (None, Some(*since)),
         _ => (None, None),
     };
     let indexes = cluster.placements.all();
@@ -180,9 +180,9 @@ fn describe(ctx: &Context, shard: ShardId, node: &NodeRef) -> Value {
         "role": if is_primary { "primary" } else { "replica" },
         "shard": shard,
         "inSync": cluster.in_sync.holds(&node.id),
-        "ready": cluster.pulse.is_ready(&node.id),
+        "ready": cluster.health.is_ready(&node.id),
         "lagTasks": ctx.tasks.outstanding_count(&node.id),
-        "behind": cluster.lanes.behind(&node.id).writes,
+        "behind": cluster.queues.lag(&node.id).writes,
         "reason": reason,
         "since": since.and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok()),
         "resync": resync,
@@ -220,7 +220,7 @@ fn describe_shard(ctx: &Context, shard: ShardId) -> Value {
         "primary": primary,
         "replicas": replicas,
         "inSync": in_sync,
-        "inDoubt": ctx.cluster.doubts.are_about(shard),
+        "inDoubt": ctx.cluster.in_doubt.contains(shard),
         "state": shard_health(ctx, shard).as_str(),
     })
 }
@@ -284,7 +284,7 @@ async fn drain(ctx: &Arc<Context>, id: &str) -> Result<Answer, ClusterError> {
     let others_have_all = || {
         let replicas = ctx.cluster.replicas(shard);
         let mut others = replicas.iter().filter(|other| other.id != node.id);
-        others.all(|other| ctx.cluster.lanes.is_even(&other.id))
+        others.all(|other| ctx.cluster.queues.caught_up(&other.id))
     };
     let begun = tokio::time::Instant::now();
     while !others_have_all() {
@@ -297,7 +297,7 @@ async fn drain(ctx: &Arc<Context>, id: &str) -> Result<Answer, ClusterError> {
     if ctx.cluster.in_sync.holds(&node.id) && !another_is_sound(ctx, shard, &node).await {
         return Err(ClusterError::LastReplica(node.id));
     }
-    if ctx.cluster.in_sync.drain(&node.id).await? == TakenOut::Last {
+    if ctx.cluster.in_sync.drain(&node.id).await? == Removal::RefusedLast {
         return Err(ClusterError::LastReplica(node.id));
     }
     reads_leave(ctx, &node.id).await;
@@ -314,7 +314,7 @@ async fn another_is_sound(ctx: &Context, shard: ShardId, node: &NodeRef) -> bool
         if other.id == node.id {
             continue;
         }
-        if let (Heard::Answer(newest), Mark::At(mark)) =
+        if let (Probe::Answer(newest), Mark::At(mark)) =
             (probe(ctx, &other).await, ctx.cluster.marks.mark(&other.id))
             && newest >= mark
             && has_same_disk(ctx, &other).await == Some(true)
@@ -335,7 +335,7 @@ async fn accept_loss(
     node: &NodeRef,
 ) -> Result<(), ClusterError> {
     let _guard = ctx.locks.lock(&[shard]).await;
-    let Heard::Answer(newest) = probe(ctx, node).await else {
+    let Probe::Answer(newest) = probe(ctx, node).await else {
         return Err(ClusterError::Silent(node.id.clone()));
     };
     let shown = match newest {
@@ -347,13 +347,13 @@ async fn accept_loss(
     ctx.tasks.fail_outstanding(&node.id).await;
     let cluster = &ctx.cluster;
     for other in cluster.in_sync.members_in_sync(shard) {
-        cluster.pulse.begins_anew(&other);
+        cluster.health.begins_anew(&other);
     }
     cluster
         .in_sync
         .accept_loss(&node.id, shown, &cluster.marks)
         .await?;
-    cluster.pulse.begins_anew(&node.id);
+    cluster.health.begins_anew(&node.id);
     Ok(())
 }
 

@@ -45,12 +45,15 @@ pub struct ServeOptions {
     /// How often each node is asked whether it is there and still the same, in milliseconds.
     #[arg(long, env = "WEFT_PROBE_INTERVAL_MS", default_value_t = 100)]
     pub probe_interval_ms: u64,
-    /// How long a heartbeat lasts, in milliseconds.
-    #[arg(long, env = "WEFT_HEARTBEAT_INTERVAL_MS", default_value_t = 5_000)]
-    pub heartbeat_interval_ms: u64,
-    /// How many heartbeats without an answer make a node down; its shard goes on without it if another replica is in sync.
-    #[arg(long, env = "WEFT_HEARTBEAT_MISSES", default_value_t = 3)]
-    pub heartbeat_misses: u32,
+    /// After how long without an answer a node is down, in milliseconds; its shard goes on without it if another replica is in sync.
+    #[arg(long, env = "WEFT_NODE_DOWN_AFTER_MS", default_value_t = 15_000)]
+    pub node_down_after_ms: u64,
+    /// The same in two numbers, as older versions had it: the length of a heartbeat in milliseconds.
+    #[arg(long, env = "WEFT_HEARTBEAT_INTERVAL_MS", hide = true)]
+    pub heartbeat_interval_ms: Option<u64>,
+    /// How many heartbeats without an answer make a node down.
+    #[arg(long, env = "WEFT_HEARTBEAT_MISSES", hide = true)]
+    pub heartbeat_misses: Option<u32>,
     /// How long the other replicas may take for a write that one has taken, in milliseconds, beside twice the time that it took; one that is later is out of sync.
     #[arg(long, env = "WEFT_REPLICA_PATIENCE_MS", default_value_t = 2_000)]
     pub replica_patience_ms: u64,
@@ -243,7 +246,11 @@ impl ServeOptions {
 
     /// After how long without an answer a node is down.
     pub fn down_after(&self) -> Duration {
-        Duration::from_millis(self.heartbeat_interval_ms) * self.heartbeat_misses.max(1)
+        if self.heartbeat_interval_ms.is_none() && self.heartbeat_misses.is_none() {
+            return Duration::from_millis(self.node_down_after_ms);
+        }
+        let interval = self.heartbeat_interval_ms.unwrap_or(5_000);
+        Duration::from_millis(interval) * self.heartbeat_misses.unwrap_or(3).max(1)
     }
 
     /// Which finished tasks are kept.
@@ -263,6 +270,8 @@ impl ServeOptions {
 
 #[cfg(test)]
 mod tests {
+    use clap::FromArgMatches;
+
     use super::*;
 
     const README: &str = include_str!("../README.md");
@@ -282,7 +291,11 @@ mod tests {
             let help = flag.get_help().unwrap().to_string();
             format!("| `--{name}` | `{variable}` | {default} | {help} |")
         };
-        command.get_arguments().map(row).collect()
+        command
+            .get_arguments()
+            .filter(|flag| !flag.is_hide_set())
+            .map(row)
+            .collect()
     }
 
     #[test]
@@ -310,5 +323,22 @@ mod tests {
             "merger/README.md lists:\n{}",
             gone.join("\n")
         );
+    }
+
+    #[test]
+    fn the_older_two_numbers_still_say_when_a_node_is_down() {
+        let down_after = |flags: &[&str]| {
+            let command = ServeOptions::augment_args(clap::Command::new("serve"));
+            let names = std::iter::once("serve").chain(flags.iter().copied());
+            let matches = command.get_matches_from(names);
+            let options = ServeOptions::from_arg_matches(&matches).unwrap();
+            options.down_after().as_millis()
+        };
+        assert_eq!(down_after(&[]), 15_000);
+        assert_eq!(down_after(&["--node-down-after-ms=700"]), 700);
+        assert_eq!(down_after(&["--heartbeat-interval-ms=100"]), 300);
+        assert_eq!(down_after(&["--heartbeat-misses=2"]), 10_000);
+        let both = ["--heartbeat-interval-ms=100", "--heartbeat-misses=2"];
+        assert_eq!(down_after(&both), 200);
     }
 }

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::base::Base;
 use crate::bounds::Bounds;
 use crate::broadcast::{self, Intents};
-use crate::cluster::{self, Cluster, ClusterError, Directory, EnvoyAdmin, NodeId, TakenOut};
+use crate::cluster::{self, Cluster, ClusterError, Directory, EnvoyAdmin, NodeId, Removal};
 use crate::desired::DesiredSettings;
 use crate::edge::{self, Context};
 use crate::filters::KnownFields;
@@ -171,7 +171,7 @@ impl Opened {
         let ctx = self.ctx;
         for node in ctx.tasks.pending() {
             let reason = "the merger ended before the replica had an acknowledged write";
-            replication::take_out(&ctx.repair, &node, reason).await?;
+            replication::remove_replica(&ctx.repair, &node, reason).await?;
             ctx.tasks.abandon(&node).await;
         }
         broadcast::take_up_intents(&ctx.broadcast).await?;
@@ -247,9 +247,11 @@ struct OnTaskEvents(Arc<broadcast::Context>);
 impl TaskEvents for OnTaskEvents {
     fn replica_differs(&self, node: NodeId, reason: String) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            match replication::take_out_surely(&self.0, &node, &reason).await {
-                Some(TakenOut::Before | TakenOut::Last) => self.0.tasks.abandon(&node).await,
-                Some(TakenOut::Now) | None => {}
+            match replication::remove_replica_surely(&self.0, &node, &reason).await {
+                Some(Removal::AlreadyOut | Removal::RefusedLast) => {
+                    self.0.tasks.abandon(&node).await
+                }
+                Some(Removal::Removed) | None => {}
             }
         })
     }

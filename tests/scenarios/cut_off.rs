@@ -140,7 +140,7 @@ async fn refused_meanwhile(api: &Api) {
     let refused = api.post(path, &documents(700..740)).await.unwrap();
     assert_eq!(refused.status, 503, "{}", refused.text);
     let message = refused.at("/message").as_str().unwrap().to_owned();
-    assert!(message.contains("yet to be made whole"), "{message}");
+    assert!(message.contains("interrupted index change"), "{message}");
     assert_eq!(refused.at("/code"), "remote_could_not_send_request");
 }
 

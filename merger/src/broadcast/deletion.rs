@@ -8,7 +8,7 @@ use super::BroadcastError;
 use super::indexes::unplaced;
 use super::intents::{Effect, Intent, carry_out};
 use super::place::until_settled;
-use super::spread::Change;
+use super::spread::NodeChange;
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
@@ -18,7 +18,7 @@ use crate::cluster::Placement;
 pub(super) async fn delete(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
     let index_uid = call.index.clone();
     let uid = index_uid.clone().unwrap_or_default();
-    let change = Change::of(ctx, call).await?;
+    let change = NodeChange::of(ctx, call).await?;
     until_settled(&uid, || async {
         match ctx.cluster.placement(&uid) {
             Some(placement) => delete_placed(ctx, &change, placement).await,
@@ -34,7 +34,7 @@ pub(super) async fn delete(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
 /// finds the mark, and begins the index anew on every shard.
 async fn delete_placed(
     ctx: &Arc<Context>,
-    change: &Change,
+    change: &NodeChange,
     placement: Arc<Placement>,
 ) -> Result<Answer, BroadcastError> {
     let turn = ctx.locks.lock(placement.shards()).await;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::BroadcastError;
 use super::gather::{Gathered, from_all, shards_of};
-use super::spread::Change;
+use super::spread::NodeChange;
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
@@ -26,7 +26,7 @@ pub(super) async fn list(ctx: &Arc<Context>, call: Call) -> Result<Answer, Broad
         .index
         .as_deref()
         .and_then(|uid| ctx.cluster.placement(uid));
-    let request = Change::of(ctx, call).await?;
+    let request = NodeChange::of(ctx, call).await?;
     let page = serde_json::from_slice::<Map<String, Value>>(&request.body)
         .ok()
         .and_then(|mut asked| {

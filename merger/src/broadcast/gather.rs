@@ -5,7 +5,7 @@ use serde_json::Value;
 use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
-use super::spread::Change;
+use super::spread::NodeChange;
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::{Call, full};
@@ -32,7 +32,7 @@ pub(super) fn shards_of(ctx: &Context, call: &Call) -> Result<Vec<ShardId>, Broa
 /// Passes the request to the first shard that answers.
 pub(super) async fn from_any(ctx: &Context, call: Call) -> Result<Answer, BroadcastError> {
     let shards = shards_of(ctx, &call)?;
-    let request = Change::of(ctx, call).await?;
+    let request = NodeChange::of(ctx, call).await?;
     let mut last = BroadcastError::Cluster(ClusterError::NoShards);
     for shard in shards {
         match send(ctx, &request, shard).await {
@@ -54,7 +54,7 @@ pub(super) async fn from_primary(ctx: &Context, call: Call) -> Result<Answer, Br
         Target::Node(primary.address),
         call.method.clone(),
         call.path_and_query.clone(),
-        &call.along,
+        &call.forwarded,
         ctx.search_timeout,
     );
     match ctx.upstream.send(request).await {
@@ -66,7 +66,7 @@ pub(super) async fn from_primary(ctx: &Context, call: Call) -> Result<Answer, Br
 /// Passes the request to one shard after the other until one can do it: it is about something that lies on one of them.
 pub(super) async fn from_one_of(ctx: &Context, call: Call) -> Result<Answer, BroadcastError> {
     let shards = shards_of(ctx, &call)?;
-    let request = Change::of(ctx, call).await?;
+    let request = NodeChange::of(ctx, call).await?;
     let mut refusal = None;
     for shard in shards {
         let answer = send(ctx, &request, shard).await?;
@@ -91,7 +91,7 @@ pub(super) enum Gathered {
 /// Sends a read to each shard and waits for all.
 pub(super) async fn from_all(
     ctx: &Context,
-    request: &Change,
+    request: &NodeChange,
     shards: &[ShardId],
 ) -> Result<Gathered, BroadcastError> {
     let answers = join_all(shards.iter().map(|shard| send(ctx, request, *shard))).await;
@@ -110,13 +110,18 @@ pub(super) async fn from_all(
 
 async fn send(
     ctx: &Context,
-    request: &Change,
+    request: &NodeChange,
     shard: ShardId,
 ) -> Result<NodeAnswer, UpstreamError> {
     let (method, path) = (request.method.clone(), request.path_and_query.clone());
     let timeout = ctx.search_timeout;
-    let mut node_request =
-        NodeRequest::new(Target::Shard(shard), method, path, &request.along, timeout);
+    let mut node_request = NodeRequest::new(
+        Target::Shard(shard),
+        method,
+        path,
+        &request.forwarded,
+        timeout,
+    );
     if !request.body.is_empty() {
         node_request = node_request.body(full(request.body.clone()));
     }

@@ -10,7 +10,7 @@ use weft_routing::placement::ShardId;
 use super::BroadcastError;
 use super::gather::{Gathered, from_all};
 use super::place::{Place, until_settled};
-use super::spread::{Change, Reach, Spread, spread_in_turn};
+use super::spread::{NodeChange, Reach, Spread, spread_in_turn};
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
@@ -34,7 +34,7 @@ fn one() -> u16 {
 
 /// `POST /indexes`: places the index, then creates it on each of its shards.
 pub(super) async fn create(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
-    let mut change = Change::of(ctx, call).await?;
+    let mut change = NodeChange::of(ctx, call).await?;
     let mut body: Map<String, Value> = serde_json::from_slice(&change.body).unwrap_or_default();
     let sharding = match body.remove("sharding") {
         None | Some(Value::Null) => Sharding {
@@ -110,7 +110,7 @@ pub(super) fn is_uid(uid: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-async fn refuse(ctx: &Context, change: &Change) -> Result<Answer, BroadcastError> {
+async fn refuse(ctx: &Context, change: &NodeChange) -> Result<Answer, BroadcastError> {
     let Some(shard) = ctx.cluster.shards().into_iter().next() else {
         return Err(ClusterError::NoShards.into());
     };
@@ -127,7 +127,7 @@ async fn refuse(ctx: &Context, change: &Change) -> Result<Answer, BroadcastError
 /// It is placed after all; or a node gave no answer.
 pub(super) async fn unplaced(
     ctx: &Arc<Context>,
-    change: &Change,
+    change: &NodeChange,
     index_uid: Option<String>,
     kind: &str,
 ) -> Result<Answer, BroadcastError> {
@@ -175,7 +175,7 @@ pub(super) async fn turn_where_it_lies(
 pub(super) async fn spread_as_task(
     ctx: &Arc<Context>,
     turn: &WriteGuard,
-    each: &[(ShardId, &Change)],
+    each: &[(ShardId, &NodeChange)],
     uid: &str,
     kind: &str,
 ) -> Result<Answer, BroadcastError> {
@@ -199,7 +199,7 @@ pub(super) async fn compact(ctx: &Arc<Context>, call: Call) -> Result<Answer, Br
     let kind = "indexCompaction";
     let index_uid = call.index.clone();
     let uid = index_uid.clone().unwrap_or_default();
-    let change = Change::of(ctx, call).await?;
+    let change = NodeChange::of(ctx, call).await?;
     until_settled(&uid, || async {
         let Some(placement) = ctx.cluster.placement(&uid) else {
             // A node knows what to say.
@@ -224,7 +224,7 @@ pub async fn written_to(ctx: &Arc<Context>, uid: &str) -> Result<(), BroadcastEr
             // Before the turn: a deletion that is under way must find the index alive, whatever it does to the nodes.
             ctx.cluster.placements.revive(uid).await?;
             let place = Place::take(ctx, uid, None, 1).await?;
-            let change = Change::own(ctx, Method::POST, "/indexes", &json!({"uid": uid}));
+            let change = NodeChange::own(ctx, Method::POST, "/indexes", &json!({"uid": uid}));
             let shards = place.placement.shards();
             let each: Vec<_> = shards.iter().map(|shard| (*shard, &change)).collect();
             spread_in_turn(ctx, &place.turn, &each, Reach::Replicas)

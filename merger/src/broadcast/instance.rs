@@ -10,7 +10,7 @@ use super::BroadcastError;
 use super::gather::{Gathered, from_all};
 use super::listing::{add_stats, from_any_of, read};
 use super::sizes::SizeFormat;
-use super::spread::{Change, Reach, Spread, spread};
+use super::spread::{NodeChange, Reach, Spread, spread};
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
@@ -22,7 +22,7 @@ pub(super) async fn stats(ctx: &Arc<Context>, call: &Call) -> Result<Answer, Bro
         // A node words the refusal.
         return from_any_of(ctx, call).await;
     };
-    let request = Change {
+    let request = NodeChange {
         path_and_query: SizeFormat::asked(call),
         ..read(call)
     };
@@ -70,7 +70,7 @@ pub(super) async fn change_features(
     ctx: &Arc<Context>,
     call: Call,
 ) -> Result<Answer, BroadcastError> {
-    let change = Change::of(ctx, call).await?;
+    let change = NodeChange::of(ctx, call).await?;
     match spread(ctx, &change, &ctx.cluster.shards(), Reach::Replicas).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { first, parts } => super::keys::whole(first, &parts),
@@ -84,7 +84,7 @@ pub(super) async fn back_up(ctx: &Arc<Context>, call: Call) -> Result<Answer, Br
         Operation::CreateSnapshot => "snapshotCreation",
         _ => "export",
     };
-    let change = Change::of(ctx, call).await?;
+    let change = NodeChange::of(ctx, call).await?;
     match spread(ctx, &change, &ctx.cluster.shards(), Reach::Primaries).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {

@@ -28,14 +28,14 @@ pub use self::finish::take_up_intents;
 use self::finish::finish;
 use super::BroadcastError;
 use super::settled::on_settled;
-use super::spread::{Change, Reach, Spread, spread_in_turn};
+use super::spread::{NodeChange, Reach, Spread, spread_in_turn};
 use crate::answer::Answer;
 use crate::broadcast::Context;
-use crate::cluster::{ClusterError, Life, NodeId, NodeRef, Reads};
-use crate::replication::{WriteGuard, settle_doubts};
+use crate::cluster::{ClusterError, NodeId, NodeRef, NodeStatus, ReadPolicy};
+use crate::replication::{WriteGuard, settle_doubt};
 use crate::store::{self, Store, StoreError};
 use crate::supervise::survive;
-use crate::tasks::{NewTask, Part};
+use crate::tasks::{NewTask, ShardTask};
 
 const PREFIX: &str = "intent/";
 
@@ -72,7 +72,7 @@ impl Intent {
     /// An intent to do what `change` says.
     pub(super) fn new(
         effect: Effect,
-        change: &Change,
+        change: &NodeChange,
         each: Vec<(ShardId, Value)>,
         index_uid: Option<String>,
         details: Value,
@@ -121,9 +121,9 @@ impl Intent {
         }
     }
 
-    fn change(&self, ctx: &Context, body: &Value) -> Change {
+    fn change(&self, ctx: &Context, body: &Value) -> NodeChange {
         let method = self.method.parse().unwrap_or(Method::POST);
-        Change::own(ctx, method, self.path_and_query.clone(), body)
+        NodeChange::own(ctx, method, self.path_and_query.clone(), body)
     }
 }
 
@@ -169,13 +169,13 @@ fn put(key: &str, intent: &Intent) -> store::Change {
 pub(super) async fn carry_out(
     ctx: &Arc<Context>,
     turn: WriteGuard,
-    change: &Change,
+    change: &NodeChange,
     mut intent: Intent,
 ) -> Result<Answer, BroadcastError> {
     for shard in intent.shards() {
-        settle_doubts(ctx, shard).await?;
+        settle_doubt(ctx, shard).await?;
         let replicas = ctx.cluster.replicas_or_none(shard)?;
-        let silent = |node: &NodeRef| ctx.cluster.pulse.life(&node.id) == Life::Silent;
+        let silent = |node: &NodeRef| ctx.cluster.health.status(&node.id) == NodeStatus::Silent;
         if replicas.iter().all(silent) {
             return Err(BroadcastError::Silent(shard));
         }
@@ -190,7 +190,7 @@ pub(super) async fn carry_out(
     if !matches!(&done, Some(Ok(Some(_)))) {
         // Before the turn ends: the next writer must find it.
         let shards = intent.shards().into_iter().collect();
-        ctx.cluster.doubts.hold(&key, shards, Reads::GoOn);
+        ctx.cluster.in_doubt.hold(&key, shards, ReadPolicy::Serve);
         // After a panic only the store knows how far it came.
         finish(ctx, key, done.is_some().then_some(intent));
     }
@@ -205,7 +205,7 @@ pub(super) async fn carry_out(
 async fn begin(
     ctx: &Arc<Context>,
     turn: &WriteGuard,
-    change: &Change,
+    change: &NodeChange,
     key: &str,
     intent: &mut Intent,
 ) -> Result<Option<Answer>, BroadcastError> {
@@ -213,7 +213,7 @@ async fn begin(
         let placements = &ctx.cluster.placements;
         placements.mark_deleted(uid, intent.task).await?;
     }
-    let own: Vec<(ShardId, Change)> = intent
+    let own: Vec<(ShardId, NodeChange)> = intent
         .each
         .iter()
         .map(|(shard, body)| match body {
@@ -233,7 +233,7 @@ async fn begin(
 }
 
 /// The parts of shards that haven't got it.
-fn lacking(parts: &[Part]) -> impl Iterator<Item = &Part> {
+fn lacking(parts: &[ShardTask]) -> impl Iterator<Item = &ShardTask> {
     parts.iter().filter(|part| part.undelivered.is_some())
 }
 
@@ -283,7 +283,7 @@ async fn conclude(
     ctx: &Arc<Context>,
     key: &str,
     intent: &mut Intent,
-    parts: Vec<Part>,
+    parts: Vec<ShardTask>,
 ) -> Result<Answer, BroadcastError> {
     if let Effect::Exchange { .. } = &intent.effect {
         follow(ctx, key, intent).await?;

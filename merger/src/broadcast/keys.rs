@@ -6,17 +6,17 @@ use http::Method;
 use serde_json::{Map, Value};
 
 use super::BroadcastError;
-use super::spread::{Change, Reach, Spread, spread};
+use super::spread::{NodeChange, Reach, Spread, spread};
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
-use crate::tasks::Part;
+use crate::tasks::ShardTask;
 use crate::upstream::{NodeAnswer, Target, UpstreamError};
 
 /// `POST /keys`, `PATCH` and `DELETE /keys/{key}`.
 pub(super) async fn change(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
     let creates = call.method == Method::POST;
-    let mut change = Change::of(ctx, call).await?;
+    let mut change = NodeChange::of(ctx, call).await?;
     if creates && let Ok(mut body) = serde_json::from_slice::<Map<String, Value>>(&change.body) {
         let uid = body.entry("uid").or_insert(Value::Null);
         if uid.is_null() {
@@ -35,7 +35,7 @@ pub(super) async fn change(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
 }
 
 /// The first node's answer, if every shard took the change.
-pub(super) fn whole(first: NodeAnswer, parts: &[Part]) -> Result<Answer, BroadcastError> {
+pub(super) fn whole(first: NodeAnswer, parts: &[ShardTask]) -> Result<Answer, BroadcastError> {
     for part in parts {
         if let Some(detail) = &part.undelivered {
             let (target, detail) = (Target::Shard(part.shard), detail.clone());

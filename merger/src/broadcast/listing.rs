@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::BroadcastError;
 use super::gather::{Gathered, from_all, shards_of};
 use super::sizes::SizeFormat;
-use super::spread::Change;
+use super::spread::NodeChange;
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
@@ -28,7 +28,7 @@ pub(super) async fn list(ctx: &Arc<Context>, call: &Call) -> Result<Answer, Broa
             _ => return from_any_of(ctx, call).await,
         }
     }
-    let request = Change {
+    let request = NodeChange {
         path_and_query: ALL_INDEXES.to_owned(),
         ..read(call)
     };
@@ -68,7 +68,7 @@ pub(super) async fn stats(ctx: &Arc<Context>, call: &Call) -> Result<Answer, Bro
         // A node words the refusal.
         return from_any_of(ctx, call).await;
     };
-    let request = Change {
+    let request = NodeChange {
         path_and_query: SizeFormat::asked(call),
         ..read(call)
     };
@@ -85,7 +85,7 @@ pub(super) async fn stats(ctx: &Arc<Context>, call: &Call) -> Result<Answer, Bro
 async fn merged(
     ctx: &Arc<Context>,
     call: &Call,
-    request: &Change,
+    request: &NodeChange,
     merge: fn(&mut Value, &Value),
 ) -> Result<Answer, BroadcastError> {
     if call
@@ -109,11 +109,11 @@ async fn merged(
 }
 
 /// A read without a body.
-pub(super) fn read(call: &Call) -> Change {
-    Change {
+pub(super) fn read(call: &Call) -> NodeChange {
+    NodeChange {
         method: call.method.clone(),
         path_and_query: call.path_and_query.clone(),
-        along: call.along.clone(),
+        forwarded: call.forwarded.clone(),
         headers: Vec::new(),
         body: bytes::Bytes::new(),
     }

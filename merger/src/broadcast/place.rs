@@ -7,7 +7,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::BroadcastError;
-use super::spread::{Change, Reach, Spread, spread_in_turn};
+use super::spread::{NodeChange, Reach, Spread, spread_in_turn};
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::cluster::{Before, Placement};
@@ -100,7 +100,7 @@ impl Place {
     pub(super) async fn spread_as_task(
         &self,
         ctx: &Arc<Context>,
-        change: &Change,
+        change: &NodeChange,
         task: NewTask,
     ) -> Result<Answer, BroadcastError> {
         let shards = self.placement.shards();

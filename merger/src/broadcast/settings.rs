@@ -21,7 +21,7 @@ use http::Method;
 use super::BroadcastError;
 use super::indexes::{is_uid, unplaced};
 use super::place::Place;
-use super::spread::Change;
+use super::spread::NodeChange;
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
@@ -34,7 +34,7 @@ pub(super) async fn change(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
     let kind = "settingsUpdate";
     let index_uid = call.index.clone();
     let resets = call.method == Method::DELETE;
-    let change = Change::of(ctx, call).await?;
+    let change = NodeChange::of(ctx, call).await?;
     let known = index_uid
         .as_deref()
         .and_then(|uid| ctx.cluster.placement(uid));
@@ -54,7 +54,7 @@ pub(super) async fn change(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
 }
 
 /// Which settings a change is about: those of its body, or the one of its path.
-fn touches(change: &Change) -> Touches {
+fn touches(change: &NodeChange) -> Touches {
     let path = change.path_and_query.split('?').next().unwrap_or_default();
     match path.trim_end_matches('/').rsplit_once("/settings/") {
         Some((_, name)) => Touches::Named(BTreeSet::from([camel_case(name)])),

@@ -14,27 +14,27 @@ use weft_routing::placement::ShardId;
 use super::BroadcastError;
 use crate::answer::Answer;
 use crate::broadcast::Context;
-use crate::call::{Along, Call, full};
+use crate::call::{Call, ForwardedHeaders, full};
 use crate::cluster::{ClusterError, NodeId, NodeRef, WriteMode};
 use crate::replication::{
-    self, Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, replicate, settle_doubts,
+    self, Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, replicate, settle_doubt,
     stagger,
 };
-use crate::tasks::Part;
+use crate::tasks::ShardTask;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 use crate::write::Plain;
 
 /// A change, the same for every node.
 #[derive(Debug, Clone)]
-pub(super) struct Change {
+pub(super) struct NodeChange {
     pub(super) method: Method,
     pub(super) path_and_query: String,
-    pub(super) along: Along,
+    pub(super) forwarded: ForwardedHeaders,
     pub(super) headers: Vec<(http::HeaderName, HeaderValue)>,
     pub(super) body: Bytes,
 }
 
-impl Change {
+impl NodeChange {
     /// A request of Weft's own.
     pub(super) fn own(
         ctx: &Context,
@@ -46,7 +46,7 @@ impl Change {
         Self {
             method,
             path_and_query: path_and_query.into(),
-            along: ctx.own_authority(),
+            forwarded: ctx.own_authority(),
             headers: vec![(CONTENT_TYPE, json)],
             body: body.to_string().into(),
         }
@@ -73,7 +73,7 @@ impl Change {
                 .collect(),
             method: call.method,
             path_and_query: call.path_and_query,
-            along: call.along,
+            forwarded: call.forwarded,
             // Plain, since what is asked for decides which shards it is for.
             body: Plain::new(call.body, encoding.as_deref(), limit, idle)
                 .whole()
@@ -117,8 +117,9 @@ impl Change {
         let target = Target::Node(node.address);
         let timeout = ctx.write_timeout;
         let path = self.path_and_query.clone();
-        let mut request = NodeRequest::new(target, self.method.clone(), path, &self.along, timeout)
-            .body(full(self.body.clone()));
+        let mut request =
+            NodeRequest::new(target, self.method.clone(), path, &self.forwarded, timeout)
+                .body(full(self.body.clone()));
         for (name, value) in &self.headers {
             request = request.header(name.clone(), value.clone());
         }
@@ -126,7 +127,7 @@ impl Change {
     }
 }
 
-impl Command for Change {
+impl Command for NodeChange {
     fn send(
         self: Arc<Self>,
         ctx: Arc<replication::Context>,
@@ -148,7 +149,7 @@ impl Command for Change {
 pub(super) enum Spread {
     /// By the first shard, and what the others made of it.
     Taken {
-        parts: Vec<Part>,
+        parts: Vec<ShardTask>,
         /// The first node's answer.
         first: NodeAnswer,
     },
@@ -171,7 +172,7 @@ pub(super) enum Reach {
 /// Sends a change to all of `shards`, in each shard's order of writes.
 pub(super) async fn spread(
     ctx: &Arc<Context>,
-    change: &Change,
+    change: &NodeChange,
     shards: &[ShardId],
     reach: Reach,
 ) -> Result<Spread, BroadcastError> {
@@ -184,17 +185,17 @@ pub(super) async fn spread(
 pub(super) async fn spread_in_turn(
     ctx: &Arc<Context>,
     guard: &WriteGuard,
-    each: &[(ShardId, &Change)],
+    each: &[(ShardId, &NodeChange)],
     reach: Reach,
 ) -> Result<Spread, BroadcastError> {
     let mut wanted = Vec::with_capacity(each.len());
     for (shard, change) in each {
-        settle_doubts(ctx, *shard).await?;
+        settle_doubt(ctx, *shard).await?;
         let mut replicas = ctx.cluster.replicas_or_none(*shard)?;
         if change.makes_busy() {
             stagger(&ctx.replication, *shard, u64::MAX);
         }
-        let held_back = ctx.cluster.stagger.held_back(*shard);
+        let held_back = ctx.cluster.stagger.deferred(*shard);
         replicas.sort_by_key(|node| held_back.contains(&node.id));
         if reach == Reach::Primaries {
             replicas.truncate(1);
@@ -234,7 +235,7 @@ pub(super) async fn spread_in_turn(
     let others = wanted.map(|(shard, change, replicas)| {
         to_shard(ctx, guard, change, shard, replicas, Taken::new())
     });
-    let others: Vec<Part> = try_join_all(others).await?;
+    let others: Vec<ShardTask> = try_join_all(others).await?;
     let parts = std::iter::once(part).chain(others).collect();
     Ok(Spread::Taken { parts, first })
 }
@@ -243,11 +244,11 @@ pub(super) async fn spread_in_turn(
 pub(super) async fn to_shard(
     ctx: &Arc<Context>,
     guard: &WriteGuard,
-    change: &Change,
+    change: &NodeChange,
     shard: ShardId,
     replicas: Vec<NodeRef>,
     taken: Taken,
-) -> Result<Part, BroadcastError> {
+) -> Result<ShardTask, BroadcastError> {
     let order = Order {
         taken,
         ..change.order(shard, replicas)
@@ -255,6 +256,6 @@ pub(super) async fn to_shard(
     match replicate(&ctx.replication, guard, order).await {
         Ok(receipt) => Ok(receipt.part),
         Err(NotTaken::Cluster(ClusterError::Store(error))) => Err(error.into()),
-        Err(not_taken) => Ok(Part::undelivered(shard, not_taken.to_string())),
+        Err(not_taken) => Ok(ShardTask::undelivered(shard, not_taken.to_string())),
     }
 }

@@ -15,7 +15,7 @@ use weft_routing::placement::ShardId;
 use super::BroadcastError;
 use super::intents::{Effect, Intent, carry_out};
 use super::place::{until_gone, until_settled};
-use super::spread::{Change, Reach, Spread, spread};
+use super::spread::{NodeChange, Reach, Spread, spread};
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
@@ -33,7 +33,7 @@ struct Pair {
 /// `POST /swap-indexes`.
 pub(super) async fn swap(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
     let grant = call.grant.clone();
-    let change = Change::of(ctx, call).await?;
+    let change = NodeChange::of(ctx, call).await?;
     let pairs: Vec<Pair> = match serde_json::from_slice(&change.body) {
         Ok(pairs) => pairs,
         Err(_) => return ask(ctx, &change, None).await,
@@ -60,7 +60,7 @@ pub(super) async fn swap(ctx: &Arc<Context>, call: Call) -> Result<Answer, Broad
 
 async fn swap_placed(
     ctx: &Arc<Context>,
-    change: &Change,
+    change: &NodeChange,
     pairs: &[Pair],
 ) -> Result<Answer, BroadcastError> {
     let first = pairs.first().map(|pair| pair.indexes[0].clone());
@@ -146,7 +146,7 @@ fn for_shard(pairs: &[Pair], placements: &Placements, shard: ShardId) -> Value {
 /// One shard gets the swap as it is, so that the task fails, or the request is refused, in a node's words.
 async fn ask(
     ctx: &Arc<Context>,
-    change: &Change,
+    change: &NodeChange,
     shard: Option<ShardId>,
 ) -> Result<Answer, BroadcastError> {
     let shard = shard.or_else(|| ctx.cluster.shards().into_iter().next());

@@ -17,7 +17,7 @@ use super::BroadcastError;
 use super::indexes::{is_uid, spread_as_task, turn_where_it_lies, unplaced};
 use super::intents::{Effect, Intent, carry_out};
 use super::place::{AGAIN, WITHIN, until_gone, until_settled};
-use super::spread::Change;
+use super::spread::NodeChange;
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
@@ -41,14 +41,14 @@ struct Update<'a> {
     new: Option<&'a str>,
     key: Option<&'a str>,
     body: &'a Value,
-    change: &'a Change,
+    change: &'a NodeChange,
 }
 
 /// Answers the call.
 pub(super) async fn update(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
     let index_uid = call.index.clone();
     let uid = index_uid.clone().unwrap_or_default();
-    let mut change = Change::of(ctx, call).await?;
+    let mut change = NodeChange::of(ctx, call).await?;
     if ctx.cluster.placement(&uid).is_some()
         && let Some(write) = take_write_mode(&mut change)?
     {
@@ -76,7 +76,7 @@ pub(super) async fn update(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
 }
 
 /// Takes `sharding` out of the body of a `PATCH`; gives the mode of writing that the index shall have from now on.
-fn take_write_mode(change: &mut Change) -> Result<Option<Option<WriteMode>>, BroadcastError> {
+fn take_write_mode(change: &mut NodeChange) -> Result<Option<Option<WriteMode>>, BroadcastError> {
     let Ok(mut body) = serde_json::from_slice::<Map<String, Value>>(&change.body) else {
         return Ok(None);
     };

@@ -29,7 +29,7 @@ pub(super) async fn version(ctx: &Arc<Context>, call: &Call) -> Result<Answer, B
             Target::Node(node.address),
             Method::GET,
             call.path_and_query.clone(),
-            &call.along,
+            &call.forwarded,
             ctx.search_timeout,
         );
         ctx.upstream.send(request).await

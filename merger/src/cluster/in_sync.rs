@@ -30,7 +30,7 @@ const EPOCH_KEY: &str = "in-sync-epoch";
 /// Where a replica stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
-pub enum Standing {
+pub enum SyncState {
     /// Holds every acknowledged write.
     InSync {
         /// The node's newest task when a resync brought it in, as stores of older mergers have it. Marks tell it now.
@@ -53,7 +53,7 @@ pub enum Standing {
     },
 }
 
-impl Standing {
+impl SyncState {
     fn out(reason: &str) -> Self {
         Self::Out {
             reason: reason.to_owned(),
@@ -85,18 +85,18 @@ struct Replica {
     #[serde(default)]
     has_marks: bool,
     #[serde(flatten)]
-    standing: Standing,
+    standing: SyncState,
 }
 
 /// What became of the wish to take a replica out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TakenOut {
+pub enum Removal {
     /// It is out now.
-    Now,
+    Removed,
     /// It was out already.
-    Before,
+    AlreadyOut,
     /// It is the last one in sync, and stays.
-    Last,
+    RefusedLast,
 }
 
 /// Who may answer and who may not.
@@ -145,7 +145,7 @@ impl InSync {
     }
 
     /// Where the node stands; `None` for one that was never seen.
-    pub fn standing(&self, node: &NodeId) -> Option<Standing> {
+    pub fn sync_state(&self, node: &NodeId) -> Option<SyncState> {
         let state = self.read();
         state
             .replicas
@@ -161,8 +161,8 @@ impl InSync {
             incarnation: replica.incarnation,
             first_contact: replica.has_marks,
             newest_after_resync: match replica.standing {
-                Standing::InSync { newest_task } => newest_task,
-                Standing::Out { .. } | Standing::Drained { .. } => None,
+                SyncState::InSync { newest_task } => newest_task,
+                SyncState::Out { .. } | SyncState::Drained { .. } => None,
             },
         };
         state.replicas.iter().map(known).collect()
@@ -177,16 +177,16 @@ impl InSync {
     ///
     /// # Errors
     /// The store failed: then the write must not be acknowledged.
-    pub async fn take_out(&self, node: &NodeId, reason: &str) -> Result<TakenOut, StoreError> {
-        let outcome = self.leave(node, Standing::out(reason)).await?;
+    pub async fn remove_replica(&self, node: &NodeId, reason: &str) -> Result<Removal, StoreError> {
+        let outcome = self.leave(node, SyncState::out(reason)).await?;
         match outcome {
-            TakenOut::Now => {
+            Removal::Removed => {
                 tracing::warn!(%node, reason, "replica is out of sync: it serves no reads until it has caught up");
             }
-            TakenOut::Last => {
+            Removal::RefusedLast => {
                 tracing::error!(%node, reason, "the last replica in sync can't be taken out");
             }
-            TakenOut::Before => {}
+            Removal::AlreadyOut => {}
         }
         Ok(outcome)
     }
@@ -195,9 +195,9 @@ impl InSync {
     ///
     /// # Errors
     /// The store failed.
-    pub(crate) async fn drain(&self, node: &NodeId) -> Result<TakenOut, StoreError> {
+    pub(crate) async fn drain(&self, node: &NodeId) -> Result<Removal, StoreError> {
         let since = now_utc();
-        self.leave(node, Standing::Drained { since }).await
+        self.leave(node, SyncState::Drained { since }).await
     }
 
     /// Ends a maintenance: the node is to catch up.
@@ -206,10 +206,10 @@ impl InSync {
     /// The store failed.
     pub(crate) async fn resume(&self, node: &NodeId) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
-        let drained = matches!(self.standing(node), Some(Standing::Drained { .. }));
+        let drained = matches!(self.sync_state(node), Some(SyncState::Drained { .. }));
         match self.replica(node).filter(|_| drained) {
             Some(replica) => {
-                let standing = Standing::out("catching up after maintenance");
+                let standing = SyncState::out("catching up after maintenance");
                 let replica = Replica {
                     standing,
                     ..replica
@@ -232,7 +232,7 @@ impl InSync {
     ) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
         // Drained meanwhile: it stays where the operator put it.
-        let out = matches!(self.standing(node), Some(Standing::Out { .. }));
+        let out = matches!(self.sync_state(node), Some(SyncState::Out { .. }));
         match self.replica(node).filter(|_| out) {
             Some(replica) => {
                 self.begin_anew(node, replica, newest_task, marks, Vec::new())
@@ -261,7 +261,7 @@ impl InSync {
         let others = others.filter(|(id, in_sync)| *in_sync && id != node);
         let reason = format!("its data was lost, and an operator chose {node} as the model");
         let out = others.filter_map(|(id, _)| {
-            let standing = Standing::out(&reason);
+            let standing = SyncState::out(&reason);
             let replica = Replica {
                 standing,
                 ..self.replica(&id)?
@@ -295,7 +295,7 @@ impl InSync {
             shard: replica.shard,
             incarnation,
             has_marks: true,
-            standing: Standing::InSync { newest_task: None },
+            standing: SyncState::InSync { newest_task: None },
         };
         let mark = Marks::change_for(node, incarnation, newest_task.clone());
         others.push((node.clone(), replica));
@@ -317,10 +317,10 @@ impl InSync {
                     Some(replica) if replica.shard == shard => continue,
                     Some(replica) => (
                         replica.incarnation,
-                        Standing::out("it belonged to another shard"),
+                        SyncState::out("it belonged to another shard"),
                     ),
-                    None if known.is_empty() => (0, Standing::InSync { newest_task: None }),
-                    None => (0, Standing::out("it is new")),
+                    None if known.is_empty() => (0, SyncState::InSync { newest_task: None }),
+                    None => (0, SyncState::out("it is new")),
                 };
                 let replica = Replica {
                     shard,
@@ -339,7 +339,7 @@ impl InSync {
                 let Some(replica) = self.replica(id) else {
                     continue;
                 };
-                let standing = Standing::out("it left the cluster's configuration");
+                let standing = SyncState::out("it left the cluster's configuration");
                 let replica = Replica {
                     standing,
                     ..replica
@@ -353,21 +353,21 @@ impl InSync {
         Ok(())
     }
 
-    async fn leave(&self, node: &NodeId, standing: Standing) -> Result<TakenOut, StoreError> {
+    async fn leave(&self, node: &NodeId, standing: SyncState) -> Result<Removal, StoreError> {
         let _changing = self.changing.lock().await;
         let Some(replica) = self.replica(node) else {
-            return Ok(TakenOut::Before);
+            return Ok(Removal::AlreadyOut);
         };
-        let drains = matches!(standing, Standing::Drained { .. });
+        let drains = matches!(standing, SyncState::Drained { .. });
         if !self.holds(node) && !drains {
-            return Ok(TakenOut::Before);
+            return Ok(Removal::AlreadyOut);
         }
         let another = self
             .members(replica.shard)
             .iter()
             .any(|(id, in_sync)| *in_sync && id != node);
         if !another {
-            return Ok(TakenOut::Last);
+            return Ok(Removal::RefusedLast);
         }
         let replica = Replica {
             standing,
@@ -375,7 +375,7 @@ impl InSync {
         };
         self.commit(vec![(node.clone(), replica)], Vec::new())
             .await?;
-        Ok(TakenOut::Now)
+        Ok(Removal::Removed)
     }
 
     /// The nodes ever seen in a shard, and whether they are in sync.
@@ -394,11 +394,11 @@ impl InSync {
         self.read().replicas.get(node).cloned()
     }
 
-    /// Stores first, shows after; `along` is stored with it. The caller holds `changing`.
+    /// Stores first, shows after; `extra` is stored with it. The caller holds `changing`.
     async fn commit(
         &self,
         changes: Vec<(NodeId, Replica)>,
-        along: Vec<Change>,
+        extra: Vec<Change>,
     ) -> Result<(), StoreError> {
         let (epoch, version) = {
             let state = self.read();
@@ -418,7 +418,7 @@ impl InSync {
             let value = serde_json::to_vec(replica).unwrap_or_default();
             batch.push(Change::put(format!("{PREFIX}{node}"), value));
         }
-        batch.extend(along);
+        batch.extend(extra);
         self.store.commit(batch).await?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.epoch = epoch;

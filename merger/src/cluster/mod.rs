@@ -2,21 +2,21 @@
 //! node.
 //!
 //! [`discovery`] learns the topology from Envoy; [`placements`] holds where indexes lie and publishes the routing table;
-//! [`in_sync`] holds which replicas may answer, [`marks`] up to where each node's tasks are accounted for, [`pulse`] how each node is at
-//! the moment; [`readiness`] makes of these what Envoy is told. [`doubts`], [`lanes`], [`stagger`] and [`dirty`] are what
+//! [`in_sync`] holds which replicas may answer, [`marks`] up to where each node's tasks are accounted for, [`health`] how each node is at
+//! the moment; [`readiness`] makes of these what Envoy is told. [`in_doubt`], [`queues`], [`stagger`] and [`dirty`] are what
 //! replication notes while it works.
 //!
 //! Invariant: only this module changes an epoch or an in-sync set.
 
 mod dirty;
 mod discovery;
-mod doubts;
+mod health;
+mod in_doubt;
 mod in_sync;
-mod lanes;
 mod latency;
 mod marks;
 mod placements;
-mod pulse;
+mod queues;
 mod read_from;
 mod readiness;
 mod stagger;
@@ -35,13 +35,13 @@ use weft_routing::placement::{ShardId, SlotMap};
 
 pub use dirty::Dirty;
 pub use discovery::{AskError, Directory, EnvoyAdmin};
-pub use doubts::{Doubts, Reads};
-pub use in_sync::{InSync, Standing, TakenOut};
-pub use lanes::{Lanes, Place};
+pub use health::{HealthMonitor, Listener, NodeStatus};
+pub use in_doubt::{InDoubt, ReadPolicy};
+pub use in_sync::{InSync, Removal, SyncState};
 pub use latency::Latencies;
 pub use marks::{Mark, Marks, NewestTask, NodeTask, Order};
 pub use placements::{Before, Placement, Placements};
-pub use pulse::{Life, Listener, Pulse};
+pub use queues::{QueuePlace, ReplicaQueues};
 pub use read_from::ReadFrom;
 pub use readiness::Readiness;
 pub use stagger::Stagger;
@@ -49,8 +49,8 @@ pub use topology::Topology;
 pub use write_mode::WriteMode;
 
 pub(crate) use dirty::{Documents, Written};
-pub(crate) use doubts::Doubt;
-pub(crate) use pulse::{Heard, READS_FOLLOW};
+pub(crate) use health::{Probe, READS_FOLLOW};
+pub(crate) use in_doubt::Doubt;
 pub(crate) use stagger::Groups;
 
 use crate::base::{Base, stands_on};
@@ -143,7 +143,7 @@ pub enum ClusterError {
         wanted: usize,
     },
     /// A change of indexes was cut off, and the shard has it, or may have it, while others haven't.
-    #[error("shard-{}: a swap, renaming or deletion was cut off and is yet to be made whole; nothing was written", .0.0)]
+    #[error("shard-{} is locked while an interrupted index change is completed; nothing was written: retry", .0.0)]
     Held(ShardId),
     /// A write was cut off, and no replica says yet whether it took it.
     #[error("shard-{}: a write was cut off, and no replica says what it has taken; nothing was written", .0.0)]
@@ -218,7 +218,7 @@ pub struct Cluster {
     /// Who may answer.
     pub in_sync: InSync,
     /// How each node is.
-    pub pulse: Pulse,
+    pub health: HealthMonitor,
     /// Up to where each node's tasks are accounted for.
     pub marks: Arc<Marks>,
     /// How long reads took lately.
@@ -226,9 +226,9 @@ pub struct Cluster {
     /// What is written while replicas are brought back.
     pub dirty: Dirty,
     /// Shards whose replicas may differ by a write that failed.
-    pub doubts: Doubts,
+    pub in_doubt: InDoubt,
     /// The order of writes to each replica.
-    pub lanes: Lanes,
+    pub queues: ReplicaQueues,
     /// Which replicas are held back while others apply large writes.
     pub stagger: Stagger,
     options: ClusterOptions,
@@ -260,12 +260,12 @@ impl Cluster {
             topology,
             placements,
             in_sync,
-            pulse: Pulse::default(),
+            health: HealthMonitor::default(),
             marks: Arc::new(marks),
             latencies: Latencies::default(),
             dirty: Dirty::default(),
-            doubts: Doubts::default(),
-            lanes: Lanes::default(),
+            in_doubt: InDoubt::default(),
+            queues: ReplicaQueues::default(),
             stagger: Stagger::default(),
             grew: Mutex::default(),
             options,
@@ -304,7 +304,7 @@ impl Cluster {
         self.placements
             .set_single_replica(topology.single_replica_shards())
             .await?;
-        let known = |node: &NodeId| self.in_sync.standing(node).is_some();
+        let known = |node: &NodeId| self.in_sync.sync_state(node).is_some();
         let new: Vec<NodeId> = topology
             .all_nodes()
             .filter(|(_, node)| !known(&node.id))
@@ -330,12 +330,12 @@ impl Cluster {
             .nodes(shard)
             .iter()
             .filter(|node| self.in_sync.holds(&node.id))
-            .filter(|node| self.pulse.life(&node.id) != Life::Lost)
+            .filter(|node| self.health.status(&node.id) != NodeStatus::Lost)
             .filter(|node| !self.marks.waits(&node.id))
             .cloned()
             .collect();
         // The first that answers is the primary; one that is silent is so no more.
-        replicas.sort_by_key(|node| self.pulse.life(&node.id) == Life::Silent);
+        replicas.sort_by_key(|node| self.health.status(&node.id) == NodeStatus::Silent);
         replicas
     }
 
@@ -375,7 +375,7 @@ impl Cluster {
 
     /// Whether the node answered within the heartbeats that it may miss.
     pub fn is_up(&self, node: &NodeId) -> bool {
-        self.pulse.silence(node) < self.options.down_after
+        self.health.silence(node) < self.options.down_after
     }
 
     /// The primary of a shard: it orders writes and answers for tasks.

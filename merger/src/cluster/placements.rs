@@ -114,7 +114,7 @@ impl Placements {
         if before != now {
             // Another table than the one that filters hold for this epoch.
             opened
-                .commit_along(&[], vec![Change::put(ORIGINS_KEY, now)])
+                .commit_with(&[], vec![Change::put(ORIGINS_KEY, now)])
                 .await?;
         }
         Ok(opened)
@@ -274,7 +274,7 @@ impl Placements {
     }
 
     /// Exchanges indexes pair by pair, as `swap-indexes` does, or renames one where the other isn't there; `task` has asked the nodes
-    /// for the same. `along` is stored with it, or not at all.
+    /// for the same. `extra` is stored with it, or not at all.
     ///
     /// # Errors
     /// The store failed; nothing is exchanged then.
@@ -282,23 +282,23 @@ impl Placements {
         &self,
         pairs: &[(&str, &str)],
         task: u32,
-        mut along: Vec<Change>,
+        mut extra: Vec<Change>,
     ) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
-        along.push(Change::put(mark(task), Vec::new()));
-        self.exchange(pairs, along).await
+        extra.push(Change::put(mark(task), Vec::new()));
+        self.exchange(pairs, extra).await
     }
 
     /// What [`swap_for`](Self::swap_for) noted under a uid that no task got goes on under another one.
     ///
     /// # Errors
     /// The store failed; nothing is changed then.
-    pub async fn swap_goes_on(&self, old: u32, new: u32, along: Change) -> Result<(), StoreError> {
+    pub async fn swap_goes_on(&self, old: u32, new: u32, extra: Change) -> Result<(), StoreError> {
         let (gone, there) = (
             Change::delete(mark(old)),
             Change::put(mark(new), Vec::new()),
         );
-        self.store.commit(vec![gone, there, along]).await
+        self.store.commit(vec![gone, there, extra]).await
     }
 
     /// The nodes refused what [`swap_for`](Self::swap_for) noted: the placements go back. Twice is the same as once.
@@ -323,7 +323,7 @@ impl Placements {
     }
 
     /// Exchanges; the caller holds `changing`.
-    async fn exchange(&self, pairs: &[(&str, &str)], along: Vec<Change>) -> Result<(), StoreError> {
+    async fn exchange(&self, pairs: &[(&str, &str)], extra: Vec<Change>) -> Result<(), StoreError> {
         let renamed = |placement: Arc<Placement>, uid: &str| {
             Arc::new(Placement {
                 uid: uid.to_owned(),
@@ -340,7 +340,7 @@ impl Placements {
                 ]
             })
             .collect();
-        self.commit_along(&changes, along).await
+        self.commit_with(&changes, extra).await
     }
 
     /// Takes indexes away from the filters for a change, or gives them back: they are back when no change wants them away. Filters go
@@ -450,10 +450,10 @@ impl Placements {
 
     /// Stores first, shows after. The caller holds `changing`.
     async fn commit(&self, changes: &[(&str, Option<Arc<Placement>>)]) -> Result<(), StoreError> {
-        self.commit_along(changes, Vec::new()).await
+        self.commit_with(changes, Vec::new()).await
     }
 
-    async fn commit_along(
+    async fn commit_with(
         &self,
         changes: &[(&str, Option<Arc<Placement>>)],
         mut batch: Vec<Change>,

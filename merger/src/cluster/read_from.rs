@@ -5,7 +5,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use weft_routing::placement::ShardId;
 
-use super::{Cluster, Life, NodeRef};
+use super::{Cluster, NodeRef, NodeStatus};
 use crate::upstream::Target;
 
 /// Which replicas may answer a read.
@@ -37,7 +37,12 @@ impl Cluster {
 
     /// Whether a replica in sync answers that reads may not have come to yet, since the shard has others.
     pub fn may_take_over(&self, shard: ShardId) -> bool {
-        let answers = |node: &NodeRef| matches!(self.pulse.life(&node.id), Life::Up | Life::Slow);
+        let answers = |node: &NodeRef| {
+            matches!(
+                self.health.status(&node.id),
+                NodeStatus::Up | NodeStatus::Slow
+            )
+        };
         self.topology().nodes(shard).len() > 1 && self.replicas(shard).iter().any(answers)
     }
 

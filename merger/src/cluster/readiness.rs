@@ -1,7 +1,7 @@
 //! What Envoy is told when it asks whether a node may serve reads.
 
-use super::pulse::READS_FOLLOW;
-use super::{Cluster, Life, Listener, NodeId};
+use super::health::READS_FOLLOW;
+use super::{Cluster, Listener, NodeId, NodeStatus};
 use crate::clock::now_utc;
 
 /// The answer to a readiness check.
@@ -22,8 +22,10 @@ impl Cluster {
     pub fn readiness(&self, node: &NodeId, listener: Listener) -> Readiness {
         let readiness = self.judge(node);
         match readiness {
-            Readiness::Ready | Readiness::Degraded(_) => self.pulse.told(node, listener, true),
-            Readiness::NotReady(_) => self.pulse.told(node, listener, false),
+            Readiness::Ready | Readiness::Degraded(_) => {
+                self.health.record_readiness(node, listener, true)
+            }
+            Readiness::NotReady(_) => self.health.record_readiness(node, listener, false),
             Readiness::Unknown => {}
         }
         readiness
@@ -35,26 +37,26 @@ impl Cluster {
     }
 
     fn judge(&self, node: &NodeId) -> Readiness {
-        let Some(standing) = self.in_sync.standing(node) else {
+        let Some(standing) = self.in_sync.sync_state(node) else {
             return Readiness::Unknown;
         };
         if !standing.is_in_sync() {
             return Readiness::NotReady("it is not in sync");
         }
         let shard = self.topology().shard_of(node);
-        if shard.is_some_and(|shard| self.doubts.keep_reads_from(shard)) {
+        if shard.is_some_and(|shard| self.in_doubt.blocks_reads(shard)) {
             return Readiness::NotReady("it lacks a change of indexes");
         }
-        match self.pulse.life(node) {
-            Life::Unknown => Readiness::Unknown,
-            Life::Lost => Readiness::NotReady("its data is lost"),
-            Life::Silent => Readiness::NotReady("it does not answer"),
-            Life::Slow => Readiness::Degraded("it is slow to answer"),
-            Life::Up if self.applies_what_others_dont(node) => {
+        match self.health.status(node) {
+            NodeStatus::Unknown => Readiness::Unknown,
+            NodeStatus::Lost => Readiness::NotReady("its data is lost"),
+            NodeStatus::Silent => Readiness::NotReady("it does not answer"),
+            NodeStatus::Slow => Readiness::Degraded("it is slow to answer"),
+            NodeStatus::Up if self.applies_what_others_dont(node) => {
                 Readiness::Degraded("it applies what other replicas don't yet")
             }
-            Life::Up if self.pulse.is_busy(node) => Readiness::Degraded("it is indexing"),
-            Life::Up => Readiness::Ready,
+            NodeStatus::Up if self.health.is_busy(node) => Readiness::Degraded("it is indexing"),
+            NodeStatus::Up => Readiness::Ready,
         }
     }
 }
@@ -62,9 +64,9 @@ impl Cluster {
 impl Cluster {
     /// Whether a replica that is out of sync gets no reads any more: nothing that it lacks may be told before.
     pub fn reads_have_left(&self, node: &NodeId) -> bool {
-        let standing = self.in_sync.standing(node);
+        let standing = self.in_sync.sync_state(node);
         let long_ago = |since| now_utc() - since >= READS_FOLLOW;
-        !self.pulse.is_ready(node)
+        !self.health.is_ready(node)
             || standing.is_none_or(|standing| standing.out_since().is_none_or(long_ago))
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct Groups {
 
 impl Stagger {
     /// The replicas that get a write later than others.
-    pub fn held_back(&self, shard: ShardId) -> Vec<NodeId> {
+    pub fn deferred(&self, shard: ShardId) -> Vec<NodeId> {
         let shards = self.lock();
         shards
             .get(&shard)

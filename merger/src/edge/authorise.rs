@@ -128,7 +128,7 @@ async fn refusal(ctx: &Context, call: &Call) -> Result<Option<Answer>, ApiError>
             Target::Shard(shard),
             call.method.clone(),
             call.path_and_query.clone(),
-            &call.along,
+            &call.forwarded,
             ctx.search_timeout,
         );
         // A shard that doesn't answer says nothing about the key.

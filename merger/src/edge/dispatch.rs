@@ -15,7 +15,7 @@ use super::errors::ApiError;
 use super::unpack::unpack;
 use super::{internal, page};
 use crate::answer::Answer;
-use crate::call::{Along, AnyBody, Call, Grant, empty, full, read_into};
+use crate::call::{AnyBody, Call, ForwardedHeaders, Grant, empty, full, read_into};
 use crate::edge::Context;
 use crate::{broadcast, operator, search, tasks, webhooks, write};
 
@@ -42,7 +42,7 @@ pub(crate) async fn dispatch(
         item: classified.item.map(Cow::into_owned),
         headers: parts.headers.clone(),
         grant: Grant::all(),
-        along: Along::from_client(&parts.headers),
+        forwarded: ForwardedHeaders::from_client(&parts.headers),
         peer: parts.extensions.get().copied(),
         body,
     };

@@ -15,7 +15,7 @@ use crate::broadcast;
 use crate::call::{Call, read_whole};
 use crate::cluster::{ClusterError, NodeId, Readiness};
 use crate::edge::Context;
-use crate::tasks::{Copy, NewTask, Part};
+use crate::tasks::{NewTask, ReplicaTask, ShardTask};
 use crate::upstream::{NodeRequest, Target};
 
 /// The largest registration.
@@ -88,7 +88,7 @@ pub(super) async fn metrics_for_client(ctx: &Context, call: &Call) -> Result<Ans
         Target::Shard(shard),
         Method::GET,
         "/metrics",
-        &call.along,
+        &call.forwarded,
         ctx.search_timeout,
     );
     let answer = ctx.upstream.send(request).await?;
@@ -132,7 +132,7 @@ struct LocalTask {
 
 /// The node's task that a registration is about. The node itself is asked: a number that it hasn't given would make it look as if it
 /// had lost its disk.
-async fn direct_write(ctx: &Context, registration: &Registration) -> Result<Copy, ApiError> {
+async fn direct_write(ctx: &Context, registration: &Registration) -> Result<ReplicaTask, ApiError> {
     if !ctx.cluster.direct_writes() {
         return Err(ApiError::bad_registration("direct writes are off"));
     }
@@ -177,7 +177,7 @@ async fn register(ctx: &Arc<Context>, call: Call) -> Result<Answer, ApiError> {
         kind: registration.kind,
         index_uid: Some(registration.index_uid),
         custom_metadata: registration.custom_metadata,
-        parts: vec![Part::taken(shard, vec![copy])],
+        parts: vec![ShardTask::taken(shard, vec![copy])],
         ..NewTask::default()
     };
     let enqueued = ctx.tasks.create(new).await?;

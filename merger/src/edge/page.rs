@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::errors::ApiError;
 use crate::answer::Answer;
-use crate::call::Along;
+use crate::call::ForwardedHeaders;
 use crate::edge::Context;
 use crate::upstream::{NodeRequest, Target};
 
@@ -97,12 +97,12 @@ async fn root(ctx: &Context, request: &Parts) -> Answer {
 async fn from_a_node(ctx: &Context, request: &Parts) -> Option<Answer> {
     let shard = ctx.cluster.shards().into_iter().next()?;
     let path = request.uri.path_and_query()?.as_str();
-    let along = Along::from_client(&request.headers).with_key(None);
+    let forwarded = ForwardedHeaders::from_client(&request.headers).with_key(None);
     let asked = NodeRequest::new(
         Target::Shard(shard),
         request.method.clone(),
         path,
-        &along,
+        &forwarded,
         ctx.search_timeout,
     );
     match ctx.upstream.send(asked).await {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Keys;
-use crate::cluster::{ClusterError, Context, Life, NodeRef};
+use crate::cluster::{ClusterError, Context, NodeRef, NodeStatus};
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
 /// How often keys are compared when all were equal, and when they weren't.
@@ -131,7 +131,7 @@ async fn look(ctx: &Context) -> Result<Vec<Difference>, KeysError> {
     let mut nodes: Vec<NodeRef> = topology.all_nodes().map(|(_, node)| node.clone()).collect();
     // The model is a replica that is what it was: an empty disk's keys are nobody's.
     let holds = |node: &NodeRef| {
-        ctx.cluster.in_sync.holds(&node.id) && ctx.cluster.pulse.life(&node.id) == Life::Up
+        ctx.cluster.in_sync.holds(&node.id) && ctx.cluster.health.status(&node.id) == NodeStatus::Up
     };
     nodes.sort_by_key(|node| !holds(node));
     let mut nodes = nodes.into_iter();

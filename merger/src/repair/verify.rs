@@ -18,8 +18,8 @@ use super::resync::digest::Print;
 use super::resync::remote::{Index, Remote};
 use super::resync::{ResyncError, compare, differing_ids};
 use crate::clock::now_utc;
-use crate::cluster::{ClusterError, Life, NodeRef};
-use crate::replication::take_out;
+use crate::cluster::{ClusterError, NodeRef, NodeStatus};
+use crate::replication::remove_replica;
 
 /// How many ids of differing documents a report names.
 const NAMED: usize = 20;
@@ -87,7 +87,7 @@ pub(crate) async fn verify_shard(ctx: &Arc<Context>, shard: ShardId) -> (Value, 
         .cluster
         .replicas(shard)
         .into_iter()
-        .filter(|node| ctx.cluster.pulse.life(&node.id) == Life::Up)
+        .filter(|node| ctx.cluster.health.status(&node.id) == NodeStatus::Up)
         .collect();
     let Some((primary, others)) = replicas.split_first() else {
         return (json!({"shardId": shard, "compared": []}), 0);
@@ -117,7 +117,7 @@ pub(crate) async fn verify_shard(ctx: &Arc<Context>, shard: ShardId) -> (Value, 
                     "it differs from {} in {sum} documents or settings",
                     primary.id
                 );
-                let mended = take_out(ctx, &other.id, &reason).await.is_ok();
+                let mended = remove_replica(ctx, &other.id, &reason).await.is_ok();
                 let indexes: Vec<Value> = differing.into_iter().map(Differing::view).collect();
                 found.push(json!({"node": other.id, "indexes": indexes, "resync": mended}));
             }
@@ -173,7 +173,7 @@ impl Comparison<'_> {
         self.other.applied().await?;
         // Once more, while nobody writes.
         let _turn = self.ctx.locks.lock(&[self.shard]).await;
-        if self.ctx.cluster.doubts.hold_back(self.shard) {
+        if self.ctx.cluster.in_doubt.blocks_writes(self.shard) {
             return Err(ClusterError::Held(self.shard).into());
         }
         let looking = self.differing(suspects);

@@ -7,9 +7,10 @@ use weft_routing::placement::ShardId;
 
 use super::Context;
 use super::verify::verify_shard;
-use crate::cluster::{Heard, Life, Mark, NodeId, NodeRef, TakenOut};
+use crate::cluster::{Mark, NodeId, NodeRef, NodeStatus, Probe, Removal};
 use crate::replication::{
-    Established, OTHER_DISK, doubt, establish_locked, has_same_disk, probe, take_out, went_back,
+    Established, OTHER_DISK, establish_locked, has_same_disk, probe, put_in_doubt, remove_replica,
+    went_back,
 };
 use crate::store::StoreError;
 use crate::supervise::supervise;
@@ -51,38 +52,38 @@ async fn watch_node(ctx: Arc<Context>, id: NodeId) {
 
 /// One look at a node, and what follows from it.
 async fn look(ctx: &Arc<Context>, shard: ShardId, node: &NodeRef) {
-    let pulse = &ctx.cluster.pulse;
+    let health = &ctx.cluster.health;
     // Read before the node is asked: what it takes meanwhile must not make it look as if it had gone back.
     let mark = ctx.cluster.marks.mark(&node.id);
     let heard = probe(ctx, node).await;
     let goes_on = match (&heard, mark) {
-        (Heard::Answer(newest), Mark::At(mark)) if *newest >= mark => {
+        (Probe::Answer(newest), Mark::At(mark)) if *newest >= mark => {
             // It may have been away, and come back with another disk that had as many tasks.
-            pulse.is_trusted(&node.id)
+            health.is_trusted(&node.id)
                 || (has_same_disk(ctx, node).await != Some(false)
                     && !differs_perhaps(ctx, shard, &node.id, *newest > mark))
         }
         _ => false,
     };
-    pulse.note(&node.id, &heard, goes_on);
-    pulse.note_work(&node.id, ctx.tasks.has_outstanding(&node.id));
+    health.note(&node.id, &heard, goes_on);
+    health.note_work(&node.id, ctx.tasks.has_outstanding(&node.id));
     match (heard, mark) {
-        (Heard::Answer(newest), Mark::At(mark)) if !goes_on => {
+        (Probe::Answer(newest), Mark::At(mark)) if !goes_on => {
             let reason = match newest < mark {
                 true => went_back(newest, mark),
                 false => OTHER_DISK.to_owned(),
             };
-            let is_known = pulse.life(&node.id) == Life::Lost;
+            let is_known = health.status(&node.id) == NodeStatus::Lost;
             if !is_known
                 && ctx.cluster.in_sync.holds(&node.id)
-                && is_last(take_out(ctx, &node.id, &reason).await)
+                && is_last(remove_replica(ctx, &node.id, &reason).await)
             {
-                pulse.lose(&node.id);
+                health.mark_data_lost(&node.id);
             }
         }
-        (Heard::Answer(_), Mark::Unknown { .. }) => establish(ctx, shard).await,
-        (Heard::Answer(_) | Heard::Blind, _) => {}
-        (Heard::Gone | Heard::Nonsense(_), _) => take_out_if_down(ctx, shard, node).await,
+        (Probe::Answer(_), Mark::Unknown { .. }) => establish(ctx, shard).await,
+        (Probe::Answer(_) | Probe::ProxyDown, _) => {}
+        (Probe::ConnectionFailed | Probe::Invalid(_), _) => remove_if_down(ctx, shard, node).await,
     }
 }
 
@@ -92,17 +93,17 @@ fn differs_perhaps(ctx: &Arc<Context>, shard: ShardId, node: &NodeId, has_more: 
     let is_one_of_several =
         ctx.cluster.in_sync.holds(node) && ctx.cluster.replicas(shard).len() > 1;
     if has_more && is_one_of_several {
-        doubt(&ctx.replication, shard);
+        put_in_doubt(&ctx.replication, shard);
     }
     has_more && is_one_of_several
 }
 
-fn is_last(outcome: Result<TakenOut, StoreError>) -> bool {
-    matches!(outcome, Ok(TakenOut::Last))
+fn is_last(outcome: Result<Removal, StoreError>) -> bool {
+    matches!(outcome, Ok(Removal::RefusedLast))
 }
 
 /// After so many missed heartbeats a node is down. If another replica in sync is there, the shard goes on without it.
-async fn take_out_if_down(ctx: &Context, shard: ShardId, node: &NodeRef) {
+async fn remove_if_down(ctx: &Context, shard: ShardId, node: &NodeRef) {
     if ctx.cluster.is_up(&node.id) || !ctx.cluster.in_sync.holds(&node.id) {
         return;
     }
@@ -114,12 +115,12 @@ async fn take_out_if_down(ctx: &Context, shard: ShardId, node: &NodeRef) {
         .any(|other| {
             other.id != node.id
                 && ctx.cluster.is_up(&other.id)
-                && ctx.cluster.lanes.is_even(&other.id)
+                && ctx.cluster.queues.caught_up(&other.id)
         });
     if another {
-        let silence = ctx.cluster.pulse.silence(&node.id).as_secs();
+        let silence = ctx.cluster.health.silence(&node.id).as_secs();
         let reason = format!("it has not answered for {silence} s");
-        if let Err(error) = take_out(ctx, &node.id, &reason).await {
+        if let Err(error) = remove_replica(ctx, &node.id, &reason).await {
             tracing::error!(node = %node.id, %error, "a node that is down could not be taken out");
         }
     }

@@ -3,16 +3,16 @@
 use weft_routing::placement::ShardId;
 
 use super::Context;
-use super::doubt_numbers;
+use super::put_numbers_in_doubt;
 use crate::cluster::{NodeId, NodeRef, Order};
-use crate::tasks::Copy;
+use crate::tasks::ReplicaTask;
 use crate::upstream::{NodeAnswer, UpstreamError};
 
 /// What a node made of a request.
 pub(super) enum Verdict {
     Taken {
         /// Its task, if the request is one.
-        copy: Option<Copy>,
+        copy: Option<ReplicaTask>,
         answer: Box<NodeAnswer>,
     },
     Missed(Reason),
@@ -114,7 +114,7 @@ pub(super) fn verdict(
         _ if had_it => {}
         Order::Back if !shared_with_filters => return Verdict::Missed(Reason::Back),
         Order::Gap(unknown) if !shared_with_filters => {
-            doubt_numbers(ctx, shard, &node.id, unknown);
+            put_numbers_in_doubt(ctx, shard, &node.id, unknown);
         }
         _ => {}
     }

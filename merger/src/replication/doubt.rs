@@ -1,4 +1,4 @@
-//! What is done about [doubts](crate::cluster::Doubts): replicas that may differ are compared before the next write.
+//! What is done about [doubts](crate::cluster::InDoubt): replicas that may differ are compared before the next write.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use weft_routing::placement::ShardId;
 use super::establish::establish_locked;
 use super::reconcile::{Compared, compare};
 use super::seen::are_harmless;
-use super::{Context, WriteGuard, take_out};
+use super::{Context, WriteGuard, remove_replica};
 use crate::cluster::{ClusterError, Doubt, Mark, NodeId, NodeRef};
 use crate::supervise::supervise;
 
@@ -17,12 +17,12 @@ use crate::supervise::supervise;
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// Waits for the turn on shards of which none is held: for who must not see some of them before a change and others after it.
-pub(crate) async fn turn_when_whole(ctx: &Context, shards: &[ShardId]) -> WriteGuard {
+pub(crate) async fn lock_when_whole(ctx: &Context, shards: &[ShardId]) -> WriteGuard {
     loop {
         let turn = ctx.locks.lock(shards).await;
         if !shards
             .iter()
-            .any(|shard| ctx.cluster.doubts.hold_back(*shard))
+            .any(|shard| ctx.cluster.in_doubt.blocks_writes(*shard))
         {
             return turn;
         }
@@ -32,7 +32,7 @@ pub(crate) async fn turn_when_whole(ctx: &Context, shards: &[ShardId]) -> WriteG
 }
 
 /// Notes that replicas may differ by a write that was cut off. The caller has the shard's lock.
-pub(crate) fn doubt(ctx: &Arc<Context>, shard: ShardId) {
+pub(crate) fn put_in_doubt(ctx: &Arc<Context>, shard: ShardId) {
     tracing::warn!(
         shard = shard.0,
         "nobody knows which replicas took a write that failed: they are compared"
@@ -42,12 +42,21 @@ pub(crate) fn doubt(ctx: &Arc<Context>, shard: ShardId) {
 
 /// Notes replicas that missed what others took, and are to be taken out before anything else is written. The caller has the
 /// shard's lock.
-pub(crate) fn doubt_missed(ctx: &Arc<Context>, shard: ShardId, missed: Vec<(NodeId, String)>) {
+pub(crate) fn put_missed_in_doubt(
+    ctx: &Arc<Context>,
+    shard: ShardId,
+    missed: Vec<(NodeId, String)>,
+) {
     note(ctx, shard, |doubt| doubt.missed.extend(missed));
 }
 
 /// Notes that a node has tasks that nobody is known to have sent. The caller has the shard's lock.
-pub(crate) fn doubt_numbers(ctx: &Arc<Context>, shard: ShardId, node: &NodeId, tasks: Vec<u32>) {
+pub(crate) fn put_numbers_in_doubt(
+    ctx: &Arc<Context>,
+    shard: ShardId,
+    node: &NodeId,
+    tasks: Vec<u32>,
+) {
     let unknown = (node.clone(), tasks);
     note(ctx, shard, |doubt| doubt.unknown.push(unknown));
 }
@@ -57,7 +66,7 @@ fn note(ctx: &Arc<Context>, shard: ShardId, what: impl FnOnce(&mut Doubt)) {
         return;
     }
     let is_new = {
-        let mut shards = ctx.cluster.doubts.lock();
+        let mut shards = ctx.cluster.in_doubt.lock();
         let is_new = !shards.contains_key(&shard);
         what(shards.entry(shard).or_default());
         is_new
@@ -70,10 +79,10 @@ fn note(ctx: &Arc<Context>, shard: ShardId, what: impl FnOnce(&mut Doubt)) {
         &ctx.metrics.panics,
         "settle-doubts",
         move |ctx| async move {
-            while ctx.cluster.doubts.are_about(shard) {
+            while ctx.cluster.in_doubt.contains(shard) {
                 tokio::time::sleep(AGAIN).await;
                 let _guard = ctx.locks.lock(&[shard]).await;
-                if let Err(error) = settle_doubts(&ctx, shard).await {
+                if let Err(error) = settle_doubt(&ctx, shard).await {
                     tracing::debug!(shard = shard.0, %error, "replicas can't be compared yet");
                 }
             }
@@ -85,20 +94,20 @@ fn note(ctx: &Arc<Context>, shard: ShardId, what: impl FnOnce(&mut Doubt)) {
 ///
 /// # Errors
 /// No replica says what it has taken, or one that differs could not be taken out: nothing may be written yet.
-pub(crate) async fn settle_doubts(ctx: &Context, shard: ShardId) -> Result<(), ClusterError> {
+pub(crate) async fn settle_doubt(ctx: &Context, shard: ShardId) -> Result<(), ClusterError> {
     let is_unknown =
         |node: &NodeRef| matches!(ctx.cluster.marks.mark(&node.id), Mark::Unknown { .. });
     if ctx.cluster.replicas(shard).iter().any(is_unknown) {
         // A node that takes a write before it is known would look as if it had always been there.
         establish_locked(ctx, shard).await?;
     }
-    if !ctx.cluster.doubts.are_about(shard) {
+    if !ctx.cluster.in_doubt.contains(shard) {
         return Ok(());
     }
-    if ctx.cluster.doubts.hold_back(shard) {
+    if ctx.cluster.in_doubt.blocks_writes(shard) {
         return Err(ClusterError::Held(shard));
     }
-    let doubt = ctx.cluster.doubts.lock().get(&shard).cloned();
+    let doubt = ctx.cluster.in_doubt.lock().get(&shard).cloned();
     let Some(Doubt {
         cut_off,
         missed,
@@ -108,7 +117,7 @@ pub(crate) async fn settle_doubts(ctx: &Context, shard: ShardId) -> Result<(), C
         return Ok(());
     };
     for (node, reason) in &missed {
-        take_out(ctx, node, reason).await?;
+        remove_replica(ctx, node, reason).await?;
     }
     if cut_off {
         let topology = ctx.cluster.topology();
@@ -118,11 +127,11 @@ pub(crate) async fn settle_doubts(ctx: &Context, shard: ShardId) -> Result<(), C
         }
         for node in silent {
             let reason = "it does not say whether it took a write that was cut off";
-            take_out(ctx, &node, reason).await?;
+            remove_replica(ctx, &node, reason).await?;
         }
     }
     look_into(ctx, shard, unknown).await?;
-    ctx.cluster.doubts.lock().remove(&shard);
+    ctx.cluster.in_doubt.lock().remove(&shard);
     Ok(())
 }
 
@@ -156,7 +165,7 @@ async fn look_into(
         }
         let has = if primary_has { &primary.id } else { &other.id };
         let reason = format!("{has} has tasks that were not sent through Weft");
-        take_out(ctx, &other.id, &reason).await?;
+        remove_replica(ctx, &other.id, &reason).await?;
     }
     Ok(())
 }

@@ -15,8 +15,8 @@ use weft_routing::placement::ShardId;
 
 use super::probe::{probe, went_back};
 use super::seen::dated;
-use super::{Context, take_out};
-use crate::cluster::{Heard, Mark, NodeId, NodeRef, TakenOut};
+use super::{Context, remove_replica};
+use crate::cluster::{Mark, NodeId, NodeRef, Probe, Removal};
 use crate::store::StoreError;
 use crate::upstream::{NodeRequest, Target};
 
@@ -95,8 +95,8 @@ pub(crate) async fn establish_locked(
                 trusted += 1;
             }
             Verdict::Remove(reason) => {
-                if take_out(ctx, &node, &reason).await? == TakenOut::Last {
-                    ctx.cluster.pulse.lose(&node);
+                if remove_replica(ctx, &node, &reason).await? == Removal::RefusedLast {
+                    ctx.cluster.health.mark_data_lost(&node);
                 }
             }
             Verdict::Wait => {
@@ -210,7 +210,7 @@ async fn facts(ctx: &Context, node: &NodeRef) -> Option<Facts> {
         None => count_each(ctx, node).await?,
     };
     // Asked last: what is counted was there by then.
-    let Heard::Answer(newest) = probe(ctx, node).await else {
+    let Probe::Answer(newest) = probe(ctx, node).await else {
         return None;
     };
     Some(Facts {

@@ -32,25 +32,27 @@ use weft_routing::placement::ShardId;
 
 pub use contacts::RecentContacts;
 pub use locks::{ShardLocks, WriteGuard};
-pub use removal::take_out;
+pub use removal::remove_replica;
 
 pub(crate) use contacts::{NotThere, knock};
-pub(crate) use doubt::{doubt, doubt_missed, doubt_numbers, settle_doubts, turn_when_whole};
+pub(crate) use doubt::{
+    lock_when_whole, put_in_doubt, put_missed_in_doubt, put_numbers_in_doubt, settle_doubt,
+};
 pub(crate) use establish::{Established, establish_locked};
 pub(crate) use probe::{OTHER_DISK, probe, went_back};
 pub(crate) use reconcile::reconcile;
-pub(crate) use removal::{reads_leave, take_out_surely};
+pub(crate) use removal::{reads_leave, remove_replica_surely};
 pub(crate) use seen::{dated, has_same_disk, took_unacknowledged};
 pub(crate) use stagger::stagger;
 
 pub(crate) use self::answer::{Missed, reasons};
 
 use self::answer::{Verdict, verdict};
-use self::send::{Sending, to_each};
+use self::send::{Sending, send_to_all};
 use crate::base::stands_on;
-use crate::cluster::{ClusterError, NodeId, NodeRef, TakenOut, WriteMode};
+use crate::cluster::{ClusterError, NodeId, NodeRef, Removal, WriteMode};
 use crate::store::StoreError;
-use crate::tasks::{self, Part};
+use crate::tasks::{self, ShardTask};
 use crate::upstream::{NodeAnswer, UpstreamError};
 
 /// What is written with.
@@ -106,10 +108,10 @@ pub(crate) struct Order<C> {
     pub(crate) taken: Vec<(NodeId, NodeAnswer)>,
 }
 
-/// Enough replicas have it, and those that missed it are out.
+/// AckRule replicas have it, and those that missed it are out.
 pub(crate) struct Receipt {
     /// For the task's record.
-    pub(crate) part: Part,
+    pub(crate) part: ShardTask,
     /// The answer of the first replica that took it.
     pub(crate) answer: NodeAnswer,
 }
@@ -177,7 +179,7 @@ pub(crate) async fn replicate<C: Command>(
         Box::pin(hung::while_it_answers(Arc::clone(ctx), node, sending))
     };
     let uncertain = Uncertain { ctx, shard };
-    let round = to_each(ctx, sending, answer::is_taken, send).await;
+    let round = send_to_all(ctx, sending, answer::is_taken, send).await;
     let (mut takers, mut missed, mut copies, mut first) =
         (Vec::new(), Vec::new(), Vec::new(), None);
     for (node, answer) in round.answers {
@@ -197,7 +199,7 @@ pub(crate) async fn replicate<C: Command>(
     let Some(answer) = first else {
         return Err(nobody_took_it(ctx, shard, missed));
     };
-    let mut part = Part::taken(shard, copies);
+    let mut part = ShardTask::taken(shard, copies);
     // What one has taken goes on to those who have yet to, whatever becomes of the request.
     if let Some(late) = round.late {
         part.pending.clone_from(&late.nodes);
@@ -231,7 +233,7 @@ struct Uncertain<'a> {
 impl Drop for Uncertain<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            doubt(self.ctx, self.shard);
+            put_in_doubt(self.ctx, self.shard);
         }
     }
 }
@@ -242,7 +244,7 @@ fn nobody_took_it(ctx: &Arc<Context>, shard: ShardId, mut missed: Vec<Missed>) -
         return ClusterError::ShardEmpty(shard).into();
     }
     if missed.iter().any(Missed::may_have_it) {
-        doubt(ctx, shard);
+        put_in_doubt(ctx, shard);
     }
     // What a node says is more than that another can't be reached.
     match missed.iter().position(Missed::is_refusal) {
@@ -262,17 +264,17 @@ async fn remove(
     missed: &[Missed],
 ) -> Result<(), NotTaken> {
     for (place, Missed { node, reason }) in missed.iter().enumerate() {
-        let outcome = match take_out(ctx, node, &reason.to_string()).await {
+        let outcome = match remove_replica(ctx, node, &reason.to_string()).await {
             Ok(outcome) => outcome,
             Err(error) => {
                 // It must be out before anything else is written, whatever the store does now.
                 let left = missed.iter().skip(place);
                 let left = left.map(|missed| (missed.node.clone(), missed.reason.to_string()));
-                doubt_missed(ctx, shard, left.collect());
+                put_missed_in_doubt(ctx, shard, left.collect());
                 return Err(error.into());
             }
         };
-        if outcome == TakenOut::Last {
+        if outcome == Removal::RefusedLast {
             // Those that took it were taken out meanwhile, and this one is all that is left.
             tracing::warn!(shard = shard.0, %node, "the last replica in sync missed a write");
         }
@@ -281,6 +283,6 @@ async fn remove(
     if takers.iter().any(holds) {
         return Ok(());
     }
-    doubt(ctx, shard);
+    put_in_doubt(ctx, shard);
     Err(NotTaken::TakersLeft)
 }

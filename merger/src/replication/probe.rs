@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::Context;
-use crate::cluster::{Heard, NodeRef};
+use crate::cluster::{NodeRef, Probe};
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
 /// How long a node may take to answer a probe.
@@ -37,7 +37,7 @@ struct LocalTask {
 }
 
 /// Asks a node for its newest task.
-pub(crate) async fn probe(ctx: &Context, node: &NodeRef) -> Heard {
+pub(crate) async fn probe(ctx: &Context, node: &NodeRef) -> Probe {
     let request = NodeRequest::new(
         Target::Node(node.address),
         Method::GET,
@@ -47,18 +47,18 @@ pub(crate) async fn probe(ctx: &Context, node: &NodeRef) -> Heard {
     );
     let answer = match ctx.upstream.send(request).await {
         Ok(answer) => answer,
-        Err(UpstreamError::NoEgress { .. }) => return Heard::Blind,
+        Err(UpstreamError::NoEgress { .. }) => return Probe::ProxyDown,
         Err(UpstreamError::Unreachable { detail, .. }) if is_connection_failure(&detail) => {
-            return Heard::Gone;
+            return Probe::ConnectionFailed;
         }
-        Err(error) => return Heard::Nonsense(error.to_string()),
+        Err(error) => return Probe::Invalid(error.to_string()),
     };
     if answer.status != StatusCode::OK {
-        return Heard::Nonsense(format!("it answered {}", answer.status));
+        return Probe::Invalid(format!("it answered {}", answer.status));
     }
     match serde_json::from_slice::<TaskList>(&answer.body) {
-        Ok(list) => Heard::Answer(list.results.first().map(|task| task.uid)),
-        Err(error) => Heard::Nonsense(error.to_string()),
+        Ok(list) => Probe::Answer(list.results.first().map(|task| task.uid)),
+        Err(error) => Probe::Invalid(error.to_string()),
     }
 }
 

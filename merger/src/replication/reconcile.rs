@@ -12,8 +12,8 @@ use weft_routing::placement::ShardId;
 
 use super::probe::{OTHER_DISK, probe, went_back};
 use super::seen::{Seen, beyond, has_same_disk};
-use super::{Context, take_out, take_out_surely};
-use crate::cluster::{Heard, Mark, NodeId, NodeRef, READS_FOLLOW, TakenOut, Topology};
+use super::{Context, remove_replica, remove_replica_surely};
+use crate::cluster::{Mark, NodeId, NodeRef, Probe, READS_FOLLOW, Removal, Topology};
 use crate::store::StoreError;
 
 /// A request that was cut off reaches its node within this time, or never: the nodes are looked at again until nothing new comes.
@@ -41,14 +41,14 @@ pub(crate) struct Compared {
 
 /// Compares the replicas of all shards and takes out those that differ from their shard's first.
 pub(crate) async fn reconcile(ctx: &Context, topology: &Topology) {
-    take_out_other_disks(ctx, topology).await;
+    remove_other_disks(ctx, topology).await;
     let compared = topology.shards().into_iter().map(async |shard| {
         match compare(ctx, topology.nodes(shard)).await {
             // They would come back as if nothing had been written.
             Ok(compared) if compared.took_more => {
                 for node in compared.silent {
                     let reason = "another replica has a write that was cut off, and this one does not say whether it has it";
-                    take_out_surely(ctx, &node, reason).await;
+                    remove_replica_surely(ctx, &node, reason).await;
                 }
             }
             Ok(_) => {}
@@ -62,13 +62,13 @@ pub(crate) async fn reconcile(ctx: &Context, topology: &Topology) {
 
 /// Takes out the nodes that have another disk than they had when the last merger ended. Nothing is read from nodes before every Envoy
 /// has heard of it.
-async fn take_out_other_disks(ctx: &Context, topology: &Topology) {
+async fn remove_other_disks(ctx: &Context, topology: &Topology) {
     let in_sync = |(_, node): &(ShardId, &NodeRef)| ctx.cluster.in_sync.holds(&node.id);
     let nodes: Vec<(ShardId, &NodeRef)> = topology.all_nodes().filter(in_sync).collect();
     let heard = join_all(nodes.iter().map(|(_, node)| probe(ctx, node))).await;
     let mut any = false;
     for ((_, node), heard) in nodes.into_iter().zip(heard) {
-        let (Heard::Answer(newest), Mark::At(mark)) = (heard, ctx.cluster.marks.mark(&node.id))
+        let (Probe::Answer(newest), Mark::At(mark)) = (heard, ctx.cluster.marks.mark(&node.id))
         else {
             continue;
         };
@@ -78,9 +78,9 @@ async fn take_out_other_disks(ctx: &Context, topology: &Topology) {
             false => continue,
         };
         any = true;
-        match take_out(ctx, &node.id, &reason).await {
-            Ok(TakenOut::Last) => ctx.cluster.pulse.lose(&node.id),
-            Ok(TakenOut::Now | TakenOut::Before) => {}
+        match remove_replica(ctx, &node.id, &reason).await {
+            Ok(Removal::RefusedLast) => ctx.cluster.health.mark_data_lost(&node.id),
+            Ok(Removal::Removed | Removal::AlreadyOut) => {}
             Err(error) => {
                 tracing::error!(node = %node.id, %error, "a node with another disk could not be taken out");
             }
@@ -117,7 +117,7 @@ pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared
     let mut standings = Vec::new();
     let heard = newest_of_all(ctx, &in_sync).await;
     for (node, answer) in in_sync.into_iter().zip(heard) {
-        let Heard::Answer(newest) = answer else {
+        let Probe::Answer(newest) = answer else {
             silent.push(node.id.clone());
             continue;
         };
@@ -159,7 +159,7 @@ pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared
             other.node.id,
             count(other)
         );
-        take_out(ctx, &other.node.id, &reason).await?;
+        remove_replica(ctx, &other.node.id, &reason).await?;
     }
     for standing in &standings {
         let node = &standing.node.id;
@@ -172,7 +172,7 @@ pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared
 
 /// Whether a node has taken something beyond its mark that changes anything.
 async fn has_taken_more(ctx: &Context, node: &NodeRef) -> bool {
-    let Heard::Answer(newest) = probe(ctx, node).await else {
+    let Probe::Answer(newest) = probe(ctx, node).await else {
         return false;
     };
     let mark = ctx.cluster.marks.newest(&node.id);
@@ -180,7 +180,7 @@ async fn has_taken_more(ctx: &Context, node: &NodeRef) -> bool {
 }
 
 /// The newest task of each, when nothing new comes any more.
-async fn newest_of_all(ctx: &Context, nodes: &[&NodeRef]) -> Vec<Heard> {
+async fn newest_of_all(ctx: &Context, nodes: &[&NodeRef]) -> Vec<Probe> {
     let look = || join_all(nodes.iter().map(|node| probe(ctx, node)));
     let mut before = look().await;
     for _ in 0..LOOKS {

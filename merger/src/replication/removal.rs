@@ -6,37 +6,41 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Context;
-use crate::cluster::{NodeId, READS_FOLLOW, TakenOut};
+use crate::cluster::{NodeId, READS_FOLLOW, Removal};
 use crate::store::{Patience, StoreError};
 
 /// Takes a replica out, and lets its shard's tasks go on without it.
 ///
 /// # Errors
 /// The store failed: nothing that the replica missed may be acknowledged.
-pub async fn take_out(ctx: &Context, node: &NodeId, reason: &str) -> Result<TakenOut, StoreError> {
-    let outcome = ctx.cluster.in_sync.take_out(node, reason).await?;
+pub async fn remove_replica(
+    ctx: &Context,
+    node: &NodeId,
+    reason: &str,
+) -> Result<Removal, StoreError> {
+    let outcome = ctx.cluster.in_sync.remove_replica(node, reason).await?;
     match outcome {
-        TakenOut::Now => {
+        Removal::Removed => {
             ctx.metrics.taken_out.inc();
             reads_leave(ctx, node).await;
             ctx.tasks.abandon(node).await;
         }
         // Somebody else took it out a moment ago, and still waits.
-        TakenOut::Before => reads_leave(ctx, node).await,
-        TakenOut::Last => {}
+        Removal::AlreadyOut => reads_leave(ctx, node).await,
+        Removal::RefusedLast => {}
     }
     Ok(outcome)
 }
 
 /// The same, however long the store takes: nobody would find again that the replica lacks something. `None` only if it never can.
-pub(crate) async fn take_out_surely(
+pub(crate) async fn remove_replica_surely(
     ctx: &Context,
     node: &NodeId,
     reason: &str,
-) -> Option<TakenOut> {
+) -> Option<Removal> {
     let mut patience = Patience::with("that a replica is out of sync");
     loop {
-        let outcome = take_out(ctx, node, reason).await;
+        let outcome = remove_replica(ctx, node, reason).await;
         if let ControlFlow::Break(taken_out) = patience.after(outcome).await {
             return taken_out;
         }
@@ -46,7 +50,7 @@ pub(crate) async fn take_out_surely(
 /// Waits until Envoy has heard that the node serves no reads any more: before that, nothing that it missed is acknowledged.
 pub(crate) async fn reads_leave(ctx: &Context, node: &NodeId) {
     let until = Instant::now() + READS_FOLLOW;
-    while ctx.cluster.pulse.is_ready(node) && Instant::now() < until {
+    while ctx.cluster.health.is_ready(node) && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -16,11 +16,11 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use weft_routing::placement::ShardId;
 
-use self::asking::{Asked, Asking, Enough, Rest};
-use super::{Context, take_out_surely};
+use self::asking::{AckRule, AckWait, Asked, Rest};
+use super::{Context, remove_replica_surely};
 use crate::cluster::{NodeId, NodeRef, WriteMode};
 use crate::supervise::survive;
-use crate::tasks::{Copy, LateTicket};
+use crate::tasks::{LateTicket, ReplicaTask};
 
 /// What is sent to the replicas of a shard, in the shard's turn.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +54,7 @@ pub(super) struct Late<T, E> {
 }
 
 /// Sends to all replicas at once, each in the order of its line. When one has taken it, the others have a bounded time left.
-pub(super) async fn to_each<T, E>(
+pub(super) async fn send_to_all<T, E>(
     ctx: &Arc<Context>,
     sending: Sending<'_>,
     taken: impl Fn(&T) -> bool,
@@ -71,7 +71,7 @@ where
         bytes,
     } = sending;
     let all = ctx.cluster.topology().nodes(shard).len();
-    let held_back = ctx.cluster.stagger.held_back(shard);
+    let held_back = ctx.cluster.stagger.deferred(shard);
     let asked = |node: &NodeRef| !held_back.contains(&node.id);
     let at_hand = replicas.iter().filter(|node| asked(node)).count();
     // Who wants more replicas than a staggered write leaves waits for those held back, too.
@@ -80,12 +80,12 @@ where
         ctx.cluster.stagger.end(shard);
     }
     let holds = |node: &NodeRef| !asked(node) && enough <= at_hand;
-    let mut asking = Asking::new();
+    let mut asking = AckWait::new();
     for node in replicas {
         let place = place_of(ctx, node);
         asking.ask(node.clone(), holds(node), place, send(node.clone()));
     }
-    let enough = Enough {
+    let enough = AckRule {
         takers: enough,
         everybody: mode == WriteMode::Sync,
         patience: ctx.options.patience,
@@ -97,7 +97,7 @@ where
         rest,
     } = asking.wait(enough, taken).await;
     for node in &late {
-        ctx.cluster.lanes.falls_behind(&node.id, bytes);
+        ctx.cluster.queues.add_lag(&node.id, bytes);
     }
     let late = (!late.is_empty()).then(|| Late {
         nodes: late.into_iter().map(|node| node.id).collect(),
@@ -112,7 +112,7 @@ fn place_of(
     ctx: &Arc<Context>,
     node: &NodeRef,
 ) -> impl Future<Output = Option<OwnedMutexGuard<()>>> + use<> {
-    let place = ctx.cluster.lanes.enter(&node.id);
+    let place = ctx.cluster.queues.enqueue(&node.id);
     let (ctx, id) = (Arc::clone(ctx), node.id.clone());
     async move {
         let place = place.await;
@@ -126,8 +126,8 @@ impl<T: Send + 'static, E: Send + 'static> Late<T, E> {
     pub(super) fn go_on(
         mut self,
         ctx: &Arc<Context>,
-        first: Option<Copy>,
-        judge: impl Fn(&NodeRef, Option<Result<T, E>>) -> Result<Option<Copy>, String>
+        first: Option<ReplicaTask>,
+        judge: impl Fn(&NodeRef, Option<Result<T, E>>) -> Result<Option<ReplicaTask>, String>
         + Send
         + Sync
         + 'static,
@@ -141,7 +141,7 @@ impl<T: Send + 'static, E: Send + 'static> Late<T, E> {
                     let outcome = judge(&node, answer);
                     settle(&ctx, &mut records, &node.id, &first, outcome).await;
                     self.nodes.retain(|other| *other != node.id);
-                    ctx.cluster.lanes.catches_up(&node.id, self.bytes);
+                    ctx.cluster.queues.reduce_lag(&node.id, self.bytes);
                 }
             };
             if survive(&ctx.metrics.panics, "send-late", going_on)
@@ -155,7 +155,7 @@ impl<T: Send + 'static, E: Send + 'static> Late<T, E> {
                 let lost = Err("a mistake in Weft cut a late write off".to_owned());
                 let settling = settle(&ctx, &mut records, node, &first, lost);
                 survive(&ctx.metrics.panics, "send-late", settling).await;
-                ctx.cluster.lanes.catches_up(node, self.bytes);
+                ctx.cluster.queues.reduce_lag(node, self.bytes);
             }
         });
         LateTicket::new(ticket)
@@ -186,14 +186,14 @@ async fn settle(
     ctx: &Context,
     records: &mut Records,
     node: &NodeId,
-    first: &Option<Copy>,
-    outcome: Result<Option<Copy>, String>,
+    first: &Option<ReplicaTask>,
+    outcome: Result<Option<ReplicaTask>, String>,
 ) {
     let taken = match outcome {
         Ok(taken) => taken,
         Err(reason) => {
             // Its records keep it as pending: after a start it is taken out, too.
-            take_out_surely(ctx, node, &reason).await;
+            remove_replica_surely(ctx, node, &reason).await;
             None
         }
     };

@@ -6,7 +6,7 @@
 //!                   readers are held back and read      take what was kept for them        all take what they lack
 //! ```
 //!
-//! Held back means that the line of a replica ([`Lanes`]) doesn't go on: what is acknowledged meanwhile is kept
+//! Held back means that the line of a replica ([`ReplicaQueues`]) doesn't go on: what is acknowledged meanwhile is kept
 //! by the merger, and named as pending by the tasks' records. Searches prefer readers, because writers are told to Envoy as
 //! degraded; a reader shows what was applied before, as a replica does that has a write in its queue.
 //!
@@ -21,7 +21,7 @@ use tokio::sync::OwnedMutexGuard;
 use weft_routing::placement::ShardId;
 
 use super::Context;
-use crate::cluster::{Groups, Life, NodeId, NodeRef, Place};
+use crate::cluster::{Groups, NodeId, NodeRef, NodeStatus, QueuePlace};
 use crate::supervise::{AGAIN, survive};
 
 /// How often it is looked how far the writers have come.
@@ -49,7 +49,8 @@ pub(crate) fn stagger(ctx: &Arc<Context>, shard: ShardId, bytes: u64) {
     }
     let replicas = ctx.cluster.replicas(shard);
     let well = |node: &NodeRef| {
-        ctx.cluster.pulse.life(&node.id) == Life::Up && ctx.cluster.lanes.is_even(&node.id)
+        ctx.cluster.health.status(&node.id) == NodeStatus::Up
+            && ctx.cluster.queues.caught_up(&node.id)
     };
     let complete = replicas.len() == ctx.cluster.topology().nodes(shard).len();
     if replicas.len() < 2 || !complete || !replicas.iter().all(well) {
@@ -76,14 +77,14 @@ pub(crate) fn stagger(ctx: &Arc<Context>, shard: ShardId, bytes: u64) {
     tokio::spawn(see_through(Arc::clone(ctx), shard, places));
 }
 
-fn hold_back(ctx: &Context, nodes: &[NodeId]) -> Vec<Place> {
+fn hold_back(ctx: &Context, nodes: &[NodeId]) -> Vec<QueuePlace> {
     nodes
         .iter()
-        .map(|node| ctx.cluster.lanes.enter(node))
+        .map(|node| ctx.cluster.queues.enqueue(node))
         .collect()
 }
 
-async fn see_through(ctx: Arc<Context>, shard: ShardId, places: Vec<Place>) {
+async fn see_through(ctx: Arc<Context>, shard: ShardId, places: Vec<QueuePlace>) {
     let held = survive(
         &ctx.metrics.panics,
         "stagger",
@@ -93,7 +94,7 @@ async fn see_through(ctx: Arc<Context>, shard: ShardId, places: Vec<Place>) {
     ctx.cluster.stagger.end(shard);
     drop(held);
     // Until then, all writes to the shard would be late for the readers.
-    let together = || survive(&ctx.metrics.panics, "stagger", come_together(&ctx, shard));
+    let together = || survive(&ctx.metrics.panics, "stagger", rejoin(&ctx, shard));
     while together().await.is_none() {
         tokio::time::sleep(AGAIN).await;
     }
@@ -104,10 +105,14 @@ async fn see_through(ctx: Arc<Context>, shard: ShardId, places: Vec<Place>) {
 }
 
 /// Parts change while there is something large; gives the places of those who are held back last.
-async fn take_turns(ctx: &Context, shard: ShardId, places: Vec<Place>) -> Vec<OwnedMutexGuard<()>> {
+async fn take_turns(
+    ctx: &Context,
+    shard: ShardId,
+    places: Vec<QueuePlace>,
+) -> Vec<OwnedMutexGuard<()>> {
     let mut held = join_all(places).await;
     while writers_are_done(ctx, shard).await
-        && let Some(places) = change_parts(ctx, shard).await
+        && let Some(places) = swap_roles(ctx, shard).await
     {
         tokio::time::sleep(READERS_KNOWN).await;
         drop(held);
@@ -129,17 +134,20 @@ async fn writers_are_done(ctx: &Context, shard: ShardId) -> bool {
         };
         let fails = |node: &NodeId| {
             !ctx.cluster.in_sync.holds(node)
-                || matches!(ctx.cluster.pulse.life(node), Life::Silent | Life::Lost)
+                || matches!(
+                    ctx.cluster.health.status(node),
+                    NodeStatus::Silent | NodeStatus::Lost
+                )
         };
         let too_much = |node: &NodeId| {
-            let kept = ctx.cluster.lanes.behind(node);
+            let kept = ctx.cluster.queues.lag(node);
             kept.writes > MAX_KEPT_WRITES || kept.bytes > MAX_KEPT_BYTES
         };
         if writers.iter().chain(&readers).any(fails) || readers.iter().any(too_much) {
             return false;
         }
         let done =
-            |node: &NodeId| ctx.cluster.lanes.is_even(node) && !ctx.tasks.has_outstanding(node);
+            |node: &NodeId| ctx.cluster.queues.caught_up(node) && !ctx.tasks.has_outstanding(node);
         if writers.iter().all(done) {
             return true;
         }
@@ -147,7 +155,7 @@ async fn writers_are_done(ctx: &Context, shard: ShardId) -> bool {
 }
 
 /// Those who wrote read from now on, and are held back; the others get what was kept for them. `None` where nothing large was.
-async fn change_parts(ctx: &Context, shard: ShardId) -> Option<Vec<Place>> {
+async fn swap_roles(ctx: &Context, shard: ShardId) -> Option<Vec<QueuePlace>> {
     // In the shard's turn nobody is sending: a write goes to the parts of before or to those of after.
     let _turn = ctx.locks.lock(&[shard]).await;
     ctx.cluster.stagger.change(shard, |groups| {
@@ -161,12 +169,12 @@ async fn change_parts(ctx: &Context, shard: ShardId) -> Option<Vec<Place>> {
 }
 
 /// Waits until the readers have taken what was kept for them, and lets writes wait for them again.
-async fn come_together(ctx: &Context, shard: ShardId) {
-    let readers = ctx.cluster.stagger.held_back(shard);
+async fn rejoin(ctx: &Context, shard: ShardId) {
+    let readers = ctx.cluster.stagger.deferred(shard);
     let most_kept = || {
         let kept = readers
             .iter()
-            .map(|node| ctx.cluster.lanes.behind(node).writes);
+            .map(|node| ctx.cluster.queues.lag(node).writes);
         kept.max().unwrap_or_default()
     };
     while most_kept() > FEW {

@@ -24,7 +24,7 @@ use super::performance::Times;
 use super::policy::{Policy, WhenMissing};
 use super::request::{Carrier, ShardRequest};
 use crate::answer::Answer;
-use crate::call::{Along, Call};
+use crate::call::{Call, ForwardedHeaders};
 use crate::cluster::ReadFrom;
 use crate::search::Context;
 use crate::tasks::read_from;
@@ -33,13 +33,13 @@ use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 /// Whose read this is, and how it is carried out.
 pub(super) struct Reader<'a> {
     pub(super) ctx: &'a Context,
-    pub(super) along: Along,
+    pub(super) forwarded: ForwardedHeaders,
     pub(super) policy: Policy,
     /// True where the client wants to know how the answer came about.
     pub(super) explain: bool,
     /// Which replicas may answer.
     from: ReadFrom,
-    /// Headers beside [`Along`] that a node must see.
+    /// Headers beside [`ForwardedHeaders`] that a node must see.
     headers: HeaderMap,
     /// When the read began.
     started: Instant,
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
         Ok(Self {
             ctx,
             from: read_from(ctx, &call.headers, policy.deadline).await?,
-            along: call.along.clone(),
+            forwarded: call.forwarded.clone(),
             policy,
             explain: call
                 .header(headers::EXPLAIN)
@@ -132,10 +132,10 @@ impl<'a> Reader<'a> {
 
     /// The same reader with the merger's own key.
     pub(super) fn on_own_authority(&self) -> Self {
-        let along = self.along.with_key(self.ctx.master_key.as_deref());
+        let forwarded = self.forwarded.with_key(self.ctx.master_key.as_deref());
         Self {
             ctx: self.ctx,
-            along,
+            forwarded,
             policy: self.policy,
             from: self.from.clone(),
             explain: false,
@@ -282,7 +282,7 @@ impl<'a> Reader<'a> {
             Target::Node(_) => timeout,
         };
         let mut request =
-            NodeRequest::new(target, method, path, &self.along, timeout).hedged_after(late);
+            NodeRequest::new(target, method, path, &self.forwarded, timeout).hedged_after(late);
         for (name, value) in &self.headers {
             request = request.header(name.clone(), value.clone());
         }

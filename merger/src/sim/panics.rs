@@ -207,7 +207,7 @@ fn a_late_write_that_panics_takes_its_replica_out_and_its_task_ends() {
         slow(0);
         let node = super::mesh::id("b0");
         until("nothing is kept for it", async || {
-            merger.app.cluster.lanes.is_even(&node)
+            merger.app.cluster.queues.caught_up(&node)
         })
         .await;
         assert_eq!(merger.app.metrics.taken_out.get(), 1);

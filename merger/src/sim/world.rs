@@ -93,8 +93,7 @@ fn options() -> ServeOptions {
     let arguments = [
         "serve",
         "--master-key=master",
-        "--heartbeat-interval-ms=1000",
-        "--heartbeat-misses=3",
+        "--node-down-after-ms=3000",
         "--replica-patience-ms=500",
         "--write-timeout-ms=5000",
         "--search-timeout-ms=3000",

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
 
-use super::record::{Copy, Part, ReadBack, Status, TaskRecord, TaskView};
+use super::record::{ReadBack, ReplicaTask, ShardTask, Status, TaskRecord, TaskView};
 use super::size;
 use crate::filters::words;
 
@@ -60,7 +60,7 @@ fn is_done_somewhere(record: &TaskRecord) -> bool {
 }
 
 /// The states of a part's copies; a part that was delivered to nobody has failed.
-fn part_states(part: &Part) -> impl Iterator<Item = Status> {
+fn part_states(part: &ShardTask) -> impl Iterator<Item = Status> {
     let nobody = part.copies.is_empty().then_some(Status::Failed);
     let copies = part.live().map(|copy| copy.state.status);
     let pending = part.pending.iter().map(|_| Status::Enqueued);
@@ -182,7 +182,7 @@ fn details(record: &TaskRecord) -> Option<Map<String, Value>> {
 
 /// Which dump of which shard lies on which node.
 fn dumps(record: &TaskRecord) -> Value {
-    let dump = |part: &Part| {
+    let dump = |part: &ShardTask| {
         let copy = primary(part);
         let said = copy.and_then(|copy| copy.state.details.as_ref());
         serde_json::json!({
@@ -229,7 +229,7 @@ fn add_sizes(sum: &mut Value, value: &Value) {
     }
 }
 
-fn primary(part: &Part) -> Option<&Copy> {
+fn primary(part: &ShardTask) -> Option<&ReplicaTask> {
     part.live().next()
 }
 
@@ -242,7 +242,7 @@ fn error(record: &TaskRecord) -> Option<Value> {
     {
         return Some(error.clone());
     }
-    let failed: Vec<(&Part, Value)> = record
+    let failed: Vec<(&ShardTask, Value)> = record
         .parts
         .iter()
         .filter_map(|part| part_error(part).map(|error| (part, in_clients_words(record, error))))
@@ -317,7 +317,7 @@ fn in_clients_words(record: &TaskRecord, mut error: Value) -> Value {
 }
 
 /// How many documents an edition edited there.
-fn edited(part: &Part) -> u64 {
+fn edited(part: &ShardTask) -> u64 {
     let details = primary(part).and_then(|copy| copy.state.details.as_ref());
     details
         .and_then(|details| details.get("editedDocuments")?.as_u64())
@@ -346,7 +346,7 @@ fn with_words(mut error: Value, words: &str) -> Value {
 }
 
 /// A part that brought no document, and only made the index be there: its success says nothing of the write.
-fn carried_nothing(part: &Part) -> bool {
+fn carried_nothing(part: &ShardTask) -> bool {
     primary(part).is_some_and(|copy| {
         let received = copy
             .state
@@ -357,7 +357,7 @@ fn carried_nothing(part: &Part) -> bool {
     })
 }
 
-fn part_error(part: &Part) -> Option<Value> {
+fn part_error(part: &ShardTask) -> Option<Value> {
     if let Some(reason) = &part.undelivered {
         return Some(serde_json::json!({
             "message": reason,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::TaskError;
 use super::handle::filter;
-use super::record::{Copy, NewTask, Part};
+use super::record::{NewTask, ReplicaTask, ShardTask};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::cluster::NodeId;
@@ -40,7 +40,7 @@ pub(super) async fn cancel(ctx: &Arc<Context>, call: &Call) -> Result<Answer, Ta
             .topology()
             .shard_of(&copy.node)
             .ok_or_else(|| TaskError::UnknownNode(copy.node.clone()))?;
-        parts.push(Part::taken(shard, vec![copy]));
+        parts.push(ShardTask::taken(shard, vec![copy]));
     }
     let details = json!({"matchedTasks": matched.len(), "canceledTasks": null, "originalFilter": format!("?{}", call.query())});
     let nothing_open = parts.is_empty();
@@ -65,7 +65,7 @@ async fn cancel_on(
     call: &Call,
     node: NodeId,
     uids: Vec<u32>,
-) -> Result<Vec<Copy>, TaskError> {
+) -> Result<Vec<ReplicaTask>, TaskError> {
     let mut copies = Vec::new();
     for path in paths("/tasks/cancel?uids=", &uids) {
         copies.push(cancel_some(ctx, call, node.clone(), path).await?);
@@ -78,17 +78,17 @@ async fn cancel_some(
     call: &Call,
     node: NodeId,
     path: String,
-) -> Result<Copy, TaskError> {
+) -> Result<ReplicaTask, TaskError> {
     let address = ctx
         .cluster
         .address(&node)
         .ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
-    let along = call.along.with_key(ctx.master_key.as_deref());
+    let forwarded = call.forwarded.with_key(ctx.master_key.as_deref());
     let request = NodeRequest::new(
         Target::Node(address),
         Method::POST,
         path,
-        &along,
+        &forwarded,
         ctx.write_timeout,
     );
     let answer = ctx.upstream.send(request).await?;

@@ -16,7 +16,7 @@ use super::handle::filter;
 use super::record::{NewTask, ReadBack};
 use super::registry::DELETION;
 use crate::answer::Answer;
-use crate::call::{Along, Call};
+use crate::call::{Call, ForwardedHeaders};
 use crate::cluster::NodeId;
 use crate::tasks::Context;
 
@@ -33,7 +33,7 @@ const MAX_WAITING: usize = 100;
 /// A deletion that was answered.
 struct Deletion {
     matched: Vec<u32>,
-    along: Along,
+    forwarded: ForwardedHeaders,
 }
 
 pub(super) async fn delete(ctx: &Arc<Context>, call: &Call) -> Result<Answer, TaskError> {
@@ -47,7 +47,7 @@ pub(super) async fn delete(ctx: &Arc<Context>, call: &Call) -> Result<Answer, Ta
         awaited.clear();
     }
     let deletion = Deletion {
-        along: call.along.with_key(ctx.master_key.as_deref()),
+        forwarded: call.forwarded.with_key(ctx.master_key.as_deref()),
         matched,
     };
     let deleted = match awaited.is_empty() {
@@ -120,19 +120,25 @@ impl Deletion {
         let deleted = tasks.delete(&self.matched).await?;
         let on_nodes = local
             .iter()
-            .map(|(node, uids)| delete_on(ctx, &self.along, node, uids));
+            .map(|(node, uids)| delete_on(ctx, &self.forwarded, node, uids));
         join_all(on_nodes).await;
         Ok(deleted)
     }
 }
 
-async fn delete_on(ctx: &Context, along: &Along, node: &NodeId, uids: &[u32]) {
+async fn delete_on(ctx: &Context, forwarded: &ForwardedHeaders, node: &NodeId, uids: &[u32]) {
     let Some(address) = ctx.cluster.address(node) else {
         return;
     };
     for path in paths("/tasks?uids=", uids) {
         let timeout = ctx.search_timeout;
-        let request = NodeRequest::new(Target::Node(address), Method::DELETE, path, along, timeout);
+        let request = NodeRequest::new(
+            Target::Node(address),
+            Method::DELETE,
+            path,
+            forwarded,
+            timeout,
+        );
         match ctx.upstream.send(request).await {
             Ok(answer) if answer.status.is_success() => {
                 if let Some(local_uid) = answer.task_uid() {

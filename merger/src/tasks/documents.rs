@@ -8,16 +8,16 @@ use http::{HeaderValue, Method, StatusCode};
 use super::handle::{uid, visible};
 use super::{Share, TaskError};
 use crate::answer::Answer;
-use crate::call::{Along, Call};
+use crate::call::{Call, ForwardedHeaders};
 use crate::cluster::{ClusterError, NodeId};
 use crate::tasks::Context;
 use crate::upstream::{NodeAnswer, NodeRequest, Target};
 
 /// The shards' documents, one after the other.
 pub(super) async fn documents(ctx: &Arc<Context>, call: &Call) -> Result<Answer, TaskError> {
-    let along = call.along.with_key(ctx.master_key.as_deref());
+    let forwarded = call.forwarded.with_key(ctx.master_key.as_deref());
     // Whether the feature is enabled comes first on a node, and in its words.
-    if let Some(refusal) = not_enabled(ctx, &along).await? {
+    if let Some(refusal) = not_enabled(ctx, &forwarded).await? {
         return Ok(refusal);
     }
     let uid = uid(call)?;
@@ -33,7 +33,7 @@ pub(super) async fn documents(ctx: &Arc<Context>, call: &Call) -> Result<Answer,
             .parts
             .iter()
             .filter_map(|part| part.copies.first())
-            .map(|copy| ask(ctx, &along, &copy.node, copy.local_uid)),
+            .map(|copy| ask(ctx, &forwarded, &copy.node, copy.local_uid)),
     );
     let mut lines = Vec::new();
     for answer in answers.await {
@@ -57,14 +57,17 @@ pub(super) async fn documents(ctx: &Arc<Context>, call: &Call) -> Result<Answer,
 }
 
 /// A node's refusal, if it refuses whatever the task.
-async fn not_enabled(ctx: &Context, along: &Along) -> Result<Option<Answer>, TaskError> {
+async fn not_enabled(
+    ctx: &Context,
+    forwarded: &ForwardedHeaders,
+) -> Result<Option<Answer>, TaskError> {
     let shard = ctx.cluster.shards().into_iter().next();
     let shard = shard.ok_or(TaskError::Cluster(ClusterError::NoShards))?;
     let request = NodeRequest::new(
         Target::Shard(shard),
         Method::GET,
         format!("/tasks/{}/documents", u32::MAX),
-        along,
+        forwarded,
         ctx.search_timeout,
     );
     let answer = ctx.upstream.send(request).await?;
@@ -74,7 +77,7 @@ async fn not_enabled(ctx: &Context, along: &Along) -> Result<Option<Answer>, Tas
 
 async fn ask(
     ctx: &Context,
-    along: &Along,
+    forwarded: &ForwardedHeaders,
     node: &NodeId,
     local_uid: u32,
 ) -> Result<NodeAnswer, TaskError> {
@@ -82,7 +85,7 @@ async fn ask(
     let address = address.ok_or_else(|| TaskError::UnknownNode(node.clone()))?;
     let path = format!("/tasks/{local_uid}/documents");
     let timeout = ctx.search_timeout;
-    let request = NodeRequest::new(Target::Node(address), Method::GET, path, along, timeout);
+    let request = NodeRequest::new(Target::Node(address), Method::GET, path, forwarded, timeout);
     Ok(ctx.upstream.send(request).await?)
 }
 

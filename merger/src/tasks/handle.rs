@@ -74,12 +74,12 @@ async fn refusal(ctx: &Context, call: &Call) -> Option<Answer> {
         Operation::ListBatches => format!("/batches?{}", call.query()),
         _ => format!("/tasks?{}", call.query()),
     };
-    let along = call.along.with_key(ctx.master_key.as_deref());
+    let forwarded = call.forwarded.with_key(ctx.master_key.as_deref());
     let request = NodeRequest::new(
         Target::Shard(shard),
         Method::GET,
         path,
-        &along,
+        &forwarded,
         ctx.search_timeout,
     );
     let answer = ctx.upstream.send(request).await.ok()?;
@@ -157,7 +157,7 @@ async fn compact(ctx: &Context, call: &Call) -> Result<Answer, TaskError> {
         Target::Shard(shard),
         Method::GET,
         "/experimental-features",
-        &call.along.with_key(ctx.master_key.as_deref()),
+        &call.forwarded.with_key(ctx.master_key.as_deref()),
         ctx.search_timeout,
     );
     let answer = ctx.upstream.send(request).await?;

@@ -25,8 +25,8 @@ pub use handle::handle;
 pub use pending::{Unknown, are_pending, ask_primary};
 pub use read_from::read_from;
 pub use record::{
-    Copy, Enqueued, LateTicket, LocalState, NewTask, Part, ReadBack, Sent, Share, Status,
-    TaskRecord, TaskView, Touches,
+    Enqueued, LateTicket, LocalState, NewTask, ReadBack, ReplicaTask, Sent, ShardTask, Share,
+    Status, TaskRecord, TaskView, Touches,
 };
 pub use registry::{Applied, Limits, SettledTask, SharedEnd, Tasks};
 pub use sweep::forget_old;

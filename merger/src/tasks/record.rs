@@ -73,7 +73,7 @@ pub struct NewTask {
     /// The client's `customMetadata`.
     pub custom_metadata: Option<String>,
     /// What was delivered where. A task without parts is `succeeded` from the start.
-    pub parts: Vec<Part>,
+    pub parts: Vec<ShardTask>,
     /// For a task without parts that failed in the merger: the error, in the API's shape.
     pub error: Option<Value>,
     /// For a task that shares its local task with others: what of it is its own.
@@ -168,11 +168,11 @@ pub struct Sent {
 /// One local task on one shard. A shard that took a write in several pieces has a part for each.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Part {
+pub struct ShardTask {
     /// The shard.
     pub shard: ShardId,
     /// The local tasks, the primary's first.
-    pub copies: Vec<Copy>,
+    pub copies: Vec<ReplicaTask>,
     /// Why nothing was delivered to this shard, where nothing was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undelivered: Option<String>,
@@ -202,7 +202,7 @@ impl LateTicket {
 /// A part on one replica.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Copy {
+pub struct ReplicaTask {
     /// The replica.
     pub node: NodeId,
     /// The node's own `taskUid`.
@@ -218,9 +218,9 @@ pub struct Copy {
     pub incarnation: u32,
 }
 
-impl Part {
+impl ShardTask {
     /// Copies of a write that all in-sync replicas of the shard have taken.
-    pub fn taken(shard: ShardId, copies: Vec<Copy>) -> Self {
+    pub fn taken(shard: ShardId, copies: Vec<ReplicaTask>) -> Self {
         Self {
             shard,
             copies,
@@ -239,12 +239,12 @@ impl Part {
     }
 
     /// The copies that count.
-    pub fn live(&self) -> impl Iterator<Item = &Copy> {
+    pub fn live(&self) -> impl Iterator<Item = &ReplicaTask> {
         self.copies.iter().filter(|copy| !copy.out)
     }
 }
 
-impl Copy {
+impl ReplicaTask {
     /// A copy just acknowledged by a node.
     pub fn acknowledged(node: NodeId, local_uid: u32) -> Self {
         Self {
@@ -257,7 +257,7 @@ impl Copy {
     }
 }
 
-impl From<NodeTask> for Copy {
+impl From<NodeTask> for ReplicaTask {
     fn from(task: NodeTask) -> Self {
         Self {
             incarnation: task.incarnation,
@@ -266,7 +266,7 @@ impl From<NodeTask> for Copy {
     }
 }
 
-impl Copy {
+impl ReplicaTask {
     /// The node's task.
     pub fn task(&self) -> NodeTask {
         NodeTask {
@@ -348,7 +348,7 @@ pub struct TaskRecord {
     #[serde(default)]
     pub canceled_by: Option<u32>,
     /// The parts.
-    pub parts: Vec<Part>,
+    pub parts: Vec<ShardTask>,
     /// The merger's own error, for a task without parts.
     #[serde(default)]
     pub error: Option<Value>,
@@ -365,22 +365,22 @@ pub struct TaskRecord {
 
 impl TaskRecord {
     /// All copies with the place they stand at.
-    pub fn copies(&self) -> impl Iterator<Item = &Copy> {
+    pub fn copies(&self) -> impl Iterator<Item = &ReplicaTask> {
         self.parts.iter().flat_map(|part| &part.copies)
     }
 
     /// All copies that count.
-    pub fn live_copies(&self) -> impl Iterator<Item = &Copy> {
-        self.parts.iter().flat_map(Part::live)
+    pub fn live_copies(&self) -> impl Iterator<Item = &ReplicaTask> {
+        self.parts.iter().flat_map(ShardTask::live)
     }
 
     /// The copy by which a shared local task is judged, and the task's place in it.
-    pub fn shared(&self) -> Option<(&Copy, Share)> {
+    pub fn shared(&self) -> Option<(&ReplicaTask, Share)> {
         self.live_copies().next().zip(self.share)
     }
 
     /// All copies, to be changed.
-    pub fn copies_mut(&mut self) -> impl Iterator<Item = &mut Copy> {
+    pub fn copies_mut(&mut self) -> impl Iterator<Item = &mut ReplicaTask> {
         self.parts.iter_mut().flat_map(|part| &mut part.copies)
     }
 }

@@ -146,7 +146,7 @@ impl Tasks {
         uid
     }
 
-    /// As [`create`](Self::create), with a uid that was [reserved](Self::reserve) for it; `along` is stored with it, or not at all.
+    /// As [`create`](Self::create), with a uid that was [reserved](Self::reserve) for it; `extra` is stored with it, or not at all.
     ///
     /// # Errors
     /// As [`create`](Self::create).
@@ -154,9 +154,9 @@ impl Tasks {
         &self,
         uid: u32,
         new: NewTask,
-        along: Vec<Change>,
+        extra: Vec<Change>,
     ) -> Result<Enqueued, TaskError> {
-        let created = self.create_along(vec![(uid, new)], along).await?;
+        let created = self.create_with(vec![(uid, new)], extra).await?;
         let mut created = created.into_iter();
         created.next().ok_or(TaskError::NotFound { uid })
     }
@@ -166,10 +166,10 @@ impl Tasks {
     /// # Errors
     /// As [`create`](Self::create).
     pub async fn create_all(&self, new: Vec<(u32, NewTask)>) -> Result<Vec<Enqueued>, TaskError> {
-        self.create_along(new, Vec::new()).await
+        self.create_with(new, Vec::new()).await
     }
 
-    async fn create_along(
+    async fn create_with(
         &self,
         new: Vec<(u32, NewTask)>,
         mut changes: Vec<Change>,

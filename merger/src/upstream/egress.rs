@@ -126,7 +126,7 @@ impl EgressClient {
         *http_request.method_mut() = request.method;
         *http_request.uri_mut() = uri;
         let headers = http_request.headers_mut();
-        headers.extend(request.along.headers().clone());
+        headers.extend(request.forwarded.headers().clone());
         headers.extend(request.headers);
         let cluster = match &request.target {
             Target::Shard(shard) => self.names.of(*shard),

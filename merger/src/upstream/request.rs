@@ -6,14 +6,14 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::Target;
-use crate::call::{Along, AnyBody, empty, full};
+use crate::call::{AnyBody, ForwardedHeaders, empty, full};
 
 /// A request for a node or a shard.
 pub struct NodeRequest {
     pub(super) target: Target,
     pub(super) method: Method,
     pub(super) path_and_query: String,
-    pub(super) along: Along,
+    pub(super) forwarded: ForwardedHeaders,
     pub(super) headers: HeaderMap,
     pub(super) body: AnyBody,
     pub(super) timeout: Duration,
@@ -25,14 +25,14 @@ impl NodeRequest {
         target: Target,
         method: Method,
         path_and_query: impl Into<String>,
-        along: &Along,
+        forwarded: &ForwardedHeaders,
         timeout: Duration,
     ) -> Self {
         Self {
             target,
             method,
             path_and_query: path_and_query.into(),
-            along: along.clone(),
+            forwarded: forwarded.clone(),
             headers: HeaderMap::new(),
             body: empty(),
             timeout,

@@ -251,7 +251,7 @@ async fn settings(
         Target::Shard(*shard),
         Method::PATCH,
         format!("/webhooks/{}", Uuid::new_v4()),
-        &call.along.with_key(ctx.master_key.as_deref()),
+        &call.forwarded.with_key(ctx.master_key.as_deref()),
         ctx.search_timeout,
     )
     .body(crate::call::full(body.clone()));

@@ -12,7 +12,7 @@ use weft_routing::placement::{ShardId, SlotMap};
 
 use super::coalesce::{self, Kind, SMALL_BYTES, SMALL_DOCUMENTS, Sent, Small};
 use super::decode::Plain;
-use super::deliver::{Delivered, Delivery, Load, deliver_now, lies_as};
+use super::deliver::{Delivered, Delivery, ShardPayload, deliver_now, layout_unchanged};
 use super::judge::{Judge, Manner, Rules, Verdict};
 use super::params::Params;
 use super::split::{Batch, SplitKey, Splitter};
@@ -20,11 +20,11 @@ use super::spool::{Piece, SpoolLimits};
 use super::{ATTEMPTS, Format, SplitError, WriteError, details, refused_by_node};
 use crate::answer::Answer;
 use crate::bounds::{NoRoom, Share, Slot};
-use crate::call::{Along, Call, empty};
+use crate::call::{Call, ForwardedHeaders, empty};
 use crate::cluster::{Before, Placement, WriteMode};
 use crate::ids::Ids;
 use crate::replication::WriteGuard;
-use crate::tasks::{NewTask, Part, Unknown, are_pending, ask_primary};
+use crate::tasks::{NewTask, ShardTask, Unknown, are_pending, ask_primary};
 use crate::write::Context;
 
 /// For how long a write waits to learn which primary key its index has, and how often it looks.
@@ -63,7 +63,7 @@ pub(super) async fn documents(
         params,
         format,
         method: call.method,
-        along: call.along,
+        forwarded: call.forwarded,
         mode,
         layout,
         batch,
@@ -204,7 +204,7 @@ struct Write {
     params: Params,
     format: Format,
     method: Method,
-    along: Along,
+    forwarded: ForwardedHeaders,
     mode: WriteMode,
     layout: Layout,
     batch: Batch,
@@ -273,7 +273,7 @@ impl Write {
         let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
         let guard = ctx.locks.lock(&shards).await;
         let before = match self.layout.placement.as_deref() {
-            Some(placement) if !fresh => lies_as(ctx, placement).then_some(Before::Alive),
+            Some(placement) if !fresh => layout_unchanged(ctx, placement).then_some(Before::Alive),
             _ => {
                 let placements = &ctx.cluster.placements;
                 let placed = placements.place(&self.uid, &self.layout.slots).await?;
@@ -353,18 +353,18 @@ impl Write {
             && ctx.writes.coalescer.has_room()
             && coalesce::is_harmless(self.format, &documents);
         may.then(|| {
-            let along = self.along.detached();
+            let forwarded = self.forwarded.detached();
             let kind = Kind {
                 placement: Arc::clone(placement),
                 method: self.method.clone(),
                 path_and_query: self.path(self.batch.key.as_deref()),
                 format: self.format,
-                authority: along.headers().get(AUTHORIZATION).cloned(),
+                authority: forwarded.headers().get(AUTHORIZATION).cloned(),
                 mode: self.mode,
             };
             let small = Small {
                 kind,
-                along,
+                forwarded,
                 documents,
                 piece: piece.clone(),
                 ids: each_once(ids),
@@ -408,7 +408,7 @@ impl Write {
             // A batch that fails sets no primary key.
             let path_and_query =
                 (batch.refused.is_some() && *shard != first).then(|| self.path(None));
-            Some(Load {
+            Some(ShardPayload {
                 ids,
                 shard: *shard,
                 pieces,
@@ -420,7 +420,7 @@ impl Write {
             method: self.method.clone(),
             path_and_query: self.path(key.map(String::as_str)),
             content_type: Some(HeaderValue::from_static(self.format.content_type())),
-            along: self.along.clone(),
+            forwarded: self.forwarded.clone(),
             mode: self.mode,
             loads: loads.collect(),
         }
@@ -431,7 +431,7 @@ impl Write {
         &self,
         ctx: &Context,
         guard: WriteGuard,
-        parts: Vec<Part>,
+        parts: Vec<ShardTask>,
         fresh: bool,
     ) -> Result<Answer, WriteError> {
         let key = self.batch.key.as_ref().or(self.params.primary_key.as_ref());

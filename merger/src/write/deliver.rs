@@ -14,14 +14,14 @@ use weft_routing::placement::{ShardId, SlotMap};
 use super::WriteError;
 use super::spool::Piece;
 use crate::answer::Answer;
-use crate::call::Along;
+use crate::call::ForwardedHeaders;
 use crate::cluster::{NodeRef, Placement, WriteMode};
 use crate::ids::Ids;
 use crate::replication::{
     self, Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, reasons, replicate,
-    settle_doubts, stagger,
+    settle_doubt, stagger,
 };
-use crate::tasks::Part;
+use crate::tasks::ShardTask;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 use crate::write::Context;
 
@@ -33,15 +33,15 @@ pub(super) struct Delivery {
     pub(super) method: Method,
     pub(super) path_and_query: String,
     pub(super) content_type: Option<HeaderValue>,
-    pub(super) along: Along,
+    pub(super) forwarded: ForwardedHeaders,
     /// How many replicas must have taken it.
     pub(super) mode: WriteMode,
-    pub(super) loads: Vec<Load>,
+    pub(super) loads: Vec<ShardPayload>,
 }
 
 /// What goes to one shard.
 #[derive(Debug, Clone)]
-pub(super) struct Load {
+pub(super) struct ShardPayload {
     pub(super) shard: ShardId,
     pub(super) pieces: Vec<Piece>,
     /// The ids of its documents, where they are known: what is mended on a replica that is being brought back.
@@ -54,7 +54,7 @@ pub(super) struct Load {
 #[derive(Debug)]
 pub(super) enum Delivered {
     /// At least one shard has accepted something.
-    Taken(Vec<Part>),
+    Taken(Vec<ShardTask>),
     /// The nodes refused, and nothing was accepted.
     Refused(Answer),
 }
@@ -97,7 +97,7 @@ pub(super) async fn deliver_now(
 ) -> Result<Delivered, WriteError> {
     let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
     for shard in &shards {
-        settle_doubts(ctx, *shard).await?;
+        settle_doubt(ctx, *shard).await?;
         ctx.cluster.replicas_or_none(*shard)?;
         if delivery.mode == WriteMode::Quorum {
             ctx.cluster.has_quorum(*shard)?;
@@ -133,7 +133,7 @@ pub(super) async fn deliver_now(
 
 /// Whether the index lies as it did when a write of documents was laid out, has the same primary key, and isn't being deleted. It
 /// stays so while the caller has the turn of one of its shards.
-pub(super) fn lies_as(ctx: &Context, before: &Placement) -> bool {
+pub(super) fn layout_unchanged(ctx: &Context, before: &Placement) -> bool {
     let now = ctx.cluster.placement(&before.uid);
     now.is_some_and(|now| {
         now.deleted_by.is_none()
@@ -144,7 +144,7 @@ pub(super) fn lies_as(ctx: &Context, before: &Placement) -> bool {
 
 /// What became of one shard's load.
 struct Outcome {
-    parts: Vec<Part>,
+    parts: Vec<ShardTask>,
     /// Why not all of it was accepted.
     failure: Option<Failure>,
 }
@@ -158,7 +158,7 @@ async fn to_shard(
     ctx: &Arc<Context>,
     guard: &WriteGuard,
     delivery: &Delivery,
-    load: &Load,
+    load: &ShardPayload,
 ) -> Outcome {
     let total: u64 = load.pieces.iter().map(Piece::documents).sum();
     let mut accepted = 0;
@@ -188,7 +188,7 @@ async fn to_shard(
                     }
                     _ => format!("{reason}; {missing} of {total} documents are not written"),
                 };
-                parts.push(Part::undelivered(load.shard, why));
+                parts.push(ShardTask::undelivered(load.shard, why));
                 failure = Some(failed);
                 break;
             }
@@ -202,10 +202,10 @@ async fn to_replicas(
     ctx: &Arc<Context>,
     guard: &WriteGuard,
     delivery: &Delivery,
-    load: &Load,
+    load: &ShardPayload,
     piece: &Piece,
     mode: WriteMode,
-) -> Result<Part, Failure> {
+) -> Result<ShardTask, Failure> {
     let shard = load.shard;
     let replicas = ctx
         .cluster
@@ -215,7 +215,7 @@ async fn to_replicas(
         shard,
         replicas,
         mode,
-        command: Arc::new(Parcel::of(ctx, delivery, load, piece)),
+        command: Arc::new(NodePayload::of(ctx, delivery, load, piece)),
         taken: Vec::new(),
     };
     match replicate(&ctx.replication, guard, order).await {
@@ -251,16 +251,16 @@ async fn to_replicas(
 }
 
 /// One piece as every replica gets it.
-struct Parcel {
+struct NodePayload {
     method: Method,
     path_and_query: String,
     content_type: Option<HeaderValue>,
-    along: Along,
+    forwarded: ForwardedHeaders,
     piece: Piece,
 }
 
-impl Parcel {
-    fn of(ctx: &Context, delivery: &Delivery, load: &Load, piece: &Piece) -> Self {
+impl NodePayload {
+    fn of(ctx: &Context, delivery: &Delivery, load: &ShardPayload, piece: &Piece) -> Self {
         let path = load.path_and_query.as_ref();
         let path = path.unwrap_or(&delivery.path_and_query);
         let is_replicated = ctx.cluster.topology().nodes(load.shard).len() > 1;
@@ -271,7 +271,7 @@ impl Parcel {
                 false => path.clone(),
             },
             content_type: delivery.content_type.clone(),
-            along: delivery.along.clone(),
+            forwarded: delivery.forwarded.clone(),
             piece: piece.clone(),
         }
     }
@@ -284,8 +284,8 @@ impl Parcel {
         let target = Target::Node(node.address);
         let timeout = ctx.write_timeout;
         let (method, path) = (self.method.clone(), self.path_and_query.clone());
-        let mut request =
-            NodeRequest::new(target, method, path, &self.along, timeout).body(self.piece.body());
+        let mut request = NodeRequest::new(target, method, path, &self.forwarded, timeout)
+            .body(self.piece.body());
         if let Some(content_type) = &self.content_type {
             request = request.header(CONTENT_TYPE, content_type.clone());
         }
@@ -295,7 +295,7 @@ impl Parcel {
     }
 }
 
-impl Command for Parcel {
+impl Command for NodePayload {
     fn send(
         self: Arc<Self>,
         ctx: Arc<replication::Context>,

@@ -41,7 +41,7 @@ pub use self::format::{Format, FormatError};
 pub use self::split::{Fault, SplitError};
 
 use self::coalesce::Coalescer;
-use self::deliver::{Delivered, Delivery, Load};
+use self::deliver::{Delivered, Delivery, ShardPayload};
 use crate::answer::Answer;
 use crate::base::{Stopping, stands_on};
 use crate::bounds::{NoRoom, Slot};
@@ -248,7 +248,7 @@ async fn deliver_as_task(
     ctx: &Arc<Context>,
     mut delivery: Delivery,
     task: NewTask,
-    lay_out: impl Fn(Option<&SlotMap>) -> Vec<Load> + Send + 'static,
+    lay_out: impl Fn(Option<&SlotMap>) -> Vec<ShardPayload> + Send + 'static,
 ) -> Result<Answer, WriteError> {
     let begun = Arc::clone(ctx);
     ctx.run_to_completion(async move {
@@ -284,7 +284,7 @@ async fn refused_by_node(ctx: &Context, call: &Call) -> Result<Answer, WriteErro
         Target::Shard(shard),
         call.method.clone(),
         path,
-        &call.along,
+        &call.forwarded,
         timeout,
     );
     if let Some(content_type) = call.headers.get(CONTENT_TYPE) {

@@ -10,7 +10,7 @@ use weft_routing::operation::Operation;
 use weft_routing::placement::{ShardId, SlotMap};
 
 use super::decode::Plain;
-use super::deliver::{Delivery, Load};
+use super::deliver::{Delivery, ShardPayload};
 use super::params::custom_metadata;
 use super::spool::{Framing, Piece};
 use super::{WriteError, deliver_as_task, details, first_shard, reworded};
@@ -117,7 +117,7 @@ pub(super) async fn everywhere(ctx: &Arc<Context>, mut call: Call) -> Result<Ans
 }
 
 /// Each shard's ids, as they came. What can't be an id goes to the first shard, which counts it.
-fn split(slots: &SlotMap, ids: &[Value]) -> Vec<Load> {
+fn split(slots: &SlotMap, ids: &[Value]) -> Vec<ShardPayload> {
     let mut lists: Vec<(ShardId, Vec<&Value>)> = slots
         .shards()
         .iter()
@@ -136,7 +136,7 @@ fn split(slots: &SlotMap, ids: &[Value]) -> Vec<Load> {
     lists.retain(|(shard, list)| !list.is_empty() || (nothing && *shard == first));
     lists
         .iter()
-        .map(|(shard, list)| Load {
+        .map(|(shard, list)| ShardPayload {
             ids: Some(list.iter().map(|id| text(id)).collect()),
             ..load(*shard, serde_json::to_vec(list).unwrap_or_default().into())
         })
@@ -163,8 +163,8 @@ fn first_of(slots: &SlotMap) -> ShardId {
     slots.shards().first().copied().unwrap_or(ShardId(0))
 }
 
-fn load(shard: ShardId, body: Bytes) -> Load {
-    Load {
+fn load(shard: ShardId, body: Bytes) -> ShardPayload {
+    ShardPayload {
         ids: None,
         shard,
         pieces: vec![Piece::of(Framing::default(), &[&body])],
@@ -181,7 +181,7 @@ fn delivery(ctx: &Context, call: &Call) -> Result<Delivery, WriteError> {
         method: call.method.clone(),
         path_and_query: call.path_and_query.clone(),
         content_type: call.headers.get(CONTENT_TYPE).cloned(),
-        along: call.along.clone(),
+        forwarded: call.forwarded.clone(),
         loads: Vec::new(),
     })
 }

@@ -16,10 +16,10 @@ use super::{Effect, Intent, conclude, follow, lacking, put, undo};
 use crate::broadcast::BroadcastError;
 use crate::broadcast::Context;
 use crate::broadcast::spread::{Taken, to_shard};
-use crate::cluster::{ClusterError, NodeId, NodeRef, Reads};
+use crate::cluster::{ClusterError, NodeId, NodeRef, ReadPolicy};
 use crate::replication::WriteGuard;
 use crate::supervise::supervise;
-use crate::tasks::Part;
+use crate::tasks::ShardTask;
 use crate::upstream::NodeAnswer;
 
 /// How often it is tried: writers to the shards that may have it are refused meanwhile.
@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub async fn take_up_intents(ctx: &Arc<Context>) -> Result<(), ClusterError> {
     for (key, intent) in ctx.intents.all().await? {
         let shards = intent.shards().into_iter().collect();
-        ctx.cluster.doubts.hold(&key, shards, Reads::GoOn);
+        ctx.cluster.in_doubt.hold(&key, shards, ReadPolicy::Serve);
         finish(ctx, key, Some(intent));
     }
     Ok(())
@@ -53,7 +53,7 @@ pub(super) fn finish(ctx: &Arc<Context>, key: String, intent: Option<Intent>) {
             match intent {
                 Some(intent) => go_on(ctx, key, intent).await,
                 // It was whole or undone already.
-                None => ctx.cluster.doubts.release(&key),
+                None => ctx.cluster.in_doubt.release(&key),
             }
         }
     });
@@ -104,7 +104,7 @@ async fn attempt(
     certain: bool,
 ) -> Result<Option<&'static str>, BroadcastError> {
     let shards: BTreeSet<ShardId> = intent.shards().into_iter().collect();
-    let doubts = &ctx.cluster.doubts;
+    let in_doubt = &ctx.cluster.in_doubt;
     if intent.placed {
         // Nobody waits any more for those who are silent, not even for as long as they take to say nothing.
         let found = ask_all(ctx, intent).await?;
@@ -113,7 +113,7 @@ async fn attempt(
             if found.iter().any(Found::has_it) {
                 let lacking = found.iter().filter(|found| !found.has_it());
                 let lacking = lacking.map(|found| found.shard).collect();
-                doubts.hold(key, lacking, Reads::Leave);
+                in_doubt.hold(key, lacking, ReadPolicy::Refuse);
             }
             return Err(BroadcastError::Silent(silent.shard));
         }
@@ -130,11 +130,11 @@ async fn attempt(
             .iter()
             .filter(|found| found.has.is_none() || found.has_it());
         let may_have = may_have.map(|found| found.shard).collect();
-        doubts.hold(key, may_have, Reads::GoOn);
+        in_doubt.hold(key, may_have, ReadPolicy::Serve);
         return Err(BroadcastError::Silent(silent.shard));
     }
     if !intent.placed {
-        doubts.hold(key, shards, Reads::GoOn);
+        in_doubt.hold(key, shards, ReadPolicy::Serve);
     }
     if !certain && silent.is_none() {
         return Ok(None);
@@ -151,7 +151,7 @@ async fn attempt(
                 if !patient {
                     // Whoever has it has waited enough; the others get it when they are back, and nobody reads there before.
                     follow(ctx, key, intent).await?;
-                    doubts.hold(key, lacking, Reads::Leave);
+                    in_doubt.hold(key, lacking, ReadPolicy::Refuse);
                 }
                 return Err(BroadcastError::Silent(shard));
             }
@@ -159,7 +159,7 @@ async fn attempt(
             "made whole"
         }
     };
-    doubts.release(key);
+    in_doubt.release(key);
     drop(guard);
     Ok(Some(outcome))
 }
@@ -171,7 +171,7 @@ async fn send_to_the_rest(
     key: &str,
     intent: &Intent,
     found: Vec<Found>,
-) -> Result<Vec<Part>, BroadcastError> {
+) -> Result<Vec<ShardTask>, BroadcastError> {
     let placements = &ctx.cluster.placements;
     if let Effect::Exchange { pairs } = &intent.effect
         && !intent.placed
@@ -197,7 +197,10 @@ async fn send_to_the_rest(
                     let taken: Taken = has.into_iter().map(as_taken).collect();
                     to_shard(ctx, guard, &change, found.shard, replicas, taken).await
                 }
-                _ => Ok(Part::undelivered(found.shard, "it is silent".to_owned())),
+                _ => Ok(ShardTask::undelivered(
+                    found.shard,
+                    "it is silent".to_owned(),
+                )),
             }
         }
     });
@@ -209,7 +212,7 @@ async fn register(
     ctx: &Arc<Context>,
     key: &str,
     intent: &mut Intent,
-    parts: Vec<Part>,
+    parts: Vec<ShardTask>,
 ) -> Result<(), BroadcastError> {
     let placements = &ctx.cluster.placements;
     let old = std::mem::replace(&mut intent.task, ctx.tasks.reserve());

@@ -10,8 +10,8 @@ use weft_routing::placement::ShardId;
 
 use super::{Effect, Intent};
 use crate::broadcast::Context;
-use crate::cluster::{Life, NodeRef};
-use crate::replication::take_out;
+use crate::cluster::{NodeRef, NodeStatus};
+use crate::replication::remove_replica;
 use crate::store::StoreError;
 use crate::upstream::{NodeRequest, Target};
 
@@ -113,7 +113,7 @@ async fn ask(ctx: &Context, intent: &Intent, shard: ShardId) -> Result<Found, St
             }
             None if heard => {
                 let reason = "it does not say whether it took a change that was cut off";
-                take_out(ctx, &node.id, reason).await?;
+                remove_replica(ctx, &node.id, reason).await?;
             }
             None => {}
         }
@@ -123,7 +123,7 @@ async fn ask(ctx: &Context, intent: &Intent, shard: ShardId) -> Result<Found, St
 }
 
 async fn newest_of_kind(ctx: &Context, intent: &Intent, node: &NodeRef) -> Option<Vec<Seen>> {
-    if ctx.cluster.pulse.life(&node.id) == Life::Silent {
+    if ctx.cluster.health.status(&node.id) == NodeStatus::Silent {
         return None;
     }
     let request = NodeRequest::new(
@@ -145,14 +145,14 @@ mod tests {
 
     use super::*;
     use crate::broadcast::intents::put;
-    use crate::broadcast::spread::Change;
-    use crate::call::Along;
+    use crate::broadcast::spread::NodeChange;
+    use crate::call::ForwardedHeaders;
 
-    fn change(method: Method, path: &str) -> Change {
-        Change {
+    fn change(method: Method, path: &str) -> NodeChange {
+        NodeChange {
             method,
             path_and_query: path.to_owned(),
-            along: Along::default(),
+            forwarded: ForwardedHeaders::default(),
             headers: Vec::new(),
             body: Bytes::new(),
         }

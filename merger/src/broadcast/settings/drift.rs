@@ -20,7 +20,7 @@ const INDEXES_A_ROUND: usize = 200;
 const MOST_HOPELESS: usize = 1_000;
 
 /// What could not be mended.
-type Hopeless = HashMap<(String, NodeId), Values>;
+type Unrepairable = HashMap<(String, NodeId), Values>;
 
 /// Looks for ever, unless it is turned off.
 pub async fn watch(ctx: Arc<Context>) {
@@ -29,7 +29,7 @@ pub async fn watch(ctx: Arc<Context>) {
         return;
     }
     let mut last = String::new();
-    let mut hopeless = Hopeless::new();
+    let mut unrepairable = Unrepairable::new();
     loop {
         tokio::time::sleep(every).await;
         let all = ctx.cluster.placements.all();
@@ -37,7 +37,7 @@ pub async fn watch(ctx: Arc<Context>) {
         let begin = next.unwrap_or(0);
         let round = all.iter().cycle().skip(begin);
         for placement in round.take(INDEXES_A_ROUND.min(all.len())) {
-            if let Err(error) = look(&ctx, placement, &mut hopeless).await {
+            if let Err(error) = look(&ctx, placement, &mut unrepairable).await {
                 tracing::error!(index = placement.uid, %error, "settings can't be looked at");
             }
             last.clone_from(&placement.uid);
@@ -48,7 +48,7 @@ pub async fn watch(ctx: Arc<Context>) {
 async fn look(
     ctx: &Context,
     placement: &Placement,
-    hopeless: &mut Hopeless,
+    unrepairable: &mut Unrepairable,
 ) -> Result<(), StoreError> {
     let uid = placement.uid.as_str();
     if placement.deleted_by.is_some() || ctx.tasks.changes_settings(uid, None) {
@@ -64,14 +64,14 @@ async fn look(
         return Ok(());
     }
     let truth = truth(ctx, uid, &said).await?;
-    if without(hopeless, uid, drifted(&truth, &said)).is_empty() {
+    if without(unrepairable, uid, drifted(&truth, &said)).is_empty() {
         return remember(ctx, uid, &truth).await;
     }
     let turn = ctx.locks.lock(placement.shards()).await;
-    let doubts = &ctx.cluster.doubts;
+    let in_doubt = &ctx.cluster.in_doubt;
     if ctx.tasks.changes_settings(uid, None)
         // Some shards may have swapped it, and others not.
-        || placement.shards().iter().any(|shard| doubts.hold_back(*shard))
+        || placement.shards().iter().any(|shard| in_doubt.blocks_writes(*shard))
         || ctx.cluster.placement(uid).as_deref() != Some(placement)
     {
         return Ok(());
@@ -84,7 +84,7 @@ async fn look(
         return Ok(());
     }
     let truth = self::truth(ctx, uid, &said).await?;
-    let drifts = without(hopeless, uid, drifted(&truth, &said));
+    let drifts = without(unrepairable, uid, drifted(&truth, &said));
     remember(ctx, uid, &truth).await?;
     let tried: Vec<(NodeId, Values)> = drifts
         .iter()
@@ -95,11 +95,11 @@ async fn look(
         // A node that gave no answer is tried again at the next look.
         && error.is_final()
     {
-        if hopeless.len() >= MOST_HOPELESS {
-            hopeless.clear();
+        if unrepairable.len() >= MOST_HOPELESS {
+            unrepairable.clear();
         }
         let tried = tried.into_iter();
-        hopeless.extend(tried.map(|(node, patch)| ((uid.to_owned(), node), patch)));
+        unrepairable.extend(tried.map(|(node, patch)| ((uid.to_owned(), node), patch)));
     }
     Ok(())
 }
@@ -124,10 +124,10 @@ async fn remember(ctx: &Context, uid: &str, truth: &Values) -> Result<(), StoreE
     ctx.settings.put(uid, truth).await
 }
 
-fn without(hopeless: &Hopeless, uid: &str, drifts: Vec<Drift>) -> Vec<Drift> {
+fn without(unrepairable: &Unrepairable, uid: &str, drifts: Vec<Drift>) -> Vec<Drift> {
     let is_hopeless = |drift: &Drift| {
         let key = (uid.to_owned(), drift.node.id.clone());
-        hopeless.get(&key) == Some(&drift.patch)
+        unrepairable.get(&key) == Some(&drift.patch)
     };
     drifts
         .into_iter()

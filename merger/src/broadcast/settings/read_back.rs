@@ -11,7 +11,7 @@ use super::undo::undo;
 use crate::broadcast::Context;
 use crate::cluster::NodeRef;
 use crate::desired::{Values, decide};
-use crate::replication::turn_when_whole;
+use crate::replication::lock_when_whole;
 use crate::store::StoreError;
 use crate::supervise::survive;
 use crate::tasks::{ReadBack, TaskView};
@@ -100,7 +100,7 @@ async fn look(ctx: &Context, task: u32) -> Result<Looked, StoreError> {
     if let Some((touches, failed)) = ctx.tasks.failed_somewhere(task) {
         return undo(ctx, &placement, task, &touches, &failed).await;
     }
-    let turn = turn_when_whole(ctx, placement.shards()).await;
+    let turn = lock_when_whole(ctx, placement.shards()).await;
     // In the turn nobody changes settings; what is open by now was sent later, and is looked into when it is done.
     if ctx.tasks.changes_settings(uid, Some(task)) {
         return nothing;

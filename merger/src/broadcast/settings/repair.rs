@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::broadcast::Context;
-use crate::broadcast::spread::Change;
+use crate::broadcast::spread::NodeChange;
 use crate::cluster::{NodeRef, Placement};
 use crate::desired::{Values, difference};
 use crate::replication::WriteGuard;
@@ -185,7 +185,7 @@ async fn send(ctx: &Context, uid: &str, drift: &Drift) -> Result<u32, Reason> {
         return Err(Reason::Refused(why.to_owned()));
     }
     let path = format!("/indexes/{uid}/settings");
-    let change = Change::own(
+    let change = NodeChange::own(
         ctx,
         Method::PATCH,
         path,

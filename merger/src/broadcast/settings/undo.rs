@@ -14,7 +14,7 @@ use super::repair::{Drift, Said, drifted, mend, read};
 use crate::broadcast::Context;
 use crate::cluster::{NodeId, Placement};
 use crate::desired::{Values, decide};
-use crate::replication::turn_when_whole;
+use crate::replication::lock_when_whole;
 use crate::store::StoreError;
 use crate::tasks::{ReadBack, Touches};
 
@@ -30,7 +30,7 @@ pub(super) async fn undo(
     failed: &BTreeSet<NodeId>,
 ) -> Result<Looked, StoreError> {
     let uid = placement.uid.as_str();
-    let turn = turn_when_whole(ctx, placement.shards()).await;
+    let turn = lock_when_whole(ctx, placement.shards()).await;
     let (_, later) = ctx.tasks.other_settings_changes(uid, task);
     let Said {
         settings: said,

@@ -142,10 +142,10 @@ impl Model {
         for number in missed {
             match self
                 .in_sync
-                .take_out(&id(number), "it missed a write")
+                .remove_replica(&id(number), "it missed a write")
                 .await
             {
-                Ok(outcome) => assert_ne!(outcome, TakenOut::Last, "another took the write"),
+                Ok(outcome) => assert_ne!(outcome, Removal::RefusedLast, "another took the write"),
                 // Then it isn't acknowledged.
                 Err(_) => return,
             }
@@ -159,8 +159,8 @@ impl Model {
             *other != number && self.is_present(*other) && self.in_sync.holds(&id(*other))
         });
         let out = matches!(
-            self.in_sync.standing(&id(number)),
-            Some(Standing::Out { .. })
+            self.in_sync.sync_state(&id(number)),
+            Some(SyncState::Out { .. })
         );
         let Some(source) = source.filter(|_| out && self.is_present(number)) else {
             return;
@@ -173,9 +173,9 @@ impl Model {
         );
     }
 
-    fn standings(&self) -> BTreeMap<NodeId, Option<Standing>> {
+    fn standings(&self) -> BTreeMap<NodeId, Option<SyncState>> {
         let all = 0..SHARDS * REPLICAS;
-        all.map(|number| (id(number), self.in_sync.standing(&id(number))))
+        all.map(|number| (id(number), self.in_sync.sync_state(&id(number))))
             .collect()
     }
 

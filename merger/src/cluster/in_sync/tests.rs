@@ -39,18 +39,21 @@ async fn the_last_replica_in_sync_is_never_taken_out() {
     assert!(in_sync.holds(&node("a")) && in_sync.holds(&node("b")));
     let before = in_sync.epoch();
     assert_eq!(
-        in_sync.take_out(&node("a"), "x").await.unwrap(),
-        TakenOut::Now
+        in_sync.remove_replica(&node("a"), "x").await.unwrap(),
+        Removal::Removed
     );
     assert_eq!(
-        in_sync.take_out(&node("a"), "x").await.unwrap(),
-        TakenOut::Before
+        in_sync.remove_replica(&node("a"), "x").await.unwrap(),
+        Removal::AlreadyOut
     );
     assert_eq!(
-        in_sync.take_out(&node("b"), "x").await.unwrap(),
-        TakenOut::Last
+        in_sync.remove_replica(&node("b"), "x").await.unwrap(),
+        Removal::RefusedLast
     );
-    assert_eq!(in_sync.drain(&node("b")).await.unwrap(), TakenOut::Last);
+    assert_eq!(
+        in_sync.drain(&node("b")).await.unwrap(),
+        Removal::RefusedLast
+    );
     assert_eq!(in_sync.epoch(), before + 1);
     drop(in_sync);
     let in_sync = open(&path).await;
@@ -66,8 +69,8 @@ async fn the_last_replica_in_sync_is_never_taken_out() {
         .collect();
     assert_eq!(incarnations.iter().max(), Some(&1), "it began anew");
     assert_eq!(
-        in_sync.take_out(&node("b"), "x").await.unwrap(),
-        TakenOut::Now
+        in_sync.remove_replica(&node("b"), "x").await.unwrap(),
+        Removal::Removed
     );
 }
 
@@ -95,7 +98,7 @@ async fn a_drained_node_stays_out_until_it_is_resumed_and_has_caught_up() {
     let folder = tempfile::tempdir().unwrap();
     let in_sync = open(&folder.path().join("weft.redb")).await;
     in_sync.admit(&topology(&[&["a", "b"]])).await.unwrap();
-    assert_eq!(in_sync.drain(&node("a")).await.unwrap(), TakenOut::Now);
+    assert_eq!(in_sync.drain(&node("a")).await.unwrap(), Removal::Removed);
     in_sync
         .bring_back(&node("a"), None, &Marks::unknown())
         .await
@@ -106,8 +109,8 @@ async fn a_drained_node_stays_out_until_it_is_resumed_and_has_caught_up() {
     );
     in_sync.resume(&node("a")).await.unwrap();
     assert!(matches!(
-        in_sync.standing(&node("a")),
-        Some(Standing::Out { .. })
+        in_sync.sync_state(&node("a")),
+        Some(SyncState::Out { .. })
     ));
     in_sync
         .bring_back(&node("a"), None, &Marks::unknown())

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::remote::Remote;
-use super::source::Source;
+use super::source::SourceGuard;
 use super::{Progress, ResyncError};
 
 /// A batch is sent when it has so many bytes or documents.
@@ -28,7 +28,7 @@ pub(crate) struct Copy<'a> {
     sent: VecDeque<u32>,
     bytes_per_second: u64,
     progress: &'a Progress,
-    source: &'a Source<'a>,
+    source: &'a SourceGuard<'a>,
 }
 
 impl<'a> Copy<'a> {
@@ -38,7 +38,7 @@ impl<'a> Copy<'a> {
         primary_key: &str,
         bytes_per_second: u64,
         progress: &'a Progress,
-        source: &'a Source<'a>,
+        source: &'a SourceGuard<'a>,
     ) -> Self {
         let key: String = form_urlencoded::byte_serialize(primary_key.as_bytes()).collect();
         Self {

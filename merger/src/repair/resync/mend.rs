@@ -12,7 +12,7 @@ use super::deletions::Deletions;
 use super::digest::Print;
 use super::remote::{Index, Remote, is_missing};
 use super::scan::Scan;
-use super::source::Source;
+use super::source::SourceGuard;
 use super::{Progress, ResyncError};
 use crate::cluster::{Documents, Written};
 use crate::upstream::is_hidden;
@@ -28,7 +28,7 @@ pub(crate) struct Mend<'a> {
     /// 0 means as fast as it goes.
     pub(crate) bytes_per_second: u64,
     /// The source must still be what it was before anything is changed.
-    pub(crate) unbroken: &'a Source<'a>,
+    pub(crate) unbroken: &'a SourceGuard<'a>,
     /// What may be deleted.
     pub(crate) deletions: &'a Deletions<'a>,
 }

@@ -38,7 +38,7 @@ pub use running::Resyncs;
 pub use supervise::keep_in_sync;
 
 use crate::clock::now_utc;
-use crate::cluster::{ClusterError, NodeId, NodeRef, Standing, Written};
+use crate::cluster::{ClusterError, NodeId, NodeRef, SyncState, Written};
 use crate::keys::equalise_keys_now;
 use crate::repair::Context;
 use crate::replication::took_unacknowledged;
@@ -49,7 +49,7 @@ pub(crate) use compare::{compare, differing_ids};
 use deletions::Deletions;
 use mend::Mend;
 use remote::Remote;
-use source::Source;
+use source::SourceGuard;
 
 /// So few documents are mended while the shard's writers wait.
 const FEW: usize = 1_000;
@@ -105,7 +105,7 @@ pub(crate) enum ResyncError {
     SecretEmbedder { index: String, embedder: String },
     /// A node has yet to take acknowledged writes that others have.
     #[error("{0} has not taken what was acknowledged for a long time")]
-    Behind(NodeId),
+    Lag(NodeId),
     /// The replica or its source is no more what it was.
     #[error("the replica or its source has changed its standing")]
     Overtaken,
@@ -192,7 +192,7 @@ impl Progress {
 /// What keeps a resync from taking a loss for the truth.
 #[derive(Clone, Copy)]
 struct Guards<'a> {
-    unbroken: &'a Source<'a>,
+    unbroken: &'a SourceGuard<'a>,
     deletions: &'a Deletions<'a>,
 }
 
@@ -216,7 +216,7 @@ impl Resync<'_> {
 
     async fn phases(&self) -> Result<(), ResyncError> {
         let (source, target) = (self.remote(self.source), self.remote(self.target));
-        let unbroken = Source::of(self.ctx, self.source)?;
+        let unbroken = SourceGuard::of(self.ctx, self.source)?;
         let deletions = self.deletions().await;
         let guards = Guards {
             unbroken: &unbroken,
@@ -310,7 +310,7 @@ impl Resync<'_> {
         // What the source has beyond its mark, the target has by now.
         let marks = &cluster.marks;
         marks.raise(&self.source.id, newest_of_source).await;
-        cluster.pulse.begins_anew(&self.target.id);
+        cluster.health.begins_anew(&self.target.id);
         cluster
             .in_sync
             .bring_back(&self.target.id, newest, marks)
@@ -354,13 +354,13 @@ impl Resync<'_> {
 
     /// The target must still be out, and the source still in.
     fn check(&self) -> Result<(), ResyncError> {
-        if self.ctx.cluster.doubts.hold_back(self.shard) {
+        if self.ctx.cluster.in_doubt.blocks_writes(self.shard) {
             return Err(ClusterError::Held(self.shard).into());
         }
         let in_sync = &self.ctx.cluster.in_sync;
         let out = matches!(
-            in_sync.standing(&self.target.id),
-            Some(Standing::Out { .. })
+            in_sync.sync_state(&self.target.id),
+            Some(SyncState::Out { .. })
         );
         if out && in_sync.holds(&self.source.id) {
             Ok(())
@@ -377,7 +377,7 @@ impl Resync<'_> {
     async fn deletions(&self) -> Deletions<'_> {
         let cluster = &self.ctx.cluster;
         let node = &self.target.id;
-        let standing = cluster.in_sync.standing(node);
+        let standing = cluster.in_sync.sync_state(node);
         let out_since = standing.and_then(|standing| standing.out_since());
         Deletions {
             ctx: self.ctx,

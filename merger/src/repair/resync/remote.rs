@@ -204,11 +204,11 @@ impl<'a> Remote<'a> {
 
     /// Waits until the node has taken what was acknowledged before it had it.
     async fn even(&self) -> Result<(), ResyncError> {
-        let lanes = &self.ctx.cluster.lanes;
+        let lanes = &self.ctx.cluster.queues;
         let deadline = tokio::time::Instant::now() + TIMEOUT;
-        while !lanes.is_even(&self.node.id) {
+        while !lanes.caught_up(&self.node.id) {
             if tokio::time::Instant::now() > deadline {
-                return Err(ResyncError::Behind(self.node.id.clone()));
+                return Err(ResyncError::Lag(self.node.id.clone()));
             }
             tokio::time::sleep(SHORTEST_PAUSE).await;
         }
@@ -234,8 +234,8 @@ impl<'a> Remote<'a> {
         body: Option<(Bytes, &'static str)>,
     ) -> Result<NodeAnswer, ResyncError> {
         let target = Target::Node(self.node.address);
-        let along = self.ctx.own_authority();
-        let mut request = NodeRequest::new(target, method, path, &along, TIMEOUT);
+        let forwarded = self.ctx.own_authority();
+        let mut request = NodeRequest::new(target, method, path, &forwarded, TIMEOUT);
         if let Some((bytes, content_type)) = body {
             request = request
                 .header(CONTENT_TYPE, HeaderValue::from_static(content_type))

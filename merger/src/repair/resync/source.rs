@@ -5,19 +5,19 @@
 //! they were. What was read before that was read from the good disk.
 
 use super::ResyncError;
-use crate::cluster::{Heard, Life, Mark, NodeRef};
+use crate::cluster::{Mark, NodeRef, NodeStatus, Probe};
 use crate::repair::Context;
 use crate::replication::{probe, went_back};
 
 /// The source, as it was when the resync began.
-pub(crate) struct Source<'a> {
+pub(crate) struct SourceGuard<'a> {
     ctx: &'a Context,
     node: &'a NodeRef,
     mark: Option<u32>,
     doubts: u64,
 }
 
-impl<'a> Source<'a> {
+impl<'a> SourceGuard<'a> {
     /// The node as it is now.
     ///
     /// # Errors
@@ -26,7 +26,7 @@ impl<'a> Source<'a> {
         let Mark::At(mark) = ctx.cluster.marks.mark(&node.id) else {
             return Err(ResyncError::Overtaken);
         };
-        let doubts = ctx.cluster.pulse.doubts(&node.id);
+        let doubts = ctx.cluster.health.doubts(&node.id);
         Ok(Self {
             ctx,
             node,
@@ -49,20 +49,23 @@ impl<'a> Source<'a> {
         let mark = self.mark.max(cluster.marks.newest(&self.node.id));
         match heard {
             // A write under way may raise the mark after the node was asked; then it is asked once more.
-            Heard::Answer(newest) if newest >= self.mark && newest < mark => {
+            Probe::Answer(newest) if newest >= self.mark && newest < mark => {
                 match probe(self.ctx, self.node).await {
-                    Heard::Answer(newest) if newest >= mark => {}
+                    Probe::Answer(newest) if newest >= mark => {}
                     _ => return Err(broken("its tasks don't go on where they were".to_owned())),
                 }
             }
-            Heard::Answer(newest) if newest < mark => return Err(broken(went_back(newest, mark))),
-            Heard::Answer(_) => {}
+            Probe::Answer(newest) if newest < mark => return Err(broken(went_back(newest, mark))),
+            Probe::Answer(_) => {}
             _ => return Err(broken("it does not answer".to_owned())),
         }
-        if cluster.pulse.doubts(&self.node.id) != self.doubts {
+        if cluster.health.doubts(&self.node.id) != self.doubts {
             return Err(broken("it was away in between".to_owned()));
         }
-        let is_up = matches!(cluster.pulse.life(&self.node.id), Life::Up | Life::Slow);
+        let is_up = matches!(
+            cluster.health.status(&self.node.id),
+            NodeStatus::Up | NodeStatus::Slow
+        );
         match is_up && cluster.in_sync.holds(&self.node.id) {
             true => Ok(()),
             false => Err(ResyncError::Overtaken),

@@ -9,7 +9,7 @@ use weft_routing::placement::ShardId;
 
 use super::{Resync, ResyncError};
 use crate::clock::now_utc;
-use crate::cluster::{Life, NodeId, NodeRef, Standing};
+use crate::cluster::{NodeId, NodeRef, NodeStatus, SyncState};
 use crate::repair::Context;
 
 /// How often replicas that are out are looked for.
@@ -55,7 +55,7 @@ pub async fn keep_in_sync(ctx: Arc<Context>) {
             if running.len() >= AT_ONCE {
                 break;
             }
-            let held = ctx.cluster.doubts.hold_back(shard);
+            let held = ctx.cluster.in_doubt.blocks_writes(shard);
             if held || running.contains_key(&shard) || !ctx.cluster.has_settled(shard) {
                 continue;
             }
@@ -64,13 +64,13 @@ pub async fn keep_in_sync(ctx: Arc<Context>) {
                 rest.is_none_or(|rest| rest.until <= Instant::now())
             };
             let target = topology.nodes(shard).iter().find(|node| {
-                is_out(&ctx, node) && ctx.cluster.pulse.answers(&node.id) && rested(node)
+                is_out(&ctx, node) && ctx.cluster.health.answers(&node.id) && rested(node)
             });
             let source = ctx
                 .cluster
                 .replicas(shard)
                 .into_iter()
-                .find(|node| ctx.cluster.pulse.life(&node.id) == Life::Up);
+                .find(|node| ctx.cluster.health.status(&node.id) == NodeStatus::Up);
             if let (Some(target), Some(source)) = (target.cloned(), source) {
                 let node = target.id.clone();
                 let handle = tokio::spawn(bring_back(Arc::clone(&ctx), shard, source, target));
@@ -82,8 +82,8 @@ pub async fn keep_in_sync(ctx: Arc<Context>) {
 }
 
 fn is_out(ctx: &Context, node: &NodeRef) -> bool {
-    let standing = ctx.cluster.in_sync.standing(&node.id);
-    matches!(standing, Some(Standing::Out { .. }))
+    let standing = ctx.cluster.in_sync.sync_state(&node.id);
+    matches!(standing, Some(SyncState::Out { .. }))
 }
 
 fn rest(rests: &mut HashMap<NodeId, Rest>, node: &NodeId) {

@@ -23,7 +23,7 @@ type Running<K, T> = FuturesUnordered<BoxFuture<'static, Answer<K, T>>>;
 type Limit = Arc<OnceLock<Duration>>;
 
 /// Replicas that are being asked.
-pub(super) struct Asking<K, T> {
+pub(super) struct AckWait<K, T> {
     /// All of them in the order of asking, and whether they are held back.
     order: Vec<(K, bool)>,
     at_hand: Running<K, T>,
@@ -33,7 +33,7 @@ pub(super) struct Asking<K, T> {
 
 /// How much is enough.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Enough {
+pub(super) struct AckRule {
     /// So many must have taken it.
     pub(super) takers: usize,
     /// All at hand are waited for, within the patience.
@@ -59,7 +59,7 @@ pub(super) struct Rest<K, T> {
     held: Running<K, T>,
 }
 
-impl<K, T> Asking<K, T>
+impl<K, T> AckWait<K, T>
 where
     K: Clone + PartialEq + Send + 'static,
     T: Send + 'static,
@@ -100,7 +100,7 @@ where
     }
 
     /// Waits until it is enough.
-    pub(super) async fn wait(mut self, enough: Enough, taken: impl Fn(&T) -> bool) -> Asked<K, T> {
+    pub(super) async fn wait(mut self, enough: AckRule, taken: impl Fn(&T) -> bool) -> Asked<K, T> {
         let (begun, mut until, mut takers) = (Instant::now(), None::<Instant>, 0);
         let mut answers: Vec<Answer<K, T>> = Vec::with_capacity(self.order.len());
         while takers < enough.takers || enough.everybody {

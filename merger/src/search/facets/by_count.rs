@@ -66,7 +66,7 @@ pub fn counted(
         if list.0.len() >= max_values {
             return None;
         }
-        // Documents of several values bring others along, which another list may count, too.
+        // Documents of several values bring others forwarded, which another list may count, too.
         let asked: HashSet<String> = part.iter().map(|value| normalise(value)).collect();
         for (text, count) in &list.0 {
             let key = normalise(text);

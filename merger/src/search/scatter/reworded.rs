@@ -29,7 +29,7 @@ type Known = HashSet<(String, String)>;
 
 /// What shards answer to filters that mean the same on all of them.
 pub(super) async fn gather(reader: &Reader<'_>, asks: Vec<Ask>) -> Result<Outcome, SearchError> {
-    let rules = TenantRules::of(reader.along.headers()).filter(TenantRules::compare);
+    let rules = TenantRules::of(reader.forwarded.headers()).filter(TenantRules::compare);
     if rules.is_none() && !asks.iter().any(Ask::may_compare) {
         return reader.gather_as_asked(asks).await;
     }

@@ -6,16 +6,16 @@ use super::*;
 use crate::cluster::NodeId;
 use crate::tasks::LocalState;
 
-fn part(shard: u16, status: Status) -> Part {
-    let mut copy = Copy::acknowledged(NodeId::from(format!("shard-{shard}-node-0")), 7);
+fn part(shard: u16, status: Status) -> ShardTask {
+    let mut copy = ReplicaTask::acknowledged(NodeId::from(format!("shard-{shard}-node-0")), 7);
     copy.state = LocalState {
         status,
         ..LocalState::default()
     };
-    Part::taken(ShardId(shard), vec![copy])
+    ShardTask::taken(ShardId(shard), vec![copy])
 }
 
-fn record(parts: Vec<Part>) -> TaskRecord {
+fn record(parts: Vec<ShardTask>) -> TaskRecord {
     TaskRecord {
         uid: 3,
         index_uid: Some("movies".to_owned()),
@@ -45,7 +45,7 @@ fn a_task_is_settled_only_when_every_part_is() {
         (vec![Succeeded, Canceled], Canceled),
     ];
     for (parts, expected) in cases {
-        let parts: Vec<Part> = parts
+        let parts: Vec<ShardTask> = parts
             .into_iter()
             .zip(0..)
             .map(|(status, shard)| part(shard, status))
@@ -119,7 +119,7 @@ fn a_partial_failure_names_the_shards_that_failed_and_those_that_are_done() {
 
 #[test]
 fn a_part_that_reached_nobody_fails_the_task() {
-    let lost = Part::undelivered(ShardId(2), "shard-2 can't be reached".to_owned());
+    let lost = ShardTask::undelivered(ShardId(2), "shard-2 can't be reached".to_owned());
     let task = record(vec![part(0, Status::Succeeded), lost]);
     assert_eq!(status(&task), Status::Failed);
     assert!(
@@ -139,7 +139,7 @@ fn durations_are_printed_as_nodes_print_them() {
     );
 }
 
-fn failing(shard: u16, message: &str) -> Part {
+fn failing(shard: u16, message: &str) -> ShardTask {
     let mut part = part(shard, Status::Failed);
     part.copies[0].state.error = Some(json!({"message": message, "code": "c"}));
     part

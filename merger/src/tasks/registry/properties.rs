@@ -8,7 +8,7 @@ use weft_routing::placement::ShardId;
 
 use super::*;
 use crate::store::memory::MemoryStore;
-use crate::tasks::{Copy, LocalState, Part, Status};
+use crate::tasks::{LocalState, ReplicaTask, ShardTask, Status};
 
 const NODES: usize = 3;
 
@@ -109,13 +109,13 @@ impl Model {
             .iter()
             .map(|number| (*number, self.local(*number)))
             .collect();
-        let part = Part {
+        let part = ShardTask {
             pending: late.iter().map(|number| id(*number)).collect(),
-            ..Part::taken(
+            ..ShardTask::taken(
                 ShardId(0),
                 copies
                     .iter()
-                    .map(|(number, local)| Copy::acknowledged(id(*number), *local))
+                    .map(|(number, local)| ReplicaTask::acknowledged(id(*number), *local))
                     .collect(),
             )
         };
@@ -153,7 +153,7 @@ impl Model {
                 *uid,
                 (&id(*first), *local),
                 &id(number),
-                taken.map(|taken| Copy::acknowledged(id(number), taken)),
+                taken.map(|taken| ReplicaTask::acknowledged(id(number), taken)),
             )
             .await;
     }

@@ -11,7 +11,7 @@ use super::{Tasks, put};
 use crate::cluster::NodeId;
 use crate::store::Patience;
 use crate::tasks::aggregate;
-use crate::tasks::record::{Copy, Part, Status, TaskRecord};
+use crate::tasks::record::{ReplicaTask, ShardTask, Status, TaskRecord};
 
 impl Tasks {
     /// Whether the node has anything outstanding.
@@ -44,7 +44,7 @@ impl Tasks {
         uid: u32,
         first: (&NodeId, u32),
         node: &NodeId,
-        taken: Option<Copy>,
+        taken: Option<ReplicaTask>,
     ) {
         let record = {
             let mut state = self.lock();
@@ -134,9 +134,9 @@ impl State {
         uid: u32,
         (first, local_uid): (&NodeId, u32),
         node: &NodeId,
-        taken: Option<Copy>,
+        taken: Option<ReplicaTask>,
     ) -> Option<Arc<TaskRecord>> {
-        let is_it = |part: &Part| {
+        let is_it = |part: &ShardTask| {
             let known = part.copies.first();
             known.is_some_and(|copy| copy.node == *first && copy.local_uid == local_uid)
         };
@@ -182,7 +182,7 @@ impl State {
 }
 
 /// Marks a node's copy of a part as out, if another is left.
-fn leave(part: &mut Part, node: &NodeId) -> bool {
+fn leave(part: &mut ShardTask, node: &NodeId) -> bool {
     let another = part.live().any(|copy| copy.node != *node);
     let pending = part.pending.len();
     part.pending.retain(|pending| pending != node);

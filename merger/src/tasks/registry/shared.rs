@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Tasks, put};
 use crate::cluster::NodeId;
 use crate::tasks::TaskError;
-use crate::tasks::record::{LocalState, Part, Share};
+use crate::tasks::record::{LocalState, ShardTask, Share};
 
 /// A local task has ended that the task shares with others.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ impl Tasks {
     ///
     /// # Errors
     /// The store failed.
-    pub async fn resend(&self, uid: u32, mut part: Part) -> Result<(), TaskError> {
+    pub async fn resend(&self, uid: u32, mut part: ShardTask) -> Result<(), TaskError> {
         let late = part.late.take();
         let record = {
             let mut state = self.lock();

@@ -9,7 +9,7 @@ use super::shared::SharedEnd;
 use crate::cluster::NodeId;
 use crate::tasks::aggregate;
 use crate::tasks::filter::{Names, Note};
-use crate::tasks::record::{Copy, LocalState, Status, TaskRecord};
+use crate::tasks::record::{LocalState, ReplicaTask, Status, TaskRecord};
 
 #[derive(Default)]
 pub(super) struct State {
@@ -90,7 +90,7 @@ impl State {
             self.stop_waiting(node, local_uid, uid);
         }
         let record = self.open.get(&uid)?;
-        let is_it = |copy: &Copy| copy.node == *node && copy.local_uid == local_uid;
+        let is_it = |copy: &ReplicaTask| copy.node == *node && copy.local_uid == local_uid;
         let known = &record.copies().find(|copy| is_it(copy))?.state;
         // What a shared local task counts says nothing of one write.
         let local = match record.share {

@@ -5,7 +5,7 @@ use weft_routing::placement::ShardId;
 use super::*;
 use crate::store::RedbStore;
 use crate::store::memory::MemoryStore;
-use crate::tasks::{Copy, LocalState, Part, ReadBack, Share, Status};
+use crate::tasks::{LocalState, ReadBack, ReplicaTask, ShardTask, Share, Status};
 
 const LIMITS: Limits = Limits {
     max_tasks: 10,
@@ -29,7 +29,10 @@ fn node(name: &str) -> NodeId {
 
 fn write_to(nodes: &[(&str, u32)]) -> NewTask {
     let parts = nodes.iter().zip(0..).map(|((name, local), shard)| {
-        Part::taken(ShardId(shard), vec![Copy::acknowledged(node(name), *local)])
+        ShardTask::taken(
+            ShardId(shard),
+            vec![ReplicaTask::acknowledged(node(name), *local)],
+        )
     });
     NewTask {
         kind: "documentAdditionOrUpdate".to_owned(),

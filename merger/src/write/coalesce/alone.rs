@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::delivery;
 use super::held::Taken;
 use crate::supervise::survive;
-use crate::tasks::{LocalState, Part, SharedEnd};
+use crate::tasks::{LocalState, ShardTask, SharedEnd};
 use crate::write::Context;
-use crate::write::deliver::{Delivered, deliver_now, lies_as};
+use crate::write::deliver::{Delivered, deliver_now, layout_unchanged};
 
 /// Node tasks have ended that several writes were merged into: those of a failed one are sent again, each alone.
 pub(in crate::write) fn ended(ctx: &Arc<Context>, mut ends: Vec<SharedEnd>) {
@@ -81,7 +81,7 @@ async fn repeat(ctx: &Arc<Context>, uid: u32, taken: &Taken) -> Result<(), Strin
     if ctx.writes.coalescer.held().is_overtaken(taken) {
         return Err("the index has been written to since".to_owned());
     }
-    if !lies_as(ctx, &small.kind.placement) {
+    if !layout_unchanged(ctx, &small.kind.placement) {
         // It went with its index.
         return Err("no shard took it".to_owned());
     }
@@ -97,7 +97,7 @@ async fn repeat(ctx: &Arc<Context>, uid: u32, taken: &Taken) -> Result<(), Strin
     }
 }
 
-async fn resent(ctx: &Context, uid: u32, part: Part) {
+async fn resent(ctx: &Context, uid: u32, part: ShardTask) {
     if let Err(error) = ctx.tasks.resend(uid, part).await {
         tracing::error!(uid, %error, "a write that was sent again alone could not be recorded");
     }

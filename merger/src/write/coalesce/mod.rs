@@ -10,7 +10,7 @@
 //! memory until then ([`held`], [`alone`]); after a restart of the merger the writes of a failed group fail with it.
 
 mod alone;
-mod harmless;
+mod batchable;
 mod held;
 mod line;
 
@@ -23,22 +23,22 @@ use tokio::sync::oneshot;
 use weft_routing::placement::ShardId;
 
 pub(super) use self::alone::ended;
-pub(super) use self::harmless::is_harmless;
+pub(super) use self::batchable::is_harmless;
 
 use self::held::{HELD_BYTES, Held};
 use self::line::{Line, Waiting};
 use super::WriteError;
-use super::deliver::{Delivered, Delivery, Load, deliver_now, lies_as};
+use super::deliver::{Delivered, Delivery, ShardPayload, deliver_now, layout_unchanged};
 use super::format::Format;
 use super::spool::Piece;
 use crate::answer::Answer;
 use crate::base::Stopping;
-use crate::call::Along;
+use crate::call::ForwardedHeaders;
 use crate::cluster::{Placement, WriteMode};
 use crate::ids::Ids;
-use crate::replication::{WriteGuard, doubt};
+use crate::replication::{WriteGuard, put_in_doubt};
 use crate::supervise::note_panic;
-use crate::tasks::{self, Enqueued, NewTask, Part, Share};
+use crate::tasks::{self, Enqueued, NewTask, ShardTask, Share};
 use crate::write::Context;
 
 /// A write of more bytes or documents than this is no small write.
@@ -61,7 +61,7 @@ pub(super) struct Kind {
 #[derive(Debug, Clone)]
 pub(super) struct Small {
     pub(super) kind: Kind,
-    pub(super) along: Along,
+    pub(super) forwarded: ForwardedHeaders,
     /// The documents, with what stands between them.
     pub(super) documents: Bytes,
     pub(super) piece: Piece,
@@ -118,7 +118,7 @@ async fn serve(ctx: Arc<Context>, shard: ShardId) {
             return;
         }
         // Some replicas may have the group, and others not.
-        doubt(&ctx.replication, shard);
+        put_in_doubt(&ctx.replication, shard);
     }
 }
 
@@ -144,7 +144,7 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
         .map(|waiting| (waiting.small, waiting.sent))
         .unzip();
     let Some(first) = smalls.first() else { return };
-    if !lies_as(ctx, &first.kind.placement) {
+    if !layout_unchanged(ctx, &first.kind.placement) {
         for client in clients {
             let _ = client.send(Ok(Sent::Gone));
         }
@@ -194,7 +194,7 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
 }
 
 /// A task for each write of a group, with uids in the group's order.
-fn tasks_of(ctx: &Context, smalls: &mut [Small], parts: &[Part]) -> Vec<(u32, NewTask)> {
+fn tasks_of(ctx: &Context, smalls: &mut [Small], parts: &[ShardTask]) -> Vec<(u32, NewTask)> {
     let merged = smalls.len() > 1;
     let mut before = 0;
     let own = |(place, small): (u32, &mut Small)| {
@@ -231,9 +231,9 @@ fn delivery(small: &Small, shard: ShardId, piece: Piece, ids: Ids) -> Delivery {
         method: kind.method.clone(),
         path_and_query: kind.path_and_query.clone(),
         content_type: Some(HeaderValue::from_static(kind.format.content_type())),
-        along: small.along.clone(),
+        forwarded: small.forwarded.clone(),
         mode: kind.mode,
-        loads: vec![Load {
+        loads: vec![ShardPayload {
             ids: Some(ids),
             shard,
             pieces: vec![piece],

@@ -24,7 +24,7 @@ fn small(index: &str, ids: &[&str]) -> Small {
     let ids = ids.iter().collect();
     Small {
         kind,
-        along: Along::default(),
+        forwarded: ForwardedHeaders::default(),
         documents,
         piece,
         ids,

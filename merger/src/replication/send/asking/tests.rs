@@ -73,21 +73,21 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 /// Who answered what, and when in milliseconds.
-type Heard = BTreeMap<usize, (Option<bool>, u64)>;
+type Probe = BTreeMap<usize, (Option<bool>, u64)>;
 
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
     enough_at: u64,
     /// Those who were late at that moment get their answers in `later`.
     answers: BTreeMap<usize, Option<bool>>,
-    later: Heard,
+    later: Probe,
 }
 
 async fn play(case: &Case) -> Seen {
     let start = Instant::now();
     let at = move |millis: u64| start + Duration::from_millis(millis);
     let now = move || u64::try_from(start.elapsed().as_millis()).unwrap();
-    let mut asking = Asking::new();
+    let mut asking = AckWait::new();
     for (number, replica) in case.replicas.iter().copied().enumerate() {
         let place = async move {
             tokio::time::sleep_until(at(replica.place)).await;
@@ -102,7 +102,7 @@ async fn play(case: &Case) -> Seen {
         };
         asking.ask(number, replica.is_held, place, Box::pin(sending));
     }
-    let enough = Enough {
+    let enough = AckRule {
         takers: case.takers,
         everybody: case.everybody,
         patience: Duration::from_millis(case.patience),
@@ -118,7 +118,7 @@ async fn play(case: &Case) -> Seen {
     let mut seen = Seen {
         enough_at: now(),
         answers: asked.answers.into_iter().collect(),
-        later: Heard::new(),
+        later: Probe::new(),
     };
     let late = asked.late.clone();
     while let Ok(Some((number, answer))) =

@@ -20,10 +20,10 @@ use super::NodeId;
 
 /// Shards whose replicas may differ by a write that nobody was acknowledged.
 #[derive(Default)]
-pub struct Doubts {
+pub struct InDoubt {
     shards: Mutex<HashMap<ShardId, Doubt>>,
     /// Who holds which shards, and whether reads go on there.
-    held: Mutex<HashMap<String, (BTreeSet<ShardId>, Reads)>>,
+    held: Mutex<HashMap<String, (BTreeSet<ShardId>, ReadPolicy)>>,
 }
 
 /// What is to be looked into at a shard.
@@ -37,37 +37,39 @@ pub(crate) struct Doubt {
     pub(crate) unknown: Vec<(NodeId, Vec<u32>)>,
 }
 
-/// Reads from shards that are [held](Doubts::hold).
+/// Reads from shards that are [held](InDoubt::hold).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reads {
+pub enum ReadPolicy {
     /// They go on.
-    GoOn,
+    Serve,
     /// They leave: the shard is known to lack what others have.
-    Leave,
+    Refuse,
 }
 
-impl Doubts {
+impl InDoubt {
     /// Whether a shard's replicas are yet to be compared, or the shard is held.
-    pub(crate) fn are_about(&self, shard: ShardId) -> bool {
-        self.lock().contains_key(&shard) || self.hold_back(shard)
+    pub(crate) fn contains(&self, shard: ShardId) -> bool {
+        self.lock().contains_key(&shard) || self.blocks_writes(shard)
     }
 
     /// Whether the shard is held.
-    pub fn hold_back(&self, shard: ShardId) -> bool {
+    pub fn blocks_writes(&self, shard: ShardId) -> bool {
         let held = self.held();
         held.values().any(|(shards, _)| shards.contains(&shard))
     }
 
     /// Whether the shard is held, and reads leave.
-    pub(crate) fn keep_reads_from(&self, shard: ShardId) -> bool {
+    pub(crate) fn blocks_reads(&self, shard: ShardId) -> bool {
         let held = self.held();
-        let mut held = held.values().filter(|(_, reads)| *reads == Reads::Leave);
+        let mut held = held
+            .values()
+            .filter(|(_, policy)| *policy == ReadPolicy::Refuse);
         held.any(|(shards, _)| shards.contains(&shard))
     }
 
     /// Lets nobody write to these shards, and to no others, in `holder`'s name.
-    pub fn hold(&self, holder: &str, shards: BTreeSet<ShardId>, reads: Reads) {
-        self.held().insert(holder.to_owned(), (shards, reads));
+    pub fn hold(&self, holder: &str, shards: BTreeSet<ShardId>, policy: ReadPolicy) {
+        self.held().insert(holder.to_owned(), (shards, policy));
     }
 
     /// `holder` holds none any more.
@@ -75,7 +77,7 @@ impl Doubts {
         self.held().remove(holder);
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<String, (BTreeSet<ShardId>, Reads)>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<String, (BTreeSet<ShardId>, ReadPolicy)>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

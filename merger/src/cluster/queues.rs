@@ -15,7 +15,7 @@ use super::NodeId;
 
 /// What acknowledged writes a replica has yet to take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Behind {
+pub struct Lag {
     /// How many.
     pub writes: u64,
     /// How much.
@@ -23,28 +23,28 @@ pub struct Behind {
 }
 
 #[derive(Default)]
-struct Lane {
+struct ReplicaQueue {
     line: Arc<tokio::sync::Mutex<()>>,
-    behind: Behind,
+    behind: Lag,
 }
 
 /// The lines of all replicas.
 #[derive(Default)]
-pub struct Lanes {
-    lanes: Mutex<HashMap<NodeId, Lane>>,
+pub struct ReplicaQueues {
+    queues: Mutex<HashMap<NodeId, ReplicaQueue>>,
 }
 
 type Entering = Pin<Box<dyn Future<Output = OwnedMutexGuard<()>> + Send>>;
 
 /// A place in a replica's line; leaving the line is dropping it.
-pub enum Place {
+pub enum QueuePlace {
     /// Others are before.
     Waiting(Entering),
     /// It is its turn.
     First(Option<OwnedMutexGuard<()>>),
 }
 
-impl Future for Place {
+impl Future for QueuePlace {
     type Output = OwnedMutexGuard<()>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -55,9 +55,9 @@ impl Future for Place {
     }
 }
 
-impl Lanes {
+impl ReplicaQueues {
     /// Takes the next place in a replica's line, now.
-    pub fn enter(&self, node: &NodeId) -> Place {
+    pub fn enqueue(&self, node: &NodeId) -> QueuePlace {
         let line = Arc::clone(&self.lock().entry(node.clone()).or_default().line);
         let mut entering: Entering = Box::pin(line.lock_owned());
         // The lock serves in the order of first polls.
@@ -65,13 +65,13 @@ impl Lanes {
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))
         {
-            Poll::Ready(guard) => Place::First(Some(guard)),
-            Poll::Pending => Place::Waiting(entering),
+            Poll::Ready(guard) => QueuePlace::First(Some(guard)),
+            Poll::Pending => QueuePlace::Waiting(entering),
         }
     }
 
     /// What the replica has yet to take.
-    pub fn behind(&self, node: &NodeId) -> Behind {
+    pub fn lag(&self, node: &NodeId) -> Lag {
         self.lock()
             .get(node)
             .map(|lane| lane.behind)
@@ -79,26 +79,26 @@ impl Lanes {
     }
 
     /// Whether the replica has taken every acknowledged write.
-    pub fn is_even(&self, node: &NodeId) -> bool {
-        self.behind(node).writes == 0
+    pub fn caught_up(&self, node: &NodeId) -> bool {
+        self.lag(node).writes == 0
     }
 
-    pub(crate) fn falls_behind(&self, node: &NodeId, bytes: u64) {
-        let mut lanes = self.lock();
-        let behind = &mut lanes.entry(node.clone()).or_default().behind;
+    pub(crate) fn add_lag(&self, node: &NodeId, bytes: u64) {
+        let mut queues = self.lock();
+        let behind = &mut queues.entry(node.clone()).or_default().behind;
         behind.writes += 1;
         behind.bytes += bytes;
     }
 
-    pub(crate) fn catches_up(&self, node: &NodeId, bytes: u64) {
-        let mut lanes = self.lock();
-        let behind = &mut lanes.entry(node.clone()).or_default().behind;
+    pub(crate) fn reduce_lag(&self, node: &NodeId, bytes: u64) {
+        let mut queues = self.lock();
+        let behind = &mut queues.entry(node.clone()).or_default().behind;
         behind.writes = behind.writes.saturating_sub(1);
         behind.bytes = behind.bytes.saturating_sub(bytes);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, Lane>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, ReplicaQueue>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,10 +108,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_serves_in_the_order_of_entering_whoever_waits_first() {
-        let lanes = Lanes::default();
+        let queues = ReplicaQueues::default();
         let node = NodeId::from("n".to_owned());
-        let first = lanes.enter(&node).await;
-        let (second, gone, third) = (lanes.enter(&node), lanes.enter(&node), lanes.enter(&node));
+        let first = queues.enqueue(&node).await;
+        let (second, gone, third) = (
+            queues.enqueue(&node),
+            queues.enqueue(&node),
+            queues.enqueue(&node),
+        );
         let (sent, mut served) = tokio::sync::mpsc::unbounded_channel();
         let tell = sent.clone();
         let third = tokio::spawn(async move {
@@ -132,25 +136,25 @@ mod tests {
             (Some(2), Some(3))
         );
         // Another's line is another.
-        let _held = lanes.enter(&node).await;
-        let _other = lanes.enter(&NodeId::from("m".to_owned())).await;
+        let _held = queues.enqueue(&node).await;
+        let _other = queues.enqueue(&NodeId::from("m".to_owned())).await;
     }
 
     #[test]
     fn a_replica_is_even_when_all_is_taken() {
-        let lanes = Lanes::default();
+        let queues = ReplicaQueues::default();
         let node = NodeId::from("n".to_owned());
-        lanes.falls_behind(&node, 5);
-        lanes.falls_behind(&node, 7);
-        lanes.catches_up(&node, 5);
+        queues.add_lag(&node, 5);
+        queues.add_lag(&node, 7);
+        queues.reduce_lag(&node, 5);
         assert_eq!(
-            lanes.behind(&node),
-            Behind {
+            queues.lag(&node),
+            Lag {
                 writes: 1,
                 bytes: 7
             }
         );
-        lanes.catches_up(&node, 7);
-        assert!(lanes.is_even(&node));
+        queues.reduce_lag(&node, 7);
+        assert!(queues.caught_up(&node));
     }
 }

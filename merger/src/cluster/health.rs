@@ -25,15 +25,15 @@ const SLOW: u32 = 2;
 
 /// What a probe of a node came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum Probe {
     /// It answered; its newest task, if it has any.
     Answer(Option<u32>),
     /// Nobody listens there, or the connection was cut: when it comes back it may be another.
-    Gone,
+    ConnectionFailed,
     /// No answer in time, or one that makes no sense.
-    Nonsense(String),
+    Invalid(String),
     /// Envoy itself can't be reached, which says nothing of the node.
-    Blind,
+    ProxyDown,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -73,13 +73,13 @@ impl Told {
 
 /// The state of all nodes.
 #[derive(Debug, Default)]
-pub struct Pulse {
+pub struct HealthMonitor {
     nodes: RwLock<HashMap<NodeId, Vital>>,
 }
 
 /// What the merger knows of a node at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Life {
+pub enum NodeStatus {
     /// Not asked yet.
     Unknown,
     /// It answers, and is the one it was.
@@ -92,15 +92,15 @@ pub enum Life {
     Lost,
 }
 
-impl Pulse {
+impl HealthMonitor {
     /// How the node is.
-    pub fn life(&self, node: &NodeId) -> Life {
+    pub fn status(&self, node: &NodeId) -> NodeStatus {
         match self.read().get(node) {
-            Some(vital) if vital.lost => Life::Lost,
-            Some(vital) if vital.trusted && vital.misses >= SLOW => Life::Slow,
-            Some(vital) if vital.trusted => Life::Up,
-            Some(vital) if vital.watched.is_some() && vital.misses > 0 => Life::Silent,
-            _ => Life::Unknown,
+            Some(vital) if vital.lost => NodeStatus::Lost,
+            Some(vital) if vital.trusted && vital.misses >= SLOW => NodeStatus::Slow,
+            Some(vital) if vital.trusted => NodeStatus::Up,
+            Some(vital) if vital.watched.is_some() && vital.misses > 0 => NodeStatus::Silent,
+            _ => NodeStatus::Unknown,
         }
     }
 
@@ -129,25 +129,25 @@ impl Pulse {
     }
 
     /// Notes a probe's outcome. `goes_on` says whether its tasks go on where they were.
-    pub(crate) fn note(&self, node: &NodeId, heard: &Heard, goes_on: bool) {
+    pub(crate) fn note(&self, node: &NodeId, heard: &Probe, goes_on: bool) {
         let mut nodes = self.write();
         let vital = nodes.entry(node.clone()).or_default();
         let now = Instant::now();
         vital.watched.get_or_insert(now);
         match heard {
-            Heard::Answer(_) => {
+            Probe::Answer(_) => {
                 vital.answered = Some(now);
                 vital.misses = 0;
                 vital.trusted = goes_on;
                 vital.doubts += u64::from(!goes_on);
             }
-            Heard::Gone => {
+            Probe::ConnectionFailed => {
                 vital.misses += 1;
                 vital.trusted = false;
                 vital.doubts += 1;
             }
-            Heard::Nonsense(_) => vital.misses += 1,
-            Heard::Blind => {}
+            Probe::Invalid(_) => vital.misses += 1,
+            Probe::ProxyDown => {}
         }
     }
 
@@ -159,7 +159,7 @@ impl Pulse {
     }
 
     /// Notes that the node holds no more what nobody else holds.
-    pub(crate) fn lose(&self, node: &NodeId) {
+    pub(crate) fn mark_data_lost(&self, node: &NodeId) {
         self.write().entry(node.clone()).or_default().lost = true;
     }
 
@@ -183,7 +183,7 @@ impl Pulse {
     }
 
     /// Notes what an Envoy is told of the node.
-    pub(crate) fn told(&self, node: &NodeId, listener: Listener, ready: bool) {
+    pub(crate) fn record_readiness(&self, node: &NodeId, listener: Listener, ready: bool) {
         let mut nodes = self.write();
         let vital = nodes.entry(node.clone()).or_default();
         let at = Instant::now();
@@ -236,27 +236,27 @@ mod tests {
 
     #[test]
     fn a_node_that_was_away_is_trusted_only_when_its_tasks_go_on() {
-        let pulse = Pulse::default();
+        let health = HealthMonitor::default();
         let node = NodeId::from("n".to_owned());
-        assert_eq!(pulse.life(&node), Life::Unknown);
-        pulse.note(&node, &Heard::Answer(Some(4)), true);
-        assert_eq!(pulse.life(&node), Life::Up);
-        pulse.note(&node, &Heard::Blind, false);
+        assert_eq!(health.status(&node), NodeStatus::Unknown);
+        health.note(&node, &Probe::Answer(Some(4)), true);
+        assert_eq!(health.status(&node), NodeStatus::Up);
+        health.note(&node, &Probe::ProxyDown, false);
         assert_eq!(
-            pulse.life(&node),
-            Life::Up,
+            health.status(&node),
+            NodeStatus::Up,
             "Envoy's trouble is not the node's"
         );
-        pulse.note(&node, &Heard::Nonsense("slow".to_owned()), false);
-        assert_eq!(pulse.life(&node), Life::Up);
-        pulse.note(&node, &Heard::Nonsense("slow".to_owned()), false);
-        assert_eq!(pulse.life(&node), Life::Slow);
-        pulse.note(&node, &Heard::Answer(Some(4)), true);
-        assert_eq!(pulse.life(&node), Life::Up);
-        pulse.note(&node, &Heard::Gone, false);
-        assert_eq!(pulse.life(&node), Life::Silent);
-        pulse.note(&node, &Heard::Answer(None), false);
-        assert_ne!(pulse.life(&node), Life::Up);
+        health.note(&node, &Probe::Invalid("slow".to_owned()), false);
+        assert_eq!(health.status(&node), NodeStatus::Up);
+        health.note(&node, &Probe::Invalid("slow".to_owned()), false);
+        assert_eq!(health.status(&node), NodeStatus::Slow);
+        health.note(&node, &Probe::Answer(Some(4)), true);
+        assert_eq!(health.status(&node), NodeStatus::Up);
+        health.note(&node, &Probe::ConnectionFailed, false);
+        assert_eq!(health.status(&node), NodeStatus::Silent);
+        health.note(&node, &Probe::Answer(None), false);
+        assert_ne!(health.status(&node), NodeStatus::Up);
     }
 
     fn envoy(port: u16) -> Listener {
@@ -265,45 +265,45 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn reads_get_to_a_node_when_envoy_has_been_told_for_a_while() {
-        let pulse = Pulse::default();
+        let health = HealthMonitor::default();
         let node = NodeId::from("n".to_owned());
-        assert!(!pulse.gets_reads(&node), "nobody has asked");
-        pulse.told(&node, envoy(1), true);
-        assert!(pulse.is_ready(&node) && !pulse.gets_reads(&node));
+        assert!(!health.gets_reads(&node), "nobody has asked");
+        health.record_readiness(&node, envoy(1), true);
+        assert!(health.is_ready(&node) && !health.gets_reads(&node));
         for _ in 0..2 {
             tokio::time::advance(READS_FOLLOW / 2).await;
-            pulse.told(&node, envoy(1), true);
+            health.record_readiness(&node, envoy(1), true);
         }
         assert!(
-            pulse.gets_reads(&node),
+            health.gets_reads(&node),
             "told again, from the first time on"
         );
-        pulse.told(&node, envoy(1), false);
-        assert!(!pulse.is_ready(&node) && !pulse.gets_reads(&node));
-        pulse.told(&node, envoy(1), true);
-        assert!(!pulse.gets_reads(&node), "from the beginning");
+        health.record_readiness(&node, envoy(1), false);
+        assert!(!health.is_ready(&node) && !health.gets_reads(&node));
+        health.record_readiness(&node, envoy(1), true);
+        assert!(!health.gets_reads(&node), "from the beginning");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_node_is_ready_as_long_as_any_envoy_was_told_so() {
-        let pulse = Pulse::default();
+        let health = HealthMonitor::default();
         let node = NodeId::from("n".to_owned());
-        pulse.told(&node, envoy(1), true);
-        pulse.told(&node, envoy(2), true);
+        health.record_readiness(&node, envoy(1), true);
+        health.record_readiness(&node, envoy(2), true);
         tokio::time::advance(READS_FOLLOW / 4).await;
-        pulse.told(&node, envoy(1), false);
-        assert!(pulse.is_ready(&node), "the other has not heard");
-        assert!(!pulse.gets_reads(&node));
-        pulse.told(&node, envoy(2), false);
-        assert!(!pulse.is_ready(&node));
+        health.record_readiness(&node, envoy(1), false);
+        assert!(health.is_ready(&node), "the other has not heard");
+        assert!(!health.gets_reads(&node));
+        health.record_readiness(&node, envoy(2), false);
+        assert!(!health.is_ready(&node));
         // One that asks no more keeps nobody waiting.
-        pulse.told(&node, envoy(1), true);
-        pulse.told(&node, envoy(3), true);
+        health.record_readiness(&node, envoy(1), true);
+        health.record_readiness(&node, envoy(3), true);
         tokio::time::advance(FORGOTTEN / 2).await;
-        pulse.told(&node, envoy(1), false);
-        assert!(pulse.is_ready(&node));
+        health.record_readiness(&node, envoy(1), false);
+        assert!(health.is_ready(&node));
         tokio::time::advance(FORGOTTEN / 2).await;
-        assert!(!pulse.is_ready(&node));
+        assert!(!health.is_ready(&node));
     }
 
     use proptest::prelude::*;
@@ -321,28 +321,28 @@ mod tests {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let (pulse, node) = (Pulse::default(), NodeId::from("n".to_owned()));
+                let (pulse, node) = (HealthMonitor::default(), NodeId::from("n".to_owned()));
                 let (mut silent_for, mut watched, mut trusted, mut misses) = (0, false, false, 0);
                 for (pause, heard) in probes {
                     tokio::time::advance(Duration::from_millis(pause)).await;
                     silent_for += if watched { pause } else { 0 };
                     watched = true;
                     let (heard, goes_on) = match heard {
-                        0 => (Heard::Answer(Some(1)), true),
-                        1 => (Heard::Answer(None), false),
-                        2 => (Heard::Gone, false),
-                        3 => (Heard::Nonsense("late".to_owned()), false),
-                        _ => (Heard::Blind, false),
+                        0 => (Probe::Answer(Some(1)), true),
+                        1 => (Probe::Answer(None), false),
+                        2 => (Probe::ConnectionFailed, false),
+                        3 => (Probe::Invalid("late".to_owned()), false),
+                        _ => (Probe::ProxyDown, false),
                     };
-                    pulse.note(&node, &heard, goes_on);
+                    health.note(&node, &heard, goes_on);
                     match heard {
-                        Heard::Answer(_) => (silent_for, trusted, misses) = (0, goes_on, 0),
-                        Heard::Gone => (trusted, misses) = (false, misses + 1),
-                        Heard::Nonsense(_) => misses += 1,
-                        Heard::Blind => {}
+                        Probe::Answer(_) => (silent_for, trusted, misses) = (0, goes_on, 0),
+                        Probe::ConnectionFailed => (trusted, misses) = (false, misses + 1),
+                        Probe::Invalid(_) => misses += 1,
+                        Probe::ProxyDown => {}
                     }
-                    prop_assert_eq!(pulse.silence(&node), Duration::from_millis(silent_for));
-                    prop_assert_eq!(pulse.life(&node) == Life::Up, trusted && misses < SLOW);
+                    prop_assert_eq!(health.silence(&node), Duration::from_millis(silent_for));
+                    prop_assert_eq!(health.status(&node) == NodeStatus::Up, trusted && misses < SLOW);
                 }
                 Ok(())
             })?;
