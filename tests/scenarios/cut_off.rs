@@ -259,7 +259,7 @@ async fn first_shard_goes_on(api: &Api, held: std::ops::Range<u64>) {
 #[tokio::test]
 async fn a_shard_that_is_down_keeps_no_other_waiting_and_serves_nothing_before_it_is_whole() {
     for change in Change::ALL {
-        let builder = lines().merger_env("WEFT_HEARTBEAT_INTERVAL_MS", "500");
+        let builder = lines().merger_env("WEFT_NODE_DOWN_AFTER_MS", "1500");
         let (cluster, api) = half_done(change, builder).await;
         let held = match change {
             Change::Swap => 0..40,

@@ -283,7 +283,7 @@ async fn a_writer_that_dies_in_a_staggered_import_takes_nothing_along() {
     let builder = builder
         .merger_env("WEFT_STAGGERED", "true")
         .merger_env("WEFT_STAGGERED_MIN_BYTES", "20000")
-        .merger_env("WEFT_HEARTBEAT_INTERVAL_MS", "500");
+        .merger_env("WEFT_NODE_DOWN_AFTER_MS", "1500");
     let (cluster, api) = start(builder).await;
     api.succeed(&write(&api, "sync", 0..10).await)
         .await

@@ -118,11 +118,6 @@ struct Registration {
 }
 
 #[derive(Deserialize)]
-struct TaskList {
-    results: Vec<LocalTask>,
-}
-
-#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct LocalTask {
     index_uid: Option<String>,
@@ -139,23 +134,19 @@ async fn direct_write(ctx: &Context, registration: &Registration) -> Result<Repl
     let topology = ctx.cluster.topology();
     for node in topology.nodes(registration.shard) {
         let uid = registration.task_uid;
-        let request = NodeRequest::new(
-            Target::Node(node.address),
-            Method::GET,
-            format!("/tasks?uids={uid}&limit=1"),
-            &ctx.own_authority(),
-            ctx.search_timeout,
-        );
-        let Ok(answer) = ctx.upstream.send(request).await else {
+        let query = format!("uids={uid}&limit=1");
+        let authority = ctx.own_authority();
+        let listed = ctx
+            .upstream
+            .tasks(node.address, &query, &authority, ctx.search_timeout);
+        let Ok(listed) = listed.await else {
             continue;
         };
-        let list: Option<TaskList> = serde_json::from_slice(&answer.body).ok();
-        let task = list.and_then(|list| list.results.into_iter().next());
         let is_it = |task: &LocalTask| {
             task.kind == registration.kind
                 && task.index_uid.as_ref() == Some(&registration.index_uid)
         };
-        if task.as_ref().is_some_and(is_it) {
+        if listed.first().is_some_and(is_it) {
             return Ok(ctx.cluster.marks.acknowledged_beside(&node.id, uid).into());
         }
     }

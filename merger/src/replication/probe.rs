@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use http::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::Context;
 use crate::cluster::{NodeRef, Probe};
-use crate::upstream::{NodeRequest, Target, UpstreamError};
+use crate::upstream::{TaskListError, UpstreamError};
 
 /// How long a node may take to answer a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -27,37 +26,24 @@ pub(crate) fn went_back(newest: Option<u32>, mark: Option<u32>) -> String {
 }
 
 #[derive(Deserialize)]
-struct TaskList {
-    results: Vec<LocalTask>,
-}
-
-#[derive(Deserialize)]
 struct LocalTask {
     uid: u32,
 }
 
 /// Asks a node for its newest task.
 pub(crate) async fn probe(ctx: &Context, node: &NodeRef) -> Probe {
-    let request = NodeRequest::new(
-        Target::Node(node.address),
-        Method::GET,
-        "/tasks?limit=1",
-        &ctx.own_authority(),
-        PROBE_TIMEOUT,
-    );
-    let answer = match ctx.upstream.send(request).await {
-        Ok(answer) => answer,
-        Err(UpstreamError::NoEgress { .. }) => return Probe::ProxyDown,
-        Err(UpstreamError::Unreachable { detail, .. }) if is_connection_failure(&detail) => {
-            return Probe::ConnectionFailed;
+    let authority = ctx.own_authority();
+    let newest =
+        ctx.upstream
+            .tasks::<LocalTask>(node.address, "limit=1", &authority, PROBE_TIMEOUT);
+    match newest.await {
+        Ok(tasks) => Probe::Answer(tasks.first().map(|task| task.uid)),
+        Err(TaskListError::Upstream(UpstreamError::NoEgress { .. })) => Probe::ProxyDown,
+        Err(TaskListError::Upstream(UpstreamError::Unreachable { detail, .. }))
+            if is_connection_failure(&detail) =>
+        {
+            Probe::ConnectionFailed
         }
-        Err(error) => return Probe::Invalid(error.to_string()),
-    };
-    if answer.status != StatusCode::OK {
-        return Probe::Invalid(format!("it answered {}", answer.status));
-    }
-    match serde_json::from_slice::<TaskList>(&answer.body) {
-        Ok(list) => Probe::Answer(list.results.first().map(|task| task.uid)),
         Err(error) => Probe::Invalid(error.to_string()),
     }
 }

@@ -1,12 +1,10 @@
 //! Tasks of nodes that no record names: what they are, as far as that can be told before they are done.
 
-use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Context;
 use crate::cluster::{NewestTask, NodeRef};
-use crate::upstream::{NodeRequest, Target};
 
 /// How many tasks are looked at; more, and replicas are compared document by document.
 const LOOK_BACK: u32 = 100;
@@ -35,11 +33,6 @@ pub(crate) struct Seen {
     details: Option<Map<String, Value>>,
     #[serde(default)]
     custom_metadata: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct TaskList {
-    results: Vec<Listed>,
 }
 
 #[derive(Deserialize)]
@@ -82,8 +75,8 @@ pub(crate) async fn beyond(
     if count > LOOK_BACK {
         return None;
     }
-    let path = format!("/tasks?from={newest}&limit={count}");
-    let listed = list(ctx, node, &path).await?;
+    let query = format!("from={newest}&limit={count}");
+    let listed = list(ctx, node, &query).await?;
     let made = ctx.cluster.marks.made_beyond(&node.id);
     let after = |listed: &Listed| Some(listed.uid) > mark && !made.contains(&listed.uid);
     let found = listed.into_iter().filter(after).map(|listed| listed.task);
@@ -97,8 +90,8 @@ pub(crate) async fn took_unacknowledged(ctx: &Context, node: &NodeRef) -> bool {
     // Right after the mark: the tasks of a resync come later.
     let mark = ctx.cluster.marks.newest(&node.id);
     let first = mark.map_or(0, |mark| mark.saturating_add(1));
-    let path = format!("/tasks?reverse=true&from={first}&limit={LOOK_BACK}");
-    let tasks = list(ctx, node, &path).await.unwrap_or_default();
+    let query = format!("reverse=true&from={first}&limit={LOOK_BACK}");
+    let tasks = list(ctx, node, &query).await.unwrap_or_default();
     tasks
         .iter()
         .any(|listed| listed.uid >= first && listed.task.custom_metadata.is_some())
@@ -110,8 +103,8 @@ pub(crate) async fn are_harmless(ctx: &Context, node: &NodeRef, tasks: &[u32]) -
         return false;
     }
     let uids: Vec<String> = tasks.iter().map(u32::to_string).collect();
-    let path = format!("/tasks?uids={}&limit={}", uids.join(","), tasks.len());
-    let Some(listed) = list(ctx, node, &path).await else {
+    let query = format!("uids={}&limit={}", uids.join(","), tasks.len());
+    let Some(listed) = list(ctx, node, &query).await else {
         return false;
     };
     // What isn't listed any more could have been anything.
@@ -121,7 +114,7 @@ pub(crate) async fn are_harmless(ctx: &Context, node: &NodeRef, tasks: &[u32]) -
 
 /// A task of the node with the time at which it came, as far as the node says it.
 pub(crate) async fn dated(ctx: &Context, node: &NodeRef, uid: u32) -> NewestTask {
-    let listed = list(ctx, node, &format!("/tasks?uids={uid}&limit=1")).await;
+    let listed = list(ctx, node, &format!("uids={uid}&limit=1")).await;
     let found = listed.and_then(|listed| listed.into_iter().find(|listed| listed.uid == uid));
     NewestTask {
         uid,
@@ -135,23 +128,19 @@ pub(crate) async fn has_same_disk(ctx: &Context, node: &NodeRef) -> Option<bool>
     let Some(known) = ctx.cluster.marks.shown_by(&node.id) else {
         return Some(true);
     };
-    let path = format!("/tasks?uids={}&limit=1", known.uid);
-    let listed = list(ctx, node, &path).await?;
+    let query = format!("uids={}&limit=1", known.uid);
+    let listed = list(ctx, node, &query).await?;
     let found = listed.into_iter().find(|listed| listed.uid == known.uid);
     let (now, then) = (found.and_then(|found| found.enqueued_at), known.enqueued_at);
     Some(now.is_none() || then.is_none() || now == then)
 }
 
-async fn list(ctx: &Context, node: &NodeRef, path: &str) -> Option<Vec<Listed>> {
-    let target = Target::Node(node.address);
-    let timeout = ctx.search_timeout;
-    let request = NodeRequest::new(target, Method::GET, path, &ctx.own_authority(), timeout);
-    let answer = ctx.upstream.send(request).await.ok()?;
-    if answer.status != StatusCode::OK {
-        return None;
-    }
-    let list: TaskList = serde_json::from_slice(&answer.body).ok()?;
-    Some(list.results)
+async fn list(ctx: &Context, node: &NodeRef, query: &str) -> Option<Vec<Listed>> {
+    let authority = ctx.own_authority();
+    let listed = ctx
+        .upstream
+        .tasks(node.address, query, &authority, ctx.search_timeout);
+    listed.await.ok()
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -18,7 +17,7 @@ use super::SharedEnd;
 use super::record::{LocalState, Status};
 use crate::cluster::NodeId;
 use crate::supervise::{AGAIN, survive};
-use crate::upstream::{NodeRequest, Target};
+use crate::upstream::TaskListError;
 
 /// How many tasks one request asks for. Nodes work in order, so that those which ended are among the first; where all of them have,
 /// the next are asked for at once.
@@ -160,11 +159,6 @@ impl Follower {
     }
 }
 
-#[derive(Deserialize)]
-struct TaskList {
-    results: Vec<LocalTask>,
-}
-
 /// A local task. Its fields stand here once more, since a flattened struct is read by way of copies.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -202,33 +196,23 @@ async fn poll(ctx: &Context, node: &NodeId, uids: &[u32]) -> Option<Vec<(u32, Lo
         .map(u32::to_string)
         .collect::<Vec<_>>()
         .join(",");
-    let path = format!("/tasks?limit={TASKS_A_POLL}&uids={list}");
-    let request = NodeRequest::new(
-        Target::Node(address),
-        Method::GET,
-        path,
-        &ctx.own_authority(),
-        POLL_TIMEOUT,
-    );
-    let answer = match ctx.upstream.send(request).await {
-        Ok(answer) if answer.status == StatusCode::OK => answer,
-        Ok(answer) => {
-            tracing::warn!(%node, status = %answer.status, "a node refuses to tell of its tasks");
-            return None;
-        }
-        Err(error) => {
+    let query = format!("limit={TASKS_A_POLL}&uids={list}");
+    let authority = ctx.own_authority();
+    let listed = ctx
+        .upstream
+        .tasks::<LocalTask>(address, &query, &authority, POLL_TIMEOUT);
+    let listed = match listed.await {
+        Ok(listed) => listed,
+        Err(error @ TaskListError::Upstream(_)) => {
             tracing::debug!(%node, %error, "a node does not tell of its tasks");
             return None;
         }
-    };
-    let list: TaskList = match serde_json::from_slice(&answer.body) {
-        Ok(list) => list,
         Err(error) => {
             tracing::warn!(%node, %error, "a node's list of tasks can't be read");
             return None;
         }
     };
-    let mut said: Vec<(u32, LocalState)> = list.results.into_iter().map(Into::into).collect();
+    let mut said: Vec<(u32, LocalState)> = listed.into_iter().map(Into::into).collect();
     let known: HashSet<u32> = said.iter().map(|(uid, _)| *uid).collect();
     said.extend(
         uids.iter()

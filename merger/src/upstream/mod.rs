@@ -6,6 +6,7 @@
 
 mod egress;
 mod request;
+mod tasks;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use weft_routing::placement::ShardId;
 
 pub use egress::{EgressClient, EgressOptions};
 pub use request::NodeRequest;
+pub use tasks::TaskListError;
 
 use crate::answer::Answer;
 use crate::bounds::NoRoom;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 use weft_routing::placement::ShardId;
@@ -13,7 +12,6 @@ use crate::broadcast::Context;
 use crate::cluster::{NodeRef, NodeStatus};
 use crate::replication::remove_replica;
 use crate::store::StoreError;
-use crate::upstream::{NodeRequest, Target};
 
 /// How long a node may take to say whether it has it: writers wait meanwhile.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -49,11 +47,6 @@ impl Intent {
             }
         }
     }
-}
-
-#[derive(Deserialize)]
-struct TaskList {
-    results: Vec<Seen>,
 }
 
 /// What is told of a node's task before it is done.
@@ -126,16 +119,12 @@ async fn newest_of_kind(ctx: &Context, intent: &Intent, node: &NodeRef) -> Optio
     if ctx.cluster.health.status(&node.id) == NodeStatus::Silent {
         return None;
     }
-    let request = NodeRequest::new(
-        Target::Node(node.address),
-        Method::GET,
-        format!("/tasks?types={}&limit={LOOK_BACK}", intent.kind()),
-        &ctx.own_authority(),
-        ASK_TIMEOUT,
-    );
-    let answer = ctx.upstream.send(request).await.ok()?;
-    let list: TaskList = serde_json::from_slice(&answer.body).ok()?;
-    (answer.status == StatusCode::OK).then_some(list.results)
+    let query = format!("types={}&limit={LOOK_BACK}", intent.kind());
+    let authority = ctx.own_authority();
+    let listed = ctx
+        .upstream
+        .tasks(node.address, &query, &authority, ASK_TIMEOUT);
+    listed.await.ok()
 }
 
 #[cfg(test)]

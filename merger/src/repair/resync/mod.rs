@@ -135,10 +135,29 @@ pub(crate) enum ResyncError {
     Cluster(#[from] ClusterError),
 }
 
+/// What a resync does at the moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Phase {
+    /// The replica works off the tasks that it had before.
+    #[default]
+    WaitingForOldTasks,
+    /// Keys and features are made equal.
+    Instance,
+    /// A whole pass: every index is compared and mended.
+    Copying,
+    /// Another whole pass, which proves the first.
+    Verifying,
+    /// What was written meanwhile is mended.
+    CatchingUp,
+    /// The rest is mended while the shard's writers wait.
+    LastTurn,
+}
+
 /// How far a resync has come, for operators.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    phase: Mutex<(&'static str, Option<String>)>,
+    phase: Mutex<(Phase, Option<String>)>,
     checked: AtomicU64,
     copied: AtomicU64,
     removed: AtomicU64,
@@ -149,7 +168,7 @@ pub(crate) struct Progress {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ProgressView {
-    phase: &'static str,
+    phase: Phase,
     index: Option<String>,
     documents_checked: u64,
     documents_copied: u64,
@@ -158,12 +177,12 @@ pub(crate) struct ProgressView {
 }
 
 impl Progress {
-    fn enter(&self, phase: &'static str, index: Option<&str>) {
+    fn enter(&self, phase: Phase, index: Option<&str>) {
         let mut now = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
         *now = (phase, index.map(str::to_owned));
     }
 
-    fn phase(&self) -> &'static str {
+    fn phase(&self) -> Phase {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -223,14 +242,14 @@ impl Resync<'_> {
             deletions: &deletions,
         };
         // What the replica still has to do from before would come after the copy.
-        self.progress.enter("waitingForOldTasks", None);
+        self.progress.enter(Phase::WaitingForOldTasks, None);
         target.applied().await?;
-        self.progress.enter("instance", None);
+        self.progress.enter(Phase::Instance, None);
         mend::instance(&source, &target).await?;
         equalise_keys_now(self.ctx, &self.ctx.keys)
             .await
             .map_err(|error| ResyncError::Keys(error.to_string()))?;
-        self.mender("copying", &source, &target, guards)
+        self.mender(Phase::Copying, &source, &target, guards)
             .mend(&Written::Everything)
             .await?;
         self.prove(&source, &target, guards).await?;
@@ -245,7 +264,7 @@ impl Resync<'_> {
                     outcome => return outcome,
                 }
             }
-            let mender = self.mender("catchingUp", &source, &target, guards);
+            let mender = self.mender(Phase::CatchingUp, &source, &target, guards);
             mender.mend(&written).await?;
             self.check()?;
         }
@@ -262,7 +281,7 @@ impl Resync<'_> {
         let mut differences = 0;
         for _ in 0..PROOFS {
             let before = self.progress.differences();
-            let mender = self.mender("verifying", source, target, guards);
+            let mender = self.mender(Phase::Verifying, source, target, guards);
             let found = mender.mend(&Written::Everything).await?;
             let written = self.ctx.cluster.dirty.take(self.shard);
             differences = found.iter().filter(|one| !one.is_within(&written)).count();
@@ -289,7 +308,7 @@ impl Resync<'_> {
         let begun = Instant::now();
         let written = self.ctx.cluster.dirty.take(self.shard);
         let mending = async {
-            let mender = self.mender("lastTurn", source, target, guards);
+            let mender = self.mender(Phase::LastTurn, source, target, guards);
             mender.mend(&written).await?;
             self.compare_counts(source, target).await
         };
@@ -392,7 +411,7 @@ impl Resync<'_> {
 
     fn mender<'b>(
         &'b self,
-        phase: &'static str,
+        phase: Phase,
         source: &'b Remote<'b>,
         target: &'b Remote<'b>,
         guards: Guards<'b>,
@@ -404,7 +423,7 @@ impl Resync<'_> {
             progress: self.progress,
             // Who holds up the shard's writers doesn't dawdle.
             bytes_per_second: match phase {
-                "lastTurn" => 0,
+                Phase::LastTurn => 0,
                 _ => self.ctx.options.resync_bytes_per_second,
             },
             unbroken: guards.unbroken,
