@@ -321,7 +321,7 @@ mod tests {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let (pulse, node) = (HealthMonitor::default(), NodeId::from("n".to_owned()));
+                let (health, node) = (HealthMonitor::default(), NodeId::from("n".to_owned()));
                 let (mut silent_for, mut watched, mut trusted, mut misses) = (0, false, false, 0);
                 for (pause, heard) in probes {
                     tokio::time::advance(Duration::from_millis(pause)).await;

@@ -65,6 +65,10 @@ async fn look(ctx: &Arc<Context>, shard: ShardId, node: &NodeRef) {
         }
         _ => false,
     };
+    if goes_on && health.status(&node.id) == NodeStatus::Lost {
+        tracing::info!(node = %node.id, "the node has the disk again that it was missed with");
+        health.begins_anew(&node.id);
+    }
     health.note(&node.id, &heard, goes_on);
     health.note_work(&node.id, ctx.tasks.has_outstanding(&node.id));
     match (heard, mark) {

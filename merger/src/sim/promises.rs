@@ -6,6 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::disk::Disk;
 use super::rules::What;
 use super::steps::Plan;
 use super::world::{Merger, World};
@@ -236,5 +237,36 @@ fn tasks_are_numbered_in_the_order_in_which_nodes_do_them() {
             let done: Vec<String> = views.filter_map(|task| mark_of(&task)).collect();
             assert_eq!(done, numbered, "{name}");
         }
+    });
+}
+
+#[test]
+fn a_shard_whose_right_disk_returns_is_there_again() {
+    let world = World::new(&Plan {
+        seed: 1,
+        shards: 1,
+        replicas: 1,
+        steps: Vec::new(),
+    });
+    world.life(async |merger| {
+        merger.with_documents(10).await;
+        let exchange = |disk: Disk| {
+            let mut mesh = merger.world.mesh.lock();
+            std::mem::replace(&mut mesh.nodes.get_mut("a0").unwrap().disk, disk)
+        };
+        let health = async || merger.ask(Method::GET, "/_cluster/health", None).await.1;
+        let write = async || {
+            let body = json!([{"id": 11}]);
+            let path = "/indexes/i0/documents";
+            merger.ask(Method::POST, path, Some(&body)).await.0
+        };
+        let right = exchange(Disk::default());
+        pass(5).await;
+        assert_eq!(health().await["status"], "red");
+        assert_eq!(write().await, 503);
+        exchange(right);
+        pass(5).await;
+        assert_eq!(health().await["status"], "green");
+        assert_eq!(write().await, 202);
     });
 }

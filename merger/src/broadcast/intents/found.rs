@@ -130,6 +130,7 @@ async fn newest_of_kind(ctx: &Context, intent: &Intent, node: &NodeRef) -> Optio
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use http::Method;
     use serde_json::json;
 
     use super::*;
