@@ -1,10 +1,11 @@
 //! One request to each shard, at the same time, and what came back.
 //!
 //! Shards know their own fields alone: filters are [`reworded`] so that this makes no difference, and what a shard refuses
-//! since it [lacks](lacking) a field is asked without it.
+//! since it [lacks](lacking) a field is asked without it. What it would not show for the same reason is [asked for](nested).
 
 mod formatted;
 mod lacking;
+mod nested;
 mod reworded;
 
 use std::sync::Arc;
@@ -167,6 +168,7 @@ impl<'a> Reader<'a> {
     /// Likewise, with filters as they are.
     async fn gather_as_asked(&self, asks: Vec<Ask>) -> Result<Outcome, SearchError> {
         let began = Instant::now();
+        let (asks, surplus) = nested::around(self, asks).await;
         let results = join_all(asks.iter().map(|ask| self.answer(ask))).await;
         let results = lacking::without_what_is_lacking(self, &asks, results).await;
         let waited = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -203,6 +205,7 @@ impl<'a> Reader<'a> {
             }
             _ => {
                 formatted::complete(self, &asks, &mut gathered).await;
+                nested::without(&surplus, &mut gathered);
                 Ok(Outcome::Answers(gathered))
             }
         }

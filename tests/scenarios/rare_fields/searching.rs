@@ -267,3 +267,78 @@ async fn documents_are_shown_with_what_any_shard_knows() {
     }
     check(&both, asks, false).await;
 }
+
+#[tokio::test]
+async fn what_stands_in_place_of_a_nested_attribute_is_shown_whoever_knows_it() {
+    let both = Both::start().await;
+    let (first, second) = (both.on("x", 0).await, both.on("x", 1).await);
+    let in_place = [
+        json!("text"),
+        json!(5.5),
+        json!({"other": 1, "deep": {"x": 1}}),
+        json!([{"other": 1}, "amber", 3, [{"other": 2}], {"author": "nested"}]),
+        json!(null),
+        json!({}),
+        json!({"deep": "flat"}),
+    ];
+    let mut documents: Vec<Value> = second
+        .iter()
+        .zip(&in_place)
+        .map(|(id, value)| json!({"id": id, "title": "amber", "book": value}))
+        .collect();
+    // One document has what none of the others has.
+    let whole = json!({"author": "amber", "deep": {"down": 1}});
+    documents.push(json!({"id": first[1], "book": whole}));
+    both.each(Method::PUT, "/indexes/x/documents", &json!(documents))
+        .await;
+    let mut asks = Vec::new();
+    for names in [
+        json!(["id", "book.author"]),
+        json!(["id", "book.deep.down", "book.other"]),
+        json!(["id", "book.deep", "book.deep.down"]),
+        json!(["id", "book", "book.author"]),
+        json!(["book.author"]),
+        json!(["id", "book.nobody's"]),
+        json!(["*", "book.author"]),
+    ] {
+        asks.extend(searches(
+            &json!({"q": "amber", "limit": 200, "attributesToRetrieve": names}),
+        ));
+        asks.extend(searches(&json!({
+            "q": "amber", "limit": 200, "attributesToRetrieve": names, "attributesToHighlight": ["id", "title"],
+        })));
+        asks.push((
+            Method::POST,
+            "/indexes/x/documents/fetch".to_owned(),
+            json!({"fields": names, "limit": 200}),
+        ));
+        let names: Vec<&str> = names
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_str)
+            .collect();
+        let names = names.join(",");
+        let get = [
+            ("q", "amber"),
+            ("limit", "200"),
+            ("attributesToRetrieve", &names),
+        ];
+        asks.push((
+            Method::GET,
+            with_query("/indexes/x/search", &get),
+            Value::Null,
+        ));
+        let list = [("fields", names.as_str()), ("limit", "200")];
+        asks.push((
+            Method::GET,
+            with_query("/indexes/x/documents", &list),
+            Value::Null,
+        ));
+    }
+    let highlight = json!({
+        "q": "amber", "limit": 200, "attributesToRetrieve": ["id"], "attributesToHighlight": ["book.author"],
+    });
+    asks.extend(searches(&highlight));
+    check(&both, asks, false).await;
+}
