@@ -68,6 +68,7 @@ pub struct HitSpan {
 const SCORE: &[u8] = b"_rankingScore";
 const DETAILS: &[u8] = b"_rankingScoreDetails";
 const FORMATTED: &[u8] = b"_formatted";
+const FEDERATION: &[u8] = b"_federation";
 
 impl HitSpan {
     /// Reads the hit that begins at byte `at`.
@@ -166,7 +167,9 @@ impl HitSpan {
         let mut any = false;
         while let Some(member) = members.next()? {
             let is = |added: &Option<Range<usize>>| top && added.as_ref() == Some(&member.value);
-            if strips(interest, member.key) || is(&self.score) || is(&self.details) {
+            // A shard adds where a hit is from to the hit alone: in `_formatted` it is the document's own.
+            let strips = strips(interest, member.key) && (top || member.key != FEDERATION);
+            if strips || is(&self.score) || is(&self.details) {
                 continue;
             }
             if any {
@@ -253,6 +256,11 @@ mod tests {
         assert_eq!(
             kept_of(both, &["a"], ALL),
             r#"{"_rankingScore":"mine","_formatted":{"a":1},"_formatted":{}}"#
+        );
+        let in_federation = r#"{"a":1,"_formatted":{"a":"1","_federation":{"x":"1"}},"_federation":{"indexUid":"x"}}"#;
+        assert_eq!(
+            kept(in_federation, &["_federation"]),
+            r#"{"a":1,"_formatted":{"a":"1","_federation":{"x":"1"}}}"#
         );
         let interest = Interest {
             added: ALL,
