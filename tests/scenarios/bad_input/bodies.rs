@@ -315,8 +315,14 @@ fn types_and_encodings() -> Vec<Case> {
         ("identity", "identity", body),
     ];
     for (name, encoding, body) in bodies {
+        // Real nodes don't know zstd, and read such a body as it is; Weft unpacks it, as the embedded node does.
+        let expected = match name {
+            "zstd" => Expected::Status(&[202]),
+            "zstd that is none" => Expected::Status(&[400]),
+            _ => Expected::AsTheNode,
+        };
         let encoding = format!("content-encoding: {encoding}");
-        cases.push(same(name, &line, &[JSON, &encoding], body));
+        cases.push(same(name, &line, &[JSON, &encoding], body).expect(expected));
     }
     cases
 }
