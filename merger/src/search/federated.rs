@@ -78,6 +78,7 @@ impl Federated {
                 pick: Some("_federation".to_owned()),
                 id: query.primary_key.clone(),
                 strip,
+                formats: query.plan.search.formatted(),
                 added: Added {
                     score: query.plan.search.show_score,
                     details: true,

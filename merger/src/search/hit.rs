@@ -12,6 +12,8 @@ pub struct Interest {
     pub pick: Option<String>,
     /// Top-level members that the shards were asked for and the client wasn't: they are left out.
     pub strip: Vec<String>,
+    /// Of these, the ones that the client has formatted all the same, `*` for all: they stay in `_formatted`.
+    pub formats: Vec<String>,
     /// The member that holds the id: a document that two shards hold at once is shown once.
     pub id: Option<String>,
     /// Criteria by which documents are ordered that come without ranking details: a list of documents.
@@ -168,7 +170,8 @@ impl HitSpan {
         while let Some(member) = members.next()? {
             let is = |added: &Option<Range<usize>>| top && added.as_ref() == Some(&member.value);
             // A shard adds where a hit is from to the hit alone: in `_formatted` it is the document's own.
-            let strips = strips(interest, member.key) && (top || member.key != FEDERATION);
+            let strips = strips(interest, member.key)
+                && (top || (member.key != FEDERATION && !formats(interest, member.key)));
             if strips || is(&self.score) || is(&self.details) {
                 continue;
             }
@@ -186,6 +189,11 @@ impl HitSpan {
         }
         Ok(any)
     }
+}
+
+fn formats(interest: &Interest, key: &[u8]) -> bool {
+    let mut formats = interest.formats.iter();
+    formats.any(|name| name == "*" || name.as_bytes() == key)
 }
 
 fn strips(interest: &Interest, key: &[u8]) -> bool {
@@ -241,6 +249,28 @@ mod tests {
         );
         let formatted = r#"{"b":1,"a":1,"_formatted":{"a":"1","b":"1"},"_rankingScore":1.0}"#;
         assert_eq!(kept(formatted, &["a"]), r#"{"b":1,"_formatted":{"b":"1"}}"#);
+    }
+
+    #[test]
+    fn what_the_client_has_formatted_stays_there_though_it_did_not_retrieve_it() {
+        let text = r#"{"id":1,"t":2,"_formatted":{"id":"1","t":"2"}}"#;
+        for (formats, expected) in [
+            (vec![], r#"{"_formatted":{}}"#),
+            (vec!["id"], r#"{"_formatted":{"id":"1"}}"#),
+            (vec!["*"], r#"{"_formatted":{"id":"1","t":"2"}}"#),
+        ] {
+            let interest = Interest {
+                strip: ["id", "t"].map(str::to_owned).to_vec(),
+                formats: formats.into_iter().map(str::to_owned).collect(),
+                added: ALL,
+                ..Interest::default()
+            };
+            let span = HitSpan::read(text.as_bytes(), 0, &interest).unwrap();
+            let mut out = Vec::new();
+            span.write_open(text.as_bytes(), &interest, &mut out)
+                .unwrap();
+            assert_eq!(String::from_utf8(out).unwrap() + "}", expected);
+        }
     }
 
     #[test]

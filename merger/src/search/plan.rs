@@ -68,6 +68,7 @@ impl Plan {
             interest: Interest {
                 pick: distinct.as_deref().map(|path| first_part(path).to_owned()),
                 strip,
+                formats: search.formatted(),
                 id: primary_key.map(str::to_owned),
                 added: Added {
                     score,

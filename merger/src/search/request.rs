@@ -142,6 +142,19 @@ impl Search {
             })
     }
 
+    /// The top-level members that the client has formatted by name, `*` for all.
+    pub fn formatted(&self) -> Vec<String> {
+        ["attributesToHighlight", "attributesToCrop"]
+            .iter()
+            .filter_map(|name| self.carrier.list(name).flatten())
+            .flatten()
+            .map(|name| {
+                let whole = name.split(':').next().unwrap_or_default();
+                whole.split('.').next().unwrap_or_default().to_owned()
+            })
+            .collect()
+    }
+
     /// The search as a shard is asked.
     pub fn for_shard(&self, needs: &Needs) -> Carrier {
         let mut carrier = self.carrier.clone();

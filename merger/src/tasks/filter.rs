@@ -179,12 +179,12 @@ impl Filter {
             "indexUids" => {
                 self.index_uids = list(value, |word| is_name(word).then(|| word.to_owned()))?
             }
-            "afterEnqueuedAt" => self.enqueued.after = Some(after(value)?),
-            "beforeEnqueuedAt" => self.enqueued.before = Some(before(value)?),
-            "afterStartedAt" => self.started.after = Some(after(value)?),
-            "beforeStartedAt" => self.started.before = Some(before(value)?),
-            "afterFinishedAt" => self.finished.after = Some(after(value)?),
-            "beforeFinishedAt" => self.finished.before = Some(before(value)?),
+            "afterEnqueuedAt" => self.enqueued.after = bound(value, after)?,
+            "beforeEnqueuedAt" => self.enqueued.before = bound(value, before)?,
+            "afterStartedAt" => self.started.after = bound(value, after)?,
+            "beforeStartedAt" => self.started.before = bound(value, before)?,
+            "afterFinishedAt" => self.finished.after = bound(value, after)?,
+            "beforeFinishedAt" => self.finished.before = bound(value, before)?,
             _ => return None,
         }
         self.narrows |= !matches!(name, "limit" | "from" | "reverse");
@@ -380,6 +380,18 @@ fn is_name(word: &str) -> bool {
         && word
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+/// A bound in time; `*` is none.
+#[allow(
+    clippy::option_option,
+    reason = "unreadable, none, or one are three things"
+)]
+fn bound(value: &str, parse: fn(&str) -> Option<OffsetDateTime>) -> Option<Option<OffsetDateTime>> {
+    if value == "*" {
+        return Some(None);
+    }
+    parse(value).map(Some)
 }
 
 /// `after` a day means after its end, as on a node.

@@ -59,12 +59,11 @@ pub(super) async fn around(reader: &Reader<'_>, mut asks: Vec<Ask>) -> (Vec<Ask>
         .iter()
         .flatten()
         .flat_map(|query| query.nested().map(|name| (query.index.as_str(), name)))
-        .take(MOST_FIELDS)
         .collect();
-    if wanted.is_empty() {
+    if wanted.is_empty() || wanted.len() > MOST_FIELDS {
         return (asks, surplus);
     }
-    let lacking = lacking(reader, &wanted).await;
+    let Attributes { had, lacking } = attributes(reader, &wanted).await;
     if lacking.is_empty() {
         return (asks, surplus);
     }
@@ -88,7 +87,15 @@ pub(super) async fn around(reader: &Reader<'_>, mut asks: Vec<Ask>) -> (Vec<Ask>
             }
             if let Some(wider) = ask.with(query, &around) {
                 *ask = wider;
-                let shown = Shown::new(&query.shown, query.formatted.as_deref(), around);
+                // Of an attribute that no shard has, nothing is shown.
+                let there = |names: &[String]| -> Vec<String> {
+                    let is_there = |name: &&String| {
+                        !name.contains('.') || had.contains(&(query.index.as_str(), name.as_str()))
+                    };
+                    names.iter().filter(is_there).cloned().collect()
+                };
+                let formatted = query.formatted.as_deref().map(there);
+                let shown = Shown::new(there(&query.shown), formatted, around);
                 surplus.entry(at).or_default().push((query.at, shown));
             }
         }
@@ -222,7 +229,9 @@ fn parameter_of(operation: Operation) -> &'static str {
 fn named_by(carrier: &Carrier, operation: Operation, at: usize, index: &str) -> Option<Named> {
     let everything = |names: &[String]| names.iter().any(|name| name == "*");
     let shown = carrier.list(parameter_of(operation))??;
-    if everything(&shown) {
+    // A list of documents knows no `*` among other fields.
+    let alone = operation != Operation::FetchDocuments || shown.len() == 1;
+    if everything(&shown) && alone {
         return None;
     }
     let highlighted = carrier.list("attributesToHighlight")?.unwrap_or_default();
@@ -244,16 +253,23 @@ fn named_by(carrier: &Carrier, operation: Operation, at: usize, index: &str) -> 
     nests.then_some(named)
 }
 
-/// Of each attribute that some shard of its index has, the shards that lack it.
-async fn lacking(
+/// Attributes by index and name.
+struct Attributes<'a> {
+    /// Those that some shard of their index has.
+    had: HashSet<(&'a str, &'a str)>,
+    /// Of these, the shards that lack them.
+    lacking: HashMap<(String, String), Vec<ShardId>>,
+}
+
+async fn attributes<'a>(
     reader: &Reader<'_>,
-    wanted: &HashSet<(&str, &str)>,
-) -> HashMap<(String, String), Vec<ShardId>> {
+    wanted: &HashSet<(&'a str, &'a str)>,
+) -> Attributes<'a> {
     let known = &reader.ctx.known_fields;
     let mark = known.mark();
-    let mut unsure: HashMap<(&str, ShardId), Vec<&str>> = HashMap::new();
-    let mut had: HashSet<(&str, &str)> = HashSet::new();
-    for (index, name) in wanted {
+    let mut unsure: HashMap<(&'a str, ShardId), Vec<&'a str>> = HashMap::new();
+    let mut had: HashSet<(&'a str, &'a str)> = HashSet::new();
+    for &(index, name) in wanted {
         let Some(placement) = reader.ctx.cluster.placement(index) else {
             continue;
         };
@@ -290,7 +306,7 @@ async fn lacking(
         }
     }
     lacking.retain(|(index, name), _| had.contains(&(index.as_str(), name.as_str())));
-    lacking
+    Attributes { had, lacking }
 }
 
 /// Under what it is remembered that a shard has an attribute: no name of a field begins like this.

@@ -69,6 +69,15 @@ fn tasks_are_filtered_ordered_and_paged_as_on_a_node() {
     check("afterEnqueuedAt=2026-05-05", &[], 0, None);
     check("afterEnqueuedAt=2026-05-04", &[3, 2, 1, 0], 4, None);
     check("beforeEnqueuedAt=2026-05-05", &[], 0, None);
+    // Any time, as any uid: the official JavaScript client sends it.
+    for query in [
+        "afterEnqueuedAt=*&beforeEnqueuedAt=*",
+        "afterStartedAt=*&beforeStartedAt=*",
+        "afterFinishedAt=*&beforeFinishedAt=*",
+    ] {
+        check(query, &[3, 2, 1, 0], 4, None);
+        assert!(parse(query).unwrap().narrows);
+    }
     check(
         "afterEnqueuedAt=2026-05-05T11:59:59Z",
         &[3, 2, 1, 0],

@@ -22,10 +22,14 @@ pub(in crate::search::scatter) struct Shown {
 }
 
 impl Shown {
-    pub(super) fn new(names: &[String], formatted: Option<&[String]>, around: Vec<String>) -> Self {
+    pub(super) fn new(
+        names: Vec<String>,
+        formatted: Option<Vec<String>>,
+        around: Vec<String>,
+    ) -> Self {
         Self {
-            names: names.to_vec(),
-            formatted: formatted.map(<[String]>::to_vec),
+            names,
+            formatted,
             around,
         }
     }
@@ -272,7 +276,7 @@ mod tests {
     fn shown(names: &[&str], around: &[&str]) -> Shown {
         let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let names: Vec<String> = own(names);
-        Shown::new(&names, Some(&names), own(around))
+        Shown::new(names.clone(), Some(names), own(around))
     }
 
     fn of_answer(answer: &Value, shown: &[(usize, Shown)]) -> Value {
@@ -355,7 +359,7 @@ mod tests {
         let hit = json!({"id": 1, "a": {"b": 1, "c": 2}, "_formatted": {"id": "1", "a": {"b": "1", "c": "2"}}});
         let names = |formatted: Option<&[&str]>| {
             let own = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
-            Shown::new(&own(&["id"]), formatted.map(own).as_deref(), own(&["a"]))
+            Shown::new(own(&["id"]), formatted.map(own), own(&["a"]))
         };
         let answer = json!({"hits": [hit]});
         assert_eq!(
