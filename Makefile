@@ -21,9 +21,13 @@ ENVOY      := .venv/bin/envoy
 OLDEST     := .venv-oldest/bin/envoy
 TOOLS      := .weft/tools
 WASM       := wasm32-wasip1
-# One selection of packages for building and testing, so that nothing is compiled twice. The embedded node (the longest
-# part of a first build) is left out where a real server or another build of the node takes its place.
-PACKAGES   := -p weft-merger -p weft-tests $(if $(MEILISEARCH_BIN)$(WEFT_NODE_BIN),,-p weft-node)
+# One selection of packages for building and testing: it decides which features the crates below have, so with another one
+# cargo would compile them again. Where a real server or another build of the node takes the embedded node's place, the node
+# (the longest part of a first build) is left out by naming everything else.
+PACKAGES   := -p weft-merger -p weft-tests -p weft-node
+OTHER_NODE := $(MEILISEARCH_BIN)$(WEFT_NODE_BIN)
+PROGRAMS   := $(if $(OTHER_NODE),--bin weft --bin weft-lab)
+TESTS      := $(if $(OTHER_NODE),$(PROGRAMS) --lib --test routing --test filter --test scenarios)
 CARGO      := cargo
 .DEFAULT_GOAL := help
 
@@ -48,7 +52,7 @@ status: ## What `make up` started, and whether it runs
 	@if [ -x $(LAB) ]; then $(LAB) status; else echo 'Nothing is up.'; fi
 
 test: build clients browser envoy-oldest ## Every test: units, properties, real clusters
-	$(CARGO) test --release -p weft-routing -p weft-filter $(PACKAGES)
+	$(CARGO) test --release -p weft-routing -p weft-filter $(PACKAGES) $(TESTS)
 	@$(MAKE) --no-print-directory test-wasm
 
 # Another choice of parts, or the long one: make bench BENCH='--only large'
@@ -82,7 +86,7 @@ test-wasm: check
 
 build: check envoy wasm-target ## Build everything (the first time takes about ten minutes on two cores)
 	$(CARGO) build --release -p weft-filter --target $(WASM)
-	$(CARGO) build --release $(PACKAGES)
+	$(CARGO) build --release $(PACKAGES) $(PROGRAMS)
 
 # Real data sets: films and airports from npm, Debian's own package index from apt.
 VEGA     := vega-datasets@3.2.1

@@ -1,9 +1,12 @@
 //! What is wrong before anything is built is said in one line.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
+
+use serde_json::Value;
 
 const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -92,4 +95,57 @@ fn what_is_missing_on_a_machine_is_told_in_one_line() {
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(tools.path().join("python3"), mode).unwrap();
     assert!(make(&envoy, &only).status.success());
+}
+
+/// The names that a target's run of cargo gives with a flag, where a variable is set.
+fn named(target: &str, variable: &str, flag: &str) -> BTreeSet<String> {
+    let path = std::env::var("PATH").unwrap();
+    let none = ["-n", target, "MEILISEARCH_BIN=", "WEFT_NODE_BIN="];
+    let output = make(&[&none[..], &[variable]].concat(), &path);
+    let recipe = String::from_utf8_lossy(&output.stdout).into_owned();
+    let run = format!("cargo {target} ");
+    let run = recipe
+        .lines()
+        .find(|line| line.starts_with(&run) && line.contains("-p weft-merger"))
+        .unwrap_or_else(|| panic!("no run of cargo: {recipe}"));
+    let words: Vec<&str> = run.split_whitespace().collect();
+    let pairs = words.windows(2).filter(|pair| pair[0] == flag);
+    pairs.map(|pair| pair[1].to_owned()).collect()
+}
+
+#[test]
+fn another_node_leaves_the_embedded_one_out_and_compiles_nothing_anew() {
+    let metadata = Command::new(env!("CARGO"))
+        .args(["metadata", "--offline", "--no-deps", "--format-version=1"])
+        .current_dir(TOP)
+        .output()
+        .unwrap();
+    let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    for target in ["build", "test"] {
+        // Packages decide which features the crates below have; so these have to be the same ones.
+        let packages = named(target, "SHARDS=3", "-p");
+        assert!(packages.contains("weft-node"), "{packages:?}");
+        assert!(named(target, "SHARDS=3", "--bin").is_empty());
+        // Everything that these packages have but the node, and no more.
+        let have = |kind: &str| -> BTreeSet<String> {
+            let all = metadata["packages"].as_array().unwrap().iter();
+            all.filter(|package| package["name"] != "weft-node")
+                .filter(|package| packages.contains(package["name"].as_str().unwrap()))
+                .flat_map(|package| package["targets"].as_array().unwrap())
+                .filter(|part| part["kind"][0] == kind)
+                .map(|part| part["name"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        for other in ["MEILISEARCH_BIN=/a/node", "WEFT_NODE_BIN=/a/node"] {
+            assert_eq!(named(target, other, "-p"), packages, "{target} {other}");
+            assert_eq!(
+                named(target, other, "--bin"),
+                have("bin"),
+                "{target} {other}"
+            );
+            if target == "test" {
+                assert_eq!(named(target, other, "--test"), have("test"), "{other}");
+            }
+        }
+    }
 }

@@ -237,3 +237,17 @@ fn what_is_missing_says_its_name() {
         assert_eq!(refusal["code"], "not_implemented");
     }
 }
+
+#[test]
+fn an_embedder_that_needs_a_model_is_told_that_there_are_none() {
+    let node = Node::start();
+    node.write("POST", "/indexes", Some(json!({ "uid": "words" })));
+    let task = node.write(
+        "PATCH",
+        "/indexes/words/settings",
+        Some(json!({ "embedders": { "own": { "source": "huggingFace" } } })),
+    );
+    assert_eq!(task["status"], "failed", "{task}");
+    let message = task["error"]["message"].as_str().unwrap();
+    assert!(message.contains("runs no models"), "{message}");
+}
