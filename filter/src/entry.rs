@@ -1,7 +1,7 @@
-//! Where Envoy enters: proxy-wasm's contexts, each a line or two, and the host calls behind [`Host`].
+//! Envoy's entry points: proxy-wasm's contexts, each a line or two, and the host calls behind [`Host`].
 //!
-//! The SDK's convenience methods unwrap; its `hostcalls` return results, which here become `Option`s. Values are taken
-//! as bytes, because a header that isn't UTF-8 would make the text variants panic.
+//! The SDK's convenience methods unwrap. Its `hostcalls` return results, which are turned into `Option`s here. Values are
+//! read as bytes, because a header that isn't UTF-8 would make the text variants panic.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -109,7 +109,7 @@ impl Host for Envoy {
     }
 
     fn replace_response_body(&self, body: &[u8]) {
-        // Envoy replaces what there is, at most, so the size may exceed it.
+        // Envoy replaces at most what is there, so the size may exceed it.
         hostcalls::set_buffer(BufferType::HttpResponseBody, 0, usize::MAX, body)
             .unwrap_or_default();
     }
@@ -169,7 +169,7 @@ fn buffer(buffer: BufferType, max_bytes: u32) -> Option<Vec<u8>> {
         .flatten()
 }
 
-/// The root of the VM; without a root of ours until the configuration was good.
+/// The root of the VM. It holds no root of Weft's until a valid configuration was read.
 #[derive(Default)]
 struct RootSkin {
     root: Option<Root<Envoy>>,
@@ -220,7 +220,7 @@ impl RootContext for RootSkin {
     }
 }
 
-/// One request; without a configuration it passes untouched, to the merger.
+/// One request. Without a configuration it passes unchanged, to the merger.
 struct RequestSkin {
     request: Option<Request<Envoy>>,
 }

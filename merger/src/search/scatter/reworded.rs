@@ -230,7 +230,7 @@ async fn known_among(
     Ok(known)
 }
 
-/// Asks a shard how many of its documents have the field, and for no documents.
+/// Asks a shard whether it knows the field: the answer has no documents, and its total is 0 if the field is unknown.
 fn question(shard: ShardId, index: &str, field: &str) -> Ask {
     let body = json!({"filter": unequal::is_known(field), "limit": 0, "fields": ["_"]});
     Ask {
