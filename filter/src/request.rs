@@ -47,8 +47,7 @@ enum Phase {
         format: BodyFormat,
         trace: Trace,
     },
-    /// A read for one shard is held until its body is complete, so that a slow client doesn't occupy a connection to a
-    /// node.
+    /// A read for one shard is held until its body is complete, so that a slow client doesn't occupy a connection to a node.
     AwaitingBody {
         shard: ShardId,
         operation: Operation,

@@ -1,5 +1,4 @@
-//! Decides what to do with a request: send it directly to a shard, send it to the merger, look at the body first, or refuse
-//! it.
+//! Decides what to do with a request: send it directly to a shard, send it to the merger, look at the body first, or refuse it.
 //!
 //! The merger can handle everything, and a direct route is only a shortcut to the same answer. So every doubtful request
 //! (no table, an unknown index, an odd id, a special header) goes to the merger.

@@ -1,8 +1,7 @@
 //! Placement: which shard owns which slot, and which shards hold an index.
 //!
 //! Slots are assigned by rendezvous hashing (Thaler and Ravishankar, 1998) with bounded load: shares differ by at most one
-//! slot. A new shard takes its share and nothing else moves; the slots of a removed shard are spread and nothing else
-//! moves.
+//! slot. A new shard takes its share and nothing else moves; the slots of a removed shard are spread and nothing else moves.
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};

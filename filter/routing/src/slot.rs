@@ -1,6 +1,6 @@
 //! Slots: the buckets of the hash space. A document id hashes to a slot; a slot belongs to one shard.
 //!
-//! The hash decides where every stored document is, so it can never change. The constants in `tests/golden_hashes.rs` check
+//! The hash decides where every stored document is, so it can never change. The constants in `tests/routing/hashes.rs` check
 //! this, natively and compiled to wasm.
 
 use serde::{Deserialize, Serialize};

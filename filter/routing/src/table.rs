@@ -57,8 +57,7 @@ pub struct IndexRoute {
     /// True if reads that one shard can answer may go directly to it. False for an index whose answers need other indexes
     /// (foreign keys), and while its slots are being moved.
     pub direct_reads: bool,
-    /// True if writes whose documents one shard owns may go directly to it: this needs a shard of one replica and a known
-    /// primary key.
+    /// True if writes whose documents one shard owns may go directly to it: this needs a shard of one replica and a known primary key.
     pub direct_writes: bool,
 }
 

@@ -212,8 +212,7 @@ impl Mock {
             .collect()
     }
 
-    /// The cluster to which the routes of `envoy.yaml` send the request: the one that the filter named, otherwise the
-    /// merger.
+    /// The cluster to which the routes of `envoy.yaml` send the request: the one that the filter named, otherwise the merger.
     pub(crate) fn cluster(&self) -> String {
         match self.sent("x-weft-cluster") {
             named if named.is_empty() => "merger".to_owned(),

@@ -38,7 +38,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Reads a request; `None` where it can't be read.
+    /// Reads a request; `None` if it can't be read.
     pub(super) fn read(carrier: Carrier, primary_key: Option<&str>) -> Option<Self> {
         let skip = carrier.count("offset")?.unwrap_or(0);
         let take = carrier.count("limit")?.unwrap_or(DEFAULT_LIMIT);

@@ -49,8 +49,7 @@ pub(super) struct ShardPart {
 }
 
 impl Explanation {
-    /// Adds the requests of one round. `window` gives, for each request, the position of its first hit and the number of
-    /// hits.
+    /// Adds the requests of one round. `window` gives, for each request, the position of its first hit and the number of hits.
     pub(super) fn add(&mut self, gathered: &Gathered, window: impl Fn(usize) -> (usize, usize)) {
         for reply in &gathered.replies {
             let (from, asked) = window(reply.at);

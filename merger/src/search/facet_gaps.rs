@@ -122,8 +122,7 @@ async fn fill_counts(
     }))
 }
 
-/// What the shards' lists hide of a facet, from lists of the documents that have those values; `None` if such a list is
-/// cut.
+/// What the shards' lists hide of a facet, from lists of the documents that have those values; `None` if such a list is cut.
 async fn count_by_lists(
     reader: &Reader<'_>,
     index: &str,

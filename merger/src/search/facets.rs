@@ -43,8 +43,7 @@ pub struct MergedFacets {
     pub distribution: Distribution,
     /// By facet, ascending.
     pub stats: Stats,
-    /// Facets that a shard cut in another order than that of the merged list: a value, or a part of its count, may be
-    /// missing.
+    /// Facets that a shard cut in another order than that of the merged list: a value, or a part of its count, may be missing.
     pub uncertain: Vec<String>,
 }
 
@@ -114,7 +113,7 @@ pub struct Filled {
     pub facet: String,
     /// Its values, in the order in which they are shown.
     pub counts: Counts,
-    /// False where a value may still be missing.
+    /// False if a value may still be missing.
     pub certain: bool,
 }
 

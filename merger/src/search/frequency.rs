@@ -2,8 +2,7 @@
 //!
 //! The engine drops words by the node's own counts. So the merger first asks the shards how many of their documents each
 //! word finds (remembered until the next write has settled, [`WordCounts`]). A shard whose own order of words leads to the
-//! same hits gets the search as it came. Any other shard gets one search for each part that one node would look for (see
-//! [`parts`]).
+//! same hits gets the search as it came. Any other shard gets one search for each part that one node would look for (see [`parts`]).
 
 mod parts;
 
@@ -35,8 +34,7 @@ pub(super) struct Share {
 /// The most parts that are asked for. The ones left out are the last ones, which lack the most words.
 const MOST_PARTS: usize = 12;
 
-/// The requests to those of `shards` that need others than the client's search; empty if the client's search is right for
-/// all.
+/// The requests to those of `shards` that need others than the client's search; empty if the client's search is right for all.
 pub(super) async fn shares(
     reader: &Reader<'_>,
     index: &str,

@@ -89,8 +89,7 @@ pub struct Merged<'a> {
     pub hits: Vec<Placed<'a>>,
     /// How many hits each source has in the window.
     pub kept: Vec<usize>,
-    /// Sources that ran out before the window was full although their shard has more hits: these shards must be asked for
-    /// more.
+    /// Sources that ran out before the window was full although their shard has more hits: these shards must be asked for more.
     pub dry: Vec<usize>,
     /// Hits left out because another shard had a better one of the same distinct value.
     pub duplicates: usize,

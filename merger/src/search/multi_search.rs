@@ -212,8 +212,7 @@ pub(super) fn results(body: &[u8]) -> Result<Vec<std::ops::Range<usize>>, Malfor
     Err(Malformed { at: members.at() })
 }
 
-/// A node's refusal names a query by its position in the shard's request. This changes it to the position in the client's
-/// request.
+/// A node's refusal names a query by its position in the shard's request. This changes it to the position in the client's request.
 pub(super) fn rename_positions(
     mut answer: Answer,
     shard: ShardId,

@@ -96,8 +96,7 @@ impl Plan {
     /// How many hits each of `shards` shards is asked for in the first round.
     ///
     /// The window's end would always be enough, but is far more than a shard is likely to contribute, and most of a node's
-    /// work for a search is its work per hit. So each shard is asked for its likely share. If that was too little, it is
-    /// asked again.
+    /// work for a search is its work per hit. So each shard is asked for its likely share. If that was too little, it is asked again.
     pub fn first_step(&self, shards: usize) -> usize {
         let end = self.window.end();
         if self.whole {
@@ -219,7 +218,7 @@ impl Plan {
 }
 
 /// The most of `end` hits that one of `shards` shards is likely to hold. Documents are spread by a hash of their ids, so a
-/// shard's part of them is binomially distributed. Some shard holds more in at most a share of [`TOO_FEW`] of all searches.
+/// shard's part of them is binomially distributed. Some shard holds more in at most a share of `TOO_FEW` of all searches.
 fn likely_share(end: usize, shards: usize) -> usize {
     /// The share of searches in which a page may need a second round.
     const TOO_FEW: f64 = 1.0 / 300.0;

@@ -1,8 +1,7 @@
 //! A search as the client asked for it, and the same search as a shard is asked for it.
 //!
 //! Parameters that a merge doesn't need are passed on unchanged, valid or not: a node judges them and words the error. A
-//! request with unreadable parameters that the merge needs is sent to one shard only, and that shard's answer goes to the
-//! client.
+//! request with unreadable parameters that the merge needs is sent to one shard only, and that shard's answer goes to the client.
 
 mod carrier;
 mod query_string;
@@ -76,7 +75,7 @@ pub struct Search {
     pub carrier: Carrier,
     /// The part that is wanted.
     pub paging: Paging,
-    /// True where there are words to search for.
+    /// True if there are words to search for.
     pub has_words: bool,
     /// True with `sort`.
     pub sorts: bool,
@@ -133,7 +132,7 @@ impl Search {
         })
     }
 
-    /// True where hits bring `_formatted`.
+    /// True if hits bring `_formatted`.
     pub fn formats(&self) -> bool {
         ["attributesToHighlight", "attributesToCrop"]
             .iter()

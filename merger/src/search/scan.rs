@@ -247,8 +247,7 @@ impl<'a> Elements<'a> {
         }
     }
 
-    /// The start of the next element; `None` after the last. The caller must call [`Elements::resume`] with the element's
-    /// end.
+    /// The start of the next element; `None` after the last. The caller must call [`Elements::resume`] with the element's end.
     ///
     /// # Errors
     /// The text isn't an array.

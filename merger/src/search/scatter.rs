@@ -209,8 +209,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// How long the read took so far. Rounds at the same time count twice, but waiting never counts for more than the whole
-    /// time.
+    /// How long the read took so far. Rounds at the same time count twice, but waiting never counts for more than the whole time.
     pub(super) fn times(&self) -> Times {
         let all = self.started.elapsed();
         let shards = Duration::from_nanos(self.waited.load(Ordering::Relaxed)).min(all);

@@ -65,8 +65,7 @@ impl SortKey {
 
 /// A document's positions in a list sorted by `keys`: how many it has, and the `turn`th of them.
 ///
-/// Each criterion orders the documents that the criteria before it leave equal, so the positions under the last criterion
-/// vary first.
+/// Each criterion orders the documents that the criteria before it leave equal, so the positions under the last criterion vary first.
 pub(super) fn place(
     keys: &[SortKey],
     document: &Value,
@@ -156,8 +155,7 @@ fn distance(a: (f64, f64), b: (f64, f64)) -> f64 {
     2.0 * EARTH_RADIUS * h.sqrt().asin()
 }
 
-/// If documents are taken in turn from lists of `totals` length: how many of the first `count` come from the list at
-/// `place`.
+/// If documents are taken in turn from lists of `totals` length: how many of the first `count` come from the list at `place`.
 pub(super) fn share_before(totals: &[usize], place: usize, count: usize) -> usize {
     // Complete turns: the greatest number of turns that together give no more than `count`.
     let (mut turns, mut left) = (0, count);

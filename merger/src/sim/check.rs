@@ -81,8 +81,7 @@ async fn unsettled(merger: &Merger) -> Option<String> {
         if node["status"] == "drained" {
             merger.ask(Method::POST, &path, None).await;
         }
-        // With few documents, a resync soon deletes more than a tenth of them. The comparison afterwards shows whether it
-        // was right.
+        // With few documents, a resync soon deletes more than a tenth of them. The comparison afterwards shows whether it was right.
         if node["needsConfirmation"] == true {
             let body = json!({"acceptDeletions": true});
             merger.ask(Method::POST, &path, Some(&body)).await;

@@ -6,8 +6,7 @@
 //!                       └── check: compares both, when all is quiet
 //! ```
 //!
-//! A sequence of steps comes from a seed; the same seed plays the same sequence. A failing sequence is shortened and stored
-//! in `kept`.
+//! A sequence of steps comes from a seed; the same seed plays the same sequence. A failing sequence is shortened and stored in `kept`.
 
 mod api;
 mod check;

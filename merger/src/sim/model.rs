@@ -171,8 +171,7 @@ impl Model {
         possible
     }
 
-    /// If no write to the document is open, so that its possible contents don't change: the number of its writes. Otherwise
-    /// `None`.
+    /// If no write to the document is open, so that its possible contents don't change: the number of its writes. Otherwise `None`.
     pub(super) fn at_rest(&self, key: &DocumentKey) -> Option<usize> {
         let log = self
             .documents

@@ -1,5 +1,4 @@
-//! A panic anywhere leaves no lock, replica queue, task or half-made change behind: the interrupted work is resumed, or
-//! ends.
+//! A panic anywhere leaves no lock, queued write, task or half-made change behind: the interrupted work is resumed, or ends.
 
 use std::time::Duration;
 

@@ -411,8 +411,7 @@ impl Merger {
         });
     }
 
-    /// Until Envoy has asked a new merger, it uses the answers of the last one, which didn't know of a disk that was
-    /// replaced since.
+    /// Until Envoy has asked a new merger, it uses the answers of the last one, which didn't know of a disk that was replaced since.
     fn may_be_misled(&self) -> bool {
         let state = self.world.mesh.lock();
         state.life_lasts() < ENVOY_KNOWS && state.nodes.values().any(|node| node.has_lost)

@@ -32,8 +32,7 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// Adds a rule for the next `times` requests to nodes whose names begin with `node`, with a method and path that begin
-    /// with `begin`.
+    /// Adds a rule for the next `times` requests to nodes whose names begin with `node`, with a method and path that begin with `begin`.
     pub(super) fn add(
         &mut self,
         node: &'static str,

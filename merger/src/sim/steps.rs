@@ -1,5 +1,4 @@
-//! The steps that are done to a simulated cluster; random sequences of them; and the search for shorter sequences that
-//! fail, too.
+//! The steps that are done to a simulated cluster; random sequences of them; and the search for shorter sequences that fail, too.
 
 use serde::{Deserialize, Serialize};
 

@@ -3,8 +3,7 @@
 //!
 //! What must be equal: the sequence of ranking scores and of sort values or distances; the documents of every group of
 //! equal hits that lies completely within the page (one node orders equal hits by the time of their insertion, which shards
-//! can't know); totals; facets with their order and stats; the status and code of errors. The pages together must equal the
-//! whole list.
+//! can't know); totals; facets with their order and stats; the status and code of errors. The pages together must equal the whole list.
 
 use std::collections::BTreeMap;
 

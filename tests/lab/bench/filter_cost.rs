@@ -1,5 +1,4 @@
-//! The filter's cost per request: the same Envoy in front of the same trivial upstream, with the filter and without it, in
-//! turn.
+//! The filter's cost per request: the same Envoy in front of the same trivial upstream, with the filter and without it, in turn.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,5 +1,4 @@
-//! A gigabyte of NDJSON in one request: measures the merger's memory meanwhile, and whether other clients still get
-//! answers.
+//! A gigabyte of NDJSON in one request: measures the merger's memory meanwhile, and whether other clients still get answers.
 //!
 //! The nodes are stand-ins that accept everything, so the figures are the merger's alone.
 

@@ -56,8 +56,7 @@ impl Load {
     }
 }
 
-/// Runs `clients` clients for `seconds` seconds. An unsuccessful answer ends the measurement, because it would be a fast
-/// one.
+/// Runs `clients` clients for `seconds` seconds. An unsuccessful answer ends the measurement, because it would be a fast one.
 pub(super) async fn fire(shot: &Shot, clients: usize, seconds: f64) -> Result<Load> {
     let begun = Instant::now();
     let end = begun + Duration::from_secs_f64(seconds);

@@ -168,8 +168,7 @@ pub(super) fn promises(rounds: &[Round], mode: Mode) -> Vec<Promise> {
             hard: true,
         },
         Promise {
-            // Other modes acknowledge before all in-sync replicas have the write, so there it is a figure and not a
-            // promise.
+            // Other modes acknowledge before all in-sync replicas have the write, so there it is a figure and not a promise.
             hard: mode == Mode::Sync,
             ..zero(
                 "reads that showed less than acknowledged",

@@ -1,7 +1,6 @@
 //! What a node stores besides its indexes: tasks, the names of indexes, API keys and feature flags.
 //!
-//! The store is one small ACID file. Records are JSON, so they can be read without this program and changed together with
-//! the code.
+//! The store is one small ACID file. Records are JSON, so they can be read without this program and changed together with the code.
 
 use std::path::Path;
 

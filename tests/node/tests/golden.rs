@@ -25,8 +25,7 @@ const GOLDEN: &str = concat!(
     "/../golden/meilisearch-1.50.jsonl"
 );
 
-/// Steps that can't match, each with the difference between the engines (1.15 here, 1.50 there), or the feature that is out
-/// of scope.
+/// Steps that can't match, each with the difference between the engines (1.15 here, 1.50 there), or the feature that is out of scope.
 const EXCEPTIONS: &[(u32, &str)] = &[
     (2, "the version is that of another program, and says so"),
     (

@@ -11,8 +11,7 @@ use super::topology::{AccessLog, Filter, Shard, Topology};
 
 const TEMPLATE: &str = include_str!("envoy.yaml.jinja");
 
-/// The headers by which the filter tells routes and merger what it found. A client that could send them could choose its
-/// cluster.
+/// The headers by which the filter tells routes and merger what it found. A client that could send them could choose its cluster.
 const INTERNAL_HEADERS: [&str; 3] = [headers::CLUSTER, headers::OPERATION, headers::DEGRADED];
 
 /// The template and its values don't fit together. This is a mistake in Weft, not in a configuration.

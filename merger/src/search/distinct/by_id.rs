@@ -1,5 +1,4 @@
-//! Fetches values that hits don't show, by the documents' ids: a list of documents shows all fields, even those that aren't
-//! displayed.
+//! Fetches values that hits don't show, by the documents' ids: a list of documents shows all fields, even those that aren't displayed.
 
 use http::Method;
 use serde_json::{Value, json};

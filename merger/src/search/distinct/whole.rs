@@ -1,5 +1,4 @@
-//! For a search with `distinct` and numbered pages: fetches the rest of the shards' lists, so that all values can be
-//! counted.
+//! For a search with `distinct` and numbered pages: fetches the rest of the shards' lists, so that all values can be counted.
 //!
 //! A shard says how many values it has. The values that aren't known yet are asked for, without anything that only a page
 //! needs. A node shows no hit beyond `maxTotalHits`; to get those, the merger searches again and excludes the values it

@@ -32,7 +32,7 @@ pub fn condition(facet: &str, value: &str) -> String {
     format!("{} = {}", quoted_or_odd(facet), quoted_or_odd(value))
 }
 
-/// How many values may be selected so that the list of their documents' values isn't cut.
+/// How many values a list may hold without being cut.
 pub fn list_length(max_values: usize) -> usize {
     max_values.saturating_sub(1).max(1)
 }
@@ -183,8 +183,7 @@ pub fn hidden(
         sums.entry(normalise(text)).or_insert((text, 0)).1 += count;
     }
     let is_number = |text: &str| numeric && as_number(text).is_some();
-    // The least count that is shown, of the numbers and of the strings behind them. If the numbers fill the list, no string
-    // is cut.
+    // The least count that is shown, of the numbers and of the strings behind them. If the numbers fill the list, no string is cut.
     let least_of = |numbers: bool, shown: usize| {
         let of_kind = sums.values().filter(|(text, _)| is_number(text) == numbers);
         let mut counts: Vec<u64> = of_kind.map(|(_, count)| *count).collect();

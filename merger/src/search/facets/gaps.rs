@@ -16,8 +16,7 @@ const RANGES: i32 = 24;
 pub struct Gap {
     /// The shard's position among the lists.
     pub place: usize,
-    /// Ranges, ascending: above the first number (in the first range: from the first number on) up to the second, which is
-    /// included.
+    /// Ranges, ascending: above the first number (in the first range: from the first number on) up to the second, which is included.
     pub ranges: Vec<(f64, f64)>,
 }
 
@@ -30,8 +29,7 @@ pub fn conditions(facet: &str, (above, to): (f64, f64), first: bool) -> [String;
     ]
 }
 
-/// Which shards must be asked again about a numeric facet, and for which ranges. `lists` holds each shard's values and its
-/// least number.
+/// Which shards must be asked again about a numeric facet, and for which ranges. `lists` holds each shard's values and its least number.
 pub fn gaps(lists: &[(Counts, Option<f64>)], max_values: usize) -> Vec<Gap> {
     let mut known: Vec<f64> = lists
         .iter()
@@ -79,8 +77,7 @@ fn ranges(least: f64, last: f64) -> Vec<(f64, f64)> {
     ranges
 }
 
-/// From a shard's answers to its ranges, in their order: all values up to the number where they are complete, and that
-/// number.
+/// From a shard's answers to its ranges, in their order: all values up to the number where they are complete, and that number.
 pub fn whole_up_to(gap: &Gap, answers: &[Counts], max_values: usize) -> (Counts, f64) {
     let mut values = Vec::new();
     let mut bound = f64::NEG_INFINITY;
@@ -103,8 +100,7 @@ pub fn whole_up_to(gap: &Gap, answers: &[Counts], max_values: usize) -> (Counts,
     (Counts(values), bound)
 }
 
-/// The facet's first values by number, if the shards' lists are complete far enough. `filled` holds the shards that were
-/// asked again.
+/// The facet's first values by number, if the shards' lists are complete far enough. `filled` holds the shards that were asked again.
 pub fn fill(
     lists: &[(Counts, Option<f64>)],
     filled: &[(usize, Counts, f64)],

@@ -25,8 +25,7 @@ pub(super) enum Verdict {
 
 /// Decides hit by hit which ones are shown, and remembers what it has let through.
 pub(super) struct Gate {
-    /// For each query: its index's position, whether distinct values apply to it, the values seen, and the number of hits
-    /// looked at.
+    /// For each query: its index's position, whether distinct values apply to it, the values seen, and the number of hits looked at.
     queries: Vec<(usize, bool, Seen, usize)>,
     /// For each index: the most hits that a node takes, and how many were taken.
     indexes: Vec<(usize, usize)>,

@@ -2,8 +2,7 @@
 //!
 //! `matchingStrategy: frequency` drops the words that are most frequent on the node. A shard whose counts order the words
 //! otherwise than the whole index does is asked for each set that one node would keep, one by one (see
-//! [`crate::search::frequency`]). Its verdict on `words` then refers to that set, and is converted to the whole query's
-//! scale here.
+//! [`crate::search::frequency`]). Its verdict on `words` then refers to that set, and is converted to the whole query's scale here.
 //!
 //! Pure: functions of values.
 

@@ -50,8 +50,7 @@ pub(super) enum Step {
     Gaps(Vec<String>),
     /// One node counts distinct values exactly: the shards' whole lists are needed.
     Lists,
-    /// Facets count these documents, which were left out for another shard's documents: their values of these facets are
-    /// needed.
+    /// Facets count these documents, which were left out for another shard's documents: their values of these facets are needed.
     Losers(Vec<(ShardId, String)>, Vec<String>),
     /// A shard splits words otherwise than the merger: it must be asked for the search as it is.
     PartsUnclear,

@@ -6,8 +6,7 @@
 //! another shard's documents judges differently. None of the shard's documents holds the word, so one node would have
 //! called each of them `noExactMatch`, with as many exact words as the shard knows.
 //!
-//! If words are dropped by how frequent they are, a hit with fewer words may lack any of them: then only hits of all words
-//! are checked.
+//! If words are dropped by how frequent they are, a hit with fewer words may lack any of them: then only hits of all words are checked.
 //!
 //! A shard's score of such a hit reveals this: it is lower than that of a hit whose words all match. [`suspects`] finds
 //! such hits by recomputing the score; then the merger must ask which words the shards know.

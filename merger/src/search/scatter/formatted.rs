@@ -1,5 +1,4 @@
-//! Hits show `_formatted` if their index knows any of the attributes to highlight or to crop, whether the hit has it or
-//! not.
+//! Hits show `_formatted` if their index knows any of the attributes to highlight or to crop, whether the hit has it or not.
 //!
 //! If a shard knows none of them but another shard does, the shard is asked again with its documents' ids among the
 //! attributes to crop. They are cropped to no length, so `_formatted` appears with nothing in it changed. With several

@@ -125,8 +125,7 @@ impl Action {
                 .any(|family| self.name().starts_with(family))
     }
 
-    /// True if a key for some indexes may be used for a request that names no index, because its handler looks only at
-    /// those indexes.
+    /// True if a key for some indexes may be used for a request that names no index, because its handler looks only at those indexes.
     pub(crate) fn is_checked_by_handler(self) -> bool {
         matches!(
             self,

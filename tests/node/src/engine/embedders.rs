@@ -1,5 +1,4 @@
-//! The embedders of an index. Vectors that users supply need no model; other vectors are made by a service that the
-//! settings name.
+//! The embedders of an index. Vectors that users supply need no model; other vectors are made by a service that the settings name.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -2,8 +2,7 @@
 //!
 //! A task is on disk before its client gets the answer, and its documents are in a file that was synced before. A task that
 //! was being executed when the node stopped is executed again after the next start. Every write is one transaction of its
-//! index, so it is there completely or not at all. Tasks are also held in memory, from which all queries about them are
-//! answered.
+//! index, so it is there completely or not at all. Tasks are also held in memory, from which all queries about them are answered.
 
 mod choose;
 mod filter;

@@ -86,8 +86,7 @@ enum Semantic {
 impl<'a> Prepared<'a> {
     /// Parses a query. Any error in it is found here or in [`Prepared::run`].
     ///
-    /// `page` replaces the query's own part of the hits; with `detailed`, scores are kept even if the query doesn't ask for
-    /// them.
+    /// `page` replaces the query's own part of the hits; with `detailed`, scores are kept even if the query doesn't ask for them.
     pub(crate) fn new(
         uid: &'a str,
         index: &'a Index,
