@@ -1,4 +1,4 @@
-//! A filter that does nothing: what a proxy-wasm filter costs before it has done anything. `make bench` measures it beside Weft's.
+//! A filter that does nothing. It shows the fixed cost of any proxy-wasm filter; `make bench` measures it beside Weft's.
 #![cfg(target_arch = "wasm32")]
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};

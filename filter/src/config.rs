@@ -1,4 +1,4 @@
-//! The plugin's configuration: JSON in Envoy's `PluginConfig.configuration`, every knob and default in this file.
+//! The plugin's configuration: JSON in Envoy's `PluginConfig.configuration`. This file holds every key and default.
 
 use serde_json::{Map, Value};
 use weft_routing::{Policy, ShardNames};
@@ -6,24 +6,24 @@ use weft_routing::{Policy, ShardNames};
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The Envoy cluster of the merger: where the table comes from, and where everything goes that isn't direct.
+    /// The Envoy cluster of the merger: the table comes from it, and every request that isn't direct goes to it.
     pub merger_cluster: String,
-    /// What the shards' Envoy clusters are called, as the merger's `--shard-prefix` says it.
+    /// The names of the shards' Envoy clusters, as in the merger's `--shard-prefix`.
     pub shard_prefix: ShardNames,
-    /// How often the table is asked for.
+    /// How often the filter asks for the table.
     pub table_poll_ms: u32,
-    /// The longest that a table is trusted, whatever it says itself.
+    /// The longest time that a table is trusted, whatever lease it states.
     pub max_lease_ms: u32,
-    /// Bodies may be held: those of small writes, to route them by their documents' ids, and the answers of direct
-    /// writes, to put the cluster's task uid in. Needs `allow_on_headers_stop_iteration: true` in the `PluginConfig`;
-    /// without it a held request would hang, so it is off by default, and then every write goes to the merger.
+    /// True if bodies may be held: those of small writes, to route them by their documents' ids, and the answers of direct
+    /// writes, to insert the cluster's task uid. Needs `allow_on_headers_stop_iteration: true` in the `PluginConfig`;
+    /// without it a held request would hang. So it is off by default, and then every write goes to the merger.
     pub body_routing: bool,
     /// The largest body that is held, in bytes.
     pub max_body_bytes: u32,
     /// How long the answer of a direct write waits for its registration.
     pub register_timeout_ms: u32,
-    /// Call `clear_route_cache` after a change of headers: for Envoys that don't do it themselves, when a filter
-    /// before this one has already picked the route.
+    /// Call `clear_route_cache` after a change of headers. Needed for versions of Envoy that don't do it themselves, if an
+    /// earlier filter has already picked the route.
     pub clear_route_cache: bool,
 }
 
@@ -51,17 +51,17 @@ pub enum ConfigError {
     /// A key that doesn't exist.
     #[error("the filter's configuration has no `{key}`; did you mean `{nearest}`?")]
     UnknownKey {
-        /// As written.
+        /// The key as written.
         key: String,
         /// The most similar known key.
         nearest: &'static str,
     },
-    /// A value out of its range, or of another type.
+    /// A value out of its range, or of the wrong type.
     #[error("`{key}` in the filter's configuration must be {expected}")]
     BadValue {
-        /// Which.
+        /// The key.
         key: &'static str,
-        /// What would do.
+        /// The values that are accepted.
         expected: &'static str,
     },
 }
@@ -78,14 +78,14 @@ pub const KEYS: [&str; 8] = [
     "clear_route_cache",
 ];
 
-/// Envoy buffers at most its connection limit (1 MiB by default) and answers 413 beyond.
+/// Envoy buffers at most its connection limit (1 MiB by default) and answers 413 beyond that.
 const LARGEST_BODY_BYTES: u32 = 512 * 1024;
 
 impl Config {
-    /// Reads the configuration; nothing at all means all defaults.
+    /// Reads the configuration; an empty text means all defaults.
     ///
     /// # Errors
-    /// [`ConfigError`] names what is wrong and what would do.
+    /// [`ConfigError`] names what is wrong and what would be accepted.
     pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
         if json.trim_ascii().is_empty() {
             return Ok(Self::default());
@@ -133,7 +133,7 @@ impl Config {
         })
     }
 
-    /// What the decision needs of it.
+    /// The part of the configuration that the decision needs.
     #[must_use]
     pub fn policy(&self) -> Policy {
         Policy {
@@ -197,7 +197,7 @@ impl Raw<'_> {
         let Some(value) = self.0.get(key) else {
             return Ok(default);
         };
-        // `google.protobuf.Struct` knows floats only, so 250 may arrive as 250.0.
+        // `google.protobuf.Struct` has only floats, so 250 may arrive as 250.0.
         let whole = value.as_u64().or_else(|| {
             let float = value.as_f64()?;
             let in_range = float.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&float);

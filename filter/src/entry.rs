@@ -1,7 +1,7 @@
-//! Where Envoy enters: proxy-wasm's contexts, each a line or two, and the host calls behind [`Host`].
+//! Envoy's entry points: proxy-wasm's contexts, each a line or two, and the host calls behind [`Host`].
 //!
-//! The SDK's convenience methods unwrap; its `hostcalls` return results, which here become `Option`s. Values are taken
-//! as bytes, because a header that isn't UTF-8 would make the text variants panic.
+//! The SDK's convenience methods unwrap. Its `hostcalls` return results, which are turned into `Option`s here. Values are
+//! read as bytes, because a header that isn't UTF-8 would make the text variants panic.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use crate::root::{Root, Shared};
 mod start {
     proxy_wasm::main! {{
         proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Warn);
-        proxy_wasm::set_root_context(|_| Box::new(super::RootSkin::default()));
+        proxy_wasm::set_root_context(|_| Box::new(super::RootCallbacks::default()));
     }}
 }
 
@@ -109,7 +109,7 @@ impl Host for Envoy {
     }
 
     fn replace_response_body(&self, body: &[u8]) {
-        // Envoy replaces what there is, at most, so the size may exceed it.
+        // Envoy replaces at most what is there, so the size may exceed it.
         hostcalls::set_buffer(BufferType::HttpResponseBody, 0, usize::MAX, body)
             .unwrap_or_default();
     }
@@ -169,13 +169,13 @@ fn buffer(buffer: BufferType, max_bytes: u32) -> Option<Vec<u8>> {
         .flatten()
 }
 
-/// The root of the VM; without a root of ours until the configuration was good.
+/// The root of the VM. It holds no root of Weft's until a valid configuration was read.
 #[derive(Default)]
-struct RootSkin {
+struct RootCallbacks {
     root: Option<Root<Envoy>>,
 }
 
-impl Context for RootSkin {
+impl Context for RootCallbacks {
     fn on_http_call_response(
         &mut self,
         token: u32,
@@ -189,7 +189,7 @@ impl Context for RootSkin {
     }
 }
 
-impl RootContext for RootSkin {
+impl RootContext for RootCallbacks {
     fn on_configure(&mut self, size: usize) -> bool {
         let json = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size);
         let json = json.ok().flatten().unwrap_or_default();
@@ -210,7 +210,7 @@ impl RootContext for RootSkin {
 
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
         let shared: Option<Rc<Shared<Envoy>>> = self.root.as_ref().map(Root::shared);
-        Some(Box::new(RequestSkin {
+        Some(Box::new(RequestCallbacks {
             request: shared.map(Request::new),
         }))
     }
@@ -220,12 +220,12 @@ impl RootContext for RootSkin {
     }
 }
 
-/// One request; without a configuration it passes untouched, to the merger.
-struct RequestSkin {
+/// One request. Without a configuration it passes unchanged, to the merger.
+struct RequestCallbacks {
     request: Option<Request<Envoy>>,
 }
 
-impl RequestSkin {
+impl RequestCallbacks {
     fn step(&mut self, phase: impl FnOnce(&mut Request<Envoy>) -> Step) -> Action {
         match self.request.as_mut().map(phase) {
             Some(Step::Hold) => Action::Pause,
@@ -234,7 +234,7 @@ impl RequestSkin {
     }
 }
 
-impl Context for RequestSkin {
+impl Context for RequestCallbacks {
     fn on_http_call_response(
         &mut self,
         token: u32,
@@ -248,7 +248,7 @@ impl Context for RequestSkin {
     }
 }
 
-impl HttpContext for RequestSkin {
+impl HttpContext for RequestCallbacks {
     fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
         self.step(|request| request.on_request_headers(end_of_stream))
     }

@@ -1,4 +1,4 @@
-//! The headers of a request as Envoy hands them over: one block of bytes, read in place.
+//! The headers of a request as Envoy passes them: one block of bytes, read in place.
 //!
 //! The block (proxy-wasm 0.2.1, "serialized map", numbers in little endian) is: the number of headers, then the
 //! lengths of each name and value, then each name and each value with a zero byte after it.
@@ -32,7 +32,7 @@ impl HeadBlock {
         Self(block)
     }
 
-    /// Names and values in their order; repetitions one by one. A block that is cut short ends early.
+    /// Names and values in their order; repeated headers one by one. A truncated block ends early.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let (count, rest) = self.0.split_first_chunk().unwrap_or((&[0; 4], &[]));
         let count = usize::try_from(u32::from_le_bytes(*count)).unwrap_or_default();
@@ -47,13 +47,13 @@ impl HeadBlock {
         std::iter::from_fn(move || {
             let name = take(&mut texts, lengths.next()?)?;
             let value = take(&mut texts, lengths.next()?)?;
-            // Envoy's names are ASCII; one that isn't could be none of those that matter.
+            // Envoy's names are ASCII. A name that isn't ASCII can't be one of those that matter.
             Some((std::str::from_utf8(name).unwrap_or_default(), value))
         })
     }
 }
 
-/// The next text of this length, and the zero byte behind it.
+/// The next text of this length; the zero byte after it is skipped.
 fn take<'b>(texts: &mut &'b [u8], length: u32) -> Option<&'b [u8]> {
     let (text, rest) = texts.split_at_checked(usize::try_from(length).ok()?)?;
     *texts = rest.get(1..)?;

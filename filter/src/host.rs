@@ -1,4 +1,4 @@
-//! Every call to Envoy, behind one trait: the only place where the filter touches the outside.
+//! All calls to Envoy, behind one trait: the filter's only contact with the outside.
 //!
 //! `entry` implements it with proxy-wasm's host calls; the tests implement it with a mock.
 
@@ -6,29 +6,29 @@ use std::time::Duration;
 
 use crate::head_block::HeadBlock;
 
-/// What a callback tells Envoy.
+/// The result of a callback, as told to Envoy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Go on.
+    /// Continue.
     Continue,
-    /// Hold what there is until more comes, or an answer to a call.
+    /// Hold what has arrived until more arrives, or until a call is answered.
     Hold,
 }
 
 /// The kinds of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Only grows.
+    /// Only increases.
     Counter,
-    /// Goes up and down.
+    /// Can increase and decrease.
     Gauge,
     /// A distribution.
     Histogram,
 }
 
-/// What the filter needs of Envoy. Every failure is an `Option` or ignored: the filter has a way on without.
+/// What the filter needs from Envoy. A failure is a `None` or ignored: the filter can always continue without.
 pub trait Host {
-    /// Milliseconds of a clock that never goes back.
+    /// Milliseconds of a monotonic clock.
     fn now_ms(&self) -> u64;
     /// Writes to Envoy's log.
     fn warn(&self, message: &str);
@@ -37,7 +37,7 @@ pub trait Host {
     fn request_headers(&self) -> HeadBlock;
     /// Sets a header of the request.
     fn set_request_header(&self, name: &str, value: &str);
-    /// Removes a header of the request, all repetitions.
+    /// Removes a header of the request, including repetitions.
     fn remove_request_header(&self, name: &str);
     /// Makes Envoy pick the route again.
     fn clear_route_cache(&self);
@@ -48,18 +48,18 @@ pub trait Host {
     fn response_header(&self, name: &str) -> Option<Vec<u8>>;
     /// Sets a header of the response.
     fn set_response_header(&self, name: &str, value: &str);
-    /// Removes a header of the response, all repetitions.
+    /// Removes a header of the response, including repetitions.
     fn remove_response_header(&self, name: &str);
     /// Up to `max_bytes` of the held body of the response.
     fn response_body(&self, max_bytes: u32) -> Option<Vec<u8>>;
     /// Replaces the held body of the response.
     fn replace_response_body(&self, body: &[u8]);
-    /// Lets a held response go.
+    /// Lets a held response continue.
     fn resume_response(&self);
-    /// Answers in place of any upstream, without a body.
+    /// Answers instead of any upstream, without a body.
     fn respond(&self, status: u16);
 
-    /// Sends a request to a cluster; the answer comes back with the token. `None` if it can't be sent.
+    /// Sends a request to a cluster; the answer arrives with the same token. `None` if it can't be sent.
     fn call(
         &self,
         cluster: &str,
@@ -72,10 +72,10 @@ pub trait Host {
     /// Up to `max_bytes` of the body of the answer to a call.
     fn call_body(&self, max_bytes: u32) -> Option<Vec<u8>>;
 
-    /// How often the root's tick comes.
+    /// Sets how often the root's tick is called.
     fn set_tick_period(&self, period: Duration);
 
-    /// Makes a metric known; the same name gives the same metric.
+    /// Defines a metric; the same name gives the same metric.
     fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32>;
     /// Adds to a counter.
     fn add_to_metric(&self, id: u32, amount: i64);

@@ -1,13 +1,13 @@
-//! The routing table as this VM holds it: a copy that is good until its lease runs out.
+//! The routing table as this VM holds it: a copy that is valid until its lease expires.
 //!
-//! The lease counts from the sending of the question, not from the answer, so that the merger, which counts from the
-//! answer, always waits longer than any filter acts.
+//! The filter counts the lease from the time it sent the question, and the merger from the time it answered. So the merger
+//! always waits longer than any filter uses the table.
 
 use std::rc::Rc;
 
 use weft_routing::{Epoch, RoutingTable};
 
-/// A table and until when it may be acted on, in milliseconds of a monotonic clock.
+/// A table, and until when it may be used, in milliseconds of a monotonic clock.
 #[derive(Debug, Default)]
 pub struct LeasedTable {
     table: Option<Rc<RoutingTable>>,
@@ -15,7 +15,7 @@ pub struct LeasedTable {
 }
 
 impl LeasedTable {
-    /// The table, unless its lease ran out.
+    /// The table, unless its lease has expired.
     #[must_use]
     pub fn at(&self, now_ms: u64) -> Option<&Rc<RoutingTable>> {
         self.table.as_ref().filter(|_| now_ms < self.valid_until_ms)
@@ -27,14 +27,14 @@ impl LeasedTable {
         self.table.as_ref().map(|table| table.epoch)
     }
 
-    /// A new table, asked for at `asked_ms`.
+    /// Stores a new table, requested at `asked_ms`.
     pub fn replace(&mut self, table: RoutingTable, asked_ms: u64, max_lease_ms: u32) {
         self.table = Some(Rc::new(table));
         self.valid_until_ms = 0;
         self.renew(asked_ms, max_lease_ms);
     }
 
-    /// The merger confirmed the copy to a question asked at `asked_ms`.
+    /// Renews the lease: the merger confirmed the copy in its answer to a request sent at `asked_ms`.
     pub fn renew(&mut self, asked_ms: u64, max_lease_ms: u32) {
         if let Some(table) = &self.table {
             let lease_ms = u64::from(table.lease_ms.min(max_lease_ms));

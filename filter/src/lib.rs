@@ -1,10 +1,10 @@
-//! Weft's proxy-wasm filter: a thin skin over `weft-routing`.
+//! Weft's proxy-wasm filter: a thin layer over `weft-routing`.
 //!
-//! A request passes [`request`]: its head is read in one host call, classified and decided by `weft-routing`, and
-//! either sent straight to the shard that owns what it asks for, or marked and left to the merger. [`root`] keeps the
+//! A request passes [`request`]: its head is read in one host call, then classified and decided by `weft-routing`. It is
+//! either sent directly to the shard that owns what it asks for, or marked and left to the merger. [`root`] keeps the
 //! routing table fresh under a [`lease`]. [`register`] gives a direct write the cluster's task uid.
 //!
-//! Invariants: the merger can do everything that the filter shortcuts, so every doubt and every failure ends there;
+//! Invariants: the filter only shortens what the merger can do too, so every doubtful or failed case goes to the merger;
 //! only [`host`] talks to Envoy; nothing panics, because a panic poisons the VM of a whole Envoy worker.
 
 pub mod config;

@@ -1,7 +1,7 @@
 //! The filter's metrics, in Envoy's own stats (`/stats/prometheus`), named `weft_filter_…`.
 //!
-//! A host call for each count would cost a request several microseconds, so counts are kept here and handed over at
-//! each tick of the root: Envoy's figures are late by `table_poll_ms` at most.
+//! A host call for each count would cost a request several microseconds. So counts are kept here and sent to Envoy at each
+//! tick of the root: Envoy's figures are at most `table_poll_ms` old.
 
 use std::cell::Cell;
 
@@ -10,23 +10,23 @@ use crate::host::{Host, MetricKind};
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
-    /// Reads sent straight to a shard.
+    /// Reads sent directly to a shard.
     DirectRead,
-    /// Writes sent straight to a shard.
+    /// Writes sent directly to a shard.
     DirectWrite,
     /// Requests left to the merger.
     Merged,
-    /// Requests refused with 404: paths that are not for clients.
+    /// Requests refused with 404: paths that aren't allowed for clients.
     Refused,
     /// Writes whose body was held and looked at.
     BodyLookedAt,
-    /// Requests of an index that found no table, or one whose lease ran out.
+    /// Requests for an index when there was no table, or its lease had expired.
     TableStale,
     /// Headers removed that a client may not send.
     HeaderStripped,
-    /// Tables asked for in vain.
+    /// Failed requests for the table.
     PollFailed,
-    /// New tables taken over.
+    /// New tables accepted.
     TableUpdated,
     /// Direct writes whose task was registered with the merger.
     Registered,
@@ -48,7 +48,7 @@ const COUNTERS: [(Counter, &str); 11] = [
     (Counter::RegisterFailed, "weft_filter_register_failed"),
 ];
 
-/// The ids under which Envoy knows the metrics; one that could not be defined is left out.
+/// The ids under which Envoy knows the metrics; a metric that couldn't be defined is left out.
 #[derive(Debug)]
 pub struct Metrics {
     counters: [Pending; COUNTERS.len()],
@@ -57,7 +57,7 @@ pub struct Metrics {
     table_epoch: Option<u32>,
 }
 
-/// A counter, and what Envoy hasn't been told of yet.
+/// A counter, and the amount that Envoy hasn't been told yet.
 #[derive(Debug)]
 struct Pending {
     counter: Counter,
@@ -66,7 +66,7 @@ struct Pending {
 }
 
 impl Metrics {
-    /// Defines them all.
+    /// Defines all metrics.
     pub fn define(host: &impl Host) -> Self {
         let define = |kind, name| host.define_metric(kind, name);
         Self {
@@ -81,7 +81,7 @@ impl Metrics {
         }
     }
 
-    /// Counts one.
+    /// Adds one to a counter.
     pub fn count(&self, counter: Counter) {
         if let Some(pending) = self
             .counters
@@ -92,7 +92,7 @@ impl Metrics {
         }
     }
 
-    /// Tells Envoy what was counted since the last time.
+    /// Sends Envoy everything counted since the last time.
     pub fn hand_over(&self, host: &impl Host) {
         for pending in &self.counters {
             let amount = pending.amount.take();
@@ -104,17 +104,17 @@ impl Metrics {
         }
     }
 
-    /// The size of a body that was looked at.
+    /// Records the size of a body that was looked at.
     pub fn body_bytes(&self, host: &impl Host, bytes: u64) {
         record(host, self.body_bytes, bytes);
     }
 
-    /// How long a registration took.
+    /// Records how long a registration took.
     pub fn register_ms(&self, host: &impl Host, milliseconds: u64) {
         record(host, self.register_ms, milliseconds);
     }
 
-    /// The epoch of the newest table.
+    /// Sets the epoch of the newest table.
     pub fn table_epoch(&self, host: &impl Host, epoch: u64) {
         record(host, self.table_epoch, epoch);
     }

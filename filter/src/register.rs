@@ -1,18 +1,18 @@
-//! A direct write's answer carries the node's own task uid; the client must see the cluster's.
+//! Registers direct writes: a node's answer carries the node's own task uid, but the client must see the cluster's.
 //!
-//! The filter tells the merger of the node's task (`POST /_weft/register`), gets the cluster's uid, and puts it into
-//! the answer in place of the node's. If that fails the client gets a 503: the write may have happened, and sending
-//! it again is safe, but nobody could have followed its task.
+//! The filter reports the node's task to the merger (`POST /_weft/register`), receives the cluster's uid, and puts it into
+//! the answer in place of the node's. If that fails, the client gets a 503: the write may have happened and can safely be
+//! sent again, but nobody could follow its task.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use weft_routing::ShardId;
 
-/// Where registrations go.
+/// The path for registrations.
 pub const PATH: &str = "/_weft/register";
 
-/// No summary of a task is longer.
+/// The largest answer that is read: no summary of a task is longer.
 pub const MAX_ANSWER_BYTES: u32 = 16 * 1024;
 
 /// The answer of a node to a write that it accepted.
@@ -28,7 +28,7 @@ impl NodeAnswer {
         Some(Self(answer))
     }
 
-    /// What the merger is told.
+    /// The body of the request to the merger.
     #[must_use]
     pub fn registration(&self, shard: ShardId) -> String {
         let field = |name: &str| self.0.get(name).cloned().unwrap_or(Value::Null);
@@ -70,7 +70,7 @@ pub fn task_uid(status: u16, body: &[u8]) -> Option<u64> {
         .filter(|_| (200..300).contains(&status))
 }
 
-/// What the client gets if the registration failed, with status 503.
+/// The client's answer if the registration failed, with status 503.
 #[must_use]
 pub fn failure() -> String {
     json!({

@@ -22,38 +22,38 @@ use crate::metrics::Counter;
 use crate::register::{self, NodeAnswer};
 use crate::root::Shared;
 
-/// One request on its way.
+/// One request in progress.
 pub struct Request<H> {
     shared: Rc<Shared<H>>,
     phase: Phase,
     readers: Readers,
 }
 
-/// What the answer says of the pages that may read it.
+/// Which pages may read the answer.
 enum Readers {
-    /// What whoever answers says: nodes let every page read.
+    /// As the answer itself says: nodes let every page read.
     AsAnswered,
-    /// The page of this origin, or none.
+    /// Pages of this origin, or none.
     Only(Option<String>),
 }
 
 enum Phase {
-    /// Nothing seen yet.
+    /// Nothing has been read yet.
     Reading,
-    /// The head is held until the body is complete or proves too large.
+    /// The head is held until the body is complete or proves to be too large.
     LookingAtBody {
         operation: Operation,
         index: String,
         format: BodyFormat,
         trace: Trace,
     },
-    /// A read for one shard is held until its body is complete: a client that sends it slowly takes up no connection to a node.
+    /// A read for one shard is held until its body is complete, so that a slow client doesn't occupy a connection to a node.
     AwaitingBody {
         shard: ShardId,
         operation: Operation,
         epoch: Epoch,
     },
-    /// A direct write is on its way, or its answer is being held.
+    /// A direct write has been sent, or its answer is being held.
     Writing {
         shard: ShardId,
         trace: Trace,
@@ -69,20 +69,20 @@ enum Phase {
     Passing,
 }
 
-/// The headers that tie a registration to its request.
+/// The request's headers that identify a registration.
 #[derive(Default)]
 struct Trace {
     request_id: Option<String>,
     parent: Option<String>,
 }
 
-/// What the head of a request says, found in one pass over its headers.
+/// What the head of a request says, collected in one pass over its headers.
 #[derive(Default)]
 struct Head<'h> {
     method: &'h str,
     path: Cow<'h, str>,
     body: BodyFacts,
-    /// A public header asks for what only the merger can do.
+    /// True if a public header asks for something that only the merger can do.
     special: bool,
     forbidden: Vec<&'h str>,
     request_id: Option<&'h str>,
@@ -91,7 +91,7 @@ struct Head<'h> {
 }
 
 impl<H: Host> Request<H> {
-    /// A request that has just begun.
+    /// Creates the state of a new request.
     #[must_use]
     pub fn new(shared: Rc<Shared<H>>) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl<H: Host> Request<H> {
         }
     }
 
-    /// The request's head.
+    /// Handles the request's head.
     pub fn on_request_headers(&mut self, end_of_stream: bool) -> Step {
         let shared = Rc::clone(&self.shared);
         let all = shared.host.request_headers();
@@ -162,7 +162,7 @@ impl<H: Host> Request<H> {
         }
     }
 
-    /// More of the request's body: `held_bytes` are held by now.
+    /// Handles more of the request's body, of which `held_bytes` are held now.
     pub fn on_request_body(&mut self, held_bytes: usize, end_of_stream: bool) -> Step {
         if !self.holds_body() {
             return Step::Continue;
@@ -175,7 +175,7 @@ impl<H: Host> Request<H> {
         self.decide_by_body(fits)
     }
 
-    /// The request ends with trailers.
+    /// Handles trailers, which end the request.
     pub fn on_request_trailers(&mut self) -> Step {
         if self.holds_body() {
             return self.decide_by_body(true);
@@ -183,7 +183,7 @@ impl<H: Host> Request<H> {
         Step::Continue
     }
 
-    /// Whether the head waits for the body.
+    /// True if the head is held until the body is complete.
     fn holds_body(&self) -> bool {
         matches!(
             self.phase,
@@ -191,7 +191,7 @@ impl<H: Host> Request<H> {
         )
     }
 
-    /// The head of the answer.
+    /// Handles the head of the answer.
     pub fn on_response_headers(&mut self, end_of_stream: bool) -> Step {
         let host = &self.shared.host;
         match &self.readers {
@@ -208,7 +208,7 @@ impl<H: Host> Request<H> {
             return Step::Continue;
         }
         *accepted = true;
-        // Held with its head, so that the status can still change.
+        // The body is held together with the head, so that the status can still be changed.
         if end_of_stream {
             self.fail_registration()
         } else {
@@ -216,7 +216,7 @@ impl<H: Host> Request<H> {
         }
     }
 
-    /// More of the answer's body: `held_bytes` are held by now.
+    /// Handles more of the answer's body, of which `held_bytes` are held now.
     pub fn on_response_body(&mut self, held_bytes: usize, end_of_stream: bool) -> Step {
         let Phase::Writing {
             shard,
@@ -224,7 +224,7 @@ impl<H: Host> Request<H> {
             ..
         } = self.phase
         else {
-            // While the registration is under way nothing more may pass.
+            // While the registration is in progress, nothing more may pass.
             let registering = matches!(self.phase, Phase::Registering { .. });
             return if registering {
                 Step::Hold
@@ -243,7 +243,7 @@ impl<H: Host> Request<H> {
         }
     }
 
-    /// The answer ends with trailers.
+    /// Handles trailers, which end the answer.
     pub fn on_response_trailers(&mut self) -> Step {
         let Phase::Writing {
             shard,
@@ -261,7 +261,7 @@ impl<H: Host> Request<H> {
         self.register(shard)
     }
 
-    /// The merger's answer to the registration.
+    /// Handles the merger's answer to the registration.
     pub fn on_call_response(&mut self, answered: u32) {
         let phase = std::mem::replace(&mut self.phase, Phase::Passing);
         let Phase::Registering {
@@ -312,8 +312,8 @@ impl<H: Host> Request<H> {
         Step::Hold
     }
 
-    /// Leaves the request to the merger, marked with its operation. Without a cluster in its head the route chosen
-    /// first, the merger's, stays: each call to Envoy costs more than all that is decided here.
+    /// Leaves the request to the merger, marked with its operation. If no header names a cluster, the route chosen first,
+    /// the merger's, stays as it is: each call to Envoy costs more than everything that is decided here.
     fn merge(&self, operation: Option<Operation>) -> Step {
         self.shared.count(Counter::Merged);
         if let Some(operation) = operation {
@@ -332,7 +332,7 @@ impl<H: Host> Request<H> {
 
     fn write(&mut self, shard: ShardId, trace: Trace) -> Step {
         self.shared.count(Counter::DirectWrite);
-        // The answer will be read, so it must not come compressed.
+        // The filter must read the answer, so it must not be compressed.
         self.shared.host.remove_request_header("accept-encoding");
         self.route_to(shard);
         self.phase = Phase::Writing {
@@ -359,7 +359,7 @@ impl<H: Host> Request<H> {
             epoch,
         } = phase
         {
-            // The body took its time: by now the table may be another, or too old.
+            // While the body arrived, the table may have changed or expired.
             let holds = |table: Rc<RoutingTable>| table.epoch == epoch;
             return match fits && self.shared.table().is_some_and(holds) {
                 true => self.read(shard),
@@ -376,7 +376,7 @@ impl<H: Host> Request<H> {
             return Step::Continue;
         };
         let shared = Rc::clone(&self.shared);
-        // The body took its time: what counts is the table of now.
+        // While the body arrived, the table may have changed, so the current one is used.
         let table = shared.table();
         let known = table
             .as_deref()
@@ -470,7 +470,7 @@ impl<'h> Head<'h> {
         for (name, value) in all.iter() {
             match name {
                 ":method" => head.method = text(value),
-                // A path that isn't UTF-8 must be told from an internal one all the same.
+                // A path that isn't UTF-8 must still be recognised as internal or not.
                 ":path" => head.path = String::from_utf8_lossy(value),
                 "content-type" => head.body.format = BodyFormat::of_content_type(text(value)),
                 "content-length" => head.body.length = text(value).parse().ok(),
@@ -502,7 +502,7 @@ impl<'h> Head<'h> {
     }
 }
 
-/// A header's value, if it is text; no header that matters has any other value.
+/// A header's value if it is text, which is true of every header that matters.
 fn text(value: &[u8]) -> &str {
     std::str::from_utf8(value).unwrap_or_default()
 }

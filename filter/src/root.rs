@@ -1,7 +1,7 @@
 //! The root of a VM: reads the configuration, and keeps the routing table fresh.
 //!
-//! Each tick asks the merger `GET /_weft/table?epoch=<held>`; 200 brings a new table, 204 or 304 confirms the held
-//! one, and anything else leaves the lease to run out. One question is under way at a time.
+//! Each tick asks the merger `GET /_weft/table?epoch=<held>`. 200 brings a new table, 204 or 304 confirms the held one, and
+//! after any other answer the lease is left to expire. There is at most one open question.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,9 +15,9 @@ use crate::host::Host;
 use crate::lease::LeasedTable;
 use crate::metrics::{Counter, Metrics};
 
-/// How long a question for the table may take. A merger that is slower than that counts as down.
+/// How long a request for the table may take. A slower merger counts as down.
 const POLL_TIMEOUT: Duration = Duration::from_millis(2_000);
-/// Until there is a first table, ticks come this often.
+/// The tick period until there is a first table.
 const FIRST_TICK: Duration = Duration::from_millis(20);
 
 /// What the root and the requests of one VM share.
@@ -39,7 +39,7 @@ impl<H: Host> Shared<H> {
         self.leased.borrow().at(self.host.now_ms()).map(Rc::clone)
     }
 
-    /// Counts one.
+    /// Adds one to a counter.
     pub fn count(&self, counter: Counter) {
         self.metrics.count(counter);
     }
@@ -52,7 +52,7 @@ pub struct Root<H> {
     poll: Option<Poll>,
 }
 
-/// A question under way.
+/// An open question.
 #[derive(Debug)]
 struct Poll {
     token: u32,
@@ -60,7 +60,7 @@ struct Poll {
 }
 
 impl<H: Host> Root<H> {
-    /// A root with this plugin configuration; `None`, and a line in the log, if that is no good.
+    /// Creates a root with this plugin configuration; `None`, and a line in the log, if the configuration is invalid.
     pub fn configure(host: H, json: &[u8]) -> Option<Self> {
         let config = match Config::parse(json) {
             Ok(config) => config,
@@ -83,13 +83,13 @@ impl<H: Host> Root<H> {
         })
     }
 
-    /// What requests need.
+    /// What the requests share with the root.
     #[must_use]
     pub fn shared(&self) -> Rc<Shared<H>> {
         Rc::clone(&self.shared)
     }
 
-    /// Hands over the counts, and asks for the table, unless a question is under way.
+    /// Sends the counts to Envoy, and asks for the table, unless a question is open.
     pub fn on_tick(&mut self) {
         let Shared {
             host,
@@ -100,7 +100,7 @@ impl<H: Host> Root<H> {
         metrics.hand_over(host);
         let now_ms = host.now_ms();
         let timeout_ms = u64::try_from(POLL_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
-        // An answer comes at the latest with the timeout; twice that, and it was lost with its context.
+        // An answer arrives at the latest with the timeout. After twice that time it was lost with its context.
         if self
             .poll
             .as_ref()
@@ -127,7 +127,7 @@ impl<H: Host> Root<H> {
         }
     }
 
-    /// Takes the merger's answer.
+    /// Handles the merger's answer.
     pub fn on_call_response(&mut self, token: u32) {
         let Some(poll) = self.poll.take_if(|poll| poll.token == token) else {
             return;
@@ -166,7 +166,7 @@ impl<H: Host> Root<H> {
             leased,
             metrics,
         } = &*self.shared;
-        // A question that was answered late may bring an older table than the one held.
+        // A late answer may bring an older table than the one held.
         if leased
             .borrow()
             .epoch()
@@ -186,7 +186,7 @@ impl<H: Host> Root<H> {
     fn failed(&self) {
         let Shared { host, config, .. } = &*self.shared;
         self.shared.count(Counter::PollFailed);
-        // A merger that isn't there yet is asked at the usual pace.
+        // A merger that isn't up yet is asked at the normal interval.
         host.set_tick_period(Duration::from_millis(u64::from(config.table_poll_ms)));
     }
 }

@@ -1,4 +1,4 @@
-//! Meilisearch's API as a program uses it, without a client library in between: what is sent is what is written here.
+//! Meilisearch's API without a client library: requests are sent exactly as tests write them.
 #![allow(
     clippy::indexing_slicing,
     reason = "a JSON value that is indexed in vain is null"
@@ -14,7 +14,7 @@ use crate::{Deadline, HarnessError};
 
 /// How long a task may take.
 const TASK_DEADLINE: Duration = Duration::from_secs(300);
-/// How often a task is asked for: as the official clients do it.
+/// How often a task is polled: as often as the official clients do it.
 const POLL: Duration = Duration::from_millis(20);
 
 /// One node or one cluster, by its URL.
@@ -32,21 +32,21 @@ pub struct Reply {
     pub status: u16,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body as JSON; `null` where it isn't any.
+    /// The body as JSON; `null` if it isn't JSON.
     pub body: Value,
-    /// The body as it came.
+    /// The body as text.
     pub text: String,
 }
 
 impl Reply {
-    /// The value at a JSON pointer; `null` where there is none.
+    /// The value at a JSON pointer; `null` if there is none.
     pub fn at(&self, pointer: &str) -> &Value {
         self.body.pointer(pointer).unwrap_or(&Value::Null)
     }
 }
 
 impl Api {
-    /// Talks to `base` (`http://host:port`) with a key.
+    /// Makes a client for `base` (`http://host:port`) with a key.
     pub fn new(base: impl Into<String>, key: Option<&str>) -> Self {
         Self {
             base: base.into(),
@@ -55,7 +55,7 @@ impl Api {
         }
     }
 
-    /// The same place with another key.
+    /// The same client with another key.
     #[must_use]
     pub fn with_key(&self, key: Option<&str>) -> Self {
         Self {
@@ -64,7 +64,7 @@ impl Api {
         }
     }
 
-    /// The URL.
+    /// The base URL.
     pub fn base(&self) -> &str {
         &self.base
     }
@@ -72,7 +72,7 @@ impl Api {
     /// `GET`.
     ///
     /// # Errors
-    /// No answer.
+    /// There is no answer.
     pub async fn get(&self, path: &str) -> Result<Reply, HarnessError> {
         self.send(Method::GET, path, &[], Vec::new()).await
     }
@@ -80,7 +80,7 @@ impl Api {
     /// `DELETE`.
     ///
     /// # Errors
-    /// No answer.
+    /// There is no answer.
     pub async fn delete(&self, path: &str) -> Result<Reply, HarnessError> {
         self.send(Method::DELETE, path, &[], Vec::new()).await
     }
@@ -88,7 +88,7 @@ impl Api {
     /// Any method with a JSON body.
     ///
     /// # Errors
-    /// No answer.
+    /// There is no answer.
     pub async fn json(
         &self,
         method: Method,
@@ -107,7 +107,7 @@ impl Api {
     /// `POST` with a JSON body.
     ///
     /// # Errors
-    /// No answer.
+    /// There is no answer.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Reply, HarnessError> {
         self.json(Method::POST, path, body).await
     }
@@ -115,7 +115,7 @@ impl Api {
     /// Any request.
     ///
     /// # Errors
-    /// No answer.
+    /// There is no answer.
     pub async fn send(
         &self,
         method: Method,
@@ -152,7 +152,7 @@ impl Api {
         })
     }
 
-    /// Waits for the task of a 202 answer; gives the task when it has settled, however it ended.
+    /// Waits for the task of a 202 answer and returns it when it has settled, whether it succeeded or failed.
     ///
     /// # Errors
     /// The answer names no task, or the task doesn't settle in time.
@@ -182,7 +182,7 @@ impl Api {
     /// Waits for the task of a 202 answer to succeed.
     ///
     /// # Errors
-    /// It did not.
+    /// The task didn't succeed.
     pub async fn succeed(&self, accepted: &Reply) -> Result<Value, HarnessError> {
         let task = self.settle(accepted).await?;
         if task

@@ -1,4 +1,4 @@
-//! Where the programs are: variables first, then where the Makefile puts them.
+//! Finds the programs: first by environment variables, then where the Makefile puts them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::HarnessError;
 pub struct Binaries {
     /// The merger and its tools: `WEFT_BIN`, or `target/release/weft`.
     pub weft: PathBuf,
-    /// A node.
+    /// A node's program.
     pub node: Node,
     /// Envoy: `ENVOY_BIN`, or `.venv/bin/envoy`.
     pub envoy: PathBuf,
@@ -18,7 +18,7 @@ pub struct Binaries {
     pub filter: PathBuf,
 }
 
-/// What stands behind a shard.
+/// The kind of node that a shard consists of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {
     /// The user's own Meilisearch: `MEILISEARCH_BIN`.
@@ -28,7 +28,7 @@ pub enum Node {
 }
 
 impl Node {
-    /// The program.
+    /// The program's path.
     pub fn path(&self) -> &Path {
         match self {
             Self::Real(path) | Self::Embedded(path) => path,
@@ -37,7 +37,7 @@ impl Node {
 }
 
 impl Binaries {
-    /// Finds everything, or says what is missing and how to get it.
+    /// Finds all programs. The error says what is missing and how to get it.
     pub fn find() -> Result<Self, HarnessError> {
         let binaries = Self::locate();
         let Self {
@@ -78,7 +78,7 @@ impl Binaries {
         Ok(binaries)
     }
 
-    /// The oldest Envoy that `envoy.yaml` is for: `ENVOY_OLDEST_BIN`, or `.venv-oldest/bin/envoy`.
+    /// The oldest Envoy that `envoy.yaml` supports: `ENVOY_OLDEST_BIN`, or `.venv-oldest/bin/envoy`.
     pub fn oldest_envoy() -> Result<PathBuf, HarnessError> {
         let envoy = env::var_os("ENVOY_OLDEST_BIN")
             .map_or_else(|| checkout().join(".venv-oldest/bin/envoy"), PathBuf::from);

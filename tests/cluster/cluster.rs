@@ -1,4 +1,4 @@
-//! A whole cluster, from its first process to its last.
+//! A whole cluster: started, used and ended.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::{
     link::Links, until,
 };
 
-/// How long a cluster may take until it answers.
+/// How long a cluster may take until it answers its first request.
 const STARTUP: Duration = Duration::from_secs(60);
 
-/// How long one question about readiness may take.
+/// How long one readiness request may take.
 const PROBE: Duration = Duration::from_secs(2);
 
 /// A running cluster; dropping it ends every process and removes what they wrote.
@@ -27,7 +27,7 @@ pub struct Cluster {
     envoy: Process,
     links: Option<Links>,
     client: Client,
-    // After the processes, so that they are gone before their files and ports are.
+    // Dropped after the processes, so that they are gone before their files and ports are.
     _folder: Option<TempDir>,
     _ports: Option<PortBlock>,
 }
@@ -50,7 +50,7 @@ pub struct ClusterBuilder {
 }
 
 impl Cluster {
-    /// A cluster of one shard and one node with the filter, unless told otherwise.
+    /// A builder for a cluster of one shard and one node with the filter.
     pub fn builder() -> ClusterBuilder {
         ClusterBuilder {
             shards: 1,
@@ -68,27 +68,27 @@ impl Cluster {
         }
     }
 
-    /// Where clients send their requests.
+    /// The URL for clients.
     pub fn url(&self) -> String {
         local(self.plan.layout.edge())
     }
 
-    /// Envoy's admin interface.
+    /// The URL of Envoy's admin interface.
     pub fn admin_url(&self) -> String {
         local(self.plan.layout.admin())
     }
 
-    /// Envoy's egress listener.
+    /// The URL of Envoy's egress listener.
     pub fn egress_url(&self) -> String {
         local(self.plan.layout.egress())
     }
 
-    /// The merger itself, past Envoy.
+    /// The URL of the merger itself, bypassing Envoy.
     pub fn merger_url(&self) -> String {
         local(self.plan.layout.merger())
     }
 
-    /// A node itself, past everything.
+    /// The URL of a node itself, bypassing everything else.
     pub fn node_url(&self, shard: u16, replica: u16) -> String {
         local(self.plan.node_port(shard, replica))
     }
@@ -103,7 +103,7 @@ impl Cluster {
         self.plan.master_key.as_deref()
     }
 
-    /// The folder with everything that the cluster writes.
+    /// The folder to which all of the cluster's programs write.
     pub fn folder(&self) -> &Path {
         &self.plan.folder
     }
@@ -111,7 +111,7 @@ impl Cluster {
     /// A node's process.
     ///
     /// # Panics
-    /// If there is no such node.
+    /// There is no such node.
     #[allow(
         clippy::indexing_slicing,
         reason = "a test that asks for a node which isn't there is wrong"
@@ -124,7 +124,7 @@ impl Cluster {
         &self.nodes[usize::from(shard * self.plan.layout.replicas() + replica)]
     }
 
-    /// The line between Envoy and a node, if the cluster was started with [`ClusterBuilder::links`].
+    /// The relay between Envoy and a node, if the cluster was started with [`ClusterBuilder::links`].
     pub fn link(&self, shard: u16, replica: u16) -> Option<&Link> {
         let place = shard * self.plan.layout.replicas() + replica;
         self.links.as_ref()?.get(usize::from(place))
@@ -145,7 +145,7 @@ impl Cluster {
         self.nodes.iter().chain([&self.merger, &self.envoy])
     }
 
-    /// Waits until clients are answered and Envoy sends reads to every node that runs.
+    /// Waits until clients get answers and Envoy sends reads to every running node.
     pub async fn wait_ready(&self) -> Result<(), HarnessError> {
         let deadline = Deadline::after(STARTUP);
         loop {
@@ -199,7 +199,7 @@ impl Cluster {
         .await
     }
 
-    /// What is still missing before the cluster can be used.
+    /// The reason why the cluster can't be used yet.
     async fn unready(&self) -> Option<String> {
         for (shard, replica) in self.plan.layout.nodes() {
             if self.node(shard, replica).id().is_none() {
@@ -233,7 +233,7 @@ impl Cluster {
                 }
             }
         }
-        // What any node answers, asked through everything: 503 until the merger knows the shards.
+        // A request that any node answers, sent through the whole cluster: 503 until the merger knows the shards.
         let version = format!("{}/version", self.url());
         match self.client.get(&version).send().await {
             Err(error) => Some(format!("the edge: {error}")),
@@ -246,73 +246,73 @@ impl Cluster {
 }
 
 impl ClusterBuilder {
-    /// Number of shards.
+    /// Sets the number of shards.
     pub fn shards(mut self, shards: u16) -> Self {
         self.shards = shards;
         self
     }
 
-    /// Nodes in each shard.
+    /// Sets the number of nodes in each shard.
     pub fn replicas(mut self, replicas: u16) -> Self {
         self.replicas = replicas;
         self
     }
 
-    /// Whether Envoy runs the filter.
+    /// Sets whether Envoy runs the filter.
     pub fn filter(mut self, filter: bool) -> Self {
         self.filter = filter;
         self
     }
 
-    /// Whether the filter looks into small bodies.
+    /// Sets whether the filter looks into small bodies.
     pub fn body_routing(mut self, body_routing: bool) -> Self {
         self.body_routing = body_routing;
         self
     }
 
-    /// The master key of nodes and merger; none by default.
+    /// Sets the master key of nodes and merger; there is none by default.
     pub fn master_key(mut self, key: impl Into<String>) -> Self {
         self.master_key = Some(key.into());
         self
     }
 
-    /// What the edge logs: `all`, `failed` (the default here) or `off`.
+    /// Sets what the edge logs: `all`, `failed` (the default here) or `off`.
     pub fn access_log(mut self, what: &'static str) -> Self {
         self.access_log = what;
         self
     }
 
-    /// Whether Envoy reaches the nodes over lines that can be cut (see [`Link`]): one more hop, in this process.
+    /// Sets whether Envoy reaches the nodes over relays that can be cut (see [`Link`]): one more hop, in this process.
     pub fn links(mut self, links: bool) -> Self {
         self.links = links;
         self
     }
 
-    /// A variable for the merger (`WEFT_…`).
+    /// Sets an environment variable for the merger (`WEFT_…`).
     pub fn merger_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.merger_environment.push((name.into(), value.into()));
         self
     }
 
-    /// Another Envoy than [`Binaries`] finds.
+    /// Uses another Envoy than the one that [`Binaries`] finds.
     pub fn envoy(mut self, envoy: impl Into<PathBuf>) -> Self {
         self.envoy = Some(envoy.into());
         self
     }
 
-    /// Envoy's configuration with an operator's changes.
+    /// Edits Envoy's configuration, as an operator might.
     pub fn edit_envoy(mut self, edit: fn(&str) -> String) -> Self {
         self.edit_envoy = Some(edit);
         self
     }
 
-    /// At these ports and in this folder, which stays; otherwise at free ports and in a temporary one.
+    /// Uses these ports and this folder, which is kept; by default, free ports and a temporary folder.
     pub fn at(mut self, port: u16, folder: impl Into<PathBuf>) -> Self {
         self.place = Some((port, folder.into()));
         self
     }
 
-    /// Whether the processes stay when the handle goes.
+    /// Sets whether the processes stay when the handle is dropped.
     pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
         self.lifetime = lifetime;
         self
@@ -324,7 +324,7 @@ impl ClusterBuilder {
         match cluster.wait_ready().await {
             Ok(()) => Ok(cluster),
             Err(error) => {
-                // Detached processes don't end with the handle, so a failed start ends them here.
+                // Detached processes don't end with the handle, so a failed start must end them here.
                 for process in cluster.processes() {
                     drop(process.kill());
                 }
@@ -333,7 +333,7 @@ impl ClusterBuilder {
         }
     }
 
-    /// Starts all processes and waits for nothing.
+    /// Starts all processes without waiting for them.
     pub fn launch(self) -> Result<Cluster, HarnessError> {
         let mut binaries = Binaries::find()?;
         if let Some(envoy) = self.envoy {
@@ -366,7 +366,7 @@ impl ClusterBuilder {
             access_log: self.access_log,
             merger_environment: self.merger_environment,
             edit_envoy: self.edit_envoy,
-            // As far from the block's beginning as the nodes' own are.
+            // At the same distance from the block's start as the nodes' own ports.
             behind_links: behind.as_ref().map(|ports| ports.base() + 10),
         };
         plan.layout.check_free()?;
@@ -423,7 +423,7 @@ pub(crate) async fn get_json(client: &Client, url: &str) -> Result<Value, String
     serde_json::from_str(&get(client, url).await?).map_err(|error| error.to_string())
 }
 
-/// The nodes in Envoy's list of clusters, and whether Envoy would send a read there.
+/// The nodes in Envoy's list of clusters, and whether Envoy would send a read to each.
 pub(crate) fn hosts(clusters: &Value) -> impl Iterator<Item = (&str, bool)> {
     clusters
         .get("cluster_statuses")

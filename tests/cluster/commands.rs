@@ -7,33 +7,33 @@ use std::process::Command;
 
 use crate::{Binaries, HarnessError, Layout, Program};
 
-/// All that must be known to start the programs of one cluster.
+/// Everything needed to start the programs of one cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterPlan {
     /// The programs.
     pub binaries: Binaries,
     /// Their ports.
     pub layout: Layout,
-    /// The folder that holds everything the cluster writes.
+    /// The folder to which all of the cluster's programs write.
     pub folder: PathBuf,
     /// The nodes' and the merger's master key, if any.
     pub master_key: Option<String>,
-    /// Whether Envoy runs the filter.
+    /// True if Envoy runs the filter.
     pub filter: bool,
-    /// Whether the filter looks into bodies.
+    /// True if the filter looks into bodies.
     pub body_routing: bool,
     /// What the edge logs: `all`, `failed` or `off`.
     pub access_log: &'static str,
-    /// More variables for the merger (`WEFT_…`).
+    /// Additional environment variables for the merger (`WEFT_…`).
     pub merger_environment: Vec<(String, String)>,
-    /// What an operator changed in Envoy's configuration.
+    /// An operator's edit of Envoy's configuration.
     pub edit_envoy: Option<fn(&str) -> String>,
-    /// The first port of the nodes, where the layout's lead to them through relays.
+    /// The first port of the nodes, if the layout's ports belong to relays.
     pub behind_links: Option<u16>,
 }
 
 impl ClusterPlan {
-    /// A node of this cluster.
+    /// The command of a node of this cluster.
     pub fn node(&self, shard: u16, replica: u16) -> Program {
         let name = Layout::node_name(shard, replica);
         node(
@@ -45,7 +45,7 @@ impl ClusterPlan {
         )
     }
 
-    /// Where a node listens itself.
+    /// The port on which a node itself listens.
     pub fn node_port(&self, shard: u16, replica: u16) -> u16 {
         match self.behind_links {
             Some(first) => first + shard * self.layout.replicas() + replica,
@@ -53,7 +53,7 @@ impl ClusterPlan {
         }
     }
 
-    /// The merger.
+    /// The command of the merger.
     pub fn merger(&self) -> Program {
         let local = |port: u16| format!("127.0.0.1:{port}");
         let folder = self.folder.join("data/merger");
@@ -80,7 +80,7 @@ impl ClusterPlan {
         }
     }
 
-    /// Envoy; writes its configuration.
+    /// The command of Envoy; writes its configuration file.
     pub fn envoy(&self) -> Result<Program, HarnessError> {
         let configuration = self.folder.join("envoy.yaml");
         fs::create_dir_all(&self.folder).map_err(HarnessError::file(&self.folder))?;
@@ -96,9 +96,9 @@ impl ClusterPlan {
                 "warning".into(),
                 "--concurrency".into(),
                 "2".into(),
-                // Several Envoys on one machine would otherwise fight for one shared memory.
+                // Otherwise several Envoys on one machine would use the same shared memory.
                 "--disable-hot-restart".into(),
-                // Access logs appear within a second, not ten.
+                // Access logs appear within a second instead of ten.
                 "--file-flush-interval-msec".into(),
                 "1000".into(),
             ],
@@ -108,11 +108,11 @@ impl ClusterPlan {
         })
     }
 
-    /// What `weft config envoy` prints for this cluster.
+    /// The configuration that `weft config envoy` prints for this cluster.
     fn envoy_configuration(&self) -> Result<Vec<u8>, HarnessError> {
         let mut command = Command::new(&self.binaries.weft);
         command
-            // What shards are called is said once.
+            // The shards' names come from the merger's own variables, so they agree.
             .envs(self.merger_environment.iter().cloned())
             .args(["config", "envoy", "--access-log", self.access_log])
             .args(["--port", &self.layout.edge().to_string()])
@@ -143,7 +143,7 @@ impl ClusterPlan {
     }
 }
 
-/// A node, real or embedded: both take Meilisearch's own flags.
+/// The command of a node. Real and embedded nodes accept the same flags, Meilisearch's own.
 pub(crate) fn node(
     binaries: &Binaries,
     folder: &Path,
@@ -166,7 +166,7 @@ pub(crate) fn node(
         name: name.to_owned(),
         executable: binaries.node.path().to_owned(),
         arguments,
-        // Real servers may then search each other, which the benchmarks compare with. Others don't look at it.
+        // Lets real servers search each other, for the benchmarks that compare with that. Other nodes ignore it.
         environment: vec![(
             "MEILI_EXPERIMENTAL_ALLOWED_IP_NETWORKS".to_owned(),
             "127.0.0.1/32".to_owned(),

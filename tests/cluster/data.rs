@@ -1,7 +1,7 @@
 //! Real documents: the films and airports of npm's `vega-datasets`, and Debian's package index.
 //!
-//! `make data` fetches the files into `.weft/data`; here they become documents with an id. Nothing is made up and
-//! nothing left out but what no document can hold.
+//! `make data` fetches the files into `.weft/data`. This module turns them into documents with an id. Nothing is made up,
+//! and only what no document can hold is left out.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,14 +15,14 @@ mod airports;
 mod debian;
 mod movies;
 
-/// Documents of one kind, and how they want to be indexed.
+/// Documents of one kind, and how they are indexed.
 #[derive(Debug, Clone)]
 pub struct DataSet {
-    /// The index they go to.
+    /// The index for these documents.
     pub index: &'static str,
     /// The field that holds the id.
     pub primary_key: &'static str,
-    /// The field that a person recognises a document by.
+    /// The field that a person would recognise a document by.
     pub title: &'static str,
     /// The index's settings.
     pub settings: Value,
@@ -41,12 +41,12 @@ impl DataSet {
         read("airports.csv", airports::parse)
     }
 
-    /// All packages that this machine's Debian knows of.
+    /// All packages in this machine's Debian package index.
     pub fn debian() -> Result<Self, HarnessError> {
         read("debian.txt", debian::parse)
     }
 
-    /// The documents from `from` on, at most `count`, as NDJSON.
+    /// At most `count` documents from position `from` on, as NDJSON.
     pub fn ndjson(&self, from: usize, count: usize) -> Vec<u8> {
         let mut text = Vec::new();
         for document in self.documents.iter().skip(from).take(count) {

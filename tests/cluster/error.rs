@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why the harness could not do as it was told; the text is for the person in front of the terminal.
+/// Why the harness failed. The text is meant for the person at the terminal.
 #[derive(Debug, thiserror::Error)]
 pub enum HarnessError {
-    /// A program is not there.
+    /// A program doesn't exist.
     #[error("{what} is missing: {} does not exist; {remedy}", path.display())]
     Missing {
-        /// What it is.
+        /// What the program is.
         what: &'static str,
         /// Where it was looked for.
         path: PathBuf,
@@ -21,7 +21,7 @@ pub enum HarnessError {
     PortTaken {
         /// The port.
         port: u16,
-        /// What it was wanted for.
+        /// What it was needed for.
         purpose: String,
     },
     /// The layout doesn't fit below port 65536.
@@ -31,23 +31,23 @@ pub enum HarnessError {
     PortRange {
         /// The base port.
         port: u16,
-        /// How many ports follow from it.
+        /// How many ports are counted up from it.
         needed: u32,
         /// Number of shards.
         shards: u16,
-        /// Nodes a shard.
+        /// Nodes per shard.
         replicas: u16,
     },
     /// A request got no answer.
     #[error("{url} gives no answer")]
     NoAnswer {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
         /// Why.
         #[source]
         source: reqwest::Error,
     },
-    /// A write that should have become a task, or a task that should have succeeded, did not.
+    /// A write wasn't accepted as a task, or its task didn't succeed.
     #[error("status {status}: {text}")]
     NoTask {
         /// The answer's status.
@@ -55,13 +55,13 @@ pub enum HarnessError {
         /// The answer, or the task.
         text: String,
     },
-    /// No free ports anywhere.
+    /// There is no block of free ports.
     #[error("no block of {0} free ports found on 127.0.0.1")]
     NoPorts(u16),
     /// A program could not be started.
     #[error("{name} could not be started")]
     Spawn {
-        /// Which one.
+        /// The program's name.
         name: String,
         /// Why.
         #[source]
@@ -70,24 +70,24 @@ pub enum HarnessError {
     /// `weft config envoy` refused.
     #[error("no configuration for Envoy: {0}")]
     EnvoyConfig(String),
-    /// A program ended by itself while it should run.
+    /// A program that should be running ended by itself.
     #[error("{name} ended by itself ({status}); the end of {}:\n{tail}", log.display())]
     Ended {
-        /// Which one.
+        /// The program's name.
         name: String,
         /// Its exit status.
         status: String,
         /// Its log file.
         log: PathBuf,
-        /// The end of that.
+        /// The end of the log file.
         tail: String,
     },
-    /// Something did not come true in time.
+    /// A condition did not become true in time.
     #[error("{what} is still not so after {} s: {last}", after.as_secs())]
     Timeout {
-        /// What was waited for.
+        /// The condition.
         what: String,
-        /// How long.
+        /// How long it was waited for.
         after: Duration,
         /// What was seen last.
         last: String,
@@ -95,21 +95,21 @@ pub enum HarnessError {
     /// A signal could not be sent.
     #[error("{name} could not be signalled: {reason}")]
     Signal {
-        /// To whom.
+        /// The program's name.
         name: String,
         /// Why.
         reason: String,
     },
-    /// A file or folder.
+    /// A file or folder couldn't be used.
     #[error("{}", path.display())]
     File {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
         /// Why.
         #[source]
         source: std::io::Error,
     },
-    /// The client that asks whether all is up could not be made.
+    /// The HTTP client for readiness requests could not be made.
     #[error("no HTTP client")]
     Client(#[from] reqwest::Error),
 }

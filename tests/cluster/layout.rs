@@ -1,14 +1,14 @@
-//! Which port is whose: everything follows from one base port, as in `weft config envoy --port`.
+//! Which program has which port: all ports are counted up from one base port, as in `weft config envoy --port`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::HarnessError;
 use crate::ports::is_free;
 
-/// The nodes' distance from the base port.
+/// The distance of the first node's port from the base port.
 const NODE_PORTS: u32 = 10;
 
-/// A cluster on the loopback address.
+/// The ports of a cluster on the loopback address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layout {
@@ -18,7 +18,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// A layout whose ports all exist.
+    /// A layout, if all of its ports exist.
     pub fn new(port: u16, shards: u16, replicas: u16) -> Result<Self, HarnessError> {
         let layout = Self {
             port,
@@ -46,44 +46,44 @@ impl Layout {
         self.replicas
     }
 
-    /// The base port, where clients arrive.
+    /// The base port, for clients.
     pub fn edge(&self) -> u16 {
         self.port
     }
 
-    /// Envoy's admin interface.
+    /// The port of Envoy's admin interface.
     pub fn admin(&self) -> u16 {
         self.port + 1
     }
 
-    /// The merger's way to the nodes.
+    /// The port at which the merger reaches the nodes.
     pub fn egress(&self) -> u16 {
         self.port + 2
     }
 
-    /// The merger.
+    /// The merger's port.
     pub fn merger(&self) -> u16 {
         self.port + 3
     }
 
-    /// A node.
+    /// A node's port.
     pub fn node(&self, shard: u16, replica: u16) -> u16 {
-        // Fits: `new` has checked the last one.
+        // This can't overflow: `new` has checked the last port.
         self.port + 10 + shard * self.replicas + replica
     }
 
-    /// All nodes, as (shard, replica), in the order of their ports.
+    /// All nodes as (shard, replica), in the order of their ports.
     pub fn nodes(&self) -> impl Iterator<Item = (u16, u16)> + use<> {
         let replicas = self.replicas;
         (0..self.shards).flat_map(move |shard| (0..replicas).map(move |replica| (shard, replica)))
     }
 
-    /// The node's name, which Envoy and merger know it by.
+    /// The name by which Envoy and the merger know the node.
     pub fn node_name(shard: u16, replica: u16) -> String {
         format!("shard-{shard}-node-{replica}")
     }
 
-    /// Every port with the name of who listens on it.
+    /// Every port, with the name of the program that listens on it.
     pub fn ports(&self) -> Vec<(u16, String)> {
         let own = [
             (self.edge(), "the edge, where clients arrive"),
@@ -104,7 +104,7 @@ impl Layout {
         NODE_PORTS + u32::from(self.shards) * u32::from(self.replicas)
     }
 
-    /// Says which port is taken, if one is.
+    /// Fails if a port is taken, and says which.
     pub fn check_free(&self) -> Result<(), HarnessError> {
         for (port, purpose) in self.ports() {
             if !is_free(port) {

@@ -7,12 +7,12 @@
 //! # Ok(()) }
 //! ```
 //!
-//! - [`Binaries`] finds the programs; one that is missing is an error that says how to build it, never a skipped test.
-//! - [`Layout`] says which port is whose; [`PortBlock`] claims free ports for it.
-//! - [`Process`] is one running program: killed, stopped, continued, restarted, wiped.
-//! - [`Link`] is the line between Envoy and a node: silent, refusing, late, full of nonsense.
-//! - [`Api`] asks a node or a cluster; [`Api::settle`] waits for a task.
-//! - [`Cluster`] is all of them together, [`Single`] one node alone, to compare with.
+//! - [`Binaries`] finds the programs. A missing program is an error that says how to build it, never a skipped test.
+//! - [`Layout`] gives each program its port; [`PortBlock`] claims free ports for it.
+//! - [`Process`] is one running program that can be killed, stopped, continued, restarted and wiped.
+//! - [`Link`] is a relay between Envoy and a node that can be silent, refuse, delay, or answer with garbage.
+//! - [`Api`] sends requests to a node or a cluster; [`Api::settle`] waits for a task.
+//! - [`Cluster`] is all of them together; [`Single`] is one node alone, for comparisons.
 //!
 //! Invariant: nothing outlives its handle. Processes die when it is dropped, when the test panics, and (on Linux)
 //! when the test's own process is killed. Only [`Lifetime::Detached`] is meant to stay, for `weft-lab up`.

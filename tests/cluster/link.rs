@@ -1,7 +1,7 @@
-//! The line to one node, which can be cut: a relay between Envoy and the node, in this process.
+//! A relay between Envoy and one node, in this process. The line over the relay can be cut.
 //!
-//! Envoy's endpoint is the relay, so that whatever is done to the line needs no rights that a test doesn't have, and the
-//! node itself never knows. A relay is one more hop: only faults of the line are injected on a cluster that has them.
+//! Envoy's endpoint is the relay. So faults of the line need no special rights, and the node itself doesn't notice them. A
+//! relay is one more hop, so only clusters on which faults of the line are injected have relays.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -14,16 +14,16 @@ use tokio::time::Instant;
 
 use crate::{HarnessError, PortBlock};
 
-/// How much is read at once; a line holds a few of these in each direction.
+/// How much is read at once. A line holds several of these in each direction.
 const CHUNK: usize = 64 << 10;
-/// Chunks under way in one direction.
+/// The most chunks in transit in one direction.
 const CHUNKS: usize = 64;
-/// A request has arrived when nothing more has come for this long; then it is answered in the node's stead.
+/// After this long without more data, a request counts as complete and is answered in place of the node.
 const REQUEST_PAUSE: Duration = Duration::from_millis(20);
 /// How often a closed line tries to open its port again.
 const REOPEN: Duration = Duration::from_millis(20);
 
-/// What the line does.
+/// The state of the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
     /// Everything passes.
@@ -31,15 +31,15 @@ pub enum Line {
     /// Nothing passes and nobody is told: connections stay, as behind a switch that died. What was sent arrives when the
     /// line opens again.
     Silent,
-    /// Connections are refused, and those that there were are gone.
+    /// New connections are refused, and existing ones are reset.
     Refused,
-    /// Whatever the node sends arrives so much later.
+    /// Everything that the node sends arrives later by this time.
     Late(Duration),
-    /// Every request is answered 500, and the node never sees it.
+    /// Every request is answered with 500 and never reaches the node.
     ServerErrors,
-    /// Every request is answered with bytes that are no HTTP, and the node never sees it.
+    /// Every request is answered with bytes that aren't HTTP, and never reaches the node.
     Garbage,
-    /// Every request reaches the node, and its answer is lost: the connection breaks instead.
+    /// Every request reaches the node, and its answer is lost: the connection is reset instead.
     AnswersLost,
 }
 
@@ -51,7 +51,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Relays from one port to another, both on the loopback address.
+    /// Opens a relay from one port to another, both on the loopback address.
     ///
     /// # Errors
     /// The port is taken.
@@ -65,12 +65,12 @@ impl Link {
         Ok(Self { line, relay })
     }
 
-    /// From now on, for connections that there are as well.
+    /// Sets the state of the line, for existing connections too.
     pub fn set(&self, line: Line) {
         self.line.send_replace(line);
     }
 
-    /// What it does now.
+    /// The current state of the line.
     pub fn line(&self) -> Line {
         *self.line.borrow()
     }
@@ -87,7 +87,7 @@ async fn relay(listener: TcpListener, from: u16, to: u16, mut line: watch::Recei
     loop {
         let now = *line.borrow_and_update();
         if now == Line::Refused {
-            // Without a listener the kernel refuses.
+            // Without a listener, the kernel refuses connections.
             listener = None;
             if line.changed().await.is_err() {
                 return;
@@ -117,10 +117,10 @@ fn listen(port: u16) -> std::io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-/// One connection until either side ends it, or the line does.
+/// Relays one connection until either side closes it, or the line breaks it.
 async fn connection(client: TcpStream, to: SocketAddr, mut line: watch::Receiver<Line>) {
     let begun = *line.borrow();
-    // What is answered in the node's stead.
+    // The answer given in place of the node's.
     let instead: Option<&[u8]> = match begun {
         Line::ServerErrors => Some(
             b"HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}",
@@ -139,11 +139,11 @@ async fn connection(client: TcpStream, to: SocketAddr, mut line: watch::Receiver
         return;
     }
     let Ok(node) = TcpStream::connect(to).await else {
-        // As near as one gets to a refusal after the handshake: a reset.
+        // A reset is the closest equivalent of a refusal after the handshake.
         reset(&client);
         return;
     };
-    // Small requests would wait for each other otherwise.
+    // Without this, small requests would wait for each other.
     drop((client.set_nodelay(true), node.set_nodelay(true)));
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_node, mut to_node) = node.into_split();
@@ -151,7 +151,7 @@ async fn connection(client: TcpStream, to: SocketAddr, mut line: watch::Receiver
     let answers = pump(&mut from_node, &mut to_client, line.clone(), Way::FromNode);
     tokio::select! {
         () = answers => {}
-        // A client that has said all still waits for the answer.
+        // A client that has sent everything still waits for the answer.
         () = forever_after(requests) => {}
         () = breaks(&mut line, begun) => {}
     }
@@ -169,7 +169,7 @@ enum Way {
     FromNode,
 }
 
-/// Carries bytes one way, each chunk when it is due, until the end.
+/// Carries bytes in one direction, each chunk when it is due, until the end.
 async fn pump(
     from: &mut (impl AsyncReadExt + Unpin),
     to: &mut (impl AsyncWriteExt + Unpin),
@@ -204,7 +204,7 @@ async fn pump(
                 return;
             }
         }
-        // The other side has said all; an error means that this one is gone already.
+        // The other side has sent everything. An error means that this side is already gone.
         drop(to.shutdown().await);
     };
     tokio::select! {
@@ -218,7 +218,7 @@ async fn forever_after(future: impl Future<Output = ()>) {
     std::future::pending::<()>().await;
 }
 
-/// Returns when a connection that was begun under one state of the line can't outlive the present one.
+/// Returns when the line's state changes to one in which a connection begun under the old state can't continue.
 async fn breaks(line: &mut watch::Receiver<Line>, begun: Line) {
     loop {
         let now = *line.borrow_and_update();
@@ -236,24 +236,24 @@ async fn wait_open(line: &mut watch::Receiver<Line>) -> Result<(), watch::error:
     line.wait_for(|line| *line != Line::Silent).await.map(drop)
 }
 
-/// Reads a request and answers it without having understood it.
+/// Reads a request without parsing it, and answers it.
 async fn answer_instead(mut client: TcpStream, answer: &[u8]) {
     let mut buffer = vec![0; CHUNK];
     let Ok(1..) = client.read(&mut buffer).await else {
         return;
     };
     while let Ok(Ok(1..)) = tokio::time::timeout(REQUEST_PAUSE, client.read(&mut buffer)).await {}
-    // Whether it arrives is the client's affair.
+    // If the client has gone, the answer is lost.
     drop(client.write_all(answer).await);
     drop(client.shutdown().await);
 }
 
-/// Makes the end of this connection a reset.
+/// Makes this connection end with a reset.
 fn reset(stream: &TcpStream) {
     drop(stream.set_zero_linger());
 }
 
-/// As many relays as a layout has nodes: the ports that Envoy knows lead to these others.
+/// One relay for each node of a layout, from the port that Envoy knows to the node's own port.
 #[derive(Debug)]
 pub(crate) struct Links {
     links: Vec<Link>,
@@ -261,7 +261,7 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// `ways`: the port that Envoy knows, and the port that the node listens on.
+    /// `ways`: pairs of the port that Envoy knows and the port that the node listens on.
     pub(crate) fn open(ways: &[(u16, u16)], ports: PortBlock) -> Result<Self, HarnessError> {
         let links = ways
             .iter()

@@ -1,21 +1,21 @@
-//! Free ports for clusters that tests start beside each other, in one process or in several.
+//! Free ports for clusters that tests start at the same time, in one process or in several.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::HarnessError;
 
-/// The ports that are given away: below the range from which the kernel takes ports for outgoing connections.
+/// The first port that is given out. All are below the range that the kernel uses for outgoing connections.
 const FIRST: u32 = 12_000;
-/// They are given away in cells of so many, so that blocks of different widths either are apart or meet at a claim.
+/// Ports are given out in cells of this size, so that two blocks of different widths either don't overlap or share a claim.
 const CELL: u32 = 20;
 const CELLS: u32 = 900;
-/// Here, behind them, each cell has a port that stands for it.
+/// After the ports themselves: each cell has one port here that represents it.
 const CLAIMS: u32 = FIRST + CELL * CELLS;
 
-/// A run of free ports, claimed until it is dropped.
+/// A block of free ports, claimed until it is dropped.
 ///
-/// Whoever holds the listeners on its cells' claims has them.
+/// The owner of the block holds listeners on the claim ports of its cells.
 #[derive(Debug)]
 pub struct PortBlock {
     base: u16,
@@ -23,12 +23,12 @@ pub struct PortBlock {
 }
 
 impl PortBlock {
-    /// Claims so many ports in a row.
+    /// Claims this many consecutive ports.
     pub fn claim(width: u32) -> Result<Self, HarnessError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let cells = width.div_ceil(CELL).max(1);
         let starts = (CELLS + 1).saturating_sub(cells);
-        // Processes begin in different places, and go on from there.
+        // Each process starts its search at a different position.
         let start = std::process::id().wrapping_mul(2_654_435_761);
         for _ in 0..starts {
             let first = start.wrapping_add(NEXT.fetch_add(cells, Ordering::Relaxed)) % starts;
@@ -58,10 +58,10 @@ impl PortBlock {
     }
 }
 
-/// Whether nobody listens on the port.
+/// True if no program listens on the port.
 ///
-/// To listen there oneself for a moment would be in the way of who comes next: a process that another thread starts in that moment
-/// holds the listener until it has become another program.
+/// This doesn't listen on the port itself, even for a moment: a process that another thread starts in that moment inherits
+/// the listener and holds it until it has become another program.
 pub(crate) fn is_free(port: u16) -> bool {
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err()
 }

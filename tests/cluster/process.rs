@@ -1,4 +1,4 @@
-//! One program: started, broken, started again.
+//! One program that can be started, broken and started again.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -14,35 +14,35 @@ use rustix::process::{Resource, Rlimit, prlimit};
 
 use crate::{HarnessError, spawner};
 
-/// How much of a log an error shows.
+/// How many lines of a log an error shows.
 const TAIL_LINES: usize = 25;
 
-/// How long a program may take to end when asked politely.
+/// How long a program may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// What to start, and how.
 #[derive(Debug, Clone)]
 pub struct Program {
-    /// The name in messages and of the log file.
+    /// The name in messages, and of the log file.
     pub name: String,
     /// The file to run.
     pub executable: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// Variables on top of our own.
+    /// Environment variables in addition to those of this process.
     pub environment: Vec<(String, String)>,
-    /// The folder it runs in and keeps its data in; made if missing.
+    /// The program's working folder, which also holds its data; created if missing.
     pub folder: PathBuf,
-    /// Where its output goes; appended to.
+    /// The log file, to which output is appended.
     pub log: PathBuf,
 }
 
-/// Who outlives whom.
+/// Whether a process ends with its handle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifetime {
-    /// The process ends with its handle, and with us.
+    /// The process ends with its handle, and with this process.
     WithUs,
-    /// The process stays, in the background.
+    /// The process continues in the background.
     Detached,
 }
 
@@ -55,7 +55,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it.
+    /// Starts the program.
     pub fn start(program: Program, lifetime: Lifetime) -> Result<Self, HarnessError> {
         let process = Self {
             program,
@@ -66,22 +66,22 @@ impl Process {
         Ok(process)
     }
 
-    /// Its name.
+    /// The program's name.
     pub fn name(&self) -> &str {
         &self.program.name
     }
 
-    /// Its output so far, and of the runs before.
+    /// The log file, with the output of this and earlier runs.
     pub fn log(&self) -> &Path {
         &self.program.log
     }
 
-    /// The number of the running process.
+    /// The id of the running process.
     pub fn id(&self) -> Option<u32> {
         self.child().as_ref().map(Child::id)
     }
 
-    /// Resident memory in bytes, if it runs (Linux).
+    /// Resident memory in bytes, if the program is running (Linux).
     pub fn resident_bytes(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id()?)).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
@@ -92,14 +92,14 @@ impl Process {
             .map(|kib| kib * 1024)
     }
 
-    /// Ends it at once, as a crash would (SIGKILL), and waits until it is gone.
+    /// Ends the program at once, as a crash would (SIGKILL), and waits until it is gone.
     pub fn kill(&self) -> Result<(), HarnessError> {
         self.signal(Signal::KILL)?;
         self.reap();
         Ok(())
     }
 
-    /// Asks it to end (SIGTERM), and kills it if it doesn't within ten seconds.
+    /// Asks the program to end (SIGTERM), and kills it if it hasn't ended after ten seconds.
     pub fn terminate(&self) -> Result<(), HarnessError> {
         self.signal(Signal::TERM)?;
         let asked = Instant::now();
@@ -113,18 +113,18 @@ impl Process {
         self.kill()
     }
 
-    /// Makes it hang: it keeps its connections and answers nothing (SIGSTOP).
+    /// Makes the program hang: it keeps its connections and answers nothing (SIGSTOP).
     pub fn pause(&self) -> Result<(), HarnessError> {
         self.signal(Signal::STOP)
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Lets a hanging program continue (SIGCONT).
     pub fn resume(&self) -> Result<(), HarnessError> {
         self.signal(Signal::CONT)
     }
 
-    /// Makes it fail every write beyond so many bytes of a file with `EFBIG`, as near as one gets to a full disk without
-    /// rights of root; `None` gives it room again. A restarted process has all the room there is. Linux only.
+    /// Makes every write of the program beyond this many bytes of a file fail with `EFBIG`, which is the closest equivalent
+    /// of a full disk without root rights; `None` removes the limit. A restarted process has no limit. Linux only.
     pub fn limit_file_size(&self, bytes: Option<u64>) -> Result<(), HarnessError> {
         let fail = |reason: String| HarnessError::Signal {
             name: self.program.name.clone(),
@@ -138,7 +138,7 @@ impl Process {
         limit_file_size(pid, bytes).map_err(fail)
     }
 
-    /// Starts it again with what it left on disk; kills it first if it runs.
+    /// Starts the program again with the data on its disk; kills it first if it is running.
     pub fn restart(&self) -> Result<(), HarnessError> {
         if self.id().is_some() {
             self.kill()?;
@@ -146,7 +146,7 @@ impl Process {
         self.launch()
     }
 
-    /// Empties its folder, as if the disk had been replaced; kills it first if it runs.
+    /// Empties the program's folder, as if the disk had been replaced; kills the program first if it is running.
     pub fn wipe(&self) -> Result<(), HarnessError> {
         if self.id().is_some() {
             self.kill()?;
@@ -160,7 +160,7 @@ impl Process {
         }
     }
 
-    /// Fails with the end of the log if it ended by itself.
+    /// Fails with the end of the log if the program ended by itself.
     pub fn check_alive(&self) -> Result<(), HarnessError> {
         match self.exited()? {
             None => Ok(()),
@@ -212,7 +212,8 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(errors)
-            // A group of its own: Ctrl-C in the terminal is ours, and its children can be ended with it.
+            // A process group of its own: Ctrl-C in the terminal then reaches only this process, and the program's children
+            // can be ended with it.
             .process_group(0);
         let started = match self.lifetime {
             Lifetime::WithUs => spawner::spawn(command),
@@ -242,7 +243,7 @@ impl Process {
         kill_process_group(group, signal).map_err(|error| fail(error.to_string()))
     }
 
-    /// How it ended, if it did.
+    /// The exit status, if the program has ended.
     fn exited(&self) -> Result<Option<ExitStatus>, HarnessError> {
         match self.child().as_mut() {
             Some(child) => child.try_wait().map_err(|source| HarnessError::Spawn {
@@ -268,7 +269,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.lifetime == Lifetime::WithUs && self.id().is_some() {
-            // It may be gone already, which is what we want.
+            // An error means that the program is already gone, which is the goal.
             drop(self.kill());
             self.reap();
         }
@@ -277,7 +278,7 @@ impl Drop for Process {
 
 #[cfg(target_os = "linux")]
 fn limit_file_size(pid: Pid, bytes: Option<u64>) -> Result<(), String> {
-    // The soft limit only: a hard one can't be raised again.
+    // Only the soft limit: a hard limit can't be raised again.
     let limit = Rlimit {
         current: bytes,
         maximum: None,

@@ -1,4 +1,4 @@
-//! One node alone: what a cluster's answers are compared with.
+//! A single node, with which a cluster's answers are compared.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::cluster::get;
 use crate::commands::node;
 use crate::{Binaries, Deadline, HarnessError, Lifetime, PortBlock, Process, until};
 
-/// A single node; dropping it ends it.
+/// A single node. Dropping it ends its process.
 #[derive(Debug)]
 pub struct Single {
     port: u16,
@@ -19,7 +19,7 @@ pub struct Single {
 }
 
 impl Single {
-    /// Starts it and waits until it answers.
+    /// Starts the node and waits until it answers.
     pub async fn start(master_key: Option<&str>) -> Result<Self, HarnessError> {
         let binaries = Binaries::find()?;
         let ports = PortBlock::claim(1)?;
@@ -48,12 +48,12 @@ impl Single {
         Ok(single)
     }
 
-    /// Where it answers.
+    /// The node's URL.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Its process.
+    /// The node's process.
     pub fn process(&self) -> &Process {
         &self.process
     }

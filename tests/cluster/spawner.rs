@@ -1,7 +1,7 @@
 //! One thread that starts every process of this harness.
 //!
-//! On Linux a child asks the kernel to be killed when its parent dies, and by that the kernel means the *thread* that
-//! started it. A test's thread ends with the test, so this one lives as long as the program.
+//! On Linux, a child asks the kernel to kill it when its parent dies, and for the kernel the parent is the *thread* that
+//! started it. A test's thread ends with the test, so this thread lives as long as the program.
 
 use std::io;
 use std::process::{Child, Command};
@@ -13,7 +13,7 @@ struct Order {
     reply: mpsc::Sender<io::Result<Child>>,
 }
 
-/// Starts a program that dies with this one.
+/// Starts a program that ends when this process ends.
 pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
     static SPAWNER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
     prepare(&mut command);
@@ -21,7 +21,7 @@ pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
         let (sender, orders) = mpsc::channel::<Order>();
         thread::spawn(move || {
             for Order { mut command, reply } in orders {
-                // Nobody waits for it any more: the child is dropped, and ends with this process.
+                // If nobody waits for the reply any more, the child is dropped and ends with this process.
                 drop(reply.send(command.spawn()));
             }
         });
@@ -47,7 +47,7 @@ fn prepare(command: &mut Command) {
     // SAFETY: between fork and exec only `prctl(PR_SET_PDEATHSIG)` and `signal` are called.
     unsafe {
         command.pre_exec(|| {
-            // A file that may not grow is an error that the program meets, not its end (see `limit_file_size`).
+            // Exceeding the file size limit must be an error for the program and not end it (see `limit_file_size`).
             if libc::signal(libc::SIGXFSZ, libc::SIG_IGN) == libc::SIG_ERR {
                 return Err(io::Error::last_os_error());
             }

@@ -1,8 +1,8 @@
-//! A cluster whose nodes are stand-ins: they accept everything, keep nothing, and remember what they were sent.
+//! A cluster with stand-ins for nodes: they accept everything, store nothing, and remember the requests they received.
 //!
-//! A write with [`POISON`] in it fails, as a document fails that only an indexer can judge.
+//! A write that contains [`POISON`] fails, like a document that only the indexer rejects.
 //!
-//! For what must be seen at a node's door (headers), and for what real nodes would drown in their own work (the merger's
+//! For tests of what reaches a node (headers), and for measurements that the work of real nodes would hide (the merger's
 //! memory during a large import).
 
 use std::collections::{HashMap, HashSet};
@@ -26,14 +26,14 @@ use tokio::net::TcpListener;
 use crate::cluster::{get, get_json, hosts};
 use crate::{Binaries, ClusterPlan, Deadline, HarnessError, Layout, Lifetime, PortBlock, Process};
 
-/// A body with this in it becomes a task that fails.
+/// A write whose body contains this text becomes a task that fails.
 pub const POISON: &str = "poison";
-/// The longest body that is looked through for it.
+/// The longest body that is searched for it.
 const LOOKED_THROUGH_BYTES: u64 = 4 << 20;
-/// No more requests than this are remembered.
+/// The most requests that are remembered.
 const REMEMBERED: usize = 10_000;
 
-/// The head of a request that a stand-in was sent.
+/// The head of a request that a stand-in received.
 #[derive(Debug, Clone)]
 pub struct Seen {
     /// The method.
@@ -42,19 +42,19 @@ pub struct Seen {
     pub path: String,
     /// The headers.
     pub headers: HeaderMap,
-    /// How long the body was.
+    /// The length of the body in bytes.
     pub body_bytes: u64,
 }
 
-/// One node's stand-in.
+/// A stand-in for one node.
 #[derive(Debug, Default)]
 pub struct StandIn {
     tasks: AtomicU64,
-    /// Whether no task ends at present.
+    /// True while no task may end.
     idle: AtomicBool,
     failed: Mutex<HashSet<u64>>,
     seen: Mutex<Vec<Seen>>,
-    /// Files by their paths: what they are, and what is in them.
+    /// Files for browsers by path: their content type and their text.
     files: Mutex<HashMap<String, (&'static str, &'static str)>>,
 }
 
@@ -71,7 +71,7 @@ pub struct StandInCluster {
 }
 
 impl StandInCluster {
-    /// Starts all and waits until it answers.
+    /// Starts all programs and waits until the cluster answers.
     pub async fn start(
         shards: u16,
         filter: bool,
@@ -135,7 +135,7 @@ impl StandInCluster {
         Ok(cluster)
     }
 
-    /// Where clients arrive.
+    /// The URL for clients.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.layout.edge())
     }
@@ -155,25 +155,25 @@ impl StandInCluster {
         &self.envoy
     }
 
-    /// Where everything is that the cluster writes.
+    /// The folder to which all of the cluster's programs write.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
 }
 
 impl StandIn {
-    /// Everything that it was sent since the last time.
+    /// All requests received since the last call.
     pub fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Has a file for browsers, as a node has its dashboard's.
+    /// Adds a file for browsers, like the files of a node's dashboard.
     pub fn show(&self, path: &str, content_type: &'static str, text: &'static str) {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.insert(path.to_owned(), (content_type, text));
     }
 
-    /// Lets no task end, or all.
+    /// Stops all tasks from ending, or lets them end.
     pub fn be_idle(&self, idle: bool) {
         self.idle.store(idle, Ordering::Relaxed);
     }
@@ -278,10 +278,10 @@ impl StandIn {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every task that is asked for has ended, unless the node is idle.
+    /// Every requested task has ended, unless the node is idle.
     fn tasks(&self, query: &str) -> Value {
         let uids = query.split('&').find_map(|pair| pair.strip_prefix("uids="));
-        // Without a filter, the newest: the merger looks whether a node's tasks go on where they were.
+        // Without a filter, the newest task: the merger checks whether a node's task numbers continue.
         let newest = self.tasks.load(Ordering::Relaxed).checked_sub(1);
         let newest = newest.map(|uid| uid.to_string()).unwrap_or_default();
         let uids = uids.unwrap_or(&newest);

@@ -1,13 +1,13 @@
-//! Waiting for a condition, with a deadline, never for a time.
+//! Waits for conditions with a deadline, and never for a fixed time.
 
 use std::time::{Duration, Instant};
 
 use crate::HarnessError;
 
-/// How often a condition is looked at.
+/// How often a condition is checked.
 const STEP: Duration = Duration::from_millis(25);
 
-/// A point in time after which waiting is giving up.
+/// The time at which waiting ends with an error.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadline {
     start: Instant,
@@ -15,7 +15,7 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// So long from now.
+    /// The deadline that is this far from now.
     pub fn after(after: Duration) -> Self {
         Self {
             start: Instant::now(),
@@ -23,12 +23,12 @@ impl Deadline {
         }
     }
 
-    /// Whether it has passed.
+    /// True if the deadline has passed.
     pub fn passed(&self) -> bool {
         self.start.elapsed() >= self.after
     }
 
-    /// The error that says so.
+    /// The error for a missed deadline.
     pub fn missed(&self, what: &str, last: &str) -> HarnessError {
         HarnessError::Timeout {
             what: what.to_owned(),
@@ -38,7 +38,7 @@ impl Deadline {
     }
 }
 
-/// Asks again and again until the answer is `Ok`; the last `Err` says in the error what was missing.
+/// Checks again and again until the result is `Ok`. If the deadline is missed, the last `Err` is part of the error.
 pub async fn until<T, F>(
     what: &str,
     deadline: Deadline,

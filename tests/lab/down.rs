@@ -1,4 +1,4 @@
-//! `weft-lab down`: ends what `up` started. What the nodes stored stays.
+//! `weft-lab down`: ends the clusters that `up` started. The data stored by the nodes is kept.
 
 use anyhow::Result;
 use clap::Args;

@@ -1,4 +1,4 @@
-//! `weft-lab`: a cluster on this machine, to try, to measure and to break. One module a subcommand.
+//! `weft-lab`: a cluster on this machine, for trying, measuring and breaking it. One module per subcommand.
 
 use std::process::ExitCode;
 
@@ -44,7 +44,7 @@ async fn main() -> ExitCode {
     let lab = match Lab::try_parse() {
         Ok(lab) => lab,
         Err(error) if error.use_stderr() => {
-            // What is wrong, without the usage: that is `--help`'s.
+            // Only what is wrong, without the usage, which `--help` shows.
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
             eprintln!("weft-lab: {}", first.trim_start_matches("error: "));
@@ -64,14 +64,14 @@ async fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Causes on the same line: what a person needs is one line.
+            // Prints the causes on the same line, since a person needs only one line.
             eprintln!("weft-lab: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// What a subcommand says on standard output.
+/// Prints a subcommand's text to standard output.
 #[allow(clippy::print_stdout, reason = "printing is what the command is for")]
 fn say(text: impl std::fmt::Display) {
     println!("{text}");

@@ -1,4 +1,4 @@
-//! `weft-lab oracle`: would a client notice that it talks to shards? A table, for any data set, and against any two URLs.
+//! `weft-lab oracle`: could a client tell a cluster from one node? Prints a table, for any data set or any two URLs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -187,7 +187,7 @@ async fn table(
     }))
 }
 
-/// Per cent with one digit; a dash where the variant doesn't have it.
+/// A percentage with one decimal; a dash if the variant doesn't have this part.
 fn cell(row: &Row, column: &str) -> String {
     row.share(column).map_or_else(
         || format!("{:>8}", "-"),

@@ -1,4 +1,4 @@
-//! What `up` leaves behind for `down` and `status`: `.weft/up-<port>/state.json`.
+//! The file that `up` leaves for `down` and `status`: `.weft/up-<port>/state.json`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 use weft_cluster::Layout;
 
-/// How long a process may take to end when asked politely.
+/// How long a process may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// A cluster in the background.
+/// A cluster that runs in the background.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct State {
@@ -29,7 +29,7 @@ pub(crate) struct State {
 pub(crate) struct Background {
     pub(crate) name: String,
     pub(crate) id: u32,
-    /// When the kernel says it began: another process with the same number is not ours.
+    /// When the process started, according to the kernel: another process with the same id isn't part of the cluster.
     pub(crate) began: Option<u64>,
 }
 
@@ -42,11 +42,11 @@ impl Background {
         }
     }
 
-    /// Whether it runs, and is the one that was started.
+    /// True if the process is running and is the one that was started.
     pub(crate) fn runs(&self) -> bool {
         match self.began {
             Some(began_then) => began(self.id) == Some(began_then),
-            // No /proc here: whoever has the number.
+            // Without /proc, any process with this id counts.
             None => self
                 .pid()
                 .is_some_and(|pid| rustix::process::test_kill_process(pid).is_ok()),
@@ -59,19 +59,19 @@ impl Background {
 
     fn signal(&self, signal: Signal) {
         if let (true, Some(pid)) = (self.runs(), self.pid()) {
-            // An error means that it has ended between the question and the signal.
+            // An error means that the process ended between the check and the signal.
             let _ended = kill_process_group(pid, signal);
         }
     }
 }
 
 impl State {
-    /// The folder of the cluster at this port.
+    /// The folder for the cluster at this port.
     pub(crate) fn home(port: u16) -> PathBuf {
         root().join(format!("up-{port}"))
     }
 
-    /// Every cluster that `up` has left a state of.
+    /// Every cluster for which `up` has left a state file.
     pub(crate) fn all() -> Result<Vec<Self>> {
         let Ok(entries) = fs::read_dir(root()) else {
             return Ok(Vec::new());
@@ -97,7 +97,7 @@ impl State {
         }
     }
 
-    /// Writes it where `down` will look.
+    /// Writes the state file, where `down` will look for it.
     pub(crate) fn write(&self) -> Result<()> {
         let home = Self::home(self.layout.edge());
         fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
@@ -106,12 +106,12 @@ impl State {
             .with_context(|| path.display().to_string())
     }
 
-    /// Whether anything of it runs.
+    /// True if at least one of its processes is running.
     pub(crate) fn runs(&self) -> bool {
         self.processes.iter().any(Background::runs)
     }
 
-    /// Ends all its processes, Envoy first, so that no client meets a half of the cluster; then forgets it.
+    /// Ends all processes, Envoy first, so that no client meets a half-stopped cluster; then removes the state file.
     pub(crate) fn end(&self) -> Result<()> {
         for process in self.processes.iter().rev() {
             process.signal(Signal::CONT);
@@ -141,10 +141,10 @@ fn root() -> PathBuf {
     tests.parent().unwrap_or(tests).join(".weft")
 }
 
-/// When a process began, in clock ticks since the machine did; `None` for a zombie, or where there is no /proc.
+/// When a process started, in clock ticks since the machine's start; `None` for a zombie, or without /proc.
 fn began(id: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The second field is the name in parentheses, which may hold anything; the fields after it are numbers.
+    // The second field is the name in parentheses, which may contain anything; all later fields are numbers.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     if fields.next()? == "Z" {

@@ -1,4 +1,4 @@
-//! `weft-lab status`: what `up` started, and whether it runs.
+//! `weft-lab status`: the clusters that `up` started, and whether they are running.
 
 use anyhow::Result;
 
@@ -19,7 +19,7 @@ pub(crate) fn run() -> Result<()> {
             state.layout.replicas()
         ));
         for (name, address) in addresses(state.layout) {
-            // Envoy's listeners are one process.
+            // All of Envoy's listeners belong to one process.
             let process = if name == "clients" || name.starts_with("Envoy") {
                 "envoy"
             } else {

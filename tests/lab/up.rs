@@ -1,4 +1,4 @@
-//! `weft-lab up`: a cluster in the background.
+//! `weft-lab up`: starts a cluster in the background.
 
 use anyhow::{Result, bail};
 use clap::{ArgAction, Args};
@@ -42,7 +42,7 @@ pub(crate) async fn run(arguments: UpArgs) -> Result<()> {
     }
     let layout = Layout::new(arguments.port, arguments.shards, arguments.replicas).map_err(line)?;
     layout.check_free().map_err(line)?;
-    // Another size is another cluster: its documents lie elsewhere.
+    // A cluster of another size has its own folder, because its documents are placed differently.
     let folder =
         State::home(arguments.port).join(format!("{}x{}", arguments.shards, arguments.replicas));
     if arguments.fresh && folder.exists() {
@@ -84,12 +84,12 @@ pub(crate) async fn run(arguments: UpArgs) -> Result<()> {
     Ok(())
 }
 
-/// The error with its causes; what it says is complete, so no context is added.
+/// The error with its causes. The harness's errors are complete, so no context is added.
 fn line(error: weft_cluster::HarnessError) -> anyhow::Error {
     anyhow::anyhow!(error.line())
 }
 
-/// Where everything is, and what to try first.
+/// Prints where everything is, and what to try first.
 fn describe(state: &State, with_key: bool) {
     let url = format!("http://127.0.0.1:{}", state.layout.edge());
     let on = |yes: bool| if yes { "on" } else { "off" };
@@ -120,7 +120,7 @@ fn describe(state: &State, with_key: bool) {
     ));
 }
 
-/// Everything that listens, by name.
+/// The addresses of everything that listens, by name.
 pub(crate) fn addresses(layout: Layout) -> Vec<(String, String)> {
     let url = |port: u16| format!("http://127.0.0.1:{port}");
     let own = [

@@ -1,8 +1,7 @@
-//! The document ids in a small body: enough to tell whether one shard owns them all.
+//! Finds the document ids in a small body: enough to tell whether one shard owns them all.
 //!
-//! Only what is beyond doubt counts. Whatever a node might read in another way (a document without an id, or with two,
-//! an invalid id, a nested primary key, a syntax error) is [`Unclear`], and the merger, which does the whole job,
-//! gets the request.
+//! Only certain results count. Whatever a node might read differently (a document without an id, or with two, an invalid
+//! id, a nested primary key, a syntax error) is [`Unclear`]. Such a request goes to the merger, which handles every case.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,7 +14,7 @@ use crate::document_id::DocumentId;
 use crate::operation::Operation;
 use crate::placement::{ShardId, SlotMap};
 
-/// The formats that can be looked at.
+/// The formats in which ids can be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyFormat {
     /// `application/json`: one object, or an array.
@@ -39,17 +38,17 @@ impl BodyFormat {
     }
 }
 
-/// The body can't be judged from here; the merger can.
+/// The body can't be judged here. The merger can judge it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the documents' ids aren't clear from the body")]
 pub struct Unclear;
 
-/// What a body's ids come to.
+/// How many shards own a body's documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DocumentIds {
     /// One shard owns them all.
     One(ShardId),
-    /// Several shards do.
+    /// Several shards own them.
     Several,
 }
 
@@ -76,7 +75,7 @@ pub fn owners(
             )?;
         }
         (Operation::ReplaceDocuments | Operation::UpdateDocuments, BodyFormat::Json) => {
-            // A dot reaches into nested objects, in more than one spelling.
+            // A dot reaches into nested objects, which can be written in more than one way.
             if primary_key.contains('.') {
                 return Err(Unclear);
             }
@@ -112,7 +111,7 @@ fn parse<'de>(text: &'de str, seed: impl DeserializeSeed<'de, Value = ()>) -> Re
     deserializer.end().map_err(|_| Unclear)
 }
 
-/// Gathers owners, one id at a time.
+/// Collects the owners of ids, one id at a time.
 struct Owners<'s> {
     slots: &'s SlotMap,
     found: Option<DocumentIds>,

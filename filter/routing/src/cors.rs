@@ -1,7 +1,7 @@
-//! Which pages may read answers: the value of `access-control-allow-origin`.
+//! Which web pages may read answers: the value of `access-control-allow-origin`.
 //!
-//! One rule for both sides: the merger says it on its own answers, and the filter puts it on those that come straight from
-//! a node where it differs from the node's own, which is "any".
+//! The merger and the filter follow the same rule. The merger sets the header on its own answers. The filter sets it on
+//! answers that come directly from a node, if it differs from the node's own value, which is "any".
 
 use std::str::FromStr;
 
@@ -10,26 +10,26 @@ use serde::{Deserialize, Serialize};
 /// The header that tells a browser whose pages may read the answer.
 pub const ALLOW_ORIGIN: &str = "access-control-allow-origin";
 
-/// No more origins than this may be listed: each answer is compared with all of them.
+/// The most origins that may be listed: each answer is compared with all of them.
 const MAX_ORIGINS: usize = 100;
 
-/// The pages that may read answers.
+/// The origins whose pages may read answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Origins {
-    /// Those of every origin, as on a node.
+    /// Every origin, as on a node.
     #[default]
     Any,
-    /// Those of these origins: `https://shop.example`, or `https://*.shop.example` for everything below that name.
+    /// These origins: `https://shop.example`, or `https://*.shop.example` for everything below that name.
     Listed(Vec<String>),
-    /// Nobody's, as far as Weft is concerned: Envoy's own `cors` filter says it, or nobody does.
+    /// Weft sets no header: Envoy's own `cors` filter sets it, or nobody does.
     None,
 }
 
-/// An origin that no browser would ever send.
+/// A text that no browser would send as an origin.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
-    /// Not of the form.
+    /// Not in the form of an origin.
     #[error(
         "`{0}` is no origin: expected scheme://host[:port], such as https://shop.example or https://*.shop.example"
     )]
@@ -40,13 +40,13 @@ pub enum OriginError {
 }
 
 impl Origins {
-    /// True if pages of every origin may read answers, as nodes say themselves.
+    /// True if pages of every origin may read answers, which nodes say by themselves.
     #[must_use]
     pub fn is_any(&self) -> bool {
         *self == Self::Any
     }
 
-    /// What [`ALLOW_ORIGIN`] shall say to a request of this origin; nothing means that the header is left out.
+    /// The value of [`ALLOW_ORIGIN`] for a request of this origin; `None` means that the header is left out.
     #[must_use]
     pub fn allow<'a>(&self, origin: Option<&'a str>) -> Option<&'a str> {
         let origin = origin?;
@@ -61,7 +61,7 @@ impl Origins {
     }
 }
 
-/// Whether an origin is the listed one, or lies below it.
+/// True if the origin equals the listed one, or lies below it.
 fn matches(pattern: &str, origin: &str) -> bool {
     let Some((scheme, parent)) = pattern.split_once('*') else {
         return pattern == origin;

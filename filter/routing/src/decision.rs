@@ -1,7 +1,7 @@
-//! What to do with a request: straight to a shard, to the merger, look at the body first, or refuse.
+//! Decides what to do with a request: send it directly to a shard, send it to the merger, look at the body first, or refuse it.
 //!
-//! The merger can do everything; a direct route is only ever a shortcut that gives the same answer. So every doubt
-//! (no table, an unknown index, an odd id, a wish in a header) ends at the merger.
+//! The merger can handle everything, and a direct route is only a shortcut to the same answer. So every doubtful request
+//! (no table, an unknown index, an odd id, a special header) goes to the merger.
 
 use crate::body::{self, BodyFormat, DocumentIds};
 use crate::document_id::DocumentId;
@@ -12,7 +12,7 @@ use crate::table::{IndexRoute, RoutingTable};
 /// What the filter's configuration allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Bodies may be held: small ones of requests, and the answers of direct writes.
+    /// True if bodies may be held: small request bodies, and the answers of direct writes.
     pub body_routing: bool,
     /// The largest body that is looked at, in bytes.
     pub max_body_bytes: u64,
@@ -21,9 +21,9 @@ pub struct Policy {
 /// What the headers say about the body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BodyFacts {
-    /// The format, if it is one that can be looked at.
+    /// The format, if ids can be found in it.
     pub format: Option<BodyFormat>,
-    /// There is a `content-encoding`.
+    /// True if there is a `content-encoding`.
     pub encoded: bool,
     /// The `content-length`, if there is a valid one.
     pub length: Option<u64>,
@@ -32,22 +32,22 @@ pub struct BodyFacts {
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Straight to a shard: the answer is the cluster's.
+    /// Directly to a shard, whose answer is the cluster's answer.
     DirectRead(ShardId),
-    /// Straight to a shard; the task in the answer must be registered with the merger.
+    /// Directly to a shard. The task in the answer must be registered with the merger.
     DirectWrite(ShardId),
     /// Hold the request until the body is complete (or proves too large), then [`decide_by_body`].
     LookAtBody(BodyFormat),
     /// To the merger.
     Merge,
-    /// Not for clients: 404.
+    /// Not allowed for clients: 404.
     Refuse,
 }
 
 /// Decides by the request's head.
 ///
-/// `table` is `None` when there is none, or its lease ran out. `special` says that the client asked for something
-/// in a public header that only the merger can do.
+/// `table` is `None` if there is no table or its lease has expired. `special` says that the client used a public header to
+/// ask for something that only the merger can do.
 #[must_use]
 pub fn decide(
     classified: &Classified<'_>,
@@ -76,7 +76,7 @@ pub fn decide(
     direct.unwrap_or(Decision::Merge)
 }
 
-/// Decides a request that [`decide`] wanted the body of.
+/// Decides a request for which [`decide`] returned [`Decision::LookAtBody`].
 #[must_use]
 pub fn decide_by_body(
     operation: Operation,
@@ -94,7 +94,7 @@ pub fn decide_by_body(
     }
 }
 
-/// A single shard answers whatever is asked of one index; otherwise the path must name the document.
+/// If one shard holds the whole index, it answers every read of that index; otherwise the path must name the document.
 fn read_directly(classified: &Classified<'_>, route: &IndexRoute) -> Option<Decision> {
     if !route.direct_reads {
         return None;
@@ -132,13 +132,13 @@ fn write_directly(
     body.format.map(Decision::LookAtBody)
 }
 
-/// The owner of the document that the path names, if that is a valid id.
+/// The owner of the document that the path names, if its id is valid.
 fn owner_by_path(classified: &Classified<'_>, route: &IndexRoute) -> Option<ShardId> {
     let id = DocumentId::from_text(classified.document.as_deref()?).ok()?;
     Some(route.slots.shard_of(&id))
 }
 
-/// A direct write's query may only say what it would have meant anyway: the known primary key.
+/// True if a direct write's query doesn't change its meaning: it may only name the known primary key.
 fn query_is_harmless(query: &str, known_key: &str) -> bool {
     query.is_empty() || query.strip_prefix("primaryKey=") == Some(known_key)
 }

@@ -1,7 +1,7 @@
-//! The canonical document id: what two spellings of the same document have in common.
+//! The canonical document id: different spellings of the same document's id have one canonical form.
 //!
-//! Meilisearch takes an integer (what fits `i64` or `u64`) or a string of `A-Z a-z 0-9 _ -` of at most 511 bytes, and
-//! stores both as text: `42` and `"42"` are one document, `"042"` is another. Anything else is refused by the task.
+//! Meilisearch accepts an integer (that fits `i64` or `u64`) or a string of `A-Z a-z 0-9 _ -` of at most 511 bytes, and
+//! stores both as text: `42` and `"42"` are one document, `"042"` is another. With any other id, the task fails.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ pub const MAX_ID_BYTES: u16 = 511;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DocumentId<'a>(Cow<'a, str>);
 
-/// Why a value is no document id.
+/// Why a value isn't a document id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDocumentId {
     /// The empty string.
@@ -39,16 +39,16 @@ impl<'a> DocumentId<'a> {
     /// The id in a path segment (percent-decoded), a query value or a text field of a CSV.
     ///
     /// # Errors
-    /// What a node would refuse too.
+    /// A node would refuse the id too.
     pub fn from_text(text: &'a str) -> Result<Self, InvalidDocumentId> {
         check(text)?;
         Ok(Self(Cow::Borrowed(text)))
     }
 
-    /// The id in one JSON value, given as its source text: a number or a string with its quotes.
+    /// The id in one JSON value, given as its source text: a number, or a string with its quotes.
     ///
     /// # Errors
-    /// What a node would refuse too.
+    /// A node would refuse the id too.
     pub fn from_json(json: &'a str) -> Result<Self, InvalidDocumentId> {
         let json = json.trim_matches([' ', '\t', '\n', '\r']);
         match json.as_bytes().first() {
@@ -71,7 +71,7 @@ impl<'a> DocumentId<'a> {
         &self.0
     }
 
-    /// The same id, borrowing nothing.
+    /// The same id without borrowed text.
     #[must_use]
     pub fn into_owned(self) -> DocumentId<'static> {
         DocumentId(Cow::Owned(self.0.into_owned()))
@@ -82,7 +82,7 @@ impl<'a> DocumentId<'a> {
             .strip_prefix('"')
             .and_then(|rest| rest.strip_suffix('"'));
         match inner {
-            // No escape and no quote inside: the text between the quotes is the string.
+            // With no escape and no quote inside, the text between the quotes is the string.
             Some(inner) if json.len() >= 2 && !inner.contains(['\\', '"']) => {
                 Self::from_text(inner)
             }
@@ -108,7 +108,7 @@ impl<'a> DocumentId<'a> {
         if digits.len() > 1 && digits.starts_with('0') {
             return Err(InvalidDocumentId::Malformed);
         }
-        // `-0` is a float to the engine's JSON reader, and so is what doesn't fit 64 bits.
+        // The engine's JSON reader takes `-0` as a float, and also any number that doesn't fit 64 bits.
         let fits = json.parse::<u64>().is_ok() || (json.parse::<i64>().is_ok() && json != "-0");
         if fits {
             Ok(Self(Cow::Borrowed(json)))

@@ -1,6 +1,7 @@
-//! Every header of Weft's own, in one place. Names are lower case, as Envoy gives and wants them.
+//! All of Weft's own headers. Names are lower case, as Envoy gives and expects them.
 
-/// Which Envoy cluster a route with `cluster_header` picks: a shard's, or (egress only) `node`. Without it, the merger.
+/// The Envoy cluster that a route with `cluster_header` picks: a shard's cluster, or (egress only) `node`. Without this
+/// header, the merger's.
 pub const CLUSTER: &str = "x-weft-cluster";
 /// The operation's name, for the merger's logs and metrics ([`crate::Operation::name`]).
 pub const OPERATION: &str = "x-weft-op";
@@ -11,39 +12,39 @@ pub const READ: &str = "x-weft-read";
 pub const AFTER_TASK: &str = "x-weft-after-task";
 /// Public: what to do when a shard can't answer, `partial`, `error` or `wait`.
 pub const PARTIAL: &str = "x-weft-partial";
-/// Public: `true` adds to the answer how it came about.
+/// Public: `true` adds an explanation of how the answer came about.
 pub const EXPLAIN: &str = "x-weft-explain";
 /// Public: how many replicas must hold a write before it is acknowledged, `sync`, `quorum` or `async`.
 pub const WRITE: &str = "x-weft-write";
 
-/// On answers: what is missing from them, `shards=2; coverage=0.67`.
+/// On answers: which shards are missing, `shards=2; coverage=0.67`.
 pub const DEGRADED: &str = "x-weft-degraded";
 
-/// On answers of the egress listener that Envoy made itself: why. A node's answer never carries it.
+/// On answers of the egress listener that Envoy generated itself: the reason. A node's answer never has this header.
 pub const ENVOY_REPLY: &str = "x-weft-envoy";
-/// The value of [`CLUSTER`] on the egress listener that means one given node, named by [`ORIGINAL_DST_HOST`].
+/// The value of [`CLUSTER`] on the egress listener that selects one node, named by [`ORIGINAL_DST_HOST`].
 pub const NODE_CLUSTER: &str = "node";
-/// Envoy's: the address for an `ORIGINAL_DST` cluster with `use_http_header`. A client may never set it.
+/// Envoy's own header: the address for an `ORIGINAL_DST` cluster with `use_http_header`. A client may never set it.
 pub const ORIGINAL_DST_HOST: &str = "x-envoy-original-dst-host";
 
-/// What every header of Weft starts with.
+/// The prefix of all of Weft's headers.
 pub const PREFIX: &str = "x-weft-";
 
 /// The headers that a client may send.
 pub const PUBLIC: [&str; 5] = [READ, AFTER_TASK, PARTIAL, EXPLAIN, WRITE];
 
-/// What a header of a client's request means to the edge.
+/// How the edge treats a header of a client's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientHeader {
-    /// None of Weft's business.
+    /// Not one of Weft's headers: it passes unchanged.
     Foreign,
-    /// One of [`PUBLIC`]: a wish that the merger fulfils.
+    /// One of [`PUBLIC`]: a request that the merger fulfils.
     Public,
-    /// Not the client's to set: remove it.
+    /// The client may not set it: it is removed.
     Forbidden,
 }
 
-/// Judges a header by its name, in any case.
+/// Classifies a header by its name, in upper or lower case.
 #[must_use]
 pub fn judge(name: &str) -> ClientHeader {
     if name.eq_ignore_ascii_case(ORIGINAL_DST_HOST) {
@@ -64,7 +65,7 @@ pub fn judge(name: &str) -> ClientHeader {
     }
 }
 
-/// True for a public header whose value asks for nothing that a plain replica couldn't do (`x-weft-read: any`).
+/// True if a public header's value asks for nothing that a plain replica couldn't do (`x-weft-read: any`).
 #[must_use]
 pub fn asks_for_nothing_special(name: &str, value: &str) -> bool {
     name.eq_ignore_ascii_case(READ) && value.trim().eq_ignore_ascii_case("any")

@@ -1,12 +1,12 @@
-//! Weft's pure routing logic, shared by the filter (in Envoy) and the merger, so that both sides can never disagree.
+//! Weft's pure routing logic. The filter (in Envoy) and the merger share it, so that they can never disagree.
 //!
-//! A request passes the modules in this order: [`operation`] says which of the API's operations it is,
-//! [`document_id`] and [`body`] find the ids it names, [`slot`] and [`placement`] say which shard owns them,
-//! [`table`] holds what is known of every index, and [`decision`] puts it together. [`headers`] names the headers
-//! with which the filter tells the merger what it found, [`cors`] says which pages may read the answer.
+//! A request passes the modules in this order: [`operation`] says which of the API's operations it is, [`document_id`] and
+//! [`body`] find the ids it names, [`slot`] and [`placement`] say which shard owns them, [`table`] holds what is known of
+//! every index, and [`decision`] makes the decision. [`headers`] names the headers that the filter sends to the merger,
+//! [`cors`] says which pages may read the answer.
 //!
-//! Invariants: nothing here does I/O, knows proxy-wasm, reads a clock or depends on the width of `usize`; every
-//! function is total (no panics on any input) and gives the same answer on every target.
+//! Invariants: nothing here does I/O, depends on proxy-wasm, reads a clock or depends on the width of `usize`; every
+//! function is total (no panics on any input) and gives the same result on every target.
 
 pub mod body;
 pub mod cors;

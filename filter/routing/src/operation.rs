@@ -1,8 +1,8 @@
-//! From method and path to one of the API's operations, the way a node does it.
+//! Maps method and path to one of the API's operations, as a node does.
 //!
-//! A node trims slashes at the end, merges neighbouring ones, decodes the path but for `%25 %2F %2B`, matches it
-//! literally (fixed names before parameters, so `documents/fetch` is never a document), and then decodes each
-//! parameter whole. A known path with a method that it doesn't have is 405, an unknown path 404.
+//! A node removes slashes at the end, merges neighbouring slashes, decodes the path except `%25 %2F %2B`, matches it
+//! literally (fixed names before parameters, so `documents/fetch` is never a document), and then decodes each parameter
+//! completely. A known path with a method that it doesn't have gives 405, an unknown path 404.
 
 mod path;
 mod setting;
@@ -104,27 +104,28 @@ pub enum Operation {
     IndexShards,
     /// Weft's own: anything below `/_cluster`; [`Classified::item`] holds the rest of the path.
     Cluster,
-    /// Between filter and merger: anything below `/_weft`; never for clients. [`Classified::item`] as above.
+    /// Between the filter and the merger: anything below `/_weft`, never allowed for clients. [`Classified::item`] as for
+    /// [`Operation::Cluster`].
     Internal,
 }
 
 /// A classified request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classified<'a> {
-    /// What is asked.
+    /// The requested operation.
     pub operation: Operation,
-    /// The uid of the index in the path, decoded, not checked.
+    /// The uid of the index in the path, decoded but not validated.
     pub index: Option<Cow<'a, str>>,
-    /// The document id in the path, decoded, not checked.
+    /// The document id in the path, decoded but not validated.
     pub document: Option<Cow<'a, str>>,
-    /// Whatever else the path names: a task, batch, key, webhook, chat workspace or search rule; for
+    /// Any other item that the path names: a task, batch, key, webhook, chat workspace or search rule; for
     /// [`Operation::Cluster`] and [`Operation::Internal`] the rest of the path, without a slash at either end.
     pub item: Option<Cow<'a, str>>,
-    /// What stands after the `?`, as it was sent; empty without one.
+    /// The text after the `?`, as it was sent; empty if there is none.
     pub query: &'a str,
 }
 
-/// Why a request is none of the API's.
+/// Why a request isn't one of the API's operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClassifyError {
     /// A node answers 404 with an empty body.
@@ -138,7 +139,7 @@ pub enum ClassifyError {
 /// Classifies a request by its method (upper case, as sent) and its path with the query.
 ///
 /// # Errors
-/// As a node: [`ClassifyError`].
+/// The same as a node: [`ClassifyError`].
 pub fn classify<'a>(
     method: &str,
     path_and_query: &'a str,
@@ -299,7 +300,7 @@ fn match_path<'p>(method: &str, path: &Segments<'p>) -> Result<Matched<'p>, Clas
     }
 }
 
-/// What stands below `/indexes/{index_uid}`.
+/// The paths below `/indexes/{index_uid}`.
 fn match_index_path<'p>(
     method: &str,
     rest: &[&'p str],

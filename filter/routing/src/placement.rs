@@ -1,7 +1,7 @@
 //! Placement: which shard owns which slot, and which shards hold an index.
 //!
-//! Slots are dealt by rendezvous hashing (Thaler and Ravishankar, 1998) with bounded load: shares differ by one slot
-//! at most; a new shard takes its share and nothing else moves; a leaving shard's slots are spread and nothing else moves.
+//! Slots are assigned by rendezvous hashing (Thaler and Ravishankar, 1998) with bounded load: shares differ by at most one
+//! slot. A new shard takes its share and nothing else moves; the slots of a removed shard are spread and nothing else moves.
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -20,24 +20,24 @@ impl std::fmt::Display for ShardId {
     }
 }
 
-/// A slot map needs at least one shard.
+/// There is no shard, but a slot map needs at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a placement needs at least one shard")]
 pub struct NoShards;
 
-/// The owner of every slot. Never empty, always of [`SLOT_COUNT`] slots.
+/// The owner of every slot. Never empty, and always of [`SLOT_COUNT`] slots.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SlotMap {
     owners: Box<[ShardId]>,
-    /// The owners without repetition, ascending.
+    /// The owners, each once, ascending.
     shards: Box<[ShardId]>,
 }
 
 impl SlotMap {
-    /// Deals all slots to `shards` (in any order, repetitions ignored), shares differing by one slot at most.
+    /// Assigns all slots to `shards` (in any order, repetitions ignored). Shares differ by at most one slot.
     ///
     /// # Errors
-    /// With no shard at all.
+    /// `shards` is empty.
     pub fn deal(shards: &[ShardId]) -> Result<Self, NoShards> {
         let shards = distinct(shards);
         let count = u32::try_from(shards.len()).unwrap_or(u32::MAX);
@@ -45,7 +45,7 @@ impl SlotMap {
             return Err(NoShards);
         }
         let base = u32::from(SLOT_COUNT) / count;
-        // So many shards may hold one slot more than the others.
+        // The number of shards that may hold one slot more than the others.
         let mut extras = u32::from(SLOT_COUNT) % count;
         let mut loads = vec![0_u32; shards.len()];
         let mut owners = Vec::with_capacity(usize::from(SLOT_COUNT));
@@ -66,7 +66,7 @@ impl SlotMap {
         Self::from_owners(owners)
     }
 
-    /// Every slot to one shard.
+    /// Assigns every slot to one shard.
     #[must_use]
     pub fn single(shard: ShardId) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl SlotMap {
     /// A map from the owner of each slot, in order.
     ///
     /// # Errors
-    /// If there aren't exactly [`SLOT_COUNT`] owners.
+    /// The number of owners isn't [`SLOT_COUNT`].
     pub fn from_owners(owners: Vec<ShardId>) -> Result<Self, NoShards> {
         if owners.len() != usize::from(SLOT_COUNT) {
             return Err(NoShards);
@@ -90,14 +90,14 @@ impl SlotMap {
         })
     }
 
-    /// With one more shard, which takes its share from the fullest; no other slot moves.
+    /// Adds a shard, which takes its share from the shards with the most slots; no other slot moves.
     #[must_use]
     pub fn with_shard(&self, newcomer: ShardId) -> Self {
         if self.shards.contains(&newcomer) {
             return self.clone();
         }
         let share = usize::from(SLOT_COUNT) / (self.shards.len() + 1);
-        // Each owner's slots, those that the newcomer wants most at the end.
+        // Each owner's slots, with the slots of the greatest affinity to the new shard last.
         let mut donors: Vec<Vec<Slot>> = self
             .shards
             .iter()
@@ -122,10 +122,10 @@ impl SlotMap {
         Self::from_owners(owners).unwrap_or_else(|_| self.clone())
     }
 
-    /// Without a shard, whose slots go to the emptiest of the others; no other slot moves.
+    /// Removes a shard. Its slots go to the other shards with the fewest slots; no other slot moves.
     ///
     /// # Errors
-    /// If it was the only one.
+    /// It was the only shard.
     pub fn without_shard(&self, leaver: ShardId) -> Result<Self, NoShards> {
         let mut loads: Vec<(ShardId, usize)> = self
             .shards
@@ -151,7 +151,7 @@ impl SlotMap {
         Self::from_owners(owners)
     }
 
-    /// With one slot given to another shard: the last step of moving it.
+    /// Gives one slot to another shard: the last step of moving it.
     #[must_use]
     pub fn with_owner(&self, slot: Slot, owner: ShardId) -> Self {
         let mut owners = self.owners.to_vec();
@@ -221,7 +221,7 @@ pub fn choose_shards(index_uid: &str, all: &[ShardId], count: usize) -> Vec<Shar
     ranked
 }
 
-/// How much a slot is drawn to a shard.
+/// The hash by which a slot prefers shards: higher means preferred.
 fn affinity(slot: Slot, shard: ShardId) -> u64 {
     let [slot_low, slot_high] = slot.0.to_le_bytes();
     let [shard_low, shard_high] = shard.0.to_le_bytes();

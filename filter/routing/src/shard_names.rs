@@ -1,34 +1,34 @@
-//! What the shards' Envoy clusters are called: filter, merger and routes must mean the same cluster.
+//! The names of the shards' Envoy clusters. Filter, merger and routes must use the same names.
 
 use std::str::FromStr;
 
 use crate::placement::ShardId;
 
-/// Where the number stands in a pattern.
+/// The placeholder for the number in a pattern.
 const NUMBER: &str = "{}";
 
-/// How a shard's Envoy cluster is named: a text with the shard's number in it.
+/// The pattern for the names of shards' Envoy clusters: a text with the shard's number in it.
 ///
-/// Written as a prefix (`shard-`), or with `{}` where the number stands (`outbound|7700||shard-{}.ns.svc.cluster.local`).
+/// Written as a prefix (`shard-`), or with `{}` in the number's place (`outbound|7700||shard-{}.ns.svc.cluster.local`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ShardNames {
     before: String,
     after: String,
 }
 
-/// A pattern that names no clusters.
+/// Why a pattern is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadShardNames {
-    /// Routes tell shards from other clusters by how their names begin.
+    /// Nothing precedes the number, but routes tell shards from other clusters by the beginning of their names.
     #[error("`{0}` has nothing before the shard's number")]
     NothingBefore(String),
     /// More than one `{}`.
     #[error("`{0}` has more than one place for the shard's number")]
     TwoNumbers(String),
-    /// The prefix ends with a digit: `shard1` and 2 are 12 to who reads it.
+    /// The prefix ends with a digit: `shard1` with number 2 would read as shard 12.
     #[error("`{0}` has a digit beside the shard's number")]
     Digit(String),
-    /// Names travel in a header.
+    /// Names are sent in a header.
     #[error("`{0}` has a character that no header can carry")]
     Character(String),
 }
@@ -40,24 +40,24 @@ impl ShardNames {
         format!("{}{}{}", self.before, shard.0, self.after)
     }
 
-    /// The shard whose cluster is called so.
+    /// The shard whose cluster has this name.
     #[must_use]
     pub fn shard(&self, cluster: &str) -> Option<ShardId> {
         let number = cluster
             .strip_prefix(&self.before)?
             .strip_suffix(&self.after)?;
         let shard = ShardId(number.parse().ok()?);
-        // `+1` and `01` are numbers too, but no names of ours.
+        // `+1` and `01` parse as numbers too, but Weft never writes such names.
         (self.of(shard) == cluster).then_some(shard)
     }
 
-    /// What all names begin with.
+    /// The prefix of all names.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.before
     }
 
-    /// The pattern, with something else in the number's place.
+    /// The pattern with `text` in the number's place.
     #[must_use]
     pub fn with(&self, number: &str) -> String {
         format!("{}{number}{}", self.before, self.after)

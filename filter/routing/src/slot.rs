@@ -1,14 +1,14 @@
 //! Slots: the buckets of the hash space. A document id hashes to a slot; a slot belongs to one shard.
 //!
-//! The hash decides where every stored document lives, so it can never change: the constants in
-//! `tests/golden_hashes.rs` hold it fast, natively and compiled to wasm.
+//! The hash decides where every stored document is, so it can never change. The constants in `tests/routing/hashes.rs` check
+//! this, natively and compiled to wasm.
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::document_id::DocumentId;
 
-/// How many slots the hash space has. Part of the storage format.
+/// The number of slots in the hash space. Part of the storage format.
 pub const SLOT_COUNT: u16 = 4096;
 
 /// A slot, `0..SLOT_COUNT`.

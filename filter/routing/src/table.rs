@@ -1,7 +1,7 @@
-//! The routing table: all placements, with an epoch and a lease. The merger owns it, each filter holds a copy.
+//! The routing table: all placements, with an epoch and a lease. The merger owns it, and each filter holds a copy.
 //!
-//! On the wire it is JSON in which indexes with the same slots share a *layout*, so that thousands of small tenants'
-//! indexes stay small:
+//! It is sent as JSON in which indexes with the same slots share a *layout*, so that thousands of small tenants' indexes
+//! need little space:
 //!
 //! ```json
 //! {"epoch": 7, "leaseMs": 3000,
@@ -9,10 +9,10 @@
 //!  "indexes": {"movies": {"layout": 0, "primaryKey": "id", "directWrites": true}}}
 //! ```
 //!
-//! A layout's `slots` holds, for each slot, a position in `shards` in digits of base 64 (`A-Z a-z 0-9 - _`): one digit
-//! for up to 64 shards, two for more, none for one shard. `origins` is there where not every page may read answers
-//! (`{"listed": ["https://shop.example"]}` or `"none"`). What a reader doesn't know it refuses, and a filter without
-//! a table sends everything to the merger: an old filter is slow, not wrong.
+//! A layout's `slots` holds, for each slot, a position in `shards` in digits of base 64 (`A-Z a-z 0-9 - _`): one digit for
+//! up to 64 shards, two for more, none for one shard. `origins` is present if not every page may read answers (`{"listed":
+//! ["https://shop.example"]}` or `"none"`). A reader refuses a table with anything it doesn't know, and a filter without a
+//! table sends everything to the merger: so an old filter is slow, but not wrong.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use crate::slot::SLOT_COUNT;
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
-/// The largest table that is read, in bytes of JSON. Each of Envoy's workers holds a copy.
+/// The largest table that is accepted, in bytes of JSON. Each of Envoy's workers holds a copy.
 pub const MAX_TABLE_BYTES: usize = 16 * 1024 * 1024;
 
 /// All placements.
@@ -39,25 +39,25 @@ pub const MAX_TABLE_BYTES: usize = 16 * 1024 * 1024;
 pub struct RoutingTable {
     /// The version.
     pub epoch: Epoch,
-    /// How long a holder may act on it after it asked for it, in milliseconds.
+    /// How long a filter may use the table after it asked for it, in milliseconds.
     pub lease_ms: u32,
-    /// The pages that may read answers.
+    /// The origins whose pages may read answers.
     pub origins: Origins,
-    /// The indexes by uid. What isn't here is the merger's to answer.
+    /// The indexes by uid. The merger answers for any index that isn't here.
     pub indexes: HashMap<String, IndexRoute>,
 }
 
-/// Where one index lives, and what may be sent there without the merger.
+/// Where one index is, and what may be sent there without the merger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexRoute {
     /// The owner of each slot.
     pub slots: Arc<SlotMap>,
-    /// The primary key, once there is one.
+    /// The primary key, if the index has one yet.
     pub primary_key: Option<String>,
-    /// Reads that one shard can answer may go to it straight. Off for an index whose answers need other indexes
-    /// (foreign keys), or while its slots are on the move.
+    /// True if reads that one shard can answer may go directly to it. False for an index whose answers need other indexes
+    /// (foreign keys), and while its slots are being moved.
     pub direct_reads: bool,
-    /// Writes whose documents one shard owns may go to it straight: a shard of one replica, a known primary key.
+    /// True if writes whose documents one shard owns may go directly to it: this needs a shard of one replica and a known primary key.
     pub direct_writes: bool,
 }
 
@@ -80,13 +80,13 @@ pub enum TableError {
     /// More than [`MAX_TABLE_BYTES`].
     #[error("the routing table is larger than {MAX_TABLE_BYTES} bytes")]
     TooLarge,
-    /// Not the JSON that it should be.
+    /// Not valid JSON for a table.
     #[error("the routing table can't be read: {0}")]
     Json(#[from] serde_json::Error),
-    /// A layout without shards, or whose slots don't fit them.
+    /// A layout without shards, or with slots that don't fit its shards.
     #[error("layout {0} of the routing table is malformed")]
     Layout(usize),
-    /// An index names a layout that isn't there.
+    /// An index names a layout that doesn't exist.
     #[error("index `{0}` of the routing table names a layout that isn't there")]
     UnknownLayout(String),
 }
@@ -98,10 +98,10 @@ impl RoutingTable {
         self.indexes.get(index_uid)
     }
 
-    /// The wire form; the same table gives the same text.
+    /// Writes the table as JSON; equal tables give equal texts.
     ///
     /// # Errors
-    /// None that can happen; serde wants the type.
+    /// Never occurs; serde's functions require the type.
     pub fn to_json(&self) -> Result<String, TableError> {
         let sorted: BTreeMap<&String, &IndexRoute> = self.indexes.iter().collect();
         let mut positions: HashMap<&SlotMap, usize> = HashMap::new();
@@ -130,10 +130,10 @@ impl RoutingTable {
         Ok(serde_json::to_string(&wire)?)
     }
 
-    /// Reads the wire form.
+    /// Reads a table from JSON.
     ///
     /// # Errors
-    /// Anything that isn't exactly a table: unknown fields, missing layouts, too large.
+    /// Anything that isn't exactly a table: unknown fields, missing layouts, or too many bytes.
     pub fn from_json(json: &[u8]) -> Result<Self, TableError> {
         if json.len() > MAX_TABLE_BYTES {
             return Err(TableError::TooLarge);
@@ -249,7 +249,7 @@ fn digits_for(shards: usize) -> usize {
     }
 }
 
-/// The number in digits of base 64, the lowest first.
+/// The number written in digits of base 64, the lowest digit first.
 fn position(digits: &[u8]) -> Option<usize> {
     digits.iter().rev().try_fold(0, |number, digit| {
         let value = match digit {

@@ -1,21 +1,21 @@
-//! What Weft does with each operation: the one table behind that of `filter/README.md`.
+//! What Weft does with each operation. The table in `filter/README.md` is checked against this one.
 
 use crate::operation::{Operation, Setting};
 
 /// How an operation is served by a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Treatment {
-    /// Goes to the shards that own what it names: each document to its owner, or to any shard where all are the same.
+    /// Sent to the shards that own what it names: each document to its owner, or to any shard if all are the same.
     Routed,
-    /// Goes to every shard of the index (or to those that can match), and the answers are merged by rank or order.
+    /// Sent to every shard of the index (or to those that can match), and the answers are merged by rank or order.
     FannedOut,
-    /// The same change on every shard, verified, as one task.
+    /// The same change is made on every shard, verified, as one task.
     Broadcast,
-    /// Asked of every shard (or node) and added up.
+    /// Every shard (or node) is asked, and the answers are added up.
     Aggregated,
     /// Answered from Weft's own state.
     Answered,
-    /// 501, for this reason.
+    /// Refused with 501, for this reason.
     Refused(&'static str),
 }
 
@@ -116,10 +116,10 @@ impl Operation {
         }
     }
 
-    /// True if it only reads one index, and a shard that holds the whole index answers it as the cluster would.
+    /// True if the operation only reads one index, and a shard that holds the whole index answers it as the cluster would.
     ///
-    /// Not among them: what tells of times, sizes or tasks (`GET /indexes/{uid}`, stats), which replicas of one shard
-    /// may answer differently, so that the merger asks the primary; and what reads more than one index.
+    /// False for answers with times, sizes or tasks (`GET /indexes/{uid}`, stats), where replicas of one shard may differ,
+    /// so the merger asks the primary; and false for operations that read more than one index.
     #[must_use]
     pub fn is_whole_on_one_shard(self) -> bool {
         match self {
@@ -133,7 +133,7 @@ impl Operation {
             | Self::GetDocument
             | Self::ListFields
             | Self::GetSettings => true,
-            // The chat setting belongs to an experiment whose completions Weft refuses.
+            // The chat setting belongs to an experimental feature whose completions Weft refuses.
             Self::GetSetting(setting) => setting != Setting::Chat,
             _ => false,
         }

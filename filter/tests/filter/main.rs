@@ -1,4 +1,4 @@
-//! The filter against a mock of Envoy: every phase of a request, natively.
+//! Tests the filter against a mock of Envoy: every phase of a request, natively.
 
 #![allow(
     clippy::unwrap_used,

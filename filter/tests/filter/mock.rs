@@ -1,4 +1,4 @@
-//! An Envoy that remembers what it was told.
+//! A mock of Envoy that records what it was told.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -203,7 +203,7 @@ impl Mock {
         self.0.calls.borrow().last().unwrap().clone()
     }
 
-    /// The values of a request header, as the upstream would get it.
+    /// The values of a request header, as the upstream would receive it.
     pub(crate) fn sent(&self, name: &str) -> Vec<String> {
         let request = self.0.request.borrow();
         let values = request.iter().filter(|(known, _)| known == name);
@@ -212,7 +212,7 @@ impl Mock {
             .collect()
     }
 
-    /// Where the routes of `envoy.yaml` lead the request: to the cluster that the filter named, else to the merger.
+    /// The cluster to which the routes of `envoy.yaml` send the request: the one that the filter named, otherwise the merger.
     pub(crate) fn cluster(&self) -> String {
         match self.sent("x-weft-cluster") {
             named if named.is_empty() => "merger".to_owned(),
@@ -293,7 +293,7 @@ impl Filter {
         self.root.on_call_response(self.host.last_call().token);
     }
 
-    /// A request with these headers, its path and method among them.
+    /// A request with these headers, including its path and method.
     pub(crate) fn request(&self, method: &str, path: &str, more: &[(&str, &str)]) -> Request<Mock> {
         let mut all = vec![(":method", method), (":path", path)];
         all.extend(more);

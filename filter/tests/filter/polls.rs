@@ -112,7 +112,7 @@ fn a_merger_that_cant_be_reached_is_asked_again_at_the_next_tick() {
     let asked = filter.host.0.calls.borrow().len();
     filter.root.on_tick();
     assert_eq!(filter.host.0.calls.borrow().len(), asked + 1);
-    // A call that failed on the way calls back without headers.
+    // A failed call calls back without headers.
     *filter.host.0.answer.borrow_mut() = None;
     filter.root.on_call_response(filter.host.last_call().token);
     assert_eq!(filter.metric("weft_filter_table_poll_failed"), 2);

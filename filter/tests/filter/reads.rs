@@ -142,7 +142,7 @@ fn what_a_client_may_not_set_is_removed_however_often_it_is_sent() {
     assert!(filter.host.sent("x-weft-op").is_empty());
 }
 
-/// What a node's answer to a direct read says at the end of who may read it.
+/// The final value of `access-control-allow-origin` on a node's answer to a direct read.
 fn readers(origins: &str, origin: Option<&str>) -> Option<String> {
     let mut filter = Filter::new();
     let newer = RoutingTable {
@@ -226,7 +226,7 @@ fn the_route_cache_is_cleared_where_the_configuration_says_so() {
     assert!(!filter.host.0.route_cache_cleared.get());
     let filter = Filter::configured(r#"{"clear_route_cache": true}"#);
     filter.routed("GET", "/health", &[]);
-    // The merger's route is the first one chosen, and stays.
+    // The merger's route was chosen first, and stays.
     assert!(!filter.host.0.route_cache_cleared.get());
     filter.routed("POST", "/indexes/tiny/search", &[]);
     assert!(filter.host.0.route_cache_cleared.get());

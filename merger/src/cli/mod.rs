@@ -1,4 +1,4 @@
-//! The command line of `weft`: one subcommand a task, one module a subcommand.
+//! The command line of `weft`: one subcommand per task, one module per subcommand.
 //!
 //! This is the only place that prints to standard output or turns an error into an exit code.
 
@@ -57,7 +57,7 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// One line for a person; 2 is also what clap answers to a wrong command line.
+/// Prints one line for a person and exits with 2, which is also clap's code for a wrong command line.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
     eprintln!("weft: {error}");
     ExitCode::from(2)

@@ -1,4 +1,4 @@
-//! `weft serve`: the merger, until it is told to stop.
+//! `weft serve`: runs the merger until it is told to stop.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,10 +10,10 @@ use crate::telemetry;
 /// Why the merger did not run.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ServeError {
-    /// It could not start.
+    /// The merger could not start.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// No threads, or no signals.
+    /// No threads or signal handlers could be set up.
     #[error("the runtime can't be set up: {0}")]
     Runtime(#[from] std::io::Error),
 }
@@ -39,8 +39,8 @@ pub(super) fn run(options: ServeOptions) -> Result<(), ServeError> {
     })
 }
 
-/// Lets the process open as many files as it may at most: each client's body takes a connection, and so does each request to a node.
-/// With too few, clients could keep Envoy's readiness checks from being heard.
+/// Raises the limit of open files to its maximum: each client's body needs a connection, and so does each request to a
+/// node. With too few, clients could keep Envoy's readiness checks from reaching the merger.
 fn open_files(bodies: u64) {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

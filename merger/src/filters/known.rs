@@ -1,7 +1,8 @@
 //! Which fields any shard of an index knows, remembered for a minute.
 //!
-//! An index never forgets a field, not even when all its documents go: only with the index itself. So what is known stays
-//! true until the index is deleted, or its name is given to another. What isn't known is never remembered: any document may bring it.
+//! An index never forgets a field, not even when all its documents are deleted; only deleting the index removes it. So a
+//! known field stays known until the index is deleted, or its name is given to another index. An unknown field is never
+//! remembered as unknown: any document may introduce it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,11 +10,11 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use tokio::time::Instant;
 
-/// Older entries are asked for anew.
+/// Older entries are asked for again.
 const STALE: Duration = Duration::from_secs(60);
-/// So many fields are remembered of an index; beyond, all of them are forgotten.
+/// The most fields that are remembered of an index. Beyond this, all of its fields are forgotten.
 const MOST_FIELDS: usize = 2_000;
-/// So many indexes are remembered; beyond, all are forgotten.
+/// The most indexes that are remembered. Beyond this, all are forgotten.
 const MOST_INDEXES: usize = 1_000;
 
 /// The remembered fields.
@@ -24,12 +25,12 @@ pub struct KnownFields {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Grows with each forgetting, so that an answer from before it isn't remembered after it.
+    /// Incremented each time something is forgotten, so that an answer from before isn't remembered afterwards.
     forgotten: u64,
     indexes: HashMap<String, HashMap<String, Instant>>,
 }
 
-/// When something was asked, to tell whether it may still be remembered.
+/// When a question was asked, to decide whether its answer may still be remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark(u64);
 
@@ -48,12 +49,12 @@ impl KnownFields {
         inner.indexes.clear();
     }
 
-    /// To be taken before shards are asked.
+    /// The mark to take before the shards are asked.
     pub fn mark(&self) -> Mark {
         Mark(self.lock().forgotten)
     }
 
-    /// Whether any shard is known to know the field.
+    /// True if the field is known to some shard.
     pub fn knows(&self, uid: &str, field: &str) -> bool {
         let inner = self.lock();
         let since = inner.indexes.get(uid).and_then(|fields| fields.get(field));

@@ -1,4 +1,4 @@
-//! Where the filters of a request stand.
+//! Finds and changes the filters in a request.
 //!
 //! Pure: functions of values.
 
@@ -8,7 +8,7 @@ use memchr::memmem;
 use serde_json::Value;
 use weft_routing::operation::{Operation, classify};
 
-/// A request as it goes to a node.
+/// A request as it is sent to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The method.
@@ -19,11 +19,11 @@ pub struct Request {
     pub body: Option<Bytes>,
 }
 
-/// What becomes of an index's filter; `None` leaves it as it is. It is called with `None` where a query has no filter.
+/// Returns the new filter of an index; `None` leaves it as it is. Its second argument is `None` if a query has no filter.
 pub type Change<'a> = dyn FnMut(&str, Option<&Value>) -> Option<Value> + 'a;
 
 impl Request {
-    /// Whether the request may hold a `!=` at all.
+    /// False if the request certainly contains no `!=`.
     pub fn may_compare(&self) -> bool {
         let unequal = |text: &[u8]| {
             memmem::find(text, b"!=").is_some() || memmem::find(text, b"\\u00").is_some()
@@ -34,7 +34,7 @@ impl Request {
             || memmem::find(query, b"%21").is_some()
     }
 
-    /// The request with changed filters; `None` where none is changed, or it can't be read.
+    /// The request with changed filters; `None` if none was changed, or the request can't be read.
     pub fn with_filters(&self, change: &mut Change<'_>) -> Option<Self> {
         let asked = classify(self.method.as_str(), &self.path_and_query).ok()?;
         let index = asked.index.as_deref().unwrap_or_default();
@@ -87,7 +87,7 @@ fn in_object(query: &mut Value, index: &str, change: &mut Change<'_>) -> bool {
     }
 }
 
-/// In a query string, a filter is JSON where it can be read as such, and otherwise its text.
+/// A filter in a query string is JSON if it can be read as such, and otherwise plain text.
 fn in_query(path_and_query: &str, index: &str, change: &mut Change<'_>) -> Option<String> {
     let (path, query) = path_and_query
         .split_once('?')

@@ -1,7 +1,7 @@
-//! What a tenant token adds to the searches of its bearer.
+//! The filter that a tenant token adds to its holder's searches.
 //!
-//! A node judges the token and adds its filter to each search of an index. What the merger reads here it only uses after a node
-//! has taken the token: it checks nothing itself.
+//! A node judges the token and adds its filter to each search of an index. The merger uses what it reads here only after a
+//! node has accepted the token; it checks nothing itself.
 //!
 //! Pure: functions of values.
 
@@ -32,7 +32,7 @@ impl TenantRules {
         }
     }
 
-    /// Whether any of the filters compares by `!=`.
+    /// True if any of the filters compares by `!=`.
     pub fn compare(&self) -> bool {
         let filters = self.0.values().filter_map(|rule| rule.get("filter"));
         filters
@@ -40,7 +40,7 @@ impl TenantRules {
             .any(|filter| !unequal::fields(filter).is_empty())
     }
 
-    /// The filter for an index: that of its name, or else of the longest pattern that fits.
+    /// The filter for an index: the rule for its exact name, otherwise for the longest pattern that matches.
     pub fn filter_of(&self, uid: &str) -> Option<&Value> {
         let fits = |pattern: &str| match pattern.strip_suffix('*') {
             Some(prefix) => uid.starts_with(prefix),
@@ -53,7 +53,7 @@ impl TenantRules {
     }
 }
 
-/// A client's filter and a rule: both must hold, as a node joins them.
+/// Combines a client's filter and a rule as a node does: both must hold.
 pub fn joined(own: Option<&Value>, rule: &Value) -> Value {
     let all = |filter: &Value| match filter {
         Value::Array(elements) => elements.clone(),

@@ -1,7 +1,7 @@
-//! Conditions with `!=` in a filter's text, and the same filter without them.
+//! Finds conditions with `!=` in a filter's text, and writes the same filter without them.
 //!
-//! This reads no more of the grammar than it must: words, quoted texts, and the operator between them. In a filter that a
-//! node accepts, what stands before `!=` is always a field; what a node doesn't accept it refuses in any form.
+//! This reads only as much of the grammar as necessary: words, quoted texts, and the operator between them. In a filter
+//! that a node accepts, `!=` always follows a field. A filter that a node doesn't accept is refused in either form.
 //!
 //! Pure: functions of values.
 
@@ -9,21 +9,22 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-/// What stands before a rewritten condition. A word may end right before it, and another begin right after it.
+/// The text before a rewritten condition. The spaces are needed since a word may end directly before it, and another begins
+/// directly after it.
 const NOT: &str = " NOT ";
 
 /// One condition `field != value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Unequal {
-    /// Where the white space before the field begins.
+    /// The start of the white space before the field.
     start: usize,
     /// The field as it is written, in quotes or not.
     field: Range<usize>,
-    /// Where the operator stands.
+    /// The position of the operator.
     operator: usize,
 }
 
-/// The fields that `filter` compares by `!=`, by [`name_of`]; once each.
+/// The fields that `filter` compares by `!=`, named as by [`name_of`], each once.
 pub fn fields(filter: &Value) -> Vec<String> {
     let mut names = Vec::new();
     for_each_text(filter, &mut |text| {
@@ -37,7 +38,7 @@ pub fn fields(filter: &Value) -> Vec<String> {
     names
 }
 
-/// `filter` with `NOT field = value` for each `field != value` whose field is `known`; `None` where there is none.
+/// `filter` with `NOT field = value` for each `field != value` whose field is `known`; `None` if there is none.
 pub fn reworded(filter: &Value, known: &dyn Fn(&str) -> bool) -> Option<Value> {
     let list = |elements: &[Value]| {
         let new: Vec<Option<Value>> = elements
@@ -67,7 +68,7 @@ pub fn reworded_text(text: &str, known: &dyn Fn(&str) -> bool) -> Option<String>
             new.push_str(text.get(copied..condition.start)?);
             new.push_str(NOT);
             new.push_str(text.get(condition.start..condition.operator)?);
-            // The exclamation mark goes.
+            // Leaves out the exclamation mark.
             copied = condition.operator + 1;
         }
     }
@@ -78,16 +79,16 @@ pub fn reworded_text(text: &str, known: &dyn Fn(&str) -> bool) -> Option<String>
     Some(new)
 }
 
-/// Where a rewritten text goes on as the old one does.
+/// A pair of positions at which the old and the rewritten text have the same content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
-    /// In the rewritten text, in bytes.
+    /// The position in the rewritten text, in bytes.
     pub new: usize,
-    /// In the old one.
+    /// The position in the old text, in bytes.
     pub old: usize,
 }
 
-/// From where to where the parts of `old` went in `new`, which has some of the conditions of `old` rewritten; `None` where it is
+/// Which parts of `old` are where in `new`, which is `old` with some of its conditions rewritten; `None` if `new` is
 /// another text.
 pub fn aligned(old: &str, new: &str) -> Option<Vec<Step>> {
     let mut steps = vec![Step { new: 0, old: 0 }];
@@ -127,13 +128,13 @@ pub fn aligned(old: &str, new: &str) -> Option<Vec<Step>> {
     (rebuilt == new && steps.len() > 1).then_some(steps)
 }
 
-/// A filter that lets all documents through where the field `name` is known, and none where it isn't.
+/// A filter that matches all documents if the field `name` is known, and none if it isn't.
 pub fn is_known(name: &str) -> String {
     let field = written(name);
     format!("{field} = 0 OR {field} != 0")
 }
 
-/// A field's name without its quotes. One with a backslash keeps them: it stays as it was written.
+/// A field's name without its quotes. A name with a backslash keeps them and stays as it was written.
 fn name_of(written: &str) -> String {
     let inner = written
         .get(1..written.len().saturating_sub(1))
@@ -141,7 +142,7 @@ fn name_of(written: &str) -> String {
     inner.unwrap_or(written).to_owned()
 }
 
-/// A field's name as a filter takes it.
+/// A field's name as a filter needs it.
 fn written(name: &str) -> String {
     if name.contains('\\') {
         name.to_owned()
@@ -152,7 +153,7 @@ fn written(name: &str) -> String {
     }
 }
 
-/// Calls `each` with all texts of a filter, as deep as a node looks.
+/// Calls `each` with all texts of a filter, down to the depth at which a node looks.
 fn for_each_text<'a>(filter: &'a Value, each: &mut dyn FnMut(&'a str)) {
     match filter {
         Value::String(text) => each(text),
@@ -163,7 +164,7 @@ fn for_each_text<'a>(filter: &'a Value, each: &mut dyn FnMut(&'a str)) {
     }
 }
 
-/// The conditions with `!=` of a filter's text, in order; `None` where it can't be read.
+/// The conditions with `!=` in a filter's text, in order; `None` if the text can't be read.
 fn conditions(text: &str) -> Option<Vec<Unequal>> {
     let mut found = Vec::new();
     if !text.contains("!=") {
@@ -202,12 +203,12 @@ fn spaces(text: &str) -> usize {
     text.len() - text.trim_start().len()
 }
 
-/// What a word of a filter is made of, outside of quotes.
+/// True for a character that a word of a filter may contain outside of quotes.
 fn is_word(letter: char) -> bool {
     letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.')
 }
 
-/// How long the token at the beginning of `text` is; `None` for a quote that doesn't end.
+/// The length of the token at the beginning of `text`; `None` for a quote that doesn't end.
 fn token_length(text: &str, first: char) -> Option<usize> {
     match first {
         '"' | '\'' => quoted_length(text, first),
@@ -220,7 +221,7 @@ fn token_length(text: &str, first: char) -> Option<usize> {
     }
 }
 
-/// Quotes end at the next quote of their kind; after a backslash, any letter is only a letter.
+/// A quote ends at the next quote of its kind; a character after a backslash has no special meaning.
 fn quoted_length(text: &str, quote: char) -> Option<usize> {
     let mut letters = text.char_indices().skip(1);
     while let Some((at, letter)) = letters.next() {

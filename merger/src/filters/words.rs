@@ -1,6 +1,6 @@
-//! A node's error about a rewritten filter, in the client's words.
+//! Turns a node's error about a rewritten filter into the error about the client's own filter.
 //!
-//! An error about a filter ends with the filter's text, and says before it where in the text it stands: `7:11 NOT rare = 1`.
+//! An error about a filter ends with the filter's text, preceded by the position in it: `7:11 NOT rare = 1`.
 //!
 //! Pure: functions of values.
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::unequal::{Step, aligned};
 
-/// The message as one node would have written it for `filter`; `None` where it isn't about a rewritten text.
+/// The message as one node would have written it for `filter`; `None` if it isn't about a rewritten text.
 pub fn in_clients_words(message: &str, filter: &Value) -> Option<String> {
     match filter {
         Value::String(text) => about(message, text),
@@ -20,7 +20,7 @@ pub fn in_clients_words(message: &str, filter: &Value) -> Option<String> {
     }
 }
 
-/// A node's refusal of a rewritten `filter`, likewise.
+/// The same for the body of a node's refusal of a rewritten `filter`.
 pub fn of_refusal(body: &[u8], filter: &Value) -> Option<Bytes> {
     let mut error: Value = serde_json::from_slice(body).ok()?;
     let said = in_clients_words(error.get("message")?.as_str()?, filter)?;

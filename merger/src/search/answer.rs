@@ -1,4 +1,4 @@
-//! A shard's answer to a search, taken apart: where its hits begin, and what stands behind them.
+//! Reads a shard's answer to a search: where its hits begin, and the members beside them.
 
 use memchr::memmem;
 use serde::Deserialize;
@@ -10,15 +10,15 @@ use super::scan::{Malformed, Members};
 /// A shard's answer.
 #[derive(Debug)]
 pub struct ShardAnswer<'a> {
-    /// The text.
+    /// The whole JSON text.
     pub text: &'a [u8],
-    /// Where the array of hits begins.
+    /// The byte where the array of hits begins.
     pub hits_at: usize,
-    /// Everything but the hits.
+    /// Every member except the hits.
     pub rest: Rest,
 }
 
-/// The members of a search answer beside its hits; each kind of search has some of them.
+/// The members of a search answer beside its hits. Each kind of search has only some of them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Rest {
@@ -70,7 +70,7 @@ pub type FacetsByIndex = std::collections::BTreeMap<String, IndexFacets>;
 pub struct IndexFacets {
     /// Values and counts.
     pub distribution: Distribution,
-    /// Least and greatest numbers.
+    /// The least and the greatest number of each numeric facet.
     pub stats: Stats,
 }
 
@@ -85,8 +85,8 @@ impl Rest {
 const AFTER_HITS: [&[u8]; 3] = [b"],\"query\":", b"],\"processingTimeMs\":", b"],\"id\":"];
 
 impl<'a> ShardAnswer<'a> {
-    /// Takes an answer apart without looking at its hits where that can be done: a node writes them first, and the
-    /// rest is found from the end (inside a string its quotes would be escaped).
+    /// Reads an answer, without looking at its hits where possible: a node writes the hits first, so the rest is found from
+    /// the end of the text (a quote inside a string would be escaped).
     ///
     /// # Errors
     /// The text isn't a search answer.

@@ -1,4 +1,4 @@
-//! The note on an answer that lacks a shard.
+//! The note on an answer when a shard is missing from it.
 
 use http::{HeaderName, HeaderValue};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::answer::Answer;
 pub(super) struct Degraded {
     /// The shards that gave no answer.
     pub missing_shards: Vec<ShardId>,
-    /// The part of the index that was searched, from 0 to 1, by its shards.
+    /// The part of the index that was searched, from 0 to 1, counted in shards.
     pub coverage: f64,
 }
 

@@ -1,11 +1,11 @@
 //! Lists of documents: `GET /indexes/{uid}/documents` and `POST …/documents/fetch`.
 //!
-//! One node lists documents in the order in which they came. Shards don't share that order: Weft takes the first document
-//! of each shard, then the second of each, and so on, which is stable from page to page. With `sort` the values
-//! decide, and the same turn among equals.
+//! One node lists documents in the order in which they arrived. Shards don't share that order: Weft takes the first
+//! document of each shard, then the second of each, and so on, which is stable from page to page. With `sort`, documents
+//! are ordered by their values, and equal ones again in turn.
 //!
-//! A page far behind the start costs a second round: the first asks for totals alone, and from them follows exactly which
-//! documents of each shard the page holds.
+//! A page far from the start costs a second round: the first round asks for totals alone, and from those the merger
+//! computes which documents of each shard the page holds.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -24,27 +24,27 @@ use crate::answer::Answer;
 
 use super::sort_key::{SortKey, share_before, sort_keys};
 
-/// A page that begins further behind is found by totals.
+/// A page that begins beyond this position is located by totals.
 const NEAR: usize = 200;
 
-/// A request for documents, as far as it must be understood.
+/// A request for documents, as far as the merger must understand it.
 #[derive(Debug, Clone)]
 pub(super) struct Listing {
     carrier: Carrier,
     window: Window,
     interest: Interest,
-    /// Attributes to fetch although the client didn't ask for them.
+    /// Attributes that are fetched although the client didn't ask for them.
     attributes: Vec<String>,
 }
 
 impl Listing {
-    /// Reads a request; `None` where it can't be read.
+    /// Reads a request; `None` if it can't be read.
     pub(super) fn read(carrier: Carrier, primary_key: Option<&str>) -> Option<Self> {
         let skip = carrier.count("offset")?.unwrap_or(0);
         let take = carrier.count("limit")?.unwrap_or(DEFAULT_LIMIT);
         let sort = match &carrier {
             Carrier::Body(_) => carrier.list("sort")?.unwrap_or_default(),
-            // The commas of a place don't separate criteria.
+            // Commas inside `_geoPoint(…)` don't separate criteria.
             Carrier::Query(_) => carrier
                 .text("sort")?
                 .map_or(Vec::new(), |sort| sort_of_query(&sort)),
@@ -183,7 +183,7 @@ pub(super) async fn list(
     }
 }
 
-/// Asks the lists at `places` for what comes next.
+/// Fetches the next documents for the lists at `places`.
 async fn fetch(
     reader: &Reader<'_>,
     path: &str,
@@ -257,7 +257,7 @@ fn merge_lists<'a>(
             .iter()
             .map(|page| Ok((page.as_ref(), results_at(page)?)));
         let pages = pages.collect::<Result<Vec<_>, Malformed>>()?;
-        // Documents with several places make a sorted list longer than its total.
+        // A document with several places in a sorted list makes the list longer than its total.
         let sorted = !listing.interest.sort.is_empty();
         let more = !far && list.asked < window.end() && (sorted || list.asked < *total);
         sources.push(Source::new(pages, more).asked_for(if sorted { list.asked } else { 0 }));

@@ -1,4 +1,4 @@
-//! How an answer came about, for the person who wonders about it.
+//! Explains how an answer came about.
 
 use serde::Serialize;
 use weft_routing::placement::ShardId;
@@ -15,12 +15,12 @@ pub(super) struct Explanation {
     pub shards: Vec<ShardPart>,
     /// Shards that gave no answer.
     pub missing: Vec<ShardId>,
-    /// What was rebuilt from all shards, rather than taken from one.
+    /// What was recomputed from all shards' answers instead of taken from one of them.
     pub rebuilt: Vec<String>,
-    /// What is estimated, where one node counts.
+    /// What is estimated although one node would count it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub estimated: Vec<String>,
-    /// Facets of which a value or a part of its count may be missing, since a shard's list was cut.
+    /// Facets that may lack a value, or a part of a value's count, because a shard's list was cut.
     pub uncertain_facets: Vec<String>,
 }
 
@@ -33,13 +33,13 @@ pub(super) struct ShardPart {
     /// The node that answered, where Envoy says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// From request to answer, in milliseconds.
+    /// The time from request to answer, in milliseconds.
     pub took_ms: f64,
-    /// The answer's size.
+    /// The answer's size in bytes.
     pub bytes: usize,
-    /// From which of its hits on the shard was asked.
+    /// The position of the first hit that the shard was asked for.
     pub from: usize,
-    /// For how many hits it was asked.
+    /// How many hits it was asked for.
     pub asked: usize,
 
     /// How many documents it found.
@@ -49,7 +49,7 @@ pub(super) struct ShardPart {
 }
 
 impl Explanation {
-    /// Adds what one round of requests brought. `window` says for each request which hits it asked for: from where, how many.
+    /// Adds the requests of one round. `window` gives, for each request, the position of its first hit and the number of hits.
     pub(super) fn add(&mut self, gathered: &Gathered, window: impl Fn(usize) -> (usize, usize)) {
         for reply in &gathered.replies {
             let (from, asked) = window(reply.at);
@@ -67,7 +67,7 @@ impl Explanation {
         self.missing.extend(&gathered.missing);
     }
 
-    /// Says what a shard found, and how much of it is in the answer.
+    /// Records what a shard found, and how much of that is in the answer.
     pub(super) fn outcome(&mut self, shard: ShardId, found: u64, kept: usize) {
         if let Some(part) = self.shards.iter_mut().find(|part| part.shard == shard) {
             part.found = found;

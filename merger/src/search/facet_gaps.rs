@@ -1,5 +1,5 @@
-//! A second round for facets of which shards' cut lists may hide something: numbers that were cut in another order than one
-//! node's (see [`super::facets::gaps`]), and counts (see [`super::facets::by_count`]).
+//! A second round for facets where the shards' cut lists may hide something: numbers that a shard cut in another order than
+//! one node would (see [`super::facets::gaps`]), and counts (see [`super::facets::by_count`]).
 
 use bytes::Bytes;
 use http::Method;
@@ -17,7 +17,7 @@ use super::request::Carrier;
 use super::scatter::{Ask, Outcome, Reader, Reply};
 use super::settings::{FacetOrder, FacetSettings};
 
-/// The whole counts of those of `facets` that could be filled.
+/// The complete counts of those `facets` that could be completed.
 pub(super) async fn fill_gaps(
     reader: &Reader<'_>,
     index: &str,
@@ -28,7 +28,7 @@ pub(super) async fn fill_gaps(
 ) -> Result<Vec<Filled>, SearchError> {
     let mut filled = Vec::new();
     let by_count = |facet: &&String| settings.order(facet) == FacetOrder::Count;
-    // With `distinct`, what a filter lets through isn't what a facet counted.
+    // With `distinct`, a filter doesn't select the same documents that a facet counted.
     for facet in facets
         .iter()
         .filter(by_count)
@@ -72,7 +72,7 @@ pub(super) async fn fill_gaps(
     Ok(filled)
 }
 
-/// The most frequent values of a facet, with what the shards' lists hide.
+/// The most frequent values of a facet, including those that the shards' lists hide.
 async fn fill_counts(
     reader: &Reader<'_>,
     index: &str,
@@ -122,7 +122,7 @@ async fn fill_counts(
     }))
 }
 
-/// What shards' lists hide of a facet, by lists of the documents that have those values; `None` where such a list is cut.
+/// What the shards' lists hide of a facet, from lists of the documents that have those values; `None` if such a list is cut.
 async fn count_by_lists(
     reader: &Reader<'_>,
     index: &str,
@@ -145,7 +145,7 @@ async fn count_by_lists(
     ask_for_hidden(reader, hidden, ask, counts).await
 }
 
-/// What shards' lists hide of a facet, value by value.
+/// What the shards' lists hide of a facet, asked value by value.
 async fn count_each(
     reader: &Reader<'_>,
     index: &str,
@@ -177,7 +177,7 @@ async fn count_each(
     ask_for_hidden(reader, hidden, ask, counts).await
 }
 
-/// One round of what lists hide: a request for each, and the counts that its answer tells.
+/// One round: a request for each list that hides values, and the counts from its answer.
 async fn ask_for_hidden(
     reader: &Reader<'_>,
     hidden: &[Hidden],
@@ -197,14 +197,15 @@ async fn ask_for_hidden(
     Ok(hidden.iter().enumerate().map(found).collect())
 }
 
-/// The place of a list, and how often its shard counts the values that the list hid.
+/// The list's position, and how often its shard counts each of the values that the list hid.
 type FoundIn = (usize, Vec<(String, u64)>);
 
-/// Lists with how often one may have counted a value that it doesn't hold; and whether that can be relied on.
+/// For each list, its counts and how often the shard may have counted a value that the list doesn't hold; and whether those
+/// limits are reliable.
 type Longer = (Vec<(Counts, u64)>, bool);
 
-/// The lists with the values beyond those that were cut. Documents of several values leave the search with the first one
-/// that is left out: then what lies beyond was counted too seldom, and isn't relied on.
+/// The lists with the values beyond the cut. A document with several values is excluded as soon as one of its values is:
+/// the values beyond the cut are then counted too low, and the result isn't reliable.
 async fn lengthen(
     reader: &Reader<'_>,
     index: &str,
@@ -254,7 +255,7 @@ async fn lengthen(
     Ok(Some((longer, partitioned)))
 }
 
-/// How many documents a shard found.
+/// How many documents the shard found.
 fn found(list: &ShardHits) -> Option<u64> {
     let answer = ShardAnswer::read(list.pages.first()?).ok()?;
     Some(answer.rest.total())
@@ -266,7 +267,7 @@ fn total(body: &Bytes) -> Option<u64> {
     Some(ShardAnswer::read(body.get(range)?).ok()?.rest.total())
 }
 
-/// A shard's values of a facet, and its least number.
+/// The shard's values of a facet, and the least number among them.
 fn known(list: &ShardHits, facet: &str) -> (Counts, Option<f64>) {
     let rest = list
         .pages
@@ -290,7 +291,7 @@ fn known(list: &ShardHits, facet: &str) -> (Counts, Option<f64>) {
     (counts.unwrap_or_default(), stats)
 }
 
-/// The same search without hits, once for each range; `None` for a search that came as a query string.
+/// The same search without hits, once for each range; `None` for a search sent as a query string.
 fn ask(index: &str, plan: &Plan, facet: &str, gap: &Gap, lists: &[&ShardHits]) -> Option<Ask> {
     let list = lists.get(gap.place)?;
     let filters = gap
@@ -301,8 +302,8 @@ fn ask(index: &str, plan: &Plan, facet: &str, gap: &Gap, lists: &[&ShardHits]) -
     narrowed(index, plan, list, filters, Some(facet))
 }
 
-/// The same search without hits on the shard of `list`, once for each of `filters` beside the client's own; `None` for a
-/// search that came as a query string.
+/// The same search without hits, on the shard of `list`, once for each of `filters` in addition to the client's own filter;
+/// `None` for a search sent as a query string.
 fn narrowed(
     index: &str,
     plan: &Plan,

@@ -1,4 +1,4 @@
-//! Searching a facet's values: the same request to each shard, counts summed.
+//! Searching a facet's values: each shard gets the same request, and their counts are summed.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -90,8 +90,8 @@ pub(super) async fn search(
     Ok(degraded.map_or(answer.clone(), |degraded| degraded.on(answer)))
 }
 
-/// Sums, orders and cuts. By value, the first of all are among the first of each shard; by count, see the limits of
-/// facets.
+/// Sums, orders and cuts the values. When ordered by value, the first values of all are among the first of each shard; when
+/// ordered by count, this has the same limits as facets.
 fn merge_hits<'a>(
     lists: impl Iterator<Item = &'a [FacetHit]>,
     order: FacetOrder,

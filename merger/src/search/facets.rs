@@ -1,10 +1,10 @@
 //! Facet counts of several shards as one node would list them.
 //!
-//! Counts are summed; then the index's `sortFacetValuesBy` and `maxValuesPerFacet` are applied once. A node lists a
-//! facet's numbers before its strings; strings in the order of their normalised form; numbers by value where it had more
-//! than [`BY_VALUE_ABOVE`] candidates, and as text where it had fewer. A shard's list is cut at `maxValuesPerFacet` too:
-//! that loses nothing where the shard cuts in the order of the whole (each of the first `n` of all is among the first
-//! `n` of its shard); where it may lose something, [`MergedFacets::uncertain`] says so.
+//! Counts are summed; then the index's `sortFacetValuesBy` and `maxValuesPerFacet` are applied once. A node lists a facet's
+//! numbers before its strings. Strings are ordered by their normalised form; numbers by value if there were more than
+//! [`BY_VALUE_ABOVE`] candidates, and otherwise by their text. A shard's list is cut at `maxValuesPerFacet` too. That loses
+//! nothing if the shard cuts in the order of the merged list (each of the first `n` of all is among the first `n` of its
+//! shard); where it may lose something, [`MergedFacets::uncertain`] says so.
 //!
 //! Pure: functions of values.
 
@@ -24,10 +24,10 @@ pub use read::{Counts, Distribution, FacetStats, Stats};
 
 use super::settings::{FacetOrder, FacetSettings};
 
-/// With at most so many candidates a node lists numbers in the order of their text.
+/// With at most this many candidates, a node lists numbers in the order of their text.
 pub const BY_VALUE_ABOVE: u64 = 3000;
 
-/// One shard's part.
+/// One shard's facets.
 #[derive(Debug, Clone, Copy)]
 pub struct ShardFacets<'a> {
     /// `facetDistribution`.
@@ -39,17 +39,16 @@ pub struct ShardFacets<'a> {
 /// The merged facets.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct MergedFacets {
-    /// By facet, ascending; values in the order to show.
+    /// By facet, ascending; each facet's values in the order in which they are shown.
     pub distribution: Distribution,
     /// By facet, ascending.
     pub stats: Stats,
-    /// Facets of which a shard's list was cut in another order than the whole one's, so that a value or a part of its
-    /// count may be missing.
+    /// Facets that a shard cut in another order than that of the merged list: a value, or a part of its count, may be missing.
     pub uncertain: Vec<String>,
 }
 
-/// Merges the shards' facets. `candidates` is the number of documents that the search found on all shards, as far as
-/// it is known. `losers` are documents that shards counted and one node wouldn't have.
+/// Merges the shards' facets. `candidates` is the number of documents that the search found on all shards, as far as it is
+/// known. `losers` are documents that shards counted and one node wouldn't have counted.
 pub fn merge_facets(
     shards: &[ShardFacets<'_>],
     settings: &FacetSettings,
@@ -107,22 +106,22 @@ fn merge_stats(shards: &[ShardFacets<'_>]) -> Stats {
     Stats(stats)
 }
 
-/// A facet's whole counts, from a second round.
+/// A facet's complete counts, from a second round.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Filled {
     /// The facet.
     pub facet: String,
-    /// Its values, in the order to show.
+    /// Its values, in the order in which they are shown.
     pub counts: Counts,
-    /// False where a value may still be missing.
+    /// False if a value may still be missing.
     pub certain: bool,
 }
 
-/// A value with what orders it.
+/// A value, with what it is ordered by.
 struct Entry<'a> {
     text: &'a str,
     /// Other spellings of the same value (`Maintainers`, `maintainers`), with their counts. One node shows the spelling of
-    /// the document that came first, which shards can't know: the most frequent one is the likeliest.
+    /// the document that arrived first. Shards can't know that one, so the most frequent spelling is used as the likeliest.
     spellings: Vec<(&'a str, u64)>,
     number: Option<f64>,
     normalised: String,
@@ -185,7 +184,7 @@ fn merge_values(
         .collect();
     let in_another_order = |part: &Part<'_>| part.hides(true) && !shows_order_by_value(part.list);
     let certain = match order {
-        // What follows a value that was left out may be behind a list's end.
+        // After a value that was left out, the next one may lie beyond the end of a cut list.
         _ if dropped
             && parts
                 .iter()
@@ -208,7 +207,7 @@ fn merge_values(
     (Counts(values.collect()), certain)
 }
 
-/// What makes a value the same in two lists.
+/// The key under which two spellings are the same value.
 fn key_of(text: &str, is_number: bool) -> String {
     match is_number {
         true => format!("\u{0}{text}"),
@@ -220,12 +219,12 @@ fn key_of(text: &str, is_number: bool) -> String {
 struct Shown {
     numbers: usize,
     strings: usize,
-    /// True where strings aren't cut.
+    /// True if strings aren't cut.
     all_strings: bool,
 }
 
-/// A node that goes through all of a facet's values (by count always, by value with many candidates) stops when it has listed
-/// exactly `max_values`: where the numbers alone are that many, all strings follow.
+/// A node that goes through all of a facet's values (always when ordered by count; with many candidates when ordered by
+/// value) stops only when it has listed exactly `max_values`: if the numbers alone are that many, all strings follow.
 fn shown(numbers: usize, strings: usize, max_values: usize, by_levels: bool) -> Shown {
     let shown_numbers = match max_values {
         0 if by_levels => numbers,
@@ -242,7 +241,7 @@ fn shown(numbers: usize, strings: usize, max_values: usize, by_levels: bool) -> 
     }
 }
 
-/// A shard's list, with where its numbers end.
+/// A shard's list, and the position where its numbers end.
 struct Part<'a> {
     list: &'a Counts,
     numbers: usize,
@@ -271,7 +270,7 @@ impl<'a> Part<'a> {
         if numbers { first } else { rest }
     }
 
-    /// True where the shard may have more values of this kind than its list.
+    /// True if the shard may have values of this kind that its list doesn't hold.
     fn hides(&self, numbers: bool) -> bool {
         match numbers {
             true => self.numbers >= self.max_values,
@@ -280,12 +279,12 @@ impl<'a> Part<'a> {
     }
 }
 
-/// How often a shard counted a value at most that its cut list by count doesn't hold.
+/// The most that a shard can have counted a value that is missing from its cut list by count.
 pub(super) fn most_hidden(list: &Counts, numeric: bool, max_values: usize) -> u64 {
     let part = Part::new(list, numeric, max_values);
     let least = |numbers| {
         let counts = part.values(numbers).iter().map(|(_, count)| *count);
-        // A list whose numbers fill it tells nothing of strings.
+        // A list that is full of numbers says nothing about strings.
         if part.hides(numbers) {
             counts.min().unwrap_or(u64::MAX)
         } else {
@@ -295,8 +294,8 @@ pub(super) fn most_hidden(list: &Counts, numeric: bool, max_values: usize) -> u6
     least(true).max(least(false))
 }
 
-/// True if no cut list by count can have hidden one of the first `shown` values of a kind, or a part of its count: a value
-/// that a cut list doesn't hold was counted there as often as the list's last value at most.
+/// True if no cut list by count can hide one of the first `shown` values of a kind, or a part of its count. A value that is
+/// missing from a cut list has at most the count of the list's last value.
 fn nothing_can_be_missing(
     parts: &[Part<'_>],
     entries: &[Entry<'_>],
@@ -341,12 +340,12 @@ fn compare_entries(a: &Entry<'_>, b: &Entry<'_>, order: FacetOrder, by_value: bo
     let numbers_first = b.number.is_some().cmp(&a.number.is_some());
     numbers_first.then_with(|| match order {
         FacetOrder::Alpha => values(a, b),
-        // Equal counts: greatest value first, as the engine's heap gives them.
+        // Equal counts: greatest value first, as in the engine's heap.
         FacetOrder::Count => b.count.cmp(&a.count).then_with(|| values(b, a)),
     })
 }
 
-/// A number that is written as the engine writes numbers.
+/// The number, if the text is a number as the engine writes it.
 fn as_number(text: &str) -> Option<f64> {
     let number: f64 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)
@@ -359,8 +358,8 @@ fn numbers(list: &Counts) -> Vec<f64> {
         .collect()
 }
 
-/// True where the numbers stand in the order of their values and that isn't the order of their texts: a list that is in both
-/// orders may be cut in either.
+/// True if the numbers are in the order of their values and not also in the order of their texts: a list that is in both
+/// orders may have been cut in either.
 fn shows_order_by_value(list: &Counts) -> bool {
     let numbers = numbers(list);
     let texts = list.0.get(..numbers.len()).unwrap_or_default();

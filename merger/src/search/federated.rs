@@ -1,7 +1,7 @@
 //! Several searches with one list of hits: `POST /multi-search` with `federation`.
 //!
-//! Each shard carries out the federated search on what it holds, for all hits up to the page's end, with details; the
-//! lists are merged by what orders them on one node: weighed scores, rebuilt on the scale of all shards, and sort values.
+//! Each shard carries out the federated search on what it holds, for all hits up to the page's end, with details. The lists
+//! are merged by the same criteria as on one node: weighted scores, recomputed on the scale of all shards, and sort values.
 
 mod admit;
 mod facets;
@@ -33,9 +33,9 @@ use crate::answer::Answer;
 pub(super) struct Federated {
     federation: Map<String, Value>,
     paging: Paging,
-    /// `distinct` of the federation: it holds among the hits of all queries.
+    /// `distinct` of the federation: applies to the hits of all queries together.
     distinct: Option<String>,
-    /// For each query the attribute whose values may not repeat, and whether hits don't show it.
+    /// For each query, its distinct attribute, and whether its hits don't show that attribute.
     paths: Vec<(Option<String>, bool)>,
     queries: Vec<Query>,
     weights: Vec<f64>,
@@ -43,7 +43,7 @@ pub(super) struct Federated {
 }
 
 impl Federated {
-    /// Reads the federation's own parameters; `None` where a node must judge them.
+    /// Reads the federation's own parameters; `None` if a node must judge them.
     pub(super) fn read(federation: Map<String, Value>, queries: Vec<Query>) -> Option<Self> {
         let carrier = Carrier::Body(federation.clone());
         let paging = Paging::new(
@@ -102,7 +102,7 @@ impl Federated {
         self.paging.window(usize::MAX)
     }
 
-    /// What a shard that holds the queries at `places` is asked.
+    /// The request to a shard that holds the indexes of the queries at `places`.
     fn ask(&self, shard: ShardId, places: &[usize], path: &str) -> Ask {
         let mut federation = self.federation.clone();
         let end = self.window().end();
@@ -153,8 +153,8 @@ impl Federated {
         }
     }
 
-    /// What a shard is asked for behind the page where distinct values are counted exactly: `take` hits with nothing but what
-    /// orders and tells them apart.
+    /// The request for a shard's hits beyond the page, if distinct values are counted exactly: `take` hits with only what
+    /// orders them and tells them apart.
     fn rest(&self, shard: ShardId, places: &[usize], path: &str, take: usize) -> Ask {
         let mut federation = Map::new();
         federation.insert("offset".to_owned(), Value::from(self.window().end()));
@@ -184,7 +184,7 @@ impl Federated {
         }
     }
 
-    /// True where one node counts distinct values exactly.
+    /// True if one node counts distinct values exactly.
     fn counts_distinct(&self) -> bool {
         matches!(self.paging, Paging::Page { .. })
             && self.paths.iter().any(|(path, _)| path.is_some())
@@ -241,7 +241,7 @@ pub(super) async fn search(
     Ok(degraded.map_or(answer.clone(), |degraded| degraded.on(answer)))
 }
 
-/// What a query's hits must bring beside what the client asked for.
+/// What a query's hits must contain in addition to what the client asked for.
 fn more_attributes(query: &Query, distinct: Option<&String>) -> Vec<String> {
     let Some(own) = &query.plan.search.retrieve else {
         return Vec::new();

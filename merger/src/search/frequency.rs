@@ -1,8 +1,8 @@
 //! `matchingStrategy: frequency`: the words that are most frequent in the whole index are dropped first, as on one node.
 //!
-//! The engine drops them by the node's own counts. So the shards are asked first how many of their documents each word
-//! finds (remembered until the next write has settled, [`WordCounts`]); a shard whose own order of words leads to the
-//! same hits gets the search as it came, and another one each part of it that one node would look for (see [`parts`]).
+//! The engine drops words by the node's own counts. So the merger first asks the shards how many of their documents each
+//! word finds (remembered until the next write has settled, [`WordCounts`]). A shard whose own order of words leads to the
+//! same hits gets the search as it came. Any other shard gets one search for each part that one node would look for (see [`parts`]).
 
 mod parts;
 
@@ -21,20 +21,20 @@ use super::word_counts::counts_of;
 /// What a shard is asked instead of the client's search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Share {
-    /// The query; the client's own where there is none.
+    /// The query; `None` for the client's own.
     pub(super) query: Option<String>,
-    /// The strategy; the client's own where there is none.
+    /// The strategy; `None` for the client's own.
     pub(super) strategy: Option<&'static str>,
-    /// The part that the hits make up; `None` where they don't count.
+    /// The part to which the hits belong; `None` if the hits aren't used.
     pub(super) part: Option<Part>,
-    /// True where the totals and facets are the shard's.
+    /// True if the shard's totals and facets are taken from this answer.
     pub(super) counts: bool,
 }
 
-/// More parts than this aren't asked for: the last ones are those that lack the most words.
+/// The most parts that are asked for. The ones left out are the last ones, which lack the most words.
 const MOST_PARTS: usize = 12;
 
-/// What each of `shards` is asked, where it differs from what the client asked; empty where that is right for all.
+/// The requests to those of `shards` that need others than the client's search; empty if the client's search is right for all.
 pub(super) async fn shares(
     reader: &Reader<'_>,
     index: &str,
@@ -67,8 +67,8 @@ pub(super) async fn shares(
     shares
 }
 
-/// The requests to a shard that counts `own` documents for the words that the whole index counts `whole` for; empty where
-/// the search as it is leads to the same.
+/// The requests to a shard that counts `own` documents for the words for which the whole index counts `whole`; empty if the
+/// client's search gives the same result.
 fn shares_of(words: &Words, whole: &[u64], own: &[u64]) -> Vec<Share> {
     let (whole, own) = (weights(whole), weights(own));
     let mut sets = kept_sets(&whole);
@@ -85,7 +85,7 @@ fn shares_of(words: &Words, whole: &[u64], own: &[u64]) -> Vec<Share> {
     let count =
         |set: &[bool]| u32::try_from(set.iter().filter(|kept| **kept).count()).unwrap_or(u32::MAX);
     let fixed = count(&last);
-    // Which words are never dropped decides over totals, and nothing else does.
+    // The totals depend only on which words are never dropped.
     let counts_itself = kept_sets(&own).last() == Some(&last);
     let mut shares: Vec<Share> = sets
         .iter()

@@ -1,29 +1,29 @@
-//! One hit as it came from a shard: its bytes, and where the few members stand that a merge looks at.
+//! One hit as it came from a shard: its bytes, and the positions of the few members that a merge looks at.
 
 use std::ops::Range;
 
 use super::scan::{Cursor, Malformed, Members};
 use super::sort_key::SortKey;
 
-/// Which members of a hit are looked at, beside the ranking score and its details.
+/// Which members of a hit are looked at, in addition to the ranking score and its details.
 #[derive(Debug, Clone, Default)]
 pub struct Interest {
-    /// A top-level member whose value is wanted: a distinct attribute's first part, or `_federation`.
+    /// A top-level member whose value is needed: the first part of the distinct attribute's path, or `_federation`.
     pub pick: Option<String>,
-    /// Top-level members that the shards were asked for and the client wasn't: they are left out.
+    /// Top-level members that were requested from the shards but not by the client: they are removed from the hit.
     pub strip: Vec<String>,
-    /// Of these, the ones that the client has formatted all the same, `*` for all: they stay in `_formatted`.
+    /// Those of them that the client wants formatted all the same, `*` for all: they stay in `_formatted`.
     pub formats: Vec<String>,
-    /// The member that holds the id: a document that two shards hold at once is shown once.
+    /// The member that holds the id. A document that two shards hold at the same time is shown once.
     pub id: Option<String>,
-    /// Criteria by which documents are ordered that come without ranking details: a list of documents.
+    /// Sort criteria for documents without ranking details (lists of documents).
     pub(super) sort: Vec<SortKey>,
-    /// Members that the shards were asked to add to each document. A document may have members of these names itself: a
-    /// node writes its own behind them.
+    /// Members that the shards were asked to add to each document. A document may have members of these names itself; a
+    /// node writes its own after those.
     pub added: Added,
 }
 
-/// What a node adds to a document, where it was asked to.
+/// What a node adds to a document on request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Added {
     /// `_rankingScore`.
@@ -34,8 +34,8 @@ pub struct Added {
     pub formatted: bool,
 }
 
-/// Which top-level members to leave out again, of the `attributes` that a shard is asked for beside the client's own: not
-/// those of which the client asked for another part.
+/// Which top-level members to remove again, given the extra `attributes` requested from a shard and the client's `own`. A
+/// member stays if the client asked for another part of it.
 pub(super) fn strippable(attributes: &[String], own: &[String]) -> Vec<String> {
     let first = |path: &str| path.split('.').next().unwrap_or_default().to_owned();
     let is_free = |name: &String| !own.iter().any(|path| first(path) == *name);
@@ -46,7 +46,7 @@ pub(super) fn strippable(attributes: &[String], own: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Where a hit stands in its text.
+/// The positions of a hit and its members in the text.
 #[derive(Debug, Clone)]
 pub struct HitSpan {
     /// The whole object.
@@ -61,9 +61,9 @@ pub struct HitSpan {
     pub id: Option<Range<usize>>,
     /// Value of `_formatted`.
     formatted: Option<Range<usize>>,
-    /// End of the last member that is kept; the start of the object's inside where none is.
+    /// The end of the last member that is kept; the start of the object's content if none is kept.
     kept_end: usize,
-    /// True where all members that are left out come last, as a node writes them.
+    /// True if all members to be removed come last, as a node writes them.
     tidy: bool,
 }
 
@@ -99,7 +99,7 @@ impl HitSpan {
             };
             let keep = match (added, member.key) {
                 (Some(place), key) => {
-                    // The last one is the node's; one before it is the document's.
+                    // The last one was added by the node; an earlier one belongs to the document.
                     let own = place.replace(member.value.clone()).is_some();
                     let keep = key == FORMATTED;
                     span.tidy &= !own && (!keep || interest.strip.is_empty());
@@ -134,9 +134,9 @@ impl HitSpan {
         Ok(span)
     }
 
-    /// Writes the hit without what is left out, and without its closing brace, so that members can follow.
+    /// Writes the hit without the members to be removed, and without its closing brace, so that members can be added.
     ///
-    /// Gives back whether a comma must precede the next member.
+    /// Returns whether a comma must precede the next member.
     ///
     /// # Errors
     /// The text isn't the one that was read.
@@ -169,7 +169,7 @@ impl HitSpan {
         let mut any = false;
         while let Some(member) = members.next()? {
             let is = |added: &Option<Range<usize>>| top && added.as_ref() == Some(&member.value);
-            // A shard adds where a hit is from to the hit alone: in `_formatted` it is the document's own.
+            // A shard adds `_federation` only to the hit itself: in `_formatted` it is the document's own member.
             let strips = strips(interest, member.key)
                 && (top || (member.key != FEDERATION && !formats(interest, member.key)));
             if strips || is(&self.score) || is(&self.details) {

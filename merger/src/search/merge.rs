@@ -1,8 +1,8 @@
-//! Several shards' ranked hits into one ranked list.
+//! Merges several shards' ranked hits into one ranked list.
 //!
-//! A k-way merge over lazily read lists: a hit is looked at when its turn comes, and hits behind the page never. Hits
-//! that no rule tells apart are taken from the shards in turn (the first of each, then the second of each, …), so that the
-//! order depends on nothing but the shards' own order: not on which answer came first, nor on the page asked for.
+//! A k-way merge over lazily read lists: a hit is read only when the merge reaches it, and hits beyond the page are never
+//! read. Hits that no rule tells apart are taken from the shards in turn (the first of each, then the second of each, …).
+//! So the order depends only on the shards' own order: not on which answer came first, nor on the page asked for.
 //!
 //! Pure: a function of values.
 
@@ -43,9 +43,9 @@ impl Window {
 /// How hits are compared.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Order {
-    /// Rule by rule. Hits without details are all equal: the shards' own order, in turn.
+    /// Rule by rule. Hits without details are all equal: they keep their shard's own order, and the shards take turns.
     Rules,
-    /// Keyword and semantic hits in one list, weighed by the semantic ratio.
+    /// Keyword and semantic hits in one list, weighted by the semantic ratio.
     Hybrid {
         /// 0 = keywords only, 1 = meaning only.
         ratio: f64,
@@ -61,13 +61,13 @@ pub struct Merging<'a> {
     pub window: Window,
     /// Which members of a hit are looked at.
     pub interest: &'a Interest,
-    /// The attribute whose values may not repeat, as a path into the hit.
+    /// The distinct attribute, as a path into the hit.
     pub distinct: Option<&'a str>,
     /// Distinct values of documents whose hits don't show them.
     pub hidden: Option<&'a Values>,
-    /// True where hits behind the window are looked at, too: all duplicates are counted.
+    /// True if hits beyond the window are looked at, too, so that all duplicates are counted.
     pub to_the_end: bool,
-    /// With what scores depend on, hits whose exactness is doubtful are looked for.
+    /// If set, looks for hits whose exactness is doubtful; the value holds what their scores depend on.
     pub doubts: Option<Scheme>,
 }
 
@@ -89,24 +89,24 @@ pub struct Merged<'a> {
     pub hits: Vec<Placed<'a>>,
     /// How many hits each source has in the window.
     pub kept: Vec<usize>,
-    /// Sources that ran out although their shard has more hits, before the window was full: ask them for more.
+    /// Sources that ran out before the window was full although their shard has more hits: these shards must be asked for more.
     pub dry: Vec<usize>,
     /// Hits left out because another shard had a better one of the same distinct value.
     pub duplicates: usize,
-    /// Those hits: their source, and their id where it is shown.
+    /// The hits that were left out for this: their source, and their id if the hit shows it.
     pub losers: Vec<(usize, Option<&'a [u8]>)>,
-    /// True where every hit of every source was looked at.
+    /// True if every hit of every source was looked at.
     pub at_the_end: bool,
-    /// Hits left out because another shard holds the same document: its slot is on the move.
+    /// Hits left out because another shard holds the same document: its slot is being moved.
     pub twins: usize,
-    /// True where a shard saw other words in a part of a search than the merger: see [`Part`].
+    /// True if a shard split a part of a search into other words than the merger did: see [`Part`].
     pub unclear: bool,
-    /// True where the exactness of a hit up to the window's end is doubtful: see [`suspects`]. Those before the window
-    /// count too, or pages would not add up.
+    /// True if the exactness of a hit up to the window's end is doubtful: see [`suspects`]. Hits before the window count
+    /// too; otherwise pages wouldn't fit together.
     pub doubtful: bool,
 }
 
-/// Merges.
+/// Merges the sources' hits.
 ///
 /// # Errors
 /// A source isn't a node's answer.
@@ -125,7 +125,7 @@ pub fn merge<'a>(
         unclear: false,
         doubtful: false,
     };
-    // Which source a document was shown from.
+    // The source from which each document was shown.
     let mut shown: HashMap<&[u8], usize> = HashMap::new();
     let mut scales = Scales::default();
     let mut seen = Seen::default();
@@ -224,8 +224,8 @@ fn compare_heads(a: &Head<'_>, b: &Head<'_>, order: Order) -> Ordering {
     }
 }
 
-/// Two hits of one kind are compared rule by rule; a keyword hit and a semantic one first by the sorts that precede
-/// both, then by their weighed scores, and the semantic one wins a tie.
+/// Two hits of the same kind are compared rule by rule. A keyword hit and a semantic hit are compared first by the sorts
+/// that precede both, then by their weighted scores; the semantic hit wins a tie.
 fn compare_hybrid(a: &Head<'_>, b: &Head<'_>, ratio: f64) -> Ordering {
     let (a_semantic, b_semantic) = (is_semantic(&a.ranks), is_semantic(&b.ranks));
     if a_semantic == b_semantic {
@@ -258,20 +258,20 @@ pub fn is_semantic(ranks: &[Rank]) -> bool {
     ranks.iter().any(|rank| matches!(rank, Rank::Vector { .. }))
 }
 
-/// The scale of the `typo` rule for each run of hits that share the verdicts before it.
+/// The scale of the `typo` rule for each run of hits that have the same verdicts before it.
 ///
-/// One node measures all hits of such a run on one scale; a shard on its own. The greatest of the shards' is the
-/// node's, and the heads that wait behind the window count too: their shard may know a wider one.
+/// One node measures all hits of such a run on one scale, but each shard has its own. The greatest of the shards' scales is
+/// the node's. The heads beyond the window count too, since their shard may know a greater scale.
 #[derive(Default)]
 struct Scales {
     run: Option<(Ranks, usize, u32)>,
-    /// For each run in the window: its first hit's place and its scale.
+    /// For each run in the window: its first hit's position, and its scale.
     runs: Vec<(usize, Option<u32>)>,
     fresh: bool,
 }
 
 impl Scales {
-    /// The hit at the head of `best` is next: begins its run if it isn't under way.
+    /// The hit at the head of `best` comes next: begins its run if that isn't the current one.
     fn enter(&mut self, sources: &[Source<'_>], best: usize) {
         let Some(head) = sources.get(best).and_then(Source::head) else {
             return;
@@ -305,7 +305,7 @@ impl Scales {
         }
     }
 
-    /// The hit that was entered last stands at `place` of the window.
+    /// The hit entered last is at `place` in the window.
     fn place(&mut self, place: usize) {
         if self.fresh {
             self.fresh = false;

@@ -1,7 +1,7 @@
 //! Every read that returns documents or counts: plan → scatter → gather → rank → merge → respond.
 //!
-//! What orders hits ([`rank`]), how lists become one ([`merge`]) and how facets are summed ([`facets`]) are functions of
-//! values; only [`scatter`] and what calls it do I/O. This part knows nothing of writes.
+//! What orders hits ([`rank`]), how lists are merged ([`merge`]) and how facets are summed ([`facets`]) are pure functions.
+//! Only [`scatter`] and its callers do I/O. This part knows nothing of writes.
 
 pub mod answer;
 mod degraded;
@@ -65,32 +65,32 @@ use scan::Malformed;
 use scatter::Reader;
 use similar::Similar;
 
-/// What reads are answered with. Nothing that changes a node or the cluster can be reached from here.
+/// What reads need. Nothing that changes a node or the cluster is reachable from here.
 pub struct Context {
     /// Shards and nodes, and which tasks were applied.
     pub base: Arc<tasks::Context>,
-    /// What a read does when a shard gives no answer, where the client doesn't say.
+    /// What a read does when a shard gives no answer, unless the client says otherwise.
     pub when_missing: Policy,
     /// Indexes' settings, as far as merges need them.
     pub search_settings: SettingsCache,
-    /// How many documents words find, as far as searches need it.
+    /// How many documents each word finds, as far as searches need it.
     pub word_counts: WordCounts,
-    /// Which fields shards are known to know.
+    /// Which fields each shard is known to have.
     pub known_fields: KnownFields,
 }
 
 stands_on!(Context, base, tasks::Context);
 
-/// Why a read came to nothing.
+/// Why a read failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SearchError {
     /// A shard gave no answer.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// The client's body.
+    /// The client's body couldn't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A wish about replicas that can't be read or fulfilled.
+    /// A request for certain replicas that can't be read or fulfilled.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     /// Not one shard gave an answer.
@@ -99,18 +99,18 @@ pub enum SearchError {
     /// There is no shard to ask.
     #[error("the cluster has no shards yet")]
     NoShards,
-    /// A shard's answer isn't what a node answers.
+    /// A shard's answer doesn't have the form of a node's answer.
     #[error("shard-{shard} gave an answer that can't be read: {error}")]
     Unreadable {
         /// The shard.
         shard: ShardId,
-        /// Where it can't be read.
+        /// Where the answer can't be read.
         error: Malformed,
     },
 }
 
 impl SearchError {
-    /// An unreadable answer of one of several shards.
+    /// The error for an unreadable answer of one of several shards.
     fn unreadable(lists: &[ShardHits], error: Malformed) -> Self {
         Self::Unreadable {
             shard: lists.first().map_or(ShardId(0), |list| list.shard),
@@ -122,7 +122,7 @@ impl SearchError {
 /// Answers a read.
 ///
 /// # Errors
-/// [`SearchError`]. What a node refuses is an answer, not an error.
+/// [`SearchError`]. A node's refusal is an answer, not an error.
 pub async fn handle(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, SearchError> {
     let body = take_body(ctx, &mut call).await?;
     let mut reader = Reader::new(ctx, &call).await?;
@@ -148,7 +148,7 @@ pub async fn handle(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, Search
     if call.operation == Operation::MultiSearch {
         return multi_search(ctx, &reader, &call, body, anyone).await;
     }
-    // One shard, or an index that isn't in the cluster: a node says it best.
+    // With one shard, or an index that isn't in the cluster, a node's own answer is the best one.
     if shards.len() <= 1 {
         return reader.pass_on(&call, body, anyone).await;
     }
@@ -264,7 +264,7 @@ async fn multi_search(
     }
 }
 
-/// Forgets what a settled task may have changed.
+/// Forgets the cached values that a settled task may have changed.
 pub fn on_settled(ctx: &Context, view: &TaskView) {
     match view.index_uid.as_deref() {
         Some(uid) if view.kind != "indexSwap" => ctx.word_counts.forget(uid),
@@ -283,19 +283,19 @@ pub fn on_settled(ctx: &Context, view: &TaskView) {
     }
 }
 
-/// Forgets what any number of settled tasks may have changed.
+/// Forgets the cached values that any settled task may have changed.
 pub fn on_many_settled(ctx: &Context) {
     ctx.word_counts.forget_all();
     ctx.search_settings.forget_all();
 }
 
-/// The shards that a search can match, where its filter says so.
+/// The shards that a search can match, if its filter restricts them.
 fn pruned(placement: &Placement, search: &Search) -> Option<Vec<ShardId>> {
     let filter = search.carrier.json("filter")?;
     prune::shards_of(&filter, placement.primary_key.as_deref()?, &placement.slots)
 }
 
-/// Whether what a shard answers may depend on fields that only others know: then all are asked.
+/// True if a shard's answer may depend on fields that only other shards know: then all shards are asked.
 fn may_lack_fields(call: &Call, search: &Search) -> bool {
     let filter = search.carrier.json("filter");
     search.carrier.has("attributesToSearchOn")
@@ -303,7 +303,7 @@ fn may_lack_fields(call: &Call, search: &Search) -> bool {
         || TenantRules::of(&call.headers).is_some_and(|rules| rules.compare())
 }
 
-/// The shard that holds a document, if the id is one.
+/// The shard that holds a document, if `id` is a valid id.
 fn owner_of(placement: Option<&Placement>, id: &str) -> Option<ShardId> {
     let id = DocumentId::from_text(id).ok()?;
     placement.map(|placement| placement.slots.shard_of(&id))
@@ -315,7 +315,7 @@ async fn take_body(ctx: &Context, call: &mut Call) -> Result<Bytes, SearchError>
     Ok(read_whole(body, ctx.max_body_bytes, idle).await?)
 }
 
-/// The parameters, from the body or the query; `None` where they can't be read or come as anything but JSON.
+/// The parameters, from the body or the query; `None` if they can't be read or the body isn't JSON.
 fn read_parameters(call: &Call, body: &Bytes) -> Option<Carrier> {
     if call.method == Method::GET {
         return Some(Carrier::from_query(call.query_pairs()));

@@ -1,6 +1,6 @@
-//! Several searches at once, each answered for itself: `POST /multi-search` without `federation`.
+//! Several searches at once, each with its own answer: `POST /multi-search` without `federation`.
 //!
-//! Each shard gets one request with all searches of indexes that it holds; the searches' answers are merged one by one.
+//! Each shard gets one request with all searches of indexes that it holds. The answers are merged search by search.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub(super) struct Query {
     pub(super) plan: Plan,
 }
 
-/// Reads the searches of a body; `None` where one of them can't be read: a node judges it.
+/// Reads the searches of a body; `None` if one of them can't be read: then a node judges it.
 pub(super) async fn read_queries(
     ctx: &Arc<Context>,
     queries: &[Value],
@@ -56,7 +56,7 @@ pub(super) async fn read_queries(
                 let settings = settings_cache::settings_of(ctx, &index, &shards).await?;
                 (shards, settings)
             }
-            // A node says that the index isn't there.
+            // A node will answer that the index doesn't exist.
             None => (vec![anyone], Arc::default()),
         };
         let plan = Plan::new(search, &settings, primary_key.as_deref());
@@ -196,7 +196,7 @@ fn unreadable(shard: ShardId, error: Malformed) -> SearchError {
     SearchError::Unreadable { shard, error }
 }
 
-/// Where each result stands in a shard's answer.
+/// The range of each result in a shard's answer.
 pub(super) fn results(body: &[u8]) -> Result<Vec<std::ops::Range<usize>>, Malformed> {
     let mut members = Members::new(body, 0);
     while let Some(member) = members.next()? {
@@ -212,7 +212,7 @@ pub(super) fn results(body: &[u8]) -> Result<Vec<std::ops::Range<usize>>, Malfor
     Err(Malformed { at: members.at() })
 }
 
-/// A refusal names a query by its place in the shard's request; the client counts in its own.
+/// A node's refusal names a query by its position in the shard's request. This changes it to the position in the client's request.
 pub(super) fn rename_positions(
     mut answer: Answer,
     shard: ShardId,

@@ -23,21 +23,21 @@ use super::vocabulary::known_words;
 use super::{SearchError, where_it_is};
 use crate::answer::Answer;
 
-/// What one shard gave, over all steps.
+/// What one shard gave, in all rounds.
 pub(super) struct ShardHits {
     pub(super) shard: ShardId,
-    /// The answers, the first one with the totals.
+    /// The answers. The first one has the totals.
     pub(super) pages: Vec<Bytes>,
     /// How many hits were asked for so far.
     pub(super) asked: usize,
-    /// What was asked instead of the client's search. Such a shard has several lists.
+    /// What was asked instead of the client's search. A shard with shares has several lists.
     pub(super) share: Option<Share>,
-    /// True where all hits that the shard has were asked for, beside those of a page: for `distinct`.
+    /// For `distinct`: true if all of the shard's hits were asked for, not only those of a page.
     pub(super) whole: bool,
 }
 
 impl ShardHits {
-    /// How many hits the shard has, as its first answer says.
+    /// How many hits the shard has, according to its first answer.
     pub(super) fn found(&self) -> Result<usize, SearchError> {
         let Some(page) = self.pages.first() else {
             return Ok(0);
@@ -63,7 +63,7 @@ impl ShardHits {
         Ok(hits)
     }
 
-    /// True where all of the `found` hits were asked for.
+    /// True if all of the `found` hits were asked for.
     fn has_all(&self, found: u64) -> bool {
         self.whole || usize::try_from(found).is_ok_and(|found| self.asked >= found)
     }
@@ -75,12 +75,12 @@ impl ShardHits {
         }
     }
 
-    /// True where the totals and facets are the shard's.
+    /// True if the shard's totals and facets are taken from this list.
     fn counts(&self) -> bool {
         self.share.as_ref().is_none_or(|share| share.counts)
     }
 
-    /// True where the hits aren't looked at.
+    /// True if this list's hits aren't used.
     fn counts_only(&self) -> bool {
         self.share
             .as_ref()
@@ -142,13 +142,13 @@ pub(super) async fn search(
 
 /// How a search ended.
 pub(super) enum Done {
-    /// With an answer, to which members may be added.
+    /// An answer, to which members may be added.
     Merged(Writer),
-    /// With a node's refusal.
+    /// A node's refusal.
     Refused(Answer),
 }
 
-/// Merges `lists`, the shards' first answers, asking for more where the page or a verdict needs it. With `uid` the answer
+/// Merges `lists`, the shards' first answers, and asks for more if the page or a verdict needs it. With `uid`, the answer
 /// begins with the index's name.
 pub(super) async fn complete(
     reader: &Reader<'_>,
@@ -180,7 +180,7 @@ pub(super) async fn complete(
             Step::Doubt => {
                 let shards: Vec<ShardId> = lists.iter().map(|list| list.shard).collect();
                 let words = plan.words.as_deref().unwrap_or_default();
-                // An answer a little less exact is better than none.
+                // A slightly less exact answer is better than none.
                 let known = known_words(reader, index, words, &shards).await;
                 learned.words = Some(known.unwrap_or_default());
             }
@@ -220,7 +220,7 @@ pub(super) async fn complete(
     }
 }
 
-/// Asks all shards anew, by another plan.
+/// Asks all shards again, by another plan.
 async fn ask_again(
     reader: &Reader<'_>,
     index: &str,
@@ -254,7 +254,7 @@ async fn ask_again(
     Ok(None)
 }
 
-/// What each shard is asked: the client's search, or its own shares of it. A shard's shares follow each other.
+/// What each shard is asked: the client's search, or its own shares of it. A shard's shares follow one another.
 fn asked_shares(
     shards: &[ShardId],
     shares: Vec<(ShardId, Share)>,
@@ -282,7 +282,7 @@ fn first_asks(
     take: usize,
     shares: &[(ShardId, Option<Share>)],
 ) -> Vec<Ask> {
-    // The client's own search is the same for all shards, and may be long: it is written once.
+    // The client's own search is the same for all shards and may be long, so it is written once.
     let own = shares.iter().find(|(_, share)| share.is_none());
     let own = own.map(|(shard, _)| Ask::new(*shard, path, &plan.ask(0, take)));
     let ask = |(shard, share): &(ShardId, Option<Share>)| match (share, &own) {
@@ -310,13 +310,13 @@ fn first_lists(
         whole: false,
     };
     let lists = gathered.replies.into_iter().map(list);
-    // Of a shard that gave some of its shares, the others would be missing.
+    // If a shard answered only some of its shares, the hits of the others would be missing.
     lists
         .filter(|list| !missing.contains(&list.shard))
         .collect()
 }
 
-/// The next step of a long page: each dry shard is asked for as many hits as it gave so far.
+/// The next round for a long page: each dry shard is asked for as many hits as it has given so far.
 async fn fetch_more(
     reader: &Reader<'_>,
     index: &str,
@@ -347,7 +347,7 @@ async fn fetch_more(
             continue;
         };
         list.asked *= 2;
-        // A shard that went away in between has no more to give.
+        // A shard that failed in the meantime has no more to give.
         match gathered.replies.iter().find(|reply| reply.at == asked) {
             Some(reply) => list.pages.push(reply.body.clone()),
             None => list.asked = usize::MAX,

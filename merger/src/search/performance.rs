@@ -1,5 +1,5 @@
-//! `performanceDetails`: where a search spent its time, step by step, as a node tells it. Of several shards the slowest one's
-//! steps are told, since the others were waited for by its side; behind them stand the merger's own.
+//! `performanceDetails`: where a search spent its time, step by step, as a node reports it. Of several shards, the slowest
+//! one's steps are reported, since the others were waited for at the same time. The merger's own steps follow.
 //!
 //! Pure: functions of values.
 
@@ -17,7 +17,7 @@ pub struct Times {
     pub merge: Duration,
 }
 
-/// The details of the slowest of `shards` with the merger's own; `None` where no shard told any.
+/// The details of the slowest of `shards`, with the merger's own; `None` if no shard reported any.
 pub(super) fn details<'a>(
     shards: impl Iterator<Item = &'a RawValue>,
     times: Times,
@@ -31,13 +31,13 @@ pub(super) fn details<'a>(
     Some(slowest)
 }
 
-/// The whole time of a node: its steps that aren't a part of another one.
+/// The total time of a node: its steps that aren't part of another step.
 fn total(steps: &Map<String, Value>) -> Duration {
     let whole = steps.iter().filter(|(step, _)| !step.contains(" > "));
     whole.filter_map(|(_, took)| duration(took.as_str()?)).sum()
 }
 
-/// A duration as nodes write it: a decimal and its unit.
+/// A duration as nodes write it: a decimal number and its unit.
 fn duration(text: &str) -> Option<Duration> {
     let unit = text.find(|letter: char| !(letter.is_ascii_digit() || letter == '.'))?;
     let (number, unit) = text.split_at(unit);

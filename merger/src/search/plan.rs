@@ -1,4 +1,4 @@
-//! From a search to what the shards are asked and how their answers become one.
+//! How a search is sent to the shards, and how their answers are merged.
 //!
 //! Pure: functions of values.
 
@@ -28,17 +28,17 @@ pub struct Plan {
     pub distinct: Option<String>,
     details: bool,
     score: bool,
-    /// Attributes to fetch although the client didn't ask for them.
+    /// Attributes that are fetched although the client didn't ask for them.
     attributes: Vec<String>,
     /// The attribute that holds the ids.
     pub primary_key: Option<String>,
-    /// True where hits don't show the distinct attribute.
+    /// True if hits don't show the distinct attribute.
     pub hides_distinct: bool,
-    /// What scores depend on beside the verdicts.
+    /// What scores depend on, beside the verdicts.
     pub scheme: Scheme,
-    /// The query's words, where they can be told apart as the engine does: see [`super::rank::suspects`].
+    /// The query's words, if they can be split as the engine splits them: see [`super::rank::suspects`].
     pub words: Option<Vec<String>>,
-    /// True where a shard's totals or hits depend on how many were asked for.
+    /// True if a shard's totals or hits depend on how many hits were asked for.
     whole: bool,
 }
 
@@ -94,10 +94,10 @@ impl Plan {
         }
     }
 
-    /// How many hits each of `shards` shards is asked for first.
+    /// How many hits each of `shards` shards is asked for in the first round.
     ///
-    /// The window's end is always enough, and far more than a shard is likely to give: what a node does for a hit is most
-    /// of what it does for a search. So it is asked for its likely share; where that was too little, it is asked again.
+    /// The window's end would always be enough, but is far more than a shard is likely to contribute, and most of a node's
+    /// work for a search is its work per hit. So each shard is asked for its likely share. If that was too little, it is asked again.
     pub fn first_step(&self, shards: usize) -> usize {
         let end = self.window.end();
         if self.whole {
@@ -106,7 +106,7 @@ impl Plan {
         likely_share(end, shards)
     }
 
-    /// What a shard is asked for, from `skip` on.
+    /// The request to a shard for `take` hits from `skip` on.
     pub fn ask(&self, skip: usize, take: usize) -> Carrier {
         self.search.for_shard(&Needs {
             window: Window { skip, take },
@@ -117,7 +117,7 @@ impl Plan {
         })
     }
 
-    /// What a shard is asked for instead, where it has a share of its own.
+    /// The request to a shard that may have a share of its own.
     pub(super) fn ask_share(&self, skip: usize, take: usize, share: Option<&Share>) -> Carrier {
         let mut carrier = self.ask(skip, take);
         let Some(share) = share else { return carrier };
@@ -133,12 +133,12 @@ impl Plan {
         carrier
     }
 
-    /// True where one node counts distinct values exactly.
+    /// True if one node counts distinct values exactly.
     pub(super) fn counts_distinct(&self) -> bool {
         self.distinct.is_some() && matches!(self.search.paging, Paging::Page { .. })
     }
 
-    /// What a shard is asked for behind the page of a search with `distinct`: hits with nothing but their id and their value.
+    /// The request for the hits beyond the page of a search with `distinct`: only their id and their value.
     pub(super) fn rest(&self, skip: usize, take: usize) -> Carrier {
         let shown = self.primary_key.iter().chain(&self.distinct);
         let shown: Vec<String> = shown.cloned().collect();
@@ -154,9 +154,9 @@ impl Plan {
         carrier
     }
 
-    /// The same, of documents that have a value and none of `values`; `None` where that can't be said.
+    /// The same, for documents that have a value and none of `values`; `None` if that can't be expressed.
     pub(super) fn rest_without(&self, values: &[String], take: usize) -> Option<Carrier> {
-        /// A query string can't be of any length.
+        /// A query string has a limited length.
         const LONGEST_IN_QUERY: usize = 6000;
         let condition = beyond(self.distinct.as_deref()?, values)?;
         let mut carrier = self.rest(0, take);
@@ -167,7 +167,7 @@ impl Plan {
         Some(carrier)
     }
 
-    /// True where words are dropped by how frequent they are: then hits of as many words need not have the same ones.
+    /// True if words are dropped by how frequent they are: then hits with equally many words may have different words.
     pub(super) fn by_frequency(&self) -> bool {
         by_frequency(&self.search) && self.search.has_words && self.search.semantic.is_none()
     }
@@ -178,7 +178,7 @@ impl Plan {
         serde_json::value::to_raw_value(&query).ok()
     }
 
-    /// The words of a search that drops the most frequent ones, where shards may be asked for parts of it.
+    /// The words of a search that drops the most frequent ones, if shards may be asked for parts of it.
     pub(super) fn frequency_words(&self, settings: &MergeSettings) -> Option<Words> {
         let search = &self.search;
         if !by_frequency(search) || search.semantic.is_some() || search.threshold.is_some() {
@@ -187,7 +187,7 @@ impl Plan {
         Words::read(&search.carrier.text("q").flatten()?, &settings.stop_words)
     }
 
-    /// The same search by words alone.
+    /// The same search by keywords alone.
     pub fn by_words_alone(&self, settings: &MergeSettings) -> Self {
         const BY_MEANING: [&str; 5] = [
             "hybrid",
@@ -218,12 +218,12 @@ impl Plan {
     }
 }
 
-/// The most of `end` hits that one of `shards` shards is likely to hold: documents are spread by a hash of their ids, so a
-/// shard's part of them is binomially distributed. All shards together hold no more once in [`TOO_FEW`] searches.
+/// The most of `end` hits that one of `shards` shards is likely to hold. Documents are spread by a hash of their ids, so a
+/// shard's part of them is binomially distributed. Some shard holds more in at most a share of `TOO_FEW` of all searches.
 fn likely_share(end: usize, shards: usize) -> usize {
-    /// So often a page may need a second round.
+    /// The share of searches in which a page may need a second round.
     const TOO_FEW: f64 = 1.0 / 300.0;
-    /// Longer pages than this are so much longer than their spread that a rough bound does.
+    /// For pages longer than this, the spread is small in comparison and a rough bound is enough.
     const LONG: u32 = 4096;
     let share = end.div_ceil(shards.max(1));
     let rough = end.min(share + 4 * share.isqrt() + 12);
@@ -234,7 +234,7 @@ fn likely_share(end: usize, shards: usize) -> usize {
         return rough;
     }
     let (all, here) = (f64::from(hits), 1.0 / f64::from(shards));
-    // The logarithm of the chance that a shard holds exactly `least`, from all of them downwards, and the sum of them.
+    // Sums the chances that a shard holds exactly `least` hits, from all of them downwards, by their logarithms.
     let mut exactly = all * here.ln();
     let mut at_least = 0.0;
     let mut least = hits;
@@ -247,7 +247,7 @@ fn likely_share(end: usize, shards: usize) -> usize {
         exactly += (held / (all - held + 1.0) * (1.0 - here) / here).ln();
         least -= 1;
     }
-    // A shard that gives as many as it was asked for may have more: then the page isn't settled.
+    // A shard that gives as many hits as it was asked for may have more, and the page isn't final: so ask for one more.
     usize::try_from(least + 1).unwrap_or(end).min(end)
 }
 
@@ -269,8 +269,8 @@ fn words(search: &Search, settings: &MergeSettings) -> Option<Vec<String>> {
     (!words.is_empty()).then_some(words)
 }
 
-/// The condition of a filter that lets documents through which have a value at `path` and none of `values`, as they are
-/// compared; `None` where no filter can name one of them.
+/// A filter condition that matches documents which have a value at `path` and none of `values` (in comparable form); `None`
+/// if no filter can name one of the values.
 fn beyond(path: &str, values: &[String]) -> Option<String> {
     let value = |value: &String| quoted(value.split_at_checked(1).map_or("", |(_, text)| text));
     let values: Vec<String> = values.iter().map(value).collect::<Option<_>>()?;
@@ -293,7 +293,7 @@ fn first_part(path: &str) -> &str {
     path.split_once('.').map_or(path, |(first, _)| first)
 }
 
-/// True where the client's own `attributesToRetrieve` brings the attribute at `path`.
+/// True if the client's own `attributesToRetrieve` includes the attribute at `path`.
 fn retrieves(search: &Search, path: &str) -> bool {
     let Some(names) = &search.retrieve else {
         return true;

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub enum WhenMissing {
     /// The read fails, naming the shard.
     Error,
-    /// What the other shards gave, with a note of what is missing.
+    /// The answer contains what the other shards gave, with a note of what is missing.
     Partial,
     /// The shard is asked again until the deadline; then the read fails.
     Wait,
@@ -23,7 +23,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// From text such as `partial`, `error`, or `wait; deadline=2500` (milliseconds). What isn't said is as in `otherwise`.
+    /// Parses text such as `partial`, `error`, or `wait; deadline=2500` (milliseconds). What the text doesn't say is taken
+    /// from `otherwise`.
     pub fn parse(text: &str, otherwise: Self) -> Option<Self> {
         let mut parts = text.split(';').map(str::trim);
         let when_missing = match parts.next()? {

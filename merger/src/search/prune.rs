@@ -1,8 +1,8 @@
-//! Which shards a search can match at all, from its filter.
+//! Which shards a search can match at all, according to its filter.
 //!
-//! A filter that asks for documents by id is answered by their owners alone. Only what is certain counts: `id = 7` or
-//! `id IN [7, 8]`, alone or as one of several conditions that must all hold, and only numbers, since the engine compares
-//! strings without regard to case.
+//! If a filter selects documents by id, only the shards that own these ids are asked. This is limited to certain cases: `id
+//! = 7` or `id IN [7, 8]`, alone or as one of several conditions that must all hold, and only numbers, since the engine
+//! ignores case when it compares strings.
 //!
 //! Pure: functions of values.
 
@@ -10,10 +10,10 @@ use serde_json::Value;
 use weft_routing::document_id::DocumentId;
 use weft_routing::placement::{ShardId, SlotMap};
 
-/// At most so many ids are looked at; more are likely to be everywhere.
+/// The most ids that are looked at. More ids are likely to be spread over all shards.
 const MOST_IDS: usize = 1000;
 
-/// The shards that can hold what `filter` lets through; `None` where any of them may.
+/// The shards that can hold documents that match `filter`; `None` if any shard may.
 pub(super) fn shards_of(
     filter: &Value,
     primary_key: &str,
@@ -29,7 +29,7 @@ pub(super) fn shards_of(
 fn ids(filter: &Value, primary_key: &str) -> Option<Vec<DocumentId<'static>>> {
     match filter {
         Value::String(text) => condition(text, primary_key),
-        // All elements must hold; a nested array is an alternative.
+        // All elements must match; the elements of a nested array are alternatives.
         Value::Array(all) => all
             .iter()
             .filter(|element| element.is_string())
@@ -55,7 +55,7 @@ fn condition(text: &str, primary_key: &str) -> Option<Vec<DocumentId<'static>>> 
     (ids.len() <= MOST_IDS).then_some(ids)
 }
 
-/// A whole number as the engine and a document id write it.
+/// A whole number in the form that the engine and document ids use.
 fn number(text: &str) -> Option<DocumentId<'static>> {
     const LARGEST: u64 = 1 << 53;
     let text = text.trim();

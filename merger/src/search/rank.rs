@@ -1,8 +1,8 @@
-//! What puts one hit before another: each ranking rule's verdict, as a node reports it in `_rankingScoreDetails`.
+//! What orders hits: each ranking rule's verdict, as a node reports it in `_rankingScoreDetails`.
 //!
 //! Hits of different shards are compared rule by rule on raw values, in the order of the rules, and not by the shards'
-//! `_rankingScore`: a shard's score of one rule (`typo`) depends on the words that the shard happens to hold. That rule's
-//! scale is rebuilt from all shards ([`rebuild_score`]).
+//! `_rankingScore`: a shard's score of one rule (`typo`) depends on the words that the shard holds. That rule's scale is
+//! recomputed from all shards ([`rebuild_score`]).
 //!
 //! Pure: functions of values.
 
@@ -27,53 +27,53 @@ pub type Ranks = Arc<[Rank]>;
 pub enum Rank {
     /// `words`: how many of the query's words match.
     Words {
-        /// Words that match.
+        /// The number of words that match.
         matching: u32,
-        /// Words of the query.
+        /// The number of words in the query.
         max: u32,
     },
     /// `typo`: fewer are better. `max` differs between shards.
     Typo {
-        /// Typos in the matching words.
+        /// The number of typos in the matching words.
         count: u32,
-        /// The most that this shard could have found.
+        /// The most typos that this shard could have found.
         max: u32,
     },
-    /// A rule that gives a score from 0 to 1 and nothing else.
+    /// A rule that gives only a score from 0 to 1.
     Score {
-        /// Which one.
+        /// Which rule.
         rule: Rule,
         /// Its score.
         score: f64,
     },
-    /// `attribute`, the rule that stands for `attributeRank` and `wordPosition` together.
+    /// `attribute`, the rule that combines `attributeRank` and `wordPosition`.
     Attribute {
-        /// The part of `attributeRank`.
+        /// The score of `attributeRank`.
         fid: f64,
-        /// The part of `wordPosition`.
+        /// The score of `wordPosition`.
         position: f64,
     },
     /// `exactness`.
     Exactness {
         /// Whether an attribute is the query, or begins with it.
         matching: Matching,
-        /// Words that match exactly; a node doesn't say where `matching` says enough.
+        /// The number of words that match exactly. A node doesn't report it if `matching` is enough.
         words: u32,
-        /// Words that could.
+        /// The number of words that could match exactly.
         max: u32,
     },
     /// A sort by an attribute, or a custom ranking rule.
     Sort {
-        /// Smallest first.
+        /// True if the smallest value comes first.
         ascending: bool,
         /// The value by which the engine sorted.
         value: SortValue,
     },
     /// A sort by distance.
     Geo {
-        /// Nearest first.
+        /// True if the nearest document comes first.
         ascending: bool,
-        /// Metres; `None` without coordinates.
+        /// In metres; `None` for a document without coordinates.
         distance: Option<f64>,
     },
     /// A semantic match.
@@ -86,11 +86,11 @@ pub enum Rank {
         /// The place.
         position: u32,
     },
-    /// The search ran out of time before this rule, or a rule that isn't known here.
+    /// The search ran out of time before this rule, or the merger doesn't know the rule.
     Skipped,
 }
 
-/// A rule that gives a score.
+/// A rule that gives only a score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// `proximity`.
@@ -103,7 +103,7 @@ pub enum Rule {
     Other,
 }
 
-/// How an attribute matches the query as a whole; the best first.
+/// How an attribute matches the query as a whole, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Matching {
     /// `exactMatch`.
@@ -114,21 +114,21 @@ pub enum Matching {
     None,
 }
 
-/// A value that documents are sorted by: numbers come before strings, what is missing comes last.
+/// A value that documents are sorted by. Numbers come before strings, and missing values come last.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SortValue {
     /// A number.
     Number(f64),
     /// A string, normalised by the engine.
     Text(String),
-    /// The value isn't displayed: the engine says only that there is one.
+    /// The value isn't displayed: the engine reports only that there is one.
     Hidden,
     /// No value.
     Missing,
 }
 
 impl Rank {
-    /// `Less` if this verdict puts its hit first.
+    /// `Less` if the hit with this verdict comes first.
     pub fn compare(&self, other: &Self) -> Ordering {
         match (self, other) {
             (Self::Words { matching: a, .. }, Self::Words { matching: b, .. }) => b.cmp(a),
@@ -176,7 +176,7 @@ impl Rank {
         }
     }
 
-    /// An order of kinds, for verdicts of different rules at the same place (which one search doesn't give).
+    /// A number that orders verdicts of different rules at the same position (which doesn't occur within one search).
     fn kind(&self) -> u8 {
         match self {
             Self::Pin { .. } => 0,
@@ -211,7 +211,7 @@ impl SortValue {
         }
     }
 
-    /// The value from its JSON text.
+    /// Reads the value from its JSON text.
     pub fn from_json(text: &[u8]) -> Self {
         match text.first() {
             Some(b'"') => match unquote(text) {
@@ -245,15 +245,15 @@ pub fn compare(a: &[Rank], b: &[Rank]) -> Ordering {
     b.len().cmp(&a.len())
 }
 
-/// Which place the `typo` rule has, where there is one.
+/// The position of the `typo` rule, if there is one.
 pub fn typo_place(ranks: &[Rank]) -> Option<usize> {
     ranks
         .iter()
         .position(|rank| matches!(rank, Rank::Typo { .. }))
 }
 
-/// True where two hits were in the same bucket when the `typo` rule (at `place`) began, so that one node
-/// would have measured their typos on the same scale.
+/// True if two hits were in the same bucket when the `typo` rule (at `place`) began, so that one node would have measured
+/// their typos on the same scale.
 pub fn same_scale(a: &[Rank], b: &[Rank], place: usize) -> bool {
     match (a.get(..place), b.get(..place)) {
         (Some(a), Some(b)) => compare(a, b) == Ordering::Equal,
@@ -280,7 +280,7 @@ pub fn read_details(text: &[u8]) -> Result<Ranks, Malformed> {
     Ok(ranks.into_iter().map(|(_, rank)| rank).collect())
 }
 
-/// What the rules' objects hold, whichever rule it is.
+/// The members that rules' objects can have, of all rules together.
 #[derive(Default)]
 struct Fields<'a> {
     order: Option<u32>,

@@ -1,7 +1,7 @@
-//! A search as the client asked for it, and the same search as a shard is asked.
+//! A search as the client asked for it, and the same search as a shard is asked for it.
 //!
-//! Parameters that a merge doesn't need are passed on as they came, right or wrong: a node judges them, in its own words.
-//! A request whose needed parameters can't be read isn't scattered; one shard's judgement of it goes to the client.
+//! Parameters that a merge doesn't need are passed on unchanged, valid or not: a node judges them and words the error. A
+//! request with unreadable parameters that the merge needs is sent to one shard only, and that shard's answer goes to the client.
 
 mod carrier;
 mod query_string;
@@ -30,11 +30,11 @@ pub enum Paging {
     },
 }
 
-/// `limit` and `hitsPerPage` where the client says nothing.
+/// `limit` and `hitsPerPage` if the client gives neither.
 pub const DEFAULT_LIMIT: usize = 20;
 
 impl Paging {
-    /// From the parameters; any of the page's makes it exhaustive.
+    /// Reads the paging from the parameters; `page` or `hitsPerPage` makes it exhaustive.
     pub fn new(
         offset: Option<usize>,
         limit: Option<usize>,
@@ -53,7 +53,7 @@ impl Paging {
         }
     }
 
-    /// The part of all hits that this asks for, none of them behind `max_total_hits`.
+    /// The part of all hits that this asks for, with no hit beyond `max_total_hits`.
     pub fn window(self, max_total_hits: usize) -> Window {
         let (skip, take) = match self {
             Self::Offset { offset, limit } => (offset, limit),
@@ -71,11 +71,11 @@ impl Paging {
 /// A search, as far as a merge must understand it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Search {
-    /// How it came, and how it goes to a shard.
+    /// The parameters as they came; they go to the shards in the same form.
     pub carrier: Carrier,
     /// The part that is wanted.
     pub paging: Paging,
-    /// True where there are words to search for.
+    /// True if there are words to search for.
     pub has_words: bool,
     /// True with `sort`.
     pub sorts: bool,
@@ -89,11 +89,11 @@ pub struct Search {
     pub show_details: bool,
     /// `rankingScoreThreshold`.
     pub threshold: Option<f64>,
-    /// `hybrid.semanticRatio` where the search is a semantic one: 1 is meaning only.
+    /// `hybrid.semanticRatio` if the search is semantic: 1 means by meaning only.
     pub semantic: Option<f64>,
 }
 
-/// What a shard is asked for beyond what the client asked.
+/// What a shard is asked for in addition to what the client asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Needs {
     /// The part of the shard's hits.
@@ -104,12 +104,12 @@ pub struct Needs {
     pub score: bool,
     /// Attributes to retrieve although the client didn't ask for them.
     pub attributes: Vec<String>,
-    /// False where the facets are known already.
+    /// False if the facets are already known.
     pub facets: bool,
 }
 
 impl Search {
-    /// Reads a search; `None` where a parameter that a merge needs can't be read.
+    /// Reads a search; `None` if a parameter that a merge needs can't be read.
     pub fn read(carrier: Carrier) -> Option<Self> {
         let paging = Paging::new(
             carrier.count("offset")?,
@@ -132,7 +132,7 @@ impl Search {
         })
     }
 
-    /// True where hits bring `_formatted`.
+    /// True if hits bring `_formatted`.
     pub fn formats(&self) -> bool {
         ["attributesToHighlight", "attributesToCrop"]
             .iter()
@@ -155,7 +155,7 @@ impl Search {
             .collect()
     }
 
-    /// The search as a shard is asked.
+    /// The search as sent to a shard.
     pub fn for_shard(&self, needs: &Needs) -> Carrier {
         let mut carrier = self.carrier.clone();
         let Window { skip, take } = needs.window;
@@ -166,7 +166,7 @@ impl Search {
             }
             Paging::Page { page: 0, .. } => {}
             Paging::Page { .. } => {
-                // Later windows are as long as all before them, so that they are whole pages.
+                // Every later window is as long as all windows before it together, so it is a whole page.
                 carrier.set_count("page", skip.checked_div(take).unwrap_or(0) + 1);
                 carrier.set_count("hitsPerPage", take);
             }

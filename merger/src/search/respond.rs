@@ -16,7 +16,7 @@ use super::request::Paging;
 use super::scan::Malformed;
 use super::settings::MergeSettings;
 
-/// A search answer under way: an open JSON object.
+/// A search answer that is being written: an open JSON object.
 #[derive(Debug)]
 pub struct Writer {
     text: Vec<u8>,
@@ -30,7 +30,7 @@ impl Writer {
         Self { text }
     }
 
-    /// Begins a member: its name and the colon. Its value must be written next.
+    /// Begins a member with its name and the colon. The caller must write the value next.
     pub fn name(&mut self, name: &str) -> &mut Vec<u8> {
         if self.text.len() > 1 {
             self.text.push(b',');
@@ -41,20 +41,20 @@ impl Writer {
         &mut self.text
     }
 
-    /// A member with any value.
+    /// Adds a member with any value.
     pub fn member(&mut self, name: &str, value: &impl Serialize) {
         let value = serde_json::to_vec(value).unwrap_or_else(|_| b"null".to_vec());
         self.name(name).extend_from_slice(&value);
     }
 
-    /// A member, if there is a value.
+    /// Adds a member if there is a value.
     pub fn optional(&mut self, name: &str, value: Option<&impl Serialize>) {
         if let Some(value) = value {
             self.member(name, value);
         }
     }
 
-    /// The finished text.
+    /// Closes the object and returns the text.
     pub fn finish(mut self) -> Vec<u8> {
         self.text.push(b'}');
         self.text
@@ -64,26 +64,26 @@ impl Writer {
 /// The totals that one node would give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Totals {
-    /// Documents found, whatever `maxTotalHits` lets through.
+    /// The number of documents found, whatever `maxTotalHits` allows to be shown.
     pub total: u64,
 }
 
 /// What further rounds found out about a search.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Findings<'a> {
-    /// Facets whose whole counts are known.
+    /// Facets whose complete counts are known.
     pub facets: &'a [Filled],
-    /// Documents that shards counted and one node wouldn't, with what facets count of them.
+    /// Documents that shards counted and one node wouldn't have counted, with the values that facets count.
     pub losers: &'a [Value],
-    /// How long it took so far.
+    /// How long the search took so far.
     pub times: Times,
 }
 
-/// Writes the answer to one search, up to what explains it: the caller may add members and must finish it. Gives back the
+/// Writes the answer to one search, except for its last members: the caller may add some and must finish it. Returns the
 /// facets that may lack something.
 ///
 /// # Errors
-/// A hit isn't what was read before.
+/// A hit isn't the one that was read before.
 pub fn write_search(
     writer: &mut Writer,
     plan: &Plan,
@@ -114,14 +114,14 @@ pub fn write_search(
             .unwrap_or(0),
     );
     let found: u64 = rests.iter().map(|rest| rest.total()).sum();
-    // Without the documents that two shards hold at once, where both were met.
+    // Subtracts the documents that two shards hold at the same time, if both copies were seen.
     let twins = merged.twins;
     let duplicates = u64::try_from(merged.duplicates + twins).unwrap_or(0);
-    // `maxTotalHits` bounds what can be reached, not what is counted: so says a node.
+    // `maxTotalHits` limits what can be reached, not what is counted; a node does the same.
     let total = found.saturating_sub(duplicates);
     write_paging(writer, plan.search.paging, total);
     let mut uncertain = Vec::new();
-    // With an empty list of facets a node says nothing of them.
+    // If the list of facets is empty, a node leaves these members out.
     if rests.iter().any(|rest| rest.facet_distribution.is_some()) {
         let mut facets = merged_facets(&rests, settings, found, findings.losers);
         for Filled {
@@ -195,7 +195,7 @@ fn merged_facets(
     merge_facets(&parts, &settings.facets, found, losers)
 }
 
-/// Writes how the hits were paged, as the client asked, and the totals.
+/// Writes the members for paging, as the client asked for it, and the totals.
 pub fn write_paging(writer: &mut Writer, paging: Paging, total: u64) {
     match paging {
         Paging::Offset { offset, limit } => {
@@ -274,7 +274,7 @@ fn corrected(hit: &Placed<'_>, details: &[u8]) -> Option<Vec<u8>> {
     verdict.and_then(|(words, max)| corrected_details(details, words, max))
 }
 
-/// The details with the verdict on words that one node would have given, where the shard saw a part of the query.
+/// The details with the verdict on words that one node would have given, if the shard saw a part of the query.
 fn in_part(hit: &Placed<'_>, details: &[u8]) -> Option<Vec<u8>> {
     if hit.head.in_part {
         part_details(details, &hit.head.ranks)

@@ -1,4 +1,4 @@
-//! Made-up answers of shards, to measure a merge alone: without nodes, without network.
+//! Made-up answers of shards, for measuring a merge alone, without nodes and without network.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ pub struct MergeSample {
 }
 
 impl MergeSample {
-    /// `shards` answers of `hits` hits each, every hit about `hit_bytes` long, with the details that order it.
+    /// Makes `shards` answers of `hits` hits each. Every hit is about `hit_bytes` long and has the details that order it.
     pub fn new(shards: usize, hits: usize, hit_bytes: usize) -> Self {
         let answer = |shard: usize| {
             let hits: Vec<Value> = (0..hits)
@@ -34,7 +34,7 @@ impl MergeSample {
         }
     }
 
-    /// All answers' length in bytes.
+    /// The total length of all answers in bytes.
     pub fn bytes(&self) -> usize {
         self.answers.iter().map(Vec::len).sum()
     }
@@ -42,7 +42,7 @@ impl MergeSample {
     /// Merges the answers into one of `take` hits, as the merger does.
     ///
     /// # Errors
-    /// Never: the answers are what a node would write.
+    /// Never occurs: the answers have the form that a node writes.
     pub fn merge(&self, take: usize) -> Result<Vec<u8>, Malformed> {
         let settings = MergeSettings {
             max_total_hits: usize::MAX,
@@ -72,7 +72,7 @@ impl MergeSample {
         Ok(writer.finish())
     }
 
-    /// The same merge by way of `serde_json::Value`, the simplest one: everything is parsed, sorted and written again.
+    /// The same merge with `serde_json::Value`, the simplest way: everything is parsed, sorted and written again.
     pub fn merge_by_values(&self, take: usize) -> Vec<u8> {
         let mut hits: Vec<(usize, usize, Value)> = Vec::new();
         for (shard, text) in self.answers.iter().enumerate() {

@@ -1,22 +1,22 @@
-//! A light reader of JSON text that a node has written: it finds where values begin and end, and reads no more.
+//! A light reader of JSON text written by a node: it finds where values begin and end, and parses nothing else.
 //!
-//! Documents pass through a merge as the bytes in which they came. This module tells hits apart and finds the few
-//! members that order them; what lies between is skipped, strings by `memchr`. It trusts that the text is JSON (a node
-//! wrote it) and ends with [`Malformed`] where it visibly isn't; it never reads past the end.
+//! Documents pass through a merge as the bytes in which they came. This module finds the hits and the few members that
+//! order them. It skips everything between, strings by `memchr`. It trusts that the text is JSON (a node wrote it) and
+//! returns [`Malformed`] if the text visibly isn't; it never reads past the end.
 
 use std::ops::Range;
 
 use memchr::memchr2;
 
-/// The text isn't the JSON that was expected here.
+/// The text isn't the JSON that was expected at this position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("unexpected JSON at byte {at}")]
 pub struct Malformed {
-    /// Where, in bytes from the start of the text.
+    /// The position, in bytes from the start of the text.
     pub at: usize,
 }
 
-/// A place in a text.
+/// A position in a text.
 #[derive(Debug, Clone, Copy)]
 pub struct Cursor<'a> {
     text: &'a [u8],
@@ -29,7 +29,7 @@ impl<'a> Cursor<'a> {
         Self { text, at }
     }
 
-    /// Where it stands.
+    /// The current position, in bytes from the start of the text.
     pub fn at(&self) -> usize {
         self.at
     }
@@ -38,7 +38,7 @@ impl<'a> Cursor<'a> {
         Err(Malformed { at: self.at })
     }
 
-    /// The next byte that isn't white space, not consumed.
+    /// The next byte that isn't white space, without consuming it.
     pub fn peek(&mut self) -> Option<u8> {
         while let Some(byte) = self.text.get(self.at) {
             if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t') {
@@ -49,7 +49,7 @@ impl<'a> Cursor<'a> {
         None
     }
 
-    /// Consumes `byte` if it is next.
+    /// Consumes `byte` if it is next, and says whether it was.
     pub fn eat(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
         if found {
@@ -61,7 +61,7 @@ impl<'a> Cursor<'a> {
     /// Consumes `byte`.
     ///
     /// # Errors
-    /// Another byte, or the end.
+    /// The next byte is another one, or the text ends.
     pub fn expect(&mut self, byte: u8) -> Result<(), Malformed> {
         if self.eat(byte) {
             Ok(())
@@ -70,10 +70,10 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Skips a string and gives what stands between its quotes, escapes and all.
+    /// Skips a string and returns the text between its quotes, escapes included.
     ///
     /// # Errors
-    /// There is no string, or no end of it.
+    /// No string begins here, or it doesn't end.
     pub fn string(&mut self) -> Result<&'a [u8], Malformed> {
         self.expect(b'"')?;
         let start = self.at;
@@ -92,7 +92,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Skips a value of any kind and gives its range.
+    /// Skips a value of any kind and returns its range.
     ///
     /// # Errors
     /// The text ends before the value does, or no value begins here.
@@ -161,9 +161,9 @@ impl<'a> Cursor<'a> {
 pub struct Member<'a> {
     /// The key, between its quotes.
     pub key: &'a [u8],
-    /// Where the member begins: at the key's opening quote.
+    /// The start of the member: its key's opening quote.
     pub start: usize,
-    /// Where its value stands.
+    /// The range of its value.
     pub value: Range<usize>,
 }
 
@@ -225,7 +225,7 @@ impl<'a> Members<'a> {
         Ok(Some(Member { key, start, value }))
     }
 
-    /// Where the reading stands; after the last member, the byte behind the object.
+    /// The current position; after the last member, the byte after the object.
     pub fn at(&self) -> usize {
         self.cursor.at()
     }
@@ -247,7 +247,7 @@ impl<'a> Elements<'a> {
         }
     }
 
-    /// Where the next element begins; `None` after the last. The caller says with [`Elements::resume`] where it ended.
+    /// The start of the next element; `None` after the last. The caller must call [`Elements::resume`] with the element's end.
     ///
     /// # Errors
     /// The text isn't an array.
@@ -274,12 +274,12 @@ impl<'a> Elements<'a> {
         Ok(Some(self.cursor.at()))
     }
 
-    /// Goes on behind an element that ended at byte `at`.
+    /// Continues after an element that ended at byte `at`.
     pub fn resume(&mut self, at: usize) {
         self.cursor.at = at;
     }
 
-    /// The next element as a range; `None` after the last.
+    /// The range of the next element; `None` after the last.
     ///
     /// # Errors
     /// The text isn't an array.
@@ -295,7 +295,7 @@ impl<'a> Elements<'a> {
     }
 }
 
-/// A string's value from its JSON text, quotes included; `None` where it is no string.
+/// A string's value from its JSON text, quotes included; `None` if the text isn't a string.
 pub fn unquote(text: &[u8]) -> Option<String> {
     serde_json::from_slice(text).ok()
 }

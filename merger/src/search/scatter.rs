@@ -1,7 +1,8 @@
-//! One request to each shard, at the same time, and what came back.
+//! Sends one request to each shard, all at the same time, and collects the answers.
 //!
-//! Shards know their own fields alone: filters are [`reworded`] so that this makes no difference, and what a shard refuses
-//! since it [lacks](lacking) a field is asked without it. What it would not show for the same reason is [asked for](nested).
+//! A shard knows only its own fields. Filters are [`reworded`] so that this makes no difference. If a shard refuses a
+//! request because it [lacks](lacking) a field, it is asked again without that field. What it wouldn't show for the same
+//! reason is [requested in addition](nested).
 
 mod formatted;
 mod lacking;
@@ -30,20 +31,20 @@ use crate::search::Context;
 use crate::tasks::read_from;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
-/// Whose read this is, and how it is carried out.
+/// The client's rights and wishes for a read, and how it is carried out.
 pub(super) struct Reader<'a> {
     pub(super) ctx: &'a Context,
     pub(super) forwarded: ForwardedHeaders,
     pub(super) policy: Policy,
-    /// True where the client wants to know how the answer came about.
+    /// True if the client wants to know how the answer came about.
     pub(super) explain: bool,
     /// Which replicas may answer.
     from: ReadFrom,
-    /// Headers beside [`ForwardedHeaders`] that a node must see.
+    /// Headers that a node must see in addition to [`ForwardedHeaders`].
     headers: HeaderMap,
     /// When the read began.
     started: Instant,
-    /// Nanoseconds spent on waiting for shards.
+    /// Nanoseconds spent waiting for shards.
     waited: Arc<AtomicU64>,
 }
 
@@ -59,7 +60,7 @@ pub(super) struct Ask {
 /// A shard's answer.
 #[derive(Debug)]
 pub(super) struct Reply {
-    /// Which of the requests it answers.
+    /// The position of the request that this answers.
     pub(super) at: usize,
     pub(super) shard: ShardId,
     pub(super) body: Bytes,
@@ -72,30 +73,30 @@ pub(super) struct Reply {
 pub(super) struct Gathered {
     /// In the order of the requests.
     pub(super) replies: Vec<Reply>,
-    /// Shards that gave none, under [`WhenMissing::Partial`].
+    /// Shards that gave no answer, under [`WhenMissing::Partial`].
     pub(super) missing: Vec<ShardId>,
 }
 
-/// What a scatter led to.
+/// The outcome of a scatter.
 pub(super) enum Outcome {
     /// Answers to merge.
     Answers(Gathered),
-    /// A node's own error: the client's answer.
+    /// A node's own error, which is the client's answer.
     Refused(Answer, ShardId),
 }
 
-/// Headers that a node looks at in a read.
+/// Headers that a node evaluates in a read.
 const FOR_NODES: [&str; 1] = ["meili-include-metadata"];
 /// How long to wait before a shard is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a shard with several replicas may be without one that Envoy knows to be ready.
+/// How long a shard with several replicas may take until Envoy knows a ready replica.
 const TAKE_OVER: Duration = Duration::from_secs(1);
 
 impl<'a> Reader<'a> {
-    /// Reads as the client wishes; waits for the task that it wants to see.
+    /// Makes a reader with the client's wishes, and waits for the task whose effects the client wants to see.
     ///
     /// # Errors
-    /// The wish can't be read or fulfilled.
+    /// The client's wish can't be read or fulfilled.
     pub(super) async fn new(ctx: &'a Context, call: &Call) -> Result<Self, SearchError> {
         let default = ctx.when_missing;
         let asked = call
@@ -122,8 +123,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Reads from primaries, where the client has no other wish: replicas hold the same documents, but after a resync not in
-    /// the same order, and pages of a list must go on where the last one ended.
+    /// Reads from primaries, unless the client wishes otherwise. Replicas hold the same documents, but after a resync in
+    /// another order, and pages of a list must continue where the last one ended.
     pub(super) fn read_one_replica(&mut self) {
         if self.from == ReadFrom::Any {
             self.from = ReadFrom::Primary;
@@ -145,7 +146,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The same reader, headers and all, with the merger's own key.
+    /// The same reader, including its headers, with the merger's own key.
     fn with_own_key(&self) -> Self {
         Self {
             headers: self.headers.clone(),
@@ -157,12 +158,12 @@ impl<'a> Reader<'a> {
     /// Sends all requests and waits for all answers.
     ///
     /// # Errors
-    /// By the policy: a shard that gave no answer.
+    /// A shard gave no answer, and the policy doesn't allow a partial one.
     pub(super) async fn gather(&self, asks: Vec<Ask>) -> Result<Outcome, SearchError> {
         reworded::gather(self, asks).await
     }
 
-    /// Likewise, with filters as they are.
+    /// Like [`Reader::gather`], but with filters as they are.
     async fn gather_as_asked(&self, asks: Vec<Ask>) -> Result<Outcome, SearchError> {
         let began = Instant::now();
         let (asks, surplus) = nested::around(self, asks).await;
@@ -208,7 +209,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// How long the read took so far. Rounds at the same time count twice, which can't be more than all.
+    /// How long the read took so far. Rounds at the same time count twice, but waiting never counts for more than the whole time.
     pub(super) fn times(&self) -> Times {
         let all = self.started.elapsed();
         let shards = Duration::from_nanos(self.waited.load(Ordering::Relaxed)).min(all);
@@ -230,8 +231,8 @@ impl<'a> Reader<'a> {
         (result, started.elapsed())
     }
 
-    /// One shard's answer, asked for again while none of its replicas is ready: under [`WhenMissing::Wait`] until the
-    /// deadline, and otherwise for the moment that it takes until another replica is known to take over.
+    /// One shard's answer. The shard is asked again while none of its replicas is ready: under [`WhenMissing::Wait`] until
+    /// the deadline, and otherwise for the short time until another replica takes over.
     async fn patiently(
         &self,
         shard: ShardId,
@@ -250,7 +251,8 @@ impl<'a> Reader<'a> {
             };
             let patience = match self.policy.when_missing {
                 WhenMissing::Wait => self.policy.deadline,
-                // Not by how many are in sync: who died may be out already, and Envoy yet to hear of it.
+                // The number of replicas in sync says nothing here: a dead replica may already be removed while Envoy
+                // doesn't know it yet.
                 _ if self.ctx.cluster.may_take_over(shard) => TAKE_OVER.min(self.policy.deadline),
                 _ => Duration::ZERO,
             };
@@ -278,7 +280,7 @@ impl<'a> Reader<'a> {
         let target = self.ctx.cluster.target(shard, &self.from);
         let late = match target {
             Target::Shard(_) => self.ctx.cluster.hedge_after(shard).unwrap_or(timeout),
-            // There is no other to ask: who is late is waited for.
+            // No other replica can answer, so a late one is waited for.
             Target::Node(_) => timeout,
         };
         let mut request =
@@ -289,7 +291,7 @@ impl<'a> Reader<'a> {
         request
     }
 
-    /// Passes the client's request to one shard as it came; its answer is the client's.
+    /// Passes the client's request to one shard as it came. The shard's answer goes to the client.
     ///
     /// # Errors
     /// The shard gave no answer.

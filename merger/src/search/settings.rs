@@ -1,11 +1,11 @@
-//! What a merge must know of an index's settings.
+//! The settings of an index that a merge must know.
 
 use hashbrown::HashMap;
 use serde::Deserialize;
 
 use super::rank::Scheme;
 
-/// The settings that decide how shards' answers become one.
+/// The settings that decide how shards' answers are merged.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MergeSettings {
     /// `pagination.maxTotalHits`.
@@ -14,13 +14,13 @@ pub struct MergeSettings {
     pub facets: FacetSettings,
     /// `distinctAttribute`.
     pub distinct: Option<String>,
-    /// True where a custom rule (`release:desc`) is among the ranking rules: then even a search without words is ranked.
+    /// True if the ranking rules contain a custom rule (`release:desc`): then even a search without words is ranked.
     pub custom_rules: bool,
-    /// `displayedAttributes`; `None` where all are.
+    /// `displayedAttributes`; `None` if all are displayed.
     pub displayed: Option<Vec<String>>,
-    /// What scores depend on beside the verdicts.
+    /// What scores depend on, beside the verdicts.
     pub scheme: Scheme,
-    /// `stopWords`: they are no part of a query.
+    /// `stopWords`: these words don't count as part of a query.
     pub stop_words: Vec<String>,
 }
 
@@ -74,7 +74,7 @@ impl Default for MergeSettings {
     }
 }
 
-/// The part of `GET /indexes/{uid}/settings` that is read.
+/// The part of `GET /indexes/{uid}/settings` that the merger reads.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Wire {
@@ -101,7 +101,7 @@ struct Faceting {
 }
 
 impl MergeSettings {
-    /// True where hits don't show the attribute at `path`.
+    /// True if hits don't show the attribute at `path`.
     pub fn hides(&self, path: &str) -> bool {
         let shows = |name: &String| {
             let rest = path.strip_prefix(name.as_str());
@@ -112,7 +112,7 @@ impl MergeSettings {
             .is_some_and(|names| !names.iter().any(shows))
     }
 
-    /// From a node's answer to `GET /indexes/{uid}/settings`; what is missing has the engine's default.
+    /// From a node's answer to `GET /indexes/{uid}/settings`; a missing setting has the engine's default.
     ///
     /// # Errors
     /// The text isn't such an answer.

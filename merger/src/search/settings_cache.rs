@@ -1,8 +1,8 @@
-//! Indexes' settings, as far as merges need them, remembered for a moment.
+//! A short-lived cache of the indexes' settings that merges need.
 //!
 //! A merge must know `maxTotalHits`, how facets are ordered and cut, the distinct attribute and whether custom rules rank.
-//! One `GET …/settings` to a shard brings them. They are forgotten when a task that may have changed them has ended, and
-//! asked for anew in the background when they are older than [`FRESH`], so that a change made on a node itself shows too.
+//! One `GET …/settings` to a shard returns them. They are forgotten when a task that may have changed them has ended.
+//! Settings older than [`FRESH`] are fetched again in the background, so that a change made directly on a node shows too.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,13 +17,13 @@ use super::settings::MergeSettings;
 use crate::search::Context;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
-/// Younger settings are used without asking.
+/// Younger settings are used without asking a node.
 const FRESH: Duration = Duration::from_secs(1);
 /// Older settings aren't used at all.
 const STALE: Duration = Duration::from_secs(30);
-/// So many indexes are remembered; beyond, all are forgotten.
+/// The most indexes that are remembered. Beyond this, all are forgotten.
 const MOST_INDEXES: usize = 10_000;
-/// A settings request that takes longer isn't waited for.
+/// How long a settings request is waited for.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The remembered settings.
@@ -54,7 +54,7 @@ impl SettingsCache {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known; `true` if the caller shall ask anew.
+    /// The remembered settings; `true` if the caller must fetch them again.
     fn look(&self, uid: &str) -> Option<(Arc<MergeSettings>, bool)> {
         let mut known = self.lock();
         let entry = known.get_mut(uid)?;
@@ -67,7 +67,7 @@ impl SettingsCache {
         Some((Arc::clone(&entry.settings), refresh))
     }
 
-    /// They could not be asked for anew; the next search tries again.
+    /// Notes that the settings couldn't be fetched; the next search tries again.
     fn tried(&self, uid: &str) {
         if let Some(known) = self.lock().get_mut(uid) {
             known.refreshing = false;
@@ -90,10 +90,10 @@ impl SettingsCache {
     }
 }
 
-/// An index's settings, from the first of its shards that tells them.
+/// An index's settings, from the first of its shards that returns them.
 ///
 /// # Errors
-/// No shard tells: what would be merged without knowing them could be in a wrong order, and nobody would see it.
+/// No shard returns the settings. A merge without them could be in a wrong order without anyone noticing.
 pub(super) async fn settings_of(
     ctx: &Arc<Context>,
     uid: &str,
@@ -127,7 +127,7 @@ async fn fetch(
                 ctx.search_settings.remember(uid, Arc::clone(&settings));
                 return Ok(settings);
             }
-            // The index is gone, and the shards will say so.
+            // The index is gone, and the shards' answers will say so.
             Ok(None) => {
                 ctx.search_settings.forget(uid);
                 return Ok(Arc::default());
@@ -139,7 +139,7 @@ async fn fetch(
     Err(last)
 }
 
-/// What a shard says; `None` if it says that the index isn't there.
+/// The settings from a shard; `None` if the index doesn't exist there.
 async fn ask(
     ctx: &Context,
     uid: &str,

@@ -1,7 +1,8 @@
 //! Documents similar to one: `POST` and `GET /indexes/{uid}/similar`.
 //!
-//! Only the shard that holds the document can be asked as the client asked. The document's vector is fetched from it at the
-//! same time, and the other shards are then searched by that vector: two rounds, since a node takes no vector here.
+//! Only the shard that holds the document can be asked as the client asked. At the same time, the merger fetches the
+//! document's vector from that shard; then it searches the other shards by that vector. This takes two rounds, since a node
+//! accepts no vector on this route.
 
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
@@ -21,7 +22,7 @@ use super::scatter::{Ask, Gathered, Outcome, Reader};
 use super::settings::MergeSettings;
 use crate::answer::Answer;
 
-/// A request for similar documents, as far as it must be understood.
+/// A request for similar documents, as far as the merger must understand it.
 #[derive(Debug, Clone)]
 pub(super) struct Similar {
     carrier: Carrier,
@@ -34,7 +35,7 @@ pub(super) struct Similar {
     show_details: bool,
 }
 
-/// Parameters that a search by vector takes as they are.
+/// Parameters that a search by vector accepts unchanged.
 const SHARED: [&str; 7] = [
     "filter",
     "attributesToRetrieve",
@@ -46,7 +47,7 @@ const SHARED: [&str; 7] = [
 ];
 
 impl Similar {
-    /// Reads a request; `None` where a node must judge it.
+    /// Reads a request; `None` if a node must judge it.
     pub(super) fn read(carrier: Carrier) -> Option<Self> {
         let id = match &carrier {
             Carrier::Body(members) => match members.get("id")? {
@@ -93,7 +94,7 @@ impl Similar {
     }
 }
 
-/// Finds similar documents on `shards`, of which `owner` holds the document.
+/// Finds similar documents on `shards`; `owner` is the shard that holds the document.
 pub(super) async fn search(
     reader: &Reader<'_>,
     path: &str,
@@ -165,7 +166,7 @@ pub(super) async fn search(
     Ok(degraded.map_or(answer.clone(), |degraded| degraded.on(answer)))
 }
 
-/// A refusal of the search by vector, as the one of a search for similar documents.
+/// Turns a refusal of the search by vector into the refusal of a search for similar documents.
 fn as_similar(mut answer: Answer) -> Answer {
     let renamed = || {
         let mut error: Value = serde_json::from_slice(&answer.body).ok()?;

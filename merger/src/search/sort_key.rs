@@ -1,4 +1,4 @@
-//! The order of a list of documents: by attributes, and in turn.
+//! The order of a list of documents: by attributes, then by the shards' turns.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::search::rank::{Rank, SortValue};
 pub(super) struct SortKey {
     attribute: String,
     ascending: bool,
-    /// For `_geoPoint(lat, lng)`: where distances are measured from.
+    /// For `_geoPoint(lat, lng)`: the point from which distances are measured.
     origin: Option<(f64, f64)>,
 }
 
@@ -24,8 +24,8 @@ impl SortKey {
         }
     }
 
-    /// The document's places by this criterion, first to last: a node looks through the numbers and then through the texts,
-    /// and lists a document that has both twice.
+    /// The document's positions by this criterion, first to last. A node goes through the numbers and then through the
+    /// texts, and lists a document that has both twice.
     pub(super) fn ranks(&self, document: &Value) -> Vec<Rank> {
         if let Some(origin) = self.origin {
             let distance = document
@@ -63,9 +63,9 @@ impl SortKey {
     }
 }
 
-/// The places of a document in a list that is sorted by `keys`: how many it has, and its `turn`th one.
+/// A document's positions in a list sorted by `keys`: how many it has, and the `turn`th of them.
 ///
-/// Each criterion orders what the ones before it leave together, so that the places under the last one come first.
+/// Each criterion orders the documents that the criteria before it leave equal, so the positions under the last criterion vary first.
 pub(super) fn place(
     keys: &[SortKey],
     document: &Value,
@@ -86,7 +86,7 @@ pub(super) fn place(
     place
 }
 
-/// Reads `sort`; `None` where a criterion has another form than a node knows.
+/// Reads `sort`; `None` if a criterion has a form that a node doesn't know.
 pub(super) fn sort_keys(criteria: &[String]) -> Option<Vec<SortKey>> {
     criteria.iter().map(|text| sort_key(text)).collect()
 }
@@ -155,9 +155,9 @@ fn distance(a: (f64, f64), b: (f64, f64)) -> f64 {
     2.0 * EARTH_RADIUS * h.sqrt().asin()
 }
 
-/// How many of the first `count` documents, taken from lists of `totals` length in turn, are of the list at `place`.
+/// If documents are taken in turn from lists of `totals` length: how many of the first `count` come from the list at `place`.
 pub(super) fn share_before(totals: &[usize], place: usize, count: usize) -> usize {
-    // Full turns: the greatest number of turns that together give no more than `count`.
+    // Complete turns: the greatest number of turns that together give no more than `count`.
     let (mut turns, mut left) = (0, count);
     let mut lengths: Vec<usize> = totals.to_vec();
     lengths.sort_unstable();
@@ -171,7 +171,7 @@ pub(super) fn share_before(totals: &[usize], place: usize, count: usize) -> usiz
         }
     }
     let own = totals.get(place).copied().unwrap_or(0);
-    // The turn under way: lists that have a document more, in their order.
+    // The incomplete turn: the lists that still have a document, in their order.
     let before_in_turn = totals
         .iter()
         .take(place)
@@ -292,7 +292,7 @@ mod tests {
             });
             assert_eq!(place, expected);
         }
-        // More often than its values explain: it stays where it was last.
+        // Listed more often than its values explain: it stays at its last position.
         assert_eq!(place(&keys, &document, |_| 9), expected[3]);
     }
 }

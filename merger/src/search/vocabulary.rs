@@ -1,5 +1,5 @@
-//! Which of a query's words each shard has seen: asked only where a hit's score casts doubt on its exactness (see
-//! [`super::rank::suspects`]), in one more round of small requests for those words that aren't remembered.
+//! Which of a query's words each shard has seen. This is asked only if a hit's score makes its exactness doubtful (see
+//! [`super::rank::suspects`]): one more round of small requests, for the words that aren't remembered.
 
 use serde_json::Map;
 use weft_routing::placement::ShardId;
@@ -8,8 +8,8 @@ use super::rank::Known;
 use super::scatter::Reader;
 use super::word_counts::counts_of;
 
-/// For each of `shards`, which of `words` it knows and which any of them knows; `None` where a shard doesn't tell. A shard may
-/// stand there several times, one after the other: once for each list of its hits.
+/// For each of `shards`, which of `words` it knows and which any shard knows; `None` if a shard doesn't answer. A shard may
+/// occur in `shards` several times in a row: once for each list of its hits.
 ///
 /// A word in quotes matches documents that hold exactly this word.
 pub(super) async fn known_words(

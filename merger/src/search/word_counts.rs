@@ -1,5 +1,5 @@
-//! How many documents each word finds on each shard, remembered until a write has settled: what one node knows of its
-//! words, and a shard doesn't.
+//! How many documents each word finds on each shard, remembered until a write has settled. One node knows this about its
+//! words, but a single shard doesn't know it about the whole index.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,11 +14,11 @@ use weft_routing::placement::ShardId;
 
 use super::scatter::{Ask, Outcome, Reader};
 
-/// Older counts are asked for anew: a node may have been written to past Weft.
+/// Older counts are fetched again: someone may have written to a node directly, past Weft.
 const STALE: Duration = Duration::from_secs(60);
-/// So many words are remembered of an index; beyond, all of them are forgotten.
+/// The most words that are remembered of an index. Beyond this, all of its words are forgotten.
 const MOST_WORDS: usize = 20_000;
-/// So many indexes are remembered; beyond, all are forgotten.
+/// The most indexes that are remembered. Beyond this, all are forgotten.
 const MOST_INDEXES: usize = 1_000;
 
 /// The remembered counts.
@@ -29,12 +29,12 @@ pub struct WordCounts {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Grows with each forgetting, so that an answer from before it isn't remembered after it.
+    /// Incremented each time something is forgotten, so that an answer from before isn't remembered afterwards.
     forgotten: u64,
     indexes: HashMap<String, HashMap<Key, Known>>,
 }
 
-/// A word as it is searched for, with the parameters that decide where it is looked for.
+/// A word as it is searched for, and the parameters that decide where it is searched for.
 type Key = (String, String);
 
 #[derive(Debug, Clone)]
@@ -62,7 +62,7 @@ impl WordCounts {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The counts of each of `keys` on `shards`, where they are known; and the mark to remember others under.
+    /// The counts of each of `keys` on `shards`, if they are known; and the mark that [`WordCounts::remember`] needs.
     fn look(&self, uid: &str, keys: &[Key], shards: &[ShardId]) -> (Vec<Option<Vec<u64>>>, u64) {
         let inner = self.lock();
         let known = |key: &Key| {
@@ -77,7 +77,7 @@ impl WordCounts {
         (keys.iter().map(known).collect(), inner.forgotten)
     }
 
-    /// Remembers what each of `keys` counts on each of `shards`.
+    /// Remembers the counts of each of `keys` on each of `shards`.
     fn remember(
         &self,
         uid: &str,
@@ -118,11 +118,11 @@ struct Found {
     estimated_total_hits: u64,
 }
 
-/// For each of `queries` how many documents it finds on each of `shards`; `None` where a shard doesn't tell. `scope` are the
-/// parameters that decide where the words are looked for.
+/// For each of `queries`, how many documents it finds on each of `shards`; `None` if a shard doesn't answer. `scope` holds
+/// the parameters that decide where the words are searched for.
 ///
-/// What isn't remembered is asked for in one round. The engine looks at the whole index, whatever the filter. So the merger
-/// asks on its own authority: a tenant's filter doesn't change what one node would know.
+/// Counts that aren't remembered are fetched in one round. The engine looks at the whole index, whatever the filter. So the
+/// merger asks on its own authority: a tenant's filter doesn't change what one node would know.
 pub(super) async fn counts_of(
     reader: &Reader<'_>,
     index: &str,
@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(known, [None]);
         cache.remember("x", mark, keys(), &shards, &[vec![1, 2]]);
         assert_eq!(cache.look("x", &keys(), &shards).0, [Some(vec![1, 2])]);
-        // Another set of shards is another question, and so is another word.
+        // Another set of shards is another key, and so is another word.
         assert_eq!(cache.look("x", &keys(), &[ShardId(2)]).0, [None]);
         let more = [keys().remove(0), ("b".to_owned(), String::new())];
         assert_eq!(cache.look("x", &more, &shards).0, [Some(vec![1, 2]), None]);

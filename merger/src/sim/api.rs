@@ -1,4 +1,4 @@
-//! A node's HTTP API over its [`Disk`]: what the merger asks of nodes, in a node's words.
+//! A node's HTTP API over its [`Disk`]: the requests that the merger sends to nodes, answered as a node answers them.
 
 use bytes::Bytes;
 use http::Method;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::disk::{Disk, Index, Task, Work, error, missing};
 use super::time_of;
 
-/// A request as a node gets it.
+/// A request as a node receives it.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
     pub(super) method: Method,
@@ -18,7 +18,7 @@ pub(super) struct Asked {
 /// Status and body.
 pub(super) type Said = (u16, Value);
 
-/// A request, taken apart.
+/// A request, split into its parts.
 struct Request<'a> {
     now: u64,
     takes: u64,
@@ -45,7 +45,7 @@ impl Request<'_> {
     }
 }
 
-/// Answers a request at `now`; a task that comes of it will take `takes` milliseconds.
+/// Answers a request at `now`. If the request becomes a task, the task will take `takes` milliseconds.
 pub(super) fn answer(disk: &mut Disk, now: u64, takes: u64, asked: &Asked) -> Said {
     disk.advance(now);
     let (path, query) = asked
@@ -340,7 +340,7 @@ fn indexes(disk: &mut Disk, request: &Request<'_>, method: &str, parts: &[&str])
 
 const SETTINGS: [&str; 2] = ["stopWords", "filterableAttributes"];
 
-/// The settings of an index, as they are shown.
+/// The settings of an index in the form of the API.
 pub(super) fn settings(index: &Index) -> Value {
     let value = |name: &&str| {
         let value = index
@@ -463,7 +463,7 @@ fn documents(
     }
 }
 
-/// A list, one document, or one document a line.
+/// Reads a list of documents, one document, or one document per line.
 fn read_documents(body: &[u8]) -> Option<Vec<Map<String, Value>>> {
     match serde_json::from_slice(body) {
         Ok(Value::Array(list)) => list

@@ -1,4 +1,4 @@
-//! When all troubles are over, the cluster must become whole by itself, and hold what clients were told.
+//! When all faults have ended, the cluster must recover by itself, and hold what clients were told.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use super::api::settings;
 use super::mesh::Node;
 use super::world::Merger;
 
-/// How long a client may wait for the answer to a write, whatever goes wrong.
+/// How long a client may wait for the answer to a write, whatever fails.
 const WRITE_ANSWERED: Duration = Duration::from_secs(90);
-/// How long the cluster may take to become whole after the last trouble.
+/// How long the cluster may take to recover after the last fault.
 const WHOLE_AGAIN: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Waits until all is quiet, and compares.
+/// Waits until the cluster has recovered and is quiet, and compares its contents with the model.
 pub(super) async fn compare(merger: &Merger) {
     let world = &merger.world;
     while world.mesh.lock().is_troubled() {
@@ -44,14 +44,14 @@ pub(super) async fn compare(merger: &Merger) {
     }
 }
 
-/// Waits until everything is as it shall be, and compares replicas: for tests whose writes no model knows.
+/// Waits until the cluster has recovered, and compares replicas only: for tests whose writes the model doesn't know.
 pub(super) async fn compare_nodes(merger: &Merger) {
     if until_whole(merger).await {
         compare_replicas(merger);
     }
 }
 
-/// Waits until nothing is to be mended any more; whether that was soon enough.
+/// Waits until nothing is left to repair. False if that took too long.
 async fn until_whole(merger: &Merger) -> bool {
     let begun = Instant::now();
     let mut why = String::new();
@@ -70,7 +70,7 @@ async fn until_whole(merger: &Merger) -> bool {
     false
 }
 
-/// What is not as it shall be when all is quiet.
+/// What isn't as it should be in a quiet cluster; `None` if everything is.
 async fn unsettled(merger: &Merger) -> Option<String> {
     let (_, nodes) = merger.ask(Method::GET, "/_cluster/nodes", None).await;
     for node in nodes["nodes"].as_array().into_iter().flatten() {
@@ -81,7 +81,7 @@ async fn unsettled(merger: &Merger) -> Option<String> {
         if node["status"] == "drained" {
             merger.ask(Method::POST, &path, None).await;
         }
-        // Few documents are soon more than a tenth. What is compared afterwards shows whether it was right.
+        // With few documents, a resync soon deletes more than a tenth of them. The comparison afterwards shows whether it was right.
         if node["needsConfirmation"] == true {
             let body = json!({"acceptDeletions": true});
             merger.ask(Method::POST, &path, Some(&body)).await;
@@ -109,7 +109,7 @@ async fn unsettled(merger: &Merger) -> Option<String> {
     if !intents.is_empty() {
         return Some(format!("unfinished {intents:?}"));
     }
-    // Settings that differ are mended by themselves.
+    // The merger repairs differing settings by itself.
     if let Some((one, other)) = differing_settings(merger) {
         return Some(format!("settings of {one} and {other} differ"));
     }
@@ -158,7 +158,7 @@ async fn compare_contents(merger: &Merger) {
             .collect();
         world.model().compare(&index, &held);
         let (status, read) = read_all(merger, &index).await;
-        // An index that only some of its shards have, since its first write failed on others, is not found.
+        // An index that only some of its shards have, because its first write failed on the others, isn't found.
         let is_whole = world
             .mesh
             .lock()
@@ -179,7 +179,7 @@ async fn compare_contents(merger: &Merger) {
     }
 }
 
-/// Replicas of a shard hold the same, to the last setting.
+/// Checks that replicas of a shard hold the same documents and settings.
 fn compare_replicas(merger: &Merger) {
     let world = &merger.world;
     let mut first: BTreeMap<u16, (String, BTreeMap<String, Value>)> = BTreeMap::new();

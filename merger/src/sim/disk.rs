@@ -1,8 +1,8 @@
-//! What a node keeps, and how it works off its tasks: a state machine that knows no I/O and is told the time.
+//! What a node stores, and how it executes its tasks: a state machine without I/O. The caller passes the time.
 //!
-//! It behaves as a real node does where replication depends on it: tasks are durable when they are accepted and are numbered in
-//! one sequence, which a deletion of tasks doesn't set back; they are worked off one after the other; the one under way begins
-//! anew after a restart; documents keep the order of their internal numbers, which are used again.
+//! It behaves as a real node does where replication depends on it. Tasks are durable when they are accepted, and their
+//! numbers form one sequence, which deleting tasks doesn't reset. Tasks are executed one after the other. After a restart,
+//! the current task starts again. Documents keep the order of their internal numbers, which are reused.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,14 +10,14 @@ use serde_json::{Map, Value, json};
 
 use super::time_of;
 
-/// What a node keeps on its disk.
+/// What a node stores on its disk.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Disk {
     pub(super) indexes: BTreeMap<String, Index>,
     pub(super) tasks: BTreeMap<u32, Task>,
     pub(super) keys: BTreeMap<String, Value>,
     pub(super) features: Map<String, Value>,
-    /// The end of the task under way, or when the last one ended.
+    /// The time when the current task ends, or when the last one ended.
     until: u64,
     working_on: Option<u32>,
 }
@@ -31,7 +31,7 @@ pub(super) struct Index {
     numbers: BTreeMap<String, u32>,
 }
 
-/// A task as it is listed, and what it is to do.
+/// A task as it is listed, and the work that it does.
 #[derive(Debug, Clone)]
 pub(super) struct Task {
     pub(super) index: Option<String>,
@@ -72,7 +72,7 @@ pub(super) enum Work {
 type Outcome = Result<Map<String, Value>, Value>;
 
 impl Disk {
-    /// Takes a task; gives its number.
+    /// Adds a task and returns its number.
     pub(super) fn enqueue(
         &mut self,
         now: u64,
@@ -108,7 +108,7 @@ impl Disk {
         self.tasks.values().all(|task| !task.is_open())
     }
 
-    /// Works on until `now`.
+    /// Executes tasks until `now`.
     pub(super) fn advance(&mut self, now: u64) {
         loop {
             if let Some(uid) = self.working_on {
@@ -118,7 +118,7 @@ impl Disk {
                 self.working_on = None;
                 self.finish(uid);
             }
-            // Cancelations go before everything else, as on a node.
+            // Cancelations are executed before everything else, as on a node.
             let open = |urgent: bool| {
                 self.tasks
                     .iter()
@@ -142,7 +142,7 @@ impl Disk {
         }
     }
 
-    /// Begins anew after it stood still: what was under way then starts now.
+    /// Resumes after a pause: the task that was current starts again now.
     pub(super) fn wake(&mut self, now: u64) {
         if let Some(task) = self
             .working_on

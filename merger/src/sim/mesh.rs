@@ -1,7 +1,7 @@
-//! The nodes and the way to them: addresses, latencies, everything that can go wrong on the way and at its end.
+//! The nodes and the network to them: addresses, latencies, and all faults of the network and the nodes.
 //!
-//! It stands behind [`NodeApi`] and [`Directory`] as Envoy and the nodes do. It outlives the merger, and counts milliseconds
-//! over all of the merger's lives.
+//! It implements [`NodeApi`] and [`Directory`], in place of Envoy and the nodes. It outlives the merger, and counts
+//! milliseconds over all of the merger's lives.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,30 +22,30 @@ use super::rules::{Rules, What};
 use crate::cluster::{AskError, Directory, NodeId, Readiness, Topology};
 use crate::upstream::{NodeAnswer, NodeApi, NodeRequest, Target, UpstreamError};
 
-/// How a node is.
+/// The state of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Power {
     Up,
-    /// No process.
+    /// The process isn't running.
     Down,
-    /// It takes requests and answers none.
+    /// The node accepts requests and answers none.
     Hanging,
-    /// It works, and nobody reaches it.
+    /// The node works, but can't be reached.
     Apart,
 }
 
-/// What becomes of the next changes that a node is asked for.
+/// A fault that affects the next change requests to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mishap {
-    /// Done, and the answer is lost.
+    /// The change is made, and the answer is lost.
     AnswerLost,
-    /// Lost before it is done.
+    /// The request is lost before the change is made.
     RequestLost,
-    /// Refused with this status.
+    /// The request is refused with this status.
     Refused(u16),
 }
 
-/// What happens to a node when its time has come.
+/// What happens to a node at a planned time.
 #[derive(Debug, Clone)]
 pub(super) enum Event {
     Starts,
@@ -65,24 +65,24 @@ pub(super) struct Node {
     pub(super) slow_ms: u64,
     pub(super) mishaps: Vec<Mishap>,
     stuck: Vec<(Asked, oneshot::Sender<Said>)>,
-    /// What Envoy believes of it.
+    /// True if Envoy sends reads to it, according to what the merger last told Envoy.
     gets_reads: bool,
-    /// Its disk isn't the one on which it was last seen in sync.
+    /// True if its disk isn't the one on which it was last seen in sync.
     pub(super) has_lost: bool,
 }
 
 pub(super) struct State {
     pub(super) nodes: BTreeMap<String, Node>,
     pub(super) random: fastrand::Rng,
-    /// The end of a time in which the egress listener isn't there.
+    /// Until when the egress listener is down.
     egress_down_until: u64,
     events: Vec<(u64, String, Event)>,
-    /// How long a document takes a node, at the most, in milliseconds.
+    /// The longest time that a node takes per document, in milliseconds.
     pace: u64,
     before: u64,
     since: Option<Instant>,
     pub(super) exchanges: u64,
-    /// What a test wants to become of some requests, and what it hears of all.
+    /// The test's rules for some requests, and its record of all requests.
     pub(super) rules: Rules,
 }
 
@@ -124,19 +124,19 @@ impl Mesh {
         })))
     }
 
-    /// A merger begins: its clock is the runtime's that is entered.
+    /// A merger starts: its clock is that of the current runtime.
     pub(super) fn merger_begins(&self) {
         self.lock().since = Some(Instant::now());
     }
 
-    /// The merger has ended at `now`: until the next begins, the clock stands.
+    /// The merger ended at `now`. Until the next one starts, the clock stands still.
     pub(super) fn merger_ended(&self, now: u64) {
         let mut state = self.lock();
         state.since = None;
         state.before = now;
     }
 
-    /// Time passes without a merger.
+    /// Lets time pass without a merger.
     pub(super) fn pass(&self, ms: u64) {
         let mut state = self.lock();
         state.before += ms;
@@ -160,7 +160,7 @@ impl Mesh {
         tokio::time::sleep(Duration::from_micros(micros)).await;
     }
 
-    /// The node that a request goes to.
+    /// The node to which a request is sent.
     fn choose(&self, target: &Target, not: Option<&str>) -> Result<String, UpstreamError> {
         let mut state = self.lock();
         state.advance();
@@ -203,7 +203,7 @@ impl Mesh {
         let (target, asked) = take_apart(request).await?;
         let first = self.choose(&target, None)?;
         let outcome = self.ask(&first, &target, &asked).await;
-        // Envoy asks another replica where a connection fails, as long as there is one.
+        // If a connection fails, Envoy asks another replica, as long as there is one.
         match (&target, &outcome) {
             (Target::Shard(_), Err(UpstreamError::Unreachable { .. })) => {
                 let Ok(other) = self.choose(&target, Some(&first)) else {
@@ -252,7 +252,7 @@ impl Mesh {
         };
         let said = reply.await.map_err(|_| cut())?;
         self.pause(name).await;
-        // While the process hangs, its answer is stuck in it.
+        // While the process hangs, its answer is held back.
         while self.holds_back(name, life).ok_or_else(cut)? {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -260,7 +260,7 @@ impl Mesh {
         Ok(answer_of(status, &body))
     }
 
-    /// Whether the node hangs; `None` if it can't be reached any more, or is in another life.
+    /// True if the node hangs; `None` if it can't be reached any more, or was restarted since.
     fn holds_back(&self, name: &str, life: u32) -> Option<bool> {
         let mut state = self.lock();
         state.advance();
@@ -301,12 +301,12 @@ impl State {
         self.before + u64::try_from(since).unwrap_or(0)
     }
 
-    /// For how long the merger has been there.
+    /// How long the merger has been running.
     pub(super) fn life_lasts(&self) -> Duration {
         self.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Plans what is to happen to a node.
+    /// Plans an event for a node.
     pub(super) fn plan(&mut self, after: u64, node: &str, event: Event) {
         let at = self.now() + after;
         self.events.push((at, node.to_owned(), event));
@@ -316,12 +316,12 @@ impl State {
         self.egress_down_until = self.now() + ms;
     }
 
-    /// Whether something is still to happen, or happening.
+    /// True if a fault is active or planned.
     pub(super) fn is_troubled(&self) -> bool {
         !self.events.is_empty() || self.now() < self.egress_down_until
     }
 
-    /// Ends a node's process. Whatever was planned for its return is not any more: who kills it plans that anew.
+    /// Ends a node's process. Planned returns are cancelled: the caller must plan a new one.
     pub(super) fn kill(&mut self, name: &str) {
         self.events.retain(|(_, node, event)| {
             node != name || !matches!(event, Event::Starts | Event::StartsWith(_))
@@ -333,7 +333,7 @@ impl State {
         }
     }
 
-    /// Lets happen what is due, and all nodes work on.
+    /// Executes all events that are due, and lets all nodes work.
     pub(super) fn advance(&mut self) {
         let now = self.now();
         let (mut due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.events)
@@ -371,7 +371,7 @@ impl State {
                 node.power = Power::Up;
                 node.disk.wake(at);
                 for (asked, reply) in std::mem::take(&mut node.stuck) {
-                    // What nobody waits for any more may have been read all the same.
+                    // The node may have processed a request even if its sender no longer waits for the answer.
                     if takes_up || !reply.is_closed() {
                         let _ = reply.send(api::answer(&mut node.disk, at, takes, &asked));
                     }
@@ -388,7 +388,7 @@ impl State {
         self.random.u64(0..=pace)
     }
 
-    /// Hands a request to a node; gives where its answer will be, and which life of the node it is from.
+    /// Delivers a request to a node. Returns the receiver of the answer, and the node's life in which the request arrived.
     fn deliver(&mut self, name: &str, asked: &Asked) -> Option<(oneshot::Receiver<Said>, u32)> {
         let (now, takes) = (self.now(), self.takes());
         let node = self.nodes.get_mut(name)?;
@@ -432,7 +432,7 @@ impl State {
     }
 }
 
-/// The disk of a node that starts for the first time: its keys have uids of its own.
+/// The disk of a node that starts for the first time: its keys have their own uids.
 pub(super) fn new_disk(number: u64) -> Disk {
     let mut disk = Disk::default();
     for name in ["search", "admin"] {

@@ -1,4 +1,4 @@
-//! The layer between units and real processes: the whole merger over simulated nodes, on a clock of its own.
+//! Tests between unit tests and tests with real processes: the whole merger over simulated nodes, with a simulated clock.
 //!
 //! ```text
 //!   steps ──► play ──► world: App, its background work, its dispatch ──► mesh: what goes wrong ──► api, disk: a node each
@@ -6,7 +6,7 @@
 //!                       └── check: compares both, when all is quiet
 //! ```
 //!
-//! A sequence of steps comes from a seed; the same seed plays the same sequence. One that fails is shortened, and kept in `kept`.
+//! A sequence of steps comes from a seed; the same seed plays the same sequence. A failing sequence is shortened and stored in `kept`.
 
 mod api;
 mod check;

@@ -1,19 +1,19 @@
-//! What clients were told, and from it what each document may be.
+//! What clients were told, and the contents that each document may have as a result.
 //!
-//! Each document is written by one client at a time, so that its writes have an order. A write that succeeded is there; one of
-//! which it was said that nothing was written is not; of any other nobody knows, and both is right.
+//! Each document is written by one client at a time, so its writes have an order. A write that succeeded must be there. A
+//! write whose client was told that nothing was written must not be there. Any other write is unknown, and either is right.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
-/// An index and an id.
+/// The key of a document: its index and its id.
 pub(super) type DocumentKey = (String, String);
 
-/// What a document holds: the number of the write that replaced it last, and of the one that changed it last.
+/// The content of a document: the number of the write that last replaced it, and of the write that last changed it.
 pub(super) type Content = Option<(Option<u64>, u64)>;
 
-/// What a write does to a document.
+/// The effect of a write on a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
     Replace(u64),
@@ -31,7 +31,7 @@ impl Effect {
     }
 }
 
-/// What is known of a write.
+/// What its client knows of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     UnderWay,
@@ -42,23 +42,23 @@ pub(super) enum Outcome {
     Unknown,
 }
 
-/// A write as its client knows it.
+/// A write, as its client knows it.
 #[derive(Debug)]
 struct Write {
     outcome: Outcome,
     task: Option<u32>,
-    /// What its client was told instead of a task.
+    /// The answer that its client got instead of a task.
     said: String,
 }
 
 #[derive(Debug)]
 struct Document {
-    /// What it may have been when all was last compared.
+    /// The contents that the document may have had at the last comparison.
     base: BTreeSet<Content>,
     log: Vec<(usize, Effect)>,
 }
 
-/// Everything that clients know.
+/// What all clients know.
 #[derive(Debug, Default)]
 pub(super) struct Model {
     writes: Vec<Write>,
@@ -67,7 +67,7 @@ pub(super) struct Model {
     numbers: u64,
     /// The longest that a client waited for a write's answer, in milliseconds.
     pub(super) longest: u64,
-    /// What must not be, as soon as it was seen.
+    /// Violations that were found so far.
     pub(super) violations: Vec<String>,
     pub(super) acknowledged: u64,
     pub(super) compared: u64,
@@ -82,7 +82,7 @@ impl Model {
         self.numbers
     }
 
-    /// A write begins; gives its place.
+    /// Records the start of a write and returns its position.
     pub(super) fn begin(&mut self, effects: Vec<(DocumentKey, Effect)>) -> usize {
         let place = self.writes.len();
         self.writes.push(Write {
@@ -100,7 +100,7 @@ impl Model {
         place
     }
 
-    /// All documents of an index that there may be.
+    /// The keys of all documents that an index may have.
     pub(super) fn keys(&self, index: &str) -> Vec<DocumentKey> {
         self.documents
             .keys()
@@ -109,7 +109,7 @@ impl Model {
             .collect()
     }
 
-    /// A write was accepted as a task.
+    /// Records that a write was accepted as a task.
     pub(super) fn accepted(&mut self, place: usize, uid: u32) {
         self.take_uid(uid);
         self.acknowledged += 1;
@@ -117,7 +117,7 @@ impl Model {
         self.writes[place].task = Some(uid);
     }
 
-    /// A task's uid was given to a client.
+    /// Records that a task's uid was given to a client.
     pub(super) fn take_uid(&mut self, uid: u32) {
         if !self.uids.insert(uid) {
             self.violations
@@ -129,13 +129,13 @@ impl Model {
         self.writes[place].outcome = outcome;
     }
 
-    /// A write was not accepted, and its client was told why.
+    /// Records that a write wasn't accepted, and what its client was told.
     pub(super) fn refused(&mut self, place: usize, outcome: Outcome, said: &str) {
         self.writes[place].outcome = outcome;
         self.writes[place].said = said.to_owned();
     }
 
-    /// Accepted writes whose tasks have not been seen to end.
+    /// Accepted writes whose tasks haven't been seen to end.
     pub(super) fn open(&self) -> Vec<(usize, u32)> {
         let open = |(place, write): (usize, &Write)| match write.outcome {
             Outcome::Accepted => write.task.map(|task| (place, task)),
@@ -144,7 +144,7 @@ impl Model {
         self.writes.iter().enumerate().filter_map(open).collect()
     }
 
-    /// Clients that were cut off by the merger's end know nothing of their writes.
+    /// Clients that lost their connection when the merger ended know nothing of their writes.
     pub(super) fn cut_off(&mut self) {
         for write in &mut self.writes {
             if write.outcome == Outcome::UnderWay {
@@ -153,7 +153,7 @@ impl Model {
         }
     }
 
-    /// What a document may be.
+    /// The contents that a document may have.
     pub(super) fn possible(&self, key: &DocumentKey) -> BTreeSet<Content> {
         let Some(document) = self.documents.get(key) else {
             return BTreeSet::from([None]);
@@ -171,7 +171,7 @@ impl Model {
         possible
     }
 
-    /// Whether nothing is under way on the document: then what it may be doesn't change by itself. Gives how many writes it had.
+    /// If no write to the document is open, so that its possible contents don't change: the number of its writes. Otherwise `None`.
     pub(super) fn at_rest(&self, key: &DocumentKey) -> Option<usize> {
         let log = self
             .documents
@@ -186,7 +186,7 @@ impl Model {
         log.iter().all(rests).then_some(log.len())
     }
 
-    /// Compares an index with what it may be, and takes what it is for what it was from now on.
+    /// Compares an index with its possible contents. From then on, the contents found are the only possible ones.
     pub(super) fn compare(&mut self, index: &str, held: &BTreeMap<&str, &Map<String, Value>>) {
         let mut keys: BTreeSet<DocumentKey> = self.keys(index).into_iter().collect();
         keys.extend(held.keys().map(|id| (index.to_owned(), (*id).to_owned())));
@@ -227,7 +227,7 @@ impl Model {
     }
 }
 
-/// What a document holds, read from its fields.
+/// The content of a document, read from its fields.
 pub(super) fn content_of(document: &Map<String, Value>) -> (Option<u64>, u64) {
     let number = |name: &str| document.get(name).and_then(Value::as_u64);
     (number("first"), number("last").unwrap_or(0))

@@ -1,4 +1,4 @@
-//! A panic anywhere leaves no lock, no line, no task and no half change behind: what was cut off by it is taken up again, or ends.
+//! A panic anywhere leaves no lock, queued write, task or half-made change behind: the interrupted work is resumed, or ends.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::rules::What;
 use super::steps::Plan;
 use super::world::{Merger, World};
 
-/// How long something may take to be as it should.
+/// How long a state may take to be reached.
 const SOON: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 const MASTER: (&str, &str) = ("authorization", "Bearer master");
@@ -29,7 +29,7 @@ fn documents(count: usize) -> Value {
     (0..count).map(|n| json!({"id": n, "first": n})).collect()
 }
 
-/// Waits until `holds`.
+/// Waits until `holds` is true.
 async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let waiting = async {
         while !holds().await {
@@ -60,12 +60,12 @@ impl Merger {
         health["status"] == "green"
     }
 
-    /// How often work of this name panicked.
+    /// How often work of this name has panicked.
     fn panics(&self, name: &str) -> u64 {
         self.app.metrics.panics.with_label_values(&[name]).get()
     }
 
-    /// Everything is whole, and replicas hold the same; every rule was for something.
+    /// Waits until the cluster has recovered and its replicas are equal, and checks that every rule was used.
     async fn all_is_well(&self) {
         assert_eq!(self.world.mesh.lock().rules.left(), 0);
         until("green", async || self.is_green().await).await;
@@ -74,7 +74,7 @@ impl Merger {
         assert_eq!(violations, Vec::<String>::new());
     }
 
-    /// A cluster with two indexes, `i0` of ten documents and `i1` of five.
+    /// A cluster with two indexes: `i0` with ten documents, `i1` with five.
     async fn with_indexes(&self) {
         until("green", async || self.is_green().await).await;
         for (index, count) in [("i0", 10), ("i1", 5)] {
@@ -105,7 +105,7 @@ fn swap() -> Value {
 fn a_swap_that_only_one_shard_has_goes_on_after_a_panic() {
     world(2).life(async |merger| {
         merger.with_indexes().await;
-        // The second shard doesn't get it, and whoever asks who has it panics, twice.
+        // The second shard doesn't get it, and the work that asks which shards have it panics, twice.
         merger.rule("a1", "POST /swap-indexes", 1, What::Unreachable);
         merger.rule("b1", "POST /swap-indexes", 1, What::Unreachable);
         merger.rule("", "GET /tasks?types=indexSwap", 2, What::Panics);
@@ -146,7 +146,7 @@ fn a_swap_whose_sender_panics_is_made_whole() {
 fn a_write_whose_sender_panics_leaves_replicas_that_are_compared() {
     world(1).life(async |merger| {
         merger.with_indexes().await;
-        // No small write: those have a line of their own.
+        // Not a small write, since small writes have their own queue.
         merger.rule("b0", "POST /indexes/i0/documents", 1, What::Panics);
         let body = documents(60);
         let (status, said) = merger
@@ -154,7 +154,7 @@ fn a_write_whose_sender_panics_leaves_replicas_that_are_compared() {
             .await;
         assert_eq!(status, 503, "{said}");
         assert_eq!(merger.panics("run-to-completion"), 1);
-        // Before anybody else writes there.
+        // Must be seen before anything else is written there.
         let (_, said) = merger.ask(Method::GET, "/_cluster/shards", None).await;
         assert_eq!(said["shards"][0]["inDoubt"], true, "{said}");
         let path = "/indexes/i0/documents";
@@ -264,7 +264,7 @@ fn a_change_of_settings_is_looked_into_again_after_a_panic_and_not_for_ever() {
             assert_eq!(task["status"], status, "{task}");
             let counted = merger.panics("read-settings-back") + merger.panics("watch-settings");
             assert_eq!(counted, panics as u64);
-            // The index's next change isn't held up.
+            // The index's next change isn't blocked.
             assert_eq!(set("two").await["status"], "succeeded");
             merger.all_is_well().await;
         });
@@ -304,7 +304,7 @@ fn replicas_that_are_to_be_compared_are_compared_after_a_panic() {
         let (status, said) = merger.ask(Method::POST, path, Some(&body)).await;
         assert_eq!(status, 503, "{said}");
         merger.rule("", "GET /tasks?from=", 2, What::Panics);
-        // Nobody writes any more.
+        // No more writes are sent.
         until("two panics", async || {
             merger.world.mesh.lock().rules.left() == 0
         })

@@ -11,13 +11,13 @@ use super::model::{DocumentKey, Effect, Outcome, content_of};
 use super::steps::{Kind, Meanwhile, Plan, Step};
 use super::world::{Merger, World};
 
-/// How long a client waits between two looks at its task.
+/// How often a client checks its task.
 const CLIENT_LOOKS: Duration = Duration::from_millis(100);
 
-/// How long Envoy may take to hear of a new merger which nodes serve no reads.
+/// How long Envoy may take to learn from a new merger which nodes serve no reads.
 const ENVOY_KNOWS: Duration = Duration::from_millis(700);
 
-/// What a sequence came to.
+/// The result of a sequence.
 #[derive(Debug, Default)]
 pub(super) struct Played {
     pub(super) violations: Vec<String>,
@@ -27,10 +27,10 @@ pub(super) struct Played {
     pub(super) simulated_ms: u64,
     pub(super) exchanges: u64,
     pub(super) lives: u32,
-    /// Counts what was skipped since it would have destroyed the last copy.
+    /// How many steps were skipped because they would have destroyed the last copy.
     pub(super) spared: u32,
     pub(super) confirmed: u32,
-    /// How often a replica was taken out of sync.
+    /// How often a replica was removed from the in-sync set.
     pub(super) taken_out: u64,
 }
 
@@ -72,7 +72,7 @@ enum End {
     Over,
 }
 
-/// Plays a plan from its beginning.
+/// Plays a plan from its start.
 pub(super) fn play(plan: &Plan) -> Played {
     let world = World::new(plan);
     let mut copies = std::collections::BTreeMap::new();
@@ -132,7 +132,7 @@ pub(super) fn play(plan: &Plan) -> Played {
 
 type Copies = std::collections::BTreeMap<String, super::disk::Disk>;
 
-/// A disk may be lost while another replica in sync is well: what was acknowledged is there too.
+/// True if a disk may be lost: another replica in the in-sync set is healthy, and holds every acknowledged write.
 fn may_lose(merger: &Merger, name: &str) -> bool {
     let state = merger.world.mesh.lock();
     let Some(shard) = state.nodes.get(name).map(|node| node.shard) else {
@@ -209,7 +209,7 @@ async fn step_of(merger: &Merger, step: &Step, copies: &mut Copies, played: &mut
             .spawn_ask(Method::POST, "/_cluster/verify".to_owned()),
         Step::Drain { node, ms } => merger.drain(node, ms),
         Step::CutEgress { ms } => world.mesh.lock().cut_egress(u64::from(ms)),
-        // A cluster that has nothing yet is not at home in its store.
+        // A cluster without data doesn't depend on its store yet.
         Step::StoreFails { .. } if world.model().acknowledged == 0 => {}
         Step::StoreFails { ms } => world.store.fail_until(world.mesh.now() + u64::from(ms)),
         Step::Compare => check::compare(merger).await,
@@ -235,7 +235,7 @@ async fn step_of(merger: &Merger, step: &Step, copies: &mut Copies, played: &mut
     }
 }
 
-/// What goes wrong with one node for a while.
+/// Causes a fault on one node for a while.
 fn trouble(world: &World, step: &Step) {
     let (number, ms, power, event) = match *step {
         Step::Kill { node, ms } => (node, ms, Power::Down, Event::Starts),
@@ -281,7 +281,7 @@ impl Merger {
         });
     }
 
-    /// Something that becomes a task of which nothing else need be known.
+    /// Sends a request that becomes a task, of which the model need not know anything else.
     fn task(&self, method: Method, path: &'static str) {
         let merger = self.clone();
         self.client(async move {
@@ -330,7 +330,7 @@ impl Merger {
         });
     }
 
-    /// Removes documents of all writers, while none of them writes.
+    /// Removes documents of all writers while none of them writes.
     fn remove_all(&self, index: u8, what: &'static str) {
         let merger = self.clone();
         self.client(async move {
@@ -347,7 +347,7 @@ impl Merger {
         });
     }
 
-    /// Sends a write, and notes what its client is told.
+    /// Sends a write, and records what its client is told.
     async fn perform(
         &self,
         effects: Vec<(DocumentKey, Effect)>,
@@ -377,7 +377,7 @@ impl Merger {
         }
     }
 
-    /// Clients look after their tasks though the merger was away.
+    /// Clients check their tasks again after the merger was away.
     fn follow_open(&self) {
         for (place, uid) in self.world.model().open() {
             tokio::spawn(self.clone().follow(place, uid));
@@ -390,7 +390,7 @@ impl Merger {
             let outcome = match (status, said["status"].as_str()) {
                 (200, Some("succeeded")) => Some(Outcome::Succeeded),
                 (200, Some("failed" | "canceled")) => Some(Outcome::Failed),
-                // Somebody has deleted it since it ended.
+                // The task was deleted after it ended.
                 (404, _) => Some(Outcome::Unknown),
                 _ => None,
             };
@@ -411,7 +411,7 @@ impl Merger {
         });
     }
 
-    /// Until Envoy has asked a new merger, it goes by what it heard from the last one, which knew nothing of a disk replaced since.
+    /// Until Envoy has asked a new merger, it uses the answers of the last one, which didn't know of a disk that was replaced since.
     fn may_be_misled(&self) -> bool {
         let state = self.world.mesh.lock();
         state.life_lasts() < ENVOY_KNOWS && state.nodes.values().any(|node| node.has_lost)
@@ -435,7 +435,7 @@ impl Merger {
         });
     }
 
-    /// Reads documents on which nothing is under way: whoever answers must have every write that has succeeded.
+    /// Reads documents that have no open writes: any node that answers must have every write that succeeded.
     fn read(&self, index: u8, times: u8) {
         let merger = self.clone();
         self.client(async move {

@@ -1,4 +1,4 @@
-//! Promises that no random sequence would try by itself, each against nodes that answer what they shouldn't, or nothing.
+//! Promises that no random sequence would test, each with nodes that give wrong answers, or none.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ impl Merger {
 fn a_change_of_settings_is_no_success_before_every_node_has_said_what_it_has() {
     world(1).life(async |merger| {
         merger.with_documents(10).await;
-        // Somebody has changed a node by hand; it tells nobody of its settings, and is well otherwise.
+        // A node's settings were changed by hand. It doesn't answer requests for its settings, but works otherwise.
         merger.rule("b0", "GET /indexes/i0/settings", EVER, What::Unreachable);
         if let Some(node) = merger.world.mesh.lock().nodes.get_mut("b0") {
             let index = node.disk.indexes.get_mut("i0").unwrap();
@@ -78,7 +78,7 @@ fn a_change_of_settings_is_no_success_before_every_node_has_said_what_it_has() {
             let task = merger.task_of(&said).await;
             assert_eq!(task["status"], "processing", "{task}");
         }
-        // Both nodes have done it long since.
+        // Both nodes did it long ago.
         for node in ["a0", "b0"] {
             assert_eq!(
                 merger.setting(node, "filterableAttributes"),
@@ -97,7 +97,7 @@ fn a_change_of_settings_is_no_success_before_every_node_has_said_what_it_has() {
     });
 }
 
-/// What a node says to a search that finds one document.
+/// A node's answer to a search that finds one document.
 fn found() -> Value {
     json!({
         "hits": [{"id": 1, "_rankingScore": 1.0, "_rankingScoreDetails": {}}],
@@ -122,7 +122,7 @@ fn a_search_is_refused_while_settings_can_t_be_read_and_never_merged_by_default_
             merger.ask(Method::POST, path, Some(&body)).await
         };
         for what in unreadable {
-            // What was remembered is forgotten.
+            // By now the cached values are forgotten.
             pass(60).await;
             merger.rule(
                 "",
@@ -134,7 +134,7 @@ fn a_search_is_refused_while_settings_can_t_be_read_and_never_merged_by_default_
             let (status, said) = search().await;
             assert!(status >= 500, "{what:?}: {status} {said}");
             assert!(said["hits"].is_null(), "{what:?}: {said}");
-            // Nor is it remembered that nothing could be read.
+            // A failed read isn't cached either.
             merger.rules_end();
             merger.rule(
                 "",
@@ -153,7 +153,7 @@ fn a_search_is_refused_while_settings_can_t_be_read_and_never_merged_by_default_
 fn nothing_is_done_for_a_stranger_before_the_key_is_judged() {
     world(2).life(async |merger| {
         merger.with_documents(10).await;
-        // A task that doesn't end, since nobody hears of its end.
+        // A task that stays open, because the merger can't learn that it ended.
         merger.rule("", "GET /tasks?limit=20&", EVER, What::Unreachable);
         let no = json!({"message": "The provided API key is invalid.", "code": "invalid_api_key", "type": "auth", "link": ""});
         let refused = What::Says(403, no);
@@ -171,7 +171,7 @@ fn nothing_is_done_for_a_stranger_before_the_key_is_judged() {
             let counts = (asked("/keys/nobody"), asked("/search"), asked("/settings"));
             (status, said["code"].clone(), begun.elapsed(), counts)
         };
-        // Who may search waits.
+        // A client whose key may search has to wait.
         let (status, _, waited, _) = search(MASTER).await;
         assert_ne!(status, 200);
         assert!(waited >= Duration::from_secs(2), "{waited:?}");
@@ -179,12 +179,12 @@ fn nothing_is_done_for_a_stranger_before_the_key_is_judged() {
         let (status, code, waited, counts) = search(NOBODY).await;
         assert_eq!((status, code), (403, json!("invalid_api_key")));
         assert!(waited < Duration::from_millis(100), "{waited:?}");
-        // One node was asked who that is, and one what it says to that; nobody for words or settings.
+        // One node was asked for the key, and one to check it; none was asked for words or settings.
         assert_eq!(counts, (1, 1, 0));
     });
 }
 
-/// By what a task can be told from all others of the test, here and on its node.
+/// What distinguishes a task from all others of the test, here and on its node.
 fn mark_of(task: &Value) -> Option<String> {
     let details = &task["details"];
     let marks = ["receivedDocuments", "originalFilter", "providedIds"];
@@ -220,7 +220,7 @@ fn tasks_are_numbered_in_the_order_in_which_nodes_do_them() {
                     let (status, said) = merger.ask(Method::POST, &path, Some(&body)).await;
                     assert_eq!(status, 202, "{said}");
                 }));
-                // They come faster than they are done, and each kind among the others.
+                // Writes come faster than they are done, and of all kinds in turn.
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         }

@@ -1,24 +1,24 @@
-//! What a test wants to become of certain requests, wherever in the merger they come from; and a record of all that is asked.
+//! Lets a test decide the fate of certain requests, wherever in the merger they are sent, and records all requests.
 
 use serde_json::Value;
 
 use super::api::Asked;
 use super::world::Merger;
 
-/// What becomes of a request.
+/// The fate of a request.
 #[derive(Debug, Clone)]
 pub(super) enum What {
-    /// Whoever sends it panics.
+    /// The code that sends it panics.
     Panics,
     /// It doesn't reach the node.
     Unreachable,
-    /// The answer is this, whatever the node has.
+    /// The answer is this one, whatever the node has.
     Says(u16, Value),
 }
 
 struct Rule {
     node: &'static str,
-    /// The beginning of method and path.
+    /// The beginning of the method and path.
     begin: &'static str,
     left: usize,
     what: What,
@@ -32,7 +32,7 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// The next `times` requests to nodes of names that begin with `node`, of a method and a path that begin with `begin`.
+    /// Adds a rule for the next `times` requests to nodes whose names begin with `node`, with a method and path that begin with `begin`.
     pub(super) fn add(
         &mut self,
         node: &'static str,
@@ -48,17 +48,17 @@ impl Rules {
         });
     }
 
-    /// Lets everything be as it would be.
+    /// Removes all rules.
     pub(super) fn end(&mut self) {
         self.rules.clear();
     }
 
-    /// How many requests the rules are still for.
+    /// How many more requests the rules apply to.
     pub(super) fn left(&self) -> usize {
         self.rules.iter().map(|rule| rule.left).sum()
     }
 
-    /// Tells of all requests since the last call: node, method and path without its query.
+    /// All requests since the last call: node, method and path without its query.
     pub(super) fn heard(&mut self) -> Vec<String> {
         self.heard.replace(Vec::new()).unwrap_or_default()
     }
@@ -78,7 +78,7 @@ impl Rules {
 }
 
 impl Merger {
-    /// Makes a [rule](Rules::add).
+    /// Adds a [rule](Rules::add).
     pub(super) fn rule(&self, node: &'static str, begin: &'static str, times: usize, what: What) {
         let mut state = self.world.mesh.lock();
         state.rules.add(node, begin, times, what);

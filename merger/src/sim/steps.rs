@@ -1,18 +1,18 @@
-//! What is done to a simulated cluster, one step after the other; random sequences of steps, and shorter ones that fail as well.
+//! The steps that are done to a simulated cluster; random sequences of them; and the search for shorter sequences that fail, too.
 
 use serde::{Deserialize, Serialize};
 
-/// One step. Node and index are numbers, taken modulo how many there are.
+/// One step. Nodes and indexes are numbers, taken modulo the number of nodes or indexes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Step {
-    /// A client writes documents of its own.
+    /// A client writes its own documents.
     Write {
         index: u8,
         writer: u8,
         kind: Kind,
         documents: u8,
     },
-    /// A client removes everything that an index holds, or the index.
+    /// A client removes all documents of an index, or the index.
     Clear {
         index: u8,
     },
@@ -36,7 +36,7 @@ pub(super) enum Step {
     CleanTasks,
     /// `POST /tasks/cancel` of everything that is open.
     CancelTasks,
-    /// The merger ends at once, or when what is under way has been answered, and the next one begins.
+    /// The merger ends, at once or after the open requests have been answered, and the next one starts.
     Restart {
         gently: bool,
         down_ms: u32,
@@ -80,7 +80,7 @@ pub(super) enum Step {
     StoreFails {
         ms: u32,
     },
-    /// The node comes back with another disk: an empty one, or one from when it was last copied.
+    /// The node comes back with another disk: an empty one, or the state of its last backup.
     ReplaceDisk {
         node: u8,
         ms: u32,
@@ -94,7 +94,7 @@ pub(super) enum Step {
         node: u8,
         ms: u32,
     },
-    /// All troubles end, and everything is compared.
+    /// All faults end, and everything is compared.
     Compare,
 }
 
@@ -114,7 +114,7 @@ pub(super) enum Meanwhile {
     ReplaceDisk { node: u8, older: bool },
 }
 
-/// A sequence, with what decides chances within it.
+/// A sequence, with the seed for random choices within it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Plan {
     pub(super) seed: u64,
@@ -124,7 +124,7 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The sequence of a seed.
+    /// The sequence for a seed.
     pub(super) fn random(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let (shards, replicas) = (random.u16(1..=2), random.u16(2..=3));
@@ -150,7 +150,7 @@ impl Plan {
         }
     }
 
-    /// The same with fewer steps, while it fails.
+    /// A shorter sequence that fails, too, found by leaving out steps.
     pub(super) fn shrink(&self, fails: impl Fn(&Self) -> bool, tries: usize) -> Self {
         let (mut best, mut left) = (self.clone(), tries);
         let mut size = best.steps.len().div_ceil(2).max(1);

@@ -1,4 +1,4 @@
-//! The store of a simulated merger: it takes a moment for a commit, and a crash undoes what was not synced.
+//! The store of a simulated merger: a commit takes a moment, and a crash undoes what was not synced.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,13 @@ use crate::store::{Change, Expect, Store, StoreError, UNSYNCED, Versioned};
 #[derive(Clone)]
 pub(super) struct SimStore {
     state: Arc<Mutex<State>>,
-    /// Commits are made in the order in which they are asked for.
+    /// Orders commits: they are made in the order in which they were requested.
     queue: Arc<tokio::sync::Mutex<()>>,
 }
 
 struct State {
     entries: BTreeMap<String, Versioned>,
-    /// What unsynced commits replaced, and when, in milliseconds.
+    /// The entries that unsynced commits replaced, and when they did, in milliseconds.
     unsynced: Vec<(u64, String, Option<Versioned>)>,
     now: u64,
     fails_until: u64,
@@ -54,7 +54,7 @@ impl SimStore {
         keys.cloned().collect()
     }
 
-    /// What the disk holds after a crash at `now`.
+    /// Restores what the disk holds after a crash at `now`.
     pub(super) fn crash(&self, now: u64) {
         let mut state = self.lock();
         let synced = now.saturating_sub(u64::try_from(UNSYNCED.as_millis()).unwrap_or(0));
@@ -129,7 +129,7 @@ impl Store for SimStore {
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             let _queue = self.queue.lock().await;
-            // A crash may come before or after it is on disk.
+            // A crash may come before or after the commit is on disk.
             let (late, pause) = self.pause();
             if late {
                 tokio::time::sleep(pause).await;

@@ -1,4 +1,4 @@
-//! Sequences, random and kept.
+//! Plays sequences: random ones and stored ones.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use super::play::{Played, play};
 use super::steps::{Kind, Meanwhile, Plan, Step};
 use super::world::World;
 
-/// How long, and from which seed on, sequences are played in an ordinary test run, and how many at the most.
+/// How long sequences are played in an ordinary test run, the first seed, and the most sequences.
 const SHORT: Duration = Duration::from_secs(20);
 const SHORT_SEED: u64 = 2;
 const SHORT_RUNS: u64 = 150;
-/// After how many failures it is enough.
+/// The number of failures after which the run stops.
 const MOST_FAILURES: usize = 10;
 /// How many shorter sequences are tried.
 const TRIES: usize = 150;
@@ -22,7 +22,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// What kind of failure it is, if it is one.
+/// The kind of failure, if the sequence failed.
 fn kind(played: &Played) -> Option<String> {
     let first = played.violations.first()?;
     Some(
@@ -40,7 +40,7 @@ fn kind(played: &Played) -> Option<String> {
     )
 }
 
-/// Plays for a while; `WEFT_SIM_RUNS` says how many sequences instead, `WEFT_SIM_SEED` with which seed the first begins.
+/// Plays sequences for a while. `WEFT_SIM_RUNS` sets a number of sequences instead; `WEFT_SIM_SEED` sets the first seed.
 #[test]
 fn whatever_goes_wrong_in_whatever_order_what_clients_were_told_is_true() {
     let runs = number("WEFT_SIM_RUNS");
@@ -168,7 +168,7 @@ fn a_resync_whose_source_comes_back_empty_deletes_nothing() {
         }
         merger.write(0, 1, Kind::Replace, 100);
         tokio::time::sleep(Duration::from_secs(3)).await;
-        // The resync is under way for some seconds.
+        // The resync takes some seconds.
         world
             .mesh
             .lock()
@@ -205,7 +205,7 @@ fn a_resync_whose_source_comes_back_empty_deletes_nothing() {
     });
 }
 
-/// Sequences that once failed, as the failure was found. What each of them showed stands before it.
+/// Sequences that once failed, as the failure was found. The text before each says what it showed.
 const KEPT: &str = include_str!("kept.jsonl");
 
 #[test]
@@ -221,7 +221,7 @@ fn sequences_that_once_failed_fail_no_more() {
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-/// Plays the sequence in the file that `WEFT_SIM_PLAN` names, and logs what the merger says.
+/// Plays the sequence in the file named by `WEFT_SIM_PLAN`, and prints the merger's log.
 #[test]
 #[ignore = "plays the file that WEFT_SIM_PLAN names"]
 fn a_sequence_in_a_file_is_played() {

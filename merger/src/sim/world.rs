@@ -1,7 +1,7 @@
-//! A cluster whose merger is the real one: it is begun, ended and begun again on the same store, over simulated nodes.
+//! A cluster with the real merger, which is started, ended and started again on the same store, over simulated nodes.
 //!
-//! Each life of the merger is a runtime of its own on one thread, with a clock that stands still while there is something to do
-//! and jumps when there isn't. When the runtime is dropped, everything that the merger was doing ends where it stood: a crash.
+//! Each life of the merger is a runtime of its own on one thread. Its clock stands still while there is work and jumps when
+//! there is none. When the runtime is dropped, everything that the merger was doing ends at that point, as in a crash.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,10 +24,10 @@ use crate::runtime::{Opened, Surroundings};
 
 /// How often Envoy asks whether nodes may serve reads.
 const ENVOY_ASKS: Duration = Duration::from_millis(200);
-/// How long a merger may take for what is under way when it is told to stop.
+/// How long a merger that is told to stop may take for its open work.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
 
-/// What outlives the merger.
+/// The state that outlives the merger.
 #[derive(Clone)]
 pub(super) struct World {
     pub(super) mesh: Mesh,
@@ -50,14 +50,14 @@ impl World {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The node of a number.
+    /// The node with this number.
     pub(super) fn node(&self, number: u8) -> String {
         let state = self.mesh.lock();
         let place = usize::from(number) % state.nodes.len();
         state.nodes.keys().nth(place).cloned().unwrap_or_default()
     }
 
-    /// One life of the merger: begins it, lets `live` do what it wants with it, and ends it at once.
+    /// One life of the merger: starts it, runs `live` with it, and ends it at once.
     pub(super) fn life<T, F: Future<Output = T>>(&self, live: impl FnOnce(Merger) -> F) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -66,7 +66,7 @@ impl World {
             .unwrap();
         let outcome = runtime.block_on(async {
             self.mesh.merger_begins();
-            // A merger that can't read or write its store ends at once, and is begun again until it can.
+            // A merger that can't read or write its store ends at once, and is started again until it can.
             self.store.fail_until(0);
             let begun = BEGIN + Duration::from_millis(self.mesh.now());
             simulated::begin(begun);
@@ -105,14 +105,14 @@ fn options() -> ServeOptions {
     Arguments::parse_from(arguments).options
 }
 
-/// A merger that runs.
+/// A running merger.
 #[derive(Clone)]
 pub(super) struct Merger {
     pub(super) world: World,
     pub(super) app: Arc<Context>,
-    /// How many clients wait for an answer.
+    /// How many clients are waiting for an answer.
     pub(super) waiting: Arc<Mutex<usize>>,
-    /// Each client writes one thing after the other.
+    /// For each index and writer, a lock: each writer does one write after the other.
     pub(super) writers: Arc<Vec<Vec<tokio::sync::Mutex<()>>>>,
 }
 
@@ -136,7 +136,7 @@ impl Merger {
         }
     }
 
-    /// A request as it comes from Envoy.
+    /// Sends a request to the merger, as Envoy does.
     pub(super) async fn ask(
         &self,
         method: Method,
@@ -147,7 +147,7 @@ impl Merger {
         self.ask_with(method, path, &master, body).await
     }
 
-    /// The same with headers of its own.
+    /// The same with additional headers.
     pub(super) async fn ask_with(
         &self,
         method: Method,
@@ -171,13 +171,13 @@ impl Merger {
         (answer.status.as_u16(), said)
     }
 
-    /// Lets what is under way end, as a merger does that is told to stop.
+    /// Lets open work finish, as a merger does that is told to stop.
     pub(super) async fn stop(&self) {
         self.app.begun.close();
         let _ = tokio::time::timeout(STOPS_WITHIN, self.app.begun.wait()).await;
     }
 
-    /// A client that is waited for when all is compared.
+    /// Runs a client that a comparison waits for.
     pub(super) fn client(&self, work: impl Future<Output = ()> + Send + 'static) {
         let waiting = Arc::clone(&self.waiting);
         *lock(&waiting) += 1;
@@ -215,7 +215,7 @@ async fn envoy_asks(world: World, app: Arc<Context>) {
     }
 }
 
-/// Lets happen what is planned, also while nobody asks a node.
+/// Executes planned events even while no node gets requests.
 async fn tell_time(world: World) {
     loop {
         world.mesh.lock().advance();

@@ -1,4 +1,4 @@
-//! `airports.csv`: `iata,name,city,state,country,latitude,longitude`, with quotes where a name holds a comma.
+//! `airports.csv`: `iata,name,city,state,country,latitude,longitude`, with quotes if a name contains a comma.
 
 use serde_json::{Value, json};
 

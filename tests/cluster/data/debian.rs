@@ -52,7 +52,7 @@ fn document(id: u32, fields: &HashMap<&str, String>) -> Option<Value> {
             .and_then(|value| value.parse::<u64>().ok())
             .map_or(Value::Null, Value::from)
     };
-    // Names hold dots and pluses, which no document's id may.
+    // Names contain dots and pluses, which aren't allowed in a document's id.
     let mut document = Map::from_iter([("id".to_owned(), Value::from(id))]);
     document.insert(
         "name".to_owned(),

@@ -1,10 +1,10 @@
-//! `movies.json`: an array of objects with titles such as `IMDB Rating` for names, and no id.
+//! `movies.json`: an array of objects with keys such as `IMDB Rating`, and no id.
 
 use serde_json::{Map, Value, json};
 
 use super::DataSet;
 
-/// Names of the file, and ours.
+/// The file's field names, and the ones used here.
 const FIELDS: [(&str, &str); 15] = [
     ("Title", "title"),
     ("Major Genre", "genre"),

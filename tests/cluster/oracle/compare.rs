@@ -1,19 +1,19 @@
-//! Two answers to one search, compared as a client would.
+//! Compares two answers to one search as a client would see them.
 
 use serde_json::Value;
 
 use super::member;
 
-/// What was compared, and whether it was the same.
+/// What was compared, and with which result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Name of what was compared, and the outcome.
+    /// The name of each compared part, and whether it was equal.
     pub compared: Vec<(&'static str, bool)>,
-    /// The first difference, in words.
+    /// The first difference, as text.
     pub difference: Option<String>,
 }
 
-/// What orders a hit, as far as a client sees it.
+/// What a hit is ordered by, as far as a client sees it.
 #[derive(Debug, Clone, PartialEq)]
 struct Key {
     score: f64,
@@ -115,13 +115,13 @@ fn hits(body: &Value) -> &[Value] {
     member(body, "hits").as_array().map_or(&[], Vec::as_slice)
 }
 
-/// True where the page doesn't begin with the first hit: its first group may be a part of one.
+/// True if the page doesn't begin with the first hit: its first group may then be incomplete.
 fn begins_within(request: &Value) -> bool {
     let number = |name: &str| member(request, name).as_u64().unwrap_or(0);
     number("offset") > 0 || number("page") > 1
 }
 
-/// The ids of each group of equals that lies whole within the page.
+/// The ids of each group of equal hits that lies completely within the page.
 fn groups(
     keys: &[Key],
     hits: &[Value],
@@ -136,7 +136,7 @@ fn groups(
             _ => groups.push((key, vec![id])),
         }
     }
-    // The last group may go on behind the page.
+    // The last group may continue beyond the page.
     groups.pop();
     let whole = groups.into_iter().skip(usize::from(begins_within));
     whole
@@ -147,11 +147,11 @@ fn groups(
         .collect()
 }
 
-/// Facets whose values the oracle's indexes list by count. The engine's order of equally frequent values follows the shape of
-/// its tree of values, which shards can't know.
+/// Facets whose values the oracle's indexes list by count. The engine orders equally frequent values by the shape of its
+/// tree of values, which shards can't know.
 pub(super) const BY_COUNT: [&str; 3] = ["maintainer", "director", "city"];
 
-/// True where facets and their order are the same, but for that of equally frequent values of a facet listed by count.
+/// True if facets and their order are equal, ignoring the order of equally frequent values of a facet listed by count.
 fn same_facets(one: &Value, many: &Value) -> bool {
     let (Some(a), Some(b)) = (one.as_object(), many.as_object()) else {
         return one == many;
@@ -159,14 +159,14 @@ fn same_facets(one: &Value, many: &Value) -> bool {
     a.len() == b.len()
         && a.iter().zip(b).all(|((name, x), (other, y))| {
             let by_count = BY_COUNT.contains(&name.as_str());
-            // As texts: the order of values is part of the answer.
+            // Compared as texts, because the order of values is part of the answer.
             let [mine, theirs] = [x, y].map(Value::to_string);
             name == other
                 && (mine == theirs || by_count && by_count_groups(x) == by_count_groups(y))
         })
 }
 
-/// The counts of a facet's list, each with its values; without the values of the last, which the cut may have parted.
+/// The counts of a facet's list, each with its values; without the last count's values, which the cut may have split.
 fn by_count_groups(facet: &Value) -> Vec<(u64, Vec<&str>)> {
     let mut groups: Vec<(u64, Vec<&str>)> = Vec::new();
     let values: Vec<(&String, &Value)> = facet.as_object().into_iter().flatten().collect();

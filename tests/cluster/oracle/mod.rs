@@ -1,9 +1,9 @@
-//! The oracle: the same requests to one node and to a cluster that hold the same documents, and whether a client could tell
-//! the answers apart.
+//! The oracle: sends the same requests to one node and to a cluster with the same documents, and checks whether a client
+//! could tell the answers apart.
 //!
-//! What must be the same: the sequence of ranking scores and of sort values or distances; the documents of every group of
-//! equals that lies whole within the page (one node orders equals by the time of their insertion, which shards can't know);
-//! totals; facets with their order and stats; the status and code of errors; and pages that add up to the list.
+//! What must be equal: the sequence of ranking scores and of sort values or distances; the documents of every group of
+//! equal hits that lies completely within the page (one node orders equal hits by the time of their insertion, which shards
+//! can't know); totals; facets with their order and stats; the status and code of errors. The pages together must equal the whole list.
 
 use std::collections::BTreeMap;
 
@@ -21,21 +21,21 @@ pub use compare::{Verdict, compare};
 pub use pages::{PagesVerdict, check_pages};
 pub use variants::{Variant, refused, variants};
 
-/// One line of the table: one way of asking, over all queries.
+/// One line of the table: one kind of search, over all queries.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Row {
-    /// The way of asking.
+    /// The kind of search.
     pub variant: String,
-    /// Requests.
+    /// The number of requests.
     pub asked: usize,
-    /// For each thing that is compared, how many answers had it as one node's.
+    /// For each part that is compared, how many answers were equal to one node's.
     pub same: BTreeMap<&'static str, usize>,
-    /// A few queries whose answers differ, with what differs.
+    /// Some queries whose answers differ, with the difference.
     pub examples: Vec<(String, String)>,
 }
 
 impl Row {
-    /// The share of answers that are one node's in `what`; `None` where it wasn't compared.
+    /// The share of answers whose part `what` equals one node's; `None` if it wasn't compared.
     #[allow(clippy::cast_precision_loss, reason = "thousands at most")]
     pub fn share(&self, what: &str) -> Option<f64> {
         let same = *self.same.get(what)?;
@@ -43,13 +43,13 @@ impl Row {
     }
 }
 
-/// At most so many examples a row.
+/// The most examples per row.
 const EXAMPLES: usize = 12;
 
-/// Asks `one` and `many` every query in one way.
+/// Sends every query as one kind of search to `one` and `many`.
 ///
 /// # Errors
-/// No answer.
+/// There is no answer.
 pub async fn ask(
     one: &Api,
     many: &Api,
@@ -98,10 +98,10 @@ pub async fn ask(
     Ok(row)
 }
 
-/// Asks for what a node refuses: status and code must be the node's.
+/// Sends requests that a node refuses: status and code must be the node's.
 ///
 /// # Errors
-/// No answer.
+/// There is no answer.
 pub async fn ask_refused(one: &Api, many: &Api, set: &DataSet) -> Result<Row, HarnessError> {
     let path = format!("/indexes/{}/search", set.index);
     let mut row = Row {
@@ -121,10 +121,10 @@ pub async fn ask_refused(one: &Api, many: &Api, set: &DataSet) -> Result<Row, Ha
     Ok(row)
 }
 
-/// Creates the index, sets it up and loads the documents; settings that let totals be compared come on top.
+/// Creates the index, sets it up and loads the documents. It adds settings that make totals comparable.
 ///
 /// # Errors
-/// A task failed, or there was no answer.
+/// A task failed, or there is no answer.
 pub async fn load(api: &Api, set: &DataSet) -> Result<(), HarnessError> {
     const BATCH: usize = 10_000;
     let index = format!("/indexes/{}", set.index);
@@ -174,8 +174,8 @@ pub async fn load(api: &Api, set: &DataSet) -> Result<(), HarnessError> {
     Ok(())
 }
 
-/// Queries for a data set: for Debian's packages 500 as people type them; for others made of the documents' titles: whole
-/// ones, beginnings, unfinished last words and slips.
+/// Queries for a data set: for Debian's packages, 500 queries as people type them; for other sets, queries made from the
+/// documents' titles: whole titles, beginnings, unfinished last words and typos.
 pub fn queries(set: &DataSet, count: usize) -> Vec<String> {
     if set.index == "packages" {
         let all: Vec<String> =
@@ -195,7 +195,7 @@ pub fn queries(set: &DataSet, count: usize) -> Vec<String> {
         .collect()
 }
 
-/// A title as somebody might type it; the same for the same place.
+/// A title as somebody might type it; always the same for the same `place`.
 fn as_typed(title: &str, place: usize) -> String {
     let words: Vec<&str> = title.split_whitespace().collect();
     let some = |count: usize| {
@@ -223,7 +223,7 @@ fn as_typed(title: &str, place: usize) -> String {
     }
 }
 
-/// The value of a member, `null` where there is none.
+/// The value of a member, `null` if there is none.
 fn member<'a>(value: &'a Value, name: &str) -> &'a Value {
     value.get(name).unwrap_or(&Value::Null)
 }

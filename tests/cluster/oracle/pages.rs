@@ -1,4 +1,4 @@
-//! Pages that add up: no document twice, none lost, and the same as one long page.
+//! Checks that pages add up: no document appears twice, none is lost, and together they equal one long page.
 
 use serde_json::{Value, json};
 
@@ -6,19 +6,19 @@ use super::member;
 use crate::data::DataSet;
 use crate::{Api, HarnessError};
 
-/// What became of the pages of one query.
+/// The result for the pages of one query.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PagesVerdict {
-    /// Ids that stand on two pages.
+    /// Ids that appear on two pages.
     pub twice: Vec<String>,
-    /// True where the pages, one after the other, are the long page.
+    /// True if the pages, one after the other, equal the long page.
     pub adds_up: bool,
 }
 
-/// Asks for `pages` pages of `per_page` hits, and for all of them at once.
+/// Requests `pages` pages of `per_page` hits, and all of their hits at once.
 ///
 /// # Errors
-/// No answer.
+/// There is no answer.
 pub async fn check_pages(
     api: &Api,
     set: &DataSet,
@@ -41,7 +41,7 @@ pub async fn check_pages(
     let mut one_by_one: Vec<String> = Vec::new();
     let mut verdict = PagesVerdict::default();
     for page in 0..pages {
-        // Every other page by number, the rest by offset: both count the same hits.
+        // Alternates between page numbers and offsets: both count the same hits.
         let body = if page % 2 == 0 {
             json!({"q": query, "page": page + 1, "hitsPerPage": per_page})
         } else {

@@ -1,17 +1,17 @@
-//! The ways of asking.
+//! The kinds of searches.
 
 use serde_json::{Value, json};
 
 use crate::data::DataSet;
 
-/// One way of asking: parameters that come to the query.
+/// One kind of search: parameters that are added to the query.
 #[derive(Debug, Clone)]
 pub struct Variant {
     /// A short name.
     pub name: &'static str,
     /// The parameters.
     pub parameters: Value,
-    /// True where they are a federation's, with the query as the only one of its queries.
+    /// True if the parameters are a federation's, with the query as its only query.
     pub federated: bool,
 }
 
@@ -52,12 +52,12 @@ fn by_distinct(attribute: &str) -> Vec<Variant> {
     ]
 }
 
-/// A field that one document has, and so one shard.
+/// A field that only one document has, and so only one shard.
 pub(super) const RARE: &str = "rare";
-/// Its value.
+/// The value of this field.
 pub(super) const ONLY_HERE: &str = "only here";
 
-/// All ways of asking a data set.
+/// All kinds of searches for a data set.
 pub fn variants(set: &DataSet) -> Vec<Variant> {
     let unequal = format!("{RARE} != '{ONLY_HERE}'");
     let mut all = vec![

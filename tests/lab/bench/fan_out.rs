@@ -1,5 +1,5 @@
-//! A search over all shards through Envoy, filter and merger, beside the same search on one shard asked directly, and on
-//! one node that holds everything.
+//! Compares a search over all shards, through Envoy, filter and merger, with the same search sent directly to one shard,
+//! and to one node that holds everything.
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use super::Row;
 use super::load::{Load, Shot, fire};
 
 pub(super) const KEY: &str = "a-master-key-for-measuring";
-/// How often they take turns.
+/// How many turns each measurement gets.
 const TURNS: u64 = 4;
 
 pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
@@ -99,7 +99,7 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The first attribute that the set may be sorted by.
+/// The first attribute of the set that is sortable.
 fn sortable(set: &DataSet) -> String {
     let attribute = set
         .settings

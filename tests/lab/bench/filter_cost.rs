@@ -1,4 +1,4 @@
-//! The filter's cost a request: the same Envoy before the same trivial upstream, with it and without it, by turns.
+//! The filter's cost per request: the same Envoy in front of the same trivial upstream, with the filter and without it, in turn.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,11 +13,11 @@ use weft_cluster::{
 use super::load::{Load, Shot, fire};
 use super::{Row, stub};
 
-/// Where the filter that does nothing lies, beside Weft's own.
+/// The path of the filter that does nothing, relative to Weft's own.
 const NOOP: &str = "examples/noop.wasm";
 
 const CLIENTS: usize = 64;
-/// How often the two take turns.
+/// How many turns each of the two gets.
 const TURNS: u64 = 20;
 
 /// Envoy in front of a stub.
@@ -116,7 +116,7 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Which filter an Envoy runs.
+/// The filter that an Envoy runs.
 pub(super) enum Filter {
     /// None.
     None,
@@ -127,7 +127,7 @@ pub(super) enum Filter {
 }
 
 impl Filter {
-    /// The one that does nothing, which `make bench` builds.
+    /// The filter that does nothing, which `make bench` builds.
     fn noop() -> Result<PathBuf> {
         let own = Binaries::find()?.filter;
         Ok(own.with_file_name("").join(NOOP))
@@ -170,7 +170,7 @@ pub(super) async fn front(filter: Filter, upstream: stub::Upstream) -> Result<Fr
         },
     )
     .await?;
-    // Every worker's filter has its table a poll later.
+    // After one more poll, every worker's filter has its table.
     tokio::time::sleep(Duration::from_secs(2)).await;
     Ok(Front {
         envoy,
@@ -180,7 +180,7 @@ pub(super) async fn front(filter: Filter, upstream: stub::Upstream) -> Result<Fr
     })
 }
 
-/// A load, and what it cost Envoy.
+/// A load, and the processor time that it cost Envoy.
 #[derive(Default)]
 struct Cost {
     load: Load,

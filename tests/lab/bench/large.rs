@@ -1,6 +1,6 @@
-//! A gigabyte of NDJSON in one request: what the merger keeps in memory meanwhile, and whether others still get answers.
+//! A gigabyte of NDJSON in one request: measures the merger's memory meanwhile, and whether other clients still get answers.
 //!
-//! The nodes are stand-ins that accept everything, so that the figures are the merger's.
+//! The nodes are stand-ins that accept everything, so the figures are the merger's alone.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -16,9 +16,9 @@ use super::Row;
 use super::load::{Shot, fire};
 
 const BODY_BYTES: u64 = 1 << 30;
-/// How much is made at once.
+/// How much of the body is made at once.
 const CHUNK_BYTES: usize = 256 << 10;
-/// Others ask this often.
+/// How often other clients send a request.
 const PROBE_EVERY: Duration = Duration::from_millis(5);
 
 pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
@@ -101,7 +101,7 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
     ])
 }
 
-/// The most memory that a process has had resident, in bytes.
+/// The highest resident memory of a process so far, in bytes.
 fn peak_bytes(process: &Process) -> Result<f64> {
     let id = process.id().context("the merger has ended")?;
     let status = fs::read_to_string(format!("/proc/{id}/status"))?;
@@ -110,7 +110,7 @@ fn peak_bytes(process: &Process) -> Result<f64> {
     Ok(kib.context("the kernel tells no VmHWM")? * 1024.0)
 }
 
-/// The body, made as it is sent: films nobody has seen.
+/// The request body, generated while it is sent: made-up films.
 #[derive(Default)]
 struct Chunks {
     made: u64,

@@ -1,4 +1,4 @@
-//! Clients that send the same request again and again, each on a connection of its own.
+//! Clients that send the same request again and again, each on its own connection.
 
 use std::time::{Duration, Instant};
 
@@ -20,21 +20,21 @@ pub(super) struct Shot {
     pub(super) body: Bytes,
 }
 
-/// What became of it.
+/// The result of a load.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Load {
-    /// Each answer's time, ascending.
+    /// The time that each answer took, ascending.
     times: Vec<Duration>,
     took: Duration,
 }
 
 impl Load {
-    /// Answers a second.
+    /// Answers per second.
     pub(super) fn rate(&self) -> f64 {
         self.times.len() as f64 / self.took.as_secs_f64()
     }
 
-    /// The time that `share` of the answers came within, in milliseconds.
+    /// The time within which this `share` of the answers came, in milliseconds.
     pub(super) fn quantile_ms(&self, share: f64) -> f64 {
         let place = (self.times.len() as f64 * share) as usize;
         self.times
@@ -42,12 +42,12 @@ impl Load {
             .map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
     }
 
-    /// How many answers there were.
+    /// The number of answers.
     pub(super) fn answers(&self) -> u64 {
         self.times.len() as u64
     }
 
-    /// Two loads as one.
+    /// Combines two loads.
     pub(super) fn and(mut self, other: Self) -> Self {
         self.times.extend(other.times);
         self.times.sort_unstable();
@@ -56,7 +56,7 @@ impl Load {
     }
 }
 
-/// `clients` clients for `seconds` seconds. An answer that isn't a success ends the measurement: it would be a fast one.
+/// Runs `clients` clients for `seconds` seconds. An unsuccessful answer ends the measurement, because it would be a fast one.
 pub(super) async fn fire(shot: &Shot, clients: usize, seconds: f64) -> Result<Load> {
     let begun = Instant::now();
     let end = begun + Duration::from_secs_f64(seconds);

@@ -1,4 +1,4 @@
-//! What a merge costs alone, beside the same merge by way of `serde_json::Value`: time on one core, and memory at its peak.
+//! The cost of a merge alone, beside the same merge with `serde_json::Value`: time on one core, and peak memory.
 
 use std::time::{Duration, Instant};
 
@@ -8,17 +8,17 @@ use weft_merger::search::sample::MergeSample;
 
 use super::Row;
 
-/// Counts what is allocated, in all of the lab.
+/// Counts all allocations of the lab.
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
 const SHARDS: usize = 8;
 const HITS: usize = 1000;
 const HIT_BYTES: usize = 1024;
-/// The best of so many runs counts: the others were disturbed.
+/// The number of runs. The fastest counts, since the others were disturbed.
 const RUNS: usize = 9;
 
-/// One merge: the best time, the most memory that it held at once beside the shards' answers, and its result's size.
+/// One merge: its shortest time, its peak memory in addition to the shards' answers, and the size of its result.
 struct Cost {
     took: Duration,
     peak: usize,
@@ -85,7 +85,7 @@ fn cost(merge: impl Fn() -> Result<Vec<u8>>) -> Result<Cost> {
         let begun = Instant::now();
         let answer = merge()?;
         cost.took = cost.took.min(begun.elapsed());
-        // Others in the process allocate too; the least is the merge's own.
+        // Other parts of the process allocate too, so the smallest peak is the merge's own.
         cost.peak = cost.peak.min(MEMORY.peak_usage().saturating_sub(before));
         cost.bytes = answer.len();
     }

@@ -1,7 +1,7 @@
-//! `bench`: what Weft costs and what it brings, as ratios from one run.
+//! `bench`: Weft's costs and benefits, as ratios from one run.
 //!
-//! The machine that this runs on is noisy, so nothing here is an absolute promise: each figure stands beside what it is
-//! compared with, measured in the same run, the two by turns.
+//! The machine that this runs on is noisy, so no figure is an absolute promise. Each figure is given together with what it
+//! is compared with; both are measured in the same run, in turn.
 
 mod fan_out;
 mod filter_cost;
@@ -57,16 +57,16 @@ enum Suite {
     Tasks,
 }
 
-/// One figure and what it is compared with.
+/// One figure, with the value that it is compared with.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Row {
     what: String,
     value: f64,
     unit: &'static str,
-    /// What it is compared with, in the same unit.
+    /// The value that it is compared with, in the same unit.
     #[serde(skip_serializing_if = "Option::is_none")]
     beside: Option<f64>,
-    /// What the ratio of the two should be.
+    /// The target for the ratio of the two.
     #[serde(skip_serializing_if = "Option::is_none")]
     goal: Option<&'static str>,
 }
@@ -103,7 +103,7 @@ impl Row {
     }
 }
 
-/// Measures, prints a table, writes JSON.
+/// Runs the measurements, prints a table and writes JSON.
 pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
     let wanted = |suite| arguments.only.is_empty() || arguments.only.contains(&suite);
     if wanted(Suite::Filter) {

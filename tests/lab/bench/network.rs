@@ -1,5 +1,5 @@
-//! The same search over the same three nodes, by Weft and by the servers' own network search (`useNetwork`). Only with a real
-//! server: the embedded node has no network.
+//! The same search over the same three nodes, by Weft and by the servers' own network search (`useNetwork`). This needs a
+//! real server: the embedded node has no network search.
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use super::fan_out::{KEY, fill};
 use super::load::{Load, Shot, fire};
 
 const SHARDS: u16 = 3;
-/// How often they take turns.
+/// How many turns each of the two gets.
 const TURNS: u64 = 6;
 
 pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
@@ -94,7 +94,7 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Makes every node search all of them when it is asked to use the network.
+/// Configures every node to search all of them when a search uses the network.
 async fn connect(cluster: &Cluster) -> Result<()> {
     let name = |shard: u16| format!("shard-{shard}");
     let remotes: Map<String, Value> = (0..SHARDS)

@@ -9,9 +9,9 @@ use weft_merger::write::{Format, bench};
 
 use super::Row;
 
-/// How much is split in one go, in bytes.
+/// The size of the body that is split, in bytes.
 const BODY_BYTES: usize = 48 << 20;
-/// The best of so many runs counts: the others were disturbed.
+/// The number of runs. The fastest counts, since the others were disturbed.
 const RUNS: usize = 5;
 
 pub(super) fn measure() -> Result<Vec<Row>> {
@@ -63,7 +63,7 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// How much of a core's time this thread has used: on a busy machine less than what the clock on the wall says.
+/// The processor time that this thread has used: on a busy machine, less than the time that has passed.
 fn processor_time() -> Duration {
     let used = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(used).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! A trivial upstream: it is the merger and the only node at once, knows one index, and answers everything with `{}`.
+//! A trivial upstream: it is both the merger and the only node, knows one index, and answers everything with `{}`.
 
 use std::convert::Infallible;
 
@@ -12,21 +12,21 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// What the stub says.
+/// The stub's answers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Upstream {
-    /// The routing table, which knows one index, on one shard.
+    /// The routing table, with one index on one shard.
     table: &'static str,
-    /// Everything else.
+    /// The answer to every other request.
     answer: &'static str,
 }
 
-/// Reads of the index go straight to its shard; nothing is ever written.
+/// Reads of the index go directly to its shard, and nothing is ever written.
 pub(super) const READS: Upstream = Upstream {
     table: TABLE,
     answer: "{}",
 };
-/// All goes to the merger, which answers as to an accepted write.
+/// All requests go to the merger, which answers as if to an accepted write.
 pub(super) const WRITES: Upstream = Upstream {
     table: TABLE,
     answer: r#"{"taskUid":1,"indexUid":"x","status":"enqueued","type":"documentAdditionOrUpdate","enqueuedAt":"2025-01-01T00:00:00Z"}"#,
@@ -35,7 +35,7 @@ pub(super) const WRITES: Upstream = Upstream {
 const TABLE: &str = r#"{"epoch":1,"leaseMs":60000,"layouts":[{"shards":[0]}],
     "indexes":{"x":{"layout":0,"primaryKey":"id","directReads":true,"directWrites":false}}}"#;
 
-/// Serves on a port of the loopback address until the program ends.
+/// Listens on a port of the loopback address until the program ends.
 pub(super) async fn serve(port: u16, upstream: Upstream) -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", port))
         .await

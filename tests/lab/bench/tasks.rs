@@ -1,4 +1,4 @@
-//! How long `GET /tasks/{uid}` takes: clients ask it every few milliseconds while they wait.
+//! How long `GET /tasks/{uid}` takes: waiting clients send it every few milliseconds.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::Row;
 use super::load::{Shot, fire};
 
 const KEY: &str = "bench-master-key";
-/// How many finished tasks there are beside the one that is asked for.
+/// The number of finished tasks beside the requested one.
 const TASKS: usize = 500;
 
 pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {

@@ -1,4 +1,4 @@
-//! Writes through Weft, beside one node asked directly: imports, many small writers, and one alone.
+//! Writes through Weft compared with writes to one node directly: imports, many small writers, and a single writer.
 
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,9 @@ use super::{Row, stub};
 
 const KEY: &str = "a-master-key-for-measuring";
 const CLIENTS: usize = 64;
-/// How often they take turns.
+/// How many turns each of the two gets.
 const TURNS: u64 = 3;
-/// How often the films are imported, each time under other ids.
+/// How often the films are imported, each time with other ids.
 const COPIES: usize = 4;
 
 pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
@@ -26,7 +26,7 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Documents a second until the import's task has succeeded.
+/// Documents per second until the import's task has succeeded.
 async fn imports() -> Result<Vec<Row>> {
     let set = DataSet::movies()?;
     let bodies: Vec<String> = (0..COPIES).map(|copy| renamed(&set, copy)).collect();
@@ -53,7 +53,7 @@ async fn imports() -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The films as NDJSON, under ids of their own.
+/// The films as NDJSON, with other ids for each copy.
 fn renamed(set: &DataSet, copy: usize) -> String {
     let lines = set.documents.iter().enumerate().map(|(place, document)| {
         let mut document = document.clone();
@@ -93,7 +93,7 @@ fn shot(port: u16) -> Shot {
     }
 }
 
-/// One shard, written to by many and by one: sent together by the merger, and straight by the filter.
+/// Many small writers and a single one on one shard: batched by the merger, and directly through the filter.
 async fn small_writes(seconds: u64) -> Result<Vec<Row>> {
     let cluster = |direct: bool| {
         Cluster::builder()
@@ -163,7 +163,7 @@ async fn by_turns(ports: [u16; 4], clients: usize, seconds: u64) -> Result<[Load
     for _ in 0..TURNS {
         for (load, port) in loads.iter_mut().zip(ports) {
             let more = fire(&shot(port), clients, seconds as f64 / TURNS as f64).await?;
-            // What is still to be indexed would take from the next one's turn.
+            // Unfinished indexing would slow down the next turn.
             idle(port).await?;
             *load = std::mem::take(load).and(more);
         }
@@ -171,7 +171,7 @@ async fn by_turns(ports: [u16; 4], clients: usize, seconds: u64) -> Result<[Load
     Ok(loads)
 }
 
-/// Waits until whoever listens there has nothing to do.
+/// Waits until the program on this port has nothing left to do.
 async fn idle(port: u16) -> Result<()> {
     let api = Api::new(format!("http://127.0.0.1:{port}"), Some(KEY));
     let deadline = Deadline::after(Duration::from_secs(120));

@@ -1,17 +1,17 @@
-//! Whether two answers say the same. Pure.
+//! Compares two answers. Pure.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-/// How near an answer comes to one node's.
+/// How close an answer is to one node's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// The same documents in the same order, the same totals and facets.
     Same,
-    /// The same, but documents that rank alike stand in another order.
+    /// The same, except that documents of equal rank are in another order.
     SameButTies,
-    /// What differs.
+    /// Different in the named part.
     Different(&'static str),
 }
 
@@ -21,7 +21,7 @@ impl Verdict {
     }
 }
 
-/// Compares what a person would look at.
+/// Compares the parts that a person would look at.
 pub(super) fn judge(
     merged: &Value,
     alone: &Value,
@@ -34,7 +34,7 @@ pub(super) fn judge(
         }
     }
     for field in ["facetDistribution", "facetStats"] {
-        // As text, since the order of a facet's values is part of the answer.
+        // Compared as text, since the order of a facet's values is part of the answer.
         if merged.get(field).map(Value::to_string) != alone.get(field).map(Value::to_string) {
             return Verdict::Different("facets");
         }
@@ -49,7 +49,7 @@ pub(super) fn judge(
     if ids(&merged) == ids(&alone) {
         return Verdict::Same;
     }
-    // Documents rank alike if their scores (to nine digits) and what is sorted by are equal.
+    // Documents have equal rank if their scores (to nine digits) and their sort values are equal.
     let rank = |hit: &Value| {
         let score = (hit["_rankingScore"].as_f64().unwrap_or_default() * 1e9).round();
         sorted_by.iter().fold(score.to_string(), |rank, field| {
@@ -59,7 +59,7 @@ pub(super) fn judge(
     if !merged.iter().map(rank).eq(alone.iter().map(rank)) {
         return Verdict::Different("order");
     }
-    // The last group may be cut anywhere by the limit.
+    // The limit may cut the last group anywhere.
     let last = alone.last().map(rank);
     let settled = |hits: &[Value]| {
         let whole = hits.iter().filter(|hit| Some(rank(hit)) != last);

@@ -1,4 +1,4 @@
-//! Documents into an index, with a bar that says how far.
+//! Loads documents into an index and shows a progress bar.
 
 use std::time::Instant;
 
@@ -11,10 +11,10 @@ use weft_cluster::data::DataSet;
 
 use crate::say;
 
-/// Documents in one request.
+/// The number of documents in one request.
 const BATCH: usize = 5_000;
 
-/// Creates the index with its settings, and puts all documents in.
+/// Creates the index with its settings, and adds all documents.
 pub(super) async fn run(api: &Api, who: &str, set: &DataSet) -> Result<()> {
     let index = format!("/indexes/{}", set.index);
     let create = json!({ "uid": set.index, "primaryKey": set.primary_key });

@@ -1,6 +1,6 @@
-//! `weft-lab demo`: real documents in a real cluster, and what one node would have answered.
+//! `weft-lab demo`: real documents in a real cluster, compared with the answers of one node.
 //!
-//! start → import → where the documents are → searches, side by side → how requests went.
+//! start → import → number of documents per shard → searches, side by side → how requests were routed.
 #![allow(
     clippy::indexing_slicing,
     reason = "a JSON value that is indexed in vain is null"

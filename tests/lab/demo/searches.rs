@@ -1,4 +1,4 @@
-//! What is searched for.
+//! The demo's searches.
 
 use std::time::{Duration, Instant};
 
@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 use weft_cluster::Api;
 use weft_cluster::data::DataSet;
 
-/// A search and what it shows.
+/// A search, and the fields of its hits that are shown.
 pub(super) struct Search {
     pub(super) about: &'static str,
     pub(super) parameters: Value,
-    /// Fields of a hit by which the search sorts: documents that differ in them don't rank alike.
+    /// Fields that the search sorts by: documents with different values in them don't have equal rank.
     pub(super) sorted_by: &'static [&'static str],
 }
 
-/// An answer and how long it took.
+/// An answer, and the time that it took.
 pub(super) struct Answer {
     pub(super) body: Value,
     pub(super) took: Duration,

@@ -11,7 +11,7 @@ use super::compare::Verdict;
 use super::searches::{Answer, Search};
 use crate::say;
 
-/// Width of a bar, and of a column.
+/// The width of a bar, and of a column.
 const BAR: u64 = 40;
 const COLUMN: usize = 46;
 
@@ -45,7 +45,7 @@ pub(super) async fn shares(cluster: &Cluster, set: &DataSet) -> Result<()> {
     Ok(())
 }
 
-/// Weft's answer to the left, one node's to the right.
+/// Prints Weft's answer on the left and one node's on the right.
 pub(super) fn side_by_side(
     search: &Search,
     merged: &Answer,
@@ -79,9 +79,9 @@ pub(super) fn side_by_side(
     });
 }
 
-/// How many requests the filter sent where, by Envoy's own count.
+/// How many requests the filter sent to each destination, from Envoy's own counters.
 ///
-/// The filter hands its counts over now and then, so they are read until they stand still.
+/// The filter sends its counts to Envoy from time to time, so they are read until they stop changing.
 pub(super) async fn routes(cluster: &Cluster) -> Result<()> {
     let mut counts = read_counts(cluster).await?;
     let deadline = Deadline::after(Duration::from_secs(10));
@@ -101,7 +101,7 @@ pub(super) async fn routes(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Direct reads, direct writes, and what was left to the merger.
+/// Direct reads, direct writes, and requests left to the merger.
 async fn read_counts(cluster: &Cluster) -> Result<[u64; 3]> {
     let admin = Api::new(cluster.admin_url(), None);
     let stats = admin

@@ -1,4 +1,4 @@
-//! Judges what nodes and clients saw by what was acknowledged. Pure: values in, violations out.
+//! Judges what nodes and clients saw, by the acknowledged writes. Pure: values in, violations out.
 
 use std::collections::BTreeMap;
 
@@ -8,25 +8,25 @@ use serde_json::{Map, Value};
 use super::documents::vector;
 use super::history::{At, Fields, History, Life, Outcome, State};
 
-/// What a promise was broken by.
+/// The ways to break a promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Breach {
-    /// An acknowledged write isn't there: no document, an older one, or one without its fields.
+    /// An acknowledged write is missing: there is no document, an older one, or one without its fields.
     Missing,
-    /// A document is there that an acknowledged write had deleted.
+    /// A document exists that an acknowledged write had deleted.
     CameBack,
-    /// A document that nobody wrote, or with a vector that isn't its own.
+    /// A document that nobody wrote, or one with a wrong vector.
     Invented,
     /// Replicas of a shard hold different documents or settings.
     Differs,
     /// A read showed less than what was acknowledged before it began.
     StaleRead,
-    /// A task that was accepted is unknown, or never settles.
+    /// An accepted task is unknown, or never settles.
     LostTask,
 }
 
-/// One breach, with what a person needs to find its cause.
+/// One violation, with the details for finding its cause.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Violation {
     pub(super) breach: Breach,
@@ -38,10 +38,11 @@ pub(super) struct Violation {
     pub(super) detail: String,
 }
 
-/// Documents by id, as a node or a cluster gives them, with `_vectors`.
+/// Documents by id, as a node or a cluster returns them, with `_vectors`.
 pub(super) type Documents = BTreeMap<String, Value>;
 
-/// Judges all documents of one place at rest: those of a shard's node (`owns` says which ids belong there), or all.
+/// Judges all documents of one place after all writes have ended: those of a shard's node (`owns` says which ids belong to
+/// it), or all.
 pub(super) fn documents(
     history: &History,
     place: &str,
@@ -105,7 +106,7 @@ fn breach(seen: &State, life: &Life, allowed: &[State]) -> Breach {
                 }
                 super::history::Change::Delete => false,
             };
-            // Something that was written once, but isn't all of what should be there.
+            // The document was written once, but isn't completely what it should be.
             if life.writes.iter().any(written) {
                 Breach::Missing
             } else {
@@ -115,7 +116,7 @@ fn breach(seen: &State, life: &Life, allowed: &[State]) -> Breach {
     }
 }
 
-/// Judges a read by id: what a client was shown between two moments.
+/// Judges a read by id: what a client was shown, given when the read began and ended.
 pub(super) fn read(
     history: &History,
     id: &str,
@@ -140,7 +141,7 @@ pub(super) fn read(
     })
 }
 
-/// An accepted task that is unknown or endless.
+/// A violation: an accepted task is unknown, or never settles.
 pub(super) fn lost_task(task: u64, id: Option<&str>, said: &str) -> Violation {
     Violation {
         breach: Breach::LostTask,
@@ -150,7 +151,7 @@ pub(super) fn lost_task(task: u64, id: Option<&str>, said: &str) -> Violation {
     }
 }
 
-/// What two replicas of a shard hold differently, documents (with vectors) and settings, as sets.
+/// The differences between two replicas of a shard, in documents (with vectors) and settings, compared as sets.
 pub(super) fn differences(
     shard: &str,
     one: (&str, &Documents, &Value),
@@ -187,7 +188,7 @@ pub(super) fn differences(
     violations
 }
 
-/// A value with all its keys in order, so that equal is equal.
+/// A value with all of its keys sorted, so that equal values are equal texts.
 pub(super) fn canonical(value: &Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -206,7 +207,7 @@ pub(super) fn canonical(value: &Value) -> Value {
     }
 }
 
-/// A document's history, for the person who looks for the cause.
+/// A document's history, for the person who looks for a cause.
 pub(super) fn story(id: &str, life: Option<&Life>) -> Vec<String> {
     let Some(life) = life else {
         return vec![format!("{id}: never written")];
@@ -236,7 +237,7 @@ pub(super) fn story(id: &str, life: Option<&Life>) -> Vec<String> {
         .collect()
 }
 
-/// A breach in one line.
+/// A violation as one line.
 pub(super) fn line(violation: &Violation) -> String {
     let text = format!(
         "  {:?} {} at {}: {}",
@@ -245,7 +246,7 @@ pub(super) fn line(violation: &Violation) -> String {
     text.chars().take(400).collect()
 }
 
-/// A document without what isn't a field of its own.
+/// A document's own fields.
 fn fields(document: &Value) -> Fields {
     let mut fields = document.as_object().cloned().unwrap_or_default();
     fields.retain(|name, _| !name.starts_with('_'));

@@ -1,4 +1,4 @@
-//! What the cluster says of itself: `/_cluster/…`, with the master key.
+//! Reads the cluster's own state: `/_cluster/…`, with the master key.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 use weft_cluster::{Api, Deadline, until};
 
-/// A replica by its place in the layout.
+/// A replica, by its position in the layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub(super) struct Place {
     pub(super) shard: u16,
@@ -40,7 +40,7 @@ impl Control {
         }
     }
 
-    /// Waits until the cluster is green and says of every node that it is in sync; how long that took.
+    /// Waits until the cluster is green and reports every node as in sync; returns how long that took.
     pub(super) async fn green(&self, count: usize, within: Duration) -> Result<Duration> {
         let begun = Instant::now();
         until("green", Deadline::after(within), || async {

@@ -1,10 +1,10 @@
-//! The documents that are written: each says which version it is, and everything in it follows from that.
+//! The documents that are written: each states its version, and everything else in it follows from that.
 
 use serde_json::{Value, json};
 
 use super::history::Fields;
 
-/// The index that everything happens in.
+/// The index used for all writes and reads.
 pub(super) const INDEX: &str = "faults";
 
 const WORDS: [&str; 16] = [
@@ -12,7 +12,7 @@ const WORDS: [&str; 16] = [
     "kelp", "lagoon", "meadow", "nettle", "orchard", "pebble",
 ];
 
-/// The settings of the index: something of everything that a replica must hold beside documents.
+/// The index's settings: something of everything that a replica must hold beside documents.
 pub(super) fn settings() -> Value {
     json!({
         "filterableAttributes": ["id", "group", "version"],
@@ -22,7 +22,7 @@ pub(super) fn settings() -> Value {
     })
 }
 
-/// A whole document.
+/// A whole document for this version.
 pub(super) fn whole(id: &str, version: u64) -> Fields {
     let word = |step: u64| {
         let place = usize::try_from((version * 7 + step * 5 + hash(id)) % 16).unwrap_or(0);
@@ -44,7 +44,7 @@ pub(super) fn part(id: &str, version: u64) -> Fields {
     fields.as_object().cloned().unwrap_or_default()
 }
 
-/// The document as it is sent, with the vector that belongs to it.
+/// The document as it is sent, with its vector.
 pub(super) fn with_vector(fields: &Fields) -> Value {
     let mut fields = fields.clone();
     if let Some(version) = fields.get("vectorOf").and_then(Value::as_u64) {
@@ -53,13 +53,13 @@ pub(super) fn with_vector(fields: &Fields) -> Value {
     Value::Object(fields)
 }
 
-/// The vector of a version.
+/// The vector for a version.
 pub(super) fn vector(version: u64) -> [f32; 3] {
     let part = |modulus: u64| (version % modulus) as f32 / modulus as f32;
     [part(7) + 0.125, part(11) + 0.125, part(13) + 0.125]
 }
 
-/// Something to search for.
+/// A random query.
 pub(super) fn query(random: &mut fastrand::Rng) -> String {
     random
         .choice(WORDS)

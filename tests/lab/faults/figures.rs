@@ -1,4 +1,4 @@
-//! Figures of a round: gaps, rates, quantiles. Pure.
+//! Figures of a round: gaps, rates and quantiles. Pure.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use super::world::{Read, ReadKind};
 
 /// How long after a fault requests may still fail.
 const LATE_AFTER: Duration = Duration::from_secs(2);
-/// How long before and after a fault gaps are looked for.
+/// How long before and after a fault the code looks for gaps.
 const BEFORE: Duration = Duration::from_secs(1);
 
-/// How reads fared from a fault on.
+/// How reads went after a fault.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ReadFigures {
-    /// Reads that could have been answered.
+    /// Reads that at least one replica could have answered.
     pub(super) asked: u64,
-    /// Those that were not.
+    /// Those of them that failed.
     pub(super) failed: u64,
-    /// Those that were not, and were asked later than two seconds after the fault.
+    /// Those that failed and were sent more than two seconds after the fault.
     pub(super) failed_late: u64,
-    /// Reads that failed while nobody could have answered.
+    /// Reads that failed while no replica could have answered.
     pub(super) excused: u64,
     /// Some of the failures.
     pub(super) examples: Vec<String>,
@@ -46,7 +46,7 @@ impl ReadFigures {
     }
 }
 
-/// Judges reads by when they were asked and whether anyone could have answered.
+/// Judges reads by when they were sent, and whether any replica could have answered then.
 pub(super) fn reads(reads: &[Read], fault: At, outage: Option<(At, At)>) -> ReadFigures {
     let mut figures = ReadFigures::default();
     for read in reads.iter().filter(|read| read.ended >= fault) {
@@ -73,7 +73,7 @@ pub(super) fn reads(reads: &[Read], fault: At, outage: Option<(At, At)>) -> Read
     figures
 }
 
-/// The longest time without a success around a fault, of those that end after it: `successes` need not be in order.
+/// The longest time without a success around a fault, among the gaps that end after it. `successes` need not be sorted.
 pub(super) fn longest_gap(successes: &[At], fault: At, until: At) -> Option<Duration> {
     let from = fault.saturating_sub(BEFORE);
     let mut moments: Vec<At> = successes
@@ -82,7 +82,7 @@ pub(super) fn longest_gap(successes: &[At], fault: At, until: At) -> Option<Dura
         .filter(|at| (from..=until).contains(at))
         .collect();
     moments.sort_unstable();
-    // Nothing at all before the end is a gap as long as that.
+    // If nothing succeeds before `until`, the gap lasts until then.
     moments.push(until);
     let mut last = moments.first().copied()?.min(fault);
     let mut longest = Duration::ZERO;
@@ -95,7 +95,7 @@ pub(super) fn longest_gap(successes: &[At], fault: At, until: At) -> Option<Dura
     Some(longest)
 }
 
-/// When the reads of one kind that succeeded were answered.
+/// When the successful reads of one kind were answered.
 pub(super) fn successes(reads: &[Read], kind: ReadKind) -> Vec<At> {
     reads
         .iter()
@@ -104,7 +104,7 @@ pub(super) fn successes(reads: &[Read], kind: ReadKind) -> Vec<At> {
         .collect()
 }
 
-/// How long searches took that were asked and answered within a time.
+/// How long searches took that were sent and answered within this period.
 pub(super) fn latencies(reads: &[Read], from: At, to: At) -> Vec<Duration> {
     reads
         .iter()
@@ -114,7 +114,7 @@ pub(super) fn latencies(reads: &[Read], from: At, to: At) -> Vec<Duration> {
         .collect()
 }
 
-/// The time that 99 of 100 came within.
+/// The time within which 99 of 100 were answered.
 pub(super) fn p99(latencies: &[Duration]) -> Option<Duration> {
     let mut sorted = latencies.to_vec();
     sorted.sort_unstable();

@@ -1,10 +1,10 @@
-//! What a client knows of each document: every write it sent, when, and what was said about it. Pure.
+//! What a client knows of each document: every write that it sent, when, and what the answer was. Pure.
 //!
-//! The rule that makes everything else simple: a document belongs to one writer, which sends its next write for it only
-//! after the answer to the one before, and never again once a write got no answer or an error. So there is one order of
-//! writes a document, and only the last can be in doubt for good. Several may still wait for the end of their tasks.
+//! One rule makes everything else simple: a document belongs to one writer, which sends its next write for the document
+//! only after the answer to the previous one, and never again once a write got no answer or an error. So the writes of a
+//! document have one order, and only the last one can stay in doubt. Several may be waiting for the end of their tasks.
 //!
-//! From that follow the *states* that a document may be in: one, or as many as there are doubts.
+//! From this follow the *states* that a document may be in: one state, or more if writes are in doubt.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,20 +14,20 @@ use serde_json::{Map, Value};
 /// A document's fields, without vectors (which follow from its `version`).
 pub(super) type Fields = Map<String, Value>;
 
-/// A document, or that there is none.
+/// A document's fields, or `None` if it doesn't exist.
 pub(super) type State = Option<Fields>;
 
-/// Since the run began.
+/// A time since the run began.
 pub(super) type At = Duration;
 
 /// What a write does to one document.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Change {
-    /// `POST`: the document is this.
+    /// `POST`: replaces the document.
     Replace(Fields),
-    /// `PUT`: these fields are these.
+    /// `PUT`: sets these fields.
     Update(Fields),
-    /// `DELETE`: there is none.
+    /// `DELETE`: removes the document.
     Delete,
 }
 
@@ -45,22 +45,22 @@ impl Change {
     }
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// No answer yet.
+    /// There is no answer yet.
     Sent,
-    /// 202, and the task hasn't settled yet.
+    /// Answered with 202, and the task hasn't settled yet.
     Accepted,
     /// The task succeeded: the write is acknowledged.
     Acknowledged(At),
-    /// Refused with a 4xx: it was not done.
+    /// Refused with a 4xx: the write wasn't done.
     Refused,
-    /// No answer, an error, or a task that failed or is gone: it was done or not.
+    /// No answer, an error, or a task that failed or is gone: the write may have been done or not.
     InDoubt(String),
 }
 
-/// One write as one document sees it.
+/// The part of a write that affects one document.
 #[derive(Debug, Clone)]
 pub(super) struct Write {
     pub(super) change: Change,
@@ -69,20 +69,20 @@ pub(super) struct Write {
     pub(super) outcome: Outcome,
 }
 
-/// All writes of one document, in their order.
+/// All writes of one document, in order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Life {
     pub(super) writes: Vec<Write>,
 }
 
 impl Life {
-    /// Every state that the document may be in when nothing is under way.
+    /// Every state that the document may be in when no write is open.
     pub(super) fn states(&self) -> Vec<State> {
         self.states_since(Duration::MAX, Duration::MAX)
     }
 
-    /// Every state that a read may show that began and ended then: what was acknowledged before it began must be in it,
-    /// what was sent before it ended may be.
+    /// Every state that a read with this beginning and end may show. It must include what was acknowledged before the read
+    /// began, and may include what was sent before the read ended.
     pub(super) fn states_since(&self, began: At, ended: At) -> Vec<State> {
         let floor = self
             .writes
@@ -101,7 +101,7 @@ impl Life {
             states = match &write.outcome {
                 Outcome::Refused => continue,
                 Outcome::Acknowledged(_) => after.collect(),
-                // What isn't known to be done may be done later, or never.
+                // A write in doubt may be done later, or never.
                 _ => states.iter().cloned().chain(after).collect(),
             };
             dedup(&mut states);
@@ -110,11 +110,11 @@ impl Life {
             }
         }
         dedup(&mut seen);
-        // At rest there is no in between: only the last states count.
+        // When no write is open, only the last states count.
         if began == Duration::MAX { states } else { seen }
     }
 
-    /// Whether the owner may write it again.
+    /// True if the owner may write the document again.
     pub(super) fn writable(&self) -> bool {
         let doubt = |write: &Write| {
             write.task.is_none() && matches!(write.outcome, Outcome::Sent | Outcome::InDoubt(_))
@@ -122,27 +122,27 @@ impl Life {
         !self.writes.iter().any(doubt)
     }
 
-    /// Whether it exists for sure, whatever becomes of what is under way.
+    /// True if the document certainly exists, whatever the outcome of open writes.
     pub(super) fn exists(&self) -> bool {
         self.states().iter().all(Option::is_some)
     }
 }
 
-/// Names a write again: its document, and its place in that document's life.
+/// Identifies a write: its document, and its position among the document's writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ticket {
     pub(super) id: String,
     place: usize,
 }
 
-/// Every document that was ever written.
+/// All documents that were ever written.
 #[derive(Debug, Clone, Default)]
 pub(super) struct History {
     lives: BTreeMap<String, Life>,
 }
 
 impl History {
-    /// A write goes out.
+    /// Records that a write was sent.
     pub(super) fn send(&mut self, id: &str, change: Change, sent: At) -> Ticket {
         let life = self.lives.entry(id.to_owned()).or_default();
         life.writes.push(Write {
@@ -157,7 +157,7 @@ impl History {
         }
     }
 
-    /// It became a task.
+    /// Records that the write became a task.
     pub(super) fn accept(&mut self, ticket: &Ticket, task: u64) {
         if let Some(write) = self.write(ticket) {
             write.task = Some(task);
@@ -165,7 +165,7 @@ impl History {
         }
     }
 
-    /// It ended so.
+    /// Records the write's outcome.
     pub(super) fn end(&mut self, ticket: &Ticket, outcome: Outcome) {
         if let Some(write) = self.write(ticket) {
             write.outcome = outcome;
@@ -177,12 +177,12 @@ impl History {
         self.lives.len()
     }
 
-    /// One document's life.
+    /// One document's history.
     pub(super) fn life(&self, id: &str) -> Option<&Life> {
         self.lives.get(id)
     }
 
-    /// All of them, by id.
+    /// The histories of all documents, by id.
     pub(super) fn lives(&self) -> impl Iterator<Item = (&str, &Life)> {
         self.lives.iter().map(|(id, life)| (id.as_str(), life))
     }

@@ -1,4 +1,4 @@
-//! Does the fault, holds it for a while, undoes it. What follows is the cluster's affair.
+//! Causes the fault, holds it for a while, and ends it. Recovery is up to the cluster.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -13,41 +13,41 @@ use super::history::At;
 use super::kinds::Fault;
 use super::world::World;
 
-/// How late the slow node is.
+/// The delay of the slow node.
 const LATE: Duration = Duration::from_millis(200);
-/// What is left of a full disk: enough for nothing that matters.
+/// The file size that a full disk still allows: too little for anything that matters.
 const FULL_BYTES: u64 = 16 << 10;
-/// How many documents a batch of a bulk import has: some megabytes.
+/// The number of documents in a batch of the bulk import: some megabytes.
 const IMPORTED: u32 = 6_000;
-/// How long after a process is back its part of the promise is not yet due.
+/// How long after a process is back its part of the promise doesn't apply yet.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What was done, and when.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Injury {
     pub(super) victim: Option<Place>,
-    /// When it was done (the first part of it).
+    /// When the (first part of the) fault began.
     pub(super) at: At,
-    /// When it was undone.
+    /// When the fault ended.
     pub(super) healed: At,
-    /// While nothing could have been answered: no in-sync replica of a shard lived, or there was no Envoy or merger.
+    /// When no request could have been answered: a shard had no live in-sync replica, or there was no Envoy or merger.
     pub(super) outage: Option<(At, At)>,
-    /// What is worth a line in the report.
+    /// An extra line for the report.
     pub(super) note: Option<String>,
 }
 
-/// Who does it.
+/// Causes faults in a cluster.
 pub(super) struct Injector<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) control: &'a Control,
     pub(super) world: &'a World,
     pub(super) quick: bool,
-    /// The number of the round, where faults come in several forms by turns.
+    /// The round's number, for faults that alternate between several forms.
     pub(super) round: u32,
 }
 
 impl Injector<'_> {
-    /// Whom it shall meet.
+    /// Chooses the replica for the fault.
     pub(super) async fn victim(&self, fault: Fault, random: &mut fastrand::Rng) -> Result<Place> {
         let layout = self.cluster.layout();
         let shard = random.u16(0..layout.shards());
@@ -63,7 +63,7 @@ impl Injector<'_> {
         Ok(Place { shard, replica })
     }
 
-    /// Breaks it and mends it.
+    /// Causes the fault and ends it.
     pub(super) async fn run(
         &self,
         fault: Fault,
@@ -181,7 +181,7 @@ impl Injector<'_> {
             node(place).restart()?;
             self.hold(random, 0..1_000).await;
         }
-        // The one that died last holds everything; nobody else may answer before it is back.
+        // The replica that died last holds everything; no other replica may answer before it is back.
         for place in &all {
             let url = self.cluster.node_url(place.shard, place.replica);
             self.answers(&url, "/health").await?;
@@ -189,7 +189,7 @@ impl Injector<'_> {
         Ok((begun, self.world.now() + GRACE))
     }
 
-    /// Kills a process that there is only one of; nothing can be promised until it is back.
+    /// Kills a process that exists only once. No promise applies until it is back.
     async fn outage(
         &self,
         process: &Process,
@@ -204,7 +204,7 @@ impl Injector<'_> {
         Ok((begun, self.world.now() + GRACE))
     }
 
-    /// A batch of documents that keeps nodes busy for a while, waited for as importers do.
+    /// Imports a batch of documents that keeps nodes busy for a while, and waits for it as importers do.
     async fn import(&self, number: u32) -> Result<()> {
         let words: Vec<String> = (0..2_000).map(|word| format!("word{word}")).collect();
         let word = |place: u32| {
@@ -242,8 +242,8 @@ impl Injector<'_> {
             .check_alive()
             .is_err()
             .then(|| format!("{} ended by itself", node.name()));
-        // As an operator would: room is made, and the node is started again. A node that failed to store how a task ended
-        // may never come back to it otherwise.
+        // As an operator would do it: free some space, and restart the node. A node that failed to store how a task ended
+        // may never recover otherwise.
         node.restart()?;
         Ok(note)
     }

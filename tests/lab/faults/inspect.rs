@@ -1,4 +1,4 @@
-//! Looks into every node at rest, past everything, and into the cluster from its front.
+//! Reads every node directly once no write is open, and the cluster through its edge.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use super::check::{self, Breach, Documents, Violation, lost_task};
 use super::documents::INDEX;
 use super::world::World;
 
-/// More documents than a run ever writes.
+/// More than the number of documents that a run ever writes.
 const ALL: usize = 1_000_000;
-/// How long the writes that are under way may take until they are at an end, once all is well.
+/// How long open writes may take to end after the cluster has recovered.
 const SETTLE: Duration = Duration::from_secs(60);
-/// Examples of a broken promise that are kept.
+/// The most examples of a broken promise that are kept.
 const KEPT: usize = 100;
 
-/// Waits until no write is under way; a task that has no end in time is lost.
+/// Waits until no write is open. A task that doesn't end in time counts as lost.
 pub(super) async fn rest(world: &World) -> Vec<Violation> {
     let deadline = Deadline::after(SETTLE);
     let at_rest = until("the end of all writes", deadline, || async {
@@ -46,7 +46,7 @@ pub(super) async fn rest(world: &World) -> Vec<Violation> {
         .collect()
 }
 
-/// Everything that is wrong with what is stored.
+/// All violations in the stored data.
 pub(super) async fn stored(cluster: &Cluster, world: &World) -> Result<Vec<Violation>> {
     let mut violations = Vec::new();
     let layout = cluster.layout();
@@ -87,7 +87,7 @@ pub(super) async fn stored(cluster: &Cluster, world: &World) -> Result<Vec<Viola
     Ok(violations)
 }
 
-/// What each replica holds of one document, for the person who looks for the cause.
+/// What each replica holds of one document, for the person who looks for a cause.
 pub(super) async fn held(cluster: &Cluster, shard: u16, id: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for replica in 0..cluster.layout().replicas() {
@@ -105,8 +105,8 @@ pub(super) async fn held(cluster: &Cluster, shard: u16, id: &str) -> Vec<String>
     lines
 }
 
-/// All documents of a node or a cluster, with their vectors; none where the index isn't there. In one page: two replicas may
-/// have their documents in different orders, so that pages from both would not add up.
+/// All documents of a node or a cluster, with their vectors; empty if the index doesn't exist. Read as one page: two
+/// replicas may have their documents in different orders, so pages from both wouldn't fit together.
 async fn all_documents(api: &Api) -> Result<Documents> {
     let path = format!("/indexes/{INDEX}/documents?retrieveVectors=true&limit={ALL}");
     let reply = api.get(&path).await?;
@@ -127,7 +127,7 @@ fn list(reply: &Reply) -> Option<&Vec<Value>> {
     (reply.status == 200).then(|| reply.at("/results").as_array())?
 }
 
-/// Waits until a node has done all that it was told.
+/// Waits until a node has finished all of its tasks.
 async fn idle(api: &Api, name: &str) -> Result<()> {
     let what = format!("the end of {name}'s own tasks");
     until(&what, Deadline::after(SETTLE), || async {
@@ -141,7 +141,7 @@ async fn idle(api: &Api, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// One line for each kind of breach and the number of times it was seen.
+/// How many violations are of this kind.
 pub(super) fn count(violations: &[Violation], breach: Breach) -> usize {
     violations
         .iter()

@@ -1,4 +1,4 @@
-//! What is done to a cluster, and what must still be so while it is done.
+//! The faults, and what must still hold during each of them.
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -38,13 +38,13 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// Its name on the command line.
+    /// The fault's name on the command line.
     pub(super) fn name(self) -> String {
         self.to_possible_value()
             .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// Whether it happens on the line to a node: then the cluster needs lines that can be cut.
+    /// True if the fault is on the line to a node: then the cluster needs relays that can be cut.
     pub(super) fn on_the_line(self) -> bool {
         matches!(
             self,
@@ -52,12 +52,12 @@ impl Fault {
         )
     }
 
-    /// Whether searches are timed while it lasts, and before.
+    /// True if searches are timed before and during the fault.
     pub(super) fn is_timed(self) -> bool {
         matches!(self, Self::Slow | Self::BulkImport)
     }
 
-    /// Whether a node dies of it, so that reads must go on within a second and writes within three.
+    /// True if a node dies of the fault: then reads must work again within a second, and writes within three.
     pub(super) fn kills_a_node(self) -> bool {
         matches!(
             self,

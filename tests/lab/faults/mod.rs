@@ -1,4 +1,4 @@
-//! `weft-lab faults`: breaks real clusters under load, and counts what became of every acknowledged write.
+//! `weft-lab faults`: breaks real clusters under load, and checks what happened to every acknowledged write.
 //!
 //! ```text
 //! writers ─► history ◄─ readers          what a client knows: sent, accepted, acknowledged, in doubt
@@ -7,9 +7,9 @@
 //!  Envoy … nodes      check (pure)       what it may be shown, and what must be stored
 //! ```
 //!
-//! Each fault has a cluster of its own: [`round`] brings load, fault, recovery and inspection together, [`inject`] does the
-//! fault, [`check`] judges, [`report`] prints the table. Invariant: what is judged by is what clients were told, never
-//! what the cluster says of itself, except for when it calls itself well again.
+//! Each fault has its own cluster. [`round`] combines load, fault, recovery and inspection, [`inject`] causes the fault,
+//! [`check`] judges, [`report`] prints the table. Invariant: the judgement uses what clients were told, and never what the
+//! cluster says about itself, except for the time when it says that it has recovered.
 
 mod check;
 mod control;
@@ -36,7 +36,7 @@ use kinds::Fault;
 use round::{Round, Stage};
 use world::Mode;
 
-/// Rounds with a broken promise after which a fault is not tried any further.
+/// The number of rounds with a broken promise after which a fault isn't repeated.
 const ENOUGH: usize = 3;
 
 /// Options of `weft-lab faults`.
@@ -121,9 +121,9 @@ fn conclude(arguments: &FaultArgs, seed: u64, rounds: &[Round]) -> Result<()> {
     Ok(())
 }
 
-/// All rounds of a fault. A cluster that broke a promise is left as it is, and the next round gets a new one.
+/// Plays all rounds of a fault. A cluster that broke a promise is left as it is, and the next round gets a new one.
 async fn play(arguments: &FaultArgs, fault: Fault, seed: u64) -> Result<Vec<Round>> {
-    // Each fault's choices are its own, whichever others are played.
+    // Each fault has its own random choices, whichever other faults are played.
     let mut random = fastrand::Rng::with_seed(seed ^ ((fault as u64 + 1) << 32));
     let (mut rounds, mut broken) = (Vec::new(), 0);
     let mut stage: Option<Stage> = None;

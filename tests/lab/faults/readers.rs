@@ -1,4 +1,4 @@
-//! Readers: they know what they may be shown, and note every answer that is missing, late or wrong.
+//! Readers: they know which answers are right, and record every answer that is missing, late or wrong.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use super::documents::{INDEX, query};
 use super::history::At;
 use super::world::{Asked, Read, ReadKind, World};
 
-/// Between two reads of one reader.
+/// The pause between two reads of one reader.
 const PAUSE: Duration = Duration::from_millis(20);
-/// One beat of reads.
+/// The interval of the steady reads.
 const BEAT: Duration = Duration::from_millis(25);
 
-/// A reader until the run is over: searches, filters by id, documents by id.
+/// Reads until the run is over: searches, filters by id, documents by id.
 pub(super) async fn reader(world: Arc<World>, seed: u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     while !world.closed() {
@@ -32,7 +32,7 @@ pub(super) async fn reader(world: Arc<World>, seed: u64) {
     }
 }
 
-/// Reads one document again and again in a steady beat, each without waiting for those before, until told to end.
+/// Reads one document again and again at a steady interval, without waiting for the previous reads, until the run is over.
 pub(super) async fn beat(world: Arc<World>, id: String) {
     let mut next = Instant::now();
     while !world.closed() {
@@ -96,7 +96,7 @@ async fn document(world: &World, id: &str, kind: ReadKind) {
     let violation = match (reply.status, reply.at("/code").as_str()) {
         (200, _) => check::read(&world.history(), id, Some(&reply.body), began, ended),
         (404, Some("document_not_found")) => check::read(&world.history(), id, None, began, ended),
-        // The index was there before the first reader.
+        // The index was created before the first reader started.
         (404, _) => Some(Violation {
             breach: Breach::StaleRead,
             what: id.to_owned(),
@@ -108,7 +108,7 @@ async fn document(world: &World, id: &str, kind: ReadKind) {
     world.note(violation.map(|violation| of(&request, violation)));
 }
 
-/// With the name of the request, under which Envoy's log says who answered.
+/// Adds the request's id, with which Envoy's log shows the node that answered.
 fn of(request: &str, mut violation: Violation) -> Violation {
     violation.place = request.to_owned();
     violation

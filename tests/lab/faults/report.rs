@@ -1,4 +1,4 @@
-//! The table: promise, target, measured, kept or not; and the same as JSON.
+//! The table of promises (target, measured value, kept or not), also as JSON.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use super::kinds::Fault;
 use super::round::Round;
 use super::world::Mode;
 
-/// Examples printed with a broken promise.
+/// How many examples are printed for a broken promise.
 const EXAMPLES: usize = 5;
 
-/// One promise over all rounds.
+/// One promise, measured over all rounds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Promise {
@@ -26,18 +26,18 @@ pub(super) struct Promise {
     target: &'static str,
     measured: String,
     kept: bool,
-    /// Whether breaking it makes the run fail; the others depend on the machine.
+    /// True if breaking the promise makes the run fail; other promises depend on the machine.
     hard: bool,
 }
 
 impl Promise {
-    /// Whether the run must fail for it.
+    /// True if the run must fail because of this promise.
     pub(super) fn broken(&self) -> bool {
         self.hard && !self.kept
     }
 }
 
-/// The first line of the table by faults.
+/// The heading of the table by faults.
 pub(super) fn heading() -> String {
     format!(
         "{:<14} {:>6} {:>5} {:>7} {:>6} {:>7} {:>6} {:>6} {:>8} {:>6} {:>5} {:>9} {:>9} {:>9}",
@@ -58,7 +58,7 @@ pub(super) fn heading() -> String {
     )
 }
 
-/// A fault's line in it.
+/// A fault's row in this table.
 pub(super) fn row(fault: Fault, rounds: &[Round], wanted: u32) -> String {
     let sum = |breach| {
         rounds
@@ -108,7 +108,7 @@ pub(super) fn row(fault: Fault, rounds: &[Round], wanted: u32) -> String {
     )
 }
 
-/// What is said at once when a round broke a promise.
+/// The message that is printed at once when a round broke a promise.
 pub(super) fn broken(round: &Round, file: &Path) -> String {
     let mut lines = vec![format!(
         "{} round {}: {} breaches{}",
@@ -128,7 +128,7 @@ pub(super) fn broken(round: &Round, file: &Path) -> String {
     lines.join("\n")
 }
 
-/// Every promise over all rounds.
+/// All promises, measured over all rounds.
 pub(super) fn promises(rounds: &[Round], mode: Mode) -> Vec<Promise> {
     let zero = |promise, breaches: &[Breach]| {
         let seen: usize = rounds
@@ -152,7 +152,7 @@ pub(super) fn promises(rounds: &[Round], mode: Mode) -> Vec<Promise> {
     let reads = all_reads(rounds);
     let mut promises = vec![
         Promise {
-            // What one replica took and lost with the merger is not promised.
+            // A write that only one replica accepted may be lost together with the merger.
             hard: mode != Mode::Async,
             ..zero("acknowledged writes missing", &[Breach::Missing])
         },
@@ -168,7 +168,7 @@ pub(super) fn promises(rounds: &[Round], mode: Mode) -> Vec<Promise> {
             hard: true,
         },
         Promise {
-            // Other modes acknowledge before all in-sync replicas have it: there it is a figure, no promise.
+            // Other modes acknowledge before all in-sync replicas have the write, so there it is a figure and not a promise.
             hard: mode == Mode::Sync,
             ..zero(
                 "reads that showed less than acknowledged",
@@ -221,7 +221,7 @@ pub(super) fn promises(rounds: &[Round], mode: Mode) -> Vec<Promise> {
     promises
 }
 
-/// All promises, one a line.
+/// All promises, one per line.
 pub(super) fn table(promises: &[Promise]) -> String {
     let mut lines = vec![format!(
         "\n{:<50} {:>9} {:>22}",
@@ -239,7 +239,7 @@ pub(super) fn table(promises: &[Promise]) -> String {
     lines.join("\n")
 }
 
-/// Writes `faults.json`; gives its path.
+/// Writes `faults.json` and returns its path.
 pub(super) fn write(
     folder: &Path,
     seed: u64,
@@ -277,7 +277,7 @@ fn gap(
     })
 }
 
-/// The p99 of searches while something lasts, to that before it.
+/// The ratio of the p99 of searches during the fault to the p99 before it.
 fn times(
     promise: &'static str,
     target: &'static str,

@@ -1,4 +1,4 @@
-//! One round: load, fault, mending, green, rest, inspection.
+//! One round: load, fault, end of the fault, green, end of all writes, inspection.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,30 +25,30 @@ use super::{FaultArgs, inspect, readers, writers};
 const MASTER_KEY: &str = "a-master-key-for-faults";
 const WRITERS: usize = 4;
 const READERS: usize = 3;
-/// How long a cluster may take to be well again.
+/// How long a cluster may take to recover.
 pub(super) const RECOVERY: Duration = Duration::from_secs(120);
-/// How long after a fault a gap is looked for at least.
+/// The shortest time after a fault in which the code looks for a gap.
 const GAP_WINDOW: Duration = Duration::from_secs(5);
 
-/// What a round showed.
+/// The results of a round.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Round {
     pub(super) fault: Fault,
     pub(super) number: u32,
-    /// What was done before it, in a sequence.
+    /// In a sequence, the chore done before the round.
     pub(super) chore: Option<String>,
     pub(super) injury: Option<Injury>,
-    /// From the mending of the fault until green; none is never.
+    /// From the end of the fault until green; `None` if the cluster never became green.
     pub(super) recovered_ms: Option<f64>,
     pub(super) documents: usize,
     pub(super) violations: Vec<Violation>,
     pub(super) reads: ReadFigures,
-    /// The longest time without an answer to a read of the broken shard.
+    /// The longest time without an answer to a read of the affected shard.
     pub(super) read_gap_ms: Option<f64>,
     /// The longest time without an acknowledged write to it.
     pub(super) write_gap_ms: Option<f64>,
-    /// Why the round could not be brought to its end.
+    /// Why the round couldn't be finished.
     pub(super) error: Option<String>,
     #[serde(skip)]
     pub(super) before: Vec<Duration>,
@@ -75,7 +75,7 @@ impl Round {
         }
     }
 
-    /// Whether no hard promise was broken: those with a target of 0, and that all gets well again.
+    /// True if no hard promise was broken: those with a target of 0, and that the cluster recovers.
     pub(super) fn sound(&self) -> bool {
         self.error.is_none() && self.violations.is_empty()
     }
@@ -92,7 +92,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Starts a cluster, its index, and everybody who works with it.
+    /// Starts a cluster, its index, and the load.
     pub(super) async fn set(arguments: &FaultArgs, fault: Fault, seed: u64) -> Result<Self> {
         let staggered = fault == Fault::BulkImport && !arguments.together;
         Self::set_for(
@@ -105,7 +105,7 @@ impl Stage {
         .await
     }
 
-    /// The same, whatever it is for; with lines to the nodes that can be cut, or without.
+    /// The same for any purpose; with or without relays to the nodes that can be cut.
     pub(super) async fn set_for(
         arguments: &FaultArgs,
         name: &str,
@@ -158,7 +158,7 @@ impl Stage {
         Ok(stage)
     }
 
-    /// The index, and on each shard a document that never changes.
+    /// Creates the index, and on each shard a document that never changes.
     async fn prepare(&mut self) -> Result<()> {
         let api = &self.world.api;
         api.succeed(
@@ -199,13 +199,13 @@ impl Stage {
         Ok(())
     }
 
-    /// How many nodes there are.
+    /// The number of nodes.
     pub(super) fn nodes(&self) -> usize {
         let layout = self.cluster.layout();
         usize::from(layout.shards() * layout.replicas())
     }
 
-    /// The id of the document on a shard that never changes.
+    /// The id of the shard's document that never changes.
     fn still(&self, shard: u16) -> String {
         (0_u64..)
             .map(|salt| format!("still-{salt}"))
@@ -257,7 +257,7 @@ impl Stage {
         tokio::time::sleep(Duration::from_millis(calm)).await;
         let injury = injector.run(round.fault, victim, random).await?;
         let recovered = self.control.green(self.nodes(), RECOVERY).await;
-        // What is well again must stay so under load for a moment.
+        // A recovered cluster must stay healthy under load for a moment.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let ended = world.now();
         world.gate.send_replace(Gate::NoWrites);
@@ -282,7 +282,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Writes down what is known of the first documents that broke a promise; where.
+    /// Writes everything known of the first documents that broke a promise to a folder, and returns its path.
     pub(super) async fn testify(&self, round: &Round) -> Result<PathBuf> {
         let mut lines = vec![format!(
             "{:?} {}: {:?}",
@@ -308,7 +308,7 @@ impl Stage {
         Ok(file)
     }
 
-    /// Ends everything; what was written stays if it is needed.
+    /// Ends everything. What was written is kept if `keep` is set.
     pub(super) async fn strike(mut self, keep: bool) -> Result<()> {
         self.world.gate.send_replace(Gate::Closed);
         self.load.shutdown().await;

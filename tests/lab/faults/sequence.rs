@@ -1,7 +1,7 @@
-//! Faults one after the other on one cluster, with what operators do in an ordinary month between them.
+//! Faults one after the other on one cluster, and between them the work that operators do in an ordinary month.
 //!
-//! A fault on a fresh cluster meets nothing that an earlier one has left. Here tasks are deleted, the merger is started again and
-//! disks are replaced while nobody writes, and everything is compared after each of these and after each fault.
+//! On a fresh cluster, a fault never meets the effects of an earlier one. Here tasks are deleted, the merger is restarted
+//! and disks are replaced while nobody writes, and everything is compared after each of these and after each fault.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use crate::say;
 /// How long the merger may take to answer again.
 const STARTS: Duration = Duration::from_secs(60);
 
-/// What is done between two faults.
+/// The work between two faults.
 #[derive(Debug, Clone, Copy)]
 enum Chore {
     Nothing,
     DeleteTasks,
     RestartMerger,
     DeleteTasksAndRestartMerger,
-    /// While there is no merger, and with no task that shows what was lost.
+    /// Replaces a disk while there is no merger, and without a task that would show the loss.
     ReplaceDisk,
 }
 
@@ -52,7 +52,7 @@ impl Chore {
     }
 }
 
-/// Plays `length` random faults on one cluster; ends with the first broken promise, and leaves what shows it.
+/// Plays `length` random faults on one cluster. Ends with the first broken promise, and keeps the evidence.
 pub(super) async fn play(arguments: &FaultArgs, length: u32, seed: u64) -> Result<Vec<Round>> {
     ensure!(arguments.replicas > 1, "a sequence needs two replicas");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -66,7 +66,7 @@ pub(super) async fn play(arguments: &FaultArgs, length: u32, seed: u64) -> Resul
             Ok(violations) if violations.is_empty() => {
                 stage.play(arguments, fault, number, &mut random).await?
             }
-            // The fault is not played: what is wrong is the chore's.
+            // The fault isn't played: the chore has broken the promise.
             Ok(violations) => Round {
                 violations,
                 ..Round::new(fault, number)
@@ -97,7 +97,7 @@ pub(super) async fn play(arguments: &FaultArgs, length: u32, seed: u64) -> Resul
 }
 
 impl Stage {
-    /// Does a chore while nobody writes, waits until all is well, and looks into every node.
+    /// Does a chore while nobody writes, waits until the cluster has recovered, and inspects every node.
     async fn after(&mut self, chore: Chore, random: &mut fastrand::Rng) -> Result<Vec<Violation>> {
         let api = self.world.api.clone();
         if chore.deletes_tasks(random) {
@@ -135,7 +135,7 @@ impl Stage {
         self.control.green(self.nodes(), RECOVERY).await?;
         let mut seen = self.world.take_violations();
         if let Chore::ReplaceDisk = chore {
-            // While there is no merger, Envoy goes by what it heard last, and reads from a disk that was replaced since.
+            // While there is no merger, Envoy uses the last state it got, and may read from a disk that was replaced since.
             seen.retain(|violation| violation.breach != Breach::StaleRead);
         }
         seen.extend(inspect::stored(&self.cluster, &self.world).await?);

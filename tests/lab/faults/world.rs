@@ -1,4 +1,4 @@
-//! What the load shares: the cluster's address, the clock, the history, and what was seen.
+//! What the load shares: the cluster's address, the clock, the history, and the violations seen.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,15 +14,15 @@ use weft_routing::placement::{ShardId, SlotMap};
 use super::check::{Violation, lost_task};
 use super::history::{At, History, Outcome, Ticket};
 
-/// How long a client waits for an answer before it calls the request failed.
+/// How long a client waits for an answer before it counts the request as failed.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a task is asked for: soon at first, as clients do, then rarely.
+/// How soon a task is first polled. Like clients, it polls often at first and then rarely.
 const FIRST_POLL: Duration = Duration::from_millis(20);
 const LAST_POLL: Duration = Duration::from_millis(150);
-/// A task that is unknown so many times in a row is lost, and not merely asked for in a bad moment.
+/// How many times in a row a task must be unknown to count as lost; a single time may be a bad moment.
 const UNKNOWN: u32 = 10;
 
-/// Which promise of writes is asked for.
+/// The promise for writes that clients ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Mode {
     /// All in-sync replicas.
@@ -34,7 +34,7 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    /// The word that asks for it, where it isn't the default.
+    /// The value of the header that asks for it; `None` for the default.
     fn wish(self) -> Option<&'static str> {
         match self {
             Self::Sync => None,
@@ -44,12 +44,12 @@ impl Mode {
     }
 }
 
-/// Whether the load runs.
+/// The state of the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gate {
-    /// Everybody works.
+    /// Everything runs.
     Open,
-    /// No new writes; reads go on.
+    /// There are no new writes; reads continue.
     NoWrites,
     /// The run is over.
     Closed,
@@ -61,18 +61,18 @@ pub(super) struct Read {
     pub(super) began: At,
     pub(super) ended: At,
     pub(super) kind: ReadKind,
-    /// Why it failed, if it did.
+    /// Why the read failed, if it did.
     pub(super) failure: Option<String>,
 }
 
-/// What was read.
+/// The kind of read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadKind {
     /// A search over all shards.
     Search,
     /// A document by its id.
     Document,
-    /// The same, of the shard that is about to be broken, in a steady beat.
+    /// A document by its id, at a steady interval, on the shard that is about to be broken.
     Beat,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct World {
     history: Mutex<History>,
     reads: Mutex<Vec<Read>>,
     violations: Mutex<Vec<Violation>>,
-    /// When which shard's beat of writes was acknowledged.
+    /// When the steady writes to the affected shard were acknowledged.
     beats: Mutex<Vec<At>>,
     under_way: AtomicU64,
     requests: AtomicU64,
@@ -110,12 +110,12 @@ impl World {
         }))
     }
 
-    /// Since the run began.
+    /// The time since the run began.
     pub(super) fn now(&self) -> At {
         self.start.elapsed()
     }
 
-    /// The shard that a document lies on.
+    /// The shard that owns a document.
     pub(super) fn shard_of(&self, id: &str) -> u16 {
         DocumentId::from_text(id).map_or(0, |id| self.slots.shard_of(&id).0)
     }
@@ -136,27 +136,27 @@ impl World {
         lock(&self.beats).push(self.now());
     }
 
-    /// The reads since this was asked for last.
+    /// The reads since the last call.
     pub(super) fn take_reads(&self) -> Vec<Read> {
         std::mem::take(&mut *lock(&self.reads))
     }
 
-    /// The moments of acknowledged beats since this was asked for last.
+    /// The times of acknowledged steady writes since the last call.
     pub(super) fn take_beats(&self) -> Vec<At> {
         std::mem::take(&mut *lock(&self.beats))
     }
 
-    /// What reads have shown that they should not, since this was asked for last.
+    /// Violations that reads have shown since the last call.
     pub(super) fn take_violations(&self) -> Vec<Violation> {
         std::mem::take(&mut *lock(&self.violations))
     }
 
-    /// Writes without an end yet.
+    /// The number of open writes.
     pub(super) fn under_way(&self) -> u64 {
         self.under_way.load(Ordering::SeqCst)
     }
 
-    /// Waits until writing is allowed; `false` when the run is over.
+    /// Waits until writing is allowed; `false` if the run is over.
     pub(super) async fn may_write(&self) -> bool {
         let mut gate = self.gate.subscribe();
         match gate.wait_for(|gate| *gate != Gate::NoWrites).await {
@@ -165,22 +165,22 @@ impl World {
         }
     }
 
-    /// Whether the run is over.
+    /// True if the run is over.
     pub(super) fn closed(&self) -> bool {
         *self.gate.borrow() == Gate::Closed
     }
 
-    /// A name for a request, by which the logs of Envoy and merger know it.
+    /// A new id for a request, which the logs of Envoy and the merger contain.
     pub(super) fn request_id(&self) -> String {
         format!("faults-{}", self.requests.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// A request with a client's patience.
+    /// Sends a request and waits as long as a client would.
     pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Asked {
         self.ask_as(&self.request_id(), method, path, body).await
     }
 
-    /// The same under a name of its own.
+    /// The same with a given request id.
     pub(super) async fn ask_as(
         &self,
         request_id: &str,
@@ -204,8 +204,8 @@ impl World {
         }
     }
 
-    /// Sends a write and follows it to its end in the background, when it becomes a task. Gives what holds the writer's
-    /// place until then.
+    /// Sends a write. If it becomes a task, follows the task to its end in the background. Returns the handle with which
+    /// the writer waits for that.
     pub(super) async fn write(
         self: &Arc<Self>,
         tickets: Vec<Ticket>,
@@ -236,7 +236,7 @@ impl World {
         None
     }
 
-    /// Asks for a task until it has settled; whether it succeeded.
+    /// Polls a task until it has settled; true if it succeeded.
     async fn follow(&self, tickets: Vec<Ticket>, task: u64) -> bool {
         let (mut wait, mut unknown) = (FIRST_POLL, 0);
         let outcome = loop {
@@ -270,7 +270,7 @@ impl World {
     }
 }
 
-/// An answer, or why there is none.
+/// An answer, or the reason why there is none.
 pub(super) type Asked = Result<Reply, String>;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,4 +1,4 @@
-//! Writers: each owns its documents, writes them in every way that there is, and knows what became of it.
+//! Writers: each owns its documents, writes them in every possible way, and records the outcome of each write.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use super::documents::{INDEX, part, whole, with_vector};
 use super::history::{Change, Ticket};
 use super::world::World;
 
-/// Tasks that a writer waits for at once.
+/// How many tasks a writer waits for at the same time.
 const DEPTH: usize = 3;
-/// Documents that a writer keeps, give or take.
+/// Approximately how many documents a writer keeps.
 const POPULATION: usize = 300;
-/// Between two writes: enough that a machine of two cores has something left.
+/// The pause between two writes: long enough to leave a machine of two cores some capacity.
 const PAUSE: Duration = Duration::from_millis(25);
-/// One beat of writes.
+/// The interval of the steady writes.
 const BEAT: Duration = Duration::from_millis(100);
-/// Beats whose end isn't known yet.
+/// The most steady writes that may be open.
 const BEATS: usize = 128;
 
-/// A writer until the run is over.
+/// Writes until the run is over.
 pub(super) async fn writer(world: Arc<World>, number: usize, seed: u64) {
     let mut writer = Writer {
         world,
@@ -47,8 +47,8 @@ pub(super) async fn writer(world: Arc<World>, number: usize, seed: u64) {
     }
 }
 
-/// Small writes to one shard in a steady beat, whatever becomes of those before: by them one sees for how long writes
-/// were not possible.
+/// Makes small writes to one shard at a steady interval, whatever the outcome of earlier ones. They show how long writes
+/// weren't possible.
 pub(super) async fn beat(world: Arc<World>, name: String, shard: u16) {
     let mut next = Instant::now();
     let mut tasks: VecDeque<JoinHandle<()>> = VecDeque::new();
@@ -97,7 +97,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// One write of some kind.
+    /// Makes one write of some kind.
     async fn step(&mut self) -> Option<JoinHandle<bool>> {
         let full = self.ids.len() > POPULATION;
         match self.random.u32(0..100) {
@@ -115,7 +115,7 @@ impl Writer {
         2 + usize::try_from(self.version % 12).unwrap_or(0)
     }
 
-    /// So many documents, new ones or old ones.
+    /// Writes this many documents, new or existing ones.
     async fn replace(&mut self, count: usize, new: bool) -> Option<JoinHandle<bool>> {
         let ids: Vec<String> = if new || self.ids.is_empty() {
             (0..count).map(|_| self.new_id()).collect()
@@ -133,7 +133,7 @@ impl Writer {
             .await
     }
 
-    /// A part of a document that exists for sure (one that doesn't would lack its vector).
+    /// Updates a part of a document that certainly exists (one that doesn't exist would lack its vector).
     async fn update(&mut self) -> Option<JoinHandle<bool>> {
         let id = self.pick(1, super::history::Life::exists).pop()?;
         let fields = part(&id, self.next());
@@ -177,7 +177,7 @@ impl Writer {
         self.world.write(tickets, request).await
     }
 
-    /// Up to so many different documents that may be written; those that may not any more are forgotten.
+    /// Up to this many different documents that may be written. Documents that may never be written again are forgotten.
     fn pick(&mut self, count: usize, fits: impl Fn(&super::history::Life) -> bool) -> Vec<String> {
         let history = self.world.history();
         self.ids
@@ -193,7 +193,7 @@ impl Writer {
             .into_iter()
             .cloned()
             .collect();
-        // The order of choice depends on the number of candidates alone, not on what they are.
+        // The order of choice depends only on the number of candidates.
         picked.sort_unstable();
         picked
     }

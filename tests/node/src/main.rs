@@ -1,11 +1,11 @@
 //! The embedded node: the engine of Meilisearch behind its HTTP interface.
 //!
-//! A stand-in for development and tests where no Meilisearch server can be had. A request passes
-//! [`http`] (route, permission, shape), then either reads through [`engine`] on a thread of its own, or becomes
-//! a task in the [`queue`], which [`worker`] executes through [`engine`], in order.
+//! A stand-in for development and tests when no Meilisearch server is available. A request passes [`http`] (route,
+//! permission, shape). Then it either reads through [`engine`] on its own thread, or becomes a task in the [`queue`]. The
+//! [`worker`] executes tasks through [`engine`], in order.
 //!
-//! Invariants: only `engine` knows the engine's types of search and indexing; only `worker` writes to an index;
-//! a task is durable before its client hears of it; every error has the protocol's shape, made in `errors`.
+//! Invariants: only `engine` uses the engine's types for search and indexing; only `worker` writes to an index; a task is
+//! durable before its client gets the answer; every error has the protocol's shape, made in `errors`.
 
 mod auth;
 mod engine;
@@ -31,9 +31,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use node::Node;
 use options::Options;
 
-/// Threads that answer requests; searches run on others.
+/// Threads that handle requests; searches run on other threads.
 const HTTP_THREADS: usize = 2;
-/// Threads for searches, reads and staging, at most.
+/// The most threads for searches, reads and staging.
 const BLOCKING_THREADS: usize = 32;
 
 fn main() -> ExitCode {
@@ -90,7 +90,7 @@ async fn serve(node: Arc<Node>, address: std::net::SocketAddr) -> std::io::Resul
     let listener = TcpListener::bind(address).await?;
     tracing::info!(%address, "listening");
     let service = http::service(node);
-    // A small answer must not wait for the next one to fill a packet.
+    // Without this, a small answer would wait until the next one fills a packet.
     let listener = listener.tap_io(|stream| {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "could not send small packets at once");

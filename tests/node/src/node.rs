@@ -1,4 +1,4 @@
-//! The node as a whole: what all requests and the worker share.
+//! The node as a whole: the state that all requests and the worker share.
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,20 +15,20 @@ use crate::options::Options;
 use crate::queue::{Payloads, Queue};
 use crate::store::{SINGLES, Store};
 
-/// The version of the engine, in the form of a server's version, marked as what it is.
+/// The engine's version in the form of a server's version, marked as this node's.
 pub(crate) const ENGINE_VERSION: &str = "1.15.1-weft-node";
 
 const FEATURES: &str = "features";
 
-/// Searches that run at the same time, for each processor.
+/// The most searches that run at the same time, per processor.
 const SEARCHES_PER_PROCESSOR: usize = 2;
 
-/// Searches that wait for their turn at most; more are told to come again.
+/// The most searches that wait to run; further ones are told to retry.
 const WAITING_SEARCHES: usize = 1000;
 
 /// A node.
 pub(crate) struct Node {
-    /// How it was started.
+    /// The options with which it was started.
     pub(crate) options: Options,
     /// Its API keys.
     pub(crate) keys: Keys,
@@ -36,24 +36,24 @@ pub(crate) struct Node {
     pub(crate) queue: Queue,
     /// Its indexes.
     pub(crate) indexes: Indexes,
-    /// Memory and threads for changes of settings.
+    /// The configuration of memory and threads for changes of settings.
     pub(crate) indexer: IndexerConfig,
     /// Threads for changes of documents.
     pub(crate) pool: ThreadPoolNoAbort,
-    /// Turns for searches.
+    /// Limits the number of searches.
     pub(crate) turns: Turns,
     store: Arc<Store>,
     features: RwLock<Map<String, Value>>,
 }
 
-/// Turns for searches: so many run, so many wait.
+/// Limits searches: how many run, and how many wait.
 pub(crate) struct Turns {
     running: Semaphore,
     waiting: Semaphore,
 }
 
 impl Turns {
-    /// Waits for a turn; it ends when the result is dropped.
+    /// Waits until the search may run. Dropping the result lets the next one run.
     pub(crate) async fn take(&self) -> ApiResult<tokio::sync::SemaphorePermit<'_>> {
         let _place = self.waiting.try_acquire().map_err(|_| {
             ApiError::new(
@@ -113,7 +113,7 @@ impl Node {
         })
     }
 
-    /// The experimental features that were set, on or off.
+    /// The experimental features that have been set, on or off.
     pub(crate) fn features(&self) -> Map<String, Value> {
         self.features
             .read()
@@ -121,12 +121,12 @@ impl Node {
             .clone()
     }
 
-    /// Whether an experimental feature is on.
+    /// True if an experimental feature is on.
     pub(crate) fn has_feature(&self, name: &str) -> bool {
         self.features().get(name).is_some_and(|value| value == true)
     }
 
-    /// Sets experimental features; those that aren't named stay.
+    /// Sets experimental features; the others stay as they are.
     pub(crate) fn set_features(&self, change: Map<String, Value>) -> ApiResult<()> {
         let mut features = self
             .features

@@ -1,13 +1,13 @@
-//! The command line. Options are those of a Meilisearch server, so that one can take the other's place.
+//! The command line. The options are those of a Meilisearch server, so that one can replace the other.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-/// Bytes of a body, unless set.
+/// The default limit for a body, in bytes.
 const PAYLOAD_SIZE_LIMIT: &str = "104857600";
-/// Bytes of address space for one index; the file is as large as its content.
+/// The address space for one index, in bytes; the file is only as large as its content.
 const MAX_INDEX_SIZE: &str = "17179869184";
 
 /// The Meilisearch engine (milli 1.15) behind Meilisearch's HTTP interface, for development and tests.
@@ -68,7 +68,7 @@ pub(crate) enum Environment {
 const MASTER_KEY_BYTES: usize = 16;
 
 impl Options {
-    /// What makes these options unusable, if anything does.
+    /// Why these options are unusable; `None` if they aren't.
     pub(crate) fn complaint(&self) -> Option<&'static str> {
         if self.env == Environment::Development {
             return None;
@@ -82,7 +82,7 @@ impl Options {
         }
     }
 
-    /// Threads that index: as set, or one for every two processors.
+    /// The number of indexing threads: as set, or one for every two processors.
     pub(crate) fn indexing_threads(&self) -> usize {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.max_indexing_threads.unwrap_or(processors / 2).max(1)

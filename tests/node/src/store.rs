@@ -1,6 +1,6 @@
-//! What a node remembers besides its indexes: tasks, the names of indexes, API keys, feature flags.
+//! What a node stores besides its indexes: tasks, the names of indexes, API keys and feature flags.
 //!
-//! One small ACID file. A record is JSON, so that it can be read and changed with the code.
+//! The store is one small ACID file. Records are JSON, so they can be read without this program and changed together with the code.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub(crate) type Table = TableDefinition<'static, &'static str, &'static [u8]>;
 
 /// Tasks by their uid, written with leading zeros so that they sort.
 pub(crate) const TASKS: Table = TableDefinition::new("tasks");
-/// Index uids and the folder and dates of each.
+/// By index uid: the folder and the dates of each index.
 pub(crate) const INDEXES: Table = TableDefinition::new("indexes");
 /// API keys by their uid.
 pub(crate) const KEYS: Table = TableDefinition::new("keys");
@@ -31,11 +31,11 @@ pub(crate) struct Store {
     database: Database,
 }
 
-/// Some changes that take effect together, on disk when [`Changes::commit`] returns.
+/// Several changes that take effect together. They are on disk when [`Changes::commit`] returns.
 pub(crate) struct Changes(WriteTransaction);
 
 impl Store {
-    /// Opens the file, or makes it.
+    /// Opens the file, or creates it.
     pub(crate) fn open(path: &Path) -> ApiResult<Store> {
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
@@ -62,7 +62,7 @@ impl Store {
         Ok(records)
     }
 
-    /// Begins some changes; others wait until they are committed or dropped.
+    /// Begins a set of changes. Other sets wait until it is committed or dropped.
     pub(crate) fn change(&self) -> ApiResult<Changes> {
         let mut write = self.database.begin_write()?;
         write
@@ -99,7 +99,7 @@ impl Changes {
         Ok(())
     }
 
-    /// Removes a record, if it is there.
+    /// Removes a record, if it exists.
     pub(crate) fn remove(&mut self, table: Table, key: &str) -> ApiResult<()> {
         self.0.open_table(table)?.remove(key)?;
         Ok(())

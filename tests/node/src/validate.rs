@@ -1,8 +1,8 @@
-//! Requests as typed fields, each with the error code that a wrong value of it gets.
+//! Requests as typed fields, each with the error code for a wrong value.
 //!
-//! Shapes are declared with `deserr`; this module gives its errors Meilisearch's codes. `Refused<Json, C>`
-//! speaks of a JSON body, `Refused<Query, C>` of query parameters; both words the same error differently.
-//! The first error wins, in the order of the keys as the client sent them.
+//! Shapes are declared with `deserr`; this module gives its errors Meilisearch's codes. `Refused<Json, C>` words errors for
+//! a JSON body, `Refused<Query, C>` for query parameters. The first error is returned, in the order of the keys as the
+//! client sent them.
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
@@ -16,9 +16,9 @@ use deserr::{
 
 use crate::errors::{ApiError, Code, Coded, of};
 
-/// A way to speak of a place in a request.
+/// How error messages name a place in a request.
 pub(crate) trait Format {
-    /// The sentence for an error at a place.
+    /// The message for an error at a place.
     fn sentence<V: IntoValue>(error: ErrorKind<V>, location: ValuePointerRef) -> String;
 }
 
@@ -40,7 +40,7 @@ impl Format for Query {
     }
 }
 
-/// A refused value: what was wrong, and the code; `C` is the code of the field it was declared for.
+/// A refused value: the message and the code. `C` is the code that was declared for the field.
 pub(crate) struct Refused<F, C = of::BadRequest> {
     message: String,
     code: Code,
@@ -54,7 +54,7 @@ pub(crate) type InBody<C = of::BadRequest> = Refused<Json, C>;
 pub(crate) type InQuery<C = of::BadRequest> = Refused<Query, C>;
 
 impl<F, C> Refused<F, C> {
-    /// A refusal with a code that differs from the field's.
+    /// A refusal with another code than the field's.
     pub(crate) fn with(message: String, code: Code) -> Refused<F, C> {
         Refused {
             message,
@@ -63,7 +63,7 @@ impl<F, C> Refused<F, C> {
         }
     }
 
-    /// The same refusal, as seen from another field.
+    /// The same refusal for another field.
     pub(crate) fn recast<D>(self) -> Refused<F, D> {
         Refused::with(self.message, self.code)
     }
@@ -97,7 +97,7 @@ impl<F, C> MergeWithError<Infallible> for Refused<F, C> {
     }
 }
 
-/// What is wrong with a value, in words; the place and the code are added by the field that holds it.
+/// What is wrong with a value, as text. The field that holds the value adds the place and the code.
 #[derive(Debug)]
 pub(crate) struct Wrong(pub(crate) String);
 
@@ -108,7 +108,7 @@ impl<F: Format, C: Coded> MergeWithError<Wrong> for Refused<F, C> {
     }
 }
 
-/// A missing mandatory field, with a code of its own.
+/// A missing mandatory field, which has its own code.
 pub(crate) fn missing<C: Coded>(field: &str, location: ValuePointerRef) -> InBody<C> {
     Refused::with(
         Json::sentence::<Infallible>(ErrorKind::MissingField { field }, location),
@@ -139,13 +139,13 @@ where
     deserr::deserialize::<T, _, InQuery>(value).map_err(ApiError::from)
 }
 
-/// A query parameter, which is text whatever it means.
+/// A query parameter, which is text whatever its type.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Param<T>(pub(crate) T);
 
-/// Something that can be read from the text of a query parameter.
+/// A type that can be read from the text of a query parameter.
 pub(crate) trait FromText: Sized {
-    /// Reads it, or says what is wrong.
+    /// Reads the value, or says what is wrong.
     fn from_text(text: &str) -> Result<Self, Wrong>;
 }
 
@@ -208,10 +208,10 @@ impl FromText for f32 {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct List<T>(pub(crate) Vec<T>);
 
-/// A list in a query parameter where `*` means no restriction at all.
+/// A list in a query parameter, in which `*` means no restriction.
 #[derive(Debug, Clone)]
 pub(crate) enum Choice<T> {
-    /// Whatever it is.
+    /// No restriction.
     Any,
     /// One of these.
     Of(Vec<T>),
@@ -227,7 +227,7 @@ impl<T> Choice<T> {
     }
 }
 
-/// Reads the items of a list; an error names the place of its item if there are several.
+/// Reads the items of a list. If there are several, an error names the position of its item.
 fn items<T, E>(text: &str, location: ValuePointerRef) -> Result<Vec<T>, E>
 where
     T: FromText,

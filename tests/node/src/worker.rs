@@ -1,4 +1,4 @@
-//! Works off the queue, one batch at a time.
+//! Executes the queue, one batch at a time.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) fn run(node: &Arc<Node>) -> ApiResult<()> {
     Ok(())
 }
 
-/// The engine panics at some documents; the tasks fail with that, and the next ones go on.
+/// The engine panics on some documents. Their tasks fail with that, and the worker continues with the next ones.
 fn survive(batch: &Batch, execute: impl FnOnce() -> Vec<Outcome>) -> Vec<Outcome> {
     catch_unwind(AssertUnwindSafe(execute)).unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().map(String::as_str);
@@ -55,8 +55,8 @@ fn execute(node: &Node, batch: &Batch) -> Vec<Outcome> {
     }
 }
 
-/// Adds the documents of several tasks in one transaction. If that fails as a whole, each task gets its own,
-/// so that none suffers from another's documents.
+/// Adds the documents of several tasks in one transaction. If that fails as a whole, each task gets its own transaction, so
+/// that no task fails because of another's documents.
 fn add_all(node: &Node, additions: &[&Addition]) -> Vec<Outcome> {
     let together = add(node, additions);
     match together {
@@ -121,7 +121,7 @@ fn execute_one(node: &Node, uid: u32, work: &Work) -> Outcome {
             new_uid,
         } => {
             node.indexes.get(index)?;
-            // As on a real node, the name comes first, and stays though the key be refused.
+            // As on a real node, the name is changed first, and stays changed even if the primary key is refused.
             if let Some(new_uid) = new_uid.as_ref().filter(|new_uid| *new_uid != index) {
                 let swap = Swap {
                     indexes: (index.clone(), new_uid.clone()),

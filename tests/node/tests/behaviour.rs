@@ -1,4 +1,4 @@
-//! What users of a node rely on, beyond the shapes of answers.
+//! Behaviour that users of a node rely on, beyond the shapes of answers.
 
 #![allow(
     clippy::unwrap_used,
@@ -39,7 +39,7 @@ fn what_was_accepted_survives_a_crash() {
     }
     let (_, stats) = node.ask("GET", "/indexes/things/stats", None);
     assert_eq!(stats["numberOfDocuments"], 1000);
-    // The next task goes on counting, and the keys are still those of before.
+    // The next task continues the numbering, and the keys are unchanged.
     let task = node.write(
         "POST",
         "/indexes/things/documents",
@@ -185,7 +185,7 @@ fn a_tenant_sees_what_its_token_allows() {
     );
     let (status, _) = search(&tenant_token(uid, "another key", &rules, None), "notes");
     assert_eq!(status, 403);
-    // A key for searches, in its own right, reads no documents.
+    // A key for searches can't read documents with its own permissions.
     let (status, _) = node
         .send("GET", "/indexes/notes/documents", &bearer(value), None)
         .unwrap();

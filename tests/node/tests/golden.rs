@@ -1,8 +1,8 @@
-//! Replays what a Meilisearch 1.50 server was asked, and compares each answer with the server's.
+//! Replays requests recorded from a Meilisearch 1.50 server, and compares each answer with the server's.
 //!
-//! Every one of the steps either matches (status, body and settled task, but for times, sizes that depend on
-//! the machine, and generated ids), or stands in [`EXCEPTIONS`] with the reason. An exception that matches
-//! fails the test, so the list can't outlive its reasons.
+//! Every step either matches (status, body and settled task, except for times, sizes that depend on the machine, and
+//! generated ids), or is listed in [`EXCEPTIONS`] with the reason. An exception that matches fails the test, so the list
+//! can't become outdated.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,8 +25,7 @@ const GOLDEN: &str = concat!(
     "/../golden/meilisearch-1.50.jsonl"
 );
 
-/// Steps that can't match, each with the difference between the engines (1.15 here, 1.50 there), or the
-/// feature that is out of scope.
+/// Steps that can't match, each with the difference between the engines (1.15 here, 1.50 there), or the feature that is out of scope.
 const EXCEPTIONS: &[(u32, &str)] = &[
     (2, "the version is that of another program, and says so"),
     (
@@ -51,7 +50,7 @@ struct Step {
     settled: Option<Value>,
 }
 
-/// Takes out what differs from run to run: times, generated ids and keys, bytes on disk.
+/// Removes what differs from run to run: times, generated ids and keys, bytes on disk.
 fn neutral(value: &Value) -> Value {
     const VARYING: [&str; 9] = [
         "enqueuedAt",
@@ -96,7 +95,7 @@ fn neutral(value: &Value) -> Value {
     }
 }
 
-/// Where two values differ, in words.
+/// The first difference between two values, as text.
 fn difference(path: &str, expected: &Value, found: &Value) -> Option<String> {
     match (expected, found) {
         (Value::Object(expected), Value::Object(found)) => {

@@ -1,6 +1,6 @@
 //! Splitting and decoding a path as a node's router does.
 
-/// The most segments that any operation has, and room for Weft's own.
+/// The most segments that any operation has, including Weft's own.
 const MAX_SEGMENTS: usize = 8;
 
 /// The non-empty segments of a path.
@@ -10,7 +10,8 @@ pub(super) struct Segments<'p> {
 }
 
 impl<'p> Segments<'p> {
-    /// Splits at slashes; neighbouring ones count once, those at the ends not at all. `None` beyond [`MAX_SEGMENTS`].
+    /// Splits at slashes. Neighbouring slashes count as one, slashes at the ends are ignored. `None` beyond
+    /// [`MAX_SEGMENTS`].
     pub(super) fn split(path: &'p str) -> Option<Self> {
         let mut segments = Self {
             parts: [""; MAX_SEGMENTS],
@@ -28,13 +29,13 @@ impl<'p> Segments<'p> {
     }
 }
 
-/// The first decoding, of the whole path: all but `%25`, `%2F` and `%2B`, so that no separator appears.
+/// The first decoding, of the whole path: everything except `%25`, `%2F` and `%2B`, so that no separator appears.
 #[must_use]
 pub fn decode_but_separators(text: &str) -> String {
     percent_decode(text, |byte| matches!(byte, b'%' | b'/' | b'+'))
 }
 
-/// The second decoding, of one parameter: everything. What isn't UTF-8 becomes U+FFFD, as on a node.
+/// The second decoding, of one parameter: everything. Invalid UTF-8 becomes U+FFFD, as on a node.
 #[must_use]
 pub fn decode(text: &str) -> String {
     percent_decode(text, |_| false)

@@ -1,4 +1,4 @@
-//! The settings of an index that have a path of their own.
+//! The settings of an index that have their own path.
 
 /// One setting of an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,7 +29,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    /// All of them.
+    /// All settings.
     pub const ALL: [Self; 22] = [
         Self::Chat,
         Self::Dictionary,
@@ -55,7 +55,7 @@ impl Setting {
         Self::TypoTolerance,
     ];
 
-    /// The setting with this last segment of a path.
+    /// The setting whose path ends with this segment.
     #[must_use]
     pub fn from_path(segment: &str) -> Option<Self> {
         Self::ALL
@@ -75,7 +75,7 @@ impl Setting {
         self.names().1
     }
 
-    /// The method that changes it: objects are patched, values are put.
+    /// The method that changes the setting: objects use `PATCH`, values use `PUT`.
     #[must_use]
     pub fn update_method(self) -> &'static str {
         match self {

@@ -13,7 +13,7 @@ fn owner(id: &str) -> ShardId {
     map().shard_of(&DocumentId::from_text(id).unwrap())
 }
 
-/// Two ids of one shard, and one of another.
+/// Two ids that the same shard owns, and one that another shard owns.
 fn ids() -> (u64, u64, u64) {
     let here = owner("0");
     let same = (1..).find(|n: &u64| owner(&n.to_string()) == here).unwrap();

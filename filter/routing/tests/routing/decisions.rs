@@ -17,7 +17,7 @@ const SMALL_JSON: BodyFacts = BodyFacts {
     length: Some(100),
 };
 
-/// `wide`: three shards; `tiny`: all on shard 2; both with direct writes. `held`: like `wide`, merger only.
+/// `wide`: on three shards; `tiny`: all on shard 2; both with direct writes. `held`: like `wide`, but for the merger only.
 fn table() -> RoutingTable {
     let wide = Arc::new(SlotMap::deal(&[ShardId(0), ShardId(1), ShardId(2)]).unwrap());
     let writable = |slots: Arc<SlotMap>| IndexRoute {
@@ -45,7 +45,7 @@ fn table() -> RoutingTable {
     }
 }
 
-/// What is decided, in a word.
+/// The decision, as one word.
 fn verdict(method: &str, path: &str, change: impl Fn(&mut BodyFacts, &mut Policy)) -> String {
     let table = table();
     let (mut body, mut policy) = (SMALL_JSON, POLICY);

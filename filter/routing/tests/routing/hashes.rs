@@ -7,7 +7,7 @@ fn slot(id: &str) -> Slot {
     slot_of(&DocumentId::from_text(id).unwrap())
 }
 
-/// Where stored documents are. If this test fails, the change would lose every document of every cluster.
+/// Fixes where stored documents are. A change that fails this test would lose every document of every cluster.
 #[test]
 fn slots_of_known_ids_never_change() {
     let known = [
@@ -29,7 +29,7 @@ fn slots_of_known_ids_never_change() {
     assert_eq!(slot(&longest), Slot(462));
 }
 
-/// What a change would move without need: new indexes would be dealt differently from old ones.
+/// Fixes assignments. A change that fails this test would place new indexes otherwise than old ones, for no need.
 #[test]
 fn dealing_of_slots_never_changes() {
     let shards: Vec<ShardId> = (0..7).map(ShardId).collect();

@@ -1,5 +1,5 @@
-//! Tests of the routing crate's public face. They run natively and, with the same golden constants, compiled to wasm
-//! (where `usize` has 32 bits), so they touch no files and take no time from a clock.
+//! Tests of the routing crate's public API. They run natively and, with the same golden constants, compiled to wasm (where
+//! `usize` has 32 bits), so they touch no files and read no clock.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,7 +20,7 @@ mod operations;
 mod placements;
 mod tables;
 
-/// A seeded generator (SplitMix64): the same numbers everywhere.
+/// A seeded generator (SplitMix64): it gives the same numbers everywhere.
 struct Random(u64);
 
 impl Random {

@@ -137,7 +137,7 @@ fn arbitrary_paths_never_break_the_classification() {
     }
 }
 
-/// What the filter's README calls a treatment.
+/// The name of a treatment in the filter's README.
 fn words(treatment: Treatment) -> String {
     match treatment {
         Treatment::Routed => "routed".to_owned(),
@@ -149,7 +149,7 @@ fn words(treatment: Treatment) -> String {
     }
 }
 
-/// The table of the API in the filter's README: each treatment with its operations, single settings as one.
+/// The API's table in the filter's README: each treatment with its operations; the settings' own paths count as one.
 fn table() -> Vec<String> {
     let mut rows: Vec<(String, Vec<String>)> = Vec::new();
     for (method, template, _) in operations() {

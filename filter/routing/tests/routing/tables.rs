@@ -48,7 +48,7 @@ fn a_table_survives_the_wire() {
 #[test]
 fn thousands_of_small_indexes_stay_small() {
     let json = table().to_json().unwrap();
-    // Two dealt layouts of 4 and 8 KB, and some 30 bytes an index.
+    // Two layouts of 4 and 8 KB, and about 30 bytes per index.
     assert!(json.len() < 90_000, "{} bytes", json.len());
     let back = RoutingTable::from_json(json.as_bytes()).unwrap();
     let (one, other) = (back.get("tenant-0").unwrap(), back.get("tenant-3").unwrap());

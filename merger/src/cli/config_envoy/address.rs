@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// Where something listens.
+/// The address at which something listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
     host: String,
@@ -17,13 +17,13 @@ pub enum AddressError {
     /// No `:port` at the end, or not a number from 1 to 65535.
     #[error("`{0}` needs a port from 1 to 65535: host:port")]
     Port(String),
-    /// Neither an IP address nor a DNS name.
+    /// The host is neither an IP address nor a DNS name.
     #[error("`{0}` is neither an IP address nor a DNS name")]
     Host(String),
 }
 
 impl Address {
-    /// An address of its two parts.
+    /// Makes an address from its two parts.
     pub fn new(host: &str, port: u16) -> Result<Self, AddressError> {
         let host = host
             .strip_prefix('[')
@@ -51,7 +51,7 @@ impl Address {
         self.port
     }
 
-    /// Whether Envoy can use it without asking DNS.
+    /// True if Envoy can use it without a DNS query.
     pub fn is_ip(&self) -> bool {
         self.host.parse::<IpAddr>().is_ok()
     }
@@ -93,7 +93,7 @@ fn is_dns_name(text: &str) -> bool {
                 && !label.ends_with('-')
                 && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
         })
-        // Otherwise `300.1.1.1` would be taken for a name.
+        // Without this, `300.1.1.1` would count as a name.
         && text.bytes().any(|b| b.is_ascii_alphabetic())
 }
 

@@ -1,4 +1,4 @@
-//! The options of `weft config envoy`, as clap reads them; [`Topology`](super::Topology) is what they mean.
+//! The options of `weft config envoy`, as clap reads them. [`Topology`](super::Topology) is the checked form.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -81,7 +81,7 @@ pub struct EnvoyArgs {
     pub access_log: AccessLog,
 }
 
-/// A node as `--node` names it: `0=10.0.0.7:7700`.
+/// A node as given with `--node`: `0=10.0.0.7:7700`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeArg {
     /// Number of its shard.

@@ -1,8 +1,7 @@
-//! `weft config envoy`: a topology becomes an `envoy.yaml`.
+//! `weft config envoy`: makes an `envoy.yaml` from a topology.
 //!
-//! [`arguments`] says what can be asked for, [`topology`] is what was asked for once it makes sense, [`render`]
-//! is a pure function from that to the file's text. The text itself, and why each setting is as it is, stands in
-//! `envoy.yaml.jinja`.
+//! [`arguments`] defines the options, [`topology`] checks them, and [`render`] is a pure function from a topology to the
+//! file's text. The text itself, with the reason for each setting, is in `envoy.yaml.jinja`.
 
 mod address;
 mod arguments;

@@ -11,10 +11,10 @@ use super::topology::{AccessLog, Filter, Shard, Topology};
 
 const TEMPLATE: &str = include_str!("envoy.yaml.jinja");
 
-/// What the filter tells routes and merger. A client that could say it too could choose its cluster.
+/// The headers by which the filter tells routes and merger what it found. A client that could send them could choose its cluster.
 const INTERNAL_HEADERS: [&str; 3] = [headers::CLUSTER, headers::OPERATION, headers::DEGRADED];
 
-/// The template and what is put into it don't fit together: a mistake in Weft, not in a configuration.
+/// The template and its values don't fit together. This is a mistake in Weft, not in a configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("envoy.yaml could not be made: {0:#}")]
 pub struct RenderError(#[from] minijinja::Error);
@@ -23,7 +23,7 @@ pub struct RenderError(#[from] minijinja::Error);
 pub fn render(topology: &Topology) -> Result<String, RenderError> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    // Lines that hold nothing but a tag leave no trace in the file.
+    // A line with only a tag adds nothing to the file.
     environment.set_syntax(
         SyntaxConfig::builder()
             .trim_blocks(true)
@@ -31,7 +31,7 @@ pub fn render(topology: &Topology) -> Result<String, RenderError> {
             .keep_trailing_newline(true)
             .build()?,
     );
-    // By the file's name it would quote every value as JSON; the values are flow-style YAML already.
+    // By the file's name, every value would be quoted as JSON, but the values are already flow-style YAML.
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.add_template("envoy.yaml", TEMPLATE)?;
     Ok(environment
@@ -39,7 +39,7 @@ pub fn render(topology: &Topology) -> Result<String, RenderError> {
         .render(Serde(View::of(topology)))?)
 }
 
-/// What the template sees.
+/// The values for the template.
 #[derive(Serialize)]
 struct View {
     edge: String,
@@ -48,17 +48,17 @@ struct View {
     merger: String,
     merger_discovery: &'static str,
     readiness: Option<String>,
-    /// The address of every health check: the merger, or the listener that leads to it.
+    /// The address for every health check: the merger's, or that of the listener that leads to it.
     check: String,
     filter: bool,
     wasm: String,
     filter_configuration: String,
     access_log: &'static str,
     internal_headers: Vec<&'static str>,
-    /// Whether a slow read has anywhere else to go.
+    /// True if a slow read can be sent to another node.
     hedging: bool,
     node_count: usize,
-    /// What the names of the shards' clusters begin with, and what they look like.
+    /// The prefix and the pattern of the names of the shards' clusters.
     shard_prefix: String,
     shard_pattern: String,
     shards: Vec<ShardView>,
@@ -69,7 +69,7 @@ struct ShardView {
     number: u16,
     cluster: String,
     discovery: &'static str,
-    /// So many percent that at least one node stays: of 2 nodes 50, of 3 nodes 66.
+    /// The percentage at which at least one node stays: 50 for 2 nodes, 66 for 3 nodes.
     max_ejection_percent: usize,
     nodes: Vec<NodeView>,
 }

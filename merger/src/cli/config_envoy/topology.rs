@@ -1,4 +1,4 @@
-//! What an `envoy.yaml` is made from: addresses, shards, nodes, the filter. Checked once, here.
+//! What an `envoy.yaml` is made from: addresses, shards, nodes and the filter, all checked here once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -15,21 +15,21 @@ use super::arguments::EnvoyArgs;
 /// every listening address is an IP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
-    /// Where clients arrive.
+    /// The address for clients.
     pub edge: Address,
     /// Envoy's admin interface.
     pub admin: Address,
-    /// The merger's way to the nodes.
+    /// The address at which the merger reaches the nodes.
     pub egress: Address,
-    /// Where the merger listens.
+    /// The address of the merger.
     pub merger: Address,
-    /// Where health checks arrive; only there if the merger is a DNS name, because a check's address must be an IP.
+    /// The address for health checks. Needed only if the merger is a DNS name, because a check's address must be an IP.
     pub readiness: Option<Address>,
     /// The filter on the edge listener, if any.
     pub filter: Option<Filter>,
-    /// What the edge logs.
+    /// Which requests the edge logs.
     pub access_log: AccessLog,
-    /// What the shards' clusters are called.
+    /// The names of the shards' clusters.
     pub shard_names: ShardNames,
     /// The shards, in the order of their numbers.
     pub shards: Vec<Shard>,
@@ -38,7 +38,7 @@ pub struct Topology {
 /// One shard: an Envoy cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shard {
-    /// Its number, which stands in its cluster's name.
+    /// Its number, which is part of its cluster's name.
     pub number: u16,
     /// Its replicas.
     pub nodes: Vec<Node>,
@@ -47,22 +47,22 @@ pub struct Shard {
 /// One node: an endpoint of its shard's cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// The endpoint's host name, by which the merger knows the node, whatever its address becomes.
+    /// The endpoint's host name. The merger knows the node by this name, even if its address changes.
     pub name: String,
-    /// Where it listens.
+    /// The node's address.
     pub address: Address,
 }
 
-/// The filter's part of the file.
+/// The filter's settings in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
-    /// The wasm file, as Envoy will find it.
+    /// The path of the wasm file on Envoy's machine.
     pub wasm: PathBuf,
-    /// Whether it looks into small bodies for document ids.
+    /// True if the filter looks for document ids in small bodies.
     pub body_routing: bool,
 }
 
-/// What the edge listener logs.
+/// Which requests the edge listener logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AccessLog {
     /// Every request.
@@ -79,21 +79,21 @@ pub enum TopologyError {
     /// `--shards 0` or `--replicas 0`.
     #[error("a cluster needs at least one shard, and a shard one node")]
     Empty,
-    /// `--node` left a number out.
+    /// `--node` skipped a number.
     #[error("shards are numbered from 0 without gaps: shard {0} has no --node")]
     MissingShard(u16),
-    /// `--port` too high for what is counted up from it.
+    /// `--port` is too high for the ports that are counted up from it.
     #[error("--port {port} leaves no room for {needed} ports below 65536")]
     PortRange {
         /// The base port.
         port: u16,
-        /// How many ports follow from it.
+        /// How many ports are counted up from it.
         needed: u32,
     },
-    /// `--node-host` doesn't make an address.
+    /// `--node-host` doesn't give a valid address.
     #[error("--node-host: {0}")]
     NodeHost(#[from] AddressError),
-    /// An address Envoy shall listen on is a name.
+    /// An address at which Envoy must listen is a name.
     #[error("--{option} {address}: Envoy listens on IP addresses only")]
     ListenOnName {
         /// The option.
@@ -101,19 +101,19 @@ pub enum TopologyError {
         /// Its value.
         address: String,
     },
-    /// Two parts at one address.
+    /// Two parts have the same address.
     #[error("{address} is used twice: by {first} and by {second}")]
     Twice {
         /// The address.
         address: String,
-        /// Who had it first.
+        /// The part that had it first.
         first: String,
-        /// Who wanted it, too.
+        /// The part that uses it again.
         second: String,
     },
 }
 
-/// The first node's distance from the base port; what lies between is for Envoy's listeners and the merger.
+/// The distance of the first node's port from the base port. The ports between are for Envoy's listeners and the merger.
 const NODE_PORTS: u32 = 10;
 
 impl TryFrom<&EnvoyArgs> for Topology {

@@ -1,4 +1,4 @@
-//! What hits don't show, asked for by the documents' ids: a list of documents shows all fields, whatever is displayed.
+//! Fetches values that hits don't show, by the documents' ids: a list of documents shows all fields, even those that aren't displayed.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -15,12 +15,12 @@ use crate::search::scatter::{Ask, Outcome, Reader};
 /// Documents as a shard lists them.
 pub(in crate::search) type Documents = Vec<Value>;
 
-/// So many documents are asked for in one request.
+/// The most documents asked for in one request.
 const AT_ONCE: usize = 1000;
-/// So many are asked for at all; beyond, facets of documents that were left out are not corrected.
+/// The most documents asked for in all. Beyond this, facet counts aren't corrected for documents that were left out.
 const MOST: usize = 20_000;
 
-/// Documents that were left out of a merge: where they lie, and their ids.
+/// The documents that a merge left out: their shard and their id.
 pub(in crate::search) fn losers(
     merged: &Merged<'_>,
     lists: &[ShardHits],
@@ -73,14 +73,14 @@ pub(in crate::search) async fn values_of_hidden(
             known.insert(id.into_bytes(), values_at(path, &document));
         }
     }
-    // Who is gone in between has no value.
+    // A document that was deleted in the meantime has no value.
     for (_, id) in wanted {
         known.entry(id.into_bytes()).or_default();
     }
     Ok(())
 }
 
-/// Documents by their ids, with some of their fields.
+/// Fetches documents by their ids, with some of their fields.
 ///
 /// # Errors
 /// A shard gave no answer.
@@ -110,7 +110,7 @@ pub(in crate::search) async fn fetch(
     if asks.is_empty() {
         return Ok(Vec::new());
     }
-    // The client's key may search, and no more.
+    // The client's key may allow searches only.
     let Outcome::Answers(gathered) = reader.on_own_authority().gather(asks).await? else {
         return Ok(Vec::new());
     };

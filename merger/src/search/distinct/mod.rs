@@ -1,8 +1,8 @@
-//! Documents of the same value, across shards: the best one stays.
+//! `distinct` across shards: of all documents with the same value, only the best one is shown.
 //!
-//! Each shard has left out its own duplicates already; what remains is one of each value a shard. [`values`] compares them.
-//! With numbered pages a node counts exactly, and so the shards' whole lists are united ([`whole`]); values that hits don't
-//! show, and those of the facets of hits that were left out, are asked for by the documents' ids ([`by_id`]).
+//! Each shard has already left out its own duplicates, so one document per value and shard remains. [`values`] compares
+//! them. With numbered pages a node counts exactly, so the shards' whole lists are merged ([`whole`]). Values that hits
+//! don't show, and the values of left-out documents that facets count, are fetched by the documents' ids ([`by_id`]).
 
 mod by_id;
 mod values;

@@ -1,4 +1,4 @@
-//! What shards' lists of distinct values come to is what one node says of all documents, however these are dealt.
+//! The merge of the shards' distinct lists gives what one node gives for all documents, however the documents are spread.
 
 use hashbrown::HashMap;
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ fn document(at: usize, dice: &mut Dice) -> Value {
     json!({"id": at, "value": value, "colour": (at % 4), "_rankingScoreDetails": {"a:asc": {"order": 0, "value": at}}})
 }
 
-/// What a node shows of documents that come in their order: the first one of each value.
+/// What a node shows of documents in their order: the first document of each value.
 fn distinct(documents: &[Value]) -> Vec<Value> {
     let mut seen = Seen::default();
     let first = |document: &&Value| seen.admit(&values_at("value", document));

@@ -1,5 +1,5 @@
-//! Values of documents, in a form in which they can be compared as the engine compares them: numbers by value, strings
-//! normalised, an array by each of its elements; a hit without a value is kept.
+//! Values of documents in a form that compares as the engine compares them: numbers by value, strings normalised, an array
+//! by each of its elements. A hit without a value is always kept.
 
 use hashbrown::{HashMap, HashSet};
 use serde_json::Value;
@@ -7,15 +7,15 @@ use serde_json::Value;
 use crate::search::facets::normalise;
 use crate::search::merge::Head;
 
-/// Documents' values, by id: of those whose hits don't show them.
+/// Values of documents whose hits don't show them, by document id.
 pub(in crate::search) type Values = HashMap<Vec<u8>, Vec<String>>;
 
-/// The values met so far.
+/// The values seen so far.
 #[derive(Debug, Default)]
 pub(in crate::search) struct Seen(HashSet<String>);
 
 impl Seen {
-    /// True if none of `values` was met before; they are met from now on.
+    /// True if none of `values` was seen before. They count as seen from now on.
     pub(in crate::search) fn admit(&mut self, values: &[String]) -> bool {
         if values.iter().any(|value| self.0.contains(value)) {
             return false;
@@ -25,7 +25,7 @@ impl Seen {
     }
 }
 
-/// A hit's values at `path`, in one comparable form: from `hidden` where it knows the document. The hit's picked member must
+/// A hit's values at `path`, in comparable form; taken from `hidden` if it knows the document. The hit's picked member must
 /// be the path's first part.
 pub(in crate::search) fn values_of(
     path: &str,

@@ -1,9 +1,9 @@
-//! The rest of the shards' lists of a search with `distinct` and numbered pages, so that the values of all can be counted.
+//! For a search with `distinct` and numbered pages: fetches the rest of the shards' lists, so that all values can be counted.
 //!
-//! A shard says how many values it has, and what isn't known of them yet is asked for without what only a page needs. A node
-//! shows no hit behind `maxTotalHits`: what lies there is asked for as a search without the values that are known, round by
-//! round, up to [`MOST`] hits of a shard in [`MOST_ROUNDS`] rounds. Where that isn't all, the share of values that several shards have is taken to be
-//! the same among the others.
+//! A shard says how many values it has. The values that aren't known yet are asked for, without anything that only a page
+//! needs. A node shows no hit beyond `maxTotalHits`; to get those, the merger searches again and excludes the values it
+//! knows, round by round, up to [`MOST`] hits per shard in [`MOST_ROUNDS`] rounds. If that isn't all, the share of values
+//! that several shards have is assumed to be the same among the rest.
 
 use super::values::{Values, values_of};
 use crate::search::SearchError;
@@ -16,12 +16,12 @@ use crate::search::scan::Malformed;
 use crate::search::scatter::{Ask, Outcome, Reader};
 use crate::search::settings::MergeSettings;
 
-/// So many hits of a shard are united at most.
+/// The most hits of one shard that are merged.
 const MOST: usize = 10_000;
-/// So many rounds are made at most.
+/// The most rounds.
 const MOST_ROUNDS: usize = 10;
 
-/// Fetches what the lists lack; those that are whole then say so.
+/// Fetches what the lists lack, and marks the lists that are complete afterwards.
 ///
 /// # Errors
 /// A shard gave no answer, or one that can't be read.
@@ -63,7 +63,7 @@ pub(in crate::search) async fn fetch_whole(
     Ok(())
 }
 
-/// A round without the values that are known; false where there is nothing more to ask for, or a shard refused.
+/// One round that excludes the known values. False if there is nothing more to ask for, or if a shard refused.
 async fn one_more(
     reader: &Reader<'_>,
     path: &str,
@@ -91,14 +91,14 @@ async fn one_more(
         let Some(list) = lists.get_mut(place) else {
             continue;
         };
-        // Documents without a value aren't in these rounds: a list that ends is whole.
+        // Documents without a value aren't in these rounds, so a list that ends is complete.
         list.whole = list.hits_of_last(plan)? < shown;
         list.asked = list.asked.saturating_add(shown);
     }
     Ok(true)
 }
 
-/// One round; false where a shard refused it: an attribute that can't be filtered by.
+/// One round. False if a shard refused it because the attribute isn't filterable.
 async fn ask(
     reader: &Reader<'_>,
     asks: Vec<Ask>,
@@ -123,7 +123,7 @@ async fn ask(
     Ok(gathered.missing.is_empty())
 }
 
-/// The values that a list tells.
+/// The distinct values in a list.
 fn values_in(plan: &Plan, list: &ShardHits) -> Result<Vec<String>, SearchError> {
     let Some(path) = plan.distinct.as_deref() else {
         return Ok(Vec::new());

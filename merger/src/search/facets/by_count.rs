@@ -1,10 +1,10 @@
 //! Counts that shards' cut lists by count may hide.
 //!
-//! A value that a cut list doesn't hold was counted there as often as the list's last value at most. First each cut list is
-//! lengthened: the same search without the documents of the list's own values lists the next ones. What a list still
-//! hides of values that may be among the most frequent of all is then asked for: by lists of the documents of so many values
-//! that their list can't be cut, or, where documents of several values make it longer, by one question for each value. Only
-//! a value that is in no list can be missed.
+//! A value that is missing from a cut list has at most the count of the list's last value. First, each cut list is
+//! lengthened: the same search without the documents that have the list's values returns the next values. Then the merger
+//! asks for whatever a list still hides of values that may be among the most frequent of all: by lists of the documents of
+//! so few values that their list can't be cut, or, if documents of several values make that list too long, with one
+//! question per value. Only a value that is in no list can be missed.
 //!
 //! Pure: functions of values.
 
@@ -13,31 +13,31 @@ use hashbrown::{HashMap, HashSet};
 use super::{Counts, Lost, as_number, merge_values, most_hidden, normalise};
 use crate::search::settings::FacetOrder;
 
-/// So many values are asked of a shard at once, each by itself; beyond, the lists stay as they are.
+/// The most values that are asked of a shard at once, each by itself. Beyond this, the lists stay as they are.
 pub const MOST_VALUES: usize = 400;
-/// So many lists of values are asked of a shard at once.
+/// The most lists of values that are asked of a shard at once.
 const MOST_LISTS: usize = 40;
 
-/// What a shard must be asked for.
+/// What a shard must be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hidden {
-    /// The shard's place.
+    /// The shard's position among the lists.
     pub place: usize,
-    /// Values that its list doesn't tell.
+    /// Values that its list doesn't hold.
     pub values: Vec<String>,
 }
 
-/// The condition of a filter that lets one value through.
+/// A filter condition that matches the documents with one value.
 pub fn condition(facet: &str, value: &str) -> String {
     format!("{} = {}", quoted_or_odd(facet), quoted_or_odd(value))
 }
 
-/// How many values a list of some documents' values may hold and not be cut.
+/// How many values a list may hold without being cut.
 pub fn list_length(max_values: usize) -> usize {
     max_values.saturating_sub(1).max(1)
 }
 
-/// How many values may be asked of a shard at once: by lists, or one by one.
+/// How many values a shard may be asked for at once: by lists, or one by one.
 pub fn most_values(max_values: usize, by_lists: bool) -> usize {
     match by_lists {
         true => MOST_LISTS * list_length(max_values),
@@ -45,13 +45,13 @@ pub fn most_values(max_values: usize, by_lists: bool) -> usize {
     }
 }
 
-/// The condition of a filter that lets through what has any of some values.
+/// A filter condition that matches the documents with any of these values.
 pub fn any_of(facet: &str, values: &[String]) -> String {
     let values: Vec<String> = values.iter().filter_map(|value| quoted(value)).collect();
     format!("{} IN [{}]", quoted_or_odd(facet), values.join(", "))
 }
 
-/// How often each of `values` was counted, from lists of documents that have them; `None` where a list may be cut.
+/// How often each of `values` was counted, from lists of the documents that have them; `None` if a list may be cut.
 pub fn counted(
     values: &[String],
     lists: &[Counts],
@@ -66,7 +66,7 @@ pub fn counted(
         if list.0.len() >= max_values {
             return None;
         }
-        // Documents of several values bring others forwarded, which another list may count, too.
+        // Documents of several values add values that weren't asked for; another list may count those, too.
         let asked: HashSet<String> = part.iter().map(|value| normalise(value)).collect();
         for (text, count) in &list.0 {
             let key = normalise(text);
@@ -82,7 +82,7 @@ pub fn counted(
     Some(values.iter().map(count).collect())
 }
 
-/// The condition of a filter that lets through what has none of the list's values; `None` for a list that isn't cut.
+/// A filter condition that matches the documents with none of the list's values; `None` for a list that isn't cut.
 pub fn beyond(facet: &str, list: &Counts, numeric: bool, max_values: usize) -> Option<String> {
     if most_hidden(list, numeric, max_values) == 0 {
         return None;
@@ -96,7 +96,7 @@ pub fn beyond(facet: &str, list: &Counts, numeric: bool, max_values: usize) -> O
     ))
 }
 
-/// A list with the values beyond it, and how often one that it still doesn't hold may have been counted.
+/// The list with the values beyond its cut, and the most that a value can have been counted that is still missing.
 pub fn lengthened(
     list: &Counts,
     more: Option<&Counts>,
@@ -106,7 +106,7 @@ pub fn lengthened(
     match more {
         None => (list.clone(), most_hidden(list, numeric, max_values)),
         Some(more) => {
-            // What no filter can name was not kept out.
+            // Values that no filter can name weren't excluded, so they come again.
             let listed: HashSet<&str> = list.0.iter().map(|(text, _)| text.as_str()).collect();
             let new = more.0.iter();
             let new = new.filter(|(text, _)| !listed.contains(text.as_str()));
@@ -119,7 +119,7 @@ pub fn lengthened(
     }
 }
 
-/// Takes out of what is to be asked what no filter can name; says whether that was nothing.
+/// Removes the values that no filter can name from `hidden`. True if there were none.
 pub fn keep_nameable(hidden: &mut [Hidden]) -> bool {
     let mut all = true;
     for hidden in hidden {
@@ -132,8 +132,8 @@ pub fn keep_nameable(hidden: &mut [Hidden]) -> bool {
     all
 }
 
-/// A text as a filter's language quotes it. `None` where it can't be said: the engine takes a backslash for itself, but lets it
-/// hide a quote that follows, so that a text can't end with one.
+/// A text, quoted for a filter; `None` if it can't be expressed. The engine takes a backslash literally, but lets it escape
+/// a quote that follows, so a text can't end with a backslash.
 pub(in crate::search) fn quoted(text: &str) -> Option<String> {
     ['"', '\''].into_iter().find_map(|quote| {
         let escaped = text.replace(quote, &format!("\\{quote}"));
@@ -142,12 +142,12 @@ pub(in crate::search) fn quoted(text: &str) -> Option<String> {
     })
 }
 
-/// For names of facets, which have to be said somehow.
+/// For names of facets, which need some form in any case.
 pub(in crate::search) fn quoted_or_odd(text: &str) -> String {
     quoted(text).unwrap_or_else(|| format!("\"{text}\""))
 }
 
-/// How the engine reads a quoted text whose quotes are taken off; `None` if it would end elsewhere.
+/// How the engine reads a quoted text, without its quotes; `None` if the text would end elsewhere.
 fn read_back(escaped: &str, quote: char) -> Option<String> {
     let mut characters = escaped.chars();
     let mut hides_quotes = false;
@@ -165,8 +165,8 @@ fn read_back(escaped: &str, quote: char) -> Option<String> {
     })
 }
 
-/// Which shards must be asked for which values' counts; `None` where one would be asked for more than `most`. `hides` says of
-/// each list how often it may have counted a value that it doesn't hold.
+/// Which shards must be asked for the counts of which values; `None` if one of them would be asked for more than `most`.
+/// `hides` holds, for each list, the most that it can have counted a value that it doesn't hold.
 pub fn hidden(
     lists: &[&Counts],
     hides: &[u64],
@@ -183,7 +183,7 @@ pub fn hidden(
         sums.entry(normalise(text)).or_insert((text, 0)).1 += count;
     }
     let is_number = |text: &str| numeric && as_number(text).is_some();
-    // The least count that is shown: of numbers, and of the strings behind them. Numbers that fill the list cut no strings.
+    // The least count that is shown, of the numbers and of the strings behind them. If the numbers fill the list, no string is cut.
     let least_of = |numbers: bool, shown: usize| {
         let of_kind = sums.values().filter(|(text, _)| is_number(text) == numbers);
         let mut counts: Vec<u64> = of_kind.map(|(_, count)| *count).collect();
@@ -230,8 +230,8 @@ pub fn hidden(
     (!too_many).then_some(hidden)
 }
 
-/// The facet's most frequent values, once `found` holds what was hidden: for each place its values and their counts. And
-/// whether a value that is in no list can't be one of them.
+/// The facet's most frequent values, given `found`: for each position, the values that were hidden, with their counts. Also
+/// whether no value that is missing from every list can be one of them.
 pub fn fill(
     lists: &[&Counts],
     hides: &[u64],
@@ -264,7 +264,7 @@ pub fn fill(
     let certain = match counts.0.len().cmp(&max_values) {
         std::cmp::Ordering::Less => true,
         std::cmp::Ordering::Equal => unseen < least,
-        // All strings are shown, behind numbers that fill the list.
+        // All strings are shown when the numbers fill the list.
         std::cmp::Ordering::Greater => unseen == 0,
     };
     (counts, certain)
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn lists_that_are_not_cut_count_their_values() {
         let values = ["a", "B", "c", "d", "e"].map(str::to_owned);
-        // Two lists of two and one of one, for at most three values: the first one tells the spelling of a document.
+        // Two lists of two values and one list of one, for at most three values: the first one shows a document's spelling.
         let lists = [
             counts(&[("a", 3), ("b", 2)]),
             counts(&[("c", 1), ("a", 7)]),
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn values_are_quoted() {
         assert_eq!(condition("a b", r#"say "x\y""#), r#""a b" = "say \"x\y\"""#);
-        // As the engine reads them: a backslash is itself, but before a quote.
+        // As the engine reads them: a backslash is literal, except before a quote.
         for (text, expected) in [
             (r"C:\new\x", Some(r#""C:\new\x""#)),
             (r"a\\b", Some(r#""a\\b""#)),
@@ -350,7 +350,7 @@ mod tests {
         assert!(keep_nameable(&mut hidden));
     }
 
-    /// Shards' lists by count, cut, of values dealt at random: with what they hide, they give the whole's list.
+    /// Cut lists by count, of values spread at random over shards: together with what they hide, they give the list of all.
     #[test]
     fn any_split_counts_as_the_whole_does() {
         for seed in 1..=200_u64 {
@@ -384,7 +384,7 @@ mod tests {
             };
             let lists: Vec<Counts> = by_shard.iter().map(|counts| ranked(counts, 8)).collect();
             let lists: Vec<&Counts> = lists.iter().collect();
-            // Each list once more as long, as a second round makes it.
+            // Each list at twice the length, as a second round makes it.
             let longer: Vec<(Counts, u64)> = lists
                 .iter()
                 .zip(&by_shard)

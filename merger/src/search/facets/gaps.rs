@@ -1,26 +1,26 @@
-//! Numbers that a shard's cut list may hide, asked for by ranges.
+//! Numbers that a shard's cut list may hide. The merger asks for them by ranges.
 //!
-//! One node with many candidates lists the least numbers first. A shard with few lists numbers in the order of their text,
-//! and cuts there: `10` and `100` are in, `9` is not. Such a shard is asked again, for ranges of numbers from its least one
-//! up, each half as wide as the next; a range's list that isn't cut is whole.
+//! One node with many candidates lists the least numbers first. A shard with few candidates lists numbers in the order of
+//! their text and cuts there: `10` and `100` are in, `9` is not. The merger asks such a shard again, for ranges of numbers
+//! from its least number up, each range half as wide as the next. A range's list is complete if it isn't cut.
 //!
 //! Pure: functions of values.
 
 use super::{Counts, as_number, shows_order_by_value};
 
-/// Ranges asked for at once.
+/// The number of ranges asked for at once.
 const RANGES: i32 = 24;
 
-/// What a shard must be asked for.
+/// What a shard must be asked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gap {
-    /// The shard's place.
+    /// The shard's position among the lists.
     pub place: usize,
-    /// Ranges, ascending: above the first number (or from it, for the first range) up to and with the second.
+    /// Ranges, ascending: above the first number (in the first range: from the first number on) up to the second, which is included.
     pub ranges: Vec<(f64, f64)>,
 }
 
-/// The conditions of a filter that lets one range through.
+/// The filter conditions that match one range.
 pub fn conditions(facet: &str, (above, to): (f64, f64), first: bool) -> [String; 2] {
     let facet = facet.replace('\\', "\\\\").replace('"', "\\\"");
     [
@@ -29,8 +29,7 @@ pub fn conditions(facet: &str, (above, to): (f64, f64), first: bool) -> [String;
     ]
 }
 
-/// Which shards must be asked again about a numeric facet, and for which ranges. `lists` are the shards' values with the least
-/// number of each.
+/// Which shards must be asked again about a numeric facet, and for which ranges. `lists` holds each shard's values and its least number.
 pub fn gaps(lists: &[(Counts, Option<f64>)], max_values: usize) -> Vec<Gap> {
     let mut known: Vec<f64> = lists
         .iter()
@@ -38,7 +37,7 @@ pub fn gaps(lists: &[(Counts, Option<f64>)], max_values: usize) -> Vec<Gap> {
         .collect();
     known.sort_by(f64::total_cmp);
     known.dedup();
-    // No number above this one can be among the first: so many smaller ones are known.
+    // No number above this one can be among the first: enough smaller numbers are known.
     let Some(last) = known
         .get(max_values.saturating_sub(1))
         .or(known.last())
@@ -78,7 +77,7 @@ fn ranges(least: f64, last: f64) -> Vec<(f64, f64)> {
     ranges
 }
 
-/// A shard's answers to its ranges, in their order: all values up to where they are whole, and that bound.
+/// From a shard's answers to its ranges, in their order: all values up to the number where they are complete, and that number.
 pub fn whole_up_to(gap: &Gap, answers: &[Counts], max_values: usize) -> (Counts, f64) {
     let mut values = Vec::new();
     let mut bound = f64::NEG_INFINITY;
@@ -89,7 +88,7 @@ pub fn whole_up_to(gap: &Gap, answers: &[Counts], max_values: usize) -> (Counts,
         values.extend(answer.0.iter().cloned());
         bound = *to;
         if answer.0.len() >= max_values {
-            // In order of value, and cut: whole as far as it goes.
+            // In the order of values, and cut: complete up to its last number.
             bound = answer
                 .0
                 .iter()
@@ -101,8 +100,7 @@ pub fn whole_up_to(gap: &Gap, answers: &[Counts], max_values: usize) -> (Counts,
     (Counts(values), bound)
 }
 
-/// The facet's first values by number, if the shards' lists are whole far enough. `filled` are the shards that were asked
-/// again.
+/// The facet's first values by number, if the shards' lists are complete far enough. `filled` holds the shards that were asked again.
 pub fn fill(
     lists: &[(Counts, Option<f64>)],
     filled: &[(usize, Counts, f64)],
@@ -148,7 +146,7 @@ pub fn fill(
 mod tests {
     use super::*;
 
-    /// A shard with these numbers, one document each, that lists them as text.
+    /// The list of a shard with these numbers, one document each, ordered as text.
     fn answer(numbers: &[u32], (above, to): (f64, f64), first: bool, max: usize) -> Counts {
         let within = |number: &&u32| {
             let number = f64::from(**number);

@@ -1,4 +1,5 @@
-//! What shards counted of documents that one node would have left out: those whose distinct value another shard has better.
+//! What shards counted of documents that one node would have left out, because another shard has a better document of the
+//! same distinct value.
 //!
 //! Pure: functions of values.
 
@@ -8,12 +9,12 @@ use serde_json::Value;
 use super::{Counts, FacetStats, Part, Stats, as_number};
 use crate::search::distinct::values_at;
 
-/// How often each of a facet's values was counted too much.
+/// By how much each of a facet's values was counted too high.
 #[derive(Debug, Default)]
 pub(super) struct Lost(HashMap<String, u64>);
 
 impl Lost {
-    /// Of one facet, from the documents.
+    /// From the left-out documents, for one facet.
     pub(super) fn of(facet: &str, documents: &[Value]) -> Self {
         let mut lost: HashMap<String, u64> = HashMap::new();
         for value in documents
@@ -34,12 +35,12 @@ impl Lost {
         self.0.is_empty()
     }
 
-    /// How often a value was counted too much.
+    /// By how much a value was counted too high.
     pub(super) fn count(&self, key: &str) -> u64 {
         self.0.get(key).copied().unwrap_or(0)
     }
 
-    /// A facet's least and greatest number without those that are lost, where the lists hold all numbers.
+    /// Corrects a facet's least and greatest number for the left-out documents, if the lists hold all numbers.
     pub(super) fn bound(&self, stats: &mut Stats, facet: &str, lists: &[&Counts], most: usize) {
         let mut sums: HashMap<&str, u64> = HashMap::new();
         for list in lists {

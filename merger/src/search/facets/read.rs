@@ -1,4 +1,4 @@
-//! `facetDistribution` and `facetStats` as they stand in an answer, in their order.
+//! `facetDistribution` and `facetStats` as an answer gives them, in the answer's order.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub struct Counts(pub Vec<(String, u64)>);
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Distribution(pub Vec<(String, Counts)>);
 
-/// Facets with their numbers' least and greatest.
+/// Facets with the least and greatest of their numbers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Stats(pub Vec<(String, FacetStats)>);
 
@@ -36,7 +36,7 @@ impl Distribution {
     }
 }
 
-/// An object's members in their order.
+/// An object's members, in their order.
 struct Pairs<V>(std::marker::PhantomData<V>);
 
 impl<'de, V: Deserialize<'de>> Visitor<'de> for Pairs<V> {

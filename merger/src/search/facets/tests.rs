@@ -149,7 +149,7 @@ fn stats_span_all_shards() {
     assert_eq!(merged.stats, stats(0.5, 2.0));
 }
 
-/// What a node lists of a facet of numbers and texts: `levels` where it goes through all of its values.
+/// What a node lists for a facet of numbers and texts; with `levels`, it goes through all of the facet's values.
 fn listed(values: &[(u64, bool, u64)], max: usize, order: FacetOrder, levels: bool) -> Counts {
     let text = |(value, is_number, _): &(u64, bool, u64)| match is_number {
         true => value.to_string(),
@@ -180,7 +180,7 @@ fn listed(values: &[(u64, bool, u64)], max: usize, order: FacetOrder, levels: bo
             shown.push((text(value), value.2));
         }
         if levels && numbers && shown.len() == max {
-            // The engine looks after it has added a value: the first text makes the list longer than `max`.
+            // The engine checks the length after it has added a value: the first text makes the list longer than `max`.
             let mut texts: Vec<_> = values
                 .iter()
                 .filter(|(_, n, count)| !*n && *count > 0)
@@ -219,7 +219,7 @@ fn mixed_values_are_cut_as_one_node_cuts_them_where_nothing_can_be_missing() {
             .map(|v| (v * 7, true))
             .chain((0..roll(6)).map(|v| (v, false)))
             .collect();
-        // All shards hold every value: else a list that is full of another shard's numbers may hide strings.
+        // All shards hold every value; otherwise a list full of another shard's numbers may hide strings.
         let shards: Vec<Vec<(u64, bool, u64)>> = (0..3)
             .map(|_| values.iter().map(|(v, n)| (*v, *n, 1 + roll(40))).collect())
             .collect();

@@ -1,8 +1,8 @@
-//! Which of the hits, in the order of all queries, one node would show.
+//! Which hits one node would show, given the merged order of all queries.
 //!
-//! A node searches each query for no more hits than a page needs, and never for more than the index's `maxTotalHits`; of what
-//! the queries of an index found it takes as many, and merges what the indexes gave. `distinct` of a query (or of its
-//! index's settings) holds among its own hits, the federation's among all.
+//! A node searches each query for no more hits than a page needs, and never for more than the index's `maxTotalHits`. It
+//! takes at most that many of the hits that an index's queries found, and merges what the indexes gave. `distinct` of a
+//! query (or of its index's settings) applies to the query's own hits, the federation's `distinct` to all hits.
 //!
 //! Pure: functions of values.
 
@@ -10,33 +10,33 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::search::distinct::Seen;
 
-/// What becomes of a hit.
+/// What happens to a hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is one of the list.
+    /// It is shown.
     Shown,
-    /// A better hit has its distinct value: a node doesn't count it.
+    /// A better hit has its distinct value, and a node doesn't count this one.
     Duplicate,
-    /// The document is in the list already.
+    /// A hit of the same document is already in the list.
     Twin,
-    /// It lies behind what a node looks at.
+    /// It lies beyond what a node looks at.
     Beyond,
 }
 
-/// The hits that were let through so far.
+/// Decides hit by hit which ones are shown, and remembers what it has let through.
 pub(super) struct Gate {
-    /// For each query: its index's place, whether its own hits are told apart, and what was met.
+    /// For each query: its index's position, whether distinct values apply to it, the values seen, and the number of hits looked at.
     queries: Vec<(usize, bool, Seen, usize)>,
-    /// For each index: how many hits a node takes of it, and how many were taken.
+    /// For each index: the most hits that a node takes, and how many were taken.
     indexes: Vec<(usize, usize)>,
-    /// The federation's distinct values: by index, then of all.
+    /// The federation's distinct values: by index, and of all indexes.
     federation: Option<(HashMap<usize, Seen>, Seen)>,
     documents: HashSet<(usize, Vec<u8>)>,
 }
 
 impl Gate {
-    /// `queries`: each one's index, by its place in `indexes`, and whether distinct values are told apart in it; `indexes`: how
-    /// many hits are taken of each; `across`: whether distinct values are told apart among all.
+    /// `queries`: the position of each query's index in `indexes`, and whether distinct values apply to it. `indexes`: the
+    /// most hits taken of each index. `across`: whether the federation has `distinct`.
     pub(super) fn new(queries: &[(usize, bool)], indexes: &[usize], across: bool) -> Self {
         let query = |(index, distinct): &(usize, bool)| (*index, *distinct, Seen::default(), 0);
         Self {

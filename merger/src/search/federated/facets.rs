@@ -39,7 +39,7 @@ pub(super) fn write(
     writer.member("facetStats", &merged.stats);
 }
 
-/// The facets that answers tell of an index.
+/// The facets that the answers contain for an index.
 pub(super) fn names(answers: &[ShardAnswer<'_>], index: &str) -> Vec<String> {
     let told = answers
         .iter()
@@ -91,7 +91,7 @@ fn by_index(
     uids.into_iter().map(merge).collect()
 }
 
-/// As a node merges over indexes: by the values' own text, or by count.
+/// Merges over indexes as a node does: by the values' own text, or by count.
 fn over_indexes(search: &Federated, by_index: &FacetsByIndex, most: usize) -> IndexFacets {
     let mut values: std::collections::BTreeMap<
         String,

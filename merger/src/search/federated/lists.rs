@@ -1,4 +1,4 @@
-//! The shards' lists of a federated search, and what becomes of their hits.
+//! The shards' lists of a federated search, and how their hits are merged.
 
 use std::collections::HashMap;
 
@@ -22,13 +22,13 @@ use crate::search::respond::Writer;
 use crate::search::scan::Malformed;
 use crate::search::scatter::{self, Gathered, Reader};
 
-/// What one shard gave: its answer, and where distinct values are counted the rest of its list.
+/// What one shard gave: its answer and, if distinct values are counted, the rest of its list.
 pub(super) struct ShardList {
     shard: ShardId,
-    /// Which queries it was asked, in its order.
+    /// The positions of the queries that the shard was asked, in its order.
     places: Vec<usize>,
     pages: Vec<Bytes>,
-    /// True where the pages are all that it has.
+    /// True if the shard has no hits beyond the pages.
     whole: bool,
 }
 
@@ -51,7 +51,7 @@ struct Note {
     weighted_ranking_score: f64,
 }
 
-/// The shards' lists, with what is needed of them to count distinct values.
+/// The shards' lists, with everything needed to count distinct values.
 pub(super) async fn of(
     reader: &Reader<'_>,
     path: &str,
@@ -102,7 +102,7 @@ pub(super) async fn of(
     Ok(lists)
 }
 
-/// How many hits a shard shows at most of the indexes of some queries.
+/// The most hits that a shard shows of the indexes of some queries.
 fn reach(search: &Federated, places: &[usize]) -> usize {
     let indexes = search.indexes().into_iter();
     let asked = indexes.filter(|uid| {
@@ -167,7 +167,7 @@ pub(super) async fn merged(
     })
 }
 
-/// Documents that indexes' facets count and one node's wouldn't, by index.
+/// Documents that the shards' facets count and one node's facets wouldn't, by index.
 pub(super) type Losers = HashMap<String, Documents>;
 
 /// How many hits the lists hold.
@@ -220,7 +220,7 @@ fn id_of<'a>(hit: &FederatedHit<'a>) -> Option<&'a str> {
     std::str::from_utf8(hit.head.id()?).ok()
 }
 
-/// The documents that gave way to others, where facets count them.
+/// The documents that were left out for a better one, if facets count them.
 async fn losers(
     reader: &Reader<'_>,
     search: &Federated,

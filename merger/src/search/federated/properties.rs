@@ -1,5 +1,5 @@
-//! What shards' federated lists come to is what one node shows, however documents are dealt: pages, `maxTotalHits` of each
-//! index, distinct values of each query and of all.
+//! The merge of the shards' federated lists gives what one node shows, however the documents are spread: pages,
+//! `maxTotalHits` of each index, distinct values of each query and of all queries.
 
 use super::admit::{Gate, Verdict};
 use super::weighed::{Weighed, merge};
@@ -29,14 +29,14 @@ struct Hit {
 struct Search {
     /// Each query's index.
     indexes: Vec<usize>,
-    /// Whether each query tells distinct values apart.
+    /// Whether each query has distinct values.
     distinct: Vec<bool>,
     /// Each index's `maxTotalHits`.
     most: Vec<usize>,
     across: bool,
 }
 
-/// A node, written down as its rules read: each query by itself, then each index, then all.
+/// A node, written as its rules are stated: each query by itself, then each index, then all.
 fn node(search: &Search, hits: &[Hit], window: Window) -> Vec<Hit> {
     let mut all: Vec<Hit> = Vec::new();
     for (index, most) in search.most.iter().enumerate() {
@@ -95,7 +95,7 @@ fn a_page_is_one_nodes_however_documents_are_dealt() {
         let queries = 1 + dice.roll(3);
         let indexes: Vec<usize> = (0..queries).map(|_| dice.roll(2)).collect();
         let across = dice.roll(3) == 0;
-        // A query's own values can be told apart where no other one of its index hides its documents behind its own.
+        // A query's distinct values can be checked alone if no other query of its index hides its documents.
         let alone = |query: usize| {
             indexes
                 .iter()

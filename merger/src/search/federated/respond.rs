@@ -12,21 +12,21 @@ use crate::search::rank::{rebuild_details, write_number};
 use crate::search::respond::{Writer, write_paging};
 use crate::search::scan::Malformed;
 
-/// What a merge led to.
+/// The outcome of a merge.
 pub(super) struct Outcome<'a> {
     pub(super) merged: Merged<FederatedHit<'a>>,
     /// How many documents the shards found.
     pub(super) found: u64,
     /// How many of them were looked at.
     pub(super) known: u64,
-    /// Documents that facets count too much.
+    /// Documents that facets count and one node's facets wouldn't.
     pub(super) losers: Losers,
     pub(super) times: Times,
 }
 
 impl Outcome<'_> {
-    /// How many documents one node would have found: `maxTotalHits` bounds what is shown, not what is counted. Where distinct
-    /// values are counted and not all hits were looked at, the others are taken to hold as many duplicates.
+    /// How many documents one node would have found: `maxTotalHits` limits what is shown, not what is counted. If distinct
+    /// values are counted and not all hits were looked at, the rest is assumed to hold the same share of duplicates.
     fn total(&self, search: &Federated) -> u64 {
         let twins = u64::try_from(self.merged.twins).unwrap_or(u64::MAX);
         let duplicates = u64::try_from(self.merged.duplicates.len()).unwrap_or(u64::MAX);
@@ -39,10 +39,10 @@ impl Outcome<'_> {
     }
 }
 
-/// Writes the answer, up to what explains it: the caller may add members and must finish it.
+/// Writes the answer, except for its last members: the caller may add some and must finish it.
 ///
 /// # Errors
-/// A hit isn't what was read before.
+/// A hit isn't the one that was read before.
 pub(super) fn respond(
     search: &Federated,
     answers: &[ShardAnswer<'_>],

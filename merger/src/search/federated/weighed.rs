@@ -1,5 +1,5 @@
-//! The order of hits of different queries, as one node compares them: step by step, scores against scores and sort
-//! values against sort values, and by the whole weighed score where the steps can't be compared.
+//! The order of hits of different queries, as one node compares them: step by step, scores with scores and sort values with
+//! sort values, and by the whole weighted score if the steps can't be compared.
 //!
 //! Pure: functions of values.
 
@@ -9,7 +9,7 @@ use super::admit::Verdict;
 use crate::search::merge::Window;
 use crate::search::rank::{Rank, Ranks, SortValue, same_scale, typo_place};
 
-/// What orders a hit among those of all queries.
+/// What a hit is ordered by among the hits of all queries.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Weighed {
     steps: Vec<Step>,
@@ -31,10 +31,10 @@ enum Step {
 }
 
 impl Weighed {
-    /// From a hit's ranks, its score and its query's weight.
+    /// Builds the order from a hit's ranks, its score and its query's weight.
     ///
-    /// Neighbouring rules that score make one step. A node gives the first such step its own part of the score; the whole
-    /// score stands for it here, which is the same unless a sort stands between rules that score.
+    /// Neighbouring rules that give a score form one step. A node gives the first such step its own part of the score. Here
+    /// the whole score is used for it, which is the same unless a sort stands between rules that give a score.
     pub(super) fn new(ranks: &Ranks, score: f64, weight: f64) -> Self {
         let whole = score * weight;
         let mut steps: Vec<Step> = Vec::new();
@@ -71,7 +71,7 @@ impl Weighed {
         }
     }
 
-    /// `Less` if this one comes first.
+    /// `Less` if `self` comes first.
     fn compare(&self, other: &Self, same_query: bool) -> Ordering {
         if same_query {
             return crate::search::rank::compare(&self.ranks, &other.ranks);
@@ -94,7 +94,7 @@ impl Weighed {
 }
 
 impl Step {
-    /// `Less` if this one comes first; `None` where the two can't be compared.
+    /// `Less` if `self` comes first; `None` if the two can't be compared.
     fn compare(&self, other: &Self) -> Option<Ordering> {
         match (self, other) {
             (Self::Score(a), Self::Score(b)) if (a - b).abs() <= f64::EPSILON => {
@@ -132,7 +132,7 @@ impl Step {
     }
 }
 
-/// The scale of the `typo` rule, for each query and each set of verdicts before it.
+/// The scale of the `typo` rule, for each query and each set of verdicts of the rules before `typo`.
 pub(super) struct Scales(Vec<Vec<(Ranks, usize, u32)>>);
 
 impl Scales {
@@ -169,7 +169,7 @@ impl Scales {
     }
 }
 
-/// A list under way: its query, its hits, how many equals of the head were taken before it.
+/// A list that is being merged: its query, its hits, and how many hits equal to its head were taken before it.
 struct List<T> {
     query: usize,
     hits: std::vec::IntoIter<(Weighed, T)>,
@@ -177,21 +177,21 @@ struct List<T> {
     run: usize,
 }
 
-/// What a merge led to.
+/// The outcome of a merge.
 #[derive(Debug)]
 pub(super) struct Merged<T> {
     /// The window's hits.
     pub(super) hits: Vec<T>,
-    /// Hits that a better one of the same value kept out.
+    /// Hits left out because a better hit has the same value.
     pub(super) duplicates: Vec<T>,
-    /// How many hits are of documents that were in the list already.
+    /// How many hits were left out because their document was already in the list.
     pub(super) twins: usize,
-    /// True where every hit was looked at.
+    /// True if every hit was looked at.
     pub(super) at_the_end: bool,
 }
 
-/// Merges lists, each of one query and one shard and in order, and cuts the window out; `judge` says what becomes of each
-/// hit. With `to_the_end` hits behind the window are judged, too.
+/// Merges lists, each sorted and of one query and one shard, and cuts out the window; `judge` decides about each hit. With
+/// `to_the_end`, hits beyond the window are judged, too.
 pub(super) fn merge<T>(
     lists: Vec<(usize, Vec<(Weighed, T)>)>,
     window: Window,
@@ -248,7 +248,7 @@ pub(super) fn merge<T>(
     merged
 }
 
-/// The list whose head comes first; among equals the earlier query, then the list's turn.
+/// The list whose head comes first. Among equals, the earlier query wins, then the lists take turns.
 fn best_of<T>(lists: &[List<T>]) -> Option<usize> {
     let mut best: Option<(usize, &List<T>, &Weighed)> = None;
     for (at, list) in lists.iter().enumerate() {

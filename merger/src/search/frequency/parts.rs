@@ -1,24 +1,24 @@
-//! Which sets of words one node looks for, and how to ask for one of them alone.
+//! Which sets of words one node looks for, and how to search for one such set alone.
 //!
-//! One node weighs the words by how many documents they find and may drop each but the rarest. It drops a word only
-//! together with all more frequent ones that *follow* it; more frequent ones before it may stay. (So do Meilisearch up to
-//! 1.50 at least and `milli-core` 1.15: a skipped word forbids those of its list that come later on the path, while those
-//! already visited aren't looked at again.) The documents of such a set, in the order of a search for all its words, are
-//! one node's hits that match exactly this set.
+//! One node weighs the words by how many documents they find and may drop each word except the rarest. It drops a word only
+//! together with all more frequent words that *follow* it; more frequent words before it may stay. (Meilisearch up to 1.50
+//! at least and `milli-core` 1.15 behave like this: a skipped word excludes the words of its list that come later on the
+//! path, while words visited earlier aren't checked again.) The documents of such a set, in the order of a search for all
+//! its words, are one node's hits that match exactly this set.
 //!
-//! A dropped word leaves its place empty: words that weren't neighbours don't become it, and the others keep their distance
-//! to the documents'. An excluded word that no document holds does just that.
+//! A dropped word leaves a gap: words that weren't neighbours don't become neighbours, and the other words keep their
+//! distances. An excluded word that no document holds has the same effect.
 //!
 //! Pure: functions of values.
 
 use std::ops::Range;
 
-/// A word that no document holds. Excluding it excludes nothing and takes up a word's place.
+/// A word that no document holds. Excluding it excludes nothing, but it occupies a word's position.
 pub(super) const NOTHING: &str = "zqxjvwkyqzzxqjv";
-/// The engine looks at no more words.
+/// The most words of a query that the engine looks at.
 const MOST_WORDS: usize = 10;
 
-/// A query's words, where they can be told apart as the engine does.
+/// A query's words, if they can be split as the engine splits them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Words {
     query: String,
@@ -26,8 +26,8 @@ pub(crate) struct Words {
 }
 
 impl Words {
-    /// The words of a query of several; `None` where it has phrases, excluded words, stop words, or letters of scripts that
-    /// the engine cuts by dictionaries.
+    /// The words of a query of at least two words; `None` if it has phrases, excluded words, stop words, or letters of
+    /// scripts that the engine splits by dictionaries.
     pub(crate) fn read(query: &str, stop_words: &[String]) -> Option<Self> {
         let mut spans: Vec<Range<usize>> = Vec::new();
         let mut before = ' ';
@@ -57,7 +57,7 @@ impl Words {
         readable.then_some(words)
     }
 
-    /// How many.
+    /// The number of words.
     #[allow(clippy::len_without_is_empty, reason = "there are always two at least")]
     pub(crate) fn len(&self) -> usize {
         self.spans.len()
@@ -68,7 +68,7 @@ impl Words {
         self.query.get(span).unwrap_or_default()
     }
 
-    /// A query that finds what the word at `at` finds within this one: as a beginning only where it ends the query.
+    /// A query that finds what the word at `at` finds within this one: as a prefix only if it is the query's last word.
     pub(crate) fn alone(&self, at: usize) -> String {
         let ends = self
             .spans
@@ -77,7 +77,7 @@ impl Words {
         format!("{}{}", self.word(at), if ends { "" } else { " " })
     }
 
-    /// The query with only those words that `set` keeps, each at its place.
+    /// The query with only the words that `set` keeps, each at its position.
     pub(crate) fn keeping(&self, set: &[bool]) -> String {
         let mut query = String::with_capacity(self.query.len() + 64);
         let mut last = 0;
@@ -96,8 +96,8 @@ impl Words {
     }
 }
 
-/// Words' weights by how many documents they find: the most frequent has 0 and goes first. A word that finds nothing
-/// counts as the most frequent of all.
+/// Words' weights by how many documents they find: the most frequent word has 0 and is dropped first. A word that finds
+/// nothing counts as the most frequent of all.
 pub(super) fn weights(counts: &[u64]) -> Vec<usize> {
     let counts: Vec<u64> = counts
         .iter()
@@ -113,7 +113,7 @@ pub(super) fn weights(counts: &[u64]) -> Vec<usize> {
         .collect()
 }
 
-/// The sets of words that one node looks for, the fullest first; the last one holds the words that are never dropped.
+/// The sets of words that one node looks for, the largest first. The last set holds the words that are never dropped.
 pub(super) fn kept_sets(weights: &[usize]) -> Vec<Vec<bool>> {
     let heaviest = weights.iter().copied().max().unwrap_or(0);
     let count = weights.len().min(MOST_WORDS);
@@ -157,10 +157,10 @@ mod tests {
     fn a_word_is_dropped_with_all_more_frequent_ones_that_follow_it() {
         assert_eq!(sets(&[1, 2, 3]), ["abc", "ab-", "a--"]);
         assert_eq!(sets(&[1, 3, 2]), ["abc", "ab-", "a-c", "a--"]);
-        // What precedes it may stay: `for real` is looked for, though `for` is the most frequent.
+        // More frequent words before it may stay: `for real` is looked for, though `for` is the most frequent word.
         assert_eq!(sets(&[25_860, 142, 611]), ["abc", "ab-", "-bc", "-b-"]);
         assert_eq!(sets(&[5, 5]), ["ab"]);
-        // A word that finds nothing goes first.
+        // A word that finds nothing is dropped first.
         assert_eq!(sets(&[7, 0]), ["ab", "a-"]);
     }
 

@@ -1,14 +1,15 @@
-//! The scale of the `proximity` rule where several sets of words make up a bucket.
+//! The scale of the `proximity` rule if documents of one bucket match different sets of words.
 //!
-//! With `matchingStrategy: frequency` documents that match as many words needn't match the same ones: some match neighbours,
-//! others words that weren't. One node measures all of a bucket on one scale, by the set with the most neighbours that any
-//! document matches. A shard without such a document has a smaller scale; the widest of all shards is one node's.
+//! With `matchingStrategy: frequency`, documents that match equally many words may match different words: some match
+//! neighbours, others match words that weren't neighbours. One node measures a whole bucket on one scale, that of the set
+//! with the most neighbours that any document matches. A shard without such a document has a smaller scale; the widest
+//! scale of all shards is one node's.
 //!
 //! Pure: functions of values.
 
 use crate::search::rank::{Rank, Ranks, Rule, Scheme, pairs_of, rebuilt};
 
-/// The most pairs of neighbours in each bucket: by the verdicts on words and typos.
+/// The most pairs of neighbours in each bucket. A bucket is identified by the verdicts on words and typos.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pairs(Vec<((u32, u32), u32)>);
 
@@ -22,7 +23,7 @@ impl Pairs {
         }
     }
 
-    /// The hit on the widest scale of its bucket; `None` where it is on that already.
+    /// Puts the hit on the widest scale of its bucket; `None` if it is already on that scale.
     pub(super) fn widen(
         &self,
         ranks: &Ranks,
@@ -52,12 +53,12 @@ impl Pairs {
     }
 }
 
-/// Pairs in a hit as the shard reported it.
+/// The number of pairs in a hit as the shard reported it.
 pub(super) fn pairs_in(ranks: &[Rank], score: Option<f64>, scheme: Scheme) -> Option<u32> {
     pairs_of(ranks, score?, scheme)
 }
 
-/// In which bucket of one node's `words` and `typo` rules a hit is.
+/// The bucket of one node's `words` and `typo` rules that the hit is in.
 fn bucket(ranks: &[Rank]) -> Option<(u32, u32)> {
     let words = ranks.iter().find_map(|rank| match rank {
         Rank::Words { matching, .. } => Some(*matching),

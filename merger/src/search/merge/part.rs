@@ -1,33 +1,33 @@
-//! A search asked for in parts: one request for each set of words that a document may lack.
+//! A search that is asked for in parts: one request for each set of words that a document may lack.
 //!
-//! `matchingStrategy: frequency` drops the words that are most frequent on the node. A shard that counts otherwise than the
-//! whole index is asked for each of the sets that one node would keep, by itself (see [`crate::search::frequency`]); its
-//! verdict on `words` then speaks of that set and is put back on the whole query's scale here.
+//! `matchingStrategy: frequency` drops the words that are most frequent on the node. A shard whose counts order the words
+//! otherwise than the whole index does is asked for each set that one node would keep, one by one (see
+//! [`crate::search::frequency`]). Its verdict on `words` then refers to that set, and is converted to the whole query's scale here.
 //!
 //! Pure: functions of values.
 
 use crate::search::rank::{Matching, Rank, Ranks, Scheme, fraction, rebuilt};
 
-/// Which part.
+/// Identifies a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// Words that were kept.
+    /// The number of words that were kept.
     pub kept: u32,
-    /// Words that are never dropped, of those. One node counts all of them as one.
+    /// How many of the kept words are never dropped. One node counts all of them as one.
     pub fixed: u32,
-    /// Words of the whole query.
+    /// The number of words in the whole query.
     pub all: u32,
-    /// True where a word was dropped before one that was kept: then no attribute counts as being the query.
+    /// True if a word was dropped before one that was kept: then no attribute counts as equal to the query.
     pub broken: bool,
 }
 
-/// What a hit is in a part.
+/// How a hit relates to a part.
 pub(super) enum Placing {
-    /// A hit of it, as one node would have judged it.
+    /// The hit belongs to the part, with the verdicts of one node.
     Inside(Placed),
-    /// A hit that lacks some of the words that were kept: it belongs to another part.
+    /// The hit lacks some of the words that were kept: it belongs to another part.
     Outside,
-    /// The shard saw another number of words.
+    /// The shard saw another number of words than the merger.
     Unclear,
 }
 
@@ -35,12 +35,12 @@ pub(super) enum Placing {
 pub(super) struct Placed {
     pub(super) ranks: Ranks,
     pub(super) score: Option<f64>,
-    /// True where the verdict on exactness was changed.
+    /// True if the verdict on exactness was changed.
     pub(super) corrected: bool,
 }
 
 impl Part {
-    /// The rank that one node gives to the `words` rule, and how many ranks there are.
+    /// The rank that one node gives in the `words` rule, and the number of ranks.
     fn on_one_node(self) -> (u32, u32) {
         let fixed = self.fixed.saturating_sub(1);
         (
@@ -89,8 +89,8 @@ impl Part {
         })
     }
 
-    /// `score = ((kept − 1) + rest) / kept`, with one node's rank and ranks in the place of `kept`. In whole numbers, as a
-    /// node computes: the result is its own to the last digit.
+    /// `score = ((kept − 1) + rest) / kept`, with one node's rank and number of ranks instead of `kept`. Computed in whole
+    /// numbers, as on a node, so that the result equals the node's to the last digit.
     fn on_the_whole_scale(self, score: f64) -> f64 {
         let (kept, (rank, ranks)) = (f64::from(self.kept), self.on_one_node());
         let (above, below) = fraction(score, 4e-16).unwrap_or((score, 1.0));

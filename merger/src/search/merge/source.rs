@@ -12,29 +12,29 @@ use crate::search::rank::{Known, Rank, Ranks, Scheme, compare, correct, read_det
 use crate::search::scan::{Elements, Malformed, number};
 use crate::search::sort_key::place;
 
-/// A hit with what orders it.
+/// A hit, with what it is ordered by.
 #[derive(Debug, Clone)]
 pub struct Head<'a> {
-    /// The text that it stands in.
+    /// The text that contains it.
     pub text: &'a [u8],
-    /// Where.
+    /// Its position in the text.
     pub span: HitSpan,
-    /// The rules' verdicts; empty where the shard wasn't asked for them.
+    /// The rules' verdicts; empty if the shard wasn't asked for them.
     pub ranks: Ranks,
-    /// The shard's own score, where it was asked for.
+    /// The shard's own score, if it was asked for.
     pub score: Option<f64>,
-    /// True where the verdict on exactness isn't the shard's own any more.
+    /// True if the verdict on exactness was corrected and isn't the shard's own any more.
     pub corrected: bool,
-    /// True where the verdicts on words or proximity aren't: the shard saw only a part of what one node would have seen.
+    /// True if the verdicts on words or proximity were converted, because the shard saw only a part of the query.
     pub in_part: bool,
-    /// Pairs of neighbours whose distance the shard measured, where that was asked for and can be told.
+    /// The number of neighbouring pairs whose distance the shard measured, if that was asked for and can be computed.
     pub pairs: Option<u32>,
-    /// True in a sorted list of documents that has had this one already: see [`place`].
+    /// True if a sorted list of documents has already contained this document: see [`place`].
     pub again: bool,
 }
 
 impl<'a> Head<'a> {
-    /// The document's id as text, whether the document has it as a number or as a string.
+    /// The document's id as text, whether it is a number or a string.
     pub fn id(&self) -> Option<&'a [u8]> {
         id_of(self.text, &self.span)
     }
@@ -51,23 +51,23 @@ fn id_of<'a>(text: &'a [u8], span: &HitSpan) -> Option<&'a [u8]> {
 /// One shard's hits, best first, in one or more answers.
 #[derive(Debug)]
 pub struct Source<'a> {
-    /// The answers' texts, with where each one's array of hits begins.
+    /// The remaining answers: each one's text, and where its array of hits begins.
     pages: std::vec::IntoIter<(&'a [u8], usize)>,
     page: Option<(&'a [u8], Elements<'a>)>,
     head: Option<Head<'a>>,
-    /// How many hits with the head's ranks came before it.
+    /// How many hits with the head's ranks came before the head.
     run: usize,
-    /// The details last read, as text and as ranks: ties come in long runs of the same text.
+    /// The details read last, as text and as ranks: ties come in long runs with the same text.
     last: Option<(&'a [u8], Ranks)>,
-    /// The ranks of the hit read last, to count the run.
+    /// The ranks of the hit read last, for counting the run.
     before: Option<Ranks>,
     unranked: Ranks,
     more: bool,
-    /// How many hits were read.
+    /// The number of hits read.
     read: usize,
-    /// With fewer hits than this there are none behind them.
+    /// The number of hits asked for. If the shard gave fewer, it has no more.
     asked: usize,
-    /// How often documents were listed that have several places in a sorted list.
+    /// For documents with several places in a sorted list: how often each was listed so far.
     listed: HashMap<&'a [u8], usize>,
     known: Option<(Scheme, Known)>,
     part: Option<(Scheme, Part)>,
@@ -76,7 +76,7 @@ pub struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// A source of `pages`, each a text and where its array of hits begins. `more` says that the shard has hits behind them.
+    /// A source of `pages`: each a text, and where its array of hits begins. `more` says that the shard has further hits.
     pub fn new(pages: Vec<(&'a [u8], usize)>, more: bool) -> Self {
         Self {
             pages: pages.into_iter(),
@@ -97,55 +97,55 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// With how many hits the shard was asked for: one that gave fewer has no more.
+    /// Sets how many hits the shard was asked for: a shard that gave fewer has no more.
     #[must_use]
     pub fn asked_for(mut self, asked: usize) -> Self {
         self.asked = asked;
         self
     }
 
-    /// With what the shard knows of the query's words, by which its verdicts on exactness are corrected.
+    /// Sets what the shard knows of the query's words, by which its verdicts on exactness are corrected.
     #[must_use]
     pub fn knowing(mut self, scheme: Scheme, known: Known) -> Self {
         self.known = Some((scheme, known));
         self
     }
 
-    /// With the part of the search that the shard was asked for.
+    /// Sets the part of the search that the shard was asked for.
     #[must_use]
     pub fn in_part(mut self, scheme: Scheme, part: Part) -> Self {
         self.part = Some((scheme, part));
         self
     }
 
-    /// With the scales of the `proximity` rule, where hits of as many words need not have the same ones.
+    /// Sets the scales of the `proximity` rule, for searches where hits with equally many words may have different ones.
     #[must_use]
     pub fn on_scales(mut self, scheme: Scheme, pairs: Pairs) -> Self {
         self.pairs = Some((scheme, pairs));
         self
     }
 
-    /// True where the shard saw other words than the merger thought: what it gave isn't that part of the search.
+    /// True if the shard split the query into other words than the merger did: its hits aren't that part of the search.
     pub fn is_unclear(&self) -> bool {
         self.unclear
     }
 
-    /// The hit whose turn comes next.
+    /// The next hit.
     pub fn head(&self) -> Option<&Head<'a>> {
         self.head.as_ref()
     }
 
-    /// How many hits of this source, equal in rank to its head, came before it.
+    /// How many hits of this source with the same rank came before its head.
     pub fn run(&self) -> usize {
         self.run
     }
 
-    /// True where all hits were taken and the shard has more.
+    /// True if all hits were taken and the shard has more.
     pub fn is_dry(&self) -> bool {
         self.head.is_none() && self.more && self.read >= self.asked
     }
 
-    /// Takes the head; [`Source::advance`] brings the next.
+    /// Takes the head; [`Source::advance`] reads the next one.
     pub fn take(&mut self) -> Option<Head<'a>> {
         self.head.take()
     }
@@ -248,7 +248,7 @@ impl<'a> Source<'a> {
         Ok(ranks)
     }
 
-    /// A document's ranks by its own values, and whether it was listed before.
+    /// A document's ranks by its own values, and whether it was already listed before.
     fn sorted(&mut self, text: &'a [u8], span: &HitSpan, interest: &Interest) -> (Ranks, bool) {
         let hit = text.get(span.range.clone()).unwrap_or_default();
         let document: Value = serde_json::from_slice(hit).unwrap_or_default();

@@ -185,7 +185,7 @@ fn a_source_that_may_have_more_is_reported_before_anything_is_placed_without_it(
     assert_eq!(merged.hits.len(), 1);
 }
 
-/// A list cut into shards at random, each hit's place in the list as its id.
+/// A list split into shards at random; each hit's id is its position in the list.
 fn split(dice: &mut Dice, ranks: &[(u64, u64, u64)], shards: usize) -> Vec<String> {
     let mut split: Vec<Vec<String>> = vec![Vec::new(); shards];
     for (at, (words, typos, sort)) in ranks.iter().enumerate() {
@@ -276,7 +276,7 @@ fn a_document_that_several_shards_hold_is_shown_once_wherever_it_lies() {
     }
 }
 
-/// As a node lists documents by `s`: its numbers, then its texts, whatever was listed before.
+/// A list of documents sorted by `s` as a node sorts it: numbers first, then texts, including documents listed already.
 fn listed_by_s(documents: &[(u32, &[serde_json::Value])]) -> Vec<String> {
     let best = |kind: fn(&serde_json::Value) -> bool| {
         let mut of_kind: Vec<_> = documents
@@ -353,7 +353,7 @@ fn a_document_with_numbers_and_texts_is_listed_as_often_as_by_one_node() {
             parts[document.0 as usize * 7 % 11 % shards].push(*document);
         }
         assert_eq!(merged_ids(&parts), one_node, "{shards} shards");
-        // On its way to another shard, a document stands in two lists: it counts as one more document, once.
+        // While a document is being moved to another shard it is in two lists; it counts as one extra document, once.
         let moving = parts[0][1..3].to_vec();
         parts[1].extend(moving);
         let (ids, twins) = merged_ids(&parts);

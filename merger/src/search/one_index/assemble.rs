@@ -1,4 +1,4 @@
-//! From the shards' answers to one answer, or to what must be asked first.
+//! Turns the shards' answers into one answer, or into the next question to the shards.
 //!
 //! Pure: functions of values.
 
@@ -19,40 +19,40 @@ use crate::search::respond::{Findings, Writer, write_search};
 use crate::search::scan::Malformed;
 use crate::search::settings::MergeSettings;
 
-/// What further rounds have told.
+/// What further rounds have found out.
 #[derive(Default)]
 pub(super) struct Learned {
     /// What each shard knows of the query's words.
     pub(super) words: Option<Vec<Known>>,
-    /// Facets' whole counts.
+    /// Facets' complete counts.
     pub(super) facets: Option<Vec<Filled>>,
-    /// True where the search by words was good enough for one node not to search by meaning.
+    /// True if the keyword search was good enough, so that one node wouldn't have made a semantic search.
     pub(super) words_suffice: bool,
     /// Distinct values that hits don't show.
     pub(super) hidden: Option<Values>,
-    /// True where the whole lists of distinct values were asked for.
+    /// True if the whole lists of distinct values were asked for.
     pub(super) lists: bool,
-    /// The documents that were left out for their distinct value, as far as facets count them.
+    /// The documents that were left out for their distinct value, if facets count them.
     pub(super) losers: Option<Documents>,
     /// How long the search took so far.
     pub(super) times: Times,
 }
 
-/// What a merge led to.
+/// The result of a merge.
 pub(super) enum Step {
-    /// The answer, but for what may be added to it.
+    /// The answer, except for members that may still be added.
     Done(Writer),
-    /// These lists ran out too early.
+    /// The lists at these positions ran out too early.
     More(Vec<usize>),
-    /// One node would have searched by words alone.
+    /// One node would have searched by keywords alone.
     WordsSuffice,
     /// These facets may lack values.
     Gaps(Vec<String>),
     /// One node counts distinct values exactly: the shards' whole lists are needed.
     Lists,
-    /// Facets count these documents, which another shard's had to give way to: their values of these facets are needed.
+    /// Facets count these documents, which were left out for another shard's documents: their values of these facets are needed.
     Losers(Vec<(ShardId, String)>, Vec<String>),
-    /// A shard tells words apart otherwise than the merger: it must be asked for the search as it is.
+    /// A shard splits words otherwise than the merger: it must be asked for the search as it is.
     PartsUnclear,
     /// A shard called hits exact without having compared all words: see [`crate::search::rank::suspects`].
     Doubt,
@@ -120,7 +120,7 @@ pub(super) fn assemble(
         return Ok(Step::More(merged.dry));
     }
     if lists.iter().any(|list| list.share.is_some()) {
-        // A document stands in several parts, but is counted once.
+        // A document is in several parts, but is counted once.
         merged.twins = 0;
     }
     if merged.doubtful && learned.words.is_none() {
@@ -182,7 +182,7 @@ pub(super) fn assemble(
     Ok(Step::Done(writer))
 }
 
-/// The facets that the answers tell, if any.
+/// The facets in the answers, if there are any.
 fn facets_of(answers: &[ShardAnswer<'_>]) -> Option<Vec<String>> {
     let told = answers
         .iter()
@@ -195,8 +195,8 @@ fn facets_of(answers: &[ShardAnswer<'_>]) -> Option<Vec<String>> {
     (!names.is_empty()).then_some(names)
 }
 
-/// Of lists that aren't known to their ends: as many of the values that are missing are taken to be those of several shards
-/// as of the values that are known.
+/// For lists that aren't known to their ends: assumes that the share of values that several shards have is the same among
+/// the unknown values as among the known ones.
 fn estimate(merged: &mut Merged<'_>, lists: &[ShardHits], found_by: &[(ShardId, u64)]) {
     let found: u64 = found_by.iter().map(|(_, found)| *found).sum();
     let known = lists.iter().zip(found_by).map(|(list, (_, found))| {
@@ -215,7 +215,7 @@ fn estimate(merged: &mut Merged<'_>, lists: &[ShardHits], found_by: &[(ShardId, 
     }
 }
 
-/// A list's hits, as far as they count.
+/// A list's hits, if they are used.
 fn source_of<'a>(
     plan: &Plan,
     list: &ShardHits,
@@ -287,8 +287,8 @@ fn explain(explanation: &mut Explanation, found_by: &[(ShardId, u64)], merged: &
     }
 }
 
-/// True where all hits of the page, found by words alone, are good enough for one node not to search by meaning: their
-/// weighed scores reach 0.45. A shard with fewer good hits than the page has searched by meaning nevertheless.
+/// True if all hits of the page, found by keywords alone, are good enough for one node not to make a semantic search: their
+/// weighted scores reach 0.45. A shard with fewer good hits than the page has made a semantic search nevertheless.
 fn words_suffice(plan: &Plan, answers: &[ShardAnswer<'_>]) -> Result<bool, Malformed> {
     const GOOD_ENOUGH: f64 = 0.45;
     let Order::Hybrid { ratio } = plan.order else {

@@ -1,17 +1,17 @@
-//! The score that one node would have given, from a shard's score and the scale of all shards.
+//! Computes the score that one node would have given, from a shard's score and the scale of all shards.
 //!
-//! A `_rankingScore` nests: with `r` = rank, `m` = number of ranks, and `rest` = the composite of the rules after `typo`,
-//! `score = ((r_words − 1) + ((r_typo − 1) + rest) / m_typo) / m_words`, where `m_typo = maxTypoCount + 1` and
-//! `r_typo = m_typo − typoCount`. Sorts and distances don't take part. A node computes with whole numbers and divides once,
-//! so `rest` is brought back to a fraction first: the result is then the node's own, to the last digit.
+//! A `_rankingScore` is nested: with `r` = rank, `m` = number of ranks, and `rest` = the combined score of the rules after
+//! `typo`, `score = ((r_words − 1) + ((r_typo − 1) + rest) / m_typo) / m_words`, where `m_typo = maxTypoCount + 1` and
+//! `r_typo = m_typo − typoCount`. Sorts and distances don't contribute. A node computes with whole numbers and divides
+//! once. So `rest` is converted back to a fraction first, and the result equals the node's own to the last digit.
 
 use super::{Rank, typo_place};
 use crate::search::scan::{Malformed, Members};
 
 /// The score with `max_typos` as the scale of the `typo` rule, from a shard's own score of the hit.
 ///
-/// Unchanged where the scale is the shard's own, or where a rule other than `words` scores before `typo` (its number
-/// of ranks isn't reported).
+/// The score is unchanged if the scale is the shard's own, or if a rule other than `words` gives a score before `typo` (its
+/// number of ranks isn't reported).
 pub fn rebuild_score(score: f64, ranks: &[Rank], max_typos: u32) -> f64 {
     let Some(place) = typo_place(ranks) else {
         return score;
@@ -41,8 +41,8 @@ pub fn rebuild_score(score: f64, ranks: &[Rank], max_typos: u32) -> f64 {
     above / (word_ranks * new_ranks * denominator)
 }
 
-/// The simplest fraction within `tolerance` of `value`, by continued fractions; `None` where there is none that a
-/// number of ranks could have led to.
+/// The simplest fraction within `tolerance` of `value`, by continued fractions; `None` if there is none that could be the
+/// result of numbers of ranks.
 pub(crate) fn fraction(value: f64, tolerance: f64) -> Option<(f64, f64)> {
     const LARGEST_DENOMINATOR: f64 = 2e7;
     let (mut before, mut last) = ((0.0, 1.0), (1.0, 0.0));
@@ -65,7 +65,7 @@ pub(crate) fn fraction(value: f64, tolerance: f64) -> Option<(f64, f64)> {
     None
 }
 
-/// `_rankingScoreDetails` with `max_typos` as the scale of the `typo` rule; everything else stays as it came.
+/// Writes `_rankingScoreDetails` with `max_typos` as the scale of the `typo` rule; everything else is unchanged.
 ///
 /// # Errors
 /// The text isn't an object of objects.
@@ -115,7 +115,7 @@ fn write_typo(body: &[u8], max_typos: u32, score: f64, out: &mut Vec<u8>) -> Res
     Ok(())
 }
 
-/// A number as serde_json, and so a node, writes it.
+/// Writes a number as serde_json does, and so a node.
 pub fn write_number(number: f64, out: &mut Vec<u8>) {
     match serde_json::to_vec(&number) {
         Ok(text) => out.extend_from_slice(&text),

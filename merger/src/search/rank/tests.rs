@@ -56,7 +56,7 @@ fn typos_are_compared_by_number_and_not_by_score() {
     assert_eq!(compare(&few, &many), Ordering::Less);
 }
 
-/// A node's arithmetic: whole numbers, one division.
+/// The score as a node computes it: whole numbers, one division.
 fn node_score(ranks: &[(u32, u32)]) -> f64 {
     let (mut rank, mut most) = (1_u32, 1_u32);
     for (inner, max) in ranks {

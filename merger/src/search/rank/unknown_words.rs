@@ -1,31 +1,31 @@
-//! A word that one shard has never seen and another one has.
+//! Corrects verdicts of a shard that has never seen a word that another shard has seen.
 //!
-//! `exactness` puts a document first that has an attribute which is the query, or begins with it. The engine leaves words
-//! that the index doesn't hold at all out of that comparison: on a shard that has never seen the last word of
-//! `development fil`, every document whose summary begins with `development` "begins with the query". One node that knows the
-//! word from another shard's documents says otherwise. None of the shard's documents holds the word, so one node would
-//! have called each of them `noExactMatch`, with as many exact words as the shard knows.
+//! `exactness` ranks a document first if one of its attributes is the query, or begins with it. The engine leaves words
+//! that the index doesn't hold at all out of that comparison: on a shard that has never seen the last word of `development
+//! fil`, every document whose summary begins with `development` "begins with the query". One node that knows the word from
+//! another shard's documents judges differently. None of the shard's documents holds the word, so one node would have
+//! called each of them `noExactMatch`, with as many exact words as the shard knows.
 //!
-//! Where words are dropped by how frequent they are, a hit of fewer words may lack any of them: then only hits of all words
-//! are looked at.
+//! If words are dropped by how frequent they are, a hit with fewer words may lack any of them: then only hits of all words are checked.
 //!
-//! A shard's score of such a hit shows it: it is lower than that of a hit whose words all match. [`suspects`] finds that out by
-//! building the score anew; which words the shards know must then be asked.
+//! A shard's score of such a hit reveals this: it is lower than that of a hit whose words all match. [`suspects`] finds
+//! such hits by recomputing the score; then the merger must ask which words the shards know.
 
 use super::{Matching, Rank, Ranks, Rule};
 
 /// What a score depends on beside the verdicts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scheme {
-    /// The greatest weight of a searchable attribute: their number less one, or 0 where all attributes are searchable.
+    /// The greatest weight of a searchable attribute: the number of searchable attributes minus one, or 0 if all attributes
+    /// are searchable.
     pub top_weight: u32,
-    /// The query's words: what matches where the `words` rule says nothing, since all of them must.
+    /// The number of words in the query: if there is no verdict of the `words` rule, all words must match.
     pub words: u32,
-    /// True where a hit of fewer words than all may match any of them, and not only the first ones.
+    /// True if a hit with fewer words than all may match any of them, not only the first ones.
     pub any_words: bool,
 }
 
-/// Which of a query's words a shard has seen, in their order, and whether any shard has.
+/// Which of a query's words the shard has seen, in their order, and whether any shard has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
     /// For each word: seen by this shard, seen by any.
@@ -33,7 +33,7 @@ pub struct Known {
 }
 
 impl Known {
-    /// How many of the first `count` words the shard knows, if it lacks one of them that another knows.
+    /// How many of the first `count` words the shard knows, if it lacks one of them that another shard knows.
     fn lacking(&self, count: usize) -> Option<u32> {
         let words = self.words.get(..count)?;
         let lacks = words.iter().any(|(here, anywhere)| *anywhere && !*here);
@@ -43,18 +43,19 @@ impl Known {
     }
 }
 
-/// How a shard's score came about.
+/// The numbers that a shard's score was computed from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Made {
-    /// Words that match exactly.
+    /// The number of words that match exactly.
     exact: u32,
-    /// Words of the query that matched.
+    /// The number of words of the query that matched.
     terms: u32,
-    /// Neighbours in the query whose distance is measured: all, but for those that a stop or a semicolon parts.
+    /// The number of neighbouring pairs in the query whose distance is measured: all pairs except those separated by a full
+    /// stop or a semicolon.
     pairs: u32,
 }
 
-/// How a score came about; `None` where it can't be built anew.
+/// The numbers that a score was computed from; `None` if the score can't be recomputed.
 fn made(ranks: &[Rank], score: f64, scheme: Scheme) -> Option<Made> {
     let terms = terms(ranks).unwrap_or(scheme.words);
     let exact = |pairs| {
@@ -75,9 +76,9 @@ fn terms(ranks: &[Rank]) -> Option<u32> {
     })
 }
 
-/// Where the verdict stands that claims an attribute to be the query or its beginning; `None` where none does, where
-/// a word was matched with a typo (such a word is left out of the comparison everywhere), or where it can't be told which
-/// words matched.
+/// The position of a verdict which says that an attribute is the query or begins with it. `None` if there is no such
+/// verdict, if a word was matched with a typo (every shard leaves such a word out of the comparison), or if the words that
+/// matched can't be determined.
 fn claim(ranks: &[Rank], scheme: Scheme) -> Option<usize> {
     let lacks_some = |rank: &Rank| matches!(rank, Rank::Words { matching, max } if matching < max);
     if scheme.any_words && ranks.iter().any(lacks_some) {
@@ -100,7 +101,7 @@ fn claim(ranks: &[Rank], scheme: Scheme) -> Option<usize> {
     })
 }
 
-/// True where the hit was called exact although not all of its words were compared.
+/// True if the hit was called exact although not all of its words were compared.
 pub fn suspects(ranks: &[Rank], score: Option<f64>, scheme: Scheme) -> bool {
     claim(ranks, scheme).is_some()
         && score
@@ -108,8 +109,8 @@ pub fn suspects(ranks: &[Rank], score: Option<f64>, scheme: Scheme) -> bool {
             .is_some_and(|made| made.exact < made.terms)
 }
 
-/// The verdicts as one node would have given them, and the score (on the shard's own scale of typos), from what the shard
-/// knows; `None` where they are right as they are.
+/// The verdicts as one node would have given them, and the score (on the shard's own scale of typos), given what the shard
+/// knows; `None` if they are already right.
 pub fn correct(ranks: &Ranks, score: f64, scheme: Scheme, known: &Known) -> Option<(Ranks, f64)> {
     let place = claim(ranks, scheme)?;
     let made = made(ranks, score, scheme)?;
@@ -126,8 +127,8 @@ pub fn correct(ranks: &Ranks, score: f64, scheme: Scheme, known: &Known) -> Opti
     Some((ranks.into(), rebuilt))
 }
 
-/// The score of a hit whose verdicts are put right, from the shard's own verdicts and score, and with so many pairs whose
-/// distance counts, if not the shard's; `None` where it can't be built anew.
+/// The score of a hit with corrected verdicts, recomputed from the shard's own verdicts and score; optionally with a number
+/// of measured pairs other than the shard's. `None` if the score can't be recomputed.
 pub(crate) fn rebuilt(
     own: &[Rank],
     right: &[Rank],
@@ -140,7 +141,7 @@ pub(crate) fn rebuilt(
     Some(built(right, scheme, Made { pairs, ..made }, None))
 }
 
-/// How many pairs of neighbours the shard measured; `None` where the score could have come about otherwise, too.
+/// How many pairs of neighbours the shard measured; `None` if several numbers would give the same score.
 pub(crate) fn pairs_of(ranks: &[Rank], score: f64, scheme: Scheme) -> Option<u32> {
     let made = made(ranks, score, scheme)?;
     let fewer = (0..made.pairs)
@@ -148,7 +149,7 @@ pub(crate) fn pairs_of(ranks: &[Rank], score: f64, scheme: Scheme) -> Option<u32
     (!fewer).then_some(made.pairs)
 }
 
-/// The score from the verdicts, by the engine's arithmetic; with `matching` in the place of what the shard claims.
+/// The score from the verdicts, by the engine's arithmetic; `matching` replaces the shard's verdict, if given.
 fn built(ranks: &[Rank], scheme: Scheme, made: Made, matching: Option<Matching>) -> f64 {
     let (mut rank, mut most) = (1_u32, 1_u32);
     let mut add = |inner: u32, max: u32| {
@@ -185,7 +186,7 @@ fn built(ranks: &[Rank], scheme: Scheme, made: Made, matching: Option<Matching>)
     f64::from(rank) / f64::from(most)
 }
 
-/// How many ranks a rule has for so many terms.
+/// The number of ranks of a rule for this number of terms.
 fn size(rule: Rule, scheme: Scheme, made: Made) -> u32 {
     match rule {
         Rule::Proximity => 3 * made.pairs + 1,
@@ -281,7 +282,7 @@ mod tests {
         any_words: false,
     };
 
-    /// A shard's score where it knows so many of two words.
+    /// The score on a shard that knows `exact` of two words.
     fn score_of(exact: u32, matching: Matching) -> f64 {
         built(
             &ranks(matching),

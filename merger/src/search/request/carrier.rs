@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-/// A search's parameters, in the form in which they came and go on.
+/// A search's parameters, in the form in which they came and are sent on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Carrier {
     /// `POST`: a JSON object.
@@ -11,7 +11,7 @@ pub enum Carrier {
     Query(Vec<(String, String)>),
 }
 
-/// The parameters as they go to a shard.
+/// The parameters as they are sent to a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShardRequest {
     /// A body.
@@ -21,7 +21,7 @@ pub enum ShardRequest {
 }
 
 impl Carrier {
-    /// From a body; `None` if it is no JSON object.
+    /// From a body; `None` if it isn't a JSON object.
     pub fn from_body(text: &[u8]) -> Option<Self> {
         serde_json::from_slice(text).ok().map(Self::Body)
     }
@@ -40,7 +40,7 @@ impl Carrier {
         )
     }
 
-    /// The parameters as a JSON text, if that is how they came.
+    /// The parameters as a JSON text, if they came in a body.
     pub fn to_body(&self) -> Option<Vec<u8>> {
         match self {
             Self::Body(members) => serde_json::to_vec(members).ok(),
@@ -48,7 +48,7 @@ impl Carrier {
         }
     }
 
-    /// The parameters as a query string, if that is how they came.
+    /// The parameters as a query string, if they came in one.
     pub fn to_query(&self) -> Option<String> {
         match self {
             Self::Body(_) => None,
@@ -60,7 +60,7 @@ impl Carrier {
         }
     }
 
-    /// The parameters as they go on.
+    /// The parameters, ready to be sent on.
     pub fn to_request(&self) -> ShardRequest {
         match self {
             Self::Body(members) => {
@@ -87,12 +87,12 @@ impl Carrier {
         }
     }
 
-    /// True where the parameter is there and not `null`.
+    /// True if the parameter is present and not `null`.
     pub fn has(&self, name: &str) -> bool {
         self.member(name).is_some_and(|value| !value.is_null()) || self.pair(name).is_some()
     }
 
-    /// A parameter as JSON, as a body would carry it.
+    /// A parameter as JSON, in the form that a body has.
     pub fn json(&self, name: &str) -> Option<Value> {
         if let Some(value) = self.member(name) {
             return Some(value.clone());
@@ -110,10 +110,10 @@ impl Carrier {
         })
     }
 
-    /// A whole number: outer `None` where it can't be read, inner `None` where it isn't there.
+    /// A whole number. The outer `None` means that it can't be read, the inner `None` that it is absent.
     pub fn count(&self, name: &str) -> Option<Option<usize>> {
         if let Some(value) = self.member(name) {
-            // `page` and `hitsPerPage` may be null, the others not: leave that to a node.
+            // Only `page` and `hitsPerPage` may be null; a node judges the others.
             if value.is_null() && matches!(name, "page" | "hitsPerPage") {
                 return Some(None);
             }
@@ -123,7 +123,7 @@ impl Carrier {
             .map_or(Some(None), |text| text.parse().ok().map(Some))
     }
 
-    /// A string, likewise.
+    /// A string; `None` as for [`Carrier::count`].
     pub fn text(&self, name: &str) -> Option<Option<String>> {
         match self.member(name) {
             None => Some(self.pair(name).map(str::to_owned)),
@@ -133,7 +133,7 @@ impl Carrier {
         }
     }
 
-    /// True or false, likewise.
+    /// True or false; `None` as for [`Carrier::count`].
     pub fn truth(&self, name: &str) -> Option<Option<bool>> {
         match (self.member(name), self.pair(name)) {
             (Some(Value::Bool(truth)), _) => Some(Some(*truth)),
@@ -143,7 +143,7 @@ impl Carrier {
         }
     }
 
-    /// A number, likewise.
+    /// A number; `None` as for [`Carrier::count`].
     pub fn decimal(&self, name: &str) -> Option<Option<f64>> {
         match (self.member(name), self.pair(name)) {
             (Some(Value::Null), _) | (None, None) => Some(None),
@@ -152,7 +152,7 @@ impl Carrier {
         }
     }
 
-    /// A list of strings, likewise; in a query string they are separated by commas.
+    /// A list of strings (in a query string, separated by commas); `None` as for [`Carrier::count`].
     pub fn list(&self, name: &str) -> Option<Option<Vec<String>>> {
         match self.member(name) {
             None => Some(
@@ -169,7 +169,7 @@ impl Carrier {
         }
     }
 
-    /// The semantic ratio of a search by meaning, likewise; a node's default is one half.
+    /// The semantic ratio of a semantic search, where a node's default is one half; `None` as for [`Carrier::count`].
     pub fn semantic_ratio(&self) -> Option<Option<f64>> {
         const DEFAULT: f64 = 0.5;
         match self.member("hybrid") {
@@ -210,12 +210,12 @@ impl Carrier {
         self.set(name, Value::from(count));
     }
 
-    /// Sets a truth value to true.
+    /// Sets a boolean to true.
     pub fn set_true(&mut self, name: &str) {
         self.set(name, Value::Bool(true));
     }
 
-    /// Sets a string, or anything else that JSON knows.
+    /// Sets a string or any other JSON value.
     pub fn set_value(&mut self, name: &str, value: Value) {
         self.set(name, value);
     }
@@ -241,7 +241,7 @@ impl Carrier {
         }
     }
 
-    /// The same search with nothing in its hits but `attributes`, from the first hit on.
+    /// The same search from the first hit on, with nothing but `attributes` in its hits.
     pub fn bare(&self, attributes: &[String]) -> Self {
         const OF_PAGES: [&str; 12] = [
             "indexUid",
@@ -269,13 +269,13 @@ impl Carrier {
         bare
     }
 
-    /// Adds a condition to the filter; `None` where the filter has a form that can't be added to.
+    /// Adds a condition to the filter; `None` if the filter has a form to which nothing can be added.
     pub fn narrow(&mut self, condition: &str) -> Option<()> {
         let filter = match (self.json("filter"), &self) {
             (None | Some(Value::Null), _) => Value::from(condition),
             (Some(Value::String(own)), _) if own.trim().is_empty() => Value::from(condition),
             (Some(Value::String(own)), Self::Query(_)) => {
-                // A query string may hold a list, as JSON.
+                // A query string may hold a list as JSON.
                 if own.trim_start().starts_with('[') {
                     return None;
                 }
@@ -292,7 +292,7 @@ impl Carrier {
         Some(())
     }
 
-    /// Takes a parameter away.
+    /// Removes a parameter.
     pub fn remove(&mut self, name: &str) {
         match self {
             Self::Body(members) => {

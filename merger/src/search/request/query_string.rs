@@ -1,10 +1,10 @@
-//! A search's query string as the body that says the same.
+//! A search's query string as the equivalent body.
 //!
 //! Pure: functions of values.
 
 use serde_json::{Map, Value, json};
 
-/// The parameters of `GET /indexes/{uid}/search` as a body; `None` where a value can't be read.
+/// The parameters of `GET /indexes/{uid}/search` as a body; `None` if a value can't be read.
 pub fn body_of_query(query: &str) -> Option<Map<String, Value>> {
     let mut body = Map::new();
     let mut hybrid = Map::new();
@@ -57,7 +57,7 @@ fn value_of(name: &str, text: &str) -> Option<Value> {
     })
 }
 
-/// The criteria of a query string's `sort`: separated by commas, but for those within `_geoPoint(…)`.
+/// The criteria of a query string's `sort`: separated by commas, except for commas inside `_geoPoint(…)`.
 pub fn sort_of_query(text: &str) -> Vec<String> {
     let mut criteria: Vec<String> = Vec::new();
     let mut within = false;

@@ -1,8 +1,8 @@
-//! Hits show `_formatted` where their index knows any of the attributes to highlight or to crop, whether the hit has it or not.
+//! Hits show `_formatted` if their index knows any of the attributes to highlight or to crop, whether the hit has it or not.
 //!
-//! A shard that knows none of them, while another does, is asked again with its documents' ids among those to crop, to no
-//! length, which makes `_formatted` appear and changes nothing in it. Of several searches at once that is done where one of them
-//! is formatted.
+//! If a shard knows none of them but another shard does, the shard is asked again with its documents' ids among the
+//! attributes to crop. They are cropped to no length, so `_formatted` appears with nothing in it changed. With several
+//! searches at once, this is done if one of them is formatted.
 
 use futures_util::future::join_all;
 use memchr::memmem;
@@ -12,7 +12,7 @@ use weft_routing::operation::{Operation, classify};
 use super::{Ask, Gathered, Reader};
 use crate::search::request::body_of_query;
 
-/// Asks shards again whose hits lack what others show.
+/// Asks those shards again whose hits lack `_formatted` while others show it.
 pub(super) async fn complete(reader: &Reader<'_>, asks: &[Ask], gathered: &mut Gathered) {
     if gathered.replies.len() < 2 || !asks.iter().any(Ask::may_format) {
         return;
@@ -33,7 +33,7 @@ pub(super) async fn complete(reader: &Reader<'_>, asks: &[Ask], gathered: &mut G
     }
     let answers = join_all(again.iter().map(|(_, ask)| reader.answer(ask))).await;
     for ((place, _), (answer, took)) in again.iter().zip(answers) {
-        // Hits as they are, are better than none.
+        // Hits without `_formatted` are better than none.
         if let (Ok(answer), Some(reply)) = (answer, gathered.replies.get_mut(*place))
             && answer.status.is_success()
         {
@@ -55,7 +55,7 @@ impl Ask {
         names(self.path_and_query.as_bytes()) || self.body.as_deref().is_some_and(names)
     }
 
-    /// The same request with ids to crop; `None` where it isn't formatted, or formats whatever there is.
+    /// The same request with ids to crop; `None` if it isn't formatted, or formats all attributes.
     fn with_ids_to_crop(&self, key_of: &dyn Fn(&str) -> Option<String>) -> Option<Self> {
         let asked = classify(self.method.as_str(), &self.path_and_query).ok()?;
         let own = asked.index.as_deref().unwrap_or_default();

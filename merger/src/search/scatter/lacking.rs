@@ -1,7 +1,7 @@
-//! What a shard refuses since none of its documents ever had a field that others have.
+//! Handles refusals of a shard because none of its documents ever had a field that other shards' documents have.
 //!
-//! Such a shard is asked again without the field: it has nothing there. A field that every shard lacks is refused, as on a
-//! node that lacks it.
+//! Such a shard is asked again without the field, since it has nothing to find there. A field that every shard lacks is
+//! refused, as on a node that lacks it.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use weft_routing::operation::{Operation, classify};
 use super::{Ask, Reader};
 use crate::upstream::{NodeAnswer, UpstreamError};
 
-/// A shard is asked again so often; what it lacks beyond that it refuses.
+/// How often a shard is asked again. If it lacks more than that, its refusal stands.
 const MOST_ROUNDS: usize = 100;
 
-/// What became of a request, and how long it took.
+/// The outcome of a request, and how long it took.
 type Answered = (Result<NodeAnswer, UpstreamError>, Duration);
 
 /// What a shard lacks.
@@ -29,7 +29,7 @@ enum Lack {
     Place,
 }
 
-/// The answers, those of shards that lacked something replaced by what they answer without it.
+/// The answers. A shard that lacked something is represented by its answer to the request without it.
 pub(super) async fn without_what_is_lacking(
     reader: &Reader<'_>,
     asks: &[Ask],
@@ -69,7 +69,7 @@ pub(super) async fn without_what_is_lacking(
     refuse_what_all_lack(asks, &lacking, refusals, results)
 }
 
-/// Puts the refusal back where no shard that was asked for a field has it.
+/// Restores the refusal if every shard that was asked for a field lacks it.
 fn refuse_what_all_lack(
     asks: &[Ask],
     lacking: &[Vec<Lack>],
@@ -108,11 +108,11 @@ fn refuse_what_all_lack(
     results
 }
 
-/// The attribute between its words in a refusal.
+/// The text before the attribute's name in a refusal.
 const BEFORE_NAME: &str = "Attribute `";
 const AFTER_NAME: &str = "` is not searchable.";
 
-/// What a shard said that it lacks.
+/// What the shard lacks, according to its refusal.
 fn lack_of<'a>(
     ask: &Ask,
     result: &'a Result<NodeAnswer, UpstreamError>,
@@ -182,7 +182,7 @@ fn listed(message: &str) -> Option<(&str, &str, &str)> {
 }
 
 impl Ask {
-    /// The index that a refusal is about, whose text begins with `before`.
+    /// The index that a refusal is about, if its text begins with `before`.
     fn index_at(&self, before: &str) -> Option<String> {
         let asked = classify(self.method.as_str(), &self.path_and_query).ok()?;
         if asked.operation != Operation::MultiSearch {
@@ -195,7 +195,7 @@ impl Ask {
         Some(query.get("indexUid")?.as_str()?.to_owned())
     }
 
-    /// The same request without what the shard lacks; `None` where it isn't in it.
+    /// The same request without what the shard lacks; `None` if the request doesn't contain it.
     fn without(&self, lack: &Lack) -> Option<Self> {
         let asked = classify(self.method.as_str(), &self.path_and_query).ok()?;
         let own = asked.index.as_deref().unwrap_or_default();
@@ -283,7 +283,7 @@ fn is_by_place(criterion: &str) -> bool {
     criterion.trim_start().starts_with("_geoPoint(")
 }
 
-/// Takes an attribute out of those to search on. Where none is left, words are looked for nowhere.
+/// Removes an attribute from the attributes to search on. If none is left, the words are searched for nowhere.
 fn search_elsewhere(query: &mut Map<String, Value>, name: &str) -> bool {
     let list = query
         .get_mut("attributesToSearchOn")

@@ -1,10 +1,11 @@
-//! Attributes inside others, such as `content.author`, among those to retrieve.
+//! Nested attributes, such as `content.author`, among the attributes to retrieve.
 //!
-//! In an index that knows such an attribute, the engine shows what stands in its place in documents that lack it: `{}`, or a text
-//! where others have an object. A shard that doesn't know it shows nothing there. So a shard that lacks one, while another has it,
-//! is asked for what is around it, too, and from its answer goes what one node would not have shown: see [`show`].
+//! If an index knows such an attribute, the engine shows what is in its place in documents that lack it: `{}`, or a text
+//! where other documents have an object. A shard that doesn't know the attribute shows nothing there. So if a shard lacks
+//! it while another shard has it, the merger also asks the shard for the attributes around it, and removes from the answer
+//! what one node wouldn't have shown: see [`show`].
 //!
-//! That a shard has an attribute is remembered for a minute; whether it has one by now, it is asked before each search.
+//! That a shard has an attribute is remembered for a minute. A shard that lacks one is asked again before each search.
 
 mod show;
 
@@ -23,27 +24,27 @@ use crate::filters::MOST_FIELDS;
 use crate::search::request::Carrier;
 use show::Shown;
 
-/// A shard that doesn't say in this time what it has, counts as one that has everything.
+/// A shard that doesn't report its attributes within this time counts as having all of them.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What goes from the answers again, by the request's place.
+/// What must be removed from the answers again, by the request's position.
 pub(super) type Surplus = HashMap<usize, Vec<(usize, Shown)>>;
 
-/// What one query names: attributes to retrieve, and those that are formatted.
+/// The attributes that one query names: those to retrieve, and those that are formatted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Named {
-    /// Its place among the queries of its request.
+    /// The query's position among the queries of its request.
     at: usize,
     index: String,
     shown: Vec<String>,
-    /// Likewise in `_formatted`; `None` where that holds everything.
+    /// The attributes named in `_formatted`; `None` if it holds everything.
     formatted: Option<Vec<String>>,
 }
 
-/// The requests, with what is around attributes that their shards lack and others have.
+/// The requests, widened by the attributes around those that their shards lack and other shards have.
 pub(super) async fn around(reader: &Reader<'_>, mut asks: Vec<Ask>) -> (Vec<Ask>, Surplus) {
     let mut surplus = Surplus::new();
-    // Shards are mostly asked the same, in one piece of memory.
+    // The requests to the shards are mostly equal and share one piece of memory.
     let mut read: HashMap<(String, Option<Bytes>), Vec<Named>> = HashMap::new();
     let named: Vec<Vec<Named>> = asks
         .iter()
@@ -103,11 +104,11 @@ pub(super) async fn around(reader: &Reader<'_>, mut asks: Vec<Ask>) -> (Vec<Ask>
     (asks, surplus)
 }
 
-/// Takes away from the answers what was asked for beside the client's own.
+/// Removes from the answers what was requested in addition to the client's attributes.
 pub(super) fn without(surplus: &Surplus, gathered: &mut Gathered) {
     for reply in &mut gathered.replies {
         if let Some(shown) = surplus.get(&reply.at)
-            // What can't be read is found by who reads it next.
+            // If the answer can't be read, the caller that parses it next will notice.
             && let Ok(body) = show::only(&reply.body, shown)
         {
             reply.body = body.into();
@@ -225,7 +226,7 @@ fn parameter_of(operation: Operation) -> &'static str {
     }
 }
 
-/// What a query names; `None` where it retrieves everything, or nothing that is nested.
+/// The attributes that a query names; `None` if it retrieves everything, or nothing that is nested.
 fn named_by(carrier: &Carrier, operation: Operation, at: usize, index: &str) -> Option<Named> {
     let everything = |names: &[String]| names.iter().any(|name| name == "*");
     let shown = carrier.list(parameter_of(operation))??;
@@ -309,7 +310,7 @@ async fn attributes<'a>(
     Attributes { had, lacking }
 }
 
-/// Under what it is remembered that a shard has an attribute: no name of a field begins like this.
+/// The key under which it is remembered that a shard has an attribute. No field's name begins like this.
 fn on_shard(shard: ShardId, name: &str) -> String {
     format!("\0{}\0{name}", shard.0)
 }
@@ -348,7 +349,7 @@ mod tests {
         }
     }
 
-    /// The names that are asked about, and the request with what is around them.
+    /// The names that are asked about, and the request widened by the attributes around them.
     fn wider(ask: &Ask) -> (Vec<String>, Ask) {
         let mut wider = ask.clone();
         let mut names = Vec::new();

@@ -1,10 +1,11 @@
-//! Requests whose filters mean the same on every shard: see [`crate::filters`].
+//! Rewrites filters so that they mean the same on every shard: see [`crate::filters`].
 //!
-//! Shards that are asked for other words than the client's may refuse them in other words, too: then the client's own are sent.
+//! A shard may refuse a rewritten filter with an error about the rewritten text. Then the client's own filter is sent, so
+//! that the error fits it.
 //!
-//! A tenant token's filter is added by the node, where it can't be rewritten. Where it would have to be, the search is sent as it
-//! came first, so that a node judges the token; when it was taken, the same search goes out with the token's filter,
-//! rewritten, beside the client's, on the merger's own authority.
+//! A node adds a tenant token's filter itself, where the merger can't rewrite it. If that filter would have to be
+//! rewritten, the search is first sent as it came, so that a node judges the token. If the token is accepted, the same
+//! search is sent again on the merger's own authority, with the token's filter, rewritten, beside the client's.
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -21,13 +22,13 @@ use crate::filters::{MOST_FIELDS, unequal, words};
 use crate::search::SearchError;
 use crate::upstream::NodeAnswer;
 
-/// So many of these small questions are under way at once for a request.
+/// The most of these small questions that are under way at once for one request.
 const AT_ONCE: usize = 32;
 
-/// The fields of each index that a request compares by `!=`, and that some shard knows.
+/// The fields of each index that a request compares by `!=` and that at least one shard knows.
 type Known = HashSet<(String, String)>;
 
-/// What shards answer to filters that mean the same on all of them.
+/// The shards' answers to filters that mean the same on all of them.
 pub(super) async fn gather(reader: &Reader<'_>, asks: Vec<Ask>) -> Result<Outcome, SearchError> {
     let rules = TenantRules::of(reader.forwarded.headers()).filter(TenantRules::compare);
     if rules.is_none() && !asks.iter().any(Ask::may_compare) {
@@ -53,7 +54,7 @@ pub(super) async fn gather(reader: &Reader<'_>, asks: Vec<Ask>) -> Result<Outcom
     let outcome = match changed(&asks, &mut |index, filter| reword(&known, index, filter)) {
         Some(reworded) => match reader.gather_as_asked(reworded).await? {
             Outcome::Refused(refusal, shard) => {
-                // A shard that lacks a field may not get as far as to what is refused.
+                // A shard that lacks a field may not reach the part of the request that is refused.
                 match reader.gather_as_asked(asks.clone()).await? {
                     Outcome::Answers(_) => {
                         Outcome::Refused(in_clients_words(refusal, &asks), shard)
@@ -66,14 +67,14 @@ pub(super) async fn gather(reader: &Reader<'_>, asks: Vec<Ask>) -> Result<Outcom
         None => reader.gather_as_asked(asks.clone()).await?,
     };
     match (rules, &outcome) {
-        // Each shard must have judged the token: it may hold an index that the others don't.
+        // Every shard must have judged the token, since one shard may hold an index that the others don't.
         (Some(rules), Outcome::Answers(judged))
             if judged.missing.is_empty() && !compared_by_rules.is_disjoint(&known) =>
         {
             let whole = gather_with_rules(reader, &asks, &rules, &known).await?;
             Ok(whole.unwrap_or(outcome))
         }
-        // The token was taken, and its filter may hide the document only where a field is lacking.
+        // The token was accepted, and its filter may hide the document only because a field is lacking.
         (Some(rules), Outcome::Refused(refusal, _))
             if is_about_a_hidden_document(refusal) && !compared_by_rules.is_disjoint(&known) =>
         {
@@ -84,7 +85,7 @@ pub(super) async fn gather(reader: &Reader<'_>, asks: Vec<Ask>) -> Result<Outcom
     }
 }
 
-/// The same searches with a tenant token's filters beside the client's, for a token that every shard has taken.
+/// The same searches with a tenant token's filters beside the client's, for a token that every shard has accepted.
 async fn gather_with_rules(
     reader: &Reader<'_>,
     asks: &[Ask],
@@ -112,13 +113,13 @@ fn reword(known: &Known, index: &str, filter: Option<&Value>) -> Option<Value> {
     unequal::reworded(filter?, &is_known)
 }
 
-/// True where a node doesn't find the document whose like is looked for.
+/// True if a node doesn't find the document for which similar ones are requested.
 fn is_about_a_hidden_document(refusal: &Answer) -> bool {
     let error: Value = serde_json::from_slice(&refusal.body).unwrap_or_default();
     error.get("code").and_then(Value::as_str) == Some("not_found_similar_id")
 }
 
-/// A refusal of other words than the client's.
+/// A refusal whose text quotes the client's filter instead of the rewritten one.
 fn in_clients_words(mut refusal: Answer, asks: &[Ask]) -> Answer {
     let mut said = None;
     changed(asks, &mut |_, filter| {
@@ -147,7 +148,7 @@ impl Ask {
     }
 }
 
-/// The requests with changed filters; `None` where none is changed. Shards are often asked the same: it is read once.
+/// The requests with changed filters; `None` if none is changed. Shards often get equal requests, so each is read once.
 fn changed(asks: &[Ask], change: &mut Change<'_>) -> Option<Vec<Ask>> {
     let mut last: Option<(Request, Option<Request>)> = None;
     let mut any = false;
@@ -171,7 +172,7 @@ fn changed(asks: &[Ask], change: &mut Change<'_>) -> Option<Vec<Ask>> {
     any.then_some(new)
 }
 
-/// Whether two requests are the same, their bodies one piece of memory.
+/// True if two requests are equal and their bodies share one piece of memory.
 fn is_same(a: &Request, b: &Request) -> bool {
     let place = |request: &Request| {
         request
@@ -182,7 +183,7 @@ fn is_same(a: &Request, b: &Request) -> bool {
     a.path_and_query == b.path_and_query && place(a) == place(b)
 }
 
-/// Which of the fields any shard of their index knows.
+/// Those of the fields that at least one shard of their index knows.
 async fn known_among(
     reader: &Reader<'_>,
     compared: HashSet<(String, String)>,
@@ -196,7 +197,7 @@ async fn known_among(
         let Some(placement) = reader.ctx.cluster.placement(&index) else {
             continue;
         };
-        // An index on one shard is known to that shard whole.
+        // If an index is on one shard only, that shard knows all of its fields.
         let shards = placement.shards();
         if shards.len() < 2 {
             continue;
@@ -229,7 +230,7 @@ async fn known_among(
     Ok(known)
 }
 
-/// Asks a shard for no document, but how many it has where it knows the field.
+/// Asks a shard whether it knows the field: the answer has no documents, and its total is 0 if the field is unknown.
 fn question(shard: ShardId, index: &str, field: &str) -> Ask {
     let body = json!({"filter": unequal::is_known(field), "limit": 0, "fields": ["_"]});
     Ask {

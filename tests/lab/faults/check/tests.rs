@@ -1,4 +1,4 @@
-//! Made-up histories with each kind of breach: a checker that finds none of them would be worth nothing.
+//! Made-up histories with each kind of violation, to show that the checker finds them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn at(seconds: u64) -> At {
     Duration::from_secs(seconds)
 }
 
-/// Sends a write at `sent`, which is acknowledged at `acknowledged`, if it is.
+/// Sends a write at `sent`, acknowledged at `acknowledged` if that is given.
 fn write(history: &mut History, change: Change, sent: u64, acknowledged: Option<u64>) -> Ticket {
     let ticket = history.send(ID, change, at(sent));
     history.accept(&ticket, sent);
@@ -35,7 +35,7 @@ fn stored(version: u64) -> Value {
     Value::Object(document)
 }
 
-/// What is found where the node holds this document, or none.
+/// The violations found if the node holds this document, or no document.
 fn breaches(history: &History, held: Option<Value>) -> Vec<Breach> {
     let found = held.map(|held| (ID.to_owned(), held)).into_iter().collect();
     documents(history, "node", &found, |_| true)
@@ -159,16 +159,16 @@ fn a_read_may_show_what_was_acknowledged_before_it_or_sent_meanwhile_and_nothing
     write(&mut history, replaced(1), 1, Some(2));
     write(&mut history, replaced(2), 5, Some(8));
     let stale = Some(Breach::StaleRead);
-    // Before the second write was acknowledged either will do.
+    // Until the second write was acknowledged, either is right.
     assert_eq!(shown(&history, Some(stored(1)), 6, 7), None);
     assert_eq!(shown(&history, Some(stored(2)), 6, 7), None);
     assert_eq!(shown(&history, Some(stored(1)), 7, 20), None);
-    // After it only the second, before it was sent only the first.
+    // After that, only the second is right; before it was sent, only the first.
     assert_eq!(shown(&history, Some(stored(1)), 9, 10), stale);
     assert_eq!(shown(&history, Some(stored(2)), 9, 10), None);
     assert_eq!(shown(&history, Some(stored(2)), 3, 4), stale);
     assert_eq!(shown(&history, None, 3, 4), stale);
-    // Before the first was acknowledged there may be nothing.
+    // Before the first write was acknowledged, there may be no document.
     assert_eq!(shown(&history, None, 1, 2), None);
     assert_eq!(shown(&history, None, 0, 1), None);
 }
@@ -196,7 +196,7 @@ fn a_doubt_lasts_until_the_document_is_replaced() {
     write(&mut history, replaced(3), 5, Some(6));
     assert_eq!(history.life(ID).unwrap().states().len(), 1);
     assert_eq!(breaches(&history, Some(stored(2))), [Breach::Missing]);
-    // A write without an answer may still arrive: nobody may write after it.
+    // A write without an answer may still arrive, so nobody may write the document after it.
     history.send(ID, replaced(4), at(7));
     assert!(!history.life(ID).unwrap().writable());
 }

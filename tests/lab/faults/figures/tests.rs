@@ -53,10 +53,10 @@ fn a_gap_is_the_longest_time_without_a_success_after_the_fault() {
             .filter(|at| !silent.contains(at))
             .collect()
     };
-    // From the last success before to the first after, and not what was before the fault.
+    // From the last success before the fault to the first one after it; earlier gaps don't count.
     assert_eq!(gap(&without(1_000, 2_000)), at(1_025));
     assert_eq!(gap(&without(300, 900)), at(25));
-    // Nobody came back.
+    // No success until the end.
     assert_eq!(gap(&without(2_000, 9_000)), at(5_000 - 1_975));
     assert_eq!(gap(&[]), at(4_000));
 }

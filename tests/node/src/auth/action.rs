@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 macro_rules! actions {
     ($($name:literal $action:ident,)+) => {
-        /// One permission; a name that ends in `*` stands for several.
+        /// One permission; a name that ends in `*` includes several.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Deserr)]
         #[allow(missing_docs, reason = "the names on the wire say it")]
         pub(crate) enum Action {
@@ -13,7 +13,7 @@ macro_rules! actions {
         }
 
         impl Action {
-            /// The name on the wire.
+            /// The name in the API.
             pub(crate) fn name(self) -> &'static str {
                 match self { $(Action::$action => $name,)+ }
             }
@@ -83,7 +83,7 @@ actions! {
 }
 
 impl Action {
-    /// Whether a key with this permission allows `wanted`.
+    /// True if a key with this permission allows `wanted`.
     pub(crate) fn allows(self, wanted: Action) -> bool {
         let manages_keys = matches!(
             wanted,
@@ -103,7 +103,7 @@ impl Action {
         }
     }
 
-    /// Whether the permission is about the whole node, so that no key for some indexes can have it.
+    /// True if the permission concerns the whole node, so that a key for some indexes can't have it.
     pub(crate) fn is_global(self) -> bool {
         const FAMILIES: [&str; 11] = [
             "metrics.",
@@ -125,8 +125,7 @@ impl Action {
                 .any(|family| self.name().starts_with(family))
     }
 
-    /// Whether a request that names no index may use a key for some indexes, since its handler
-    /// looks only at those.
+    /// True if a key for some indexes may be used for a request that names no index, because its handler looks only at those indexes.
     pub(crate) fn is_checked_by_handler(self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! An API key, and the requests that make and change one.
+//! An API key, and the requests that create and change one.
 
 use deserr::{DeserializeError, Deserr, ErrorKind, ValuePointerRef, take_cf_content};
 use milli_core::update::Setting;
@@ -13,24 +13,24 @@ use super::rules::IndexPattern;
 use crate::errors::{Code, of};
 use crate::validate::{InBody, Wrong, missing};
 
-/// A key as it is stored; its value follows from the uid.
+/// A key as it is stored; its value is derived from the uid.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Key {
-    /// For people.
+    /// A name for people.
     pub(crate) name: Option<String>,
-    /// For people.
+    /// A description for people.
     pub(crate) description: Option<String>,
     /// What identifies it.
     pub(crate) uid: Uuid,
-    /// What it allows.
+    /// The permissions of the key.
     pub(crate) actions: Vec<Action>,
-    /// Where it allows that.
+    /// The indexes to which its permissions apply.
     pub(crate) indexes: Vec<IndexPattern>,
-    /// When it ends.
+    /// When it expires; `None` for never.
     #[serde(with = "time::serde::rfc3339::option")]
     pub(crate) expires_at: Option<OffsetDateTime>,
-    /// When it was made.
+    /// When it was created.
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) created_at: OffsetDateTime,
     /// When its name or description last changed.
@@ -70,7 +70,7 @@ fn parse_uid(text: &str) -> Result<Uuid, Wrong> {
 }
 
 impl CreateKey {
-    /// The key that is asked for.
+    /// The key to be created.
     pub(super) fn into_key(self) -> Key {
         let now = OffsetDateTime::now_utc();
         Key {
@@ -110,7 +110,7 @@ fn parse_date(text: &str) -> Option<OffsetDateTime> {
         .ok()
 }
 
-/// `PATCH /keys/{uid}`: only the words for people can change.
+/// `PATCH /keys/{uid}`: only name and description can be changed.
 #[derive(Debug, Deserr)]
 #[deserr(error = InBody, rename_all = camelCase, deny_unknown_fields = refuse_immutable)]
 pub(crate) struct PatchKey {
@@ -158,7 +158,7 @@ fn refuse_immutable(field: &str, accepted: &[&str], location: ValuePointerRef) -
     )
 }
 
-/// The keys of a new node, in the order in which they are made.
+/// The keys of a new node, in the order in which they are created.
 pub(super) fn default_keys() -> Vec<Key> {
     let key = |name: &str, description: &str, actions: &[Action]| {
         let now = OffsetDateTime::now_utc();

@@ -1,8 +1,7 @@
-//! Who may do what: the master key, API keys derived from it, tenant tokens signed with those.
+//! Who may do what: the master key, API keys derived from it, and tenant tokens signed with API keys.
 //!
-//! A key's value is the HMAC-SHA256 of its uid under the master key, so it needs no storage and every
-//! node with the same uid and master key has the same value. Without a master key everything is open
-//! but the management of keys.
+//! A key's value is the HMAC-SHA256 of its uid under the master key. So it needs no storage, and every node with the same
+//! uid and master key has the same value. Without a master key everything is allowed except the management of keys.
 
 mod action;
 mod key;
@@ -35,7 +34,7 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// Loads the keys; a new node makes the default ones.
+    /// Loads the keys; a new node creates the default ones.
     pub(crate) fn open(store: Arc<Store>, master: Option<String>) -> ApiResult<Keys> {
         let known: Vec<(String, Key)> = store.all(KEYS)?;
         let known = known.into_iter().map(|(_, key)| (key.uid, key)).collect();
@@ -149,7 +148,7 @@ impl Keys {
             .find(|uid| self.value_of(*uid).as_deref() == Some(value))
     }
 
-    /// The uid that a path means: a uid itself, or a key's value.
+    /// The uid that a path means: the path holds either a uid or a key's value.
     pub(crate) fn resolve(&self, uid_or_value: &str) -> ApiResult<Uuid> {
         Uuid::parse_str(uid_or_value)
             .ok()
@@ -157,7 +156,7 @@ impl Keys {
             .ok_or_else(|| key_not_found(uid_or_value))
     }
 
-    /// All keys, the newest first.
+    /// All keys, newest first.
     pub(crate) fn list(&self) -> Vec<Key> {
         let mut keys: Vec<Key> = self.read().values().cloned().collect();
         keys.sort_by_key(|key| std::cmp::Reverse(key.created_at));
@@ -169,7 +168,7 @@ impl Keys {
         self.key(uid).ok_or_else(|| key_not_found(&uid.to_string()))
     }
 
-    /// Makes a key.
+    /// Creates a key.
     pub(crate) fn create(&self, request: CreateKey) -> ApiResult<Key> {
         let key = request.into_key();
         let everywhere =

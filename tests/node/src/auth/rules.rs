@@ -1,10 +1,10 @@
-//! Which indexes a key or a tenant token reaches, and the filters that a tenant token adds.
+//! The indexes that a key or a tenant token allows, and the filters that a tenant token adds.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// An index uid, or the beginning of some uids followed by `*`.
+/// An index uid, or a prefix of uids followed by `*`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct IndexPattern(pub(crate) String);
@@ -26,7 +26,7 @@ impl IndexPattern {
         Ok(IndexPattern(text))
     }
 
-    /// Whether an index is meant.
+    /// True if the pattern matches an index.
     pub(crate) fn matches(&self, uid: &str) -> bool {
         match self.0.strip_suffix('*') {
             Some(beginning) => uid.starts_with(beginning),
@@ -35,20 +35,20 @@ impl IndexPattern {
     }
 }
 
-/// The rules of a tenant token: indexes, or indexes with a filter each.
+/// The rules of a tenant token: indexes, or indexes with one filter each.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum TenantRules {
     /// These indexes.
     Indexes(Vec<IndexPattern>),
-    /// These indexes, each with what a search must match besides.
+    /// These indexes, each with a filter for its searches.
     Filtered(BTreeMap<IndexPattern, Option<TenantRule>>),
 }
 
 /// The rule for one index.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(crate) struct TenantRule {
-    /// The filter, in any of the forms that a search takes.
+    /// The filter, in any of the forms that a search accepts.
     pub(crate) filter: Option<serde_json::Value>,
 }
 
@@ -64,7 +64,7 @@ impl TenantRules {
         let TenantRules::Filtered(rules) = self else {
             return None;
         };
-        // The most restrictive pattern wins: an exact name before a beginning, a long one before a short one.
+        // The most restrictive pattern wins: an exact name before a prefix, a long prefix before a short one.
         rules
             .iter()
             .filter(|(pattern, _)| pattern.matches(uid))
@@ -73,19 +73,19 @@ impl TenantRules {
     }
 }
 
-/// What the bearer of a request may reach.
+/// What the sender of a request may access.
 #[derive(Debug, Clone)]
 pub(crate) struct Grant {
-    /// The key's indexes; `None` for the master key, or when there is none.
+    /// The key's indexes; `None` for the master key, or if there is no master key.
     pub(crate) key: Option<Vec<IndexPattern>>,
-    /// The tenant token's rules, if it was one.
+    /// The tenant token's rules, if the request had a tenant token.
     pub(crate) tenant: Option<TenantRules>,
-    /// Whether the key may create indexes.
+    /// True if the key may create indexes.
     pub(crate) creates_indexes: bool,
 }
 
 impl Grant {
-    /// Everything.
+    /// Full access.
     pub(crate) fn everything() -> Grant {
         Grant {
             key: None,
@@ -94,12 +94,12 @@ impl Grant {
         }
     }
 
-    /// Whether an index is within reach.
+    /// True if the sender may access an index.
     pub(crate) fn reaches(&self, uid: &str) -> bool {
         self.key_reaches(uid) && self.tenant_reaches(uid)
     }
 
-    /// Whether every index is within reach.
+    /// True if the sender may access every index.
     pub(crate) fn reaches_all(&self) -> bool {
         self.key
             .as_ref()

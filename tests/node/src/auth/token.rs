@@ -1,4 +1,4 @@
-//! Tenant tokens: JSON Web Tokens signed with an API key's value, good for searches only.
+//! Tenant tokens: JSON Web Tokens signed with an API key's value, valid for searches only.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use super::rules::TenantRules;
 
-/// The three parts of a token whose form is right; its signature is not checked yet.
+/// The three parts of a well-formed token. Its signature isn't checked yet.
 pub(crate) struct Token<'a> {
     signed: &'a str,
     signature: Vec<u8>,
     algorithm: String,
-    /// What it says.
+    /// The token's payload.
     pub(crate) claims: Claims,
 }
 
@@ -24,7 +24,7 @@ pub(crate) struct Token<'a> {
 pub(crate) struct Claims {
     /// Indexes and filters.
     pub(crate) search_rules: TenantRules,
-    /// When it ends, in seconds since 1970.
+    /// When it expires, in seconds since 1970.
     pub(crate) exp: Option<i64>,
     /// The key that it was signed with.
     pub(crate) api_key_uid: Uuid,
@@ -36,7 +36,7 @@ struct Header {
 }
 
 impl<'a> Token<'a> {
-    /// Reads a token; `None` when it isn't one.
+    /// Reads a token; `None` if the text isn't one.
     pub(crate) fn read(text: &'a str) -> Option<Token<'a>> {
         let (signed, signature) = text.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
@@ -51,7 +51,7 @@ impl<'a> Token<'a> {
         })
     }
 
-    /// Whether a key's value signed it.
+    /// True if the token was signed with this key's value.
     pub(crate) fn is_signed_with(&self, key: &str) -> bool {
         fn fits<M: Mac + KeyInit>(key: &str, signed: &str, signature: &[u8]) -> bool {
             let Ok(mut mac) = <M as KeyInit>::new_from_slice(key.as_bytes()) else {

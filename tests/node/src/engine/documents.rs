@@ -9,22 +9,22 @@ use super::select::select;
 use super::write::{matching, of_documents};
 use crate::errors::{ApiError, ApiResult, Code};
 
-/// Which documents, and what of them.
+/// Which documents are read, and which parts of them.
 #[derive(Debug, Default)]
 pub(crate) struct Wanted {
-    /// Documents to skip.
+    /// The number of documents to skip.
     pub(crate) offset: usize,
-    /// Documents at most.
+    /// The most documents to return.
     pub(crate) limit: usize,
-    /// Attributes; all if there is no list.
+    /// The attributes to return; `None` means all.
     pub(crate) fields: Option<Vec<String>>,
-    /// Whether the vectors come along.
+    /// True if vectors are returned too.
     pub(crate) vectors: bool,
-    /// Only these, by their ids.
+    /// Only documents with these ids.
     pub(crate) ids: Option<Vec<String>>,
-    /// Only those that match.
+    /// Only documents that match this filter.
     pub(crate) filter: Option<Value>,
-    /// The order, instead of that of their insertion.
+    /// Sort criteria; if empty, documents are in the order of their insertion.
     pub(crate) sort: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn get(
     Ok(with_fields(document, fields))
 }
 
-/// A page of documents, and how many there are on all pages.
+/// A page of documents, and the number of documents on all pages.
 pub(crate) fn page(index: &Index, wanted: &Wanted) -> ApiResult<(Vec<Object>, u64)> {
     let rtxn = index.read_txn()?;
     let mut candidates = match &wanted.filter {
@@ -99,7 +99,7 @@ fn sorted(
     }
     let sortable = index.sortable_fields(rtxn)?;
     let fields = index.fields_ids_map(rtxn)?;
-    // As a node has it: an index without a single place can't be sorted by places, even where it shall be.
+    // As on a real node, an index without any geographic point can't be sorted by points, even if `_geo` is sortable.
     let has_places = sortable.contains("_geo") && fields.id("_geo").is_some();
     for criterion in &criteria {
         let (AscDesc::Asc(member) | AscDesc::Desc(member)) = criterion;
@@ -123,7 +123,7 @@ fn sorted(
         .transpose()?
         .flatten();
     let mut search = index.search(rtxn);
-    // Ids can't be part of the search, so it runs over all pages up to the wanted one.
+    // Ids can't be part of the engine's search, so the search covers all pages up to the wanted one.
     search.sort_criteria(criteria).offset(0).limit(usize::MAX);
     if let Some(filter) = filter {
         search.filter(filter);
@@ -146,7 +146,7 @@ fn with_fields(document: Object, fields: Option<&[String]>) -> Object {
     }
 }
 
-/// Reads documents by the engine's own numbers.
+/// Reads documents by the engine's internal numbers.
 pub(crate) struct Reader<'a> {
     index: &'a Index,
     rtxn: &'a RoTxn<'a>,
@@ -154,7 +154,7 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader of what a transaction sees.
+    /// Creates a reader for the data that a transaction sees.
     pub(crate) fn new(index: &'a Index, rtxn: &'a RoTxn<'a>) -> ApiResult<Reader<'a>> {
         Ok(Reader {
             index,
@@ -171,7 +171,7 @@ impl<'a> Reader<'a> {
             .collect()
     }
 
-    /// One document, with its vectors or without.
+    /// One document, with or without its vectors.
     pub(crate) fn read(&self, internal: u32, vectors: bool) -> ApiResult<Object> {
         let mut document =
             all_obkv_to_json(self.index.document(self.rtxn, internal)?, &self.fields)?;

@@ -1,5 +1,4 @@
-//! The embedders of an index. Vectors that users supply need no model; others are made by a service
-//! that the settings name.
+//! The embedders of an index. Vectors that users supply need no model; other vectors are made by a service that the settings name.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use milli_core::{Index, UserError};
 
 use crate::errors::{ApiError, ApiResult};
 
-/// Embeddings that an embedder keeps in memory.
+/// The number of embeddings that an embedder caches in memory.
 const CACHED_EMBEDDINGS: usize = 0;
 
 /// All embedders of an index, ready to use.

@@ -1,7 +1,7 @@
-//! The indexes of a node: their names, and the folder and open environment of each.
+//! The indexes of a node: their names, and each one's folder and open environment.
 //!
-//! A name is only a name: the index behind it is a folder called by a random number, so swapping and
-//! renaming touch no data. An index is opened when it is first used.
+//! A name is not tied to the data: an index's folder is named by a random number, so swapping and renaming move no data. An
+//! index is opened when it is first used.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::errors::{ApiError, ApiResult, Code};
 use crate::queue::Swap;
 use crate::store::{INDEXES, Store};
 
-/// Readers of one index at the same time at most.
+/// The most concurrent readers of one index.
 const MAX_READERS: u32 = 256;
 
 /// All indexes.
@@ -32,19 +32,19 @@ struct Entry {
     open: Option<Index>,
 }
 
-/// What is known of an index besides its content.
+/// What is stored about an index besides its content.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct IndexRecord {
-    /// Where it is.
+    /// The name of its folder.
     pub(crate) folder: Uuid,
-    /// The ranking rules as the client wrote them, where they are not the default: the engine's own
-    /// `attribute` stands for the protocol's `attributeRank` and `wordPosition`.
+    /// The ranking rules as the client wrote them, if they aren't the default: the engine has one rule, `attribute`, for
+    /// the protocol's `attributeRank` and `wordPosition`.
     #[serde(default)]
     pub(crate) ranking_rules: Option<Vec<String>>,
 }
 
 impl Indexes {
-    /// Learns which indexes there are, and removes folders that belong to none.
+    /// Loads the list of indexes, and removes folders that belong to no index.
     pub(crate) fn open(store: Arc<Store>, folder: &Path, map_size: usize) -> ApiResult<Indexes> {
         std::fs::create_dir_all(folder)?;
         let records: Vec<(String, IndexRecord)> = store.all(INDEXES)?;
@@ -78,12 +78,12 @@ impl Indexes {
         self.read().keys().cloned().collect()
     }
 
-    /// Whether there is an index of that name.
+    /// True if an index of that name exists.
     pub(crate) fn exists(&self, uid: &str) -> bool {
         self.read().contains_key(uid)
     }
 
-    /// An index, open.
+    /// Opens an index.
     pub(crate) fn get(&self, uid: &str) -> ApiResult<Index> {
         match self.read().get(uid) {
             None => return Err(ApiError::index_not_found(uid)),
@@ -104,7 +104,7 @@ impl Indexes {
         Ok(index)
     }
 
-    /// What is known of an index.
+    /// The record of an index.
     pub(crate) fn record(&self, uid: &str) -> ApiResult<IndexRecord> {
         self.read()
             .get(uid)
@@ -112,7 +112,7 @@ impl Indexes {
             .ok_or_else(|| ApiError::index_not_found(uid))
     }
 
-    /// Changes what is known of an index.
+    /// Changes the record of an index.
     pub(crate) fn set_record(&self, uid: &str, record: IndexRecord) -> ApiResult<()> {
         let mut entries = self.write();
         let entry = entries
@@ -123,7 +123,7 @@ impl Indexes {
         Ok(())
     }
 
-    /// Makes an empty index.
+    /// Creates an empty index.
     pub(crate) fn create(&self, uid: &str) -> ApiResult<Index> {
         let mut entries = self.write();
         if entries.contains_key(uid) {
@@ -145,7 +145,7 @@ impl Indexes {
         Ok(index)
     }
 
-    /// The index of that name, made if it isn't there and may be made.
+    /// The index of that name; created if it doesn't exist and `may_create` is set.
     pub(crate) fn get_or_create(&self, uid: &str, may_create: bool) -> ApiResult<Index> {
         if may_create && !self.exists(uid) {
             self.create(uid)
@@ -154,7 +154,7 @@ impl Indexes {
         }
     }
 
-    /// Removes an index; searches that are running on it end undisturbed.
+    /// Removes an index. Searches that are running on it finish normally.
     pub(crate) fn delete(&self, uid: &str) -> ApiResult<()> {
         let mut entries = self.write();
         let entry = entries
@@ -168,7 +168,7 @@ impl Indexes {
         Ok(())
     }
 
-    /// Lets indexes change places, all pairs or none.
+    /// Swaps the names of indexes, all pairs or none.
     pub(crate) fn swap(&self, swaps: &[Swap]) -> ApiResult<()> {
         let mut entries = self.write();
         check_swaps(&entries, swaps)?;

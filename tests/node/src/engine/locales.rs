@@ -1,4 +1,4 @@
-//! Languages as clients name them: ISO 639-1 or 639-3.
+//! Language codes as clients write them: ISO 639-1 or 639-3.
 
 use deserr::{
     DeserializeError, Deserr, ErrorKind, IntoValue, Value, ValueKind, ValuePointerRef,
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::validate::{FromText, Wrong};
 
-/// Each language by its two letters and by its three.
+/// Each language by its two-letter and its three-letter code.
 const LANGUAGES: [(&str, &str); 69] = [
     ("af", "afr"),
     ("ak", "aka"),
@@ -82,10 +82,10 @@ const LANGUAGES: [(&str, &str); 69] = [
     ("zu", "zul"),
 ];
 
-/// One more name, for Mandarin.
+/// One more code for Mandarin.
 const MANDARIN: &str = "cmn";
 
-/// A language that the engine knows, under the name that the client used.
+/// A language that the engine knows, with the code that the client used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Locale(String);
@@ -99,7 +99,7 @@ impl Locale {
         known.then(|| Locale(name.to_owned()))
     }
 
-    /// The engine's name of it.
+    /// The engine's name of the language.
     pub(crate) fn language(&self) -> Option<Language> {
         let three = LANGUAGES
             .iter()
@@ -108,7 +108,7 @@ impl Locale {
         Language::from_code(three)
     }
 
-    /// The client's name of a language of the engine.
+    /// The client's code for a language of the engine.
     pub(crate) fn of(language: Language) -> Locale {
         Locale(language.code().to_owned())
     }

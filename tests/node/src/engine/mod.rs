@@ -1,4 +1,4 @@
-//! Everything that knows the engine: opening indexes, reading and writing them, searching.
+//! Everything that depends on the engine: opening, reading and writing indexes, and searching.
 
 pub(crate) mod documents;
 pub(crate) mod embedders;

@@ -1,10 +1,10 @@
-//! Parts of a document by the names of attributes, where `a.b` is the `b` inside `a`.
+//! Selects parts of a document by the names of attributes, where `a.b` is the `b` inside `a`.
 
 use serde_json::{Map, Value};
 
 type Object = Map<String, Value>;
 
-/// The attributes of a document that some names mean, in the document's own order.
+/// The named attributes of a document, in the document's own order.
 pub(crate) fn select(document: &Object, names: &[&str]) -> Object {
     select_at("", document, names)
 }
@@ -41,7 +41,7 @@ fn select_inside(path: &str, value: &Value, names: &[&str]) -> Option<Value> {
     }
 }
 
-/// Changes every leaf of a document: it gets the leaf's path, its place in arrays, and its value.
+/// Changes every leaf of a document. The function gets the leaf's path, its positions in arrays, and its value.
 pub(crate) fn for_each_leaf(
     document: &mut Object,
     change: &mut dyn FnMut(&str, &[usize], &mut Value),
@@ -79,7 +79,7 @@ fn visit(
     }
 }
 
-/// Whether a path is an attribute or lies inside it.
+/// True if a path is the attribute or lies inside it.
 pub(crate) fn is_within(path: &str, attribute: &str) -> bool {
     path.strip_prefix(attribute)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

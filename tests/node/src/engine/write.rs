@@ -1,4 +1,4 @@
-//! Writes of documents, each one transaction of one index.
+//! Writes of documents. Each write is one transaction of one index.
 
 use bumpalo::Bump;
 use memmap2::Mmap;
@@ -14,27 +14,27 @@ use serde_json::Value;
 use super::embedders;
 use crate::errors::{ApiError, ApiResult, Code};
 
-/// What the engine may use for a write, and how it learns that it should stop.
+/// The engine's resources for a write, and the check whether to stop.
 pub(crate) struct Writer<'a> {
-    /// The threads that index.
+    /// The threads for indexing.
     pub(crate) pool: &'a ThreadPoolNoAbort,
-    /// Memory and temporary files.
+    /// The configuration of memory and temporary files.
     pub(crate) config: &'a IndexerConfig,
-    /// Whether to give up.
+    /// True if the write must be given up.
     pub(crate) interrupted: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// A part of a write.
 pub(crate) enum Part {
-    /// Documents to add: JSON objects, one a line; nothing if there are none.
+    /// Documents to add: JSON objects, one per line; `None` if there are none.
     Documents(Option<Mmap>, IndexDocumentsMethod),
     /// Ids of documents to remove.
     Deletion(Vec<String>),
 }
 
 impl Writer<'_> {
-    /// Adds and removes documents; says for each part how many it had, or why it was refused. A part that
-    /// is refused leaves the others alone; an error as a whole leaves everything as it was.
+    /// Adds and removes documents. Returns for each part how many documents it had, or why it was refused. A refused part
+    /// doesn't affect the others; an error of the whole write leaves everything unchanged.
     pub(crate) fn write(
         &self,
         uid: &str,
@@ -88,7 +88,7 @@ impl Writer<'_> {
         Ok(outcomes)
     }
 
-    /// Removes documents by their ids; says how many were there.
+    /// Removes documents by their ids; returns how many existed.
     pub(crate) fn delete_ids(&self, uid: &str, index: &Index, ids: &[String]) -> ApiResult<u64> {
         let rtxn = index.read_txn()?;
         let external = index.external_documents_ids();
@@ -104,7 +104,7 @@ impl Writer<'_> {
         self.delete(uid, index, found)
     }
 
-    /// Removes the documents that match a filter; says how many there were.
+    /// Removes the documents that match a filter; returns how many there were.
     pub(crate) fn delete_matching(
         &self,
         uid: &str,
@@ -130,7 +130,7 @@ impl Writer<'_> {
         Ok(count)
     }
 
-    /// Runs a function on the documents that match a filter, or on all; says how many those were.
+    /// Runs a function on the documents that match a filter, or on all; returns how many there were.
     pub(crate) fn edit(
         &self,
         uid: &str,
@@ -203,7 +203,7 @@ impl Part {
     }
 }
 
-/// Removes all documents of an index; says how many there were.
+/// Removes all documents of an index; returns how many there were.
 pub(crate) fn clear(index: &Index) -> ApiResult<u64> {
     let mut wtxn = index.write_txn()?;
     let count = ClearDocuments::new(&mut wtxn, index).execute()?;
@@ -220,7 +220,7 @@ pub(crate) fn matching(index: &Index, filter: &Value) -> milli_core::Result<Roar
     }
 }
 
-/// The same refusal of a filter, as one of a filter of documents.
+/// Changes the error of a filter into that of a filter for documents.
 pub(crate) fn of_documents(error: ApiError) -> ApiError {
     if error.code == Code::InvalidSearchFilter.name() {
         error.with_code(Code::InvalidDocumentFilter)

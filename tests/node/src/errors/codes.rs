@@ -1,7 +1,7 @@
-//! The error codes of Meilisearch's protocol: each has a status and a type, and its name in snake case.
+//! The error codes of Meilisearch's protocol. Each has a status, a type, and its name in snake case.
 //!
-//! Each code is also a unit type in [`of`], so that a field's declaration can name the code that
-//! a wrong value of it gets (see [`crate::validate`]).
+//! Each code is also a unit type in [`of`], so that a field's declaration can name the error code for a wrong value (see
+//! [`crate::validate`]).
 
 use axum::http::StatusCode;
 
@@ -13,12 +13,12 @@ macro_rules! codes {
         pub(crate) enum Code { $($($code),+),+ }
 
         impl Code {
-            /// The HTTP status that the code goes with.
+            /// The HTTP status of the code.
             pub(crate) fn status(self) -> StatusCode {
                 match self { $($(Code::$code)|+ => StatusCode::$status),+ }
             }
 
-            /// The family: `invalid_request`, `auth`, `internal` or `system`.
+            /// The type in the API: `invalid_request`, `auth`, `internal` or `system`.
             pub(crate) fn kind(self) -> &'static str {
                 match self { $($(Code::$code)|+ => $kind),+ }
             }
@@ -38,14 +38,14 @@ macro_rules! codes {
     };
 }
 
-/// A type that stands for one code.
+/// A type that represents one code.
 pub(crate) trait Coded {
     /// The code.
     const CODE: Code;
 }
 
 impl Code {
-    /// The name on the wire, such as `invalid_search_q`.
+    /// The name in the API, such as `invalid_search_q`.
     pub(crate) fn name(self) -> String {
         let mut name = String::new();
         for letter in self.ident().chars() {

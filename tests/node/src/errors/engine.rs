@@ -1,4 +1,4 @@
-//! What the engine's errors are called on the wire.
+//! Maps the engine's errors to the protocol's.
 
 use milli_core::{Error, UserError};
 
@@ -11,8 +11,8 @@ impl From<Error> for ApiError {
 }
 
 impl ApiError {
-    /// An engine's error about one index, which Meilisearch names at the start of the sentence
-    /// wherever the index wasn't obvious.
+    /// An engine's error about one index. Meilisearch names the index at the start of the message if the request doesn't
+    /// make it obvious.
     pub(crate) fn of_index(uid: &str, error: Error) -> ApiError {
         let named = matches!(
             &error,
@@ -122,7 +122,7 @@ fn user_code_of(error: &UserError) -> Code {
     }
 }
 
-/// The sentence: the engine's own, but where the protocol has other words.
+/// The message: the engine's own, except for messages that the protocol words differently.
 fn sentence_of(error: &Error) -> String {
     match error {
         Error::UserError(UserError::InvalidFilterExpression(expected, found)) => format!(

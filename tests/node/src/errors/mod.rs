@@ -1,4 +1,4 @@
-//! What a request or a task is told when it goes wrong, in Meilisearch's own shape.
+//! The errors of requests and tasks, in Meilisearch's own shape.
 
 mod codes;
 mod engine;
@@ -9,20 +9,20 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
-/// An error as a client sees it: `message`, `code`, `type`, `link`, and the status it travels with.
+/// An error as a client sees it: `message`, `code`, `type` and `link`, and the answer's HTTP status.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 pub(crate) struct ApiError {
-    /// The status; not part of the body.
+    /// The HTTP status; not part of the body.
     #[serde(skip, default = "internal_status")]
     pub(crate) status: u16,
-    /// The sentence for people.
+    /// The message for people.
     pub(crate) message: String,
     /// The name of the code, for programs.
     pub(crate) code: String,
-    /// The family of the code.
+    /// The code's type.
     #[serde(rename = "type")]
     pub(crate) kind: String,
-    /// Where the code is documented.
+    /// The address of the code's documentation.
     pub(crate) link: String,
 }
 
@@ -30,11 +30,11 @@ fn internal_status() -> u16 {
     500
 }
 
-/// The result of whatever may refuse a request.
+/// The result of a function that may refuse a request.
 pub(crate) type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
-    /// An error of a code, with its sentence.
+    /// An error with a code and a message.
     pub(crate) fn new(code: Code, message: impl Into<String>) -> ApiError {
         let name = code.name();
         ApiError {
@@ -54,12 +54,12 @@ impl ApiError {
         )
     }
 
-    /// A failure that is nobody's fault but the node's.
+    /// A failure inside the node.
     pub(crate) fn internal(cause: impl std::fmt::Display) -> ApiError {
         ApiError::new(Code::Internal, cause.to_string())
     }
 
-    /// No index of that name.
+    /// There is no index of that name.
     pub(crate) fn index_not_found(uid: &str) -> ApiError {
         ApiError::new(Code::IndexNotFound, format!("Index `{uid}` not found."))
     }
@@ -69,7 +69,7 @@ impl ApiError {
         ApiError::new(code, self.message)
     }
 
-    /// The same error, its sentence preceded by some words.
+    /// The same error with a text before its message.
     pub(crate) fn prefixed(mut self, prefix: &str) -> ApiError {
         self.message = format!("{prefix}{}", self.message);
         self

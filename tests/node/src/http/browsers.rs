@@ -1,5 +1,5 @@
-//! What browsers need, around every request: leave for pages of any origin to use the answer, and answers that come
-//! compressed. Both as a real server does it.
+//! What browsers need for every request: CORS headers that let pages of any origin use the answer, and compressed answers.
+//! Both are done as a real server does them.
 
 use std::io::Write as _;
 
@@ -18,7 +18,7 @@ const METHODS: &str = "PATCH, TRACE, GET, HEAD, POST, OPTIONS, PUT, CONNECT, DEL
 const DEPENDS_ON: &str = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
 const ANY: HeaderValue = HeaderValue::from_static("*");
 
-/// Answers preflights, and finishes every other answer.
+/// Answers preflight requests, and adds headers and compression to every other answer.
 pub(super) async fn serve(request: Request, next: Next) -> Response {
     let coding = Coding::wanted(request.headers());
     if let Some(answer) = preflight(&request) {
@@ -72,7 +72,7 @@ enum Coding {
 }
 
 impl Coding {
-    /// What the client likes best, and of that what packs best.
+    /// The encoding that the client prefers; of equally preferred ones, the one that compresses best.
     fn wanted(headers: &HeaderMap) -> Option<Self> {
         let accepted = headers.get(ACCEPT_ENCODING)?.to_str().ok()?;
         let wishes = accepted.split(',').filter_map(|item| {

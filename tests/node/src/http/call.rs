@@ -1,4 +1,4 @@
-//! One request: who sends it, what it asks, and its body.
+//! One request: its sender, its parameters and its body.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::node::Node;
 use crate::queue::Work;
 use crate::validate::{self, InBody, InQuery};
 
-/// A request, before anything of it is believed.
+/// A request, before anything in it is checked.
 pub(crate) struct Call {
     /// The node that it was sent to.
     pub(crate) node: Arc<Node>,
@@ -52,7 +52,7 @@ impl Call {
             .authorize(self.header(header::AUTHORIZATION), action, index)
     }
 
-    /// A header that is text.
+    /// A header's value if it is text.
     pub(crate) fn header(&self, name: header::HeaderName) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
@@ -62,7 +62,7 @@ impl Call {
         validate::query(&self.query)
     }
 
-    /// The body, unpacked.
+    /// The body, decompressed.
     pub(crate) async fn bytes(&mut self) -> ApiResult<Vec<u8>> {
         let limit = self.node.options.http_payload_size_limit;
         let body = std::mem::replace(&mut self.body, Body::empty());
@@ -82,7 +82,7 @@ impl Call {
         }
     }
 
-    /// The body as JSON, whatever it says.
+    /// The body as any JSON value.
     pub(crate) async fn json(&mut self) -> ApiResult<Value> {
         self.expect_json()?;
         let bytes = self.bytes().await?;
@@ -118,7 +118,7 @@ impl Call {
         Some(media_type.split(';').next().unwrap_or_default().trim())
     }
 
-    /// Enqueues a task and says so.
+    /// Enqueues a task and answers with its summary.
     pub(crate) async fn accept(
         self,
         work: Work,
@@ -131,14 +131,14 @@ impl Call {
     }
 }
 
-/// Runs something that takes its time where it disturbs nobody.
+/// Runs a slow function on a thread where it blocks no other request.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> ApiResult<T> + Send + 'static,
 ) -> ApiResult<T> {
     tokio::task::spawn_blocking(work).await?
 }
 
-/// The refusal of a body's media type.
+/// The error for a wrong media type of the body.
 pub(crate) fn wrong_content_type(found: Option<&str>, accepted: &[&str]) -> ApiError {
     let accepted: Vec<String> = accepted.iter().map(|name| format!("`{name}`")).collect();
     let accepted = format!(
@@ -191,7 +191,7 @@ fn unpack(packed: &[u8], encoding: &str, limit: usize) -> ApiResult<Vec<u8>> {
     }
 }
 
-/// What was read, if its body ends with it: a second member of gzip's is no part of the first.
+/// The decompressed data, if the body ends with it: a second gzip member isn't part of the first.
 fn nothing_behind(
     read: std::io::Result<usize>,
     cut_short: bool,

@@ -1,4 +1,4 @@
-//! Bodies of documents: JSON, NDJSON and CSV, all turned into what the engine reads, one object a line.
+//! Bodies with documents: JSON, NDJSON and CSV, all converted to the engine's form, one object per line.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde_json::{Deserializer, Map, Value};
 
 use crate::errors::{ApiError, ApiResult, Code};
 
-/// The form of a body.
+/// The format of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PayloadFormat {
     /// An array of objects, or one object.
@@ -37,9 +37,9 @@ impl PayloadFormat {
 /// Documents in the engine's form.
 #[derive(Debug, Default)]
 pub(crate) struct Normalized {
-    /// One object a line.
+    /// The documents, one JSON object per line.
     pub(crate) lines: Vec<u8>,
-    /// How many.
+    /// The number of documents.
     pub(crate) count: u64,
 }
 
@@ -51,7 +51,7 @@ impl Normalized {
     }
 }
 
-/// Reads a body.
+/// Converts a body to the engine's form.
 pub(crate) fn normalize(body: &[u8], format: PayloadFormat) -> ApiResult<Normalized> {
     if body.is_empty() {
         return Err(ApiError::new(
@@ -77,7 +77,7 @@ fn from_json(body: &[u8]) -> ApiResult<Normalized> {
             .map_err(malformed)?;
         deserializer.end().map_err(malformed)?;
     } else {
-        // One object; anything else is refused here with the right words.
+        // One object; anything else is refused here with the right message.
         let document: Map<String, Value> = serde_json::from_slice(body).map_err(malformed)?;
         documents.push(&serde_json::to_string(&document)?);
     }
@@ -140,7 +140,7 @@ fn malformed_json(error: &serde_json::Error, format: PayloadFormat) -> ApiError 
     )
 }
 
-/// Long causes lose their middle: they may quote the whole body.
+/// Shortens long causes in the middle, since they may quote the whole body.
 fn shortened(cause: String) -> String {
     const START: usize = 50;
     const END: usize = 85;

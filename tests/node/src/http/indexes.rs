@@ -18,7 +18,7 @@ use crate::node::Node;
 use crate::queue::{Swap, Work, date};
 use crate::validate::{InBody, InQuery, Param, missing};
 
-/// Entries of a list on a page, unless asked otherwise.
+/// The default number of entries on a page of a list.
 pub(super) const PAGE: usize = 20;
 
 pub(super) fn routes() -> Router<Arc<Node>> {
@@ -176,7 +176,7 @@ async fn stats(Path(uid): Path<String>, call: Call) -> Answer {
     Ok(Json(blocking(move || stats_of(&node, &uid)).await?).into_response())
 }
 
-/// The numbers of one index.
+/// The stats of one index.
 pub(super) fn stats_of(node: &Node, uid: &str) -> ApiResult<Value> {
     let index = node.indexes.get(uid)?;
     let rtxn = index.read_txn()?;

@@ -1,4 +1,4 @@
-//! Meilisearch's HTTP interface: one file a resource.
+//! Meilisearch's HTTP interface: one file per resource.
 
 mod browsers;
 mod call;
@@ -26,7 +26,7 @@ use crate::node::Node;
 
 pub(crate) use call::{Call, blocking};
 
-/// The whole interface.
+/// All routes of the interface.
 pub(crate) fn service(node: Arc<Node>) -> MapRequest<Router, fn(Request) -> Request> {
     let router = Router::new()
         .merge(system::routes())
@@ -46,7 +46,7 @@ pub(crate) fn service(node: Arc<Node>) -> MapRequest<Router, fn(Request) -> Requ
 
 type Answer = Result<Response, ApiError>;
 
-/// Operations of Meilisearch that this node lacks: each says so.
+/// Operations of Meilisearch that this node lacks. Each answers with an error that says so.
 fn missing() -> Router<Arc<Node>> {
     const PATHS: [(&str, &str); 24] = [
         ("/dumps", "dumps"),
@@ -87,7 +87,7 @@ fn missing() -> Router<Arc<Node>> {
         })
 }
 
-/// Doubled and trailing slashes mean nothing.
+/// Doubled and trailing slashes in a path are ignored.
 fn tidy_path(mut request: Request) -> Request {
     let path = request.uri().path();
     if path == "/" || !(path.contains("//") || path.ends_with('/')) {

@@ -1,4 +1,4 @@
-//! `/indexes/{uid}/settings` and a route for each setting.
+//! `/indexes/{uid}/settings`, and a route for each setting.
 
 use std::sync::Arc;
 
@@ -108,7 +108,7 @@ async fn update_one(field: &'static Field, Path(uid): Path<String>, mut call: Ca
     accept(call, grant, uid, settings, true).await
 }
 
-/// Some settings need an experimental feature.
+/// Refuses settings that need an experimental feature that is off.
 fn check_feature(node: &Node, setting: &str, value: &Value) -> ApiResult<()> {
     let (feature, name, discussion) = match setting {
         "chat" => ("chatCompletions", "chat completions", 835),

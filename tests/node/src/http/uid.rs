@@ -5,7 +5,7 @@ use deserr::Deserr;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::validate::{FromText, Wrong};
 
-/// A name that has the right form.
+/// A well-formed name.
 #[derive(Debug, Clone, Deserr)]
 #[deserr(try_from(String) = IndexUid::parse -> Wrong)]
 pub(crate) struct IndexUid(pub(crate) String);
@@ -24,7 +24,7 @@ impl IndexUid {
         Ok(IndexUid(name))
     }
 
-    /// A name from a path.
+    /// Checks a name from a path.
     pub(crate) fn from_path(name: String) -> ApiResult<String> {
         match IndexUid::parse(name) {
             Ok(uid) => Ok(uid.0),

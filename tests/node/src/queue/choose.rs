@@ -1,4 +1,4 @@
-//! Which tasks are executed next, and together.
+//! Chooses the tasks that are executed next, together in one batch.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use super::payloads::Payloads;
 use super::task::{Status, Task};
 use super::work::{Addition, Work};
 
-/// The uids of the next batch, in order; none when nothing is enqueued.
+/// The uids of the next batch, in order; empty if nothing is enqueued.
 ///
-/// Cancelations come first and deletions of tasks second, since they must not wait for what they are about.
-/// Then the oldest task; if it adds documents, the additions to the same index that follow it come along,
-/// up to the first task that touches that index in another way.
+/// Cancelations come first and deletions of tasks second, since they must not wait for the tasks that they affect. Then
+/// comes the oldest task. If it adds documents, the following additions to the same index are part of the batch, up to the
+/// first task that uses that index in another way.
 pub(super) fn choose(
     tasks: &BTreeMap<u32, Task>,
     payloads: &Payloads,

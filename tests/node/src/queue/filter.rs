@@ -1,24 +1,24 @@
-//! Which tasks a request means.
+//! Selects the tasks that a request means.
 
 use time::OffsetDateTime;
 
 use super::task::{Kind, Status, Task};
 use crate::auth::Grant;
 
-/// Conditions that a task must all meet; one that isn't there is met.
+/// Conditions that a task must all meet; a condition that is `None` is always met.
 #[derive(Debug, Default)]
 pub(crate) struct TaskFilter {
-    /// Its uid is one of these.
+    /// The task's uid is one of these.
     pub(crate) uids: Option<Vec<u32>>,
-    /// Its batch is one of these.
+    /// The task's batch is one of these.
     pub(crate) batches: Option<Vec<u32>>,
-    /// It was canceled by one of these.
+    /// The task was canceled by one of these tasks.
     pub(crate) canceled_by: Option<Vec<u32>>,
-    /// Its kind is one of these.
+    /// The task's kind is one of these.
     pub(crate) kinds: Option<Vec<Kind>>,
-    /// Its status is one of these.
+    /// The task's status is one of these.
     pub(crate) statuses: Option<Vec<Status>>,
-    /// It touches one of these indexes.
+    /// The task concerns one of these indexes.
     pub(crate) indexes: Option<Vec<String>>,
     /// When it was accepted.
     pub(crate) enqueued: Period,
@@ -28,12 +28,12 @@ pub(crate) struct TaskFilter {
     pub(crate) finished: Period,
 }
 
-/// A stretch of time, without its ends.
+/// A period of time, without its end points.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Period {
-    /// It begins after this.
+    /// The period begins after this.
     pub(crate) after: Option<OffsetDateTime>,
-    /// It ends before this.
+    /// The period ends before this.
     pub(crate) before: Option<OffsetDateTime>,
 }
 
@@ -52,7 +52,7 @@ fn is_in<T: PartialEq>(list: Option<&Vec<T>>, value: Option<&T>) -> bool {
 }
 
 impl TaskFilter {
-    /// Whether a task meets the conditions and is within reach of who asks.
+    /// True if a task meets the conditions and the sender may see it.
     pub(crate) fn matches(&self, task: &Task, grant: &Grant) -> bool {
         let touched = task.work.indexes();
         let reached = grant.reaches_all()

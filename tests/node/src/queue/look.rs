@@ -1,4 +1,4 @@
-//! Questions about tasks, answered from memory.
+//! Queries about tasks, answered from memory.
 
 use std::collections::BTreeMap;
 
@@ -17,19 +17,19 @@ pub(crate) struct Page {
     pub(crate) next: Option<u32>,
 }
 
-/// Which page.
+/// Which page is wanted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PageOf {
-    /// Tasks on a page.
+    /// The number of tasks on a page.
     pub(crate) limit: usize,
-    /// The uid where it begins.
+    /// The uid at which the page begins.
     pub(crate) from: Option<u32>,
-    /// The oldest first.
+    /// True if the oldest task comes first.
     pub(crate) reverse: bool,
 }
 
 impl Queue {
-    /// One task, if it is within reach of who asks.
+    /// One task, if the sender may see it.
     pub(crate) fn get(&self, uid: u32, grant: &Grant) -> Option<Task> {
         let filter = TaskFilter::default();
         self.state()
@@ -39,7 +39,7 @@ impl Queue {
             .cloned()
     }
 
-    /// A page of the tasks that a filter means, the newest first unless `reverse`.
+    /// A page of the tasks that match a filter, newest first unless `reverse` is set.
     pub(crate) fn page(&self, filter: &TaskFilter, grant: &Grant, page: PageOf) -> Page {
         let state = self.state();
         let mut matching: Vec<&Task> = match &filter.uids {
@@ -77,7 +77,7 @@ impl Queue {
         Page { tasks, total, next }
     }
 
-    /// The uids of all tasks that a filter means.
+    /// The uids of all tasks that match a filter.
     pub(crate) fn matching(&self, filter: &TaskFilter, grant: &Grant) -> Vec<u32> {
         self.state()
             .tasks
@@ -87,7 +87,7 @@ impl Queue {
             .collect()
     }
 
-    /// Whether an index has a task in execution.
+    /// True if a task of this index is being executed.
     pub(crate) fn is_indexing(&self, index: &str) -> bool {
         self.state()
             .tasks
@@ -95,7 +95,7 @@ impl Queue {
             .any(|task| task.status == Status::Processing && task.work.indexes().contains(&index))
     }
 
-    /// All tasks, for the view by batches.
+    /// All tasks that match a filter, grouped by batch.
     pub(crate) fn batched(&self, filter: &TaskFilter, grant: &Grant) -> BTreeMap<u32, Vec<Task>> {
         let mut batches: BTreeMap<u32, Vec<Task>> = BTreeMap::new();
         for task in self

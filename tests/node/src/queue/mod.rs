@@ -1,9 +1,8 @@
-//! The task queue: first in, first out, durable, worked off by one thread.
+//! The task queue: first in, first out, durable, executed by one thread.
 //!
-//! A task is on disk before its client hears of it, its documents in a file that was synced before. A task
-//! that was being executed when the node stopped is executed again at the next start; every write is one
-//! transaction of its index, so it is whole or not there. Tasks are also held in memory, which is what
-//! answers every question about them.
+//! A task is on disk before its client gets the answer, and its documents are in a file that was synced before. A task that
+//! was being executed when the node stopped is executed again after the next start. Every write is one transaction of its
+//! index, so it is there completely or not at all. Tasks are also held in memory, from which all queries about them are answered.
 
 mod choose;
 mod filter;
@@ -29,9 +28,9 @@ use time::OffsetDateTime;
 use crate::errors::{ApiError, ApiResult};
 use crate::store::{Changes, SINGLES, Store, TASKS};
 
-/// Additions that one transaction takes together at most.
+/// The most additions in one transaction.
 const BATCH_TASKS: usize = 100;
-/// Bytes of documents that one transaction takes together, unless a single task has more.
+/// The most bytes of documents in one transaction, unless a single task has more.
 const BATCH_BYTES: u64 = 64 << 20;
 
 const COUNTERS: &str = "counters";
@@ -39,7 +38,7 @@ const COUNTERS: &str = "counters";
 /// The queue.
 pub(crate) struct Queue {
     store: Arc<Store>,
-    /// The staged documents of tasks that aren't done.
+    /// The staged documents of unfinished tasks.
     pub(crate) payloads: Payloads,
     state: Mutex<State>,
     changed: Condvar,
@@ -68,7 +67,7 @@ pub(crate) struct Batch {
     started_at: OffsetDateTime,
 }
 
-/// What became of a task: details that are known now, or why it failed.
+/// The outcome of a task: the details that are known now, or why it failed.
 pub(crate) type Outcome = Result<Map<String, Value>, ApiError>;
 
 impl Queue {
@@ -104,7 +103,7 @@ impl Queue {
         })
     }
 
-    /// Accepts a task; it is durable when this returns.
+    /// Accepts a task. The task is durable when this returns.
     pub(crate) fn register(
         &self,
         work: Work,
@@ -154,7 +153,7 @@ impl Queue {
         Ok(task)
     }
 
-    /// Waits for something to execute; `None` when the node is closing.
+    /// Waits for a batch to execute; `None` if the node is closing.
     pub(crate) fn next_batch(&self) -> Option<Batch> {
         let mut state = self.state();
         loop {
@@ -189,12 +188,12 @@ impl Queue {
         }
     }
 
-    /// Whether the batch in execution should stop.
+    /// True if the batch in execution should stop.
     pub(crate) fn is_interrupted(&self) -> bool {
         self.interrupt.load(Ordering::Relaxed)
     }
 
-    /// Puts the tasks of a batch that was interrupted back in line.
+    /// Enqueues the tasks of an interrupted batch again.
     pub(crate) fn release(&self, batch: &Batch) {
         let mut state = self.state();
         for task in &batch.tasks {
@@ -206,7 +205,7 @@ impl Queue {
         }
     }
 
-    /// Records what became of a batch's tasks, one outcome each.
+    /// Records the outcomes of a batch's tasks, one per task.
     pub(crate) fn finish(&self, batch: Batch, outcomes: Vec<Outcome>) -> ApiResult<()> {
         let finished_at = OffsetDateTime::now_utc();
         let mut state = self.state();
@@ -247,7 +246,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Cancels those of some tasks that haven't ended; says how many.
+    /// Cancels those of the tasks that haven't ended; returns how many.
     pub(crate) fn cancel(&self, uids: &[u32], by: u32) -> ApiResult<usize> {
         let now = OffsetDateTime::now_utc();
         let mut state = self.state();
@@ -275,7 +274,7 @@ impl Queue {
         Ok(count)
     }
 
-    /// Forgets those of some tasks that have ended; says how many.
+    /// Deletes those of the tasks that have ended; returns how many.
     pub(crate) fn delete(&self, uids: &[u32]) -> ApiResult<usize> {
         let mut state = self.state();
         let mut changes = self.store.change()?;
@@ -293,7 +292,7 @@ impl Queue {
         Ok(deleted.len())
     }
 
-    /// Lets the tasks before a swap follow their indexes, so that the history of an index stays with it.
+    /// Renames the index in the tasks before a swap, so that an index keeps its history.
     pub(crate) fn follow(&self, swaps: &[Swap], before: u32) -> ApiResult<()> {
         let mut state = self.state();
         let mut changes = self.store.change()?;
@@ -327,7 +326,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Stops the worker; the batch that it has in hand is given up and executed after the next start.
+    /// Stops the worker. The current batch is interrupted and executed after the next start.
     pub(crate) fn close(&self) {
         self.state().closing = true;
         self.interrupt.store(true, Ordering::Relaxed);

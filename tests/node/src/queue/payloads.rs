@@ -1,4 +1,4 @@
-//! Staged documents: one file a task, in the form that the engine reads (JSON objects, one a line).
+//! Staged documents: one file per task, in the form that the engine reads (JSON objects, one per line).
 
 use std::fs::File;
 use std::io::Write as _;
@@ -15,7 +15,7 @@ pub(crate) struct Payloads {
 }
 
 impl Payloads {
-    /// Opens the folder, or makes it.
+    /// Opens the folder, or creates it.
     pub(crate) fn open(folder: &Path) -> ApiResult<Payloads> {
         std::fs::create_dir_all(folder)?;
         Ok(Payloads {
@@ -23,7 +23,7 @@ impl Payloads {
         })
     }
 
-    /// Writes a file; it is on disk when this returns.
+    /// Writes a file. The file is on disk when this returns.
     pub(crate) fn stage(&self, bytes: &[u8]) -> ApiResult<Uuid> {
         let name = Uuid::new_v4();
         let mut file = File::create(self.path(name))?;
@@ -33,7 +33,7 @@ impl Payloads {
         Ok(name)
     }
 
-    /// A file's content; nothing for an empty file, which can't be mapped.
+    /// A file's content; `None` for an empty file, which can't be mapped.
     pub(crate) fn map(&self, name: Uuid) -> ApiResult<Option<Mmap>> {
         let file = File::open(self.path(name))?;
         if file.metadata()?.len() == 0 {
@@ -59,7 +59,7 @@ impl Payloads {
         }
     }
 
-    /// Removes files that belong to no task: their request was interrupted before it was answered.
+    /// Removes files that belong to no task: their requests were interrupted before they were answered.
     pub(crate) fn keep_only(&self, names: &[Uuid]) -> ApiResult<()> {
         for entry in std::fs::read_dir(&self.folder)? {
             let path = entry?.path();

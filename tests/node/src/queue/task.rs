@@ -1,4 +1,4 @@
-//! A task: one write as its client sees it, from `enqueued` to its end.
+//! A task: one write as its client sees it, from `enqueued` until its end.
 
 use deserr::Deserr;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ macro_rules! names {
         }
 
         impl $type {
-            /// The name on the wire.
+            /// The name in the API.
             pub(crate) fn name(self) -> &'static str {
                 match self { $($type::$variant => $name,)+ }
             }
@@ -37,7 +37,7 @@ macro_rules! names {
 }
 
 names! {
-    /// Where a task stands.
+    /// The status of a task.
     Status, "status", "statuses":
     Enqueued "enqueued",
     Processing "processing",
@@ -47,7 +47,7 @@ names! {
 }
 
 names! {
-    /// What kind of write a task is. Some are here only so that a filter may name them.
+    /// The kind of a task. Some kinds exist only so that a filter may name them.
     Kind, "type", "types":
     DocumentAdditionOrUpdate "documentAdditionOrUpdate",
     DocumentEdition "documentEdition",
@@ -72,21 +72,21 @@ names! {
 /// A task, as it is stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Task {
-    /// Its number on this node.
+    /// The task's number on this node.
     pub(crate) uid: u32,
     /// The batch that executed it.
     pub(crate) batch: Option<u32>,
-    /// Where it stands.
+    /// The task's status.
     pub(crate) status: Status,
-    /// What it has to do.
+    /// The work that the task does.
     pub(crate) work: Work,
     /// The task that canceled it.
     pub(crate) canceled_by: Option<u32>,
-    /// What is shown of it: numbers that are known from the start, and `null` for those to come.
+    /// The details that are shown: numbers known from the start, and `null` for those that aren't known yet.
     pub(crate) details: Map<String, Value>,
     /// Why it failed.
     pub(crate) error: Option<ApiError>,
-    /// Words of the client's own, shown with the task.
+    /// The client's own text, shown with the task.
     pub(crate) custom_metadata: Option<String>,
     /// When it was accepted.
     #[serde(with = "time::serde::rfc3339")]
@@ -100,7 +100,7 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    /// Whether it has ended.
+    /// True if the task has ended.
     pub(crate) fn is_finished(&self) -> bool {
         matches!(
             self.status,
@@ -108,7 +108,7 @@ impl Task {
         )
     }
 
-    /// What a client that has just sent it is told.
+    /// The answer to the client that has just sent the write.
     pub(crate) fn summary(&self) -> Value {
         let mut view = json!({
             "taskUid": self.uid,
@@ -121,7 +121,7 @@ impl Task {
         view
     }
 
-    /// The whole task.
+    /// The whole task in the form of the API.
     pub(crate) fn view(&self) -> Value {
         let duration = self
             .started_at
@@ -151,7 +151,7 @@ impl Task {
         }
     }
 
-    /// Follows an index to its new name; says whether the task was about it.
+    /// Changes the task to its index's new name; true if the task concerned that index.
     pub(crate) fn rename(&mut self, rename: &dyn Fn(&str) -> Option<String>) -> bool {
         let concerned = self
             .work
@@ -161,7 +161,7 @@ impl Task {
         concerned
     }
 
-    /// The counts of a task that did nothing: all that were to come are zero.
+    /// Sets all counts that aren't known yet to zero, for a task that did nothing.
     pub(crate) fn zero_counts(&mut self) {
         const COUNTS: [&str; 5] = [
             "indexedDocuments",
@@ -170,7 +170,7 @@ impl Task {
             "canceledTasks",
             "deletedTasks",
         ];
-        // Of an edition that failed, only what it edited is counted.
+        // For a failed edition, `deletedDocuments` stays `null`.
         let is_edition = self.details.contains_key("editedDocuments");
         for count in COUNTS {
             if is_edition && count == "deletedDocuments" {
@@ -183,12 +183,12 @@ impl Task {
     }
 }
 
-/// A date as Meilisearch writes it.
+/// A date in Meilisearch's format.
 pub(crate) fn date(date: OffsetDateTime) -> String {
     date.format(&Rfc3339).unwrap_or_default()
 }
 
-/// A span of time in ISO 8601, in seconds.
+/// A duration in ISO 8601 format, in seconds.
 pub(crate) fn duration(span: Duration) -> String {
     format!(
         "PT{}.{:09}S",

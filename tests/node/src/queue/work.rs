@@ -1,4 +1,4 @@
-//! What a task has to do.
+//! The work that a task does.
 
 use milli_core::Object;
 use milli_core::update::IndexDocumentsMethod;
@@ -11,33 +11,33 @@ use super::task::Kind;
 /// Documents to add, staged in a file of the node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Addition {
-    /// The index; it is made if it isn't there.
+    /// The index; it is created if it doesn't exist.
     pub(crate) index: String,
     /// The primary key that the request named.
     pub(crate) primary_key: Option<String>,
-    /// Whether a document takes the place of an older one, or completes it.
+    /// Whether a document replaces an older one, or is merged into it.
     pub(crate) method: IndexDocumentsMethod,
-    /// The file's name among the payloads.
+    /// The name of its file among the payloads.
     pub(crate) payload: Uuid,
-    /// How many documents it holds.
+    /// The number of documents in it.
     pub(crate) documents: u64,
-    /// Whether the client may create indexes.
+    /// True if the client may create indexes.
     pub(crate) may_create: bool,
 }
 
-/// Two indexes that change places, or one that takes a free name.
+/// Two indexes whose names are swapped, or one index that gets an unused name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Swap {
     /// Both names.
     pub(crate) indexes: (String, String),
-    /// Whether the second must be free.
+    /// True if the second name must be unused.
     pub(crate) rename: bool,
 }
 
-/// What a task has to do.
+/// The work that a task does.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Work {
-    /// Makes an empty index.
+    /// Creates an empty index.
     CreateIndex {
         index: String,
         primary_key: Option<String>,
@@ -50,9 +50,9 @@ pub(crate) enum Work {
     },
     /// Removes an index.
     DeleteIndex { index: String },
-    /// Changes the names of indexes, all or none.
+    /// Swaps the names of indexes, all pairs or none.
     SwapIndexes { swaps: Vec<Swap> },
-    /// Adds, replaces or completes documents.
+    /// Adds, replaces or updates documents.
     AddDocuments(Addition),
     /// Removes documents by their ids.
     DeleteDocuments { index: String, ids: Vec<String> },
@@ -60,7 +60,7 @@ pub(crate) enum Work {
     DeleteByFilter { index: String, filter: Value },
     /// Removes all documents.
     ClearDocuments { index: String },
-    /// Changes documents by a function.
+    /// Changes documents with a function.
     EditDocuments {
         index: String,
         filter: Option<Value>,
@@ -73,14 +73,14 @@ pub(crate) enum Work {
         settings: Map<String, Value>,
         may_create: bool,
     },
-    /// Cancels tasks that aren't done.
+    /// Cancels unfinished tasks.
     CancelTasks { uids: Vec<u32> },
-    /// Forgets tasks that are done.
+    /// Deletes finished tasks.
     DeleteTasks { uids: Vec<u32> },
 }
 
 impl Work {
-    /// The kind of task that does it.
+    /// The kind of the task that does this work.
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Work::CreateIndex { .. } => Kind::IndexCreation,
@@ -98,7 +98,7 @@ impl Work {
         }
     }
 
-    /// The index it is about, if it is about one.
+    /// The index that it concerns, if there is exactly one.
     pub(crate) fn index(&self) -> Option<&str> {
         match self {
             Work::CreateIndex { index, .. }
@@ -114,7 +114,7 @@ impl Work {
         }
     }
 
-    /// Every index that it touches.
+    /// Every index that it concerns.
     pub(crate) fn indexes(&self) -> Vec<&str> {
         match self {
             Work::SwapIndexes { swaps } => swaps
@@ -130,7 +130,7 @@ impl Work {
         }
     }
 
-    /// Follows an index to its new name.
+    /// Changes its index's name to the new one.
     pub(super) fn rename(&mut self, rename: &dyn Fn(&str) -> Option<String>) {
         let index = match self {
             Work::CreateIndex { index, .. }

@@ -1,4 +1,4 @@
-//! A node as a process of its own, with a folder that goes when the test goes.
+//! A node as its own process, with a folder that is deleted when the test ends.
 
 #![allow(
     dead_code,
@@ -65,7 +65,7 @@ impl Node {
         }
     }
 
-    /// The status and the body of the answer; nothing if there is no node to answer.
+    /// The status and the body of the answer; `None` if no node answers.
     pub fn send(
         &self,
         method: &str,
@@ -80,7 +80,7 @@ impl Node {
         let answer = match body {
             Some(body) => {
                 if !headers.contains_key("Content-Type") {
-                    // What the client of the recording sends on its own.
+                    // The recording's client adds this header by itself.
                     request = request.set("Content-Type", "application/x-www-form-urlencoded");
                 }
                 request.send_bytes(body)
@@ -98,7 +98,7 @@ impl Node {
         Some((status, body))
     }
 
-    /// Asks as the owner of the master key, with a JSON body or none.
+    /// Sends a request with the master key, with a JSON body or none.
     pub fn ask(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let mut headers = owner();
         let body = body.map(|body| body.to_string());
@@ -143,12 +143,12 @@ impl Drop for Node {
     }
 }
 
-/// The headers of the owner of the master key.
+/// The headers with the master key.
 pub fn owner() -> Headers {
     bearer(MASTER_KEY)
 }
 
-/// The headers of the bearer of a key or token.
+/// The headers with a key or token.
 pub fn bearer(key: &str) -> Headers {
     Headers::from([("Authorization".to_owned(), format!("Bearer {key}"))])
 }

@@ -1,8 +1,8 @@
-//! What the engine shows of a document of which some attributes are retrieved.
+//! What the engine shows of a document if only some attributes are retrieved.
 //!
-//! Of an object that holds an attribute, it shows what is left without the others, `{}` at the least; of a list, each element,
-//! likewise. What else stands where an attribute would begin, a text or a number, is shown as it is. In `_formatted` it isn't, and
-//! lists lose the elements of which nothing is left.
+//! Of an object that holds an attribute, the engine shows what is left without the other members, at least `{}`; of a list,
+//! each element in the same way. A text or number in a place where a nested attribute would begin is shown as it is. In
+//! `_formatted`, such a text or number isn't shown, and lists lose the elements of which nothing is left.
 //!
 //! Pure: functions of values.
 
@@ -15,9 +15,9 @@ use crate::search::scan::{Cursor, Elements, Malformed, Members, number, unquote}
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::search::scatter) struct Shown {
     names: Vec<String>,
-    /// Likewise in `_formatted`; `None` where that holds everything.
+    /// The attributes shown in `_formatted`; `None` if it holds everything.
     formatted: Option<Vec<String>>,
-    /// What was asked for beside these.
+    /// The attributes that were requested in addition.
     around: Vec<String>,
 }
 
@@ -34,14 +34,14 @@ impl Shown {
         }
     }
 
-    /// True for a member of a document that may be there since it was asked for beside the client's own.
+    /// True if a document's member may be present only because it was requested in addition.
     fn is_around(&self, key: &str) -> bool {
         let mut around = self.around.iter();
         around.any(|name| name == key || below(name, key).is_some())
     }
 }
 
-/// An answer whose hits show what is wanted alone, each by its query's place.
+/// The answer with only what its hits should show, by each query's position.
 pub(super) fn only(answer: &[u8], shown: &[(usize, Shown)]) -> Result<Vec<u8>, Malformed> {
     let mut out = Vec::with_capacity(answer.len());
     each_member(answer, 0, &mut out, &mut |key, value, out| match key {
@@ -76,7 +76,7 @@ fn of(shown: &[(usize, Shown)], query: usize) -> Option<&Shown> {
     found.map(|(_, shown)| shown)
 }
 
-/// Which query a hit of a federated search was found by.
+/// The query that found a hit of a federated search.
 fn query_of(text: &[u8], at: usize) -> Result<Option<usize>, Malformed> {
     let member = |at: usize, key: &[u8]| -> Result<Option<Range<usize>>, Malformed> {
         let mut last = None;
@@ -110,7 +110,7 @@ fn has_hits(text: &[u8], at: usize) -> Result<bool, Malformed> {
     Ok(hits && took)
 }
 
-/// Writes a value, or nothing where nothing of it is shown; says whether it wrote.
+/// Writes a value, or nothing if nothing of it is shown; returns whether it wrote anything.
 type Write<'a> = dyn FnMut(&str, Range<usize>, &mut Vec<u8>) -> Result<bool, Malformed> + 'a;
 type WriteElement<'a> =
     dyn FnMut(usize, Range<usize>, &mut Vec<u8>) -> Result<bool, Malformed> + 'a;
@@ -216,7 +216,7 @@ fn show(
     Ok(true)
 }
 
-/// Writes what is shown of a member: all of it, if it is named; the named parts, if any are.
+/// Writes what is shown of a member: all of it if it is named, otherwise its named parts, if any.
 fn attribute(
     text: &[u8],
     key: &str,
@@ -262,7 +262,7 @@ fn parts(
     }
 }
 
-/// `b.c` of `a.b.c` below `a`.
+/// The rest of `name` below `key`: `b.c` for `a.b.c` and `a`.
 fn below<'a>(name: &'a str, key: &str) -> Option<&'a str> {
     name.strip_prefix(key)?.strip_prefix('.')
 }
@@ -284,7 +284,7 @@ mod tests {
         serde_json::from_slice(&text).unwrap()
     }
 
-    /// What is shown of a document, plain and formatted, by whose whole it is asked for.
+    /// Checks what is shown of a document, plain and formatted, if the document was requested with `around`.
     fn check(names: &[&str], around: &[&str], document: Value, plain: Value, formatted: Value) {
         let mut hit = document.clone();
         hit["_formatted"] = document;
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(found, json!({"hits": [expected], "limit": 1}), "{names:?}");
     }
 
-    /// What a real 1.50 showed.
+    /// As observed on Meilisearch 1.50.
     #[test]
     fn what_stands_in_place_of_an_attribute_is_shown_as_the_engine_shows_it() {
         let books = json!({"books": [{"p": 1}, {"p": 2, "q": {"r": 1}}, 3, [{"t": 3}], [[4]]]});

@@ -1,4 +1,4 @@
-//! Facets of what a search found, and search among the values of one facet.
+//! Facets of a search's results, and search among the values of one facet.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub(crate) struct Facets {
 }
 
 impl Facets {
-    /// As a client sees the distribution.
+    /// The distribution in the form that clients see.
     pub(crate) fn distribution_view(&self) -> Value {
         let view = self.distribution.iter().map(|(facet, values)| {
             let values = values
@@ -33,7 +33,7 @@ impl Facets {
         Value::Object(view.collect())
     }
 
-    /// As a client sees the stats.
+    /// The stats in the form that clients see.
     pub(crate) fn stats_view(&self) -> Value {
         let view = self
             .stats
@@ -43,7 +43,7 @@ impl Facets {
     }
 }
 
-/// Counts the values of some facets among some documents; `*` means all facets.
+/// Counts the values of some facets in some documents; `*` means all facets.
 pub(crate) fn facets_of(
     index: &Index,
     rtxn: &RoTxn,
@@ -74,7 +74,7 @@ pub(crate) fn facets_of(
     })
 }
 
-/// The facets that some names mean, where `*` stands for anything.
+/// The facets that match some names, in which `*` is a wildcard.
 fn expanded(index: &Index, rtxn: &RoTxn, names: &[String]) -> ApiResult<Vec<String>> {
     let mut expanded = Vec::new();
     for name in names {
@@ -91,7 +91,7 @@ fn expanded(index: &Index, rtxn: &RoTxn, names: &[String]) -> ApiResult<Vec<Stri
                 .filter(|facet| pattern.match_str(facet) == PatternMatch::Match),
         );
         if expanded.len() == before && name != "*" {
-            // Means nothing, which the engine says better.
+            // Matches nothing. The engine's own error says it better.
             expanded.push(name.clone());
         }
     }
@@ -151,16 +151,16 @@ fn facet_error(error: milli_core::Error) -> ApiError {
     )
 }
 
-/// What a search among the values of a facet wants.
+/// A search among the values of a facet.
 #[derive(Debug, Clone)]
 pub(crate) struct FacetQuery {
     /// The facet.
     pub(crate) facet: String,
-    /// The beginning of the values, about.
+    /// The approximate beginning of the values.
     pub(crate) text: Option<String>,
-    /// The search whose documents count.
+    /// The search whose documents are counted.
     pub(crate) query: Query,
-    /// Whether every document is counted that the words find, whatever they were left out for.
+    /// True if every document that matches the words is counted, even if the search would leave it out.
     pub(crate) exhaustive: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `_formatted` and `_matchesPosition`: highlighted and cropped attributes, and where words matched.
+//! `_formatted` and `_matchesPosition`: highlighted and cropped attributes, and the positions of matching words.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,18 @@ use serde_json::Value;
 use super::Query;
 use crate::engine::select::{for_each_leaf, is_within, select};
 
-/// What to do with each attribute.
+/// How each attribute is formatted.
 pub(crate) struct Formats {
     options: BTreeMap<String, FormatOptions>,
     locales: Option<Vec<Language>>,
     localized: Vec<LocalizedAttributesRule>,
 }
 
-/// Where words matched, by attribute.
+/// The positions of matching words, by attribute.
 pub(crate) type Matches = BTreeMap<String, Vec<MatchBounds>>;
 
 impl Formats {
-    /// Reads the wishes of a query; `displayed` are all attributes that may be shown, `retrieved` those
+    /// Reads the formatting parameters of a query. `displayed` holds all attributes that may be shown, `retrieved` those
     /// that the hit shows.
     pub(crate) fn of(
         query: &Query,
@@ -42,7 +42,7 @@ impl Formats {
                 options.entry(attribute.clone()).or_default().highlight = true;
             }
         }
-        // A length that is named with an attribute wins over the general one.
+        // A length given for an attribute overrides the general one.
         let mut crops: Vec<(&str, usize)> = query
             .attributes_to_crop
             .iter()
@@ -78,12 +78,12 @@ impl Formats {
         }
     }
 
-    /// Whether hits have a `_formatted`.
+    /// True if hits have `_formatted`.
     pub(crate) fn are_wanted(&self) -> bool {
         !self.options.is_empty()
     }
 
-    /// Formats a document; with `position`, also says where words matched.
+    /// Formats a document; with `position`, also returns the positions of matching words.
     pub(crate) fn apply(
         &self,
         mut document: Object,

@@ -1,4 +1,4 @@
-//! Makes what a client sees of the documents that a search found.
+//! Turns the documents that a search found into the hits that a client sees.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +17,7 @@ use crate::engine::documents::Reader;
 use crate::engine::select::select;
 use crate::errors::ApiResult;
 
-/// Makes hits for one query on one index.
+/// Creates hits for one query on one index.
 pub(crate) struct HitMaker<'a> {
     reader: Reader<'a>,
     query: &'a Query,
@@ -28,7 +28,7 @@ pub(crate) struct HitMaker<'a> {
     words: WordBreaks,
 }
 
-/// How the index breaks text into words.
+/// How the index splits text into words.
 struct WordBreaks {
     separators: Option<BTreeSet<String>>,
     dictionary: Option<BTreeSet<String>>,
@@ -76,7 +76,7 @@ impl<'a> HitMaker<'a> {
         })
     }
 
-    /// Makes all hits that were found; takes what is known of their words.
+    /// Creates all hits. Uses up what the result holds of the matching words.
     pub(crate) fn make_all(&self, found: &mut Found) -> ApiResult<Vec<Object>> {
         let words = std::mem::take(&mut found.result.matching_words);
         self.make_some(
@@ -86,7 +86,7 @@ impl<'a> HitMaker<'a> {
         )
     }
 
-    /// Makes one hit after the other.
+    /// Creates hits one by one.
     pub(crate) fn make_some(
         &self,
         words: MatchingWords,
@@ -182,7 +182,7 @@ impl<'a> HitMaker<'a> {
     }
 }
 
-/// The point that hits are sorted around, if they are.
+/// The point around which hits are sorted, if there is one.
 fn sorted_around(query: &Query) -> ApiResult<Option<[f64; 2]>> {
     let Some(sort) = &query.sort else {
         return Ok(None);
@@ -195,7 +195,7 @@ fn sorted_around(query: &Query) -> ApiResult<Option<[f64; 2]>> {
         }))
 }
 
-/// Metres from a document to a point.
+/// The distance from a document to a point, in metres.
 fn distance(document: &Object, point: &[f64; 2]) -> Option<u64> {
     let number = |value: &Value| match value {
         Value::Number(number) => number.as_f64(),

@@ -19,10 +19,10 @@ use serde_json::Value;
 
 use super::locales::Locale;
 
-/// Hits on a page, unless asked otherwise.
+/// The number of hits on a page by default.
 pub(crate) const DEFAULT_LIMIT: usize = 20;
 
-/// A search, whatever way it came in.
+/// A search, independent of the route by which it came.
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "the names are the protocol's own")]
 pub(crate) struct Query {
@@ -58,14 +58,14 @@ pub(crate) struct Query {
 /// The semantic part of a search.
 #[derive(Debug, Clone)]
 pub(crate) struct Hybrid {
-    /// How much of the search is semantic: 0 nothing, 1 all.
+    /// The semantic share of the search: 0 for none, 1 for all.
     pub(crate) ratio: f32,
     /// The embedder's name.
     pub(crate) embedder: String,
 }
 
 impl Query {
-    /// Adds a filter that every hit must match besides the query's own.
+    /// Adds a filter that every hit must match in addition to the query's own filter.
     pub(crate) fn restrict(&mut self, rule: Option<Value>) {
         let as_list = |filter: Value| match filter {
             Value::Array(list) => list,
@@ -79,7 +79,7 @@ impl Query {
         };
     }
 
-    /// Whether pages are numbered, and the number of hits exact.
+    /// True if pages are numbered and the number of hits is exact.
     pub(crate) fn is_paged(&self) -> bool {
         self.page.or(self.hits_per_page).is_some()
     }

@@ -16,26 +16,26 @@ use crate::engine::embedders;
 use crate::engine::settings::read::max_total_hits;
 use crate::errors::{ApiError, ApiResult, Code};
 
-/// Time for the ranking of one search, unless the index sets another.
+/// The time limit for ranking one search, unless the index sets another.
 const CUTOFF: Duration = Duration::from_millis(1500);
-/// Time for a service to make a vector of a query.
+/// The time limit for a service to make a query's vector.
 const EMBEDDING_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Which part of the hits is wanted.
+/// The part of the hits that is wanted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Page {
-    /// Hits to skip.
+    /// The number of hits to skip.
     pub(crate) offset: usize,
-    /// Hits at most.
+    /// The most hits.
     pub(crate) limit: usize,
 }
 
 impl Page {
-    /// The part that a query means, within the bound of its index.
+    /// The part that a query asks for, within its index's limit.
     pub(crate) fn of(query: &Query, most: usize) -> Page {
         let (offset, limit) = if query.is_paged() {
             let limit = query.hits_per_page.unwrap_or(DEFAULT_LIMIT);
-            // There is no page 0: it has no hits.
+            // Page 0 has no hits.
             match query.page.unwrap_or(1).checked_sub(1) {
                 Some(before) => (limit.saturating_mul(before), limit),
                 None => (0, 0),
@@ -56,20 +56,20 @@ impl Page {
 
 /// What the engine found.
 pub(crate) struct Found {
-    /// The documents with their scores, and all that match.
+    /// The documents with their scores, and the set of all that match.
     pub(crate) result: SearchResult,
-    /// How many hits the semantic part gave, where there was one.
+    /// How many hits the semantic part gave; `None` if there was no semantic part.
     pub(crate) semantic_hits: Option<u32>,
 }
 
 impl Found {
-    /// How many documents match; the server doesn't cut this where pages end.
+    /// How many documents match. Like the server, this ignores the limit up to which pages reach.
     pub(crate) fn total(&self) -> usize {
         usize::try_from(self.result.candidates.len()).unwrap_or(usize::MAX)
     }
 }
 
-/// A query that the engine has taken apart, ready to run.
+/// A parsed query, ready to run.
 pub(crate) struct Prepared<'a> {
     uid: &'a str,
     /// The engine's search.
@@ -84,9 +84,9 @@ enum Semantic {
 }
 
 impl<'a> Prepared<'a> {
-    /// Takes a query apart; whatever is wrong with it comes out here or in [`Prepared::run`].
+    /// Parses a query. Any error in it is found here or in [`Prepared::run`].
     ///
-    /// `page` stands for the query's own part of the hits; with `detailed`, scores are kept whoever asks.
+    /// `page` replaces the query's own part of the hits; with `detailed`, scores are kept even if the query doesn't ask for them.
     pub(crate) fn new(
         uid: &'a str,
         index: &'a Index,
@@ -148,7 +148,7 @@ impl<'a> Prepared<'a> {
         })
     }
 
-    /// Runs it.
+    /// Runs the query.
     pub(crate) fn run(&self) -> ApiResult<Found> {
         let found = match self.semantic {
             Semantic::Nothing => self.search.execute().map(|result| (result, None)),
@@ -165,7 +165,7 @@ impl<'a> Prepared<'a> {
         })
     }
 
-    /// Whether vectors take part.
+    /// True if vectors are used.
     pub(crate) fn is_hybrid(&self) -> bool {
         !matches!(self.semantic, Semantic::Nothing)
     }
@@ -179,7 +179,7 @@ fn budget(index: &Index, rtxn: &RoTxn) -> ApiResult<TimeBudget> {
     ))
 }
 
-/// Gives the search its words, its vector or both; says how much of it is semantic.
+/// Sets the search's words, its vector or both; returns the semantic share.
 fn set_words_and_vector(
     search: &mut Search,
     index: &Index,
@@ -245,7 +245,7 @@ fn embedder(
     }
 }
 
-/// Reads a filter in any of its forms; an empty one is none.
+/// Reads a filter in any of its forms; an empty filter is none.
 pub(crate) fn parse_filter(filter: &Value, code: Code) -> ApiResult<Option<Filter<'_>>> {
     Filter::from_json(filter).map_err(|error| ApiError::from(error).with_code(code))
 }

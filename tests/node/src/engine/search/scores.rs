@@ -1,11 +1,11 @@
-//! Score details in the protocol's words, which has split the rule `attribute` in two.
+//! Score details as the protocol names them: the protocol has two rules for the engine's one rule `attribute`.
 
 use milli_core::score_details::ScoreDetails;
 use serde_json::{Map, Value, json};
 
-/// The details of one hit: each rule with its place in the order and its score.
+/// The details of one hit: each rule with its position in the order and its score.
 ///
-/// `attributeRank` and `wordPosition` are what the engine calls the two halves of `attribute`.
+/// `attributeRank` and `wordPosition` are the two halves of the engine's `attribute`.
 pub(crate) fn details(scores: &[ScoreDetails]) -> Map<String, Value> {
     let mut details = Map::new();
     for score in scores {
@@ -37,7 +37,7 @@ pub(crate) fn details(scores: &[ScoreDetails]) -> Map<String, Value> {
     details
 }
 
-/// The second half of `exactness` belongs to the first, which the engine puts together by itself.
+/// The second half of `exactness` belongs to the first. The engine combines them itself.
 fn complete_exactness(details: &mut Map<String, Value>, scores: &[ScoreDetails]) {
     let halves = scores.iter().filter(|score| {
         matches!(

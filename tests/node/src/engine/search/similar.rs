@@ -1,4 +1,4 @@
-//! Documents whose vectors are near to that of a document.
+//! Documents whose vectors are close to a document's vector.
 
 use milli_core::heed::RoTxn;
 use milli_core::{Index, Similar, UserError};
@@ -9,24 +9,24 @@ use crate::engine::embedders;
 use crate::engine::settings::read::max_total_hits;
 use crate::errors::{ApiError, ApiResult, Code};
 
-/// What a search for similar documents wants.
+/// A search for similar documents.
 #[derive(Debug, Clone)]
 pub(crate) struct SimilarQuery {
     /// The document's id.
     pub(crate) id: String,
     /// The embedder whose vectors are compared.
     pub(crate) embedder: String,
-    /// Hits to skip.
+    /// The number of hits to skip.
     pub(crate) offset: usize,
-    /// Hits at most.
+    /// The most hits.
     pub(crate) limit: usize,
-    /// What hits must match.
+    /// A filter that hits must match.
     pub(crate) filter: Option<Value>,
     /// The score that hits must reach.
     pub(crate) threshold: Option<f64>,
 }
 
-/// Finds the documents whose vectors are nearest to that of a document.
+/// Finds the documents whose vectors are closest to a document's vector.
 pub(crate) fn similar(index: &Index, rtxn: &RoTxn, query: &SimilarQuery) -> ApiResult<Found> {
     let embedders = embedders::of_index(index, rtxn)?;
     let (embedder, _, quantized) = embedders.get(&query.embedder).ok_or_else(|| {

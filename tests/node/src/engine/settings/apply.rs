@@ -1,4 +1,4 @@
-//! Gives a checked change of settings to the engine.
+//! Applies a checked change of settings to the engine.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -182,7 +182,7 @@ fn set(settings: &mut Settings, name: &str, value: &Value) -> ApiResult<()> {
             });
             give!(settings, prefix, set_prefix_search, reset_prefix_search);
         }
-        // `foreignKeys` and `chat` can only be reset, and there is nothing to reset.
+        // `foreignKeys` and `chat` can only be reset, which changes nothing.
         _ => {}
     }
     Ok(())
@@ -196,7 +196,7 @@ fn map<T, U>(setting: Setting<T>, change: impl FnOnce(T) -> U) -> Setting<U> {
     }
 }
 
-/// A list that contains `*` means all attributes, which is how it is without a list.
+/// A list that contains `*` means all attributes, which is the same as no list.
 fn unless_all(names: Setting<Vec<String>>) -> Setting<Vec<String>> {
     match names {
         Setting::Set(names) if names.iter().any(|name| name == "*") => Setting::Reset,

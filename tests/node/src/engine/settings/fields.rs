@@ -1,4 +1,4 @@
-//! Every setting: its name, its route, the shape of its value and the code of a wrong one.
+//! Every setting: its name, its route, the shape of its value, and the error code for a wrong value.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,9 +19,9 @@ use crate::validate::{Format, InBody, Json};
 /// How a setting is changed on its own route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
-    /// The value takes the place of the old one.
+    /// The value replaces the old one.
     Put,
-    /// The value completes the old one.
+    /// The value is merged into the old one.
     Patch,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Field {
     pub(crate) name: &'static str,
     /// Its route under `/settings/`.
     pub(crate) path: &'static str,
-    /// How it is changed there.
+    /// How it is changed on its own route.
     pub(crate) verb: Verb,
     check: fn(Value, ValuePointerRef) -> ApiResult<Value>,
 }

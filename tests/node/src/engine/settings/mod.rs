@@ -1,7 +1,7 @@
-//! Settings: the shapes that clients may send, what the engine makes of them, and what it tells of itself.
+//! Settings: the shapes that clients may send, and the conversion to and from the engine's settings.
 //!
-//! A change of settings is a JSON object with the protocol's names, checked and put in order when it is
-//! accepted ([`fields`]); a `null` resets a setting. It is stored in the task as it is shown there.
+//! A change of settings is a JSON object with the protocol's names. It is checked and ordered when it is accepted
+//! ([`fields`]); a `null` resets a setting. The task stores it in the form in which it is shown.
 
 mod apply;
 mod fields;

@@ -14,7 +14,7 @@ use crate::engine::indexes::IndexRecord;
 use crate::engine::locales::Locale;
 use crate::errors::ApiResult;
 
-/// Hits that pages reach at most, unless set.
+/// The most hits that pages reach, unless set.
 pub(crate) const DEFAULT_MAX_TOTAL_HITS: usize = 1000;
 
 /// All settings, with their defaults.
@@ -72,7 +72,7 @@ pub(crate) fn all(
     })
 }
 
-/// Hits that pages reach at most.
+/// The most hits that pages reach.
 pub(crate) fn max_total_hits(index: &Index, rtxn: &RoTxn) -> ApiResult<usize> {
     let most = index.pagination_max_total_hits(rtxn)?;
     Ok(most
@@ -80,7 +80,7 @@ pub(crate) fn max_total_hits(index: &Index, rtxn: &RoTxn) -> ApiResult<usize> {
         .unwrap_or(DEFAULT_MAX_TOTAL_HITS))
 }
 
-/// Values that a facet shows at most.
+/// The most values that a facet shows.
 pub(crate) fn max_values_per_facet(index: &Index, rtxn: &RoTxn) -> ApiResult<usize> {
     let most = index.max_values_per_facet(rtxn)?;
     Ok(most
@@ -135,7 +135,7 @@ fn embedders(index: &Index, rtxn: &RoTxn) -> ApiResult<BTreeMap<String, Value>> 
     Ok(embedders)
 }
 
-/// A secret, shown by its first letters at most.
+/// A secret, of which at most the first letters are shown.
 fn hidden(secret: &str) -> String {
     let (shown, dots) = match secret.len() {
         0..10 => (0, "XXX..."),

@@ -1,4 +1,4 @@
-//! Ranking rules: the protocol has split `attribute` in two, which the engine still has in one.
+//! Ranking rules: the protocol has two rules for the engine's one rule `attribute`.
 
 use std::str::FromStr;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::validate::Wrong;
 
-/// The rules of a new index, in the protocol's words.
+/// The rules of a new index, under the protocol's names.
 pub(crate) const DEFAULT: [&str; 7] = [
     "words",
     "typo",
@@ -19,7 +19,7 @@ pub(crate) const DEFAULT: [&str; 7] = [
     "exactness",
 ];
 
-/// A rule under the client's name.
+/// A rule, under the name that the client used.
 #[derive(Debug, Clone, Serialize, Deserialize, Deserr)]
 #[serde(transparent)]
 #[deserr(try_from(String) = Rule::parse -> Wrong)]
@@ -41,7 +41,7 @@ fn criterion(name: &str) -> Result<Criterion, milli_core::CriterionError> {
     }
 }
 
-/// The engine's rules for the client's. `attributeRank` and `wordPosition` become one, at the place of the
+/// Converts the client's rules to the engine's. `attributeRank` and `wordPosition` become one rule, at the position of the
 /// first of them: the engine can't put a rule between the two.
 pub(crate) fn criteria(rules: &[String]) -> Vec<Criterion> {
     let mut criteria = Vec::new();

@@ -1,4 +1,4 @@
-//! The shapes of settings that have an inside.
+//! The shapes of settings that are objects or enums.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
@@ -85,9 +85,9 @@ pub(crate) struct Faceting {
 #[serde(rename_all = "camelCase")]
 #[deserr(rename_all = camelCase)]
 pub(crate) enum FacetOrder {
-    /// As text.
+    /// By the value's text.
     Alpha,
-    /// The most frequent first.
+    /// By count, the most frequent first.
     Count,
 }
 
@@ -115,9 +115,9 @@ pub(crate) struct Localized {
 #[serde(rename_all = "camelCase")]
 #[deserr(rename_all = camelCase)]
 pub(crate) enum ProximityPrecision {
-    /// The distance of words.
+    /// By the distance between words.
     ByWord,
-    /// In the same attribute or not.
+    /// By whether the words are in the same attribute.
     ByAttribute,
 }
 
@@ -128,6 +128,6 @@ pub(crate) enum ProximityPrecision {
 pub(crate) enum PrefixSearch {
     /// Prefixes are prepared when documents are indexed.
     IndexingTime,
-    /// Words match whole.
+    /// Only whole words match.
     Disabled,
 }

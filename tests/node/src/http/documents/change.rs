@@ -1,4 +1,4 @@
-//! Removing documents, and changing them by a function.
+//! Removing documents, and changing them with a function.
 
 use axum::extract::Path;
 use deserr::Deserr;
@@ -72,7 +72,7 @@ struct DeleteByFilter {
     filter: Value,
 }
 
-/// The filter of a write must be there and be well formed before the task is accepted.
+/// The filter of a write must be present and well-formed before the task is accepted.
 fn check_filter(filter: &Value) -> ApiResult<()> {
     match milli_core::Filter::from_json(filter) {
         Ok(Some(_)) => Ok(()),

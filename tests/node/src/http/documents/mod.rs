@@ -1,4 +1,4 @@
-//! `/indexes/{uid}/documents` and all below.
+//! `/indexes/{uid}/documents` and all routes below it.
 
 mod add;
 mod change;

@@ -61,7 +61,7 @@ async fn answer(call: Call, grant: Grant, uid: String, mut query: Query) -> Answ
     Ok(Json(found).into_response())
 }
 
-/// Runs one search: the whole answer.
+/// Runs one search and returns the whole answer.
 fn search(node: &Node, uid: &str, query: &Query, request: Uuid) -> ApiResult<Value> {
     let start = Instant::now();
     let index = node.indexes.get(uid)?;
@@ -104,7 +104,7 @@ fn search(node: &Node, uid: &str, query: &Query, request: Uuid) -> ApiResult<Val
     Ok(Value::Object(answer))
 }
 
-/// How long each step took, of which this node knows but one: in the shape that the server tells it in.
+/// How long each step took, in the server's format. This node measures only one step.
 fn took(step: &str, start: Instant) -> Value {
     json!({ step: format!("{:.2?}", start.elapsed()) })
 }
@@ -139,7 +139,7 @@ fn show_page(answer: &mut Map<String, Value>, query: &Query, found: &Found) {
 )]
 struct ContainsIsOff;
 
-/// Refuses filters that need an experimental feature which is off.
+/// Refuses filters that need an experimental feature that is off.
 fn check_features(node: &Node, query: &Query) -> ApiResult<()> {
     let Some(filter) = &query.filter else {
         return Ok(());
@@ -148,7 +148,7 @@ fn check_features(node: &Node, query: &Query) -> ApiResult<()> {
     else {
         return Ok(());
     };
-    // `STARTS WITH`, which the engine counts in, has become a plain operator.
+    // `STARTS WITH`, which the engine also reports here, has become a normal operator.
     let contains = filter
         .use_contains_operator()
         .filter(|operator| operator.value().starts_with("CONTAINS"));

@@ -1,4 +1,4 @@
-//! `/multi-search`: several searches in one request, each with its own answer, or with one for all.
+//! `/multi-search`: several searches in one request, with one answer each, or with one answer for all.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ pub(super) async fn multi_search(mut call: Call) -> Answer {
     Ok(Json(json!({ "results": results })).into_response())
 }
 
-/// A query that its sender may make, with what a tenant token adds to it.
+/// A query, if its sender may make it, with the tenant token's filter added.
 pub(super) fn restricted(grant: &Grant, uid: &str, query: ApiResult<Query>) -> ApiResult<Query> {
     let mut query = query?;
     if !grant.reaches(uid) {
@@ -76,7 +76,7 @@ pub(super) fn restricted(grant: &Grant, uid: &str, query: ApiResult<Query>) -> A
     Ok(query)
 }
 
-/// An error of one of several queries says which; since the request exists, "not found" is no longer 404.
+/// An error in one of several queries names the query. Since the route itself exists, a 404 becomes a 400.
 pub(super) fn inside(position: usize, mut error: ApiError) -> ApiError {
     if error.status == 404 {
         error.status = 400;

@@ -1,4 +1,4 @@
-//! A search as query parameters.
+//! A search in query parameters.
 
 use deserr::Deserr;
 use serde_json::Value;
@@ -78,7 +78,7 @@ pub(crate) struct SearchParameters {
 }
 
 impl SearchParameters {
-    /// The search that is meant.
+    /// Converts the parameters to a search.
     pub(crate) fn into_query(self) -> ApiResult<Query> {
         refuse(self.personalize_user_context.is_some(), "`personalize`")?;
         refuse(self.use_network.is_some(), "network search (`useNetwork`)")?;
@@ -139,7 +139,7 @@ impl SearchParameters {
     }
 }
 
-/// Splits sort criteria at their commas, but not at the one inside `_geoPoint(…)`.
+/// Splits sort criteria at commas, except for the comma inside `_geoPoint(…)`.
 pub(crate) fn split_sort(text: &str) -> Vec<String> {
     let mut criteria = Vec::new();
     let mut criterion = String::new();

@@ -1,4 +1,4 @@
-//! The shapes of searches in bodies: one alone, and one of several.
+//! The shapes of searches in bodies: a single one, and one of several.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -17,7 +17,7 @@ pub(super) const CROP_MARKER: &str = "…";
 pub(super) const PRE_TAG: &str = "<em>";
 pub(super) const POST_TAG: &str = "</em>";
 
-/// How much of a hybrid search is semantic, from 0 to 1.
+/// The semantic share of a hybrid search, from 0 to 1.
 #[derive(Debug, Clone, Copy, Deserr)]
 #[deserr(try_from(f32) = SemanticRatio::parse -> Wrong)]
 pub(crate) struct SemanticRatio(pub(crate) f32);
@@ -73,12 +73,12 @@ impl FromText for Threshold {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserr)]
 #[deserr(rename_all = camelCase)]
 pub(crate) enum MatchingStrategy {
-    /// The last ones.
+    /// The last words may be missing.
     #[default]
     Last,
-    /// None.
+    /// No word may be missing.
     All,
-    /// The most frequent ones.
+    /// The most frequent words may be missing.
     Frequency,
 }
 
@@ -183,7 +183,7 @@ macro_rules! search_shape {
         }
 
         impl $name {
-            /// The search that is meant; parts that the node lacks are refused by name.
+            /// Converts the body to a search. Parameters that the node doesn't support are refused by name.
             pub(crate) fn into_query(self) -> ApiResult<Query> {
                 if (self.vector.is_some() || self.media.is_some()) && self.hybrid.is_none() {
                     return Err(missing_hybrid());
@@ -251,7 +251,7 @@ pub(crate) struct MultiSearch {
     pub(crate) federation: Option<Federation>,
 }
 
-/// What a federated search does with the hits of one query.
+/// How a federated search uses the hits of one query.
 #[derive(Debug, Clone, Deserr)]
 #[deserr(error = InBody<of::InvalidMultiSearchFederationOptions>, rename_all = camelCase, deny_unknown_fields)]
 pub(crate) struct FederationOptions {
@@ -263,7 +263,7 @@ pub(crate) struct FederationOptions {
     pub(crate) query_position: Option<usize>,
 }
 
-/// How much a query's scores count.
+/// The weight of a query's scores.
 #[derive(Debug, Clone, Copy, Deserr)]
 #[deserr(try_from(f64) = Weight::parse -> Wrong)]
 pub(crate) struct Weight(pub(crate) f64);
@@ -286,7 +286,7 @@ impl Default for Weight {
     }
 }
 
-/// `federation`: the hits of all queries become one list.
+/// `federation`: merges the hits of all queries into one list.
 #[derive(Debug, Clone, Deserr)]
 #[deserr(error = InBody, rename_all = camelCase, deny_unknown_fields)]
 pub(crate) struct Federation {
@@ -310,7 +310,7 @@ pub(crate) struct Federation {
     pub(crate) personalize: Option<Value>,
 }
 
-/// `federation.mergeFacets`: the facets of all indexes become one.
+/// `federation.mergeFacets`: merges the facets of all indexes.
 #[derive(Debug, Clone, Deserr)]
 #[deserr(error = InBody<of::InvalidMultiSearchMergeFacets>, rename_all = camelCase, deny_unknown_fields)]
 pub(crate) struct MergeFacets {
@@ -318,7 +318,7 @@ pub(crate) struct MergeFacets {
     pub(crate) max_values_per_facet: Option<usize>,
 }
 
-/// A vector without an embedder to compare it by.
+/// The error for a vector without an embedder.
 fn missing_hybrid() -> ApiError {
     ApiError::new(
         Code::MissingSearchHybrid,
@@ -326,7 +326,7 @@ fn missing_hybrid() -> ApiError {
     )
 }
 
-/// Refuses a part of a request that the node lacks.
+/// Refuses a parameter that the node doesn't support.
 pub(super) fn refuse(asked: bool, what: &str) -> ApiResult<()> {
     if asked {
         Err(ApiError::not_implemented(what))

@@ -120,7 +120,7 @@ async fn answer(call: Call, grant: Grant, uid: String, body: SimilarBody) -> Ans
 
 fn run(node: &Node, grant: &Grant, uid: &str, body: SimilarBody) -> ApiResult<Value> {
     let start = Instant::now();
-    // A search without words, for what both kinds of search show of a hit and how a tenant's filter is added.
+    // A search without words: it holds what both kinds of search show of a hit, and takes a tenant's filter.
     let mut query = Query {
         q: None,
         offset: None,

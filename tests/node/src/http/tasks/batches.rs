@@ -1,4 +1,4 @@
-//! Batches: what the worker executed together, seen through the tasks.
+//! Batches: the tasks that the worker executed together. They are computed from the tasks.
 
 use std::collections::BTreeMap;
 
@@ -98,7 +98,7 @@ fn batch_view(uid: u32, tasks: &[Task]) -> Value {
     })
 }
 
-/// Counts of several tasks are added up; of anything else, the last one stands.
+/// Counts of several tasks are summed. Of any other detail, the last value is kept.
 fn add_details(sum: &mut Map<String, Value>, details: &Map<String, Value>) {
     for (name, value) in details {
         let both = sum.get(name).and_then(Value::as_u64).zip(value.as_u64());

@@ -1,4 +1,4 @@
-//! Which tasks a request means, as query parameters.
+//! Query parameters that select tasks.
 
 use deserr::Deserr;
 use time::format_description::well_known::Rfc3339;
@@ -10,11 +10,11 @@ use crate::errors::of;
 use crate::queue::{Kind, PageOf, Period, Status, TaskFilter};
 use crate::validate::{Choice, FromText, InQuery, Param, Wrong};
 
-/// A date that something happened after: of a day, its end.
+/// A time after which something happened; a date without a time means the end of that day.
 #[derive(Debug, Clone, Copy)]
 struct After(Option<OffsetDateTime>);
 
-/// A date that something happened before: of a day, its beginning.
+/// A time before which something happened; a date without a time means the beginning of that day.
 #[derive(Debug, Clone, Copy)]
 struct Before(Option<OffsetDateTime>);
 
@@ -84,7 +84,7 @@ macro_rules! filters {
         }
 
         impl $name {
-            /// What it means.
+            /// The filter that these parameters describe.
             pub(super) fn filter(self) -> TaskFilter {
                 let period = |after: Option<Param<After>>, before: Option<Param<Before>>| Period {
                     after: after.and_then(|after| after.0.0),
@@ -134,7 +134,7 @@ filters! {
 }
 
 impl ListParameters {
-    /// Which page is wanted.
+    /// The requested page.
     pub(super) fn page(&self) -> PageOf {
         PageOf {
             limit: self.limit.0 as usize,

@@ -13,7 +13,7 @@ use crate::engine::settings::read::max_values_per_facet;
 use crate::errors::{ApiError, ApiResult, Code};
 use crate::node::Node;
 
-/// Adds the facets that were asked for to the answer.
+/// Adds the requested facets to the answer.
 pub(super) fn show_facets(
     answer: &mut Map<String, Value>,
     federation: &Federation,
@@ -62,7 +62,7 @@ pub(super) fn show_facets(
     Ok(())
 }
 
-/// How the indexes order the values of each facet, which must be the same in all.
+/// How the indexes order the values of each facet. The order must be the same in all of them.
 #[derive(Default)]
 struct Orders {
     by_facet: BTreeMap<String, (String, OrderBy)>,

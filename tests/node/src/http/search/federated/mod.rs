@@ -1,4 +1,4 @@
-//! Federated search: the hits of several queries become one list, by their weighted scores.
+//! Federated search: merges the hits of several queries into one list, by their weighted scores.
 
 mod facets;
 mod order;
@@ -143,7 +143,7 @@ fn run(node: &Node, federation: &Federation, parts: &[Part]) -> ApiResult<Value>
         else {
             continue;
         };
-        // No index gives more than it lets through, and no more than the page needs.
+        // No index contributes more than its limit, or more than the page needs.
         let end = wanted.offset.saturating_add(wanted.limit);
         let limit = end.min(max_total_hits(index, rtxn)?);
         most.insert(&part.uid, limit);

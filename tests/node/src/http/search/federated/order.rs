@@ -12,7 +12,7 @@ use crate::engine::search::{Found, Page};
 use crate::engine::select::select;
 use crate::errors::ApiResult;
 
-/// A hit before it is made: where it comes from and what it weighs.
+/// A hit before it is formatted: its origin and its weight.
 pub(super) struct Candidate<'a> {
     pub(super) part: usize,
     pub(super) place: usize,
@@ -21,11 +21,11 @@ pub(super) struct Candidate<'a> {
     weight: f64,
 }
 
-/// The page's hits, and documents that no longer count: those whose distinct value a better hit has.
+/// The page's hits, and the documents that aren't counted, because a better hit has their distinct value.
 type Chosen<'a> = (Vec<Candidate<'a>>, Vec<(&'a str, u32)>);
 
-/// The hits of all queries in one order, each document of an index once, `most` of each index at most. `values` are a
-/// document's distinct values.
+/// The hits of all queries in one order: each document of an index once, and at most `most` of each index. `values` returns
+/// a document's distinct values.
 pub(super) fn merge<'a>(
     parts: &'a [Part],
     found: &'a [Found],
@@ -103,7 +103,7 @@ pub(super) fn values_at(document: &Object, path: &str) -> Vec<String> {
     values
 }
 
-/// Which of two hits is better, rule by rule; hits whose rules can't be compared, by their scores as a whole.
+/// Compares two hits rule by rule. If their rules can't be compared, their whole scores decide.
 fn compare(left: &Candidate, right: &Candidate) -> Ordering {
     use WeightedScoreValue as W;
     let values = |candidate: &Candidate| {
@@ -163,7 +163,7 @@ fn compare(left: &Candidate, right: &Candidate) -> Ordering {
     lefts.len().cmp(&rights.len())
 }
 
-/// Numbers before texts, both before what has no value, whichever way is sorted.
+/// Numbers come before texts, and documents without a value come last, in both sort directions.
 fn compare_values(left: &Value, right: &Value, ascending: bool) -> Ordering {
     let rank = |value: &Value| match value {
         Value::Number(_) => 0,
@@ -181,7 +181,7 @@ fn compare_values(left: &Value, right: &Value, ascending: bool) -> Ordering {
     }
 }
 
-/// A hit's score, by the weight of its query.
+/// A hit's score, multiplied by the weight of its query.
 pub(super) fn weighted(candidate: &Candidate) -> f64 {
     ScoreDetails::global_score(candidate.scores.iter()) * candidate.weight
 }
