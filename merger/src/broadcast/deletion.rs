@@ -1,4 +1,4 @@
-//! Deletion of indexes: on all of their shards, or on none.
+//! Deletes an index on all of its shards, or on none.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::broadcast::Context;
 use crate::call::Call;
 use crate::cluster::Placement;
 
-/// `DELETE /indexes/{uid}`. The placement goes when the task has succeeded.
+/// `DELETE /indexes/{uid}`. The placement is removed when the task has succeeded.
 pub(super) async fn delete(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
     let index_uid = call.index.clone();
     let uid = index_uid.clone().unwrap_or_default();
@@ -30,8 +30,8 @@ pub(super) async fn delete(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
 
 /// Deletes an index on all of its shards.
 ///
-/// The mark comes before the deletion reaches the first node: whatever is written by then is deleted, and whatever is written later
-/// finds the mark, and begins the index anew on every shard.
+/// The placement is marked as deleted before the deletion reaches the first node. Documents written before the mark are
+/// deleted. A later write finds the mark, and creates the index anew on every shard.
 async fn delete_placed(
     ctx: &Arc<Context>,
     change: &NodeChange,

@@ -1,8 +1,9 @@
-//! A change of settings that failed on some nodes is taken back on the others.
+//! Undoes a change of settings that failed on some nodes, on the nodes where it succeeded.
 //!
-//! A node makes a change whole or not at all, so those where it failed still have what was before, whatever was set through Weft a
-//! moment earlier. Invariants: what a later change has set stays; the task ends when all nodes have taken it back; doing it twice, as
-//! after a crash, is the same as once, since the nodes are asked what they have. While the task is open nobody else repairs.
+//! A node makes a change completely or not at all, so the nodes where it failed still have the earlier settings, including
+//! changes made just before. Invariants: what a later change has set stays; the task ends when all nodes have undone the
+//! change; undoing twice, as after a crash, is the same as once, since the nodes are asked what they have. While the task is
+//! open, nothing else repairs the settings.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,10 +19,10 @@ use crate::replication::lock_when_whole;
 use crate::store::StoreError;
 use crate::tasks::{ReadBack, Touches};
 
-/// How long a node may take to take a change back: it may have to index everything anew.
+/// How long a node may take to undo a change: it may have to reindex everything.
 const PATIENCE: Duration = Duration::from_secs(3 * 60 * 60);
 
-/// Takes the change of `task` back where it was made; `failed` are the nodes where it wasn't.
+/// Undoes the change of `task` where it was made; `failed` are the nodes where it wasn't.
 pub(super) async fn undo(
     ctx: &Context,
     placement: &Placement,
@@ -59,7 +60,7 @@ pub(super) async fn undo(
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
     let drifts = drifted(&shall, &said);
-    // What nobody changes any more is what settings shall be; a later change looks for itself.
+    // Without later changes, the earlier settings are what all nodes must have; a later change does its own check.
     if later.is_empty() && !untouched.is_empty() {
         ctx.settings.put(uid, &before).await?;
     }
