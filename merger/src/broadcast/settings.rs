@@ -1,9 +1,9 @@
 //! Settings, which are the same on every node of an index.
 //!
-//! `sent → done by the nodes → read back → reported`: a change succeeds only when every node was seen to have it. [`truth`]
-//! keeps the settings last set through Weft, which all nodes must have. [`read_back`] checks after a change, and [`drift`]
-//! checks periodically, since a node may have been changed by hand; [`repair`] repairs nodes that differ. A change that only
-//! some nodes could make is undone on those nodes ([`undo`]), so that it is on all nodes or on none.
+//! `sent → done by the nodes → read back → reported`: a change succeeds only when every node was seen to have it.
+//! [`crate::desired`] keeps the settings last set through Weft, which all nodes must have. [`read_back`] checks after a change,
+//! and [`drift`] checks periodically, since a node may have been changed by hand; [`repair`] repairs nodes that differ. A
+//! change that only some nodes could make is undone on those nodes ([`undo`]), so that it is on all nodes or on none.
 
 mod drift;
 mod read_back;

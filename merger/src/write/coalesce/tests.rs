@@ -142,7 +142,7 @@ fn what_came_between_an_end_and_the_repetition_counts_though_it_be_a_lone_write(
     assert!(held.is_overtaken(&two));
     held.done(&one);
     held.done(&two);
-    // The index may be another one by the same name.
+    // The name may belong to another index now.
     held.note_all();
     assert!(held.is_overtaken(&three));
     held.done(&three);
