@@ -37,7 +37,7 @@ async fn delete_placed(
     change: &NodeChange,
     placement: Arc<Placement>,
 ) -> Result<Answer, BroadcastError> {
-    let turn = ctx.locks.lock(placement.shards()).await;
+    let guard = ctx.locks.lock(placement.shards()).await;
     let now = ctx.cluster.placement(&placement.uid);
     if now
         .as_ref()
@@ -52,5 +52,5 @@ async fn delete_placed(
     let index_uid = Some(uid.clone());
     let effect = Effect::Deletion { uid, before };
     let intent = Intent::new(effect, change, each, index_uid, json!({}));
-    carry_out(ctx, turn, change, intent).await
+    carry_out(ctx, guard, change, intent).await
 }

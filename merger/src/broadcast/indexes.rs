@@ -135,11 +135,11 @@ pub(super) async fn unplaced(
     let slots = ctx.cluster.propose(uid, None, 1)?;
     let shard = slots.shards().first().copied();
     let shard = shard.ok_or(ClusterError::NoShards)?;
-    let turn = ctx.locks.lock(&[shard]).await;
+    let guard = ctx.locks.lock(&[shard]).await;
     if ctx.cluster.placement(uid).is_some() {
         return Err(BroadcastError::Unsettled(uid.to_owned()));
     }
-    match spread_in_turn(ctx, &turn, &[(shard, change)], Reach::Primaries).await? {
+    match spread_in_turn(ctx, &guard, &[(shard, change)], Reach::Primaries).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {
             let task = NewTask {
@@ -164,9 +164,9 @@ pub(super) async fn turn_where_it_lies(
     ctx: &Context,
     placement: &Placement,
 ) -> Result<WriteGuard, BroadcastError> {
-    let turn = ctx.locks.lock(placement.shards()).await;
+    let guard = ctx.locks.lock(placement.shards()).await;
     match ctx.cluster.placement(&placement.uid) {
-        Some(now) if now.slots == placement.slots => Ok(turn),
+        Some(now) if now.slots == placement.slots => Ok(guard),
         _ => Err(BroadcastError::Unsettled(placement.uid.clone())),
     }
 }
@@ -174,12 +174,12 @@ pub(super) async fn turn_where_it_lies(
 /// Sends a change to replicas of an index and registers the task; the caller holds the locks of all its shards.
 pub(super) async fn spread_as_task(
     ctx: &Arc<Context>,
-    turn: &WriteGuard,
+    guard: &WriteGuard,
     each: &[(ShardId, &NodeChange)],
     uid: &str,
     kind: &str,
 ) -> Result<Answer, BroadcastError> {
-    match spread_in_turn(ctx, turn, each, Reach::Replicas).await? {
+    match spread_in_turn(ctx, guard, each, Reach::Replicas).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {
             let task = NewTask {
@@ -205,10 +205,10 @@ pub(super) async fn compact(ctx: &Arc<Context>, call: Call) -> Result<Answer, Br
             // A node words the answer.
             return unplaced(ctx, &change, index_uid.clone(), kind).await;
         };
-        let turn = turn_where_it_lies(ctx, &placement).await?;
+        let guard = turn_where_it_lies(ctx, &placement).await?;
         let shards = placement.shards().iter();
         let each: Vec<_> = shards.map(|shard| (*shard, &change)).collect();
-        spread_as_task(ctx, &turn, &each, &uid, kind).await
+        spread_as_task(ctx, &guard, &each, &uid, kind).await
     })
     .await
 }

@@ -164,13 +164,13 @@ fn put(key: &str, intent: &Intent) -> store::Change {
     store::Change::put(key, serde_json::to_vec(intent).unwrap_or_default())
 }
 
-/// Makes the change and registers the task; `turn` holds the locks of all its shards.
+/// Makes the change and registers the task; `guard` holds the locks of all its shards.
 ///
 /// # Errors
 /// The change isn't complete, and may never be: a shard does not answer, or the store failed.
 pub(super) async fn carry_out(
     ctx: &Arc<Context>,
-    turn: WriteGuard,
+    guard: WriteGuard,
     change: &NodeChange,
     mut intent: Intent,
 ) -> Result<Answer, BroadcastError> {
@@ -187,7 +187,7 @@ pub(super) async fn carry_out(
     intent.task = ctx.tasks.reserve();
     let key = format!("{PREFIX}{}", uuid::Uuid::new_v4());
     ctx.intents.store.commit(vec![put(&key, &intent)]).await?;
-    let beginning = begin(ctx, &turn, change, &key, &mut intent);
+    let beginning = begin(ctx, &guard, change, &key, &mut intent);
     let done = survive(&ctx.metrics.panics, "change-indexes", beginning).await;
     if !matches!(&done, Some(Ok(Some(_)))) {
         // Before the locks are released, so that the next writer finds the hold.
@@ -206,7 +206,7 @@ pub(super) async fn carry_out(
 /// Returns `None` if some shards have the change and others don't.
 async fn begin(
     ctx: &Arc<Context>,
-    turn: &WriteGuard,
+    guard: &WriteGuard,
     change: &NodeChange,
     key: &str,
     intent: &mut Intent,
@@ -224,7 +224,7 @@ async fn begin(
         })
         .collect();
     let each: Vec<_> = own.iter().map(|(shard, change)| (*shard, change)).collect();
-    match spread_in_turn(ctx, turn, &each, Reach::Replicas).await? {
+    match spread_in_turn(ctx, guard, &each, Reach::Replicas).await? {
         Spread::Refused(answer) => {
             undo(ctx, key, intent).await?;
             Ok(Some(answer))

@@ -80,12 +80,12 @@ impl Place {
                 Some(placement) => Arc::clone(&placement.slots),
                 None => ctx.cluster.propose(uid, shard_count, replicas)?,
             };
-            let turn = ctx.locks.lock(slots.shards()).await;
+            let guard = ctx.locks.lock(slots.shards()).await;
             if let Some(placed) = ctx.cluster.placements.place(uid, &slots).await? {
                 return Ok(Self {
                     placement: placed.placement,
                     before: placed.before,
-                    turn,
+                    turn: guard,
                 });
             }
         }

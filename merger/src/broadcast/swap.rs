@@ -75,7 +75,7 @@ async fn swap_placed(
         };
         let shards = shards_of(&before);
         let in_order: Vec<ShardId> = shards.iter().copied().collect();
-        let turn = ctx.locks.lock(&in_order).await;
+        let guard = ctx.locks.lock(&in_order).await;
         let now = placed(ctx, pairs).ok();
         // The two may have been swapped meanwhile, so their current placements are used.
         let Some(now) = now.filter(|now| shards_of(now) == shards) else {
@@ -89,7 +89,7 @@ async fn swap_placed(
             pairs: pairs.iter().map(|pair| pair.indexes.clone()).collect(),
         };
         let intent = Intent::new(effect, change, each, None, json!({"swaps": pairs}));
-        carry_out(ctx, turn, change, intent).await
+        carry_out(ctx, guard, change, intent).await
     })
     .await
 }

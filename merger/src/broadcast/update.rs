@@ -99,8 +99,8 @@ impl Update<'_> {
     ) -> Result<Answer, BroadcastError> {
         // The key that the index already has is fine on every shard, and no key means no change.
         let changes_key = self.key.is_some() && self.key != placement.primary_key.as_deref();
-        let (turn, holding) = match changes_key {
-            true => quiet_turn(ctx, placement).await?,
+        let (guard, holding) = match changes_key {
+            true => lock_when_quiet(ctx, placement).await?,
             false => (turn_where_it_lies(ctx, placement).await?, BTreeSet::new()),
         };
         let key = self.key.filter(|_| holding.is_empty());
@@ -111,7 +111,7 @@ impl Update<'_> {
         }
         let outcome = match self.new {
             Some(new) if ctx.cluster.placement(new).is_none() => {
-                self.rename(ctx, turn, placement, &holding, new).await
+                self.rename(ctx, guard, placement, &holding, new).await
             }
             // If the name is taken, the node refuses the request, or its task fails.
             _ => {
@@ -119,7 +119,7 @@ impl Update<'_> {
                 let concerned = |shard: &&ShardId| holding.is_empty() || holding.contains(*shard);
                 let shards = placement.shards().iter().filter(concerned);
                 let each: Vec<_> = shards.map(|shard| (*shard, self.change)).collect();
-                spread_as_task(ctx, &turn, &each, self.uid, KIND).await
+                spread_as_task(ctx, &guard, &each, self.uid, KIND).await
             }
         };
         let taken = matches!(&outcome, Ok(answer) if answer.status.is_success());
@@ -136,7 +136,7 @@ impl Update<'_> {
     async fn rename(
         &self,
         ctx: &Arc<Context>,
-        turn: WriteGuard,
+        guard: WriteGuard,
         placement: &Placement,
         holding: &BTreeSet<ShardId>,
         new: &str,
@@ -164,27 +164,27 @@ impl Update<'_> {
         };
         let index_uid = Some(self.uid.to_owned());
         let intent = Intent::new(effect, self.change, each.collect(), index_uid, details);
-        carry_out(ctx, turn, self.change, intent).await
+        carry_out(ctx, guard, self.change, intent).await
     }
 }
 
 /// Takes the locks of an index's shards while no task that adds or removes documents is under way there. Also returns the
 /// shards that hold any documents.
-async fn quiet_turn(
+async fn lock_when_quiet(
     ctx: &Arc<Context>,
     placement: &Placement,
 ) -> Result<(WriteGuard, BTreeSet<ShardId>), BroadcastError> {
     let deadline = Instant::now() + WITHIN;
     loop {
-        let turn = turn_where_it_lies(ctx, placement).await?;
+        let guard = turn_where_it_lies(ctx, placement).await?;
         let shards = placement.shards().iter();
         let looks = shards.map(|shard| look(ctx, *shard, &placement.uid));
         let looks = try_join_all(looks).await?;
         if looks.iter().all(|look| !look.is_busy) {
             let holding = looks.iter().filter(|look| look.holds);
-            return Ok((turn, holding.map(|look| look.shard).collect()));
+            return Ok((guard, holding.map(|look| look.shard).collect()));
         }
-        drop(turn);
+        drop(guard);
         if Instant::now() > deadline {
             return Err(BroadcastError::Busy(placement.uid.clone()));
         }

@@ -1,4 +1,4 @@
-//! Answers the operations on tasks and batches; those that only read are here.
+//! Answers the operations on tasks and batches; the operations that only read are implemented here.
 
 use std::sync::Arc;
 

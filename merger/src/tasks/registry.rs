@@ -54,7 +54,7 @@ pub struct Tasks {
     settled: mpsc::Sender<SettledTask>,
     limits: Limits,
     outbox: Outbox,
-    /// Up to which task each node's tasks are registered; a record may be deleted only when the marks cover it.
+    /// For each node, up to which task its tasks are accounted for. Stored when records are deleted that show the same.
     marks: Arc<Marks>,
 }
 

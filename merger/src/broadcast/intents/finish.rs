@@ -109,8 +109,7 @@ async fn attempt(
     let shards: BTreeSet<ShardId> = intent.shards().into_iter().collect();
     let in_doubt = &ctx.cluster.in_doubt;
     if intent.placed {
-        // Silent shards are held without waiting for the locks, since the shards that have the change are open to writes by
-        // now.
+        // Asked without the locks: writers to the shards that have the change must not wait for the silent shards' timeouts.
         let found = ask_all(ctx, intent).await?;
         if let Some(silent) = found.iter().find(|found| found.has.is_none()) {
             // If no node answers at all, as before Envoy has reported the nodes, nothing is known, and nothing is held.
@@ -124,10 +123,10 @@ async fn attempt(
     }
     let guard = ctx.locks.lock(&intent.shards()).await;
     let found = ask_all(ctx, intent).await?;
-    let somebody = found.iter().any(Found::has_it);
+    let any_has_it = found.iter().any(Found::has_it);
     let silent = found.iter().find(|found| found.has.is_none());
     if let Some(silent) = silent
-        && (patient || !somebody)
+        && (patient || !any_has_it)
     {
         // Shards that certainly don't have the change are released.
         let may_have = found
@@ -143,7 +142,7 @@ async fn attempt(
     if !certain && silent.is_none() {
         return Ok(None);
     }
-    let outcome = match somebody {
+    let outcome = match any_has_it {
         false => {
             undo(ctx, key, intent).await?;
             "undone: no node had it"

@@ -67,7 +67,7 @@ async fn look(
     if without(unrepairable, uid, drifted(&truth, &said)).is_empty() {
         return remember(ctx, uid, &truth).await;
     }
-    let turn = ctx.locks.lock(placement.shards()).await;
+    let guard = ctx.locks.lock(placement.shards()).await;
     let in_doubt = &ctx.cluster.in_doubt;
     if ctx.tasks.changes_settings(uid, None)
         // Some shards may have made a swap that others haven't.
@@ -91,7 +91,7 @@ async fn look(
         .map(|drift| (drift.node.id.clone(), drift.patch.clone()))
         .collect();
     if !drifts.is_empty()
-        && let Err(error) = mend(ctx, uid, drifts, turn, PATIENCE).await
+        && let Err(error) = mend(ctx, uid, drifts, guard, PATIENCE).await
         // A node that gave no answer is tried again in the next round.
         && error.is_final()
     {

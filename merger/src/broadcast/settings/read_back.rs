@@ -100,7 +100,7 @@ async fn look(ctx: &Context, task: u32) -> Result<Looked, StoreError> {
     if let Some((touches, failed)) = ctx.tasks.failed_somewhere(task) {
         return undo(ctx, &placement, task, &touches, &failed).await;
     }
-    let turn = lock_when_whole(ctx, placement.shards()).await;
+    let guard = lock_when_whole(ctx, placement.shards()).await;
     // While the locks are held, no settings change. A change that is open by now was sent later, and is checked when it is
     // done.
     if ctx.tasks.changes_settings(uid, Some(task)) {
@@ -124,7 +124,7 @@ async fn look(ctx: &Context, task: u32) -> Result<Looked, StoreError> {
         return nothing;
     }
     Ok(Looked::Seen(
-        match mend(ctx, uid, drifts, turn, PATIENCE).await {
+        match mend(ctx, uid, drifts, guard, PATIENCE).await {
             Ok(mended) => ReadBack::Done(mended),
             Err(error) => failed(&format!(
                 "The settings are not the same on every node: {error}"

@@ -130,17 +130,17 @@ pub(super) fn drifted(truth: &Values, said: &[(NodeRef, Values)]) -> Vec<Drift> 
         .collect()
 }
 
-/// Repairs nodes. `turn` holds the locks of the index's shards, and is released once the nodes have accepted the repair.
+/// Repairs nodes. `guard` holds the locks of the index's shards, and is released once the nodes have accepted the repair.
 /// Returns a text for each repaired node, or the first node that could not be repaired.
 pub(super) async fn mend(
     ctx: &Context,
     uid: &str,
     drifts: Vec<Drift>,
-    turn: WriteGuard,
+    guard: WriteGuard,
     patience: Duration,
 ) -> Result<Vec<String>, Unmended> {
     let sent = join_all(drifts.iter().map(|drift| send(ctx, uid, drift))).await;
-    drop(turn);
+    drop(guard);
     let mut mended = Vec::new();
     for (drift, sent) in drifts.into_iter().zip(sent) {
         let outcome = match sent {

@@ -31,7 +31,7 @@ pub(super) async fn undo(
     failed: &BTreeSet<NodeId>,
 ) -> Result<Looked, StoreError> {
     let uid = placement.uid.as_str();
-    let turn = lock_when_whole(ctx, placement.shards()).await;
+    let guard = lock_when_whole(ctx, placement.shards()).await;
     let (_, later) = ctx.tasks.other_settings_changes(uid, task);
     let Said {
         settings: said,
@@ -50,23 +50,23 @@ pub(super) async fn undo(
         true => known.unwrap_or_default(),
         false => decide(&untouched, known.as_ref(), &BTreeSet::new()),
     };
-    let theirs = |name: &String| {
+    let to_undo = |name: &String| {
         let set_since = later.iter().any(|later| later.holds(name));
         touches.holds(name) && !set_since
     };
-    let shall: Values = before
+    let wanted: Values = before
         .iter()
-        .filter(|(name, _)| theirs(name))
+        .filter(|(name, _)| to_undo(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    let drifts = drifted(&shall, &said);
+    let drifts = drifted(&wanted, &said);
     // Without later changes, the earlier settings are what all nodes must have; a later change does its own check.
     if later.is_empty() && !untouched.is_empty() {
         ctx.settings.put(uid, &before).await?;
     }
     let nodes = drifts.iter().map(words).collect();
     Ok(Looked::Seen(
-        match mend(ctx, uid, drifts, turn, PATIENCE).await {
+        match mend(ctx, uid, drifts, guard, PATIENCE).await {
             Ok(_) => ReadBack::Undone(nodes),
             Err(error) => ReadBack::Failed(json!({
                 "message": format!("It could not be undone where it had been made: {error}. Set the settings again."),

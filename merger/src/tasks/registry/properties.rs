@@ -225,7 +225,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_task_ends_when_all_who_count_have_done_it_and_nobody_has_yet_to_take_it(
+    fn a_task_ends_when_every_copy_that_counts_is_done_and_no_replica_is_pending(
         steps in prop::collection::vec(step(), 1..60)
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

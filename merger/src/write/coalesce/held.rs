@@ -1,7 +1,7 @@
 //! Keeps merged writes until their node task has ended, so that a failed task's writes can be repeated one by one.
 //!
-//! A write may only be repeated if nothing newer was written to its documents; a clock orders the writes. Whoever notes a
-//! write, or asks whether a newer one exists, holds the shard's lock.
+//! A write may only be repeated if nothing newer was written to its documents; a clock orders the writes. The caller that notes
+//! a write, or asks whether a newer one exists, holds the shard's lock.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub(super) const HELD_BYTES: usize = 64 << 20;
 /// The cost of keeping a write besides its documents: its headers, its path, its ids twice.
 const OVERHEAD_BYTES: usize = 1 << 10;
 /// How many ids of an index may be noted, beyond twice those that were left last time, before the outdated ones are dropped.
-const VAIN_IDS: usize = 1 << 10;
+const OUTDATED_IDS: usize = 1 << 10;
 
 fn bytes(small: &Small) -> usize {
     small.documents.len() + OVERHEAD_BYTES
@@ -63,7 +63,7 @@ impl Written {
             }
         }
         // If writes never pause, some write of the index is always held, so its entry is never removed as a whole.
-        if self.ids.len() > 2 * self.gone_through + VAIN_IDS
+        if self.ids.len() > 2 * self.gone_through + OUTDATED_IDS
             && let Some((oldest, _)) = self.groups.first_key_value()
         {
             self.ids.retain(|_, last| *last > *oldest);
