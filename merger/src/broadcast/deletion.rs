@@ -1,4 +1,4 @@
-//! Deletion of indexes: on all of their shards, or on none.
+//! Deletes an index on all of its shards, or on none.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::broadcast::Context;
 use crate::call::Call;
 use crate::cluster::Placement;
 
-/// `DELETE /indexes/{uid}`. The placement goes when the task has succeeded.
+/// `DELETE /indexes/{uid}`. The placement is removed when the task has succeeded.
 pub(super) async fn delete(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
     let index_uid = call.index.clone();
     let uid = index_uid.clone().unwrap_or_default();
@@ -30,14 +30,14 @@ pub(super) async fn delete(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
 
 /// Deletes an index on all of its shards.
 ///
-/// The mark comes before the deletion reaches the first node: whatever is written by then is deleted, and whatever is written later
-/// finds the mark, and begins the index anew on every shard.
+/// The placement is marked as deleted before the deletion reaches the first node. Documents written before the mark are
+/// deleted. A later write finds the mark, and creates the index anew on every shard.
 async fn delete_placed(
     ctx: &Arc<Context>,
     change: &NodeChange,
     placement: Arc<Placement>,
 ) -> Result<Answer, BroadcastError> {
-    let turn = ctx.locks.lock(placement.shards()).await;
+    let guard = ctx.locks.lock(placement.shards()).await;
     let now = ctx.cluster.placement(&placement.uid);
     if now
         .as_ref()
@@ -52,5 +52,5 @@ async fn delete_placed(
     let index_uid = Some(uid.clone());
     let effect = Effect::Deletion { uid, before };
     let intent = Intent::new(effect, change, each, index_uid, json!({}));
-    carry_out(ctx, turn, change, intent).await
+    carry_out(ctx, guard, change, intent).await
 }

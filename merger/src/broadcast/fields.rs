@@ -1,7 +1,7 @@
-//! `POST /indexes/{uid}/fields`: the fields of all shards' documents, and what the settings make of each.
+//! `POST /indexes/{uid}/fields`: the fields of all shards' documents, and how the settings treat each field.
 //!
-//! A field that only one shard's documents have is known to that shard alone. What the settings make of it is the same everywhere,
-//! so the first shard's word for a field is as good as any.
+//! A field may be known to a single shard, if only that shard's documents have it. The settings are the same everywhere, so the
+//! first shard's answer about a field is as good as any other's.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
 
-/// More fields than an index can have: the merged list is paged here.
+/// More fields than an index can have: the merger asks for all and pages the merged list itself.
 const ALL_FIELDS: usize = 1 << 20;
 const DEFAULT_LIMIT: usize = 20;
 
@@ -35,7 +35,7 @@ pub(super) async fn list(ctx: &Arc<Context>, call: Call) -> Result<Answer, Broad
             Some((asked, offset, limit))
         });
     let (Some((mut asked, offset, limit)), Some(_)) = (page, placed) else {
-        // A node words the refusal, be it of the body or of the index.
+        // A node words the refusal, whether of the body or of the index.
         let first = shards.get(..1).unwrap_or_default();
         return Ok(match from_all(ctx, &request, first).await? {
             Gathered::Refused(answer) => answer,
@@ -69,7 +69,7 @@ pub(super) async fn list(ctx: &Arc<Context>, call: Call) -> Result<Answer, Broad
     Ok(Answer::json(StatusCode::OK, &body))
 }
 
-/// A count of the body; `None` for what a node refuses.
+/// Reads a number of the body; `None` for a value that a node refuses.
 fn number(value: Option<Value>, default: usize) -> Option<usize> {
     match value {
         None => Some(default),

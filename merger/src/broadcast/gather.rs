@@ -1,4 +1,4 @@
-//! Reads from any node where all are the same, or from every shard where they add up.
+//! Reads: from any node if all nodes have the same data, or from every shard if the answers add up.
 
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -12,7 +12,8 @@ use crate::call::{Call, full};
 use crate::cluster::ClusterError;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
-/// The shards that can answer about the call's index: those that hold it, or all, where it is none or unknown.
+/// The shards that can answer about the call's index: those that hold it; all shards if the call has no index, or one that
+/// isn't placed.
 pub(super) fn shards_of(ctx: &Context, call: &Call) -> Result<Vec<ShardId>, BroadcastError> {
     let placed = call
         .index
@@ -29,7 +30,7 @@ pub(super) fn shards_of(ctx: &Context, call: &Call) -> Result<Vec<ShardId>, Broa
     }
 }
 
-/// Passes the request to the first shard that answers.
+/// Passes the request to the shards in turn until one answers.
 pub(super) async fn from_any(ctx: &Context, call: Call) -> Result<Answer, BroadcastError> {
     let shards = shards_of(ctx, &call)?;
     let request = NodeChange::of(ctx, call).await?;
@@ -43,8 +44,8 @@ pub(super) async fn from_any(ctx: &Context, call: Call) -> Result<Answer, Broadc
     Err(last)
 }
 
-/// Passes the request to the first shard's primary, or to whoever answers if it doesn't: pages of a list whose order is another on
-/// each node belong together only if they come from the same.
+/// Passes the request to the first shard's primary, or to any other node if the primary doesn't answer. Each node orders the
+/// list differently, so its pages only fit together if they come from the same node.
 pub(super) async fn from_primary(ctx: &Context, call: Call) -> Result<Answer, BroadcastError> {
     let primary = ctx.cluster.shards().into_iter().next();
     let Some(primary) = primary.and_then(|shard| ctx.cluster.primary(shard)) else {
@@ -63,7 +64,7 @@ pub(super) async fn from_primary(ctx: &Context, call: Call) -> Result<Answer, Br
     }
 }
 
-/// Passes the request to one shard after the other until one can do it: it is about something that lies on one of them.
+/// Passes the request to one shard after the other until one accepts it: what it is about is on only one of the shards.
 pub(super) async fn from_one_of(ctx: &Context, call: Call) -> Result<Answer, BroadcastError> {
     let shards = shards_of(ctx, &call)?;
     let request = NodeChange::of(ctx, call).await?;
@@ -80,7 +81,7 @@ pub(super) async fn from_one_of(ctx: &Context, call: Call) -> Result<Answer, Bro
         .ok_or(BroadcastError::Cluster(ClusterError::NoShards))
 }
 
-/// What the shards said, or the answer with which one of them refused.
+/// The answers of the shards, or the answer of a shard that refused.
 pub(super) enum Gathered {
     /// Every shard's JSON, in the order of the shards.
     All(Vec<(ShardId, Value)>),
@@ -88,7 +89,7 @@ pub(super) enum Gathered {
     Refused(Answer),
 }
 
-/// Sends a read to each shard and waits for all.
+/// Sends a read to each shard and waits for all answers.
 pub(super) async fn from_all(
     ctx: &Context,
     request: &NodeChange,

@@ -1,4 +1,4 @@
-//! Indexes: made, changed, deleted on each of their shards.
+//! Indexes: creating, changing and compacting them on each of their shards.
 
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ pub(super) async fn create(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
         .unwrap_or_default()
         .to_owned();
     if !is_uid(&uid) {
-        // A node words the refusal; it can't take what has no valid uid.
+        // A node words the refusal; it can't accept an index without a valid uid.
         return refuse(ctx, &change).await;
     }
     let key = body
@@ -120,11 +120,11 @@ async fn refuse(ctx: &Context, change: &NodeChange) -> Result<Answer, BroadcastE
     }
 }
 
-/// The index is not placed: one shard gets the change, so that the task fails, or the request is refused, in a node's words. It is the
-/// first of those that the index would be placed on, in whose turn nobody else can place it.
+/// Handles a change of an index that isn't placed: one shard gets it, so that a node words the failed task or the refusal. This
+/// is the first shard that the index would be placed on: while its lock is held, no other call can place the index.
 ///
 /// # Errors
-/// It is placed after all; or a node gave no answer.
+/// The index has been placed meanwhile, or a node gave no answer.
 pub(super) async fn unplaced(
     ctx: &Arc<Context>,
     change: &NodeChange,
@@ -135,11 +135,11 @@ pub(super) async fn unplaced(
     let slots = ctx.cluster.propose(uid, None, 1)?;
     let shard = slots.shards().first().copied();
     let shard = shard.ok_or(ClusterError::NoShards)?;
-    let turn = ctx.locks.lock(&[shard]).await;
+    let guard = ctx.locks.lock(&[shard]).await;
     if ctx.cluster.placement(uid).is_some() {
         return Err(BroadcastError::Unsettled(uid.to_owned()));
     }
-    match spread_in_turn(ctx, &turn, &[(shard, change)], Reach::Primaries).await? {
+    match spread_in_turn(ctx, &guard, &[(shard, change)], Reach::Primaries).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {
             let task = NewTask {
@@ -156,30 +156,30 @@ pub(super) async fn unplaced(
     }
 }
 
-/// The turn on the shards of an index that lies where it lay.
+/// Takes the locks of an index's shards, if its placement hasn't changed.
 ///
 /// # Errors
-/// It lies elsewhere by now.
+/// The index is on other shards by now.
 pub(super) async fn turn_where_it_lies(
     ctx: &Context,
     placement: &Placement,
 ) -> Result<WriteGuard, BroadcastError> {
-    let turn = ctx.locks.lock(placement.shards()).await;
+    let guard = ctx.locks.lock(placement.shards()).await;
     match ctx.cluster.placement(&placement.uid) {
-        Some(now) if now.slots == placement.slots => Ok(turn),
+        Some(now) if now.slots == placement.slots => Ok(guard),
         _ => Err(BroadcastError::Unsettled(placement.uid.clone())),
     }
 }
 
-/// Sends a change to replicas of an index and registers the task; the caller has the turn of all its shards.
+/// Sends a change to replicas of an index and registers the task; the caller holds the locks of all its shards.
 pub(super) async fn spread_as_task(
     ctx: &Arc<Context>,
-    turn: &WriteGuard,
+    guard: &WriteGuard,
     each: &[(ShardId, &NodeChange)],
     uid: &str,
     kind: &str,
 ) -> Result<Answer, BroadcastError> {
-    match spread_in_turn(ctx, turn, each, Reach::Replicas).await? {
+    match spread_in_turn(ctx, guard, each, Reach::Replicas).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {
             let task = NewTask {
@@ -202,18 +202,19 @@ pub(super) async fn compact(ctx: &Arc<Context>, call: Call) -> Result<Answer, Br
     let change = NodeChange::of(ctx, call).await?;
     until_settled(&uid, || async {
         let Some(placement) = ctx.cluster.placement(&uid) else {
-            // A node knows what to say.
+            // A node words the answer.
             return unplaced(ctx, &change, index_uid.clone(), kind).await;
         };
-        let turn = turn_where_it_lies(ctx, &placement).await?;
+        let guard = turn_where_it_lies(ctx, &placement).await?;
         let shards = placement.shards().iter();
         let each: Vec<_> = shards.map(|shard| (*shard, &change)).collect();
-        spread_as_task(ctx, &turn, &each, &uid, kind).await
+        spread_as_task(ctx, &guard, &each, &uid, kind).await
     })
     .await
 }
 
-/// An index was written to past the broadcast: it is alive again if it was being deleted, and placed if it wasn't.
+/// A node was written to without going through the broadcast: makes the index alive again if it was being deleted, and places
+/// it if it wasn't placed.
 ///
 /// # Errors
 /// The placement can't be stored.
@@ -221,7 +222,7 @@ pub async fn written_to(ctx: &Arc<Context>, uid: &str) -> Result<(), BroadcastEr
     match ctx.cluster.placement(uid) {
         Some(placement) if placement.deleted_by.is_none() => Ok(()),
         _ => {
-            // Before the turn: a deletion that is under way must find the index alive, whatever it does to the nodes.
+            // Before taking the lock: a deletion under way must find the index alive, whatever it does on the nodes.
             ctx.cluster.placements.revive(uid).await?;
             let place = Place::take(ctx, uid, None, 1).await?;
             let change = NodeChange::own(ctx, Method::POST, "/indexes", &json!({"uid": uid}));

@@ -1,4 +1,4 @@
-//! What concerns the instance as a whole: statistics, features, dumps and snapshots.
+//! Operations on the instance as a whole: statistics, features, dumps and snapshots.
 
 use std::sync::Arc;
 
@@ -77,7 +77,8 @@ pub(super) async fn change_features(
     }
 }
 
-/// `POST /dumps` and `POST /snapshots`, one of each shard, and `POST /export`, of each shard its own documents: as one task.
+/// `POST /dumps` and `POST /snapshots` (one for each shard) and `POST /export` (each shard exports its own documents), as one
+/// task.
 pub(super) async fn back_up(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
     let kind = match call.operation {
         Operation::CreateDump => "dumpCreation",

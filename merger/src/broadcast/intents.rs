@@ -1,16 +1,18 @@
-//! Changes of which indexes there are under which names, on all of their shards or on none: deletions, renames, swaps.
+//! Changes of index names and index deletions, done on all of the index's shards or on none: deletions, renames, swaps.
 //!
 //! ```text
 //! intent stored ─► nodes ─► placements ─► task ─► intent forgotten
-//!       └─ cut off anywhere: the nodes are asked who has it ─┬─ nobody: as if it had never been asked for
-//!                                                            └─ somebody: the others get it too, and on as above
+//!       └─ interrupted anywhere: the nodes are asked which have it ─┬─ none: the change is undone
+//!                                                                   └─ some: the others get it too, and it goes on as above
 //! ```
 //!
-//! Two swaps are none, so a client can't make one whole again that was cut off by repeating it: by the merger's end, or with the
-//! way to a node. Invariant: until it is whole or undone, nothing else is written to the shards that may have it, and no
-//! replica is copied from one that has it to one that hasn't.
+//! A change can be interrupted by a stop of the merger, or by a lost connection to a node. The client can't complete an
+//! interrupted swap by repeating it, since two swaps cancel each other out. Invariant: until the change is completed or undone,
+//! nothing else is written to the shards that may have it, and no replica is copied from one that has the change to one that
+//! hasn't.
 //!
-//! Here is the way of one that nothing cuts off; [`finish`] is the other way, and [`found`] asks the nodes.
+//! This module handles a change that isn't interrupted; [`finish`] completes or undoes the others, and [`found`] asks the
+//! nodes.
 
 mod finish;
 mod found;
@@ -39,7 +41,7 @@ use crate::tasks::{NewTask, ShardTask};
 
 const PREFIX: &str = "intent/";
 
-/// What shall be done, as it is stored.
+/// A change to be made, as it is stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Intent {
@@ -48,28 +50,28 @@ pub(super) struct Intent {
     details: Map<String, Value>,
     method: String,
     path_and_query: String,
-    /// What each shard is sent.
+    /// The body that each shard is sent.
     each: Vec<(ShardId, Value)>,
-    /// The newest task that each node had before: what is newer may be this.
+    /// The newest task of each node before the change: only a newer one can be the change's task.
     newest: BTreeMap<NodeId, u32>,
-    /// The task by whose uid the placements know of it.
+    /// The uid of the task; placements refer to the change by it.
     task: u32,
-    /// The placements have followed.
+    /// Whether the placements have been updated.
     placed: bool,
 }
 
-/// What becomes of the placements.
+/// How the placements change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "type")]
 pub(super) enum Effect {
-    /// Indexes are exchanged; one that isn't there is a name that the other gets.
+    /// Exchanges the indexes of each pair; if one of them doesn't exist, the other gets its name.
     Exchange { pairs: Vec<[String; 2]> },
-    /// The index goes when the task has succeeded. `before` is the task of an earlier deletion that hasn't ended.
+    /// The index is removed when the task has succeeded. `before` is the task of an earlier deletion that hasn't ended.
     Deletion { uid: String, before: Option<u32> },
 }
 
 impl Intent {
-    /// An intent to do what `change` says.
+    /// An intent to make `change`, with the body of each shard in `each`.
     pub(super) fn new(
         effect: Effect,
         change: &NodeChange,
@@ -103,7 +105,7 @@ impl Intent {
         self.each.iter().map(|(shard, _)| *shard).collect()
     }
 
-    /// The names that are exchanged.
+    /// The names that are exchanged; none for a deletion.
     fn names(&self) -> Vec<String> {
         match &self.effect {
             Effect::Exchange { pairs } => pairs.iter().flatten().cloned().collect(),
@@ -127,13 +129,13 @@ impl Intent {
     }
 }
 
-/// The intents that are stored, and not yet whole or undone.
+/// The stored intents: changes that are neither completed nor undone.
 pub struct Intents {
     store: Arc<dyn Store>,
 }
 
 impl Intents {
-    /// Keeps them in `store`.
+    /// The intents in `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self { store }
     }
@@ -162,13 +164,13 @@ fn put(key: &str, intent: &Intent) -> store::Change {
     store::Change::put(key, serde_json::to_vec(intent).unwrap_or_default())
 }
 
-/// Does it, in the turn on all of its shards, and registers the task.
+/// Makes the change and registers the task; `guard` holds the locks of all its shards.
 ///
 /// # Errors
-/// It is not done yet, and may never be: a shard does not answer, or the store failed.
+/// The change isn't complete, and may never be: a shard does not answer, or the store failed.
 pub(super) async fn carry_out(
     ctx: &Arc<Context>,
-    turn: WriteGuard,
+    guard: WriteGuard,
     change: &NodeChange,
     mut intent: Intent,
 ) -> Result<Answer, BroadcastError> {
@@ -185,13 +187,13 @@ pub(super) async fn carry_out(
     intent.task = ctx.tasks.reserve();
     let key = format!("{PREFIX}{}", uuid::Uuid::new_v4());
     ctx.intents.store.commit(vec![put(&key, &intent)]).await?;
-    let beginning = begin(ctx, &turn, change, &key, &mut intent);
+    let beginning = begin(ctx, &guard, change, &key, &mut intent);
     let done = survive(&ctx.metrics.panics, "change-indexes", beginning).await;
     if !matches!(&done, Some(Ok(Some(_)))) {
-        // Before the turn ends: the next writer must find it.
+        // Before the locks are released, so that the next writer finds the hold.
         let shards = intent.shards().into_iter().collect();
         ctx.cluster.in_doubt.hold(&key, shards, ReadPolicy::Serve);
-        // After a panic only the store knows how far it came.
+        // After a panic, only the store knows how far the change got.
         finish(ctx, key, done.is_some().then_some(intent));
     }
     match done {
@@ -201,10 +203,10 @@ pub(super) async fn carry_out(
     }
 }
 
-/// `None` if some shards have it and others not.
+/// Returns `None` if some shards have the change and others don't.
 async fn begin(
     ctx: &Arc<Context>,
-    turn: &WriteGuard,
+    guard: &WriteGuard,
     change: &NodeChange,
     key: &str,
     intent: &mut Intent,
@@ -222,7 +224,7 @@ async fn begin(
         })
         .collect();
     let each: Vec<_> = own.iter().map(|(shard, change)| (*shard, change)).collect();
-    match spread_in_turn(ctx, turn, &each, Reach::Replicas).await? {
+    match spread_in_turn(ctx, guard, &each, Reach::Replicas).await? {
         Spread::Refused(answer) => {
             undo(ctx, key, intent).await?;
             Ok(Some(answer))
@@ -232,19 +234,19 @@ async fn begin(
     }
 }
 
-/// The parts of shards that haven't got it.
+/// The parts of shards that haven't got the change.
 fn lacking(parts: &[ShardTask]) -> impl Iterator<Item = &ShardTask> {
     parts.iter().filter(|part| part.undelivered.is_some())
 }
 
-/// Nobody has it: the placements are as they were.
+/// No node has the change: the placements go back to what they were.
 async fn undo(ctx: &Context, key: &str, intent: &Intent) -> Result<(), StoreError> {
     if let Effect::Deletion { uid, before } = &intent.effect {
         let placements = &ctx.cluster.placements;
         placements.unmark_deleted(uid, intent.task).await?;
         if let Some(other) = before {
             placements.mark_deleted(uid, *other).await?;
-            // It may have ended while the mark was another's.
+            // The earlier deletion may have ended while the mark named this one.
             if let Ok(view) = ctx.tasks.get_as_begun(*other).await
                 && view.status.is_settled()
             {
@@ -260,7 +262,7 @@ async fn forget(ctx: &Context, key: &str) -> Result<(), StoreError> {
     ctx.intents.store.commit(vec![gone]).await
 }
 
-/// The placements follow, unless they have.
+/// Updates the placements for the change, unless that is done already.
 async fn follow(ctx: &Context, key: &str, intent: &mut Intent) -> Result<(), StoreError> {
     if std::mem::replace(&mut intent.placed, true) {
         return Ok(());
@@ -271,14 +273,14 @@ async fn follow(ctx: &Context, key: &str, intent: &mut Intent) -> Result<(), Sto
             let (placements, pairs) = (&ctx.cluster.placements, intent.pairs());
             placements.swap_for(&pairs, intent.task, vec![stored]).await
         }
-        // The mark is there already.
+        // The deletion mark is there already.
         Effect::Deletion { .. } => ctx.intents.store.commit(vec![stored]).await,
     };
     intent.placed = followed.is_ok();
     followed
 }
 
-/// All shards have it: the placements follow, and the task is registered under the intent's uid.
+/// All shards have the change: updates the placements, and registers the task under the intent's uid.
 async fn conclude(
     ctx: &Arc<Context>,
     key: &str,

@@ -34,7 +34,7 @@ pub(super) async fn change(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
     }
 }
 
-/// The first node's answer, if every shard took the change.
+/// The first node's answer, if every shard took the change; an error otherwise.
 pub(super) fn whole(first: NodeAnswer, parts: &[ShardTask]) -> Result<Answer, BroadcastError> {
     for part in parts {
         if let Some(detail) = &part.undelivered {

@@ -1,4 +1,4 @@
-//! Reads of indexes: their list, one of them, their statistics, merged over the shards.
+//! Reads of indexes (the list, one index, its statistics), merged over the shards.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
 
-/// More than any node holds: the merged list is paged here.
+/// More indexes than any node holds: the merger asks for all and pages the merged list itself.
 const ALL_INDEXES: &str = "/indexes?limit=1000000";
 
-/// `GET /indexes`: the shards' lists as one, paged here.
+/// `GET /indexes`: merges the shards' lists and pages the result.
 pub(super) async fn list(ctx: &Arc<Context>, call: &Call) -> Result<Answer, BroadcastError> {
     let mut page = (0_usize, 20_usize);
     for (name, value) in call.query_pairs() {
@@ -62,7 +62,7 @@ pub(super) async fn get(ctx: &Arc<Context>, call: &Call) -> Result<Answer, Broad
     merged(ctx, call, &read(call), merge_index).await
 }
 
-/// `GET /indexes/{uid}/stats`: summed.
+/// `GET /indexes/{uid}/stats`: the sum over the shards.
 pub(super) async fn stats(ctx: &Arc<Context>, call: &Call) -> Result<Answer, BroadcastError> {
     let Some(format) = SizeFormat::of(call) else {
         // A node words the refusal.
@@ -108,7 +108,7 @@ async fn merged(
     }
 }
 
-/// A read without a body.
+/// A read that has no body.
 pub(super) fn read(call: &Call) -> NodeChange {
     NodeChange {
         method: call.method.clone(),
@@ -138,7 +138,7 @@ pub(super) async fn from_any_of(ctx: &Context, call: &Call) -> Result<Answer, Br
     Err(last)
 }
 
-/// The earliest creation, the latest change, and the primary key that any shard knows.
+/// Merges two descriptions of an index: the earliest creation, the latest change, and the primary key if any shard knows it.
 fn merge_index(merged: &mut Value, other: &Value) {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     if let (Some(a), Some(b)) = (text(&merged["createdAt"]), text(&other["createdAt"]))
@@ -156,7 +156,7 @@ fn merge_index(merged: &mut Value, other: &Value) {
     }
 }
 
-/// Adds one shard's statistics of an index to another's: counts are summed, the average is weighted.
+/// Adds one shard's statistics of an index to another's: counts are summed, the average is weighted by documents.
 pub(super) fn add_stats(sum: &mut Value, other: &Value) {
     let documents = |value: &Value| value["numberOfDocuments"].as_u64().unwrap_or(0);
     let (mine, theirs) = (documents(sum), documents(other));

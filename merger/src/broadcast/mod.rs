@@ -1,9 +1,9 @@
-//! Whatever is the same on every node: indexes, settings, keys, features, dumps. One request of a client becomes the same
-//! request to every replica of the shards that it is about, and one task.
+//! Everything that is the same on every node: indexes, settings, keys, features, dumps. One client request becomes the same
+//! request to every replica of the shards concerned, and one task.
 //!
-//! [`spread`] sends changes, [`gather`] collects reads; [`intents`] sees to it that all shards get a change that can't be repeated; [`indexes`], [`deletion`], [`settings`], [`swap`], [`listing`],
-//! [`fields`], [`version`], [`keys`] and
-//! [`instance`] say what goes where.
+//! [`spread`] sends changes, [`gather`] collects reads; [`intents`] makes sure that all shards get a change that can't be
+//! repeated. [`indexes`], [`deletion`], [`settings`], [`swap`], [`listing`], [`fields`], [`version`], [`keys`] and [`instance`]
+//! decide what is sent where.
 
 mod deletion;
 mod fields;
@@ -43,13 +43,13 @@ use crate::tasks::{TaskError, Unknown};
 use crate::upstream::UpstreamError;
 use crate::write::{self, DecodeError};
 
-/// What changes that are the same everywhere are made with.
+/// The state that broadcasts need.
 pub struct Context {
-    /// What documents are written with.
+    /// The state that writes of documents need.
     pub write: Arc<write::Context>,
     /// How often settings are compared between nodes; zero for never.
     pub settings_check_interval: Duration,
-    /// Changes of indexes that are not on all shards yet.
+    /// Changes of indexes that are not on all their shards yet.
     pub intents: Intents,
     /// The API keys.
     pub keys: Arc<Keys>,
@@ -57,70 +57,70 @@ pub struct Context {
 
 stands_on!(Context, write, write::Context);
 
-/// Why a broadcast came to nothing.
+/// Why a broadcast failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BroadcastError {
     /// A node gave no answer before anything was changed anywhere.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// Shards or placements.
+    /// A shard or placement isn't usable.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The task registry.
+    /// The task registry failed.
     #[error(transparent)]
     Task(#[from] TaskError),
-    /// The client's body.
+    /// The client's body can't be read.
     #[error(transparent)]
     Read(#[from] DecodeError),
-    /// `sharding` of `POST /indexes` isn't what it may be.
+    /// `sharding` of `POST /indexes` has an invalid value.
     #[error("Invalid value at `.sharding`: {detail}")]
     InvalidSharding {
         /// What is wrong with it.
         detail: String,
     },
-    /// The index was placed elsewhere again and again meanwhile.
+    /// The placement of the index changed in each attempt.
     #[error("the index `{0}` changes too often")]
     Unsettled(String),
-    /// Tasks under way decide whether the change can be made, and go on for long.
+    /// Tasks under way decide whether the change can be made, and they take too long.
     #[error(
         "the index `{0}` has tasks under way on which the change depends; nothing was changed: try again when they have ended"
     )]
     Busy(String),
-    /// No replica of a shard answers, and nothing was changed anywhere.
+    /// No replica of a shard answers; nothing was changed anywhere.
     #[error("shard-{} does not answer; nothing was changed", .0.0)]
     Silent(ShardId),
-    /// A shard gave no answer after it may have got the change; no other shard was asked.
+    /// A shard that may have got the change gave no answer; no other shard was asked.
     #[error("shard-{}: {detail}; it is not known whether anything was changed", .shard.0)]
     Unknown {
         /// The shard.
         shard: ShardId,
-        /// What the request came to.
+        /// How the request ended.
         detail: String,
     },
-    /// Some shards have taken a change of indexes, and others not yet.
+    /// Some shards have taken a change of indexes, and others haven't yet.
     #[error(
         "the change was cut off and is being made whole, or undone: GET /tasks will tell; until then nothing is written to the index's shards"
     )]
     Unfinished,
-    /// A node's answer isn't what the API says it is.
+    /// A node's answer doesn't have the shape that the API defines.
     #[error("shard-{}'s answer can't be read", .shard.0)]
     Unreadable {
         /// The shard.
         shard: ShardId,
     },
-    /// An operation that another part answers came here.
+    /// The operation belongs to another part of the merger.
     #[error("`{operation}` has no answer here")]
     Misrouted {
-        /// Its name.
+        /// The operation's name.
         operation: &'static str,
     },
 }
 
 impl BroadcastError {
-    /// Whether a replica may have the change all the same.
+    /// Whether some replica may have the change despite this error.
     fn may_have_changed(&self) -> bool {
         match self {
             Self::Unknown { .. } | Self::Store(_) | Self::Task(_) => true,

@@ -1,4 +1,4 @@
-//! An index that begins, or goes on: its placement, together with the turn in which it does.
+//! The placement of an index that is created or goes on, together with the locks of its shards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,24 +14,25 @@ use crate::cluster::{Before, Placement};
 use crate::replication::WriteGuard;
 use crate::tasks::NewTask;
 
-/// An index that is there from now on, with the turn on all of its shards: it is placed, or lives on though it was being deleted.
+/// An index that exists from now on, with the locks of all its shards: newly placed, already there, or revived while it was
+/// being deleted.
 ///
-/// Whether an index is there changes only in the turn of all its shards, at the same point in their order of writes at which its
-/// nodes make or delete it. So no write meets an index of which some shards are past its end and others are not.
+/// Whether an index exists changes only under the locks of all its shards, at the point in their order of writes where the
+/// nodes create or delete it. So no write sees an index that some shards have deleted and others haven't.
 pub(super) struct Place {
     pub(super) placement: Arc<Placement>,
     before: Before,
     pub(super) turn: WriteGuard,
 }
 
-/// How often a change is begun anew because its index was placed elsewhere meanwhile.
+/// How often a change is retried because the placement of its index changed meanwhile.
 const ATTEMPTS: usize = 5;
 
-/// For how long a change waits for tasks that are under way, and how often it looks.
+/// How long a change waits for tasks under way, and how often it checks.
 pub(super) const WITHIN: Duration = Duration::from_secs(10);
 pub(super) const AGAIN: Duration = Duration::from_millis(25);
 
-/// Tries again what found that the index was placed elsewhere, or gone, before the turn came.
+/// Retries an attempt that found, before it had the locks, that its index had moved or gone.
 pub(super) async fn until_settled<F>(
     uid: &str,
     attempt: impl Fn() -> F,
@@ -48,10 +49,10 @@ where
     Err(BroadcastError::Unsettled(uid.to_owned()))
 }
 
-/// Waits until an index that is being deleted is gone.
+/// Waits until an index that is being deleted is removed.
 ///
 /// # Errors
-/// It takes too long.
+/// The deletion takes too long.
 pub(super) async fn until_gone(ctx: &Context, uid: &str) -> Result<(), BroadcastError> {
     let deadline = Instant::now() + WITHIN;
     let is_dying = || {
@@ -79,24 +80,24 @@ impl Place {
                 Some(placement) => Arc::clone(&placement.slots),
                 None => ctx.cluster.propose(uid, shard_count, replicas)?,
             };
-            let turn = ctx.locks.lock(slots.shards()).await;
+            let guard = ctx.locks.lock(slots.shards()).await;
             if let Some(placed) = ctx.cluster.placements.place(uid, &slots).await? {
                 return Ok(Self {
                     placement: placed.placement,
                     before: placed.before,
-                    turn,
+                    turn: guard,
                 });
             }
         }
         Err(BroadcastError::Unsettled(uid.to_owned()))
     }
 
-    /// Whether it begins here: it wasn't there, or is there anew.
+    /// Whether the index begins now: it didn't exist, or was being deleted.
     pub(super) fn is_new(&self) -> bool {
         self.before != Before::Alive
     }
 
-    /// Sends a change to all replicas and registers the task. If nothing comes of it, a new placement goes again.
+    /// Sends a change to all replicas and registers the task. If no replica has taken it, a new placement is removed again.
     pub(super) async fn spread_as_task(
         &self,
         ctx: &Arc<Context>,

@@ -1,9 +1,9 @@
-//! Settings: the same on every node of an index.
+//! Settings, which are the same on every node of an index.
 //!
-//! `sent → done by the nodes → read back → told`: a change is a success when every node was seen to have it. [`truth`] keeps what was
-//! last set through Weft, which is what settings shall be; [`read_back`] looks after a change, [`drift`] looks now and then, for
-//! somebody may have changed a node by hand, and [`repair`] mends what differs. A change that only some nodes could make is taken
-//! back where it was made ([`undo`]): it is on all nodes or on none.
+//! `sent → done by the nodes → read back → reported`: a change succeeds only when every node was seen to have it.
+//! [`crate::desired`] keeps the settings last set through Weft, which all nodes must have. [`read_back`] checks after a change,
+//! and [`drift`] checks periodically, since a node may have been changed by hand; [`repair`] repairs nodes that differ. A
+//! change that only some nodes could make is undone on those nodes ([`undo`]), so that it is on all nodes or on none.
 
 mod drift;
 mod read_back;
@@ -29,7 +29,7 @@ use crate::tasks::{NewTask, ReadBack, Touches};
 
 use crate::desired::Values;
 
-/// All settings routes that change something. On a node they create the index if it isn't there, so they place it here.
+/// All settings routes that change something. A node creates a missing index on such a request, so the merger places it.
 pub(super) async fn change(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
     let kind = "settingsUpdate";
     let index_uid = call.index.clone();
@@ -53,7 +53,7 @@ pub(super) async fn change(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
     place.spread_as_task(ctx, &change, task).await
 }
 
-/// Which settings a change is about: those of its body, or the one of its path.
+/// The settings that a change touches: those in its body, or the one in its path.
 fn touches(change: &NodeChange) -> Touches {
     let path = change.path_and_query.split('?').next().unwrap_or_default();
     match path.trim_end_matches('/').rsplit_once("/settings/") {
@@ -66,7 +66,7 @@ fn touches(change: &NodeChange) -> Touches {
     }
 }
 
-/// `stop-words` of a path is `stopWords` of a body.
+/// Turns `stop-words` of a path into `stopWords` of a body.
 fn camel_case(name: &str) -> String {
     let mut words = name.split('-');
     let mut all = words.next().unwrap_or_default().to_owned();

@@ -1,10 +1,10 @@
-//! What follows from a task's end: placements of deleted and renamed indexes, and of those whose swap came to nothing.
+//! Acts on ended tasks: updates the placements of deleted and renamed indexes, and takes back those of swaps that failed.
 
 use crate::broadcast::Context;
 use crate::store::StoreError;
 use crate::tasks::{Status, TaskView};
 
-/// Acts on a task that has settled, and takes away its mark. What a crash cut off is done again: acting twice is the same as once.
+/// Acts on a task that has settled, and removes its mark. After a crash it may run again: acting twice is the same as once.
 ///
 /// # Errors
 /// The store failed.
@@ -17,15 +17,15 @@ pub async fn on_settled(ctx: &Context, view: &TaskView) -> Result<(), StoreError
             ctx.settings.forget(uid).await?;
         }
         ("indexDeletion", Some(uid)) => placements.unmark_deleted(uid, view.uid).await?,
-        // The first write to an index came from a key that may not create it: the next write begins anew, on every shard.
+        // The first write to an index used a key that may not create it. The next write starts anew, on every shard.
         ("documentAdditionOrUpdate", Some(uid)) if is_not_found(view) => {
             placements.set_primary_key(uid, None).await?;
         }
-        // The key on record isn't the nodes'.
+        // The nodes have another primary key than the one on record.
         ("documentAdditionOrUpdate", Some(uid)) if names_another_key(ctx, uid, view) => {
             placements.set_primary_key(uid, None).await?;
         }
-        // A new key is on record since it was asked for.
+        // The exchange happened, but a primary key requested with it may have been refused.
         ("indexSwap" | "indexUpdate", uid) if view.has_exchanged() => {
             let exchanged = view.exchanged();
             if !exchanged.is_empty() {
@@ -37,7 +37,7 @@ pub async fn on_settled(ctx: &Context, view: &TaskView) -> Result<(), StoreError
                 forget_key(ctx, now, view).await?;
             }
         }
-        // It was refused after it had been accepted: the placements, which followed at once, go back.
+        // The nodes accepted the task and then failed it: the placements, which were exchanged at once, are exchanged back.
         ("indexSwap" | "indexUpdate", uid) => {
             placements.swap_back(&view.exchanged(), view.uid).await?;
             if let Some(uid) = uid {
@@ -59,7 +59,7 @@ fn failed_with(view: &TaskView, code: &str) -> bool {
     error.is_some_and(|error| error["code"] == code)
 }
 
-/// Whether a write was refused because the index has a primary key that is not the one on record.
+/// Whether a write failed because the index has another primary key than the one on record.
 fn names_another_key(ctx: &Context, uid: &str, view: &TaskView) -> bool {
     let placement = ctx.cluster.placement(uid);
     let known = placement.and_then(|placement| placement.primary_key.clone());
@@ -72,7 +72,7 @@ fn names_another_key(ctx: &Context, uid: &str, view: &TaskView) -> bool {
             .is_some_and(|known| message.is_some_and(|said| !said.contains(&format!("`{known}`"))))
 }
 
-/// The index didn't get the key that was put on record when it was asked for: a node knows which it has.
+/// The nodes didn't take the requested primary key, which is on record: removes it, so that the nodes are asked for theirs.
 async fn forget_key(ctx: &Context, uid: &str, view: &TaskView) -> Result<(), StoreError> {
     let details = view.details.as_ref();
     let asked = details.and_then(|details| details.get("primaryKey")?.as_str());

@@ -1,11 +1,11 @@
-//! `sizeFormat` of statistics: shards are asked for bytes, which add up, and the sums are told as the client wants them.
+//! `sizeFormat` of statistics: shards are asked for bytes, which can be summed, and the sums are printed as the client wants.
 
 use serde_json::Value;
 
 use crate::call::Call;
 use crate::tasks::size::print;
 
-/// Sizes of the instance, of an index, and the field of an index that holds many.
+/// The size fields of the instance and of an index, and the field of an index that holds several sizes.
 const SIZES: [&str; 4] = [
     "databaseSize",
     "usedDatabaseSize",
@@ -14,7 +14,7 @@ const SIZES: [&str; 4] = [
 ];
 const INTERNAL: &str = "internalDatabaseSizes";
 
-/// How sizes are told.
+/// How sizes are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SizeFormat {
     Raw,
@@ -22,7 +22,7 @@ pub(super) enum SizeFormat {
 }
 
 impl SizeFormat {
-    /// What the query of a call asks for; `None` for a query that a node refuses.
+    /// The format that a call's query asks for; `None` for a query that a node refuses.
     pub(super) fn of(call: &Call) -> Option<Self> {
         Self::of_query(call.query())
     }
@@ -30,7 +30,7 @@ impl SizeFormat {
     fn of_query(query: &str) -> Option<Self> {
         let (mut format, mut shown) = (None, None);
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            // A parameter that is there twice is for a node to judge, too.
+            // A parameter given twice is for a node to judge, too.
             let again = match (name.as_ref(), value.as_ref()) {
                 ("sizeFormat", "raw") => format.replace(Self::Raw).is_some(),
                 ("sizeFormat", "human") => format.replace(Self::Human).is_some(),
@@ -44,7 +44,7 @@ impl SizeFormat {
         Some(format.unwrap_or(Self::Raw))
     }
 
-    /// The path and query that shards are asked with.
+    /// The path and query of the request to the shards.
     pub(super) fn asked(call: &Call) -> String {
         let path = call.path_and_query.split('?').next().unwrap_or_default();
         let pairs = call.query_pairs().filter(|(name, _)| name != "sizeFormat");
@@ -57,7 +57,7 @@ impl SizeFormat {
         }
     }
 
-    /// Tells the sizes of an instance, with those of its indexes, or of one index.
+    /// Prints the sizes in the statistics of an instance, including its indexes, or of one index.
     pub(super) fn tell(self, stats: &mut Value) {
         if self == Self::Raw {
             return;

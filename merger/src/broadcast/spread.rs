@@ -1,7 +1,7 @@
-//! The same change to every replica of some shards, in each shard's order of writes.
+//! Sends the same change to every replica of some shards, in each shard's order of writes.
 //!
-//! The first shard's replicas are asked first: what they refuse is refused everywhere, and nothing has been changed. What fails
-//! after that is reported by the task.
+//! The first shard's replicas are asked first. If they refuse, the change is refused and nothing has been changed anywhere. A
+//! later failure on another shard is reported by the task.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::tasks::ShardTask;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 use crate::write::Plain;
 
-/// A change, the same for every node.
+/// A change that is the same for every node.
 #[derive(Debug, Clone)]
 pub(super) struct NodeChange {
     pub(super) method: Method,
@@ -52,7 +52,7 @@ impl NodeChange {
         }
     }
 
-    /// The same with another body.
+    /// The same request with another body.
     pub(super) fn with_body(&self, body: &Value) -> Self {
         Self {
             body: body.to_string().into(),
@@ -60,7 +60,7 @@ impl NodeChange {
         }
     }
 
-    /// The client's request as it is, its body read whole.
+    /// The client's request, with its body read completely.
     pub(super) async fn of(ctx: &Context, call: Call) -> Result<Self, BroadcastError> {
         let idle = ctx.pace.idle;
         let encoding = call.header("content-encoding").map(str::to_owned);
@@ -74,20 +74,20 @@ impl NodeChange {
             method: call.method,
             path_and_query: call.path_and_query,
             forwarded: call.forwarded,
-            // Plain, since what is asked for decides which shards it is for.
+            // Decompressed, since the merger reads the body to find the shards that it concerns.
             body: Plain::new(call.body, encoding.as_deref(), limit, idle)
                 .whole()
                 .await?,
         })
     }
 
-    /// Whether nodes are busy with it for long: settings make them index anew.
+    /// Whether the change keeps nodes busy for long: settings make them reindex.
     fn makes_busy(&self) -> bool {
         let path = self.path_and_query.split('?').next().unwrap_or_default();
         path.starts_with("/indexes/") && path.contains("/settings")
     }
 
-    /// Whether indexes come, go or change their names by it.
+    /// Whether the change creates, deletes or renames indexes.
     fn concerns_indexes(&self) -> bool {
         let path = self.path_and_query.split('?').next().unwrap_or_default();
         let steps: Vec<&str> = path.split('/').filter(|step| !step.is_empty()).collect();
@@ -97,7 +97,7 @@ impl NodeChange {
         )
     }
 
-    /// What all of a shard's replicas shall have.
+    /// The order that brings the change to all of a shard's replicas.
     fn order(&self, shard: ShardId, replicas: Vec<NodeRef>) -> Order<Self> {
         Order {
             shard,
@@ -108,7 +108,7 @@ impl NodeChange {
         }
     }
 
-    /// Sends it to one node.
+    /// Sends the change to one node.
     pub(super) async fn sent(
         &self,
         ctx: &replication::Context,
@@ -145,27 +145,27 @@ impl Command for NodeChange {
     }
 }
 
-/// How a change was taken.
+/// The result of sending a change to all shards.
 pub(super) enum Spread {
-    /// By the first shard, and what the others made of it.
+    /// The first shard took it; `parts` says what happened on the others.
     Taken {
         parts: Vec<ShardTask>,
         /// The first node's answer.
         first: NodeAnswer,
     },
-    /// Not at all: the first shard's nodes refused it.
+    /// The first shard's nodes refused it, and no other shard was asked.
     Refused(Answer),
 }
 
-/// Replicas that have a change already, and their answers.
+/// Replicas that already have a change, with their answers.
 pub(super) type Taken = Vec<(NodeId, NodeAnswer)>;
 
-/// Which replicas a change is for.
+/// Which replicas get a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     /// Every in-sync replica.
     Replicas,
-    /// One replica a shard.
+    /// One replica of each shard.
     Primaries,
 }
 
@@ -181,7 +181,7 @@ pub(super) async fn spread(
     spread_in_turn(ctx, &guard, &each, reach).await
 }
 
-/// Sends each shard its change, the first shard's first; the guard holds the locks of all of them.
+/// Sends each shard its change, to the first shard first; the guard holds the locks of all of them.
 pub(super) async fn spread_in_turn(
     ctx: &Arc<Context>,
     guard: &WriteGuard,
@@ -240,7 +240,7 @@ pub(super) async fn spread_in_turn(
     Ok(Spread::Taken { parts, first })
 }
 
-/// Sends to those of one shard's replicas that haven't taken it yet.
+/// Sends the change to those of one shard's replicas that aren't in `taken`.
 pub(super) async fn to_shard(
     ctx: &Arc<Context>,
     guard: &WriteGuard,

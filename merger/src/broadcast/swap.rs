@@ -1,8 +1,8 @@
 //! Swaps and renames of indexes.
 //!
-//! Each shard swaps what it holds: both indexes, or the one of them that it has, which it renames. So indexes on different shards
-//! can be swapped too. The placements follow in the same turn, so that the next write goes by the new ones; if every node refuses
-//! the task, they go back.
+//! Each shard swaps what it holds: both indexes, or the single one that it has, which it renames. So indexes on different
+//! shards can be swapped, too. The placements are exchanged under the same locks, so that the next write uses the new ones; if
+//! every node refuses the task, they are exchanged back.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub(super) async fn swap(ctx: &Arc<Context>, call: Call) -> Result<Answer, Broad
     if !moves {
         return swap_placed(ctx, &change, &pairs).await;
     }
-    // A filter that still goes by the old table would ask the wrong shard.
+    // A filter with the old routing table would ask the wrong shard.
     let own = uuid::Uuid::new_v4().to_string();
     placements.leave_to_merger(&own, &names, true).await?;
     tokio::time::sleep(ctx.cluster.lease()).await;
@@ -75,9 +75,9 @@ async fn swap_placed(
         };
         let shards = shards_of(&before);
         let in_order: Vec<ShardId> = shards.iter().copied().collect();
-        let turn = ctx.locks.lock(&in_order).await;
+        let guard = ctx.locks.lock(&in_order).await;
         let now = placed(ctx, pairs).ok();
-        // The two may have been swapped meanwhile: what is where counts as it is now.
+        // The two may have been swapped meanwhile, so their current placements are used.
         let Some(now) = now.filter(|now| shards_of(now) == shards) else {
             return Err(BroadcastError::Unsettled(first.clone()));
         };
@@ -89,14 +89,14 @@ async fn swap_placed(
             pairs: pairs.iter().map(|pair| pair.indexes.clone()).collect(),
         };
         let intent = Intent::new(effect, change, each, None, json!({"swaps": pairs}));
-        carry_out(ctx, turn, change, intent).await
+        carry_out(ctx, guard, change, intent).await
     })
     .await
 }
 
 type Placements = Vec<[Option<Arc<Placement>>; 2]>;
 
-/// Where the indexes lie; or, for a swap that can't be, the shard whose node says why.
+/// The placements of the indexes. For an impossible swap: the shard whose node words the error.
 fn placed(ctx: &Context, pairs: &[Pair]) -> Result<Placements, Option<ShardId>> {
     let shard = |placement: &Option<Arc<Placement>>| placement.as_ref()?.shards().first().copied();
     pairs
@@ -108,7 +108,7 @@ fn placed(ctx: &Context, pairs: &[Pair]) -> Result<Placements, Option<ShardId>> 
                 .map(|uid| ctx.cluster.placement(uid));
             match (&both, pair.rename) {
                 ([Some(_), Some(_)], false) | ([Some(_), None], true) => Ok(both),
-                // An index that is there and should not be, or the one of two that is there.
+                // The index that exists and must not, or the one of the two that exists.
                 ([one, two], _) => Err(shard(two).or_else(|| shard(one))),
             }
         })
@@ -122,7 +122,7 @@ fn shards_of(placements: &Placements) -> BTreeSet<ShardId> {
         .collect()
 }
 
-/// What one shard has to do: swap two, or rename the one that it has.
+/// What one shard has to do: swap two indexes, or rename the one that it holds.
 fn for_shard(pairs: &[Pair], placements: &Placements, shard: ShardId) -> Value {
     let holds = |placement: &Option<Arc<Placement>>| {
         let placement = placement.as_ref();
@@ -143,7 +143,7 @@ fn for_shard(pairs: &[Pair], placements: &Placements, shard: ShardId) -> Value {
         .collect()
 }
 
-/// One shard gets the swap as it is, so that the task fails, or the request is refused, in a node's words.
+/// Sends the swap unchanged to one shard, so that a node words the failed task or the refusal.
 async fn ask(
     ctx: &Arc<Context>,
     change: &NodeChange,

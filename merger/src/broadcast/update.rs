@@ -1,8 +1,8 @@
 //! `PATCH /indexes/{uid}`: another name, another primary key, or both.
 //!
-//! A node gives an index another key only while it is empty. Of an index with few documents some shards are empty and others are not:
-//! each would judge for itself, and the index would have two keys. So a key is changed when it is known for all shards at once: when
-//! nothing is under way that brings or takes documents.
+//! A node changes the primary key of an index only while the index is empty there. With few documents, some shards are empty
+//! and others aren't: each shard would decide for itself, and the index would have two keys. So a key is changed only when the
+//! answer is known for all shards together: when no task that adds or removes documents is under way.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::tasks::{are_pending, ask_primary};
 
 const KIND: &str = "indexUpdate";
 
-/// `sharding` of `PATCH /indexes/{uid}`: what may change while the index lies where it lies.
+/// `sharding` of `PATCH /indexes/{uid}`: the part that can change without moving the index.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Resharding {
@@ -37,7 +37,7 @@ struct Resharding {
 /// What a `PATCH` asks for.
 struct Update<'a> {
     uid: &'a str,
-    /// The new name, if it is another.
+    /// The new name, if it differs from the current one.
     new: Option<&'a str>,
     key: Option<&'a str>,
     body: &'a Value,
@@ -75,7 +75,7 @@ pub(super) async fn update(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
     .await
 }
 
-/// Takes `sharding` out of the body of a `PATCH`; gives the mode of writing that the index shall have from now on.
+/// Removes `sharding` from the body of a `PATCH`; returns the index's new write mode, if `sharding` was there.
 fn take_write_mode(change: &mut NodeChange) -> Result<Option<Option<WriteMode>>, BroadcastError> {
     let Ok(mut body) = serde_json::from_slice::<Map<String, Value>>(&change.body) else {
         return Ok(None);
@@ -97,46 +97,46 @@ impl Update<'_> {
         ctx: &Arc<Context>,
         placement: &Placement,
     ) -> Result<Answer, BroadcastError> {
-        // The key that it has is good for every shard, and for none is there anything to do.
+        // The key that the index already has is fine on every shard, and no key means no change.
         let changes_key = self.key.is_some() && self.key != placement.primary_key.as_deref();
-        let (turn, holding) = match changes_key {
-            true => quiet_turn(ctx, placement).await?,
+        let (guard, holding) = match changes_key {
+            true => lock_when_quiet(ctx, placement).await?,
             false => (turn_where_it_lies(ctx, placement).await?, BTreeSet::new()),
         };
         let key = self.key.filter(|_| holding.is_empty());
         if let Some(key) = key {
-            // Before the nodes have it: the next write goes by it.
+            // Recorded before the nodes have it, since the next write uses it.
             let placements = &ctx.cluster.placements;
             placements.set_primary_key(self.uid, Some(key)).await?;
         }
         let outcome = match self.new {
             Some(new) if ctx.cluster.placement(new).is_none() => {
-                self.rename(ctx, turn, placement, &holding, new).await
+                self.rename(ctx, guard, placement, &holding, new).await
             }
-            // A name that is taken is the node's to refuse, and its task's to fail by.
+            // If the name is taken, the node refuses the request, or its task fails.
             _ => {
-                // Shards without documents would take a key that the others refuse.
+                // Empty shards would accept a key that the others refuse.
                 let concerned = |shard: &&ShardId| holding.is_empty() || holding.contains(*shard);
                 let shards = placement.shards().iter().filter(concerned);
                 let each: Vec<_> = shards.map(|shard| (*shard, self.change)).collect();
-                spread_as_task(ctx, &turn, &each, self.uid, KIND).await
+                spread_as_task(ctx, &guard, &each, self.uid, KIND).await
             }
         };
         let taken = matches!(&outcome, Ok(answer) if answer.status.is_success());
         if key.is_some() && !taken {
-            // Whichever it is, a node knows.
+            // The key is unknown now; the nodes will be asked for it.
             let placements = &ctx.cluster.placements;
             placements.set_primary_key(self.uid, None).await?;
         }
         outcome
     }
 
-    /// The placement takes the new name in the turn in which the nodes are asked to, so that the next write finds it; if they refuse
-    /// the task, it takes the old one again.
+    /// Renames the index. The placement gets the new name under the same locks under which the nodes are asked, so that the
+    /// next write finds it; if the nodes refuse the task, it gets the old name back.
     async fn rename(
         &self,
         ctx: &Arc<Context>,
-        turn: WriteGuard,
+        guard: WriteGuard,
         placement: &Placement,
         holding: &BTreeSet<ShardId>,
         new: &str,
@@ -164,26 +164,27 @@ impl Update<'_> {
         };
         let index_uid = Some(self.uid.to_owned());
         let intent = Intent::new(effect, self.change, each.collect(), index_uid, details);
-        carry_out(ctx, turn, self.change, intent).await
+        carry_out(ctx, guard, self.change, intent).await
     }
 }
 
-/// The turn on an index's shards while nothing is under way there that brings or takes documents, and which of them hold any.
-async fn quiet_turn(
+/// Takes the locks of an index's shards while no task that adds or removes documents is under way there. Also returns the
+/// shards that hold any documents.
+async fn lock_when_quiet(
     ctx: &Arc<Context>,
     placement: &Placement,
 ) -> Result<(WriteGuard, BTreeSet<ShardId>), BroadcastError> {
     let deadline = Instant::now() + WITHIN;
     loop {
-        let turn = turn_where_it_lies(ctx, placement).await?;
+        let guard = turn_where_it_lies(ctx, placement).await?;
         let shards = placement.shards().iter();
         let looks = shards.map(|shard| look(ctx, *shard, &placement.uid));
         let looks = try_join_all(looks).await?;
         if looks.iter().all(|look| !look.is_busy) {
             let holding = looks.iter().filter(|look| look.holds);
-            return Ok((turn, holding.map(|look| look.shard).collect()));
+            return Ok((guard, holding.map(|look| look.shard).collect()));
         }
-        drop(turn);
+        drop(guard);
         if Instant::now() > deadline {
             return Err(BroadcastError::Busy(placement.uid.clone()));
         }
@@ -191,12 +192,12 @@ async fn quiet_turn(
     }
 }
 
-/// What a shard's primary says.
+/// The answers of a shard's primary.
 struct Look {
     shard: ShardId,
-    /// It has tasks to do that bring the index documents, or take them.
+    /// Whether it still has tasks that add or remove documents of the index.
     is_busy: bool,
-    /// The index has documents there.
+    /// Whether the index has documents there.
     holds: bool,
 }
 
@@ -212,7 +213,7 @@ async fn look(ctx: &Context, shard: ShardId, uid: &str) -> Result<Look, Broadcas
     Ok(Look {
         shard,
         is_busy,
-        // No such index: its creation is yet to be done, or failed.
+        // Without statistics there is no such index: its creation isn't done yet, or failed.
         holds: stats.is_some_and(|stats| stats.number_of_documents > 0),
     })
 }

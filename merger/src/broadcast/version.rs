@@ -13,10 +13,10 @@ use crate::call::Call;
 use crate::cluster::{ClusterError, NodeRef};
 use crate::upstream::{NodeAnswer, NodeRequest, Target};
 
-/// Says which node runs what, where not all run the same.
+/// Names each node with its version, if not all run the same.
 const VERSIONS: HeaderName = HeaderName::from_static("x-weft-versions");
 
-/// Asks every node; the body is the first shard's, as a node gives it, so that typed clients can read it.
+/// Asks every node. The body is the first node's answer unchanged, so that typed clients can parse it.
 pub(super) async fn version(ctx: &Arc<Context>, call: &Call) -> Result<Answer, BroadcastError> {
     let topology = ctx.cluster.topology();
     let nodes: Vec<NodeRef> = topology
@@ -41,7 +41,7 @@ pub(super) async fn version(ctx: &Arc<Context>, call: &Call) -> Result<Answer, B
                 said.push(format!("{}={}", node.id, read(&answer)));
                 first.get_or_insert(answer);
             }
-            // A node that is down has no version now; the others' is the answer.
+            // A node that is down has no version now; the other nodes' versions are the answer.
             Err(error) => failure = Some(error),
         }
     }
@@ -58,7 +58,7 @@ pub(super) async fn version(ctx: &Arc<Context>, call: &Call) -> Result<Answer, B
     }
 }
 
-/// `1.50.0` of a node's answer.
+/// The version in a node's answer, such as `1.50.0`.
 fn read(answer: &NodeAnswer) -> String {
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let version = body.get("pkgVersion").and_then(Value::as_str);

@@ -1,4 +1,4 @@
-//! Makes one task of its parts. Pure.
+//! Builds the task that clients see from the parts on the shards. Pure functions.
 
 use serde_json::{Map, Value};
 use time::{Duration, OffsetDateTime};
@@ -7,7 +7,7 @@ use super::record::{ReadBack, ReplicaTask, ShardTask, Status, TaskRecord, TaskVi
 use super::size;
 use crate::filters::words;
 
-/// Details that count something on each shard, and so are summed.
+/// Details that are counts for each shard, and so are summed.
 const SUMMED: [&str; 7] = [
     "receivedDocuments",
     "indexedDocuments",
@@ -20,11 +20,11 @@ const SUMMED: [&str; 7] = [
 
 const EDITION: &str = "documentEdition";
 
-/// Details that tell a size in words, and so are summed too.
+/// Details that are sizes in text form (`68 KiB`), and so are summed too.
 const SIZES: [&str; 2] = ["preCompactionSize", "postCompactionSize"];
 
-/// The status as clients see it: a success that is still to be looked into is none yet, and neither is the failure of a change that
-/// some nodes have yet to take back.
+/// The status that clients see. While a task waits for its read-back, its success isn't shown yet; neither is the failure of a
+/// change that some nodes must still undo.
 pub(super) fn status(record: &TaskRecord) -> Status {
     match (nodes_status(record), &record.read_back) {
         (Status::Succeeded, ReadBack::Due) => Status::Processing,
@@ -36,7 +36,7 @@ pub(super) fn status(record: &TaskRecord) -> Status {
     }
 }
 
-/// The status over all parts: settled when every part is.
+/// The status over all parts: settled when every part is settled.
 pub(super) fn nodes_status(record: &TaskRecord) -> Status {
     if record.parts.is_empty() {
         return if record.error.is_some() {
@@ -59,7 +59,7 @@ fn is_done_somewhere(record: &TaskRecord) -> bool {
     copies.any(|copy| copy.state.status == Status::Succeeded)
 }
 
-/// The states of a part's copies; a part that was delivered to nobody has failed.
+/// The states of a part's copies; a part that no replica took counts as failed.
 fn part_states(part: &ShardTask) -> impl Iterator<Item = Status> {
     let nobody = part.copies.is_empty().then_some(Status::Failed);
     let copies = part.live().map(|copy| copy.state.status);
@@ -68,18 +68,18 @@ fn part_states(part: &ShardTask) -> impl Iterator<Item = Status> {
     nobody.into_iter().chain(copies).chain(pending)
 }
 
-/// How a task stands, and since when.
+/// The status of a task and the times of its changes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Course {
     pub(super) status: Status,
-    /// The cancelation that it ended by; one that came too late is none.
+    /// The cancelation that ended the task; `None` if the cancelation came too late.
     pub(super) canceled_by: Option<u32>,
     pub(super) enqueued_at: OffsetDateTime,
     pub(super) started_at: Option<OffsetDateTime>,
     pub(super) finished_at: Option<OffsetDateTime>,
 }
 
-/// How a task stands over all its parts.
+/// The status and times of a task over all its parts.
 pub(super) fn course(record: &TaskRecord) -> Course {
     let status = status(record);
     let own = record.parts.is_empty().then_some(record.enqueued_at);
@@ -96,7 +96,7 @@ pub(super) fn course(record: &TaskRecord) -> Course {
     Course {
         status,
         canceled_by: record.canceled_by.filter(|_| status == Status::Canceled),
-        // The nodes enqueued it a little before the merger had all their answers.
+        // The nodes enqueued the task a little before the merger had all their answers.
         enqueued_at: started_at.map_or(record.enqueued_at, |start| start.min(record.enqueued_at)),
         started_at,
         finished_at,
@@ -131,7 +131,7 @@ pub(super) fn view(record: &TaskRecord) -> TaskView {
     }
 }
 
-/// What the primaries say, summed where it counts something; what the merger knows better wins.
+/// The details from the primaries, with counts summed; details that the merger set itself take precedence.
 fn details(record: &TaskRecord) -> Option<Map<String, Value>> {
     let mut all = Map::new();
     for said in record
@@ -163,7 +163,7 @@ fn details(record: &TaskRecord) -> Option<Map<String, Value>> {
         all.insert("repaired".to_owned(), Value::from(mended.as_slice()));
     }
     if record.kind == EDITION && status(record) == Status::Failed {
-        // As on a node; it counts what was edited there, not what was deleted.
+        // As on a node: an edition counts edited documents, not deleted ones.
         all.insert("deletedDocuments".to_owned(), Value::Null);
     }
     if record.kind == "dumpCreation" {
@@ -180,7 +180,7 @@ fn details(record: &TaskRecord) -> Option<Map<String, Value>> {
     (!all.is_empty()).then_some(all)
 }
 
-/// Which dump of which shard lies on which node.
+/// Which dump of which shard is on which node.
 fn dumps(record: &TaskRecord) -> Value {
     let dump = |part: &ShardTask| {
         let copy = primary(part);
@@ -202,7 +202,7 @@ fn add(sum: &mut Value, value: &Value) {
     }
 }
 
-/// An export counts the documents of each pattern of indexes. Nodes spell the count unlike all other fields.
+/// An export counts the documents of each index pattern. Nodes spell this count unlike all other fields.
 fn add_matched(sum: &mut Value, value: &Value) {
     const COUNTS: [&str; 2] = ["matched_documents", "matchedDocuments"];
     let (Some(sum), Some(value)) = (sum.as_object_mut(), value.as_object()) else {
@@ -221,7 +221,7 @@ fn add_matched(sum: &mut Value, value: &Value) {
     }
 }
 
-/// Sizes are told in words: `68 KiB`, `1.25 MiB`.
+/// Sizes are text: `68 KiB`, `1.25 MiB`.
 fn add_sizes(sum: &mut Value, value: &Value) {
     let bytes = |value: &Value| value.as_str().and_then(size::parse);
     if let (Some(mine), Some(theirs)) = (bytes(sum), bytes(value)) {
@@ -233,7 +233,7 @@ fn primary(part: &ShardTask) -> Option<&ReplicaTask> {
     part.live().next()
 }
 
-/// The error: the nodes' own where every part failed alike, and otherwise one that names the shards.
+/// The error: the nodes' own if every part failed alike, otherwise one that names the shards.
 fn error(record: &TaskRecord) -> Option<Value> {
     if let Some(error) = &record.error {
         return Some(error.clone());
@@ -286,7 +286,7 @@ fn error(record: &TaskRecord) -> Option<Value> {
     if !done.is_empty() {
         let done = done.join(", ");
         message.push_str(&match record.kind.as_str() {
-            // It may count something up.
+            // The function may increment something, so repeating it isn't safe.
             EDITION => format!(
                 " (The documents of {done} were edited: {}. The others were not; the same edition again would edit the former twice.)",
                 record.parts.iter().map(edited).sum::<u64>()
@@ -301,7 +301,7 @@ fn error(record: &TaskRecord) -> Option<Value> {
     Some(error)
 }
 
-/// An error about a filter that shards got in other words names the place in the client's own.
+/// If the shards got a rewritten filter, an error about it is made to point into the client's own filter.
 fn in_clients_words(record: &TaskRecord, mut error: Value) -> Value {
     let filter = || {
         let text = record.details.get("originalFilter")?.as_str()?;
@@ -316,7 +316,7 @@ fn in_clients_words(record: &TaskRecord, mut error: Value) -> Value {
     error
 }
 
-/// How many documents an edition edited there.
+/// How many documents an edition edited on this part's shard.
 fn edited(part: &ShardTask) -> u64 {
     let details = primary(part).and_then(|copy| copy.state.details.as_ref());
     details
@@ -324,7 +324,7 @@ fn edited(part: &ShardTask) -> u64 {
         .unwrap_or(0)
 }
 
-/// The node's own error, and that no node has the change.
+/// The node's own error, plus the words that no node has the change.
 fn undone(error: Value, nodes: &[String]) -> Value {
     if nodes.is_empty() {
         return error;
@@ -345,7 +345,7 @@ fn with_words(mut error: Value, words: &str) -> Value {
     error
 }
 
-/// A part that brought no document, and only made the index be there: its success says nothing of the write.
+/// Whether a part sent no document and only created the index: its success says nothing about the write.
 fn carried_nothing(part: &ShardTask) -> bool {
     primary(part).is_some_and(|copy| {
         let received = copy

@@ -1,4 +1,4 @@
-//! Canceling tasks, here and on the nodes.
+//! Cancels tasks, in the registry and on the nodes.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::tasks::Context;
 
 use crate::upstream::{NodeRequest, Target};
 
-/// How many uids one request names: they stand in its path, and a node reads no more than 64 KiB of it.
+/// How many uids one request names: they are in its path, and a node reads no more than 64 KiB of it.
 const UIDS_A_REQUEST: usize = 1_000;
 
 pub(super) async fn cancel(ctx: &Arc<Context>, call: &Call) -> Result<Answer, TaskError> {
@@ -59,7 +59,7 @@ pub(super) async fn cancel(ctx: &Arc<Context>, call: &Call) -> Result<Answer, Ta
     Ok(Answer::json(StatusCode::OK, &enqueued))
 }
 
-/// Cancels tasks of one node, so many at a time; gives the node's own cancelations.
+/// Cancels tasks of one node, in batches; returns the uids of the node's own cancelation tasks.
 async fn cancel_on(
     ctx: &Context,
     call: &Call,
@@ -102,7 +102,7 @@ async fn cancel_some(
         .into())
 }
 
-/// Paths that name all of `uids` between them.
+/// Paths that together name all of `uids`.
 pub(super) fn paths<'a>(begin: &'a str, uids: &'a [u32]) -> impl Iterator<Item = String> + use<'a> {
     uids.chunks(UIDS_A_REQUEST).map(move |some| {
         let words: Vec<String> = some.iter().map(u32::to_string).collect();

@@ -1,7 +1,7 @@
-//! Deleting tasks, here and on the nodes that worked on them.
+//! Deletes tasks, in the registry and on the nodes that worked on them.
 //!
-//! A node deletes what has ended, and a deletion waits for the batch that is under way. So it does here: tasks that nodes work on, or
-//! begin with next, are waited for; tasks behind them stay.
+//! As on a node, a deletion deletes tasks that have ended, and it waits for the batch under way: for the tasks that nodes work
+//! on or will begin next. Tasks behind these stay.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,14 +23,14 @@ use crate::tasks::Context;
 use crate::supervise::survive;
 use crate::upstream::{NodeRequest, Target};
 
-/// How many tasks a deletion deletes on the nodes too; beyond that, nodes clean their lists themselves.
+/// How many tasks a deletion deletes on the nodes too; nodes clean up the rest themselves.
 const MAX_DELETED_ON_NODES: usize = 10_000;
-/// How often a deletion looks whether what it waits for has ended.
+/// How often a deletion checks whether the tasks that it waits for have ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How many deletions may wait at once; what comes beyond deletes what has ended, and waits for nothing.
+/// How many deletions may wait at once; any further deletion deletes the tasks that have ended, and waits for nothing.
 const MAX_WAITING: usize = 100;
 
-/// A deletion that was answered.
+/// A deletion whose request was answered.
 struct Deletion {
     matched: Vec<u32>,
     forwarded: ForwardedHeaders,
@@ -76,7 +76,7 @@ pub(super) async fn delete(ctx: &Arc<Context>, call: &Call) -> Result<Answer, Ta
     Ok(Answer::json(StatusCode::OK, &enqueued))
 }
 
-/// Ends the deletions that waited when the last merger ended: which tasks their keys might delete is not kept.
+/// Fails the deletions that were waiting when the last merger stopped: which tasks their keys might delete isn't stored.
 pub async fn give_up_deletions(ctx: &Context) {
     for uid in ctx.tasks.open_deletions() {
         fail(ctx, uid, "the merger ended before the tasks had").await;
@@ -94,7 +94,7 @@ async fn fail(ctx: &Context, uid: u32, why: &str) {
 }
 
 impl Deletion {
-    /// Waits until these tasks have ended, and then deletes.
+    /// Waits until the tasks `awaited` have ended, then deletes.
     async fn after(&self, ctx: &Context, uid: u32, awaited: &[u32]) {
         while awaited
             .iter()
@@ -109,9 +109,10 @@ impl Deletion {
         }
     }
 
-    /// Deletes what has ended from the registry, and from the lists of the nodes that worked on it.
+    /// Deletes the tasks that have ended from the registry, and from the lists of the nodes that worked on them.
     ///
-    /// A node that can't be reached, or has too many of them, keeps its own until its own list is full: nobody sees them.
+    /// A node that can't be reached, or that has too many of these tasks, keeps them until its own list is full: no client sees
+    /// them.
     async fn carry_out(&self, ctx: &Context) -> Result<u64, TaskError> {
         let tasks = &ctx.tasks;
         let local = tasks

@@ -1,4 +1,4 @@
-//! `GET /tasks/{uid}/documents`: what a task brings, as the nodes keep it until it is indexed.
+//! `GET /tasks/{uid}/documents`: the documents that a task adds, as nodes keep them until they are indexed.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::cluster::{ClusterError, NodeId};
 use crate::tasks::Context;
 use crate::upstream::{NodeAnswer, NodeRequest, Target};
 
-/// The shards' documents, one after the other.
+/// The documents of all shards, one shard after the other.
 pub(super) async fn documents(ctx: &Arc<Context>, call: &Call) -> Result<Answer, TaskError> {
     let forwarded = call.forwarded.with_key(ctx.master_key.as_deref());
-    // Whether the feature is enabled comes first on a node, and in its words.
+    // A node checks first whether the feature is enabled, and words the refusal.
     if let Some(refusal) = not_enabled(ctx, &forwarded).await? {
         return Ok(refusal);
     }
@@ -56,7 +56,7 @@ pub(super) async fn documents(ctx: &Arc<Context>, call: &Call) -> Result<Answer,
     Ok(answer)
 }
 
-/// A node's refusal, if it refuses whatever the task.
+/// A node's refusal, if it would refuse for any task.
 async fn not_enabled(
     ctx: &Context,
     forwarded: &ForwardedHeaders,
@@ -89,7 +89,7 @@ async fn ask(
     Ok(ctx.upstream.send(request).await?)
 }
 
-/// Of the documents that several small writes brought together, those of one: nobody may see a neighbour's.
+/// From the documents of a merged write, takes those of one client's write: a client must not see the others' documents.
 fn own_lines(share: Share, lines: &[u8]) -> Vec<u8> {
     let Some(sent) = share.sent else {
         return Vec::new();
@@ -121,7 +121,7 @@ mod tests {
             };
             String::from_utf8(own_lines(share, lines)).unwrap()
         };
-        // The first write named a document twice.
+        // The first write named the same document twice.
         assert_eq!(own(0, 2), "{\"id\":1}\n{\"id\":1}\n");
         assert_eq!(own(2, 1), "{\"id\":2}\n");
         assert_eq!(own(3, 1), "{\"id\":3}\n");

@@ -1,4 +1,4 @@
-//! The filters, order and paging of `GET /tasks`, over a short note of each task. Pure.
+//! The filters, order and paging of `GET /tasks`, over a short note of each task. Pure functions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use time::{Date, Duration, OffsetDateTime};
 use super::aggregate;
 use super::record::{Status, TaskRecord};
 
-/// What lists need to know of a task.
+/// What the list of tasks needs to know about one task.
 #[derive(Debug, Clone)]
 pub(super) struct Note {
     pub(super) status: Status,
     kind: Arc<str>,
-    /// The index, by the name that it has now.
+    /// The index, by its current name.
     pub(super) index_uid: Option<Arc<str>>,
     canceled_by: Option<u32>,
     pub(super) enqueued_at: OffsetDateTime,
@@ -25,7 +25,7 @@ pub(super) struct Note {
 }
 
 impl Note {
-    /// A note of a task, its texts shared with other notes by `names`.
+    /// A note of a task; its strings are shared with other notes through `names`.
     pub(super) fn of(record: &TaskRecord, names: &mut Names) -> Self {
         let course = aggregate::course(record);
         Self {
@@ -44,7 +44,7 @@ impl Note {
         &self.kind
     }
 
-    /// Takes over how the task stands now; what it is about stays as it was.
+    /// Takes over the task's current status and times; its kind and index stay.
     pub(super) fn follow(&mut self, record: &TaskRecord) {
         let course = aggregate::course(record);
         self.status = course.status;
@@ -55,7 +55,7 @@ impl Note {
     }
 }
 
-/// Texts that many notes have.
+/// Strings that many notes share.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     kinds: HashSet<Arc<str>>,
@@ -68,12 +68,12 @@ impl Names {
         shared(&mut self.index_uids, name)
     }
 
-    /// The indexes that any task is about.
+    /// The indexes that any task names.
     pub(super) fn index_uids(&self) -> impl Iterator<Item = &Arc<str>> {
         self.index_uids.iter()
     }
 
-    /// Forgets what no note has any more.
+    /// Drops the strings that no note uses any more.
     pub(super) fn tidy(&mut self) {
         self.index_uids.retain(|uid| Arc::strong_count(uid) > 1);
     }
@@ -104,7 +104,7 @@ impl Between {
     }
 }
 
-/// Which tasks, in which order, how many. An absent list lets all through.
+/// Which tasks, in which order, and how many. An absent list excludes no task.
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
     pub(super) limit: u32,
@@ -119,7 +119,7 @@ pub(super) struct Filter {
     enqueued: Between,
     started: Between,
     finished: Between,
-    /// Whether any parameter but the paging was given, be it `*`.
+    /// Whether any parameter other than paging was given, even `*`.
     pub(super) narrows: bool,
 }
 
@@ -143,7 +143,7 @@ impl Default for Filter {
     }
 }
 
-/// A parameter that can't be read: its name and value.
+/// A parameter that can't be parsed: its name and value.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unreadable {
     pub(super) parameter: String,
@@ -151,7 +151,7 @@ pub(super) struct Unreadable {
 }
 
 impl Filter {
-    /// Reads a query's pairs, percent-decoded.
+    /// Reads the pairs of a query, percent-decoded.
     pub(super) fn parse<'a>(
         pairs: impl Iterator<Item = (std::borrow::Cow<'a, str>, std::borrow::Cow<'a, str>)>,
     ) -> Result<Self, Unreadable> {
@@ -191,7 +191,7 @@ impl Filter {
         Some(())
     }
 
-    /// Whether a task is among those asked for.
+    /// Whether a task matches the filter.
     pub(super) fn lets_through(&self, uid: u32, note: &Note) -> bool {
         let among = |list: &Option<Vec<u32>>, value: Option<u32>| {
             list.as_ref()
@@ -219,10 +219,9 @@ impl Filter {
             && self.finished.holds(note.finished_at)
     }
 
-    /// One page: its uids, the total, the uid that the next page starts from. `open` are the tasks that haven't ended.
+    /// One page: its uids, the total, and the uid that the next page starts from. `open` are the tasks that haven't ended.
     ///
-    /// What clients ask for again and again (the newest tasks, a few uids, what is still to be done) costs the same however many
-    /// tasks there are.
+    /// The frequent queries (the newest tasks, a few uids, unfinished tasks) cost the same however many tasks there are.
     pub(super) fn page(
         &self,
         notes: &BTreeMap<u32, Note>,
@@ -262,7 +261,7 @@ impl Filter {
         (page, total, next)
     }
 
-    /// The uids of all that it lets through, in ascending order.
+    /// The uids of all matching tasks, in ascending order.
     pub(super) fn all(
         &self,
         notes: &BTreeMap<u32, Note>,
@@ -317,7 +316,8 @@ impl Filter {
         lists && names && statuses.is_none() && !times.into_iter().any(|time| time.is_set())
     }
 
-    /// The same filter, narrowed to the indexes that a key may see, of those `known` where none was asked for.
+    /// The same filter, limited to the indexes that a key may see; if the filter names no index, those of `known` that the key
+    /// may see.
     pub(super) fn within(
         mut self,
         allowed: impl Fn(&str) -> bool,
@@ -333,7 +333,7 @@ impl Filter {
     }
 }
 
-/// A list separated by commas; `*` alone stands for all, which is `Some(None)`.
+/// A list separated by commas; `*` alone means all, which is `Some(None)`.
 #[allow(
     clippy::option_option,
     reason = "unreadable, all, or some are three things"
@@ -349,7 +349,7 @@ fn list<T>(value: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<Vec<
         .map(Some)
 }
 
-/// The types that a node's tasks have.
+/// The task types of a node.
 const KINDS: [&str; 18] = [
     "indexCreation",
     "indexUpdate",
@@ -402,7 +402,7 @@ fn after(value: &str) -> Option<OffsetDateTime> {
     })
 }
 
-/// `before` a day means before its start.
+/// `before` with a day means before its start.
 fn before(value: &str) -> Option<OffsetDateTime> {
     moment(value).or_else(|| day(value))
 }

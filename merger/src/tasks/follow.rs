@@ -1,4 +1,5 @@
-//! Asks nodes how their local tasks stand: one follower a node, one request of it in flight, however many clients wait.
+//! Polls nodes for the state of their local tasks: one follower for each node, with one request in flight, however many clients
+//! wait.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,41 +20,41 @@ use crate::cluster::NodeId;
 use crate::supervise::{AGAIN, survive};
 use crate::upstream::TaskListError;
 
-/// How many tasks one request asks for. Nodes work in order, so that those which ended are among the first; where all of them have,
-/// the next are asked for at once.
+/// How many tasks one request asks about. Nodes work in order, so the tasks that ended are among the first; if all of them have
+/// ended, the next ones are asked about at once.
 const TASKS_A_POLL: usize = 20;
 /// The pause between polls: short while something changes, doubled while nothing does.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(4);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-/// How much longer than a poll took the node is left alone after it.
+/// The node is left alone after a poll for the time that the poll took, times this.
 const REST_AFTER_POLL: u32 = 4;
 /// The pause while the node doesn't answer.
 const UNREACHABLE_PAUSE: Duration = Duration::from_secs(1);
 const POLL_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often nodes with outstanding tasks are looked for, beside the call when one is created.
+/// How often to look for nodes with outstanding tasks, besides the notification when a task is created.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// What follows from a task's end is another part's work: this one only says so.
+/// What other parts of the merger do when a task ends; the follower only notifies them.
 pub trait TaskEvents: Send + Sync + 'static {
-    /// A replica's task ended otherwise than its shard's others. The replica is out of sync when this is done: before that, the node's
-    /// next tasks are not looked at.
+    /// A replica's task ended otherwise than its shard's others. When this returns, the replica is out of sync; until then, the
+    /// follower doesn't look at the node's next tasks.
     fn replica_differs(&self, node: NodeId, reason: String) -> BoxFuture<'_, ()>;
 
-    /// Tasks of nodes have ended that several small writes were merged into.
+    /// Node tasks that several small writes were merged into have ended.
     fn shared_tasks_ended(&self, ends: Vec<SharedEnd>);
 
-    /// These tasks have changed settings on nodes, which are to be read back.
+    /// Nodes have done these tasks' changes of settings; the settings must be read back now.
     fn settings_changed(&self, uids: Vec<u32>);
 }
 
-/// Follows nodes, and tells of what their tasks come to.
+/// Polls nodes, and passes on what becomes of their tasks.
 #[derive(Clone)]
 struct Follower {
     ctx: Arc<Context>,
     events: Arc<dyn TaskEvents>,
 }
 
-/// Follows all nodes; never ends.
+/// Follows all nodes; never returns.
 pub async fn follow(ctx: Arc<Context>, events: Arc<dyn TaskEvents>) {
     let follower = Follower {
         ctx: Arc::clone(&ctx),
@@ -62,11 +63,11 @@ pub async fn follow(ctx: Arc<Context>, events: Arc<dyn TaskEvents>) {
     let following: Arc<Mutex<HashSet<NodeId>>> = Arc::default();
     loop {
         let created = ctx.tasks.created();
-        // Those of replicas that were taken out meanwhile.
+        // Reports the shared ends of replicas that were removed from the in-sync set meanwhile.
         follower.report_shared_ends();
         for node in ctx.tasks.busy_nodes() {
-            // Nobody waits for a replica that is out of sync, be it that it went out while a write was on its way. But a task
-            // that ends without it has ended for readers, too.
+            // Tasks don't wait for a replica that is out of sync, even if it was removed while a write was on its way. But a
+            // task may only end without the replica once reads don't go there any more.
             if !ctx.cluster.in_sync.holds(&node) && ctx.cluster.reads_have_left(&node) {
                 ctx.tasks.abandon(&node).await;
             }
@@ -78,7 +79,7 @@ pub async fn follow(ctx: Arc<Context>, events: Arc<dyn TaskEvents>) {
                 let (follower, following) = (follower.clone(), Arc::clone(&following));
                 tokio::spawn(async move {
                     let panics = &follower.ctx.metrics.panics;
-                    // After a panic it is begun anew when the node is looked for again.
+                    // After a panic, the next round starts a new follower for the node.
                     survive(panics, "follow-node", follow_node(&follower, &node)).await;
                     following
                         .lock()
@@ -117,7 +118,7 @@ async fn follow_node(follower: &Follower, node: &NodeId) {
         if all_ended && uids.len() == TASKS_A_POLL {
             continue;
         }
-        // A busy node is slow to answer, and its time is for indexing: it is asked the less often.
+        // A busy node answers slowly and needs its time for indexing: the slower it is, the less often it is asked.
         tokio::time::sleep(rest.min(LONGEST_PAUSE)).await;
         pause = if changed {
             SHORTEST_PAUSE
@@ -132,10 +133,10 @@ async fn follow_node(follower: &Follower, node: &NodeId) {
 }
 
 impl Follower {
-    /// Replicas whose tasks ended otherwise than their shard's others hold something else now.
+    /// Reports replicas whose tasks ended otherwise than their shard's others: their data differs now.
     async fn report_differing(&self) {
         for (node, reason) in self.ctx.tasks.take_differing() {
-            // Nobody would find again that it differs.
+            // Retries until it is reported: the difference wouldn't be found a second time.
             let told = || self.events.replica_differs(node.clone(), reason.clone());
             let panics = &self.ctx.metrics.panics;
             while survive(panics, "take-out", told()).await.is_none() {
@@ -188,7 +189,8 @@ impl From<LocalTask> for (u32, LocalState) {
     }
 }
 
-/// What the node says of these tasks; `None` while it gives no usable answer. A task that the node doesn't know any more has failed.
+/// The node's answer about these tasks; `None` if it gives no usable answer. A task that the node doesn't know any more counts
+/// as failed.
 async fn poll(ctx: &Context, node: &NodeId, uids: &[u32]) -> Option<Vec<(u32, LocalState)>> {
     let address = ctx.cluster.address(node)?;
     let list = uids
@@ -222,7 +224,7 @@ async fn poll(ctx: &Context, node: &NodeId, uids: &[u32]) -> Option<Vec<(u32, Lo
     Some(said)
 }
 
-/// What is said of a task that its node doesn't know.
+/// The state of a task that its node doesn't know any more.
 pub(super) fn lost(node: &NodeId, uid: u32) -> LocalState {
     LocalState {
         status: Status::Failed,

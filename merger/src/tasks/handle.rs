@@ -1,4 +1,4 @@
-//! The operations on tasks and batches: those that read are here.
+//! Answers the operations on tasks and batches; the operations that only read are implemented here.
 
 use std::sync::Arc;
 
@@ -66,7 +66,7 @@ async fn answer(ctx: &Arc<Context>, call: &Call) -> Result<Answer, TaskError> {
     }
 }
 
-/// What a node says to parameters that can't be read: the words are its own. Only ever asked with GET.
+/// A node's refusal of parameters that can't be parsed, in its own words. The node is only ever asked with GET.
 async fn refusal(ctx: &Context, call: &Call) -> Option<Answer> {
     let shard = ctx.cluster.shards().into_iter().next()?;
     let path = match call.operation {
@@ -91,7 +91,7 @@ pub(super) fn uid(call: &Call) -> Result<u32, TaskError> {
     text.parse().map_err(|_| TaskError::InvalidUid { text })
 }
 
-/// A key that is for some indexes sees their tasks only.
+/// A key for some indexes sees only their tasks.
 pub(super) fn visible(call: &Call, view: &TaskView) -> bool {
     call.grant.sees_all()
         || view
@@ -148,8 +148,8 @@ fn batch(view: &TaskView) -> Value {
     })
 }
 
-/// `POST /tasks/compact`: Weft's own list is what is compacted, while nobody writes to it. The nodes' lists are theirs: compacting
-/// one stops its node until it is started again.
+/// `POST /tasks/compact`: compacts the merger's own task list, with writes to it blocked meanwhile. The nodes' lists are not
+/// compacted: compacting one stops its node until it is restarted.
 async fn compact(ctx: &Context, call: &Call) -> Result<Answer, TaskError> {
     let shard = ctx.cluster.shards().into_iter().next();
     let shard = shard.ok_or(TaskError::Cluster(ClusterError::NoShards))?;

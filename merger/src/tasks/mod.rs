@@ -1,9 +1,9 @@
 //! Tasks as clients see them: one cluster-wide `taskUid` over the local tasks on nodes.
 //!
-//! `create` makes a task durable before its uid leaves the merger; [`follow`] asks each node for what is outstanding there, one
-//! request at a time however many clients wait; [`aggregate`] makes one task of the parts; [`list`] filters and pages.
+//! `create` makes a task durable before its uid leaves the merger; [`follow`] polls each node for its outstanding tasks, one
+//! request at a time however many clients wait; [`aggregate`] builds one task from the parts; [`filter`] selects and pages tasks for lists.
 //!
-//! Invariant: only this module hands out a `taskUid`, and never one twice.
+//! Invariant: only this module assigns a `taskUid`, and it never assigns one twice.
 
 mod aggregate;
 mod change;
@@ -38,7 +38,7 @@ use crate::cluster::{self, NodeId};
 use crate::store::StoreError;
 use crate::upstream::UpstreamError;
 
-/// The task registry, and what it stands on.
+/// The task registry and the cluster state that it needs.
 pub struct Context {
     /// Shards and nodes.
     pub base: Arc<cluster::Context>,
@@ -48,7 +48,7 @@ pub struct Context {
 
 stands_on!(Context, base, cluster::Context);
 
-/// Reads a query of `GET /tasks`, and says whether it narrows what is listed: for fuzzing.
+/// Parses a query of `GET /tasks`, and says whether it restricts the list: for fuzzing.
 ///
 /// # Errors
 /// [`TaskError::InvalidFilter`].
@@ -61,45 +61,45 @@ pub fn read_filter(query: &str) -> Result<bool, TaskError> {
     }
 }
 
-/// Why the task registry did not do what it was asked.
+/// Why an operation on tasks failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
-    /// The store failed; whether the task was kept is unknown, so the client gets no uid.
+    /// The store failed; it is unknown whether the task was stored, so the client gets no uid.
     #[error("the task could not be stored")]
     Store(#[from] StoreError),
     /// There is no such task.
     #[error("Task `{uid}` not found.")]
     NotFound {
-        /// What was asked for.
+        /// The uid that was asked for.
         uid: u32,
     },
     /// There is no such batch.
     #[error("Batch `{uid}` not found.")]
     BatchNotFound {
-        /// What was asked for.
+        /// The uid that was asked for.
         uid: u32,
     },
     /// A path's uid is not a number.
     #[error("Invalid value in parameter `uid`: could not parse `{text}` as a positive integer")]
     InvalidUid {
-        /// What was asked for.
+        /// The text that was given as a uid.
         text: String,
     },
-    /// `DELETE /tasks` or `POST /tasks/cancel` without a filter: it would mean every task.
+    /// `DELETE /tasks` or `POST /tasks/cancel` without a filter, which would apply to every task.
     #[error("Query parameters to filter the tasks to {verb} are missing.")]
     MissingFilters {
         /// `cancel` or `delete`.
         verb: &'static str,
     },
-    /// A filter that can't be read, and that a node would have taken.
+    /// A filter that the merger can't read though a node accepts it.
     #[error("Invalid value in parameter `{parameter}`: `{value}`")]
     InvalidFilter {
-        /// The query's parameter.
+        /// The name of the query parameter.
         parameter: String,
-        /// Its value.
+        /// The value of the parameter.
         value: String,
     },
-    /// The documents of a task are kept by nodes until they are indexed.
+    /// The task has no documents any more: nodes keep them only until they are indexed.
     #[error(
         "Task `{uid}` does not contain any documents. Only `documentAdditionOrUpdate` tasks with the statuses `enqueued` or `processing` contain documents"
     )]
@@ -107,21 +107,21 @@ pub enum TaskError {
         /// The task.
         uid: u32,
     },
-    /// A node's feature that isn't enabled.
+    /// An experimental feature of the nodes that isn't enabled.
     #[error(
         "Using the /tasks/compact route requires enabling the `task queue compaction route` experimental feature. See https://github.com/orgs/meilisearch/discussions/883"
     )]
     CompactionNotEnabled,
-    /// No shard to ask.
+    /// There is no shard to ask.
     #[error(transparent)]
     Cluster(#[from] crate::cluster::ClusterError),
-    /// A node was needed and gave no answer.
+    /// A required node gave no answer.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// A write's acknowledgement names a node that the cluster doesn't know.
+    /// The acknowledgement of a write names a node that the cluster doesn't know.
     #[error("node {0} is not known")]
     UnknownNode(NodeId),
-    /// A stored task can't be read back.
+    /// A stored task can't be parsed.
     #[error("task {uid} is stored in a form that can't be read")]
     Corrupt {
         /// The task.

@@ -1,4 +1,4 @@
-//! What a node still has to do, asked of the node itself: it knows of tasks that are on their way into the registry, too.
+//! Asks a node which tasks it still has to do: unlike the registry, the node also knows tasks that aren't registered yet.
 
 use http::Method;
 use serde::Deserialize;
@@ -8,13 +8,13 @@ use crate::cluster::ClusterError;
 use crate::tasks::Context;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
-/// Why a node didn't say what it has to do.
+/// Why it is unknown what a node still has to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Unknown {
     /// The shard has no primary.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// It gave no answer.
+    /// The primary gave no answer.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
 }
@@ -24,10 +24,11 @@ struct Listed {
     total: u64,
 }
 
-/// Whether a shard's primary has tasks to do that bring an index documents, take them, or may give its name to another index.
+/// Whether a shard's primary still has tasks that add documents to an index, remove some, or may give its name to another
+/// index.
 ///
 /// # Errors
-/// The primary doesn't say.
+/// The primary can't be asked, or gives no answer.
 pub async fn are_pending(ctx: &Context, shard: ShardId, uid: &str) -> Result<bool, Unknown> {
     const DOCUMENTS: &str =
         "documentAdditionOrUpdate,documentEdition,documentDeletion,indexDeletion";
@@ -44,10 +45,10 @@ pub async fn are_pending(ctx: &Context, shard: ShardId, uid: &str) -> Result<boo
     Ok(false)
 }
 
-/// Reads from a shard's primary. `None`: it refuses, as for what isn't there.
+/// Reads from a shard's primary. `None` if it refuses, for example because the index doesn't exist.
 ///
 /// # Errors
-/// The primary doesn't answer.
+/// The primary gives no answer.
 pub async fn ask_primary<T: serde::de::DeserializeOwned>(
     ctx: &Context,
     shard: ShardId,

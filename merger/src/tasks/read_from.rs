@@ -1,4 +1,4 @@
-//! Which replicas may answer a read that shall see a task's effect.
+//! Which replicas may answer a read that must see a task's effect.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use super::{Applied, Context};
 use crate::cluster::{ClusterError, ReadFrom};
 use crate::upstream::Target;
 
-/// How often it is looked whether a task has been applied.
+/// How often to check whether a task has been applied.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What the client wishes with `x-weft-read` and `x-weft-after-task`; waits, no longer than `within`, until the task has
-/// been applied by a replica of each shard that it is for.
+/// What the client asks for with `x-weft-read` and `x-weft-after-task`. Waits, at most for `within`, until one replica of each
+/// shard that the task concerns has applied it.
 ///
 /// # Errors
-/// The wish can't be read, there is no such task, or it is not applied in time.
+/// A header can't be parsed, there is no such task, or it isn't applied in time.
 pub async fn read_from(
     ctx: &Context,
     wishes: &HeaderMap,

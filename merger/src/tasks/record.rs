@@ -1,4 +1,4 @@
-//! What is known of a task: the parts on the shards, the copies on their replicas, and how each stands.
+//! The record of a task: its parts on the shards, their copies on the replicas, and the state of each.
 //!
 //! ```text
 //! Enqueued ──► Processing ──► Succeeded | Failed | Canceled      (a copy's state only moves to the right)
@@ -14,7 +14,7 @@ use weft_routing::placement::ShardId;
 
 use crate::cluster::{NodeId, NodeTask};
 
-/// A task's status, in the API's words.
+/// A task's status, as the API names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Status {
@@ -31,12 +31,12 @@ pub enum Status {
 }
 
 impl Status {
-    /// Whether the status can't change any more.
+    /// Whether the status is final.
     pub fn is_settled(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
     }
 
-    /// The API's word.
+    /// The API's name of the status.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Enqueued => "enqueued",
@@ -47,7 +47,7 @@ impl Status {
         }
     }
 
-    /// The status of an API word, letters of any case.
+    /// Parses the API's name of a status, in any letter case.
     pub fn parse(word: &str) -> Option<Self> {
         [
             Self::Enqueued,
@@ -68,24 +68,24 @@ pub struct NewTask {
     pub kind: String,
     /// The index that the task is about, if it is about one.
     pub index_uid: Option<String>,
-    /// Details known to the merger; they take precedence over what the nodes say.
+    /// Details that the merger sets; they take precedence over the nodes' details.
     pub details: Map<String, Value>,
     /// The client's `customMetadata`.
     pub custom_metadata: Option<String>,
-    /// What was delivered where. A task without parts is `succeeded` from the start.
+    /// The parts that were delivered to shards. A task without parts is `succeeded` from the start.
     pub parts: Vec<ShardTask>,
-    /// For a task without parts that failed in the merger: the error, in the API's shape.
+    /// The error of a task that failed in the merger and so has no parts, in the API's shape.
     pub error: Option<Value>,
-    /// For a task that shares its local task with others: what of it is its own.
+    /// For a task that shares its local task with others: its share.
     pub share: Option<Share>,
-    /// Whether its success is looked into before it is told.
+    /// Whether the task's effect is checked on the nodes before its success is shown.
     pub read_back: ReadBack,
-    /// For a change of settings: which it is about.
+    /// For a change of settings: which settings it changes.
     pub touches: Touches,
 }
 
 impl NewTask {
-    /// The task as it is stored first.
+    /// The task's first stored record.
     pub(super) fn into_record(self, uid: u32, enqueued_at: OffsetDateTime) -> TaskRecord {
         TaskRecord {
             uid,
@@ -104,36 +104,36 @@ impl NewTask {
     }
 }
 
-/// What is done between the nodes' success and the task's: settings are read back from every node.
+/// The check between the nodes' success and the task's: the settings are read back from every node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ReadBack {
-    /// Nothing.
+    /// No check is needed.
     #[default]
     NotNeeded,
-    /// It is yet to be done: until then the task is processing.
+    /// The check is still to be done; until then the task is processing.
     Due,
-    /// Done. What differed and was mended, in words; empty where nothing was.
+    /// Done. One text for each node that differed and was repaired; empty if none differed.
     Done(Vec<String>),
-    /// Something differs that can't be mended: the error, in the API's shape.
+    /// Some nodes differ and can't be repaired: the error, in the API's shape.
     Failed(Value),
-    /// It failed on some nodes, and was taken back on the others, if any: these, in words.
+    /// The change failed on some nodes and was undone on the others: the latter in words, if there are any.
     Undone(Vec<String>),
 }
 
-/// Which settings a change is about, by their names in `GET …/settings`.
+/// Which settings a change touches, by their names in `GET …/settings`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Touches {
-    /// It is no change of settings, or all of them.
+    /// All settings; also the value for tasks that don't change settings.
     #[default]
     All,
-    /// These.
+    /// Only the settings with these names.
     Named(BTreeSet<String>),
 }
 
 impl Touches {
-    /// Whether it is about a setting.
+    /// Whether it includes a setting.
     pub fn holds(&self, name: &str) -> bool {
         match self {
             Self::All => true,
@@ -148,20 +148,20 @@ impl Touches {
 pub struct Share {
     /// How many documents the task indexes if the local task succeeds.
     pub documents: u64,
-    /// Where it stands among the writes that were merged, from 0.
+    /// Its position among the writes that were merged, from 0.
     pub place: u32,
-    /// Which of the documents that the node was sent are its own; a document that it names twice is sent twice.
+    /// Which of the documents sent to the node belong to this write; a document that it names twice is sent twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sent: Option<Sent>,
 }
 
-/// Some of the documents that a node was sent at once.
+/// A range of the documents that were sent to a node in one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sent {
-    /// How many come before them.
+    /// How many documents come before the range.
     pub before: u64,
-    /// How many they are.
+    /// How many documents the range has.
     pub count: u64,
 }
 
@@ -169,27 +169,28 @@ pub struct Sent {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ShardTask {
-    /// The shard.
+    /// The shard that the part is for.
     pub shard: ShardId,
     /// The local tasks, the primary's first.
     pub copies: Vec<ReplicaTask>,
-    /// Why nothing was delivered to this shard, where nothing was.
+    /// Why nothing was delivered to this shard; `None` if something was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undelivered: Option<String>,
-    /// Replicas that have yet to take it, though it is acknowledged. The task doesn't end before they have, or are out of sync.
+    /// Replicas that haven't taken the part yet, though it is acknowledged. The task ends only when they have taken it or are
+    /// out of sync.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<NodeId>,
-    /// How those who see to that learn of the task.
+    /// Tells the code that brings the write to the pending replicas which task it is.
     #[serde(skip)]
     pub late: Option<LateTicket>,
 }
 
-/// Tells those who bring an acknowledged write to the last replicas which task it is.
+/// Tells the code that brings an acknowledged write to the remaining replicas which task it is.
 #[derive(Debug, Clone)]
 pub struct LateTicket(tokio::sync::mpsc::UnboundedSender<u32>);
 
 impl LateTicket {
-    /// A ticket whose task is sent here. When all copies of a ticket are gone, no more tasks come.
+    /// A ticket that sends its task to this channel. When all copies of the ticket are dropped, no more tasks come.
     pub fn new(to: tokio::sync::mpsc::UnboundedSender<u32>) -> Self {
         Self(to)
     }
@@ -207,19 +208,19 @@ pub struct ReplicaTask {
     pub node: NodeId,
     /// The node's own `taskUid`.
     pub local_uid: u32,
-    /// What the node last said of it.
+    /// The node's last answer about the task.
     #[serde(default)]
     pub state: LocalState,
-    /// The replica has left the in-sync set since: its copy counts no more.
+    /// The replica has since left the in-sync set: its copy doesn't count any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub out: bool,
-    /// The incarnation of the node's disk that numbered the task: another one gives its numbers anew.
+    /// The incarnation of the node's disk that numbered the task: another incarnation uses the same numbers again.
     #[serde(default, skip_serializing_if = "is_first")]
     pub incarnation: u32,
 }
 
 impl ShardTask {
-    /// Copies of a write that all in-sync replicas of the shard have taken.
+    /// A part that all in-sync replicas of the shard have taken.
     pub fn taken(shard: ShardId, copies: Vec<ReplicaTask>) -> Self {
         Self {
             shard,
@@ -230,7 +231,7 @@ impl ShardTask {
         }
     }
 
-    /// What a shard has not got, and why.
+    /// A part that was not delivered to its shard, and why.
     pub fn undelivered(shard: ShardId, why: String) -> Self {
         Self {
             undelivered: Some(why),
@@ -238,7 +239,7 @@ impl ShardTask {
         }
     }
 
-    /// The copies that count.
+    /// The copies that count: those of replicas that have not left the in-sync set since.
     pub fn live(&self) -> impl Iterator<Item = &ReplicaTask> {
         self.copies.iter().filter(|copy| !copy.out)
     }
@@ -267,7 +268,7 @@ impl From<NodeTask> for ReplicaTask {
 }
 
 impl ReplicaTask {
-    /// The node's task.
+    /// The local task's identity on its node.
     pub fn task(&self) -> NodeTask {
         NodeTask {
             node: self.node.clone(),
@@ -281,7 +282,7 @@ fn is_first(incarnation: &u32) -> bool {
     *incarnation == 0
 }
 
-/// What a node says of a local task.
+/// A node's answer about a local task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalState {
@@ -293,16 +294,16 @@ pub struct LocalState {
     /// The error, in the API's shape.
     #[serde(default)]
     pub error: Option<Value>,
-    /// When it began.
+    /// When the node began the task; `None` before that.
     #[serde(default, with = "rfc3339::option")]
     pub started_at: Option<OffsetDateTime>,
-    /// When it ended.
+    /// When the task ended on the node; `None` before that.
     #[serde(default, with = "rfc3339::option")]
     pub finished_at: Option<OffsetDateTime>,
 }
 
 impl LocalState {
-    /// The same without what it counts.
+    /// The same state without the details, which are counts.
     pub(super) fn without_details(&self) -> Self {
         Self {
             status: self.status,
@@ -336,50 +337,50 @@ pub struct TaskRecord {
     pub index_uid: Option<String>,
     /// The API's task type.
     pub kind: String,
-    /// When it was acknowledged.
+    /// When the task was acknowledged.
     #[serde(with = "rfc3339")]
     pub enqueued_at: OffsetDateTime,
-    /// Details known to the merger.
+    /// Details that the merger set.
     pub details: Map<String, Value>,
-    /// The client's own words.
+    /// The client's `customMetadata`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom_metadata: Option<String>,
-    /// The cancelation that ended it.
+    /// The cancelation that ended the task.
     #[serde(default)]
     pub canceled_by: Option<u32>,
-    /// The parts.
+    /// The parts on the shards.
     pub parts: Vec<ShardTask>,
     /// The merger's own error, for a task without parts.
     #[serde(default)]
     pub error: Option<Value>,
-    /// What of a shared local task is its own.
+    /// Its share, if it shares its local task with other writes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<Share>,
-    /// What is done between the nodes' success and the task's.
+    /// The check between the nodes' success and the task's.
     #[serde(default)]
     pub read_back: ReadBack,
-    /// Which settings a change is about.
+    /// Which settings a change touches.
     #[serde(default)]
     pub touches: Touches,
 }
 
 impl TaskRecord {
-    /// All copies with the place they stand at.
+    /// The copies of all parts.
     pub fn copies(&self) -> impl Iterator<Item = &ReplicaTask> {
         self.parts.iter().flat_map(|part| &part.copies)
     }
 
-    /// All copies that count.
+    /// The copies that count, of all parts.
     pub fn live_copies(&self) -> impl Iterator<Item = &ReplicaTask> {
         self.parts.iter().flat_map(ShardTask::live)
     }
 
-    /// The copy by which a shared local task is judged, and the task's place in it.
+    /// For a task that shares its local task: the copy that decides how it ended, and the task's share.
     pub fn shared(&self) -> Option<(&ReplicaTask, Share)> {
         self.live_copies().next().zip(self.share)
     }
 
-    /// All copies, to be changed.
+    /// The copies of all parts, mutable.
     pub fn copies_mut(&mut self) -> impl Iterator<Item = &mut ReplicaTask> {
         self.parts.iter_mut().flat_map(|part| &mut part.copies)
     }
@@ -401,7 +402,7 @@ pub struct Enqueued {
     /// When it was acknowledged.
     #[serde(with = "rfc3339")]
     pub enqueued_at: OffsetDateTime,
-    /// The client's own words.
+    /// The client's `customMetadata`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub custom_metadata: Option<String>,
 }
@@ -426,7 +427,7 @@ impl Enqueued {
 pub struct TaskView {
     /// The cluster-wide uid.
     pub uid: u32,
-    /// The batch; `null` until the task is begun. Weft counts each task as a batch of its own.
+    /// The batch; `null` until the task begins. Weft counts each task as a batch of its own.
     pub batch_uid: Option<u32>,
     /// The index.
     pub index_uid: Option<String>,
@@ -435,7 +436,7 @@ pub struct TaskView {
     /// The API's task type.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The cancelation that ended it.
+    /// The cancelation that ended the task.
     pub canceled_by: Option<u32>,
     /// Details, summed over the parts.
     pub details: Option<Map<String, Value>>,
@@ -452,14 +453,14 @@ pub struct TaskView {
     /// The latest end.
     #[serde(with = "rfc3339::option")]
     pub finished_at: Option<OffsetDateTime>,
-    /// The client's own words.
+    /// The client's `customMetadata`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub custom_metadata: Option<String>,
 }
 
 impl TaskView {
-    /// Whether the nodes have done what [`exchanged`](Self::exchanged) says: they give an index its new name before they look at the key
-    /// that came with it, and refusing that takes nothing back (as measured on 1.50).
+    /// Whether the nodes have exchanged the names in [`exchanged`](Self::exchanged). A node renames an index before it checks
+    /// the primary key sent in the same request, and a refused key doesn't undo the renaming (measured on 1.50).
     pub fn has_exchanged(&self) -> bool {
         let key_refused = self.error.as_ref().is_some_and(|error| {
             error["code"] == "index_primary_key_already_exists" && self.kind == "indexUpdate"
@@ -467,7 +468,7 @@ impl TaskView {
         self.status == Status::Succeeded || key_refused
     }
 
-    /// The names that a swap exchanges, or a renaming, by its details.
+    /// The pairs of names that a swap or a renaming exchanges, from its details.
     pub fn exchanged(&self) -> Vec<(&str, &str)> {
         let details = self.details.as_ref();
         let swaps = details.and_then(|details| details.get("swaps")?.as_array());

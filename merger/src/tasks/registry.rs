@@ -1,8 +1,8 @@
-//! All tasks: durable in the store, those outstanding in memory, a short note of each for lists.
+//! The task registry: all tasks in the store, the outstanding ones in memory, and a short note of each task for lists.
 //!
-//! Here tasks are made, read, listed and deleted. [`progress`] takes over what nodes say of them, [`shared`] ends writes that
-//! share a local task, [`renames`] lets them go with their indexes, [`retention`] lets old ones go, [`outbox`] keeps what is still
-//! to be done about those that have ended, and [`state`] is the memory behind all.
+//! This module creates, reads, lists and deletes tasks. [`progress`] takes over the nodes' answers about tasks, [`shared`] ends
+//! writes that share a local task, [`renames`] makes tasks follow their indexes' names, [`retention`] deletes old tasks,
+//! [`outbox`] keeps the follow-up work of tasks that have ended, and [`state`] is the memory behind all of it.
 
 mod outbox;
 mod progress;
@@ -34,12 +34,12 @@ use outbox::Outbox;
 use state::State;
 
 const PREFIX: &str = "task/";
-/// The kind of task by which tasks are deleted.
+/// The kind of the task that deletes tasks.
 pub(super) const DELETION: &str = "taskDeletion";
-/// The lowest uid that may be given next: deleting the newest tasks must not free their uids.
+/// The store's key for the lowest uid that may be assigned next: deleting the newest tasks must not free their uids.
 const FLOOR_KEY: &str = "task-floor";
 
-/// A task that has just settled, for those who act on it.
+/// A task that has just settled, for the code that acts on it.
 #[derive(Debug, Clone)]
 pub struct SettledTask {
     /// The task as clients see it.
@@ -54,7 +54,7 @@ pub struct Tasks {
     settled: mpsc::Sender<SettledTask>,
     limits: Limits,
     outbox: Outbox,
-    /// Up to where each node's tasks are accounted for: records that show it may be deleted.
+    /// For each node, up to which task its tasks are accounted for. Stored when records are deleted that show the same.
     marks: Arc<Marks>,
 }
 
@@ -68,15 +68,15 @@ pub struct Limits {
 }
 
 impl Tasks {
-    /// Whether finished tasks go at some age.
+    /// Whether finished tasks are deleted at a certain age.
     pub fn forgets_old(&self) -> bool {
         self.limits.max_age.is_some()
     }
 
-    /// Reads all tasks from the store. Tasks that settle are sent to `settled`.
+    /// Reads all tasks from the store. Tasks that settle later are sent to `settled`.
     ///
     /// # Errors
-    /// The store can't be read, or holds a task that can't be.
+    /// The store can't be read, or holds a task that can't be parsed.
     pub async fn open(
         store: Arc<dyn Store>,
         limits: Limits,
@@ -129,7 +129,7 @@ impl Tasks {
         })
     }
 
-    /// Gives the task a uid and makes it durable; only then may a client learn of it.
+    /// Gives the task a uid and makes it durable; only then may the client learn the uid.
     ///
     /// # Errors
     /// The store failed: the client must not be told of the task.
@@ -138,7 +138,7 @@ impl Tasks {
         self.create_as(uid, new, Vec::new()).await
     }
 
-    /// The uid of a task that is about to be created: for what has to be noted under its name before it is delivered.
+    /// Reserves the uid of a task that is about to be created, for state that must be stored under it before the delivery.
     pub fn reserve(&self) -> u32 {
         let mut state = self.lock();
         let uid = state.next;
@@ -146,7 +146,8 @@ impl Tasks {
         uid
     }
 
-    /// As [`create`](Self::create), with a uid that was [reserved](Self::reserve) for it; `extra` is stored with it, or not at all.
+    /// As [`create`](Self::create), with a uid that was [reserved](Self::reserve). `extra` is stored in the same commit as the
+    /// task.
     ///
     /// # Errors
     /// As [`create`](Self::create).
@@ -161,7 +162,7 @@ impl Tasks {
         created.next().ok_or(TaskError::NotFound { uid })
     }
 
-    /// As [`create_as`](Self::create_as) for tasks that come together: all are durable at once, or none is.
+    /// As [`create_as`](Self::create_as) for several tasks: all of them become durable in one commit, or none does.
     ///
     /// # Errors
     /// As [`create`](Self::create).
@@ -213,10 +214,10 @@ impl Tasks {
         Ok(enqueued)
     }
 
-    /// One task.
+    /// The task as clients see it.
     ///
     /// # Errors
-    /// There is none, or it can't be read.
+    /// There is no such task, or it can't be parsed.
     pub async fn get(&self, uid: u32) -> Result<TaskView, TaskError> {
         let view = self.get_as_begun(uid).await?;
         let state = self.lock();
@@ -228,7 +229,7 @@ impl Tasks {
         })
     }
 
-    /// The tasks that `filter` lets through, in its order and up to its limit, with the total and the uid after the last.
+    /// One page of the tasks that match `filter`, with the total and the uid that the next page starts from.
     pub(super) async fn list(
         &self,
         filter: &Filter,
@@ -241,7 +242,7 @@ impl Tasks {
         for uid in page {
             match self.get(uid).await {
                 Ok(view) => views.push(view),
-                // Deleted between the list and the look.
+                // The task was deleted after the page's uids were found.
                 Err(TaskError::NotFound { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -249,13 +250,13 @@ impl Tasks {
         Ok((views, total, next))
     }
 
-    /// The uids of all tasks that `filter` lets through, whatever its limit.
+    /// The uids of all tasks that match `filter`, ignoring its limit.
     pub(super) fn matching(&self, filter: &Filter) -> Vec<u32> {
         let state = self.lock();
         filter.all(&state.notes, state.open.keys().copied())
     }
 
-    /// The indexes that any task is about.
+    /// The indexes that any task names.
     pub(super) fn index_uids(&self) -> BTreeSet<String> {
         let state = self.lock();
         state
@@ -265,7 +266,7 @@ impl Tasks {
             .collect()
     }
 
-    /// Deletes tasks that are settled; gives how many there were.
+    /// Deletes those of `uids` that are settled; returns how many there were.
     pub(super) async fn delete(&self, uids: &[u32]) -> Result<u64, TaskError> {
         let (gone, floor): (Vec<u32>, u32) = {
             let state = self.lock();
@@ -292,7 +293,7 @@ impl Tasks {
         Ok(gone.len() as u64)
     }
 
-    /// The nodes' local uids behind the open ones of `uids`.
+    /// The local uids, on each node, of the open tasks among `uids`.
     pub(super) fn local_uids(&self, uids: &[u32]) -> HashMap<NodeId, Vec<u32>> {
         let state = self.lock();
         let mut found: HashMap<NodeId, Vec<u32>> = HashMap::new();
@@ -301,7 +302,7 @@ impl Tasks {
             .filter_map(|uid| state.open.get(uid))
             .flat_map(|record| record.copies())
         {
-            // Canceling a shared local task would cancel others' writes with it.
+            // Canceling a shared local task would also cancel other clients' writes.
             let shared_with_others = state
                 .waited_for(&copy.node, copy.local_uid)
                 .iter()
@@ -316,7 +317,7 @@ impl Tasks {
         found
     }
 
-    /// Whether a task is open, later than `after`, that may change an index's settings.
+    /// Whether an open task, later than `after`, may change an index's settings.
     pub fn changes_settings(&self, index_uid: &str, after: Option<u32>) -> bool {
         let state = self.lock();
         state.open.values().any(|record| {
@@ -331,7 +332,7 @@ impl Tasks {
         })
     }
 
-    /// Whether a task of one of these kinds is open; with `index_uid`, one of that index.
+    /// Whether a task of one of these kinds is open; with `index_uid`, only tasks of that index count.
     pub fn are_open(&self, kinds: &[&str], index_uid: Option<&str>) -> bool {
         let state = self.lock();
         state.open.values().any(|record| {
@@ -340,7 +341,7 @@ impl Tasks {
         })
     }
 
-    /// Whether a task is open that may take documents from an index, or its name.
+    /// Whether an open task may remove documents from an index, or change its name.
     pub fn takes_documents(&self, index_uid: &str) -> bool {
         let state = self.lock();
         state
@@ -355,8 +356,8 @@ impl Tasks {
             })
     }
 
-    /// The settings changes of an index that are open, but for `uid` itself: whether one of them is earlier, and what the later ones
-    /// are about.
+    /// The other open settings changes of an index, besides `uid`: whether one of them is earlier, and which settings the later
+    /// ones touch.
     pub fn other_settings_changes(&self, index_uid: &str, uid: u32) -> (bool, Vec<Touches>) {
         let state = self.lock();
         let same = |record: &&Arc<TaskRecord>| {
@@ -373,7 +374,7 @@ impl Tasks {
         (earlier, later)
     }
 
-    /// What a change of settings is about, and on which nodes it failed; `None` if it is not open, or failed on none of its shards.
+    /// Which settings a change touches, and the nodes where it failed; `None` if it isn't open, or succeeded on all shards.
     pub fn failed_somewhere(&self, uid: u32) -> Option<(Touches, BTreeSet<NodeId>)> {
         let record = self.open_record(uid)?;
         if aggregate::nodes_status(&record) == Status::Succeeded {
@@ -386,7 +387,7 @@ impl Tasks {
         Some((record.touches.clone(), failed))
     }
 
-    /// Which of `uids` the nodes work on, or begin with next.
+    /// Those of `uids` that nodes work on, or will begin next.
     pub(super) fn under_way(&self, uids: &[u32]) -> Vec<u32> {
         let state = self.lock();
         let is_next = |record: &TaskRecord| {
@@ -405,7 +406,7 @@ impl Tasks {
         begun.map(|record| record.uid).collect()
     }
 
-    /// The deletions of tasks that are open.
+    /// The open tasks that delete tasks.
     pub(super) fn open_deletions(&self) -> Vec<u32> {
         let state = self.lock();
         let open = state.open.values();
@@ -413,7 +414,7 @@ impl Tasks {
         deletions.map(|record| record.uid).collect()
     }
 
-    /// A deletion of tasks has deleted so many.
+    /// Records how many tasks a deletion has deleted, and ends it.
     pub(super) async fn deletion_done(&self, uid: u32, deleted: u64) {
         let changed = self.lock().change(uid, |record| {
             let details = &mut record.details;
@@ -425,12 +426,13 @@ impl Tasks {
         }
     }
 
-    /// A task that is still open, with all its parts.
+    /// An open task with all its parts; `None` if it has ended.
     pub(super) fn open_record(&self, uid: u32) -> Option<Arc<TaskRecord>> {
         self.lock().open.get(&uid).cloned()
     }
 
-    /// The nodes' local uids behind the settled ones of `uids`, of at most `limit` tasks, but for those that others wait for.
+    /// The local uids, on each node, of the settled tasks among `uids` (at most `limit` tasks), except local tasks that other
+    /// open tasks wait for.
     pub(super) async fn settled_local_uids(
         &self,
         uids: &[u32],
@@ -469,7 +471,7 @@ impl Tasks {
             .collect())
     }
 
-    /// Gives back the room that deleted tasks took; the sizes before and after in bytes, where the store has one.
+    /// Frees the space that deleted tasks took; returns the sizes before and after in bytes, if the store has a size.
     ///
     /// # Errors
     /// The store failed.
@@ -477,7 +479,7 @@ impl Tasks {
         Ok(self.store.compact().await?)
     }
 
-    /// Notes which cancelation the open ones of `uids` end by, if they end canceled; gives how many are open.
+    /// Notes, for the open tasks among `uids`, which cancelation ended them if they end canceled; returns how many are open.
     pub(super) fn cancel(&self, uids: &[u32], by: u32) -> u64 {
         let mut state = self.lock();
         let mut count = 0;

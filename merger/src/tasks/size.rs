@@ -1,8 +1,8 @@
-//! Sizes in the words in which nodes tell them.
+//! Parses and prints sizes in the text form that nodes use.
 
 const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 
-/// The bytes of `68 KiB` or `1.25 MiB`.
+/// Parses `68 KiB` or `1.25 MiB` into bytes.
 pub(super) fn parse(words: &str) -> Option<f64> {
     let (number, unit) = words.split_once(' ')?;
     let power = UNITS.iter().position(|known| *known == unit)?;
@@ -10,7 +10,7 @@ pub(super) fn parse(words: &str) -> Option<f64> {
     Some(number * 1024_f64.powi(i32::try_from(power).ok()?))
 }
 
-/// The words for so many bytes, with at most two digits after the point.
+/// Prints a size in bytes, with at most two decimals.
 pub fn print(bytes: f64) -> String {
     let (mut value, mut units) = (bytes, UNITS.iter().peekable());
     let mut unit = units.next().unwrap_or(&"B");

@@ -1,4 +1,4 @@
-//! Lets finished tasks go when they are past their age.
+//! Deletes finished tasks that are past the maximum age.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::clock::now_utc;
 use crate::tasks::Context;
 
-/// How often is looked for old tasks.
+/// How often to look for old tasks.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Deletes old tasks for ever, if there is an age at all.
+/// Deletes old tasks in a loop; returns at once if no maximum age is set.
 pub async fn forget_old(ctx: Arc<Context>) {
     if !ctx.tasks.forgets_old() {
         return;

@@ -27,7 +27,7 @@ use crate::replication::WriteGuard;
 use crate::tasks::{NewTask, ShardTask, Unknown, are_pending, ask_primary};
 use crate::write::Context;
 
-/// For how long a write waits to learn which primary key its index has, and how often it looks.
+/// How long a write waits to learn its index's primary key, and how often it checks.
 const KEY_WITHIN: Duration = Duration::from_secs(5);
 const KEY_AGAIN: Duration = Duration::from_millis(20);
 
@@ -76,7 +76,7 @@ pub(super) async fn documents(
     .await?
 }
 
-/// Reads the body and splits it as it comes. `share` is what an unfinished document takes of the memory of all bodies.
+/// Reads the body and splits it as it arrives. `share` is the unfinished document's share of the memory for all bodies.
 async fn read(
     mut body: Plain,
     mut splitter: Splitter,
@@ -117,14 +117,14 @@ fn of_split(error: SplitError, format: Format) -> WriteError {
     }
 }
 
-/// How an index lies at a moment.
+/// The layout of an index at one moment: slots, primary key and the rules for its documents.
 #[derive(Debug, Clone)]
 struct Layout {
     slots: Arc<SlotMap>,
     /// The primary key on record.
     key: Option<String>,
     placement: Option<Arc<Placement>>,
-    /// What documents are judged by.
+    /// The rules that documents are judged by.
     rules: Arc<Rules>,
 }
 
@@ -147,7 +147,7 @@ impl Layout {
         Ok(Self {
             slots,
             key,
-            // An index that begins has no settings.
+            // A new index has no settings.
             rules: match alive {
                 true => ctx.writes.judged_by.now(ctx, uid).await,
                 false => Arc::default(),
@@ -156,7 +156,7 @@ impl Layout {
         })
     }
 
-    /// Whether the index is there.
+    /// Whether the index exists.
     fn is_alive(&self) -> bool {
         let placement = self.placement.as_deref();
         placement.is_some_and(|placement| placement.deleted_by.is_none())
@@ -191,14 +191,14 @@ impl Layout {
         Splitter::new(format, &self.slots, key, limits).judged(judge)
     }
 
-    /// Whether the documents lie as they should, and by the right key.
+    /// Whether a batch that was split by another layout is split correctly for this one: same slots, key and rules.
     fn fits(&self, split_by: &Self, batch: &Batch) -> bool {
         let same_key = self.key.is_none() || batch.received == 0 || self.key == batch.key;
         self.slots == split_by.slots && same_key && self.rules == split_by.rules
     }
 }
 
-/// A write whose body is read and good.
+/// A write whose body has been read completely and is valid.
 struct Write {
     uid: String,
     params: Params,
@@ -222,7 +222,7 @@ impl Write {
                 }
                 continue;
             }
-            // The first documents of an index decide its primary key: one write at a time.
+            // The first documents of an index decide its primary key, so such writes run one at a time.
             let _first = ctx.writes.first_write(&self.uid).await;
             now = Layout::of(ctx, &self.uid).await?;
             now.find_key(ctx, &self.uid).await?;
@@ -240,7 +240,7 @@ impl Write {
         Err(WriteError::Unsettled(self.uid))
     }
 
-    /// Splits by another layout what was split by an old one.
+    /// Splits the documents of the batch again, by another layout.
     async fn split_again(&self, ctx: &Context, layout: &Layout) -> Result<Batch, WriteError> {
         let mut splitter = layout.splitter(ctx, self.format, &self.params, &self.method);
         let failed = |error| of_split(error, self.format);
@@ -248,7 +248,7 @@ impl Write {
         splitter.finish().await.map_err(failed)
     }
 
-    /// `None`: the index changed before the write's turn came.
+    /// Sends the write. `None` if the index changed before the write got the shards' locks.
     async fn write(&self, ctx: &Arc<Context>) -> Result<Option<Answer>, WriteError> {
         let received = self.batch.received;
         if let (Some(key), Some(other)) = (&self.layout.key, &self.params.primary_key)
@@ -269,7 +269,7 @@ impl Write {
         }
         let fresh = self.layout.key.is_none();
         let delivery = self.delivery(fresh);
-        // Whether an index is there changes only in the turn of all its shards: from here on it stays as it is.
+        // Whether the index exists changes only under the locks of all its shards: from here on it stays as it is.
         let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
         let guard = ctx.locks.lock(&shards).await;
         let before = match self.layout.placement.as_deref() {
@@ -277,7 +277,7 @@ impl Write {
             _ => {
                 let placements = &ctx.cluster.placements;
                 let placed = placements.place(&self.uid, &self.layout.slots).await?;
-                // With a key meanwhile, the documents are to be split by that one.
+                // If the index has got a key meanwhile, the documents must be split again by that key.
                 let placed = placed.filter(|placed| placed.placement.primary_key.is_none());
                 placed.map(|placed| placed.before)
             }
@@ -293,7 +293,7 @@ impl Write {
                 Ok(Some(answer))
             }
             Err(error) => {
-                // Where a replica may have it, the index may be there.
+                // If a replica may have the write, the index may exist there.
                 if !error.may_be_written() {
                     self.forget(ctx, before).await?;
                 }
@@ -302,7 +302,8 @@ impl Write {
         }
     }
 
-    /// An index that isn't there begins with a batch that is refused, too: a node makes it, and words the error.
+    /// A new index may begin with a batch that the engine refuses: a node gets the refused document, so that it creates the
+    /// index and words the error.
     fn send_refused_alone(&mut self) {
         if self.layout.is_alive() || self.batch.refused.is_some() {
             return;
@@ -315,7 +316,7 @@ impl Write {
         }
     }
 
-    /// The error with which the engine will refuse the batch when it indexes it, where that can be known.
+    /// The error with which the engine will refuse the batch when it indexes it, if that can be known.
     async fn unfit(&self, ctx: &Context) -> Option<Value> {
         let suspicions = self.batch.suspicions.as_ref()?;
         if self.batch.refused.is_some() || !self.layout.is_alive() {
@@ -324,16 +325,16 @@ impl Write {
         let key = self.layout.key.as_deref().or(self.batch.key.as_deref())?;
         let (uid, slots) = (&self.uid, &self.layout.slots);
         let finding = match (suspicions.verdict(None), self.batch.parts.as_slice()) {
-            // One node does it, and knows best what is there.
+            // A single node gets the whole batch, and knows best which documents it has.
             (Verdict::Ask(_), [part]) if part.pieces.len() == 1 => return None,
             _ => suspicions.settle(ctx, uid, slots, key).await?,
         };
-        // It was judged by settings that may have changed meanwhile.
+        // The settings that the batch was judged by may have changed meanwhile.
         let now = ctx.writes.judged_by.now(ctx, uid).await;
         (now == *suspicions.rules()).then(|| finding.error(uid))
     }
 
-    /// The write as a small one, if it is one that may go together with others.
+    /// The write as a small one, if it may be merged with others.
     fn small(&self, ctx: &Context) -> Option<(ShardId, Small)> {
         let ([part], None) = (self.batch.parts.as_slice(), &self.batch.refused) else {
             return None;
@@ -342,8 +343,8 @@ impl Write {
             return None;
         };
         let documents = piece.in_memory()?;
-        // What filters send straight to a node can't be told from here, so that a write that was merged and failed could not
-        // be repeated without overtaking it.
+        // The merger doesn't know what filters send straight to a node. A merged write that failed could not be repeated then
+        // without overtaking such a write.
         let placement = self.layout.placement.as_ref()?;
         let may = ctx.options.coalesce
             && !ctx.cluster.direct_writes()
@@ -384,7 +385,7 @@ impl Write {
         }
     }
 
-    /// What goes to which shard.
+    /// The pieces that each shard gets.
     fn delivery(&self, fresh: bool) -> Delivery {
         let batch = &self.batch;
         let shards = self.layout.slots.shards();
@@ -401,11 +402,11 @@ impl Write {
                 (_, Some(refused)) if *shard == first => (vec![refused.clone()], None),
                 (Some(part), None) => (part.pieces.clone(), part.ids.clone()),
                 (None, None) if batch.parts.is_empty() && *shard == first => nothing(),
-                // So that the index is there on every shard, and has the same primary key.
+                // All shards get a request, so that the index exists on each of them with the same primary key.
                 _ if fresh => nothing(),
                 _ => return None,
             };
-            // A batch that fails sets no primary key.
+            // A batch that fails must not set a primary key.
             let path_and_query =
                 (batch.refused.is_some() && *shard != first).then(|| self.path(None));
             Some(ShardPayload {
@@ -445,14 +446,14 @@ impl Write {
             parts,
             ..self.task(Value::Null)
         };
-        // Uids are given in the order of writes; the next writer needn't wait until this one is stored.
+        // Uids are assigned in the order of writes. The next writer needn't wait until this task is stored.
         let uid = ctx.tasks.reserve();
         drop(guard);
         let enqueued = ctx.tasks.create_as(uid, task, Vec::new()).await?;
         Ok(Answer::json(StatusCode::ACCEPTED, &enqueued))
     }
 
-    /// The index has another primary key: the task fails as on a node, and nothing is written.
+    /// Refuses a write whose primary key isn't the index's: its task fails as on a node, and nothing is written.
     async fn refuse_other_key(&self, ctx: &Context, key: &str) -> Result<Answer, WriteError> {
         let error = json!({
             "message": format!("Index already has a primary key: `{key}`."),
@@ -463,7 +464,7 @@ impl Write {
         self.refuse(ctx, error).await
     }
 
-    /// The task fails with this error, and nothing is written.
+    /// Registers a failed task with this error; nothing is written.
     async fn refuse(&self, ctx: &Context, error: Value) -> Result<Answer, WriteError> {
         let task = NewTask {
             error: Some(error),
@@ -475,7 +476,7 @@ impl Write {
         ))
     }
 
-    /// The task, before it is known who took it.
+    /// The task, without its parts.
     fn task(&self, indexed: Value) -> NewTask {
         NewTask {
             kind: "documentAdditionOrUpdate".to_owned(),
@@ -489,7 +490,7 @@ impl Write {
         }
     }
 
-    /// Nothing came of the write: an index that wasn't placed before isn't now.
+    /// Removes the placement again if this write had created it, since nothing was written.
     async fn forget(&self, ctx: &Context, before: Before) -> Result<(), WriteError> {
         if before == Before::Absent {
             ctx.cluster.placements.remove(&self.uid).await?;
@@ -499,7 +500,7 @@ impl Write {
 }
 
 impl Layout {
-    /// An index that is placed but has no primary key on record may have one on its nodes.
+    /// Finds the primary key of an index that is placed but has none on record: its nodes may know one.
     async fn find_key(&mut self, ctx: &Context, uid: &str) -> Result<(), WriteError> {
         let Some(placement) = self
             .placement
@@ -511,7 +512,7 @@ impl Layout {
         let (None, Some(shard)) = (&self.key, placement.shards().first()) else {
             return Ok(());
         };
-        // What is on its way may give it a key, or its name to another index.
+        // Tasks under way may give the index a key, or give its name to another index.
         let deadline = Instant::now() + KEY_WITHIN;
         let unknown = |error| match error {
             Unknown::Cluster(error) => WriteError::Cluster(error),

@@ -1,4 +1,4 @@
-//! How fast bodies are split, with nothing behind the splitter: for `make bench`.
+//! Measures how fast bodies are split, without anything behind the splitter: for `make bench`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use super::dry_run::in_memory;
 use super::format::Format;
 use super::split::SplitError;
 
-/// How much of a body comes in at once, in bytes: what one read of a connection brings.
+/// How many bytes of a body arrive at once: as much as one read of a connection.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// How much of a part is kept before it is forgotten, in bytes: where the merger would write it out.
+/// How many bytes of a part are kept before they are discarded: as many as the merger keeps before it writes them to a file.
 const DISCARD_BYTES: usize = 1 << 20;
 
-/// What splitting a body took.
+/// The measurement of one body.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SplitRun {
     /// How many documents there were.
@@ -39,7 +39,7 @@ impl SplitRun {
     }
 }
 
-/// Splits a body for an index on `shards` shards whose primary key is `key`, in memory and on this thread; timed by `clock`.
+/// Splits a body in memory, on this thread, for an index on `shards` shards with the primary key `key`; `clock` tells the time.
 ///
 /// # Errors
 /// The body is not of its format.
@@ -58,7 +58,7 @@ pub fn split(
         splitter.push(chunk)?;
         splitter.discard(DISCARD_BYTES);
     }
-    // With all in memory, nothing is ever awaited.
+    // With everything in memory, no await ever suspends.
     let batch = splitter
         .finish()
         .now_or_never()

@@ -1,7 +1,7 @@
-//! Decode: from a client's body, compressed or not, to plain bytes as they come in.
+//! Decode: turns a client's body, compressed or not, into plain bytes as they arrive.
 //!
-//! A body that stalls, breaks off or grows over the limit ends the write before anything is delivered. The limit counts
-//! plain bytes, so that a small compressed body can't fill the disk.
+//! If a body stalls, breaks off or exceeds the limit, the write ends before anything is delivered. The limit counts plain
+//! bytes, so that a small compressed body can't fill the disk.
 
 use std::io;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use tokio_util::io::StreamReader;
 
 use crate::call::{AnyBody, BodyError, Late, ReadError, TooLarge};
 
-/// How many plain bytes are handed on at once, at most.
+/// How many plain bytes one call returns at most.
 const CHUNK_BYTES: usize = 256 << 10;
 
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// Too large, stalled or broken off.
+    /// The body is too large, stalled or broke off.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Not what its `content-encoding` says; in a node's words.
+    /// The body doesn't match its `content-encoding`; the text is a node's.
     #[error("The provided payload is incomplete and cannot be parsed")]
     Corrupt,
 }
@@ -45,7 +45,7 @@ enum Source {
     },
 }
 
-/// A decoder that knows what its client sent behind the end of what it decodes.
+/// A decoder that also gives access to the bytes after the end of the encoded stream.
 trait Decoder: AsyncRead + Send + Unpin {
     fn rest(&mut self) -> &mut Body;
 }
@@ -62,7 +62,7 @@ macro_rules! decoders {
 decoders!(GzipDecoder, ZlibDecoder, BrotliDecoder, ZstdDecoder);
 
 impl Plain {
-    /// The body of a request with this `content-encoding`. An encoding that a node doesn't know is taken for none, as there.
+    /// Wraps the body of a request with this `content-encoding`. As on a node, an unknown encoding counts as none.
     pub(crate) fn new(body: AnyBody, encoding: Option<&str>, limit: u64, idle: Duration) -> Self {
         let encoding = encoding.map(|encoding| encoding.trim().to_ascii_lowercase());
         let source = match encoding.as_deref() {
@@ -80,7 +80,7 @@ impl Plain {
         }
     }
 
-    /// The next bytes; none at the end.
+    /// The next bytes; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, DecodeError> {
         let next = match tokio::time::timeout(self.idle, self.source.next()).await {
             Err(_) => return Err(ReadError::Late(Late::Stalled(self.idle)).into()),
@@ -95,7 +95,7 @@ impl Plain {
         Ok(next)
     }
 
-    /// All of the body.
+    /// The complete body.
     pub(crate) async fn whole(mut self) -> Result<Bytes, DecodeError> {
         let Some(first) = self.next().await? else {
             return Ok(Bytes::new());
@@ -111,7 +111,7 @@ impl Plain {
         Ok(all.freeze())
     }
 
-    /// Reads the rest and forgets it, so that a client that only listens when it has sent all hears the answer.
+    /// Reads and discards the rest, so that a client that reads only after it has sent everything gets the answer.
     pub(crate) async fn drain(mut self) {
         while let Ok(Some(_)) = self.next().await {}
     }
@@ -148,7 +148,8 @@ impl Source {
                     .read_buf(buffer)
                     .await
                     .map_err(of_decoder)?;
-                // One body is one stream of its encoding: more, be it another member of gzip's, is refused, as on a node.
+                // A body is a single stream of its encoding. As on a node, anything after it is refused, even a second gzip
+                // member.
                 if read == 0
                     && !decoder
                         .rest()
@@ -165,7 +166,7 @@ impl Source {
     }
 }
 
-/// The client's body broke off under a decoder.
+/// The client's body broke off while a decoder read it.
 #[derive(Debug, thiserror::Error)]
 #[error("the body broke off")]
 struct BrokenOff(BodyError);

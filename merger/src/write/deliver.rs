@@ -1,8 +1,8 @@
-//! Deliver: takes each shard's turn and brings it its pieces, the same to every in-sync replica, in the same order.
+//! Deliver: takes the shards' locks and sends each shard its pieces, the same to every in-sync replica, in the same order.
 //!
-//! Either nothing was accepted anywhere, and the client learns why; or the write is a task, which says what was not. A
-//! replica that missed what another took is out of the in-sync set before the client hears of the task; one that has yet to take
-//! it, in another mode than `sync`, is named by the task.
+//! Either no shard accepted anything, and the client gets the reason; or the write is a task, which says what was not accepted.
+//! A replica that missed what another took has left the in-sync set before the client gets the task. In modes other than
+//! `sync`, the task names the replicas that haven't taken the write yet.
 
 use std::sync::Arc;
 
@@ -25,45 +25,45 @@ use crate::tasks::ShardTask;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 use crate::write::Context;
 
-/// What goes to which shard.
+/// A write, laid out by shard.
 #[derive(Debug, Clone)]
 pub(super) struct Delivery {
-    /// The index, for writes that small ones must not be repeated after.
+    /// The index; merged small writes of it must not be repeated after this write.
     pub(super) index_uid: Option<String>,
     pub(super) method: Method,
     pub(super) path_and_query: String,
     pub(super) content_type: Option<HeaderValue>,
     pub(super) forwarded: ForwardedHeaders,
-    /// How many replicas must have taken it.
+    /// How many replicas must take the write before it is acknowledged.
     pub(super) mode: WriteMode,
     pub(super) loads: Vec<ShardPayload>,
 }
 
-/// What goes to one shard.
+/// What one shard gets.
 #[derive(Debug, Clone)]
 pub(super) struct ShardPayload {
     pub(super) shard: ShardId,
     pub(super) pieces: Vec<Piece>,
-    /// The ids of its documents, where they are known: what is mended on a replica that is being brought back.
+    /// The documents' ids, if known: a resync repairs them on a replica that is being brought back.
     pub(super) ids: Option<Ids>,
-    /// Where it goes, if not where the delivery goes.
+    /// The path for this shard, if it isn't the delivery's.
     pub(super) path_and_query: Option<String>,
 }
 
-/// What became of a delivery.
+/// The result of a delivery.
 #[derive(Debug)]
 pub(super) enum Delivered {
     /// At least one shard has accepted something.
     Taken(Vec<ShardTask>),
-    /// The nodes refused, and nothing was accepted.
+    /// The nodes refused the write, and nothing was accepted.
     Refused(Answer),
 }
 
-/// Delivers to all shards at once. `None`: the index lies elsewhere than on `slots`, or has come or gone, since the write was laid
-/// out; nothing was sent. With what was taken comes the uid of its task: tasks are numbered in the order in which shards take them.
+/// Delivers to all shards at once. `None` if the index was moved, created or deleted since the write was laid out by `slots`;
+/// nothing was sent then. Also returns the uid of the task: tasks are numbered in the order in which shards take them.
 ///
 /// # Errors
-/// A shard can't be reached, and nothing was accepted anywhere.
+/// A shard can't be reached, and no shard accepted anything.
 pub(super) async fn deliver(
     ctx: &Arc<Context>,
     slots: Option<&Arc<SlotMap>>,
@@ -86,10 +86,10 @@ pub(super) async fn deliver(
     Ok(Some((delivered, uid)))
 }
 
-/// Delivers to all shards at once, whose locks the guard holds.
+/// As [`deliver`], for a caller that holds the locks of all shards in `guard`.
 ///
 /// # Errors
-/// As [`deliver`].
+/// As for [`deliver`].
 pub(super) async fn deliver_now(
     ctx: &Arc<Context>,
     guard: &WriteGuard,
@@ -131,8 +131,8 @@ pub(super) async fn deliver_now(
     settle(outcomes)
 }
 
-/// Whether the index lies as it did when a write of documents was laid out, has the same primary key, and isn't being deleted. It
-/// stays so while the caller has the turn of one of its shards.
+/// Whether the index still has the slots and the primary key by which a write was laid out, and isn't being deleted. This stays
+/// so while the caller holds the lock of one of its shards.
 pub(super) fn layout_unchanged(ctx: &Context, before: &Placement) -> bool {
     let now = ctx.cluster.placement(&before.uid);
     now.is_some_and(|now| {
@@ -142,10 +142,10 @@ pub(super) fn layout_unchanged(ctx: &Context, before: &Placement) -> bool {
     })
 }
 
-/// What became of one shard's load.
+/// The result of one shard's delivery.
 struct Outcome {
     parts: Vec<ShardTask>,
-    /// Why not all of it was accepted.
+    /// Why some of it was not accepted.
     failure: Option<Failure>,
 }
 
@@ -165,7 +165,7 @@ async fn to_shard(
     let mut parts = Vec::with_capacity(load.pieces.len());
     let mut failure = None;
     for (place, piece) in load.pieces.iter().enumerate() {
-        // All pieces but the last go on when every replica has them, so that a mode speaks of the whole write.
+        // The mode must apply to the whole write, so all pieces but the last must reach every replica before the next is sent.
         let mode = match place + 1 == load.pieces.len() {
             true => delivery.mode,
             false => WriteMode::Sync,
@@ -182,7 +182,7 @@ async fn to_shard(
                 };
                 let missing = total - accepted;
                 let why = match &failed {
-                    // The reason says that it isn't known.
+                    // The error text already says that it isn't known.
                     Failure::Failed(WriteError::Unknown { .. }) => {
                         format!("{reason}: {missing} of {total} documents")
                     }
@@ -197,7 +197,7 @@ async fn to_shard(
     Outcome { parts, failure }
 }
 
-/// One piece to all in-sync replicas of a shard.
+/// Sends one piece to all in-sync replicas of a shard.
 async fn to_replicas(
     ctx: &Arc<Context>,
     guard: &WriteGuard,
@@ -250,7 +250,7 @@ async fn to_replicas(
     }
 }
 
-/// One piece as every replica gets it.
+/// One piece, as it is sent to every replica.
 struct NodePayload {
     method: Method,
     path_and_query: String,
@@ -313,8 +313,8 @@ impl Command for NodePayload {
     }
 }
 
-/// The path with this as the task's `customMetadata`, in the place of the client's own, which only the merger's record tells: two
-/// replicas have the same write if, and only if, their tasks have the same mark.
+/// The path with `mark` as the task's `customMetadata`, in place of the client's own, which only the merger's record keeps. Two
+/// replicas have the same write if and only if their tasks have the same mark.
 fn marked(path_and_query: &str, mark: &str) -> String {
     let (path, query) = path_and_query
         .split_once('?')
@@ -326,10 +326,10 @@ fn marked(path_and_query: &str, mark: &str) -> String {
     format!("{path}?{}", marked.finish())
 }
 
-/// The query parameter by which a node keeps words of its client with a task.
+/// The query parameter whose text a node stores with the task.
 const METADATA: &str = "customMetadata";
 
-/// What a refusal says, for another message.
+/// The message of a refusal, for use in another message.
 fn said(answer: &Answer) -> String {
     #[derive(Deserialize)]
     struct Refusal {

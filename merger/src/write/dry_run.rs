@@ -1,6 +1,7 @@
-//! Splits a body in memory and shows what would go where, with nothing behind the splitter: for fuzzing and measuring.
+//! Splits a body in memory and shows what each shard would get, without anything behind the splitter: for fuzzing and
+//! measuring.
 //!
-//! The parts are what the shards' nodes would be sent; nothing is delivered, and nothing touches a disk.
+//! The parts are what the shards' nodes would be sent; nothing is delivered or written to disk.
 
 use std::sync::Arc;
 
@@ -14,20 +15,20 @@ use super::judge::{Judge, Manner};
 use super::split::{SplitError, SplitKey, Splitter};
 use super::spool::{Piece, SpoolLimits};
 
-/// What would become of a body.
+/// The result of splitting a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// How many documents there are.
     pub received: u64,
-    /// The primary key, named or inferred.
+    /// The primary key, given or inferred.
     pub key: Option<String>,
     /// The bodies for each shard that owns any of the documents.
     pub parts: Vec<(ShardId, Vec<Bytes>)>,
-    /// The body of the document that a node's task will refuse, and the batch with it.
+    /// The body with the document for which a node's task would refuse the whole batch.
     pub refused: Option<Bytes>,
 }
 
-/// Splits a body that comes in these chunks.
+/// Splits a body that arrives in these chunks.
 ///
 /// # Errors
 /// The body is not of its format.
@@ -41,7 +42,7 @@ pub fn plan<'a>(
     for chunk in chunks {
         splitter.push(chunk)?;
     }
-    // With all in memory, nothing is ever awaited.
+    // With everything in memory, no await ever suspends.
     let batch = splitter
         .finish()
         .now_or_never()
@@ -64,7 +65,7 @@ pub fn plan<'a>(
     })
 }
 
-/// A splitter that keeps all in memory, with a judge that knows no settings.
+/// A splitter that keeps everything in memory, with a judge that knows no settings.
 pub(super) fn in_memory(format: Format, slots: &Arc<SlotMap>, key: Option<&str>) -> Splitter {
     let limits = SpoolLimits {
         memory_bytes: usize::MAX,

@@ -10,16 +10,16 @@ pub(crate) const ACCEPTED: &str = "`application/json`, `application/x-ndjson`, `
 pub enum Format {
     /// An array of objects, or one object.
     Json,
-    /// Objects, one after the other.
+    /// Objects, one after the other, usually one on each line.
     Ndjson,
     /// A line of column names, and a line for each document.
     Csv {
-        /// Between two fields.
+        /// The byte between two fields.
         delimiter: u8,
     },
 }
 
-/// Why a body's format is not one.
+/// Why a body's format isn't valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     /// There is no content type.
@@ -27,12 +27,12 @@ pub enum FormatError {
         "A Content-Type header is missing. Accepted values for the Content-Type header are: {ACCEPTED}"
     )]
     Missing,
-    /// The content type is of no format.
+    /// The content type isn't one of the three formats.
     #[error(
         "The Content-Type `{0}` is invalid. Accepted values for the Content-Type header are: {ACCEPTED}"
     )]
     Unknown(String),
-    /// A delimiter for what isn't CSV.
+    /// A delimiter was given for a format other than CSV.
     #[error(
         "The Content-Type `{0}` does not support the use of a csv delimiter. The csv delimiter can only be used with the Content-Type `text/csv`."
     )]
@@ -43,7 +43,7 @@ impl Format {
     /// The format of a content type, with the query's `csvDelimiter`.
     ///
     /// # Errors
-    /// The type is missing or none of the three, or the delimiter is for another format.
+    /// The type is missing or isn't one of the three, or the delimiter is for a format other than CSV.
     pub fn of(content_type: Option<&[u8]>, delimiter: Option<u8>) -> Result<Self, FormatError> {
         let raw = content_type.ok_or(FormatError::Missing)?;
         let text = || String::from_utf8_lossy(raw).into_owned();
@@ -62,7 +62,7 @@ impl Format {
         }
     }
 
-    /// Its name in error messages.
+    /// The format's name in error messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Json => "json",
@@ -71,7 +71,7 @@ impl Format {
         }
     }
 
-    /// Its content type.
+    /// The format's content type.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",

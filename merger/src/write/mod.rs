@@ -1,11 +1,11 @@
 //! Writes of documents: decode → split → sequence → deliver.
 //!
-//! [`add`] and [`remove`] say what each operation means; the stages are modules of their own: [`decode`] makes plain bytes
-//! of a body, [`split`] makes each shard's part of them, [`crate::sequence`] orders the writes to a shard, [`deliver`]
-//! brings the parts to all replicas and makes one task of it.
+//! [`add`] and [`remove`] define what each operation means. The stages are separate modules: [`decode`] turns a body into plain
+//! bytes, [`split`] builds each shard's part, [`crate::replication`] orders the writes to a shard, and [`deliver`] sends the parts
+//! to all replicas and makes one task of them.
 //!
-//! Invariants: nothing is delivered before the whole body has been read and found good, and no shard waits for a client.
-//! What was begun is finished though the client be gone. This module knows nothing of searches.
+//! Invariants: nothing is delivered before the whole body has been read and found valid, and no shard waits for a client. A
+//! delivery that has begun is completed even if the client disconnects. This module knows nothing about searches.
 
 mod add;
 pub mod bench;
@@ -53,65 +53,65 @@ use crate::store::StoreError;
 use crate::tasks::{NewTask, SharedEnd, TaskError};
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
-/// What documents are written with.
+/// The state that writes of documents need.
 pub struct Context {
-    /// Locks, and the way to all replicas.
+    /// Locks, and the means to reach all replicas.
     pub replication: Arc<replication::Context>,
-    /// Sizes, and whether small writes go together.
+    /// The sizes and switches of writes.
     pub options: WriteOptions,
-    /// What writes keep from one to the next.
+    /// State that writes share.
     pub writes: Writes,
-    /// What indexes' settings shall be.
+    /// The settings that indexes must have.
     pub settings: Arc<DesiredSettings>,
 }
 
 stands_on!(Context, replication, replication::Context);
 
-/// Sizes, and whether small writes go together.
+/// Limits on sizes, and whether small writes are merged.
 #[derive(Debug, Clone)]
 pub struct WriteOptions {
-    /// Whether small writes that wait for the same shard go to it together.
+    /// Whether small writes that wait for the same shard are merged.
     pub coalesce: bool,
-    /// How long the first of them waits for company.
+    /// How long the first small write waits for others to merge with.
     pub coalesce_wait: Duration,
     /// The largest body of an import, in bytes, after decompression.
     pub max_import_bytes: u64,
-    /// The largest piece that is sent to a node at once, in bytes.
+    /// The largest piece that is sent to a node in one request, in bytes.
     pub max_node_payload_bytes: u64,
     /// How much of one shard's part is kept in memory, in bytes.
     pub spool_memory_bytes: usize,
-    /// Where the rest of it goes.
+    /// The folder for the rest of the part.
     pub spool_folder: PathBuf,
 }
 
-/// Why a write came to nothing.
+/// Why a write failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// The content type.
+    /// The content type isn't valid.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// The body couldn't be read.
+    /// The body can't be read.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// The body isn't documents.
+    /// The body doesn't consist of documents.
     #[error("{fault}")]
     Fault {
-        /// What the body should be.
+        /// The format that the body should have.
         format: Format,
-        /// What is wrong.
+        /// What is wrong with the body.
         #[source]
         fault: Fault,
     },
     /// There is no body.
     #[error("A {} payload is missing.", .0.name())]
     Missing(Format),
-    /// One document is larger than what a node takes.
+    /// A single document is larger than a node accepts.
     #[error("a document is larger than {limit} bytes")]
     DocumentTooLarge {
-        /// The bound, in bytes.
+        /// The limit, in bytes.
         limit: u64,
     },
-    /// The body couldn't be kept.
+    /// A part of the body can't be kept in memory or on disk.
     #[error("a part of the write could not be kept")]
     Spool(#[source] io::Error),
     /// A shard can't be reached, and nothing was written.
@@ -119,71 +119,71 @@ pub enum WriteError {
     Unreachable {
         /// The shard.
         shard: ShardId,
-        /// Why.
+        /// Why it can't be reached.
         source: UpstreamError,
     },
-    /// A shard gave no answer after it may have got the write.
+    /// A shard that may have got the write gave no answer.
     #[error("shard-{}: {detail}; it is not known whether it was written", .shard.0)]
     Unknown {
         /// The shard.
         shard: ShardId,
-        /// What the request came to.
+        /// How the request ended.
         detail: String,
     },
-    /// Fewer replicas took a write than its mode wants; those that didn't are out of sync.
+    /// Fewer replicas took a write than its mode requires; those that didn't are out of sync.
     #[error("shard-{}: {taken} of the {wanted} replicas that a quorum needs took the write: it may have been applied; sending it again is safe", .shard.0)]
     NoQuorum {
         /// The shard.
         shard: ShardId,
-        /// How many took it.
+        /// How many replicas took it.
         taken: usize,
-        /// How many had to.
+        /// How many replicas had to take it.
         wanted: usize,
     },
-    /// A node was asked something and gave no answer.
+    /// A node didn't answer a question that the write depends on.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// Shards or placements.
+    /// A shard or placement isn't usable.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The task registry.
+    /// The task registry failed.
     #[error(transparent)]
     Task(#[from] TaskError),
-    /// A write failed with those that it was sent together with.
+    /// The write failed together with those that it was merged with.
     #[error(transparent)]
     Together(Arc<WriteError>),
-    /// Writes under way decide what the filter of a write means, and go on for long.
+    /// Writes under way decide what a write's filter means, and they take too long.
     #[error(
         "the index `{0}` has tasks under way on which the filter depends; nothing was changed: try again when they have ended"
     )]
     Busy(String),
-    /// The index was moved or deleted again and again while the write was under way.
+    /// The index was moved or deleted in each attempt.
     #[error("the index `{0}` changes too often")]
     Unsettled(String),
-    /// There is no room for more writes.
+    /// There is no memory or disk space for more writes.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
-    /// The merger ends.
+    /// The merger is stopping.
     #[error(transparent)]
     Stopping(#[from] Stopping),
 }
 
-/// What writes keep from one to the next.
+/// State that writes share.
 #[derive(Debug, Default)]
 pub struct Writes {
     coalescer: Coalescer,
-    /// What documents are judged by.
+    /// The rules that documents are judged by.
     judged_by: judge::Known,
-    /// One first write at a time to an index whose primary key isn't known.
+    /// By index: the lock for first writes, one at a time, while the primary key isn't known.
     lines: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Writes {
-    /// Indexes come, go or change their names: what was written before must not be written again after it. The caller has the
-    /// turn of all shards that it concerns.
+    /// Notes that indexes are created, deleted or renamed: earlier writes must not be repeated after that. The caller holds the
+    /// locks of all shards concerned.
     pub fn indexes_change(&self) {
         self.coalescer.note_all();
     }
@@ -191,7 +191,7 @@ impl Writes {
     async fn first_write(&self, index_uid: &str) -> OwnedMutexGuard<()> {
         let line = {
             let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-            // Lines that nobody stands in are forgotten, so that the map stays small.
+            // Locks that no write uses are dropped, so that the map stays small.
             lines.retain(|uid, line| uid == index_uid || Arc::strong_count(line) > 1);
             Arc::clone(lines.entry(index_uid.to_owned()).or_default())
         };
@@ -200,7 +200,7 @@ impl Writes {
 }
 
 impl WriteError {
-    /// Whether a replica may have taken the write all the same.
+    /// Whether some replica may have the write despite this error.
     pub(crate) fn may_be_written(&self) -> bool {
         match self {
             Self::Unknown { .. } | Self::NoQuorum { .. } | Self::Store(_) | Self::Task(_) => true,
@@ -211,7 +211,7 @@ impl WriteError {
     }
 }
 
-/// Answers an addition or update of documents. `reading` is held while the body comes.
+/// Answers an addition or update of documents. `reading` is held while the body arrives.
 ///
 /// # Errors
 /// [`WriteError`].
@@ -223,7 +223,7 @@ pub async fn add(
     add::documents(ctx, call, reading).await
 }
 
-/// Answers any other write, whose body is in memory.
+/// Answers any other write of documents; its body is held in memory.
 ///
 /// # Errors
 /// [`WriteError`].
@@ -235,15 +235,15 @@ pub async fn handle(ctx: &Arc<Context>, call: Call) -> Result<Answer, WriteError
     }
 }
 
-/// Node tasks have ended that several small writes were merged into.
+/// Handles the end of node tasks that several small writes were merged into.
 pub fn shared_tasks_ended(ctx: &Arc<Context>, ends: Vec<SharedEnd>) {
     coalesce::ended(ctx, ends);
 }
 
-/// How often a write is laid out anew because its index changed under it.
+/// How often a write is laid out again because its index changed meanwhile.
 const ATTEMPTS: usize = 5;
 
-/// Lays out where each part goes, delivers, and registers the task; goes on though the client be gone.
+/// Lays out the parts by shard, delivers them and registers the task; continues even if the client disconnects.
 async fn deliver_as_task(
     ctx: &Arc<Context>,
     mut delivery: Delivery,
@@ -274,8 +274,8 @@ async fn deliver_as_task(
     .await?
 }
 
-/// Lets a node word why it refuses a request whose path, query or content type is not what it may be. The node gets no body,
-/// so that there is nothing that it could accept.
+/// Lets a node word the refusal of a request whose path, query or content type is invalid. The node gets no body, so that it
+/// can't accept anything.
 async fn refused_by_node(ctx: &Context, call: &Call) -> Result<Answer, WriteError> {
     let shard = first_shard(ctx)?;
     let timeout = ctx.search_timeout;

@@ -2,7 +2,7 @@
 
 use crate::call::Call;
 
-/// What the query of `POST` and `PUT …/documents` may say.
+/// The query parameters of `POST` and `PUT …/documents`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Params {
     pub(crate) primary_key: Option<String>,
@@ -11,17 +11,17 @@ pub(crate) struct Params {
     pub(crate) skip_creation: Option<bool>,
 }
 
-/// The query isn't what it may be. A node words the refusal.
+/// The query isn't valid. A node words the refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InvalidQuery;
 
 impl Params {
-    /// Reads the query of a write of documents.
+    /// Parses the query of an addition or update of documents.
     pub(crate) fn read(call: &Call) -> Result<Self, InvalidQuery> {
         let mut params = Self::default();
         for (name, value) in call.query_pairs() {
             match name.as_ref() {
-                // Of a parameter that is there twice, the last counts.
+                // If a parameter is given twice, the last value counts.
                 "primaryKey" => params.primary_key = Some(value.into_owned()),
                 "customMetadata" => params.custom_metadata = Some(value.into_owned()),
                 "csvDelimiter" => match value.as_bytes() {
@@ -56,7 +56,7 @@ impl Params {
     }
 }
 
-/// The query of any other write: `customMetadata`, or nothing.
+/// `customMetadata` from the query of any other write; the other parameters are ignored.
 pub(crate) fn custom_metadata(call: &Call) -> Option<String> {
     let mut pairs = call.query_pairs();
     pairs

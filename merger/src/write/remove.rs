@@ -1,4 +1,4 @@
-//! Deletions and editions: by id to the shards that own the ids, everything else to every shard of the index.
+//! Deletions and editions: a deletion by id goes to the shards that own the ids, everything else to every shard of the index.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(super) async fn one(ctx: &Arc<Context>, call: Call) -> Result<Answer, WriteE
         let id = id.and_then(|id| DocumentId::from_text(id).ok());
         let shard = match (slots, id) {
             (Some(slots), Some(id)) => slots.shard_of(&id),
-            // No document can have such an id, or no such index is there: any shard says so.
+            // The id can't belong to a document, or the index doesn't exist: any shard words that.
             (Some(slots), None) => first_of(slots),
             (None, _) => first,
         };
@@ -58,14 +58,14 @@ pub(super) async fn batch(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, 
     let first = first_shard(ctx)?;
     let lay_out = move |slots: Option<&SlotMap>| match (slots, &ids) {
         (Some(slots), Some(ids)) => split(slots, ids),
-        // Not a list: a node says so. No such index: a node says that, too.
+        // The body isn't a list, or the index doesn't exist: a node words that.
         (Some(slots), None) => vec![load(first_of(slots), body.clone())],
         (None, _) => vec![load(first, body.clone())],
     };
     deliver_as_task(ctx, delivery(ctx, &call)?, task, lay_out).await
 }
 
-/// Deletion by filter or of everything, and edition by function: the same to every shard of the index.
+/// Deletion by filter, deletion of all documents, and edition by function: the same request to every shard of the index.
 pub(super) async fn everywhere(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, WriteError> {
     let body = body(ctx, &mut call).await?;
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -116,7 +116,7 @@ pub(super) async fn everywhere(ctx: &Arc<Context>, mut call: Call) -> Result<Ans
     Ok(answer)
 }
 
-/// Each shard's ids, as they came. What can't be an id goes to the first shard, which counts it.
+/// The ids by shard, as they came. A value that can't be an id goes to the first shard, which counts it.
 fn split(slots: &SlotMap, ids: &[Value]) -> Vec<ShardPayload> {
     let mut lists: Vec<(ShardId, Vec<&Value>)> = slots
         .shards()
@@ -172,7 +172,7 @@ fn load(shard: ShardId, body: Bytes) -> ShardPayload {
     }
 }
 
-/// What a call delivers, before it is laid out.
+/// The delivery of a call, before it is laid out.
 fn delivery(ctx: &Context, call: &Call) -> Result<Delivery, WriteError> {
     let index_uid = call.index.as_deref();
     Ok(Delivery {

@@ -1,8 +1,8 @@
-//! Writes whose filters mean the same on every shard: see [`crate::filters`].
+//! Rewrites the filters of writes so that they mean the same on every shard: see [`crate::filters`].
 //!
-//! A node applies a filter when the write's turn comes, after all that was accepted before it. What was accepted may bring a field
-//! that no shard knows yet, so that nothing can be said of it before that is done: such a write waits, and no other does. More than
-//! one node would delete is never deleted.
+//! A node applies a filter when it comes to the write, after all writes accepted before. One of those may bring a field that no
+//! shard knows yet, so it must be done before the filter can be judged: only writes with such a filter wait. So a write never
+//! deletes more documents than a single node would.
 
 use std::time::Duration;
 
@@ -23,17 +23,17 @@ use crate::tasks::{Unknown, ask_primary};
 use crate::upstream::{NodeRequest, Target};
 use crate::write::Context;
 
-/// How long a write waits for those before it.
+/// How long a write waits for the writes before it.
 const WITHIN: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(25);
-/// So many small questions are under way at once for a write.
+/// How many requests to shards a write has in flight at once.
 const AT_ONCE: usize = 32;
 
-/// Tasks by which an index may forget its fields.
+/// Tasks after which an index may have lost fields.
 const FORGET: [&str; 1] = ["indexDeletion"];
-/// Tasks by which its name may become another index's.
+/// Tasks after which the name may belong to another index.
 const RENAME: [&str; 2] = ["indexSwap", "indexUpdate"];
-/// Tasks that may bring an index a field, or make it filterable.
+/// Tasks that may add a field to an index, or make it filterable.
 const BRING: [&str; 4] = [
     "documentAdditionOrUpdate",
     "documentEdition",
@@ -41,10 +41,10 @@ const BRING: [&str; 4] = [
     "indexCreation",
 ];
 
-/// The body of a deletion or edition as all shards get it.
+/// The body of a deletion or edition as it is sent to all shards.
 ///
 /// # Errors
-/// A shard doesn't say what it knows, or is busy for too long.
+/// A shard doesn't tell which fields it knows, or is busy for too long.
 pub(super) async fn body(ctx: &Context, call: &Call, body: Bytes) -> Result<Bytes, WriteError> {
     let request = Request {
         method: call.method.clone(),
@@ -73,7 +73,7 @@ pub(super) async fn body(ctx: &Context, call: &Call, body: Bytes) -> Result<Byte
     Ok(new.and_then(|new| new.body).unwrap_or(body))
 }
 
-/// Which of the fields any shard knows, once nothing is under way that may change it.
+/// Which of the fields any shard knows, once no task is under way that may change that.
 async fn known_at_last(
     ctx: &Context,
     uid: &str,
@@ -96,7 +96,7 @@ async fn known_at_last(
     }
 }
 
-/// Whether tasks of these kinds are under way: open in the registry, or on a node on their way into it.
+/// Whether tasks of these kinds are under way: open in the registry, or on a node and not registered yet.
 async fn are_under_way(
     ctx: &Context,
     shards: &[ShardId],
@@ -123,7 +123,7 @@ async fn are_under_way(
     Ok(!looks.iter().all(idle))
 }
 
-/// Which of the fields any shard's primary knows.
+/// Which of the fields any shard's primary knows now.
 async fn known_now(
     ctx: &Context,
     uid: &str,

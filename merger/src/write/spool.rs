@@ -1,7 +1,7 @@
-//! A shard's part of a write, kept until it is delivered: in memory up to a bound, then in an unlinked temporary file.
+//! Keeps a shard's part of a write until it is delivered: in memory up to a limit, then in an unlinked temporary file.
 //!
-//! Documents are appended as the client wrote them. A part is cut into pieces at document borders, each below the nodes'
-//! payload limit; a piece can be sent any number of times, to any number of replicas at once.
+//! Documents are appended as the client wrote them. A part is cut into pieces between documents, each below the nodes' payload
+//! limit; a piece can be sent any number of times, to any number of replicas at once.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -19,32 +19,32 @@ use tokio::task::JoinHandle;
 use crate::bounds::{Budget, Share};
 use crate::call::{AnyBody, BodyError};
 
-/// How much of a file is read at once while a piece is sent, in bytes.
+/// How many bytes of a file are read at once while a piece is sent.
 const READ_BYTES: usize = 256 << 10;
 
-/// How parts are kept.
+/// The limits on how parts are kept.
 #[derive(Debug, Clone)]
 pub(crate) struct SpoolLimits {
-    /// How much of a part is kept in memory, in bytes.
+    /// How many bytes of a part are kept in memory.
     pub(crate) memory_bytes: usize,
-    /// How large a piece may be, in bytes.
+    /// The largest size of a piece, in bytes.
     pub(crate) piece_bytes: u64,
-    /// The folder of temporary files.
+    /// The folder for temporary files.
     pub(crate) folder: PathBuf,
-    /// What all parts together may take in memory.
+    /// The memory budget of all parts together.
     pub(crate) memory: Budget,
-    /// What all parts together may take on disk.
+    /// The disk budget of all parts together.
     pub(crate) disk: Budget,
 }
 
-/// What stands around the documents of a piece.
+/// The text around and between the documents of a piece.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Framing {
-    /// Before the first.
+    /// The text before the first document.
     pub(crate) before: Bytes,
-    /// After the last.
+    /// The text after the last document.
     pub(crate) after: Bytes,
-    /// Between two.
+    /// The byte between two documents.
     pub(crate) between: u8,
 }
 
@@ -54,21 +54,21 @@ pub(crate) struct Spool {
     frame: Framing,
     memory: Vec<u8>,
     file: Option<File>,
-    /// Bytes in the file.
+    /// The number of bytes in the file.
     filed: u64,
     pieces: Vec<Span>,
     piece_bytes: u64,
     shares: Shares,
 }
 
-/// What a part holds of the bounds of all.
+/// A part's shares of the budgets for all parts.
 #[derive(Debug)]
 struct Shares {
     memory: Share,
     disk: Share,
 }
 
-/// Where the documents of a piece lie.
+/// The range of a piece's documents in the part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Span {
     start: u64,
@@ -117,7 +117,7 @@ impl Spool {
         self.pieces.is_empty()
     }
 
-    /// Forgets all, if it is more than `bytes`.
+    /// Discards everything in memory, if it is more than `bytes`.
     pub(crate) fn discard(&mut self, bytes: usize) {
         if self.memory.len() > bytes {
             self.memory.clear();
@@ -125,8 +125,8 @@ impl Spool {
         }
     }
 
-    /// Moves what is in memory to the file, if it is more than what may stay. [`NoRoom`](crate::bounds::NoRoom) comes as an error
-    /// of its own.
+    /// Moves the documents in memory to the file, if they exceed the limit. [`NoRoom`](crate::bounds::NoRoom) is wrapped in the
+    /// returned error.
     pub(crate) async fn spill(&mut self, limits: &SpoolLimits) -> io::Result<()> {
         if self.memory.len() > limits.memory_bytes {
             self.write_out(limits).await
@@ -162,7 +162,7 @@ impl Spool {
         self.hold_memory()
     }
 
-    /// The part, ready to be delivered.
+    /// Ends the part; returns its pieces, ready to be delivered.
     pub(crate) async fn finish(mut self, limits: &SpoolLimits) -> io::Result<Vec<Piece>> {
         let source = if self.file.is_some() {
             self.write_out(limits).await?;
@@ -187,7 +187,7 @@ enum Source {
     File(Option<Arc<(File, Share)>>),
 }
 
-/// One request's worth of documents.
+/// The documents of one request.
 #[derive(Debug, Clone)]
 pub(crate) struct Piece {
     frame: Framing,
@@ -196,7 +196,7 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// A piece of these documents, which are in memory.
+    /// A piece with these documents, kept in memory.
     pub(crate) fn of(frame: Framing, documents: &[&[u8]]) -> Self {
         let bytes: Vec<u8> = documents.join(&frame.between);
         let span = Span {
@@ -229,7 +229,7 @@ impl Piece {
         .boxed()
     }
 
-    /// The documents, with what is between them and nothing around them, if they are in memory.
+    /// The documents with their separators, without the text around them, if they are in memory.
     pub(crate) fn in_memory(&self) -> Option<Bytes> {
         match &self.source {
             Source::Memory(_) => self.reading().queue.pop(),
@@ -237,12 +237,12 @@ impl Piece {
         }
     }
 
-    /// What stands around the documents.
+    /// The text around and between the documents.
     pub(crate) fn framing(&self) -> &Framing {
         &self.frame
     }
 
-    /// The documents, with what is between them and nothing around them.
+    /// The documents with their separators, without the text around them.
     pub(crate) fn inner(&self) -> AnyBody {
         let left = self.span.end - self.span.start;
         PieceBody {
@@ -280,14 +280,14 @@ impl Piece {
         }
     }
 
-    /// The length of the body.
+    /// The length of the body, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         let around = (self.frame.before.len() + self.frame.after.len()) as u64;
         self.span.end - self.span.start + around
     }
 }
 
-/// What comes from memory or from a file.
+/// A piece that is being read, from memory or from a file.
 struct Reading {
     queue: Vec<Bytes>,
     file: Option<Arc<(File, Share)>>,

@@ -1,4 +1,4 @@
-//! What is cut off is made whole, or undone.
+//! Completes or undoes changes that were interrupted.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,13 +22,14 @@ use crate::supervise::supervise;
 use crate::tasks::ShardTask;
 use crate::upstream::NodeAnswer;
 
-/// How often it is tried: writers to the shards that may have it are refused meanwhile.
+/// The pause between attempts; writes to the shards that may have the change are refused meanwhile.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Takes up what the last merger left: from here on nobody writes to those shards before it is whole or undone.
+/// Resumes the changes that the last merger left: from now on, writes to their shards are refused until each change is
+/// completed or undone.
 ///
 /// # Errors
-/// The store.
+/// The store can't be read.
 pub async fn take_up_intents(ctx: &Arc<Context>) -> Result<(), ClusterError> {
     for (key, intent) in ctx.intents.all().await? {
         let shards = intent.shards().into_iter().collect();
@@ -38,8 +39,8 @@ pub async fn take_up_intents(ctx: &Arc<Context>) -> Result<(), ClusterError> {
     Ok(())
 }
 
-/// Makes it whole or undoes it, however long that takes; without `intent`, and after a panic, as it is stored. The caller holds
-/// its shards.
+/// Completes or undoes the change, however long that takes. Without `intent`, and after a panic, it is read from the store. The
+/// caller holds back writes to its shards.
 pub(super) fn finish(ctx: &Arc<Context>, key: String, intent: Option<Intent>) {
     let known = Mutex::new(intent);
     supervise(ctx, &ctx.metrics.panics, "finish-intents", move |ctx| {
@@ -52,14 +53,14 @@ pub(super) fn finish(ctx: &Arc<Context>, key: String, intent: Option<Intent>) {
             };
             match intent {
                 Some(intent) => go_on(ctx, key, intent).await,
-                // It was whole or undone already.
+                // The change was completed or undone before.
                 None => ctx.cluster.in_doubt.release(&key),
             }
         }
     });
 }
 
-/// How it is stored, if it is.
+/// The stored intent, if there is one.
 async fn stored(ctx: &Context, key: &str) -> Option<Intent> {
     loop {
         match ctx.intents.find(key).await {
@@ -76,10 +77,12 @@ async fn go_on(ctx: Arc<Context>, key: String, mut intent: Intent) {
     let kind = intent.kind();
     tracing::warn!(kind, shards = ?intent.shards(), "a change of indexes was cut off: it is made whole, or undone");
     let begun = Instant::now();
-    // Who hung when it was sent may take it after it has said that it hasn't: all are asked twice.
+    // A node that hung when the change was sent may take it after answering that it doesn't have it, so all nodes are asked
+    // twice.
     let mut certain = false;
     loop {
-        // When a silent node counts as down, the writers of shards that have it don't wait any more for those that don't.
+        // Once a silent node counts as down, writers to the shards that have the change don't wait any longer for the shards
+        // that don't.
         let patient = !intent.placed && begun.elapsed() < ctx.cluster.down_after();
         match attempt(&ctx, &key, &mut intent, patient, certain).await {
             Ok(Some(outcome)) => {
@@ -95,7 +98,7 @@ async fn go_on(ctx: Arc<Context>, key: String, mut intent: Intent) {
     }
 }
 
-/// How it ended; `None` if everybody is to be asked once more.
+/// One attempt; returns how the change ended, or `None` if all nodes must be asked once more.
 async fn attempt(
     ctx: &Arc<Context>,
     key: &str,
@@ -106,10 +109,10 @@ async fn attempt(
     let shards: BTreeSet<ShardId> = intent.shards().into_iter().collect();
     let in_doubt = &ctx.cluster.in_doubt;
     if intent.placed {
-        // Nobody waits any more for those who are silent, not even for as long as they take to say nothing.
+        // Asked without the locks: writers to the shards that have the change must not wait for the silent shards' timeouts.
         let found = ask_all(ctx, intent).await?;
         if let Some(silent) = found.iter().find(|found| found.has.is_none()) {
-            // Where nobody at all is heard, as before Envoy has told of the nodes, nothing is known of anybody.
+            // If no node answers at all, as before Envoy has reported the nodes, nothing is known, and nothing is held.
             if found.iter().any(Found::has_it) {
                 let lacking = found.iter().filter(|found| !found.has_it());
                 let lacking = lacking.map(|found| found.shard).collect();
@@ -120,12 +123,12 @@ async fn attempt(
     }
     let guard = ctx.locks.lock(&intent.shards()).await;
     let found = ask_all(ctx, intent).await?;
-    let somebody = found.iter().any(Found::has_it);
+    let any_has_it = found.iter().any(Found::has_it);
     let silent = found.iter().find(|found| found.has.is_none());
     if let Some(silent) = silent
-        && (patient || !somebody)
+        && (patient || !any_has_it)
     {
-        // Who surely hasn't got it may go on.
+        // Shards that certainly don't have the change are released.
         let may_have = found
             .iter()
             .filter(|found| found.has.is_none() || found.has_it());
@@ -139,7 +142,7 @@ async fn attempt(
     if !certain && silent.is_none() {
         return Ok(None);
     }
-    let outcome = match somebody {
+    let outcome = match any_has_it {
         false => {
             undo(ctx, key, intent).await?;
             "undone: no node had it"
@@ -149,7 +152,8 @@ async fn attempt(
             let lacking: BTreeSet<ShardId> = lacking(&parts).map(|part| part.shard).collect();
             if let Some(shard) = lacking.first().copied() {
                 if !patient {
-                    // Whoever has it has waited enough; the others get it when they are back, and nobody reads there before.
+                    // The shards that have the change have waited long enough and are released. The others get it when they
+                    // answer again; until then, reads there are refused.
                     follow(ctx, key, intent).await?;
                     in_doubt.hold(key, lacking, ReadPolicy::Refuse);
                 }
@@ -164,7 +168,7 @@ async fn attempt(
     Ok(Some(outcome))
 }
 
-/// Sends it to everybody who hasn't got it.
+/// Sends the change to all shards and replicas that haven't got it.
 async fn send_to_the_rest(
     ctx: &Arc<Context>,
     guard: &WriteGuard,
@@ -177,7 +181,7 @@ async fn send_to_the_rest(
         && !intent.placed
         && pairs.iter().any(|pair| placements.lie_apart(pair))
     {
-        // A filter that still goes by the old table would ask the wrong shard.
+        // A filter with the old routing table would ask the wrong shard.
         placements
             .leave_to_merger(key, &intent.names(), true)
             .await?;
@@ -207,7 +211,7 @@ async fn send_to_the_rest(
     join_all(sent).await.into_iter().collect()
 }
 
-/// Under a new uid: the old one may be another task's by now.
+/// Registers the task under a new uid: the old one may belong to another task by now.
 async fn register(
     ctx: &Arc<Context>,
     key: &str,
@@ -224,7 +228,8 @@ async fn register(
         }
         Effect::Exchange { .. } => follow(ctx, key, intent).await?,
     }
-    // Filters may have them again, now that the table is the new one. Nothing may fail after the task is registered.
+    // Filters may route these indexes again, now that the routing table is the new one. This comes first: nothing may fail
+    // after the task is registered.
     placements
         .leave_to_merger(key, &intent.names(), false)
         .await?;

@@ -1,4 +1,4 @@
-//! Who has a change that was cut off: the nodes are asked.
+//! Asks the nodes which of them have a change that was interrupted.
 
 use std::time::Duration;
 
@@ -13,15 +13,16 @@ use crate::cluster::{NodeRef, NodeStatus};
 use crate::replication::remove_replica;
 use crate::store::StoreError;
 
-/// How long a node may take to say whether it has it: writers wait meanwhile.
+/// How long a node may take to say whether it has the change; writers wait meanwhile.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many of a node's newest tasks of a kind are looked at. The same can't have come again: not all of its shards may be written to.
+/// How many of a node's newest tasks of a kind are looked at. An identical later task is impossible: not all of its shards
+/// accept writes now.
 const LOOK_BACK: usize = 200;
 
-/// What the replicas of a shard say.
+/// The answers of a shard's replicas.
 pub(super) struct Found {
     pub(super) shard: ShardId,
-    /// Who has it, as which task; `None` if nobody says anything.
+    /// The replicas that have the change, with their local task; `None` if no replica answers.
     pub(super) has: Option<Vec<(NodeRef, u32)>>,
 }
 
@@ -32,7 +33,7 @@ impl Found {
 }
 
 impl Intent {
-    /// Whether a node's task is what the shard was sent.
+    /// Whether a node's task is the change that the shard was sent.
     fn is(&self, shard: ShardId, task: &Seen) -> bool {
         match &self.effect {
             Effect::Deletion { uid, .. } => task.index_uid.as_ref() == Some(uid),
@@ -74,7 +75,7 @@ struct Exchanged {
     rename: bool,
 }
 
-/// Asks all shards.
+/// Asks all shards of the intent.
 pub(super) async fn ask_all(ctx: &Context, intent: &Intent) -> Result<Vec<Found>, StoreError> {
     let asked = intent
         .each
@@ -83,7 +84,8 @@ pub(super) async fn ask_all(ctx: &Context, intent: &Intent) -> Result<Vec<Found>
     join_all(asked).await.into_iter().collect()
 }
 
-/// Asks a shard's replicas in sync. Who says nothing while another one answers may have it or not: it is taken out.
+/// Asks a shard's in-sync replicas. If one answers, silent ones may have the change or not, and are removed from the in-sync
+/// set.
 async fn ask(ctx: &Context, intent: &Intent, shard: ShardId) -> Result<Found, StoreError> {
     let replicas = ctx.cluster.replicas(shard);
     let answers = join_all(

@@ -1,7 +1,7 @@
-//! Looks now and then whether settings still are what was last set: somebody may have changed a node by hand.
+//! Checks periodically whether settings still are what was last set: a node may have been changed by hand.
 //!
-//! A round looks at a bounded number of indexes, one after the other, with one request to each of their nodes; the next round goes on
-//! where the last one ended.
+//! A round checks a bounded number of indexes, one after the other, with one request to each of their nodes; the next round
+//! continues where the last one ended.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::cluster::{NodeId, Placement};
 use crate::desired::{Values, decide};
 use crate::store::StoreError;
 
-/// How many indexes a round looks at.
+/// How many indexes a round checks.
 const INDEXES_A_ROUND: usize = 200;
-/// How many nodes that could not be mended are remembered, so that they aren't tried again and again in the same way.
+/// How many failed repairs are remembered, so that the same repair isn't tried again and again.
 const MOST_HOPELESS: usize = 1_000;
 
-/// What could not be mended.
+/// By index and node: the repair that failed.
 type Unrepairable = HashMap<(String, NodeId), Values>;
 
-/// Looks for ever, unless it is turned off.
+/// Checks in a loop; returns at once if the check is turned off.
 pub async fn watch(ctx: Arc<Context>) {
     let every = ctx.settings_check_interval;
     if every.is_zero() {
@@ -54,23 +54,23 @@ async fn look(
     if placement.deleted_by.is_some() || ctx.tasks.changes_settings(uid, None) {
         return Ok(());
     }
-    // Most of the time all is well, and nobody's turn is needed to see that.
+    // Usually nothing differs, and no lock is needed to see that.
     let Said {
         settings: said,
         silent,
     } = read(ctx, placement).await;
     if !silent.is_empty() {
-        // What most nodes say isn't known before all do.
+        // The majority isn't known until all nodes have answered.
         return Ok(());
     }
     let truth = truth(ctx, uid, &said).await?;
     if without(unrepairable, uid, drifted(&truth, &said)).is_empty() {
         return remember(ctx, uid, &truth).await;
     }
-    let turn = ctx.locks.lock(placement.shards()).await;
+    let guard = ctx.locks.lock(placement.shards()).await;
     let in_doubt = &ctx.cluster.in_doubt;
     if ctx.tasks.changes_settings(uid, None)
-        // Some shards may have swapped it, and others not.
+        // Some shards may have made a swap that others haven't.
         || placement.shards().iter().any(|shard| in_doubt.blocks_writes(*shard))
         || ctx.cluster.placement(uid).as_deref() != Some(placement)
     {
@@ -91,8 +91,8 @@ async fn look(
         .map(|drift| (drift.node.id.clone(), drift.patch.clone()))
         .collect();
     if !drifts.is_empty()
-        && let Err(error) = mend(ctx, uid, drifts, turn, PATIENCE).await
-        // A node that gave no answer is tried again at the next look.
+        && let Err(error) = mend(ctx, uid, drifts, guard, PATIENCE).await
+        // A node that gave no answer is tried again in the next round.
         && error.is_final()
     {
         if unrepairable.len() >= MOST_HOPELESS {
@@ -104,7 +104,7 @@ async fn look(
     Ok(())
 }
 
-/// What the settings shall be: what was last set, and for an index that nothing was set for, what most nodes say.
+/// The settings that all nodes must have: those last set, or, if none were ever set for the index, those of most nodes.
 async fn truth(
     ctx: &Context,
     uid: &str,

@@ -1,4 +1,4 @@
-//! After the nodes have done a change of settings: is it on every one of them?
+//! After the nodes have made a change of settings, checks that every one of them has it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::store::StoreError;
 use crate::supervise::survive;
 use crate::tasks::{ReadBack, TaskView};
 
-/// How soon nodes that didn't answer are asked again.
+/// The pause before nodes that didn't answer are asked again.
 const AGAIN: Duration = Duration::from_millis(500);
-/// After so many panics nobody looks any more: the client that waits is told so.
+/// After this many panics, the check is given up, and the task tells the client so.
 const MOST_PANICS: usize = 3;
-/// What a task says whose nodes could not be asked what they have.
+/// The error of a task whose nodes could not be asked for their settings.
 const UNSEEN: &str = "It isn't known whether the settings are the same on every node";
-/// How often a change looks whether those before it have ended.
+/// How often a change checks whether earlier changes have ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Looks into changes of settings that the nodes have done, and lets their tasks end.
+/// Checks changes of settings that the nodes have made, and ends their tasks.
 pub fn look_into(ctx: &Arc<Context>, uids: Vec<u32>) {
     for uid in uids {
         let ctx = Arc::clone(ctx);
@@ -45,7 +45,7 @@ pub fn look_into(ctx: &Arc<Context>, uids: Vec<u32>) {
     }
 }
 
-/// Looks until every node in sync says what it has: who doesn't answer is out of sync one day, or answers.
+/// Checks until every in-sync node has answered: a node that doesn't is removed from the in-sync set sooner or later.
 async fn look_until_seen(ctx: &Context, task: u32) -> ReadBack {
     let mut complained = false;
     loop {
@@ -69,11 +69,11 @@ async fn look_until_seen(ctx: &Context, task: u32) -> ReadBack {
     }
 }
 
-/// What came of a look.
+/// The result of a check.
 pub(super) enum Looked {
-    /// All is known.
+    /// All nodes have answered.
     Seen(ReadBack),
-    /// These nodes didn't say.
+    /// These nodes didn't answer.
     Silent(String),
 }
 
@@ -90,7 +90,7 @@ async fn look(ctx: &Context, task: u32) -> Result<Looked, StoreError> {
         return nothing;
     };
     let uid = view.index_uid.as_deref().unwrap_or_default();
-    // One after the other, as the nodes made them.
+    // Changes are checked one after the other, in the order in which the nodes made them.
     while ctx.tasks.other_settings_changes(uid, task).0 {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
@@ -100,8 +100,9 @@ async fn look(ctx: &Context, task: u32) -> Result<Looked, StoreError> {
     if let Some((touches, failed)) = ctx.tasks.failed_somewhere(task) {
         return undo(ctx, &placement, task, &touches, &failed).await;
     }
-    let turn = lock_when_whole(ctx, placement.shards()).await;
-    // In the turn nobody changes settings; what is open by now was sent later, and is looked into when it is done.
+    let guard = lock_when_whole(ctx, placement.shards()).await;
+    // While the locks are held, no settings change. A change that is open by now was sent later, and is checked when it is
+    // done.
     if ctx.tasks.changes_settings(uid, Some(task)) {
         return nothing;
     }
@@ -123,7 +124,7 @@ async fn look(ctx: &Context, task: u32) -> Result<Looked, StoreError> {
         return nothing;
     }
     Ok(Looked::Seen(
-        match mend(ctx, uid, drifts, turn, PATIENCE).await {
+        match mend(ctx, uid, drifts, guard, PATIENCE).await {
             Ok(mended) => ReadBack::Done(mended),
             Err(error) => failed(&format!(
                 "The settings are not the same on every node: {error}"
@@ -141,7 +142,7 @@ fn failed(why: &str) -> ReadBack {
     }))
 }
 
-/// The settings that the change was about: its details name them.
+/// The settings that the change touched, from the task's details.
 fn touched(view: &TaskView) -> BTreeSet<String> {
     let details = view.details.iter().flatten();
     details.map(|(name, _)| name.clone()).collect()

@@ -1,4 +1,4 @@
-//! Reads the settings of an index's nodes, and mends those that differ from what they shall be.
+//! Reads the settings of an index's nodes, and repairs those that differ from what was last set.
 
 use std::time::Duration;
 
@@ -14,22 +14,22 @@ use crate::desired::{Values, difference};
 use crate::replication::WriteGuard;
 use crate::upstream::{NodeRequest, Target, UpstreamError, is_hidden};
 
-/// How long a node may take to tell its settings: others wait for their turn meanwhile.
+/// How long a node may take to return its settings; other calls wait for the shards' locks meanwhile.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a node may take to mend its settings, and how often it is asked whether it has.
+/// How long a node may take to repair its settings, and how often it is asked whether it has.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// A node, and what has to change there.
+/// A node whose settings differ, and the repair.
 pub(super) struct Drift {
     pub(super) node: NodeRef,
-    /// What is sent to it.
+    /// The settings that are sent to the node.
     pub(super) patch: Values,
-    /// What it shall say then.
+    /// The settings that the node must return afterwards.
     wanted: Values,
 }
 
-/// A node that could not be mended, and why.
+/// A node that could not be repaired, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("node {node}: {}: {reason}", names(.settings))]
 pub(super) struct Unmended {
@@ -39,28 +39,28 @@ pub(super) struct Unmended {
 }
 
 impl Unmended {
-    /// Whether it is no use to try the same again.
+    /// Whether trying the same repair again is useless.
     pub(super) fn is_final(&self) -> bool {
         matches!(self.reason, Reason::Refused(_))
     }
 }
 
-/// Why a node could not be mended.
+/// Why a node could not be repaired.
 #[derive(Debug, thiserror::Error)]
 enum Reason {
-    /// The node says no, or can't do it.
+    /// The node refuses the settings, or can't apply them.
     #[error("{0}")]
     Refused(String),
-    /// It gave no answer this time.
+    /// The node gave no answer this time.
     #[error("{0}")]
     Unanswered(String),
 }
 
-/// What the nodes of an index say.
+/// The answers of an index's nodes.
 pub(super) struct Said {
-    /// The settings on each of its in-sync nodes that has it.
+    /// The settings of each in-sync node that has the index.
     pub(super) settings: Vec<(NodeRef, Values)>,
-    /// Who doesn't say.
+    /// The nodes that gave no answer.
     pub(super) silent: Vec<NodeRef>,
 }
 
@@ -113,7 +113,7 @@ async fn read_one(
     Err(UpstreamError::Unreachable { target, detail })
 }
 
-/// The nodes that differ from what settings shall be.
+/// The nodes whose settings differ from `truth`.
 pub(super) fn drifted(truth: &Values, said: &[(NodeRef, Values)]) -> Vec<Drift> {
     said.iter()
         .filter_map(|(node, values)| {
@@ -130,17 +130,17 @@ pub(super) fn drifted(truth: &Values, said: &[(NodeRef, Values)]) -> Vec<Drift> 
         .collect()
 }
 
-/// Mends nodes; `turn` is the turn of the index's shards, given back once the nodes have accepted it. Each mended node in words, or
-/// the first that could not be.
+/// Repairs nodes. `guard` holds the locks of the index's shards, and is released once the nodes have accepted the repair.
+/// Returns a text for each repaired node, or the first node that could not be repaired.
 pub(super) async fn mend(
     ctx: &Context,
     uid: &str,
     drifts: Vec<Drift>,
-    turn: WriteGuard,
+    guard: WriteGuard,
     patience: Duration,
 ) -> Result<Vec<String>, Unmended> {
     let sent = join_all(drifts.iter().map(|drift| send(ctx, uid, drift))).await;
-    drop(turn);
+    drop(guard);
     let mut mended = Vec::new();
     for (drift, sent) in drifts.into_iter().zip(sent) {
         let outcome = match sent {
@@ -200,12 +200,12 @@ async fn send(ctx: &Context, uid: &str, drift: &Drift) -> Result<u32, Reason> {
             false => Reason::Unanswered(said),
         }
     })?;
-    // No record names it: a later comparison of replicas must know of it nevertheless.
+    // No task record names this local task, but a later comparison of replicas must know of it.
     ctx.cluster.marks.made(&drift.node.id, local_uid).await;
     Ok(local_uid)
 }
 
-/// Whether any embedder has an API key, which a node doesn't tell.
+/// Whether any embedder has an API key, which nodes don't reveal.
 fn holds_a_secret(value: &Value) -> bool {
     match value {
         Value::Object(fields) => fields.iter().any(|(name, value)| {
@@ -217,7 +217,7 @@ fn holds_a_secret(value: &Value) -> bool {
     }
 }
 
-/// Waits for the node's task, and looks whether it did what it should.
+/// Waits for the node's task, and checks whether the settings are right now.
 async fn settle(
     ctx: &Context,
     uid: &str,

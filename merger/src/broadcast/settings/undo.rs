@@ -1,8 +1,9 @@
-//! A change of settings that failed on some nodes is taken back on the others.
+//! Undoes a change of settings that failed on some nodes, on the nodes where it succeeded.
 //!
-//! A node makes a change whole or not at all, so those where it failed still have what was before, whatever was set through Weft a
-//! moment earlier. Invariants: what a later change has set stays; the task ends when all nodes have taken it back; doing it twice, as
-//! after a crash, is the same as once, since the nodes are asked what they have. While the task is open nobody else repairs.
+//! A node makes a change completely or not at all, so the nodes where it failed still have the earlier settings, including
+//! changes made just before. Invariants: what a later change has set stays; the task ends when all nodes have undone the
+//! change; undoing twice, as after a crash, is the same as once, since the nodes are asked what they have. While the task is
+//! open, nothing else repairs the settings.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,10 +19,10 @@ use crate::replication::lock_when_whole;
 use crate::store::StoreError;
 use crate::tasks::{ReadBack, Touches};
 
-/// How long a node may take to take a change back: it may have to index everything anew.
+/// How long a node may take to undo a change: it may have to reindex everything.
 const PATIENCE: Duration = Duration::from_secs(3 * 60 * 60);
 
-/// Takes the change of `task` back where it was made; `failed` are the nodes where it wasn't.
+/// Undoes the change of `task` where it was made; `failed` are the nodes where it wasn't.
 pub(super) async fn undo(
     ctx: &Context,
     placement: &Placement,
@@ -30,7 +31,7 @@ pub(super) async fn undo(
     failed: &BTreeSet<NodeId>,
 ) -> Result<Looked, StoreError> {
     let uid = placement.uid.as_str();
-    let turn = lock_when_whole(ctx, placement.shards()).await;
+    let guard = lock_when_whole(ctx, placement.shards()).await;
     let (_, later) = ctx.tasks.other_settings_changes(uid, task);
     let Said {
         settings: said,
@@ -49,23 +50,23 @@ pub(super) async fn undo(
         true => known.unwrap_or_default(),
         false => decide(&untouched, known.as_ref(), &BTreeSet::new()),
     };
-    let theirs = |name: &String| {
+    let to_undo = |name: &String| {
         let set_since = later.iter().any(|later| later.holds(name));
         touches.holds(name) && !set_since
     };
-    let shall: Values = before
+    let wanted: Values = before
         .iter()
-        .filter(|(name, _)| theirs(name))
+        .filter(|(name, _)| to_undo(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    let drifts = drifted(&shall, &said);
-    // What nobody changes any more is what settings shall be; a later change looks for itself.
+    let drifts = drifted(&wanted, &said);
+    // Without later changes, the earlier settings are what all nodes must have; a later change does its own check.
     if later.is_empty() && !untouched.is_empty() {
         ctx.settings.put(uid, &before).await?;
     }
     let nodes = drifts.iter().map(words).collect();
     Ok(Looked::Seen(
-        match mend(ctx, uid, drifts, turn, PATIENCE).await {
+        match mend(ctx, uid, drifts, guard, PATIENCE).await {
             Ok(_) => ReadBack::Undone(nodes),
             Err(error) => ReadBack::Failed(json!({
                 "message": format!("It could not be undone where it had been made: {error}. Set the settings again."),

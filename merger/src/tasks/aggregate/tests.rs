@@ -163,7 +163,7 @@ fn a_change_of_settings_that_some_shards_made_ends_when_it_is_undone_there() {
         error(&record).unwrap(),
         json!({"message": "bad (It could not be undone.)", "code": "c"})
     );
-    // Where nobody made it, nothing is to be undone.
+    // If no node made the change, there is nothing to undo.
     record.read_back = ReadBack::Due;
     record.parts = vec![failing(0, "bad"), failing(1, "bad")];
     assert_eq!(status(&record), Status::Failed);

@@ -157,7 +157,7 @@ fn some_note() -> impl Strategy<Value = Note> {
 }
 
 proptest! {
-    /// Whatever is asked for, looking at fewer tasks finds the same as looking at all.
+    /// For any filter, the fast path that looks at fewer tasks finds the same as looking at all of them.
     #[test]
     fn a_page_is_what_looking_at_every_task_finds(
         notes in prop::collection::btree_map(0_u32..40, some_note(), 0..30),

@@ -1,7 +1,7 @@
-//! What is still to be done about tasks that have ended, durable with their end: a placement that follows, a webhook to call.
+//! Follow-up work of tasks that have ended: updating a placement, calling a webhook. It is stored together with the task's end.
 //!
-//! Both are marks in the store that are written in the same commit as the task's end, and removed when the thing is done. What a
-//! crash leaves undone is done after it.
+//! Each piece of work is a mark in the store: written in the same commit as the task's end, removed when the work is done.
+//! After a crash, the remaining marks are worked off.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -13,14 +13,14 @@ use crate::tasks::{Status, TaskError, aggregate};
 
 const FOLLOW: &str = "follow/";
 const ANNOUNCE: &str = "announce/";
-/// How many tasks wait to be announced at most; those that end beyond are not announced.
+/// How many tasks may wait to be announced; tasks that end beyond that are not announced.
 const MAX_WAITING: usize = 100_000;
 
-/// The marks, as far as they are kept in memory.
+/// The part of the marks that is kept in memory.
 #[derive(Default)]
 pub(super) struct Outbox {
     announcing: AtomicBool,
-    /// Whether somebody was not told of a task's end, since too many were waiting to be heard.
+    /// Whether the end of a task was not passed on because the channel was full.
     untold: AtomicBool,
     pub(super) waiting: AtomicUsize,
     more: Notify,
@@ -40,7 +40,7 @@ fn followed(uid: u32) -> Change {
     Change::delete(format!("{FOLLOW}{uid:010}"))
 }
 
-/// Whether a task's end is followed by something else than the client's looking at it.
+/// Whether the merger has follow-up work when the task ends.
 fn is_followed(record: &TaskRecord) -> bool {
     match record.kind.as_str() {
         "indexDeletion" | "indexUpdate" | "indexSwap" => true,
@@ -77,7 +77,7 @@ impl Tasks {
         changes
     }
 
-    /// Tells those who act on a task's end, after it is stored. What finds no room is told of by the marks in the store, later.
+    /// Passes a task's end on, after it is stored. If the channel is full, the marks in the store keep the work for later.
     pub(super) fn tell(&self, view: TaskView) {
         if self.settled.try_send(SettledTask { view }).is_err() {
             self.outbox.untold.store(true, Ordering::Release);
@@ -85,12 +85,14 @@ impl Tasks {
         self.outbox.more.notify_one();
     }
 
-    /// Whether some ends were not told of since the last call: [`tell_again`](Self::tell_again) tells of those that matter.
+    /// Whether some ends were not passed on since the last call; [`tell_again`](Self::tell_again) then passes on those with
+    /// follow-up work.
     pub fn left_some_untold(&self) -> bool {
         self.outbox.untold.swap(false, Ordering::AcqRel)
     }
 
-    /// Tells once more of the ended tasks whose consequences a crash may have cut off, as many as there is room for.
+    /// Passes on once more the ended tasks that still have a mark, for example after a crash, as many as the channel has room
+    /// for.
     ///
     /// # Errors
     /// The store can't be read.
@@ -107,10 +109,10 @@ impl Tasks {
         Ok(())
     }
 
-    /// What follows from a task's end is done.
+    /// The follow-up work of a task is done: removes its mark.
     ///
     /// # Errors
-    /// The store failed: it will be done once more.
+    /// The store failed: the work will be done once more.
     pub async fn done_with(&self, uid: u32) -> Result<(), StoreError> {
         self.store.commit(vec![followed(uid)]).await
     }
@@ -142,10 +144,10 @@ impl Tasks {
             .collect())
     }
 
-    /// These tasks are announced, or never will be.
+    /// These tasks were announced, or never will be: removes their marks.
     ///
     /// # Errors
-    /// The store failed: they will be announced once more.
+    /// The store failed: the tasks will be announced once more.
     pub async fn announced(&self, uids: &[u32]) -> Result<(), StoreError> {
         let mark = |uid: &u32| Change::delete(format!("{ANNOUNCE}{uid:010}"));
         self.store.commit(uids.iter().map(mark).collect()).await?;

@@ -1,4 +1,4 @@
-//! What nodes say of their local tasks, taken over into the tasks that clients see.
+//! Takes over the nodes' answers about local tasks into the tasks that clients see.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::tasks::aggregate;
 use crate::tasks::follow::lost;
 use crate::tasks::record::{LocalState, ReadBack, TaskRecord};
 
-/// How many ends of tasks are stored with one commit.
+/// How many ends of tasks are stored in one commit.
 const ENDS_A_COMMIT: usize = 256;
 
 impl Tasks {
@@ -24,7 +24,7 @@ impl Tasks {
             .unwrap_or_default()
     }
 
-    /// The nodes that have something outstanding.
+    /// The nodes that have outstanding tasks.
     pub(in crate::tasks) fn busy_nodes(&self) -> Vec<NodeId> {
         let state = self.lock();
         state
@@ -40,7 +40,7 @@ impl Tasks {
         self.outstanding.notified()
     }
 
-    /// Takes over what a node says of its local tasks. True if anything is new.
+    /// Takes over a node's answers about its local tasks. True if anything changed.
     pub(in crate::tasks) async fn apply(
         &self,
         node: &NodeId,
@@ -61,7 +61,7 @@ impl Tasks {
                         continue;
                     };
                     changed = true;
-                    // Where replicas disagree, the task ends when those that differ are out.
+                    // If replicas disagree, the task ends only when those that differ are out of sync.
                     if aggregate::nodes_status(&record).is_settled()
                         && !state.note_differing(&record)
                         && !state.note_due(&record)
@@ -75,19 +75,19 @@ impl Tasks {
         changed
     }
 
-    /// Ends what a node still has to do: it lost its disk.
+    /// Fails all outstanding tasks of a node that lost its disk.
     pub async fn fail_outstanding(&self, node: &NodeId) {
         let uids = self.outstanding(node, usize::MAX);
         let said = uids.into_iter().map(|uid| (uid, lost(node, uid)));
         self.apply(node, said.collect()).await;
     }
 
-    /// Takes the tasks that the nodes have done, and whose effect is to be looked into.
+    /// Takes the tasks that the nodes have done and that are now to be read back.
     pub(in crate::tasks) fn take_due(&self) -> Vec<u32> {
         std::mem::take(&mut self.lock().read_back_due)
     }
 
-    /// The effect of a task was looked into: it ends.
+    /// Stores the result of a task's read-back, which ends the task.
     pub async fn read_back(&self, uid: u32, found: ReadBack) {
         let changed = self.lock().change(uid, |record| record.read_back = found);
         if let Some(record) = changed {
@@ -95,21 +95,21 @@ impl Tasks {
         }
     }
 
-    /// Stores how a task ended, and only then forgets that it is open.
+    /// Stores how a task ended, and only then removes it from the open tasks.
     pub(super) async fn settle(&self, record: Arc<TaskRecord>) {
         self.settle_all(vec![record]).await;
     }
 
-    /// The same for tasks that ended together, in as few commits as it takes.
+    /// The same for several tasks, in as few commits as possible.
     pub(super) async fn settle_all(&self, records: Vec<Arc<TaskRecord>>) {
         for records in records.chunks(ENDS_A_COMMIT) {
             let views: Vec<_> = records
                 .iter()
                 .map(|record| aggregate::view(record))
                 .collect();
-            // Once: it counts what waits to be announced.
+            // Computed only once, since `end` counts the tasks that wait to be announced.
             let changes: Vec<Change> = records.iter().flat_map(|record| self.end(record)).collect();
-            // After a crash the nodes are asked again.
+            // If the merger crashes before this is stored, the nodes are asked again.
             let mut patience = Patience::with("the end of tasks");
             let stored = loop {
                 let outcome = self.store.commit_unsynced(changes.clone()).await;

@@ -1,4 +1,5 @@
-//! The registry under any sequence of writes, nodes' answers, replicas that leave or come late, and restarts.
+//! Property tests: the registry under any sequence of writes, nodes' answers, replicas that leave or take a write late, and
+//! restarts.
 
 use std::collections::BTreeMap;
 
@@ -14,17 +15,17 @@ const NODES: usize = 3;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A write that some replicas have taken, and the others have yet to, as bits; never none of them.
+    /// A write that the replicas in the bitmask `taken` have taken (at least one), and that the others take later.
     Create {
         taken: u8,
     },
-    /// A replica takes the oldest thing that it has yet to take.
+    /// A replica takes the oldest write that it hasn't taken yet.
     TakesLate(usize),
-    /// It never will.
+    /// A replica will never take the oldest write that it hasn't taken yet.
     NeverTakes(usize),
-    /// A node has done its oldest outstanding task.
+    /// A node finishes its oldest outstanding task.
     Does(usize),
-    /// A replica is out of sync.
+    /// A replica leaves the in-sync set.
     Leaves(usize),
     Restart,
 }
@@ -44,7 +45,8 @@ fn id(number: usize) -> NodeId {
     NodeId::from(format!("node-{number}"))
 }
 
-/// What a task waits for: `None` for a replica that has yet to take it, or its local uid and whether it is done.
+/// What a task waits for, by replica: `None` if the replica hasn't taken the write yet, else its local uid and whether it is
+/// done.
 type Waits = BTreeMap<usize, Option<(u32, bool)>>;
 
 struct Model {
@@ -52,7 +54,7 @@ struct Model {
     tasks: Tasks,
     _settled: Receiver<SettledTask>,
     next_local: [u32; NODES],
-    /// The first copy of each task, and what it waits for.
+    /// By task: its first copy, and what it waits for.
     written: BTreeMap<u32, ((usize, u32), Waits)>,
 }
 
@@ -81,7 +83,7 @@ impl Model {
             Step::Leaves(number) => self.leaves(number).await,
             Step::Restart => {
                 let (tasks, settled) = open(&self.store).await;
-                // What nodes said and was not stored is asked for again.
+                // Node states that were not stored before the restart are asked for again.
                 for (uid, (_, waits)) in &mut self.written {
                     let ended = tasks.get(*uid).await.unwrap().status.is_settled();
                     for wait in waits.values_mut().flatten() {
@@ -96,7 +98,7 @@ impl Model {
         }
     }
 
-    /// Local uids that no two nodes share, so that they tell a copy by themselves.
+    /// A local uid that no other node uses, so that the uid alone identifies the copy.
     fn local(&mut self, number: usize) -> u32 {
         self.next_local[number] += 1;
         u32::try_from(number).unwrap() * 100_000 + self.next_local[number]
@@ -223,7 +225,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_task_ends_when_all_who_count_have_done_it_and_nobody_has_yet_to_take_it(
+    fn a_task_ends_when_every_copy_that_counts_is_done_and_no_replica_is_pending(
         steps in prop::collection::vec(step(), 1..60)
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

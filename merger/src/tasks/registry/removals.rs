@@ -1,7 +1,8 @@
-//! Which indexes have lost documents on purpose: a resync that finds fewer documents than before asks whether anybody wanted that.
+//! Which indexes have lost documents on purpose. A resync that finds fewer documents than before checks here whether a task
+//! removed them.
 //!
-//! The records of tasks tell. Where they are deleted, a mark with the time of the last such task takes their place, until all replicas
-//! are in sync again and a day is over.
+//! Usually the task records answer that. When they are deleted, a mark with the time of the last such task takes their place,
+//! until all replicas are in sync again and a day has passed.
 
 use hashbrown::HashMap;
 use time::format_description::well_known::Rfc3339;
@@ -12,15 +13,15 @@ use super::state::State;
 use crate::store::{Change, Store, StoreError};
 
 const PREFIX: &str = "removed/";
-/// How long marks are kept at least.
+/// The shortest time for which marks are kept.
 const KEPT: Duration = Duration::hours(24);
-/// Stands for all indexes: a swap has no index of its own.
+/// Stands for all indexes: a swap isn't bound to a single index.
 const ALL: &str = "*";
 
-/// When documents of an index were last removed by a task that is deleted by now.
+/// By index: when documents were last removed by a task whose record is deleted by now.
 pub(super) type Removals = HashMap<String, OffsetDateTime>;
 
-/// Whether tasks of this kind take documents away, or whole indexes from their names.
+/// Whether tasks of this kind remove documents, or change which index has a name.
 fn removes(kind: &str) -> bool {
     matches!(
         kind,
@@ -39,7 +40,7 @@ pub(super) async fn read(store: &dyn Store) -> Result<Removals, StoreError> {
 }
 
 impl Tasks {
-    /// Whether any task since then removed documents of the index, or the index itself.
+    /// Whether a task enqueued at `since` or later may have removed documents of the index, or the index itself.
     pub fn has_removed(&self, index_uid: &str, since: OffsetDateTime) -> bool {
         let state = self.lock();
         let by_record = state.notes.values().any(|note| {
@@ -54,7 +55,8 @@ impl Tasks {
         by_record || by_mark
     }
 
-    /// Forgets what was removed long ago: all replicas are in sync, and none comes back with a disk as old as that.
+    /// Drops the marks of old removals. The caller knows that all replicas are in sync: no replica comes back with a disk that
+    /// old.
     ///
     /// # Errors
     /// The store failed.
@@ -78,7 +80,7 @@ impl Tasks {
 }
 
 impl State {
-    /// What takes the place of these tasks' records, which are to be deleted.
+    /// The marks that replace the records of these tasks, which are about to be deleted.
     pub(super) fn removals_of(&mut self, uids: &[u32]) -> Vec<Change> {
         let mut changes = Vec::new();
         for uid in uids {

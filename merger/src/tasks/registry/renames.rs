@@ -1,5 +1,5 @@
-//! Tasks go with their indexes: when indexes are swapped, or one is renamed, all tasks before that are about the index by its new name,
-//! as on a node. Records keep the name that they began with; notes have the one of now.
+//! Makes tasks follow their indexes' names: after a swap or a renaming, all earlier tasks show the index's new name, as on a
+//! node. Records keep the name from when the task was created; notes have the current name.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,18 @@ use crate::tasks::filter::Note;
 use crate::tasks::record::TaskRecord;
 use crate::tasks::{TaskError, TaskView, aggregate};
 
-/// Marks of swaps and renamings whose own tasks were deleted while older ones were not.
+/// The prefix of marks for swaps and renamings whose own tasks were deleted while older tasks remain.
 const PREFIX: &str = "renamed/";
 
-/// Names that were exchanged.
+/// Pairs of names that were exchanged.
 pub(super) type Pairs = Vec<[String; 2]>;
 
-/// Whether tasks of this kind may rename.
+/// Whether tasks of this kind may exchange names.
 fn may_rename(kind: &str) -> bool {
     matches!(kind, "indexSwap" | "indexUpdate")
 }
 
-/// What a task exchanged, if it is one that did.
+/// The names that a task exchanged; none if it isn't such a task or didn't succeed in it.
 pub(super) fn pairs(record: &TaskRecord) -> Pairs {
     if !may_rename(&record.kind) {
         return Pairs::new();
@@ -35,7 +35,7 @@ pub(super) fn pairs(record: &TaskRecord) -> Pairs {
     exchanged.map(owned).collect()
 }
 
-/// The name that `uid` has after the exchange, which is also what it had before if `uid` is the name after it.
+/// The name that `uid` has after the exchange. An exchange is its own inverse, so this also gives the name before it.
 fn renamed<'a>(uid: &'a str, pairs: &'a Pairs) -> &'a str {
     let other = pairs.iter().find_map(|[one, two]| match uid {
         _ if uid == one => Some(two.as_str()),
@@ -46,8 +46,8 @@ fn renamed<'a>(uid: &'a str, pairs: &'a Pairs) -> &'a str {
 }
 
 impl State {
-    /// All tasks before `task` are about their indexes by the names that these have after it. Later exchanges may have been heard of
-    /// sooner: they come after it all the same.
+    /// Gives all tasks before `task` the names after its exchange. Exchanges of later tasks may already be applied; this one
+    /// still counts as the earlier.
     pub(super) fn rename(&mut self, task: u32, pairs: Pairs) {
         if pairs.is_empty() {
             return;
@@ -76,11 +76,11 @@ impl State {
         all.insert(task, pairs);
     }
 
-    /// The same for all that ever was renamed, in the order of the tasks that did.
+    /// The same for all known exchanges, in the order of their tasks.
     pub(super) fn rename_all(&mut self, all: BTreeMap<u32, Pairs>) {
         let Self { notes, names, .. } = self;
         let mut later = all.iter().rev().peekable();
-        // What an index of that name is called now; whose name isn't there has kept it.
+        // Old name to current name; a name without an entry hasn't changed.
         let mut now: BTreeMap<String, String> = BTreeMap::new();
         for (uid, note) in notes.iter_mut().rev() {
             while let Some((_, pairs)) = later.next_if(|(task, _)| *task > uid) {
@@ -99,14 +99,14 @@ impl State {
         self.renamed = all;
     }
 
-    /// Forgets exchanges that no task is older than.
+    /// Drops exchanges that are older than all tasks.
     pub(super) fn tidy_renamed(&mut self) {
         let oldest = self.notes.keys().next().copied().unwrap_or(u32::MAX);
         self.renamed.retain(|task, _| *task > oldest);
     }
 }
 
-/// The marks, by their tasks.
+/// The stored marks, by task.
 pub(super) async fn marked(store: &dyn Store) -> Result<BTreeMap<u32, Pairs>, StoreError> {
     let marks = store.range(PREFIX).await?.into_iter();
     let read = |(key, stored): (String, crate::store::Versioned)| {
@@ -116,7 +116,7 @@ pub(super) async fn marked(store: &dyn Store) -> Result<BTreeMap<u32, Pairs>, St
     Ok(marks.filter_map(read).collect())
 }
 
-/// The marks that no task needs any more: none is older.
+/// The deletions of marks that are older than all tasks, and so not needed any more.
 pub(super) fn needless(marks: &BTreeMap<u32, Pairs>, notes: &BTreeMap<u32, Note>) -> Vec<Change> {
     let oldest = notes.keys().next().copied().unwrap_or(u32::MAX);
     let needless = marks.range(..=oldest);
@@ -130,7 +130,7 @@ fn mark(task: u32) -> String {
 }
 
 impl Tasks {
-    /// The marks that older tasks need when these are deleted.
+    /// The marks that must be stored when the tasks `gone` are deleted, because older tasks need them.
     pub(super) async fn marks_of(&self, gone: &[u32]) -> Result<Vec<Change>, TaskError> {
         let renamers: Vec<u32> = {
             let state = self.lock();
@@ -156,7 +156,7 @@ impl Tasks {
         Ok(marks)
     }
 
-    /// A task as it is stored: by the name that its index had when it began.
+    /// The task as stored, with the index name from when the task was created.
     ///
     /// # Errors
     /// As [`get`](Self::get).

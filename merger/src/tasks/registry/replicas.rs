@@ -1,5 +1,5 @@
-//! Copies of a task on the replicas of a shard: those of a replica that is out of sync count no more, those that end otherwise
-//! than the others show that their replica differs, and some come after the task was acknowledged.
+//! Copies of a task on the replicas of a shard. Copies of a replica that is out of sync don't count any more. A copy that ends
+//! otherwise than the others shows that its replica differs. Some copies are only made after the task was acknowledged.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::tasks::aggregate;
 use crate::tasks::record::{ReplicaTask, ShardTask, Status, TaskRecord};
 
 impl Tasks {
-    /// Whether the node has anything outstanding.
+    /// Whether the node has outstanding tasks.
     pub fn has_outstanding(&self, node: &NodeId) -> bool {
         let state = self.lock();
         state
@@ -29,7 +29,7 @@ impl Tasks {
         state.waiting.get(node).map_or(0, |waiting| waiting.len())
     }
 
-    /// The replicas that had yet to take something acknowledged when the last merger ended.
+    /// The replicas that had not taken some acknowledged write yet when the last merger stopped.
     pub fn pending(&self) -> BTreeSet<NodeId> {
         let state = self.lock();
         let parts = state.open.values().flat_map(|record| &record.parts);
@@ -38,7 +38,8 @@ impl Tasks {
             .collect()
     }
 
-    /// A replica has taken an acknowledged part of a task as this local task, or never will; `first` is the part's first copy.
+    /// A replica took an acknowledged part late, as the local task `taken`, or never will (`None`); `first` is the part's first
+    /// copy.
     pub async fn came_late(
         &self,
         uid: u32,
@@ -65,7 +66,7 @@ impl Tasks {
         self.outstanding.notify_waiters();
     }
 
-    /// Lets open tasks go on without a replica that is out of sync, where another has the same.
+    /// Lets open tasks end without a replica that is out of sync, if another replica has the same part.
     pub async fn abandon(&self, node: &NodeId) {
         let (changed, settled) = {
             let mut state = self.lock();
@@ -88,7 +89,7 @@ impl Tasks {
         self.settle_all(settled).await;
     }
 
-    /// Stores how open tasks stand, as they do when the store takes it.
+    /// Stores the current records of open tasks, read again for each attempt.
     async fn store_open(&self, uids: &[u32]) {
         let changes = || {
             let state = self.lock();
@@ -102,7 +103,7 @@ impl Tasks {
         }
     }
 
-    /// Takes the replicas whose tasks ended otherwise than the others'.
+    /// Takes the replicas whose tasks ended otherwise than those of the shard's other replicas.
     pub(in crate::tasks) fn take_differing(&self) -> Vec<(NodeId, String)> {
         std::mem::take(&mut self.lock().differing)
     }
@@ -156,7 +157,7 @@ impl State {
         changed
     }
 
-    /// Notes who ended a part otherwise than the others, once all have ended. True if there is anybody.
+    /// Once all copies of a part have ended, and one succeeded, notes the replicas whose copies didn't. True if there are any.
     pub(super) fn note_differing(&mut self, record: &TaskRecord) -> bool {
         let mut any = false;
         for part in &record.parts {
@@ -181,7 +182,7 @@ impl State {
     }
 }
 
-/// Marks a node's copy of a part as out, if another is left.
+/// Marks a node's copies of a part as out, if another replica has one. True if anything changed.
 fn leave(part: &mut ShardTask, node: &NodeId) -> bool {
     let another = part.live().any(|copy| copy.node != *node);
     let pending = part.pending.len();
@@ -198,19 +199,19 @@ fn leave(part: &mut ShardTask, node: &NodeId) -> bool {
     any
 }
 
-/// Where a task's writes can be seen.
+/// Where a task's effect can be seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
     /// On every replica in sync.
     Everywhere,
-    /// On these replicas at least, one of each shard that the task is for.
+    /// At least on these replicas, one for each shard that the task is for.
     By(Vec<(ShardId, NodeId)>),
-    /// On no replica of some shard.
+    /// On some shard, no replica has applied it yet.
     NotYet,
 }
 
 impl Tasks {
-    /// Who has applied a task; `None` if there is no such task.
+    /// Which replicas have applied a task; `None` if there is no such task.
     pub fn applied(&self, uid: u32) -> Option<Applied> {
         let state = self.lock();
         if !state.notes.contains_key(&uid) {

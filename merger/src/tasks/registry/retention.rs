@@ -1,7 +1,7 @@
-//! Old tasks go: the oldest tenth when there are too many, as on a node, and those past their age, if there is one.
+//! Deletes old tasks: the oldest tenth when there are too many, as on a node, and those past the maximum age, if one is set.
 //!
-//! As on a node, a deletion that nobody asked for is a task like one that somebody did, so that its trace is in the list. The
-//! nodes' own lists are left to the nodes, which clean them in the same way.
+//! As on a node, an automatic deletion is itself a task, so that the list shows it. The nodes' own lists are not touched: the
+//! nodes clean them in the same way.
 
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -11,11 +11,11 @@ use super::Tasks;
 use crate::tasks::TaskError;
 use crate::tasks::record::NewTask;
 
-/// How many tasks are deleted at once at most.
+/// How many tasks one automatic deletion deletes at most.
 const MAX_AT_ONCE: usize = 100_000;
 
 impl Tasks {
-    /// Deletes finished tasks past their age; gives how many there were.
+    /// Deletes finished tasks past the maximum age; returns how many there were.
     ///
     /// # Errors
     /// The store failed.
@@ -32,16 +32,16 @@ impl Tasks {
             };
             state.settled().filter(past).take(MAX_AT_ONCE).collect()
         };
-        // The trace of the last deletion alone is no reason for another.
+        // A single old task, which may be the last deletion's own, doesn't justify another deletion.
         if old.len() < 2 {
             return Ok(0);
         }
         self.clean(&old).await
     }
 
-    /// Deletes tasks that nobody asked to delete, and leaves a task that says so.
+    /// Deletes these tasks and registers a deletion task that records it.
     pub(super) async fn clean(&self, uids: &[u32]) -> Result<u64, TaskError> {
-        // A deletion is a task itself: one that deletes a single task would go on for ever.
+        // A deletion adds one task: if it deleted only one, deletions would never stop.
         let [_, .., last] = uids else {
             return Ok(0);
         };

@@ -1,4 +1,4 @@
-//! Writes that share one local task: its end, and what becomes of each of them when it failed.
+//! Writes that share one local task: how it ended, and what each write does if it failed.
 
 use std::sync::Arc;
 
@@ -7,28 +7,28 @@ use crate::cluster::NodeId;
 use crate::tasks::TaskError;
 use crate::tasks::record::{LocalState, ShardTask, Share};
 
-/// A local task has ended that the task shares with others.
+/// The end of a local task that several client tasks share, for one of them.
 #[derive(Debug, Clone)]
 pub struct SharedEnd {
     /// The cluster-wide uid.
     pub uid: u32,
     /// The task's share.
     pub share: Share,
-    /// The node that speaks for the shard.
+    /// The node of the group's first copy, which identifies the shared task.
     pub node: NodeId,
-    /// The node's own uid of the shared task.
+    /// The uid of the shared task on that node.
     pub local_uid: u32,
-    /// How it failed, if it did. The task stays open until [`Tasks::resend`] or [`Tasks::give_up`].
+    /// The failed state, if it failed. The task then stays open until [`Tasks::resend`] or [`Tasks::give_up`].
     pub failed: Option<LocalState>,
 }
 
 impl Tasks {
-    /// Takes the ends of shared local tasks.
+    /// Takes the ends of shared local tasks that were noted since the last call.
     pub(in crate::tasks) fn take_shared_ends(&self) -> Vec<SharedEnd> {
         std::mem::take(&mut self.lock().shared_ends)
     }
 
-    /// A task that shared a failed local task was delivered again, alone.
+    /// Replaces the parts of a task that shared a failed local task by `part`, its own new delivery.
     ///
     /// # Errors
     /// The store failed.
@@ -54,7 +54,7 @@ impl Tasks {
         Ok(())
     }
 
-    /// A task that shared a failed local task can't be delivered again: it fails as that one did.
+    /// Fails a task that shared a failed local task and can't be delivered again; it gets that task's error.
     pub async fn give_up(&self, uid: u32, failed: LocalState) {
         let record = {
             let mut state = self.lock();

@@ -1,4 +1,4 @@
-//! The registry's memory: a note of each task, the records of those outstanding, and what each node still has to do.
+//! The registry's memory: a note of each task, the records of outstanding tasks, and what each node still has to do.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,17 +17,17 @@ pub(super) struct State {
     pub(super) notes: BTreeMap<u32, Note>,
     pub(super) names: Names,
     pub(super) open: BTreeMap<u32, Arc<TaskRecord>>,
-    /// What swaps and renamings exchanged, by their tasks.
+    /// The names that swaps and renamings exchanged, by task.
     pub(super) renamed: BTreeMap<u32, Pairs>,
     /// What each node still has to do: local uid → cluster uids. Merged writes share a local task.
     pub(super) waiting: HashMap<NodeId, BTreeMap<u32, Vec<u32>>>,
-    /// Ends of shared local tasks that nobody has taken yet.
+    /// Ends of shared local tasks that were not taken yet.
     pub(super) shared_ends: Vec<SharedEnd>,
-    /// Replicas whose tasks ended otherwise than the others', and how.
+    /// Replicas whose tasks ended otherwise than the others', and the reason text.
     pub(super) differing: Vec<(NodeId, String)>,
-    /// When indexes last lost documents by tasks that are deleted by now.
+    /// By index: when it last lost documents by a task whose record is deleted by now.
     pub(super) removals: Removals,
-    /// Tasks whose effect is to be looked into, and that nobody has taken yet.
+    /// Tasks that are to be read back and were not taken yet.
     pub(super) read_back_due: Vec<u32>,
 }
 
@@ -48,7 +48,7 @@ impl State {
         self.open.insert(record.uid, record);
     }
 
-    /// Notes for lists how a task stands.
+    /// Updates the task's note, which lists use.
     pub(super) fn note(&mut self, record: &TaskRecord) {
         self.notes
             .entry(record.uid)
@@ -56,7 +56,7 @@ impl State {
             .or_insert_with(|| Note::of(record, &mut self.names));
     }
 
-    /// Changes an open task, if it is one, and gives it as it is then.
+    /// Changes an open task and returns the changed record; `None` if the task isn't open.
     pub(super) fn change(
         &mut self,
         uid: u32,
@@ -72,13 +72,14 @@ impl State {
         let before = has_ended(&self.notes);
         self.note(&record);
         if !before && has_ended(&self.notes) {
-            // Who sees that it has ended sees its consequence.
+            // Done under the same lock, so that a reader who sees the end also sees the new names.
             self.rename(uid, renames::pairs(&record));
         }
         Some(record)
     }
 
-    /// Takes over what a node says of a local task into one that waits for it. The task as it is then, if that is anything new.
+    /// Takes over a node's answer about a local task into a task that waits for it. Returns the changed record; `None` if
+    /// nothing changed.
     pub(super) fn update(
         &mut self,
         node: &NodeId,
@@ -92,7 +93,7 @@ impl State {
         let record = self.open.get(&uid)?;
         let is_it = |copy: &ReplicaTask| copy.node == *node && copy.local_uid == local_uid;
         let known = &record.copies().find(|copy| is_it(copy))?.state;
-        // What a shared local task counts says nothing of one write.
+        // The details of a shared local task count all its writes, not this one.
         let local = match record.share {
             Some(_) => local.without_details(),
             None => local.clone(),
@@ -132,8 +133,8 @@ impl State {
         }
     }
 
-    /// Notes the end of a shared local task, as told by the node that speaks for the shard. True if the task stays open: the
-    /// local task failed, and it may be another write's fault.
+    /// Notes the end of a shared local task, if `node` has the copy that decides for the shard. True if the task stays open:
+    /// the local task failed, and another write may be the cause.
     pub(super) fn note_shared_end(
         &mut self,
         node: &NodeId,
@@ -160,7 +161,7 @@ impl State {
         stays_open
     }
 
-    /// The same for the replica that speaks for the shard from now on, if it has spoken already.
+    /// The same for the copy that decides from now on, if it has ended already.
     pub(super) fn note_shared_end_of_speaker(&mut self, record: &TaskRecord) -> bool {
         match record.shared() {
             Some((copy, _)) if copy.state.status.is_settled() => {
@@ -174,7 +175,7 @@ impl State {
     fn push_shared_end(&mut self, record: &TaskRecord, local: &LocalState) -> bool {
         let failed = (local.status == Status::Failed).then(|| local.clone());
         let stays_open = failed.is_some();
-        // The group goes by its first copy, whoever speaks for it now.
+        // The group is identified by its first copy, even if another copy decides now.
         if let (Some(share), Some(first)) = (record.share, record.copies().next()) {
             self.shared_ends.push(SharedEnd {
                 uid: record.uid,
@@ -187,7 +188,7 @@ impl State {
         stays_open
     }
 
-    /// Notes a task that the nodes have done, and whose effect is to be looked into. True if it is one.
+    /// Notes a task that the nodes have done and that is now to be read back. True if it is such a task.
     pub(super) fn note_due(&mut self, record: &TaskRecord) -> bool {
         let due =
             aggregate::nodes_status(record).is_settled() && !aggregate::status(record).is_settled();
@@ -197,12 +198,12 @@ impl State {
         due
     }
 
-    /// The oldest settled tasks, when there are as many tasks as there may be: a tenth goes at once, as on a node.
+    /// The oldest settled tasks, if the maximum number of tasks is reached: a tenth of it, as on a node.
     pub(super) fn surplus(&self, max_tasks: usize) -> Vec<u32> {
         if self.notes.len() < max_tasks {
             return Vec::new();
         }
-        // At least two: the deletion is a task itself.
+        // At least two, since the deletion adds a task itself.
         self.settled().take(max_tasks.div_ceil(10).max(2)).collect()
     }
 

@@ -62,7 +62,7 @@ async fn a_task_succeeds_when_all_its_parts_have_and_survives_a_restart() {
     assert_eq!(tasks.get(uid).await.unwrap().status, Status::Processing);
     drop(tasks);
     let (tasks, mut settled_later) = open(&path).await;
-    // Half of it was known before, and is asked for again.
+    // The node's answer was not stored before the restart, so it is asked for again.
     assert_eq!(tasks.outstanding(&node("a"), 9), [3]);
     tasks.apply(&node("a"), vec![(3, done())]).await;
     tasks.apply(&node("b"), vec![(9, done())]).await;
@@ -139,7 +139,7 @@ async fn finished_tasks_past_their_age_go_and_leave_a_trace() {
     let trace = tasks.get(*trace).await.unwrap();
     assert_eq!(trace.kind, "taskDeletion");
     assert_eq!(trace.details.unwrap()["deletedTasks"], 4);
-    // The trace alone is no reason to delete again, so that this ends.
+    // Only the deletion's own task is old now, and it doesn't cause another deletion: this ends.
     assert_eq!(tasks.forget_old(later).await.unwrap(), 0);
 }
 
@@ -357,7 +357,7 @@ async fn tasks_go_with_their_indexes_whatever_is_deleted_and_restarted() {
     };
     let tasks = open().await.unwrap();
     let mut local = 0;
-    // One after the other, each done by the node before the next.
+    // Runs tasks one after the other; the node finishes each before the next.
     let mut run =
         async |kind: &str, index: Option<&str>, details: serde_json::Value, ends: LocalState| {
             let new = NewTask {
@@ -396,7 +396,7 @@ async fn tasks_go_with_their_indexes_whatever_is_deleted_and_restarted() {
     let pairs = [("indexUids".into(), "x".into())].into_iter();
     let filter = Filter::parse(pairs).unwrap();
     assert_eq!(tasks.matching(&filter), [other, late]);
-    // Their own tasks needn't be there for that.
+    // The names stay exchanged even when the swaps' own tasks are deleted.
     tasks.delete(&[swapped]).await.unwrap();
     drop(tasks);
     let tasks = open().await.unwrap();
@@ -466,7 +466,7 @@ async fn ends_that_find_no_room_are_told_of_later() {
     }
     assert!(tasks.left_some_untold());
     let mut heard = std::collections::BTreeSet::new();
-    // Each round tells of as many as there is room for; what is done is not told of again.
+    // Each round passes on as many ends as the channel has room for; those that are done are not passed on again.
     for _ in 0..5 {
         while let Ok(told) = settled.try_recv() {
             heard.insert(told.view.uid);
@@ -497,7 +497,7 @@ async fn what_a_deletion_waits_for_is_what_nodes_work_on_or_begin_with_next() {
     tasks.apply(&node("a"), done(1)).await;
     tasks.apply(&node("b"), done(1)).await;
     assert_eq!(tasks.under_way(&uids), uids[1..2]);
-    // It is begun, though it is not the next everywhere.
+    // The task is begun on one node, though it isn't the next task on every node.
     tasks.apply(&node("c"), done(1)).await;
     assert_eq!(tasks.under_way(&uids), uids[1..]);
 }

@@ -1,4 +1,4 @@
-//! What was merged into a node task that failed is sent again, each write alone.
+//! Repeats the writes of a merged node task that failed: each is sent again, alone.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::tasks::{LocalState, ShardTask, SharedEnd};
 use crate::write::Context;
 use crate::write::deliver::{Delivered, deliver_now, layout_unchanged};
 
-/// Node tasks have ended that several writes were merged into: those of a failed one are sent again, each alone.
+/// Handles the end of merged node tasks: the writes of a failed one are sent again, each alone.
 pub(in crate::write) fn ended(ctx: &Arc<Context>, mut ends: Vec<SharedEnd>) {
     ends.sort_by(|a, b| {
         (&a.node, a.local_uid, a.share.place).cmp(&(&b.node, b.local_uid, b.share.place))
@@ -73,16 +73,16 @@ async fn send_alone(ctx: &Arc<Context>, uid: u32, mut state: LocalState, taken: 
     ctx.tasks.give_up(uid, state).await;
 }
 
-/// Sends the write again, unless it would overtake a newer one; or says why not.
+/// Sends the write again, unless it would overtake a newer write; otherwise says why not.
 async fn repeat(ctx: &Arc<Context>, uid: u32, taken: &Taken) -> Result<(), String> {
     let Taken { shard, small, .. } = taken;
     let guard = ctx.locks.lock(&[*shard]).await;
-    // Only now is it known what came in between.
+    // Checked under the lock: only now are all writes in between known.
     if ctx.writes.coalescer.held().is_overtaken(taken) {
         return Err("the index has been written to since".to_owned());
     }
     if !layout_unchanged(ctx, &small.kind.placement) {
-        // It went with its index.
+        // The index was deleted, or laid out anew, since the write was sent.
         return Err("no shard took it".to_owned());
     }
     let again = delivery(small, *shard, small.piece.clone(), small.ids.clone());

@@ -1,4 +1,4 @@
-//! Which writes can't spoil their neighbours.
+//! Decides which writes can be merged with others without risk.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,8 +8,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::write::format::Format;
 
-/// Whether a write's documents can't spoil their neighbours', as far as can be told before a node has seen them: read
-/// whole, so that numbers out of range and values nested too deep show, which only the indexer refuses.
+/// Whether a write's documents can't make the writes merged with it fail, as far as can be told before a node sees them. They
+/// are parsed completely, since numbers out of range and values nested too deep are otherwise only refused by the indexer.
 pub(in crate::write) fn is_harmless(format: Format, documents: &[u8]) -> bool {
     match format {
         Format::Json => {
@@ -23,7 +23,7 @@ pub(in crate::write) fn is_harmless(format: Format, documents: &[u8]) -> bool {
     }
 }
 
-/// A document without a field that the engine checks in ways of its own.
+/// A document without any field that has special checks in the engine.
 struct Plain;
 
 impl<'de> Deserialize<'de> for Plain {
@@ -50,11 +50,11 @@ impl<'de> Visitor<'de> for Plain {
     }
 }
 
-/// A field's name, copied only where it is escaped.
+/// A field's name, copied only if it has escapes.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Any value, read as closely as if it were kept (`serde::de::IgnoredAny` looks at neither numbers nor escapes).
+/// Any value, checked as strictly as if it were kept (`serde::de::IgnoredAny` checks neither numbers nor escapes).
 struct Read;
 
 impl<'de> Deserialize<'de> for Read {

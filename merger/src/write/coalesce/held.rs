@@ -1,7 +1,7 @@
-//! Merged writes, kept until their node task has ended: a failed one is taken apart again.
+//! Keeps merged writes until their node task has ended, so that a failed task's writes can be repeated one by one.
 //!
-//! A write may only be repeated if nothing newer was written to its documents; a clock tells what came after what. Whoever
-//! notes a write, and whoever asks what is newer, has the shard's turn.
+//! A write may only be repeated if nothing newer was written to its documents; a clock orders the writes. The caller that notes
+//! a write, or asks whether a newer one exists, holds the shard's lock.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use super::Small;
 use crate::cluster::NodeId;
 use crate::ids::Ids;
 
-/// How many bytes of merged writes are kept until their tasks end; beyond that, writes go alone.
+/// How many bytes of merged writes are kept until their tasks end; beyond that, writes aren't merged.
 pub(super) const HELD_BYTES: usize = 64 << 20;
-/// What keeping a write takes beside its documents: its headers, its path, its ids twice.
+/// The cost of keeping a write besides its documents: its headers, its path, its ids twice.
 const OVERHEAD_BYTES: usize = 1 << 10;
-/// So many ids of an index may be noted in vain before they are gone through.
-const VAIN_IDS: usize = 1 << 10;
+/// How many ids of an index may be noted, beyond twice those that were left last time, before the outdated ones are dropped.
+const OUTDATED_IDS: usize = 1 << 10;
 
 fn bytes(small: &Small) -> usize {
     small.documents.len() + OVERHEAD_BYTES
@@ -28,9 +28,9 @@ fn bytes(small: &Small) -> usize {
 pub(super) struct Held {
     pub(super) groups: HashMap<(NodeId, u32), Group>,
     pub(super) bytes: usize,
-    /// Counts writes, to tell what came after what.
+    /// Counts writes, so that they can be ordered.
     clock: u64,
-    /// What was written to an index of which something is held.
+    /// By index, the writes since the oldest one held; only for indexes of which a write is held.
     pub(super) indexes: HashMap<String, Written>,
 }
 
@@ -38,19 +38,19 @@ pub(super) struct Held {
 pub(super) struct Group {
     shard: ShardId,
     members: Vec<Option<Small>>,
-    /// The clock when it was sent.
+    /// The clock when the group was sent.
     at: u64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Written {
-    /// When each group was sent of which something is held, and of how many writes.
+    /// For each group with a held write: the clock when it was sent, and how many of its writes are held.
     groups: BTreeMap<u64, usize>,
-    /// The last write whose ids aren't known.
+    /// The clock of the last write whose ids aren't known.
     other: u64,
-    /// The last write of each id; those that came before all that is held are forgotten now and then.
+    /// The clock of each id's last write; entries older than all held writes are dropped now and then.
     pub(super) ids: HashMap<String, u64>,
-    /// How many ids there were when they were gone through last.
+    /// How many ids were left when outdated ones were last dropped.
     gone_through: usize,
 }
 
@@ -62,8 +62,8 @@ impl Written {
                 None => drop(self.ids.insert(id.to_owned(), at)),
             }
         }
-        // Under writes that never pause, the index is never without something held.
-        if self.ids.len() > 2 * self.gone_through + VAIN_IDS
+        // If writes never pause, some write of the index is always held, so its entry is never removed as a whole.
+        if self.ids.len() > 2 * self.gone_through + OUTDATED_IDS
             && let Some((oldest, _)) = self.groups.first_key_value()
         {
             self.ids.retain(|_, last| *last > *oldest);
@@ -72,7 +72,7 @@ impl Written {
     }
 }
 
-/// A merged write whose task has ended. It is held until it is [`done`](Held::done) with.
+/// A merged write whose task has ended. It counts as held until [`done`](Held::done) is called.
 pub(super) struct Taken {
     pub(super) shard: ShardId,
     pub(super) small: Small,
@@ -80,7 +80,7 @@ pub(super) struct Taken {
 }
 
 impl Held {
-    /// Keeps what a node task was merged from.
+    /// Keeps the writes that a node task was merged from.
     pub(super) fn keep(&mut self, task: (NodeId, u32), shard: ShardId, smalls: Vec<Small>) {
         let Some(first) = smalls.first() else { return };
         self.clock += 1;
@@ -100,7 +100,7 @@ impl Held {
         );
     }
 
-    /// Notes a write of these documents that isn't kept; of documents that aren't known, without ids.
+    /// Notes a write that isn't kept: with its documents' ids, or with `None` if they aren't known.
     pub(super) fn note(&mut self, index_uid: &str, ids: Option<&Ids>) {
         self.clock += 1;
         let Some(written) = self.indexes.get_mut(index_uid) else {
@@ -112,7 +112,7 @@ impl Held {
         }
     }
 
-    /// Notes that indexes come, go or change their names.
+    /// Notes that indexes are created, deleted or renamed.
     pub(super) fn note_all(&mut self) {
         self.clock += 1;
         for written in self.indexes.values_mut() {
@@ -120,7 +120,7 @@ impl Held {
         }
     }
 
-    /// Gives one of them back, once.
+    /// Removes and returns the write at `place` in a task's group; `None` if it was taken before.
     pub(super) fn take(&mut self, task: &(NodeId, u32), place: u32) -> Option<Taken> {
         let group = self.groups.get_mut(task)?;
         let small = group.members.get_mut(place as usize)?.take()?;
@@ -131,7 +131,7 @@ impl Held {
         Some(Taken { shard, small, at })
     }
 
-    /// Whether something newer was written to its documents, or may have been.
+    /// Whether something newer was written to the write's documents, or may have been.
     pub(super) fn is_overtaken(&self, taken: &Taken) -> bool {
         let Taken { small, at, .. } = taken;
         let written = self.indexes.get(&small.kind.placement.uid);
@@ -141,7 +141,7 @@ impl Held {
         })
     }
 
-    /// Holds it no longer: it was applied, sent again or given up.
+    /// Stops counting the write as held: it was applied, sent again or given up.
     pub(super) fn done(&mut self, taken: &Taken) {
         let Taken { small, at, .. } = taken;
         self.bytes = self.bytes.saturating_sub(bytes(small));

@@ -1,4 +1,4 @@
-//! The line before a shard: who waits, and which neighbours may go together.
+//! The queue of small writes before a shard, and which neighbours in it may be merged.
 
 use std::collections::VecDeque;
 
@@ -6,19 +6,19 @@ use tokio::sync::oneshot;
 
 use super::{Outcome, Small};
 
-/// How many writes, and how many bytes, one node task may be merged from.
+/// The limits of one merged node task, in writes and in bytes.
 const GROUP_WRITES: usize = 512;
 const GROUP_BYTES: usize = 4 << 20;
 
-/// Small writes that wait for one shard, in their order.
+/// The small writes that wait for one shard, in order.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     pub(super) waiting: VecDeque<Waiting>,
-    /// Whether somebody sends what waits.
+    /// Whether a task is running that sends the waiting writes.
     pub(super) served: bool,
 }
 
-/// One of them, and where its outcome goes.
+/// A waiting write, and the channel for its outcome.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) small: Small,
@@ -26,7 +26,7 @@ pub(super) struct Waiting {
 }
 
 impl Line {
-    /// The next writes that go together, in their order; none if nobody waits.
+    /// Removes and returns the next writes that can be merged, in order; empty if none waits.
     pub(super) fn next_group(&mut self) -> Vec<Waiting> {
         let Some(first) = self.waiting.pop_front() else {
             return Vec::new();

@@ -1,13 +1,13 @@
-//! Coalesce: small writes that wait for the same shard's turn go to it together, as one node task.
+//! Coalesce: small writes that wait for the same shard's lock are sent together, as one node task.
 //!
-//! A node makes each task durable on its own and so takes only so many a second, however many clients send them. While one
-//! group is on its way, the next gathers; a write that finds the shard idle waits for nobody. Only neighbours of the same
-//! kind are merged, so the order of writes to a shard stays what it was.
+//! A node makes each task durable separately, so it takes only so many a second, however many clients send them. While one
+//! group is being sent, the next one gathers; a write that finds the shard idle doesn't wait. Only neighbours of the same kind
+//! are merged, so the order of writes to a shard doesn't change.
 //!
-//! Each client has its own task and its own verdict. Writes with fields that the engine checks in ways of its own
-//! (`_vectors`, `_geo`, `_geojson`) or with values that only its indexer refuses are sent alone. If a merged task fails
-//! all the same, each of its writes is sent again, alone, and fails or succeeds by itself. What was merged is kept in
-//! memory until then ([`held`], [`alone`]); after a restart of the merger the writes of a failed group fail with it.
+//! Each client gets its own task with its own outcome. Writes with fields that the engine checks specially (`_vectors`, `_geo`,
+//! `_geojson`), or with values that only its indexer refuses, are sent alone. If a merged task fails nevertheless, each of its
+//! writes is sent again, alone, and fails or succeeds on its own. Merged writes are kept in memory until then ([`held`],
+//! [`alone`]); if the merger restarts before that, all writes of a failed group fail.
 
 mod alone;
 mod batchable;
@@ -41,14 +41,14 @@ use crate::supervise::note_panic;
 use crate::tasks::{self, Enqueued, NewTask, ShardTask, Share};
 use crate::write::Context;
 
-/// A write of more bytes or documents than this is no small write.
+/// A write with more bytes or documents than this isn't a small write.
 pub(super) const SMALL_BYTES: usize = 64 << 10;
 pub(super) const SMALL_DOCUMENTS: usize = 32;
 
-/// What the writes of a group have in common.
+/// The properties that all writes of a group share.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Kind {
-    /// How the index lay when the write was laid out.
+    /// The placement by which the write was laid out.
     pub(super) placement: Arc<Placement>,
     pub(super) method: Method,
     pub(super) path_and_query: String,
@@ -62,35 +62,35 @@ pub(super) struct Kind {
 pub(super) struct Small {
     pub(super) kind: Kind,
     pub(super) forwarded: ForwardedHeaders,
-    /// The documents, with what stands between them.
+    /// The documents, with the separators between them.
     pub(super) documents: Bytes,
     pub(super) piece: Piece,
     /// The documents' ids, each once.
     pub(super) ids: Ids,
-    /// Its own task, until it is made.
+    /// The write's own task, until it is registered.
     pub(super) task: NewTask,
 }
 
-/// What became of a small write.
+/// The result of a small write.
 #[derive(Debug)]
 pub(super) enum Sent {
     Taken(Enqueued),
     Refused(Answer),
-    /// Nowhere: the index was deleted or lies elsewhere since it was laid out.
+    /// Not sent: the index was deleted, or laid out anew, after the write was laid out.
     Gone,
 }
 
-/// The same, or why it came to nothing together with its neighbours.
+/// The result, or the error that the whole group got.
 pub(super) type Outcome = Result<Sent, Arc<WriteError>>;
 
-/// Small writes on their way.
+/// Small writes that wait or are held.
 #[derive(Debug, Default)]
 pub(super) struct Coalescer {
     lines: Mutex<HashMap<ShardId, Line>>,
     held: Mutex<Held>,
 }
 
-/// Sends a small write, together with its neighbours.
+/// Sends a small write, merged with its neighbours if possible.
 pub(super) async fn send(
     ctx: &Arc<Context>,
     shard: ShardId,
@@ -110,19 +110,19 @@ pub(super) async fn send(
     outcome.map_err(WriteError::Together)
 }
 
-/// Sends what waits for a shard until nothing does. A panic loses the group that was on its way, whose clients are told so; those
-/// behind it go on.
+/// Sends the writes that wait for a shard until none is left. A panic loses the group being sent, whose clients are told so;
+/// the writes behind it are still sent.
 async fn serve(ctx: Arc<Context>, shard: ShardId) {
     while let Err(error) = tokio::spawn(serve_line(Arc::clone(&ctx), shard)).await {
         if !note_panic(&ctx.metrics.panics, "send-small-writes", error) {
             return;
         }
-        // Some replicas may have the group, and others not.
+        // After the panic, some replicas may have the group and others not.
         put_in_doubt(&ctx.replication, shard);
     }
 }
 
-/// Group by group.
+/// Sends one group after the other.
 async fn serve_line(ctx: Arc<Context>, shard: ShardId) {
     let wait = ctx.options.coalesce_wait;
     loop {
@@ -155,7 +155,7 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
     let documents: Vec<&[u8]> = smalls.iter().map(|small| &*small.documents).collect();
     let piece = Piece::of(first.piece.framing().clone(), &documents);
     let ids: Ids = smalls.iter().flat_map(|small| small.ids.iter()).collect();
-    // Whatever becomes of it, and though it go alone and not be kept.
+    // Noted whatever the result, and even if the write is sent alone and not kept.
     let index_uid = &first.kind.placement.uid;
     ctx.writes.coalescer.held().note(index_uid, Some(&ids));
     let delivery = delivery(first, shard, piece, ids);
@@ -184,7 +184,7 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
         match ctx.tasks.create_all(tasks).await {
             Ok(enqueued) => {
                 for (client, enqueued) in clients.into_iter().zip(enqueued) {
-                    // A client that is gone has its task all the same.
+                    // If the client is gone, its task exists nevertheless.
                     let _ = client.send(Ok(Sent::Taken(enqueued)));
                 }
             }
@@ -193,7 +193,7 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
     });
 }
 
-/// A task for each write of a group, with uids in the group's order.
+/// Makes a task for each write of a group; the uids are in the group's order.
 fn tasks_of(ctx: &Context, smalls: &mut [Small], parts: &[ShardTask]) -> Vec<(u32, NewTask)> {
     let merged = smalls.len() > 1;
     let mut before = 0;
@@ -256,17 +256,17 @@ impl Coalescer {
         self.held().bytes < HELD_BYTES
     }
 
-    /// Notes a write that isn't merged. The caller has its turn.
+    /// Notes a write that isn't merged. The caller holds the shard's lock.
     pub(super) fn note_other(&self, index_uid: &str) {
         self.held().note(index_uid, None);
     }
 
-    /// Notes that indexes come, go or change their names. The caller has its turn.
+    /// Notes that indexes are created, deleted or renamed. The caller holds the shards' locks.
     pub(super) fn note_all(&self) {
         self.held().note_all();
     }
 
-    /// The next writes that go together; with none, the line is left.
+    /// The next writes that can be merged; if there are none, the shard's queue is removed.
     fn next_group(&self, shard: ShardId) -> Vec<Waiting> {
         let mut lines = self.lines();
         let Some(line) = lines.get_mut(&shard) else {

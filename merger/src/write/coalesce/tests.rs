@@ -104,7 +104,7 @@ fn a_merged_write_is_overtaken_by_a_later_one_of_its_ids_or_of_unknown_ids() {
 }
 
 #[test]
-fn ids_that_overtake_nobody_are_forgotten_though_something_is_always_held() {
+fn ids_that_overtake_no_held_write_are_forgotten() {
     let coalescer = Coalescer::default();
     let node = NodeId::from("n".to_owned());
     let mut most = 0;
@@ -128,7 +128,7 @@ fn ids_that_overtake_nobody_are_forgotten_though_something_is_always_held() {
 }
 
 #[test]
-fn what_came_between_an_end_and_the_repetition_counts_though_it_be_a_lone_write() {
+fn a_lone_write_between_an_end_and_the_repetition_counts_as_newer() {
     let coalescer = Coalescer::default();
     let mut held = coalescer.held();
     let task = (NodeId::from("n".to_owned()), 1);
@@ -142,7 +142,7 @@ fn what_came_between_an_end_and_the_repetition_counts_though_it_be_a_lone_write(
     assert!(held.is_overtaken(&two));
     held.done(&one);
     held.done(&two);
-    // The index may be another one by the same name.
+    // The name may belong to another index now.
     held.note_all();
     assert!(held.is_overtaken(&three));
     held.done(&three);

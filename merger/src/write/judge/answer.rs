@@ -1,11 +1,11 @@
-//! A refusal, in the shape of the API's errors.
+//! Turns a finding into an error in the API's shape.
 
 use serde_json::{Value, json};
 
 use super::{CRASH, Finding};
 
 impl Finding {
-    /// The error of the task, for an index of this name.
+    /// The error of the task, for the index with this name.
     pub(in crate::write) fn error(&self, index_uid: &str) -> Value {
         let code = self.code;
         let kind = match code {
@@ -13,7 +13,7 @@ impl Finding {
             _ => "invalid_request",
         };
         let message = match self.message.as_str() {
-            // It is the work that broke off, whatever it was about.
+            // A crash concerns the whole task, not one index.
             CRASH => CRASH.to_owned(),
             message => format!("Index `{index_uid}`: {message}"),
         };

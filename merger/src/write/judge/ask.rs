@@ -1,8 +1,8 @@
-//! Where a verdict depends on which documents are there: the shards are asked.
+//! Asks the shards which documents exist, if a verdict depends on it.
 //!
-//! Documents that are there stay there while nothing is under way that takes any: so the many updates that bring no vectors wait for
-//! nobody. That one isn't there is certain only while nothing at all is under way, so that is waited for, for a while; writes to an
-//! index that never rests are left to the shards.
+//! A document that exists stays while no task is under way that removes documents, so the many updates without vectors don't
+//! wait. That a document doesn't exist is certain only while nothing at all is under way: the merger waits for that, up to a
+//! limit. If the index never rests, the write is left to the shards.
 
 use std::time::Duration;
 
@@ -22,12 +22,12 @@ use crate::tasks::{Unknown, are_pending};
 use crate::upstream::{NodeRequest, Target};
 use crate::write::Context;
 
-/// For how long what is under way is waited for, and how often it is looked at.
+/// How long to wait until nothing is under way, and how often to check.
 const WITHIN: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(25);
 
 impl Suspicions {
-    /// The verdict on a batch for an index whose primary key is `key`; nothing if it can't be told.
+    /// The verdict on a batch for an index with the primary key `key`; `None` if the batch is fine, or if it can't be told.
     pub(in crate::write) async fn settle(
         &self,
         ctx: &Context,
@@ -84,7 +84,7 @@ impl Suspicions {
     }
 }
 
-/// Which of the documents are there; `None` while something is under way.
+/// Which of the documents exist; `None` while tasks are under way.
 async fn look(
     ctx: &Context,
     uid: &str,

@@ -1,10 +1,10 @@
-//! Judges a `_geo` field, where places are read.
+//! Judges a `_geo` field; only where the settings use it.
 
 use serde_json::Value;
 
 use super::{Finding, Phase};
 
-/// What is wrong with the value, as it is written.
+/// What is wrong with the value, given as raw JSON.
 pub(super) fn judge(raw: &str, id: &str) -> Option<Finding> {
     let wrong = |message: String| {
         Some(Finding {
@@ -67,7 +67,7 @@ pub(super) fn judge(raw: &str, id: &str) -> Option<Finding> {
     }
 }
 
-/// A number, or a text that is one.
+/// Whether the value is a finite number, or a string with one.
 fn is_finite(value: &Value) -> bool {
     let number = match value {
         Value::Number(number) => number.as_f64(),

@@ -1,4 +1,4 @@
-//! Words that a new document brings no vectors, for an embedder whose vectors only clients bring.
+//! The error text for a new document without vectors, when only clients provide an embedder's vectors.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,18 @@ use strsim::osa_distance;
 
 use super::{Finding, Phase};
 
-/// So many names are counted; what comes beyond is not hinted at.
+/// How many distinct names are counted; any further names get no hint.
 const MOST_NAMES: usize = 100;
-/// How many hints of a kind are given, and how far a misspelling may be.
+/// How many hints of each kind are given, and the largest edit distance of a misspelling.
 const HINTS: usize = 2;
 const FAR: usize = 2;
 
-/// What may have been meant.
+/// Names that may be misspellings.
 #[derive(Debug, Default)]
 pub(super) struct Hints {
-    /// Names in `_vectors` that are no embedder's, and how often they are there.
+    /// Names in `_vectors` that aren't an embedder's, and how many times they occur.
     unused: BTreeMap<String, u64>,
-    /// Fields like `_vectors` in documents without that, and how often they are there.
+    /// Fields whose names resemble `_vectors`, in documents without it, and how many times they occur.
     misspelt: BTreeMap<String, u64>,
 }
 
@@ -44,7 +44,7 @@ fn is_misspelling(name: &str, of: &str) -> bool {
     (1..=FAR).contains(&osa_distance(name, of))
 }
 
-/// `count` documents are without vectors, the first of them with this id.
+/// The finding for `count` documents without vectors, of which `id` is the first.
 pub(super) fn finding(embedder: &str, id: &str, count: usize, hints: &Hints) -> Finding {
     let others = match count.saturating_sub(1) {
         0 => String::new(),

@@ -1,7 +1,8 @@
-//! Judge: which documents the engine will refuse, before any shard has seen them.
+//! Judge: finds the documents that the engine will refuse, before any shard sees them.
 //!
-//! On a node a batch is all or nothing, and so it is here: what can be known from documents and settings is judged while the body is
-//! split, and a batch that the engine would refuse goes to no shard. Its task fails with the engine's words.
+//! On a node a batch succeeds or fails as a whole, and so it must here. Whatever can be known from documents and settings is
+//! judged while the body is split, and a batch that the engine would refuse goes to no shard. Its task fails with the engine's
+//! words.
 //!
 //! ```text
 //! each document ─► [`Judge::see`] ─► suspects ─► [`Suspicions::verdict`] ─┬─ fine: delivered
@@ -9,9 +10,10 @@
 //!                                                    └─ which of them are there already? (`ask`) ─► once more
 //! ```
 //!
-//! A function of values: [`rules`] are what the settings say, [`geo`], [`vectors`] and [`geojson`] judge one field each. Invariants: the
-//! last version of a document in a batch counts, as for the engine. Settings that are being changed judge nothing but what no
-//! settings allow. Memory is bounded: of more than [`MOST`] suspects the others are left to the shards.
+//! The judge is a function of values: [`rules`] is what the settings say; [`geo`], [`vectors`] and [`geojson`] judge one field
+//! each. Invariants: as in the engine, the last version of a document in a batch counts. While settings are being changed, only
+//! what is invalid under any settings is judged. Memory is bounded: if there are more than [`MOST`] suspects, the rest is left
+//! to the shards.
 
 mod answer;
 mod ask;
@@ -32,13 +34,13 @@ pub(super) use self::rules::{Known, Rules};
 
 use self::vectors::Vectors;
 
-/// So many suspects are kept, and ids of documents that brought their vectors.
+/// How many suspects are kept, and how many ids of documents that brought their vectors.
 const MOST: usize = 1_000;
 const MOST_GIVEN: usize = 100_000;
-/// How many documents the engine looks at as one piece of work.
+/// How many documents the engine processes as one unit of work.
 const CHUNK: u64 = 100;
 
-/// The fields of a document that the engine checks in ways of its own: their values as they are written.
+/// The fields that have special checks in the engine, with their raw values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Special<T> {
     pub(super) vectors: Option<T>,
@@ -53,7 +55,7 @@ impl<T> Special<T> {
         geojson: None,
     };
 
-    /// Notes a top-level field.
+    /// Notes a top-level field, if it is one of them.
     pub(super) fn note(&mut self, name: &[u8], value: T) {
         match name {
             b"_vectors" => self.vectors = Some(value),
@@ -76,10 +78,10 @@ impl<T> Special<T> {
     }
 }
 
-/// What the engine says where it breaks off instead of refusing.
+/// The engine's message where it crashes instead of refusing.
 const CRASH: &str = "An unexpected crash occurred when processing the task: called `Result::unwrap()` on an `Err` value: Any { .. }";
 
-/// At which point of its work the engine refuses a document: the earlier wins.
+/// The phase of the engine's work in which it refuses a document; the earliest phase wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Shape,
@@ -97,17 +99,18 @@ pub(super) struct Finding {
     message: String,
 }
 
-/// A document of which something may be wrong.
+/// A document that may be wrong.
 #[derive(Debug, Default)]
 struct Suspect {
-    /// Where it stands in the batch, from 0.
+    /// The document's position in the batch, from 0.
     place: u64,
-    /// The document as it came, where it may have to go to a node.
+    /// The raw document, if it may have to be sent to a node.
     raw: Option<Bytes>,
     vectors: Option<Finding>,
     geo: Option<Finding>,
     geojson: Option<Finding>,
-    /// The embedders that it brings no vectors for, though only clients do: that is wrong with a new document.
+    /// The embedders whose vectors only clients provide and that this document brings none for: an error if the document is
+    /// new.
     lacks: Vec<usize>,
 }
 
@@ -123,30 +126,30 @@ impl Suspect {
     }
 }
 
-/// How a write treats documents.
+/// How a write treats its documents.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Manner {
-    /// Field by field (`PUT`).
+    /// Whether documents are updated field by field (`PUT`).
     pub(super) updates: bool,
-    /// What isn't there yet is left out (`skipCreation`).
+    /// Whether documents that don't exist yet are left out (`skipCreation`).
     pub(super) skips_creation: bool,
-    /// The index may not be there: a refused document is kept, since a node that refuses it makes the index.
+    /// Whether refused documents are kept, because the index may not exist: a node that refuses the document creates the index.
     pub(super) keeps: bool,
 }
 
-/// Judges the documents of a batch as they come.
+/// Judges the documents of a batch as they arrive.
 #[derive(Debug)]
 pub(super) struct Judge {
     rules: Arc<Rules>,
     manner: Manner,
     wants_vectors: bool,
     suspects: HashMap<String, Suspect>,
-    /// Of updates: the documents whose vectors an earlier version in the batch brought.
+    /// For updates: the documents whose vectors an earlier version in the batch brought.
     given: HashSet<String>,
     hints: missing::Hints,
 }
 
-/// What a batch is suspected of.
+/// The suspects of a batch.
 #[derive(Debug)]
 pub(super) struct Suspicions {
     rules: Arc<Rules>,
@@ -155,7 +158,7 @@ pub(super) struct Suspicions {
     hints: missing::Hints,
 }
 
-/// A verdict.
+/// The verdict on a batch.
 #[derive(Debug)]
 pub(super) enum Verdict<'a> {
     Fine,
@@ -163,7 +166,7 @@ pub(super) enum Verdict<'a> {
         finding: Finding,
         raw: Option<&'a Bytes>,
     },
-    /// It depends on which of these documents are there already.
+    /// It depends on which of these documents exist already.
     Ask(Vec<&'a str>),
 }
 
@@ -180,12 +183,12 @@ impl Judge {
         }
     }
 
-    /// Whether a document without special fields need not be looked at.
+    /// Whether documents without special fields can be skipped.
     pub(super) fn passes_plain(&self) -> bool {
         !self.wants_vectors && self.suspects.is_empty()
     }
 
-    /// Takes the next document; `place` is how many came before it.
+    /// Judges the next document; `place` is its position in the batch, from 0.
     pub(super) fn see(
         &mut self,
         id: &str,
@@ -244,7 +247,7 @@ impl Judge {
         !self.manner.updates || (self.given.len() < MOST_GIVEN && !self.given.contains(id))
     }
 
-    /// All documents have come.
+    /// The suspicions after the last document; `None` if there are none.
     pub(super) fn finish(self) -> Option<Suspicions> {
         (!self.suspects.is_empty()).then(|| Suspicions {
             rules: self.rules,
@@ -255,7 +258,7 @@ impl Judge {
     }
 }
 
-/// One thing that may be wrong, and when it is.
+/// One thing that may be wrong with a document.
 struct Charge<'a> {
     id: &'a str,
     suspect: &'a Suspect,
@@ -264,12 +267,12 @@ struct Charge<'a> {
 
 enum What<'a> {
     Found(&'a Finding),
-    /// No vectors for this embedder.
+    /// The document has no vectors for this embedder.
     Lacks(usize),
 }
 
 impl Charge<'_> {
-    /// The order in which the engine comes to them.
+    /// The sort key that gives the order in which the engine finds the errors.
     fn order(&self) -> (u8, u64, Phase, u64) {
         let phase = match &self.what {
             What::Found(finding) => finding.phase,
@@ -286,7 +289,7 @@ impl Charge<'_> {
 }
 
 impl Suspicions {
-    /// The first document that the engine refuses; `is_there` tells which documents there are, where that is known.
+    /// The engine's first refusal, if there is one. `is_there` names the documents that exist; `None` if that isn't known.
     pub(super) fn verdict(&self, is_there: Option<&HashSet<String>>) -> Verdict<'_> {
         let mut charges: Vec<Charge<'_>> = Vec::new();
         for (id, suspect) in &self.suspects {
@@ -333,7 +336,7 @@ impl Suspicions {
         missing::finding(name, charge.id, same.count(), &self.hints)
     }
 
-    /// The rules by which it was judged.
+    /// The rules by which the batch was judged.
     pub(super) fn rules(&self) -> &Arc<Rules> {
         &self.rules
     }

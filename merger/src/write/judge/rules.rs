@@ -1,4 +1,4 @@
-//! What of an index's settings decides whether the engine takes a document, and how it is known.
+//! The part of an index's settings that decides whether the engine accepts a document, and where it is read from.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,17 +9,17 @@ use serde_json::{Map, Value};
 use crate::tasks::ask_primary;
 use crate::write::Context;
 
-/// So many indexes' rules are remembered; beyond, all are forgotten.
+/// How many indexes' rules are cached; beyond that, the cache is cleared.
 const MOST_INDEXES: usize = 10_000;
 
 /// The settings that documents are judged by.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::write) struct Rules {
     engine: Engine,
-    /// Places are read.
+    /// Whether the engine parses `_geo`.
     pub(super) geo: bool,
     geojson: bool,
-    /// In the order of their names.
+    /// Sorted by name.
     pub(super) embedders: Vec<Embedder>,
 }
 
@@ -27,21 +27,21 @@ pub(in crate::write) struct Rules {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Embedder {
     pub(super) name: String,
-    /// How long its vectors are, where the settings say so.
+    /// The required length of its vectors, if the settings define it.
     pub(super) dimensions: Option<usize>,
-    /// Only clients bring its vectors.
+    /// Whether only clients provide its vectors.
     pub(super) user_provided: bool,
 }
 
-/// Which engine judges, where versions differ.
+/// Which engine judges, as far as versions differ.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Engine {
-    /// `_geojson` is a field like any other, and vectors that are `null` are none.
+    /// `_geojson` is an ordinary field, and vectors that are `null` count as no vectors.
     UpTo1_15,
-    /// Not known: what versions see differently is not judged.
+    /// The version isn't known: whatever versions treat differently is not judged.
     #[default]
     Unknown,
-    /// `_geojson` is checked, and vectors that are `null` are not given.
+    /// `_geojson` is checked, and vectors that are `null` count as not given.
     From1_50,
 }
 
@@ -57,7 +57,7 @@ impl Engine {
 }
 
 impl Rules {
-    /// By the answer to `GET …/settings`, and the engine's version.
+    /// Reads the rules from the answer to `GET …/settings`, and the engine's version.
     pub(super) fn of(settings: &Map<String, Value>, version: &str) -> Self {
         let lists = |name: &str, field: &str| {
             let listed = settings.get(name).and_then(Value::as_array);
@@ -86,7 +86,7 @@ impl Rules {
         }
     }
 
-    /// Whether the settings refuse nothing that others allow.
+    /// Whether these settings refuse nothing that others would accept.
     fn is_plain(&self) -> bool {
         !self.geo && !self.geojson && self.embedders.is_empty()
     }
@@ -99,7 +99,7 @@ impl Rules {
         self.user_provided().next().is_some()
     }
 
-    /// The embedders whose vectors only clients bring.
+    /// The embedders whose vectors only clients provide, by position.
     pub(super) fn user_provided(&self) -> impl Iterator<Item = usize> {
         let all = self.embedders.iter().enumerate();
         all.filter(|(_, embedder)| embedder.user_provided)
@@ -116,14 +116,15 @@ impl Rules {
     }
 }
 
-/// The rules of indexes, remembered as long as no settings change.
+/// The rules of indexes, cached until any settings change.
 #[derive(Debug, Default)]
 pub(in crate::write) struct Known {
     rules: Mutex<HashMap<String, (u64, Arc<Rules>)>>,
 }
 
 impl Known {
-    /// The rules that documents of an index are judged by from here on; none but those of all indexes while settings are under way.
+    /// The current rules of an index; the default rules, which hold for any settings, while a change of its settings is under
+    /// way.
     pub(in crate::write) async fn now(&self, ctx: &Context, uid: &str) -> Arc<Rules> {
         let revision = ctx.settings.revision();
         let remembered = {
@@ -145,7 +146,7 @@ impl Known {
                 rules
             }
         };
-        // Most indexes are plain, and needn't be asked for among all open tasks.
+        // Most indexes have plain rules, for which the search among all open tasks isn't needed.
         if rules.is_plain() || !ctx.tasks.changes_settings(uid, None) {
             return rules;
         }
@@ -159,7 +160,7 @@ struct Version {
     pkg_version: String,
 }
 
-/// The rules, and whether all that they depend on is known.
+/// Reads the rules; also returns whether everything that they depend on is known.
 async fn read(ctx: &Context, uid: &str) -> (Rules, bool) {
     let settings = match ctx.settings.get(uid).await {
         Ok(Some(settings)) => settings,

@@ -1,4 +1,4 @@
-//! The judge as a function of values, for tests against an engine's own verdicts.
+//! The judge as a plain function, for tests that compare it with an engine's own verdicts.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::write::dry_run;
 use crate::write::format::Format;
 use crate::write::split::SplitError;
 
-/// What a batch is judged by.
+/// The settings and circumstances by which a batch is judged.
 #[derive(Debug, Clone, Default)]
 pub struct Trial {
     /// The answer to `GET …/settings`.
@@ -21,14 +21,14 @@ pub struct Trial {
     pub version: String,
     /// Whether documents are updated field by field.
     pub updates: bool,
-    /// Whether documents that aren't there are left out.
+    /// Whether documents that don't exist are left out.
     pub skips_creation: bool,
-    /// The ids of the documents that are there.
+    /// The ids of the documents that exist.
     pub there: Vec<String>,
 }
 
 impl Trial {
-    /// The error with which the engine would refuse the body, for an index `index_uid` whose primary key is `id`.
+    /// The error with which the engine would refuse the body, for an index `index_uid` with the primary key `id`.
     ///
     /// # Errors
     /// The body is not of its format.

@@ -1,7 +1,7 @@
-//! Reads CSV bodies: a line of column names, then a document a line, with the same reader and the same rules as a node.
+//! Reads CSV bodies: a line of column names, then one line for each document, with the same reader and rules as a node.
 //!
-//! A column's name may end with `:number`, `:boolean` or `:string`; what doesn't fit is an error. Rows go on as they are
-//! written, behind the header line, so that a node's own reader gives the fields their types.
+//! A column's name may end with `:number`, `:boolean` or `:string`; a value of another type is an error. Rows are passed on as
+//! written, behind the header line, so that a node's own reader types the fields.
 
 use csv_core::{ReadRecordResult, ReaderBuilder};
 use serde_json::Value;
@@ -11,23 +11,23 @@ use super::documents::Documents;
 use super::{Fault, SplitError};
 use crate::write::judge::Special;
 
-/// Reads a body as it comes in.
+/// Reads a body as it arrives.
 pub(super) struct Reader {
     core: csv_core::Reader,
     delimiter: u8,
-    /// The first bytes, until there are enough to know a byte order mark.
+    /// The first bytes, until there are enough to recognize a byte order mark.
     start: Option<Vec<u8>>,
-    /// The record's own text so far.
+    /// The raw text of the current record so far.
     raw: Vec<u8>,
-    /// The record's fields so far, unquoted, one after the other.
+    /// The unquoted fields of the current record so far, one after the other.
     text: Vec<u8>,
     text_length: usize,
-    /// Where the fields end in `text`.
+    /// The end of each field in `text`.
     ends: Vec<usize>,
     field_count: usize,
-    /// Where the record begins.
+    /// Where the current record begins.
     place: Place,
-    /// Bytes read so far.
+    /// How many bytes were read so far.
     bytes: u64,
     header: Option<Header>,
     document_bytes: u64,
@@ -42,9 +42,9 @@ struct Place {
 
 struct Header {
     columns: Vec<(String, Kind)>,
-    /// The column of the primary key: the last of that name.
+    /// The column of the primary key: the last one with that name.
     id: Option<usize>,
-    /// Whether a column may be one that the engine checks in ways of its own.
+    /// Whether any column may be one that has special checks in the engine.
     special: bool,
 }
 
@@ -136,7 +136,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Lets the reader read; gives how many bytes it took.
+    /// Feeds the reader; returns how many bytes it consumed.
     fn step(&mut self, input: &[u8]) -> (ReadRecordResult, usize) {
         let text = self.text.get_mut(self.text_length..).unwrap_or_default();
         let ends = self.ends.get_mut(self.field_count..).unwrap_or_default();
@@ -151,7 +151,7 @@ impl Reader {
         (result, read)
     }
 
-    /// A record is complete: the header, or a document.
+    /// Handles a complete record: the header, or a document.
     fn record(&mut self, documents: &mut Documents, last: bool) -> Result<(), SplitError> {
         let fields = self.fields();
         match &self.header {
@@ -233,7 +233,7 @@ impl Reader {
         documents.row(&self.row(last), id.as_ref(), &special, names);
     }
 
-    /// The record's own text, without line ends around it, so that another can follow.
+    /// The record's raw text without surrounding line ends, so that another row can follow.
     fn row(&self, last: bool) -> Vec<u8> {
         let begin = self
             .raw
@@ -242,7 +242,7 @@ impl Reader {
             .unwrap_or(self.raw.len());
         let mut row = self.raw.get(begin..).unwrap_or_default().to_vec();
         if last && self.is_open(&row) {
-            // The body ends within quotes; a reader takes that for their end.
+            // The body ends inside quotes; a reader treats the end of the body as the closing quote.
             row.push(b'"');
             return row;
         }
@@ -252,7 +252,7 @@ impl Reader {
         row
     }
 
-    /// Whether a row ends within quotes.
+    /// Whether a row ends inside quotes.
     fn is_open(&self, row: &[u8]) -> bool {
         let mut core = ReaderBuilder::new().delimiter(self.delimiter).build();
         let (mut text, mut ends) = (vec![0; row.len() + 2], vec![0; self.field_count + 2]);
@@ -263,7 +263,7 @@ impl Reader {
         )
     }
 
-    /// The record's fields.
+    /// The fields of the current record.
     fn fields(&self) -> Result<Vec<&str>, Fault> {
         let mut fields = Vec::with_capacity(self.field_count);
         let mut begin = 0;
@@ -278,7 +278,7 @@ impl Reader {
         Ok(fields)
     }
 
-    /// Checks that typed columns hold what their type says.
+    /// Checks that the values in typed columns have the column's type.
     fn check(&self, header: &Header, fields: &[&str]) -> Result<(), Fault> {
         for ((_, kind), value) in header.columns.iter().zip(fields) {
             let trimmed = value.trim();
@@ -329,7 +329,7 @@ impl Header {
         self.columns.iter().rposition(|(column, _)| column == name)
     }
 
-    /// The values of a row's special fields, as a node makes JSON of them.
+    /// The values of a row's special fields, as JSON in the way a node converts them.
     fn special(&self, fields: &[&str]) -> Special<String> {
         let mut special = Special::NONE;
         if !self.special {
@@ -352,7 +352,7 @@ impl Header {
     }
 }
 
-/// A field as JSON; it was checked to be of its kind.
+/// A field as JSON; its type was checked before.
 fn json(kind: Kind, text: &str) -> String {
     let trimmed = text.trim();
     let value = match kind {
@@ -367,7 +367,7 @@ fn json(kind: Kind, text: &str) -> String {
     value.to_string()
 }
 
-/// A column's name and type; what looks like no type belongs to the name.
+/// A column's name and type; an unknown suffix belongs to the name.
 fn column(field: &str) -> (String, Kind) {
     match field.rsplit_once(':') {
         Some((name, "string")) => (name.to_owned(), Kind::Text),

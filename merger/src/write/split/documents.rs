@@ -1,4 +1,4 @@
-//! Where the readers bring documents: finds the shard of each and appends it to the shard's part.
+//! Takes documents from the readers: finds the shard of each and appends the document to the shard's part.
 
 use std::io;
 use std::sync::Arc;
@@ -16,26 +16,26 @@ use crate::write::format::Format;
 use crate::write::judge::{Judge, Special};
 use crate::write::spool::{Framing, Piece, Spool, SpoolLimits};
 
-/// The ids of so many documents of a body are kept for each shard; of more, none is.
+/// How many ids of a body's documents are kept for each shard; if there are more, none is kept.
 const KEPT_IDS: usize = 10_000;
 
-/// The documents of a body so far.
+/// The documents of a body that were read so far.
 pub(super) struct Documents {
     framing: Framing,
     repeats: Repeats,
     slots: Arc<SlotMap>,
     key: Option<PrimaryKey>,
-    /// One for each shard of the index, in the shards' order.
+    /// One part for each shard of the index, in the shards' order.
     parts: Vec<Own>,
     limits: SpoolLimits,
     received: u64,
     refused: Option<Bytes>,
-    /// Whether documents of a refused batch are kept: it may yet be split by another key.
+    /// Whether documents of a refused batch are kept, because it may be split again by another key.
     keeps_refused: bool,
     judge: Option<Judge>,
 }
 
-/// What one shard gets, so far.
+/// One shard's part so far.
 struct Own {
     shard: ShardId,
     spool: Spool,
@@ -83,7 +83,7 @@ impl Documents {
         self.judge = Some(judge);
     }
 
-    /// CSV: every piece begins with the header line.
+    /// Sets the CSV header line, with which every piece begins.
     pub(super) fn set_header(&mut self, header: &[u8]) {
         let mut before = BytesMut::with_capacity(header.len() + 1);
         before.put_slice(header);
@@ -101,7 +101,7 @@ impl Documents {
         self.parts = self.slots.shards().iter().map(part).collect();
     }
 
-    /// The key that the scanner shall look for.
+    /// The key that the scanner must look for.
     pub(super) fn wanted(&self) -> Option<&[u8]> {
         self.key.as_ref().and_then(PrimaryKey::plain)
     }
@@ -110,12 +110,12 @@ impl Documents {
         self.key.as_ref()
     }
 
-    /// Whether a document must name the primary key first.
+    /// Whether the primary key must be inferred from the next document.
     pub(super) fn wants_key(&self) -> bool {
         self.key.is_none() && self.refused.is_none()
     }
 
-    /// Takes a JSON document. The key that it was scanned for must be [`wanted`](Self::wanted).
+    /// Takes a JSON document. It must have been scanned for the key that [`wanted`](Self::wanted) returns.
     pub(super) fn object(&mut self, object: &Object<'_>) -> Result<(), Invalid> {
         let text =
             simdutf8::basic::from_utf8(object.raw).map_err(|_| Invalid::Text(object.raw.len()))?;
@@ -183,14 +183,14 @@ impl Documents {
             }
             judge.see(id.as_str(), place, object.raw, special, names);
         } else {
-            // The whole document is text.
+            // The whole document was checked to be UTF-8.
             let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
             let special = object.special.map(text);
             judge.see(id.as_str(), place, object.raw, special, names);
         }
     }
 
-    /// Takes a line of a CSV body, with its id where it has one, and the values of its special fields as JSON.
+    /// Takes a row of a CSV body, with its id if it has one, and its special fields' values as JSON.
     pub(super) fn row(
         &mut self,
         raw: &[u8],
@@ -220,13 +220,14 @@ impl Documents {
         }
     }
 
-    /// Infers the key from the names of a CSV body's columns; needs a row, which is refused if there is no one key.
+    /// Infers the key from a CSV body's column names. Called only with a row, which is refused if there isn't exactly one
+    /// candidate.
     pub(super) fn infer_from_columns<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         self.key = infer_from_names(names).ok();
     }
 
     fn append(&mut self, id: &DocumentId<'_>, raw: &[u8]) {
-        // A table of 4,096 slots for each body would cost a small write more than all the rest of it.
+        // A table of 4,096 slots for each body would cost a small write more than everything else in it.
         let place = self.slots.shards().binary_search(&self.slots.shard_of(id));
         if let Some(part) = place.ok().and_then(|place| self.parts.get_mut(place)) {
             part.spool.append(raw);
@@ -234,7 +235,7 @@ impl Documents {
         }
     }
 
-    /// The batch is refused for this document: what came before it is not written either.
+    /// Refuses the batch because of this document: the documents before it are not written either.
     fn refuse(&mut self, raw: &[u8]) {
         self.refused = Some(Bytes::copy_from_slice(raw));
         if self.keeps_refused {
@@ -244,7 +245,7 @@ impl Documents {
         }
     }
 
-    /// Keeps a document of a refused batch, wherever.
+    /// Keeps a document of a refused batch, in any part.
     fn keep(&mut self, raw: &[u8]) {
         if let (true, Some(part)) = (self.keeps_refused, self.parts.first_mut()) {
             part.spool.append(raw);
@@ -286,11 +287,11 @@ impl Documents {
     }
 }
 
-/// Why a scanned document is no document after all.
+/// Why a scanned document isn't valid after all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Invalid {
-    /// It is no UTF-8; so long it is.
+    /// It isn't UTF-8; its length in bytes.
     Text(usize),
-    /// A key's escapes name no text.
+    /// The escapes of a key don't form valid text.
     Key,
 }

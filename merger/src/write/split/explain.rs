@@ -1,7 +1,7 @@
-//! Words errors in documents as a node words them: by putting the text to `serde_json`, which is what a node does, and
-//! moving the position it names to where the text stands in the body.
+//! Words errors in documents as a node does: parses the text with `serde_json`, like a node, and moves the reported position to
+//! the text's place in the body.
 //!
-//! Only what the scanner has refused comes here, so this may be slow.
+//! Only text that the scanner has refused comes here, so this may be slow.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-/// Where a text stands in the body: its line, counted from 1, and how many bytes of that line are before it.
+/// A text's position in the body: its line, counted from 1, and the number of bytes before it on that line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
     line: usize,
@@ -43,19 +43,19 @@ pub enum Fault {
     /// The text is not JSON, or not documents: `malformed_payload`.
     #[error("{0}")]
     Malformed(String),
-    /// A value among the documents is JSON but no object; a node fails with an `internal` error.
+    /// A value among the documents is JSON but not an object; a node fails with an `internal` error.
     #[error("{0}")]
     NotAnObject(String),
 }
 
 impl Fault {
-    /// Whether only the end of the text is wrong with it, so that more text may lead to another fault.
+    /// Whether the only fault is that the text ends too early: more text may then lead to another fault.
     pub(crate) fn is_of_end(&self) -> bool {
         matches!(self, Self::Malformed(words) if words.starts_with("EOF while parsing"))
     }
 }
 
-/// Where in a JSON body the text begins.
+/// Where in the structure of a JSON body the text begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
     /// At the start of the body.
@@ -112,7 +112,7 @@ pub(crate) fn ndjson(text: &[u8], at: Position) -> Fault {
     }
 }
 
-/// A document that ends at `end` is no UTF-8.
+/// The fault of a document that ends at `end` and isn't UTF-8.
 pub(crate) fn not_text(end: Position) -> Fault {
     Fault::Malformed(format!(
         "invalid unicode code point at line {} column {}",
@@ -120,7 +120,7 @@ pub(crate) fn not_text(end: Position) -> Fault {
     ))
 }
 
-/// The top level of an object: its keys, unescaped, and the text of their values.
+/// The top level of an object: its keys, unescaped, and the raw text of their values.
 pub(crate) type Entries<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
 /// Reads the top level of an object.
@@ -139,7 +139,7 @@ fn of_element(error: &serde_json::Error) -> Fault {
 struct Moved {
     /// How many bytes were put before the text.
     by: usize,
-    /// Where the text stands.
+    /// The text's position in the body.
     to: Position,
 }
 
@@ -165,7 +165,7 @@ impl Moved {
         }
     }
 
-    /// For what the scanner refuses and `serde_json` takes: a difference between the two, which is a defect.
+    /// The message for text that the scanner refuses and `serde_json` accepts: such a difference is a defect.
     fn unexplained(&self) -> String {
         format!(
             "expected value at line {} column {}",
@@ -175,7 +175,7 @@ impl Moved {
     }
 }
 
-/// Reads an array of objects as a node does: element by element, stopping at the first that is none.
+/// Parses an array of objects as a node does: element by element, stopping at the first that isn't an object.
 struct Documents;
 
 impl<'de> Visitor<'de> for Documents {
@@ -213,6 +213,6 @@ impl<'de> Visitor<'de> for Fields {
     }
 }
 
-/// A key that is borrowed where it has no escapes.
+/// A key that is borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);

@@ -1,7 +1,7 @@
-//! Finds a document's id, and the primary key where nobody has named it, by a node's rules.
+//! Finds a document's id by a node's rules, and infers the primary key if none was given.
 //!
-//! The scanner finds a plain top-level key on its way. What is here serves the rest: keys with a dot, which may name a
-//! field of a nested object, and keys written with escapes.
+//! The scanner finds a plain top-level key itself. This module handles the rest: keys with a dot, which may name a field of a
+//! nested object, and keys written with escapes.
 
 use serde_json::value::RawValue;
 use weft_routing::document_id::DocumentId;
@@ -14,16 +14,16 @@ pub(crate) struct PrimaryKey {
     name: String,
 }
 
-/// What a node makes of a key that is in a document twice.
+/// How a node treats a key that occurs twice in a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repeats {
-    /// JSON bodies are written anew before they are queued: the last value stays.
+    /// A node rewrites JSON bodies before it queues them: the last value stays.
     LastWins,
-    /// NDJSON bodies are queued as they are: two ids are one too many.
+    /// A node queues NDJSON bodies as they are, and refuses a document with two ids.
     Refused,
 }
 
-/// Why a node's task would refuse a document. The node words the error itself: it gets the document.
+/// The node's task would refuse the document. The node words the error itself, since it gets the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refused;
 
@@ -36,9 +36,9 @@ impl PrimaryKey {
         &self.name
     }
 
-    /// The key as the scanner can look for it; `None` where it may be nested.
+    /// The key in the form that the scanner can look for; `None` if it may be nested.
     pub(crate) fn plain(&self) -> Option<&[u8]> {
-        // A key that JSON has to write with escapes can't be compared as it is written.
+        // The scanner compares raw text, so a key that JSON must write with escapes can't be compared.
         let written_as_it_is = self
             .name
             .bytes()
@@ -46,7 +46,7 @@ impl PrimaryKey {
         (!self.name.contains('.') && written_as_it_is).then_some(self.name.as_bytes())
     }
 
-    /// The id of a document, the slow way.
+    /// The id of a document, found by parsing the document (slow).
     pub(crate) fn identify<'a>(
         &self,
         document: &'a str,
@@ -62,14 +62,14 @@ impl PrimaryKey {
     }
 }
 
-/// The primary key that a node infers from an index's first document: the one field whose name ends with `id`.
+/// Infers the primary key from an index's first document, as a node does: the only field whose name ends with `id`.
 pub(crate) fn infer(document: &str) -> Result<PrimaryKey, Refused> {
     let mut fields = entries(document).map_err(|_| Refused)?;
     keep_last(&mut fields);
     infer_from_names(fields.iter().map(|(name, _)| name.as_ref()))
 }
 
-/// The same, from the names of the fields. Each name may come once only.
+/// The same, from the names of the fields. Each name may occur only once.
 pub(crate) fn infer_from_names<'a>(
     names: impl Iterator<Item = &'a str>,
 ) -> Result<PrimaryKey, Refused> {
@@ -80,7 +80,7 @@ pub(crate) fn infer_from_names<'a>(
     }
 }
 
-/// Of repeated names, leaves the first place and the last value.
+/// For repeated names, keeps the first position and the last value.
 pub(crate) fn keep_last(fields: &mut Entries<'_>) {
     let mut places = hashbrown::HashMap::with_capacity(fields.len());
     let mut kept: Entries<'_> = Vec::with_capacity(fields.len());
@@ -94,13 +94,13 @@ pub(crate) fn keep_last(fields: &mut Entries<'_>) {
     *fields = kept;
 }
 
-/// Looks for `path` among `fields`: as a name, and as a path into objects, cut at each of its dots.
+/// Looks for `path` among `fields`: as a name, and as a path into objects, split at each of its dots.
 fn find<'a>(
     fields: &Entries<'a>,
     path: &str,
     id: &mut Option<DocumentId<'a>>,
 ) -> Result<(), Refused> {
-    // An empty name is no step of a path, to a node.
+    // To a node, an empty name isn't a step of a path.
     for (name, value) in fields.iter().filter(|(name, _)| !name.is_empty()) {
         let found = if name.as_ref() == path {
             Some(identify_value(value)?)

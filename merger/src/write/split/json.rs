@@ -1,37 +1,38 @@
 //! Reads JSON bodies (an array of objects, or one object) and NDJSON bodies (objects, one after the other).
 //!
-//! As a node does: what follows the array's end is not looked at; NDJSON needs no line breaks; one object alone is read as
-//! a whole, with all that is in it.
+//! As on a node: text after the array's end is ignored; NDJSON needs no line breaks; a single object is parsed as a whole, with
+//! everything in it.
 
 use super::documents::{Documents, Invalid};
 use super::explain::{self, Place, Position};
 use super::scan::{Scanner, Stop, skip_space};
 use super::{Fault, SplitError};
 
-/// What can't be a document is refused once so much of it is there, or all: less may not show what is wrong with it.
+/// Text that can't be a document is refused once this many bytes of it, or all of it, have arrived: less text may not show the
+/// error that a node would report.
 const FAULT_BYTES: usize = 64 << 10;
 
-/// Reads a body as it comes in.
+/// Reads a body as it arrives.
 pub(super) struct Reader {
     scanner: Scanner,
     state: State,
-    /// What came in and isn't read yet: less than a document.
+    /// Bytes that arrived and aren't read yet: less than one document.
     pending: Vec<u8>,
-    /// How long `pending` must be before it is looked at again: twice as long as it was, so that small pieces of a long
-    /// document don't each begin anew.
+    /// The length that `pending` must reach before it is scanned again: double its last length, so that a long document in
+    /// small chunks isn't scanned from the start for each chunk.
     again: usize,
-    /// Where `pending` begins.
+    /// The position in the body where `pending` begins.
     position: Position,
     document_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// An array: at a place that says what may come.
+    /// In an array, at a place that determines what may follow.
     Array(Place),
-    /// NDJSON, between two documents.
+    /// In NDJSON, between two documents.
     Lines,
-    /// Something that isn't an array: it is read as a whole.
+    /// The body isn't an array: it is read as a whole.
     Whole,
     /// After the array's end.
     Done,
@@ -100,7 +101,7 @@ impl Reader {
         }
     }
 
-    /// Reads what can be read; gives what is left for later.
+    /// Reads as far as possible; returns the text that is left for later.
     fn read<'a>(
         &mut self,
         text: &'a [u8],
@@ -120,7 +121,7 @@ impl Reader {
         };
         let read = text.get(..text.len() - rest.len()).unwrap_or_default();
         self.position = self.position.after(read);
-        // At the latest where it is too long: what is complete by then must not count as one document.
+        // Scanned at the limit at the latest: documents that are complete by then must not count as one too large document.
         let limit = usize::try_from(self.document_bytes).unwrap_or(usize::MAX);
         self.again = (rest.len() * 2).min(limit);
         match outcome {
@@ -129,7 +130,7 @@ impl Reader {
             }
             Step::Later => Ok(rest),
             Step::Invalid => match self.explain(rest) {
-                // What is wrong is told the same way however the body came in, so more of it may be needed to tell.
+                // The message must not depend on how the body arrived, so more of the body may be needed for it.
                 fault if !last && (rest.len() < FAULT_BYTES || fault.is_of_end()) => Ok(rest),
                 fault => Err(fault.into()),
             },
@@ -143,7 +144,7 @@ impl Reader {
         }
     }
 
-    /// One step from `text`, which begins with no white space; gives the text after it.
+    /// Reads one step from `text`, which must not begin with white space; returns the text after it.
     fn step<'a>(&mut self, text: &'a [u8], documents: &mut Documents) -> Result<&'a [u8], Step> {
         let Some((&byte, after)) = text.split_first() else {
             return Err(Step::Later);
@@ -190,7 +191,7 @@ impl Reader {
         Ok(text.get(object.raw.len()..).unwrap_or_default())
     }
 
-    /// A body that is no array: one object, or nothing that a node takes.
+    /// Reads a body that isn't an array: a single object, or something that a node refuses.
     fn whole(&mut self, text: &[u8], documents: &mut Documents) -> Result<(), SplitError> {
         if !text.starts_with(b"{") {
             return Err(explain::json(Place::Start, text, self.position).into());
@@ -215,15 +216,15 @@ impl Reader {
     }
 }
 
-/// Why a step didn't get further.
+/// Why a step can't be completed.
 enum Step {
     /// More of the body is needed.
     Later,
-    /// No more of the body can help.
+    /// The text can't become valid, whatever follows.
     Invalid,
-    /// The next so many bytes are a document, but for their UTF-8.
+    /// The next bytes, this many, are a document but aren't UTF-8.
     NotText(usize),
-    /// The document is larger than what a node takes.
+    /// The document is larger than a node accepts.
     TooLarge,
 }
 

@@ -1,12 +1,12 @@
-//! Split: from the bytes of a body to each shard's part, as they come in.
+//! Split: turns the bytes of a body into each shard's part, as they arrive.
 //!
-//! One pass finds where a document begins and ends, checks that it is what it should be, finds its id, and appends its
-//! bytes, as the client wrote them, to the part of the shard that owns the id. Memory is bounded by one document and the
-//! parts' own bound (see [`super::spool`]).
+//! A single pass finds where each document begins and ends, checks that it is valid, finds its id, and appends its bytes, as
+//! the client wrote them, to the part of the shard that owns the id. Memory is bounded by one document plus the parts' own
+//! bound (see [`super::spool`]).
 //!
-//! Invariants: a body that a node would refuse is refused here, before anything is delivered. A document that a node's
-//! task would refuse for its id makes the whole batch [`Batch::refused`]: the parts are dropped, and that document alone goes to a
-//! node, whose task fails in the node's own words. What the engine refuses later, when it indexes, is noted by a judge.
+//! Invariants: a body that a node would refuse is refused here, before anything is delivered. If a node's task would refuse a
+//! document for its id, the whole batch is [`Batch::refused`]: the parts are dropped, and only that document goes to a node,
+//! whose task fails with the node's own words. What the engine refuses later, while indexing, is noted by a judge.
 
 mod csv;
 mod documents;
@@ -33,19 +33,19 @@ use crate::ids::Ids;
 /// Why a body can't be split.
 #[derive(Debug, thiserror::Error)]
 pub enum SplitError {
-    /// The body is not what its content type says; in a node's words.
+    /// The body doesn't match its content type; the message is a node's.
     #[error(transparent)]
     Fault(#[from] Fault),
     /// The body is empty.
     #[error("the body is empty")]
     Empty,
-    /// One document is larger than what a node takes.
+    /// A single document is larger than a node accepts.
     #[error("a document is larger than {limit} bytes")]
     DocumentTooLarge {
-        /// The bound, in bytes.
+        /// The limit, in bytes.
         limit: u64,
     },
-    /// The temporary file.
+    /// The temporary file can't be written or read.
     #[error("a part of the write could not be kept")]
     Spool(#[from] io::Error),
 }
@@ -65,41 +65,42 @@ enum Reader {
 /// The primary key by which a body is split.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct SplitKey {
-    /// Its name; without one, it is inferred from the first document.
+    /// The key's name; if `None`, it is inferred from the first document.
     pub(crate) name: Option<String>,
-    /// Whether another write may yet decide for another key. Then a refused batch keeps its documents.
+    /// Whether another write may still decide on another key. If so, a refused batch keeps its documents.
     pub(crate) is_open: bool,
 }
 
-/// A body, split.
+/// The result of splitting a body.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// Each shard's part; shards without documents are left out. Of a refused batch, which was split by a key that may
-    /// not be the last word, all documents; of any other refused batch, nothing.
+    /// Each shard's part, without shards that have no documents. For a refused batch: all documents if the key was still open,
+    /// otherwise nothing.
     pub(crate) parts: Vec<ShardPart>,
-    /// How many documents there were.
+    /// How many documents the body has.
     pub(crate) received: u64,
-    /// The primary key by which they were split; `None` if there was no document to infer it from, or no one candidate.
+    /// The primary key used for splitting; `None` if no document was there to infer it from, or there wasn't exactly one
+    /// candidate.
     pub(crate) key: Option<String>,
-    /// The first document that a node's task would refuse, and with it the batch.
+    /// The first document for which a node's task would refuse the whole batch.
     pub(crate) refused: Option<Piece>,
-    /// A body with no document in it, of the same format.
+    /// A body without documents, in the same format.
     pub(crate) nothing: Piece,
-    /// Documents that the engine may refuse when it indexes them, and with them the batch.
+    /// The documents for which the engine may refuse the whole batch when it indexes it.
     pub(super) suspicions: Option<Suspicions>,
 }
 
-/// What one shard gets of a body.
+/// One shard's part of a body.
 #[derive(Debug)]
 pub(crate) struct ShardPart {
     pub(crate) shard: ShardId,
     pub(crate) pieces: Vec<Piece>,
-    /// The documents' ids as they came, unless they are too many to keep.
+    /// The documents' ids in order, unless there are too many to keep.
     pub(crate) ids: Option<Ids>,
 }
 
 impl Splitter {
-    /// A splitter of bodies of `format` for an index whose slots lie as `slots` says.
+    /// A splitter for bodies of `format`, for an index with these `slots`.
     pub(crate) fn new(
         format: Format,
         slots: &Arc<SlotMap>,
@@ -122,7 +123,7 @@ impl Splitter {
         }
     }
 
-    /// The same, with a judge of the documents.
+    /// The same splitter, with a judge of the documents.
     pub(super) fn judged(mut self, judge: Judge) -> Self {
         self.documents.judge(judge);
         self
@@ -137,7 +138,7 @@ impl Splitter {
         }
     }
 
-    /// How much is kept of a document that isn't complete.
+    /// How many bytes of an incomplete document are kept.
     pub(crate) fn unfinished_bytes(&self) -> u64 {
         match &self.reader {
             Reader::Json(reader) => reader.unfinished_bytes(),
@@ -145,17 +146,17 @@ impl Splitter {
         }
     }
 
-    /// Moves to disk what has grown too large for memory.
+    /// Moves parts that have grown too large for memory to disk.
     pub(crate) async fn spill(&mut self) -> Result<(), SplitError> {
         Ok(self.documents.spill().await?)
     }
 
-    /// Forgets parts that have grown beyond `bytes`: for measurements without a disk and without nodes.
+    /// Discards parts that have grown beyond `bytes`: for measurements without a disk and without nodes.
     pub(super) fn discard(&mut self, bytes: usize) {
         self.documents.discard(bytes);
     }
 
-    /// The body is complete.
+    /// Ends the body, and returns the batch.
     pub(crate) async fn finish(mut self) -> Result<Batch, SplitError> {
         if self.received_bytes == 0 {
             return Err(SplitError::Empty);
@@ -169,7 +170,7 @@ impl Splitter {
 }
 
 impl Batch {
-    /// Brings all documents to another splitter.
+    /// Feeds all documents to another splitter.
     pub(crate) async fn feed(&self, splitter: &mut Splitter) -> Result<(), SplitError> {
         let framing = self.nothing.framing();
         splitter.push(&framing.before)?;
@@ -190,7 +191,7 @@ impl Batch {
     }
 }
 
-/// What stands around documents of a format in a body for a node.
+/// The text around and between documents in a body for a node, by format.
 fn framing(format: Format) -> Framing {
     match format {
         Format::Json => Framing {

@@ -1,4 +1,4 @@
-//! Any documents, in a body that comes in any pieces: each on its own shard, as it was.
+//! Property test: any documents, in a body that arrives in any chunks, end up on their own shards, unchanged.
 
 use proptest::prelude::*;
 use weft_routing::document_id::DocumentId;

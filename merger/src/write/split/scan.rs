@@ -1,9 +1,9 @@
-//! A scanner of JSON text that finds where a document ends and where its id stands, and checks on the way that it is
-//! JSON. It is the hot path of every import: one pass, eight bytes at a time within strings, no allocation.
+//! A JSON scanner that finds where a document ends and where its id is, and validates the JSON on the way. It is the hot path
+//! of every import: one pass, eight bytes at a time within strings, no allocation.
 //!
-//! It accepts exactly what `serde_json` accepts as a raw value (the engine's own reader): any depth, any number, escapes
-//! that are well-formed though they may name lone surrogates. UTF-8 is checked by the caller, on the whole document.
-//! What the scanner refuses is put to `serde_json` once more, which words the error (see [`super::explain`]).
+//! It accepts exactly what `serde_json` (the engine's own parser) accepts as a raw value: any depth, any number, and any
+//! well-formed escapes, even those of lone surrogates. The caller checks UTF-8, on the whole document. Text that the scanner
+//! refuses is parsed again with `serde_json`, which words the error (see [`super::explain`]).
 
 use wide::u8x16;
 
@@ -12,9 +12,9 @@ use crate::write::judge::Special;
 /// Why a scan stopped before the end of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// The text ends before the value does; more of it may complete the value.
+    /// The text ends before the value does; more text may complete the value.
     Incomplete,
-    /// No text that goes on like this is JSON.
+    /// The text can't become valid JSON, whatever follows.
     Invalid,
 }
 
@@ -23,27 +23,27 @@ pub(crate) enum Stop {
 pub(crate) struct Object<'a> {
     /// The object's own text.
     pub(crate) raw: &'a [u8],
-    /// The text of the wanted key's value, the last one if the key is there more than once.
+    /// The raw value of the wanted key; the last one if the key occurs more than once.
     pub(crate) id: Option<&'a [u8]>,
-    /// Whether the wanted key is there more than once.
+    /// Whether the wanted key occurs more than once.
     pub(crate) repeated: bool,
-    /// Whether a key is written with escapes, so that the wanted one, or a special one, may hide behind them.
+    /// Whether any key is written with escapes, so that it may be the wanted key or a special one.
     pub(crate) escaped_keys: bool,
-    /// The values of the fields that the engine checks in ways of its own.
+    /// The raw values of the fields that have special checks in the engine.
     pub(crate) special: Special<&'a [u8]>,
 }
 
-/// Scans objects; keeps its memory from one to the next.
+/// Scans objects; reuses its memory for the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Scanner {
-    /// The closing brackets still awaited, below the object's own.
+    /// The closing brackets that are still expected, inside the outermost object.
     open: Vec<u8>,
 }
 
 type Scanned<'a, T> = Result<(T, &'a [u8]), Stop>;
 
 impl Scanner {
-    /// Scans the object that `text` begins with; `wanted` is the key to look for at its top level.
+    /// Scans the object that `text` begins with, and looks for the key `wanted` at its top level.
     pub(crate) fn object<'a>(
         &mut self,
         text: &'a [u8],
@@ -86,7 +86,7 @@ impl Scanner {
         }
     }
 
-    /// Skips one value of any kind; gives the text after it.
+    /// Skips one value of any type; returns the text after it.
     fn value<'a>(&mut self, text: &'a [u8]) -> Result<&'a [u8], Stop> {
         match text.first() {
             Some(b'"') => string(text).map(|(_, rest)| rest),
@@ -95,7 +95,7 @@ impl Scanner {
         }
     }
 
-    /// Skips an object or an array with all that is in it, without recursion.
+    /// Skips an object or an array with its contents, without recursion.
     fn nested<'a>(&mut self, text: &'a [u8]) -> Result<&'a [u8], Stop> {
         self.open.clear();
         let mut rest = text;
@@ -126,7 +126,7 @@ impl Scanner {
                 Some(_) => scalar(rest)?,
                 None => return Err(Stop::Incomplete),
             };
-            // A value ended here: close what it closes, and go on to the next.
+            // A value ended here: close the brackets that end with it, and go on to the next value.
             loop {
                 let Some(&close) = self.open.last() else {
                     return Ok(rest);
@@ -149,7 +149,7 @@ impl Scanner {
     }
 }
 
-/// The text behind its leading white space, as JSON counts it.
+/// The text without its leading JSON white space.
 pub(crate) fn skip_space(text: &[u8]) -> &[u8] {
     let mut rest = text;
     while let Some((b' ' | b'\n' | b'\t' | b'\r', next)) = rest.split_first() {
@@ -158,12 +158,12 @@ pub(crate) fn skip_space(text: &[u8]) -> &[u8] {
     rest
 }
 
-/// What of `text` was read when `rest` is left.
+/// The part of `text` that was consumed when `rest` is left.
 pub(crate) fn consumed<'a>(text: &'a [u8], rest: &[u8]) -> &'a [u8] {
     text.get(..text.len() - rest.len()).unwrap_or_default()
 }
 
-/// A key with its colon, up to the value.
+/// Skips a key and its colon; returns the text from the value on.
 fn name(text: &[u8]) -> Result<&[u8], Stop> {
     let (_, rest) = string(text)?;
     Ok(skip_space(after(skip_space(rest), b':')?))
@@ -178,12 +178,12 @@ fn after(text: &[u8], wanted: u8) -> Result<&[u8], Stop> {
 }
 
 struct Text<'a> {
-    /// Between the quotes, escapes as they are written.
+    /// The text between the quotes, with its escapes unchanged.
     inner: &'a [u8],
     escaped: bool,
 }
 
-/// The text behind a plain run of a string; it may stop a little early at the text's end.
+/// The text after a run of plain string characters; it may stop a few bytes early near the end of the text.
 fn behind_plain(text: &[u8]) -> &[u8] {
     let mut rest = text;
     while let Some((chunk, next)) = rest.split_first_chunk::<16>() {
@@ -219,7 +219,7 @@ fn words_behind_plain(text: &[u8]) -> &[u8] {
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
-/// A mask whose lowest set bit marks the first byte that ends a plain run of a string: `"`, `\` or a control character.
+/// A mask whose lowest set bit marks the first byte that ends a plain run in a string: `"`, `\` or a control character.
 fn special(word: u64) -> u64 {
     let quote = word ^ (ONES * b'"' as u64);
     let slash = word ^ (ONES * b'\\' as u64);
@@ -227,7 +227,7 @@ fn special(word: u64) -> u64 {
     (zero(quote) | zero(slash) | (word.wrapping_sub(ONES * 0x20) & !word)) & HIGHS
 }
 
-/// A string with its quotes; gives what is between them, and the text after.
+/// Scans a string with its quotes; returns the text between them and the text after.
 fn string(text: &[u8]) -> Scanned<'_, Text<'_>> {
     let start = after(text, b'"')?;
     let mut rest = start;
@@ -250,7 +250,7 @@ fn string(text: &[u8]) -> Scanned<'_, Text<'_>> {
     }
 }
 
-/// What follows a backslash.
+/// Skips the characters after a backslash.
 fn escape(text: &[u8]) -> Result<&[u8], Stop> {
     match text.split_first() {
         Some((b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', rest)) => Ok(rest),
@@ -266,7 +266,7 @@ fn escape(text: &[u8]) -> Result<&[u8], Stop> {
     }
 }
 
-/// A number, `true`, `false` or `null`.
+/// Skips a number, `true`, `false` or `null`.
 fn scalar(text: &[u8]) -> Result<&[u8], Stop> {
     match text.first() {
         Some(b'-' | b'0'..=b'9') => number(text),
@@ -286,7 +286,8 @@ fn literal<'a>(text: &'a [u8], word: &[u8]) -> Result<&'a [u8], Stop> {
     }
 }
 
-/// A number. One that the text ends with may go on, so it is incomplete: an object always goes on.
+/// Skips a number. At the end of the text it is incomplete, since more digits may follow: within an object, more text always
+/// follows.
 fn number(text: &[u8]) -> Result<&[u8], Stop> {
     let rest = text.strip_prefix(b"-").unwrap_or(text);
     let mut rest = match rest.split_first() {
@@ -306,7 +307,7 @@ fn number(text: &[u8]) -> Result<&[u8], Stop> {
         rest = some_digits(unsigned)?;
     }
     match rest.first() {
-        // `01`, as `serde_json` sees it: a number may not begin with a zero.
+        // `01` is invalid, as for `serde_json`: a number can't begin with a zero before other digits.
         Some(b'0'..=b'9') => Err(Stop::Invalid),
         Some(_) => Ok(rest),
         None => Err(Stop::Incomplete),

@@ -4,7 +4,7 @@ use weft_routing::document_id::DocumentId;
 
 use super::*;
 
-/// A batch with its pieces read.
+/// A batch with its pieces read into strings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Whole {
     pub(super) parts: Vec<(ShardId, String)>,
@@ -14,12 +14,12 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// The documents of all parts, without what stands around them.
+    /// The documents of all parts, without the text around them.
     pub(super) fn documents(&self) -> Vec<String> {
         let rows = |text: &String| {
             let (_, rows) = text.split_once('\n').unwrap();
             let mut reader = rows.strip_suffix('\n').unwrap().to_owned();
-            // Line ends within quotes are the only ones that don't end a row in these tests.
+            // In these tests, only line ends inside quotes don't end a row.
             let mut all = Vec::new();
             while let Some(at) = row_end(&reader) {
                 let rest = reader.split_off(at);
@@ -43,7 +43,7 @@ fn row_end(text: &str) -> Option<usize> {
     })
 }
 
-/// Splits a body that comes in these chunks.
+/// Splits a body that arrives in these chunks.
 pub(super) fn split(
     format: Format,
     slots: &Arc<SlotMap>,

@@ -1,20 +1,20 @@
-//! Reads the vectors of an embedder: how long each is, or what is wrong with them.
+//! Parses the vectors of an embedder: returns their lengths, or what is wrong with them.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-/// Why vectors can't be read.
+/// Why vectors can't be parsed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Wrong {
-    /// Something is of another kind than it may be.
+    /// A value has the wrong type; the message.
     Kind(String),
-    /// The engine has no words for it: it breaks off.
+    /// The engine has no message for this: it crashes.
     Crash,
 }
 
-/// The lengths of the vectors of a list, or of the one that it is.
+/// The length of each vector in a list of vectors, or of the single vector.
 pub(super) fn lengths(raw: &str, at: &str) -> Result<Vec<usize>, Wrong> {
     if let Ok(Some(lengths)) = serde_json::from_str::<Lists>(raw).map(Lists::lengths) {
         return Ok(lengths);
@@ -39,7 +39,7 @@ pub(super) fn lengths(raw: &str, at: &str) -> Result<Vec<usize>, Wrong> {
         Some(Value::Number(_)) => all_numbers(all, at)?,
         Some(other) => return Err(kind(other, "a number or an array", &format!("{at}[0]"))),
     }
-    // What is right is read above.
+    // Valid vectors were handled above.
     Ok(Vec::new())
 }
 
@@ -83,7 +83,7 @@ fn holds_object(value: &Value) -> bool {
     }
 }
 
-/// Vectors that are as they should be, read without keeping them.
+/// Valid vectors, parsed without keeping them.
 enum Lists {
     One(usize),
     Several(Vec<usize>),
@@ -124,7 +124,7 @@ impl<'de> Deserialize<'de> for Lists {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Item {
     Number,
-    /// A list of so many numbers.
+    /// A list of numbers, with its length.
     List(usize),
     Other,
 }

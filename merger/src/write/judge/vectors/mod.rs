@@ -1,4 +1,4 @@
-//! Judges a `_vectors` field: its shape, whatever the settings, and what it brings for the embedders that there are.
+//! Judges a `_vectors` field: its shape, whatever the settings, and its vectors for the configured embedders.
 
 mod embeddings;
 mod shape;
@@ -13,13 +13,13 @@ use crate::write::split::keep_last;
 use self::embeddings::Wrong;
 use self::shape::Shape;
 
-/// What a `_vectors` field is found to be.
+/// The result for a `_vectors` field.
 #[derive(Debug, Default)]
 pub(super) struct Vectors {
     pub(super) finding: Option<Finding>,
-    /// The embedders that it brings nothing for, though only clients do.
+    /// The embedders whose vectors only clients provide and that the field has none for.
     pub(super) lacks: Vec<usize>,
-    /// The names in it that are no embedder's.
+    /// The names in the field that aren't an embedder's.
     pub(super) unused: Vec<String>,
 }
 
@@ -70,15 +70,15 @@ pub(super) fn judge(raw: &str, id: &str, rules: &Rules) -> Vectors {
     judged
 }
 
-/// What a document brings for an embedder.
+/// What a document provides for one embedder.
 enum Given<'a> {
-    /// Nothing: the engine would have to make it.
+    /// Nothing: the engine would have to make the vectors.
     Nothing,
-    /// That it has none.
+    /// The document says that it has no vectors.
     None,
     Value {
         raw: &'a RawValue,
-        /// In `embeddings`.
+        /// Whether the vectors are under `embeddings`.
         explicit: bool,
     },
 }

@@ -1,14 +1,14 @@
-//! The shape of what a document says for one embedder: a list, `null`, or an object with `regenerate` and `embeddings`.
+//! Parses what a document has for one embedder: a list, `null`, or an object with `regenerate` and `embeddings`.
 
 use std::fmt;
 
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// What it is.
+/// The shape of the value.
 #[derive(Debug)]
 pub(super) enum Shape<'a> {
-    /// A list of vectors, or one; `null`.
+    /// A list of vectors, or a single vector; `None` for `null`.
     Implicit(Option<&'a RawValue>),
     Explicit {
         regenerate: bool,
@@ -16,7 +16,7 @@ pub(super) enum Shape<'a> {
     },
 }
 
-/// Reads the shape, or says what is wrong with it.
+/// Parses the shape, or returns the error text.
 pub(super) fn read<'a>(name: &str, raw: &'a RawValue) -> Result<Shape<'a>, String> {
     let read = raw.deserialize_any(Reader { name });
     match read.unwrap_or_else(|error| Err(format!("Could not parse `._vectors.{name}`: {error}"))) {
@@ -30,7 +30,7 @@ struct Reader<'n> {
     name: &'n str,
 }
 
-/// `None` is a list.
+/// `None` means that the value is a list.
 type Read<'a> = Result<Option<Shape<'a>>, String>;
 
 impl Reader<'_> {
@@ -79,7 +79,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
         Ok(Ok(None))
     }
 
-    // What is left of the object is not read after an error, and that is an error of its own for the reader, as it is in the engine.
+    // After an error, the rest of the object isn't read. The reader then reports an error of its own, as the engine does.
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self::Value, A::Error> {
         let name = self.name;
         let (mut regenerate, mut embeddings) = (None, None);

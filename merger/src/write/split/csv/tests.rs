@@ -23,7 +23,7 @@ fn fault(text: &[u8]) -> String {
     }
 }
 
-/// What the reader that a node uses says of the text.
+/// The error of the reader that a node uses, for this text.
 fn nodes_fault(text: &[u8]) -> String {
     let mut reader = csv::Reader::from_reader(text);
     if let Err(error) = reader.headers() {

@@ -95,7 +95,7 @@ fn depth_has_no_bound() {
     assert!(scan(&text, "a").is_ok());
 }
 
-/// Text that is nearly JSON: tokens in any order, with whole values among them.
+/// Text that resembles JSON: tokens in any order, with whole values among them.
 fn nearly_json() -> impl Strategy<Value = String> {
     let token = prop_oneof![
         8 => Just("{"), 8 => Just("}"), 4 => Just("["), 4 => Just("]"), 8 => Just(":"), 8 => Just(","),
