@@ -278,7 +278,7 @@ fn node(ctx: &Context, id: &str) -> Result<(ShardId, NodeRef), ClusterError> {
 async fn drain(ctx: &Arc<Context>, id: &str) -> Result<Answer, ClusterError> {
     let (shard, node) = node(ctx, id)?;
     // Not in the middle of a write, which the node would then seem to have missed.
-    let turn = ctx.locks.lock(&[shard]).await;
+    let guard = ctx.locks.lock(&[shard]).await;
     // What only this one has taken, another must have got before it goes.
     ctx.cluster.stagger.end(shard);
     let others_have_all = || {
@@ -301,7 +301,7 @@ async fn drain(ctx: &Arc<Context>, id: &str) -> Result<Answer, ClusterError> {
         return Err(ClusterError::LastReplica(node.id));
     }
     reads_leave(ctx, &node.id).await;
-    drop(turn);
+    drop(guard);
     ctx.tasks.abandon(&node.id).await;
     // Who drains a node goes on to stop it: by then every Envoy has heard.
     tokio::time::sleep(READS_FOLLOW).await;

@@ -10,7 +10,7 @@ use weft_routing::placement::ShardId;
 use super::BroadcastError;
 use super::gather::{Gathered, from_all};
 use super::place::{Place, until_settled};
-use super::spread::{NodeChange, Reach, Spread, spread_in_turn};
+use super::spread::{NodeChange, Reach, Spread, spread_locked};
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
@@ -139,7 +139,7 @@ pub(super) async fn unplaced(
     if ctx.cluster.placement(uid).is_some() {
         return Err(BroadcastError::Unsettled(uid.to_owned()));
     }
-    match spread_in_turn(ctx, &guard, &[(shard, change)], Reach::Primaries).await? {
+    match spread_locked(ctx, &guard, &[(shard, change)], Reach::Primaries).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {
             let task = NewTask {
@@ -160,7 +160,7 @@ pub(super) async fn unplaced(
 ///
 /// # Errors
 /// The index is on other shards by now.
-pub(super) async fn turn_where_it_lies(
+pub(super) async fn lock_where_it_lies(
     ctx: &Context,
     placement: &Placement,
 ) -> Result<WriteGuard, BroadcastError> {
@@ -179,7 +179,7 @@ pub(super) async fn spread_as_task(
     uid: &str,
     kind: &str,
 ) -> Result<Answer, BroadcastError> {
-    match spread_in_turn(ctx, guard, each, Reach::Replicas).await? {
+    match spread_locked(ctx, guard, each, Reach::Replicas).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { parts, .. } => {
             let task = NewTask {
@@ -205,7 +205,7 @@ pub(super) async fn compact(ctx: &Arc<Context>, call: Call) -> Result<Answer, Br
             // A node words the answer.
             return unplaced(ctx, &change, index_uid.clone(), kind).await;
         };
-        let guard = turn_where_it_lies(ctx, &placement).await?;
+        let guard = lock_where_it_lies(ctx, &placement).await?;
         let shards = placement.shards().iter();
         let each: Vec<_> = shards.map(|shard| (*shard, &change)).collect();
         spread_as_task(ctx, &guard, &each, &uid, kind).await
@@ -228,7 +228,7 @@ pub async fn written_to(ctx: &Arc<Context>, uid: &str) -> Result<(), BroadcastEr
             let change = NodeChange::own(ctx, Method::POST, "/indexes", &json!({"uid": uid}));
             let shards = place.placement.shards();
             let each: Vec<_> = shards.iter().map(|shard| (*shard, &change)).collect();
-            spread_in_turn(ctx, &place.turn, &each, Reach::Replicas)
+            spread_locked(ctx, &place.guard, &each, Reach::Replicas)
                 .await
                 .map(drop)
         }

@@ -30,7 +30,7 @@ pub use self::finish::take_up_intents;
 use self::finish::finish;
 use super::BroadcastError;
 use super::settled::on_settled;
-use super::spread::{NodeChange, Reach, Spread, spread_in_turn};
+use super::spread::{NodeChange, Reach, Spread, spread_locked};
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::cluster::{ClusterError, NodeId, NodeRef, NodeStatus, ReadPolicy};
@@ -224,7 +224,7 @@ async fn begin(
         })
         .collect();
     let each: Vec<_> = own.iter().map(|(shard, change)| (*shard, change)).collect();
-    match spread_in_turn(ctx, guard, &each, Reach::Replicas).await? {
+    match spread_locked(ctx, guard, &each, Reach::Replicas).await? {
         Spread::Refused(answer) => {
             undo(ctx, key, intent).await?;
             Ok(Some(answer))

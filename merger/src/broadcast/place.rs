@@ -7,7 +7,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use super::BroadcastError;
-use super::spread::{NodeChange, Reach, Spread, spread_in_turn};
+use super::spread::{NodeChange, Reach, Spread, spread_locked};
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::cluster::{Before, Placement};
@@ -22,7 +22,7 @@ use crate::tasks::NewTask;
 pub(super) struct Place {
     pub(super) placement: Arc<Placement>,
     before: Before,
-    pub(super) turn: WriteGuard,
+    pub(super) guard: WriteGuard,
 }
 
 /// How often a change is retried because the placement of its index changed meanwhile.
@@ -85,7 +85,7 @@ impl Place {
                 return Ok(Self {
                     placement: placed.placement,
                     before: placed.before,
-                    turn: guard,
+                    guard,
                 });
             }
         }
@@ -106,7 +106,7 @@ impl Place {
     ) -> Result<Answer, BroadcastError> {
         let shards = self.placement.shards();
         let each: Vec<_> = shards.iter().map(|shard| (*shard, change)).collect();
-        let spread = spread_in_turn(ctx, &self.turn, &each, Reach::Replicas).await;
+        let spread = spread_locked(ctx, &self.guard, &each, Reach::Replicas).await;
         let answer = match spread {
             Ok(Spread::Taken { parts, .. }) => {
                 let index_uid = Some(self.placement.uid.clone());

@@ -178,11 +178,11 @@ pub(super) async fn spread(
 ) -> Result<Spread, BroadcastError> {
     let guard = ctx.locks.lock(shards).await;
     let each: Vec<_> = shards.iter().map(|shard| (*shard, change)).collect();
-    spread_in_turn(ctx, &guard, &each, reach).await
+    spread_locked(ctx, &guard, &each, reach).await
 }
 
 /// Sends each shard its change, to the first shard first; the guard holds the locks of all of them.
-pub(super) async fn spread_in_turn(
+pub(super) async fn spread_locked(
     ctx: &Arc<Context>,
     guard: &WriteGuard,
     each: &[(ShardId, &NodeChange)],

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
-use super::indexes::{is_uid, spread_as_task, turn_where_it_lies, unplaced};
+use super::indexes::{is_uid, lock_where_it_lies, spread_as_task, unplaced};
 use super::intents::{Effect, Intent, carry_out};
 use super::place::{AGAIN, WITHIN, until_gone, until_settled};
 use super::spread::NodeChange;
@@ -101,7 +101,7 @@ impl Update<'_> {
         let changes_key = self.key.is_some() && self.key != placement.primary_key.as_deref();
         let (guard, holding) = match changes_key {
             true => lock_when_quiet(ctx, placement).await?,
-            false => (turn_where_it_lies(ctx, placement).await?, BTreeSet::new()),
+            false => (lock_where_it_lies(ctx, placement).await?, BTreeSet::new()),
         };
         let key = self.key.filter(|_| holding.is_empty());
         if let Some(key) = key {
@@ -176,7 +176,7 @@ async fn lock_when_quiet(
 ) -> Result<(WriteGuard, BTreeSet<ShardId>), BroadcastError> {
     let deadline = Instant::now() + WITHIN;
     loop {
-        let guard = turn_where_it_lies(ctx, placement).await?;
+        let guard = lock_where_it_lies(ctx, placement).await?;
         let shards = placement.shards().iter();
         let looks = shards.map(|shard| look(ctx, *shard, &placement.uid));
         let looks = try_join_all(looks).await?;
