@@ -20,14 +20,14 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// and others after it.
 pub(crate) async fn lock_when_whole(ctx: &Context, shards: &[ShardId]) -> WriteGuard {
     loop {
-        let turn = ctx.locks.lock(shards).await;
+        let guard = ctx.locks.lock(shards).await;
         if !shards
             .iter()
             .any(|shard| ctx.cluster.in_doubt.blocks_writes(*shard))
         {
-            return turn;
+            return guard;
         }
-        drop(turn);
+        drop(guard);
         tokio::time::sleep(AGAIN).await;
     }
 }

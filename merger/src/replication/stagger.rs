@@ -158,7 +158,7 @@ async fn writers_are_done(ctx: &Context, shard: ShardId) -> bool {
 /// write was kept, or the staggered write ends.
 async fn swap_roles(ctx: &Context, shard: ShardId) -> Option<Vec<QueuePlace>> {
     // Under the shard's lock no write is being sent: each write goes either to the old groups or to the new ones.
-    let _turn = ctx.locks.lock(&[shard]).await;
+    let _guard = ctx.locks.lock(&[shard]).await;
     ctx.cluster.stagger.change(shard, |groups| {
         if !groups.large_kept || groups.ends {
             return None;
@@ -182,7 +182,7 @@ async fn rejoin(ctx: &Context, shard: ShardId) {
         tokio::time::sleep(LOOK).await;
     }
     // While new writes keep coming, a few always remain. So the last ones are taken under the shard's lock.
-    let _turn = ctx.locks.lock(&[shard]).await;
+    let _guard = ctx.locks.lock(&[shard]).await;
     while most_kept() > 0 {
         tokio::time::sleep(LOOK).await;
     }
