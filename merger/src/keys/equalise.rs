@@ -42,7 +42,7 @@ pub enum KeysError {
     /// Keys were added or removed while nodes' lists were read.
     #[error("keys changed while they were compared")]
     KeysChange,
-    /// There are more keys than [`MOST_KEYS`].
+    /// There are more keys than `MOST_KEYS`.
     #[error("{0} keys are more than are compared between nodes")]
     TooManyKeys(usize),
 }

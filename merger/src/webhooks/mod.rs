@@ -57,12 +57,12 @@ pub enum WebhookError {
     /// The webhook has no URL.
     #[error("The URL for the webhook `{0}` is missing.")]
     MissingUrl(Uuid),
-    /// There are already [`MAX_WEBHOOKS`] webhooks.
+    /// There are already `MAX_WEBHOOKS` webhooks.
     #[error(
         "Defining too many webhooks would crush the server. Please limit the number of webhooks to 20. You may use a third-party proxy server to dispatch events to more than 20 endpoints."
     )]
     TooMany,
-    /// The webhook would have more than [`MAX_HEADERS`] headers.
+    /// The webhook would have more than `MAX_HEADERS` headers.
     #[error(
         "Too many headers for the webhook `{0}`. Please limit the number of headers to 200. Hint: To remove an already defined header set its value to `null`"
     )]
