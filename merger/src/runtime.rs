@@ -273,7 +273,7 @@ async fn act_on_settled(
 ) {
     let mut settling = settling.lock().await;
     if again {
-        hear_the_untold(&ctx).await;
+        pass_on_missed_ends(&ctx).await;
     }
     while let Some(settled) = settling.recv().await {
         search::on_settled(&ctx.search, &settled.view);
@@ -284,13 +284,13 @@ async fn act_on_settled(
         }
         // Once there is room again, the ends that found none are passed on.
         if settling.is_empty() && ctx.tasks.left_some_untold() {
-            hear_the_untold(&ctx).await;
+            pass_on_missed_ends(&ctx).await;
         }
     }
 }
 
 /// Passes on the ends of tasks that no part has acted on yet.
-async fn hear_the_untold(ctx: &Context) {
+async fn pass_on_missed_ends(ctx: &Context) {
     search::on_many_settled(&ctx.search);
     if let Err(error) = ctx.tasks.tell_again().await {
         tracing::error!(%error, "what follows from some tasks' ends waits for a restart");

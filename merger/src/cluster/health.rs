@@ -49,7 +49,7 @@ struct Vital {
     /// How often the node was away, or its tasks didn't continue where they were.
     doubts: u64,
     busy_since: Option<Instant>,
-    /// What each Envoy was last told of the node.
+    /// What each Envoy was last told about the node.
     told: HashMap<Listener, Told>,
 }
 
@@ -57,7 +57,7 @@ struct Vital {
 /// one machine.
 pub type Listener = SocketAddr;
 
-/// What an Envoy was last told of a node.
+/// What an Envoy was last told about a node.
 #[derive(Debug, Clone, Copy)]
 struct Told {
     at: Instant,

@@ -39,15 +39,15 @@ pub enum SyncState {
     },
     /// Lacks acknowledged writes, or may lack some.
     Out {
-        /// Why.
+        /// Why the replica is out.
         reason: String,
-        /// Since when.
+        /// The time since which this has been so.
         #[serde(with = "time::serde::rfc3339")]
         since: OffsetDateTime,
     },
     /// Removed for maintenance, until an operator resumes it.
     Drained {
-        /// Since when.
+        /// The time since which this has been so.
         #[serde(with = "time::serde::rfc3339")]
         since: OffsetDateTime,
     },

@@ -8,7 +8,7 @@ use weft_routing::placement::ShardId;
 
 /// How many reads of a shard are remembered.
 const SAMPLES: usize = 256;
-/// The percentile is computed again after so many reads.
+/// The percentile is computed again after this many reads.
 const ENOUGH: usize = 32;
 /// The limits of the time after which a second request is sent.
 const SOONEST: Duration = Duration::from_millis(10);

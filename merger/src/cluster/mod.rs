@@ -96,7 +96,7 @@ impl std::fmt::Display for NodeId {
 pub struct NodeRef {
     /// The name.
     pub id: NodeId,
-    /// The address, as Envoy resolved it.
+    /// The address and port, as Envoy resolved them.
     pub address: SocketAddr,
 }
 
@@ -114,16 +114,16 @@ pub enum ClusterError {
         /// How many there are.
         known: usize,
     },
-    /// No shard has as many replicas as were asked for.
+    /// Fewer shards than needed have as many replicas as were asked for.
     #[error(
         "{wanted} replicas a shard were asked for, and {fitting} of {needed} shards have as many"
     )]
     TooFewReplicas {
-        /// Replicas asked for.
+        /// How many replicas were asked for.
         wanted: u16,
-        /// Shards that have as many.
+        /// How many shards have at least so many replicas.
         fitting: usize,
-        /// Shards needed.
+        /// How many such shards are needed.
         needed: usize,
     },
     /// A shard of a placement isn't in Envoy's configuration, or has no node.
@@ -168,7 +168,7 @@ pub enum ClusterError {
     /// A read must see a task that isn't applied yet.
     #[error("task {uid} was not applied within {} ms", within.as_millis())]
     NotApplied {
-        /// The task.
+        /// The task's uid.
         uid: u32,
         /// How long the read waited.
         within: Duration,
@@ -378,7 +378,8 @@ impl Cluster {
         self.health.silence(node) < self.options.down_after
     }
 
-    /// The primary of a shard: the merger follows its order of writes and its task results.
+    /// The primary of a shard: the first of its [`replicas`](Self::replicas). The merger takes it as the model when replicas or
+    /// tasks are compared.
     pub fn primary(&self, shard: ShardId) -> Option<NodeRef> {
         self.replicas(shard).into_iter().next()
     }

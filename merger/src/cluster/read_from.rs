@@ -46,7 +46,7 @@ impl Cluster {
         self.topology().nodes(shard).len() > 1 && self.replicas(shard).iter().any(answers)
     }
 
-    /// After how long without an answer another replica of the shard is asked too; `None` where there is no other.
+    /// After how long without an answer another replica of the shard is asked too; `None` if there is no other.
     pub fn hedge_after(&self, shard: ShardId) -> Option<Duration> {
         let another = self.topology().nodes(shard).len() > 1;
         another.then(|| self.latencies.hedge_after(shard))

@@ -30,7 +30,7 @@ use crate::{broadcast, repair, search, tasks, webhooks};
 pub struct Context {
     /// The task registry.
     pub registry: Arc<tasks::Context>,
-    /// Reads.
+    /// Searches and reads of documents.
     pub search: Arc<search::Context>,
     /// Changes that are the same on all nodes; its base also handles writes of documents.
     pub broadcast: Arc<broadcast::Context>,

@@ -4,7 +4,7 @@
 //! locks (the shard's order) ─► settle doubts ─► replicate: every replica in sync, each in its own order
 //!                                                   ├─ taken by enough ─► those that missed it are out ─► Receipt
 //!                                                   ├─ refused by all that answered ─► Refused
-//!                                                   └─ anything else ─► the shard is in doubt ─► Failed
+//!                                                   └─ anything else ─► in doubt, if replicas may differ ─► another NotTaken
 //! ```
 //!
 //! Both writes of documents and changes that go to all shards come here; [`Command`] is what they have in common. Invariants:

@@ -73,7 +73,7 @@ pub(crate) fn stagger(ctx: &Arc<Context>, shard: ShardId, bytes: u64) {
     };
     stagger.lock().insert(shard, groups);
     ctx.metrics.staggered.inc();
-    tokio::spawn(see_through(Arc::clone(ctx), shard, places));
+    tokio::spawn(run_staggered(Arc::clone(ctx), shard, places));
 }
 
 fn hold_back(ctx: &Context, nodes: &[NodeId]) -> Vec<QueuePlace> {
@@ -83,7 +83,7 @@ fn hold_back(ctx: &Context, nodes: &[NodeId]) -> Vec<QueuePlace> {
         .collect()
 }
 
-async fn see_through(ctx: Arc<Context>, shard: ShardId, places: Vec<QueuePlace>) {
+async fn run_staggered(ctx: Arc<Context>, shard: ShardId, places: Vec<QueuePlace>) {
     let held = survive(
         &ctx.metrics.panics,
         "stagger",

@@ -32,9 +32,9 @@ pub struct Versioned {
 /// What must be true of a key for a commit to go through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// Nothing: the last writer wins.
+    /// No condition: the last writer wins.
     Anything,
-    /// The key isn't there.
+    /// The key doesn't exist.
     Absent,
     /// The key is at this version.
     Version(u64),
@@ -92,7 +92,7 @@ pub enum StoreError {
     /// The disk or the file failed.
     #[error("the store failed: {0}")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The store was closed while the request was under way.
+    /// The store was closed while the request waited.
     #[error("the store is closed")]
     Closed,
 }

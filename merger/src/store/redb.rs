@@ -303,7 +303,7 @@ impl Writer {
     fn open_again(&mut self) {
         // The file can't be opened twice, so it is closed first.
         drop(self.file.alone().take());
-        match self.opened_with_what_was_lost() {
+        match self.reopened_with_unsynced() {
             Ok(database) => {
                 *self.file.alone() = Some(database);
                 self.unsynced = Unsynced::default();
@@ -317,7 +317,7 @@ impl Writer {
         }
     }
 
-    fn opened_with_what_was_lost(&self) -> Result<Database, StoreError> {
+    fn reopened_with_unsynced(&self) -> Result<Database, StoreError> {
         let database = File::open(&self.file.path)?;
         // The commits are applied one by one, so that each key gets the same version as before, and each condition holds again.
         let lost = self.unsynced.commits.iter().map(Vec::as_slice);
