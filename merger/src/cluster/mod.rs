@@ -378,8 +378,8 @@ impl Cluster {
         self.health.silence(node) < self.options.down_after
     }
 
-    /// The primary of a shard: the first of its [`replicas`](Self::replicas). The merger takes it as the model when replicas or
-    /// tasks are compared.
+    /// The primary of a shard: the first of its [`replicas`](Self::replicas). Other replicas are compared with it, and the merger
+    /// asks it where one answer must count.
     pub fn primary(&self, shard: ShardId) -> Option<NodeRef> {
         self.replicas(shard).into_iter().next()
     }
