@@ -1,4 +1,4 @@
-//! What goes back to the client: a status, a few headers, a body.
+//! The answer to a client: a status, a few headers, a body.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -9,16 +9,16 @@ use serde::Serialize;
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
-    /// Headers beside `content-type` and `content-length`.
+    /// The headers except `content-type` and `content-length`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The body's type; `None` where there is no body.
+    /// The body's type; `None` if there is no body.
     pub content_type: Option<HeaderValue>,
     /// The body.
     pub body: Bytes,
 }
 
 impl Answer {
-    /// A JSON body that is serialised already.
+    /// An answer whose JSON body is already serialised.
     pub fn json_bytes(status: StatusCode, body: impl Into<Bytes>) -> Self {
         Self {
             status,
@@ -28,12 +28,12 @@ impl Answer {
         }
     }
 
-    /// A value as JSON. What can't be serialised (no value of ours) becomes an empty body.
+    /// An answer with a value as JSON. A value that can't be serialised (none of ours) becomes an empty body.
     pub fn json(status: StatusCode, value: &impl Serialize) -> Self {
         Self::json_bytes(status, serde_json::to_vec(value).unwrap_or_default())
     }
 
-    /// A status alone.
+    /// An answer without a body.
     pub fn empty(status: StatusCode) -> Self {
         Self {
             status,

@@ -1,11 +1,11 @@
-//! Holds the code against the table of parts at the head of `lib.rs`: who may import whom.
+//! Checks the code against the table of parts at the head of `lib.rs`: which part may import which.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 const PAGE: &str = include_str!("lib.rs");
 
-/// Parts in the order of the table, each with those that it may import.
+/// The parts in the order of the table, each with the parts that it may import.
 fn table() -> Vec<(String, BTreeSet<String>)> {
     let names = |cell: &str| -> Vec<String> {
         let quoted = cell.split('`').skip(1).step_by(2);
@@ -20,7 +20,7 @@ fn table() -> Vec<(String, BTreeSet<String>)> {
         };
         let part = part.trim().trim_matches('`').to_owned();
         if part.contains('/') {
-            // A row of the code map.
+            // This is a row of the code map, not of the table.
             continue;
         }
         parts.push((part, names(uses).into_iter().collect()));
@@ -39,7 +39,7 @@ fn source_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The source without comments and without its tests: those may use anything.
+/// The source without comments and without its tests, which may import anything.
 fn code(text: &str) -> String {
     let before_tests = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let lines = before_tests.lines();
@@ -75,7 +75,7 @@ fn imports(code: &str) -> BTreeSet<String> {
     found.iter().map(first).collect()
 }
 
-/// What each part imports, and the file that does.
+/// The parts that each part imports, each with a file that does.
 fn imported() -> BTreeMap<String, BTreeMap<String, PathBuf>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();

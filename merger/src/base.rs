@@ -1,7 +1,7 @@
-//! What every part of the merger stands on: timeouts, limits, the way to the nodes, and its counters.
+//! The base of every part of the merger: timeouts, limits, the client for nodes, and metrics.
 //!
-//! Each part has a `Context` of its own, which holds what the part keeps and leads down to the contexts of the parts below it, and
-//! to [`Base`] in the end. A part can't reach what is above it.
+//! Each part has its own `Context`, which holds the part's state and a reference to the context of the part below it, down to
+//! [`Base`]. A part can't reach the parts above it.
 
 use std::future::Future;
 use std::time::Duration;
@@ -22,17 +22,17 @@ pub struct Base {
     pub search_timeout: Duration,
     /// How long a node may take to accept a write.
     pub write_timeout: Duration,
-    /// How fast a client must send its body.
+    /// How fast a client must send the body of its request.
     pub pace: Pace,
-    /// The largest body of a request that is no import of documents.
+    /// The largest body, in bytes, of a request that doesn't add documents.
     pub max_body_bytes: u64,
-    /// What all requests together may take.
+    /// The limits for all requests together.
     pub bounds: Bounds,
-    /// The only way to a node.
+    /// The only client for nodes.
     pub upstream: Upstream,
-    /// Counters and histograms.
+    /// The metrics.
     pub metrics: Metrics,
-    /// Work that runs [to its end](Self::run_to_completion) at this moment.
+    /// The work that is [running to its end](Self::run_to_completion) now.
     pub begun: TaskTracker,
 }
 
@@ -42,13 +42,13 @@ pub struct Base {
 pub struct Stopping;
 
 impl Base {
-    /// The merger's own authority, for requests that no client stands behind.
+    /// The headers with the master key, for requests that the merger makes on its own behalf.
     pub fn own_authority(&self) -> ForwardedHeaders {
         ForwardedHeaders::default().with_key(self.master_key.as_deref())
     }
 
-    /// Runs a change to its end even if the client disconnects: otherwise some nodes would have it and others not. A stop of the
-    /// merger waits for it.
+    /// Runs a change to its end even if the client disconnects, because otherwise some nodes would have it and others not. A stop
+    /// of the merger waits for it.
     ///
     /// # Errors
     /// The merger stops before the work has ended.
@@ -63,7 +63,7 @@ impl Base {
     }
 }
 
-/// Lets a context be used as the one below it, which it holds in a field.
+/// Implements `Deref` from a context to the context below it, which it holds in a field.
 macro_rules! stands_on {
     ($context:ty, $field:ident, $below:ty) => {
         impl std::ops::Deref for $context {

@@ -1,9 +1,10 @@
-//! What all requests together may take: slots for work, bodies on their way, and bytes of bodies, spools and answers.
+//! Limits for all requests together: slots for work, bodies being read, and bytes of bodies, spools and answers.
 //!
-//! Nodes' answers are counted by [`crate::upstream`] itself. One request is bounded by limits of its own (see [`crate::call`], [`crate::write`] and [`crate::upstream`]); this module bounds
-//! their sum. Nothing ever waits for room, since two who wait while they hold some would wait for ever: who finds none is refused
-//! with 503 and may try again. What the merger asks for itself (readiness, the table, probes, tasks) is never refused here: internal
-//! requests take no slot, and the first [`FREE_ANSWER_BYTES`] of each node's answer don't count.
+//! Each request also has limits of its own (see [`crate::call`], [`crate::write`] and [`crate::upstream`]); this module limits
+//! their sum. [`crate::upstream`] itself has the budget for nodes' answers. No request ever waits for room, because two requests
+//! that hold some while they wait for more would wait for ever. A request that finds no room is refused with 503 and may be tried
+//! again. The merger's own requests (readiness, the table, probes, tasks) are never refused here: internal requests take no slot,
+//! and the first [`FREE_ANSWER_BYTES`] of each node's answer don't count.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,47 +13,47 @@ use bytes::Bytes;
 use prometheus::IntGauge;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// So much of each answer of a node doesn't count: probes and tasks go on when large answers fill the memory.
+/// How many bytes of each node's answer don't count, so that probes and tasks go on when large answers use up the budget.
 pub const FREE_ANSWER_BYTES: u64 = 256 << 10;
 
-/// There is no room, and who asked for it shall try again.
+/// There is no room; the client may try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("Too many requests: {what} are at their limit of {limit}. Please retry after 1s.")]
 pub struct NoRoom {
-    /// What there is too much of.
+    /// What has reached its limit.
     pub what: &'static str,
-    /// How much of it there may be.
+    /// The limit.
     pub limit: u64,
 }
 
-/// All bounds over all requests.
+/// The limits for all requests together, and what is used.
 #[derive(Debug)]
 pub struct Bounds {
-    /// Requests that are worked on.
+    /// Requests that are being handled.
     requests: Slots,
-    /// Requests whose body is on its way.
+    /// Requests whose body is being read.
     reading: Slots,
-    /// Bytes of clients' bodies in memory.
+    /// Clients' bodies in memory, in bytes.
     pub bodies: Budget,
-    /// Bytes of writes' parts on disk.
+    /// Writes' parts on disk, in bytes.
     pub spools: Budget,
 }
 
-/// How much all requests together may take.
+/// The values of the limits for all requests together.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Requests that are worked on.
+    /// Requests that are being handled.
     pub requests: usize,
-    /// Requests whose body is on its way.
+    /// Requests whose body is being read.
     pub reading: usize,
-    /// Bytes of clients' bodies in memory.
+    /// Clients' bodies in memory, in bytes.
     pub bodies: u64,
-    /// Bytes of writes' parts on disk.
+    /// Writes' parts on disk, in bytes.
     pub spools: u64,
 }
 
 impl Bounds {
-    /// Nothing is taken yet; `under_way` shows how many requests are worked on.
+    /// The limits with nothing used; the gauge `under_way` shows how many requests are being handled.
     pub fn new(limits: Limits, under_way: IntGauge) -> Self {
         Self {
             requests: Slots::new("requests", limits.requests, Some(under_way)),
@@ -65,15 +66,15 @@ impl Bounds {
     /// A slot for work that begins now.
     ///
     /// # Errors
-    /// So many requests are worked on.
+    /// The limit of requests that are being handled is reached.
     pub fn begin(&self) -> Result<Slot, NoRoom> {
         self.requests.take()
     }
 
-    /// A slot for a body that begins to come. It is no slot for work: slow clients keep nobody else from working.
+    /// A slot for reading a body. It is separate from the slots for work, so that slow clients don't keep others from working.
     ///
     /// # Errors
-    /// So many bodies are on their way.
+    /// The limit of bodies that are being read is reached.
     pub fn read(&self) -> Result<Slot, NoRoom> {
         self.reading.take()
     }
@@ -114,7 +115,7 @@ impl Slots {
     }
 }
 
-/// One of a bounded number; free again when dropped.
+/// One of a limited number of slots; dropping it frees the slot.
 #[derive(Debug)]
 pub struct Slot {
     _permit: OwnedSemaphorePermit,
@@ -129,7 +130,7 @@ impl Drop for Slot {
     }
 }
 
-/// A bounded number of bytes that many share. Cheap to clone.
+/// A limited number of bytes that many requests share. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Budget {
     what: &'static str,
@@ -147,12 +148,12 @@ impl Budget {
         }
     }
 
-    /// No bound at all: for measurements and tests.
+    /// A budget without a limit, for measurements and tests.
     pub fn unbounded() -> Self {
         Self::new("bytes", u64::MAX)
     }
 
-    /// A share of nothing yet.
+    /// A share of 0 bytes, which can grow.
     pub fn share(&self) -> Share {
         Share {
             budget: self.clone(),
@@ -160,13 +161,13 @@ impl Budget {
         }
     }
 
-    /// How much is used.
+    /// How many bytes are used.
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 }
 
-/// What one holds of a [`Budget`]; given back when dropped.
+/// A part of a [`Budget`]; dropping it gives the bytes back.
 #[derive(Debug)]
 pub struct Share {
     budget: Budget,
@@ -177,7 +178,7 @@ impl Share {
     /// Takes `bytes` more.
     ///
     /// # Errors
-    /// There is no room; the share stays what it was.
+    /// There is no room; the share stays as it was.
     pub fn grow(&mut self, bytes: u64) -> Result<(), NoRoom> {
         let Budget { what, limit, used } = &self.budget;
         let before = used.fetch_add(bytes, Ordering::Relaxed);
@@ -199,7 +200,7 @@ impl Share {
         self.bytes -= bytes;
     }
 
-    /// Takes or gives back what makes it `bytes` in all.
+    /// Changes the share to `bytes` in total.
     ///
     /// # Errors
     /// There is no room for more.
@@ -213,7 +214,7 @@ impl Share {
         }
     }
 
-    /// The same bytes, which hold the share until the last copy of them is gone.
+    /// The same bytes; they hold the share until their last copy is dropped.
     pub fn held_by(self, bytes: Bytes) -> Bytes {
         if self.bytes == 0 {
             return bytes;
@@ -292,7 +293,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is taken and given back in whatever order, what is used is what the shares hold, and never more than the limit.
+        /// For any order of taking and giving back: the used bytes are the sum of the shares, and never more than the limit.
         #[test]
         fn what_is_used_is_what_is_held(steps in prop::collection::vec((0_usize..4, 0_u64..60), 1..60)) {
             let budget = Budget::new("bytes", 100);

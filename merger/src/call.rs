@@ -1,4 +1,4 @@
-//! One request as the merger's parts see it, after it has been classified.
+//! A client's request after it was classified, as the merger's parts get it.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::bounds::{Budget, NoRoom};
 /// Any error that a body may end with.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body of any origin.
+/// A request body from any source.
 pub type AnyBody = BoxBody<Bytes, BodyError>;
 
 /// A body that is in memory already.
@@ -33,7 +33,7 @@ pub fn empty() -> AnyBody {
     Empty::new().map_err(|never| match never {}).boxed()
 }
 
-/// One client request: what is asked, by whom, with which body.
+/// A client's request: the operation, the client's rights, the body.
 pub struct Call {
     /// The operation of the API.
     pub operation: Operation,
@@ -41,26 +41,26 @@ pub struct Call {
     pub method: Method,
     /// Path and query as the client sent them, for a request that is passed on unchanged.
     pub path_and_query: String,
-    /// The index, percent-decoded, where the path names one.
+    /// The index, percent-decoded, if the path names one.
     pub index: Option<String>,
-    /// The document id, percent-decoded, where the path names one.
+    /// The document id, percent-decoded, if the path names one.
     pub document: Option<String>,
     /// The last path parameter of any other kind (task, batch, key, …), percent-decoded.
     pub item: Option<String>,
     /// All of the client's headers.
     pub headers: HeaderMap,
-    /// What the client's key allows.
+    /// The indexes that the client's key is for.
     pub grant: Grant,
-    /// What goes along to every node that this request reaches.
+    /// The headers that go to every node that this request reaches.
     pub forwarded: ForwardedHeaders,
-    /// Where the connection comes from: it tells Envoys apart.
+    /// The address that the connection comes from. It tells several Envoys apart.
     pub peer: Option<SocketAddr>,
     /// The body, not read yet.
     pub body: AnyBody,
 }
 
 impl Call {
-    /// The raw query string, empty where there is none.
+    /// The raw query string, empty if there is none.
     pub fn query(&self) -> &str {
         self.path_and_query
             .split_once('?')
@@ -72,7 +72,7 @@ impl Call {
         form_urlencoded::parse(self.query().as_bytes())
     }
 
-    /// A header's value, where it is there once and readable.
+    /// The first value of a header, if it is visible ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
@@ -98,12 +98,12 @@ impl Grant {
         Self { patterns }
     }
 
-    /// Whether every index is meant, now and later.
+    /// Whether the key is for all indexes, including future ones.
     pub fn sees_all(&self) -> bool {
         self.patterns.iter().any(|pattern| pattern == "*")
     }
 
-    /// Whether the index is meant.
+    /// Whether the key is for this index.
     pub fn allows(&self, uid: &str) -> bool {
         self.patterns
             .iter()
@@ -114,12 +114,12 @@ impl Grant {
     }
 }
 
-/// The client's headers that every node request of this call carries: who asks, and which trace it belongs to.
+/// The client's headers that every node request of this call carries: the client's key and the trace.
 #[derive(Debug, Clone, Default)]
 pub struct ForwardedHeaders(HeaderMap);
 
 /// Header names copied from the client to each node request.
-const ALONG: [&str; 5] = [
+const FORWARDED: [&str; 5] = [
     "authorization",
     "traceparent",
     "tracestate",
@@ -128,32 +128,32 @@ const ALONG: [&str; 5] = [
 ];
 
 impl ForwardedHeaders {
-    /// Takes from a client's headers what goes forwarded, and gives the request an id if it has none.
+    /// Copies the headers to forward from a client's headers, and adds a request id if there is none.
     pub fn from_client(headers: &HeaderMap) -> Self {
-        let mut along = HeaderMap::with_capacity(ALONG.len());
-        for name in ALONG {
+        let mut forwarded = HeaderMap::with_capacity(FORWARDED.len());
+        for name in FORWARDED {
             if let Some(value) = headers.get(name) {
-                along.insert(HeaderName::from_static(name), value.clone());
+                forwarded.insert(HeaderName::from_static(name), value.clone());
             }
         }
-        if !along.contains_key("x-request-id")
+        if !forwarded.contains_key("x-request-id")
             && let Ok(id) = HeaderValue::from_str(&uuid::Uuid::new_v4().to_string())
         {
-            along.insert("x-request-id", id);
+            forwarded.insert("x-request-id", id);
         }
-        Self(along)
+        Self(forwarded)
     }
 
-    /// The same trace, on the merger's own authority.
+    /// The same trace with another key, or with none.
     pub fn with_key(&self, key: Option<&str>) -> Self {
-        let mut along = self.0.clone();
-        along.remove("authorization");
+        let mut forwarded = self.0.clone();
+        forwarded.remove("authorization");
         if let Some(value) =
             key.and_then(|key| HeaderValue::from_str(&format!("Bearer {key}")).ok())
         {
-            along.insert("authorization", value);
+            forwarded.insert("authorization", value);
         }
-        Self(along)
+        Self(forwarded)
     }
 
     /// The headers.
@@ -161,25 +161,26 @@ impl ForwardedHeaders {
         &self.0
     }
 
-    /// The same in memory of their own: a client's headers keep the whole buffer that they were read into.
+    /// A copy with its own memory: a client's headers keep the whole buffer that they were read into.
     pub fn detached(&self) -> Self {
-        let mut along = self.0.clone();
-        for value in along.values_mut() {
+        let mut forwarded = self.0.clone();
+        for value in forwarded.values_mut() {
             if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
                 *value = copy;
             }
         }
-        Self(along)
+        Self(forwarded)
     }
 }
 
-/// A body of which no more than `limit` bytes may be read; the error is [`TooLarge`].
+/// A body that ends with the error [`TooLarge`] after more than `limit` bytes. The error names the bytes that were left before
+/// the last frame; [`read_into`] and [`read_whole`] put the limit there.
 pub struct Limited {
     inner: AnyBody,
     left: u64,
 }
 
-/// The body was larger than what is allowed.
+/// The body is larger than the limit.
 #[derive(Debug, thiserror::Error)]
 #[error("the body is larger than the limit of {limit} bytes")]
 pub struct TooLarge {
@@ -224,22 +225,22 @@ impl Body for Limited {
 /// How fast a client must send its body.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// The longest pause.
+    /// The longest pause between two parts of the body.
     pub idle: Duration,
-    /// The longest that may be waited for the body in all, beside a second for every [`SLOWEST_BYTES_PER_SECOND`] that came.
+    /// The longest total wait for the body, in addition to one second for every [`SLOWEST_BYTES_PER_SECOND`] that came.
     pub total: Duration,
 }
 
-/// Slower than this, and a body of any length ends by [`Pace::total`] one day.
+/// A body that comes slower than this reaches the limit of [`Pace::total`] at some point.
 const SLOWEST_BYTES_PER_SECOND: u64 = 16 << 10;
 
-/// A body that must come in time; the error is [`Late`]. Only what its reader waits for it counts.
+/// A body that must come in time; the error is [`Late`]. Only the time that the reader waits for it counts.
 pub struct Paced {
     inner: AnyBody,
     pace: Pace,
     received: u64,
     waited: Duration,
-    /// Since when the reader waits.
+    /// Since when the reader has been waiting.
     waiting: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
@@ -268,7 +269,7 @@ impl Paced {
         }
     }
 
-    /// How long it may be waited for in all, as far as it has come.
+    /// The total wait that is allowed for the bytes that have come so far.
     fn allowed(&self) -> Duration {
         let seconds = self.received / SLOWEST_BYTES_PER_SECOND;
         self.pace.total + Duration::from_secs(seconds)
@@ -322,22 +323,22 @@ impl Body for Paced {
 /// Why a body could not be read whole.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// More than is allowed.
+    /// The body is larger than the limit.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
-    /// It did not come in time.
+    /// The body did not come in time.
     #[error(transparent)]
     Late(#[from] Late),
-    /// There is no room for more bodies.
+    /// There is no room for the body in the budget.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
-    /// The client went away, or what it sent is no valid HTTP body.
+    /// The client disconnected, or sent an invalid HTTP body.
     #[error("the body broke off: {0}")]
     Broken(#[source] BodyError),
 }
 
 impl ReadError {
-    /// What a body ended with.
+    /// Turns the error of a body into its cause.
     pub fn of(error: BodyError) -> Self {
         match error.downcast::<Late>() {
             Ok(late) => Self::Late(*late),
@@ -346,8 +347,8 @@ impl ReadError {
     }
 }
 
-/// Reads a body whole: at most `limit` bytes, with no pause longer than `idle`. The bytes hold what they take of `room` until they
-/// are gone.
+/// Reads a whole body: at most `limit` bytes, with no pause longer than `idle`. The bytes hold their share of `room` until they
+/// are dropped.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -362,7 +363,7 @@ pub async fn read_into(
     Ok(share.held_by(bytes))
 }
 
-/// Reads a body whole that is in memory already, or small: at most `limit` bytes, with no pause longer than `idle`.
+/// Reads a whole body that is already in memory or small: at most `limit` bytes, with no pause longer than `idle`.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -421,7 +422,7 @@ mod tests {
         total: Duration::from_secs(120),
     };
 
-    /// A body that sends so many bytes after each pause.
+    /// A body that sends `bytes` bytes after each pause.
     fn trickle(pauses: usize, pause: Duration, bytes: usize) -> AnyBody {
         let frames = stream::unfold(0, move |sent| async move {
             if sent == pauses {

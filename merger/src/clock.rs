@@ -1,8 +1,8 @@
-//! The time of day, asked in one place: tests let it go along with their own clock.
+//! The wall-clock time. All code reads it here, so that tests can let it follow their own clock.
 
 use time::OffsetDateTime;
 
-/// The time of day.
+/// The current wall-clock time in UTC.
 pub fn now_utc() -> OffsetDateTime {
     #[cfg(test)]
     if let Some(now) = simulated::now() {
@@ -11,7 +11,7 @@ pub fn now_utc() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }
 
-/// A time of day that follows tokio's clock, on this thread.
+/// A wall-clock time that follows tokio's clock, on this thread.
 #[cfg(test)]
 pub(crate) mod simulated {
     use std::cell::Cell;
@@ -23,12 +23,12 @@ pub(crate) mod simulated {
         static BEGIN: Cell<Option<(OffsetDateTime, Instant)>> = const { Cell::new(None) };
     }
 
-    /// From now on, in the runtime that is entered, the time of day goes on from `begin`.
+    /// From now on, the wall-clock time starts at `begin` and follows the clock of the current runtime.
     pub(crate) fn begin(begin: OffsetDateTime) {
         BEGIN.set(Some((begin, Instant::now())));
     }
 
-    /// From now on it is the machine's again.
+    /// From now on, the wall-clock time is the machine's again.
     pub(crate) fn end() {
         BEGIN.set(None);
     }

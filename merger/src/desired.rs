@@ -1,4 +1,4 @@
-//! What an index's settings shall be: what was last set through Weft.
+//! The desired settings of each index: those last set through Weft.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ const SWAPPED: &str = "settings-swapped";
 /// The settings of one index, by their names in `GET …/settings`.
 pub(crate) type Values = Map<String, Value>;
 
-/// What was last set through Weft, durably.
+/// The desired settings of all indexes, durably.
 pub struct DesiredSettings {
     store: Arc<dyn Store>,
-    /// How often anything was changed.
+    /// How often any settings were changed.
     revision: AtomicU64,
 }
 
@@ -30,7 +30,7 @@ impl DesiredSettings {
         }
     }
 
-    /// Another number than before, once any index's settings are others.
+    /// A number that changes whenever the settings of any index change.
     pub fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
     }
@@ -41,7 +41,7 @@ impl DesiredSettings {
         outcome
     }
 
-    /// What an index's settings shall be, by their names in `GET …/settings`; `None` if nothing was set yet.
+    /// An index's desired settings, by their names in `GET …/settings`; `None` if nothing was set yet.
     ///
     /// # Errors
     /// The store can't be read.
@@ -58,12 +58,13 @@ impl DesiredSettings {
         self.commit(vec![Change::put(key(uid), bytes)]).await
     }
 
-    /// The index is gone.
+    /// Deletes the desired settings of an index that is gone.
     pub(crate) async fn forget(&self, uid: &str) -> Result<(), StoreError> {
         self.commit(vec![Change::delete(key(uid))]).await
     }
 
-    /// Indexes were swapped by a task, and their settings with them. Twice is the same as once, for tasks end one after the other.
+    /// Swaps the desired settings of indexes that a task has swapped. A second call for the same task changes nothing; it is
+    /// enough to remember the last task, because such tasks end one after the other.
     pub(crate) async fn swapped(
         &self,
         pairs: &[(&str, &str)],
@@ -90,7 +91,8 @@ fn key(uid: &str) -> String {
     format!("{PREFIX}{uid}")
 }
 
-/// What settings shall be, from what nodes say: what all say; else, of what nobody touched, what they were; else what most say.
+/// Decides an index's settings from what nodes report: the value on which all nodes agree; else, for a setting that no change
+/// touched, the value before; else the value that most nodes have.
 pub(crate) fn decide(
     said: &[&Values],
     before: Option<&Values>,
@@ -113,7 +115,7 @@ pub(crate) fn decide(
     decided
 }
 
-/// The value that most have; of several such, the first.
+/// The most frequent value; among equally frequent ones, the first.
 fn most<'a>(values: &[&'a Value]) -> Option<&'a Value> {
     let count = |value: &Value| values.iter().filter(|other| **other == value).count();
     let mut best: Option<(&Value, usize)> = None;
@@ -126,8 +128,8 @@ fn most<'a>(values: &[&'a Value]) -> Option<&'a Value> {
     best.map(|(value, _)| value)
 }
 
-/// What of a node's settings has to change: names with the values that they shall have. DesiredSettings that the node doesn't have are a
-/// matter of its features.
+/// The settings that have to change on a node, by name with their wanted values. Settings that the node doesn't have are left
+/// out: they depend on its features.
 pub(crate) fn difference(truth: &Values, node: &Values) -> Values {
     node.iter()
         .filter_map(|(name, value)| {
@@ -141,7 +143,7 @@ pub(crate) fn difference(truth: &Values, node: &Values) -> Values {
         .collect()
 }
 
-/// A node merges embedders into those that it has, name by name and field by field, so that what shall go must be named.
+/// A node merges embedders into its own, name by name and field by field, so everything to be removed must be named.
 fn embedders(wanted: &Value, node: &Value) -> Value {
     let (Some(wanted), Some(node)) = (wanted.as_object(), node.as_object()) else {
         return wanted.clone();

@@ -1,15 +1,15 @@
-//! A list of document ids in one piece of memory: a large write has as many as it has documents.
+//! A list of document ids in one piece of memory, because a large write has as many ids as documents.
 
 /// Document ids, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ids {
     text: String,
-    /// Where each ends in `text`.
+    /// The end of each id in `text`.
     ends: Vec<usize>,
 }
 
 impl Ids {
-    /// Appends one.
+    /// Appends an id.
     pub fn push(&mut self, id: &str) {
         self.text.push_str(id);
         self.ends.push(self.text.len());
@@ -25,7 +25,7 @@ impl Ids {
         self.ends.is_empty()
     }
 
-    /// All of them, in order.
+    /// All ids, in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         let mut start = 0;
         self.ends.iter().map(move |end| {

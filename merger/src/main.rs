@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Tasks are made on one thread and ended on another, in small pieces: the system's allocator takes a quarter of a small
-/// write's time for that.
+/// Tasks are created on one thread and freed on another, in small pieces. With the system's allocator, that takes a quarter of a
+/// small write's time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,4 +1,4 @@
-//! What operators ask and want of the cluster: `/_cluster/…` and `GET /indexes/{uid}/_shards`. The master key only.
+//! The API for operators: `/_cluster/…` and `GET /indexes/{uid}/_shards`. It needs the master key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use crate::cluster::{
 use crate::repair::{self, Context};
 use crate::replication::{dated, has_same_disk, probe, reads_leave};
 
-/// The largest body of a request to this API.
+/// The largest body of a request to this API, in bytes.
 const MAX_BODY_BYTES: u64 = 64 << 10;
 
-/// How a shard or the whole stands, by the usual meaning.
+/// The health of a shard or of the whole cluster, with the usual meaning of the colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Health {
     /// Every replica is in sync, answers, and gets reads.
     Green,
-    /// One at least, and so nothing is missing.
+    /// At least one replica is, so nothing is missing.
     Yellow,
-    /// None: searches miss its documents, and writes to it are refused.
+    /// No replica is: searches miss the shard's documents, and writes to it are refused.
     Red,
 }
 
@@ -82,7 +82,7 @@ fn is_active(ctx: &Context, node: &NodeRef) -> bool {
     ctx.cluster.in_sync.holds(&node.id)
         && ctx.cluster.is_up(&node.id)
         && matches!(ctx.cluster.health.status(&node.id), NodeStatus::Up | NodeStatus::Slow)
-        // Who reads `green` and searches in the next moment must not be told by Envoy that nobody is there.
+        // A client that reads `green` and searches right after must not get Envoy's answer that no replica is there.
         && ctx.cluster.health.gets_reads(&node.id)
 }
 
@@ -91,7 +91,7 @@ fn shard_health(ctx: &Context, shard: ShardId) -> Health {
     let nodes = topology.nodes(shard);
     let active = nodes.iter().filter(|node| is_active(ctx, node)).count();
     let by_nodes = Health::of(active, nodes.len());
-    // One of them may be out of sync in a moment.
+    // One of the replicas may soon be out of sync.
     match ctx.cluster.in_doubt.contains(shard) {
         true => by_nodes.max(Health::Yellow),
         false => by_nodes,
@@ -117,7 +117,7 @@ fn health(ctx: &Context) -> Value {
             .count()
     };
     json!({
-        // Without any shard nothing can be answered.
+        // Without any shard, nothing can be answered.
         "status": worst.unwrap_or(Health::Red).as_str(),
         "nodeCount": all.len(),
         "activeShards": active,
@@ -274,7 +274,7 @@ fn node(ctx: &Context, id: &str) -> Result<(ShardId, NodeRef), ClusterError> {
     found.ok_or(ClusterError::UnknownNode(id))
 }
 
-/// No reads, no writes, no primary, until it is resumed.
+/// Drains a node: it gets no reads and no writes and isn't primary until it is resumed.
 async fn drain(ctx: &Arc<Context>, id: &str) -> Result<Answer, ClusterError> {
     let (shard, node) = node(ctx, id)?;
     // Not in the middle of a write, which the node would then seem to have missed.
@@ -293,7 +293,7 @@ async fn drain(ctx: &Arc<Context>, id: &str) -> Result<Answer, ClusterError> {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // One that is in sync and doesn't answer may come back with another disk.
+    // A replica that is in sync but doesn't answer may come back with another disk, so another one must answer now.
     if ctx.cluster.in_sync.holds(&node.id) && !another_is_sound(ctx, shard, &node).await {
         return Err(ClusterError::LastReplica(node.id));
     }
@@ -303,12 +303,12 @@ async fn drain(ctx: &Arc<Context>, id: &str) -> Result<Answer, ClusterError> {
     reads_leave(ctx, &node.id).await;
     drop(guard);
     ctx.tasks.abandon(&node.id).await;
-    // Who drains a node goes on to stop it: by then every Envoy has heard.
+    // The operator may stop the node after this answer, so every Envoy must know by then.
     tokio::time::sleep(READS_FOLLOW).await;
     Ok(ok(&describe(ctx, shard, &node)))
 }
 
-/// Whether another replica in sync answers at this moment, with the disk that it had.
+/// Whether another replica in sync answers now and still has the same disk.
 async fn another_is_sound(ctx: &Context, shard: ShardId, node: &NodeRef) -> bool {
     for other in ctx.cluster.replicas(shard) {
         if other.id == node.id {
@@ -325,10 +325,11 @@ async fn another_is_sound(ctx: &Context, shard: ShardId, node: &NodeRef) -> bool
     false
 }
 
-/// How long a drain waits until others have taken what only the drained one has.
+/// How long a drain waits until the others have no lag.
 const DRAIN_WAITS: Duration = Duration::from_secs(30);
 
-/// The shard has no replica that holds what was acknowledged: this one serves again with what it has, and is the model for the others.
+/// Lets a node serve again with the data that it has, because its shard has no replica that holds all acknowledged writes. The
+/// other replicas are brought back from it.
 async fn accept_loss(
     ctx: &Arc<Context>,
     shard: ShardId,
@@ -343,7 +344,7 @@ async fn accept_loss(
         None => None,
     };
     tracing::warn!(node = %node.id, "an operator accepts that the shard has what this node has");
-    // The new disk gives the numbers of the old one's tasks to others.
+    // The new disk gives the numbers of the old disk's tasks to other tasks.
     ctx.tasks.fail_outstanding(&node.id).await;
     let cluster = &ctx.cluster;
     for other in cluster.in_sync.members_in_sync(shard) {
@@ -360,13 +361,13 @@ async fn accept_loss(
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Resume {
-    /// The shard has no replica that is in sync and not lost: this one serves again with what it has.
+    /// If the shard has no replica that is in sync and not lost, this node serves again with the data that it has.
     accept_data_loss: bool,
-    /// What the node's resync would delete may be deleted.
+    /// The node's resync may delete all that it would delete.
     accept_deletions: bool,
 }
 
-/// Lets a node catch up; or, on demand, serve again though what it held is lost.
+/// Lets a node catch up. Or, if the request says so, lets it serve again although its data was lost.
 async fn resume(ctx: &Arc<Context>, call: &mut Call, id: &str) -> Result<Answer, ClusterError> {
     let (shard, node) = node(ctx, id)?;
     let idle = ctx.pace.idle;

@@ -1,4 +1,4 @@
-//! The pages that describe Weft: what they name must be there.
+//! Checks that the files, folders and headings that Weft's pages name exist.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The places that the page links to.
+/// The targets of the page's links.
 fn links(page: &str) -> impl Iterator<Item = &str> {
     page.split("](")
         .skip(1)
@@ -23,7 +23,7 @@ fn links(page: &str) -> impl Iterator<Item = &str> {
         .map(|(link, _)| link)
 }
 
-/// The names of a page's headings, as GitHub makes them.
+/// The anchors of a page's headings, as GitHub makes them.
 fn anchors(page: &str) -> HashSet<String> {
     let mut is_code = false;
     page.lines()
@@ -42,7 +42,7 @@ fn anchors(page: &str) -> HashSet<String> {
         .collect()
 }
 
-/// What is wrong with a link on a page.
+/// What is wrong with a link on a page; `None` if it is right.
 fn fault(name: &str, page: &str, link: &str) -> Option<String> {
     if link.starts_with("https://") {
         return None;

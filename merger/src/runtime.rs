@@ -1,4 +1,4 @@
-//! Everything that lives as long as the merger, put together once.
+//! Builds everything that lives as long as the merger, once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,33 +32,33 @@ use crate::write::{self, Writes};
 /// Why the merger could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The data folder.
+    /// The data folder can't be created.
     #[error("the data folder {0} can't be used")]
     DataDir(std::path::PathBuf, #[source] std::io::Error),
-    /// The address to listen on.
+    /// The address can't be listened on.
     #[error("can't listen on {0}")]
     Listen(std::net::SocketAddr, #[source] std::io::Error),
-    /// The store.
+    /// The store can't be opened, or failed.
     #[error("the store can't be opened (does another merger hold it?)")]
     Store(#[from] StoreError),
-    /// The cluster's state.
+    /// The cluster's state can't be read.
     #[error("the cluster's state can't be read")]
     Cluster(#[from] ClusterError),
-    /// The tasks.
+    /// The tasks can't be read.
     #[error("the tasks can't be read")]
     Tasks(#[from] TaskError),
-    /// The counters.
+    /// The metrics can't be registered.
     #[error("the metrics can't be registered")]
     Metrics(#[from] prometheus::Error),
 }
 
-/// What the merger stands on: where it keeps its state, and how it reaches nodes and learns of them.
+/// What the merger needs from outside: where it keeps its state, and how it reaches nodes and learns of them.
 pub struct Surroundings {
     /// Where tasks, placements and epochs are kept.
     pub store: Arc<dyn Store>,
-    /// The way to the nodes.
+    /// The client for nodes.
     pub nodes: Arc<dyn NodeApi>,
-    /// Who knows which nodes there are.
+    /// The source of the topology.
     pub directory: Arc<dyn Directory>,
 }
 
@@ -69,14 +69,14 @@ pub struct Opened {
     directory: Arc<dyn Directory>,
 }
 
-/// How many tasks' ends may wait for those who act on them. What ends beyond is told of when there is room, by the marks in the store.
+/// How many ended tasks may wait until they are acted on. Further ones are marked in the store and passed on when there is room.
 const MOST_SETTLING: usize = 10_000;
 
 impl Opened {
     /// Reads the state that the store holds.
     ///
     /// # Errors
-    /// It can't be read.
+    /// The state can't be read.
     pub async fn open(
         options: ServeOptions,
         surroundings: Surroundings,
@@ -163,7 +163,7 @@ impl Opened {
         })
     }
 
-    /// Takes up what the last run left, and begins the background work, which goes on until the runtime ends.
+    /// Finishes what the last run left open, and starts the background work, which goes on until the runtime ends.
     ///
     /// # Errors
     /// The store failed.
@@ -182,10 +182,10 @@ impl Opened {
     }
 }
 
-/// Runs the merger until `stop` resolves; then lets requests under way finish.
+/// Runs the merger until `stop` resolves, and then lets running requests finish.
 ///
 /// # Errors
-/// It could not start.
+/// The merger could not start.
 pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Result<(), StartError> {
     let data_dir = options.data_dir.clone();
     std::fs::create_dir_all(&data_dir)
@@ -241,7 +241,7 @@ fn spawn_background(
     supervise(&ctx.registry, panics, "forget-old-tasks", tasks::forget_old);
 }
 
-/// Hands what nodes' tasks came to on to the parts that act on it.
+/// Passes the results of nodes' tasks on to the parts that act on them.
 struct OnTaskEvents(Arc<broadcast::Context>);
 
 impl TaskEvents for OnTaskEvents {
@@ -265,7 +265,7 @@ impl TaskEvents for OnTaskEvents {
     }
 }
 
-/// Hands each settled task to those who wait for its end.
+/// Passes each settled task to the parts that act on its end.
 async fn act_on_settled(
     ctx: Arc<Context>,
     settling: Arc<tokio::sync::Mutex<mpsc::Receiver<SettledTask>>>,
@@ -273,7 +273,7 @@ async fn act_on_settled(
 ) {
     let mut settling = settling.lock().await;
     if again {
-        hear_the_untold(&ctx).await;
+        pass_on_missed_ends(&ctx).await;
     }
     while let Some(settled) = settling.recv().await {
         search::on_settled(&ctx.search, &settled.view);
@@ -282,15 +282,15 @@ async fn act_on_settled(
         while patience.after(outcome).await.is_continue() {
             outcome = broadcast::on_settled(&ctx.broadcast, &settled.view).await;
         }
-        // When there is room again, those are told of that found none.
+        // Once there is room again, the ends that found none are passed on.
         if settling.is_empty() && ctx.tasks.left_some_untold() {
-            hear_the_untold(&ctx).await;
+            pass_on_missed_ends(&ctx).await;
         }
     }
 }
 
-/// Takes up those ends that nobody acted on.
-async fn hear_the_untold(ctx: &Context) {
+/// Passes on the ends of tasks that no part has acted on yet.
+async fn pass_on_missed_ends(ctx: &Context) {
     search::on_many_settled(&ctx.search);
     if let Err(error) = ctx.tasks.tell_again().await {
         tracing::error!(%error, "what follows from some tasks' ends waits for a restart");

@@ -1,8 +1,8 @@
-//! What must go on for as long as the merger runs: a panic in it is logged and counted, and it is begun anew.
+//! Keeps background work going as long as the merger runs: a panic in it is logged and counted, and the work is started again.
 //!
-//! What is begun anew keeps its state in the store or in a context, never only in itself. What doesn't ends the merger, whose
-//! start puts everything in order: a merger that no longer knows its nodes must not go on as if it did. Work that somebody waits for
-//! [survives](survive) its panic: whoever waits is told, and puts in order what the work held.
+//! Work that is started again keeps its state in the store or in a context, never only in itself. A panic of other background
+//! work ends the merger, because the next start puts everything in order: a merger that no longer knows its nodes must not go on.
+//! Work that a caller waits for [survives](survive) its panic: the caller is told, and puts in order what the work held.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -13,12 +13,12 @@ use futures_util::FutureExt;
 use prometheus::IntCounterVec;
 use tokio::task::JoinError;
 
-/// How long after a panic work is begun anew: what panics at once must not take a whole processor.
+/// The pause before work is started again after a panic, so that work that panics at once doesn't use up a processor.
 pub(crate) const AGAIN: Duration = Duration::from_secs(1);
-/// As after a panic of a whole program.
+/// The exit status of a program that panicked.
 const EXIT_STATUS: i32 = 101;
 
-/// Begins background work, and begins it anew whenever it panics; ends when it does.
+/// Starts background work, and starts it again whenever it panics. Ends when the work ends.
 pub fn supervise<C, F>(
     ctx: &Arc<C>,
     panics: &IntCounterVec,
@@ -30,7 +30,7 @@ pub fn supervise<C, F>(
 {
     let (ctx, panics) = (Arc::clone(ctx), panics.clone());
     tokio::spawn(async move {
-        // A task of its own, so that its panic ends nothing else.
+        // The work runs as its own task, so that its panic ends nothing else.
         while let Err(error) = tokio::spawn(begin(Arc::clone(&ctx))).await {
             if !note_panic(&panics, name, error) {
                 return;
@@ -40,7 +40,7 @@ pub fn supervise<C, F>(
     });
 }
 
-/// Begins background work that can't begin anew: its panic ends the process.
+/// Starts background work that can't be started again: its panic ends the process.
 pub fn supervise_or_exit(
     panics: &IntCounterVec,
     name: &'static str,
@@ -57,8 +57,8 @@ pub fn supervise_or_exit(
     });
 }
 
-/// Does work whose panic must end nothing else; `None` if it panicked. What the work shares with others stays usable: nobody here minds
-/// that a lock is poisoned.
+/// Runs work whose panic must end nothing else; `None` if it panicked. State that the work shares with others stays usable,
+/// because all code here ignores that a lock is poisoned.
 pub async fn survive<T>(
     panics: &IntCounterVec,
     name: &'static str,
@@ -68,7 +68,7 @@ pub async fn survive<T>(
     done.map_err(|panic| note(panics, name, &*panic)).ok()
 }
 
-/// Logs and counts a panic. `false` if it was none: the runtime ends.
+/// Logs and counts a panic. `false` if the task didn't panic but was cancelled: the runtime ends.
 pub fn note_panic(panics: &IntCounterVec, name: &'static str, error: JoinError) -> bool {
     let panic = error.try_into_panic().ok();
     panic.map(|panic| note(panics, name, &*panic)).is_some()

@@ -1,4 +1,4 @@
-//! Logs, counters and histograms.
+//! Logs and metrics.
 
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
@@ -6,7 +6,7 @@ use prometheus::{
 };
 use tracing_subscriber::EnvFilter;
 
-/// Seconds: from a fraction of a millisecond to a minute.
+/// The histogram's buckets in seconds: from half a millisecond to a minute.
 const BUCKETS: [f64; 15] = [
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 4.0, 15.0, 60.0,
 ];
@@ -18,41 +18,41 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// Time of client requests by operation, in seconds.
     pub request_seconds: HistogramVec,
-    /// Requests under way.
+    /// Client requests that are being handled.
     pub under_way: IntGauge,
     /// Polls of the routing table by filters, by whether it had changed.
     pub table_polls: IntCounterVec,
-    /// Direct writes registered.
+    /// Direct writes that filters have registered.
     pub registered: IntCounter,
-    /// Small writes that could go together with others.
+    /// Small writes that could be sent together with others.
     pub small_writes: IntCounter,
-    /// Node tasks that they went as.
+    /// Node tasks in which small writes were sent.
     pub small_write_groups: IntCounter,
-    /// Replicas taken out of the in-sync set.
+    /// Replicas removed from the in-sync set.
     pub taken_out: IntCounter,
-    /// Large writes that were applied by one half of a shard's replicas after the other.
+    /// Staggered writes: large writes that one half of a shard's replicas applied after the other.
     pub staggered: IntCounter,
-    /// Replicas brought back by a resync.
+    /// Resyncs, by outcome.
     pub resyncs: IntCounterVec,
-    /// Resyncs that would delete more than they can explain, and wait for an operator.
+    /// Resyncs that stopped because of unexplained deletions, and wait for an operator.
     pub stopped_resyncs: IntGauge,
-    /// Documents that a resync brought or removed.
+    /// Documents that resyncs copied or deleted.
     pub resynced_documents: IntCounter,
-    /// Documents that replicas in sync were found to differ in.
+    /// Documents and settings in which replicas in sync were found to differ.
     pub differences: IntCounter,
-    /// Calls of webhooks, by whether they were told.
+    /// Calls of webhooks, by outcome; retries don't count.
     pub webhook_calls: IntCounterVec,
     /// Panics of background work.
     pub panics: IntCounterVec,
-    /// Nodes whose settings of an index differed, by what became of it.
+    /// Nodes whose settings of an index differed from the desired ones, by outcome.
     pub settings_drift: IntCounterVec,
 }
 
 impl Metrics {
-    /// Registers all.
+    /// Registers all metrics.
     ///
     /// # Errors
-    /// A name is taken or malformed.
+    /// A name is already taken or invalid.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let requests = IntCounterVec::new(
@@ -182,13 +182,13 @@ impl Metrics {
     }
 }
 
-/// Starts logging to standard error, as JSON lines or, with the format `text`, for people. A second call does nothing.
+/// Starts logging to standard error: as JSON lines, or as plain text if the format is `text`. A second call does nothing.
 pub fn init_logs(filter: &str, format: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        // It would be said on stderr, too, by `eprintln`, which panics where that can't be written to, as on a full disk.
+        // Otherwise such errors would be written with `eprintln`, which panics if stderr can't be written to, as on a full disk.
         .log_internal_errors(false);
     let started = if format == "text" {
         logs.try_init()
@@ -199,7 +199,7 @@ pub fn init_logs(filter: &str, format: &str) {
         tracing::debug!("logs are set up already");
         return;
     }
-    // Where the log is read, a mistake must be seen.
+    // Panics must show up in the log.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
         let payload = panic.payload();

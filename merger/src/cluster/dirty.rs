@@ -1,6 +1,6 @@
-//! What is written to a shard while one of its replicas is being brought back: the copy must be mended there.
+//! Notes what is written to a shard while a resync brings one of its replicas back: the copy must be mended at these places.
 //!
-//! Noted before a write is sent, by whoever has the shard's turn. Pure but for its lock.
+//! The holder of the shard's lock notes a write before sending it. No input or output here; the only state is behind a lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,24 +11,24 @@ use weft_routing::placement::ShardId;
 
 use crate::ids::Ids;
 
-/// More ids than this, and an index is compared whole.
+/// With more ids than this, the whole index is compared.
 const MAX_IDS: usize = 20_000;
 
 /// Which documents of an index may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Documents {
-    /// These.
+    /// Those with these ids.
     Ids(BTreeSet<String>),
-    /// Any, and the settings.
+    /// Any document, and the settings.
     All,
 }
 
 /// What may have changed on a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// These indexes.
+    /// Documents of these indexes.
     Indexes(BTreeMap<String, Documents>),
-    /// Indexes may have come, gone or changed their names.
+    /// Indexes may have been created, deleted or renamed.
     Everything,
 }
 
@@ -39,10 +39,10 @@ impl Default for Written {
 }
 
 impl Written {
-    /// Adds a write of this path, to documents of these ids if they are known.
+    /// Adds a write to this path; `ids` are the ids of its documents, if known.
     pub(crate) fn add(&mut self, path: &str, ids: Option<&Ids>) {
         let Self::Indexes(indexes) = self else { return };
-        // As nodes read it: an index or a document must be noted under the name that it has there.
+        // The path is decoded as nodes do it: an index or a document must be noted under the name that it has on the node.
         let path = path.split('?').next().unwrap_or_default();
         let path = decode_but_separators(path);
         let parts: Vec<String> = path
@@ -70,7 +70,7 @@ impl Written {
         }
     }
 
-    /// How many documents this is about, if that is known.
+    /// How many documents may have changed, if that is known.
     pub(crate) fn documents(&self) -> Option<usize> {
         let Self::Indexes(indexes) = self else {
             return None;
@@ -101,7 +101,7 @@ fn add_ids(
     }
 }
 
-/// Notes of all shards of which anybody wants to know what is written.
+/// The notes of all shards with a resync.
 #[derive(Debug, Default)]
 pub struct Dirty {
     shards: Mutex<HashMap<ShardId, Written>>,
@@ -115,12 +115,12 @@ impl Dirty {
         }
     }
 
-    /// Notes what is written to a shard from now on, until [`end`](Self::end). One at a time for each shard.
+    /// Starts noting what is written to a shard, until [`end`](Self::end). Only one resync at a time notes a shard.
     pub(crate) fn begin(&self, shard: ShardId) {
         self.lock().insert(shard, Written::default());
     }
 
-    /// What was written since the beginning, or since the last time it was taken.
+    /// Takes what was written since [`begin`](Self::begin) or the last `take`.
     pub(crate) fn take(&self, shard: ShardId) -> Written {
         let mut shards = self.lock();
         shards
@@ -129,7 +129,7 @@ impl Dirty {
             .unwrap_or(Written::Everything)
     }
 
-    /// Puts back what was taken and not worked off.
+    /// Puts back notes that were taken but not processed.
     pub(crate) fn put_back(&self, shard: ShardId, all: Written) {
         if let Some(written) = self.lock().get_mut(&shard) {
             merge(written, all);
@@ -246,20 +246,19 @@ mod tests {
 
     use proptest::prelude::*;
 
-    /// What happens to a shard's notes, in any order.
+    /// Something that happens to a shard's notes.
     #[derive(Debug, Clone)]
     enum Step {
         Write(Vec<u8>),
         WriteAll,
-        /// Takes the notes and works them off.
+        /// Takes the notes and processes them.
         WorkOff,
-        /// Takes them and doesn't come to it.
+        /// Takes the notes and puts them back.
         GiveUp,
     }
 
     proptest! {
-        /// Whatever is written, taken and put back in whatever order: a document that was written and not worked off since is
-        /// noted.
+        /// For any order of writes, takes and put-backs: a document that was written and not processed since is noted.
         #[test]
         fn no_written_document_is_forgotten(steps in prop::collection::vec(prop_oneof![
             4 => prop::collection::vec(0_u8..20, 1..4).prop_map(Step::Write),

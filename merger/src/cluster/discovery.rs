@@ -1,4 +1,4 @@
-//! Who knows which shards and nodes there are: Envoy's admin interface.
+//! Learns which shards and nodes exist from Envoy's admin interface.
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -9,15 +9,15 @@ use weft_routing::ShardNames;
 
 use super::Topology;
 
-/// The largest list of clusters that is read.
+/// The largest list of clusters that is read, in bytes.
 const MAX_CLUSTERS_BYTES: usize = 64 << 20;
 
-/// Who knows which shards and nodes there are: Envoy, or a list in tests.
+/// The source of the topology: Envoy, or a list in tests.
 pub trait Directory: Send + Sync {
-    /// The shards and nodes that there are now.
+    /// The current shards and nodes.
     ///
     /// # Errors
-    /// Nobody answers, or not in a form that can be read.
+    /// The source doesn't answer, or its answer can't be read.
     fn topology(&self) -> BoxFuture<'_, Result<Topology, AskError>>;
 }
 

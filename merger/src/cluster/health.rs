@@ -1,8 +1,8 @@
-//! What is known of each node from moment to moment: whether it answers, whether it is still the one it was, whether it is
-//! busy, and what Envoy was last told of it. Nothing here is stored.
+//! What the merger knows of each node right now: whether it answers, whether its disk is still the same, whether it is busy, and
+//! what Envoy was last told about it. Nothing here is stored.
 //!
-//! Invariant: a node that was away is trusted again only after its task counter has been seen and has not gone back. So an
-//! empty or an older disk serves no longer than until the node's next answer to a probe and Envoy's check after that.
+//! Invariant: a node that was away is trusted again only after the merger has seen that its task counter has not gone back. So a
+//! node with an empty or older disk serves reads only until it answers the next probe and Envoy makes its next check.
 
 use std::net::SocketAddr;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -13,26 +13,26 @@ use tokio::time::Instant;
 
 use super::NodeId;
 
-/// How long a node must have had something to do to count as busy: small writes are done sooner.
+/// How long a node must have had tasks to count as busy. Small writes finish sooner.
 const BUSY: Duration = Duration::from_millis(300);
-/// How long reads take at the most to follow what the merger says of a node's readiness: every Envoy has asked again, if it is
-/// there, and has acted on the answer.
+/// The longest time until reads follow a change of a node's readiness: by then every running Envoy has asked again and has acted
+/// on the answer.
 pub(crate) const READS_FOLLOW: Duration = Duration::from_millis(500);
-/// An Envoy asks five times a second; one that hasn't for so long is there no more.
+/// An Envoy asks five times a second. One that hasn't asked for this long is gone.
 const FORGOTTEN: Duration = Duration::from_secs(2);
-/// One probe without an answer is a busy machine; so many are a slow node.
+/// Failed probes in a row until a node counts as slow. A single one may only mean that the machine is busy.
 const SLOW: u32 = 2;
 
-/// What a probe of a node came to.
+/// The outcome of a probe of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// It answered; its newest task, if it has any.
+    /// The node answered, with the uid of its newest task, if it has any.
     Answer(Option<u32>),
-    /// Nobody listens there, or the connection was cut: when it comes back it may be another.
+    /// Nothing listens there, or the connection was cut. When the node comes back, its disk may be a different one.
     ConnectionFailed,
-    /// No answer in time, or one that makes no sense.
+    /// No answer in time, or an invalid one; the text says which.
     Invalid(String),
-    /// Envoy itself can't be reached, which says nothing of the node.
+    /// Envoy itself can't be reached, which says nothing about the node.
     ProxyDown,
 }
 
@@ -40,32 +40,33 @@ pub(crate) enum Probe {
 struct Vital {
     watched: Option<Instant>,
     answered: Option<Instant>,
-    /// Its identity has been checked since it was last away.
+    /// The node's task counter has been checked since it was last away.
     trusted: bool,
-    /// Probes in a row that came to nothing.
+    /// Failed probes in a row.
     misses: u32,
-    /// It lost what nobody else holds.
+    /// The node lost data that no other replica holds.
     lost: bool,
-    /// How often it was away, or not the one it was.
+    /// How often the node was away, or its tasks didn't continue where they were.
     doubts: u64,
     busy_since: Option<Instant>,
-    /// What each Envoy was last told of the node.
+    /// What each Envoy was last told about the node.
     told: HashMap<Listener, Told>,
 }
 
-/// An Envoy that asks whether nodes may serve reads, known by the connection that it asks on: several may stand on one machine.
+/// An Envoy that asks whether nodes may serve reads. Its connection's address identifies it, because several Envoys may run on
+/// one machine.
 pub type Listener = SocketAddr;
 
-/// What an Envoy was last told of a node.
+/// What an Envoy was last told about a node.
 #[derive(Debug, Clone, Copy)]
 struct Told {
     at: Instant,
-    /// Since when it is told, each time it asks, that the node may serve reads.
+    /// Since when the Envoy has been told on every check that the node may serve reads.
     ready_since: Option<Instant>,
 }
 
 impl Told {
-    /// Whether the Envoy asked lately: one that doesn't for so long is gone, or asks on another connection.
+    /// Whether the Envoy asked within the last [`FORGOTTEN`]. Otherwise it is gone, or asks on another connection.
     fn is_current(&self) -> bool {
         self.at.elapsed() < FORGOTTEN
     }
@@ -77,23 +78,23 @@ pub struct HealthMonitor {
     nodes: RwLock<HashMap<NodeId, Vital>>,
 }
 
-/// What the merger knows of a node at this moment.
+/// What the merger knows of a node right now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeStatus {
-    /// Not asked yet.
+    /// The merger has not probed it yet.
     Unknown,
-    /// It answers, and is the one it was.
+    /// It answers, and its disk is still the same.
     Up,
-    /// It is there, but gives no answer in time, or none that makes sense.
+    /// It is there, but its answers come too late or are invalid.
     Slow,
-    /// It is not there, or not known to be the one it was.
+    /// It is not there, or the merger doesn't know yet whether its disk is still the same.
     Silent,
     /// It lost its data, and no other replica has it.
     Lost,
 }
 
 impl HealthMonitor {
-    /// How the node is.
+    /// The node's current status.
     pub fn status(&self, node: &NodeId) -> NodeStatus {
         match self.read().get(node) {
             Some(vital) if vital.lost => NodeStatus::Lost,
@@ -104,7 +105,7 @@ impl HealthMonitor {
         }
     }
 
-    /// For how long nothing has been heard of the node, since the merger watches it.
+    /// How long ago the node last answered or, if it never has, how long ago the first probe was.
     pub fn silence(&self, node: &NodeId) -> Duration {
         let nodes = self.read();
         let last = nodes
@@ -113,22 +114,22 @@ impl HealthMonitor {
         last.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
-    /// The node begins anew: what it lost is nobody's concern any more.
+    /// The node begins a new incarnation: it no longer counts as lost.
     pub(crate) fn begins_anew(&self, node: &NodeId) {
         self.write().entry(node.clone()).or_default().lost = false;
     }
 
-    /// Whether the node is known to be the one it was, since it was last away.
+    /// Whether the node's task counter was seen to continue since the node was last away.
     pub(crate) fn is_trusted(&self, node: &NodeId) -> bool {
         self.read().get(node).is_some_and(|vital| vital.trusted)
     }
 
-    /// Counts how often the node was not known to be the one it was: whoever reads from it for long compares the numbers.
+    /// How often the node was away or its tasks didn't continue. A long read compares this number before and after.
     pub(crate) fn doubts(&self, node: &NodeId) -> u64 {
         self.read().get(node).map_or(0, |vital| vital.doubts)
     }
 
-    /// Notes a probe's outcome. `goes_on` says whether its tasks go on where they were.
+    /// Notes the outcome of a probe. `goes_on` says whether the node's tasks continue where they were.
     pub(crate) fn note(&self, node: &NodeId, heard: &Probe, goes_on: bool) {
         let mut nodes = self.write();
         let vital = nodes.entry(node.clone()).or_default();
@@ -151,19 +152,19 @@ impl HealthMonitor {
         }
     }
 
-    /// Whether the node answered when it was last asked, whatever it has become.
+    /// Whether the node answered the last probe, even if its disk is a different one.
     pub(crate) fn answers(&self, node: &NodeId) -> bool {
         self.read()
             .get(node)
             .is_some_and(|vital| vital.answered.is_some() && vital.misses == 0)
     }
 
-    /// Notes that the node holds no more what nobody else holds.
+    /// Notes that the node lost data that no other replica holds.
     pub(crate) fn mark_data_lost(&self, node: &NodeId) {
         self.write().entry(node.clone()).or_default().lost = true;
     }
 
-    /// Notes whether the node has something to do.
+    /// Notes whether the node has tasks to work on.
     pub(crate) fn note_work(&self, node: &NodeId, has_work: bool) {
         let mut nodes = self.write();
         let vital = nodes.entry(node.clone()).or_default();
@@ -182,7 +183,7 @@ impl HealthMonitor {
         since.is_some_and(|since| since.elapsed() >= BUSY)
     }
 
-    /// Notes what an Envoy is told of the node.
+    /// Notes what an Envoy is told about the node.
     pub(crate) fn record_readiness(&self, node: &NodeId, listener: Listener, ready: bool) {
         let mut nodes = self.write();
         let vital = nodes.entry(node.clone()).or_default();
@@ -197,14 +198,14 @@ impl HealthMonitor {
         vital.told.insert(listener, told);
     }
 
-    /// Whether any Envoy goes by having been told that the node is ready.
+    /// Whether any Envoy was last told that the node is ready.
     pub(crate) fn is_ready(&self, node: &NodeId) -> bool {
         let nodes = self.read();
         let mut told = current(nodes.get(node));
         told.any(|told| told.ready_since.is_some())
     }
 
-    /// Whether all Envoys have been told so for long enough to have acted on it: reads get to the node.
+    /// Whether all Envoys have been told that the node is ready for long enough to act on it: reads reach the node.
     pub(crate) fn gets_reads(&self, node: &NodeId) -> bool {
         let nodes = self.read();
         let vital = nodes.get(node);
@@ -224,7 +225,7 @@ impl HealthMonitor {
     }
 }
 
-/// What those Envoys were told that asked lately.
+/// What each Envoy that asked lately was told.
 fn current(vital: Option<&Vital>) -> impl Iterator<Item = &Told> {
     let told = vital.into_iter().flat_map(|vital| vital.told.values());
     told.filter(|told| told.is_current())
@@ -296,7 +297,7 @@ mod tests {
         assert!(!health.gets_reads(&node));
         health.record_readiness(&node, envoy(2), false);
         assert!(!health.is_ready(&node));
-        // One that asks no more keeps nobody waiting.
+        // An Envoy that stopped asking no longer counts.
         health.record_readiness(&node, envoy(1), true);
         health.record_readiness(&node, envoy(3), true);
         tokio::time::advance(FORGOTTEN / 2).await;
@@ -309,8 +310,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Whatever is heard of a node and whenever: it counts as silent since its last answer, or since it is watched, and
-        /// serves only if it was seen to go on since it was last away.
+        /// For any sequence of probes: a node's silence counts from its last answer, or from its first probe. It is up only if
+        /// its tasks were seen to continue since it was last away.
         #[test]
         fn silence_is_counted_from_the_last_answer(
             probes in prop::collection::vec((0_u64..4_000, 0_u8..5), 1..60)

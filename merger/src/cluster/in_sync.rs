@@ -8,9 +8,9 @@
 //!   new beside a replica in sync ──► Out
 //! ```
 //!
-//! Invariants: a replica is stored as out before the write that it missed is acknowledged. The last replica of a shard that
-//! is in sync stays so, whatever happens to it: nothing else holds its documents. Every change has an epoch of its own and
-//! goes through only if no other change came between.
+//! Invariants: a replica is stored as out before the write that it missed is acknowledged. The last replica in sync of a shard
+//! stays in sync, whatever happens to it, because no other replica holds its documents. Every change has an epoch of its own, and
+//! is committed only if no other change came in between.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -27,27 +27,27 @@ use crate::store::{Change, Expect, Store, StoreError};
 const PREFIX: &str = "replica/";
 const EPOCH_KEY: &str = "in-sync-epoch";
 
-/// Where a replica stands.
+/// Whether a replica holds every acknowledged write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
 pub enum SyncState {
     /// Holds every acknowledged write.
     InSync {
-        /// The node's newest task when a resync brought it in, as stores of older mergers have it. Marks tell it now.
+        /// The node's newest task when a resync brought it back, as older mergers stored it. Now the mark holds it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         newest_task: Option<u32>,
     },
-    /// Does not, or may not.
+    /// Lacks acknowledged writes, or may lack some.
     Out {
-        /// Why.
+        /// Why the replica is out.
         reason: String,
-        /// Since when.
+        /// The time since which this has been so.
         #[serde(with = "time::serde::rfc3339")]
         since: OffsetDateTime,
     },
-    /// Taken out for maintenance, until somebody resumes it.
+    /// Removed for maintenance, until an operator resumes it.
     Drained {
-        /// Since when.
+        /// The time since which this has been so.
         #[serde(with = "time::serde::rfc3339")]
         since: OffsetDateTime,
     },
@@ -61,7 +61,7 @@ impl SyncState {
         }
     }
 
-    /// Since when the replica is not in sync, if it isn't.
+    /// Since when the replica has been out of sync; `None` if it is in sync.
     pub fn out_since(&self) -> Option<OffsetDateTime> {
         match self {
             Self::InSync { .. } => None,
@@ -78,32 +78,32 @@ impl SyncState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Replica {
     shard: ShardId,
-    /// Counts how often the node began anew: after a resync, or because a loss was accepted.
+    /// How often the node began a new incarnation: after a resync, or because an operator accepted a loss.
     #[serde(default)]
     incarnation: u32,
-    /// It was admitted by a merger that knows marks, and has begun with what it had.
+    /// The node was admitted, or began a new incarnation, under a merger that knows marks.
     #[serde(default)]
     has_marks: bool,
     #[serde(flatten)]
     standing: SyncState,
 }
 
-/// What became of the wish to take a replica out.
+/// The outcome of removing a replica from the in-sync set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
-    /// It is out now.
+    /// The replica is out now.
     Removed,
-    /// It was out already.
+    /// The replica was out already, or was never seen.
     AlreadyOut,
-    /// It is the last one in sync, and stays.
+    /// The replica is the last one in sync, and stays in sync.
     RefusedLast,
 }
 
-/// Who may answer and who may not.
+/// The sync state of every replica, in memory and in the store.
 pub struct InSync {
     store: Arc<dyn Store>,
     state: RwLock<State>,
-    /// One change at a time.
+    /// Lets only one change run at a time.
     changing: tokio::sync::Mutex<()>,
 }
 
@@ -144,7 +144,7 @@ impl InSync {
             .is_some_and(|replica| replica.standing.is_in_sync())
     }
 
-    /// Where the node stands; `None` for one that was never seen.
+    /// The node's sync state; `None` if the node was never seen.
     pub fn sync_state(&self, node: &NodeId) -> Option<SyncState> {
         let state = self.read();
         state
@@ -153,7 +153,7 @@ impl InSync {
             .map(|replica| replica.standing.clone())
     }
 
-    /// All replicas, as far as their marks need it.
+    /// All replicas, with the facts that [`Marks::open`] needs.
     pub(crate) fn known(&self) -> Vec<Known> {
         let state = self.read();
         let known = |(node, replica): (&NodeId, &Replica)| Known {
@@ -168,15 +168,15 @@ impl InSync {
         state.replicas.iter().map(known).collect()
     }
 
-    /// Counts the changes.
+    /// The epoch of the in-sync set; each change adds one.
     pub fn epoch(&self) -> u64 {
         self.read().epoch
     }
 
-    /// Takes a node out: it missed or failed a write that another replica holds.
+    /// Removes a node that missed or failed a write that another replica holds.
     ///
     /// # Errors
-    /// The store failed: then the write must not be acknowledged.
+    /// The store failed. The write must not be acknowledged then.
     pub async fn remove_replica(&self, node: &NodeId, reason: &str) -> Result<Removal, StoreError> {
         let outcome = self.leave(node, SyncState::out(reason)).await?;
         match outcome {
@@ -191,7 +191,7 @@ impl InSync {
         Ok(outcome)
     }
 
-    /// Takes a node out for maintenance.
+    /// Removes a node for maintenance.
     ///
     /// # Errors
     /// The store failed.
@@ -200,7 +200,7 @@ impl InSync {
         self.leave(node, SyncState::Drained { since }).await
     }
 
-    /// Ends a maintenance: the node is to catch up.
+    /// Ends the node's maintenance: the node is out of sync until it catches up.
     ///
     /// # Errors
     /// The store failed.
@@ -220,7 +220,8 @@ impl InSync {
         }
     }
 
-    /// Takes a node in that was proved to hold what its shard's others hold, in a new incarnation with this as its newest task.
+    /// Puts a node back in sync, after a check that it holds the same as the shard's other replicas. It begins a new incarnation
+    /// with `newest_task` as its newest task.
     ///
     /// # Errors
     /// The store failed.
@@ -231,7 +232,7 @@ impl InSync {
         marks: &Marks,
     ) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
-        // Drained meanwhile: it stays where the operator put it.
+        // A node that was drained meanwhile stays drained.
         let out = matches!(self.sync_state(node), Some(SyncState::Out { .. }));
         match self.replica(node).filter(|_| out) {
             Some(replica) => {
@@ -242,8 +243,8 @@ impl InSync {
         }
     }
 
-    /// Lets a replica of a shard that has lost all others, or its own disk, begin anew with what it has: an operator accepts that. The
-    /// others are out, and are brought back from it.
+    /// Lets a replica begin a new incarnation with the data that it has, because an operator accepted the loss: its shard lost
+    /// all other replicas, or the replica lost its own disk. The others are marked as out, and a resync brings them back from it.
     ///
     /// # Errors
     /// The store failed.
@@ -273,7 +274,7 @@ impl InSync {
             .await
     }
 
-    /// The replicas of a shard that are in sync, lost or not.
+    /// The replicas of a shard that are in sync, including lost ones.
     pub(crate) fn members_in_sync(&self, shard: ShardId) -> Vec<NodeId> {
         let members = self.members(shard).into_iter();
         members
@@ -281,7 +282,7 @@ impl InSync {
             .collect()
     }
 
-    /// Beside it, `others` change. The caller holds `changing`.
+    /// Begins a new incarnation of the node and stores the changes to `others` with it. The caller holds `changing`.
     async fn begin_anew(
         &self,
         node: &NodeId,
@@ -304,8 +305,8 @@ impl InSync {
         Ok(())
     }
 
-    /// Gives every node of a topology a standing. What is new beside a replica in sync is out, and so is a node that was in sync
-    /// and left while another stays: it will miss writes.
+    /// Gives every new node of a topology a sync state. A new node of a shard that has known replicas is out. A node that was in
+    /// sync but left the topology is out too, if another replica in sync stays: it will miss writes.
     pub(crate) async fn admit(&self, topology: &Topology) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
         let mut changes = Vec::new();
@@ -378,7 +379,7 @@ impl InSync {
         Ok(Removal::Removed)
     }
 
-    /// The nodes ever seen in a shard, and whether they are in sync.
+    /// All nodes ever seen in a shard, and whether each is in sync.
     fn members(&self, shard: ShardId) -> Vec<(NodeId, bool)> {
         let state = self.read();
         let of_shard = state
@@ -394,7 +395,7 @@ impl InSync {
         self.read().replicas.get(node).cloned()
     }
 
-    /// Stores first, shows after; `extra` is stored with it. The caller holds `changing`.
+    /// Stores the changes and `extra` first, and then updates memory. The caller holds `changing`.
     async fn commit(
         &self,
         changes: Vec<(NodeId, Replica)>,

@@ -1,4 +1,4 @@
-//! How long reads of each shard took lately, and so when it is time to ask another replica as well.
+//! How long recent reads of each shard took, which decides when another replica is asked too.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -8,15 +8,15 @@ use weft_routing::placement::ShardId;
 
 /// How many reads of a shard are remembered.
 const SAMPLES: usize = 256;
-/// How many there must be before they say anything.
+/// The percentile is computed again after this many reads.
 const ENOUGH: usize = 32;
-/// A second request is never sent sooner, nor later.
+/// The limits of the time after which a second request is sent.
 const SOONEST: Duration = Duration::from_millis(10);
 const LATEST: Duration = Duration::from_secs(2);
-/// While too little is known.
+/// The time used while there are too few samples.
 const UNTIL_KNOWN: Duration = Duration::from_millis(500);
 
-/// The latest times of all shards.
+/// The times of the latest reads of all shards.
 #[derive(Debug, Default)]
 pub struct Latencies {
     shards: Mutex<HashMap<ShardId, Recent>>,
@@ -36,7 +36,7 @@ impl Latencies {
         shards.entry(shard).or_default().note(took);
     }
 
-    /// When a read of a shard is late: the 95th percentile of the last ones.
+    /// The time after which a read of a shard is late: the 95th percentile of its latest reads.
     pub fn hedge_after(&self, shard: ShardId) -> Duration {
         let shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
         shards.get(&shard).map_or(UNTIL_KNOWN, |recent| recent.p95)

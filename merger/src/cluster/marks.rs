@@ -1,13 +1,13 @@
-//! How far each node's tasks are accounted for.
+//! Up to which task each node is accounted for.
 //!
-//! A node numbers its tasks in sequence, and its disk never gives a number twice. So the newest task that the merger knows of a node,
-//! its *mark*, tells the node's disk from an empty or an older one: a node whose newest task is older than its mark has lost
-//! something. A node that starts anew on purpose (a resync brought it back, an operator accepted a loss) begins another
+//! A node numbers its tasks in sequence, and its disk never gives a number twice. So the newest task that the merger knows of a
+//! node, the node's *mark*, tells the node's disk from an empty or older one: a node whose newest task is older than its mark has
+//! lost something. A node that starts anew on purpose (a resync brought it back, or an operator accepted a loss) begins another
 //! *incarnation*, with a mark of its own.
 //!
-//! A mark is stored when it is first known, when the node is brought back, and whenever records of tasks are deleted that might
-//! show it; in between, the records of tasks show it after a restart. Invariants: a mark is never lowered within an
-//! incarnation, whatever clients delete. What is stored for an old incarnation says nothing of the present one.
+//! A mark is stored when it is first known, when the node is brought back, and whenever the records of tasks are deleted that
+//! might show it. After a restart, newer marks are read from the records of tasks. Invariants: a mark is never lowered within an
+//! incarnation, whatever clients delete. A mark that was stored for an old incarnation says nothing about the present one.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -28,11 +28,11 @@ pub enum Mark {
         /// The newest task in records, if any.
         at_least: Option<u32>,
     },
-    /// This one; `None` for a node that had no task.
+    /// The uid of the newest task; `None` for a node that had no task.
     At(Option<u32>),
 }
 
-/// A task of a node, and the incarnation of the node's disk that numbered it: another one gives its numbers anew.
+/// A task of a node, and the incarnation of the node's disk that numbered it: another incarnation gives the same numbers again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeTask {
     /// The node.
@@ -43,13 +43,13 @@ pub struct NodeTask {
     pub incarnation: u32,
 }
 
-/// A node's newest task, and when the node says that it came: another disk may have given the same number at another time.
+/// A node's newest task, and when the node enqueued it: another disk may have given the same number at another time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewestTask {
     /// Its number.
     pub uid: u32,
-    /// In the node's own words; `None` where it isn't known.
+    /// The time as the node writes it; `None` if it isn't known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enqueued_at: Option<String>,
 }
@@ -63,37 +63,39 @@ impl From<u32> for NewestTask {
     }
 }
 
-/// How the number of an acknowledged write follows that of the write before.
+/// How the task number of an acknowledged write follows the number of the write before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// All tasks in between are known, or it isn't known which was before.
+    /// All tasks in between are known, or the number before is not known.
     Next,
-    /// These tasks in between, or more, were not sent by this merger, or their answers were lost.
+    /// The merger doesn't know these tasks in between (and maybe more): it didn't send them, or their answers were lost.
     Gap(Vec<u32>),
-    /// It is not newer: the node's disk is another one.
+    /// The number is not newer: the node has another disk.
     Back,
 }
 
-/// How many unknown tasks are named; with more, nobody looks at each.
+/// How many unknown tasks are listed. If there are more, they are not looked at one by one.
 const NAMED: usize = 101;
 
 #[derive(Debug, Clone)]
 struct Entry {
     incarnation: u32,
     mark: Mark,
-    /// The newest write. Writes come one after the other; answers to other tasks of the merger's may come before or after them.
+    /// The newest write. Writes come one after the other; the answers to other tasks that the merger made may come in any order
+    /// with them.
     written: Option<u32>,
-    /// Such tasks since then, or since the newest that is recorded: a write before them may be neither.
+    /// The other tasks that the merger made since `written` or `recorded`, whichever is older: a write with a lower number may
+    /// still be missing from either.
     made: BTreeSet<u32>,
-    /// The newest task that is accounted for in the store, too: what was acknowledged but not recorded, a crash leaves open.
+    /// The newest task that is also accounted for in the store. A crash leaves open what was acknowledged but not recorded.
     recorded: Option<u32>,
-    /// A task that shows the disk: the newest one when the mark was established.
+    /// A task that identifies the disk: the newest one when the mark was established.
     shown_by: Option<NewestTask>,
-    /// No merger has known the node before this one, or one like it.
+    /// Only mergers that keep marks have known the node: if it is empty, it never had anything.
     first_contact: bool,
-    /// It has nothing, and others that may have something don't answer: it takes no writes, either.
+    /// The node is empty, and others that may have data don't answer. It takes no writes either.
     waits: bool,
-    /// Records don't tell of which incarnation their tasks are, as those of older stores.
+    /// Records of tasks come from an older store and don't name the incarnation, so they say nothing about this mark.
     ignores_records: bool,
 }
 
@@ -120,7 +122,7 @@ struct Stored {
     newest: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shown_by: Option<NewestTask>,
-    /// Newer tasks that the merger itself has made.
+    /// Tasks newer than `newest` that the merger itself has made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     made: Vec<u32>,
 }
@@ -136,14 +138,14 @@ pub struct Marks {
 pub(crate) struct Known {
     pub(crate) node: NodeId,
     pub(crate) incarnation: u32,
-    /// Its mark was never established, and no older merger knew it.
+    /// Only mergers that keep marks have known it.
     pub(crate) first_contact: bool,
-    /// The newest task when a resync brought it in, where an older merger stored that with its standing.
+    /// The newest task when a resync brought the node back, if an older merger stored that with its sync state.
     pub(crate) newest_after_resync: Option<u32>,
 }
 
 impl Marks {
-    /// Reads the marks of these nodes. Those of earlier incarnations are deleted.
+    /// Reads the marks of these nodes. Marks of earlier incarnations are deleted.
     pub(crate) async fn open(
         store: Arc<dyn Store>,
         known: impl IntoIterator<Item = Known>,
@@ -179,7 +181,7 @@ impl Marks {
                 _ => stale.push(Change::delete(key)),
             }
         }
-        // They are in nobody's way.
+        // Stale marks do no harm, so a failure is only logged.
         if !stale.is_empty()
             && let Err(error) = store.commit(stale).await
         {
@@ -198,7 +200,7 @@ impl Marks {
             .map_or(Entry::default().mark, |entry| entry.mark)
     }
 
-    /// The newest task of the node that is accounted for, as far as it is known.
+    /// The newest task of the node that is accounted for, or that records show; `None` if there is none.
     pub fn newest(&self, node: &NodeId) -> Option<u32> {
         match self.mark(node) {
             Mark::At(newest) => newest,
@@ -206,7 +208,7 @@ impl Marks {
         }
     }
 
-    /// A task that a record of an earlier run names.
+    /// Notes a task that a record of an earlier run names.
     pub fn seen_in_record(&self, task: &NodeTask) {
         let mut nodes = self.write();
         let entry = nodes.entry(task.node.clone()).or_default();
@@ -217,7 +219,7 @@ impl Marks {
         }
     }
 
-    /// A record of the task is stored.
+    /// Notes that a record of the task is stored.
     pub fn recorded(&self, task: &NodeTask) {
         let mut nodes = self.write();
         let entry = nodes.entry(task.node.clone()).or_default();
@@ -227,8 +229,8 @@ impl Marks {
         }
     }
 
-    /// Notes that a node has acknowledged a write, and gives the task as it is recorded, with its place after the write before. The
-    /// caller has the node's place in the order of writes.
+    /// Notes that a node has acknowledged a write. Returns the task as it is recorded, and how its number follows the write
+    /// before. The caller has the first place in the node's queue.
     pub fn acknowledged(&self, node: &NodeId, local_uid: u32) -> (NodeTask, Order) {
         let mut nodes = self.write();
         let entry = nodes.entry(node.clone()).or_default();
@@ -251,7 +253,7 @@ impl Marks {
         (entry.task(node, local_uid), order)
     }
 
-    /// Notes a task that a node has acknowledged beside the order of writes, and gives the task as it is recorded.
+    /// Notes a task that a node has acknowledged outside the order of writes. Returns the task as it is recorded.
     pub fn acknowledged_beside(&self, node: &NodeId, local_uid: u32) -> NodeTask {
         let mut nodes = self.write();
         let entry = nodes.entry(node.clone()).or_default();
@@ -260,13 +262,13 @@ impl Marks {
         entry.task(node, local_uid)
     }
 
-    /// Notes a task that the merger itself has made on a node and that no record names.
+    /// Notes, and stores, a task that the merger itself has made on a node and that no record names.
     pub async fn made(&self, node: &NodeId, local_uid: u32) {
         self.acknowledged_beside(node, local_uid);
         self.store_mark(node).await;
     }
 
-    /// Everything up to `newest` is accounted for: the node's replicas were compared.
+    /// Notes that everything up to `newest` is accounted for: the shard's replicas were compared.
     pub(crate) async fn raise(&self, node: &NodeId, newest: Option<u32>) {
         let Some(newest) = newest else { return };
         {
@@ -286,13 +288,13 @@ impl Marks {
     async fn store_mark(&self, node: &NodeId) {
         let change = self.read().get(node).and_then(|entry| put(node, entry));
         let Some(change) = change else { return };
-        // Losing it costs a comparison after a crash, and nothing else.
+        // If this mark is lost, the only cost is a comparison after a crash.
         if let Err(error) = self.store.commit_unsynced(vec![change]).await {
             tracing::warn!(%node, %error, "a node's mark can't be stored");
         }
     }
 
-    /// The node's mark is known from now on: this is its newest task.
+    /// Establishes the node's mark: `newest` is its newest task.
     pub(crate) async fn establish(
         &self,
         node: &NodeId,
@@ -319,44 +321,44 @@ impl Marks {
         Ok(())
     }
 
-    /// The node has nothing, and it isn't known yet whether others have something.
+    /// Notes that the node is empty and that it isn't known yet whether others have data.
     pub(crate) fn wait(&self, node: &NodeId) {
         self.write().entry(node.clone()).or_default().waits = true;
     }
 
-    /// Tasks beyond the mark that the merger itself has made.
+    /// The tasks that the merger itself has made and that may be newer than the mark's writes or records.
     pub(crate) fn made_beyond(&self, node: &NodeId) -> Vec<u32> {
         let nodes = self.read();
         let entry = nodes.get(node);
         entry.map_or_else(Vec::new, |entry| entry.made.iter().copied().collect())
     }
 
-    /// A task that the node's disk must have, if it still has it, as it was.
+    /// The task that identifies the node's disk: if the node still has a task of this number, it must be this one.
     pub(crate) fn shown_by(&self, node: &NodeId) -> Option<NewestTask> {
         self.read()
             .get(node)
             .and_then(|entry| entry.shown_by.clone())
     }
 
-    /// The node is new, and no mark of it was ever needed.
+    /// Notes that the node is new to mergers.
     pub(crate) fn meet(&self, node: &NodeId) {
         self.write().entry(node.clone()).or_default().first_contact = true;
     }
 
-    /// Whether no merger has known the node before.
+    /// Whether only mergers that keep marks have known the node.
     pub(crate) fn is_first_contact(&self, node: &NodeId) -> bool {
         self.read()
             .get(node)
             .is_some_and(|entry| entry.first_contact)
     }
 
-    /// Whether the node waits for others, which may have what it lacks.
+    /// Whether the node waits for others, which may have data that it lacks.
     pub(crate) fn waits(&self, node: &NodeId) -> bool {
         self.read().get(node).is_some_and(|entry| entry.waits)
     }
 
-    /// What is to be stored when a node begins another incarnation with this as its newest task, and the same for the
-    /// memory, once it is stored.
+    /// The change to store when a node begins another incarnation with `newest` as its newest task. Call [`begin`](Self::begin)
+    /// once it is stored.
     pub(crate) fn change_for(
         node: &NodeId,
         incarnation: u32,
@@ -371,7 +373,7 @@ impl Marks {
         Change::put(key(node, incarnation), value)
     }
 
-    /// The node is in another incarnation from now on.
+    /// Puts the node into another incarnation, in memory only: [`change_for`](Self::change_for) is what must be stored first.
     pub(crate) fn begin(&self, node: &NodeId, incarnation: u32, newest: Option<NewestTask>) {
         let mut entry = Entry {
             incarnation,
@@ -382,7 +384,8 @@ impl Marks {
         self.write().insert(node.clone(), entry);
     }
 
-    /// What is stored together with a deletion of records: they can show the marks no more.
+    /// The changes to store together with a deletion of records, because the marks can't be read from the deleted records any
+    /// more.
     pub fn changes(&self) -> Vec<Change> {
         let nodes = self.read();
         nodes
@@ -401,7 +404,7 @@ impl Marks {
 }
 
 impl Entry {
-    /// Everything up to here is accounted for.
+    /// Notes that everything up to `newest` is accounted for.
     fn known_up_to(&mut self, newest: Option<u32>) {
         self.mark = Mark::At(newest);
         self.written = newest;
@@ -411,7 +414,7 @@ impl Entry {
         self.ignores_records = false;
     }
 
-    /// Forgets what is accounted for by other means.
+    /// Forgets tasks in `made` that `written` and `recorded` account for.
     fn tidy(&mut self) {
         let (written, recorded) = (self.written, self.recorded);
         self.made.retain(|uid| Some(*uid) > written.min(recorded));
@@ -445,7 +448,7 @@ impl Mark {
     }
 }
 
-/// The mark of an unknown node is stored as soon as it is established.
+/// The change that stores a node's mark; `None` while the mark is unknown, because it is stored once it is established.
 fn put(node: &NodeId, entry: &Entry) -> Option<Change> {
     match entry.mark {
         Mark::At(_) => {
@@ -472,7 +475,7 @@ fn parse(key: &str) -> Option<(u32, NodeId)> {
 
 #[cfg(test)]
 impl Marks {
-    /// Nothing is known of any node.
+    /// Marks without any known node.
     pub(crate) fn unknown() -> Arc<Self> {
         Arc::new(Self {
             store: Arc::new(crate::store::memory::MemoryStore::default()),

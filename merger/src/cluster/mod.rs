@@ -1,10 +1,10 @@
-//! Which shards and nodes there are, which indexes lie where, which replicas hold every acknowledged write: state, and no request to a
-//! node.
+//! The cluster's state: which shards and nodes exist, which indexes lie where, and which replicas hold every acknowledged write.
+//! Nothing here sends a request to a node.
 //!
-//! [`discovery`] learns the topology from Envoy; [`placements`] holds where indexes lie and publishes the routing table;
-//! [`in_sync`] holds which replicas may answer, [`marks`] up to where each node's tasks are accounted for, [`health`] how each node is at
-//! the moment; [`readiness`] makes of these what Envoy is told. [`in_doubt`], [`queues`], [`stagger`] and [`dirty`] are what
-//! replication notes while it works.
+//! [`discovery`] learns the topology from Envoy. [`placements`] holds where indexes lie and publishes the routing table.
+//! [`in_sync`] holds which replicas may answer. [`marks`] holds up to which task each node is accounted for, and [`health`] the
+//! node's current status. [`readiness`] derives from these what Envoy is told. Replication notes its state in [`in_doubt`],
+//! [`queues`], [`stagger`] and [`dirty`].
 //!
 //! Invariant: only this module changes an epoch or an in-sync set.
 
@@ -57,9 +57,9 @@ use crate::base::{Base, stands_on};
 use crate::call::ReadError;
 use crate::store::{Store, StoreError};
 
-/// The cluster's state, and what it stands on.
+/// The cluster's state, and the base that it builds on.
 pub struct Context {
-    /// Options, limits and the way to the nodes.
+    /// Options, limits and the client that reaches the nodes.
     pub base: Arc<Base>,
     /// Shards, nodes, placements.
     pub cluster: Arc<Cluster>,
@@ -96,59 +96,59 @@ impl std::fmt::Display for NodeId {
 pub struct NodeRef {
     /// The name.
     pub id: NodeId,
-    /// The address, as Envoy resolved it.
+    /// The address and port, as Envoy resolved them.
     pub address: SocketAddr,
 }
 
-/// Why the cluster's state is not what was wanted.
+/// Why the cluster can't do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// Envoy hasn't told of any shard yet.
+    /// Envoy hasn't listed any shard yet.
     #[error("no shard is known: Envoy's admin interface lists no cluster with the shards' prefix")]
     NoShards,
     /// More shards were asked for than there are.
     #[error("{wanted} shards were asked for, and there are {known}")]
     TooManyShards {
-        /// What was asked for.
+        /// How many were asked for.
         wanted: u16,
-        /// What there is.
+        /// How many there are.
         known: usize,
     },
-    /// No shard has as many replicas as were asked for.
+    /// Fewer shards than needed have as many replicas as were asked for.
     #[error(
         "{wanted} replicas a shard were asked for, and {fitting} of {needed} shards have as many"
     )]
     TooFewReplicas {
-        /// Replicas asked for.
+        /// How many replicas were asked for.
         wanted: u16,
-        /// Shards that have as many.
+        /// How many shards have at least so many replicas.
         fitting: usize,
-        /// Shards needed.
+        /// How many such shards are needed.
         needed: usize,
     },
     /// A shard of a placement isn't in Envoy's configuration, or has no node.
     #[error("shard-{} has no node", .0.0)]
     ShardEmpty(ShardId),
-    /// No replica of a shard holds what was acknowledged: none is in sync, or the last one lost its data.
+    /// No replica of a shard holds all acknowledged writes: none is in sync, or the last one lost its data.
     #[error("shard-{} has no replica in sync: see GET /_cluster/nodes", .0.0)]
     ShardLost(ShardId),
-    /// A write wants more replicas to take it than are in sync.
+    /// A write must be taken by more replicas than are in sync.
     #[error("shard-{} has {in_sync} replicas in sync, and a write by quorum must be taken by {wanted}; nothing was written", .shard.0)]
     NoQuorum {
         /// The shard.
         shard: ShardId,
         /// How many are in sync.
         in_sync: usize,
-        /// How many must take it.
+        /// How many must take the write.
         wanted: usize,
     },
-    /// A change of indexes was cut off, and the shard has it, or may have it, while others haven't.
+    /// A change of indexes was interrupted: the shard has it, or may have it, while other shards don't.
     #[error("shard-{} is locked while an interrupted index change is completed; nothing was written: retry", .0.0)]
     Held(ShardId),
-    /// A write was cut off, and no replica says yet whether it took it.
+    /// A write was interrupted, and no replica has said yet whether it took the write.
     #[error("shard-{}: a write was cut off, and no replica says what it has taken; nothing was written", .0.0)]
     InDoubt(ShardId),
-    /// The last replica of a shard that is in sync can't be spared.
+    /// The last replica in sync can't be removed from the in-sync set.
     #[error(
         "`{0}` is the last replica of its shard that is in sync: nothing else holds its documents"
     )]
@@ -156,27 +156,27 @@ pub enum ClusterError {
     /// A node that must be asked doesn't answer.
     #[error("node `{0}` does not answer; nothing was changed")]
     Silent(NodeId),
-    /// A body that isn't what it should be.
+    /// A request body is invalid; the text says why.
     #[error("{0}")]
     InvalidBody(String),
-    /// A header that says how a read or write is to be done.
+    /// A header that says how to do a read or write is invalid; the text says why.
     #[error("{0}")]
     InvalidWish(String),
-    /// No such task.
+    /// The merger has no task with this uid.
     #[error("Task `{0}` not found.")]
     UnknownTask(u32),
-    /// A task that a read shall see isn't applied yet.
+    /// A read must see a task that isn't applied yet.
     #[error("task {uid} was not applied within {} ms", within.as_millis())]
     NotApplied {
-        /// The task.
+        /// The task's uid.
         uid: u32,
         /// How long the read waited.
         within: Duration,
     },
-    /// No such index.
+    /// The index doesn't exist.
     #[error("Index `{0}` not found.")]
     UnknownIndex(String),
-    /// There is nothing below `/_cluster` of this name, or not with this method.
+    /// No such path below `/_cluster`, or not with this method.
     #[error("Weft knows no `{0}`")]
     UnknownPath(String),
     /// A node that isn't in Envoy's configuration.
@@ -185,59 +185,59 @@ pub enum ClusterError {
     /// A placement can't be read back.
     #[error("the placement of `{0}` is stored in a form that can't be read")]
     Corrupt(String),
-    /// The client's body.
+    /// The client's body couldn't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// How indexes are placed, written and published where nothing else is said.
+/// How indexes are placed, written and published unless a request says otherwise.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
     /// On how many shards an index is placed; 0 means all.
     pub default_shard_count: u16,
-    /// How many replicas must have taken a write.
+    /// How many replicas must have taken a write before it is acknowledged.
     pub write_mode: WriteMode,
     /// Whether filters send writes to shards of one node by themselves.
     pub direct_writes: bool,
     /// After how long without an answer a node is down.
     pub down_after: Duration,
-    /// How long filters may go by a table that is no more.
+    /// How long filters may keep using a routing table that was replaced.
     pub lease: Duration,
-    /// Pages of which origins may read answers.
+    /// The origins whose pages may read answers.
     pub cors_origins: Origins,
 }
 
-/// The cluster's state. Cheap to share.
+/// The state of the cluster, shared by all parts of the merger.
 pub struct Cluster {
     topology: tokio::sync::watch::Sender<Arc<Topology>>,
     /// Where indexes lie.
     pub placements: Placements,
-    /// Who may answer.
+    /// Which replicas are in sync and so may answer.
     pub in_sync: InSync,
-    /// How each node is.
+    /// Each node's current status.
     pub health: HealthMonitor,
-    /// Up to where each node's tasks are accounted for.
+    /// Up to which task each node is accounted for.
     pub marks: Arc<Marks>,
     /// How long reads took lately.
     pub latencies: Latencies,
-    /// What is written while replicas are brought back.
+    /// What is written to a shard while a resync brings one of its replicas back.
     pub dirty: Dirty,
-    /// Shards whose replicas may differ by a write that failed.
+    /// Shards whose replicas may differ because a write failed.
     pub in_doubt: InDoubt,
     /// The order of writes to each replica.
     pub queues: ReplicaQueues,
-    /// Which replicas are held back while others apply large writes.
+    /// Which replicas wait with large writes while others apply them.
     pub stagger: Stagger,
     options: ClusterOptions,
-    /// When shards last got a node beside others.
+    /// When a shard last went from one node to several.
     grew: Mutex<HashMap<ShardId, Instant>>,
 }
 
 impl Cluster {
-    /// Reads what the store holds.
+    /// Reads the cluster's state from the store.
     ///
     /// # Errors
     /// The store can't be read.
@@ -282,17 +282,17 @@ impl Cluster {
         self.options.down_after
     }
 
-    /// How long filters may go by a table that is no more.
+    /// How long filters may keep using a routing table that was replaced.
     pub fn lease(&self) -> Duration {
         self.options.lease
     }
 
-    /// The topology as last learned.
+    /// The topology that Envoy last reported.
     pub fn topology(&self) -> Arc<Topology> {
         Arc::clone(&self.topology.borrow())
     }
 
-    /// Follows changes of the topology.
+    /// A receiver that is told of every change of the topology.
     pub fn watch_topology(&self) -> tokio::sync::watch::Receiver<Arc<Topology>> {
         self.topology.subscribe()
     }
@@ -323,7 +323,7 @@ impl Cluster {
         self.topology.borrow().shards()
     }
 
-    /// The replicas of a shard that take writes: the primary first, replicas that are out of sync or lost left out.
+    /// The replicas of a shard that take writes, the primary first. Replicas that are out of sync or lost are left out.
     pub fn replicas(&self, shard: ShardId) -> Vec<NodeRef> {
         let topology = self.topology();
         let mut replicas: Vec<NodeRef> = topology
@@ -334,15 +334,15 @@ impl Cluster {
             .filter(|node| !self.marks.waits(&node.id))
             .cloned()
             .collect();
-        // The first that answers is the primary; one that is silent is so no more.
+        // The first replica that answers is the primary: a silent replica loses that role.
         replicas.sort_by_key(|node| self.health.status(&node.id) == NodeStatus::Silent);
         replicas
     }
 
-    /// The same, if there are any.
+    /// The same as [`replicas`](Self::replicas), but an error if the list is empty.
     ///
     /// # Errors
-    /// There are none.
+    /// The shard has no node, or none of its replicas can take writes.
     pub fn replicas_or_none(&self, shard: ShardId) -> Result<Vec<NodeRef>, ClusterError> {
         let replicas = self.replicas(shard);
         match replicas.is_empty() {
@@ -352,8 +352,8 @@ impl Cluster {
         }
     }
 
-    /// Notes shards that have several nodes now and had fewer, or that this merger has not seen before: by the table of its last run,
-    /// filters may have sent them writes.
+    /// Notes when a shard gets several nodes, or is first seen with several. By the routing table of the merger's last run,
+    /// filters may still send such a shard writes by themselves.
     fn note_growth(&self, topology: &Topology) {
         let before = self.topology();
         let mut grew = self.grew.lock().unwrap_or_else(PoisonError::into_inner);
@@ -364,7 +364,7 @@ impl Cluster {
         }
     }
 
-    /// Whether every filter knows by now that a shard has more than one node, and sends it no writes by itself.
+    /// Whether every filter knows by now that a shard has more than one node, and no longer sends it writes by itself.
     pub(crate) fn has_settled(&self, shard: ShardId) -> bool {
         let grew = self.grew.lock().unwrap_or_else(PoisonError::into_inner);
         !self.options.direct_writes
@@ -373,12 +373,13 @@ impl Cluster {
                 .is_none_or(|at| at.elapsed() > self.options.lease)
     }
 
-    /// Whether the node answered within the heartbeats that it may miss.
+    /// Whether the node has answered within [`down_after`](Self::down_after).
     pub fn is_up(&self, node: &NodeId) -> bool {
         self.health.silence(node) < self.options.down_after
     }
 
-    /// The primary of a shard: it orders writes and answers for tasks.
+    /// The primary of a shard: the first of its [`replicas`](Self::replicas). Other replicas are compared with it, and the merger
+    /// asks it where one answer must count.
     pub fn primary(&self, shard: ShardId) -> Option<NodeRef> {
         self.replicas(shard).into_iter().next()
     }
@@ -393,11 +394,11 @@ impl Cluster {
         self.placements.get(index_uid)
     }
 
-    /// The slots of an index that isn't placed, as they would be dealt now: on `shard_count` shards (or the default) of at least
-    /// `replicas` replicas.
+    /// The slots that an index without a placement would get now: on `shard_count` shards (or the default) that have at least
+    /// `replicas` replicas each.
     ///
     /// # Errors
-    /// There are fewer such shards than asked for.
+    /// Too few shards have that many replicas.
     pub fn propose(
         &self,
         index_uid: &str,
@@ -408,7 +409,7 @@ impl Cluster {
         self.placements.propose(index_uid, &fitting, count)
     }
 
-    /// The shards that an index may be placed on, and on how many of them it shall be.
+    /// The shards that an index may be placed on, and how many of them it gets.
     fn fitting(
         &self,
         shard_count: Option<u16>,
@@ -419,7 +420,7 @@ impl Cluster {
         if all.is_empty() {
             return Err(ClusterError::NoShards);
         }
-        // The default is a wish: a smaller cluster gives what it has.
+        // A cluster with fewer shards than the default uses all that it has.
         let known = u16::try_from(all.len()).unwrap_or(u16::MAX);
         let default = self.options.default_shard_count.min(known);
         let wanted = shard_count.or(Some(default)).filter(|count| *count > 0);

@@ -15,23 +15,23 @@ use crate::store::{Change, Store, StoreError};
 
 const PREFIX: &str = "placement/";
 const EPOCH_KEY: &str = "epoch";
-/// Which pages may read answers, as of the last start.
+/// The origins whose pages may read answers, as of the last start.
 const ORIGINS_KEY: &str = "origins";
-/// Marks of swaps whose tasks haven't ended.
+/// The prefix of the marks of swaps whose tasks haven't ended.
 const SWAPPED: &str = "swapped/";
 
 /// Where one index lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
-    /// The index.
+    /// The index's uid.
     pub uid: String,
     /// The owner of each slot.
     pub slots: Arc<SlotMap>,
     /// The primary key, once it is known.
     pub primary_key: Option<String>,
-    /// The task that deletes the index, while nothing was written after it.
+    /// The task that deletes the index, as long as nothing is written after it.
     pub deleted_by: Option<u32>,
-    /// How many replicas must have taken its writes, if it has a mode of its own.
+    /// The index's own write mode; `None` for the cluster's default.
     pub write_mode: Option<WriteMode>,
 }
 
@@ -42,22 +42,22 @@ impl Placement {
     }
 }
 
-/// An index that is there from now on.
+/// The result of placing an index.
 pub struct Placed {
     /// Where it lies.
     pub placement: Arc<Placement>,
-    /// How it was.
+    /// How the index was before.
     pub before: Before,
 }
 
 /// How an index was before it was placed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Before {
-    /// Not there.
+    /// It did not exist.
     Absent,
-    /// There, with a task under way that deletes it.
+    /// It existed, and a task that deletes it is under way.
     Dying,
-    /// There.
+    /// It existed.
     Alive,
 }
 
@@ -77,7 +77,8 @@ struct State {
     epoch: u64,
     placements: BTreeMap<String, Arc<Placement>>,
     single_replica: BTreeSet<ShardId>,
-    /// Indexes that filters must leave to the merger, because they are about to lie elsewhere, and the changes that say so.
+    /// Indexes that filters must leave to the merger because a change is about to move them, each with the names of those
+    /// changes.
     undirected: BTreeMap<String, BTreeSet<String>>,
     table: Option<Arc<str>>,
 }
@@ -112,7 +113,7 @@ impl Placements {
         let now = opened.origins.to_string().into_bytes();
         let before = before.map_or_else(|| b"any".to_vec(), |stored| stored.value.to_vec());
         if before != now {
-            // Another table than the one that filters hold for this epoch.
+            // The table differs from the one that filters hold for this epoch, so the epoch must grow.
             opened
                 .commit_with(&[], vec![Change::put(ORIGINS_KEY, now)])
                 .await?;
@@ -125,7 +126,7 @@ impl Placements {
         self.lock().placements.get(uid).cloned()
     }
 
-    /// Whether both indexes are there, on different shards.
+    /// Whether both indexes exist and have different slots.
     pub fn lie_apart(&self, pair: &[String; 2]) -> bool {
         match pair.each_ref().map(|uid| self.get(uid)) {
             [Some(one), Some(two)] => one.slots != two.slots,
@@ -143,11 +144,11 @@ impl Placements {
         Epoch(self.lock().epoch)
     }
 
-    /// Places the index on `slots`, or lets it live on there though it was being deleted: then its primary key is yet to be found.
-    /// `None`: it lies elsewhere, and nothing is changed.
+    /// Places the index on `slots`, or keeps it there if it was being deleted: then its primary key must be found again. `None`
+    /// if the index has other slots; nothing is changed then.
     ///
-    /// This is one step beside the end of a deletion, which takes the placement either before or not at all. The caller has the
-    /// turn of all shards.
+    /// The end of a deletion can't come in the middle of this: it removes the placement either before, or not at all. The caller
+    /// has the locks of all shards.
     ///
     /// # Errors
     /// The store failed.
@@ -178,7 +179,7 @@ impl Placements {
         Ok(Some(Placed { placement, before }))
     }
 
-    /// The slots of an index that isn't placed.
+    /// The slots that an index without a placement would get.
     pub(crate) fn propose(
         &self,
         uid: &str,
@@ -190,7 +191,7 @@ impl Placements {
         Ok(self.shared_slots(slots))
     }
 
-    /// Records the primary key, where it isn't known yet.
+    /// Records the primary key; `None` for one that isn't known.
     ///
     /// # Errors
     /// The store failed.
@@ -201,7 +202,7 @@ impl Placements {
         .await
     }
 
-    /// Gives the index a mode of writing of its own, or none.
+    /// Sets the index's own write mode, or removes it.
     ///
     /// # Errors
     /// The store failed.
@@ -214,7 +215,7 @@ impl Placements {
             .await
     }
 
-    /// Notes that a task deletes the index. The placement goes when the task has succeeded and nothing was written since.
+    /// Notes that a task deletes the index. The placement is removed when the task has succeeded and nothing was written since.
     ///
     /// # Errors
     /// The store failed.
@@ -223,7 +224,7 @@ impl Placements {
             .await
     }
 
-    /// Notes that the index is written to after it was deleted: it lives on, with a primary key yet to be found.
+    /// Notes a write to the index after its deletion: the index stays, and its primary key must be found again.
     ///
     /// # Errors
     /// The store failed.
@@ -236,7 +237,7 @@ impl Placements {
         .await
     }
 
-    /// The task that was to delete the index failed: the index lives on as it was.
+    /// Notes that the task that was to delete the index failed: the index stays as it was.
     ///
     /// # Errors
     /// The store failed.
@@ -264,7 +265,7 @@ impl Placements {
         Ok(())
     }
 
-    /// Removes the placement of an index that came to nothing.
+    /// Removes the placement of an index that was not created in the end.
     ///
     /// # Errors
     /// The store failed.
@@ -273,8 +274,8 @@ impl Placements {
         self.remove_locked(uid).await
     }
 
-    /// Exchanges indexes pair by pair, as `swap-indexes` does, or renames one where the other isn't there; `task` has asked the nodes
-    /// for the same. `extra` is stored with it, or not at all.
+    /// Exchanges the placements of indexes pair by pair, as `swap-indexes` does, or renames one if the other doesn't exist.
+    /// `task` has asked the nodes for the same. `extra` is stored in the same commit.
     ///
     /// # Errors
     /// The store failed; nothing is exchanged then.
@@ -289,7 +290,7 @@ impl Placements {
         self.exchange(pairs, extra).await
     }
 
-    /// What [`swap_for`](Self::swap_for) noted under a uid that no task got goes on under another one.
+    /// Moves the mark that [`swap_for`](Self::swap_for) stored for `old`, a uid that no task got, to `new`.
     ///
     /// # Errors
     /// The store failed; nothing is changed then.
@@ -301,7 +302,7 @@ impl Placements {
         self.store.commit(vec![gone, there, extra]).await
     }
 
-    /// The nodes refused what [`swap_for`](Self::swap_for) noted: the placements go back. Twice is the same as once.
+    /// Undoes [`swap_for`](Self::swap_for) after the nodes refused the swap. A second call changes nothing.
     ///
     /// # Errors
     /// The store failed; nothing is exchanged then.
@@ -314,7 +315,7 @@ impl Placements {
         self.exchange(pairs, vec![Change::delete(key)]).await
     }
 
-    /// The nodes did what [`swap_for`](Self::swap_for) noted.
+    /// Removes the mark of [`swap_for`](Self::swap_for) once the nodes have made the swap.
     ///
     /// # Errors
     /// The store failed.
@@ -322,7 +323,7 @@ impl Placements {
         self.store.commit(vec![Change::delete(mark(task))]).await
     }
 
-    /// Exchanges; the caller holds `changing`.
+    /// Exchanges the placements. The caller holds `changing`.
     async fn exchange(&self, pairs: &[(&str, &str)], extra: Vec<Change>) -> Result<(), StoreError> {
         let renamed = |placement: Arc<Placement>, uid: &str| {
             Arc::new(Placement {
@@ -343,8 +344,8 @@ impl Placements {
         self.commit_with(&changes, extra).await
     }
 
-    /// Takes indexes away from the filters for a change, or gives them back: they are back when no change wants them away. Filters go
-    /// by it when they have polled, or when their lease has run out.
+    /// Makes filters leave these indexes to the merger during a change (`leave`), or ends that for this change. Filters may use
+    /// an index again when no change claims it. Filters follow once they have polled, or when their lease has run out.
     ///
     /// # Errors
     /// The store failed.
@@ -355,7 +356,7 @@ impl Placements {
         leave: bool,
     ) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
-        // An epoch stands for one table for ever, so it is stored before the table changes.
+        // An epoch always stands for the same table, so the new epoch is stored before the table changes.
         self.commit(&[]).await?;
         let mut state = self.lock();
         for uid in uids {
@@ -372,7 +373,7 @@ impl Placements {
         Ok(())
     }
 
-    /// Notes which shards have one replica: what filters may send there straight changes with it.
+    /// Notes which shards have a single replica. This decides which writes filters may send directly.
     pub(crate) async fn set_single_replica(
         &self,
         shards: BTreeSet<ShardId>,
@@ -381,7 +382,7 @@ impl Placements {
         if self.lock().single_replica == shards {
             return Ok(());
         }
-        // An epoch stands for one table for ever, so it is stored before the table changes.
+        // An epoch always stands for the same table, so the new epoch is stored before the table changes.
         self.commit(&[]).await?;
         let mut state = self.lock();
         state.single_replica = shards;
@@ -448,7 +449,7 @@ impl Placements {
         self.commit(&[(uid, None)]).await
     }
 
-    /// Stores first, shows after. The caller holds `changing`.
+    /// Stores the changes first, and then updates memory. The caller holds `changing`.
     async fn commit(&self, changes: &[(&str, Option<Arc<Placement>>)]) -> Result<(), StoreError> {
         self.commit_with(changes, Vec::new()).await
     }
@@ -482,7 +483,7 @@ impl Placements {
         Ok(())
     }
 
-    /// The same slots share one allocation, whatever index they belong to.
+    /// Equal slot maps share one allocation, whatever index they belong to.
     fn shared_slots(&self, slots: SlotMap) -> Arc<SlotMap> {
         let state = self.lock();
         let same = state

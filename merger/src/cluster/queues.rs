@@ -1,8 +1,8 @@
-//! The order of writes to each replica: who takes a place in a replica's line while it has its shard's turn is served in
-//! that order, however long the shard has gone on to other writes.
+//! The order of writes to each replica. A write takes its place in the replica's queue under the shard's lock. Places are served
+//! in that order, even if the shard has gone on to other writes long before.
 //!
-//! A write that was acknowledged before a replica had it leaves that replica *behind*, until its place in the line has come.
-//! Nothing here is stored: the task's record says who has yet to take it.
+//! If a write is acknowledged before a replica has it, the replica *lags* until the write's place in its queue has come. Nothing
+//! here is stored: the task's record says which replicas have yet to take it.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,12 +13,12 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::NodeId;
 
-/// What acknowledged writes a replica has yet to take.
+/// The acknowledged writes that a replica has yet to take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lag {
-    /// How many.
+    /// The number of writes.
     pub writes: u64,
-    /// How much.
+    /// The total size of their bodies in bytes.
     pub bytes: u64,
 }
 
@@ -28,7 +28,7 @@ struct ReplicaQueue {
     behind: Lag,
 }
 
-/// The lines of all replicas.
+/// The queues of all replicas.
 #[derive(Default)]
 pub struct ReplicaQueues {
     queues: Mutex<HashMap<NodeId, ReplicaQueue>>,
@@ -36,11 +36,11 @@ pub struct ReplicaQueues {
 
 type Entering = Pin<Box<dyn Future<Output = OwnedMutexGuard<()>> + Send>>;
 
-/// A place in a replica's line; leaving the line is dropping it.
+/// A place in a replica's queue. It resolves when it comes first; dropping it gives up the place.
 pub enum QueuePlace {
-    /// Others are before.
+    /// Other places come first.
     Waiting(Entering),
-    /// It is its turn.
+    /// This place is first; the guard is taken by the first poll.
     First(Option<OwnedMutexGuard<()>>),
 }
 
@@ -56,11 +56,11 @@ impl Future for QueuePlace {
 }
 
 impl ReplicaQueues {
-    /// Takes the next place in a replica's line, now.
+    /// Takes the next place in a replica's queue, at the call and not at the first poll.
     pub fn enqueue(&self, node: &NodeId) -> QueuePlace {
         let line = Arc::clone(&self.lock().entry(node.clone()).or_default().line);
         let mut entering: Entering = Box::pin(line.lock_owned());
-        // The lock serves in the order of first polls.
+        // Tokio's mutex serves in the order of first polls, so it is polled once here.
         match entering
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))
@@ -70,11 +70,11 @@ impl ReplicaQueues {
         }
     }
 
-    /// What the replica has yet to take.
+    /// The acknowledged writes that the replica has yet to take.
     pub fn lag(&self, node: &NodeId) -> Lag {
         self.lock()
             .get(node)
-            .map(|lane| lane.behind)
+            .map(|queue| queue.behind)
             .unwrap_or_default()
     }
 
@@ -135,7 +135,7 @@ mod tests {
             (served.recv().await, served.recv().await),
             (Some(2), Some(3))
         );
-        // Another's line is another.
+        // Another replica has a queue of its own.
         let _held = queues.enqueue(&node).await;
         let _other = queues.enqueue(&NodeId::from("m".to_owned())).await;
     }

@@ -11,22 +11,22 @@ use crate::upstream::Target;
 /// Which replicas may answer a read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum ReadFrom {
-    /// Any that is ready; Envoy chooses.
+    /// Any replica that is ready; Envoy chooses.
     #[default]
     Any,
     /// Each shard's primary.
     Primary,
-    /// These, for the shards that are named: they have applied what the client wants to see.
+    /// For each listed shard, a replica that has applied what the client wants to see. Other shards: any replica.
     Applied(HashMap<ShardId, Target>),
 }
 
 impl Cluster {
-    /// Whom a read of a shard is for.
+    /// The target of a read of a shard.
     pub fn target(&self, shard: ShardId, from: &ReadFrom) -> Target {
         let any = Target::Shard(shard);
         match from {
             ReadFrom::Any => any,
-            // A replica that is alone needs no choice, and Envoy's retries are better than none.
+            // A single replica needs no choice, and this way Envoy can retry.
             ReadFrom::Primary if self.topology().nodes(shard).len() < 2 => any,
             ReadFrom::Primary => self
                 .primary(shard)
@@ -35,7 +35,7 @@ impl Cluster {
         }
     }
 
-    /// Whether a replica in sync answers that reads may not have come to yet, since the shard has others.
+    /// Whether the shard has several nodes and a replica in sync that answers. Envoy may not send reads to that replica yet.
     pub fn may_take_over(&self, shard: ShardId) -> bool {
         let answers = |node: &NodeRef| {
             matches!(
@@ -46,7 +46,7 @@ impl Cluster {
         self.topology().nodes(shard).len() > 1 && self.replicas(shard).iter().any(answers)
     }
 
-    /// After how long without an answer another replica of the shard is asked too; `None` where there is no other.
+    /// After how long without an answer another replica of the shard is asked too; `None` if there is no other.
     pub fn hedge_after(&self, shard: ShardId) -> Option<Duration> {
         let another = self.topology().nodes(shard).len() > 1;
         another.then(|| self.latencies.hedge_after(shard))

@@ -1,4 +1,4 @@
-//! What Envoy is told when it asks whether a node may serve reads.
+//! Decides what Envoy is told when it asks whether a node may serve reads.
 
 use super::health::READS_FOLLOW;
 use super::{Cluster, Listener, NodeId, NodeStatus};
@@ -7,18 +7,18 @@ use crate::clock::now_utc;
 /// The answer to a readiness check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// It may serve reads.
+    /// The node may serve reads.
     Ready,
-    /// It may where no other can: it is indexing or slow.
+    /// The node may serve reads if no other can: it is indexing or slow. The text says why.
     Degraded(&'static str),
-    /// It may not.
+    /// The node may not serve reads; the text says why.
     NotReady(&'static str),
-    /// The merger can't tell yet: Envoy keeps what it believes.
+    /// The merger can't tell yet, so Envoy keeps the node as it is.
     Unknown,
 }
 
 impl Cluster {
-    /// Whether a node may serve reads, as an Envoy shall be told.
+    /// Whether a node may serve reads. Notes that the Envoy at `listener` is told so.
     pub fn readiness(&self, node: &NodeId, listener: Listener) -> Readiness {
         let readiness = self.judge(node);
         match readiness {
@@ -62,7 +62,7 @@ impl Cluster {
 }
 
 impl Cluster {
-    /// Whether a replica that is out of sync gets no reads any more: nothing that it lacks may be told before.
+    /// Whether a replica that is out of sync gets no reads any more. Until then, no write that it lacks may be acknowledged.
     pub fn reads_have_left(&self, node: &NodeId) -> bool {
         let standing = self.in_sync.sync_state(node);
         let long_ago = |since| now_utc() - since >= READS_FOLLOW;

@@ -1,4 +1,4 @@
-//! Which replicas of a shard apply a large write at the moment, and which are held back and answer searches.
+//! Which replicas of a shard apply a large write now, and which are held back so that they answer searches.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +7,7 @@ use weft_routing::placement::ShardId;
 
 use super::NodeId;
 
-/// Who writes and who reads, in the shards where that is not everybody.
+/// The writers and readers of each shard with a staggered write. In all other shards, every replica does both.
 #[derive(Default)]
 pub struct Stagger {
     shards: Mutex<HashMap<ShardId, Groups>>,
@@ -16,14 +16,14 @@ pub struct Stagger {
 pub(crate) struct Groups {
     pub(crate) writers: Vec<NodeId>,
     pub(crate) readers: Vec<NodeId>,
-    /// Whether anything large is kept for the readers.
+    /// Whether a large write is kept for the readers.
     pub(crate) large_kept: bool,
-    /// It is over: the readers take what was kept, whenever that is.
+    /// The staggered write is over: the readers may take what was kept for them.
     pub(crate) ends: bool,
 }
 
 impl Stagger {
-    /// The replicas that get a write later than others.
+    /// The replicas that are held back: they get writes later than the others.
     pub fn deferred(&self, shard: ShardId) -> Vec<NodeId> {
         let shards = self.lock();
         shards
@@ -32,7 +32,7 @@ impl Stagger {
             .unwrap_or_default()
     }
 
-    /// Whether the replica applies what others don't yet, so that reads do better elsewhere.
+    /// Whether the replica applies writes that others don't have yet, so that reads should prefer the others.
     pub fn writes(&self, shard: ShardId, node: &NodeId) -> bool {
         let shards = self.lock();
         shards
@@ -40,12 +40,12 @@ impl Stagger {
             .is_some_and(|groups| !groups.ends && groups.writers.contains(node))
     }
 
-    /// Whether the shard's replicas are apart.
+    /// Whether the shard has a staggered write.
     pub fn is_apart(&self, shard: ShardId) -> bool {
         self.lock().contains_key(&shard)
     }
 
-    /// Lets those held back go on.
+    /// Ends the staggered write: the replicas that are held back may go on.
     pub fn end(&self, shard: ShardId) {
         if let Some(groups) = self.lock().get_mut(&shard) {
             groups.ends = true;

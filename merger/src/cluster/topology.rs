@@ -50,7 +50,7 @@ impl Topology {
     /// Reads Envoy's list; clusters of these names are shards.
     ///
     /// # Errors
-    /// Not the JSON that Envoy prints.
+    /// The JSON is not what Envoy prints.
     pub fn from_envoy(json: &[u8], names: &ShardNames) -> Result<Self, serde_json::Error> {
         let clusters: Clusters = serde_json::from_slice(json)?;
         let mut shards = BTreeMap::new();

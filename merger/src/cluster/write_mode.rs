@@ -1,4 +1,4 @@
-//! How many replicas must have taken a write before its client hears of it.
+//! How many replicas must have taken a write before it is acknowledged to the client.
 
 use clap::ValueEnum;
 use http::HeaderMap;
@@ -8,7 +8,7 @@ use weft_routing::placement::ShardId;
 
 use super::{Cluster, ClusterError, Placement};
 
-/// A mode of writing.
+/// How many replicas must have taken a write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "camelCase")]
 pub enum WriteMode {
@@ -31,7 +31,7 @@ impl WriteMode {
         }
     }
 
-    /// How many replicas must have it: of `all` that the shard has, `in_sync` are.
+    /// How many replicas must have taken a write on a shard of `all` replicas, of which `in_sync` are in sync.
     pub(crate) fn enough(self, all: usize, in_sync: usize) -> usize {
         match self {
             Self::Sync => in_sync,
@@ -42,10 +42,10 @@ impl WriteMode {
 }
 
 impl Cluster {
-    /// The mode of a write: what the client wishes with `x-weft-write`, else the index's own, else the cluster's.
+    /// The mode of a write: the client's `x-weft-write` header, else the index's own mode, else the cluster's.
     ///
     /// # Errors
-    /// The wish can't be read.
+    /// The header's value is unknown.
     pub fn write_mode(
         &self,
         index_uid: Option<&str>,
@@ -64,7 +64,7 @@ impl Cluster {
         }))
     }
 
-    /// The mode of an index's writes that say nothing of it.
+    /// The mode of an index's writes that don't choose one.
     pub fn default_mode(&self, placement: &Placement) -> WriteMode {
         placement.write_mode.unwrap_or(self.options.write_mode)
     }
@@ -74,10 +74,10 @@ impl Cluster {
         WriteMode::Quorum.enough(self.topology().nodes(shard).len(), 0)
     }
 
-    /// Makes sure that a quorum is there.
+    /// Checks that enough replicas of the shard are in sync for a quorum.
     ///
     /// # Errors
-    /// Fewer replicas of the shard are in sync.
+    /// Fewer replicas of the shard take writes.
     pub fn has_quorum(&self, shard: ShardId) -> Result<(), ClusterError> {
         let (wanted, in_sync) = (self.quorum(shard), self.replicas(shard).len());
         if in_sync < wanted {

@@ -1,7 +1,7 @@
-//! Who may do what: a node's rules, for what the merger answers or changes itself.
+//! Checks what a client may do, by a node's rules, for everything that the merger answers or changes itself.
 //!
-//! Reads that a node answers carry the client's own key to the node, which judges it again; tenant tokens, which are
-//! for searching only, are judged there alone.
+//! Reads that a node answers carry the client's own key to the node, which checks it again. Tenant tokens are for searching only,
+//! and only nodes enforce their rules.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::edge::Context;
 use crate::keys::{By, FRESH, JUDGED_AGAIN, Key};
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
-/// Judges the client's key for a call, and says which indexes it is for.
+/// Checks the client's key for a call, and returns which indexes it is for.
 pub(super) async fn authorise(ctx: &Context, call: &Call) -> Result<Grant, ApiError> {
     let Some(master) = ctx.master_key.as_deref() else {
         return Ok(Grant::all());
@@ -50,7 +50,7 @@ pub(super) async fn authorise(ctx: &Context, call: &Call) -> Result<Grant, ApiEr
     Ok(grant)
 }
 
-/// As a node reads the header: one space, and all that follows is the key.
+/// Reads the header as a node does: after one space, all that follows is the key.
 fn bearer(header: &str) -> Result<&str, ApiError> {
     match header.split_once(' ') {
         Some(("Bearer", token)) => Ok(token),
@@ -59,7 +59,7 @@ fn bearer(header: &str) -> Result<&str, ApiError> {
     }
 }
 
-/// Whether a key may do this, to this index or to none in particular.
+/// Whether a key allows this action on this index, or without an index.
 fn may(key: &Key, action: &str, index: Option<&str>) -> bool {
     let grant = Grant::of(key.indexes.clone());
     let for_index = match index {
@@ -69,8 +69,8 @@ fn may(key: &Key, action: &str, index: Option<&str>) -> bool {
     for_index && !key.has_expired() && key.actions.iter().any(|granted| covers(granted, action))
 }
 
-/// Before the merger begins to work for a read that nodes judge: whether the client may be somebody. Gives a node's refusal
-/// otherwise, in its own words; if the node doesn't refuse, it knows better.
+/// For a read for which nodes check the key: a first check before the merger works on it. If the key can't be valid, returns a
+/// node's refusal in the node's own words. If the node doesn't refuse, its decision counts.
 pub(super) async fn refused_at_the_door(
     ctx: &Context,
     call: &Call,
@@ -88,7 +88,7 @@ pub(super) async fn refused_at_the_door(
         return Ok(None);
     }
     match may_be_good(ctx, token, action, call.index.as_deref()).await {
-        // Who can't be asked now can't be asked for hits either; the search will say so, or be partial.
+        // If no node can be asked about the key, none can be searched either: the search itself will fail or be partial.
         Ok(true) | Err(_) => Ok(None),
         Ok(false) => refusal(ctx, call).await,
     }
@@ -113,7 +113,7 @@ async fn may_be_good(
     Ok(key.is_some_and(|key| may(&key, action, index)))
 }
 
-/// What a node says to the client's key, before it looks at anything else; `None` if it takes it.
+/// A node's refusal of the client's key; `None` if the node accepts it, or no node answers.
 async fn refusal(ctx: &Context, call: &Call) -> Result<Option<Answer>, ApiError> {
     let shards = call
         .index
@@ -131,7 +131,7 @@ async fn refusal(ctx: &Context, call: &Call) -> Result<Option<Answer>, ApiError>
             &call.forwarded,
             ctx.search_timeout,
         );
-        // A shard that doesn't answer says nothing about the key.
+        // If a shard doesn't answer, the next one is asked.
         if let Ok(answer) = ctx.upstream.send(request).await {
             let refused = matches!(answer.status.as_u16(), 401 | 403);
             return Ok(refused.then(|| answer.pass_on()));
@@ -142,7 +142,8 @@ async fn refusal(ctx: &Context, call: &Call) -> Result<Option<Answer>, ApiError>
 
 const SEARCH: &str = "search";
 
-/// The action that a node will ask of the key, where the merger works on its own authority before it asks the node.
+/// The action that a node will demand of the key, for operations in which the merger works on its own authority before it asks
+/// the node.
 fn judged_by_nodes(operation: Operation) -> Option<&'static str> {
     use Operation as Op;
     Some(match operation {
@@ -157,12 +158,12 @@ fn judged_by_nodes(operation: Operation) -> Option<&'static str> {
     })
 }
 
-/// `*`, `documents.*` and `*.get` stand for more than themselves, as on a node.
+/// Whether a granted action covers an action. `*`, `documents.*` and `*.get` cover several, as on a node.
 fn covers(granted: &str, action: &str) -> bool {
     match granted {
         "*" => true,
         "*.get" => reads(action),
-        // Editing by a function may do anything to a document: a node asks for all actions.
+        // Editing by a function may do anything to a document, so a node demands `*` or the exact action.
         "documents.*" if action == EDIT => false,
         _ => {
             let family = granted
@@ -175,7 +176,8 @@ fn covers(granted: &str, action: &str) -> bool {
 
 const EDIT: &str = "documents.edit";
 
-/// What `*.get` stands for, among it what isn't named so; not the keys, with which one could be anybody.
+/// The actions that `*.get` covers. Some of them have other names. `keys.get` is not among them: who reads the keys could act
+/// with any of them.
 fn reads(action: &str) -> bool {
     match action {
         "search" | "export" | "version" | "fields.post" => true,
@@ -184,8 +186,8 @@ fn reads(action: &str) -> bool {
     }
 }
 
-/// Whether a key that is for some indexes may do something that names none in its path: where the answer shows, or the change
-/// concerns, those indexes only.
+/// Whether a key for some indexes allows an action whose path names no index. It does if the answer shows, or the change
+/// concerns, only those indexes.
 fn minds_indexes(action: &str) -> bool {
     matches!(
         action,
@@ -199,10 +201,10 @@ fn minds_indexes(action: &str) -> bool {
     )
 }
 
-/// No key but the master key will do.
+/// Stands for operations that need the master key.
 const MASTER_ONLY: &str = "";
 
-/// The action that a key needs. `None`: a node is asked with the client's own key and judges it.
+/// The action that a key needs. `None` if a node is asked with the client's own key and checks it.
 fn required_action(operation: Operation) -> Option<&'static str> {
     use Operation as Op;
     Some(match operation {

@@ -1,11 +1,11 @@
-//! Compressed answers: which coding a client gets, and the coding itself.
+//! Compresses answers: chooses the coding that a client gets, and applies it.
 //!
-//! Place in the flow: the listener asks [`negotiate`] before a request is worked on, for a client that takes nothing we have
-//! is refused then, and hands every answer to [`compress`] before it goes out. The rules are a node's, so that an answer looks
-//! the same whether a node or the merger gave it: the smallest answers are coded, too, though they gain nothing, for the official
-//! Go client reads whatever it gets as the coding that it asked for. Nodes' answers to the merger stay plain: they don't leave the machine, or
-//! the rack, and are read here. Envoy's compressor filters would do this, too, for more processor time (88 µs for gzip, 115 for
-//! brotli, measured as below), but not every mesh lets one add them.
+//! Place in the flow: the listener calls [`negotiate`] before a request is handled, because a client that accepts none of our
+//! codings is refused then. It passes every answer through [`compress`] before sending it. The rules are a node's, so that an
+//! answer looks the same from a node and from the merger. Even the smallest answers are compressed, though that saves nothing:
+//! the official Go client decodes every answer with the coding that it asked for. Nodes' answers to the merger stay plain: they
+//! don't leave the machine or the rack, and the merger has to read them. Envoy's compressor filters could do this too, but take
+//! more processor time (88 µs for gzip, 115 µs for brotli, measured as below), and not every mesh allows adding them.
 
 use std::cmp::Reverse;
 use std::io;
@@ -23,13 +23,14 @@ use tokio::sync::Semaphore;
 
 use crate::answer::Answer;
 
-/// Up to so many bytes are compressed where the request is answered (some 0.5 ms); more goes to a thread of its own.
+/// Up to this many bytes are compressed on the request's own thread (about 0.5 ms). Larger answers go to a thread for blocking
+/// work.
 const INLINE_BYTES: usize = 64 << 10;
-/// How hard each coding tries. On a page of 9 KB of JSON: brotli 74 µs and 20 % of the size, gzip 43 µs and 21 %. One step more
-/// costs half as much again and saves a hundredth.
+/// The compression level. For a page of 9 KB of JSON: brotli takes 74 µs and leaves 20 % of the size, gzip takes 43 µs and leaves
+/// 21 %. One level more costs half as much time again and saves one per cent.
 const QUALITY: Level = Level::Precise(3);
 
-/// So many large answers are compressed at once; others wait for their turn.
+/// How many large answers are compressed at once: one for each processor. Others wait.
 static LARGE: LazyLock<Semaphore> = LazyLock::new(|| {
     Semaphore::new(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
 });
@@ -43,7 +44,7 @@ pub(super) enum Coding {
     Brotli,
 }
 
-/// The client takes nothing that we have.
+/// The client accepts none of our codings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotAcceptable;
 
@@ -64,7 +65,7 @@ impl Coding {
         }
     }
 
-    /// What is preferred among those that a client likes equally.
+    /// The preference among codings with the same weight; higher is better.
     fn rank(self) -> u8 {
         match self {
             Self::Identity => 0,
@@ -78,12 +79,12 @@ impl Coding {
 /// One item of `accept-encoding`.
 struct Wish<'h> {
     name: &'h str,
-    /// How much the client likes it, in thousandths; 0 is "not at all".
+    /// The `q` value in thousandths; 0 means "not acceptable".
     weight: u16,
 }
 
 impl<'h> Wish<'h> {
-    /// Reads an item; `None` for one that a node overlooks.
+    /// Reads an item; `None` for one that a node ignores.
     fn read(item: &'h str) -> Option<Self> {
         let item = item.trim();
         if item.is_empty() || !item.is_ascii() {
@@ -121,7 +122,7 @@ impl<'h> Wish<'h> {
     }
 }
 
-/// What a client wants its answer to be coded with: of what it likes best, the best that we have.
+/// The coding for a client's answer: the one with the highest weight that we have, and among equals the one that we prefer.
 pub(super) fn negotiate(request: &HeaderMap) -> Result<Coding, NotAcceptable> {
     let mut wishes = Vec::new();
     for value in request.get_all(ACCEPT_ENCODING) {
@@ -135,7 +136,7 @@ pub(super) fn negotiate(request: &HeaderMap) -> Result<Coding, NotAcceptable> {
     if let Some(coding) = liked.filter_map(|wish| Coding::of(wish.name)).next() {
         return Ok(coding);
     }
-    // Plain is always welcome, unless the client says otherwise.
+    // A plain answer is always acceptable, unless the client excludes it.
     let plain = wishes
         .iter()
         .find(|wish| wish.name == "*" || Coding::of(wish.name) == Some(Coding::Identity));
@@ -146,7 +147,7 @@ pub(super) fn negotiate(request: &HeaderMap) -> Result<Coding, NotAcceptable> {
 }
 
 impl NotAcceptable {
-    /// A node's words for it: what there is to choose from.
+    /// A node's answer in this case: a list of the codings.
     pub(super) fn into_answer(self) -> Answer {
         Answer {
             body: Bytes::from_static(b"br, gzip, deflate"),
@@ -156,7 +157,7 @@ impl NotAcceptable {
     }
 }
 
-/// The answer with its body coded.
+/// The answer with its body compressed and the headers for it.
 pub(super) async fn compress(mut answer: Answer, coding: Coding) -> Answer {
     if coding == Coding::Identity || answer.body.is_empty() || !is_worth_it(&answer) {
         return answer;
@@ -165,7 +166,7 @@ pub(super) async fn compress(mut answer: Answer, coding: Coding) -> Answer {
     let coded = if plain.len() <= INLINE_BYTES {
         encode(&plain, coding)
     } else {
-        let _turn = LARGE.acquire().await;
+        let _permit = LARGE.acquire().await;
         tokio::task::spawn_blocking(move || encode(&plain, coding))
             .await
             .unwrap_or_else(|error| Err(io::Error::other(error)))
@@ -182,7 +183,7 @@ pub(super) async fn compress(mut answer: Answer, coding: Coding) -> Answer {
     answer
 }
 
-/// Pictures but those of text are compressed already.
+/// Whether compression is worthwhile: images (except SVG) and videos are compressed already.
 fn is_worth_it(answer: &Answer) -> bool {
     let content_type = answer.content_type.as_ref();
     let text = content_type.and_then(|value| value.to_str().ok());
@@ -202,7 +203,7 @@ fn encode(plain: &[u8], coding: Coding) -> io::Result<Vec<u8>> {
         Coding::Deflate => read(ZlibEncoder::with_quality(plain, QUALITY), plain.len()),
         Coding::Gzip => read(GzipEncoder::with_quality(plain, QUALITY), plain.len()),
         Coding::Brotli => {
-            // A window larger than the body is only memory that has to be cleared.
+            // A window larger than the body would only be more memory to clear.
             let bits = usize::BITS - plain.len().leading_zeros();
             let window = i32::try_from(bits).unwrap_or(22).clamp(10, 22);
             let parameters = EncoderParams::default()
@@ -214,7 +215,7 @@ fn encode(plain: &[u8], coding: Coding) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Reads an encoder over bytes in memory to its end. It never has to wait.
+/// Reads an encoder to its end. It never waits, because its input is in memory.
 fn read(mut encoder: impl AsyncRead + Unpin, plain: usize) -> io::Result<Vec<u8>> {
     let mut coded = Vec::with_capacity(plain / 3);
     encoder

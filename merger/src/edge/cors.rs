@@ -1,8 +1,8 @@
-//! Cross-origin requests: what a browser must be told before a page of another origin may use an answer.
+//! Cross-origin requests: the headers that a browser needs before it lets a page of another origin use an answer.
 //!
-//! Place in the flow: the listener answers preflights with [`preflight`] before anything else sees them, and gives every
-//! other answer its headers with [`mark`]. Nodes do the same for what the filter sends straight to them, and `envoy.yaml`
-//! for what Envoy answers itself. What is said, and when, is what a node says.
+//! Place in the flow: the listener answers preflights with [`preflight`] before anything else, and adds headers to every other
+//! answer with [`mark`]. Nodes do the same for requests that the filter sends to them directly, and `envoy.yaml` for Envoy's own
+//! answers. All headers are the same as a node's.
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -15,16 +15,16 @@ use weft_routing::Origins;
 
 use crate::answer::Answer;
 
-/// The methods that a page may use: all that HTTP has.
+/// The methods that a page may use: all methods of HTTP.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, CONNECT, TRACE";
 /// How long a browser may remember a preflight's answer, in seconds: a day.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
-/// What answers depend on, for caches.
+/// The request headers that answers depend on, for caches.
 const DEPENDS_ON: HeaderValue = HeaderValue::from_static(
     "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
 );
 
-/// The answer to a browser that asks whether it may send a request; `None` for any other request.
+/// The answer to a preflight; `None` for any other request.
 pub(super) fn preflight(origins: &Origins, request: &Parts) -> Option<Answer> {
     if *origins == Origins::None || request.method != Method::OPTIONS {
         return None;
@@ -37,7 +37,7 @@ pub(super) fn preflight(origins: &Origins, request: &Parts) -> Option<Answer> {
             "Request header `Origin` is required but was not provided",
         ));
     }
-    // A node answers a preflight without an origin, too.
+    // A node also answers a preflight without an origin.
     let Some(allowed) = origins.allow(origin.or(Some(""))) else {
         return Some(refusal("Origin is not allowed to make this request"));
     };
@@ -62,7 +62,7 @@ pub(super) fn preflight(origins: &Origins, request: &Parts) -> Option<Answer> {
     )
 }
 
-/// Says on an answer whose pages may read it.
+/// Adds headers to an answer that say which pages may read it.
 pub(super) fn mark(origins: &Origins, request: &HeaderMap, answer: &mut Answer) {
     if *origins == Origins::None {
         return;

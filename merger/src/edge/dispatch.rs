@@ -1,4 +1,4 @@
-//! From an HTTP request to the part of the merger that answers it.
+//! Passes each HTTP request to the part of the merger that answers it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::call::{AnyBody, Call, ForwardedHeaders, Grant, empty, full, read_into
 use crate::edge::Context;
 use crate::{broadcast, operator, search, tasks, webhooks, write};
 
-/// Answers a request; beside the answer the operation's name, for metrics.
+/// Answers a request. Returns the operation's name for metrics, and the answer.
 pub(crate) async fn dispatch(
     ctx: &Arc<Context>,
     parts: &Parts,
@@ -56,7 +56,7 @@ pub(crate) async fn dispatch(
 async fn answer(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ApiError> {
     use Operation as Op;
     match call.operation {
-        // Never bounded: what Envoy and filters ask for must not fail because clients ask for much.
+        // Not limited: requests of Envoy and filters must not fail because clients send many.
         Op::Internal => return internal::handle(ctx, call).await,
         Op::Health => {
             return Ok(Answer::json(
@@ -76,7 +76,7 @@ async fn answer(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ApiError> 
     let reading = (!call.body.is_end_stream()).then(|| ctx.bounds.read());
     let reading = reading.transpose()?;
     if matches!(call.operation, Op::ReplaceDocuments | Op::UpdateDocuments) {
-        // Split as it comes; its work begins when all of it has.
+        // The body is split while it arrives; the write begins when the body is complete.
         return Ok(write::add(&ctx.broadcast.write, call, reading).await?);
     }
     read_body(ctx, &mut call).await?;
@@ -106,7 +106,7 @@ async fn answer(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ApiError> 
     }
 }
 
-/// Reads the body before any work begins: a client that sends it slowly keeps nobody else from working.
+/// Reads the body before a slot for the work is taken, so that a client that sends slowly blocks no other request.
 async fn read_body(ctx: &Context, call: &mut Call) -> Result<(), ApiError> {
     let idle = ctx.pace.idle;
     let body = std::mem::replace(&mut call.body, empty());
@@ -115,7 +115,8 @@ async fn read_body(ctx: &Context, call: &mut Call) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Operations on the cluster as a whole, on all nodes alike, and on documents whose ids or filter are small.
+/// Handles operations on the whole cluster, operations that are the same on all nodes, and small writes of documents: by ids,
+/// filter or function.
 async fn on_all(ctx: &Arc<Context>, call: Call) -> Result<Answer, ApiError> {
     use Operation as Op;
     match call.operation {

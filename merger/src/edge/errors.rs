@@ -1,4 +1,4 @@
-//! Errors as clients see them: Meilisearch's JSON, Meilisearch's codes. The only place that knows them.
+//! Errors as clients see them, with Meilisearch's JSON and codes. No other module knows the codes.
 
 use http::StatusCode;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use crate::upstream::UpstreamError;
 use crate::webhooks::WebhookError;
 use crate::write::{DecodeError, Fault, Format, FormatError, WriteError};
 
-/// An error in Meilisearch's shape.
+/// An error with the status, code, type and message that Meilisearch's JSON has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
     status: StatusCode,
@@ -79,7 +79,7 @@ impl ApiError {
         )
     }
 
-    /// No `Authorization` header, or not a bearer's.
+    /// The `Authorization` header is missing, or doesn't use the bearer method.
     pub(super) fn missing_authorization() -> Self {
         Self::new(
             StatusCode::UNAUTHORIZED,
@@ -89,7 +89,7 @@ impl ApiError {
         )
     }
 
-    /// A key that is unknown, expired, or not for this.
+    /// The key is unknown, expired, or doesn't allow the operation.
     pub(super) fn invalid_key() -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
@@ -99,7 +99,7 @@ impl ApiError {
         )
     }
 
-    /// A key that is for other indexes.
+    /// The key is for other indexes.
     pub(super) fn foreign_index(uid: &str, allowed: &[String]) -> Self {
         let mut allowed = allowed.to_vec();
         allowed.sort_unstable();
@@ -114,7 +114,7 @@ impl ApiError {
         )
     }
 
-    /// A body that isn't the JSON it should be.
+    /// The body is not the expected JSON.
     pub(super) fn malformed_payload(detail: &str) -> Self {
         Self::invalid(
             "malformed_payload",
@@ -122,7 +122,7 @@ impl ApiError {
         )
     }
 
-    /// A body that isn't the documents it should be.
+    /// The body can't be read as documents of its format.
     fn malformed_documents(format: Format, words: &str) -> Self {
         let name = format.name();
         let words = match format {
@@ -140,7 +140,7 @@ impl ApiError {
         )
     }
 
-    /// An operation that makes no sense on a cluster, or isn't there yet.
+    /// Weft doesn't support the operation: it makes no sense on a cluster, or isn't implemented yet.
     pub(super) fn refused(operation: &str, reason: &str) -> Self {
         Self::new(
             StatusCode::NOT_IMPLEMENTED,
@@ -150,7 +150,7 @@ impl ApiError {
         )
     }
 
-    /// A filter registered a write that no node has taken.
+    /// A filter's registration of a direct write can't be accepted.
     pub(super) fn bad_registration(why: &str) -> Self {
         Self::invalid(
             "bad_request",
@@ -389,7 +389,7 @@ impl From<SearchError> for ApiError {
     fn from(error: SearchError) -> Self {
         let message = error.to_string();
         match error {
-            // A shard that hangs is as good as gone: one answer to both.
+            // Clients get the same error for a shard that hangs and for one that is gone.
             SearchError::Upstream(UpstreamError::TimedOut { .. }) => Self::unavailable(message),
             SearchError::Upstream(error) => error.into(),
             SearchError::Read(error) => error.into(),
@@ -469,7 +469,7 @@ impl From<TooLarge> for ApiError {
     }
 }
 
-/// A size as nodes print it: in binary units where it is a multiple of 1,024, else in decimal ones.
+/// A size as nodes print it: in binary units if it is a multiple of 1,024, else in decimal units.
 fn size(bytes: u64) -> String {
     let (step, units) = if bytes.is_multiple_of(1024) {
         (1024.0, ["B", "KiB", "MiB", "GiB", "TiB"])
@@ -488,7 +488,7 @@ fn size(bytes: u64) -> String {
     format!("{value} {unit}")
 }
 
-/// The longest fault that is told whole, and how much of a longer one is kept at its two ends, in bytes, as on a node.
+/// How many bytes of the start and the end of a long error text are kept, as on a node. Shorter texts are kept whole.
 const FAULT_START_BYTES: usize = 50;
 const FAULT_END_BYTES: usize = 85;
 

@@ -1,5 +1,5 @@
-//! What filters and Envoy ask of the merger: the routing table, registrations of direct writes, readiness, metrics.
-//! The edge never lets a client's request come here: Envoy and the filter refuse paths below `/_weft`.
+//! Answers requests of filters and Envoy: the routing table, registrations of direct writes, readiness, metrics. Clients'
+//! requests never come here, because Envoy and the filter refuse paths below `/_weft`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::edge::Context;
 use crate::tasks::{NewTask, ReplicaTask, ShardTask};
 use crate::upstream::{NodeRequest, Target};
 
-/// The largest registration.
+/// The largest body of a registration, in bytes.
 const MAX_REGISTRATION_BYTES: u64 = 64 << 10;
 
 pub(super) async fn handle(ctx: &Arc<Context>, call: Call) -> Result<Answer, ApiError> {
@@ -31,7 +31,7 @@ pub(super) async fn handle(ctx: &Arc<Context>, call: Call) -> Result<Answer, Api
     }
 }
 
-/// The routing table, or 304 for a filter that has it.
+/// The routing table, or 304 for a filter that already has this epoch.
 fn table(ctx: &Context, call: &Call) -> Answer {
     let held = call
         .query_pairs()
@@ -52,10 +52,10 @@ fn table(ctx: &Context, call: &Call) -> Answer {
     Answer::json_bytes(StatusCode::OK, json.as_bytes().to_vec())
 }
 
-/// Whether a node may serve reads: asked by Envoy's health check, with the node's name as host.
+/// Whether a node may serve reads. Envoy's health check asks this, with the node's name as host.
 fn ready(ctx: &Context, call: &Call) -> Answer {
     let node = NodeId::from(call.header("host").unwrap_or_default().to_owned());
-    // Without a connection, as in tests, it is one and the same.
+    // Without a connection, as in tests, all requests count as one Envoy's.
     let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
     match ctx.cluster.readiness(&node, call.peer.unwrap_or(nobody)) {
         Readiness::Ready => Answer::json(StatusCode::OK, &json!({"node": node, "ready": true})),
@@ -71,7 +71,7 @@ fn ready(ctx: &Context, call: &Call) -> Answer {
             StatusCode::SERVICE_UNAVAILABLE,
             &json!({"node": node, "ready": false, "reason": reason}),
         ),
-        // No 503: Envoy keeps what it believes.
+        // The status is not 503, so that Envoy keeps the node as it is.
         Readiness::Unknown => Answer::json(
             StatusCode::TOO_EARLY,
             &json!({"node": node, "ready": null, "reason": "not known yet"}),
@@ -79,8 +79,8 @@ fn ready(ctx: &Context, call: &Call) -> Answer {
     }
 }
 
-/// `GET /metrics`: Weft's own metrics, for whom a node would show its own. It is asked, with the client's key, for it judges the key
-/// and knows whether the feature is enabled.
+/// `GET /metrics`: Weft's own metrics, for clients to which a node would show the node's. A node is asked with the client's key,
+/// because the node checks the key and knows whether the feature is enabled.
 pub(super) async fn metrics_for_client(ctx: &Context, call: &Call) -> Result<Answer, ApiError> {
     let shard = ctx.cluster.shards().into_iter().next();
     let shard = shard.ok_or(ClusterError::NoShards)?;
@@ -125,8 +125,8 @@ struct LocalTask {
     kind: String,
 }
 
-/// The node's task that a registration is about. The node itself is asked: a number that it hasn't given would make it look as if it
-/// had lost its disk.
+/// The node's task that a registration is about. The node itself is asked to confirm it, because a task number that the node
+/// hasn't given would make it look as if it had lost its disk.
 async fn direct_write(ctx: &Context, registration: &Registration) -> Result<ReplicaTask, ApiError> {
     if !ctx.cluster.direct_writes() {
         return Err(ApiError::bad_registration("direct writes are off"));
@@ -155,7 +155,7 @@ async fn direct_write(ctx: &Context, registration: &Registration) -> Result<Repl
     ))
 }
 
-/// Gives a write that a filter sent straight to a node its cluster-wide uid.
+/// Gives a cluster-wide uid to a write that a filter sent directly to a node.
 async fn register(ctx: &Arc<Context>, call: Call) -> Result<Answer, ApiError> {
     let idle = ctx.pace.idle;
     let body = read_whole(call.body, MAX_REGISTRATION_BYTES, idle).await?;

@@ -1,4 +1,4 @@
-//! Takes connections, turns HTTP requests into calls and answers into HTTP responses.
+//! Accepts connections, and turns HTTP requests into calls and answers into HTTP responses.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -24,16 +24,16 @@ use crate::answer::Answer;
 use crate::call::{AnyBody, Paced};
 use crate::edge::Context;
 
-/// How long a connection may go without a request's whole head. Envoy sends heads whole, so this is how long it may keep a
-/// connection idle: longer than it does (60 s), so that it never writes to one that was just closed.
+/// How long a connection may wait for the complete head of a request. Envoy sends heads whole, so this is how long Envoy may keep
+/// a connection idle. It is longer than Envoy does (60 s), so that Envoy never writes to a connection that was just closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
-/// How long requests under way may go on after the stop.
+/// How long running requests may go on after the stop.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How much of a refused body is read on, and for how long.
+/// How much of a refused body is still read, and for how long.
 const READ_ON_BYTES: usize = 256 << 20;
 const READ_ON: Duration = Duration::from_secs(5);
 
-/// Serves until `stop` resolves, then lets requests under way finish.
+/// Serves until `stop` resolves, and then lets running requests finish.
 pub async fn serve(ctx: Arc<Context>, listener: TcpListener, stop: impl Future<Output = ()>) {
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
@@ -93,7 +93,7 @@ async fn respond(ctx: &Arc<Context>, request: Request<Incoming>) -> Response<Ful
     if answer.status.is_client_error()
         && answer.status != StatusCode::REQUEST_TIMEOUT
         && !unread.is_end_stream()
-        // Where many bodies are on their way, nobody is refused at leisure.
+        // If many bodies are being read already, the rest of this one isn't read.
         && let Ok(_reading) = ctx.bounds.read()
     {
         unread.read_on().await;
@@ -113,7 +113,7 @@ async fn respond(ctx: &Arc<Context>, request: Request<Incoming>) -> Response<Ful
         .and_then(|id| id.to_str().ok())
         .unwrap_or_default();
     let (status, ms) = (answer.status.as_u16(), took.as_secs_f64() * 1e3);
-    // A readiness check that is answered "no" has not failed.
+    // A readiness check whose answer is "no" has not failed.
     if status >= 500 && operation != "internal" {
         tracing::warn!(
             operation,
@@ -136,7 +136,7 @@ async fn respond(ctx: &Arc<Context>, request: Request<Incoming>) -> Response<Ful
     into_response(answer)
 }
 
-/// Lets the API answer a request, and says who may read the answer.
+/// Lets the API answer a request, and adds the cross-origin headers to the answer.
 async fn work(ctx: &Arc<Context>, parts: &Parts, body: AnyBody) -> (&'static str, Answer) {
     let (operation, mut answer) = dispatch(ctx, parts, body).await;
     if operation != "internal" {
@@ -145,10 +145,10 @@ async fn work(ctx: &Arc<Context>, parts: &Parts, body: AnyBody) -> (&'static str
     (operation, answer)
 }
 
-/// A client's body, which can still be read when whoever read it has stopped.
+/// A client's body that can be read further after the handler has stopped reading it.
 ///
-/// A client that is still sending when it is answered may never see the answer: its connection is reset. So what a refused
-/// body has left is read and thrown away, up to a bound.
+/// A client that is still sending when the answer comes may never see it, because its connection is reset. So the rest of a
+/// refused body is read and thrown away, up to a limit.
 #[derive(Clone)]
 struct Unread(Arc<Mutex<Incoming>>);
 
@@ -185,7 +185,7 @@ impl Unread {
                 bytes += frame.data_ref().map_or(0, Bytes::len);
             }
         };
-        // Who is slower than that has to see for itself.
+        // A client that is slower than this may lose the answer.
         let _ = tokio::time::timeout(READ_ON, reading).await;
     }
 }
@@ -195,7 +195,7 @@ fn into_response(answer: Answer) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(answer.body));
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
-    // One by one: a name may be there more than once.
+    // Appended one by one, because a name may occur more than once.
     for (name, value) in answer.headers {
         headers.append(name, value);
     }

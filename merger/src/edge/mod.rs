@@ -1,4 +1,4 @@
-//! What clients meet: the listener, authorisation, dispatch, and the one place that knows Meilisearch's error codes.
+//! The side that clients see: the listener, authorisation, dispatch, and the one place that knows Meilisearch's error codes.
 //!
 //! `listen → (preflight |) classify → authorise → dispatch → (search | write | tasks | broadcast) → cors → compress → answer`
 
@@ -26,21 +26,21 @@ use crate::base::stands_on;
 use crate::keys::Keys;
 use crate::{broadcast, repair, search, tasks, webhooks};
 
-/// Every part that answers requests.
+/// All parts that answer requests.
 pub struct Context {
     /// The task registry.
     pub registry: Arc<tasks::Context>,
-    /// Reads.
+    /// Searches and reads of documents.
     pub search: Arc<search::Context>,
-    /// Changes that are the same everywhere, and writes of documents below them.
+    /// Changes that are the same on all nodes; its base also handles writes of documents.
     pub broadcast: Arc<broadcast::Context>,
-    /// What keeps replicas equal: for operators.
+    /// The repair of replicas, for operators' requests.
     pub repair: Arc<repair::Context>,
     /// The webhooks.
     pub webhooks: Arc<webhooks::Context>,
-    /// Pages of which origins may read answers.
+    /// The origins whose pages may read answers.
     pub cors_origins: Origins,
-    /// The API keys.
+    /// The cache of API keys.
     pub keys: Arc<Keys>,
 }
 

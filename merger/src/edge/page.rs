@@ -1,9 +1,9 @@
-//! What people see who open the cluster's address in a browser: what a node would show them, its dashboard or the line that says
-//! that it runs.
+//! The pages for people who open the cluster's address in a browser: the same as a node's, which are its dashboard or a line that
+//! says that it runs.
 //!
-//! Place in the flow: dispatch hands over what is no operation of the API. The pages come from a node, for it knows which it
-//! has; the dashboard then talks to the API as any client does. A node is asked without the client's key, and only for the
-//! root and for files, so that nothing of a newer node's API can be reached around the merger.
+//! Place in the flow: dispatch hands over requests that are no operation of the API. The pages come from a node, because only a
+//! node knows which pages it has. The dashboard then uses the API as any client does. The node is asked without the client's key,
+//! and only for the root and for files, so that no part of a newer node's API can be reached around the merger.
 
 use http::request::Parts;
 use http::{Method, StatusCode};
@@ -15,7 +15,7 @@ use crate::call::ForwardedHeaders;
 use crate::edge::Context;
 use crate::upstream::{NodeRequest, Target};
 
-/// The endings of files that pages are made of.
+/// The extensions of files that pages consist of.
 const FILES: [&str; 17] = [
     "css",
     "gif",
@@ -36,7 +36,7 @@ const FILES: [&str; 17] = [
     "woff2",
 ];
 
-/// Answers a request for a path that the API doesn't have; beside the answer a name for metrics.
+/// Answers a request for a path that the API doesn't have. Returns a name for metrics, and the answer.
 pub(super) async fn show(ctx: &Context, request: &Parts) -> (&'static str, Answer) {
     let wanted = Wanted::by(request);
     let _slot = match (wanted, ctx.bounds.begin()) {
@@ -86,7 +86,7 @@ impl Wanted {
     }
 }
 
-/// The root: as long as no node can be asked, the merger says itself that there is something.
+/// The root page. While no node gives it, the merger itself answers that it runs.
 async fn root(ctx: &Context, request: &Parts) -> Answer {
     match from_a_node(ctx, request).await {
         Some(answer) if answer.status.is_success() => answer,

@@ -1,6 +1,6 @@
-//! Tenant tokens: JSON Web Tokens that are signed with the value of an API key, and are for searching only.
+//! Tenant tokens: JSON Web Tokens that are signed with the value of an API key and allow searching only.
 //!
-//! The merger only asks whether a token may be good before it begins to work; what it allows, a node judges.
+//! Before it begins to work, the merger only checks whether a token may be valid. A node enforces what the token allows.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,7 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
 use sha2::{Sha256, Sha384, Sha512};
 
-/// A token whose form is right; its signature is not checked yet.
+/// A well-formed token whose signature is not checked yet.
 pub(super) struct Token<'a> {
     signed: &'a str,
     signature: Vec<u8>,
@@ -20,7 +20,7 @@ pub(super) struct Token<'a> {
 #[serde(rename_all = "camelCase")]
 struct Claims {
     api_key_uid: String,
-    /// When it ends, in seconds since 1970.
+    /// When the token expires, in seconds since 1970.
     exp: Option<i64>,
 }
 
@@ -30,7 +30,7 @@ struct Header {
 }
 
 impl<'a> Token<'a> {
-    /// Reads a token; `None` where it isn't one.
+    /// Reads a token; `None` if the text isn't one.
     pub(super) fn read(text: &'a str) -> Option<Self> {
         let (signed, signature) = text.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
@@ -43,12 +43,12 @@ impl<'a> Token<'a> {
         })
     }
 
-    /// The uid of the key that it says it was signed with.
+    /// The uid of the key that the token claims to be signed with.
     pub(super) fn key_uid(&self) -> &str {
         &self.claims.api_key_uid
     }
 
-    /// Whether it is good at this time, in seconds since 1970, if a key of this value signed it.
+    /// Whether the token is signed with a key of this value and has not expired at `now`, in seconds since 1970.
     pub(super) fn is_good(&self, value: &str, now: i64) -> bool {
         self.claims.exp.is_none_or(|exp| now <= exp) && self.is_signed_with(value)
     }

@@ -1,6 +1,6 @@
-//! Makes a compressed request plain, for the parts that read a body whole.
+//! Decompresses request bodies, for the parts that read a body whole.
 //!
-//! Place in the flow: dispatch, after the key was judged. Writes of documents decode their own bodies as they stream in.
+//! Place in the flow: in dispatch, after the key was checked. Writes of documents decode their own bodies while they arrive.
 
 use bytes::BytesMut;
 use http::header::CONTENT_ENCODING;
@@ -11,7 +11,7 @@ use crate::call::{Call, empty, full};
 use crate::edge::Context;
 use crate::write::{Plain, WriteError};
 
-/// Replaces a compressed body by the plain one.
+/// Replaces a compressed body with the plain one.
 pub(super) async fn unpack(ctx: &Context, call: &mut Call) -> Result<(), ApiError> {
     let Some(encoding) = call.header(CONTENT_ENCODING.as_str()) else {
         return Ok(());

@@ -1,10 +1,11 @@
-//! API keys: the same, with the same values, on every node.
+//! Keeps the API keys, with their values, the same on every node.
 //!
-//! A key's value follows from its uid and the master key, so equal uids are equal keys. Each node makes default keys
-//! with uids of its own when it first starts: the first shard's are taken for all, and the others' are deleted.
+//! A key's value follows from its uid and the master key, so equal uids are equal keys. Each node creates default keys with its
+//! own uids when it first starts. The model's keys are kept: the first node, by shard, that is up and in sync. The others' are
+//! deleted.
 //!
-//! Nodes list keys by the time of their making, which is another on each: only whole lists are compared, read page by page, and
-//! a list that changed while it was read proves nothing. A key is deleted only after the model was asked for it by itself.
+//! Nodes list keys by creation time, which differs between nodes. So only whole lists are compared. They are read page by page,
+//! and a list that changed while it was read proves nothing. A key is deleted only after the model was asked for this key alone.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,30 +19,30 @@ use super::Keys;
 use crate::cluster::{ClusterError, Context, NodeRef, NodeStatus};
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
-/// How often keys are compared when all were equal, and when they weren't.
+/// The pause after a comparison in which all keys were equal, and after one in which they weren't.
 const COMPARE_EVERY: Duration = Duration::from_secs(30);
 const COMPARE_SOON: Duration = Duration::from_millis(200);
-/// A comparison of many keys takes its time: it may take so large a part of all time, one of so many.
+/// The pause is at least this many times as long as the comparison took, since many keys take long to compare.
 const COMPARE_SHARE: u32 = 20;
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How many keys are listed at once.
+/// How many keys are listed with one request.
 const PAGE: usize = 1_000;
-/// More keys than this are not compared: lists of all nodes are in memory at the same time.
+/// More keys than this are not compared, because whole lists are held in memory.
 const MOST_KEYS: usize = 1_000_000;
 
-/// Why nodes' keys are not equal.
+/// Why nodes' keys could not be made equal.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    /// A node gave no answer.
+    /// A node didn't answer.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// No node is known whose keys are the model.
+    /// No node can be the model.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// Keys came or went while nodes' lists of them were read.
+    /// Keys were added or removed while nodes' lists were read.
     #[error("keys changed while they were compared")]
     KeysChange,
-    /// More keys than are compared.
+    /// There are more keys than `MOST_KEYS`.
     #[error("{0} keys are more than are compared between nodes")]
     TooManyKeys(usize),
 }
@@ -53,7 +54,7 @@ struct Page {
     total: usize,
 }
 
-/// Makes every node's keys equal to the first shard's primary's, and keeps looking; never ends.
+/// Keeps every node's keys equal to the model's; never ends. Does nothing without a master key.
 pub async fn equalise_keys(ctx: Arc<Context>, keys: Arc<Keys>) {
     if ctx.master_key.is_none() {
         return;
@@ -87,7 +88,7 @@ pub async fn equalise_keys(ctx: Arc<Context>, keys: Arc<Keys>) {
 /// Makes every node's keys equal at once.
 ///
 /// # Errors
-/// A node gave no answer, or refused a change.
+/// A node didn't answer, or refused a change.
 pub async fn equalise_keys_now(ctx: &Context, keys: &Keys) -> Result<(), KeysError> {
     if ctx.master_key.is_some() && equalise(ctx, keys).await? > 0 {
         keys.forget();
@@ -95,8 +96,8 @@ pub async fn equalise_keys_now(ctx: &Context, keys: &Keys) -> Result<(), KeysErr
     Ok(())
 }
 
-/// Gives how much was changed. The first look is at nodes that a client may be changing: what it finds is found again before anything
-/// is done about it.
+/// Returns how many changes were made. A client may be changing keys during the first look, so its differences must show again
+/// before anything is changed.
 async fn equalise(ctx: &Context, keys: &Keys) -> Result<usize, KeysError> {
     if look(ctx).await?.is_empty() {
         return Ok(0);
@@ -118,18 +119,18 @@ async fn equalise(ctx: &Context, keys: &Keys) -> Result<usize, KeysError> {
     Ok(count)
 }
 
-/// What is to be changed on a node, to make it equal to the model.
+/// A change to a node that makes it equal to the model.
 struct Difference {
     node: NodeRef,
     model: NodeRef,
     request: Request,
 }
 
-/// What is to be changed on which node. If that is nothing, all nodes were looked at.
+/// The changes to make, and on which node. If there are none, all nodes were compared.
 async fn look(ctx: &Context) -> Result<Vec<Difference>, KeysError> {
     let topology = ctx.cluster.topology();
     let mut nodes: Vec<NodeRef> = topology.all_nodes().map(|(_, node)| node.clone()).collect();
-    // The model is a replica that is what it was: an empty disk's keys are nobody's.
+    // The model must be a replica that is in sync and up: the keys of an empty disk don't count.
     let holds = |node: &NodeRef| {
         ctx.cluster.in_sync.holds(&node.id) && ctx.cluster.health.status(&node.id) == NodeStatus::Up
     };
@@ -157,7 +158,7 @@ async fn look(ctx: &Context) -> Result<Vec<Difference>, KeysError> {
     }
 }
 
-/// Keys with their uids, in the order in which a node lists them.
+/// Uids with their keys, in the order in which a node lists them.
 type Listed = Vec<(String, Map<String, Value>)>;
 
 async fn list(ctx: &Context, node: &NodeRef) -> Result<Listed, KeysError> {
@@ -182,9 +183,9 @@ async fn list(ctx: &Context, node: &NodeRef) -> Result<Listed, KeysError> {
     }
 }
 
-/// Adds a page to those before it; says whether the list is whole now, each key in it once.
+/// Adds a page to those before it. Returns whether the list is complete, with each key once.
 fn add_page(listed: &mut Listed, total: &mut Option<usize>, page: Page) -> Result<bool, KeysError> {
-    // One came or went meanwhile, and all after it moved to another place.
+    // A key was added or removed meanwhile, and all keys after it have moved.
     if *total.get_or_insert(page.total) != page.total {
         return Err(KeysError::KeysChange);
     }
@@ -203,7 +204,7 @@ fn add_page(listed: &mut Listed, total: &mut Option<usize>, page: Page) -> Resul
     Err(KeysError::KeysChange)
 }
 
-/// Whether the model has a key after all.
+/// Whether the model has the key at `path`.
 async fn has(ctx: &Context, model: &NodeRef, path: &str) -> Result<bool, KeysError> {
     let answer = send(ctx, model, Method::GET, path.to_owned(), None).await?;
     match answer.status {
@@ -217,7 +218,7 @@ async fn has(ctx: &Context, model: &NodeRef, path: &str) -> Result<bool, KeysErr
     }
 }
 
-/// A request that makes a key of one node what it is on another.
+/// A request that makes one key of a node equal to the model's.
 #[derive(Debug, PartialEq)]
 struct Request {
     method: Method,
@@ -225,8 +226,8 @@ struct Request {
     body: Option<Value>,
 }
 
-/// What makes the keys that a node holds those that are wanted. Missing ones are made in the order in which the model made them,
-/// so that both list them alike.
+/// The requests that turn the keys that a node holds into the wanted ones. Missing keys are created in the order in which the
+/// model created them, so that both list them alike.
 fn differences(wanted: &Listed, held: &Listed) -> Vec<Request> {
     let wanted_by_uid: HashSet<&str> = wanted.iter().map(|(uid, _)| uid.as_str()).collect();
     let held_by_uid: HashMap<&str, &Map<String, Value>> =
@@ -240,7 +241,7 @@ fn differences(wanted: &Listed, held: &Listed) -> Vec<Request> {
             body: None,
         })
         .collect();
-    // The newest come first.
+    // Nodes list the newest key first, so the order is reversed.
     for (uid, key) in wanted.iter().rev() {
         let field = |name: &str| key.get(name).cloned().unwrap_or(Value::Null);
         let (name, description) = (field("name"), field("description"));
@@ -253,7 +254,7 @@ fn differences(wanted: &Listed, held: &Listed) -> Vec<Request> {
                     "actions": field("actions"), "indexes": field("indexes"), "expiresAt": field("expiresAt"),
                 })),
             },
-            // The rest of a key never changes.
+            // Only a key's name and description can change.
             Some(held)
                 if ["name", "description"]
                     .iter()
@@ -366,7 +367,7 @@ mod tests {
             }
         }
 
-        /// Its whole list; `meanwhile` happens after each page.
+        /// The node's whole list; `meanwhile` runs after each page.
         fn list(&mut self, meanwhile: impl Fn(&mut Self)) -> Result<Listed, KeysError> {
             let (mut listed, mut total) = (Listed::new(), None);
             loop {

@@ -1,7 +1,8 @@
-//! What is known of the API keys: each is asked of a node by itself, when somebody shows it, and remembered for a moment.
+//! The cache of API keys. When a client sends a key, a node is asked for that key alone, and the answer is remembered for a
+//! moment.
 //!
-//! There may be any number of keys, and anybody may show any number of wrong ones: what is remembered is bounded, and so is how
-//! many strangers are asked about at once. The whole list is never read for a request. Changes made through Weft are seen at once,
+//! There may be any number of keys, and anybody may send any number of wrong ones. So the cache is bounded, and so is how many
+//! unknown keys are asked about at once. No request reads the whole list of keys. Changes made through Weft are seen at once,
 //! changes made by hand on every node after [`FRESH`].
 
 mod equalise;
@@ -23,25 +24,25 @@ use crate::clock::now_utc;
 use crate::cluster::Context;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
-/// How old what is known of a key may be.
+/// How old the remembered facts about a key may be.
 pub(crate) const FRESH: Duration = Duration::from_secs(5);
-/// The same of one that is no key.
+/// The same for a value that is not a key.
 const AGAIN: Duration = Duration::from_millis(500);
-/// The same where a node judges the key, too.
+/// The same if a node checks the key too.
 pub(crate) const JUDGED_AGAIN: Duration = Duration::from_secs(60);
-/// How long a node may take.
+/// How long a node may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How many keys are remembered; at that many, all are forgotten.
+/// How many keys are remembered. When the limit is reached, all are forgotten.
 const MOST_KEYS: usize = 10_000;
-/// How many that are no keys are; at that many, all of these are forgotten.
+/// How many values that are not keys are remembered. When the limit is reached, all of these are forgotten.
 const MOST_STRANGERS: usize = 10_000;
-/// How many keys are asked about at once that were known before, and how many others.
+/// How many keys are asked about at once: those that were known before, and all others.
 const LOOKUPS: usize = 32;
 const STRANGERS: usize = 4;
-/// Longer than any key's value.
+/// A limit above the length of any key's value.
 const MOST_BYTES: usize = 128;
 
-/// The API keys as nodes know them.
+/// A cache of the API keys as nodes know them.
 #[derive(Debug)]
 pub struct Keys {
     known: Mutex<Known>,
@@ -50,7 +51,7 @@ pub struct Keys {
     changing: tokio::sync::Mutex<()>,
 }
 
-/// A key's rights, as a node tells them.
+/// A key and its rights, as a node reports them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Key {
@@ -68,12 +69,12 @@ impl Key {
     }
 }
 
-/// By what a key is asked for.
+/// How a key is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By<'a> {
-    /// The value that a client shows.
+    /// By the value that a client sends.
     Value(&'a str),
-    /// The uid that a tenant token names.
+    /// By the uid that a tenant token names.
     Uid(&'a str),
 }
 
@@ -84,7 +85,8 @@ impl<'a> By<'a> {
         }
     }
 
-    /// Under what it is remembered: a uid that is shown as a value is no key, and one all the same.
+    /// The name in the cache. A uid sent as a value is not a valid key, although the same uid is valid in a token, so the two
+    /// have different names.
     fn remembered_as(self) -> String {
         match self {
             Self::Value(value) => format!("value {value}"),
@@ -92,14 +94,15 @@ impl<'a> By<'a> {
         }
     }
 
-    /// Whether it can be a key's: the rest is refused without asking anybody.
+    /// Whether this can belong to a key at all. Anything else is refused without asking a node.
     fn can_be(self) -> bool {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         let name = self.name();
         (1..=MOST_BYTES).contains(&name.len()) && name.bytes().all(allowed)
     }
 
-    /// Nodes find keys by both: a client that shows a uid shows no key.
+    /// Whether the key that a node found is the one that was meant. Nodes find a key by its value and by its uid, but a uid sent
+    /// as a value is not a key.
     fn is_of(self, key: &Key) -> bool {
         match self {
             Self::Value(value) => value.as_bytes().ct_eq(key.key.as_bytes()).into(),
@@ -112,7 +115,7 @@ impl<'a> By<'a> {
 struct Known {
     keys: HashMap<String, (Arc<Key>, Instant)>,
     strangers: HashMap<String, Instant>,
-    /// How often all was forgotten.
+    /// How often the cache was emptied by [`Keys::forget`].
     forgotten: u64,
 }
 
@@ -127,23 +130,24 @@ impl Default for Keys {
     }
 }
 
-/// What is remembered.
+/// What the cache says about a key.
 enum Remembered {
     Key(Arc<Key>),
     NoKey,
-    /// Not for sure; whether it was a key when it was last asked for.
+    /// Nothing recent; `known_before` says whether it was a key when it was last asked for.
     Unsure {
         known_before: bool,
     },
 }
 
 impl Keys {
-    /// Whoever changes keys on several nodes does so alone: who compares the nodes meanwhile would undo it on some.
+    /// The lock for changing keys on several nodes. Without it, a comparison of the nodes meanwhile would undo a change on some
+    /// of them.
     pub async fn changing(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.changing.lock().await
     }
 
-    /// Forgets what is known: a key was changed.
+    /// Empties the cache after a change of a key.
     pub fn forget(&self) {
         let mut known = self.lock();
         *known = Known {
@@ -152,10 +156,10 @@ impl Keys {
         };
     }
 
-    /// The key, if it is one; what is remembered may be as old as `fresh`.
+    /// The key, or `None` if there is no such key. A remembered key may be as old as `fresh`.
     ///
     /// # Errors
-    /// No node says.
+    /// No node gave an answer.
     pub(crate) async fn find(
         &self,
         ctx: &Context,
@@ -182,14 +186,14 @@ impl Keys {
             Remembered::NoKey => return Ok(None),
             Remembered::Unsure { known_before } => known_before,
         };
-        // However many strangers come, who was known before isn't kept waiting by them.
+        // Keys that were known before have their own places, so unknown keys can't make them wait.
         let places = match known_before {
             true => &self.known_before,
             false => &self.strangers,
         };
         let place = tokio::time::timeout(TIMEOUT, places.acquire());
         let _place = place.await.map_err(|_| too_many())?;
-        // Another may have asked meanwhile.
+        // Another request may have asked meanwhile.
         match self.remembered(by, fresh) {
             Remembered::Key(key) => return Ok(Some(key)),
             Remembered::NoKey => return Ok(None),
@@ -218,7 +222,7 @@ impl Keys {
         }
     }
 
-    /// What was asked before a change may not pass for what is after it.
+    /// Remembers the answer, unless the cache was emptied since the node was asked: the answer may be from before a change.
     fn remember(&self, by: By<'_>, found: Option<Arc<Key>>, forgotten: u64) {
         let mut known = self.lock();
         if known.forgotten != forgotten {
@@ -256,7 +260,7 @@ fn too_many() -> UpstreamError {
     }
 }
 
-/// Asks a node, of any shard: keys are the same on all.
+/// Asks a node of any shard, because keys are the same on all.
 async fn ask(ctx: &Context, by: By<'_>) -> Result<Option<Key>, UpstreamError> {
     let mut last = None;
     for shard in ctx.cluster.shards() {
@@ -352,15 +356,15 @@ mod tests {
         }
         assert_eq!(node.asked.get(), 1);
         node.values.push("later".to_owned());
-        // Through Weft: at once.
+        // A change through Weft is seen at once.
         keys.forget();
         assert!(node.find(&keys, By::Value("later")).await);
-        // By hand: a moment later.
+        // A change by hand is seen a moment later.
         assert!(!node.find(&keys, By::Value("by-hand")).await);
         node.values.push("by-hand".to_owned());
         tokio::time::advance(AGAIN).await;
         assert!(node.find(&keys, By::Value("by-hand")).await);
-        // What is deleted is gone at once.
+        // A deletion through Weft is seen at once.
         node.values.clear();
         keys.forget();
         assert!(!node.find(&keys, By::Value("later")).await);
@@ -376,7 +380,7 @@ mod tests {
         }
         assert_eq!(node.asked.get(), MOST_STRANGERS * 2 + 6);
         assert!(keys.lock().strangers.len() <= MOST_STRANGERS);
-        // Who was known is known still.
+        // A key that was known before is still known.
         assert!(node.find(&keys, By::Value("key-3")).await);
         assert_eq!(node.asked.get(), MOST_STRANGERS * 2 + 6);
     }

@@ -1,4 +1,4 @@
-//! Asks Envoy's admin interface for shards and nodes, again and again.
+//! Asks Envoy's admin interface for shards and nodes at intervals.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use super::Context;
 use crate::cluster::Directory;
 use crate::replication::reconcile;
 
-/// How long Envoy's admin interface may take.
+/// How long Envoy's admin interface may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Keeps the topology fresh; never ends. While Envoy doesn't answer, the last topology stays.
-/// Before the first is taken over, replicas are compared: the merger may have ended in the middle of a write.
+/// Keeps the topology up to date; never ends. While Envoy doesn't answer, the last topology stays. Before the first topology is
+/// used, replicas are compared, because the last merger may have stopped in the middle of a write.
 pub async fn discover(ctx: Arc<Context>, directory: Arc<dyn Directory>) {
     let cluster = &ctx.cluster;
     let every = ctx.options.discovery_interval;

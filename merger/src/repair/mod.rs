@@ -1,4 +1,4 @@
-//! Keeps replicas equal: watches nodes, brings replicas back, compares them, and learns of new nodes.
+//! Keeps replicas equal: watches nodes, brings replicas back in sync, compares them, and learns of new nodes.
 //!
 //! [`discover`] follows Envoy's list of nodes, [`watch`] probes each of them, [`resync`] brings back replicas that are out of sync,
 //! [`verify`] compares those that are in sync.
@@ -22,30 +22,30 @@ use crate::base::stands_on;
 use crate::keys::Keys;
 use crate::replication;
 
-/// What replicas are kept equal with.
+/// What it takes to keep replicas equal.
 pub struct Context {
-    /// Locks, and the way to write.
+    /// Shard locks and everything that writes.
     pub replication: Arc<replication::Context>,
-    /// The API keys, which are the same on all nodes.
+    /// The cache of API keys, which are the same on all nodes.
     pub keys: Arc<Keys>,
-    /// How often is looked, and how fast copied.
+    /// How often nodes are checked, and how fast replicas are copied.
     pub options: RepairOptions,
-    /// Resyncs under way.
+    /// The running resyncs.
     pub resyncs: Resyncs,
-    /// The last comparison of all replicas.
+    /// The report of the last comparison of all replicas.
     pub verification: Verification,
 }
 
-/// How often nodes are looked at, and how fast replicas are copied.
+/// How often nodes are checked, and how fast replicas are copied.
 #[derive(Debug, Clone)]
 pub struct RepairOptions {
     /// How often Envoy is asked for shards and nodes.
     pub discovery_interval: Duration,
-    /// How often each node is asked whether it is there and still the same.
+    /// How often each node is asked whether it is there and still has the same disk.
     pub probe_interval: Duration,
     /// How often all replicas of a shard are compared; zero for never.
     pub verify_interval: Duration,
-    /// How much a resync may copy; 0 means as fast as it goes.
+    /// How many bytes a resync may copy per second; 0 means no limit.
     pub resync_bytes_per_second: u64,
 }
 

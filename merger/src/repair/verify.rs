@@ -1,8 +1,9 @@
-//! Anti-entropy: do the replicas of a shard hold the same? On demand and now and then.
+//! Anti-entropy: checks on demand and at intervals that the replicas of a shard hold the same.
 //!
-//! Replicas are compared by a digest for each slot, and only where those differ document by document. Since writes go on, what
-//! seems to differ is looked at again: first a few times beside the writes, then with the shard's lock. Only what differs there is
-//! believed. A replica that really differs from the primary is taken out, and the resync mends it.
+//! Replicas are compared by a digest for each slot, and document by document only where digests differ. Since writes go on,
+//! apparent differences are checked again: first a few times beside the writes, then with the shard's lock. Only differences
+//! found with the lock are believed. A replica that really differs from the primary is removed from the in-sync set, and a resync
+//! mends it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,21 +24,21 @@ use crate::replication::remove_replica;
 
 /// How many ids of differing documents a report names.
 const NAMED: usize = 20;
-/// So many documents are looked at again at once while writers wait.
+/// How many documents are compared at once while writers wait.
 const LOOKED_AT: usize = 2_000;
-/// How often what seems to differ is looked at again while writes go on, before writers wait.
+/// How often apparent differences are checked again while writes go on, before writers must wait.
 const ROUNDS: usize = 5;
 /// How long writers may wait for a comparison.
 const TURN: Duration = Duration::from_secs(5);
 
-/// The last report, and that one is made.
+/// The last report, and a lock for the comparison that is running.
 #[derive(Default)]
 pub struct Verification {
     last: Mutex<Option<Value>>,
     running: tokio::sync::Mutex<()>,
 }
 
-/// Compares all replicas every so often; never ends.
+/// Compares all replicas every `verify_interval`; never ends.
 pub async fn verify_now_and_then(ctx: Arc<Context>) {
     let every = ctx.options.verify_interval;
     if every.is_zero() {
@@ -58,7 +59,8 @@ pub(crate) fn last(ctx: &Context) -> Value {
         .unwrap_or_default()
 }
 
-/// Compares all replicas of all shards, takes out those that differ, and reports. One at a time.
+/// Compares all replicas of all shards, removes those that differ from the in-sync set, and returns the report. Only one
+/// comparison runs at a time.
 pub(crate) async fn verify(ctx: &Arc<Context>) -> Value {
     let _running = ctx.verification.running.lock().await;
     let begun = now_utc();
@@ -92,7 +94,7 @@ pub(crate) async fn verify_shard(ctx: &Arc<Context>, shard: ShardId) -> (Value, 
     let Some((primary, others)) = replicas.split_first() else {
         return (json!({"shardId": shard, "compared": []}), 0);
     };
-    // Replicas that are apart differ for a while, and are meant to.
+    // During a staggered write, replicas differ for a while on purpose.
     let others = match ctx.cluster.stagger.is_apart(shard) {
         true => &[],
         false => others,
@@ -131,10 +133,10 @@ pub(crate) async fn verify_shard(ctx: &Arc<Context>, shard: ShardId) -> (Value, 
     (report, count)
 }
 
-/// In what an index differs.
+/// The differences of one index.
 struct Differing {
     index: String,
-    /// The index itself, its primary key or its settings.
+    /// Whether the index itself, its primary key or its settings differ.
     whole: bool,
     ids: Vec<String>,
     count: usize,
@@ -147,7 +149,7 @@ impl Differing {
     }
 }
 
-/// Two replicas of a shard beside each other.
+/// The comparison of a replica with the primary of its shard.
 struct Comparison<'a> {
     ctx: &'a Arc<Context>,
     shard: ShardId,
@@ -171,8 +173,8 @@ impl Comparison<'_> {
         }
         self.primary.applied().await?;
         self.other.applied().await?;
-        // Once more, while nobody writes.
-        let _turn = self.ctx.locks.lock(&[self.shard]).await;
+        // The last comparison is made while no write is sent.
+        let _guard = self.ctx.locks.lock(&[self.shard]).await;
         if self.ctx.cluster.in_doubt.blocks_writes(self.shard) {
             return Err(ClusterError::Held(self.shard).into());
         }
@@ -181,7 +183,7 @@ impl Comparison<'_> {
         within.map_err(|_| ResyncError::TooSlow(TURN))?
     }
 
-    /// What really differs of what seems to, while nobody writes.
+    /// The real differences among the suspects. The caller has the shard's lock.
     async fn differing(
         &self,
         suspects: Vec<(String, Vec<String>)>,
@@ -211,7 +213,7 @@ impl Comparison<'_> {
         Ok(differing)
     }
 
-    /// What still differs when both have applied what they had to.
+    /// The suspects that still differ after both replicas have applied their tasks.
     async fn still_suspected(
         &self,
         suspects: Vec<(String, Vec<String>)>,
@@ -250,7 +252,7 @@ impl Comparison<'_> {
         Ok(indexes)
     }
 
-    /// Indexes that seem to differ, with the documents that do.
+    /// The indexes that seem to differ, with the ids of the documents that do.
     async fn suspects(&self) -> Result<Vec<(String, Vec<String>)>, ResyncError> {
         let mut suspects = Vec::new();
         for (uid, (one, two)) in self.indexes().await? {
@@ -287,7 +289,7 @@ impl Comparison<'_> {
         primary_key: &str,
         suspected: Vec<String>,
     ) -> Result<Vec<String>, ResyncError> {
-        // One that differs is enough: the resync finds all.
+        // The first chunk with differences is enough: the resync finds the rest.
         for some in suspected.chunks(LOOKED_AT) {
             let differing = self.unequal(index, primary_key, some).await?;
             if !differing.is_empty() {

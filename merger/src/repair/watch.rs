@@ -1,4 +1,5 @@
-//! Watches every node: probes it several times a second, checks that it is the one it was, and takes out those that stay away.
+//! Watches every node: probes it several times a second, checks that its disk is still the same, and removes nodes that stay away
+//! from the in-sync set.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,10 @@ use crate::replication::{
 use crate::store::StoreError;
 use crate::supervise::supervise;
 
-/// How long a node that waits for others is left alone.
+/// The pause before a node that waits for others is tried again.
 const REST: Duration = Duration::from_millis(500);
 
-/// Watches all nodes that there are; never ends.
+/// Watches all nodes of the topology; never ends.
 pub async fn watch(ctx: Arc<Context>) {
     let mut topology = ctx.cluster.watch_topology();
     let mut watched: hashbrown::HashSet<NodeId> = hashbrown::HashSet::new();
@@ -50,15 +51,15 @@ async fn watch_node(ctx: Arc<Context>, id: NodeId) {
     }
 }
 
-/// One look at a node, and what follows from it.
+/// Probes a node once and acts on the result.
 async fn look(ctx: &Arc<Context>, shard: ShardId, node: &NodeRef) {
     let health = &ctx.cluster.health;
-    // Read before the node is asked: what it takes meanwhile must not make it look as if it had gone back.
+    // The mark is read before the probe. Otherwise a write taken meanwhile could make the node look as if it had gone back.
     let mark = ctx.cluster.marks.mark(&node.id);
     let heard = probe(ctx, node).await;
     let goes_on = match (&heard, mark) {
         (Probe::Answer(newest), Mark::At(mark)) if *newest >= mark => {
-            // It may have been away, and come back with another disk that had as many tasks.
+            // The node may have been away, and may have come back with another disk that has as many tasks.
             health.is_trusted(&node.id)
                 || (has_same_disk(ctx, node).await != Some(false)
                     && !differs_perhaps(ctx, shard, &node.id, *newest > mark))
@@ -91,8 +92,8 @@ async fn look(ctx: &Arc<Context>, shard: ShardId, node: &NodeRef) {
     }
 }
 
-/// Whether a node that comes back has taken more than is accounted for, while others of its shard may not have it: they are compared
-/// before it is trusted. It took a write whose answer was lost with the merger, or that nobody could answer.
+/// Whether a node that comes back has tasks beyond its mark that other replicas of its shard may lack. Then the replicas are
+/// compared before the node is trusted. Such a task is a write whose answer was lost with the merger or on the way.
 fn differs_perhaps(ctx: &Arc<Context>, shard: ShardId, node: &NodeId, has_more: bool) -> bool {
     let is_one_of_several =
         ctx.cluster.in_sync.holds(node) && ctx.cluster.replicas(shard).len() > 1;
@@ -106,7 +107,7 @@ fn is_last(outcome: Result<Removal, StoreError>) -> bool {
     matches!(outcome, Ok(Removal::RefusedLast))
 }
 
-/// After so many missed heartbeats a node is down. If another replica in sync is there, the shard goes on without it.
+/// Removes a node from the in-sync set if it is down and another replica in sync is up: the shard then goes on without it.
 async fn remove_if_down(ctx: &Context, shard: ShardId, node: &NodeRef) {
     if ctx.cluster.is_up(&node.id) || !ctx.cluster.in_sync.holds(&node.id) {
         return;
@@ -115,7 +116,7 @@ async fn remove_if_down(ctx: &Context, shard: ShardId, node: &NodeRef) {
         .cluster
         .replicas(shard)
         .iter()
-        // What only the lost one has taken, another must have got first.
+        // The other replica must have no lag: it must have all acknowledged writes that the lost node has.
         .any(|other| {
             other.id != node.id
                 && ctx.cluster.is_up(&other.id)
@@ -138,7 +139,7 @@ async fn establish(ctx: &Arc<Context>, shard: ShardId) {
     match outcome {
         Ok(Established::Nothing) => tokio::time::sleep(REST).await,
         Ok(Established::Alone) => {}
-        // Each may be good for itself and differ from the others.
+        // Each replica may have the right disk and still differ from the others.
         Ok(Established::BesideOthers) => {
             supervise(ctx, &ctx.metrics.panics, "verify", move |ctx| async move {
                 verify_shard(&ctx, shard).await;

@@ -1,4 +1,4 @@
-//! What one node's answer to a request means for its shard.
+//! Decides what one node's answer to a request means for its shard.
 
 use weft_routing::placement::ShardId;
 
@@ -8,39 +8,39 @@ use crate::cluster::{NodeId, NodeRef, Order};
 use crate::tasks::ReplicaTask;
 use crate::upstream::{NodeAnswer, UpstreamError};
 
-/// What a node made of a request.
+/// Whether a node took a request.
 pub(super) enum Verdict {
     Taken {
-        /// Its task, if the request is one.
+        /// The node's task, if the request makes one.
         copy: Option<ReplicaTask>,
         answer: Box<NodeAnswer>,
     },
     Missed(Reason),
 }
 
-/// A replica that hasn't got the request, as far as is known.
+/// A replica that doesn't have the request, as far as is known.
 #[derive(Debug)]
 pub(crate) struct Missed {
     pub(super) node: NodeId,
     pub(super) reason: Reason,
 }
 
-/// Why a replica hasn't got it.
+/// Why a replica doesn't count as having the request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Reason {
-    /// It said no.
+    /// It refused with an error status.
     #[error("it answered {}", .0.status)]
     Refused(NodeAnswer),
-    /// It gave no answer.
+    /// It didn't answer.
     #[error(transparent)]
     Unanswered(UpstreamError),
-    /// It was not waited for any longer.
+    /// It didn't answer within the patience.
     #[error("it did not take a write in time")]
     Late,
-    /// It took it, but doesn't say as which task.
+    /// It took the request, but its answer names no task.
     #[error("it accepted the write with an answer that names no task")]
     Nameless,
-    /// Its disk is another one.
+    /// Its task number is not newer than an earlier one: it has another disk.
     #[error("it gave the write the number of an earlier one: it is not what it was")]
     Back,
 }
@@ -50,7 +50,7 @@ impl Missed {
         matches!(self.reason, Reason::Refused(_))
     }
 
-    /// Whether the node may have taken it all the same.
+    /// Whether the node may have taken it nevertheless.
     pub(crate) fn may_have_it(&self) -> bool {
         match &self.reason {
             Reason::Refused(_) => false,
@@ -59,7 +59,7 @@ impl Missed {
         }
     }
 
-    /// The error by which the node could not be asked, if that is the reason.
+    /// The upstream error, if that is the reason.
     pub(crate) fn error(self) -> Option<UpstreamError> {
         match self.reason {
             Reason::Unanswered(error) => Some(error),
@@ -82,7 +82,8 @@ pub(super) fn is_taken(answer: &NodeAnswer) -> bool {
     answer.status.is_success()
 }
 
-/// Judges an answer, and notes the node's task. One that `had_it` before was asked by somebody else, and gave its number then.
+/// Judges an answer, and notes the node's task. If the replica `had_it` already, its task number is an earlier one, so the order
+/// of numbers isn't checked.
 pub(super) fn verdict(
     ctx: &std::sync::Arc<Context>,
     shard: ShardId,
@@ -107,7 +108,7 @@ pub(super) fn verdict(
         };
     };
     let (copy, order) = ctx.cluster.marks.acknowledged(&node.id, local_uid);
-    // A shard of one replica may have other writers, the filters: their answers come in any order.
+    // Filters may write to a shard of one replica too, and the answers to them and the merger come in any order.
     let shared_with_filters =
         ctx.cluster.direct_writes() && ctx.cluster.topology().nodes(shard).len() == 1;
     match order {

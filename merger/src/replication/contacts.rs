@@ -1,4 +1,4 @@
-//! Whether the nodes of a shard are there, asked before a write to several shards is begun in vain.
+//! Checks that the nodes of a shard answer, before a write to several shards begins in vain.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,12 +13,12 @@ use super::Context;
 use crate::cluster::{ClusterError, NodeId, NodeRef};
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
-/// How long a node may take to say that it is there.
+/// How long a node may take to answer.
 const KNOCK_TIMEOUT: Duration = Duration::from_secs(2);
-/// A node that answered so lately needn't be asked again.
+/// A node that answered within this time isn't asked again.
 const LATELY: Duration = Duration::from_millis(500);
 
-/// When nodes last answered.
+/// When each node last answered.
 #[derive(Debug, Default)]
 pub struct RecentContacts {
     heard: Mutex<HashMap<NodeId, Instant>>,
@@ -27,19 +27,19 @@ pub struct RecentContacts {
 /// Why a shard can't be written to.
 #[derive(Debug)]
 pub(crate) enum NotThere {
-    /// The shard has no replica that could be asked.
+    /// The shard has no replica that takes writes.
     Cluster(ClusterError),
-    /// None of its replicas answers.
+    /// None of the shard's replicas answers.
     Unreachable {
         /// The shard.
         shard: ShardId,
-        /// What the last of them came to.
+        /// The error of the last replica.
         source: UpstreamError,
     },
 }
 
 impl RecentContacts {
-    /// The node answered.
+    /// Notes that the node answered.
     pub(crate) fn note(&self, node: &NodeId) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.insert(node.clone(), Instant::now());
@@ -51,7 +51,7 @@ impl RecentContacts {
     }
 }
 
-/// Makes sure that a replica of each shard is there.
+/// Checks that at least one replica of each shard answers.
 pub(crate) async fn knock(ctx: &Context, shards: &[ShardId]) -> Result<(), NotThere> {
     let knocks = shards.iter().map(|shard| knock_at(ctx, *shard));
     join_all(knocks).await.into_iter().collect()
@@ -76,7 +76,7 @@ async fn knock_at(ctx: &Context, shard: ShardId) -> Result<(), NotThere> {
             answer.map(|_| ctx.contacts.note(&node.id))
         })
     });
-    // The first that answers is enough: one that hangs holds nobody up.
+    // The first answer is enough, so a replica that hangs delays nothing.
     let first = select_ok(knocks).await;
     first.map_err(|source| NotThere::Unreachable { shard, source })?;
     Ok(())

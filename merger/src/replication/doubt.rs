@@ -1,4 +1,4 @@
-//! What is done about [doubts](crate::cluster::InDoubt): replicas that may differ are compared before the next write.
+//! Settles [doubts](crate::cluster::InDoubt): replicas that may differ are compared before the next write.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,10 +13,11 @@ use super::{Context, WriteGuard, remove_replica};
 use crate::cluster::{ClusterError, Doubt, Mark, NodeId, NodeRef};
 use crate::supervise::supervise;
 
-/// How often it is tried while nodes don't answer.
+/// The pause between attempts.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Waits for the turn on shards of which none is held: for who must not see some of them before a change and others after it.
+/// Waits for the locks of shards until none of them has a write fence. For callers that must not see some shards before a change
+/// and others after it.
 pub(crate) async fn lock_when_whole(ctx: &Context, shards: &[ShardId]) -> WriteGuard {
     loop {
         let guard = ctx.locks.lock(shards).await;
@@ -31,7 +32,7 @@ pub(crate) async fn lock_when_whole(ctx: &Context, shards: &[ShardId]) -> WriteG
     }
 }
 
-/// Notes that replicas may differ by a write that was cut off. The caller has the shard's lock.
+/// Notes that replicas may differ because a write was cut off. The caller has the shard's lock.
 pub(crate) fn put_in_doubt(ctx: &Arc<Context>, shard: ShardId) {
     tracing::warn!(
         shard = shard.0,
@@ -40,8 +41,8 @@ pub(crate) fn put_in_doubt(ctx: &Arc<Context>, shard: ShardId) {
     note(ctx, shard, |doubt| doubt.cut_off = true);
 }
 
-/// Notes replicas that missed what others took, and are to be taken out before anything else is written. The caller has the
-/// shard's lock.
+/// Notes replicas that missed what others took. They must be removed from the in-sync set before anything else is written. The
+/// caller has the shard's lock.
 pub(crate) fn put_missed_in_doubt(
     ctx: &Arc<Context>,
     shard: ShardId,
@@ -50,7 +51,7 @@ pub(crate) fn put_missed_in_doubt(
     note(ctx, shard, |doubt| doubt.missed.extend(missed));
 }
 
-/// Notes that a node has tasks that nobody is known to have sent. The caller has the shard's lock.
+/// Notes that a node has tasks whose sender is unknown. The caller has the shard's lock.
 pub(crate) fn put_numbers_in_doubt(
     ctx: &Arc<Context>,
     shard: ShardId,
@@ -90,15 +91,16 @@ fn note(ctx: &Arc<Context>, shard: ShardId, what: impl FnOnce(&mut Doubt)) {
     );
 }
 
-/// Compares the replicas of a shard of which that is due. The caller has the shard's lock.
+/// Compares the replicas of a shard that is in doubt. The caller has the shard's lock.
 ///
 /// # Errors
-/// No replica says what it has taken, or one that differs could not be taken out: nothing may be written yet.
+/// No replica answered which writes it has taken, or one that differs could not be removed, or the shard has a write fence:
+/// nothing may be written yet.
 pub(crate) async fn settle_doubt(ctx: &Context, shard: ShardId) -> Result<(), ClusterError> {
     let is_unknown =
         |node: &NodeRef| matches!(ctx.cluster.marks.mark(&node.id), Mark::Unknown { .. });
     if ctx.cluster.replicas(shard).iter().any(is_unknown) {
-        // A node that takes a write before it is known would look as if it had always been there.
+        // If a node took a write before its mark is established, the merger would take its present disk for the right one.
         establish_locked(ctx, shard).await?;
     }
     if !ctx.cluster.in_doubt.contains(shard) {
@@ -135,8 +137,8 @@ pub(crate) async fn settle_doubt(ctx: &Context, shard: ShardId) -> Result<(), Cl
     Ok(())
 }
 
-/// Where nodes have tasks that nobody is known to have sent and that change something, only the primary, or those without
-/// such tasks, stay in sync.
+/// Removes replicas that may differ by tasks of unknown senders, if those tasks change anything. Only the primary, or the
+/// replicas without such tasks, stay in sync.
 async fn look_into(
     ctx: &Context,
     shard: ShardId,

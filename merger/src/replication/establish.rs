@@ -1,8 +1,8 @@
-//! Which disk a node has, where no mark tells: on its first contact, or with a store of an older merger.
+//! Finds out whether a node has the right disk if it has no mark: on its first contact, or with the store of an older merger.
 //!
-//! What is known then is what the nodes say of themselves, what records show them to have had at least, and which indexes lie
-//! on their shard. Invariant: a node whose mark isn't known is never a model for others while another has documents; it is
-//! trusted when it has documents too, or when nobody has any.
+//! The evidence is what the nodes report, the newest tasks that records show them to have had, and which indexes lie on their
+//! shard. Invariant: a node whose mark isn't known is never a model for others while another has documents. It is trusted if it
+//! has documents too, or if no replica has any.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,18 +20,18 @@ use crate::cluster::{Mark, NodeId, NodeRef, Probe, Removal};
 use crate::store::StoreError;
 use crate::upstream::{NodeRequest, Target};
 
-/// A replica in sync, as it is when marks are to be established.
+/// A replica in sync, with the evidence about its disk.
 #[derive(Debug, Clone)]
 struct Candidate {
     node: NodeId,
     mark: Mark,
-    /// No merger has known it before: what it hasn't, it never had.
+    /// Only mergers that keep marks have known it: what it lacks, it never had.
     first_contact: bool,
-    /// What it says; `None` while it doesn't answer.
+    /// What the node reports; `None` if it doesn't answer.
     facts: Option<Facts>,
 }
 
-/// What a node says of itself.
+/// What a node reports about its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Facts {
     newest: Option<u32>,
@@ -39,21 +39,21 @@ struct Facts {
     indexes: usize,
 }
 
-/// What is to be done about a node whose mark isn't known.
+/// What to do with a node whose mark isn't known.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    /// This is its newest task, and it is trusted.
+    /// Trust it, with this as its newest task.
     Trust(Option<u32>),
-    /// Another replica has what it lacks.
+    /// Remove it from the in-sync set for this reason: it lacks data that it or another replica had.
     Remove(String),
-    /// Others may have documents, and don't answer yet.
+    /// Wait: other replicas may have documents but don't answer yet.
     Wait,
 }
 
-/// How long a node may take to say what it has: writers wait meanwhile.
+/// How long a node may take for each of these answers. Writers wait meanwhile.
 const FACTS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What was established.
+/// The result of establishing a shard's marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Established {
     Nothing,
@@ -120,7 +120,7 @@ pub(crate) async fn establish_locked(
     })
 }
 
-/// What is to be done about each node whose mark isn't known and that answers. Pure.
+/// What to do with each node that answers and whose mark isn't known. Pure.
 fn judge(candidates: &[Candidate], expects_indexes: bool) -> Vec<(NodeId, Verdict)> {
     let unknown = candidates.iter().filter_map(|candidate| {
         let Mark::Unknown { at_least } = candidate.mark else {
@@ -159,7 +159,7 @@ fn judge(candidates: &[Candidate], expects_indexes: bool) -> Vec<(NodeId, Verdic
 }
 
 impl Candidate {
-    /// Whether it didn't lose anything, as far as is known.
+    /// Whether it answers and has lost nothing, as far as is known.
     fn is_sound(&self) -> bool {
         let mark = match self.mark {
             Mark::At(mark) => mark,
@@ -174,7 +174,7 @@ impl Candidate {
 }
 
 impl Facts {
-    /// Whether the disk is as a new one.
+    /// Whether the disk looks new: no task and no index.
     fn is_bare(self) -> bool {
         self.newest.is_none() && self.indexes == 0
     }
@@ -209,7 +209,7 @@ async fn facts(ctx: &Context, node: &NodeRef) -> Option<Facts> {
         }
         None => count_each(ctx, node).await?,
     };
-    // Asked last: what is counted was there by then.
+    // The newest task is asked last, so that it isn't older than the counts.
     let Probe::Answer(newest) = probe(ctx, node).await else {
         return None;
     };
@@ -220,7 +220,7 @@ async fn facts(ctx: &Context, node: &NodeRef) -> Option<Facts> {
     })
 }
 
-/// The documents of each index, where the node doesn't tell them all at once.
+/// The number of documents of each index, for a node that doesn't answer `/stats`.
 async fn count_each(ctx: &Context, node: &NodeRef) -> Option<Vec<u64>> {
     let listed: Listed = get(ctx, node, "/indexes?limit=1000000").await?;
     let mut counts = Vec::with_capacity(listed.results.len());
@@ -283,13 +283,13 @@ mod tests {
             verdicts(&[a.clone(), b.clone()], true),
             ["a removed", "b trusted"]
         );
-        // Whether the other's mark is known or not.
+        // The same if the other's mark is known.
         let known = candidate("b", Mark::At(Some(31)), full);
         assert_eq!(verdicts(&[a.clone(), known], true), ["a removed"]);
         let silent = candidate("b", unknown(Some(31)), None);
         assert_eq!(verdicts(&[a.clone(), silent], true), ["a waits"]);
         assert_eq!(verdicts(std::slice::from_ref(&a), true), ["a removed"]);
-        // A new cluster: nobody has anything.
+        // A new cluster: no replica has anything.
         assert_eq!(verdicts(std::slice::from_ref(&a), false), ["a trusted"]);
         // An index was placed before its first write could be sent.
         let met = Candidate {
@@ -308,11 +308,11 @@ mod tests {
 
     #[test]
     fn an_older_store_throws_nobody_out() {
-        // Tasks were deleted, on both nodes alike or not: what is left in records is less than what the nodes have.
+        // Tasks were deleted, on both nodes or on one: records show fewer tasks than the nodes have.
         let a = candidate("a", unknown(None), Some((Some(31), 60)));
         let b = candidate("b", unknown(Some(12)), Some((Some(40), 60)));
         assert_eq!(verdicts(&[a, b], true), ["a trusted", "b trusted"]);
-        // The other replica is dead.
+        // The other replica doesn't answer.
         let a = candidate("a", unknown(Some(3)), Some((Some(3), 60)));
         let b = candidate("b", unknown(Some(500)), None);
         assert_eq!(verdicts(&[a, b], true), ["a trusted"]);

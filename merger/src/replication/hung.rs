@@ -1,4 +1,4 @@
-//! A node that hangs is not waited for as long as a large write may take.
+//! Stops waiting for a node that hangs, long before the timeout of a large write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use super::Context;
 use crate::cluster::NodeRef;
 use crate::upstream::{NodeAnswer, Target, UpstreamError};
 
-/// How often it is looked whether the node still answers anything.
+/// The pause between checks whether the node still answers probes.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Waits for the answer as long as the node answers the merger's probes: a node that is down holds up its shard no longer
-/// than it takes to notice that.
+/// Waits for the answer as long as the node answers the merger's probes. So a node that is down delays its shard only until the
+/// merger notices that.
 pub(super) async fn while_it_answers(
     ctx: Arc<Context>,
     node: NodeRef,
     sending: BoxFuture<'static, Result<NodeAnswer, UpstreamError>>,
 ) -> Result<NodeAnswer, UpstreamError> {
     let hangs = async {
-        // After an outage of Envoy no probe may have got through yet: not at once.
+        // Not checked at once: after an outage of Envoy, no probe may have reached the node yet.
         tokio::time::sleep(LOOK).await;
         while ctx.cluster.is_up(&node.id) {
             tokio::time::sleep(LOOK).await;

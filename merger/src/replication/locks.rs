@@ -1,9 +1,9 @@
-//! One order of writes for each shard: the holder of a shard's lock sends to its replicas, all others wait in line.
+//! One order of writes for each shard: the holder of a shard's lock sends to its replicas, and all others wait in a queue.
 //!
-//! A lock is held only while a write is delivered, never while a client's body is read. Locks on several shards are granted all at
-//! once, so that nobody holds one shard while waiting for another. The line is first come, first served, with one exception: a
-//! writer that waits for a shard whose holder is slow lets those behind it pass on its other shards. So a shard that hangs
-//! stops nobody who doesn't need it.
+//! A lock is held only while a write is delivered, never while a client's body is read. Locks on several shards are granted all
+//! at once, so that no writer holds one shard while it waits for another. The queue is first come, first served, with one
+//! exception: if a writer waits for a shard whose holder is slow, those behind it may pass on its other shards. So a shard that
+//! hangs delays only the writers that need it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,16 +14,16 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
-/// A holder is slow after so long: those behind a writer that waits for it may pass on other shards.
+/// A holder is slow after this time: writers behind one that waits for it may pass on other shards.
 const SLOW: Duration = Duration::from_millis(200);
 
-/// The lines of writers before all shards.
+/// The locks of all shards, with the writers that wait for them.
 #[derive(Default, Clone)]
 pub struct ShardLocks {
     lines: Arc<Mutex<Lines>>,
 }
 
-/// The right to write to some shards; ends when dropped.
+/// The right to write to some shards. Dropping it releases the shards' locks.
 pub struct WriteGuard {
     lines: Arc<Mutex<Lines>>,
     ticket: u64,
@@ -33,7 +33,7 @@ pub struct WriteGuard {
 struct Lines {
     next: u64,
     held: HashMap<ShardId, Holder>,
-    /// By their tickets, so the first to come is the first.
+    /// The waiting writers by ticket, in the order of coming.
     waiting: BTreeMap<u64, Waiting>,
     looked: Option<Instant>,
 }
@@ -59,13 +59,13 @@ impl ShardLocks {
             let shards = shards.iter().copied().collect();
             lines.waiting.insert(ticket, Waiting { shards, granted });
             lines.grant();
-            // From here on the place in the line, or the lock, goes with the guard.
+            // From here on, dropping the guard gives up the place in the queue, or the lock.
             WriteGuard {
                 lines: Arc::clone(&self.lines),
                 ticket,
             }
         };
-        // A holder becomes slow without anything else happening: it has to be looked at again.
+        // No event tells that a holder has become slow, so the queue is looked at again.
         while tokio::time::timeout(SLOW, &mut grant).await.is_err() {
             lock(&self.lines).look_again();
         }
@@ -90,11 +90,11 @@ impl Lines {
         }
     }
 
-    /// Grants what can be granted, in the order of the line.
+    /// Grants the locks that can be granted, in the order of the queue.
     fn grant(&mut self) {
         let now = Instant::now();
         self.looked = Some(now);
-        // What those further ahead wait for, and nobody behind them may take.
+        // The shards that writers further ahead wait for. Writers behind them may not take these.
         let mut claimed: HashSet<ShardId> = HashSet::new();
         let mut granted = Vec::new();
         for (ticket, waiting) in &self.waiting {
@@ -125,7 +125,7 @@ impl Lines {
         }
         for ticket in granted {
             if let Some(waiting) = self.waiting.remove(&ticket) {
-                // A writer that is gone gives the lock back by its guard.
+                // If the writer is gone, its dropped guard has released the lock, or will.
                 let _ = waiting.granted.send(());
             }
         }

@@ -1,15 +1,15 @@
-//! One request to every in-sync replica of a shard, in the shard's order of writes.
+//! Sends one request to every in-sync replica of a shard, in the shard's order of writes.
 //!
 //! ```text
 //! locks (the shard's order) ─► settle doubts ─► replicate: every replica in sync, each in its own order
 //!                                                   ├─ taken by enough ─► those that missed it are out ─► Receipt
 //!                                                   ├─ refused by all that answered ─► Refused
-//!                                                   └─ anything else ─► the shard is in doubt ─► Failed
+//!                                                   └─ anything else ─► in doubt, if replicas may differ ─► another NotTaken
 //! ```
 //!
-//! Writes of documents and changes that are the same everywhere both come here: [`Command`] is what they have in common.
-//! Invariants: only the holder of a [`WriteGuard`] replicates. A replica that missed what another took has left the in-sync set
-//! before the caller hears of it, and what no replica in sync holds is never reported as taken.
+//! Both writes of documents and changes that go to all shards come here; [`Command`] is what they have in common. Invariants:
+//! only the holder of a [`WriteGuard`] replicates. A replica that missed a write that another took has left the in-sync set
+//! before the caller gets the result. A write that no replica in sync holds is never reported as taken.
 
 mod answer;
 mod contacts;
@@ -55,13 +55,13 @@ use crate::store::StoreError;
 use crate::tasks::{self, ShardTask};
 use crate::upstream::{NodeAnswer, UpstreamError};
 
-/// What is written with.
+/// What a write needs.
 pub struct Context {
     /// The cluster and its tasks.
     pub base: Arc<tasks::Context>,
-    /// How long a replica may be behind.
+    /// How long a replica may lag.
     pub options: ReplicationOptions,
-    /// One order of writes for each shard.
+    /// The lock of each shard, which orders its writes.
     pub locks: ShardLocks,
     /// When nodes last answered a write.
     pub contacts: RecentContacts,
@@ -69,60 +69,63 @@ pub struct Context {
 
 stands_on!(Context, base, tasks::Context);
 
-/// How long replicas may be behind others of their shard.
+/// How long replicas may lag behind others of their shard.
 #[derive(Debug, Clone, Copy)]
 pub struct ReplicationOptions {
-    /// How long the other replicas may take for a write that one has taken, beside twice the time that it took.
+    /// How long the other replicas may take for a write after one has taken it, in addition to twice the time that the first
+    /// took.
     pub patience: Duration,
-    /// From how many bytes on a shard's part of a write is applied by one half of the replicas after the other; `None` for never.
+    /// From this size in bytes of a shard's part, a write is staggered: one half of the replicas applies it after the other.
+    /// `None` for never.
     pub staggered_from: Option<u64>,
 }
 
-/// A request as every replica of a shard gets it.
+/// A request that every replica of a shard gets.
 pub(crate) trait Command: Send + Sync + 'static {
-    /// Sends it to one node.
+    /// Sends the request to one node.
     fn send(
         self: Arc<Self>,
         ctx: Arc<Context>,
         node: NodeRef,
     ) -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>>;
 
-    /// Whether a node that takes it must name a task. A key or a feature is done with the answer.
+    /// Whether a node that takes the request must name a task. A change of a key or a feature is done with the answer, without a
+    /// task.
     fn is_task(&self) -> bool;
 
-    /// How much it is, in bytes: for replicas that get it later.
+    /// The size in bytes. It counts towards the lag of replicas that get the request later.
     fn bytes(&self) -> u64;
 }
 
-/// What all replicas of a shard shall have.
+/// A request for the replicas of a shard.
 pub(crate) struct Order<C> {
     /// The shard.
     pub(crate) shard: ShardId,
-    /// Its replicas in sync, or fewer where the change isn't for all.
+    /// The shard's replicas in sync, or fewer if the change isn't for all.
     pub(crate) replicas: Vec<NodeRef>,
-    /// How many must have taken it.
+    /// How many replicas must have taken it.
     pub(crate) mode: WriteMode,
     /// The request.
     pub(crate) command: Arc<C>,
-    /// Replicas that have it already, and their answers.
+    /// The replicas that already have it, with their answers.
     pub(crate) taken: Vec<(NodeId, NodeAnswer)>,
 }
 
-/// AckRule replicas have it, and those that missed it are out.
+/// The result of a write: enough replicas have it, and those that missed it have left the in-sync set.
 pub(crate) struct Receipt {
-    /// For the task's record.
+    /// The shard's part of the task's record.
     pub(crate) part: ShardTask,
     /// The answer of the first replica that took it.
     pub(crate) answer: NodeAnswer,
 }
 
-/// Why the replicas don't have it, or not enough of them.
+/// Why none, or not enough, of the replicas have it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotTaken {
     /// Replicas refused it, and none took it.
     #[error("its nodes answered {}", .0.status)]
     Refused(NodeAnswer),
-    /// No replica answered. Whether one has it isn't known, unless none of them was reached.
+    /// No replica answered. Whether one has it isn't known, unless the request reached none of them.
     #[error("{}", answer::reasons(.0))]
     Unanswered(Vec<Missed>),
     /// Fewer than a quorum took it.
@@ -130,13 +133,13 @@ pub(crate) enum NotTaken {
     NoQuorum {
         /// How many took it.
         taken: usize,
-        /// How many had to.
+        /// How many had to take it.
         wanted: usize,
     },
-    /// The replicas that took it have left the in-sync set meanwhile, and those that are left missed it.
+    /// The replicas that took it have left the in-sync set meanwhile, and the remaining ones missed it.
     #[error("the replicas that took it are out of sync")]
     TakersLeft,
-    /// The replicas, or the store.
+    /// The shard has no replicas, or the store failed.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
 }
@@ -147,10 +150,10 @@ impl From<StoreError> for NotTaken {
     }
 }
 
-/// Sends a request to all of its replicas.
+/// Sends a request to all replicas of the order.
 ///
 /// # Errors
-/// Not enough have it. Nothing has it where all refused; otherwise the shard is in doubt until its replicas were compared.
+/// Not enough replicas have it. If all refused, none has it. Otherwise the shard is in doubt until its replicas were compared.
 pub(crate) async fn replicate<C: Command>(
     ctx: &Arc<Context>,
     _guard: &WriteGuard,
@@ -200,7 +203,7 @@ pub(crate) async fn replicate<C: Command>(
         return Err(nobody_took_it(ctx, shard, missed));
     };
     let mut part = ShardTask::taken(shard, copies);
-    // What one has taken goes on to those who have yet to, whatever becomes of the request.
+    // Once one replica has taken a write, the others get it too, whatever the result of this request.
     if let Some(late) = round.late {
         part.pending.clone_from(&late.nodes);
         let judge = {
@@ -223,8 +226,8 @@ pub(crate) async fn replicate<C: Command>(
     Ok(Receipt { part, answer })
 }
 
-/// Replicas that are being sent something. A panic meanwhile leaves some that have it and others that don't: the shard is in doubt
-/// before its lock is anybody else's.
+/// Guards a shard while a request is sent to its replicas. A panic then leaves some replicas with the request and others without.
+/// So it puts the shard in doubt before the shard's lock is released.
 struct Uncertain<'a> {
     ctx: &'a Arc<Context>,
     shard: ShardId,
@@ -238,7 +241,8 @@ impl Drop for Uncertain<'_> {
     }
 }
 
-/// A refusal by all is an answer by all; where an answer got lost or came too late, nobody knows.
+/// The result if no replica took the request. If all refused, none has it. If an answer got lost or came too late, a replica may
+/// have it, and the shard is put in doubt.
 fn nobody_took_it(ctx: &Arc<Context>, shard: ShardId, mut missed: Vec<Missed>) -> NotTaken {
     if missed.is_empty() {
         return ClusterError::ShardEmpty(shard).into();
@@ -246,7 +250,7 @@ fn nobody_took_it(ctx: &Arc<Context>, shard: ShardId, mut missed: Vec<Missed>) -
     if missed.iter().any(Missed::may_have_it) {
         put_in_doubt(ctx, shard);
     }
-    // What a node says is more than that another can't be reached.
+    // A node's refusal says more than the error of an unreachable node.
     match missed.iter().position(Missed::is_refusal) {
         Some(place) => match missed.swap_remove(place).reason {
             answer::Reason::Refused(answer) => NotTaken::Refused(answer),
@@ -256,7 +260,7 @@ fn nobody_took_it(ctx: &Arc<Context>, shard: ShardId, mut missed: Vec<Missed>) -
     }
 }
 
-/// Takes out those that missed what others took.
+/// Removes the replicas that missed what others took from the in-sync set.
 async fn remove(
     ctx: &Arc<Context>,
     shard: ShardId,
@@ -267,7 +271,7 @@ async fn remove(
         let outcome = match remove_replica(ctx, node, &reason.to_string()).await {
             Ok(outcome) => outcome,
             Err(error) => {
-                // It must be out before anything else is written, whatever the store does now.
+                // The replica must be out before anything else is written, even if the store fails now.
                 let left = missed.iter().skip(place);
                 let left = left.map(|missed| (missed.node.clone(), missed.reason.to_string()));
                 put_missed_in_doubt(ctx, shard, left.collect());
@@ -275,7 +279,7 @@ async fn remove(
             }
         };
         if outcome == Removal::RefusedLast {
-            // Those that took it were taken out meanwhile, and this one is all that is left.
+            // The replicas that took it were removed meanwhile, so this one is the last in sync.
             tracing::warn!(shard = shard.0, %node, "the last replica in sync missed a write");
         }
     }

@@ -1,4 +1,4 @@
-//! Asks a node for its newest task: whether it is there, and whether its disk is the one that it was.
+//! Asks a node for its newest task, to learn whether it is there and whether its disk is still the same.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::upstream::{TaskListError, UpstreamError};
 /// How long a node may take to answer a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why a node with as many tasks, but others, is not trusted.
+/// Why a node is not trusted that has as many tasks, but different ones.
 pub(crate) const OTHER_DISK: &str =
     "a task that it had is another one now: its disk is not the one that it was";
 
@@ -48,7 +48,7 @@ pub(crate) async fn probe(ctx: &Context, node: &NodeRef) -> Probe {
     }
 }
 
-/// Whether Envoy says that the connection failed or was cut, and not that it had no room for one more.
+/// Whether Envoy says that the connection failed or was cut, rather than that its connection pool was full.
 fn is_connection_failure(detail: &str) -> bool {
     !detail.contains("overflow")
 }

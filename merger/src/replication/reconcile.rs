@@ -1,9 +1,9 @@
-//! Did a write end in its middle: with the last merger, or with the way to the nodes?
+//! Finds writes that were cut off, when the last merger stopped or when the way to the nodes failed.
 //!
-//! Each node's newest tasks are compared with the newest that is accounted for, its [mark](crate::cluster::Marks). A write under way reached
-//! some replicas of its shard, or all, or none, and its client knows nothing of it: any outcome is right, but it must be the same on
-//! all. Two replicas have taken the same if their tasks beyond the marks were asked for in the same words; each write of
-//! documents has a mark of its own among them (`customMetadata`).
+//! Each node's newest tasks are compared with the newest one that is accounted for, the node's [mark](crate::cluster::Marks). A
+//! write that was cut off reached some, all or none of its shard's replicas, and its client got no answer. Any outcome is right,
+//! but it must be the same on all replicas. Two replicas have taken the same if their tasks beyond the marks were asked for in
+//! the same words. Each write of documents has an identifier of its own among them (`customMetadata`).
 
 use std::time::Duration;
 
@@ -16,12 +16,13 @@ use super::{Context, remove_replica, remove_replica_surely};
 use crate::cluster::{Mark, NodeId, NodeRef, Probe, READS_FOLLOW, Removal, Topology};
 use crate::store::StoreError;
 
-/// A request that was cut off reaches its node within this time, or never: the nodes are looked at again until nothing new comes.
+/// A request that was cut off reaches its node within this time, or never. The nodes are looked at again until nothing new
+/// arrives.
 const LANDS_WITHIN: Duration = Duration::from_millis(300);
-/// How often they are looked at for that.
+/// How often they are looked at again at most.
 const LOOKS: usize = 20;
 
-/// A replica with tasks beyond its mark.
+/// A replica that answered, and its tasks beyond its mark.
 struct Standing<'a> {
     node: &'a NodeRef,
     newest: Option<u32>,
@@ -30,21 +31,21 @@ struct Standing<'a> {
     went_back: bool,
 }
 
-/// Which nodes said what they have taken, and which didn't.
+/// How many nodes answered what they have taken, and which didn't.
 #[derive(Debug, Default)]
 pub(crate) struct Compared {
     pub(crate) heard: usize,
     pub(crate) silent: Vec<NodeId>,
-    /// The model has taken something that nobody was acknowledged: those that are silent may lack it.
+    /// The first replica has taken a write that was not acknowledged. Silent replicas may lack it.
     pub(crate) took_more: bool,
 }
 
-/// Compares the replicas of all shards and takes out those that differ from their shard's first.
+/// Compares the replicas of all shards, and removes those that differ from the first of their shard from the in-sync set.
 pub(crate) async fn reconcile(ctx: &Context, topology: &Topology) {
     remove_other_disks(ctx, topology).await;
     let compared = topology.shards().into_iter().map(async |shard| {
         match compare(ctx, topology.nodes(shard)).await {
-            // They would come back as if nothing had been written.
+            // Otherwise the silent replicas would come back as if nothing had been written.
             Ok(compared) if compared.took_more => {
                 for node in compared.silent {
                     let reason = "another replica has a write that was cut off, and this one does not say whether it has it";
@@ -60,8 +61,8 @@ pub(crate) async fn reconcile(ctx: &Context, topology: &Topology) {
     join_all(compared).await;
 }
 
-/// Takes out the nodes that have another disk than they had when the last merger ended. Nothing is read from nodes before every Envoy
-/// has heard of it.
+/// Removes the nodes whose disk is not the one that they had when the last merger stopped. Waits until every Envoy knows it
+/// before anything is read from nodes.
 async fn remove_other_disks(ctx: &Context, topology: &Topology) {
     let in_sync = |(_, node): &(ShardId, &NodeRef)| ctx.cluster.in_sync.holds(&node.id);
     let nodes: Vec<(ShardId, &NodeRef)> = topology.all_nodes().filter(in_sync).collect();
@@ -91,10 +92,10 @@ async fn remove_other_disks(ctx: &Context, topology: &Topology) {
     }
 }
 
-/// Compares those of a shard's nodes that are in sync, as far as they answer, and takes out those that differ from the first. The
-/// tasks of the others are accounted for from then on.
+/// Compares the in-sync replicas of a shard that answer, and removes those that differ from the first. From then on, the tasks of
+/// the others are accounted for.
 pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared, StoreError> {
-    // A node whose mark isn't known yet is looked at when it answers, in another way.
+    // A node whose mark isn't known yet is not compared here: its mark is established when it answers.
     let is_known = |node: &&NodeRef| matches!(ctx.cluster.marks.mark(&node.id), Mark::At(_));
     let (in_sync, unknown): (Vec<&NodeRef>, Vec<&NodeRef>) = nodes
         .iter()
@@ -102,7 +103,7 @@ pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared
         .partition(is_known);
     let mut silent: Vec<NodeId> = unknown.into_iter().map(|node| node.id.clone()).collect();
     if in_sync.len() < 2 {
-        // There is nobody to differ from.
+        // There is no other replica to compare with.
         let heard = in_sync.len();
         let took_more = match in_sync.first() {
             Some(alone) if !silent.is_empty() => has_taken_more(ctx, alone).await,
@@ -133,7 +134,7 @@ pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared
             went_back,
         });
     }
-    // A node that went back says nothing of what was written, and is no model for others; the watch takes it out.
+    // A node that went back shows nothing about the writes and is no model for others. The watch removes it.
     standings.retain(|standing| !standing.went_back);
     let took_more = |standing: &Standing<'_>| standing.beyond != Some(Vec::new());
     let compared = Compared {
@@ -170,7 +171,7 @@ pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared
     Ok(compared)
 }
 
-/// Whether a node has taken something beyond its mark that changes anything.
+/// Whether a node has a task beyond its mark that may change something.
 async fn has_taken_more(ctx: &Context, node: &NodeRef) -> bool {
     let Probe::Answer(newest) = probe(ctx, node).await else {
         return false;
@@ -179,7 +180,7 @@ async fn has_taken_more(ctx: &Context, node: &NodeRef) -> bool {
     newest > mark && beyond(ctx, node, mark, newest).await != Some(Vec::new())
 }
 
-/// The newest task of each, when nothing new comes any more.
+/// The newest task of each node, once nothing new arrives.
 async fn newest_of_all(ctx: &Context, nodes: &[&NodeRef]) -> Vec<Probe> {
     let look = || join_all(nodes.iter().map(|node| probe(ctx, node)));
     let mut before = look().await;

@@ -1,4 +1,4 @@
-//! Takes replicas out of the in-sync set.
+//! Removes replicas from the in-sync set.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use super::Context;
 use crate::cluster::{NodeId, READS_FOLLOW, Removal};
 use crate::store::{Patience, StoreError};
 
-/// Takes a replica out, and lets its shard's tasks go on without it.
+/// Removes a replica from the in-sync set, and lets its shard's tasks go on without it.
 ///
 /// # Errors
-/// The store failed: nothing that the replica missed may be acknowledged.
+/// The store failed. No write that the replica missed may be acknowledged then.
 pub async fn remove_replica(
     ctx: &Context,
     node: &NodeId,
@@ -25,14 +25,15 @@ pub async fn remove_replica(
             reads_leave(ctx, node).await;
             ctx.tasks.abandon(node).await;
         }
-        // Somebody else took it out a moment ago, and still waits.
+        // Another caller may have removed it a moment ago and still be waiting.
         Removal::AlreadyOut => reads_leave(ctx, node).await,
         Removal::RefusedLast => {}
     }
     Ok(outcome)
 }
 
-/// The same, however long the store takes: nobody would find again that the replica lacks something. `None` only if it never can.
+/// Like [`remove_replica`], but retries while the store fails, because nothing would show later that the replica lacks something.
+/// `None` if the store can never do it.
 pub(crate) async fn remove_replica_surely(
     ctx: &Context,
     node: &NodeId,
@@ -47,7 +48,8 @@ pub(crate) async fn remove_replica_surely(
     }
 }
 
-/// Waits until Envoy has heard that the node serves no reads any more: before that, nothing that it missed is acknowledged.
+/// Waits until every Envoy knows that the node serves no reads, or must have heard it by now. Before that, no write that the node
+/// missed is acknowledged.
 pub(crate) async fn reads_leave(ctx: &Context, node: &NodeId) {
     let until = Instant::now() + READS_FOLLOW;
     while ctx.cluster.health.is_ready(node) && Instant::now() < until {

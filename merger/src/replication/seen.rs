@@ -1,4 +1,4 @@
-//! Tasks of nodes that no record names: what they are, as far as that can be told before they are done.
+//! Looks at tasks of nodes that no record names, and tells what they are as far as possible before they are done.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 use super::Context;
 use crate::cluster::{NewestTask, NodeRef};
 
-/// How many tasks are looked at; more, and replicas are compared document by document.
+/// How many tasks are looked at. With more, replicas are compared document by document.
 const LOOK_BACK: u32 = 100;
-/// Tasks that change no document, setting or index: nodes make some of them by themselves.
+/// Types of tasks that change no document, setting or index. Nodes make some of them by themselves.
 const HARMLESS: [&str; 7] = [
     "taskCancelation",
     "taskDeletion",
@@ -18,10 +18,10 @@ const HARMLESS: [&str; 7] = [
     "upgradeDatabase",
     "indexCompaction",
 ];
-/// What a task counts while it is worked off, and not what was asked for.
+/// Details that a task counts while it runs. They are not part of the request.
 const COUNTED: [&str; 3] = ["indexedDocuments", "deletedDocuments", "editedDocuments"];
 
-/// What was asked for with a task.
+/// What a task was asked to do.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Seen {
@@ -60,8 +60,8 @@ impl Seen {
     }
 }
 
-/// What the node's tasks after `mark`, up to `newest`, were asked for, without those that change nothing or are the merger's own. `None` if that are too many,
-/// or the node doesn't say.
+/// What the node's tasks after `mark`, up to `newest`, were asked to do, without those that change nothing or that the merger
+/// itself made. `None` if there are too many, or the node doesn't answer.
 pub(crate) async fn beyond(
     ctx: &Context,
     node: &NodeRef,
@@ -84,10 +84,10 @@ pub(crate) async fn beyond(
     Some(found.map(Seen::without_counts).collect())
 }
 
-/// Whether the node, which is out of sync, has taken writes of documents beyond its mark that came through Weft: nobody was
-/// acknowledged, and others may not have them. What a resync itself brings has no mark.
+/// Whether a node that is out of sync has taken writes of documents beyond its mark that came through Weft. They were not
+/// acknowledged, and other replicas may not have them. Writes of a resync itself don't count: they carry no metadata.
 pub(crate) async fn took_unacknowledged(ctx: &Context, node: &NodeRef) -> bool {
-    // Right after the mark: the tasks of a resync come later.
+    // The first tasks after the mark are read: the tasks of a resync come later.
     let mark = ctx.cluster.marks.newest(&node.id);
     let first = mark.map_or(0, |mark| mark.saturating_add(1));
     let query = format!("reverse=true&from={first}&limit={LOOK_BACK}");
@@ -97,7 +97,7 @@ pub(crate) async fn took_unacknowledged(ctx: &Context, node: &NodeRef) -> bool {
         .any(|listed| listed.uid >= first && listed.task.custom_metadata.is_some())
 }
 
-/// Whether these tasks change nothing. False if the node doesn't say, or they are many.
+/// Whether these tasks change nothing. False if the node doesn't answer, or there are too many.
 pub(crate) async fn are_harmless(ctx: &Context, node: &NodeRef, tasks: &[u32]) -> bool {
     if tasks.len() > LOOK_BACK as usize {
         return false;
@@ -107,12 +107,12 @@ pub(crate) async fn are_harmless(ctx: &Context, node: &NodeRef, tasks: &[u32]) -
     let Some(listed) = list(ctx, node, &query).await else {
         return false;
     };
-    // What isn't listed any more could have been anything.
+    // A task that is no longer listed could have been anything.
     let harmless = listed.iter().filter(|listed| listed.task.is_harmless());
     harmless.count() == tasks.len()
 }
 
-/// A task of the node with the time at which it came, as far as the node says it.
+/// A task of the node, with the time at which it was enqueued if the node tells it.
 pub(crate) async fn dated(ctx: &Context, node: &NodeRef, uid: u32) -> NewestTask {
     let listed = list(ctx, node, &format!("uids={uid}&limit=1")).await;
     let found = listed.and_then(|listed| listed.into_iter().find(|listed| listed.uid == uid));
@@ -122,8 +122,8 @@ pub(crate) async fn dated(ctx: &Context, node: &NodeRef, uid: u32) -> NewestTask
     }
 }
 
-/// Whether the node has the disk that its mark is of, as far as can be told: the task that shows it is the same, or was deleted.
-/// `None` if the node doesn't say.
+/// Whether the node still has the disk that its mark belongs to, as far as can be told: the task that identifies the disk is the
+/// same, or was deleted. `None` if the node doesn't answer.
 pub(crate) async fn has_same_disk(ctx: &Context, node: &NodeRef) -> Option<bool> {
     let Some(known) = ctx.cluster.marks.shown_by(&node.id) else {
         return Some(true);

@@ -1,12 +1,12 @@
-//! The same request to every in-sync replica of a shard, and what becomes of those that don't take it.
+//! Sends the same request to every in-sync replica of a shard, and decides about those that don't take it.
 //!
 //! ```text
 //! all in sync ─┬─ asked now ──── enough have taken it ──► acknowledged; the rest go on, within the patience
-//!              └─ held back ─────────────────────────────► get it when their line goes on (staggered writes)
+//!              └─ held back ─────────────────────────────► get it when their queue goes on (staggered writes)
 //! ```
 //!
-//! Invariant: who hasn't taken a write when it is acknowledged is named by the task's record (`pending`), and either takes it
-//! before all later ones or is taken out of the in-sync set.
+//! Invariant: if a replica hasn't taken a write when it is acknowledged, the task's record names the replica (`pending`). The
+//! replica then either takes the write before all later ones or is removed from the in-sync set.
 
 mod asking;
 
@@ -22,38 +22,38 @@ use crate::cluster::{NodeId, NodeRef, WriteMode};
 use crate::supervise::survive;
 use crate::tasks::{LateTicket, ReplicaTask};
 
-/// What is sent to the replicas of a shard, in the shard's turn.
+/// What is sent to the replicas of a shard, under the shard's lock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sending<'a> {
     /// The shard.
     pub shard: ShardId,
-    /// Its replicas in sync.
+    /// The shard's replicas in sync.
     pub replicas: &'a [NodeRef],
-    /// How many must have it.
+    /// How many must have taken it.
     pub mode: WriteMode,
-    /// How much it is, for who has to keep it.
+    /// The size in bytes, which counts towards the lag of late replicas.
     pub bytes: u64,
 }
 
 type Answer<T, E> = asking::Answer<NodeRef, Result<T, E>>;
 
-/// What a round of sending came to.
+/// The result of sending to all replicas.
 pub(super) struct Round<T, E> {
-    /// The replicas that answered, in their order; `None` for who was late.
+    /// The replicas' answers, in the order of the replicas; `None` for a late replica.
     pub answers: Vec<Answer<T, E>>,
-    /// Who gets it after the acknowledgement, if anybody.
+    /// The replicas that get the request after the acknowledgement, if any.
     pub late: Option<Late<T, E>>,
 }
 
 /// Replicas that have yet to take an acknowledged write.
 pub(super) struct Late<T, E> {
-    /// Who.
+    /// The replicas.
     pub nodes: Vec<NodeId>,
     bytes: u64,
     rest: Rest<NodeRef, Result<T, E>>,
 }
 
-/// Sends to all replicas at once, each in the order of its line. When one has taken it, the others have a bounded time left.
+/// Sends to all replicas at once, each in the order of its queue. When one has taken it, the others have a bounded time left.
 pub(super) async fn send_to_all<T, E>(
     ctx: &Arc<Context>,
     sending: Sending<'_>,
@@ -74,7 +74,7 @@ where
     let held_back = ctx.cluster.stagger.deferred(shard);
     let asked = |node: &NodeRef| !held_back.contains(&node.id);
     let at_hand = replicas.iter().filter(|node| asked(node)).count();
-    // Who wants more replicas than a staggered write leaves waits for those held back, too.
+    // A write that needs more replicas than a staggered write leaves also waits for those held back.
     let enough = mode.enough(all, at_hand).max(1);
     if enough > at_hand {
         ctx.cluster.stagger.end(shard);
@@ -107,7 +107,7 @@ where
     Round { answers, late }
 }
 
-/// A place in the replica's line, taken now; none if it is out of sync when its turn comes.
+/// Takes a place in the replica's queue now. `None` if the replica is out of sync when the place comes first.
 fn place_of(
     ctx: &Arc<Context>,
     node: &NodeRef,
@@ -121,8 +121,8 @@ fn place_of(
 }
 
 impl<T: Send + 'static, E: Send + 'static> Late<T, E> {
-    /// Brings it to the rest. `judge` makes of an answer the copy for the records, if it is a task, or says why the replica didn't take
-    /// it; `first` is the copy by which records know the part.
+    /// Delivers the request to the remaining replicas. `judge` turns an answer into the copy for the records, if it is a task, or
+    /// says why the replica didn't take it. `first` is the copy that identifies the part in the records.
     pub(super) fn go_on(
         mut self,
         ctx: &Arc<Context>,
@@ -150,7 +150,7 @@ impl<T: Send + 'static, E: Send + 'static> Late<T, E> {
             {
                 return;
             }
-            // Nobody knows any more who of the others has it. They keep their places in their lines until they are out.
+            // It is no longer known which of the others have it. They keep their places in their queues until they are out.
             for node in &self.nodes {
                 let lost = Err("a mistake in Weft cut a late write off".to_owned());
                 let settling = settle(&ctx, &mut records, node, &first, lost);
@@ -162,7 +162,7 @@ impl<T: Send + 'static, E: Send + 'static> Late<T, E> {
     }
 }
 
-/// The tasks that a late write belongs to; known when each has been recorded or given up.
+/// The tasks that a late write belongs to. They are complete when each has been recorded or given up.
 struct Records {
     told: mpsc::UnboundedReceiver<u32>,
     uids: Option<Vec<u32>>,
@@ -181,7 +181,7 @@ impl Records {
     }
 }
 
-/// A replica has taken a late write, or is out of sync before anybody may think that it had.
+/// Records that a replica has taken a late write, or removes it from the in-sync set before any record can say that it has.
 async fn settle(
     ctx: &Context,
     records: &mut Records,
@@ -192,7 +192,7 @@ async fn settle(
     let taken = match outcome {
         Ok(taken) => taken,
         Err(reason) => {
-            // Its records keep it as pending: after a start it is taken out, too.
+            // If this is cut off, the records still name the replica as pending, so it is removed after a restart.
             remove_replica_surely(ctx, node, &reason).await;
             None
         }

@@ -1,17 +1,16 @@
-//! Staggered writes: what keeps a replica busy for long is applied by some replicas while the others answer searches, and
-//! then the other way round.
+//! Staggered writes: some replicas apply a large write while the others answer searches, and then they change roles.
 //!
 //! ```text
-//! a large write ──► writers take and apply it,      ──► parts change: those who waited  ──► nothing large is left:
-//!                   readers are held back and read      take what was kept for them        all take what they lack
+//! a large write ──► writers take and apply it,      ──► roles change: the old readers  ──► no large write is left:
+//!                   readers are held back and read      take what was kept for them       all take what they lack
 //! ```
 //!
-//! Held back means that the line of a replica ([`ReplicaQueues`]) doesn't go on: what is acknowledged meanwhile is kept
-//! by the merger, and named as pending by the tasks' records. Searches prefer readers, because writers are told to Envoy as
-//! degraded; a reader shows what was applied before, as a replica does that has a write in its queue.
+//! A replica is held back while its queue ([`ReplicaQueues`]) doesn't go on. The merger keeps what is acknowledged meanwhile, and
+//! the tasks' records name it as pending. Searches prefer readers, because Envoy is told that writers are degraded. A reader
+//! shows what was applied before, like a replica that has the write in its own task queue.
 //!
-//! Invariants: at least one replica takes every write before it is acknowledged. Nobody is held back longer than the writers
-//! live, all replicas are in sync, and what is kept stays within bounds.
+//! Invariants: at least one replica takes every write before it is acknowledged. A replica is held back only while the writers
+//! are up, all replicas are in sync, and what is kept stays within bounds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,18 +23,18 @@ use super::Context;
 use crate::cluster::{Groups, NodeId, NodeRef, NodeStatus, QueuePlace};
 use crate::supervise::{AGAIN, survive};
 
-/// How often it is looked how far the writers have come.
+/// The pause between checks of the writers' progress.
 const LOOK: Duration = Duration::from_millis(25);
-/// Until every Envoy knows whom to prefer: its readiness interval and a little.
+/// How long until every Envoy knows which replicas to prefer: its readiness interval and a little more.
 const READERS_KNOWN: Duration = Duration::from_millis(300);
-/// What is kept for a replica that is held back: beyond that, it takes it.
+/// The most that is kept for a replica that is held back. Beyond that, the staggered write ends and the replica takes it.
 const MAX_KEPT_WRITES: u64 = 10_000;
 const MAX_KEPT_BYTES: u64 = 1 << 30;
-/// So few writes are taken while the shard's writers wait.
+/// The shard's writers wait only while the readers take their last writes, up to this many.
 const FEW: u64 = 4;
 
-/// A large write is about to be sent: holds half of the shard's replicas back, where all of them are in sync and well. The
-/// caller has the shard's turn.
+/// Called before a large write is sent. Holds back half of the shard's replicas, if all of them are in sync, up and have no lag.
+/// The caller has the shard's lock.
 pub(crate) fn stagger(ctx: &Arc<Context>, shard: ShardId, bytes: u64) {
     if ctx.options.staggered_from.is_none_or(|from| bytes < from) {
         return;
@@ -56,7 +55,7 @@ pub(crate) fn stagger(ctx: &Arc<Context>, shard: ShardId, bytes: u64) {
     if replicas.len() < 2 || !complete || !replicas.iter().all(well) {
         return;
     }
-    // The primary goes on answering who asks for it.
+    // The primary is among the readers, so it goes on answering reads that ask for it.
     let (readers, writers) = replicas.split_at(replicas.len().div_ceil(2));
     let names = |nodes: &[NodeRef]| nodes.iter().map(|node| node.id.clone()).collect::<Vec<_>>();
     let places = hold_back(ctx, &names(readers));
@@ -74,7 +73,7 @@ pub(crate) fn stagger(ctx: &Arc<Context>, shard: ShardId, bytes: u64) {
     };
     stagger.lock().insert(shard, groups);
     ctx.metrics.staggered.inc();
-    tokio::spawn(see_through(Arc::clone(ctx), shard, places));
+    tokio::spawn(run_staggered(Arc::clone(ctx), shard, places));
 }
 
 fn hold_back(ctx: &Context, nodes: &[NodeId]) -> Vec<QueuePlace> {
@@ -84,7 +83,7 @@ fn hold_back(ctx: &Context, nodes: &[NodeId]) -> Vec<QueuePlace> {
         .collect()
 }
 
-async fn see_through(ctx: Arc<Context>, shard: ShardId, places: Vec<QueuePlace>) {
+async fn run_staggered(ctx: Arc<Context>, shard: ShardId, places: Vec<QueuePlace>) {
     let held = survive(
         &ctx.metrics.panics,
         "stagger",
@@ -93,7 +92,7 @@ async fn see_through(ctx: Arc<Context>, shard: ShardId, places: Vec<QueuePlace>)
     .await;
     ctx.cluster.stagger.end(shard);
     drop(held);
-    // Until then, all writes to the shard would be late for the readers.
+    // Until the replicas are together again, all writes to the shard come late to the readers, so this must not be given up.
     let together = || survive(&ctx.metrics.panics, "stagger", rejoin(&ctx, shard));
     while together().await.is_none() {
         tokio::time::sleep(AGAIN).await;
@@ -104,7 +103,8 @@ async fn see_through(ctx: Arc<Context>, shard: ShardId, places: Vec<QueuePlace>)
     );
 }
 
-/// Parts change while there is something large; gives the places of those who are held back last.
+/// Changes roles while a large write is kept for the readers. Returns the queue places of the replicas that are held back at the
+/// end.
 async fn take_turns(
     ctx: &Context,
     shard: ShardId,
@@ -121,7 +121,7 @@ async fn take_turns(
     held
 }
 
-/// Waits until the writers have applied what is large. False if it has to end before.
+/// Waits until the writers have taken and applied everything. False if the staggered write has to end before.
 async fn writers_are_done(ctx: &Context, shard: ShardId) -> bool {
     loop {
         tokio::time::sleep(LOOK).await;
@@ -154,10 +154,11 @@ async fn writers_are_done(ctx: &Context, shard: ShardId) -> bool {
     }
 }
 
-/// Those who wrote read from now on, and are held back; the others get what was kept for them. `None` where nothing large was.
+/// Changes roles: the writers become readers and are held back, and the readers get what was kept for them. `None` if no large
+/// write was kept, or the staggered write ends.
 async fn swap_roles(ctx: &Context, shard: ShardId) -> Option<Vec<QueuePlace>> {
-    // In the shard's turn nobody is sending: a write goes to the parts of before or to those of after.
-    let _turn = ctx.locks.lock(&[shard]).await;
+    // Under the shard's lock no write is being sent: each write goes either to the old groups or to the new ones.
+    let _guard = ctx.locks.lock(&[shard]).await;
     ctx.cluster.stagger.change(shard, |groups| {
         if !groups.large_kept || groups.ends {
             return None;
@@ -168,7 +169,7 @@ async fn swap_roles(ctx: &Context, shard: ShardId) -> Option<Vec<QueuePlace>> {
     })?
 }
 
-/// Waits until the readers have taken what was kept for them, and lets writes wait for them again.
+/// Waits until the readers have taken what was kept for them, and ends the groups: writes wait for all replicas again.
 async fn rejoin(ctx: &Context, shard: ShardId) {
     let readers = ctx.cluster.stagger.deferred(shard);
     let most_kept = || {
@@ -180,8 +181,8 @@ async fn rejoin(ctx: &Context, shard: ShardId) {
     while most_kept() > FEW {
         tokio::time::sleep(LOOK).await;
     }
-    // Those few last ones don't end while there are always new.
-    let _turn = ctx.locks.lock(&[shard]).await;
+    // While new writes keep coming, a few always remain. So the last ones are taken under the shard's lock.
+    let _guard = ctx.locks.lock(&[shard]).await;
     while most_kept() > 0 {
         tokio::time::sleep(LOOK).await;
     }

@@ -1,4 +1,4 @@
-//! A store for tests: in memory, shared by those who "restart" on it, and able to fail or to take its time.
+//! A store for tests: in memory, shared across simulated restarts, and able to fail or to delay commits.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::{Change, Expect, Store, StoreError, Versioned};
 
-/// Entries that outlive whoever opened them.
+/// Entries that outlive a simulated merger.
 #[derive(Clone, Default)]
 pub(crate) struct MemoryStore {
     entries: Arc<Mutex<BTreeMap<String, Versioned>>>,
@@ -18,17 +18,17 @@ pub(crate) struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// Whether commits fail from now on.
+    /// Sets whether commits fail from now on.
     pub(crate) fn set_failing(&self, fails: bool) {
         self.fails.store(fails, Ordering::SeqCst);
     }
 
-    /// Lets no commit begin until the guard goes.
+    /// Delays all commits until the guard is dropped.
     pub(crate) async fn hold(&self) -> tokio::sync::OwnedMutexGuard<()> {
         Arc::clone(&self.held).lock_owned().await
     }
 
-    /// How many commits there were.
+    /// How many commits there were, including those that ended in a conflict.
     pub(crate) fn commits(&self) -> usize {
         self.commits.load(Ordering::SeqCst)
     }

@@ -1,7 +1,7 @@
-//! The store: a small ordered map with versions, in which tasks, placements, in-sync sets and epochs live.
-//! Documents never do.
+//! The store: a small ordered map with versions for tasks, placements, in-sync sets and epochs. It never holds documents.
 //!
-//! Invariant: a commit is all or nothing, and durable when it returns `Ok`; what was committed before it is durable with it.
+//! Invariant: a commit is all or nothing, and durable when [`Store::commit`] returns `Ok`. Every commit before it is durable then
+//! too.
 
 #[cfg(test)]
 pub(crate) mod memory;
@@ -17,24 +17,24 @@ pub use self::redb::RedbStore;
 /// How long a commit may stay unsynced.
 pub const UNSYNCED: Duration = Duration::from_millis(100);
 
-/// The pause of who has [patience](Patience).
+/// The pause between attempts with [patience](Patience).
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// A value with the version that its last change gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versioned {
-    /// Counts the key's changes from 1.
+    /// Counts the changes of the key from 1; it starts again after a deletion.
     pub version: u64,
-    /// The bytes.
+    /// The stored bytes.
     pub value: Vec<u8>,
 }
 
 /// What must be true of a key for a commit to go through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// Nothing: the last writer wins.
+    /// No condition: the last writer wins.
     Anything,
-    /// The key isn't there.
+    /// The key doesn't exist.
     Absent,
     /// The key is at this version.
     Version(u64),
@@ -47,12 +47,12 @@ pub struct Change {
     pub key: String,
     /// The new bytes; `None` deletes the key.
     pub value: Option<Vec<u8>>,
-    /// The condition.
+    /// The condition on the key before the commit.
     pub expect: Expect,
 }
 
 impl Change {
-    /// Puts whatever was there.
+    /// Sets the key, whatever it held before.
     pub fn put(key: impl Into<String>, value: Vec<u8>) -> Self {
         Self {
             key: key.into(),
@@ -61,7 +61,7 @@ impl Change {
         }
     }
 
-    /// Puts if `expect` holds.
+    /// Sets the key if `expect` holds.
     pub fn put_if(key: impl Into<String>, value: Vec<u8>, expect: Expect) -> Self {
         Self {
             key: key.into(),
@@ -70,7 +70,7 @@ impl Change {
         }
     }
 
-    /// Deletes whatever was there.
+    /// Deletes the key, whatever it held before.
     pub fn delete(key: impl Into<String>) -> Self {
         Self {
             key: key.into(),
@@ -89,15 +89,15 @@ pub enum StoreError {
         /// The first key whose condition didn't hold.
         key: String,
     },
-    /// The disk or the file.
+    /// The disk or the file failed.
     #[error("the store failed: {0}")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The store was closed while the request was under way.
+    /// The store was closed while the request waited.
     #[error("the store is closed")]
     Closed,
 }
 
-/// The store's interface.
+/// The interface of a store.
 pub trait Store: Send + Sync {
     /// The value of a key.
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Versioned>, StoreError>>;
@@ -105,26 +105,27 @@ pub trait Store: Send + Sync {
     /// Applies all changes, or none.
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>>;
 
-    /// As [`commit`](Self::commit), but a crash within [`UNSYNCED`] may undo it, unless another commit has made it durable: for
-    /// what can be found out again.
+    /// Like [`commit`](Self::commit), but a crash within [`UNSYNCED`] may undo it, unless a later commit has made it durable. For
+    /// facts that can be found out again.
     fn commit_unsynced(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
         self.commit(changes)
     }
 
-    /// All keys with a prefix, in order.
+    /// All entries whose keys have a prefix, in the order of the keys.
     fn range<'a>(
         &'a self,
         prefix: &'a str,
     ) -> BoxFuture<'a, Result<Vec<(String, Versioned)>, StoreError>>;
 
-    /// Gives back the room that deleted keys took, while others wait; the sizes before and after in bytes. `None` for a store
-    /// that does so by itself.
+    /// Frees the space of deleted keys in the file, while other requests wait. Returns the sizes before and after in bytes, or
+    /// `None` for a store that needs no compaction.
     fn compact(&self) -> BoxFuture<'_, Result<Option<(u64, u64)>, StoreError>> {
         Box::pin(async { Ok(None) })
     }
 }
 
-/// Tries again until the store has done it: for what nobody is told has failed, and what would else be wrong until a restart.
+/// Retries until the store has committed: for changes whose failure no caller would see, and that would otherwise be missing
+/// until a restart.
 #[derive(Debug)]
 pub struct Patience {
     what: &'static str,
@@ -132,7 +133,7 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// For what is to be stored, as the log calls it.
+    /// `what` names the change in the log.
     pub fn with(what: &'static str) -> Self {
         Self {
             what,
@@ -140,7 +141,7 @@ impl Patience {
         }
     }
 
-    /// Waits before the next attempt, or ends: with what was done, or with `None` if it never can be.
+    /// Waits before the next attempt. Or ends: with the result, or with `None` if the store can never do it.
     pub async fn after<T>(&mut self, outcome: Result<T, StoreError>) -> ControlFlow<Option<T>> {
         let what = self.what;
         match outcome {

@@ -1,8 +1,8 @@
-//! The embedded store: one redb file. Neighbouring commits share one transaction, and so one fsync; those that need none wait for
-//! the next that does.
+//! The embedded store: one redb file. Commits that wait at the same time share one transaction, and so one fsync. Commits that
+//! need no fsync wait for the next one that does, or for [`UNSYNCED`].
 //!
-//! redb does nothing more with a file that it once couldn't write to, as on a full disk. So the writer opens the file again until
-//! that succeeds; until then every commit fails. What was committed and not yet synced is kept as long, and written first.
+//! redb refuses to use a file after a failed write, as on a full disk. So the writer opens the file again until that succeeds,
+//! and until then every commit fails. Commits that were not synced yet are kept meanwhile and written first.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -18,27 +18,28 @@ use super::{Change, Expect, Store, StoreError, UNSYNCED, Versioned};
 
 const ENTRIES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("entries");
 
-/// How much of the file is kept in memory, in bytes: the paths to the newest tasks, which are read and changed most. By default redb
-/// would take up to a gigabyte.
+/// How much of the file redb keeps in memory, in bytes: enough for the pages of the newest tasks, which are read and changed
+/// most. redb's default is up to a gigabyte.
 const CACHE_BYTES: usize = 64 << 20;
 
 /// How many commits share a transaction at most.
 const MAX_GROUP: usize = 512;
 
-/// How often a file that failed is opened again.
+/// The pause between attempts to open a file that failed.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
 
 /// A store in one file, for a single merger.
 pub struct RedbStore {
     file: Arc<File>,
-    /// Taken when the store closes, which ends the writer.
+    /// Taken when the store closes, which stops the writer.
     commits: Option<Sender<Commit>>,
     writer: Option<JoinHandle<()>>,
 }
 
 struct File {
     path: PathBuf,
-    /// Shared by all but a compaction, which needs it alone; not there between a failure and the next opening.
+    /// Read-locked by all uses except a compaction and a reopening, which lock it exclusively. `None` between a failure and the
+    /// next opening.
     database: RwLock<Option<Database>>,
 }
 
@@ -68,7 +69,7 @@ impl File {
         work(database.as_ref().ok_or_else(closed_for_now)?)
     }
 
-    /// As [`with`](Self::with), unless somebody has the file alone: then `None`, at once.
+    /// Like [`with`](Self::with), but returns `None` at once if the file is locked exclusively.
     fn try_with<T>(
         &self,
         work: impl FnOnce(&Database) -> Result<T, StoreError>,
@@ -102,7 +103,7 @@ fn closed_for_now() -> StoreError {
 }
 
 impl RedbStore {
-    /// Opens the file, or makes it.
+    /// Opens the file, or creates it.
     ///
     /// # Errors
     /// The file can't be opened, is damaged, or another process holds it.
@@ -127,7 +128,8 @@ impl RedbStore {
         })
     }
 
-    /// Reads at once; while a compaction or a new opening has the file alone, on a thread that may wait: the runtime's own must not.
+    /// Reads at once. While a compaction or a reopening holds the file, the read waits on a thread for blocking work, because the
+    /// runtime's own threads must not block.
     async fn read<T: Send + 'static>(
         &self,
         work: impl Fn(&Database) -> Result<T, StoreError> + Send + Sync + 'static,
@@ -156,7 +158,7 @@ impl RedbStore {
     }
 }
 
-/// Waits for the writer, so that the file is free when the store is gone.
+/// Dropping the store waits for the writer, so that the file is free afterwards.
 impl Drop for RedbStore {
     fn drop(&mut self) {
         drop(self.commits.take());
@@ -215,14 +217,14 @@ impl Store for RedbStore {
     }
 }
 
-/// What was committed and is not durable yet.
+/// Commits that are not durable yet.
 #[derive(Default)]
 struct Unsynced {
     since: Option<Instant>,
     commits: Vec<Vec<Change>>,
 }
 
-/// The only one that writes, on a thread of its own.
+/// The only writer of the file, on its own thread.
 struct Writer {
     file: Arc<File>,
     unsynced: Unsynced,
@@ -231,7 +233,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Takes what is waiting, applies it in one transaction, answers all. Ends with the store.
+    /// Takes the waiting commits, applies them in one transaction and answers them. Ends when the store closes.
     fn run(mut self, queue: &Receiver<Commit>) {
         loop {
             let sync_at = self.unsynced.since.map(|since| since + UNSYNCED);
@@ -242,7 +244,7 @@ impl Writer {
             let mut group = match first {
                 Ok(first) => vec![first],
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
-                // An ordinary end syncs what isn't.
+                // An ordinary end syncs unsynced commits when the database is dropped.
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             while group.len() < MAX_GROUP
@@ -259,7 +261,7 @@ impl Writer {
                     let text = error.to_string();
                     if self.open_again.is_none() {
                         tracing::error!(error = text, "the store's file fails: it is opened again");
-                        // At once: the trouble may be over.
+                        // Reopened at once: the problem may be over.
                         self.open_again = Some(Instant::now());
                     }
                     for commit in group {
@@ -299,9 +301,9 @@ impl Writer {
     }
 
     fn open_again(&mut self) {
-        // It can't be opened twice.
+        // The file can't be opened twice, so it is closed first.
         drop(self.file.alone().take());
-        match self.opened_with_what_was_lost() {
+        match self.reopened_with_unsynced() {
             Ok(database) => {
                 *self.file.alone() = Some(database);
                 self.unsynced = Unsynced::default();
@@ -315,20 +317,20 @@ impl Writer {
         }
     }
 
-    fn opened_with_what_was_lost(&self) -> Result<Database, StoreError> {
+    fn reopened_with_unsynced(&self) -> Result<Database, StoreError> {
         let database = File::open(&self.file.path)?;
-        // One by one, so that each key gets the version that it had, and each condition holds again.
+        // The commits are applied one by one, so that each key gets the same version as before, and each condition holds again.
         let lost = self.unsynced.commits.iter().map(Vec::as_slice);
         write_group(&database, lost, true)?;
         Ok(database)
     }
 }
 
-/// What became of each commit of a group.
+/// The outcome of each commit of a group.
 #[derive(Default)]
 struct Verdicts {
     verdicts: Vec<Result<(), StoreError>>,
-    /// Whether all is durable.
+    /// Whether all of them are durable.
     synced: bool,
 }
 
@@ -353,7 +355,7 @@ fn write_group<'a>(
     Ok(verdicts)
 }
 
-/// Applies one commit, or nothing of it. The outer error spoils the whole group, the inner one this commit only.
+/// Applies one commit, or nothing of it. The outer error fails the whole group, the inner one only this commit.
 fn apply(
     table: &mut Table<'_, &str, &[u8]>,
     changes: &[Change],
@@ -393,7 +395,7 @@ fn apply(
     Ok(Ok(()))
 }
 
-/// An entry is its version (8 bytes, big-endian) and then the value.
+/// Decodes an entry: its version (8 bytes, big-endian), then the value.
 fn decode(bytes: &[u8]) -> Versioned {
     match bytes.split_first_chunk::<8>() {
         Some((version, value)) => Versioned {

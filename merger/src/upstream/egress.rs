@@ -22,25 +22,25 @@ pub struct EgressClient {
     egress: String,
     names: ShardNames,
     max_answer_bytes: u64,
-    /// What all answers together may take.
+    /// The budget of memory for all answers together.
     room: Budget,
 }
 
-/// Where Envoy's egress listener is, and how much of nodes' answers is read.
+/// The address of Envoy's egress listener, and limits for nodes' answers.
 #[derive(Debug, Clone)]
 pub struct EgressOptions {
     /// Its address (`host:port`).
     pub address: String,
-    /// The names of Envoy's clusters that are shards.
+    /// How Envoy's clusters that are shards are named.
     pub names: ShardNames,
     /// The largest answer that is read, in bytes.
     pub max_answer_bytes: u64,
-    /// How many bytes all answers may take together.
+    /// How many bytes all answers together may take in memory.
     pub max_answers_bytes: u64,
 }
 
 impl EgressClient {
-    /// A client of this egress listener.
+    /// A client of the egress listener at this address.
     pub fn new(options: EgressOptions) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -154,7 +154,7 @@ impl NodeApi for EgressClient {
     }
 }
 
-/// How much room an answer is given before it is there: what it says of its length, up to a bound.
+/// How many bytes are allocated for an answer in advance: its declared length, up to a limit.
 fn expected(body: &impl Body) -> usize {
     const MOST: usize = 1 << 20;
     let exact = body.size_hint().exact().unwrap_or(0);
@@ -166,14 +166,14 @@ enum EnvoyReply {
     TimedOut,
 }
 
-/// Tells Envoy's own error replies from a node's: the egress listener marks its own with a header.
+/// Tells Envoy's own error replies from a node's answers: the egress listener marks its own with a header.
 fn envoys_own(answer: &NodeAnswer) -> Option<EnvoyReply> {
     if !answer.headers.contains_key(headers::ENVOY_REPLY) {
         return None;
     }
     match answer.status {
         StatusCode::GATEWAY_TIMEOUT => Some(EnvoyReply::TimedOut),
-        // Whatever else Envoy says by itself is no node's answer either.
+        // Any other reply of Envoy's own is no node's answer either.
         _ => Some(EnvoyReply::Unreachable),
     }
 }

@@ -1,8 +1,8 @@
-//! The only way out: requests to nodes, through Envoy's egress listener.
+//! The only way to the nodes: requests through Envoy's egress listener.
 //!
-//! Invariant: nothing else in the merger reaches a node. Retries, hedging and the choice of a replica are Envoy's; this
-//! module says only whom a request is for and how long it may take. What lies behind it is a trait: [`EgressClient`] goes
-//! through Envoy; tests put other nodes in its place.
+//! Invariant: nothing else in the merger reaches a node. Envoy does the retries, the hedging and the choice of a replica; this
+//! module only says which shard or node a request is for and how long it may take. The nodes are behind a trait: [`EgressClient`]
+//! goes through Envoy, and tests use other implementations.
 
 mod egress;
 mod request;
@@ -24,17 +24,17 @@ pub use tasks::TaskListError;
 use crate::answer::Answer;
 use crate::bounds::NoRoom;
 
-/// Whether a node hides the rest of a secret: it shows the first letters and `XXX...`.
+/// Whether a secret is masked, as nodes show it: its first letters and `XXX...`.
 pub fn is_hidden(secret: &str) -> bool {
     secret.ends_with("XXX...")
 }
 
-/// Whom a request is for.
+/// The shard or node that a request is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Any ready replica of a shard; Envoy chooses, and retries on another.
     Shard(ShardId),
-    /// One node and no other.
+    /// Exactly this node.
     Node(SocketAddr),
 }
 
@@ -47,10 +47,10 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// A node's answer, whole.
+/// A node's whole answer.
 #[derive(Debug, Clone)]
 pub struct NodeAnswer {
-    /// The status, any of the node's own.
+    /// The node's status, which may be an error.
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
@@ -59,7 +59,7 @@ pub struct NodeAnswer {
 }
 
 impl NodeAnswer {
-    /// The answer as the client shall see it.
+    /// The answer as it is passed on to the client: status, content type and body.
     pub fn pass_on(self) -> Answer {
         Answer {
             status: self.status,
@@ -69,7 +69,7 @@ impl NodeAnswer {
         }
     }
 
-    /// The task that the answer names, by the node's own number.
+    /// The task that the answer names, by the node's own uid; `None` if it names none.
     pub fn task_uid(&self) -> Option<u32> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -81,63 +81,63 @@ impl NodeAnswer {
     }
 }
 
-/// Why there is no answer of a node.
+/// Why there is no answer from a node.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum UpstreamError {
     /// No connection, no ready replica, or the connection broke before an answer.
     #[error("{target} can't be reached: {detail}")]
     Unreachable {
-        /// Whom the request was for.
+        /// The shard or node that the request was for.
         target: Target,
-        /// What Envoy or the connection said.
+        /// The error text of Envoy or of the connection.
         detail: String,
     },
-    /// Envoy's egress listener isn't there: nothing is known of the node.
+    /// Envoy's egress listener can't be reached, which says nothing about the node.
     #[error("{target} can't be reached: Envoy's egress listener does not answer: {detail}")]
     NoEgress {
-        /// Whom the request was for.
+        /// The shard or node that the request was for.
         target: Target,
-        /// What the connection said.
+        /// The error text of the connection.
         detail: String,
     },
-    /// The time ran out.
+    /// No answer came in time.
     #[error("{target} gave no answer within {} ms", within.as_millis())]
     TimedOut {
-        /// Whom the request was for.
+        /// The shard or node that the request was for.
         target: Target,
-        /// The time it had.
+        /// The time that the request had.
         within: Duration,
     },
-    /// The answer is larger than what is read.
+    /// The answer is larger than the limit.
     #[error("{target}'s answer is larger than {limit} bytes")]
     TooLarge {
-        /// Whom the request was for.
+        /// The shard or node that the request was for.
         target: Target,
-        /// The bound, in bytes.
+        /// The limit, in bytes.
         limit: u64,
     },
-    /// There is no room for the answer beside those of other requests.
+    /// There is no memory left for the answer, because of the answers to other requests.
     #[error("{target}'s answer was not read: {full}")]
     NoRoom {
-        /// Whom the request was for.
+        /// The shard or node that the request was for.
         target: Target,
-        /// What there is too much of.
+        /// The limit that was reached.
         full: NoRoom,
     },
-    /// The request couldn't be put together (a path or header no HTTP request can carry).
+    /// The request can't be built: its path or a header is not valid in HTTP.
     #[error("the request for {target} is not valid HTTP: {detail}")]
     Malformed {
-        /// Whom the request was for.
+        /// The shard or node that the request was for.
         target: Target,
-        /// What is wrong with it.
+        /// What is wrong with the request.
         detail: String,
     },
 }
 
 impl UpstreamError {
-    /// Whether the request may have reached the node. It hasn't where no connection was made.
+    /// Whether the request may have reached the node. It hasn't if no connection was made.
     pub fn may_have_arrived(&self) -> bool {
-        /// How Envoy says that it had no connection to send it by.
+        /// Envoy's texts for a request that it had no connection for.
         const NOT_SENT: [&str; 4] = [
             "connection failure",
             "connect timeout",
@@ -151,7 +151,7 @@ impl UpstreamError {
         }
     }
 
-    /// Whom the request was for.
+    /// The shard or node that the request was for.
     pub fn target(&self) -> &Target {
         match self {
             Self::Unreachable { target, .. }
@@ -164,23 +164,23 @@ impl UpstreamError {
     }
 }
 
-/// What lies behind [`Upstream`]: the nodes behind Envoy, or other nodes in tests.
+/// What [`Upstream`] sends requests to: the nodes behind Envoy, or simulated nodes in tests.
 pub trait NodeApi: Send + Sync {
     /// Sends a request and reads the whole answer. Dropping the future aborts the request.
     ///
     /// # Errors
-    /// No answer of a node. A node's own error status is an answer.
+    /// No answer came from a node. An error status of the node itself is an answer.
     fn exchange(&self, request: NodeRequest) -> BoxFuture<'_, Result<NodeAnswer, UpstreamError>>;
 }
 
-/// The merger's way to the nodes, with a bound on every exchange. Cheap to clone.
+/// The merger's client for nodes, with a time limit on every request. Cheap to clone.
 #[derive(Clone)]
 pub struct Upstream {
     nodes: Arc<dyn NodeApi>,
 }
 
 impl Upstream {
-    /// The way to these nodes.
+    /// A client for these nodes.
     pub fn new(nodes: Arc<dyn NodeApi>) -> Self {
         Self { nodes }
     }
@@ -188,7 +188,7 @@ impl Upstream {
     /// Sends a request and reads the whole answer. Dropping the future aborts the request, through Envoy.
     ///
     /// # Errors
-    /// No answer of a node. A node's own error status is an answer.
+    /// No answer came from a node. An error status of the node itself is an answer.
     pub async fn send(&self, request: NodeRequest) -> Result<NodeAnswer, UpstreamError> {
         let target = request.target.clone();
         let within = request.timeout;
@@ -199,7 +199,7 @@ impl Upstream {
     }
 }
 
-/// An error with its causes, in one line.
+/// The texts of an error and its causes, in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

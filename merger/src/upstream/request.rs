@@ -1,4 +1,4 @@
-//! A request for a node, put together step by step.
+//! A request for a node or a shard, with its builder.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub struct NodeRequest {
 }
 
 impl NodeRequest {
-    /// A request without a body. `along` carries authority and trace, `timeout` bounds the whole exchange.
+    /// A request without a body. `forwarded` holds the headers of authority and trace; `timeout` limits the whole exchange.
     pub fn new(
         target: Target,
         method: Method,
@@ -39,7 +39,7 @@ impl NodeRequest {
         }
     }
 
-    /// With a JSON body in memory.
+    /// Sets a JSON body.
     #[must_use]
     pub fn json(self, body: impl Into<Bytes>) -> Self {
         self.header(
@@ -49,7 +49,7 @@ impl NodeRequest {
         .body(full(body))
     }
 
-    /// Asks another replica too when there is no answer after so long. Only for reads of a shard.
+    /// Lets Envoy ask another replica too if there is no answer after `late`. Only for reads of a shard.
     #[must_use]
     pub fn hedged_after(self, late: Duration) -> Self {
         let millis = u64::try_from(late.as_millis()).unwrap_or(u64::MAX).max(1);
@@ -57,21 +57,21 @@ impl NodeRequest {
         self.header(name, HeaderValue::from(millis))
     }
 
-    /// With any body.
+    /// Sets any body.
     #[must_use]
     pub fn body(mut self, body: AnyBody) -> Self {
         self.body = body;
         self
     }
 
-    /// With one more header.
+    /// Sets one header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
     }
 
-    /// Whom it is for, and what a node gets of it: for nodes that aren't reached by HTTP.
+    /// The target, and what a node gets of the request: for tests with nodes that aren't reached by HTTP.
     #[cfg(test)]
     pub(crate) fn into_parts(self) -> (Target, Method, String, AnyBody) {
         (self.target, self.method, self.path_and_query, self.body)

@@ -1,4 +1,4 @@
-//! Tells of ended tasks: in order, in batches, each batch to all webhooks at once, with a few tries.
+//! Announces ended tasks to webhooks: in order, in batches, each batch to all webhooks at once, with a few retries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use super::{Webhook, WebhookError};
 use crate::tasks::TaskError;
 use crate::webhooks::Context;
 
-/// How many tasks are told in one call.
+/// How many tasks go into one call.
 const BATCH: usize = 1_000;
-/// How long neighbours are waited for, so that they go in one call.
+/// How long to wait for further tasks that end soon after, so that they go into one call.
 const GATHER: Duration = Duration::from_millis(20);
-/// How often a webhook is tried; the pause before a try is twice as long as the one before.
+/// How often a webhook is tried. The pause doubles with each try.
 const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// How long one batch may hold up the next, tries and all.
+/// How long one batch may delay the next, including retries.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The pause after the store failed, and the longest sleep when there is nothing to tell.
+/// The pause after the store failed, and the longest wait when there is nothing to announce.
 const REST: Duration = Duration::from_secs(5);
 
-/// Announces for ever.
+/// Announces ended tasks; never ends.
 pub async fn announce(ctx: Arc<Context>) {
     loop {
         match batch(&ctx).await {
@@ -42,7 +42,7 @@ pub async fn announce(ctx: Arc<Context>) {
     }
 }
 
-/// Announces the oldest tasks that wait for it; false if none did.
+/// Announces the oldest tasks that wait for it; false if there are none.
 async fn batch(ctx: &Context) -> Result<bool, WebhookError> {
     let uids = ctx.tasks.to_announce(BATCH).await?;
     if uids.is_empty() {
@@ -62,7 +62,7 @@ async fn batch(ctx: &Context) -> Result<bool, WebhookError> {
     Ok(true)
 }
 
-/// A line of JSON for each task that is still there.
+/// One line of JSON for each task that still exists.
 async fn lines(ctx: &Context, uids: &[u32]) -> Vec<u8> {
     let mut lines = Vec::new();
     for uid in uids {
@@ -86,7 +86,7 @@ async fn compressed(lines: &[u8]) -> Bytes {
     encoder.into_inner().into()
 }
 
-/// Tells one webhook, and gives up after a few tries.
+/// Sends the tasks to one webhook, and gives up after a few tries.
 async fn tell(ctx: &Context, uuid: Uuid, hook: &Webhook, tasks: &Bytes) {
     let tries = async {
         let mut pause = FIRST_PAUSE;

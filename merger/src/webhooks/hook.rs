@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{MAX_HEADERS, WebhookError};
 
-/// Where ended tasks are told, and with which headers.
+/// Where ended tasks are sent, and with which headers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Webhook {
     pub(super) url: String,
@@ -18,7 +18,7 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// The webhook after a change: what isn't named stays, `null` takes away.
+    /// The webhook after a change. Fields that the change doesn't name stay; `null` removes a header, or all of them.
     pub(super) fn patched(
         mut self,
         uuid: Uuid,
@@ -74,7 +74,7 @@ impl Webhook {
             .map_err(|error| WebhookError::InvalidUrl(self.url.clone(), error))
     }
 
-    /// The webhook as clients see it: what authorises is hidden but for its first letters.
+    /// The webhook as clients see it. An `Authorization` header is masked except for its first letters.
     pub(super) fn show(&self, uuid: Uuid) -> Value {
         let headers: Map<String, Value> = self
             .headers
@@ -89,7 +89,7 @@ impl Webhook {
     }
 }
 
-/// A secret's first letters, the more of them the longer it is, as a node hides it.
+/// Masks a secret as a node does: its first letters stay, more of them the longer it is.
 fn hidden(value: &str) -> String {
     let start = if value.starts_with("Bearer ") {
         "Bearer ".len()

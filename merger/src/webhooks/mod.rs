@@ -1,13 +1,13 @@
-//! Webhooks: Weft's own tasks, told to whoever asked for it when they have ended.
+//! Webhooks: sends Weft's own tasks to registered URLs when they have ended.
 //!
-//! `registered → (a task ends) → announced`: [`hook`] says what a webhook is, [`announce`] tells of ended tasks in batches, [`send`]
-//! is the way out.
+//! `registered → (a task ends) → announced`: [`hook`] defines a webhook, [`announce`] sends ended tasks in batches, [`send`]
+//! makes one call.
 //!
-//! Promise: a task that ends while there is a webhook is told at least once to each of them that answers within the retries; a
-//! crash loses none, since the mark to tell it is stored in the same commit as its end. Nodes are never told of the webhooks, so
-//! nobody hears of a shard's part of a task.
+//! Promise: a task that ends while webhooks exist is sent at least once to each of them that answers within the retries. A crash
+//! loses none, because the mark to announce a task is stored in the same commit as its end. Nodes don't know the webhooks, so no
+//! webhook gets a shard's part of a task.
 //!
-//! Invariant: this module reaches clients' servers and never a node; `upstream` reaches nodes and nothing else.
+//! Invariant: this module calls clients' servers and never a node; `upstream` calls nodes and nothing else.
 
 mod announce;
 mod hook;
@@ -41,33 +41,33 @@ const MAX_WEBHOOKS: usize = 20;
 /// How many headers a webhook may have, as on a node.
 const MAX_HEADERS: usize = 200;
 
-/// The webhooks, and the tasks that they are told of.
+/// The webhooks, and the tasks that are sent to them.
 pub struct Context {
     /// The task registry.
     pub base: Arc<tasks::Context>,
-    /// Who is told of ended tasks.
+    /// The webhooks to which ended tasks are sent.
     pub webhooks: Webhooks,
 }
 
 stands_on!(Context, base, tasks::Context);
 
-/// Why a webhook is not what was asked for. The words are a node's.
+/// Why an operation on webhooks failed. The texts are the same as a node's.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// Without a URL.
+    /// The webhook has no URL.
     #[error("The URL for the webhook `{0}` is missing.")]
     MissingUrl(Uuid),
-    /// One more than there may be.
+    /// There are already `MAX_WEBHOOKS` webhooks.
     #[error(
         "Defining too many webhooks would crush the server. Please limit the number of webhooks to 20. You may use a third-party proxy server to dispatch events to more than 20 endpoints."
     )]
     TooMany,
-    /// More headers than there may be.
+    /// The webhook would have more than `MAX_HEADERS` headers.
     #[error(
         "Too many headers for the webhook `{0}`. Please limit the number of headers to 200. Hint: To remove an already defined header set its value to `null`"
     )]
     TooManyHeaders(Uuid),
-    /// The webhook of a node's command line; Weft has none.
+    /// The nil UUID stands for the webhook of a node's command line, which can't be changed. Weft has none.
     #[error(
         "Webhook `{0}` is immutable. The webhook defined from the command line cannot be modified using the API."
     )]
@@ -75,36 +75,36 @@ pub enum WebhookError {
     /// There is no such webhook.
     #[error("Webhook `{0}` not found.")]
     NotFound(Uuid),
-    /// A header that no HTTP request can carry.
+    /// A header's name is not valid in HTTP.
     #[error("Invalid header name `{0}`: {1}")]
     InvalidHeaderName(String, #[source] http::header::InvalidHeaderName),
-    /// A header's value that no HTTP request can carry.
+    /// A header's value is not valid in HTTP.
     #[error("Invalid header value `{0}`: {1}")]
     InvalidHeaderValue(String, #[source] http::header::InvalidHeaderValue),
-    /// A URL that is none.
+    /// The URL can't be parsed.
     #[error("Invalid URL `{0}`: {1}")]
     InvalidUrl(String, #[source] url::ParseError),
     /// The path names no UUID.
     #[error("Invalid UUID: {0}")]
     InvalidUuid(#[source] uuid::Error),
-    /// The body isn't a webhook, and no node was there to say why.
+    /// The body isn't a valid webhook, although the node that was asked didn't refuse it.
     #[error("Invalid value at `.{field}`: expected {expected}")]
     InvalidBody {
-        /// What is wrong.
+        /// The field that is wrong.
         field: String,
-        /// What it should be.
+        /// What the field should be.
         expected: &'static str,
     },
-    /// The client's body.
+    /// The client's body couldn't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// No shard to ask.
+    /// There is no shard to ask.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// A node was asked and gave no answer.
+    /// The node that was asked gave no answer.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -120,7 +120,7 @@ pub struct Webhooks {
 type Hooks = BTreeMap<Uuid, Webhook>;
 
 impl Webhooks {
-    /// Reads what the store holds. Calls go to public addresses and to those in `allowed`.
+    /// Reads the webhooks from the store. Calls may go to public addresses and to those in `allowed`.
     ///
     /// # Errors
     /// The store can't be read.
@@ -135,7 +135,7 @@ impl Webhooks {
         })
     }
 
-    /// Whether there is none.
+    /// Whether there are no webhooks.
     pub fn is_empty(&self) -> bool {
         self.all().is_empty()
     }
@@ -235,9 +235,10 @@ fn editable(call: &Call) -> Result<Uuid, WebhookError> {
     Ok(uuid)
 }
 
-/// The client's body, or the answer that refuses it.
+/// The client's body as a JSON object, or the answer that refuses it.
 ///
-/// A node knows best what is wrong with a body. It is asked to change a webhook that it can't have, so that it can't take the body.
+/// A node knows best what is wrong with a body. The node is asked to change a webhook with a random UUID, which it can't have, so
+/// that it checks the body but changes nothing.
 async fn settings(
     ctx: &Context,
     call: Call,

@@ -1,6 +1,6 @@
-//! Which addresses may be called: public ones, and the private ones that the operator allows. Pure.
+//! Decides which addresses webhooks may call: public ones, and the private ones that the operator allows. Pure.
 //!
-//! A webhook's URL is a client's; without this a client could reach what only the merger can.
+//! A webhook's URL comes from a client. Without this check, a client could reach servers that only the merger can reach.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-/// The private networks that may be called.
+/// The private networks that webhooks may call; `any` allows all addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Networks {
     any: bool,
@@ -61,7 +61,7 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Not one of the registry of special-purpose addresses (RFC 6890).
+/// Whether the address is not in the registry of special-purpose addresses (RFC 6890).
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     !(a == 0
@@ -75,7 +75,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || (a == 198 && b & 0xfe == 18))
 }
 
-/// Global unicast, but for documentation and what carries an IPv4 address that isn't public.
+/// Whether the address is global unicast, is not for documentation, and embeds no IPv4 address that isn't public.
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, c, d, e, f, g, h] = address.segments();
     let embedded = |high: u16, low: u16| {

@@ -1,4 +1,4 @@
-//! One call of a webhook: HTTP or HTTPS, to an address that may be called, no redirects.
+//! Makes one call of a webhook: HTTP or HTTPS, only to an allowed address, without redirects.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -19,11 +19,11 @@ use url::{Host, Url};
 
 use super::{Networks, Webhook};
 
-/// How long a call may take, as on a node.
+/// How long a call may take, the same as on a node.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a webhook was not told.
+/// Why a call of a webhook failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SendError {
     #[error("its URL can't be called")]
@@ -39,7 +39,7 @@ pub(super) enum SendError {
 }
 
 impl SendError {
-    /// Whether another try may go better.
+    /// Whether another try may succeed.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Url | Self::Private => false,
@@ -52,7 +52,7 @@ impl SendError {
     }
 }
 
-/// The client of clients' servers.
+/// The HTTP client that calls webhooks.
 pub(super) struct Sender {
     client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
     allowed: Networks,
@@ -70,21 +70,21 @@ impl Sender {
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
-        // A call now and then: no connection is kept.
+        // Calls are rare, so no connection is kept.
         let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .build(connector);
         Self { client, allowed }
     }
 
-    /// Tells the tasks, as gzipped NDJSON.
+    /// Sends the tasks, which are gzipped NDJSON.
     pub(super) async fn send(&self, hook: &Webhook, tasks: Bytes) -> Result<(), SendError> {
         let request = self.compose(hook, tasks)?;
         let answer = tokio::time::timeout(TIMEOUT, self.client.request(request))
             .await
             .map_err(|_| SendError::TimedOut)?
             .map_err(|error| SendError::Unreachable(crate::upstream::chain(&error)))?;
-        // Nobody needs the body; the connection goes with it.
+        // The body isn't needed. Dropping it closes the connection.
         let status = answer.status();
         if status.is_success() {
             Ok(())
@@ -95,7 +95,7 @@ impl Sender {
 
     fn compose(&self, hook: &Webhook, tasks: Bytes) -> Result<Request<Full<Bytes>>, SendError> {
         let url = Url::parse(&hook.url).map_err(|_| SendError::Url)?;
-        // An address in the URL is connected to without being looked up.
+        // An IP address in the URL is never looked up, so the resolver can't check it.
         let literal = match url.host() {
             Some(Host::Ipv4(address)) => Some(address.into()),
             Some(Host::Ipv6(address)) => Some(address.into()),
@@ -122,7 +122,8 @@ impl Sender {
     }
 }
 
-/// Looks names up, and leaves out what may not be called: what is connected to is what was checked.
+/// Looks names up, and leaves out addresses that may not be called. So the address that is connected to is the one that was
+/// checked.
 #[derive(Clone)]
 struct Resolver {
     allowed: Networks,

@@ -16,22 +16,22 @@ type Number = usize;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A write to a shard that some of its replicas miss, as bits.
+    /// A write to a shard. `missed_by` has a bit for each replica that misses it.
     Write {
         shard: usize,
         missed_by: u8,
     },
     Drain(Number),
     Resume(Number),
-    /// A resync from a replica in sync that ends well.
+    /// A successful resync from a replica in sync.
     Resync(Number),
-    /// Envoy's configuration has these nodes only, as bits.
+    /// Envoy's configuration has only these nodes, one bit each.
     Topology(u8),
-    /// The store fails, or is well again.
+    /// The store begins to fail, or works again.
     Store {
         fails: bool,
     },
-    /// The merger ends and starts again.
+    /// The merger restarts.
     Restart,
 }
 
@@ -73,7 +73,7 @@ fn topology(present: u8) -> Topology {
     Topology::from_envoy(json.as_bytes(), &weft_routing::ShardNames::default()).unwrap()
 }
 
-/// What the replicas hold, and what clients were acknowledged.
+/// What the replicas hold, and which writes were acknowledged to clients.
 struct Model {
     store: MemoryStore,
     in_sync: InSync,
@@ -124,7 +124,7 @@ impl Model {
         }
     }
 
-    /// As `deliver` does: to all in sync, those who missed it out before it is acknowledged.
+    /// Writes as `deliver` does: to all replicas in sync. Those that missed it are removed before it is acknowledged.
     async fn write(&mut self, shard: usize, missed_by: u8) {
         let replicas: Vec<Number> = (shard * REPLICAS..(shard + 1) * REPLICAS)
             .filter(|number| self.is_present(*number) && self.in_sync.holds(&id(*number)))
@@ -146,7 +146,7 @@ impl Model {
                 .await
             {
                 Ok(outcome) => assert_ne!(outcome, Removal::RefusedLast, "another took the write"),
-                // Then it isn't acknowledged.
+                // The write isn't acknowledged then.
                 Err(_) => return,
             }
         }

@@ -88,7 +88,7 @@ async fn who_is_new_beside_others_or_was_away_catches_up_first() {
         .unwrap();
     assert!(in_sync.holds(&node("a")) && !in_sync.holds(&node("b")));
     assert!(in_sync.holds(&node("x")) && !in_sync.holds(&node("y")));
-    // Nobody left to hold what was acknowledged: the names stay what they were.
+    // No other replica is left that holds the acknowledged writes, so the nodes' states stay as they were.
     in_sync.admit(&topology(&[&[], &["x"]])).await.unwrap();
     assert!(in_sync.holds(&node("a")));
 }

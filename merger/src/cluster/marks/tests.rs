@@ -47,11 +47,11 @@ async fn tasks_beside_the_writes_may_be_heard_of_before_them_or_after() {
     let marks = open(&MemoryStore::default(), vec![known("a", 0, None)]).await;
     let a = node("a");
     marks.establish(&a, Some(3.into())).await.unwrap();
-    // A deletion of tasks, which the node numbered after a write whose answer comes later.
+    // The merger deletes tasks. The node numbers that after a write whose answer comes later.
     marks.made(&a, 5).await;
     assert_eq!(marks.acknowledged(&a, 4).1, Order::Next);
     assert_eq!(marks.acknowledged(&a, 6).1, Order::Next, "5 is known");
-    // The other way round it looks like a task of somebody else, and is looked at.
+    // If the write's answer comes first, the deletion looks like an unknown task and is checked.
     assert_eq!(marks.acknowledged(&a, 8).1, Order::Gap(vec![7]));
     assert_eq!(marks.acknowledged_beside(&a, 7).local_uid, 7);
     assert_eq!(marks.acknowledged(&a, 9).1, Order::Next);
@@ -71,13 +71,13 @@ async fn a_mark_outlives_the_records_that_show_it() {
         let (task, _) = marks.acknowledged(&a, uid);
         marks.recorded(&task);
     }
-    // Nobody was told of this one: after a crash it is found again.
+    // This write is not recorded: after a crash the merger finds it again.
     marks.acknowledged(&a, 6);
-    // As a deletion of records does it.
+    // A deletion of records stores the marks this way.
     store.commit(marks.changes()).await.unwrap();
     let marks = open(&store, vec![known("a", 0, None)]).await;
     assert_eq!(marks.mark(&a), Mark::At(Some(5)));
-    // Records that are still there may show more, and never less.
+    // The remaining records may raise the mark but never lower it.
     marks.seen_in_record(&task("a", 9, 0));
     marks.seen_in_record(&task("a", 1, 0));
     assert_eq!(marks.mark(&a), Mark::At(Some(9)));
@@ -115,7 +115,7 @@ async fn an_older_store_says_what_a_node_had_at_least_and_not_what_it_has() {
     for name in ["resynced", "never"] {
         marks.seen_in_record(&task(name, 500, 0));
     }
-    // Its records may be of the disk before the resync.
+    // Its records may name tasks of the disk before the resync.
     let at_least = |at_least| Mark::Unknown { at_least };
     assert_eq!(marks.mark(&node("resynced")), at_least(Some(31)));
     assert_eq!(marks.mark(&node("never")), at_least(Some(500)));
@@ -128,7 +128,7 @@ async fn a_task_of_the_mergers_own_hides_no_write_that_a_crash_leaves_open() {
     let a = node("a");
     let marks = open(&store, vec![known("a", 0, None)]).await;
     marks.establish(&a, Some(3.into())).await.unwrap();
-    // The node has taken a write as 4, whose answer is on its way; then the merger ends.
+    // The node has taken a write as task 4, and its answer is on its way when the merger stops.
     marks.made(&a, 5).await;
     let marks = open(&store, vec![known("a", 0, None)]).await;
     assert_eq!(

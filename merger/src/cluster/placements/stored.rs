@@ -18,7 +18,7 @@ struct Stored {
     write_mode: Option<WriteMode>,
 }
 
-/// Slots as they were dealt are kept as the list of shards: thousands of small indexes stay small.
+/// Slots that are still as dealt are stored as the list of shards, so that thousands of small indexes stay small.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 enum StoredSlots {

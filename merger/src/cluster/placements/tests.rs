@@ -81,14 +81,14 @@ async fn an_index_written_to_while_its_deletion_is_stored_is_placed() {
     all.mark_deleted("movies", 5).await.unwrap();
     let slow = store.hold().await;
     let write = async {
-        // The placement can still be seen.
+        // The placement is still visible.
         assert!(all.get("movies").is_some());
         let slots = dealt();
         let placed = all.place("movies", &slots);
         let (placed, ()) = tokio::join!(placed, async { drop(slow) });
         placed.unwrap().unwrap()
     };
-    // In this order: the deletion is being stored when the write comes.
+    // The order is fixed: the deletion is being stored when the write comes.
     let (gone, placed) = tokio::join!(all.remove_deleted("movies", 5), write);
     gone.unwrap();
     assert_eq!(placed.before, Before::Absent);
@@ -134,7 +134,7 @@ async fn filters_have_an_index_again_when_no_change_wants_it_away() {
     };
     let uids = ["movies".to_owned()];
     assert!(directed());
-    // Said twice by one change, as when it is tried again.
+    // One change claims the index twice, as a retry does.
     for change in ["one", "one", "other"] {
         all.leave_to_merger(change, &uids, true).await.unwrap();
         assert!(!directed());

@@ -1,4 +1,5 @@
-//! In what an index differs between two nodes: by slots first, which needs no memory, then by the documents of those slots.
+//! Finds the differences of an index between two nodes: first by slots, which needs little memory, then by the documents of the
+//! slots that differ.
 
 use hashbrown::HashMap;
 
@@ -8,10 +9,10 @@ use super::remote::Remote;
 use super::scan::Scan;
 use crate::cluster::{Documents, Written};
 
-/// So many documents are held in memory at once, as ids and numbers; of larger indexes, slots are taken in several passes.
+/// How many documents are held in memory at once, as ids and digests. For larger indexes, the slots are taken in several passes.
 const DOCUMENTS_A_PASS: u64 = 1_000_000;
 
-/// Something that is not the same on both.
+/// Something that differs between the two nodes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Difference {
     pub(crate) index: String,
@@ -20,7 +21,7 @@ pub(crate) struct Difference {
 }
 
 impl Difference {
-    /// Whether it lies in what was written meanwhile.
+    /// Whether a write meanwhile may explain the difference.
     pub(crate) fn is_within(&self, written: &Written) -> bool {
         let Written::Indexes(indexes) = written else {
             return true;
@@ -33,7 +34,7 @@ impl Difference {
     }
 }
 
-/// The slots of an index in which two nodes differ, or `None` if they don't.
+/// A flag for each slot of an index, true if the two nodes differ in it; `None` if they don't differ.
 pub(crate) async fn compare(
     source: &Remote<'_>,
     target: &Remote<'_>,
@@ -61,7 +62,7 @@ async fn digests(
     Ok(digests)
 }
 
-/// The differing slots, in parts of which each has no more documents than are held at once.
+/// Splits the differing slots into passes, each with about as many documents as may be held at once.
 pub(crate) fn passes(differing: &[bool], documents: u64) -> Vec<Vec<bool>> {
     let count = differing.iter().filter(|differs| **differs).count();
     let all = differing.len().max(1) as u64;
@@ -90,7 +91,7 @@ pub(crate) fn is_among(slots: &[bool], print: &Print) -> bool {
     slots.get(usize::from(print.slot.0)) == Some(&true)
 }
 
-/// What a node holds in some slots: id → content.
+/// The documents that a node holds in some slots: id → digest of the content.
 pub(crate) async fn contents(
     remote: &Remote<'_>,
     index: &str,
@@ -109,7 +110,7 @@ pub(crate) async fn contents(
     Ok(held)
 }
 
-/// The ids of the documents of some slots that differ.
+/// The ids of the documents that differ in some slots.
 pub(crate) async fn differing_ids(
     source: &Remote<'_>,
     target: &Remote<'_>,

@@ -1,4 +1,4 @@
-//! Brings documents to a node in batches, as fast as it may, and sees to it that each batch succeeds.
+//! Copies documents to a node in batches, at the allowed rate, and checks that each batch succeeds.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -13,10 +13,10 @@ use super::remote::Remote;
 use super::source::SourceGuard;
 use super::{Progress, ResyncError};
 
-/// A batch is sent when it has so many bytes or documents.
+/// A batch is sent once it has this many bytes or documents.
 const BATCH_BYTES: usize = 4 << 20;
 const BATCH_DOCUMENTS: usize = 10_000;
-/// How many batches the node may have before it.
+/// How many batches the node may have in its queue before the copy waits.
 const AHEAD: usize = 3;
 
 /// A stream of documents to one index of a node.
@@ -53,9 +53,9 @@ impl<'a> Copy<'a> {
         }
     }
 
-    /// Takes one document.
+    /// Adds one document.
     pub(crate) async fn push(&mut self, document: &RawValue) -> Result<(), ResyncError> {
-        // A line each: a document as a node prints it has no line end in it, but a client's string may be pretty-printed.
+        // One line for each document. Line ends are removed: they can only be between the fields, as JSON strings escape them.
         self.batch.extend(
             document
                 .get()
@@ -70,7 +70,7 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    /// Sends what is left, and waits until all is done.
+    /// Sends the last batch, and waits until all tasks are done.
     pub(crate) async fn finish(mut self) -> Result<(), ResyncError> {
         self.send().await?;
         while let Some(uid) = self.sent.pop_front() {

@@ -1,9 +1,10 @@
-//! How much a resync may delete without asking: what somebody wanted to be deleted.
+//! Limits what a resync may delete without an operator's confirmation.
 //!
-//! A few surplus documents are nothing to wonder about. An index that the source has not, or more than a tenth of an index's
-//! documents, is only deleted if that can be explained: by a task that removed documents since the replica was last well, by an
-//! index that lies here no more, or by writes that the target took and nobody was acknowledged. Otherwise the resync stops, and an
-//! operator decides. It is the last line: the source was seen to be the node that it was.
+//! A few surplus documents may always be deleted. An index that the source doesn't have, or more than a tenth of an index's
+//! documents, is only deleted if there is an explanation: a task that removed documents since shortly before the replica went
+//! out, an index that is no longer placed on this shard, or writes that the target took but that were not acknowledged. Otherwise
+//! the resync stops, and an operator decides. This is the last line of defence, after the check that the source still is the same
+//! node.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -16,31 +17,32 @@ use super::ResyncError;
 use crate::cluster::NodeId;
 use crate::repair::Context;
 
-/// One of so many documents may be deleted without an explanation.
+/// One in this many documents may be deleted without an explanation.
 const ONE_OF: u64 = 10;
-/// Tasks explain a deletion if they are not older than this before the replica went out: its disk may be an older one.
+/// A task explains a deletion if it is from the time since the replica went out or from this long before, because the replica's
+/// disk may be an older one.
 const BEFORE: Duration = Duration::hours(24);
 
-/// What a resync deletes at one node.
+/// Decides what a resync may delete on one node.
 pub(crate) struct Deletions<'a> {
     pub(crate) ctx: &'a Context,
     pub(crate) shard: ShardId,
     pub(crate) node: NodeId,
-    /// Since when the node is out.
+    /// Since when the node has been out of sync.
     pub(crate) out_since: OffsetDateTime,
-    /// It took writes that nobody was acknowledged: it may have to lose them.
+    /// The node took writes that were not acknowledged, and may have to lose them.
     pub(crate) took_more: bool,
-    /// An operator has said that all of it is right.
+    /// An operator has confirmed all deletions.
     pub(crate) confirmed: bool,
-    /// How many documents of each index it has deleted so far.
+    /// How many documents of each index the resync has been allowed to delete so far.
     pub(crate) counts: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Deletions<'_> {
-    /// Whether an index that the source has not, or has with another primary key, may be deleted.
+    /// Allows the deletion of an index that the source doesn't have, or has with another primary key.
     ///
     /// # Errors
-    /// Nothing explains that it is gone.
+    /// Nothing explains why the index is gone.
     pub(crate) fn allow_index(&self, index: &str) -> Result<(), ResyncError> {
         let placement = self.ctx.cluster.placement(index);
         let lies_here = placement.is_some_and(|placement| {
@@ -55,10 +57,10 @@ impl Deletions<'_> {
         ))
     }
 
-    /// Whether so many more documents of an index may be deleted, of which the node had `held`.
+    /// Allows the deletion of `count` more documents of an index of which the node had `held`.
     ///
     /// # Errors
-    /// That is too much, and nothing explains it.
+    /// It would be too many in total, and nothing explains them.
     pub(crate) fn allow(&self, index: &str, count: u64, held: u64) -> Result<(), ResyncError> {
         let sum = {
             let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
-//! What a document is, in one number: the same on two replicas if, and but for chance only if, the documents are the same.
+//! A document's content as one number. It is equal on two replicas if the documents are equal, and apart from rare collisions
+//! only then.
 //!
-//! Nodes print a document's fields in an order of their own, so the order of fields does not count. Pure.
+//! Nodes print a document's fields in different orders, so the order of fields doesn't count. Pure.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use weft_routing::document_id::DocumentId;
 use weft_routing::slot::{SLOT_COUNT, Slot, slot_of};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// A document's id and what it is.
+/// A document's id, slot and digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Print {
     pub(crate) id: String,
@@ -19,7 +20,7 @@ pub(crate) struct Print {
 }
 
 impl Print {
-    /// Of a document as a node prints it. `None` where it has no valid id, which no node would have taken.
+    /// The print of a document as a node prints it. `None` if it has no valid id; no node would have taken such a document.
     pub(crate) fn of(document: &RawValue, primary_key: &str) -> Option<Self> {
         let fields: BTreeMap<String, &RawValue> = serde_json::from_str(document.get()).ok()?;
         let id = DocumentId::from_json(fields.get(primary_key)?.get()).ok()?;
@@ -36,7 +37,7 @@ impl Print {
 
 fn field(name: &str, value: &RawValue) -> u64 {
     let seed = xxh3_64(name.as_bytes());
-    // Vectors are kept apart from the document, and printed in an order of their own.
+    // Nodes store vectors apart from the document and print their fields in any order.
     match name {
         "_vectors" => {
             let sorted = serde_json::from_str(value.get()).map(|mut value: Value| {
@@ -50,7 +51,7 @@ fn field(name: &str, value: &RawValue) -> u64 {
     }
 }
 
-/// One number for all documents of each slot.
+/// For each slot, one number over all of its documents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SlotDigests(Vec<u64>);
 
@@ -68,7 +69,7 @@ impl SlotDigests {
         }
     }
 
-    /// The slots in which the two differ.
+    /// A flag for each slot: true if the two differ in it.
     pub(crate) fn differing(&self, other: &Self) -> Vec<bool> {
         self.0.iter().zip(&other.0).map(|(a, b)| a != b).collect()
     }

@@ -1,4 +1,4 @@
-//! Makes a node's indexes equal to another's: which there are, their primary keys, settings and documents.
+//! Makes a node's indexes equal to another node's: the list of indexes, their primary keys, settings and documents.
 
 use std::sync::atomic::Ordering;
 
@@ -20,20 +20,20 @@ use crate::upstream::is_hidden;
 /// How many documents are deleted with one task.
 const DELETES_A_TASK: usize = 5_000;
 
-/// Mends one node after another's model.
+/// Makes one node, the target, equal to another, the source.
 pub(crate) struct Mend<'a> {
     pub(crate) source: &'a Remote<'a>,
     pub(crate) target: &'a Remote<'a>,
     pub(crate) progress: &'a Progress,
-    /// 0 means as fast as it goes.
+    /// The limit of the copy in bytes per second; 0 means none.
     pub(crate) bytes_per_second: u64,
-    /// The source must still be what it was before anything is changed.
+    /// Checks before each change that the source still is the same node.
     pub(crate) unbroken: &'a SourceGuard<'a>,
-    /// What may be deleted.
+    /// Decides what may be deleted on the target.
     pub(crate) deletions: &'a Deletions<'a>,
 }
 
-/// Features that the instance as a whole has.
+/// Makes the features of the whole instance equal.
 pub(crate) async fn instance(source: &Remote<'_>, target: &Remote<'_>) -> Result<(), ResyncError> {
     const PATH: &str = "/experimental-features";
     let wanted: Map<String, Value> = source.get(PATH).await?;
@@ -51,7 +51,7 @@ pub(crate) async fn instance(source: &Remote<'_>, target: &Remote<'_>) -> Result
 }
 
 impl Mend<'_> {
-    /// Mends what may have been written, and says what was not equal. What the source has taken before is applied first.
+    /// Mends what may have been written, and returns what differed. First waits until the source has applied what it has taken.
     pub(crate) async fn mend(&self, written: &Written) -> Result<Vec<Difference>, ResyncError> {
         self.source.applied().await?;
         let mut found = Vec::new();
@@ -75,7 +75,7 @@ impl Mend<'_> {
             };
             let there = held.iter().find(|held| held.uid == index.uid);
             match self.mend_index(index, there, documents, &mut found).await {
-                // Deleted meanwhile, which is noted.
+                // The index was deleted meanwhile. That is noted as a write.
                 Err(error) if is_missing(&error) => {}
                 outcome => outcome?,
             }
@@ -98,7 +98,7 @@ impl Mend<'_> {
                 self.target.perform(Method::POST, "/indexes", &body).await?;
                 found.push(whole(&index.uid));
             }
-            // A primary key stays once it is there, so another one can only belong to another index of that name.
+            // An index keeps its primary key once it has one, so a different key belongs to another index of the same name.
             Some(held) if held.primary_key.is_some() && held.primary_key != index.primary_key => {
                 self.delete_index(&index.uid).await?;
                 self.target.perform(Method::POST, "/indexes", &body).await?;
@@ -116,7 +116,7 @@ impl Mend<'_> {
         if *documents == Documents::All && self.mend_settings(&index.uid).await? {
             found.push(whole(&index.uid));
         }
-        // Without a primary key there can be no document.
+        // An index without a primary key has no documents.
         let Some(primary_key) = &index.primary_key else {
             return Ok(());
         };
@@ -124,7 +124,7 @@ impl Mend<'_> {
             Documents::All => self.mend_all(&index.uid, primary_key).await?,
             Documents::Ids(ids) => {
                 let ids: Vec<String> = ids.iter().cloned().collect();
-                // Whoever wrote them wanted them to be as they are.
+                // Clients wrote these documents, so their deletions need no explanation.
                 self.mend_some(&index.uid, primary_key, &ids, None).await?
             }
         };
@@ -143,7 +143,7 @@ impl Mend<'_> {
         self.target.done(task).await
     }
 
-    /// Sets what differs; true if anything did.
+    /// Changes the settings that differ; true if there were any.
     async fn mend_settings(&self, index: &str) -> Result<bool, ResyncError> {
         let path = format!("/indexes/{index}/settings");
         let wanted: Map<String, Value> = self.source.get(&path).await?;
@@ -170,7 +170,7 @@ impl Mend<'_> {
         Ok(true)
     }
 
-    /// Compares all documents of an index and mends those that differ; gives their ids.
+    /// Compares all documents of an index and mends those that differ. Returns their ids.
     async fn mend_all(&self, index: &str, primary_key: &str) -> Result<Vec<String>, ResyncError> {
         let held_before = self.target.count(index).await?;
         let slots = if held_before == 0 {
@@ -194,7 +194,7 @@ impl Mend<'_> {
                 }
             }
             copy.finish().await?;
-            // What the scan didn't meet is either gone, or came back while it went on.
+            // Documents that the scan didn't see are either gone from the source, or came back during the scan.
             let left: Vec<String> = held.into_keys().collect();
             let bound = Some(held_before);
             mended.extend(self.mend_some(index, primary_key, &left, bound).await?);
@@ -202,8 +202,8 @@ impl Mend<'_> {
         Ok(mended)
     }
 
-    /// Mends these documents; gives the ids of those that differed. With the number of documents that the target had, more than a few
-    /// are only deleted if that can be explained.
+    /// Mends these documents and returns the ids of those that differed. If `held_before` gives the number of documents that the
+    /// target had, more than a few are only deleted if there is an explanation.
     async fn mend_some(
         &self,
         index: &str,
@@ -272,7 +272,8 @@ fn whole(index: &str) -> Difference {
     }
 }
 
-/// The change that makes a node's embedders what they shall be: `null` removes one. A node doesn't tell an embedder's key.
+/// The change that makes a node's embedders equal to `wanted`; `null` removes one. Nodes hide an embedder's API key, so an
+/// embedder with a key can't be copied.
 fn embedders(index: &str, wanted: Value, held: &Value) -> Result<Value, ResyncError> {
     let mut change = wanted.as_object().cloned().unwrap_or_default();
     for (embedder, settings) in &change {

@@ -1,18 +1,18 @@
-//! Brings a replica that is out of sync back: compare → copy → catch up → prove → in sync.
+//! Brings a replica that is out of sync back: compare → copy → prove → catch up → in sync.
 //!
 //! ```text
 //!   whole pass: every index compared and mended      ─┐ writes go on at the source, and are noted
 //!   second whole pass: proves the first               │
 //!   what was written meanwhile, until it is little   ─┘
-//!   with the shard's turn: the rest, counts compared, in sync      (writes wait, for a bounded time)
+//!   with the shard's lock: the rest, counts compared, in sync      (writes wait, for a bounded time)
 //! ```
 //!
-//! The target takes no client's write until it is in sync, so nothing can overtake the copy. Nothing is kept of a resync but
-//! that the replica is out: one that is cut short begins anew, and finds what is copied already to be equal.
+//! The target takes no client's write until it is in sync, so no write can overtake the copy. A resync stores no progress. If it
+//! is interrupted, the next one starts again and finds what is already copied to be equal.
 //!
-//! Invariants: a replica is in sync only after a whole pass that found no difference but in what was written meanwhile, and
-//! after the last of that was mended while nobody wrote. Nothing is changed at the target before the source was seen to be still
-//! the node that it was ([`source`]), and nothing much is deleted that nobody wanted to be deleted ([`deletions`]).
+//! Invariants: a replica is in sync only after a whole pass that found no difference except in what was written meanwhile, and
+//! after the last of that was mended under the shard's lock. The target is changed only after a check that the source still is
+//! the same node ([`source`]), and a resync deletes much only if there is an explanation ([`deletions`]).
 
 mod compare;
 mod copy;
@@ -51,23 +51,23 @@ use mend::Mend;
 use remote::Remote;
 use source::SourceGuard;
 
-/// So few documents are mended while the shard's writers wait.
+/// The most documents that are mended while the shard's writers wait.
 const FEW: usize = 1_000;
-/// How often what was written meanwhile is mended before the writers must wait for more than a few.
+/// How many rounds mend what was written meanwhile, before the writers must wait even for more than [`FEW`].
 const ROUNDS: usize = 10;
-/// How often the whole is compared again because it was not equal.
+/// How many whole passes may follow the copy until one finds no difference.
 const PROOFS: usize = 3;
-/// How long writers may wait for the last mending; the second bound is for a shard that never had only a few.
+/// How long writers may wait for the last mending. The second limit applies once all [`ROUNDS`] are used up.
 const TURN: Duration = Duration::from_secs(10);
 const LAST_TURN: Duration = Duration::from_secs(120);
 
-/// Why a replica could not be brought back, this time.
+/// Why a resync failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ResyncError {
-    /// A node gave no answer.
+    /// A node didn't answer.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
-    /// A node said no.
+    /// A node refused a request.
     #[error("{node} answered {status} to {path}: {said}")]
     Refused {
         node: NodeId,
@@ -75,20 +75,20 @@ pub(crate) enum ResyncError {
         status: StatusCode,
         said: String,
     },
-    /// A node's answer isn't what the API says it is.
+    /// A node's answer can't be read as the API describes it.
     #[error("{node}'s answer can't be read: {what}")]
     Unreadable { node: NodeId, what: String },
-    /// A task that should have succeeded.
+    /// A node's task failed, was cancelled, or took too long.
     #[error("{node}'s task {uid} did not succeed: {detail}")]
     Task {
         node: NodeId,
         uid: u32,
         detail: String,
     },
-    /// A whole pass after the copy found differences again and again.
+    /// Every whole pass after the copy found differences.
     #[error("{differences} documents differ though they were copied")]
     StillDiffers { differences: usize },
-    /// The counts differ when all should be equal.
+    /// The numbers of documents differ at the end.
     #[error("`{index}` has {wanted} documents, and {found} on the replica")]
     Counts {
         index: String,
@@ -98,21 +98,21 @@ pub(crate) enum ResyncError {
     /// The last mending took too long.
     #[error("the last mending took longer than {} s", .0.as_secs())]
     TooSlow(Duration),
-    /// An embedder's key can't be read from a node, so that it can't be set on another.
+    /// A node hides an embedder's key, so the key can't be set on another node.
     #[error(
         "the key of the embedder `{embedder}` of `{index}` can't be read back: set the embedders again"
     )]
     SecretEmbedder { index: String, embedder: String },
-    /// A node has yet to take acknowledged writes that others have.
+    /// A node still lags behind acknowledged writes.
     #[error("{0} has not taken what was acknowledged for a long time")]
     Lag(NodeId),
-    /// The replica or its source is no more what it was.
+    /// The replica or its source has changed its sync state.
     #[error("the replica or its source has changed its standing")]
     Overtaken,
-    /// The source isn't the node that it was when the resync began.
+    /// The source is not the same node as when the resync began, or doesn't answer.
     #[error("{node}, from which is copied, is not what it was: {detail}")]
     Source { node: NodeId, detail: String },
-    /// The resync would delete more than it can explain.
+    /// The resync would delete more than there is an explanation for.
     #[error(
         "stopped: it would delete {what} of `{index}` on {node}, and no task that is known removed them. If that is right, confirm it with POST /_cluster/nodes/{node}/resume and {{\"acceptDeletions\": true}}"
     )]
@@ -121,16 +121,16 @@ pub(crate) enum ResyncError {
         index: String,
         what: String,
     },
-    /// A mistake in Weft.
+    /// The resync panicked: a bug in Weft.
     #[error("it panicked")]
     Panicked,
-    /// Keys or features.
+    /// Making the API keys equal failed.
     #[error("keys could not be made equal: {0}")]
     Keys(String),
-    /// The store.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Shards or nodes.
+    /// The shard has a write fence, or the cluster lacks something.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
 }
@@ -164,7 +164,7 @@ pub(crate) struct Progress {
     bytes: AtomicU64,
 }
 
-/// The same as it is shown.
+/// The progress as JSON shows it.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ProgressView {
@@ -190,7 +190,7 @@ impl Progress {
         self.copied.load(Ordering::Relaxed) + self.removed.load(Ordering::Relaxed)
     }
 
-    /// As operators see it.
+    /// The progress as operators see it.
     pub(crate) fn view(&self) -> ProgressView {
         let (phase, index) = self
             .phase
@@ -208,14 +208,14 @@ impl Progress {
     }
 }
 
-/// What keeps a resync from taking a loss for the truth.
+/// The checks that keep a resync from copying a data loss.
 #[derive(Clone, Copy)]
 struct Guards<'a> {
     unbroken: &'a SourceGuard<'a>,
     deletions: &'a Deletions<'a>,
 }
 
-/// One replica on its way back.
+/// The resync of one replica.
 struct Resync<'a> {
     ctx: &'a Arc<Context>,
     shard: ShardId,
@@ -225,7 +225,7 @@ struct Resync<'a> {
 }
 
 impl Resync<'_> {
-    /// All of it.
+    /// Runs the whole resync, and notes writes to the shard meanwhile.
     async fn run(&self) -> Result<(), ResyncError> {
         self.ctx.cluster.dirty.begin(self.shard);
         let outcome = survive(&self.ctx.metrics.panics, "resync", self.phases()).await;
@@ -271,7 +271,7 @@ impl Resync<'_> {
         Err(ResyncError::Overtaken)
     }
 
-    /// Whole passes until one finds nothing that wasn't written meanwhile.
+    /// Makes whole passes until one finds no difference except in what was written meanwhile.
     async fn prove(
         &self,
         source: &Remote<'_>,
@@ -296,7 +296,7 @@ impl Resync<'_> {
         Err(ResyncError::StillDiffers { differences })
     }
 
-    /// Mends the rest while nobody writes, compares the counts, and takes the replica in.
+    /// Mends the rest under the shard's lock, compares the counts, and puts the replica in sync.
     async fn last_turn(
         &self,
         source: &Remote<'_>,
@@ -304,7 +304,7 @@ impl Resync<'_> {
         guards: Guards<'_>,
         within: Duration,
     ) -> Result<(), ResyncError> {
-        let _turn = self.ctx.locks.lock(&[self.shard]).await;
+        let _guard = self.ctx.locks.lock(&[self.shard]).await;
         let begun = Instant::now();
         let written = self.ctx.cluster.dirty.take(self.shard);
         let mending = async {
@@ -326,7 +326,7 @@ impl Resync<'_> {
         self.check()?;
         guards.unbroken.check().await?;
         let cluster = &self.ctx.cluster;
-        // What the source has beyond its mark, the target has by now.
+        // The target now has all that the source has beyond its mark.
         let marks = &cluster.marks;
         marks.raise(&self.source.id, newest_of_source).await;
         cluster.health.begins_anew(&self.target.id);
@@ -371,7 +371,7 @@ impl Resync<'_> {
         Ok(())
     }
 
-    /// The target must still be out, and the source still in.
+    /// Checks that the target is still out, the source still in sync, and the shard has no write fence.
     fn check(&self) -> Result<(), ResyncError> {
         if self.ctx.cluster.in_doubt.blocks_writes(self.shard) {
             return Err(ClusterError::Held(self.shard).into());
@@ -392,7 +392,7 @@ impl Resync<'_> {
         Remote::new(self.ctx, node)
     }
 
-    /// What the target may have to lose.
+    /// The limits for deletions on the target.
     async fn deletions(&self) -> Deletions<'_> {
         let cluster = &self.ctx.cluster;
         let node = &self.target.id;
@@ -421,7 +421,7 @@ impl Resync<'_> {
             source,
             target,
             progress: self.progress,
-            // Who holds up the shard's writers doesn't dawdle.
+            // No limit while the shard's writers wait.
             bytes_per_second: match phase {
                 Phase::LastTurn => 0,
                 _ => self.ctx.options.resync_bytes_per_second,

@@ -1,4 +1,4 @@
-//! One node, as a resync reads and changes it.
+//! The requests by which a resync reads and changes one node.
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ use crate::cluster::{NewestTask, NodeRef};
 use crate::repair::Context;
 use crate::upstream::{NodeAnswer, NodeRequest, Target};
 
-/// How often a node is asked whether a task is done: soon at first, then less often.
+/// The pauses between checks whether a task is done: short at first, then longer.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-/// How long one exchange may take.
+/// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// How long one task of a node may take before a resync is given up, to be tried again.
+/// How long one task of a node may take before the resync fails, to be tried again.
 const LONGEST_TASK: Duration = Duration::from_secs(1_800);
 /// How many documents one request asks for by id.
 const IDS_A_REQUEST: usize = 500;
 
-/// A node.
+/// A node that a resync or a comparison talks to.
 pub(crate) struct Remote<'a> {
     ctx: &'a Context,
     node: &'a NodeRef,
@@ -68,7 +68,7 @@ impl<'a> Remote<'a> {
         Ok(list.results)
     }
 
-    /// A page of an index's documents in the node's own order, with their vectors.
+    /// One page of an index's documents, in the node's order, with their vectors.
     pub(crate) async fn documents(
         &self,
         index: &str,
@@ -79,7 +79,7 @@ impl<'a> Remote<'a> {
         self.fetch(index, &body).await
     }
 
-    /// The documents of these ids that there are, with their vectors.
+    /// The documents with these ids that exist, with their vectors.
     pub(crate) async fn documents_of(
         &self,
         index: &str,
@@ -108,13 +108,13 @@ impl<'a> Remote<'a> {
         count.ok_or_else(|| self.unreadable("numberOfDocuments"))
     }
 
-    /// A read as JSON.
+    /// Reads a path as JSON.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ResyncError> {
         let answer = self.exchange(Method::GET, path, None).await?;
         self.read(path, &answer)
     }
 
-    /// A change that is done with the answer.
+    /// Makes a change that creates no task.
     pub(crate) async fn change(
         &self,
         method: Method,
@@ -125,7 +125,7 @@ impl<'a> Remote<'a> {
         self.exchange(method, path, body).await.map(drop)
     }
 
-    /// A change that is a task; gives its local uid.
+    /// Makes a change that creates a task, and returns the task's local uid.
     pub(crate) async fn enqueue(
         &self,
         method: Method,
@@ -137,7 +137,7 @@ impl<'a> Remote<'a> {
         Ok(enqueued.task_uid)
     }
 
-    /// A change that is a task, until it is done.
+    /// Makes a change that creates a task, and waits until the task is done.
     pub(crate) async fn perform(
         &self,
         method: Method,
@@ -170,9 +170,9 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// Waits until everything is done that the node has taken so far.
+    /// Waits until the node has finished every task that it has taken so far.
     pub(crate) async fn applied(&self) -> Result<(), ResyncError> {
-        self.even().await?;
+        self.wait_for_lag().await?;
         let Some(newest) = self.newest_task().await? else {
             return Ok(());
         };
@@ -202,11 +202,11 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// Waits until the node has taken what was acknowledged before it had it.
-    async fn even(&self) -> Result<(), ResyncError> {
-        let lanes = &self.ctx.cluster.queues;
+    /// Waits until the node has no lag.
+    async fn wait_for_lag(&self) -> Result<(), ResyncError> {
+        let queues = &self.ctx.cluster.queues;
         let deadline = tokio::time::Instant::now() + TIMEOUT;
-        while !lanes.caught_up(&self.node.id) {
+        while !queues.caught_up(&self.node.id) {
             if tokio::time::Instant::now() > deadline {
                 return Err(ResyncError::Lag(self.node.id.clone()));
             }
@@ -221,7 +221,7 @@ impl<'a> Remote<'a> {
         Ok(newest.map(|newest| newest.uid))
     }
 
-    /// The newest task, as it shows the disk.
+    /// The newest task, by which the disk can be identified.
     pub(crate) async fn newest(&self) -> Result<Option<NewestTask>, ResyncError> {
         let list: List<NewestTask> = self.get("/tasks?limit=1").await?;
         Ok(list.results.into_iter().next())

@@ -1,4 +1,4 @@
-//! Which resyncs run at the moment, and why the last one of a node failed.
+//! Which resyncs are running, and why the last one of each node failed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 use super::{Progress, ResyncError};
 use crate::cluster::NodeId;
 
-/// Resyncs under way, and how the last ones ended.
+/// The running resyncs, and how the last ones failed.
 #[derive(Default)]
 pub struct Resyncs {
     state: Mutex<State>,
@@ -17,9 +17,9 @@ pub struct Resyncs {
 pub(crate) struct State {
     pub(crate) under_way: HashMap<NodeId, Arc<Progress>>,
     pub(crate) failed: HashMap<NodeId, String>,
-    /// Resyncs that would delete more than they can explain wait for an operator; these are confirmed.
+    /// Nodes for which an operator has confirmed a resync's unexplained deletions.
     pub(crate) confirmed: HashSet<NodeId>,
-    /// Those that wait for that.
+    /// Nodes whose resync stopped and waits for such a confirmation.
     pub(crate) stopped: HashSet<NodeId>,
 }
 

@@ -1,8 +1,8 @@
-//! Reads all documents of an index from a node that goes on being written to.
+//! Reads all documents of an index from a node while clients write to it.
 //!
-//! Pages are counted from the front, and a deletion moves everything behind it one place forward: who only counted on would
-//! miss a document for each. So each page begins a little before the end of the last one, and goes on behind the last
-//! document that is known from there. What is inserted meanwhile may be missed: it is noted as written.
+//! Pages are counted from the front, and a deletion moves every later document one place forward. Simple paging would miss one
+//! document for each deletion. So each page begins a little before the end of the last one, and continues after the last known
+//! document in it. Documents inserted meanwhile may be missed, but they are noted as written.
 
 use std::collections::VecDeque;
 
@@ -12,9 +12,9 @@ use super::ResyncError;
 use super::digest::Print;
 use super::remote::Remote;
 
-/// How many documents a page goes back.
+/// How many documents each page overlaps the one before.
 const OVERLAP: usize = 16;
-/// How large a page shall be, in bytes, and how many documents it has at the least and at the most.
+/// The wanted size of a page in bytes, and the limits of its number of documents.
 const PAGE_BYTES: usize = 4 << 20;
 const PAGE_DOCUMENTS: std::ops::RangeInclusive<usize> = 64..=10_000;
 const FIRST_PAGE: usize = 256;
@@ -41,8 +41,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The next documents, none of them twice; `None` at the end. Every document that is there from the beginning to the
-    /// end of the scan is among them.
+    /// The next documents; `None` at the end. Every document that exists during the whole scan is among them. A document may come
+    /// twice if many were deleted meanwhile.
     pub(crate) async fn next(
         &mut self,
     ) -> Result<Option<Vec<(Print, Box<RawValue>)>>, ResyncError> {
@@ -77,11 +77,11 @@ impl<'a> Scan<'a> {
 /// How far a scan has come. Pure.
 #[derive(Debug, Default)]
 struct Place {
-    /// How many documents lay before the end of the last page.
+    /// The offset of the end of the last page.
     end: usize,
-    /// The last ids seen, oldest first.
+    /// The ids of the last documents seen, oldest first.
     last: VecDeque<String>,
-    /// How far to go back; more, the more was deleted.
+    /// How far the next page goes back. It grows when more was deleted.
     back: usize,
 }
 
@@ -90,8 +90,8 @@ impl Place {
         self.end.saturating_sub(self.back.max(OVERLAP))
     }
 
-    /// Takes a page that began at `from`; gives how many of it were seen before, or `None` if it lies behind a gap and the
-    /// next must begin earlier.
+    /// Takes a page that began at `from`. Returns how many of its documents come before the new ones, or `None` if the page lies
+    /// after a gap and the next one must begin earlier.
     fn go_on(&mut self, from: usize, ids: &[&str]) -> Option<usize> {
         let known = ids
             .iter()
@@ -163,7 +163,7 @@ mod tests {
             let seen = scanned(list, limit, |round, list| {
                 for n in 0..deletes {
                     if list.len() > 200 {
-                        // From everywhere, but never one of the hundreds.
+                        // Deletes documents all over the list, but never a multiple of 100.
                         let place = (round * 7919 + n * 104_729) % list.len();
                         if !list[place].is_multiple_of(100) {
                             list.remove(place);

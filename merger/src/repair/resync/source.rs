@@ -1,8 +1,8 @@
-//! Whether a resync's source still is the node that it was when the resync began.
+//! Checks that a resync's source still is the same node as when the resync began.
 //!
-//! What the target lacks is copied, and what the source lacks is deleted. A source that lost its disk lacks everything. So before
-//! anything is changed at the target, the source is asked again: it must have answered all the time, and its tasks must go on where
-//! they were. What was read before that was read from the good disk.
+//! A resync copies what the target lacks and deletes what the source lacks. A source that lost its disk lacks everything. So
+//! before each change at the target, the source is probed again: it must have answered all the time, and its tasks must continue
+//! where they were. Then everything read before came from the right disk.
 
 use super::ResyncError;
 use crate::cluster::{Mark, NodeRef, NodeStatus, Probe};
@@ -18,10 +18,10 @@ pub(crate) struct SourceGuard<'a> {
 }
 
 impl<'a> SourceGuard<'a> {
-    /// The node as it is now.
+    /// Remembers the node as it is now.
     ///
     /// # Errors
-    /// It isn't fit to be a source: its mark isn't known.
+    /// The node can't be a source, because its mark isn't known.
     pub(crate) fn of(ctx: &'a Context, node: &'a NodeRef) -> Result<Self, ResyncError> {
         let Mark::At(mark) = ctx.cluster.marks.mark(&node.id) else {
             return Err(ResyncError::Overtaken);
@@ -35,10 +35,10 @@ impl<'a> SourceGuard<'a> {
         })
     }
 
-    /// Makes sure that it still is what it was.
+    /// Checks that the node still is the same.
     ///
     /// # Errors
-    /// It isn't, or doesn't say.
+    /// It isn't the same, is not up and in sync, or doesn't answer.
     pub(crate) async fn check(&self) -> Result<(), ResyncError> {
         let broken = |detail: String| ResyncError::Source {
             node: self.node.id.clone(),
@@ -48,7 +48,7 @@ impl<'a> SourceGuard<'a> {
         let heard = probe(self.ctx, self.node).await;
         let mark = self.mark.max(cluster.marks.newest(&self.node.id));
         match heard {
-            // A write under way may raise the mark after the node was asked; then it is asked once more.
+            // A write in progress may raise the mark after the probe. Then the node is probed once more.
             Probe::Answer(newest) if newest >= self.mark && newest < mark => {
                 match probe(self.ctx, self.node).await {
                     Probe::Answer(newest) if newest >= mark => {}

@@ -1,4 +1,4 @@
-//! Finds replicas that are out of sync and answer, and brings them back one after the other in each shard.
+//! Finds replicas that are out of sync but answer, and resyncs them one after the other in each shard.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use crate::clock::now_utc;
 use crate::cluster::{NodeId, NodeRef, NodeStatus, SyncState};
 use crate::repair::Context;
 
-/// How often replicas that are out are looked for.
+/// The pause between searches for replicas that are out.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long a replica is left alone after a resync that failed: doubled each time.
+/// The pause after a failed resync of a replica; it doubles each time.
 const FIRST_REST: Duration = Duration::from_millis(500);
 const LONGEST_REST: Duration = Duration::from_secs(30);
-/// How many shards have a resync at the same time.
+/// How many shards may have a resync at the same time.
 const AT_ONCE: usize = 2;
 
-/// What failed before, and when to try again.
+/// When to try a replica again after a failed resync.
 struct Rest {
     until: Instant,
     length: Duration,
 }
 
-/// Brings back who is out; never ends.
+/// Brings back the replicas that are out; never ends.
 pub async fn keep_in_sync(ctx: Arc<Context>) {
     let mut rests: HashMap<NodeId, Rest> = HashMap::new();
     let mut running: HashMap<ShardId, (NodeId, tokio::task::JoinHandle<bool>)> = HashMap::new();
@@ -94,7 +94,7 @@ fn rest(rests: &mut HashMap<NodeId, Rest>, node: &NodeId) {
     rests.insert(node.clone(), Rest { until, length });
 }
 
-/// One resync; true if the replica is in sync again.
+/// Runs one resync; true if the replica is in sync again.
 async fn bring_back(ctx: Arc<Context>, shard: ShardId, source: NodeRef, target: NodeRef) -> bool {
     let progress = ctx.resyncs.begin(&target.id);
     let begun = Instant::now();

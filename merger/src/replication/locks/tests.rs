@@ -8,7 +8,7 @@ fn shards(numbers: &[u16]) -> Vec<ShardId> {
     numbers.iter().copied().map(ShardId).collect()
 }
 
-/// Whether a lock is granted within a time in which nothing else happens.
+/// The lock, if it is granted in a time too short for a holder to become slow.
 async fn soon(locks: &ShardLocks, numbers: &[u16]) -> Option<WriteGuard> {
     let shards = shards(numbers);
     let waiting = locks.lock(&shards);
@@ -24,9 +24,9 @@ async fn nobody_holds_one_shard_while_waiting_for_another() {
         tokio::spawn(async move { locks.lock(&shards(&[0, 1])).await })
     };
     tokio::task::yield_now().await;
-    // In the order of coming, at first.
+    // At first, the order of coming holds.
     assert!(soon(&locks, &[0]).await.is_none());
-    // The holder of 1 is slow: others pass on 0.
+    // The holder of shard 1 is slow now, so others pass on shard 0.
     tokio::time::sleep(SLOW).await;
     for _ in 0..3 {
         assert!(soon(&locks, &[0]).await.is_some());
@@ -64,7 +64,7 @@ async fn a_writer_of_several_shards_is_not_passed_for_ever() {
         tokio::spawn(async move { locks.lock(&shards(&[0, 1])).await })
     };
     tokio::task::yield_now().await;
-    // Quick writers to 0 and to 1 come all the time.
+    // Quick writers to shards 0 and 1 keep coming.
     let served = Arc::new(AtomicUsize::new(0));
     for writer in 0..20_u64 {
         let (locks, served) = (locks.clone(), Arc::clone(&served));
@@ -89,7 +89,8 @@ async fn a_writer_of_several_shards_is_not_passed_for_ever() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whoever wants which shards for how long, some giving up: no shard has two holders, and everybody else gets a turn.
+    /// For any writers, shards and durations, with some writers giving up: no shard has two holders, and every other writer gets
+    /// its locks.
     #[test]
     fn no_shard_has_two_holders_and_everybody_is_served(
         writers in prop::collection::vec(

@@ -1,8 +1,9 @@
-//! Several replicas are asked the same, and it is decided when that is enough: who may still answer, until when, and who is late.
+//! Asks several replicas the same and decides when there are enough answers: which replicas may still answer, until when, and
+//! which are late.
 //!
-//! Knows nothing of the cluster: a replica is a key, and its answer a future. Two kinds are asked: those at hand, at once, and
-//! those held back, whose line goes on later. When the first has taken it, the others have a bounded time left: the fixed patience
-//! and twice the time that the first took.
+//! This module knows nothing about the cluster: a replica is a key, and its answer a future. There are two kinds: replicas at
+//! hand are asked at once, and replicas held back when their queue goes on. When the first has taken the request, the others have
+//! a bounded time left: the fixed patience and twice the time that the first took.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,47 +13,48 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
-/// How much longer than the first replica the others may take, as a multiple of its time, beside the fixed patience.
+/// How much longer than the first replica the others may take, as a multiple of its time, in addition to the fixed patience.
 const PATIENCE_FACTOR: u32 = 2;
 
-/// Who it is, and the answer; `None` for who was late or is no more to be asked.
+/// The replica and its answer; `None` if it was late or must not be asked any more.
 pub(super) type Answer<K, T> = (K, Option<T>);
 type Running<K, T> = FuturesUnordered<BoxFuture<'static, Answer<K, T>>>;
 
-/// How long a replica that was held back may take once its line goes on: known when the others have taken it.
+/// How long a replica that was held back may take once its queue goes on. Known when the first of the others has taken the
+/// request.
 type Limit = Arc<OnceLock<Duration>>;
 
 /// Replicas that are being asked.
 pub(super) struct AckWait<K, T> {
-    /// All of them in the order of asking, and whether they are held back.
+    /// All replicas in the order of asking, and whether each is held back.
     order: Vec<(K, bool)>,
     at_hand: Running<K, T>,
     held: Running<K, T>,
     limit: Limit,
 }
 
-/// How much is enough.
+/// When a request counts as taken.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AckRule {
-    /// So many must have taken it.
+    /// How many replicas must have taken it.
     pub(super) takers: usize,
-    /// All at hand are waited for, within the patience.
+    /// Whether all replicas at hand are waited for, within the patience.
     pub(super) everybody: bool,
     pub(super) patience: Duration,
 }
 
-/// What came of it when that was enough.
+/// The state when there were enough answers.
 pub(super) struct Asked<K, T> {
-    /// In the order of asking; those that are late are missing.
+    /// The answers in the order of asking, without the late replicas.
     pub(super) answers: Vec<Answer<K, T>>,
-    /// Who may yet take it.
+    /// The late replicas: they may still take it.
     pub(super) late: Vec<K>,
     pub(super) rest: Rest<K, T>,
 }
 
-/// Those that may yet take it.
+/// The late replicas and their running requests.
 pub(super) struct Rest<K, T> {
-    /// Those of them that were asked at once, and until when they may answer.
+    /// The late replicas that were asked at once and haven't answered.
     at_hand: Vec<K>,
     running: Running<K, T>,
     until: Instant,
@@ -73,7 +75,7 @@ where
         }
     }
 
-    /// Asks one more, when its place in its line has come. Who gets none then is not asked.
+    /// Asks one more replica when its queue place comes first. If `place` yields `None`, the replica is not asked.
     pub(super) fn ask<P: Send + 'static>(
         &mut self,
         key: K,
@@ -99,7 +101,7 @@ where
         }
     }
 
-    /// Waits until it is enough.
+    /// Waits until there are enough answers.
     pub(super) async fn wait(mut self, enough: AckRule, taken: impl Fn(&T) -> bool) -> Asked<K, T> {
         let (begun, mut until, mut takers) = (Instant::now(), None::<Instant>, 0);
         let mut answers: Vec<Answer<K, T>> = Vec::with_capacity(self.order.len());
@@ -120,7 +122,7 @@ where
             }
             answers.push((key, answer));
         }
-        // Without a taker there is nothing that anybody could be late for; with too few, nobody is waited for any more.
+        // If no replica took it, no replica is late. If too few did, replicas at hand are not waited for any longer.
         let may_be_late = |is_held: bool| {
             takers > 0 && (is_held || (takers >= enough.takers && !enough.everybody))
         };
@@ -154,7 +156,7 @@ where
 }
 
 impl<K: Clone + PartialEq, T> Rest<K, T> {
-    /// The next answer, or the next replica whose patience has run out; `None` when that was all.
+    /// The next answer, or `None` for a replica whose time has run out; no item when all are done.
     pub(super) async fn next(&mut self) -> Option<Answer<K, T>> {
         tokio::select! {
             biased;
@@ -163,7 +165,7 @@ impl<K: Clone + PartialEq, T> Rest<K, T> {
                 Some((key, answer))
             }
             () = tokio::time::sleep_until(self.until), if !self.at_hand.is_empty() => {
-                // Nobody waits for their answers any more: their requests end here.
+                // Their time is over: their requests are dropped here.
                 self.running.clear();
                 self.at_hand.pop().map(|key| (key, None))
             }

@@ -83,7 +83,7 @@ async fn compacting_gives_room_back_and_keeps_what_is_there() {
     assert_eq!(store.range("").await.unwrap().len(), 3);
 }
 
-/// What a crash at this moment would leave: the file as it is, under another name.
+/// The keys that a crash at this moment would leave, read from a copy of the file.
 async fn after_a_crash(folder: &Path) -> Vec<String> {
     let copy = folder.join("copy.redb");
     std::fs::copy(folder.join("weft.redb"), &copy).unwrap();
@@ -168,14 +168,14 @@ fn while_a_compaction_has_the_file_alone_reads_wait_and_no_thread_of_the_runtime
     runtime
         .block_on(store.commit(vec![Change::put("a", vec![7])]))
         .unwrap();
-    // What a compaction holds for as long as it takes, on a thread of its own.
+    // Locks the file on another thread, as a compaction does.
     let (tell, told) = std::sync::mpsc::channel();
     let (end, ended) = std::sync::mpsc::channel::<()>();
     let file = Arc::clone(&store.file);
     let compaction = std::thread::spawn(move || {
         let alone = file.alone();
         tell.send(()).unwrap();
-        // Without the bound a runtime that is held up would never let it go.
+        // The time limit lets the test end even if the runtime is blocked.
         let let_go = ended.recv_timeout(Duration::from_secs(10));
         drop(alone);
         let_go.is_ok()
@@ -184,7 +184,7 @@ fn while_a_compaction_has_the_file_alone_reads_wait_and_no_thread_of_the_runtime
     runtime.block_on(async {
         let reads = async { tokio::join!(store.get("a"), store.range("")) };
         let mut reads = std::pin::pin!(reads);
-        // The only thread of this runtime goes on with other work meanwhile.
+        // The only thread of this runtime can do other work meanwhile.
         let waited = tokio::time::timeout(Duration::from_millis(100), reads.as_mut()).await;
         assert!(waited.is_err(), "nobody has the file alone");
         end.send(()).unwrap();

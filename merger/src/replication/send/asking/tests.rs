@@ -1,4 +1,4 @@
-//! Any replicas, any times, on a clock that stands still until everybody waits: who answers, who is late, and when.
+//! Property tests with any replicas and times, on a paused clock: which replicas answer, which are late, and when.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Times lie so far apart that no two of what is compared are the same: replica `n` answers at a multiple of this and `n`.
+/// Times lie so far apart that no two compared times are equal: replica `n` answers at a multiple of this plus `n`.
 const STEP: u64 = 64;
 const REPLICAS: usize = 5;
 
@@ -15,7 +15,7 @@ enum Does {
     Takes,
     Refuses,
     NeverAnswers,
-    /// Is out of sync when its turn comes.
+    /// Is out of sync when its queue place comes first.
     IsOut,
 }
 
@@ -23,7 +23,7 @@ enum Does {
 struct Replica {
     does: Does,
     is_held: bool,
-    /// When its line comes to it.
+    /// When its queue place comes first.
     place: u64,
     /// How long it takes from then on.
     takes: u64,
@@ -62,7 +62,7 @@ fn case() -> impl Strategy<Value = Case> {
             }
             let at_hand = replicas.iter().filter(|replica| !replica.is_held).count();
             Case {
-                // Never more than are asked at once: then nobody is held back.
+                // Never more than are asked at once: otherwise no replica would be held back.
                 takers: takers.min(at_hand).max(1),
                 everybody,
                 patience: patience * STEP + 20,
@@ -72,13 +72,13 @@ fn case() -> impl Strategy<Value = Case> {
     )
 }
 
-/// Who answered what, and when in milliseconds.
+/// What each replica answered, and when in milliseconds.
 type Probe = BTreeMap<usize, (Option<bool>, u64)>;
 
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
     enough_at: u64,
-    /// Those who were late at that moment get their answers in `later`.
+    /// The answers at that moment; the answers of late replicas are in `later`.
     answers: BTreeMap<usize, Option<bool>>,
     later: Probe,
 }
@@ -107,7 +107,7 @@ async fn play(case: &Case) -> Seen {
         everybody: case.everybody,
         patience: Duration::from_millis(case.patience),
     };
-    // One who never answers before anybody took it is waited for until its own timeout, which is the sender's.
+    // A replica that never answers, before any took the request, is waited for until the sender's own timeout.
     let waited = tokio::time::timeout(
         Duration::from_secs(3_600),
         asking.wait(enough, |taken| *taken),
@@ -131,7 +131,7 @@ async fn play(case: &Case) -> Seen {
     seen
 }
 
-/// The same, thought out.
+/// The expected result, computed from the rules.
 fn expected(case: &Case) -> Seen {
     let all = || case.replicas.iter().copied().enumerate();
     let finish = |replica: Replica| match replica.does {
@@ -160,7 +160,7 @@ fn expected(case: &Case) -> Seen {
         takers += usize::from(*answer == Some(true));
     }
     let enough = takers >= case.takers && !case.everybody;
-    // Somebody's answer was still waited for: until the patience is over, or for ever.
+    // An answer was still awaited: until the patience is over, or for ever.
     if !enough && (ended || seen.answers.len() < asked) {
         match until {
             Some(until) => seen.enough_at = until,
@@ -199,8 +199,8 @@ fn expected(case: &Case) -> Seen {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// An acknowledgement waits for as many as it must and not longer; nobody gets more time than the patience and twice the
-    /// first one's; everybody asked is told of exactly once.
+    /// An acknowledgement waits for as many takers as it must and not longer. No replica gets more time than the patience and
+    /// twice the first one's time. Each replica that was asked is reported exactly once.
     #[test]
     fn everybody_is_told_of_once_and_at_the_right_time(case in case()) {
         let runtime = tokio::runtime::Builder::new_current_thread()
