@@ -127,13 +127,16 @@ async fn read_directly(cluster: &Cluster) {
 const BEARER: (&str, &str) = ("authorization", "Bearer a-master-key-for-tests");
 const JSON: (&str, &str) = ("content-type", "application/json");
 
-/// Requests on every way that an answer takes: method, path, headers, body.
-fn requests() -> Vec<(
+/// Method, path, headers, body.
+type Asked = (
     &'static str,
     &'static str,
     Vec<(&'static str, &'static str)>,
     &'static str,
-)> {
+);
+
+/// Requests on every way that an answer takes.
+fn requests() -> Vec<Asked> {
     vec![
         ("GET", "/health", vec![], ""),
         ("GET", "/", vec![], ""),

@@ -20,7 +20,7 @@ fn documents() -> Vec<Value> {
             "rank": at * 101 % 320,
             "half": at % 2,
         });
-        if at % 23 != 0 {
+        if !at.is_multiple_of(23) {
             document["section"] = match section {
                 5 => json!(5),
                 6 => json!(true),

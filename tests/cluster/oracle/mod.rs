@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::data::DataSet;
 use crate::{Api, HarnessError};
@@ -63,21 +63,23 @@ pub async fn ask(
         ..Row::default()
     };
     for query in queries {
-        let mut body =
-            json!({"q": query, "showRankingScore": true, "showRankingScoreDetails": true});
+        let mut body = Map::new();
+        body.insert("q".to_owned(), json!(query));
+        body.insert("showRankingScore".to_owned(), json!(true));
+        body.insert("showRankingScoreDetails".to_owned(), json!(true));
         let path = if variant.federated {
             "/multi-search"
         } else {
             &path
         };
-        if variant.federated {
-            body["indexUid"] = json!(set.index);
-            body = json!({"federation": variant.parameters, "queries": [body]});
-        } else if let (Some(body), Some(more)) =
-            (body.as_object_mut(), variant.parameters.as_object())
-        {
-            body.extend(more.clone());
-        }
+        let body = if variant.federated {
+            body.insert("indexUid".to_owned(), json!(set.index));
+            json!({"federation": variant.parameters, "queries": [body]})
+        } else {
+            let more = variant.parameters.as_object().cloned();
+            body.extend(more.unwrap_or_default());
+            Value::Object(body)
+        };
         let (alone, merged) = tokio::try_join!(one.post(path, &body), many.post(path, &body))?;
         let verdict = compare(
             (alone.status, &alone.body),
