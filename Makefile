@@ -84,7 +84,7 @@ test-wasm: check
 	CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER='$(abspath $(RUNNER))' \
 		$(CARGO) test --release -p weft-routing --target wasm32-unknown-unknown --test routing
 
-build: check envoy wasm-target ## Build everything (the first time takes about ten minutes on two cores)
+build: check envoy wasm-target ## Build everything (the first time takes about eight minutes on two cores)
 	$(CARGO) build --release -p weft-filter --target $(WASM)
 	$(CARGO) build --release $(PACKAGES) $(PROGRAMS)
 
@@ -149,7 +149,7 @@ wasm-target: check
 add_target = [ -d "$$(rustc --print target-libdir --target $(1))" ] || rustup target add $(1) \
 	|| { echo 'Weft needs the Rust target $(1): rustup target add $(1)' >&2; exit 1; }
 
-# A wrong variable shows before the first build has taken its ten minutes.
+# A wrong variable shows before the first build has taken its minutes.
 .PHONY: variables
 variables:
 	@$(call whole,SHARDS,$(SHARDS),1000)
