@@ -5,6 +5,10 @@
 //! lost something. A node that starts anew on purpose (a resync brought it back, or an operator accepted a loss) begins another
 //! *incarnation*, with a mark of its own.
 //!
+//! Which tasks are *accounted for* is a question of its own: the node may have taken a write whose answer was lost, and then a task
+//! with a higher number that the merger knows. So each node also has the number up to which no task is missing, and the known
+//! tasks beyond it.
+//!
 //! A mark is stored when it is first known, when the node is brought back, and whenever the records of tasks are deleted that
 //! might show it. After a restart, newer marks are read from the records of tasks. Invariants: a mark is never lowered within an
 //! incarnation, whatever clients delete. A mark that was stored for an old incarnation says nothing about the present one.
@@ -81,13 +85,12 @@ const NAMED: usize = 101;
 struct Entry {
     incarnation: u32,
     mark: Mark,
-    /// The newest write. Writes come one after the other; the answers to other tasks that the merger made may come in any order
-    /// with them.
+    /// All tasks up to this one are accounted for. Writes come one after the other, and each raises it. The answers to other tasks
+    /// that the merger made may come in any order with them, so such a task raises it only if no task before it is missing.
     written: Option<u32>,
-    /// The other tasks that the merger made since `written` or `recorded`, whichever is older: a write with a lower number may
-    /// still be missing from either.
+    /// The other tasks that the merger made since `written` or `recorded`, whichever is older.
     made: BTreeSet<u32>,
-    /// The newest task that is also accounted for in the store. A crash leaves open what was acknowledged but not recorded.
+    /// All tasks up to this one are also accounted for in the store. A crash leaves open what was acknowledged but not recorded.
     recorded: Option<u32>,
     /// A task that identifies the disk: the newest one when the mark was established.
     shown_by: Option<NewestTask>,
@@ -120,9 +123,12 @@ impl Default for Entry {
 #[serde(rename_all = "camelCase")]
 struct Stored {
     newest: Option<u32>,
+    /// The first task that is not accounted for. Older mergers stored that as `newest`, and nothing here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    next: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shown_by: Option<NewestTask>,
-    /// Tasks newer than `newest` that the merger itself has made.
+    /// Tasks after `next` that the merger itself has made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     made: Vec<u32>,
 }
@@ -173,9 +179,14 @@ impl Marks {
             let read: Result<Stored, _> = serde_json::from_slice(&stored.value);
             match (nodes.get_mut(&node), read) {
                 (Some(entry), Ok(read)) if entry.incarnation == incarnation => {
-                    entry.known_up_to(read.newest);
+                    entry.known_up_to(match read.next {
+                        Some(next) => next.checked_sub(1),
+                        None => read.newest,
+                    });
                     entry.shown_by = read.shown_by;
                     entry.made = read.made.into_iter().collect();
+                    let newest = read.newest.max(entry.made.last().copied());
+                    entry.mark = Mark::At(newest);
                 }
                 (Some(entry), _) if entry.incarnation < incarnation => {}
                 _ => stale.push(Change::delete(key)),
@@ -200,7 +211,7 @@ impl Marks {
             .map_or(Entry::default().mark, |entry| entry.mark)
     }
 
-    /// The newest task of the node that is accounted for, or that records show; `None` if there is none.
+    /// The newest task of the node that is known, or that records show; `None` if there is none.
     pub fn newest(&self, node: &NodeId) -> Option<u32> {
         match self.mark(node) {
             Mark::At(newest) => newest,
@@ -208,7 +219,25 @@ impl Marks {
         }
     }
 
-    /// Notes a task that a record of an earlier run names.
+    /// The node's tasks up to `newest` that aren't accounted for, at most `limit`: the merger never heard of them, or their
+    /// records were lost in a crash.
+    pub(crate) fn unaccounted(&self, node: &NodeId, newest: Option<u32>, limit: usize) -> Vec<u32> {
+        let nodes = self.read();
+        let (Some(entry), Some(newest)) = (nodes.get(node), newest) else {
+            return Vec::new();
+        };
+        let unknown = (after(entry.written)..=newest).filter(|uid| !entry.made.contains(uid));
+        unknown.take(limit).collect()
+    }
+
+    /// The number of the first task after those that are accounted for without a gap.
+    pub(crate) fn next(&self, node: &NodeId) -> u32 {
+        self.read()
+            .get(node)
+            .map_or(0, |entry| after(entry.written))
+    }
+
+    /// Notes a write that a record of an earlier run names.
     pub fn seen_in_record(&self, task: &NodeTask) {
         let mut nodes = self.write();
         let entry = nodes.entry(task.node.clone()).or_default();
@@ -216,6 +245,18 @@ impl Marks {
             entry.mark = entry.mark.raised(task.local_uid);
             entry.written = entry.written.max(Some(task.local_uid));
             entry.recorded = entry.recorded.max(Some(task.local_uid));
+            entry.tidy();
+        }
+    }
+
+    /// Notes a task outside the order of writes that a record of an earlier run names.
+    pub fn seen_beside_in_record(&self, task: &NodeTask) {
+        let mut nodes = self.write();
+        let entry = nodes.entry(task.node.clone()).or_default();
+        if entry.incarnation == task.incarnation && !entry.ignores_records {
+            entry.mark = entry.mark.raised(task.local_uid);
+            entry.made.insert(task.local_uid);
+            entry.tidy();
         }
     }
 
@@ -223,7 +264,8 @@ impl Marks {
     pub fn recorded(&self, task: &NodeTask) {
         let mut nodes = self.write();
         let entry = nodes.entry(task.node.clone()).or_default();
-        if entry.incarnation == task.incarnation {
+        // A task outside the order of writes doesn't show that the writes before it are recorded.
+        if entry.incarnation == task.incarnation && !entry.made.contains(&task.local_uid) {
             entry.recorded = entry.recorded.max(Some(task.local_uid));
             entry.tidy();
         }
@@ -238,8 +280,8 @@ impl Marks {
             Mark::Unknown { .. } => Order::Next,
             Mark::At(_) if Some(local_uid) <= entry.written => Order::Back,
             Mark::At(_) => {
-                let first = entry.written.map_or(0, |last| last.saturating_add(1));
-                let unknown = (first..local_uid).filter(|uid| !entry.made.contains(uid));
+                let unknown =
+                    (after(entry.written)..local_uid).filter(|uid| !entry.made.contains(uid));
                 let unknown: Vec<u32> = unknown.take(NAMED).collect();
                 match unknown.is_empty() {
                     true => Order::Next,
@@ -259,6 +301,7 @@ impl Marks {
         let entry = nodes.entry(node.clone()).or_default();
         entry.mark = entry.mark.raised(local_uid);
         entry.made.insert(local_uid);
+        entry.tidy();
         entry.task(node, local_uid)
     }
 
@@ -326,18 +369,20 @@ impl Marks {
         self.write().entry(node.clone()).or_default().waits = true;
     }
 
-    /// The tasks that the merger itself has made and that may be newer than the mark's writes or records.
-    pub(crate) fn made_beyond(&self, node: &NodeId) -> Vec<u32> {
-        let nodes = self.read();
-        let entry = nodes.get(node);
-        entry.map_or_else(Vec::new, |entry| entry.made.iter().copied().collect())
-    }
-
     /// The task that identifies the node's disk: if the node still has a task of this number, it must be this one.
     pub(crate) fn shown_by(&self, node: &NodeId) -> Option<NewestTask> {
         self.read()
             .get(node)
             .and_then(|entry| entry.shown_by.clone())
+    }
+
+    /// Notes the task that identifies the node's disk, if none is known yet: a node without tasks has none to show at first.
+    pub(crate) async fn show(&self, node: &NodeId, task: NewestTask) {
+        match self.write().get_mut(node) {
+            Some(entry) if entry.shown_by.is_none() => entry.shown_by = Some(task),
+            _ => return,
+        }
+        self.store_mark(node).await;
     }
 
     /// Notes that the node is new to mergers.
@@ -366,6 +411,7 @@ impl Marks {
     ) -> Change {
         let stored = Stored {
             newest: newest.as_ref().map(|newest| newest.uid),
+            next: None,
             shown_by: newest,
             made: Vec::new(),
         };
@@ -414,8 +460,13 @@ impl Entry {
         self.ignores_records = false;
     }
 
-    /// Forgets tasks in `made` that `written` and `recorded` account for.
+    /// Counts tasks in `made` that follow without a gap as written and recorded, and forgets those that both account for.
     fn tidy(&mut self) {
+        for last in [&mut self.written, &mut self.recorded] {
+            while self.made.contains(&after(*last)) {
+                *last = Some(after(*last));
+            }
+        }
         let (written, recorded) = (self.written, self.recorded);
         self.made.retain(|uid| Some(*uid) > written.min(recorded));
         while self.made.len() > NAMED {
@@ -451,9 +502,10 @@ impl Mark {
 /// The change that stores a node's mark; `None` while the mark is unknown, because it is stored once it is established.
 fn put(node: &NodeId, entry: &Entry) -> Option<Change> {
     match entry.mark {
-        Mark::At(_) => {
+        Mark::At(newest) => {
             let stored = Stored {
-                newest: entry.recorded,
+                newest,
+                next: Some(after(entry.recorded)),
                 shown_by: entry.shown_by.clone(),
                 made: entry.made_since_recorded().collect(),
             };
@@ -462,6 +514,11 @@ fn put(node: &NodeId, entry: &Entry) -> Option<Change> {
         }
         Mark::Unknown { .. } => None,
     }
+}
+
+/// The number after this one.
+fn after(uid: Option<u32>) -> u32 {
+    uid.map_or(0, |uid| uid.saturating_add(1))
 }
 
 fn key(node: &NodeId, incarnation: u32) -> String {

@@ -10,8 +10,8 @@ use super::Context;
 use super::verify::verify_shard;
 use crate::cluster::{Mark, NodeId, NodeRef, NodeStatus, Probe, Removal};
 use crate::replication::{
-    Established, OTHER_DISK, establish_locked, has_same_disk, probe, put_in_doubt, remove_replica,
-    went_back,
+    Established, OTHER_DISK, dated, establish_locked, has_same_disk, probe, proves_its_disk,
+    put_in_doubt, remove_replica, went_back,
 };
 use crate::store::StoreError;
 use crate::supervise::supervise;
@@ -51,35 +51,60 @@ async fn watch_node(ctx: Arc<Context>, id: NodeId) {
     }
 }
 
+/// How a node's tasks look beside its mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tasks {
+    /// They go on where they were: it is the same disk.
+    GoOn,
+    /// It is the same disk, but the node has tasks that other replicas may lack. It is trusted once the replicas were compared.
+    InDoubt,
+    /// The node has fewer tasks than it had.
+    WentBack {
+        newest: Option<u32>,
+        mark: Option<u32>,
+    },
+    /// A task that the node had is another one now.
+    OtherDisk,
+    /// The node didn't answer, or its mark isn't known.
+    Unknown,
+}
+
 /// Probes a node once and acts on the result.
 async fn look(ctx: &Arc<Context>, shard: ShardId, node: &NodeRef) {
     let health = &ctx.cluster.health;
     // The mark is read before the probe. Otherwise a write taken meanwhile could make the node look as if it had gone back.
     let mark = ctx.cluster.marks.mark(&node.id);
     let heard = probe(ctx, node).await;
-    let goes_on = match (&heard, mark) {
-        (Probe::Answer(newest), Mark::At(mark)) if *newest >= mark => {
-            // The node may have been away, and may have come back with another disk that has as many tasks.
-            health.is_trusted(&node.id)
-                || (has_same_disk(ctx, node).await != Some(false)
-                    && !differs_perhaps(ctx, shard, &node.id, *newest > mark))
+    let was_lost = health.status(&node.id) == NodeStatus::Lost;
+    let tasks = match (&heard, mark) {
+        (Probe::Answer(newest), Mark::At(mark)) => {
+            judge(ctx, shard, node, *newest, mark, was_lost).await
         }
-        _ => false,
+        _ => Tasks::Unknown,
     };
-    if goes_on && health.status(&node.id) == NodeStatus::Lost {
-        tracing::info!(node = %node.id, "the node has the disk again that it was missed with");
+    let goes_on = tasks == Tasks::GoOn;
+    if goes_on && was_lost {
+        tracing::info!(node = %node.id, "a node that was lost has its disk again");
         health.begins_anew(&node.id);
     }
     health.note(&node.id, &heard, goes_on);
+    if let (true, Mark::At(Some(uid)), None) = (goes_on, mark, ctx.cluster.marks.shown_by(&node.id))
+    {
+        // A node that had no task when it was first met has one by now.
+        let task = dated(ctx, node, uid).await;
+        if task.enqueued_at.is_some() {
+            ctx.cluster.marks.show(&node.id, task).await;
+        }
+    }
     health.note_work(&node.id, ctx.tasks.has_outstanding(&node.id));
     match (heard, mark) {
-        (Probe::Answer(newest), Mark::At(mark)) if !goes_on => {
-            let reason = match newest < mark {
-                true => went_back(newest, mark),
-                false => OTHER_DISK.to_owned(),
+        (Probe::Answer(_), Mark::At(_)) => {
+            let reason = match tasks {
+                Tasks::WentBack { newest, mark } => went_back(newest, mark),
+                Tasks::OtherDisk => OTHER_DISK.to_owned(),
+                Tasks::GoOn | Tasks::InDoubt | Tasks::Unknown => return,
             };
-            let is_known = health.status(&node.id) == NodeStatus::Lost;
-            if !is_known
+            if !was_lost
                 && ctx.cluster.in_sync.holds(&node.id)
                 && is_last(remove_replica(ctx, &node.id, &reason).await)
             {
@@ -87,24 +112,60 @@ async fn look(ctx: &Arc<Context>, shard: ShardId, node: &NodeRef) {
             }
         }
         (Probe::Answer(_), Mark::Unknown { .. }) => establish(ctx, shard).await,
-        (Probe::Answer(_) | Probe::ProxyDown, _) => {}
+        (Probe::ProxyDown, _) => {}
         (Probe::ConnectionFailed | Probe::Invalid(_), _) => remove_if_down(ctx, shard, node).await,
     }
 }
 
-/// Whether a node that comes back has tasks beyond its mark that other replicas of its shard may lack. Then the replicas are
-/// compared before the node is trusted. Such a task is a write whose answer was lost with the merger or on the way.
-fn differs_perhaps(ctx: &Arc<Context>, shard: ShardId, node: &NodeId, has_more: bool) -> bool {
-    let is_one_of_several =
-        ctx.cluster.in_sync.holds(node) && ctx.cluster.replicas(shard).len() > 1;
-    if has_more && is_one_of_several {
+/// Compares the tasks of a node that answers with its mark.
+async fn judge(
+    ctx: &Arc<Context>,
+    shard: ShardId,
+    node: &NodeRef,
+    newest: Option<u32>,
+    mark: Option<u32>,
+    was_lost: bool,
+) -> Tasks {
+    if newest < mark {
+        return Tasks::WentBack { newest, mark };
+    }
+    if was_lost {
+        return match proves_its_disk(ctx, node).await {
+            true => Tasks::GoOn,
+            false => Tasks::OtherDisk,
+        };
+    }
+    if ctx.cluster.health.is_trusted(&node.id) {
+        return Tasks::GoOn;
+    }
+    // The node may have been away, and may have come back with another disk that has as many tasks.
+    match has_same_disk(ctx, node).await {
+        Some(false) => Tasks::OtherDisk,
+        _ if differs_perhaps(ctx, shard, &node.id, newest) => Tasks::InDoubt,
+        _ => Tasks::GoOn,
+    }
+}
+
+/// Whether a node that comes back has tasks that aren't accounted for and that other replicas of its shard may lack. Then the
+/// replicas are compared before the node is trusted. Such a task is a write whose answer was lost with the merger or on the way.
+fn differs_perhaps(ctx: &Arc<Context>, shard: ShardId, node: &NodeId, newest: Option<u32>) -> bool {
+    let differs = !ctx.cluster.marks.unaccounted(node, newest, 1).is_empty()
+        && ctx.cluster.in_sync.holds(node)
+        && ctx.cluster.replicas(shard).len() > 1;
+    if differs {
         put_in_doubt(&ctx.replication, shard);
     }
-    has_more && is_one_of_several
+    differs
 }
 
 fn is_last(outcome: Result<Removal, StoreError>) -> bool {
     matches!(outcome, Ok(Removal::RefusedLast))
+}
+
+/// Whether a node answers, if slowly, and was seen to have its disk since it was last away.
+fn has_its_disk(ctx: &Context, node: &NodeId) -> bool {
+    let status = ctx.cluster.health.status(node);
+    ctx.cluster.is_up(node) && matches!(status, NodeStatus::Up | NodeStatus::Slow)
 }
 
 /// Removes a node from the in-sync set if it is down and another replica in sync is up: the shard then goes on without it.
@@ -119,7 +180,7 @@ async fn remove_if_down(ctx: &Context, shard: ShardId, node: &NodeRef) {
         // The other replica must have no lag: it must have all acknowledged writes that the lost node has.
         .any(|other| {
             other.id != node.id
-                && ctx.cluster.is_up(&other.id)
+                && has_its_disk(ctx, &other.id)
                 && ctx.cluster.queues.caught_up(&other.id)
         });
     if another {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use weft_routing::placement::ShardId;
 
 use super::establish::establish_locked;
-use super::reconcile::{Compared, compare};
+use super::reconcile::compare;
 use super::seen::are_harmless;
 use super::{Context, WriteGuard, remove_replica};
 use crate::cluster::{ClusterError, Doubt, Mark, NodeId, NodeRef};
@@ -123,14 +123,15 @@ pub(crate) async fn settle_doubt(ctx: &Context, shard: ShardId) -> Result<(), Cl
     }
     if cut_off {
         let topology = ctx.cluster.topology();
-        let Compared { heard, silent, .. } = compare(ctx, topology.nodes(shard)).await?;
-        if heard == 0 {
+        let compared = compare(ctx, topology.nodes(shard)).await?;
+        if compared.heard == 0 {
             return Err(ClusterError::InDoubt(shard));
         }
-        for node in silent {
+        for node in &compared.silent {
             let reason = "it does not say whether it took a write that was cut off";
-            remove_replica(ctx, &node, reason).await?;
+            remove_replica(ctx, node, reason).await?;
         }
+        compared.account(ctx).await;
     }
     look_into(ctx, shard, unknown).await?;
     ctx.cluster.in_doubt.lock().remove(&shard);

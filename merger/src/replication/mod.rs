@@ -42,7 +42,7 @@ pub(crate) use establish::{Established, establish_locked};
 pub(crate) use probe::{OTHER_DISK, probe, went_back};
 pub(crate) use reconcile::reconcile;
 pub(crate) use removal::{reads_leave, remove_replica_surely};
-pub(crate) use seen::{dated, has_same_disk, took_unacknowledged};
+pub(crate) use seen::{dated, has_same_disk, proves_its_disk, took_unacknowledged};
 pub(crate) use stagger::stagger;
 
 pub(crate) use self::answer::{Missed, reasons};

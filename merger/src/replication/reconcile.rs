@@ -38,6 +38,18 @@ pub(crate) struct Compared {
     pub(crate) silent: Vec<NodeId>,
     /// The first replica has taken a write that was not acknowledged. Silent replicas may lack it.
     pub(crate) took_more: bool,
+    /// The newest task of each node that answered and is in sync.
+    newest: Vec<(NodeId, Option<u32>)>,
+}
+
+impl Compared {
+    /// From now on, the tasks of the nodes that answered are accounted for. Silent replicas that may lack some of them must be out
+    /// of sync by now: nothing would show it later.
+    pub(crate) async fn account(self, ctx: &Context) {
+        for (node, newest) in self.newest {
+            ctx.cluster.marks.raise(&node, newest).await;
+        }
+    }
 }
 
 /// Compares the replicas of all shards, and removes those that differ from the first of their shard from the in-sync set.
@@ -46,13 +58,15 @@ pub(crate) async fn reconcile(ctx: &Context, topology: &Topology) {
     let compared = topology.shards().into_iter().map(async |shard| {
         match compare(ctx, topology.nodes(shard)).await {
             // Otherwise the silent replicas would come back as if nothing had been written.
-            Ok(compared) if compared.took_more => {
-                for node in compared.silent {
-                    let reason = "another replica has a write that was cut off, and this one does not say whether it has it";
-                    remove_replica_surely(ctx, &node, reason).await;
+            Ok(compared) => {
+                if compared.took_more {
+                    for node in &compared.silent {
+                        let reason = "another replica has a write that was cut off, and this one does not say whether it has it";
+                        remove_replica_surely(ctx, node, reason).await;
+                    }
                 }
+                compared.account(ctx).await;
             }
-            Ok(_) => {}
             Err(error) => {
                 tracing::error!(shard = shard.0, %error, "a replica that differs could not be taken out");
             }
@@ -92,8 +106,8 @@ async fn remove_other_disks(ctx: &Context, topology: &Topology) {
     }
 }
 
-/// Compares the in-sync replicas of a shard that answer, and removes those that differ from the first. From then on, the tasks of
-/// the others are accounted for.
+/// Compares the in-sync replicas of a shard that answer, and removes those that differ from the first. The caller removes silent
+/// ones where that is needed, and then calls [`Compared::account`].
 pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared, StoreError> {
     // A node whose mark isn't known yet is not compared here: its mark is established when it answers.
     let is_known = |node: &&NodeRef| matches!(ctx.cluster.marks.mark(&node.id), Mark::At(_));
@@ -113,6 +127,7 @@ pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared
             heard,
             silent,
             took_more,
+            newest: Vec::new(),
         });
     }
     let mut standings = Vec::new();
@@ -122,14 +137,13 @@ pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared
             silent.push(node.id.clone());
             continue;
         };
-        let mark = ctx.cluster.marks.newest(&node.id);
-        let went_back = newest < mark;
+        let went_back = newest < ctx.cluster.marks.newest(&node.id);
         standings.push(Standing {
             node,
             newest,
             beyond: match went_back {
                 true => None,
-                false => beyond(ctx, node, mark, newest).await,
+                false => beyond(ctx, node, newest).await,
             },
             went_back,
         });
@@ -137,10 +151,11 @@ pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared
     // A node that went back shows nothing about the writes and is no model for others. The watch removes it.
     standings.retain(|standing| !standing.went_back);
     let took_more = |standing: &Standing<'_>| standing.beyond != Some(Vec::new());
-    let compared = Compared {
+    let mut compared = Compared {
         heard: standings.len(),
         silent,
         took_more: standings.first().is_some_and(took_more),
+        newest: Vec::new(),
     };
     let Some((first, others)) = standings.split_first() else {
         return Ok(compared);
@@ -162,12 +177,11 @@ pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared
         );
         remove_replica(ctx, &other.node.id, &reason).await?;
     }
-    for standing in &standings {
-        let node = &standing.node.id;
-        if ctx.cluster.in_sync.holds(node) {
-            ctx.cluster.marks.raise(node, standing.newest).await;
-        }
-    }
+    let in_sync = standings
+        .iter()
+        .map(|standing| (standing.node.id.clone(), standing.newest))
+        .filter(|(node, _)| ctx.cluster.in_sync.holds(node));
+    compared.newest.extend(in_sync);
     Ok(compared)
 }
 
@@ -176,8 +190,7 @@ async fn has_taken_more(ctx: &Context, node: &NodeRef) -> bool {
     let Probe::Answer(newest) = probe(ctx, node).await else {
         return false;
     };
-    let mark = ctx.cluster.marks.newest(&node.id);
-    newest > mark && beyond(ctx, node, mark, newest).await != Some(Vec::new())
+    beyond(ctx, node, newest).await != Some(Vec::new())
 }
 
 /// The newest task of each node, once nothing new arrives.

@@ -60,36 +60,36 @@ impl Seen {
     }
 }
 
-/// What the node's tasks after `mark`, up to `newest`, were asked to do, without those that change nothing or that the merger
-/// itself made. `None` if there are too many, or the node doesn't answer.
+/// What the node's tasks up to `newest` that aren't accounted for were asked to do, without those that change nothing. `None` if
+/// there are too many, or one of them was deleted, or the node doesn't answer.
 pub(crate) async fn beyond(
     ctx: &Context,
     node: &NodeRef,
-    mark: Option<u32>,
     newest: Option<u32>,
 ) -> Option<Vec<Seen>> {
-    let Some(newest) = newest.filter(|newest| Some(*newest) > mark) else {
+    let limit = LOOK_BACK as usize + 1;
+    let unknown = ctx.cluster.marks.unaccounted(&node.id, newest, limit);
+    if unknown.is_empty() {
         return Some(Vec::new());
-    };
-    let count = mark.map_or(newest.saturating_add(1), |mark| newest - mark);
-    if count > LOOK_BACK {
+    }
+    if unknown.len() == limit {
         return None;
     }
-    let query = format!("from={newest}&limit={count}");
-    let listed = list(ctx, node, &query).await?;
-    let made = ctx.cluster.marks.made_beyond(&node.id);
-    let after = |listed: &Listed| Some(listed.uid) > mark && !made.contains(&listed.uid);
-    let found = listed.into_iter().filter(after).map(|listed| listed.task);
-    let found = found.filter(|task| !task.is_harmless());
-    Some(found.map(Seen::without_counts).collect())
+    let listed = list(ctx, node, &these(&unknown)).await?;
+    // A task that was deleted could have been anything.
+    if listed.len() < unknown.len() {
+        return None;
+    }
+    let tasks = listed.into_iter().map(|listed| listed.task);
+    let tasks = tasks.filter(|task| !task.is_harmless());
+    Some(tasks.map(Seen::without_counts).collect())
 }
 
 /// Whether a node that is out of sync has taken writes of documents beyond its mark that came through Weft. They were not
 /// acknowledged, and other replicas may not have them. Writes of a resync itself don't count: they carry no metadata.
 pub(crate) async fn took_unacknowledged(ctx: &Context, node: &NodeRef) -> bool {
-    // The first tasks after the mark are read: the tasks of a resync come later.
-    let mark = ctx.cluster.marks.newest(&node.id);
-    let first = mark.map_or(0, |mark| mark.saturating_add(1));
+    // The first tasks are read: the tasks of a resync come later.
+    let first = ctx.cluster.marks.next(&node.id);
     let query = format!("reverse=true&from={first}&limit={LOOK_BACK}");
     let tasks = list(ctx, node, &query).await.unwrap_or_default();
     tasks
@@ -102,9 +102,7 @@ pub(crate) async fn are_harmless(ctx: &Context, node: &NodeRef, tasks: &[u32]) -
     if tasks.len() > LOOK_BACK as usize {
         return false;
     }
-    let uids: Vec<String> = tasks.iter().map(u32::to_string).collect();
-    let query = format!("uids={}&limit={}", uids.join(","), tasks.len());
-    let Some(listed) = list(ctx, node, &query).await else {
+    let Some(listed) = list(ctx, node, &these(tasks)).await else {
         return false;
     };
     // A task that is no longer listed could have been anything.
@@ -128,11 +126,36 @@ pub(crate) async fn has_same_disk(ctx: &Context, node: &NodeRef) -> Option<bool>
     let Some(known) = ctx.cluster.marks.shown_by(&node.id) else {
         return Some(true);
     };
+    let (now, then) = times_of(ctx, node, known).await?;
+    Some(now.is_none() || then.is_none() || now == then)
+}
+
+/// Whether the node proves that it has the disk that its mark belongs to: it still has the task that identifies the disk. A deleted
+/// task proves nothing.
+pub(crate) async fn proves_its_disk(ctx: &Context, node: &NodeRef) -> bool {
+    let Some(known) = ctx.cluster.marks.shown_by(&node.id) else {
+        return false;
+    };
+    let times = times_of(ctx, node, known).await;
+    times.is_some_and(|(now, then)| now.is_some() && now == then)
+}
+
+/// When the node's task of this number was enqueued: as the node says now, and as it said before. `None` if the node doesn't answer.
+async fn times_of(
+    ctx: &Context,
+    node: &NodeRef,
+    known: NewestTask,
+) -> Option<(Option<String>, Option<String>)> {
     let query = format!("uids={}&limit=1", known.uid);
     let listed = list(ctx, node, &query).await?;
     let found = listed.into_iter().find(|listed| listed.uid == known.uid);
-    let (now, then) = (found.and_then(|found| found.enqueued_at), known.enqueued_at);
-    Some(now.is_none() || then.is_none() || now == then)
+    Some((found.and_then(|found| found.enqueued_at), known.enqueued_at))
+}
+
+/// The query for these tasks.
+fn these(tasks: &[u32]) -> String {
+    let uids: Vec<String> = tasks.iter().map(u32::to_string).collect();
+    format!("uids={}&limit={}", uids.join(","), tasks.len())
 }
 
 async fn list(ctx: &Context, node: &NodeRef, query: &str) -> Option<Vec<Listed>> {

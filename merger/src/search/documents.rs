@@ -19,10 +19,9 @@ use super::request::{Carrier, DEFAULT_LIMIT, sort_of_query};
 use super::respond::Writer;
 use super::scan::{Malformed, Members};
 use super::scatter::{Ask, Gathered, Outcome, Reader};
+use super::sort_key::{SortKey, share_before, sort_keys};
 use super::{SearchError, where_it_is};
 use crate::answer::Answer;
-
-use super::sort_key::{SortKey, share_before, sort_keys};
 
 /// A page that begins beyond this position is located by totals.
 const NEAR: usize = 200;

@@ -12,6 +12,7 @@ mod facet_gaps;
 mod facet_search;
 pub mod facets;
 mod federated;
+mod field_path;
 mod frequency;
 pub mod hit;
 pub mod merge;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::search::facets::normalise;
+use crate::search::field_path::scalars_at;
 use crate::search::rank::{Rank, SortValue};
 
 /// One `sort` criterion.
@@ -113,27 +114,14 @@ fn sort_key(text: &str) -> Option<SortKey> {
 }
 
 /// An attribute's values, as the engine facets them.
-fn collect(value: &Value, path: &str, values: &mut Vec<SortValue>) {
-    match value {
-        Value::Array(elements) => elements
-            .iter()
-            .for_each(|element| collect(element, path, values)),
-        Value::Object(members) if !path.is_empty() => {
-            if let Some(value) = members.get(path) {
-                collect(value, "", values);
-            }
-            if let Some((first, rest)) = path.split_once('.')
-                && let Some(value) = members.get(first)
-            {
-                collect(value, rest, values);
-            }
-        }
-        _ if !path.is_empty() => {}
-        Value::Number(number) => values.extend(number.as_f64().map(SortValue::Number)),
-        Value::String(text) => values.push(SortValue::Text(normalise(text))),
-        Value::Bool(truth) => values.push(SortValue::Text(truth.to_string())),
-        Value::Null | Value::Object(_) => {}
-    }
+fn collect(document: &Value, path: &str, values: &mut Vec<SortValue>) {
+    scalars_at(document, path, &mut |value| {
+        values.extend(match value {
+            Value::Number(number) => number.as_f64().map(SortValue::Number),
+            Value::String(text) => Some(SortValue::Text(normalise(text))),
+            other => Some(SortValue::Text(other.to_string())),
+        });
+    });
 }
 
 fn coordinates(geo: &Value) -> Option<(f64, f64)> {

@@ -72,6 +72,15 @@ pub(super) enum Work {
 type Outcome = Result<Map<String, Value>, Value>;
 
 impl Disk {
+    /// Another disk, with as many tasks of the same kinds, enqueued at other times.
+    pub(super) fn another(&self) -> Self {
+        let mut other = self.clone();
+        for task in other.tasks.values_mut() {
+            task.times = task.times.map(|time| time.map(|time| time + 60_000));
+        }
+        other
+    }
+
     /// Adds a task and returns its number.
     pub(super) fn enqueue(
         &mut self,

@@ -22,6 +22,11 @@ use super::rules::{Rules, What};
 use crate::cluster::{AskError, Directory, NodeId, Readiness, Topology};
 use crate::upstream::{NodeAnswer, NodeApi, NodeRequest, Target, UpstreamError};
 
+/// How long Envoy may take to hear from the merger which nodes serve no reads.
+const ENVOY_HEARS: u64 = 700;
+/// How long the merger may take to probe a node that starts.
+const PROBED_WITHIN: u64 = 3_000;
+
 /// The state of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Power {
@@ -69,6 +74,10 @@ pub(super) struct Node {
     gets_reads: bool,
     /// True if its disk isn't the one on which it was last seen in sync.
     pub(super) has_lost: bool,
+    /// When it started with that disk.
+    started: u64,
+    /// When a merger first saw its newest task after that.
+    seen: Option<u64>,
 }
 
 pub(super) struct State {
@@ -106,6 +115,8 @@ impl Mesh {
                 stuck: Vec::new(),
                 gets_reads: false,
                 has_lost: false,
+                started: 0,
+                seen: None,
             };
             nodes.insert(format!("{replica}{shard}"), node);
         }
@@ -126,7 +137,9 @@ impl Mesh {
 
     /// A merger starts: its clock is that of the current runtime.
     pub(super) fn merger_begins(&self) {
-        self.lock().since = Some(Instant::now());
+        let mut state = self.lock();
+        state.since = Some(Instant::now());
+        state.nodes.values_mut().for_each(|node| node.seen = None);
     }
 
     /// The merger ended at `now`. Until the next one starts, the clock stands still.
@@ -301,9 +314,19 @@ impl State {
         self.before + u64::try_from(since).unwrap_or(0)
     }
 
-    /// How long the merger has been running.
-    pub(super) fn life_lasts(&self) -> Duration {
-        self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    /// True while Envoy can't know yet that a node has another disk: a probe finds it, and Envoy hears of it at its next check. A
+    /// new merger, an egress listener that is down and a slow node delay the probe; none of them may delay it for long.
+    pub(super) fn may_be_misled(&self) -> bool {
+        let now = self.now();
+        let may_mislead = |node: &Node| {
+            let until = match node.seen {
+                Some(seen) => seen + ENVOY_HEARS,
+                None => node.started.max(self.before).max(self.egress_down_until) + PROBED_WITHIN,
+            };
+            node.has_lost && now < until
+        };
+        now < self.before + ENVOY_HEARS && self.nodes.values().any(|node| node.has_lost)
+            || self.nodes.values().any(may_mislead)
     }
 
     /// Plans an event for a node.
@@ -365,6 +388,7 @@ impl State {
                 node.disk = *disk;
                 node.power = Power::Up;
                 node.has_lost = true;
+                (node.started, node.seen) = (at, None);
                 node.disk.wake(at);
             }
             (Event::WakesUp { takes_up }, Power::Hanging) => {
@@ -394,6 +418,13 @@ impl State {
         let node = self.nodes.get_mut(name)?;
         let (reply, answer) = oneshot::channel();
         let life = node.lives;
+        let (method, path) = (&asked.method, &asked.path_and_query);
+        let (power, mishap) = (node.power, node.mishaps.first());
+        tracing::trace!(name, %method, path, ?power, ?mishap, "request");
+        if node.power == Power::Up && path == "/tasks?limit=1" {
+            // The answer may be on its way for this long.
+            node.seen.get_or_insert(now + node.slow_ms + 10);
+        }
         match node.power {
             Power::Down | Power::Apart => return None,
             Power::Hanging => node.stuck.push((asked.clone(), reply)),

@@ -8,22 +8,12 @@ use serde_json::{Value, json};
 use super::check;
 use super::mesh::{Event, Mishap};
 use super::rules::What;
-use super::steps::Plan;
 use super::world::{Merger, World};
 
 /// How long a state may take to be reached.
 const SOON: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 const MASTER: (&str, &str) = ("authorization", "Bearer master");
-
-fn world(shards: u16) -> World {
-    World::new(&Plan {
-        seed: 1,
-        shards,
-        replicas: 2,
-        steps: Vec::new(),
-    })
-}
 
 fn documents(count: usize) -> Value {
     (0..count).map(|n| json!({"id": n, "first": n})).collect()
@@ -62,7 +52,7 @@ impl Merger {
 
     /// How often work of this name has panicked.
     fn panics(&self, name: &str) -> u64 {
-        self.app.metrics.panics.with_label_values(&[name]).get()
+        self.ctx.metrics.panics.with_label_values(&[name]).get()
     }
 
     /// Waits until the cluster has recovered and its replicas are equal, and checks that every rule was used.
@@ -103,7 +93,7 @@ fn swap() -> Value {
 
 #[test]
 fn a_swap_that_only_one_shard_has_goes_on_after_a_panic() {
-    world(2).life(async |merger| {
+    World::of(2, 2).life(async |merger| {
         merger.with_indexes().await;
         // The second shard doesn't get it, and the work that asks which shards have it panics, twice.
         merger.rule("a1", "POST /swap-indexes", 1, What::Unreachable);
@@ -124,7 +114,7 @@ fn a_swap_that_only_one_shard_has_goes_on_after_a_panic() {
 #[test]
 fn a_swap_whose_sender_panics_is_made_whole() {
     for node in ["a0", "b0", "a1", "b1"] {
-        world(2).life(async |merger| {
+        World::of(2, 2).life(async |merger| {
             merger.with_indexes().await;
             merger.rule(node, "POST /swap-indexes", 1, What::Panics);
             let (status, said) = merger.ask(Method::POST, SWAP, Some(&swap())).await;
@@ -144,7 +134,7 @@ fn a_swap_whose_sender_panics_is_made_whole() {
 
 #[test]
 fn a_write_whose_sender_panics_leaves_replicas_that_are_compared() {
-    world(1).life(async |merger| {
+    World::of(1, 2).life(async |merger| {
         merger.with_indexes().await;
         // Not a small write, since small writes have their own queue.
         merger.rule("b0", "POST /indexes/i0/documents", 1, What::Panics);
@@ -166,7 +156,7 @@ fn a_write_whose_sender_panics_leaves_replicas_that_are_compared() {
 
 #[test]
 fn small_writes_go_on_after_a_panic() {
-    world(1).life(async |merger| {
+    World::of(1, 2).life(async |merger| {
         merger.with_indexes().await;
         merger.rule("b0", "POST /indexes/i0/documents", 1, What::Panics);
         let path = "/indexes/i0/documents";
@@ -181,7 +171,7 @@ fn small_writes_go_on_after_a_panic() {
 
 #[test]
 fn a_late_write_that_panics_takes_its_replica_out_and_its_task_ends() {
-    world(1).life(async |merger| {
+    World::of(1, 2).life(async |merger| {
         merger.with_indexes().await;
         let slow = |ms| {
             merger
@@ -207,17 +197,17 @@ fn a_late_write_that_panics_takes_its_replica_out_and_its_task_ends() {
         slow(0);
         let node = super::mesh::id("b0");
         until("nothing is kept for it", async || {
-            merger.app.cluster.queues.caught_up(&node)
+            merger.ctx.cluster.queues.caught_up(&node)
         })
         .await;
-        assert_eq!(merger.app.metrics.taken_out.get(), 1);
+        assert_eq!(merger.ctx.metrics.taken_out.get(), 1);
         merger.all_is_well().await;
     });
 }
 
 #[test]
 fn a_resync_that_panics_is_not_shown_as_running_and_begins_anew() {
-    world(1).life(async |merger| {
+    World::of(1, 2).life(async |merger| {
         merger.with_indexes().await;
         merger.world.mesh.lock().kill("b0");
         let path = "/indexes/i0/documents";
@@ -238,7 +228,7 @@ fn a_resync_that_panics_is_not_shown_as_running_and_begins_anew() {
 
 #[test]
 fn whoever_follows_a_node_follows_it_again_after_a_panic() {
-    world(1).life(async |merger| {
+    World::of(1, 2).life(async |merger| {
         merger.with_indexes().await;
         merger.rule("a0", "GET /tasks?limit=20&", 2, What::Panics);
         let path = "/indexes/i0/documents";
@@ -252,7 +242,7 @@ fn whoever_follows_a_node_follows_it_again_after_a_panic() {
 #[test]
 fn a_change_of_settings_is_looked_into_again_after_a_panic_and_not_for_ever() {
     for (panics, status) in [(1, "succeeded"), (3, "failed")] {
-        world(1).life(async |merger| {
+        World::of(1, 2).life(async |merger| {
             merger.with_indexes().await;
             let set = async |word: &str| {
                 let body = json!({"stopWords": [word]});
@@ -273,7 +263,7 @@ fn a_change_of_settings_is_looked_into_again_after_a_panic_and_not_for_ever() {
 
 #[test]
 fn a_deletion_of_tasks_that_panics_ends() {
-    world(1).life(async |merger| {
+    World::of(1, 2).life(async |merger| {
         merger.with_indexes().await;
         merger.rule("", "DELETE /tasks", 1, What::Panics);
         let path = "/indexes/i0/documents";
@@ -294,7 +284,7 @@ fn a_deletion_of_tasks_that_panics_ends() {
 
 #[test]
 fn replicas_that_are_to_be_compared_are_compared_after_a_panic() {
-    world(1).life(async |merger| {
+    World::of(1, 2).life(async |merger| {
         merger.with_indexes().await;
         for node in merger.world.mesh.lock().nodes.values_mut() {
             node.mishaps.push(Mishap::AnswerLost);
@@ -303,7 +293,7 @@ fn replicas_that_are_to_be_compared_are_compared_after_a_panic() {
         let path = "/indexes/i0/documents";
         let (status, said) = merger.ask(Method::POST, path, Some(&body)).await;
         assert_eq!(status, 503, "{said}");
-        merger.rule("", "GET /tasks?from=", 2, What::Panics);
+        merger.rule("", "GET /tasks?uids=", 2, What::Panics);
         // No more writes are sent.
         until("two panics", async || {
             merger.world.mesh.lock().rules.left() == 0

@@ -14,9 +14,6 @@ use super::world::{Merger, World};
 /// How often a client checks its task.
 const CLIENT_LOOKS: Duration = Duration::from_millis(100);
 
-/// How long Envoy may take to learn from a new merger which nodes serve no reads.
-const ENVOY_KNOWS: Duration = Duration::from_millis(700);
-
 /// The result of a sequence.
 #[derive(Debug, Default)]
 pub(super) struct Played {
@@ -81,7 +78,7 @@ pub(super) fn play(plan: &Plan) -> Played {
     loop {
         played.lives += 1;
         let (end, taken_out) = world.life(async |merger| {
-            let app = std::sync::Arc::clone(&merger.app);
+            let ctx = std::sync::Arc::clone(&merger.ctx);
             let end = async {
                 merger.follow_open();
                 for step in steps.by_ref() {
@@ -108,7 +105,7 @@ pub(super) fn play(plan: &Plan) -> Played {
                 End::Over
             }
             .await;
-            (end, app.metrics.taken_out.get())
+            (end, ctx.metrics.taken_out.get())
         });
         played.taken_out += taken_out;
         match end {
@@ -145,7 +142,7 @@ fn may_lose(merger: &Merger, name: &str) -> bool {
             && node.slow_ms == 0
             && node.mishaps.is_empty()
             && !node.has_lost
-            && merger.app.cluster.in_sync.holds(&id(other))
+            && merger.ctx.cluster.in_sync.holds(&id(other))
     };
     state.nodes.iter().any(well)
 }
@@ -411,12 +408,6 @@ impl Merger {
         });
     }
 
-    /// Until Envoy has asked a new merger, it uses the answers of the last one, which didn't know of a disk that was replaced since.
-    fn may_be_misled(&self) -> bool {
-        let state = self.world.mesh.lock();
-        state.life_lasts() < ENVOY_KNOWS && state.nodes.values().any(|node| node.has_lost)
-    }
-
     fn drain(&self, node: u8, ms: u32) {
         let merger = self.clone();
         let name = self.world.node(node);
@@ -446,11 +437,15 @@ impl Merger {
                     return;
                 };
                 let before = merger.world.model().at_rest(&key);
-                if merger.may_be_misled() {
+                let misled = || merger.world.mesh.lock().may_be_misled();
+                if misled() {
                     return;
                 }
                 let path = format!("/indexes/{name}/documents/{}", key.1);
                 let (status, said) = merger.ask(Method::GET, &path, None).await;
+                if misled() {
+                    return;
+                }
                 let mut model = merger.world.model();
                 if before.is_none() || before != model.at_rest(&key) {
                     continue;

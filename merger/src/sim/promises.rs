@@ -8,21 +8,11 @@ use tokio::time::Instant;
 
 use super::disk::Disk;
 use super::rules::What;
-use super::steps::Plan;
 use super::world::{Merger, World};
 
 const MASTER: (&str, &str) = ("authorization", "Bearer master");
 const NOBODY: (&str, &str) = ("authorization", "Bearer nobody");
 const EVER: usize = usize::MAX;
-
-fn world(shards: u16) -> World {
-    World::new(&Plan {
-        seed: 1,
-        shards,
-        replicas: 2,
-        steps: Vec::new(),
-    })
-}
 
 async fn pass(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -58,7 +48,7 @@ impl Merger {
 
 #[test]
 fn a_change_of_settings_is_no_success_before_every_node_has_said_what_it_has() {
-    world(1).life(async |merger| {
+    World::of(1, 2).life(async |merger| {
         merger.with_documents(10).await;
         // A node's settings were changed by hand. It doesn't answer requests for its settings, but works otherwise.
         merger.rule("b0", "GET /indexes/i0/settings", EVER, What::Unreachable);
@@ -114,7 +104,7 @@ fn a_search_is_refused_while_settings_can_t_be_read_and_never_merged_by_default_
         What::Says(200, json!({"rankingRules": 7})),
         What::Says(200, json!({"pagination": {"maxTotalHits": "many"}})),
     ];
-    world(2).life(async |merger| {
+    World::of(2, 2).life(async |merger| {
         merger.with_documents(10).await;
         let search = async || {
             let body = json!({"q": ""});
@@ -151,7 +141,7 @@ fn a_search_is_refused_while_settings_can_t_be_read_and_never_merged_by_default_
 
 #[test]
 fn nothing_is_done_for_a_stranger_before_the_key_is_judged() {
-    world(2).life(async |merger| {
+    World::of(2, 2).life(async |merger| {
         merger.with_documents(10).await;
         // A task that stays open, because the merger can't learn that it ended.
         merger.rule("", "GET /tasks?limit=20&", EVER, What::Unreachable);
@@ -198,7 +188,7 @@ fn mark_of(task: &Value) -> Option<String> {
 
 #[test]
 fn tasks_are_numbered_in_the_order_in_which_nodes_do_them() {
-    world(1).life(async |merger| {
+    World::of(1, 2).life(async |merger| {
         merger.with_documents(300).await;
         let mut asking = Vec::new();
         for n in 0..25_u64 {
@@ -240,33 +230,78 @@ fn tasks_are_numbered_in_the_order_in_which_nodes_do_them() {
     });
 }
 
+impl Merger {
+    /// Puts this disk into a node, and gives the one that it had.
+    fn exchange_disk(&self, node: &str, disk: Disk) -> Disk {
+        let mut mesh = self.world.mesh.lock();
+        std::mem::replace(&mut mesh.nodes.get_mut(node).unwrap().disk, disk)
+    }
+
+    async fn health(&self) -> Value {
+        let (_, said) = self.ask(Method::GET, "/_cluster/health", None).await;
+        said["status"].clone()
+    }
+
+    async fn write_one(&self) -> u16 {
+        let body = json!([{"id": 11}]);
+        let path = "/indexes/i0/documents";
+        self.ask(Method::POST, path, Some(&body)).await.0
+    }
+}
+
 #[test]
 fn a_shard_whose_right_disk_returns_is_there_again() {
-    let world = World::new(&Plan {
-        seed: 1,
-        shards: 1,
-        replicas: 1,
-        steps: Vec::new(),
-    });
-    world.life(async |merger| {
+    World::of(1, 1).life(async |merger| {
         merger.with_documents(10).await;
-        let exchange = |disk: Disk| {
-            let mut mesh = merger.world.mesh.lock();
-            std::mem::replace(&mut mesh.nodes.get_mut("a0").unwrap().disk, disk)
-        };
-        let health = async || merger.ask(Method::GET, "/_cluster/health", None).await.1;
-        let write = async || {
-            let body = json!([{"id": 11}]);
-            let path = "/indexes/i0/documents";
-            merger.ask(Method::POST, path, Some(&body)).await.0
-        };
-        let right = exchange(Disk::default());
+        let right = merger.exchange_disk("a0", Disk::default());
         pass(5).await;
-        assert_eq!(health().await["status"], "red");
-        assert_eq!(write().await, 503);
-        exchange(right);
+        assert_eq!(merger.health().await, "red");
+        assert_eq!(merger.write_one().await, 503);
+        merger.exchange_disk("a0", right);
         pass(5).await;
-        assert_eq!(health().await["status"], "green");
-        assert_eq!(write().await, 202);
+        assert_eq!(merger.health().await, "green");
+        assert_eq!(merger.write_one().await, 202);
+    });
+}
+
+#[test]
+fn a_shard_is_not_there_again_with_a_disk_that_only_has_as_many_tasks() {
+    World::of(1, 1).life(async |merger| {
+        merger.with_documents(10).await;
+        let right = merger.exchange_disk("a0", Disk::default());
+        pass(5).await;
+        assert_eq!(merger.health().await, "red");
+        // As many tasks of the same kind, at other times; and the same once their list was cleaned up.
+        let other = right.another();
+        let mut cleaned = other.clone();
+        let (newest, task) = cleaned.tasks.pop_last().unwrap();
+        cleaned.tasks = [(newest + 1, task)].into();
+        for disk in [other, cleaned] {
+            merger.exchange_disk("a0", disk);
+            pass(5).await;
+            assert_eq!(merger.health().await, "red");
+            assert_eq!(merger.write_one().await, 503);
+        }
+    });
+}
+
+#[test]
+fn a_replica_that_returns_with_as_many_tasks_of_another_disk_is_copied_anew() {
+    World::of(1, 2).life(async |merger| {
+        merger.with_documents(10).await;
+        // Away for a moment: not long enough to be down.
+        merger.rule("b0", "GET /tasks", EVER, What::Unreachable);
+        pass(1).await;
+        let right = merger.exchange_disk("b0", Disk::default());
+        let mut other = right.another();
+        other.indexes.clear();
+        merger.exchange_disk("b0", other);
+        merger.rules_end();
+        pass(20).await;
+        assert_eq!(merger.ctx.metrics.taken_out.get(), 1);
+        assert_eq!(merger.health().await, "green");
+        let mesh = merger.world.mesh.lock();
+        let documents = |node: &str| mesh.nodes[node].disk.indexes["i0"].documents.len();
+        assert_eq!((documents("a0"), documents("b0")), (10, 10));
     });
 }

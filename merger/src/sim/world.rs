@@ -46,6 +46,16 @@ impl World {
         }
     }
 
+    /// A world for a test that plans its own steps.
+    pub(super) fn of(shards: u16, replicas: u16) -> Self {
+        Self::new(&Plan {
+            seed: 1,
+            shards,
+            replicas,
+            steps: Vec::new(),
+        })
+    }
+
     pub(super) fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,7 +119,7 @@ fn options() -> ServeOptions {
 #[derive(Clone)]
 pub(super) struct Merger {
     pub(super) world: World,
-    pub(super) app: Arc<Context>,
+    pub(super) ctx: Arc<Context>,
     /// How many clients are waiting for an answer.
     pub(super) waiting: Arc<Mutex<usize>>,
     /// For each index and writer, a lock: each writer does one write after the other.
@@ -125,13 +135,13 @@ impl Merger {
         };
         tokio::spawn(tell_time(world.clone()));
         let opened = Opened::open(options(), surroundings).await.unwrap();
-        let app = opened.start().await.unwrap();
-        tokio::spawn(envoy_asks(world.clone(), Arc::clone(&app)));
+        let ctx = opened.start().await.unwrap();
+        tokio::spawn(envoy_asks(world.clone(), Arc::clone(&ctx)));
         let writers = |_| (0..4).map(|_| tokio::sync::Mutex::new(())).collect();
         Self {
             writers: Arc::new((0..world.indexes).map(writers).collect()),
             world,
-            app,
+            ctx,
             waiting: Arc::default(),
         }
     }
@@ -166,15 +176,15 @@ impl Merger {
             .unwrap();
         let (parts, ()) = request.into_parts();
         let body = body.map_or_else(empty, |body| full(body.to_string()));
-        let (_, answer) = edge::dispatch(&self.app, &parts, body).await;
+        let (_, answer) = edge::dispatch(&self.ctx, &parts, body).await;
         let said = serde_json::from_slice(&answer.body).unwrap_or_default();
         (answer.status.as_u16(), said)
     }
 
     /// Lets open work finish, as a merger does that is told to stop.
     pub(super) async fn stop(&self) {
-        self.app.begun.close();
-        let _ = tokio::time::timeout(STOPS_WITHIN, self.app.begun.wait()).await;
+        self.ctx.begun.close();
+        let _ = tokio::time::timeout(STOPS_WITHIN, self.ctx.begun.wait()).await;
     }
 
     /// Runs a client that a comparison waits for.
@@ -202,11 +212,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Envoy's health checks, which ask the merger.
-async fn envoy_asks(world: World, app: Arc<Context>) {
+async fn envoy_asks(world: World, ctx: Arc<Context>) {
     loop {
         let names: Vec<String> = world.mesh.lock().nodes.keys().cloned().collect();
         for name in names {
-            let readiness = app
+            let readiness = ctx
                 .cluster
                 .readiness(&id(&name), ([127, 0, 0, 1], 1).into());
             world.mesh.lock().envoy_hears(&name, readiness);

@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use super::TaskError;
 use super::handle::filter;
 use super::record::{NewTask, ReplicaTask, ShardTask};
+use super::registry::CANCELATION;
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::cluster::NodeId;
 use crate::tasks::Context;
-
 use crate::upstream::{NodeRequest, Target};
 
 /// How many uids one request names: they are in its path, and a node reads no more than 64 KiB of it.
@@ -49,7 +49,7 @@ pub(super) async fn cancel(ctx: &Arc<Context>, call: &Call) -> Result<Answer, Ta
         details.insert("canceledTasks".to_owned(), Value::from(0));
     }
     let new = NewTask {
-        kind: "taskCancelation".to_owned(),
+        kind: CANCELATION.to_owned(),
         details,
         parts,
         ..NewTask::default()

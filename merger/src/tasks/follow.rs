@@ -5,17 +5,15 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::serde::rfc3339;
 use tokio::time::Instant;
 
-use futures_util::future::BoxFuture;
-
-use super::Context;
-use super::SharedEnd;
 use super::record::{LocalState, Status};
+use super::{Context, SharedEnd};
 use crate::cluster::NodeId;
 use crate::supervise::{AGAIN, survive};
 use crate::upstream::TaskListError;

@@ -36,6 +36,8 @@ use state::State;
 const PREFIX: &str = "task/";
 /// The kind of the task that deletes tasks.
 pub(super) const DELETION: &str = "taskDeletion";
+/// The kind of the task that cancels tasks: the only one of those with a record that nodes number beside the writes.
+pub(super) const CANCELATION: &str = "taskCancelation";
 /// The store's key for the lowest uid that may be assigned next: deleting the newest tasks must not free their uids.
 const FLOOR_KEY: &str = "task-floor";
 
@@ -102,10 +104,15 @@ impl Tasks {
             if !pairs.is_empty() {
                 renamed.insert(record.uid, pairs);
             }
-            record
-                .copies()
-                .for_each(|copy| marks.seen_in_record(&copy.task()));
-            state.insert(Arc::new(record));
+            for copy in record.copies() {
+                match record.kind == CANCELATION {
+                    true => marks.seen_beside_in_record(&copy.task()),
+                    false => marks.seen_in_record(&copy.task()),
+                }
+            }
+            let record = Arc::new(record);
+            state.insert(Arc::clone(&record));
+            state.note_end(&record);
         }
         state.rename_all(renamed);
         let needless = renames::needless(&marked, &state.notes);

@@ -2,34 +2,29 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::Instant;
-use weft_routing::placement::{ShardId, SlotMap};
+use weft_routing::placement::ShardId;
 
 use super::coalesce::{self, Kind, SMALL_BYTES, SMALL_DOCUMENTS, Sent, Small};
 use super::decode::Plain;
 use super::deliver::{Delivered, Delivery, ShardPayload, deliver_now, layout_unchanged};
-use super::judge::{Judge, Manner, Rules, Verdict};
+use super::judge::Verdict;
+use super::layout::Layout;
 use super::params::Params;
-use super::split::{Batch, SplitKey, Splitter};
-use super::spool::{Piece, SpoolLimits};
+use super::split::{Batch, Splitter};
+use super::spool::Piece;
 use super::{ATTEMPTS, Format, SplitError, WriteError, details, refused_by_node};
 use crate::answer::Answer;
 use crate::bounds::{NoRoom, Share, Slot};
 use crate::call::{Call, ForwardedHeaders, empty};
-use crate::cluster::{Before, Placement, WriteMode};
+use crate::cluster::{Before, WriteMode};
 use crate::ids::Ids;
 use crate::replication::WriteGuard;
-use crate::tasks::{NewTask, ShardTask, Unknown, are_pending, ask_primary};
+use crate::tasks::{NewTask, ShardTask};
 use crate::write::Context;
-
-/// How long a write waits to learn its index's primary key, and how often it checks.
-const KEY_WITHIN: Duration = Duration::from_secs(5);
-const KEY_AGAIN: Duration = Duration::from_millis(20);
 
 /// Answers the call.
 pub(super) async fn documents(
@@ -114,87 +109,6 @@ fn of_split(error: SplitError, format: Format) -> WriteError {
             Ok(full) => WriteError::NoRoom(full),
             Err(error) => WriteError::Spool(error),
         },
-    }
-}
-
-/// The layout of an index at one moment: slots, primary key and the rules for its documents.
-#[derive(Debug, Clone)]
-struct Layout {
-    slots: Arc<SlotMap>,
-    /// The primary key on record.
-    key: Option<String>,
-    placement: Option<Arc<Placement>>,
-    /// The rules that documents are judged by.
-    rules: Arc<Rules>,
-}
-
-impl Layout {
-    async fn of(ctx: &Context, uid: &str) -> Result<Self, WriteError> {
-        let placement = ctx.cluster.placement(uid);
-        let (slots, key) = match &placement {
-            Some(placement) => {
-                let alive = placement.deleted_by.is_none();
-                (
-                    Arc::clone(&placement.slots),
-                    placement.primary_key.clone().filter(|_| alive),
-                )
-            }
-            None => (ctx.cluster.propose(uid, None, 1)?, None),
-        };
-        let alive = placement
-            .as_deref()
-            .is_some_and(|placement| placement.deleted_by.is_none());
-        Ok(Self {
-            slots,
-            key,
-            // A new index has no settings.
-            rules: match alive {
-                true => ctx.writes.judged_by.now(ctx, uid).await,
-                false => Arc::default(),
-            },
-            placement,
-        })
-    }
-
-    /// Whether the index exists.
-    fn is_alive(&self) -> bool {
-        let placement = self.placement.as_deref();
-        placement.is_some_and(|placement| placement.deleted_by.is_none())
-    }
-
-    fn splitter(
-        &self,
-        ctx: &Context,
-        format: Format,
-        params: &Params,
-        method: &Method,
-    ) -> Splitter {
-        let name = self.key.as_ref().or(params.primary_key.as_ref()).cloned();
-        let key = SplitKey {
-            name,
-            is_open: self.key.is_none(),
-        };
-        let options = &ctx.options;
-        let limits = SpoolLimits {
-            memory_bytes: options.spool_memory_bytes,
-            piece_bytes: options.max_node_payload_bytes,
-            folder: options.spool_folder.clone(),
-            memory: ctx.bounds.bodies.clone(),
-            disk: ctx.bounds.spools.clone(),
-        };
-        let manner = Manner {
-            updates: *method == Method::PUT,
-            skips_creation: params.skip_creation == Some(true),
-            keeps: !self.is_alive(),
-        };
-        let judge = Judge::new(Arc::clone(&self.rules), manner);
-        Splitter::new(format, &self.slots, key, limits).judged(judge)
-    }
-
-    /// Whether a batch that was split by another layout is split correctly for this one: same slots, key and rules.
-    fn fits(&self, split_by: &Self, batch: &Batch) -> bool {
-        let same_key = self.key.is_none() || batch.received == 0 || self.key == batch.key;
-        self.slots == split_by.slots && same_key && self.rules == split_by.rules
     }
 }
 
@@ -494,45 +408,6 @@ impl Write {
     async fn forget(&self, ctx: &Context, before: Before) -> Result<(), WriteError> {
         if before == Before::Absent {
             ctx.cluster.placements.remove(&self.uid).await?;
-        }
-        Ok(())
-    }
-}
-
-impl Layout {
-    /// Finds the primary key of an index that is placed but has none on record: its nodes may know one.
-    async fn find_key(&mut self, ctx: &Context, uid: &str) -> Result<(), WriteError> {
-        let Some(placement) = self
-            .placement
-            .as_ref()
-            .filter(|placement| placement.deleted_by.is_none())
-        else {
-            return Ok(());
-        };
-        let (None, Some(shard)) = (&self.key, placement.shards().first()) else {
-            return Ok(());
-        };
-        // Tasks under way may give the index a key, or give its name to another index.
-        let deadline = Instant::now() + KEY_WITHIN;
-        let unknown = |error| match error {
-            Unknown::Cluster(error) => WriteError::Cluster(error),
-            Unknown::Upstream(source) => WriteError::Unreachable {
-                shard: *shard,
-                source,
-            },
-        };
-        while are_pending(ctx, *shard, uid).await.map_err(unknown)? && Instant::now() < deadline {
-            tokio::time::sleep(KEY_AGAIN).await;
-        }
-        let path = format!("/indexes/{uid}");
-        let index: Option<Value> = ask_primary(ctx, *shard, path).await.map_err(unknown)?;
-        let index = index.unwrap_or_default();
-        if let Some(key) = index.get("primaryKey").and_then(Value::as_str) {
-            ctx.cluster
-                .placements
-                .set_primary_key(uid, Some(key))
-                .await?;
-            self.key = Some(key.to_owned());
         }
         Ok(())
     }

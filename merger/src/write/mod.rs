@@ -15,6 +15,7 @@ mod deliver;
 pub mod dry_run;
 mod format;
 pub mod judge;
+mod layout;
 mod params;
 mod remove;
 mod reworded;

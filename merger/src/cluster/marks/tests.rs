@@ -76,7 +76,8 @@ async fn a_mark_outlives_the_records_that_show_it() {
     // A deletion of records stores the marks this way.
     store.commit(marks.changes()).await.unwrap();
     let marks = open(&store, vec![known("a", 0, None)]).await;
-    assert_eq!(marks.mark(&a), Mark::At(Some(5)));
+    assert_eq!(marks.mark(&a), Mark::At(Some(6)), "as old as it was");
+    assert_eq!(marks.unaccounted(&a, Some(6), 9), [6]);
     // The remaining records may raise the mark but never lower it.
     marks.seen_in_record(&task("a", 9, 0));
     marks.seen_in_record(&task("a", 1, 0));
@@ -130,11 +131,17 @@ async fn a_task_of_the_mergers_own_hides_no_write_that_a_crash_leaves_open() {
     marks.establish(&a, Some(3.into())).await.unwrap();
     // The node has taken a write as task 4, and its answer is on its way when the merger stops.
     marks.made(&a, 5).await;
+    for _ in 0..2 {
+        let marks = open(&store, vec![known("a", 0, None)]).await;
+        assert_eq!(marks.mark(&a), Mark::At(Some(5)));
+        assert_eq!(marks.unaccounted(&a, Some(6), 9), [4, 6], "to be looked at");
+        // Records of such tasks hide nothing either.
+        marks.seen_beside_in_record(&task("a", 5, 0));
+        marks.recorded(&task("a", 5, 0));
+        assert_eq!(marks.unaccounted(&a, Some(5), 9), [4]);
+        store.commit(marks.changes()).await.unwrap();
+    }
     let marks = open(&store, vec![known("a", 0, None)]).await;
-    assert_eq!(
-        marks.mark(&a),
-        Mark::At(Some(3)),
-        "4 is yet to be looked at"
-    );
-    assert_eq!(marks.made_beyond(&a), [5]);
+    assert_eq!(marks.acknowledged(&a, 4).1, Order::Next);
+    assert_eq!(marks.unaccounted(&a, Some(6), 9), [6], "5 follows");
 }

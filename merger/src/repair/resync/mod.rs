@@ -41,7 +41,7 @@ use crate::clock::now_utc;
 use crate::cluster::{ClusterError, NodeId, NodeRef, SyncState, Written};
 use crate::keys::equalise_keys_now;
 use crate::repair::Context;
-use crate::replication::took_unacknowledged;
+use crate::replication::{settle_doubt, took_unacknowledged};
 use crate::store::StoreError;
 use crate::supervise::survive;
 use crate::upstream::UpstreamError;
@@ -305,6 +305,8 @@ impl Resync<'_> {
         within: Duration,
     ) -> Result<(), ResyncError> {
         let _guard = self.ctx.locks.lock(&[self.shard]).await;
+        // Below, everything that the source has becomes accounted for. Other replicas must not lack any of it.
+        settle_doubt(self.ctx, self.shard).await?;
         let begun = Instant::now();
         let written = self.ctx.cluster.dirty.take(self.shard);
         let mending = async {

@@ -5,6 +5,7 @@ use hashbrown::{HashMap, HashSet};
 use serde_json::Value;
 
 use crate::search::facets::normalise;
+use crate::search::field_path::scalars_at;
 use crate::search::merge::Head;
 
 /// Values of documents whose hits don't show them, by document id.
@@ -66,27 +67,14 @@ pub(in crate::search) fn values_at(path: &str, document: &Value) -> Vec<String> 
     values
 }
 
-fn collect(value: &Value, path: &str, values: &mut Vec<String>) {
-    match value {
-        Value::Array(elements) => elements
-            .iter()
-            .for_each(|element| collect(element, path, values)),
-        Value::Object(members) if !path.is_empty() => {
-            if let Some(value) = members.get(path) {
-                collect(value, "", values);
-            }
-            if let Some((first, rest)) = path.split_once('.')
-                && let Some(value) = members.get(first)
-            {
-                collect(value, rest, values);
-            }
-        }
-        _ if !path.is_empty() => {}
-        Value::Number(number) => values.extend(number.as_f64().map(|number| format!("n{number}"))),
-        Value::String(text) => values.push(format!("s{}", normalise(text))),
-        Value::Bool(truth) => values.push(format!("s{truth}")),
-        Value::Null | Value::Object(_) => {}
-    }
+fn collect(document: &Value, path: &str, values: &mut Vec<String>) {
+    scalars_at(document, path, &mut |value| {
+        values.extend(match value {
+            Value::Number(number) => number.as_f64().map(|number| format!("n{number}")),
+            Value::String(text) => Some(format!("s{}", normalise(text))),
+            other => Some(format!("s{other}")),
+        });
+    });
 }
 
 #[cfg(test)]

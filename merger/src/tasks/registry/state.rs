@@ -198,6 +198,17 @@ impl State {
         due
     }
 
+    /// Notes again what follows from the end of an open task's copies, if the last merger stopped before that was done.
+    pub(super) fn note_end(&mut self, record: &TaskRecord) {
+        if aggregate::status(record).is_settled() || record.parts.is_empty() {
+            return;
+        }
+        self.note_shared_end_of_speaker(record);
+        if aggregate::nodes_status(record).is_settled() && !self.note_differing(record) {
+            self.note_due(record);
+        }
+    }
+
     /// The oldest settled tasks, if the maximum number of tasks is reached: a tenth of it, as on a node.
     pub(super) fn surplus(&self, max_tasks: usize) -> Vec<u32> {
         if self.notes.len() < max_tasks {

@@ -176,6 +176,31 @@ async fn a_success_that_is_to_be_looked_into_is_told_after_that() {
 }
 
 #[tokio::test]
+async fn a_task_that_is_to_be_read_back_is_due_again_after_a_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft.redb");
+    let (tasks, _settled) = open(&path).await;
+    let copies = [("a", 1), ("b", 2)];
+    let copies = copies.map(|(name, uid)| ReplicaTask::acknowledged(node(name), uid));
+    let new = NewTask {
+        parts: vec![ShardTask::taken(ShardId(0), copies.into())],
+        read_back: ReadBack::Due,
+        ..NewTask::default()
+    };
+    let uid = tasks.create(new).await.unwrap().task_uid;
+    tasks.apply(&node("a"), vec![(1, done())]).await;
+    // The other replica leaves, so the copies have ended. That is stored, and the merger stops before the settings are read.
+    tasks.abandon(&node("b")).await;
+    assert_eq!(tasks.take_due(), [uid]);
+    drop(tasks);
+    let (tasks, _settled) = open(&path).await;
+    assert!(tasks.busy_nodes().is_empty());
+    assert_eq!(tasks.take_due(), [uid]);
+    tasks.read_back(uid, ReadBack::Done(Vec::new())).await;
+    assert_eq!(tasks.get(uid).await.unwrap().status, Status::Succeeded);
+}
+
+#[tokio::test]
 async fn what_follows_from_an_end_is_told_again_after_a_crash_until_it_is_done() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weft.redb");

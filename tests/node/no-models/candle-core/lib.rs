@@ -1,17 +1,16 @@
-//! In the place of the crate that computes with tensors. There are none here: what the engine would do with one can be
-//! written down, but not come to pass.
+//! Replaces the crate that computes with tensors. No tensor can be made here, so the engine's code compiles and is never run.
 
 use std::ops::Div;
 
-/// What every attempt to make a tensor ends with.
+/// The error of every attempt to make a tensor.
 #[derive(Debug, thiserror::Error)]
 #[error("the embedded node runs no models")]
 pub struct Error;
 
-/// What every operation returns.
+/// The result of every operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Where one would compute.
+/// The device for computations.
 #[derive(Debug)]
 pub enum Device {
     /// The only choice.
@@ -19,13 +18,13 @@ pub enum Device {
 }
 
 impl Device {
-    /// No device but the processor.
+    /// Always the processor.
     pub fn cuda_if_available(_ordinal: usize) -> Result<Self> {
         Ok(Self::Cpu)
     }
 }
 
-/// A tensor: no value has this type.
+/// A tensor. No value has this type.
 #[derive(Debug)]
 pub enum Tensor {}
 

@@ -1,4 +1,4 @@
-//! In the place of the crate that reads the weights of models: it reads none.
+//! Replaces the crate that reads the weights of models. It reads none.
 
 use candle_core::{Device, Error, Result};
 

@@ -1,23 +1,23 @@
-//! In the place of the crate that knows the models: it knows none.
+//! Replaces the crate that contains the models. It contains none.
 
 /// Models by name.
 pub mod models {
-    /// The one that the engine would use.
+    /// The model that the engine uses.
     pub mod bert {
         use candle_core::{Device, Result, Tensor};
         use candle_nn::VarBuilder;
 
-        /// How exact weights would be.
+        /// The precision of the weights.
         pub const DTYPE: () = ();
 
-        /// What a file says of a model.
+        /// A model's configuration file.
         #[derive(Debug, serde::Deserialize)]
         pub struct Config {}
 
-        /// A model: there is none without weights.
+        /// A model. None can be made without weights.
         #[derive(Debug)]
         pub struct BertModel {
-            /// Where it would run.
+            /// Its device.
             pub device: Device,
             weights: VarBuilder,
         }

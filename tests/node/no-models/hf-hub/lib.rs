@@ -1,40 +1,40 @@
-//! In the place of the crate that fetches models from the network: this is where an embedder that wants one is told no.
+//! Replaces the crate that fetches models from the network. An embedder that needs a model gets its error from here.
 
 /// A model's name.
 #[derive(Debug)]
 pub struct Repo;
 
 impl Repo {
-    /// In the newest revision.
+    /// With the newest revision.
     pub fn model(_name: String) -> Self {
         Self
     }
 
-    /// In another one.
+    /// With another revision.
     pub fn with_revision(_name: String, _kind: RepoType, _revision: String) -> Self {
         Self
     }
 }
 
-/// What there is to fetch.
+/// The kind of a repository.
 #[derive(Debug)]
 pub enum RepoType {
     /// A model.
     Model,
 }
 
-/// Ways to fetch.
+/// Clients.
 pub mod api {
-    /// The one that waits.
+    /// The blocking client.
     pub mod sync {
         use std::path::PathBuf;
 
         use crate::Repo;
 
-        /// Why nothing was fetched.
+        /// The error of a fetch.
         #[derive(Debug, thiserror::Error)]
         pub enum ApiError {
-            /// Always this.
+            /// The only error that occurs here.
             #[error(
                 "the embedded node runs no models: send vectors, or name a service that makes them"
             )]
@@ -44,12 +44,12 @@ pub mod api {
             RequestError(Box<ureq::Error>),
         }
 
-        /// A way to the models: no value has this type.
+        /// A client. No value has this type.
         #[derive(Debug)]
         pub enum Api {}
 
         impl Api {
-            /// Says no.
+            /// Always fails.
             pub fn new() -> Result<Self, ApiError> {
                 Err(ApiError::NoModels)
             }
@@ -60,7 +60,7 @@ pub mod api {
             }
         }
 
-        /// The files of a model: no value has this type.
+        /// The files of a model. No value has this type.
         #[derive(Debug)]
         pub enum ApiRepo {}
 

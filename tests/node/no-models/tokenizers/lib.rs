@@ -1,4 +1,4 @@
-//! In the place of the crate that cuts texts into a model's tokens: without models, none are needed.
+//! Replaces the crate that cuts texts into the tokens of a model.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ pub struct NoModels;
 /// Any error.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// A tokenizer: no value has this type.
+/// A tokenizer. No value has this type.
 #[derive(Debug)]
 pub enum Tokenizer {}
 
@@ -36,7 +36,7 @@ impl Tokenizer {
     }
 }
 
-/// The tokens of a text: no value has this type.
+/// The tokens of a text. No value has this type.
 #[derive(Debug)]
 pub enum Encoding {}
 
@@ -47,17 +47,17 @@ impl Encoding {
     }
 }
 
-/// How texts would be brought to one length.
+/// How texts are padded to one length.
 #[derive(Debug, Default)]
 pub struct PaddingParams {
-    /// Which length.
+    /// The length.
     pub strategy: PaddingStrategy,
 }
 
-/// Which length that is.
+/// How the length is chosen.
 #[derive(Debug, Default)]
 pub enum PaddingStrategy {
-    /// That of the longest.
+    /// The length of the longest text.
     #[default]
     BatchLongest,
 }
