@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use weft_routing::placement::ShardId;
 
 use super::probe::{OTHER_DISK, probe, went_back};
-use super::seen::{Seen, beyond, has_same_disk};
+use super::seen::{Beyond, beyond, has_same_disk};
 use super::{Context, remove_replica, remove_replica_surely};
 use crate::cluster::{Mark, NodeId, NodeRef, Probe, READS_FOLLOW, Removal, Topology};
 use crate::store::StoreError;
@@ -26,9 +26,7 @@ const LOOKS: usize = 20;
 struct Standing<'a> {
     node: &'a NodeRef,
     newest: Option<u32>,
-    /// What the tasks beyond the mark are; `None` if that can't be told, or the node went back.
-    beyond: Option<Vec<Seen>>,
-    went_back: bool,
+    beyond: Beyond,
 }
 
 /// How many nodes answered what they have taken, and which didn't.
@@ -137,20 +135,20 @@ pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared
             silent.push(node.id.clone());
             continue;
         };
-        let went_back = newest < ctx.cluster.marks.newest(&node.id);
-        standings.push(Standing {
-            node,
-            newest,
-            beyond: match went_back {
-                true => None,
-                false => beyond(ctx, node, newest).await,
-            },
-            went_back,
-        });
+        // A node that went back shows nothing about the writes and is no model for others. The watch removes it.
+        if newest < ctx.cluster.marks.newest(&node.id) {
+            continue;
+        }
+        match beyond(ctx, node, newest).await {
+            Beyond::Silent => silent.push(node.id.clone()),
+            beyond => standings.push(Standing {
+                node,
+                newest,
+                beyond,
+            }),
+        }
     }
-    // A node that went back shows nothing about the writes and is no model for others. The watch removes it.
-    standings.retain(|standing| !standing.went_back);
-    let took_more = |standing: &Standing<'_>| standing.beyond != Some(Vec::new());
+    let took_more = |standing: &Standing<'_>| standing.beyond != Beyond::Tasks(Vec::new());
     let mut compared = Compared {
         heard: standings.len(),
         silent,
@@ -161,12 +159,13 @@ pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared
         return Ok(compared);
     };
     for other in others {
-        if first.beyond.is_some() && first.beyond == other.beyond {
+        let is_told = matches!(first.beyond, Beyond::Tasks(_));
+        if is_told && first.beyond == other.beyond {
             continue;
         }
         let count = |standing: &Standing<'_>| match &standing.beyond {
-            Some(beyond) => beyond.len().to_string(),
-            None => "many".to_owned(),
+            Beyond::Tasks(tasks) => tasks.len().to_string(),
+            Beyond::Untold | Beyond::Silent => "many".to_owned(),
         };
         let reason = format!(
             "a write was cut off in its middle: {} has {} tasks that were not acknowledged, {} has {}",
@@ -190,7 +189,11 @@ async fn has_taken_more(ctx: &Context, node: &NodeRef) -> bool {
     let Probe::Answer(newest) = probe(ctx, node).await else {
         return false;
     };
-    beyond(ctx, node, newest).await != Some(Vec::new())
+    match beyond(ctx, node, newest).await {
+        Beyond::Tasks(tasks) => !tasks.is_empty(),
+        Beyond::Untold => true,
+        Beyond::Silent => false,
+    }
 }
 
 /// The newest task of each node, once nothing new arrives.

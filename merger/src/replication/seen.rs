@@ -60,29 +60,37 @@ impl Seen {
     }
 }
 
-/// What the node's tasks up to `newest` that aren't accounted for were asked to do, without those that change nothing. `None` if
-/// there are too many, or one of them was deleted, or the node doesn't answer.
-pub(crate) async fn beyond(
-    ctx: &Context,
-    node: &NodeRef,
-    newest: Option<u32>,
-) -> Option<Vec<Seen>> {
+/// What a node's tasks that aren't accounted for were asked to do.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Beyond {
+    /// Without those that change nothing.
+    Tasks(Vec<Seen>),
+    /// There are too many to look at, or one of them was deleted.
+    Untold,
+    /// The node doesn't answer.
+    Silent,
+}
+
+/// Looks at the node's tasks up to `newest` that aren't accounted for.
+pub(crate) async fn beyond(ctx: &Context, node: &NodeRef, newest: Option<u32>) -> Beyond {
     let limit = LOOK_BACK as usize + 1;
     let unknown = ctx.cluster.marks.unaccounted(&node.id, newest, limit);
     if unknown.is_empty() {
-        return Some(Vec::new());
+        return Beyond::Tasks(Vec::new());
     }
     if unknown.len() == limit {
-        return None;
+        return Beyond::Untold;
     }
-    let listed = list(ctx, node, &these(&unknown)).await?;
+    let Some(listed) = list(ctx, node, &these(&unknown)).await else {
+        return Beyond::Silent;
+    };
     // A task that was deleted could have been anything.
     if listed.len() < unknown.len() {
-        return None;
+        return Beyond::Untold;
     }
     let tasks = listed.into_iter().map(|listed| listed.task);
     let tasks = tasks.filter(|task| !task.is_harmless());
-    Some(tasks.map(Seen::without_counts).collect())
+    Beyond::Tasks(tasks.map(Seen::without_counts).collect())
 }
 
 /// Whether a node that is out of sync has taken writes of documents beyond its mark that came through Weft. They were not
