@@ -76,7 +76,9 @@ pub(super) async fn gather(reader: &Reader<'_>, asks: Vec<Ask>) -> Result<Outcom
         }
         // The token was accepted, and its filter may hide the document only because a field is lacking.
         (Some(rules), Outcome::Refused(refusal, _))
-            if is_about_a_hidden_document(refusal) && !compared_by_rules.is_disjoint(&known) =>
+            if is_about_a_hidden_document(refusal)
+                && !compared_by_rules.is_disjoint(&known)
+                && is_visible(reader, &asks, &rules, &known).await =>
         {
             let whole = gather_with_rules(reader, &asks, &rules, &known).await?;
             Ok(whole.unwrap_or(outcome))
@@ -119,6 +121,33 @@ fn is_about_a_hidden_document(refusal: &Answer) -> bool {
     error.get("code").and_then(Value::as_str) == Some("not_found_similar_id")
 }
 
+/// Whether the rewritten filter of a tenant token shows the document for which similar ones are requested. With the merger's own
+/// authority, a node would find it anyway.
+async fn is_visible(reader: &Reader<'_>, asks: &[Ask], rules: &TenantRules, known: &Known) -> bool {
+    let [ask] = asks else {
+        return false;
+    };
+    let mut fetch = None;
+    changed(asks, &mut |index, _| {
+        let rule = rules.filter_of(index)?;
+        let filter = reword(known, index, Some(rule)).unwrap_or_else(|| rule.clone());
+        let body =
+            json!({"ids": [ask.similar_to()?], "filter": filter, "limit": 1, "fields": ["_"]});
+        fetch = Some(Ask {
+            shard: ask.shard,
+            method: Method::POST,
+            path_and_query: format!("/indexes/{index}/documents/fetch"),
+            body: Some(Bytes::from(body.to_string())),
+        });
+        None
+    });
+    let Some(fetch) = fetch else {
+        return false;
+    };
+    let (answer, _) = reader.on_own_authority().answer(&fetch).await;
+    answer.is_ok_and(|answer| finds_documents(&answer))
+}
+
 /// A refusal whose text quotes the client's filter instead of the rewritten one.
 fn in_clients_words(mut refusal: Answer, asks: &[Ask]) -> Answer {
     let mut said = None;
@@ -137,6 +166,18 @@ fn in_clients_words(mut refusal: Answer, asks: &[Ask]) -> Answer {
 impl Ask {
     fn may_compare(&self) -> bool {
         self.request().may_compare()
+    }
+
+    /// The id of the document for which similar ones are requested.
+    fn similar_to(&self) -> Option<Value> {
+        if let Some(body) = &self.body {
+            let body: Value = serde_json::from_slice(body).ok()?;
+            return body.get("id").cloned();
+        }
+        let (_, query) = self.path_and_query.split_once('?')?;
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        let id = pairs.find(|(name, _)| name == "id")?.1;
+        Some(Value::from(id.into_owned()))
     }
 
     fn request(&self) -> Request {
