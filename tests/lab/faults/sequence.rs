@@ -14,6 +14,8 @@ use super::round::{RECOVERY, Round, Stage};
 use super::{FaultArgs, inspect, report};
 use crate::say;
 
+/// The index of bulk imports.
+const BULK: &str = "/indexes/bulk";
 /// How long the merger may take to answer again.
 const STARTS: Duration = Duration::from_secs(60);
 
@@ -104,6 +106,12 @@ impl Stage {
             let path = "/tasks?statuses=succeeded,failed,canceled";
             let deleted = api.send(Method::DELETE, path, &[], String::new()).await?;
             api.succeed(&deleted).await?;
+        }
+        // Bulk imports would make the cluster larger and larger, and each resync longer.
+        if random.bool() {
+            // The task fails if there is no such index.
+            let gone = api.send(Method::DELETE, BULK, &[], String::new()).await?;
+            api.settle(&gone).await?;
         }
         if chore.restarts_merger() {
             let merger = self.cluster.merger();
