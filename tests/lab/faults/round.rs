@@ -248,7 +248,7 @@ impl Stage {
         world.gate.send_replace(Gate::Open);
         let mut beats = JoinSet::new();
         beats.spawn(readers::beat(Arc::clone(&world), self.still(victim.shard)));
-        let name = format!("b{}", round.number);
+        let name = writers::beat_name(round.number);
         beats.spawn(writers::beat(Arc::clone(&world), name, victim.shard));
 
         let begun = world.now();

@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use reqwest::Method;
+use serde_json::json;
 use weft_cluster::{Api, Deadline, until};
 
 use super::check::{Breach, Violation};
+use super::documents::INDEX;
+use super::history::Change;
 use super::round::{RECOVERY, Round, Stage};
-use super::{FaultArgs, inspect, report};
+use super::{FaultArgs, inspect, report, writers};
 use crate::say;
 
 /// The index of bulk imports.
@@ -78,6 +81,7 @@ pub(super) async fn play(arguments: &FaultArgs, length: u32, seed: u64) -> Resul
                 ..Round::new(fault, number)
             },
         };
+        stage.delete_beats(number).await?;
         round.chore = Some(format!("{chore:?}"));
         say(format_args!(
             "{} after {chore:?}",
@@ -99,6 +103,31 @@ pub(super) async fn play(arguments: &FaultArgs, length: u32, seed: u64) -> Resul
 }
 
 impl Stage {
+    /// Deletes what was written at a steady interval in a round. Otherwise the index would grow with every round, and with it
+    /// each resync.
+    async fn delete_beats(&self, number: u32) -> Result<()> {
+        let prefix = writers::beat_name(number);
+        let (ids, tickets) = {
+            let mut history = self.world.history();
+            let lives = history.lives();
+            let own = lives.filter(|(id, life)| id.starts_with(&prefix) && life.writable());
+            let ids: Vec<String> = own.map(|(id, _)| id.to_owned()).collect();
+            let now = self.world.now();
+            let delete = |id: &String| history.send(id, Change::Delete, now);
+            let tickets = ids.iter().map(delete).collect();
+            (ids, tickets)
+        };
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let path = format!("/indexes/{INDEX}/documents/delete-batch");
+        let request = (Method::POST, path, Some(json!(ids)));
+        if let Some(task) = self.world.write(tickets, request).await {
+            task.await?;
+        }
+        Ok(())
+    }
+
     /// Does a chore while nobody writes, waits until the cluster has recovered, and inspects every node.
     async fn after(&mut self, chore: Chore, random: &mut fastrand::Rng) -> Result<Vec<Violation>> {
         let api = self.world.api.clone();

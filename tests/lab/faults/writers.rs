@@ -47,6 +47,11 @@ pub(super) async fn writer(world: Arc<World>, number: usize, seed: u64) {
     }
 }
 
+/// How the ids of a round's steady writes begin.
+pub(super) fn beat_name(round: u32) -> String {
+    format!("b{round}-")
+}
+
 /// Makes small writes to one shard at a steady interval, whatever the outcome of earlier ones. They show how long writes
 /// weren't possible.
 pub(super) async fn beat(world: Arc<World>, name: String, shard: u16) {
@@ -57,7 +62,7 @@ pub(super) async fn beat(world: Arc<World>, name: String, shard: u16) {
             return;
         }
         let id = (0_u64..)
-            .map(|salt| format!("{name}-{number}-{salt}"))
+            .map(|salt| format!("{name}{number}-{salt}"))
             .find(|id| world.shard_of(id) == shard)
             .unwrap_or_default();
         let (world, id) = (Arc::clone(&world), id);

@@ -252,11 +252,14 @@ impl Queue {
         let mut state = self.state();
         let mut changes = self.store.change()?;
         let mut canceled = Vec::new();
+        // As on a real node, a task that had not begun shows the times of the cancelation.
+        let begun = state.tasks.get(&by).and_then(|task| task.started_at);
         for task in uids.iter().filter_map(|uid| state.tasks.get(uid)) {
             if task.status == Status::Enqueued && task.uid != by {
                 let mut task = task.clone();
                 task.status = Status::Canceled;
                 task.canceled_by = Some(by);
+                task.started_at = begun.or(Some(now));
                 task.finished_at = Some(now);
                 task.zero_counts();
                 write(&mut changes, &task)?;
