@@ -55,8 +55,8 @@ pub(crate) async fn reconcile(ctx: &Context, topology: &Topology) {
     remove_other_disks(ctx, topology).await;
     let compared = topology.shards().into_iter().map(async |shard| {
         match compare(ctx, topology.nodes(shard)).await {
-            // Otherwise the silent replicas would come back as if nothing had been written.
             Ok(compared) => {
+                // Otherwise the silent replicas would come back as if nothing had been written.
                 if compared.took_more {
                     for node in &compared.silent {
                         let reason = "another replica has a write that was cut off, and this one does not say whether it has it";

@@ -76,10 +76,11 @@ pub(super) async fn gather(reader: &Reader<'_>, asks: Vec<Ask>) -> Result<Outcom
         }
         // The token was accepted, and its filter may hide the document only because a field is lacking.
         (Some(rules), Outcome::Refused(refusal, _))
-            if is_about_a_hidden_document(refusal)
-                && !compared_by_rules.is_disjoint(&known)
-                && is_visible(reader, &asks, &rules, &known).await =>
+            if is_about_a_hidden_document(refusal) && !compared_by_rules.is_disjoint(&known) =>
         {
+            if !is_visible(reader, &asks, &rules, &known).await? {
+                return Ok(outcome);
+            }
             let whole = gather_with_rules(reader, &asks, &rules, &known).await?;
             Ok(whole.unwrap_or(outcome))
         }
@@ -123,9 +124,14 @@ fn is_about_a_hidden_document(refusal: &Answer) -> bool {
 
 /// Whether the rewritten filter of a tenant token shows the document for which similar ones are requested. With the merger's own
 /// authority, a node would find it anyway.
-async fn is_visible(reader: &Reader<'_>, asks: &[Ask], rules: &TenantRules, known: &Known) -> bool {
+async fn is_visible(
+    reader: &Reader<'_>,
+    asks: &[Ask],
+    rules: &TenantRules,
+    known: &Known,
+) -> Result<bool, SearchError> {
     let [ask] = asks else {
-        return false;
+        return Ok(false);
     };
     let mut fetch = None;
     changed(asks, &mut |index, _| {
@@ -142,10 +148,10 @@ async fn is_visible(reader: &Reader<'_>, asks: &[Ask], rules: &TenantRules, know
         None
     });
     let Some(fetch) = fetch else {
-        return false;
+        return Ok(false);
     };
     let (answer, _) = reader.on_own_authority().answer(&fetch).await;
-    answer.is_ok_and(|answer| finds_documents(&answer))
+    Ok(finds_documents(&answer?))
 }
 
 /// A refusal whose text quotes the client's filter instead of the rewritten one.
