@@ -4,6 +4,7 @@
 //! Invariant: a node that was away is trusted again only after the merger has seen that its task counter has not gone back. So a
 //! node with an empty or older disk serves reads only until it answers the next probe and Envoy makes its next check.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -22,6 +23,12 @@ pub(crate) const READS_FOLLOW: Duration = Duration::from_millis(500);
 const FORGOTTEN: Duration = Duration::from_secs(2);
 /// Failed probes in a row until a node counts as slow. A single one may only mean that the machine is busy.
 const SLOW: u32 = 2;
+/// How many of a node's latest probes are compared with those of its shard's other replicas.
+const COMPARED: usize = 3;
+/// A node lags if even the fastest of its compared probes took this many times as long as the slowest of another replica, and
+/// [`LAG`] more. Both replicas are probed on the same path, so a busy machine makes both slow.
+const TIMES_SLOWER: u32 = 4;
+const LAG: Duration = Duration::from_millis(50);
 
 /// The outcome of a probe of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +56,8 @@ struct Vital {
     /// How often the node was away, or its tasks didn't continue where they were.
     doubts: u64,
     busy_since: Option<Instant>,
+    /// How long the latest probes took that the node answered, the newest last.
+    probe_times: VecDeque<Duration>,
     /// What each Envoy was last told about the node.
     told: HashMap<Listener, Told>,
 }
@@ -146,10 +155,42 @@ impl HealthMonitor {
                 vital.misses += 1;
                 vital.trusted = false;
                 vital.doubts += 1;
+                vital.probe_times.clear();
             }
             Probe::Invalid(_) => vital.misses += 1,
             Probe::ProxyDown => {}
         }
+    }
+
+    /// Notes how long the node took to answer a probe.
+    pub(crate) fn note_probe_time(&self, node: &NodeId, took: Duration) {
+        let mut nodes = self.write();
+        let times = &mut nodes.entry(node.clone()).or_default().probe_times;
+        if times.len() == COMPARED {
+            times.pop_front();
+        }
+        times.push_back(took);
+    }
+
+    /// Whether the node answers its probes much later than one of `others`, which hold the same documents.
+    pub(crate) fn lags_behind<'a>(
+        &self,
+        node: &NodeId,
+        others: impl IntoIterator<Item = &'a NodeId>,
+    ) -> bool {
+        let nodes = self.read();
+        let compared = |node: &NodeId| {
+            let times = nodes.get(node).map(|vital| &vital.probe_times);
+            times.filter(|times| times.len() == COMPARED)
+        };
+        let Some(fastest) = compared(node).and_then(|times| times.iter().min()) else {
+            return false;
+        };
+        let mut others = others.into_iter().filter_map(compared);
+        others.any(|times| {
+            let slowest = times.iter().max();
+            slowest.is_some_and(|slowest| *fastest > *slowest * TIMES_SLOWER + LAG)
+        })
     }
 
     /// Whether the node answered the last probe, even if its disk is a different one.
@@ -305,6 +346,41 @@ mod tests {
         assert!(health.is_ready(&node));
         tokio::time::advance(FORGOTTEN / 2).await;
         assert!(!health.is_ready(&node));
+    }
+
+    #[test]
+    fn a_node_lags_when_all_its_probes_take_much_longer_than_those_of_another_replica() {
+        let health = HealthMonitor::default();
+        let (slow, fast) = (NodeId::from("a".to_owned()), NodeId::from("b".to_owned()));
+        let probes = |node: &NodeId, times: [u64; COMPARED]| {
+            for millis in times {
+                health.note_probe_time(node, Duration::from_millis(millis));
+            }
+        };
+        probes(&slow, [200, 210, 200]);
+        assert!(
+            !health.lags_behind(&slow, [&fast]),
+            "nothing is known of the other"
+        );
+        probes(&fast, [2, 30, 2]);
+        assert!(health.lags_behind(&slow, [&fast]));
+        assert!(!health.lags_behind(&fast, [&slow]));
+        // One fast answer is enough to be trusted with reads again.
+        health.note_probe_time(&slow, Duration::from_millis(90));
+        assert!(!health.lags_behind(&slow, [&fast]));
+        // A machine that makes both replicas slow says nothing about one of them.
+        probes(&slow, [300, 300, 300]);
+        probes(&fast, [40, 100, 60]);
+        assert!(!health.lags_behind(&slow, [&fast]));
+        // Answers that are fast enough aren't late, however much faster another is.
+        probes(&slow, [45, 45, 45]);
+        probes(&fast, [1, 1, 1]);
+        assert!(!health.lags_behind(&slow, [&fast]));
+        // A node that was away is compared from the beginning.
+        probes(&slow, [200, 200, 200]);
+        assert!(health.lags_behind(&slow, [&fast]));
+        health.note(&slow, &Probe::ConnectionFailed, false);
+        assert!(!health.lags_behind(&slow, [&fast]));
     }
 
     use proptest::prelude::*;

@@ -36,6 +36,17 @@ impl Cluster {
         shard.is_some_and(|shard| self.stagger.writes(shard, node))
     }
 
+    /// Whether another replica that may serve reads answers much sooner.
+    fn lags_behind(&self, node: &NodeId) -> bool {
+        let shard = self.topology().shard_of(node);
+        let replicas = shard.map(|shard| self.replicas(shard)).unwrap_or_default();
+        let others = replicas
+            .iter()
+            .map(|replica| &replica.id)
+            .filter(|other| *other != node && self.health.status(other) == NodeStatus::Up);
+        self.health.lags_behind(node, others)
+    }
+
     fn judge(&self, node: &NodeId) -> Readiness {
         let Some(standing) = self.in_sync.sync_state(node) else {
             return Readiness::Unknown;
@@ -56,6 +67,9 @@ impl Cluster {
                 Readiness::Degraded("it applies what other replicas don't yet")
             }
             NodeStatus::Up if self.health.is_busy(node) => Readiness::Degraded("it is indexing"),
+            NodeStatus::Up if self.lags_behind(node) => {
+                Readiness::Degraded("it answers much later than another replica")
+            }
             NodeStatus::Up => Readiness::Ready,
         }
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
 use super::Context;
@@ -74,7 +75,11 @@ async fn look(ctx: &Arc<Context>, shard: ShardId, node: &NodeRef) {
     let health = &ctx.cluster.health;
     // The mark is read before the probe. Otherwise a write taken meanwhile could make the node look as if it had gone back.
     let mark = ctx.cluster.marks.mark(&node.id);
+    let asked = Instant::now();
     let heard = probe(ctx, node).await;
+    if let Probe::Answer(_) = heard {
+        health.note_probe_time(&node.id, asked.elapsed());
+    }
     let was_lost = health.status(&node.id) == NodeStatus::Lost;
     let tasks = match (&heard, mark) {
         (Probe::Answer(newest), Mark::At(mark)) => {
