@@ -12,6 +12,7 @@ use crate::cluster::ClusterError;
 use crate::search::SearchError;
 use crate::store::StoreError;
 use crate::tasks::TaskError;
+use crate::tasks::size::print_limit;
 use crate::upstream::UpstreamError;
 use crate::webhooks::WebhookError;
 use crate::write::{DecodeError, Fault, Format, FormatError, WriteError};
@@ -204,7 +205,7 @@ impl From<ReadError> for ApiError {
                 "invalid_request",
                 format!(
                     "The provided payload reached the size limit. The maximum accepted payload size is {}.",
-                    size(limit)
+                    print_limit(limit)
                 ),
             ),
             ReadError::Late(_) => Self::new(
@@ -469,25 +470,6 @@ impl From<TooLarge> for ApiError {
     }
 }
 
-/// A size as nodes print it: in binary units if it is a multiple of 1,024, else in decimal units.
-fn size(bytes: u64) -> String {
-    let (step, units) = if bytes.is_multiple_of(1024) {
-        (1024.0, ["B", "KiB", "MiB", "GiB", "TiB"])
-    } else {
-        (1000.0, ["B", "KB", "MB", "GB", "TB"])
-    };
-    let mut value = bytes as f64;
-    let mut units = units.into_iter().peekable();
-    let mut unit = units.next().unwrap_or_default();
-    while value >= step
-        && let Some(next) = units.next()
-    {
-        value /= step;
-        unit = next;
-    }
-    format!("{value} {unit}")
-}
-
 /// How many bytes of the start and the end of a long error text are kept, as on a node. Shorter texts are kept whole.
 const FAULT_START_BYTES: usize = 50;
 const FAULT_END_BYTES: usize = 85;
@@ -512,15 +494,6 @@ fn shortened(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_printed_as_nodes_print_them() {
-        assert_eq!(size(3), "3 B");
-        assert_eq!(size(100 << 20), "100 MiB");
-        assert_eq!(size(1_500_000), "1.5 MB");
-        assert_eq!(size(4 << 30), "4 GiB");
-        assert_eq!(size(0), "0 B");
-    }
 
     #[test]
     fn a_long_fault_keeps_its_two_ends() {
