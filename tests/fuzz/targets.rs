@@ -14,8 +14,8 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
+use weft_merger::internals::{Plan, plan};
 use weft_merger::tasks::read_filter;
-use weft_merger::write::dry_run::{Plan, plan};
 use weft_merger::write::{Format, SplitError};
 use weft_routing::{
     BodyFormat, DocumentId, DocumentIds, Operation, RoutingTable, ShardId, SlotMap, body, classify,

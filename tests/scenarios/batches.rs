@@ -3,8 +3,8 @@
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 use weft_cluster::{Api, Cluster, Single};
+use weft_merger::internals::Trial;
 use weft_merger::write::Format;
-use weft_merger::write::judge::trial::Trial;
 
 use crate::support::{documents, ids, node, start};
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use peak_alloc::PeakAlloc;
-use weft_merger::search::sample::MergeSample;
+use weft_merger::internals::MergeSample;
 
 use super::Row;
 
