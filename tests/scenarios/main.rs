@@ -37,6 +37,7 @@ mod replicas;
 mod searching;
 mod settings;
 mod shortcuts;
+mod statistics;
 mod support;
 mod tasks;
 mod traces;

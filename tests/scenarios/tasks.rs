@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use weft_cluster::{Api, Cluster, Deadline, Single, until};
 
-use crate::support::{MASTER_KEY, documents, node, start};
+use crate::support::{MASTER_KEY, documents, ids, node, start};
 
 /// Some tasks of several kinds: two that succeed, one that fails, one about another index.
 async fn work(api: &Api) {
@@ -195,4 +195,23 @@ async fn an_export_takes_the_documents_of_every_shard_and_counts_them() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn a_deletion_of_a_task_that_is_under_way_waits_for_it() {
+    let (_cluster, api) = start(Cluster::builder().shards(3)).await;
+    let accepted = api
+        .post("/indexes/x/documents?primaryKey=id", &documents(0..5_000))
+        .await
+        .unwrap();
+    let uid = accepted.at("/taskUid").as_u64().unwrap();
+    let deletion = api.delete(&format!("/tasks?uids={uid}")).await.unwrap();
+    assert_eq!(deletion.status, 200, "{}", deletion.text);
+    let task = api.succeed(&deletion).await.unwrap();
+    assert_eq!(
+        task["details"],
+        json!({"matchedTasks": 1, "deletedTasks": 1, "originalFilter": format!("?uids={uid}")})
+    );
+    assert_eq!(api.get(&format!("/tasks/{uid}")).await.unwrap().status, 404);
+    assert_eq!(ids(&api, "x").await.len(), 5_000);
 }
