@@ -193,7 +193,7 @@ async fn a_write_that_failed_with_others_is_not_repeated_over_a_newer_one() {
     let (cluster, api) = together().await;
     let node = &cluster.nodes[0];
     let path = "/indexes/x/documents";
-    node.be_idle(true);
+    node.hold_tasks(true);
     let write = |id: u64, text: &str| {
         let document = json!({"id": id, "text": text});
         let api = api.clone();
@@ -214,7 +214,7 @@ async fn a_write_that_failed_with_others_is_not_repeated_over_a_newer_one() {
     assert_eq!(posts().len(), 1, "they did not go together");
     let newer = write(1, "newer").await;
     posts();
-    node.be_idle(false);
+    node.hold_tasks(false);
     let tasks = join_all(together.iter().map(|accepted| api.settle(accepted))).await;
     let tasks: Vec<Value> = tasks.into_iter().map(Result::unwrap).collect();
     assert_eq!(tasks[0]["status"], "failed", "{}", tasks[0]);

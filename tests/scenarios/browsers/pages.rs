@@ -42,7 +42,7 @@ async fn a_nodes_dashboard_is_served_with_its_files_and_without_the_clients_key(
         ("/logo.svg?v=1", "image/svg+xml", "<svg/>"),
     ];
     for (path, content_type, text) in files {
-        cluster.nodes[0].show(path, content_type, text);
+        cluster.nodes[0].add_file(path, content_type, text);
     }
     cluster.nodes[0].take_seen();
     for (path, content_type, text) in files {
