@@ -46,8 +46,8 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
         let weft = fire(&shot(edge, format!("/tasks/{uid}")), clients, seconds).await?;
         let direct = fire(&shot(node, "/tasks/0".to_owned()), clients, seconds).await?;
         rows.push(
-            Row::beside(
-                format!("GET /tasks/{{uid}}, median, {clients} clients, beside one node's"),
+            Row::compared(
+                format!("GET /tasks/{{uid}}, median, {clients} clients vs. one node's"),
                 weft.quantile_ms(0.5),
                 direct.quantile_ms(0.5),
                 "ms",
