@@ -6,7 +6,7 @@ use crate::batches::one_node_and_three_shards;
 use crate::support::documents;
 
 #[tokio::test]
-async fn statistics_are_told_in_the_format_that_is_asked_for() {
+async fn sizes_in_statistics_have_the_requested_format() {
     let (_single, one, _cluster, api) = one_node_and_three_shards(&json!({})).await;
     for api in [&one, &api] {
         let accepted = api

@@ -4,10 +4,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use weft_cluster::{Api, Cluster, Single};
 
-use super::{batch, clear, one_node_and_three_shards, settings, write};
+use super::{batch, clear, judged_settings, one_node_and_three_shards, write};
 use crate::support::{documents, ids, node, start};
 
-/// What documents say of their vectors, right and wrong.
+/// Values of `_vectors`, valid and invalid.
 const VECTORS: [&str; 46] = [
     r#""x""#,
     "null",
@@ -57,6 +57,7 @@ const VECTORS: [&str; 46] = [
     r#"{"m":[ 1 , 2 ]}"#,
 ];
 
+/// Values of `_geo`, valid and invalid.
 const PLACES: [&str; 22] = [
     "null",
     "5",
@@ -83,8 +84,8 @@ const PLACES: [&str; 22] = [
 ];
 
 #[tokio::test]
-async fn a_batch_with_one_bad_document_is_refused_whole_as_on_one_node() {
-    let (_single, one, cluster, api) = one_node_and_three_shards(&settings()).await;
+async fn a_batch_with_one_bad_document_is_refused_completely_as_on_one_node() {
+    let (_single, one, cluster, api) = one_node_and_three_shards(&judged_settings()).await;
     let vectors = VECTORS.iter().map(|value| ("_vectors", Some(*value)));
     let places = PLACES.iter().map(|value| ("_geo", Some(*value)));
     let missing = [("_vectors", None), ("_geo", None)];
@@ -112,7 +113,7 @@ async fn a_batch_with_one_bad_document_is_refused_whole_as_on_one_node() {
         clear(&api, "x").await;
     }
     assert!(refused > 40, "{refused}");
-    // The nodes have seen none of it, and do what comes next.
+    // No refused batch has reached a node.
     for shard in 0..3 {
         let failed = node(&cluster, shard).get("/tasks?statuses=failed").await;
         assert_eq!(failed.unwrap().at("/total"), &json!(0));
@@ -120,8 +121,8 @@ async fn a_batch_with_one_bad_document_is_refused_whole_as_on_one_node() {
 }
 
 #[tokio::test]
-async fn documents_that_are_there_may_be_updated_without_their_vectors_and_new_ones_may_not() {
-    let (_single, one, _cluster, api) = one_node_and_three_shards(&settings()).await;
+async fn existing_documents_can_be_updated_without_vectors_and_new_ones_cannot() {
+    let (_single, one, _cluster, api) = one_node_and_three_shards(&judged_settings()).await;
     for api in [&one, &api] {
         let task = write(
             api,
@@ -148,7 +149,7 @@ async fn documents_that_are_there_may_be_updated_without_their_vectors_and_new_o
             assert_eq!(ids(&api, "x").await, ids(&one, "x").await);
         }
     }
-    // A write behind others that bring the documents finds them.
+    // An update finds documents of an earlier write that may still be waiting.
     let first = r#"[{"id":50,"_vectors":{"m":[1,2,3]}}]"#.to_owned();
     let headers = [("content-type", "application/json")];
     let path = "/indexes/x/documents";
@@ -182,7 +183,7 @@ async fn a_refused_first_batch_leaves_an_empty_index_as_on_one_node() {
 }
 
 #[tokio::test]
-async fn an_edition_that_fails_on_one_shard_says_what_was_edited() {
+async fn an_edit_that_fails_on_one_shard_reports_how_many_documents_were_edited() {
     let (cluster, api) = start(Cluster::builder().shards(3)).await;
     let accepted = api
         .post("/indexes/x/documents?primaryKey=id", &documents(0..90))

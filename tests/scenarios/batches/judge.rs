@@ -6,9 +6,9 @@ use weft_cluster::{Api, Single};
 use weft_merger::internals::Trial;
 use weft_merger::write::Format;
 
-use super::{clear, prepare, settings, write};
+use super::{clear, judged_settings, prepare, write};
 
-/// A value made of pieces of those above.
+/// A random value, made of parts that have a meaning in `_vectors` or `_geo`.
 fn random_value(random: &mut fastrand::Rng, depth: u32) -> String {
     let simple = [
         "null", "1", "-2", "1.5", "true", "\"a\"", "\"2\"", "[]", "[1,2,3]", "[1,2]",
@@ -20,7 +20,7 @@ fn random_value(random: &mut fastrand::Rng, depth: u32) -> String {
             let items: Vec<_> = (0..random.usize(0..4))
                 .map(|_| random_value(random, depth + 2))
                 .collect();
-            // The engine breaks off at objects among numbers.
+            // The engine fails on objects among numbers.
             format!("[{}]", items.join(","))
                 .replace('{', "[")
                 .replace('}', "]")
@@ -42,7 +42,7 @@ fn random_value(random: &mut fastrand::Rng, depth: u32) -> String {
     }
 }
 
-/// Whether vectors hold an object where the engine expects numbers: it breaks off.
+/// True if vectors hold an object where the engine expects numbers: it fails on that.
 fn breaks_engine(body: &str) -> bool {
     fn holds_object(value: &Value) -> bool {
         match value {
@@ -71,18 +71,18 @@ fn repeats_an_id(body: &str) -> bool {
 }
 
 #[tokio::test]
-async fn the_judge_says_of_random_documents_what_the_engine_says() {
+async fn the_judge_and_the_engine_agree_on_random_documents() {
     let seed =
         std::env::var("WEFT_SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let single = Single::start(None).await.unwrap();
     let one = Api::new(single.url(), None);
-    prepare(&one, "x", &settings()).await;
+    prepare(&one, "x", &judged_settings()).await;
     let version = one.get("/version").await.unwrap();
     let read = one.get("/indexes/x/settings").await.unwrap();
     let settings: Map<String, Value> = read.body.as_object().unwrap().clone();
-    let (mut refused, mut taken) = (0, 0);
+    let (mut refused, mut accepted) = (0, 0);
     for round in 0..300 {
         let count = random.u32(1..4);
         let document = |random: &mut fastrand::Rng| {
@@ -115,7 +115,7 @@ async fn the_judge_says_of_random_documents_what_the_engine_says() {
         let task = write(&one, &method, "x", &body).await;
         let said = format!("seed {seed}, round {round}: {method} {body}");
         let judged = judged.unwrap_or_default();
-        // Of several bad documents the engine names the one whose first version came first, whatever was wrong with that.
+        // Of several bad documents, the engine names the one whose first version came first, even if a later version is bad.
         if updates && repeats_an_id(&body) {
             assert_eq!(judged.is_null(), task["error"].is_null(), "{said}");
         } else {
@@ -124,13 +124,13 @@ async fn the_judge_says_of_random_documents_what_the_engine_says() {
         match task["status"] == "failed" {
             true => refused += 1,
             false => {
-                taken += 1;
+                accepted += 1;
                 clear(&one, "x").await;
             }
         }
     }
     assert!(
-        refused > 30 && taken > 30,
-        "{refused} refused, {taken} taken"
+        refused > 30 && accepted > 30,
+        "{refused} refused, {accepted} accepted"
     );
 }

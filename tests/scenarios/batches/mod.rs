@@ -12,7 +12,7 @@ use weft_cluster::{Api, Cluster, Single};
 use crate::support::start;
 
 /// Settings by which nodes check `_vectors` and `_geo`.
-fn settings() -> Value {
+fn judged_settings() -> Value {
     json!({
         "filterableAttributes": ["_geo"],
         "embedders": {"m": {"source": "userProvided", "dimensions": 3}}
@@ -59,7 +59,7 @@ pub(super) async fn one_node_and_three_shards(settings: &Value) -> (Single, Api,
     (single, one, cluster, api)
 }
 
-/// Thirty documents, of which the eighth has another value in one field.
+/// Thirty documents, of which the eighth has another value in one field, or lacks the field.
 fn batch(field: &str, value: Option<&str>) -> String {
     let document = |id: u32| {
         let mut fields = vec![format!("\"id\":{id}")];

@@ -9,13 +9,13 @@ use crate::support::{node, start};
 
 async fn read_settings(api: &Api) -> Value {
     let mut settings = api.get("/indexes/x/settings").await.unwrap().body;
-    // What the engine thinks of a field that it hasn't seen is no setting.
+    // `chat` depends on the fields that the engine has seen, so it is no setting.
     settings.as_object_mut().unwrap().remove("chat");
     settings
 }
 
 #[tokio::test]
-async fn settings_that_one_shard_refuses_are_on_none() {
+async fn settings_that_one_shard_refuses_are_applied_on_none() {
     let (_single, one, cluster, api) =
         one_node_and_three_shards(&json!({"stopWords": ["a"], "sortableAttributes": ["n"]})).await;
     let body = batch("_geo", Some(r#"{"lat":3}"#));
@@ -51,7 +51,7 @@ async fn settings_that_one_shard_refuses_are_on_none() {
                 ends.push(json!([task["status"], task["error"]["code"]]));
             }
         }
-        // With such a place, 1.50 refuses the changes that have nothing to do with places, too; other engines don't.
+        // With a bad `_geo`, Meilisearch 1.50 also refuses changes that don't concern `_geo`; other engines accept them.
         let (of_one, of_many) = ends.split_at(changes.len());
         assert_eq!(of_one, of_many);
         let refused = json!(["failed", "invalid_document_geo_field"]);
@@ -86,7 +86,7 @@ async fn settings_that_one_shard_refuses_are_on_none() {
 }
 
 #[tokio::test]
-async fn a_merger_that_dies_while_settings_are_undone_undoes_them_when_it_is_back() {
+async fn a_merger_killed_while_it_undoes_settings_continues_after_its_restart() {
     let (cluster, api) = start(Cluster::builder().shards(3)).await;
     prepare(&api, "x", &json!({"stopWords": ["a"]})).await;
     let body = batch("_geo", Some(r#"{"lat":3}"#));

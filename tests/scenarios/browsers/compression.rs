@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{BEARER, JSON, ask, cluster, read_directly};
 
-fn unpacked(body: &[u8]) -> Vec<u8> {
+fn gunzip(body: &[u8]) -> Vec<u8> {
     let mut gzip = Command::new("gzip")
         .arg("-dc")
         .stdin(Stdio::piped())
@@ -22,7 +22,7 @@ fn unpacked(body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_page_of_hits_comes_as_the_client_wants_it_packed() {
+async fn answers_are_compressed_as_the_client_accepts() {
     for filter in [true, false] {
         let cluster = cluster(filter, |builder| builder).await;
         for path in [
@@ -43,19 +43,23 @@ async fn a_page_of_hits_comes_as_the_client_wants_it_packed() {
                 ("gzip;q=0", vec![]),
             ] {
                 let asks = [BEARER, ("accept-encoding", accept)];
-                let packed = ask(&cluster.url(), "GET", path, &asks, "").await;
-                assert_eq!(packed.all("content-encoding"), coding, "{path} {accept}");
+                let compressed = ask(&cluster.url(), "GET", path, &asks, "").await;
+                assert_eq!(
+                    compressed.all("content-encoding"),
+                    coding,
+                    "{path} {accept}"
+                );
                 if coding.is_empty() {
                     continue;
                 }
                 assert!(
-                    packed.body.len() * 3 < plain.body.len(),
+                    compressed.body.len() * 3 < plain.body.len(),
                     "{path} {accept}: {} of {}",
-                    packed.body.len(),
+                    compressed.body.len(),
                     plain.body.len()
                 );
                 assert!(
-                    packed.all("vary").join(",").contains("accept-encoding"),
+                    compressed.all("vary").join(",").contains("accept-encoding"),
                     "{path} {accept}"
                 );
                 if coding == ["gzip"] {
@@ -65,20 +69,20 @@ async fn a_page_of_hits_comes_as_the_client_wants_it_packed() {
                         page["requestUid"].take();
                         page
                     };
-                    assert_eq!(hits(&unpacked(&packed.body)), hits(&plain.body), "{path}");
+                    assert_eq!(hits(&gunzip(&compressed.body)), hits(&plain.body), "{path}");
                 }
             }
         }
-        // A node packs whatever it says, and the official Go client relies on it.
+        // Nodes compress answers of any size, and the official Go client relies on that.
         for (method, path, body) in [
             ("GET", "/health", ""),
-            ("GET", "/indexes/nobodys/search", ""),
-            ("DELETE", "/indexes/nobodys", ""),
+            ("GET", "/indexes/missing/search", ""),
+            ("DELETE", "/indexes/missing", ""),
         ] {
             let asks = [BEARER, JSON, ("accept-encoding", "gzip")];
             let small = ask(&cluster.url(), method, path, &asks, body).await;
             assert_eq!(small.all("content-encoding"), ["gzip"], "{path}");
-            let said: Value = serde_json::from_slice(&unpacked(&small.body)).unwrap();
+            let said: Value = serde_json::from_slice(&gunzip(&small.body)).unwrap();
             assert!(said.is_object(), "{path}: {said}");
         }
         let asks = [BEARER, ("accept-encoding", "*;q=0")];
@@ -87,7 +91,7 @@ async fn a_page_of_hits_comes_as_the_client_wants_it_packed() {
     }
 }
 
-fn packed(text: &str) -> Vec<u8> {
+fn gzip(text: &str) -> Vec<u8> {
     let mut gzip = Command::new("gzip")
         .arg("-c")
         .stdin(Stdio::piped())
@@ -101,7 +105,7 @@ fn packed(text: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_search_that_comes_packed_searches_all_shards() {
+async fn a_compressed_search_request_searches_all_shards() {
     for filter in [true, false] {
         let cluster = cluster(filter, |builder| builder).await;
         let headers = [BEARER, JSON, ("content-encoding", "gzip")];
@@ -123,7 +127,7 @@ async fn a_search_that_comes_packed_searches_all_shards() {
                 "/results/0/estimatedTotalHits",
             ),
         ] {
-            let answer = ask(&cluster.url(), "POST", path, &headers, packed(body)).await;
+            let answer = ask(&cluster.url(), "POST", path, &headers, gzip(body)).await;
             let said: Value = serde_json::from_slice(&answer.body).unwrap();
             let all = if path.ends_with("fetch") { 300 } else { 60 };
             assert_eq!(said.pointer(total), Some(&json!(all)), "{path}: {said}");
@@ -134,7 +138,7 @@ async fn a_search_that_comes_packed_searches_all_shards() {
 }
 
 #[tokio::test]
-async fn answers_that_come_straight_from_a_node_are_packed_by_it() {
+async fn answers_directly_from_a_node_are_compressed_by_the_node() {
     let cluster = cluster(true, |builder| builder).await;
     let asks = [BEARER, ("accept-encoding", "gzip, br")];
     let path = "/indexes/tiny/documents?limit=100";
@@ -147,5 +151,5 @@ async fn answers_that_come_straight_from_a_node_are_packed_by_it() {
     read_directly(&cluster).await;
     let answer = ask(&cluster.url(), "GET", path, &asks, "").await;
     assert_eq!(answer.all("content-encoding"), ["br"]);
-    assert_eq!(answer.body, of_node.body, "not as the node packed it");
+    assert_eq!(answer.body, of_node.body, "not compressed as by the node");
 }

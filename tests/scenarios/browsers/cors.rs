@@ -1,5 +1,5 @@
-//! Which pages may read answers: preflight requests and the headers of CORS, with and without the filter, on every way that an
-//! answer takes.
+//! Which pages may read answers: preflight requests and the headers of CORS, with and without the filter, for answers of Envoy,
+//! the merger and nodes.
 
 use serde_json::Value;
 use weft_cluster::{Api, Cluster, Single};
@@ -11,7 +11,7 @@ const PAGE: &str = "https://shop.example";
 const ALLOWED: &str = "access-control-allow-origin";
 
 impl Raw {
-    /// What it says to a browser: each header of CORS, and what caches must know.
+    /// The headers for browsers and caches: those of CORS, and `vary`.
     fn to_browsers(&self) -> Vec<(String, Vec<String>)> {
         let mut said: Vec<_> = self
             .headers
@@ -42,7 +42,7 @@ type Asked = (
     &'static str,
 );
 
-/// Requests on every way that an answer takes.
+/// Requests that Envoy, the merger and nodes answer.
 fn requests() -> Vec<Asked> {
     vec![
         ("GET", "/health", vec![], ""),
@@ -75,7 +75,7 @@ fn requests() -> Vec<Asked> {
             r#"[{"id":7}]"#,
         ),
         ("GET", "/tasks?limit=1", vec![BEARER], ""),
-        // What goes wrong.
+        // Requests that fail.
         ("POST", "/indexes/wide/search", vec![JSON], "{}"),
         ("POST", "/indexes/tiny/search", vec![JSON], "{}"),
         ("GET", "/indexes/wide/documents/none", vec![BEARER], ""),
@@ -95,7 +95,7 @@ fn requests() -> Vec<Asked> {
 }
 
 #[tokio::test]
-async fn a_page_of_any_origin_reads_every_answer_as_it_reads_a_nodes() {
+async fn pages_of_any_origin_may_read_every_answer_as_from_a_node() {
     let node = Single::start(Some(MASTER_KEY)).await.unwrap();
     let api = Api::new(node.url(), Some(MASTER_KEY));
     for uid in ["wide", "tiny"] {
@@ -132,7 +132,7 @@ async fn a_page_of_any_origin_reads_every_answer_as_it_reads_a_nodes() {
 }
 
 #[tokio::test]
-async fn a_browser_that_asks_whether_it_may_is_told_what_a_node_tells_it() {
+async fn preflight_requests_are_answered_as_by_a_node() {
     let node = Single::start(Some(MASTER_KEY)).await.unwrap();
     let wanted = "authorization,content-type,x-meilisearch-client,meili-include-metadata,x-weft-partial,x-own";
     for filter in [true, false] {
@@ -166,14 +166,14 @@ async fn a_browser_that_asks_whether_it_may_is_told_what_a_node_tells_it() {
     }
 }
 
-/// An answer that Envoy gives itself, to a page.
+/// Envoy's own answer to a request of a page.
 async fn of_envoy(cluster: &Cluster, method: &str, path: &str, headers: &[(&str, &str)]) -> Raw {
     let headers = [headers, &[("origin", PAGE)]].concat();
     ask(&cluster.url(), method, path, &headers, "").await
 }
 
 #[tokio::test]
-async fn a_page_can_read_what_envoy_answers_itself() {
+async fn pages_can_read_the_answers_of_envoy_itself() {
     for filter in [true, false] {
         let (cluster, _) = start(Cluster::builder().filter(filter)).await;
         let hidden = of_envoy(&cluster, "GET", "/_weft/table", &[]).await;
@@ -197,8 +197,8 @@ async fn a_page_can_read_what_envoy_answers_itself() {
     }
 }
 
-/// What the listed page and another one are told, on each way.
-async fn for_listed_pages_only(cluster: &Cluster, page: &str) {
+/// Checks the answers to all requests for a page that may read them, and for another page.
+async fn only_this_page_may_read(cluster: &Cluster, page: &str) {
     let preflight = ("access-control-request-method", "POST");
     for (origin, allowed) in [(page, vec![page]), ("https://evil.example", vec![])] {
         for (method, path, mut headers, body) in requests() {
@@ -213,7 +213,7 @@ async fn for_listed_pages_only(cluster: &Cluster, page: &str) {
 }
 
 #[tokio::test]
-async fn only_the_listed_pages_read_answers() {
+async fn only_pages_of_listed_origins_may_read_answers() {
     let page = "https://a.shop.example";
     for filter in [true, false] {
         let cluster = cluster(filter, |builder| {
@@ -224,15 +224,14 @@ async fn only_the_listed_pages_read_answers() {
         })
         .await;
         if filter {
-            // From now on the filter has the table.
             read_directly(&cluster).await;
         }
-        for_listed_pages_only(&cluster, page).await;
+        only_this_page_may_read(&cluster, page).await;
     }
 }
 
 #[tokio::test]
-async fn envoys_own_cors_filter_can_take_over() {
+async fn envoys_own_cors_filter_can_be_used_instead() {
     for filter in [true, false] {
         let cluster = cluster(filter, |builder| {
             builder
@@ -246,6 +245,6 @@ async fn envoys_own_cors_filter_can_take_over() {
         if filter {
             read_directly(&cluster).await;
         }
-        for_listed_pages_only(&cluster, PAGE).await;
+        only_this_page_may_read(&cluster, PAGE).await;
     }
 }

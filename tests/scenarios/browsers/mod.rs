@@ -54,7 +54,7 @@ async fn ask(
     }
 }
 
-/// `wide` on all shards, `tiny` on one, with the same documents.
+/// Creates `wide` on all shards and `tiny` on one, with the same documents.
 async fn filled(api: &Api) {
     for (uid, shards) in [("wide", 3), ("tiny", 1)] {
         let index = json!({"uid": uid, "primaryKey": "id", "sharding": {"shardCount": shards}});
@@ -79,10 +79,10 @@ async fn cluster(filter: bool, change: impl FnOnce(ClusterBuilder) -> ClusterBui
     cluster
 }
 
-/// Reads until a read went straight to a node: from then on the filter has the table.
+/// Sends reads until one goes directly to a node: from then on, the filter has the routing table.
 async fn read_directly(cluster: &Cluster) {
     let deadline = Deadline::after(Duration::from_secs(20));
-    until("a read straight from a node", deadline, || async {
+    until("a read directly from a node", deadline, || async {
         ask(
             &cluster.url(),
             "GET",
@@ -92,7 +92,7 @@ async fn read_directly(cluster: &Cluster) {
         )
         .await;
         match counter(cluster, &["weft_filter_requests_direct_read"]).await {
-            0 => Err("no read went straight to a node".to_owned()),
+            0 => Err("no read went directly to a node".to_owned()),
             _ => Ok(()),
         }
     })

@@ -1,4 +1,4 @@
-//! Pages: the address itself, a node's dashboard, and a search page in a real browser.
+//! Pages: the root path, a node's dashboard, and a search page in a real browser.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use super::{BEARER, ask};
 use crate::support::{MASTER_KEY, start};
 
 #[tokio::test]
-async fn the_address_itself_shows_what_a_node_shows() {
+async fn the_root_path_shows_what_a_node_shows() {
     let (cluster, _) = start(Cluster::builder().shards(2)).await;
     let root = ask(&cluster.url(), "GET", "/", &[], "").await;
     assert_eq!(root.status, 200);
@@ -84,7 +84,7 @@ async fn a_search_page_works_in_a_browser() {
     let installed = checkout.join(".weft/page");
     assert!(
         installed.join("node_modules/playwright-core").is_dir(),
-        "`make clients` installs what drives the browser"
+        "`make clients` installs the library that controls the browser"
     );
     let pictures = checkout.join("target/browser");
     std::fs::create_dir_all(&pictures).unwrap();
