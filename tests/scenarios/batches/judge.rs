@@ -115,7 +115,8 @@ async fn the_judge_and_the_engine_agree_on_random_documents() {
         let task = write(&one, &method, "x", &body).await;
         let said = format!("seed {seed}, round {round}: {method} {body}");
         let judged = judged.unwrap_or_default();
-        // Of several bad documents, the engine names the one whose first version came first, even if a later version is bad.
+        // If an update repeats an id, the engine may name another bad document than the judge, so only whether there is an error
+        // is compared.
         if updates && repeats_an_id(&body) {
             assert_eq!(judged.is_null(), task["error"].is_null(), "{said}");
         } else {
