@@ -137,7 +137,7 @@ async fn clients_cannot_reach_the_internal_paths() {
 }
 
 #[tokio::test]
-async fn a_merger_that_is_down_or_hangs_keeps_reads_from_no_node() {
+async fn all_nodes_still_get_reads_while_the_merger_is_down_or_hangs() {
     let cluster = Cluster::builder().replicas(2).start().await.unwrap();
     let egress = Api::new(cluster.egress_url(), None);
     for hang in [true, false] {

@@ -11,7 +11,7 @@ use super::Row;
 use super::load::{Shot, fire};
 
 const KEY: &str = "bench-master-key";
-/// The number of finished tasks beside the requested one.
+/// The number of finished tasks in addition to the requested one.
 const TASKS: usize = 500;
 
 pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {

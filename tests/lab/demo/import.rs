@@ -53,7 +53,7 @@ pub(super) async fn run(api: &Api, name: &str, set: &DataSet) -> Result<()> {
     Ok(())
 }
 
-/// Reads a few documents by id, as applications do: the filter sends them straight to the shard that owns them.
+/// Reads a few documents by id, as applications do: the filter sends them directly to the shard that owns them.
 pub(super) async fn read_some(api: &Api, set: &DataSet) -> Result<()> {
     for document in set
         .documents
