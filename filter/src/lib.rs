@@ -10,6 +10,7 @@
 pub mod config;
 #[cfg(target_arch = "wasm32")]
 mod entry;
+mod head;
 pub mod head_block;
 pub mod host;
 pub mod lease;

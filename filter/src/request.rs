@@ -7,16 +7,15 @@
 //!    └──────► AwaitingBody ────► Passing            (a direct read, or to the merger)
 //! ```
 
-use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
 use weft_routing::{
-    BodyFacts, BodyFormat, Decision, Epoch, Operation, RoutingTable, ShardId, classify, cors,
-    decide, decide_by_body, headers,
+    BodyFormat, Decision, Epoch, Operation, RoutingTable, ShardId, classify, cors, decide,
+    decide_by_body, headers,
 };
 
-use crate::head_block::HeadBlock;
+use crate::head::{Head, Trace};
 use crate::host::{Host, Step};
 use crate::metrics::Counter;
 use crate::register::{self, NodeAnswer};
@@ -67,27 +66,6 @@ enum Phase {
     },
     /// Nothing more to do.
     Passing,
-}
-
-/// The request's headers that identify a registration.
-#[derive(Default)]
-struct Trace {
-    request_id: Option<String>,
-    parent: Option<String>,
-}
-
-/// What the head of a request says, collected in one pass over its headers.
-#[derive(Default)]
-struct Head<'h> {
-    method: &'h str,
-    path: Cow<'h, str>,
-    body: BodyFacts,
-    /// True if a public header asks for something that only the merger can do.
-    special: bool,
-    forbidden: Vec<&'h str>,
-    request_id: Option<&'h str>,
-    parent: Option<&'h str>,
-    origin: Option<&'h str>,
 }
 
 impl<H: Host> Request<H> {
@@ -462,47 +440,4 @@ impl<H: Host> Request<H> {
         host.set_response_header("content-length", &body.len().to_string());
         host.replace_response_body(body.as_bytes());
     }
-}
-
-impl<'h> Head<'h> {
-    fn read(all: &'h HeadBlock) -> Self {
-        let mut head = Self::default();
-        for (name, value) in all.iter() {
-            match name {
-                ":method" => head.method = text(value),
-                // A path that isn't UTF-8 must still be recognised as internal or not.
-                ":path" => head.path = String::from_utf8_lossy(value),
-                "content-type" => head.body.format = BodyFormat::of_content_type(text(value)),
-                "content-length" => head.body.length = text(value).parse().ok(),
-                "content-encoding" => head.body.encoded = true,
-                "x-request-id" => head.request_id = Some(text(value)),
-                "traceparent" => head.parent = Some(text(value)),
-                "origin" => head.origin = Some(text(value)),
-                _ => head.judge(name, value),
-            }
-        }
-        head
-    }
-
-    fn judge(&mut self, name: &'h str, value: &[u8]) {
-        match headers::judge(name) {
-            headers::ClientHeader::Foreign => {}
-            headers::ClientHeader::Public => {
-                self.special |= !headers::asks_for_nothing_special(name, text(value));
-            }
-            headers::ClientHeader::Forbidden => self.forbidden.push(name),
-        }
-    }
-
-    fn trace(&self) -> Trace {
-        Trace {
-            request_id: self.request_id.map(str::to_owned),
-            parent: self.parent.map(str::to_owned),
-        }
-    }
-}
-
-/// A header's value if it is text, which is true of every header that matters.
-fn text(value: &[u8]) -> &str {
-    std::str::from_utf8(value).unwrap_or_default()
 }

@@ -32,6 +32,7 @@
 //!
 //! | part | what it is | it uses |
 //! |---|---|---|
+//! | `internals` | What benchmarks, the lab and fuzzing call; nothing in the merger does. | `search`, `write` |
 //! | `cli` | The command line. | `options`, `runtime`, `telemetry` |
 //! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `cluster`, `desired`, `edge`, `filters`, `keys`, `options`, `repair`, `replication`, `search`, `store`, `supervise`, `tasks`, `telemetry`, `upstream`, `webhooks`, `write` |
 //! | `edge` | What clients meet: listener, authorisation, dispatch, error codes. | `answer`, `base`, `bounds`, `broadcast`, `call`, `clock`, `cluster`, `keys`, `operator`, `repair`, `search`, `store`, `tasks`, `upstream`, `webhooks`, `write` |
@@ -85,6 +86,8 @@ pub mod desired;
 pub mod edge;
 pub mod filters;
 pub mod ids;
+#[doc(hidden)]
+pub mod internals;
 pub mod keys;
 pub mod operator;
 pub mod options;

@@ -1,5 +1,6 @@
 //! Logs and metrics.
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
@@ -54,121 +55,81 @@ impl Metrics {
     /// # Errors
     /// A name is already taken or invalid.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let requests = IntCounterVec::new(
-            Opts::new(
+        let new = Registering(Registry::new());
+        Ok(Self {
+            requests: new.counter_vec(
                 "weft_merger_requests_total",
                 "Client requests by operation and status.",
-            ),
-            &["operation", "status"],
-        )?;
-        let request_seconds = HistogramVec::new(
-            HistogramOpts::new(
+                &["operation", "status"],
+            )?,
+            request_seconds: new.histogram_vec(
                 "weft_merger_request_seconds",
                 "Time of client requests by operation.",
-            )
-            .buckets(BUCKETS.to_vec()),
-            &["operation"],
-        )?;
-        let under_way = IntGauge::new(
-            "weft_merger_requests_under_way",
-            "Client requests under way.",
-        )?;
-        let table_polls = IntCounterVec::new(
-            Opts::new(
+                &["operation"],
+                &BUCKETS,
+            )?,
+            under_way: new.gauge(
+                "weft_merger_requests_under_way",
+                "Client requests under way.",
+            )?,
+            table_polls: new.counter_vec(
                 "weft_merger_table_polls_total",
                 "Polls of the routing table by filters.",
-            ),
-            &["outcome"],
-        )?;
-        let registered = IntCounter::new(
-            "weft_merger_direct_writes_total",
-            "Direct writes registered by filters.",
-        )?;
-        registry.register(Box::new(requests.clone()))?;
-        registry.register(Box::new(request_seconds.clone()))?;
-        registry.register(Box::new(under_way.clone()))?;
-        registry.register(Box::new(table_polls.clone()))?;
-        let small_writes = IntCounter::new(
-            "weft_merger_small_writes_total",
-            "Small writes that could go to their shard together with others.",
-        )?;
-        let small_write_groups = IntCounter::new(
-            "weft_merger_small_write_groups_total",
-            "Node tasks that small writes went as.",
-        )?;
-        let webhook_calls = IntCounterVec::new(
-            Opts::new(
+                &["outcome"],
+            )?,
+            registered: new.counter(
+                "weft_merger_direct_writes_total",
+                "Direct writes registered by filters.",
+            )?,
+            small_writes: new.counter(
+                "weft_merger_small_writes_total",
+                "Small writes that could go to their shard together with others.",
+            )?,
+            small_write_groups: new.counter(
+                "weft_merger_small_write_groups_total",
+                "Node tasks that small writes went as.",
+            )?,
+            taken_out: new.counter(
+                "weft_merger_replicas_taken_out_total",
+                "Replicas taken out of the in-sync set.",
+            )?,
+            staggered: new.counter(
+                "weft_merger_staggered_total",
+                "Large writes or settings that began to be applied by one half of a shard's replicas after the other.",
+            )?,
+            resyncs: new.counter_vec(
+                "weft_merger_resyncs_total",
+                "Resyncs by outcome.",
+                &["outcome"],
+            )?,
+            stopped_resyncs: new.gauge(
+                "weft_merger_resyncs_stopped",
+                "Resyncs that would delete more than they can explain, and wait for an operator.",
+            )?,
+            resynced_documents: new.counter(
+                "weft_merger_resynced_documents_total",
+                "Documents that resyncs brought to a replica or removed from it.",
+            )?,
+            differences: new.counter(
+                "weft_merger_replica_differences_total",
+                "Documents and settings in which replicas in sync were found to differ.",
+            )?,
+            webhook_calls: new.counter_vec(
                 "weft_merger_webhook_calls_total",
                 "Calls of webhooks, tries counted once, by outcome.",
-            ),
-            &["outcome"],
-        )?;
-        let settings_drift = IntCounterVec::new(
-            Opts::new(
+                &["outcome"],
+            )?,
+            panics: new.counter_vec(
+                "weft_merger_panics_total",
+                "Panics of background work.",
+                &["work"],
+            )?,
+            settings_drift: new.counter_vec(
                 "weft_merger_settings_drift_total",
                 "Nodes whose settings of an index were not what was last set, by what became of it.",
-            ),
-            &["outcome"],
-        )?;
-        let panics = IntCounterVec::new(
-            Opts::new("weft_merger_panics_total", "Panics of background work."),
-            &["work"],
-        )?;
-        registry.register(Box::new(panics.clone()))?;
-        registry.register(Box::new(webhook_calls.clone()))?;
-        registry.register(Box::new(settings_drift.clone()))?;
-        registry.register(Box::new(registered.clone()))?;
-        registry.register(Box::new(small_writes.clone()))?;
-        registry.register(Box::new(small_write_groups.clone()))?;
-        let staggered = IntCounter::new(
-            "weft_merger_staggered_total",
-            "Large writes or settings that began to be applied by one half of a shard's replicas after the other.",
-        )?;
-        let taken_out = IntCounter::new(
-            "weft_merger_replicas_taken_out_total",
-            "Replicas taken out of the in-sync set.",
-        )?;
-        let resyncs = IntCounterVec::new(
-            Opts::new("weft_merger_resyncs_total", "Resyncs by outcome."),
-            &["outcome"],
-        )?;
-        let stopped_resyncs = IntGauge::new(
-            "weft_merger_resyncs_stopped",
-            "Resyncs that would delete more than they can explain, and wait for an operator.",
-        )?;
-        let resynced_documents = IntCounter::new(
-            "weft_merger_resynced_documents_total",
-            "Documents that resyncs brought to a replica or removed from it.",
-        )?;
-        let differences = IntCounter::new(
-            "weft_merger_replica_differences_total",
-            "Documents and settings in which replicas in sync were found to differ.",
-        )?;
-        registry.register(Box::new(taken_out.clone()))?;
-        registry.register(Box::new(staggered.clone()))?;
-        registry.register(Box::new(resyncs.clone()))?;
-        registry.register(Box::new(stopped_resyncs.clone()))?;
-        registry.register(Box::new(resynced_documents.clone()))?;
-        registry.register(Box::new(differences.clone()))?;
-        Ok(Self {
-            registry,
-            taken_out,
-            staggered,
-            resyncs,
-            stopped_resyncs,
-            resynced_documents,
-            differences,
-            requests,
-            request_seconds,
-            under_way,
-            table_polls,
-            registered,
-            small_writes,
-            small_write_groups,
-            webhook_calls,
-            panics,
-            settings_drift,
+                &["outcome"],
+            )?,
+            registry: new.0,
         })
     }
 
@@ -179,6 +140,44 @@ impl Metrics {
             tracing::error!(%error, "metrics can't be rendered");
         }
         text
+    }
+}
+
+/// Makes metrics and registers them.
+struct Registering(Registry);
+
+impl Registering {
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        self.add(IntCounter::new(name, help)?)
+    }
+
+    fn counter_vec(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels)?)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        self.add(IntGauge::new(name, help)?)
+    }
+
+    fn histogram_vec(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+        buckets: &[f64],
+    ) -> Result<HistogramVec, prometheus::Error> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        self.add(HistogramVec::new(options, labels)?)
+    }
+
+    fn add<M: Collector + Clone + 'static>(&self, metric: M) -> Result<M, prometheus::Error> {
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
     }
 }
 
@@ -207,4 +206,73 @@ pub fn init_logs(filter: &str, format: &str) {
         let message = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         tracing::error!(place, message, "a panic");
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const README: &str = include_str!("../README.md");
+
+    /// Every metric as the README writes it: the name, and the labels in braces.
+    fn registered() -> BTreeSet<String> {
+        let Metrics {
+            registry: _,
+            requests,
+            request_seconds,
+            under_way,
+            table_polls,
+            registered,
+            small_writes,
+            small_write_groups,
+            taken_out,
+            staggered,
+            resyncs,
+            stopped_resyncs,
+            resynced_documents,
+            differences,
+            webhook_calls,
+            panics,
+            settings_drift,
+        } = Metrics::new().unwrap();
+        let metrics: [&dyn Collector; 16] = [
+            &requests,
+            &request_seconds,
+            &under_way,
+            &table_polls,
+            &registered,
+            &small_writes,
+            &small_write_groups,
+            &taken_out,
+            &staggered,
+            &resyncs,
+            &stopped_resyncs,
+            &resynced_documents,
+            &differences,
+            &webhook_calls,
+            &panics,
+            &settings_drift,
+        ];
+        let described = metrics.iter().flat_map(|metric| metric.desc());
+        let shown = described.map(|desc| match desc.variable_labels.as_slice() {
+            [] => desc.fq_name.clone(),
+            labels => format!("{}{{{}}}", desc.fq_name, labels.join(",")),
+        });
+        shown.collect()
+    }
+
+    #[test]
+    fn the_readme_lists_every_metric_with_its_labels_and_no_other() {
+        let rows = README
+            .lines()
+            .filter(|line| line.starts_with("| `weft_merger_"));
+        let cells = rows.filter_map(|row| row.split('|').nth(1));
+        let listed: BTreeSet<String> = cells
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(listed, registered());
+    }
 }

@@ -1,7 +1,7 @@
 //! Meilisearch's API without a client library: requests are sent exactly as tests write them.
 #![allow(
     clippy::indexing_slicing,
-    reason = "a JSON value that is indexed in vain is null"
+    reason = "indexing JSON by a name that it lacks gives null"
 )]
 
 use std::time::Duration;

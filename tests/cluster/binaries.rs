@@ -46,31 +46,31 @@ impl Binaries {
             envoy,
             filter,
         } = &binaries;
-        there(
+        check_exists(
             "the merger",
             weft,
             "`make build` builds it, WEFT_BIN names another",
         )?;
         match node {
-            Node::Real(path) => there(
-                "the Meilisearch of MEILISEARCH_BIN",
+            Node::Real(path) => check_exists(
+                "the server in MEILISEARCH_BIN",
                 path,
                 "name an executable that exists",
             )?,
             Node::Embedded(path) => {
-                there(
+                check_exists(
                     "the embedded node",
                     path,
                     "`make build` builds it, MEILISEARCH_BIN names a real server",
                 )?;
             }
         }
-        there(
+        check_exists(
             "Envoy",
             envoy,
             "`make envoy` installs it, ENVOY_BIN names another",
         )?;
-        there(
+        check_exists(
             "the filter",
             filter,
             "`make build` builds it, WEFT_FILTER_WASM names another",
@@ -82,7 +82,7 @@ impl Binaries {
     pub fn oldest_envoy() -> Result<PathBuf, HarnessError> {
         let envoy = env::var_os("ENVOY_OLDEST_BIN")
             .map_or_else(|| checkout().join(".venv-oldest/bin/envoy"), PathBuf::from);
-        there(
+        check_exists(
             "the oldest Envoy",
             &envoy,
             "`make envoy-oldest` installs it, ENVOY_OLDEST_BIN names another",
@@ -117,7 +117,7 @@ pub(crate) fn checkout() -> PathBuf {
     tests.parent().unwrap_or(tests).to_owned()
 }
 
-fn there(what: &'static str, path: &Path, remedy: &'static str) -> Result<(), HarnessError> {
+fn check_exists(what: &'static str, path: &Path, remedy: &'static str) -> Result<(), HarnessError> {
     if path.is_file() {
         Ok(())
     } else {

@@ -114,7 +114,7 @@ impl Cluster {
     /// There is no such node.
     #[allow(
         clippy::indexing_slicing,
-        reason = "a test that asks for a node which isn't there is wrong"
+        reason = "a test that asks for a missing node is wrong"
     )]
     pub fn node(&self, shard: u16, replica: u16) -> &Process {
         assert!(
@@ -370,7 +370,7 @@ impl ClusterBuilder {
             behind_links: behind.as_ref().map(|ports| ports.base() + 10),
         };
         plan.layout.check_free()?;
-        let ways: Vec<(u16, u16)> = plan
+        let ports_of_nodes: Vec<(u16, u16)> = plan
             .layout
             .nodes()
             .map(|(shard, replica)| {
@@ -380,7 +380,9 @@ impl ClusterBuilder {
                 )
             })
             .collect();
-        let links = behind.map(|ports| Links::open(&ways, ports)).transpose()?;
+        let links = behind
+            .map(|ports| Links::open(&ports_of_nodes, ports))
+            .transpose()?;
         let envoy = plan.envoy()?;
         let nodes = plan
             .layout

@@ -1,7 +1,7 @@
 //! Real documents: the films and airports of npm's `vega-datasets`, and Debian's package index.
 //!
-//! `make data` fetches the files into `.weft/data`. This module turns them into documents with an id. Nothing is made up,
-//! and only what no document can hold is left out.
+//! `make data` fetches the files into `.weft/data`. This module turns them into documents with an id. It
+//! doesn't change their values.
 
 use std::fs;
 use std::path::PathBuf;

@@ -39,7 +39,7 @@ pub enum HarnessError {
         replicas: u16,
     },
     /// A request got no answer.
-    #[error("{url} gives no answer")]
+    #[error("no answer from {url}")]
     NoAnswer {
         /// The requested URL.
         url: String,
@@ -83,7 +83,7 @@ pub enum HarnessError {
         tail: String,
     },
     /// A condition did not become true in time.
-    #[error("{what} is still not so after {} s: {last}", after.as_secs())]
+    #[error("timed out after {} s, waiting for: {what}; last seen: {last}", after.as_secs())]
     Timeout {
         /// The condition.
         what: String,

@@ -28,8 +28,8 @@ const REOPEN: Duration = Duration::from_millis(20);
 pub enum Line {
     /// Everything passes.
     Open,
-    /// Nothing passes and nobody is told: connections stay, as behind a switch that died. What was sent arrives when the
-    /// line opens again.
+    /// Nothing passes, and neither side is told: connections stay open, as behind a switch that failed. What was sent
+    /// arrives when the line opens again.
     Silent,
     /// New connections are refused, and existing ones are reset.
     Refused,
@@ -261,9 +261,12 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// `ways`: pairs of the port that Envoy knows and the port that the node listens on.
-    pub(crate) fn open(ways: &[(u16, u16)], ports: PortBlock) -> Result<Self, HarnessError> {
-        let links = ways
+    /// `ports_of_nodes`: pairs of the port that Envoy knows and the port that the node listens on.
+    pub(crate) fn open(
+        ports_of_nodes: &[(u16, u16)],
+        ports: PortBlock,
+    ) -> Result<Self, HarnessError> {
+        let links = ports_of_nodes
             .iter()
             .map(|(from, to)| Link::open(*from, *to))
             .collect::<Result<_, _>>()?;

@@ -61,7 +61,7 @@ impl PortBlock {
 /// True if no program listens on the port.
 ///
 /// This doesn't listen on the port itself, even for a moment: a process that another thread starts in that moment inherits
-/// the listener and holds it until it has become another program.
+/// the listener and keeps it open until it executes another program.
 pub(crate) fn is_free(port: u16) -> bool {
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err()
 }

@@ -134,7 +134,7 @@ impl Process {
             .id()
             .and_then(|id| i32::try_from(id).ok())
             .and_then(Pid::from_raw)
-            .ok_or_else(|| fail("it does not run".to_owned()))?;
+            .ok_or_else(|| fail("it is not running".to_owned()))?;
         limit_file_size(pid, bytes).map_err(fail)
     }
 
@@ -235,7 +235,7 @@ impl Process {
         let id = child
             .as_ref()
             .map(Child::id)
-            .ok_or_else(|| fail("it does not run".to_owned()))?;
+            .ok_or_else(|| fail("it is not running".to_owned()))?;
         let group = i32::try_from(id)
             .ok()
             .and_then(Pid::from_raw)
@@ -290,5 +290,5 @@ fn limit_file_size(pid: Pid, bytes: Option<u64>) -> Result<(), String> {
 
 #[cfg(not(target_os = "linux"))]
 fn limit_file_size(_: Pid, _: Option<u64>) -> Result<(), String> {
-    Err("only Linux limits the files of a process that runs".to_owned())
+    Err("only Linux can limit the files of a running process".to_owned())
 }

@@ -29,7 +29,7 @@ use crate::{Binaries, ClusterPlan, Deadline, HarnessError, Layout, Lifetime, Por
 /// A write whose body contains this text becomes a task that fails.
 pub const POISON: &str = "poison";
 /// The longest body that is searched for it.
-const LOOKED_THROUGH_BYTES: u64 = 4 << 20;
+const SEARCHED_BYTES: u64 = 4 << 20;
 /// The most requests that are remembered.
 const REMEMBERED: usize = 10_000;
 
@@ -51,7 +51,7 @@ pub struct Seen {
 pub struct StandIn {
     tasks: AtomicU64,
     /// True while no task may end.
-    idle: AtomicBool,
+    holds_tasks: AtomicBool,
     failed: Mutex<HashSet<u64>>,
     seen: Mutex<Vec<Seen>>,
     /// Files for browsers by path: their content type and their text.
@@ -168,14 +168,14 @@ impl StandIn {
     }
 
     /// Adds a file for browsers, like the files of a node's dashboard.
-    pub fn show(&self, path: &str, content_type: &'static str, text: &'static str) {
+    pub fn add_file(&self, path: &str, content_type: &'static str, text: &'static str) {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         files.insert(path.to_owned(), (content_type, text));
     }
 
     /// Stops all tasks from ending, or lets them end.
-    pub fn be_idle(&self, idle: bool) {
-        self.idle.store(idle, Ordering::Relaxed);
+    pub fn hold_tasks(&self, hold: bool) {
+        self.holds_tasks.store(hold, Ordering::Relaxed);
     }
 
     async fn serve(self: &Arc<Self>, port: u16) -> Result<(), HarnessError> {
@@ -203,7 +203,7 @@ impl StandIn {
         while let Some(Ok(frame)) = body.frame().await {
             let data = frame.into_data().unwrap_or_default();
             body_bytes += data.len() as u64;
-            if body_bytes <= LOOKED_THROUGH_BYTES {
+            if body_bytes <= SEARCHED_BYTES {
                 text.extend_from_slice(&data);
             }
         }
@@ -216,7 +216,7 @@ impl StandIn {
             let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
             files.get(&path).copied()
         };
-        let (status, answer) = self.words(&head.method, &path, poisoned);
+        let (status, answer) = self.answer_to(&head.method, &path, poisoned);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() < REMEMBERED {
             seen.push(Seen {
@@ -237,7 +237,12 @@ impl StandIn {
         response
     }
 
-    fn words(&self, method: &Method, path_and_query: &str, poisoned: bool) -> (StatusCode, Value) {
+    fn answer_to(
+        &self,
+        method: &Method,
+        path_and_query: &str,
+        poisoned: bool,
+    ) -> (StatusCode, Value) {
         let (path, query) = path_and_query
             .split_once('?')
             .unwrap_or((path_and_query, ""));
@@ -278,7 +283,7 @@ impl StandIn {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every requested task has ended, unless the node is idle.
+    /// Every requested task has ended, unless tasks are held.
     fn tasks(&self, query: &str) -> Value {
         let uids = query.split('&').find_map(|pair| pair.strip_prefix("uids="));
         // Without a filter, the newest task: the merger checks whether a node's task numbers continue.
@@ -286,9 +291,9 @@ impl StandIn {
         let newest = newest.map(|uid| uid.to_string()).unwrap_or_default();
         let uids = uids.unwrap_or(&newest);
         let failed = self.failed();
-        let idle = self.idle.load(Ordering::Relaxed);
+        let held = self.holds_tasks.load(Ordering::Relaxed);
         let task = |uid: u64| {
-            let (status, error) = if idle {
+            let (status, error) = if held {
                 ("enqueued", Value::Null)
             } else if failed.contains(&uid) {
                 let error = json!({"message": "Poison.", "code": "internal", "type": "internal", "link": ""});
@@ -301,8 +306,8 @@ impl StandIn {
                 "type": "documentAdditionOrUpdate", "canceledBy": null, "error": error,
                 "details": {"receivedDocuments": 1, "indexedDocuments": 1}, "duration": "PT0.001S",
                 "enqueuedAt": "2025-01-01T00:00:00Z",
-                "startedAt": if idle { Value::Null } else { "2025-01-01T00:00:00Z".into() },
-                "finishedAt": if idle { Value::Null } else { "2025-01-01T00:00:00Z".into() },
+                "startedAt": if held { Value::Null } else { "2025-01-01T00:00:00Z".into() },
+                "finishedAt": if held { Value::Null } else { "2025-01-01T00:00:00Z".into() },
             })
         };
         let uids = uids.split(',').filter_map(|uid| uid.parse().ok());

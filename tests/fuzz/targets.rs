@@ -1,21 +1,21 @@
-//! What is fuzzed, one function a target: each takes any bytes and panics if the code under test breaks a promise.
+//! The fuzzing targets, one function each. A target accepts any bytes, and panics if the code under test breaks a promise.
 #![allow(
     unreachable_pub,
-    reason = "a library to cargo fuzz, a module to the tests"
+    reason = "this is a library for cargo fuzz, and a module of the tests"
 )]
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a broken promise must be seen"
+    reason = "a target reports a broken promise by a panic"
 )]
 
 use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
+use weft_merger::internals::{Plan, plan};
 use weft_merger::tasks::read_filter;
-use weft_merger::write::dry_run::{Plan, plan};
 use weft_merger::write::{Format, SplitError};
 use weft_routing::{
     BodyFormat, DocumentId, DocumentIds, Operation, RoutingTable, ShardId, SlotMap, body, classify,
@@ -34,9 +34,10 @@ pub const TARGETS: [(&str, Target); 6] = [
     ("task_filter", task_filter),
 ];
 
-/// The first byte says which format, the second how the body comes in; the rest is the body.
+/// The first byte chooses the format, the second the size of the chunks; the rest is the body.
 ///
-/// However a body is cut into chunks, the plan is the same; what is taken is what a JSON reader takes, each document once.
+/// The plan doesn't depend on how the body is cut into chunks. A body of JSON is refused only if a JSON reader refuses it, and
+/// the plan contains each document once.
 pub fn split(data: &[u8]) {
     let [kind, size, text @ ..] = data else {
         return;
@@ -66,7 +67,7 @@ pub fn split(data: &[u8]) {
     }
 }
 
-/// Every part is JSON, and all documents are there once.
+/// Checks that every part is JSON, and that the parts contain each document once.
 fn is_json(format: Format, plan: &Plan) {
     let mut count = 0;
     for body in plan.parts.iter().flat_map(|(_, bodies)| bodies) {
@@ -77,7 +78,7 @@ fn is_json(format: Format, plan: &Plan) {
             _ => serde_json::Deserializer::from_slice(body)
                 .into_iter::<&RawValue>()
                 .fold(0, |count, document| {
-                    document.expect("a part is documents");
+                    document.expect("a part consists of documents");
                     count + 1
                 }),
         };
@@ -87,18 +88,18 @@ fn is_json(format: Format, plan: &Plan) {
     }
 }
 
-/// A body that the filter would send straight to a shard is one that the merger would send to that shard alone.
+/// If the filter would send a body directly to a shard, the merger would send it to that shard only.
 pub fn owners(data: &[u8]) {
     let [kind, text @ ..] = data else { return };
-    let (format, theirs) = match kind % 2 {
+    let (format, merger_format) = match kind % 2 {
         0 => (BodyFormat::Json, Format::Json),
         _ => (BodyFormat::NdJson, Format::Ndjson),
     };
     let slots = three_shards();
     let found = body::owners(Operation::ReplaceDocuments, format, "id", &slots, text);
     let Ok(found) = found else { return };
-    let Ok(plan) = plan(theirs, &slots, Some("id"), std::iter::once(text)) else {
-        // The filter skips values without reading them, such as a number out of range: then the node refuses the body.
+    let Ok(plan) = plan(merger_format, &slots, Some("id"), std::iter::once(text)) else {
+        // The filter skips values without parsing them, for example a number out of range. The node then refuses the body.
         let mut values = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
         assert!(
             values.any(|value| value.is_err()),
@@ -114,7 +115,7 @@ pub fn owners(data: &[u8]) {
     }
 }
 
-/// An id is what the engine's JSON reader makes of it, and its canonical text names itself.
+/// An id equals what the engine's JSON reader reads, and its canonical text gives the same id again.
 pub fn document_id(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -136,7 +137,8 @@ pub fn document_id(data: &[u8]) {
     assert_eq!(again, id);
 }
 
-/// The first byte says which method. A path means the same with more slashes, and what it names stands in it.
+/// The first byte chooses the method. Repeated slashes don't change the meaning of a path, and the index and the document that
+/// it names are parts of its text.
 pub fn path(data: &[u8]) {
     let [method, text @ ..] = data else { return };
     let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "BREW"];
@@ -152,7 +154,7 @@ pub fn path(data: &[u8]) {
     assert_eq!(
         classify(method, &wide),
         found,
-        "a slash is a slash, however many"
+        "repeated slashes change the meaning"
     );
     let Ok(found) = found else { return };
     if !path.contains('%') {
@@ -169,17 +171,20 @@ pub fn path(data: &[u8]) {
     }
 }
 
-/// A table that is read is written as one that reads the same.
+/// A table that was read, written and read again is the same table.
 pub fn table(data: &[u8]) {
     let Ok(table) = RoutingTable::from_json(data) else {
         return;
     };
-    let json = table.to_json().expect("a table that was read is written");
-    let again = RoutingTable::from_json(json.as_bytes()).expect("and read again");
+    let json = table
+        .to_json()
+        .expect("a table that was read can be written");
+    let again =
+        RoutingTable::from_json(json.as_bytes()).expect("a table that was written can be read");
     assert_eq!(again, table);
 }
 
-/// Reading a query of `GET /tasks` always comes to an end, and an empty one narrows nothing.
+/// Reading a query of `GET /tasks` always ends, and an empty query selects all tasks.
 pub fn task_filter(data: &[u8]) {
     let query = String::from_utf8_lossy(data);
     let narrows = read_filter(&query);
@@ -188,7 +193,7 @@ pub fn task_filter(data: &[u8]) {
     }
 }
 
-/// Dealt once: it takes longer than what is tried with it.
+/// The slots of three shards. They are computed once, because that takes longer than most inputs.
 fn three_shards() -> Arc<SlotMap> {
     static SLOTS: LazyLock<Arc<SlotMap>> = LazyLock::new(|| {
         let shards: Vec<ShardId> = (0..3).map(ShardId).collect();

@@ -27,15 +27,15 @@ enum Command {
     Up(up::UpArgs),
     /// Stop what `up` started.
     Down(down::DownArgs),
-    /// Load real data, and show what one node would have answered beside the cluster's answers.
+    /// Load real data, and show the cluster's answers next to those of one node.
     Demo(demo::DemoArgs),
-    /// Would a client notice that it talks to shards? Compares a cluster's answers with one node's.
+    /// Compare a cluster's answers with one node's.
     Oracle(oracle::OracleArgs),
-    /// Break clusters under load, and count what became of every acknowledged write.
+    /// Break clusters under load, and check what happened to every acknowledged write.
     Faults(faults::FaultArgs),
     /// Measure, print a table, write target/bench/*.json.
     Bench(bench::BenchArgs),
-    /// Say what runs.
+    /// Show the clusters that `up` started, and whether they are running.
     Status,
 }
 

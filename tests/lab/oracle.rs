@@ -15,22 +15,22 @@ use crate::say;
 /// Options of `weft-lab oracle`.
 #[derive(Debug, Args)]
 pub(crate) struct OracleArgs {
-    /// What is asked about; all of them by default.
+    /// The data sets; all of them by default.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Data::Movies, Data::Airports, Data::Debian])]
     data: Vec<Data>,
-    /// How many shards the cluster has; several numbers make several clusters.
+    /// Number of shards of the cluster; several numbers are compared one after the other.
     #[arg(long, value_delimiter = ',', default_values_t = [3])]
     shards: Vec<u16>,
-    /// How many queries.
+    /// Number of queries.
     #[arg(long, default_value_t = 500)]
     queries: usize,
     /// A JSON array of queries instead of the data set's own.
     #[arg(long)]
     query_file: Option<PathBuf>,
-    /// A node that holds the documents already; with --many.
+    /// URL of a node that already holds the documents; with --many.
     #[arg(long, requires = "many")]
     one: Option<String>,
-    /// A cluster that holds the same documents; with --one.
+    /// URL of a cluster that holds the same documents; with --one.
     #[arg(long, requires = "one")]
     many: Option<String>,
     /// The key for --one and --many.
@@ -39,10 +39,10 @@ pub(crate) struct OracleArgs {
     /// The index at --one and --many, if it isn't the data set's.
     #[arg(long)]
     index: Option<String>,
-    /// Only ways of asking whose names hold one of these texts.
+    /// Only kinds of searches whose names contain one of these texts.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Show examples of what differs.
+    /// Show examples of differences.
     #[arg(long)]
     examples: bool,
 }
@@ -69,7 +69,7 @@ pub(crate) async fn run(arguments: OracleArgs) -> Result<()> {
             Some(file) => serde_json::from_slice(
                 &fs::read(file).with_context(|| format!("{}", file.display()))?,
             )
-            .with_context(|| format!("{} is no JSON array of strings", file.display()))?,
+            .with_context(|| format!("{} isn't a JSON array of strings", file.display()))?,
             None => oracle::queries(&set, arguments.queries),
         };
         if let (Some(one), Some(many)) = (&arguments.one, &arguments.many) {
@@ -116,7 +116,7 @@ async fn table(
     title: &str,
 ) -> Result<serde_json::Value> {
     say(format_args!(
-        "\n{}: {} documents on one node and on {title}, {} queries. Share of answers as one node's, in per cent:\n",
+        "\n{}: {} documents on one node and on {title}, {} queries. Share of answers that equal one node's, in per cent:\n",
         set.index,
         set.documents.len(),
         queries.len()

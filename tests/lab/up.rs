@@ -16,10 +16,10 @@ pub(crate) struct UpArgs {
     /// Nodes in each shard.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10))]
     replicas: u16,
-    /// Where clients arrive; all other ports follow from it.
+    /// Port for clients; all other ports are derived from it.
     #[arg(long, default_value_t = 7700)]
     port: u16,
-    /// Master key of nodes and merger. Without one, everybody may do everything.
+    /// Master key of nodes and merger. Without one, requests need no key.
     #[arg(long, env = "MASTER_KEY", hide_env_values = true)]
     master_key: Option<String>,
     /// Whether Envoy runs the filter.
@@ -28,7 +28,7 @@ pub(crate) struct UpArgs {
     /// Whether the filter looks into small bodies.
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     body_routing: bool,
-    /// Forget what an earlier cluster of this size at this port has stored.
+    /// Delete what an earlier cluster of this size at this port has stored.
     #[arg(long)]
     fresh: bool,
 }
@@ -36,7 +36,7 @@ pub(crate) struct UpArgs {
 pub(crate) async fn run(arguments: UpArgs) -> Result<()> {
     if let Some(state) = State::at(arguments.port)?.filter(State::runs) {
         bail!(
-            "a cluster runs at port {} already: `make status` shows it, `make down` stops it",
+            "a cluster is already running at port {}: `make status` shows it, `make down` stops it",
             state.layout.edge()
         );
     }

@@ -1,5 +1,4 @@
-//! The official clients live their everyday life against a cluster, and against one node: the programs in
-//! `tests/clients` may not notice a difference.
+//! The official clients with a cluster and with one node: the programs in `tests/clients` must not notice a difference.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +14,7 @@ fn checkout() -> PathBuf {
         .unwrap()
 }
 
-/// Runs a client's program; fails with what it said.
+/// Runs a client's program; fails with its output.
 fn run(program: &Path, folder: &Path, script: &str, url: &str) {
     let script = checkout().join("tests/clients").join(script);
     let output = Command::new(program)
@@ -54,7 +53,7 @@ fn javascript(url: &str) {
 }
 
 #[tokio::test]
-async fn official_clients_notice_nothing() {
+async fn official_clients_notice_no_difference() {
     for (filter, replicas) in [(true, 1), (false, 2)] {
         let cluster = Cluster::builder()
             .shards(3)
@@ -70,7 +69,7 @@ async fn official_clients_notice_nothing() {
 }
 
 #[tokio::test]
-async fn what_the_clients_expect_is_what_one_node_does() {
+async fn one_node_does_what_the_client_programs_expect() {
     let single = Single::start(Some(KEY)).await.unwrap();
     python(&single.url());
     javascript(&single.url());

@@ -1,6 +1,6 @@
 //! docker-compose.yml: valid by the Compose specification, and the same cluster as envoy/envoy.yaml.
 //!
-//! No image can be pulled where this is developed, so what can be checked without one is checked here.
+//! These tests need no images, so they check only what can be checked without starting the services.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -84,7 +84,7 @@ fn environment(service: &str, variable: &str) -> String {
 fn the_file_follows_the_compose_specification() {
     let compose: Compose = serde_yaml::from_value(compose()).unwrap();
     compose.validate_all().unwrap();
-    // It would notice.
+    // The check finds mistakes.
     for (right, wrong) in [
         ("restart: unless-stopped", "restarts: never"),
         ("service_started", "service_begun"),
@@ -118,13 +118,13 @@ fn every_endpoint_of_envoy_is_a_service_and_every_node_an_endpoint() {
 }
 
 #[test]
-fn merger_and_envoy_meet_at_the_same_addresses() {
+fn merger_and_envoy_use_the_same_addresses() {
     let at = |(host, port): (String, u16)| format!("{host}:{port}");
     let envoy = envoy();
     assert_eq!(
         services()["merger"]["network_mode"],
         "service:envoy",
-        "they share loopback"
+        "merger and Envoy share the loopback interface"
     );
     assert_eq!(
         environment("merger", "WEFT_ENVOY_ADMIN"),
@@ -155,9 +155,9 @@ fn only_the_edge_is_published() {
 }
 
 #[test]
-fn what_is_mounted_and_built_exists() {
+fn everything_that_is_mounted_or_built_exists() {
     let text = read("docker-compose.yml") + &read("merger/Dockerfile") + &read("envoy/envoy.yaml");
-    // The filter's way: built, put into the image, copied into the volume, named in envoy.yaml.
+    // The way of the filter: it is built, put into the image, copied into the volume, and named in envoy.yaml.
     for step in [
         "cp target/release/weft target/wasm32-wasip1/release/weft_filter.wasm /out/",
         "COPY --from=build /out/weft_filter.wasm /usr/share/weft/weft_filter.wasm",
@@ -179,7 +179,7 @@ fn what_is_mounted_and_built_exists() {
 }
 
 #[test]
-fn every_service_that_stays_says_when_it_is_healthy_and_keeps_its_data() {
+fn every_long_running_service_has_a_health_check_and_keeps_its_data() {
     let declared = compose()["volumes"].as_mapping().unwrap().clone();
     for (name, service) in services() {
         if name == "filter" {
@@ -197,7 +197,7 @@ fn every_service_that_stays_says_when_it_is_healthy_and_keeps_its_data() {
                 .split(':')
                 .next()
                 .unwrap();
-            assert_eq!(volume, name, "each its own");
+            assert_eq!(volume, name, "each service has its own volume");
             assert!(declared.contains_key(volume), "{name}");
         }
         if is_node(&service) {

@@ -1,5 +1,5 @@
-//! The recorded conversation with a real Meilisearch, held with one node and with a cluster of three shards side by side:
-//! whatever the node answers, the cluster answers. Both are the same program, so no difference between versions matters.
+//! Sends the recorded requests to one node and to a cluster of three shards, which must answer alike. Both run the same program,
+//! so differences between versions don't matter.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use weft_cluster::{Api, Cluster, Reply, Single};
 
 use crate::support::{MASTER_KEY, start};
 
-/// What is never the same twice, or counts the bytes of one node's files.
+/// Fields that are different each time, or that depend on the size of one node's files.
 const VOLATILE: [&str; 19] = [
     "processingTimeMs",
     "duration",
@@ -33,7 +33,7 @@ const VOLATILE: [&str; 19] = [
     "commitDate",
 ];
 
-/// Steps at which a cluster answers otherwise, each with its reason.
+/// Steps at which a cluster answers differently, each with the reason.
 const EXCEPTIONS: [(u64, &str); 6] = [
     (
         50,
@@ -88,13 +88,13 @@ fn step(line: &Value) -> Step {
 /// One side of the conversation.
 struct Side {
     api: Api,
-    /// The value of the key that the conversation makes.
+    /// The value of the key that the conversation creates.
     key: Option<String>,
 }
 
 impl Side {
-    /// Sends the step; beside the answer the settled task, where the record has one.
-    async fn take(&mut self, step: &Step) -> (Reply, Option<Value>) {
+    /// Sends the step. Returns the answer, and the settled task if the record has one.
+    async fn send(&mut self, step: &Step) -> (Reply, Option<Value>) {
         let headers: Vec<(String, String)> = step
             .headers
             .iter()
@@ -122,7 +122,7 @@ impl Side {
         if step.method == Method::POST && step.path == "/keys" && reply.status == 201 {
             self.key = reply.at("/key").as_str().map(str::to_owned);
         }
-        // The record waits for a task where it shows its end; so must both sides wait, or they would be at different points.
+        // Each task must have settled before the next step, or the two sides would be at different points.
         let settled = match reply.at("/taskUid").as_u64() {
             Some(_) => Some(
                 self.api
@@ -137,16 +137,16 @@ impl Side {
     }
 }
 
-/// A value without what is never the same twice; hits and documents in the order of their text.
+/// A value without the fields that are different each time.
 fn comparable(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
-            let made_by_itself = fields
+            let is_default_key = fields
                 .get("name")
                 .and_then(Value::as_str)
                 .is_some_and(|name| name.starts_with("Default "));
             let kept = fields.iter().filter(|(name, _)| {
-                let random = made_by_itself && ["key", "uid"].contains(&name.as_str());
+                let random = is_default_key && ["key", "uid"].contains(&name.as_str());
                 !random && !VOLATILE.contains(&name.as_str())
             });
             kept.map(|(name, value)| (name.clone(), comparable(value)))
@@ -162,7 +162,7 @@ fn comparable(value: &Value) -> Value {
     }
 }
 
-/// The same, with hits and results in an order of their own: one node breaks ties by the order of insertion, which shards can't know.
+/// The same value with hits and results sorted: one node orders equal hits by their insertion, which shards can't know.
 fn unordered(value: &Value) -> Value {
     let mut value = value.clone();
     for list in ["/hits", "/results"] {
@@ -204,10 +204,10 @@ impl Tally {
         } else {
             let mut text = format!("step {} {} {}\n", step.number, step.method, step.path);
             let _ = writeln!(text, "  body    {}", String::from_utf8_lossy(&step.body));
-            for (who, (status, body, task)) in [("node", expected), ("cluster", found)] {
+            for (name, (status, body, task)) in [("node", expected), ("cluster", found)] {
                 let _ = writeln!(
                     text,
-                    "  {who:<8}{status} {body} {}",
+                    "  {name:<8}{status} {body} {}",
                     task.unwrap_or_default()
                 );
             }
@@ -230,11 +230,11 @@ async fn a_cluster_answers_the_recorded_conversation_as_one_node() {
     };
     let mut tally = Tally::default();
     for step in steps() {
-        let (expected, found) = (one.take(&step).await, many.take(&step).await);
+        let (expected, found) = (one.send(&step).await, many.send(&step).await);
         tally.note(&step, &expected, &found);
     }
     eprintln!(
-        "conversation: {} the same, {} but for the order of ties {:?}, {} otherwise",
+        "conversation: {} steps equal, {} equal except for the order of ties {:?}, {} different",
         tally.same,
         tally.up_to_ties.len(),
         tally.up_to_ties,
@@ -256,7 +256,7 @@ async fn a_cluster_answers_the_recorded_conversation_as_one_node() {
     for (number, reason) in EXCEPTIONS {
         assert!(
             tally.different.iter().any(|(step, _)| *step == number),
-            "step {number} is no exception any more: {reason}"
+            "step {number} is no longer an exception: {reason}"
         );
     }
 }

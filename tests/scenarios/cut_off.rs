@@ -1,4 +1,4 @@
-//! Swaps, renamings and deletions that are cut off in their middle: all shards have them in the end, or none.
+//! Swaps, renames and deletions of indexes that are interrupted: in the end, all shards have applied them, or none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -30,7 +30,7 @@ enum Change {
 impl Change {
     const ALL: [Self; 3] = [Self::Swap, Self::Rename, Self::Delete];
 
-    async fn ask_for(self, api: &Api) -> Result<Reply, HarnessError> {
+    async fn request(self, api: &Api) -> Result<Reply, HarnessError> {
         match self {
             Self::Swap => {
                 api.post("/swap-indexes", &json!([{"indexes": ["x", "y"]}]))
@@ -52,11 +52,11 @@ impl Change {
         }
     }
 
-    /// Waits for its task, and sees that every shard has it.
-    async fn is_whole(self, cluster: &Cluster, api: &Api) {
+    /// Waits for the change's task, and checks that every shard has applied it.
+    async fn assert_complete(self, cluster: &Cluster, api: &Api) {
         let path = format!("/tasks?types={}&statuses=succeeded", self.kind());
         until(
-            &format!("{self:?} made whole"),
+            &format!("{self:?} on all shards"),
             Deadline::after(WITHIN),
             || async {
                 let tasks = api.get(&path).await.map_err(|error| error.to_string())?;
@@ -76,8 +76,8 @@ impl Change {
             Self::Rename => &[("x", None), ("y", Some(100..120)), ("z", Some(0..40))],
             Self::Delete => &[("x", None), ("y", Some(100..120))],
         };
-        self.holds(cluster, api, expected).await;
-        // And everything goes on.
+        self.assert_holds(cluster, api, expected).await;
+        // The indexes can still be written to.
         for (index, range) in expected {
             let path = format!("/indexes/{index}/documents?primaryKey=id");
             let accepted = api.post(&path, &documents(500..520)).await.unwrap();
@@ -90,10 +90,10 @@ impl Change {
         }
     }
 
-    /// Sees that it has not happened on any shard.
-    async fn is_undone(self, cluster: &Cluster, api: &Api) {
+    /// Checks that no shard has applied the change.
+    async fn assert_not_applied(self, cluster: &Cluster, api: &Api) {
         let expected = [("x", Some(0..40)), ("y", Some(100..120)), ("z", None)];
-        self.holds(cluster, api, &expected).await;
+        self.assert_holds(cluster, api, &expected).await;
         let tasks = api
             .get(&format!("/tasks?types={}", self.kind()))
             .await
@@ -101,13 +101,13 @@ impl Change {
         assert_eq!(tasks.at("/total"), 0, "{}", tasks.text);
     }
 
-    async fn holds(
+    async fn assert_holds(
         self,
         cluster: &Cluster,
         api: &Api,
         expected: &[(&str, Option<std::ops::Range<u64>>)],
     ) {
-        // A line that was cut may have kept reads away.
+        // After a cut, Envoy may not send reads to the node yet.
         green(api).await;
         for (index, range) in expected {
             match range {
@@ -134,8 +134,8 @@ impl Change {
     }
 }
 
-/// A write to all shards is refused, because some of them have the change and others not.
-async fn refused_meanwhile(api: &Api) {
+/// Checks that a write to all shards is refused, because some of them have applied the change and others haven't.
+async fn assert_write_refused(api: &Api) {
     let path = "/indexes/y/documents?primaryKey=id";
     let refused = api.post(path, &documents(700..740)).await.unwrap();
     assert_eq!(refused.status, 503, "{}", refused.text);
@@ -152,34 +152,40 @@ async fn status(api: &Api) -> Value {
         .clone()
 }
 
-/// Two shards behind lines that can be cut, with `x` and `y`.
-async fn behind_lines() -> (Cluster, Api) {
-    let (cluster, api) = start(lines()).await;
+/// Two shards behind relays that can be cut, with `x` and `y`.
+async fn behind_relays() -> (Cluster, Api) {
+    let (cluster, api) = start(builder_with_relays()).await;
     two_indexes(&api).await;
     (cluster, api)
 }
 
-fn lines() -> ClusterBuilder {
+fn builder_with_relays() -> ClusterBuilder {
     Cluster::builder().shards(2).links(true)
 }
 
-/// The same after a change that the first shard took and the second, whose line is cut, did not.
+/// The same after a change that the first shard has applied, and the second, whose relay answers with errors, has not.
 async fn half_done(change: Change, builder: ClusterBuilder) -> (Cluster, Api) {
     let (cluster, api) = start(builder).await;
     two_indexes(&api).await;
-    let reply = ask_over(change, &cluster, &api, 1, Line::ServerErrors).await;
+    let reply = request_over(change, &cluster, &api, 1, Line::ServerErrors).await;
     assert_eq!(reply.status, 503, "{}", reply.text);
     let message = reply.at("/message").as_str().unwrap().to_owned();
     assert!(message.contains("is being made whole"), "{message}");
     (cluster, api)
 }
 
-/// Asks for a change while a shard's line is as given. On a slow machine the merger may notice the line first, and change nothing: then
-/// it is tried again.
-async fn ask_over(change: Change, cluster: &Cluster, api: &Api, shard: u16, line: Line) -> Reply {
+/// Requests a change while a shard's relay is in this state. On a slow machine, the merger may notice the state first and change
+/// nothing; then the request is repeated.
+async fn request_over(
+    change: Change,
+    cluster: &Cluster,
+    api: &Api,
+    shard: u16,
+    line: Line,
+) -> Reply {
     for _ in 0..5 {
         cluster.link(shard, 0).unwrap().set(line);
-        let reply = change.ask_for(api).await.unwrap();
+        let reply = change.request(api).await.unwrap();
         if !reply.text.contains("nothing was changed") {
             return reply;
         }
@@ -199,20 +205,20 @@ async fn green(api: &Api) {
 }
 
 #[tokio::test]
-async fn what_one_shard_did_not_take_it_gets_when_it_is_back() {
+async fn a_shard_that_missed_a_change_gets_it_when_it_is_back() {
     for change in Change::ALL {
-        let (cluster, api) = half_done(change, lines()).await;
-        refused_meanwhile(&api).await;
+        let (cluster, api) = half_done(change, builder_with_relays()).await;
+        assert_write_refused(&api).await;
         assert_ne!(status(&api).await, "green");
         cluster.link(1, 0).unwrap().set(Line::Open);
-        change.is_whole(&cluster, &api).await;
+        change.assert_complete(&cluster, &api).await;
     }
 }
 
 #[tokio::test]
-async fn what_a_dead_merger_left_half_done_is_made_whole_when_it_is_back() {
+async fn a_change_that_a_killed_merger_left_half_done_is_completed_after_its_restart() {
     for change in Change::ALL {
-        let (cluster, api) = half_done(change, lines()).await;
+        let (cluster, api) = half_done(change, builder_with_relays()).await;
         cluster.merger().kill().unwrap();
         cluster.merger().restart().unwrap();
         let what = "a merger that knows both shards";
@@ -224,32 +230,33 @@ async fn what_a_dead_merger_left_half_done_is_made_whole_when_it_is_back() {
         })
         .await
         .unwrap();
-        refused_meanwhile(&api).await;
+        assert_write_refused(&api).await;
         cluster.link(1, 0).unwrap().set(Line::Open);
-        change.is_whole(&cluster, &api).await;
+        change.assert_complete(&cluster, &api).await;
     }
 }
 
-/// Waits until documents of `y` that lie on the first shard are written, and others are refused.
-async fn first_shard_goes_on(api: &Api, held: std::ops::Range<u64>) {
+/// Waits until documents of `y` that belong to the first shard are accepted, and others are refused.
+async fn wait_for_writes_to_the_first_shard(api: &Api, held: std::ops::Range<u64>) {
     until(
         "writes to the first shard",
         Deadline::after(WITHIN),
         || async {
-            let mut taken = 0;
+            let mut accepted = 0;
             for id in held.clone() {
-                // As it is there already: nothing changes.
+                // The index holds the same document already, so nothing changes.
                 let path = "/indexes/y/documents?primaryKey=id";
                 let write = api.post(path, &documents(id..id + 1)).await;
                 let write = write.map_err(|error| error.to_string())?;
                 match write.status {
-                    202 => taken += 1,
+                    202 => accepted += 1,
                     503 => {}
                     _ => return Err(write.text),
                 }
             }
-            let some = taken > 0 && taken < held.end - held.start;
-            some.then_some(()).ok_or(format!("{taken} were taken"))
+            let some = accepted > 0 && accepted < held.end - held.start;
+            some.then_some(())
+                .ok_or(format!("{accepted} were accepted"))
         },
     )
     .await
@@ -257,18 +264,18 @@ async fn first_shard_goes_on(api: &Api, held: std::ops::Range<u64>) {
 }
 
 #[tokio::test]
-async fn a_shard_that_is_down_keeps_no_other_waiting_and_serves_nothing_before_it_is_whole() {
+async fn a_shard_that_is_down_delays_no_other_and_serves_no_reads_before_it_has_the_change() {
     for change in Change::ALL {
-        let builder = lines().merger_env("WEFT_NODE_DOWN_AFTER_MS", "1500");
+        let builder = builder_with_relays().merger_env("WEFT_NODE_DOWN_AFTER_MS", "1500");
         let (cluster, api) = half_done(change, builder).await;
         let held = match change {
             Change::Swap => 0..40,
             Change::Rename | Change::Delete => 100..120,
         };
-        first_shard_goes_on(&api, held.clone()).await;
+        wait_for_writes_to_the_first_shard(&api, held.clone()).await;
         cluster.merger().kill().unwrap();
         cluster.merger().restart().unwrap();
-        first_shard_goes_on(&api, held).await;
+        wait_for_writes_to_the_first_shard(&api, held).await;
         let what = "no reads from the second shard";
         until(what, Deadline::after(WITHIN), || async {
             let nodes = api.get("/_cluster/nodes").await;
@@ -283,59 +290,63 @@ async fn a_shard_that_is_down_keeps_no_other_waiting_and_serves_nothing_before_i
         .await
         .unwrap();
         cluster.link(1, 0).unwrap().set(Line::Open);
-        change.is_whole(&cluster, &api).await;
+        change.assert_complete(&cluster, &api).await;
     }
 }
 
 #[tokio::test]
-async fn what_the_first_shard_took_without_a_word_the_others_get_too() {
+async fn a_change_that_the_first_shard_applied_without_answering_reaches_the_others() {
     for change in Change::ALL {
-        let (cluster, api) = behind_lines().await;
-        let reply = ask_over(change, &cluster, &api, 0, Line::AnswersLost).await;
+        let (cluster, api) = behind_relays().await;
+        let reply = request_over(change, &cluster, &api, 0, Line::AnswersLost).await;
         assert!(reply.status >= 500, "{}", reply.text);
         cluster.link(0, 0).unwrap().set(Line::Open);
-        change.is_whole(&cluster, &api).await;
+        change.assert_complete(&cluster, &api).await;
     }
 }
 
 #[tokio::test]
-async fn what_no_shard_took_has_never_been_asked_for() {
+async fn a_change_that_reached_no_shard_is_not_applied_later() {
     for change in Change::ALL {
-        let (cluster, api) = behind_lines().await;
+        let (cluster, api) = behind_relays().await;
         for line in [Line::Refused, Line::ServerErrors] {
             cluster.link(0, 0).unwrap().set(line);
-            let reply = change.ask_for(&api).await.unwrap();
+            let reply = change.request(&api).await.unwrap();
             assert!(reply.status >= 500, "{}", reply.text);
             cluster.link(0, 0).unwrap().set(Line::Open);
-            until("a write that is taken", Deadline::after(WITHIN), || async {
-                let path = "/indexes/y/documents?primaryKey=id";
-                let write = api.post(path, &documents(100..120)).await;
-                let write = write.map_err(|error| error.to_string())?;
-                match write.status {
-                    202 => api
-                        .succeed(&write)
-                        .await
-                        .map(drop)
-                        .map_err(|error| error.to_string()),
-                    _ => Err(write.text),
-                }
-            })
+            until(
+                "a write that is accepted",
+                Deadline::after(WITHIN),
+                || async {
+                    let path = "/indexes/y/documents?primaryKey=id";
+                    let write = api.post(path, &documents(100..120)).await;
+                    let write = write.map_err(|error| error.to_string())?;
+                    match write.status {
+                        202 => api
+                            .succeed(&write)
+                            .await
+                            .map(drop)
+                            .map_err(|error| error.to_string()),
+                        _ => Err(write.text),
+                    }
+                },
+            )
             .await
             .unwrap();
-            change.is_undone(&cluster, &api).await;
+            change.assert_not_applied(&cluster, &api).await;
         }
     }
 }
 
 #[tokio::test]
-async fn what_one_replica_takes_without_a_word_the_other_has_and_the_silent_one_is_mended() {
+async fn a_replica_that_applied_a_change_without_answering_is_repaired() {
     let (cluster, api) = start(Cluster::builder().shards(1).replicas(2).links(true)).await;
     two_indexes(&api).await;
     cluster.link(0, 0).unwrap().set(Line::AnswersLost);
-    let reply = Change::Swap.ask_for(&api).await.unwrap();
+    let reply = Change::Swap.request(&api).await.unwrap();
     assert_eq!(reply.status, 202, "{}", reply.text);
     until(
-        "the other replica alone",
+        "only the other replica in sync",
         Deadline::after(WITHIN),
         || async {
             let shards = api.get("/_cluster/shards").await;
@@ -349,24 +360,24 @@ async fn what_one_replica_takes_without_a_word_the_other_has_and_the_silent_one_
     .await
     .unwrap();
     cluster.link(0, 0).unwrap().set(Line::Open);
-    Change::Swap.is_whole(&cluster, &api).await;
+    Change::Swap.assert_complete(&cluster, &api).await;
 }
 
 #[tokio::test]
-async fn what_was_begun_is_done_though_the_client_be_gone() {
+async fn a_change_is_completed_even_if_the_client_disconnects() {
     for change in Change::ALL {
-        let (cluster, api) = behind_lines().await;
+        let (cluster, api) = behind_relays().await;
         let line = cluster.link(1, 0).unwrap();
         line.set(Line::Late(Duration::from_secs(1)));
         let patience = Duration::from_millis(300);
-        let left = tokio::time::timeout(patience, change.ask_for(&api)).await;
+        let left = tokio::time::timeout(patience, change.request(&api)).await;
         assert!(left.is_err(), "it was answered at once: {left:?}");
         line.set(Line::Open);
-        change.is_whole(&cluster, &api).await;
+        change.assert_complete(&cluster, &api).await;
     }
 }
 
-/// Who holds what on a node: the origin of each index's documents.
+/// For each index of a node, the origins of its documents.
 async fn origins(node: &Api) -> BTreeMap<String, BTreeSet<String>> {
     let mut held = BTreeMap::new();
     let indexes = node.get("/indexes?limit=100").await.unwrap();
@@ -381,10 +392,10 @@ async fn origins(node: &Api) -> BTreeMap<String, BTreeSet<String>> {
     held
 }
 
-/// Waits until nothing is under way, on any node, and no shard is held.
-async fn quiet(cluster: &Cluster, api: &Api) {
+/// Waits until no task is open on any node, and no shard is in doubt.
+async fn wait_until_idle(cluster: &Cluster, api: &Api) {
     let open = "/tasks?statuses=enqueued,processing&limit=1";
-    until("nothing under way", Deadline::after(WITHIN), || async {
+    until("no open task", Deadline::after(WITHIN), || async {
         let shards = api.get("/_cluster/shards").await;
         let shards = shards.map_err(|error| error.to_string())?;
         let all = shards.at("/shards").as_array().ok_or(shards.text.clone())?;
@@ -404,7 +415,7 @@ async fn quiet(cluster: &Cluster, api: &Api) {
     .unwrap();
 }
 
-/// Another seed tries other moments: `WEFT_FUZZ_SEED=7`.
+/// `WEFT_FUZZ_SEED=7` tries other moments.
 #[tokio::test]
 async fn a_merger_killed_at_any_moment_leaves_no_index_half_changed() {
     let seed = std::env::var("WEFT_FUZZ_SEED").map_or(5, |seed| seed.parse().unwrap());
@@ -450,7 +461,7 @@ async fn a_merger_killed_at_any_moment_leaves_no_index_half_changed() {
         cluster.merger().kill().unwrap();
         let _ = request.await.unwrap();
         cluster.merger().restart().unwrap();
-        quiet(&cluster, &api).await;
+        wait_until_idle(&cluster, &api).await;
         let (one, two) = (
             origins(&node(&cluster, 0)).await,
             origins(&node(&cluster, 1)).await,

@@ -1,7 +1,7 @@
-//! `distinct`, numbered pages and what else an answer counts: a cluster says what one node says.
+//! `distinct`, numbered pages and everything else that an answer counts: a cluster gives what one node gives.
 //!
-//! Every document has a `rank` of its own, by which all searches are sorted: so there are no equals, and answers can be
-//! compared whole.
+//! Every document has a different `rank`, by which all searches are sorted. So no two hits are equal, and complete answers can be
+//! compared.
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -10,7 +10,7 @@ use weft_cluster::{Api, Cluster, Single};
 const THINGS: [&str; 6] = ["lamp", "table", "ladder", "lantern", "bottle", "basket"];
 const BRANDS: [&str; 5] = ["Amber", "birch", "Cedar", "dune", "Ember"];
 
-/// 320 documents in 30 sections and some in none; what facets count depends on the section alone.
+/// 320 documents in 30 sections, and some in none. The values of all facets depend only on the section.
 fn documents() -> Vec<Value> {
     let document = |at: usize| {
         let section = at * 37 % 320 % 30;
@@ -51,7 +51,7 @@ impl Both {
         }
     }
 
-    /// An index of both with `documents()` and settings on top of what all need.
+    /// Creates an index on both sides, with `documents()` and these settings in addition to those that all indexes have.
     async fn index(&self, uid: &str, settings: Value) {
         self.index_of(uid, &Value::from(documents()), settings)
             .await;
@@ -81,7 +81,7 @@ impl Both {
         }
     }
 
-    /// Both answers to one request, without what is never the same.
+    /// Both answers to one request, without the fields that are different each time.
     async fn ask(&self, path: &str, body: &Value) -> (Value, Value) {
         let (one, many) =
             tokio::try_join!(self.one.post(path, body), self.many.post(path, body)).unwrap();
@@ -89,9 +89,9 @@ impl Both {
         (plain(&one.body), plain(&many.body))
     }
 
-    async fn same(&self, path: &str, body: &Value) {
+    async fn assert_same(&self, path: &str, body: &Value) {
         let (one, many) = self.ask(path, body).await;
-        // As texts: the order of facets' values is a part of an answer.
+        // Compared as texts, because the order of a facet's values is part of the answer.
         assert_eq!(one.to_string(), many.to_string(), "{path} {body}");
     }
 }
@@ -121,7 +121,7 @@ fn with(base: &Value, more: &Value) -> Value {
     Value::Object(members)
 }
 
-/// Ways to ask for numbered pages, from the first to some behind the last.
+/// Parameters for numbered pages, from the first page to pages after the last.
 fn pages() -> Vec<Value> {
     vec![
         json!({"page": 1, "hitsPerPage": 5}),
@@ -166,39 +166,39 @@ async fn distinct_values_are_counted_exactly_on_numbered_pages() {
                 ("little", &own),
             ] {
                 let path = format!("/indexes/{index}/search");
-                both.same(&path, body).await;
-                both.same(
+                both.assert_same(&path, body).await;
+                both.assert_same(
                     &path,
                     &with(body, &json!({"attributesToRetrieve": ["title"]})),
                 )
                 .await;
                 if index != "little" {
-                    both.same(&path, &with(body, &facets)).await;
+                    both.assert_same(&path, &with(body, &facets)).await;
                 }
                 let several = json!({"queries": [
                     with(body, &json!({"indexUid": index})),
                     with(body, &json!({"indexUid": "set", "q": "table"})),
                 ]});
-                both.same("/multi-search", &several).await;
+                both.assert_same("/multi-search", &several).await;
             }
         }
     }
-    // Where all was looked at, a node's estimate is exact, too.
+    // If a node looks at all hits, its estimate is exact, too.
     for index in ["shown", "hidden"] {
         let body = json!({"distinct": "section", "sort": ["rank:desc"], "limit": 60});
         let path = format!("/indexes/{index}/search");
-        both.same(&path, &with(&body, &facets)).await;
+        both.assert_same(&path, &with(&body, &facets)).await;
     }
-    let by_name = "/indexes/shown/search?distinct=section&hitsPerPage=5&sort=rank:asc&q=a";
+    let path = "/indexes/shown/search?distinct=section&hitsPerPage=5&sort=rank:asc&q=a";
     let (one, many) = (
-        both.one.get(by_name).await.unwrap(),
-        both.many.get(by_name).await.unwrap(),
+        both.one.get(path).await.unwrap(),
+        both.many.get(path).await.unwrap(),
     );
     assert_eq!(plain(&one.body), plain(&many.body));
 }
 
 #[tokio::test]
-async fn federated_pages_and_distinct_values_are_one_nodes() {
+async fn federated_pages_and_distinct_values_are_those_of_one_node() {
     let both = Both::start().await;
     both.index("all", json!({})).await;
     both.index("some", json!({"pagination": {"maxTotalHits": 50}}))
@@ -232,34 +232,34 @@ async fn federated_pages_and_distinct_values_are_one_nodes() {
             ],
         ] {
             let body = json!({"federation": window, "queries": queries});
-            both.same("/multi-search", &body).await;
+            both.assert_same("/multi-search", &body).await;
         }
     }
     let facets = json!({"facetsByIndex": {"all": ["section", "brand"]}});
     for window in pages() {
         let own = json!({"federation": with(&window, &facets), "queries": [query("all", json!({"distinct": "section"}))]});
-        both.same("/multi-search", &own).await;
+        both.assert_same("/multi-search", &own).await;
         let set = json!({"federation": window, "queries": [query("set", json!({})), query("all", json!({"q": "lamp"}))]});
-        both.same("/multi-search", &set).await;
+        both.assert_same("/multi-search", &set).await;
         for index in ["all", "hidden"] {
             let across = with(&window, &json!({"distinct": "section"}));
             let body = json!({"federation": across, "queries": [query(index, json!({"q": "a"}))]});
-            both.same("/multi-search", &body).await;
+            both.assert_same("/multi-search", &body).await;
         }
     }
-    // Among the hits of all queries, of one index and of several: what is shown.
+    // `distinct` among the hits of all queries, for one index and for two.
     for others in [["all", "all"], ["all", "hidden"]] {
         let queries = [
             query(others[0], json!({"q": "lamp"})),
             query(others[1], json!({"q": "table"})),
         ];
         let body = json!({"federation": {"distinct": "section", "limit": 40}, "queries": queries});
-        both.same("/multi-search", &body).await;
+        both.assert_same("/multi-search", &body).await;
     }
 }
 
 #[tokio::test]
-async fn an_offset_is_repeated_as_it_was_asked_for() {
+async fn an_answer_repeats_the_requested_offset() {
     let both = Both::start().await;
     for most in [1, 3, 50] {
         let index = format!("most-{most}");
@@ -273,14 +273,16 @@ async fn an_offset_is_repeated_as_it_was_asked_for() {
                 json!({"q": "lamp"}),
             ] {
                 let body = with(&json!({"offset": offset, "sort": ["rank:asc"]}), &more);
-                both.same(&format!("/indexes/{index}/search"), &body).await;
+                both.assert_same(&format!("/indexes/{index}/search"), &body)
+                    .await;
                 let several = json!({"queries": [with(&body, &json!({"indexUid": index}))]});
-                both.same("/multi-search", &several).await;
+                both.assert_same("/multi-search", &several).await;
             }
         }
         for page in pages() {
             let body = with(&page, &json!({"sort": ["rank:asc"]}));
-            both.same(&format!("/indexes/{index}/search"), &body).await;
+            both.assert_same(&format!("/indexes/{index}/search"), &body)
+                .await;
         }
     }
 }
@@ -288,7 +290,7 @@ async fn an_offset_is_repeated_as_it_was_asked_for() {
 #[tokio::test]
 async fn facets_of_numbers_and_texts_are_cut_as_on_one_node() {
     let both = Both::start().await;
-    // How often each value comes: no two as often, also where the shards hold their parts.
+    // Each value is given to a different number of documents, and the numbers also differ on each shard.
     let values = [
         json!(1),
         json!("one"),
@@ -326,8 +328,9 @@ async fn facets_of_numbers_and_texts_are_cut_as_on_one_node() {
         both.index_of(&index, &Value::from(documents.clone()), faceting)
             .await;
         let body = json!({"facets": ["mix"], "limit": 0});
-        both.same(&format!("/indexes/{index}/search"), &body).await;
-        both.same(
+        both.assert_same(&format!("/indexes/{index}/search"), &body)
+            .await;
+        both.assert_same(
             &format!("/indexes/{index}/search"),
             &json!({"facets": [], "limit": 1, "sort": ["rank:asc"]}),
         )
@@ -336,7 +339,7 @@ async fn facets_of_numbers_and_texts_are_cut_as_on_one_node() {
 }
 
 #[tokio::test]
-async fn a_documents_own_fields_stay_whatever_their_names() {
+async fn a_documents_own_fields_are_kept_whatever_their_names() {
     let both = Both::start().await;
     let names = [
         "_rankingScore",
@@ -366,7 +369,8 @@ async fn a_documents_own_fields_stay_whatever_their_names() {
         with(&sorted, &fields),
         json!({"ids": [3], "fields": ["_matchesPosition"]}),
     ] {
-        both.same("/indexes/own/documents/fetch", &body).await;
+        both.assert_same("/indexes/own/documents/fetch", &body)
+            .await;
     }
     let list = both
         .many
@@ -397,7 +401,7 @@ async fn a_documents_own_fields_stay_whatever_their_names() {
 }
 
 #[tokio::test]
-async fn performance_details_are_told_where_they_are_asked_for() {
+async fn performance_details_are_shown_where_they_are_requested() {
     let both = Both::start().await;
     let embedders = json!({"embedders": {"own": {"source": "userProvided", "dimensions": 2}}});
     let documents: Value = (0..30)
@@ -415,7 +419,7 @@ async fn performance_details_are_told_where_they_are_asked_for() {
             steps.contains_key("ask shards") && steps.contains_key("merge shards"),
             "{details}"
         );
-        assert!(steps.len() > 2, "a node's own: {details}");
+        assert!(steps.len() > 2, "no steps of a node: {details}");
         assert!(
             steps
                 .values()
@@ -449,12 +453,12 @@ async fn performance_details_are_told_where_they_are_asked_for() {
         &post("/indexes/all/similar", similar).await,
         "/performanceDetails",
     );
-    let by_name = both
+    let by_get = both
         .many
         .get("/indexes/all/search?showPerformanceDetails=true")
         .await
         .unwrap();
-    details(&by_name.body, "/performanceDetails");
+    details(&by_get.body, "/performanceDetails");
     let without = post("/indexes/all/search", json!({})).await;
     assert!(without.get("performanceDetails").is_none());
 }

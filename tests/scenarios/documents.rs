@@ -1,4 +1,4 @@
-//! Where documents go, and that nothing happens to them on the way.
+//! Documents reach the right shards, and are not changed on the way.
 
 use std::collections::BTreeSet;
 
@@ -69,9 +69,9 @@ async fn forty_two_as_a_number_and_as_a_string_is_one_document() {
     }
 }
 
-/// Bodies of about `kib` KiB each arrive as they were sent, whichever way Envoy and the filter take them.
+/// Bodies of about `kib` KiB each arrive unchanged, however Envoy and the filter pass them on.
 #[tokio::test]
-async fn bodies_of_every_size_arrive_unharmed_chunked_or_not() {
+async fn bodies_of_every_size_arrive_unchanged_chunked_or_not() {
     for body_routing in [true, false] {
         let (_cluster, api) = start(Cluster::builder().shards(3).body_routing(body_routing)).await;
         let accepted = api
@@ -122,7 +122,7 @@ async fn bodies_of_every_size_arrive_unharmed_chunked_or_not() {
 }
 
 #[tokio::test]
-async fn every_form_of_documents_lands_where_it_should() {
+async fn documents_in_every_format_are_stored() {
     let (_cluster, api) = start(Cluster::builder().shards(3)).await;
     let forms: [(&str, &str, &str); 4] = [
         (
@@ -162,7 +162,7 @@ async fn every_form_of_documents_lands_where_it_should() {
 }
 
 #[tokio::test]
-async fn a_batch_with_one_bad_document_writes_nothing_and_says_which() {
+async fn a_batch_with_one_bad_document_writes_nothing_and_names_the_document() {
     let (_cluster, api) = start(Cluster::builder().shards(3)).await;
     let accepted = api
         .post("/indexes/x/documents?primaryKey=id", &documents(0..10))
@@ -232,7 +232,7 @@ async fn deletes_reach_every_shard() {
     assert_eq!(ids(&api, "x").await, [0_u64; 0]);
 }
 
-/// `[{"id":0},…]` of at least so many bytes.
+/// `[{"id":0},…]` of at least this many bytes.
 fn array_of(bytes: usize) -> Vec<u8> {
     let mut body = b"[".to_vec();
     for id in 0.. {
@@ -247,7 +247,7 @@ fn array_of(bytes: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_whole_in_meilisearchs_words() {
+async fn a_body_over_the_limit_is_refused_with_meilisearchs_error() {
     for filter in [true, false] {
         let builder = Cluster::builder()
             .shards(3)
@@ -296,7 +296,7 @@ async fn a_body_over_the_limit_is_refused_whole_in_meilisearchs_words() {
             (413, Some("payload_too_large"))
         );
         assert_eq!(ids(&api, "x").await, [0_u64; 0]);
-        // What fits still goes through.
+        // A body within the limit is still accepted.
         let accepted = api
             .send(
                 Method::POST,

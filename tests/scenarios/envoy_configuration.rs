@@ -1,4 +1,4 @@
-//! Envoy itself judges the files that `weft config envoy` prints.
+//! Envoy itself validates the files that `weft config envoy` prints.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,10 +35,12 @@ fn validate(options: &str) -> Result<(), String> {
         String::from_utf8_lossy(&printed.stderr)
     );
     fs::write(&file, printed.stdout).unwrap();
-    envoys().iter().try_for_each(|envoy| judge(envoy, &file))
+    envoys()
+        .iter()
+        .try_for_each(|envoy| validate_with(envoy, &file))
 }
 
-fn judge(envoy: &Path, file: &Path) -> Result<(), String> {
+fn validate_with(envoy: &Path, file: &Path) -> Result<(), String> {
     let output = Command::new(envoy)
         .args([
             "--mode",
@@ -53,13 +55,13 @@ fn judge(envoy: &Path, file: &Path) -> Result<(), String> {
         .arg(file)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
+    let output_text = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        return Err(said.into_owned());
+        return Err(output_text.into_owned());
     }
-    // A field that the next Envoy won't know is an error of ours today.
-    if said.to_lowercase().contains("deprecated") {
-        Err(said.into_owned())
+    // A field that is deprecated, and so will be removed from Envoy, already counts as an error.
+    if output_text.to_lowercase().contains("deprecated") {
+        Err(output_text.into_owned())
     } else {
         Ok(())
     }
@@ -89,7 +91,7 @@ fn envoy_accepts_the_committed_file() {
     let binaries = Binaries::find().unwrap();
     let committed =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../envoy/envoy.yaml")).unwrap();
-    // The one thing that differs here: where the filter lies.
+    // Only the path of the filter is different here.
     let here = committed.replace(
         "/etc/weft/weft_filter.wasm",
         &binaries.filter.display().to_string(),
@@ -99,11 +101,11 @@ fn envoy_accepts_the_committed_file() {
     let file = folder.path().join("envoy.yaml");
     fs::write(&file, here).unwrap();
     for envoy in envoys() {
-        assert_eq!(judge(&envoy, &file), Ok(()), "{}", envoy.display());
+        assert_eq!(validate_with(&envoy, &file), Ok(()), "{}", envoy.display());
     }
 }
 
-/// What an Envoy says of itself: `…/1.36.2/…`.
+/// An Envoy's version, from the output of `--version`: `…/1.36.2/…`.
 fn version(envoy: &Path) -> String {
     let output = Command::new(envoy).arg("--version").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -151,10 +153,10 @@ async fn the_oldest_envoy_and_the_newest_serve_with_the_filter() {
             assert_eq!(one.status, 200, "{version}: {}", one.text);
         }
         let deadline = Deadline::after(Duration::from_secs(20));
-        until("a read straight from a node", deadline, || async {
+        until("a read directly from a node", deadline, || async {
             api.get("/indexes/tiny/documents").await.unwrap();
             match counter(&cluster, &["weft_filter_requests_direct_read"]).await {
-                0 => Err("the filter sent nothing straight to a shard".to_owned()),
+                0 => Err("the filter sent nothing directly to a shard".to_owned()),
                 _ => Ok(()),
             }
         })

@@ -1,4 +1,4 @@
-//! The short form of `make faults`, and the lines that it cuts.
+//! A short form of `make faults`, and the relays with which it cuts connections.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use weft_cluster::{Api, Cluster, Deadline, Line, until};
 
 use crate::support::MASTER_KEY;
 
-/// Rounds, faults and clusters are fewer than in `make faults`; what is promised is the same.
+/// Fewer rounds, faults and nodes than in `make faults`, with the same promises.
 const SHORT: [&str; 7] = [
     "faults",
     "--quick",
@@ -30,16 +30,16 @@ const SEQUENCE: [&str; 7] = [
 ];
 
 #[tokio::test]
-async fn no_acknowledged_write_is_lost_and_no_deleted_one_comes_back_whatever_dies() {
-    play(&SHORT).await;
+async fn no_acknowledged_write_is_lost_and_no_deleted_document_comes_back_after_any_fault() {
+    run_lab(&SHORT).await;
 }
 
 #[tokio::test]
-async fn what_one_fault_leaves_does_not_make_the_next_one_worse() {
-    play(&SEQUENCE).await;
+async fn the_promises_hold_after_several_faults_in_a_row() {
+    run_lab(&SEQUENCE).await;
 }
 
-async fn play(arguments: &[&str]) {
+async fn run_lab(arguments: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let run = tokio::process::Command::new(env!("CARGO_BIN_EXE_weft-lab"))
         .args(arguments)
@@ -67,7 +67,7 @@ async fn play(arguments: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_line_is_silent_refuses_comes_late_and_is_full_of_nonsense_as_it_is_told() {
+async fn a_relay_can_be_silent_refuse_delay_and_answer_with_garbage() {
     let cluster = Cluster::builder()
         .links(true)
         .master_key(MASTER_KEY)
@@ -97,11 +97,11 @@ async fn a_line_is_silent_refuses_comes_late_and_is_full_of_nonsense_as_it_is_to
         link.set(line);
         assert_eq!(ask().await, answer, "{line:?}");
     }
-    // The door is shut and opened by the link's own task, a moment later.
+    // The relay's own task closes and opens its port, a moment later.
     for (line, answer) in [(Line::Refused, "no answer"), (Line::Open, "200")] {
         link.set(line);
         until(
-            "the door",
+            "the changed port",
             Deadline::after(Duration::from_secs(10)),
             || async {
                 let said = ask().await;
@@ -115,7 +115,7 @@ async fn a_line_is_silent_refuses_comes_late_and_is_full_of_nonsense_as_it_is_to
     let asked = std::time::Instant::now();
     assert_eq!(ask().await, "200");
     assert!(asked.elapsed() >= Duration::from_millis(300));
-    // The node itself has seen none of this.
+    // The node itself was not affected.
     let node = Api::new(cluster.node_url(0, 0), None);
     assert_eq!(node.get("/health").await.unwrap().status, 200);
 }

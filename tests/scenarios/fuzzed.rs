@@ -1,6 +1,7 @@
-//! The fuzzing targets, over their corpus and over mutations of it: the same in every run, and with a bound.
+//! Runs the fuzzing targets on their corpus and on a fixed number of mutations, which are the same in every run.
 //!
-//! Long runs with coverage are `cargo fuzz`'s (see tests/fuzz); what they find goes into the corpus, and so is tried here.
+//! Long runs with coverage use `cargo fuzz` (see tests/fuzz). The inputs that they find are added to the corpus, and so are tried
+//! here too.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,9 +10,9 @@ use std::path::Path;
 #[path = "../fuzz/targets.rs"]
 mod targets;
 
-/// Mutations of each target's corpus; `WEFT_FUZZ_ROUNDS=1000000` tries more.
+/// The number of mutations for each target; `WEFT_FUZZ_ROUNDS=1000000` tries more.
 const ROUNDS: u64 = 20_000;
-/// Another seed tries other mutations: `WEFT_FUZZ_SEED=7`.
+/// `WEFT_FUZZ_SEED=7` tries other mutations.
 const SEED: u64 = 0x5eed;
 
 fn variable(name: &str, default: u64) -> u64 {
@@ -21,7 +22,7 @@ fn variable(name: &str, default: u64) -> u64 {
 /// Bytes that mean something to one of the parsers.
 const LIKELY: &[u8] = b"{}[]\":,\\ \n\0\xff%/;0-e";
 
-/// Marsaglia's xorshift: all that is needed here, and the same everywhere.
+/// Marsaglia's xorshift: a simple generator that gives the same numbers everywhere.
 struct Random(u64);
 
 impl Random {
@@ -78,7 +79,7 @@ fn the_parsers_keep_their_promises_on_the_corpus_and_on_mutations_of_it() {
             .collect();
         files.sort();
         let corpus: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
-        assert!(corpus.len() >= 5, "{name} has a corpus");
+        assert!(corpus.len() >= 5, "{name} has only {} inputs", corpus.len());
         let mut random = Random(seed | 1);
         let mutations = (0..rounds).map(|_| random.mutate(&corpus));
         for input in corpus.iter().cloned().chain(mutations) {

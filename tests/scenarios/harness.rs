@@ -1,4 +1,4 @@
-//! The harness keeps its own promises: otherwise no other scenario means anything.
+//! The harness itself works as documented; all other scenarios rely on that.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use weft_cluster::{Cluster, Deadline, PortBlock, Process, Single, until};
 
-/// Whether the process exists and isn't a zombie.
-fn lives(id: u32) -> bool {
+/// True if the process exists and isn't a zombie.
+fn is_running(id: u32) -> bool {
     fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
@@ -20,9 +20,9 @@ async fn nothing_is_left_of_a_cluster_that_is_dropped() {
     let cluster = Cluster::builder().shards(2).start().await.unwrap();
     let (ids, folder) = (ids(&cluster), cluster.folder().to_owned());
     assert_eq!(ids.len(), 4);
-    assert!(ids.iter().all(|id| lives(*id)) && folder.is_dir());
+    assert!(ids.iter().all(|id| is_running(*id)) && folder.is_dir());
     drop(cluster);
-    assert!(!ids.iter().any(|id| lives(*id)) && !folder.exists());
+    assert!(!ids.iter().any(|id| is_running(*id)) && !folder.exists());
 }
 
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn nothing_is_left_of_a_cluster_whose_test_panics() {
         std::panic::resume_unwind(Box::new("as a failed assertion does"));
     }));
     assert!(panicked.is_err());
-    assert!(!ids.iter().any(|id| lives(*id)));
+    assert!(!ids.iter().any(|id| is_running(*id)));
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn a_node_can_be_killed_wiped_and_restarted() {
     let first = node.id().unwrap();
     node.kill().unwrap();
     assert_eq!(node.id(), None);
-    assert!(!lives(first));
+    assert!(!is_running(first));
     node.wipe().unwrap();
     node.restart().unwrap();
     assert_ne!(node.id(), Some(first));
@@ -62,7 +62,7 @@ async fn a_program_that_ends_by_itself_fails_the_start_with_its_log() {
 }
 
 #[tokio::test]
-async fn a_node_that_hangs_answers_again_when_it_goes_on() {
+async fn a_node_that_hangs_answers_again_when_it_is_resumed() {
     let single = Single::start(None).await.unwrap();
     let client = reqwest::Client::builder()
         .timeout(Duration::from_millis(300))
@@ -89,7 +89,7 @@ async fn a_node_that_hangs_answers_again_when_it_goes_on() {
 
 #[test]
 fn blocks_of_ports_never_overlap() {
-    // Several at once, each of another width, as tests claim them.
+    // Several threads claim blocks of different widths at the same time, as tests do.
     let claim = |width: u32| (width, PortBlock::claim(width).unwrap());
     let claimed: Vec<_> = std::thread::scope(|scope| {
         let threads =

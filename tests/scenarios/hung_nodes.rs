@@ -1,4 +1,5 @@
-//! A node that hangs (it takes requests and answers none) holds up its own shard no longer than a node that is down, and no other.
+//! A node that hangs (it accepts requests and answers none) delays its own shard no longer than a node that is down, and delays
+//! no other shard.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,9 @@ use crate::support::{documents, ids, start};
 
 /// A node is down after five seconds without an answer.
 const DOWN_AFTER: Duration = Duration::from_secs(5);
-/// How much longer a write behind it may take: the next look, and what a busy machine adds.
-const SECONDS: Duration = Duration::from_secs(8);
-/// A write that waits for nobody.
+/// How much longer a write that waits for such a node may take: until the next check, and what a busy machine adds.
+const SLACK: Duration = Duration::from_secs(8);
+/// How long a write may take that waits for nothing.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// Two shards of two replicas, and an index on both.
@@ -32,7 +33,7 @@ async fn write(api: &Api, index: &str, from: u64) -> Reply {
     reply
 }
 
-/// A new index that lies on one shard alone.
+/// Creates an index that is on this shard only.
 async fn on_one_shard(api: &Api, shard: u16) -> String {
     for number in 0..50 {
         let uid = format!("on-{shard}-{number}");
@@ -44,27 +45,28 @@ async fn on_one_shard(api: &Api, shard: u16) -> String {
             return uid;
         }
     }
-    panic!("no index of 50 lies on shard {shard}");
+    panic!("none of 50 indexes is on shard {shard}");
 }
 
-/// Which of the first shard's replicas orders writes.
+/// The number of the first shard's primary.
 async fn primary(api: &Api) -> u16 {
     let shards = api.get("/_cluster/shards").await.unwrap();
     match shards.at("/shards/0/primary").as_str() {
         Some("shard-0-node-0") => 0,
         Some("shard-0-node-1") => 1,
-        other => panic!("no node of the first shard: {other:?}"),
+        other => panic!("the first shard has no primary: {other:?}"),
     }
 }
 
-/// A change, and behind it a write to the shard whose primary hangs, and writes to the other one: how long one of those waited.
+/// Requests a change while the first shard's primary hangs, then a write to that shard, and writes to the other shard. Returns the
+/// longest time that one of the latter took.
 async fn behind_a_hung_primary(
     cluster: &Cluster,
     api: &Api,
     path: String,
     change: Value,
 ) -> Duration {
-    let elsewhere = on_one_shard(api, 1).await;
+    let on_the_other_shard = on_one_shard(api, 1).await;
     let hung = primary(api).await;
     cluster.node(0, hung).pause().unwrap();
     let begun = Instant::now();
@@ -72,15 +74,15 @@ async fn behind_a_hung_primary(
         let api = api.clone();
         async move { api.json(Method::PATCH, &path, &change).await }
     });
-    // The change is on its way, and holds the shards that it is for.
+    // By now the change is being sent, and its shards are locked.
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let elsewhere = tokio::spawn({
+    let on_the_other_shard = tokio::spawn({
         let api = api.clone();
         async move {
             let mut longest = Duration::ZERO;
             for number in 0..10 {
                 let begun = Instant::now();
-                write(&api, &elsewhere, 50 * number).await;
+                write(&api, &on_the_other_shard, 50 * number).await;
                 longest = longest.max(begun.elapsed());
             }
             longest
@@ -88,12 +90,12 @@ async fn behind_a_hung_primary(
     });
     let behind = write(api, "both", 50).await;
     let waited = begun.elapsed();
-    assert!(waited < DOWN_AFTER + SECONDS, "a write waited {waited:?}");
+    assert!(waited < DOWN_AFTER + SLACK, "a write waited {waited:?}");
     let changed = changing.await.unwrap().unwrap();
     let waited = begun.elapsed();
     assert!(changed.status < 300, "{}", changed.text);
-    assert!(waited < DOWN_AFTER + SECONDS, "the change took {waited:?}");
-    // The shard goes on without the one that hangs, and with it when it is back.
+    assert!(waited < DOWN_AFTER + SLACK, "the change took {waited:?}");
+    // The shard works without the hanging node, and with it once it is back.
     api.succeed(&behind).await.unwrap();
     cluster.node(0, hung).resume().unwrap();
     until(
@@ -116,7 +118,7 @@ async fn behind_a_hung_primary(
     });
     let [one, two] = counts;
     assert_eq!(one.await, two.await);
-    elsewhere.await.unwrap()
+    on_the_other_shard.await.unwrap()
 }
 
 #[tokio::test]
@@ -127,11 +129,11 @@ async fn a_write_behind_a_change_of_features_waits_no_longer_for_a_hung_primary_
         "/experimental-features".to_owned(),
         json!({"metrics": true}),
     );
-    // A change for all shards is for the other one, too.
+    // A change of features concerns the other shard, too.
     let longest = behind_a_hung_primary(&cluster, &api, path, change).await;
     assert!(
-        longest < DOWN_AFTER + SECONDS,
-        "a write elsewhere waited {longest:?}"
+        longest < DOWN_AFTER + SLACK,
+        "a write to the other shard waited {longest:?}"
     );
 }
 
@@ -141,5 +143,8 @@ async fn a_change_of_settings_that_waits_for_a_hung_primary_holds_up_no_other_sh
     let path = format!("/indexes/{}/settings", on_one_shard(&api, 0).await);
     let change = json!({"filterableAttributes": ["group"]});
     let longest = behind_a_hung_primary(&cluster, &api, path, change).await;
-    assert!(longest < AT_ONCE, "a write elsewhere waited {longest:?}");
+    assert!(
+        longest < AT_ONCE,
+        "a write to the other shard waited {longest:?}"
+    );
 }

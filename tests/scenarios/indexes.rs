@@ -1,4 +1,4 @@
-//! Where indexes lie, and that they are whole: on all of their shards, or on none.
+//! Indexes are on the right shards, and exist on all of their shards or on none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,7 @@ async fn create(api: &Api, body: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn an_index_lies_on_as_many_shards_as_were_asked_for_and_else_on_the_default_number() {
+async fn an_index_is_created_on_the_requested_or_the_default_number_of_shards() {
     let builder = Cluster::builder()
         .shards(3)
         .merger_env("WEFT_DEFAULT_SHARD_COUNT", "2");
@@ -80,9 +80,9 @@ async fn an_index_lies_on_as_many_shards_as_were_asked_for_and_else_on_the_defau
 }
 
 #[tokio::test]
-async fn indexes_on_different_shards_swap_and_go_on() {
+async fn indexes_on_different_shards_can_be_swapped_and_renamed() {
     let (cluster, api) = start(Cluster::builder().shards(3)).await;
-    // Names whose single shards differ, and one that lies everywhere.
+    // Two indexes on one shard each, which differ, and an index on all shards.
     let mut places: BTreeMap<u16, String> = BTreeMap::new();
     for n in 0..12 {
         let uid = format!("tenant-{n}");
@@ -110,7 +110,7 @@ async fn indexes_on_different_shards_swap_and_go_on() {
         .post("/swap-indexes", &json!([{"indexes": [one, two]}]))
         .await
         .unwrap();
-    // A write right behind goes to the new places.
+    // A write that is sent right after the swap goes to the new shards.
     let late = api
         .post(&format!("/indexes/{one}/documents"), &documents(100..110))
         .await
@@ -137,7 +137,7 @@ async fn indexes_on_different_shards_swap_and_go_on() {
     api.succeed(&accepted).await.unwrap();
     assert_eq!(ids(&api, &two).await, (20..80).collect::<Vec<_>>());
     assert!(ids(&api, "wide").await.into_iter().eq(0..10));
-    // A new name holds from the moment at which it is given.
+    // A new name is valid as soon as the change is accepted.
     let accepted = api
         .json(
             reqwest::Method::PATCH,
@@ -176,7 +176,7 @@ async fn indexes_on_different_shards_swap_and_go_on() {
         .await
         .unwrap();
     api.succeed(&accepted).await.unwrap();
-    // What can't be swapped fails as on a node, and nothing has moved.
+    // A swap with a missing index fails as on a node, and changes nothing.
     let accepted = api
         .post("/swap-indexes", &json!([{"indexes": ["wide", "ghost"]}]))
         .await
@@ -199,11 +199,12 @@ impl Random {
     }
 }
 
-/// Writers, each with ids of its own, beside somebody who deletes and makes the index.
+/// Several writers, each with its own ids, while another client deletes and creates the index.
 ///
-/// At the end every shard agrees whether the index is there, and what was written after the last deletion had been acknowledged is.
+/// In the end, all shards have the index or none has, and documents that were written after the acknowledgement of the last
+/// deletion exist.
 #[tokio::test]
-async fn an_index_is_whole_whatever_races_its_deletion() {
+async fn an_index_is_complete_whatever_happens_during_its_deletion() {
     let seed = std::env::var("WEFT_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
@@ -218,7 +219,7 @@ async fn an_index_is_whole_whatever_races_its_deletion() {
         let writers = futures_util::future::join_all(writers);
         let (_, last) = tokio::join!(writers, disturb(&api, &uid, Random(seed * 31 + round)));
         let last_deletion = api.settle(&last).await.unwrap();
-        // After the last deletion was acknowledged: this has to be there, on a whole index.
+        // These are sent after the last deletion was acknowledged, so they must exist, and the index on all shards.
         let big = api
             .post(
                 &format!("/indexes/{uid}/documents?primaryKey=id"),
@@ -247,7 +248,7 @@ async fn an_index_is_whole_whatever_races_its_deletion() {
             [0, 1, 2],
             "seed {seed}, round {round}"
         );
-        // And gone is gone everywhere.
+        // After another deletion, the index exists on no shard.
         let accepted = api.delete(&format!("/indexes/{uid}")).await.unwrap();
         api.succeed(&accepted).await.unwrap();
         let left = shards_with(&cluster, 3, &uid).await;
@@ -262,7 +263,7 @@ async fn an_index_is_whole_whatever_races_its_deletion() {
     }
 }
 
-/// Single documents, which go straight to their shard or with others, and batches for all shards.
+/// Writes single documents, which go directly to their shard or together with others, and batches for all shards.
 async fn write(api: &Api, uid: &str, writer: u64, mut random: Random) {
     let mut accepted = Vec::new();
     for step in 0..25 {
@@ -288,7 +289,7 @@ async fn write(api: &Api, uid: &str, writer: u64, mut random: Random) {
     }
 }
 
-/// Deletes and creates; the last thing that it does is a deletion.
+/// Deletes and creates the index, and changes its settings. The last request is a deletion, whose answer is returned.
 async fn disturb(api: &Api, uid: &str, mut random: Random) -> weft_cluster::Reply {
     for _ in 0..6 {
         let settings = format!("/indexes/{uid}/settings/sortable-attributes");
@@ -308,7 +309,7 @@ async fn disturb(api: &Api, uid: &str, mut random: Random) -> weft_cluster::Repl
     let path = format!("/indexes/{uid}");
     loop {
         let last = api.delete(&path).await.unwrap();
-        // Where a node takes the deletion of what isn't there as a task, so does the cluster.
+        // Only an accepted deletion is the last one; the index may be missing at the moment.
         if last.status == 202 {
             return last;
         }

@@ -1,4 +1,4 @@
-//! API keys that every instance begins with, and what they live through.
+//! The API keys that every instance has from the start, and what may happen to them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::support::{MASTER_KEY, documents, node, start};
 
 const SHARDS: u16 = 2;
 
-/// All keys that somebody lists: uid → value.
+/// All keys that a node or a cluster lists: uid → value.
 async fn keys(api: &Api) -> BTreeMap<String, String> {
     let list = api.get("/keys?limit=1000").await.unwrap();
     assert_eq!(list.status, 200, "{}", list.text);
@@ -22,7 +22,7 @@ async fn keys(api: &Api) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Waits until every node lists the same keys as the cluster does; gives them.
+/// Waits until every node lists the same keys as the cluster, and returns them.
 async fn same_everywhere(cluster: &Cluster, master_key: &str) -> BTreeMap<String, String> {
     let api = Api::new(cluster.url(), Some(master_key));
     let deadline = Deadline::after(Duration::from_secs(20));
@@ -67,7 +67,7 @@ async fn fill(api: &Api) {
 }
 
 #[tokio::test]
-async fn a_default_key_that_was_deleted_comes_back_on_no_node() {
+async fn a_deleted_default_key_comes_back_on_no_node() {
     let (cluster, api) = start(Cluster::builder().shards(SHARDS)).await;
     fill(&api).await;
     let before = same_everywhere(&cluster, MASTER_KEY).await;
@@ -77,7 +77,7 @@ async fn a_default_key_that_was_deleted_comes_back_on_no_node() {
     assert_eq!(deleted.status, 204, "{}", deleted.text);
     assert_eq!(search(&api, &value).await, 403);
 
-    // Neither a merger nor a node that starts anew makes it again.
+    // Neither a restarted merger nor a restarted node creates it again.
     cluster.merger().kill().unwrap();
     cluster.merger().restart().unwrap();
     cluster.node(1, 0).kill().unwrap();
@@ -93,7 +93,7 @@ async fn a_default_key_that_was_deleted_comes_back_on_no_node() {
 }
 
 #[tokio::test]
-async fn another_master_key_gives_every_key_another_value_the_same_everywhere() {
+async fn a_new_master_key_gives_every_key_a_new_value_that_is_the_same_on_all_nodes() {
     const NEXT_KEY: &str = "another-master-key-for-tests";
     let folder = tempfile::tempdir().unwrap();
     let ports = PortBlock::claim(Layout::new(1, SHARDS, 1).unwrap().width()).unwrap();
@@ -123,12 +123,12 @@ async fn another_master_key_gives_every_key_another_value_the_same_everywhere() 
     assert_eq!(search(&api, &after[uid]).await, 200);
     let old_master = Api::new(cluster.url(), Some(MASTER_KEY));
     assert_eq!(old_master.get("/keys").await.unwrap().status, 403);
-    // What was written before is there.
+    // Documents that were written before still exist.
     let found = api.get("/indexes/x/stats").await.unwrap();
     assert_eq!(found.at("/numberOfDocuments"), 20, "{}", found.text);
 }
 
-/// Many keys, sent straight to a node or through the cluster, a few at a time.
+/// Creates keys, a few at the same time.
 async fn make_keys(api: &Api, uids: &[String]) {
     for some in uids.chunks(8) {
         let made = some.iter().map(|uid| async move {
@@ -147,7 +147,7 @@ async fn total(api: &Api) -> u64 {
 }
 
 #[tokio::test]
-async fn more_than_a_thousand_keys_are_all_good_and_none_is_deleted() {
+async fn more_than_a_thousand_keys_all_work_and_none_is_deleted() {
     const MANY: u64 = 1_100;
     let (cluster, api) = start(Cluster::builder().shards(SHARDS)).await;
     fill(&api).await;
@@ -158,12 +158,12 @@ async fn more_than_a_thousand_keys_are_all_good_and_none_is_deleted() {
         .collect();
     let reversed: Vec<String> = uids.iter().rev().cloned().collect();
     let (first, second) = (node(&cluster, 0), node(&cluster, 1));
-    // Nobody compares them before both have all.
+    // The merger must not compare the nodes' keys before both have all of them.
     cluster.merger().kill().unwrap();
     tokio::join!(make_keys(&first, &uids), make_keys(&second, &reversed));
     cluster.merger().restart().unwrap();
     cluster.wait_ready().await.unwrap();
-    // The oldest of each node writes, and so does one in the middle.
+    // The oldest key of each node can write, and so can one in the middle.
     for uid in [&uids[0], &uids[600], &uids[1_099]] {
         let key = api.get(&format!("/keys/{uid}")).await.unwrap();
         let value = key.at("/key").as_str().unwrap().to_owned();
@@ -173,7 +173,7 @@ async fn more_than_a_thousand_keys_are_all_good_and_none_is_deleted() {
         assert_eq!(accepted.status, 202, "{}", accepted.text);
         client.succeed(&accepted).await.unwrap();
         assert_eq!(search(&api, &value).await, 200);
-        // Gone at once, everywhere.
+        // A deleted key is refused immediately, everywhere.
         if *uid == uids[600] {
             let deleted = api.delete(&format!("/keys/{uid}")).await.unwrap();
             assert_eq!(deleted.status, 204, "{}", deleted.text);
@@ -181,7 +181,7 @@ async fn more_than_a_thousand_keys_are_all_good_and_none_is_deleted() {
             assert_eq!(refused.status, 403, "{}", refused.text);
         }
     }
-    // A name that was changed by hand is put right: then all keys were compared.
+    // Once a name that was changed by hand is corrected, all keys have been compared.
     let path = format!("/keys/{}", uids[3]);
     let name = json!({"name": "by hand"});
     let changed = second.json(reqwest::Method::PATCH, &path, &name).await;

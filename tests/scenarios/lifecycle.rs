@@ -1,5 +1,5 @@
-//! Indexes that come, go, change their names and keys, and are written to, by a client that waits for nothing: each task ends as on
-//! one node, and the same is there in the end.
+//! A client that waits for nothing creates, deletes, renames and writes to indexes, and changes their primary keys. Each task ends
+//! as on one node, and in the end both hold the same.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ impl Step {
             0..5 => {
                 let count = if random.u8(0..4) == 0 { 40 } else { 1 };
                 let first = random.u64(0..60);
-                // Either is good for a key, and a document lies elsewhere by the one than by the other.
+                // Either field can be the primary key, and they place a document on different shards.
                 let document =
                     |id: u64| json!({"id": id, "sku": id + 1_000, "name": random.u64(0..100)});
                 let body: Value = (first..first + count).map(document).collect();
@@ -53,7 +53,7 @@ impl Step {
                 let ids: Value = (first..first + 8).collect();
                 (Method::POST, format!("{documents}/delete-batch"), Some(ids))
             }
-            // A real server skips what comes before it in the same batch, so that the index may stay without a key: by chance.
+            // A real server skips the writes before it in the same batch, so the index may or may not get a primary key.
             7 if std::env::var_os("MEILISEARCH_BIN").is_none() => (Method::DELETE, documents, None),
             7..10 => {
                 let key = random.choice([Value::Null, json!(key)]).unwrap();
@@ -103,14 +103,14 @@ impl std::fmt::Display for Step {
     }
 }
 
-fn told(steps: &[Step]) -> String {
+fn numbered(steps: &[Step]) -> String {
     let lines = steps.iter().enumerate();
     lines
         .map(|(number, step)| format!("\n  {number}: {step}"))
         .collect()
 }
 
-/// How a request ended: what it was answered, or how its task ended.
+/// The outcome of a request: its error, or how its task ended.
 async fn end(api: &Api, reply: &Reply) -> Value {
     if reply.status != 202 {
         return json!({"status": reply.status, "code": reply.at("/code")});
@@ -121,7 +121,7 @@ async fn end(api: &Api, reply: &Reply) -> Value {
     })
 }
 
-/// What there is: each index's key, settings and documents.
+/// What an instance holds: each index's primary key, settings and documents.
 async fn state(api: &Api) -> Value {
     let mut indexes = serde_json::Map::new();
     for uid in NAMES {
@@ -147,9 +147,9 @@ async fn state(api: &Api) -> Value {
     Value::Object(indexes)
 }
 
-/// Another seed tries other orders: `WEFT_FUZZ_SEED=7`.
+/// `WEFT_FUZZ_SEED=7` tries other requests.
 #[tokio::test]
-async fn indexes_that_come_and_go_are_as_on_one_node() {
+async fn created_changed_and_deleted_indexes_are_as_on_one_node() {
     let seed = std::env::var("WEFT_FUZZ_SEED").map_or(1, |seed| seed.parse().unwrap());
     println!("WEFT_FUZZ_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -163,7 +163,7 @@ async fn indexes_that_come_and_go_are_as_on_one_node() {
             expected.push(step.ask(&one).await);
             found.push(step.ask(&many).await);
         }
-        // A swap gives tasks before it another name: all have ended before one is looked at.
+        // A swap changes the index name in earlier tasks, so all tasks must have ended before the first is compared.
         for (api, replies) in [(&one, &expected), (&many, &found)] {
             for reply in replies.iter().filter(|reply| reply.status == 202) {
                 api.settle(reply).await.unwrap();
@@ -178,14 +178,14 @@ async fn indexes_that_come_and_go_are_as_on_one_node() {
                 expected,
                 found,
                 "seed {seed}, round {round}, step {number}, {step} of {}",
-                told(&steps)
+                numbered(&steps)
             );
         }
         assert_eq!(
             state(&one).await,
             state(&many).await,
             "seed {seed}, round {round}: {}",
-            told(&steps)
+            numbered(&steps)
         );
         for uid in NAMES {
             for api in [&one, &many] {

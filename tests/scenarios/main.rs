@@ -1,10 +1,10 @@
-//! End-to-end scenarios against real processes, in one binary. One module a subject.
+//! End-to-end scenarios against real processes, in one binary. One module per subject.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a scenario that can't go on must fail loudly"
+    reason = "a scenario that can't continue must fail"
 )]
 
 mod bad_input;
@@ -37,6 +37,7 @@ mod replicas;
 mod searching;
 mod settings;
 mod shortcuts;
+mod statistics;
 mod support;
 mod tasks;
 mod traces;

@@ -1,4 +1,4 @@
-//! What is wrong before anything is built is said in one line.
+//! Problems that can be known before the build are reported in one line.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ fn make(arguments: &[&str], path: &str) -> Output {
             TOP,
         ])
         .args(arguments)
-        // Under `make test` the outer make's own flags stand in the environment.
+        // Under `make test`, the flags of the outer make are in the environment.
         .env_remove("MAKEFLAGS")
         .env_remove("MAKELEVEL")
         .env_remove("ENVOY_BIN")
@@ -29,8 +29,8 @@ fn make(arguments: &[&str], path: &str) -> Output {
         .unwrap()
 }
 
-/// What it says, without make's own remark that a recipe has failed.
-fn said(output: &Output) -> Vec<String> {
+/// The lines of its error output, without make's own message that a recipe failed.
+fn error_lines(output: &Output) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     text.lines()
         .filter(|line| !line.starts_with("make"))
@@ -39,7 +39,7 @@ fn said(output: &Output) -> Vec<String> {
 }
 
 #[test]
-fn a_wrong_variable_is_told_in_one_line_before_the_build() {
+fn an_invalid_variable_is_reported_in_one_line_before_the_build() {
     let path = std::env::var("PATH").unwrap();
     for (variable, line) in [
         ("SHARDS=none", "SHARDS=none is no number from 1 to 1000."),
@@ -53,14 +53,14 @@ fn a_wrong_variable_is_told_in_one_line_before_the_build() {
     ] {
         let output = make(&["variables", variable], &path);
         assert!(!output.status.success(), "{variable}");
-        assert_eq!(said(&output), [line]);
+        assert_eq!(error_lines(&output), [line]);
     }
     let output = make(&["variables", "SHARDS=7", "PORT=17700"], &path);
-    assert!(output.status.success(), "{:?}", said(&output));
+    assert!(output.status.success(), "{:?}", error_lines(&output));
 }
 
 #[test]
-fn what_is_missing_on_a_machine_is_told_in_one_line() {
+fn a_missing_tool_is_reported_in_one_line() {
     let tools = tempfile::tempdir().unwrap();
     let path = std::env::var("PATH").unwrap();
     let find = |name: &str| {
@@ -74,9 +74,9 @@ fn what_is_missing_on_a_machine_is_told_in_one_line() {
     for name in ["make", "sh", "awk"] {
         link(name);
     }
-    // Envoy is looked for where no one has fetched it yet.
+    // A path where no Envoy is installed.
     let envoy = ["check", "ENVOY=/nowhere/envoy"];
-    let lines = |path: &Path| said(&make(&envoy, &path.display().to_string()));
+    let lines = |path: &Path| error_lines(&make(&envoy, &path.display().to_string()));
     assert_eq!(
         lines(tools.path()),
         ["Weft needs cargo: see https://rustup.rs"]
@@ -97,7 +97,7 @@ fn what_is_missing_on_a_machine_is_told_in_one_line() {
     assert!(make(&envoy, &only).status.success());
 }
 
-/// The names that a target's run of cargo gives with a flag, where a variable is set.
+/// The values of a flag in the cargo command of a target, with a variable set.
 fn named(target: &str, variable: &str, flag: &str) -> BTreeSet<String> {
     let path = std::env::var("PATH").unwrap();
     let none = ["-n", target, "MEILISEARCH_BIN=", "WEFT_NODE_BIN="];
@@ -107,14 +107,14 @@ fn named(target: &str, variable: &str, flag: &str) -> BTreeSet<String> {
     let run = recipe
         .lines()
         .find(|line| line.starts_with(&run) && line.contains("-p weft-merger"))
-        .unwrap_or_else(|| panic!("no run of cargo: {recipe}"));
+        .unwrap_or_else(|| panic!("no cargo command: {recipe}"));
     let words: Vec<&str> = run.split_whitespace().collect();
     let pairs = words.windows(2).filter(|pair| pair[0] == flag);
     pairs.map(|pair| pair[1].to_owned()).collect()
 }
 
 #[test]
-fn another_node_leaves_the_embedded_one_out_and_compiles_nothing_anew() {
+fn another_node_replaces_the_embedded_one_and_compiles_nothing_again() {
     let metadata = Command::new(env!("CARGO"))
         .args(["metadata", "--offline", "--no-deps", "--format-version=1"])
         .current_dir(TOP)
@@ -122,11 +122,11 @@ fn another_node_leaves_the_embedded_one_out_and_compiles_nothing_anew() {
         .unwrap();
     let metadata: Value = serde_json::from_slice(&metadata.stdout).unwrap();
     for target in ["build", "test"] {
-        // Packages decide which features the crates below have; so these have to be the same ones.
+        // The selected packages determine the features of their dependencies, so the selection must be the same.
         let packages = named(target, "SHARDS=3", "-p");
         assert!(packages.contains("weft-node"), "{packages:?}");
         assert!(named(target, "SHARDS=3", "--bin").is_empty());
-        // Everything that these packages have but the node, and no more.
+        // All targets of these packages except the node's, and no others.
         let have = |kind: &str| -> BTreeSet<String> {
             let all = metadata["packages"].as_array().unwrap().iter();
             all.filter(|package| package["name"] != "weft-node")

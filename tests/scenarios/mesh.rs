@@ -1,4 +1,4 @@
-//! What Envoy does for the cluster: where requests may go, who gets reads, and what happens when something dies.
+//! What Envoy does for the cluster: where requests may go, which nodes get reads, and what happens when a process dies.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,8 +12,7 @@ use weft_cluster::{Api, Cluster, Deadline, until};
 /// A read through the egress listener, as the merger sends them.
 const READ: [(&str, &str); 1] = [("x-weft-cluster", "shard-0")];
 
-///
-/// The status, and what Envoy says about it if the answer is Envoy's own.
+/// Sends a read through the egress listener. Returns the status, and Envoy's mark if the answer is Envoy's own.
 async fn read(egress: &Api) -> String {
     let sent = egress.send(reqwest::Method::GET, "/health", &READ, Vec::new());
     match sent.await {
@@ -36,7 +35,7 @@ async fn counter(cluster: &Cluster, name: &str) -> u64 {
     stats["stats"][0]["value"].as_u64().unwrap_or_default()
 }
 
-/// The cluster to which the edge sent the request for this path, by its access log.
+/// The cluster to which the edge sent the request for this path, according to its access log.
 async fn went_to(cluster: &Cluster, path: &str) -> String {
     until(
         "the access log",
@@ -86,7 +85,7 @@ async fn a_client_cannot_choose_its_cluster() {
         }
         assert!(
             elsewhere.accept().is_err(),
-            "somebody connected to where the client pointed"
+            "a request went to the address that the client named"
         );
     }
 }
@@ -105,14 +104,14 @@ fn status_of_raw_path(port: u16, path: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn what_is_between_envoy_and_merger_is_not_for_clients() {
+async fn clients_cannot_reach_the_internal_paths() {
     for filter in [true, false] {
         let cluster = Cluster::builder().filter(filter).start().await.unwrap();
         let merger = Api::new(cluster.merger_url(), None);
         assert_eq!(
             merger.get("/_weft/table").await.unwrap().status,
             200,
-            "it is there"
+            "the merger doesn't answer it"
         );
         for path in [
             "/_weft",
@@ -138,7 +137,7 @@ async fn what_is_between_envoy_and_merger_is_not_for_clients() {
 }
 
 #[tokio::test]
-async fn a_merger_that_is_down_or_hangs_takes_no_node_out() {
+async fn all_nodes_still_get_reads_while_the_merger_is_down_or_hangs() {
     let cluster = Cluster::builder().replicas(2).start().await.unwrap();
     let egress = Api::new(cluster.egress_url(), None);
     for hang in [true, false] {
@@ -151,7 +150,7 @@ async fn a_merger_that_is_down_or_hangs_takes_no_node_out() {
         let failures = "cluster.shard-0.health_check.network_failure";
         let before = counter(&cluster, failures).await;
         until(
-            "five checks in vain",
+            "five failed health checks",
             Deadline::after(Duration::from_secs(30)),
             || async {
                 let now = counter(&cluster, failures).await;
@@ -211,7 +210,7 @@ async fn no_read_fails_while_a_replica_dies() {
 }
 
 #[tokio::test]
-async fn a_replica_that_hangs_is_raced_by_the_other() {
+async fn reads_of_a_hanging_replica_are_also_sent_to_the_other() {
     let cluster = Cluster::builder().replicas(2).start().await.unwrap();
     let egress = Api::new(cluster.egress_url(), None);
     cluster.node(0, 0).pause().unwrap();
@@ -219,7 +218,7 @@ async fn a_replica_that_hangs_is_raced_by_the_other() {
     for _ in 0..12 {
         let began = Instant::now();
         assert_eq!(read(&egress).await, "200");
-        // Half a second until the other is asked, and room for a busy machine.
+        // Envoy asks the other replica after half a second; the rest is for a busy machine.
         assert!(began.elapsed() < Duration::from_secs(4));
         raced += usize::from(began.elapsed() > Duration::from_millis(400));
     }
@@ -228,7 +227,7 @@ async fn a_replica_that_hangs_is_raced_by_the_other() {
 }
 
 #[tokio::test]
-async fn a_write_to_one_node_is_never_sent_twice_nor_elsewhere() {
+async fn a_write_to_one_node_is_never_sent_twice_or_to_another_node() {
     let cluster = Cluster::builder().replicas(2).start().await.unwrap();
     let egress = Api::new(cluster.egress_url(), None);
     let dead = format!("127.0.0.1:{}", cluster.layout().node(0, 1));
@@ -244,12 +243,12 @@ async fn a_write_to_one_node_is_never_sent_twice_nor_elsewhere() {
     assert_eq!(reply.status, 503);
     assert!(
         reply.headers.contains_key("x-weft-envoy"),
-        "Envoy's own answer says so: {reply:?}"
+        "the answer isn't marked as Envoy's own: {reply:?}"
     );
     assert_eq!(counter(&cluster, "cluster.node.upstream_rq_retry").await, 0);
 }
 
-/// Sends chunks of empty lines, which NDJSON ignores, and one document at the end; gives the answer's status.
+/// Sends chunks of empty lines, which NDJSON ignores, and one document at the end. Returns the answer's status.
 fn upload_lines(port: u16, path: &str, megabytes: usize) -> u16 {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let head = "host: weft\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\nconnection: close";
@@ -267,12 +266,12 @@ fn upload_lines(port: u16, path: &str, megabytes: usize) -> u16 {
 }
 
 #[tokio::test]
-async fn a_large_body_is_not_held_in_envoy() {
+async fn a_large_body_is_not_buffered_in_envoy() {
     const MEGABYTES: usize = 512;
     for filter in [true, false] {
         let cluster = Cluster::builder().filter(filter).start().await.unwrap();
         let port = cluster.layout().edge();
-        // Once with little, so that what is made at first use is there.
+        // A small upload first, so that Envoy has allocated what it allocates only once.
         upload_lines(port, "/indexes/lines/documents?primaryKey=id", 1);
         let before = cluster.envoy().resident_bytes().unwrap();
         let upload = tokio::task::spawn_blocking(move || {

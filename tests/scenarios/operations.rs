@@ -1,4 +1,4 @@
-//! Every operation of the API, asked of a cluster and of one node: the same status and the same code, for each kind of key.
+//! Every operation of the API, sent to a cluster and to one node: the same status and the same code, for each kind of key.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::support::{MASTER_KEY, documents, start};
 
 const OPERATIONS: &str = include_str!("../../filter/routing/tests/golden/operations.tsv");
 
-/// Method, path and body of each operation: about an index and a document that are there, and a task that is.
+/// Method, path and body of a request for each operation. The index, the document and the task exist.
 fn requests() -> Vec<(Method, String, Option<Value>)> {
     OPERATIONS
         .lines()
@@ -36,7 +36,7 @@ fn requests() -> Vec<(Method, String, Option<Value>)> {
         .collect()
 }
 
-/// A body that changes little: most are refused by the operation itself, after the key was judged.
+/// A body that changes little. Most are refused by the operation itself, after the key was checked.
 fn body(template: &str, method: &Method) -> Option<Value> {
     let body = match (template, method.as_str()) {
         (_, "GET" | "DELETE") => return None,
@@ -74,17 +74,17 @@ async fn fill(api: &Api) {
     api.succeed(&accepted).await.unwrap();
 }
 
-/// Whether an operation is refused by Weft, in the words of filter/README.md.
+/// True if Weft itself refuses the operation, as in the table of filter/README.md.
 fn is_refused(reply: &Reply) -> bool {
     reply.status == 501 && reply.text.contains("Weft does not answer")
 }
 
-/// What Weft refuses, a node may well do: these are not compared, and their number is bounded.
+/// The most operations that Weft may refuse. They aren't compared, since a node may support them.
 const MAX_REFUSED: usize = 12;
 
-/// Nothing here may end a node, leave something that changes the next answer, or go on for ever.
+/// True for requests that would delete the index that the next requests need, or that never end.
 fn is_left_out(path: &str, method: &Method) -> bool {
-    // A node that is told to log to a stream answers for as long as it lives.
+    // A node that streams its log never ends its answer.
     (path == "/logs/stream" && *method == Method::POST)
         || (path == "/indexes/things" && *method == Method::DELETE)
 }
@@ -122,7 +122,7 @@ async fn each_operation_is_answered_as_one_node_does_for_every_kind_of_key() {
                 continue;
             }
             let (expected, found) = (ask(&one, &request).await, ask(&many, &request).await);
-            // What comes next must find both sides at the same point.
+            // Both sides must be at the same point for the next request.
             for (side, reply) in [(&one_master, &expected), (&many_master, &found)] {
                 if reply.at("/taskUid").is_u64() {
                     side.settle(reply).await.unwrap();
@@ -132,12 +132,12 @@ async fn each_operation_is_answered_as_one_node_does_for_every_kind_of_key() {
                 refused += 1;
                 continue;
             }
-            // The embedded node lacks some operations that Weft answers itself; a real one has them all.
+            // The embedded node lacks some operations that Weft answers itself; a real node has them all.
             if expected.status == 501 {
                 continue;
             }
             let show = |reply: &Reply| (reply.status, reply.at("/code").clone());
-            // The stand-in lets `documents.*` edit; a real node wants the action itself, as Weft does.
+            // On the embedded node, `documents.*` allows edits; a real node demands the exact action, as Weft does.
             if path.ends_with("/documents/edit") && name == "documents and indexes" {
                 continue;
             }
@@ -165,7 +165,7 @@ enum Key {
     Made(Value),
 }
 
-/// Keys for one family of actions, for some indexes, for what has passed.
+/// No key, an unknown key, keys for some actions or indexes, and the master key.
 fn keys() -> Vec<(&'static str, Key)> {
     let made = |actions: &[&str], indexes: &[&str]| {
         Key::Made(json!({"actions": actions, "indexes": indexes, "expiresAt": null}))
@@ -198,7 +198,7 @@ fn keys() -> Vec<(&'static str, Key)> {
 }
 
 #[tokio::test]
-async fn a_key_that_has_expired_opens_nothing_that_weft_answers_itself() {
+async fn an_expired_key_is_refused_for_everything_that_weft_answers_itself() {
     let (_cluster, api) = start(Cluster::builder().shards(2)).await;
     fill(&api).await;
     let soon = json!({"actions": ["*"], "indexes": ["*"], "expiresAt": in_seconds(3)});
@@ -217,7 +217,7 @@ async fn a_key_that_has_expired_opens_nothing_that_weft_answers_itself() {
         assert_eq!(other.get(path).await.unwrap().status, 200, "{path}");
     }
     weft_cluster::until(
-        "the key's end",
+        "the key's expiry",
         weft_cluster::Deadline::after(std::time::Duration::from_secs(15)),
         || async {
             let status = other.get("/tasks").await.map(|reply| reply.status);
@@ -239,7 +239,7 @@ async fn a_key_that_has_expired_opens_nothing_that_weft_answers_itself() {
     }
 }
 
-/// RFC 3339, so many seconds from now.
+/// The time this many seconds from now, in RFC 3339.
 fn in_seconds(seconds: u64) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let at = now.unwrap().as_secs() + seconds;

@@ -28,7 +28,7 @@ const NOUNS: [&str; 16] = [
     "kingdom",
 ];
 
-/// Films that never were, with all that documents may lack or have too much of.
+/// Invented films, with missing, null and multiple values.
 fn films() -> DataSet {
     let genres = ["Drama", "comedy", "Horror", "Western", "Musical"];
     let documents = (0..900_usize).map(|at| {
@@ -71,7 +71,7 @@ fn may_differ(row: &Row, what: &str) -> usize {
         (_, "status") => 0,
         ("threshold" | "distinct", _) => row.asked,
         ("frequency", _) => 4,
-        // What the engine's own limits do to rare words.
+        // The engine's own limits may affect rare words.
         _ => 1,
     }
 }

@@ -1,5 +1,5 @@
-//! Writes by one client to the same document are applied in the order in which it sent them, whatever way each takes; and
-//! a write that goes together with others has a verdict of its own.
+//! A client's writes to a document are applied in the order in which they were sent, whichever way each takes. A write that is
+//! sent together with others has its own outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use crate::support::{documents, ids, node, start};
 
 const DOCUMENTS: u64 = 5;
 const WRITES: u64 = 150;
-/// Larger than what the filter looks into, and than what goes together.
+/// Larger than bodies that the filter reads, and than writes that are sent together.
 const LARGE_BYTES: usize = 100 << 10;
 
 /// Sends the `number`th write to a document, of a random kind, and does the same to the model.
@@ -77,7 +77,7 @@ async fn write(
     }
 }
 
-/// Another seed tries other writes: `WEFT_FUZZ_SEED=7`.
+/// `WEFT_FUZZ_SEED=7` tries other writes.
 #[tokio::test]
 async fn writes_to_a_document_are_applied_in_the_order_in_which_they_were_sent() {
     let seed = std::env::var("WEFT_FUZZ_SEED").map_or(77, |seed| seed.parse().unwrap());
@@ -87,7 +87,7 @@ async fn writes_to_a_document_are_applied_in_the_order_in_which_they_were_sent()
             .shards(2)
             .merger_env("WEFT_DIRECT_WRITES", direct);
         let (_cluster, api) = start(builder).await;
-        // Several clients, each with an index of its own, so that there is something to go together.
+        // Several clients, each with its own index, so that there are writes to send together.
         let clients = (0..4_u64).map(|client| {
             let api = api.clone();
             async move {
@@ -108,7 +108,7 @@ async fn writes_to_a_document_are_applied_in_the_order_in_which_they_were_sent()
             }
         });
         for (index, model) in join_all(clients).await {
-            // The last task of one shard has ended; the other shard's may not have.
+            // The last task of one shard has ended, but the other shard may still have tasks.
             let list = settled(&api, &index).await;
             let found: BTreeMap<u64, Map<String, Value>> = list
                 .as_array()
@@ -126,7 +126,7 @@ async fn writes_to_a_document_are_applied_in_the_order_in_which_they_were_sent()
     }
 }
 
-/// The documents of an index, once none of its tasks is under way.
+/// The documents of an index, once none of its tasks is open.
 async fn settled(api: &Api, index: &str) -> Value {
     let path = format!("/tasks?indexUids={index}&statuses=enqueued,processing&limit=1");
     weft_cluster::until(
@@ -146,8 +146,8 @@ async fn settled(api: &Api, index: &str) -> Value {
     api.get(&path).await.unwrap().at("/results").clone()
 }
 
-/// A shard to which small writes of 200 ms go together, with the index `x`.
-async fn together() -> (StandInCluster, Api) {
+/// A cluster of one shard that sends small writes of 200 ms together, with the index `x`.
+async fn cluster_that_waits_for_more_writes() -> (StandInCluster, Api) {
     let environment = vec![
         ("WEFT_DIRECT_WRITES".to_owned(), "false".to_owned()),
         ("WEFT_COALESCE_WAIT_MS".to_owned(), "200".to_owned()),
@@ -165,7 +165,7 @@ async fn together() -> (StandInCluster, Api) {
 
 #[tokio::test]
 async fn one_bad_document_fails_its_own_task_only() {
-    let (cluster, api) = together().await;
+    let (cluster, api) = cluster_that_waits_for_more_writes().await;
     let path = "/indexes/x/documents";
     let writes = (1..=40).map(|id| {
         let text = if id == 17 { POISON } else { "harmless" };
@@ -184,16 +184,16 @@ async fn one_bad_document_fails_its_own_task_only() {
     }
     let seen = cluster.nodes[0].take_seen();
     let posts = seen.iter().filter(|seen| seen.method == Method::POST);
-    // At least one of them held several writes, and was taken apart.
-    assert!(posts.count() > 40, "nothing went together");
+    // At least one request held several writes, which were then repeated one by one.
+    assert!(posts.count() > 40, "no writes were sent together");
 }
 
 #[tokio::test]
 async fn a_write_that_failed_with_others_is_not_repeated_over_a_newer_one() {
-    let (cluster, api) = together().await;
+    let (cluster, api) = cluster_that_waits_for_more_writes().await;
     let node = &cluster.nodes[0];
     let path = "/indexes/x/documents";
-    node.be_idle(true);
+    node.hold_tasks(true);
     let write = |id: u64, text: &str| {
         let document = json!({"id": id, "text": text});
         let api = api.clone();
@@ -203,7 +203,7 @@ async fn a_write_that_failed_with_others_is_not_repeated_over_a_newer_one() {
             accepted
         }
     };
-    // The lengths tell them apart at the node.
+    // The stand-in can tell the writes apart by their lengths.
     let (old, other) = ("old", "another document's text");
     let together = join_all([write(1, old), write(2, other), write(17, POISON)]).await;
     let posts = || {
@@ -211,10 +211,10 @@ async fn a_write_that_failed_with_others_is_not_repeated_over_a_newer_one() {
         let posts = seen.into_iter().filter(|seen| seen.method == Method::POST);
         posts.map(|seen| seen.body_bytes).collect::<Vec<u64>>()
     };
-    assert_eq!(posts().len(), 1, "they did not go together");
+    assert_eq!(posts().len(), 1, "they were not sent together");
     let newer = write(1, "newer").await;
     posts();
-    node.be_idle(false);
+    node.hold_tasks(false);
     let tasks = join_all(together.iter().map(|accepted| api.settle(accepted))).await;
     let tasks: Vec<Value> = tasks.into_iter().map(Result::unwrap).collect();
     assert_eq!(tasks[0]["status"], "failed", "{}", tasks[0]);
@@ -231,10 +231,10 @@ async fn a_write_that_failed_with_others_is_not_repeated_over_a_newer_one() {
     assert_eq!(repeated, expected);
 }
 
-/// Each request to `x` concerns the one or the other of two indexes, whichever is called so in its turn: each id that is added is there
-/// once in the end, and each that is deleted is gone from one of the two.
+/// While two indexes are swapped, each request to `x` applies to the one that has this name at that moment. In the end, each added
+/// id exists once, and each deleted id is missing from one of the two.
 #[tokio::test]
-async fn what_races_a_swap_of_indexes_on_different_shards_reaches_the_one_or_the_other() {
+async fn requests_during_swaps_of_indexes_on_different_shards_reach_one_of_the_two() {
     let builder = Cluster::builder().shards(3);
     let (cluster, api) = start(builder.merger_env("WEFT_LEASE_MS", "200")).await;
     for (uid, shards) in [("x", 1), ("y", 3)] {
@@ -248,20 +248,20 @@ async fn what_races_a_swap_of_indexes_on_different_shards_reaches_the_one_or_the
             .await
             .unwrap();
     }
-    let over = std::cell::Cell::new(false);
+    let done = std::cell::Cell::new(false);
     let swaps = async {
         let mut accepted = Vec::new();
         for _ in 0..10 {
             let body = json!([{"indexes": ["x", "y"]}]);
             accepted.push(api.post("/swap-indexes", &body).await.unwrap());
         }
-        over.set(true);
+        done.set(true);
         accepted
     };
-    // Each of its own kind: small ones, which go together; large ones; deletions by one id, and by several.
+    // Kinds of writes: small ones, which are sent together; large ones; deletions of one id, and of several.
     let added = async |from: u64, step: u64| {
         let (mut accepted, mut id) = (Vec::new(), from);
-        while !over.get() {
+        while !done.get() {
             let body = documents(id..id + step);
             accepted.push(api.post("/indexes/x/documents", &body).await.unwrap());
             id += step;
@@ -305,16 +305,16 @@ async fn what_races_a_swap_of_indexes_on_different_shards_reaches_the_one_or_the
     let held = [ids(&api, "x").await, ids(&api, "y").await];
     let mut all = held.concat();
     all.sort_unstable();
-    let ones = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
+    let set_of = |ids: &[u64]| ids.iter().copied().collect::<BTreeSet<_>>();
     let (missing, twice) = (
-        &ones(&expected) - &ones(&all),
+        &set_of(&expected) - &set_of(&all),
         all.windows(2).filter(|pair| pair[0] == pair[1]).count(),
     );
     assert!(
         missing.is_empty() && twice == 0,
         "missing: {missing:?}; twice: {twice}"
     );
-    // Nothing lies where nobody looks for it.
+    // No node holds a document that belongs to another shard.
     let mut on_nodes = 0;
     for shard in 0..3 {
         let stats = node(&cluster, shard).get("/stats").await.unwrap();

@@ -1,4 +1,4 @@
-//! A shard that nobody answers for: who needs it is told which one, everybody else goes on.
+//! A shard without a running node: the errors of requests that need it name it, and all other requests work.
 
 use std::time::Duration;
 
@@ -37,7 +37,8 @@ async fn a_shard_that_is_gone_is_named_and_comes_back() {
                 search.text
             );
         }
-        // A node that answered a moment ago isn't asked again whether it is there: then the task says what is missing.
+        // If the node has answered a moment ago, the merger doesn't check it again: then the write is accepted, and its task
+        // names the shard.
         until(
             "a write that is refused",
             Deadline::after(Duration::from_secs(10)),
@@ -93,7 +94,7 @@ async fn a_shard_that_is_gone_is_named_and_comes_back() {
 
         cluster.node(1, 0).restart().unwrap();
         until(
-            "the shard again",
+            "searches over all shards again",
             Deadline::after(Duration::from_secs(20)),
             || async {
                 let search = api
@@ -109,7 +110,7 @@ async fn a_shard_that_is_gone_is_named_and_comes_back() {
         )
         .await
         .unwrap();
-        // Sending it again completes what was refused or half done.
+        // Sending the write again completes it, whether it was refused or half done.
         api.succeed(
             &api.post("/indexes/x/documents", &documents(100..200))
                 .await
@@ -198,7 +199,7 @@ async fn a_merger_killed_at_any_moment_loses_no_task_and_gives_no_uid_twice() {
 }
 
 #[tokio::test]
-async fn a_merger_whose_disk_was_full_goes_on_when_there_is_room() {
+async fn a_merger_whose_disk_was_full_continues_when_there_is_room() {
     let (cluster, api) = start(Cluster::builder().shards(2)).await;
     let path = "/indexes/x/documents?primaryKey=id";
     let first = api.post(path, &documents(0..60)).await.unwrap();
@@ -217,7 +218,7 @@ async fn a_merger_whose_disk_was_full_goes_on_when_there_is_room() {
             assert_eq!(found.status, 200, "{}", found.text);
         }
         cluster.merger().limit_file_size(None).unwrap();
-        let what = "a write that is taken again";
+        let what = "a write that is accepted again";
         until(what, Deadline::after(Duration::from_secs(20)), || async {
             let write = api.post(path, &documents(range.clone())).await;
             let write = write.map_err(|error| error.to_string())?;
@@ -230,7 +231,7 @@ async fn a_merger_whose_disk_was_full_goes_on_when_there_is_room() {
         .await
         .unwrap();
         assert!(ids(&api, "x").await.into_iter().eq(0..(round + 1) * 60));
-        // What there was before is there.
+        // The task from before still exists.
         let task = api.settle(&first).await.unwrap();
         assert_eq!(task["status"], "succeeded", "{task}");
     }

@@ -1,4 +1,4 @@
-//! Clients that send slowly or too much: others go on, and are told what they need to know.
+//! Clients that send slowly or too much: other clients are served, and refused ones get the right error.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn answer(stream: &mut TcpStream) -> (u16, String) {
     waited.await.unwrap()
 }
 
-/// The same at once, or nothing.
+/// True if no answer has arrived.
 async fn unanswered(stream: &mut TcpStream) -> bool {
     let mut byte = [0];
     let peeked = tokio::time::timeout(Duration::from_millis(1), stream.peek(&mut byte));
@@ -83,8 +83,8 @@ async fn direct_reads(cluster: &Cluster) -> u64 {
     counter(cluster, &["weft_filter_requests_direct_read"]).await
 }
 
-/// Reads, directly and through the merger, while the filters ask for the table `more` times: longer than a lease.
-async fn read_on(cluster: &Cluster, api: &Api, more: u64) {
+/// Reads directly and through the merger until the filters have polled the table `more` times, which takes longer than a lease.
+async fn read_until_polled(cluster: &Cluster, api: &Api, more: u64) {
     let (begun, direct) = (polls(cluster).await, direct_reads(cluster).await);
     let query = json!({"q": "amber"});
     let mut rounds = 0;
@@ -102,7 +102,7 @@ async fn read_on(cluster: &Cluster, api: &Api, more: u64) {
     }
     let deadline = Deadline::after(Duration::from_secs(10));
     // On a slow machine a lease may run out now and then; then the merger answers.
-    until("reads of one shard went on directly", deadline, || async {
+    until("direct reads", deadline, || async {
         let read = direct_reads(cluster).await - direct;
         let enough = read >= rounds;
         enough
@@ -114,7 +114,7 @@ async fn read_on(cluster: &Cluster, api: &Api, more: u64) {
 }
 
 #[tokio::test]
-async fn as_many_slow_clients_as_there_are_slots_take_nothing_from_others() {
+async fn as_many_slow_clients_as_there_are_slots_do_not_block_others() {
     let builder = Cluster::builder()
         .shards(2)
         .merger_env("WEFT_MAX_REQUESTS", SLOTS.to_string())
@@ -131,24 +131,24 @@ async fn as_many_slow_clients_as_there_are_slots_take_nothing_from_others() {
         ] {
             clients.push(slow(&cluster, path, &key()).await);
         }
-        // The filter sends it to its shard when it is complete.
+        // The filter sends this search to its shard once the body is complete.
         held.push(slow(&cluster, "/indexes/tiny/search", &key()).await);
     }
-    read_on(&cluster, &api, 24).await;
+    read_until_polled(&cluster, &api, 24).await;
     let path = "/indexes/wide/documents?primaryKey=id";
     let written = api.post(path, &documents(40..60)).await.unwrap();
     api.succeed(&written).await.unwrap();
     for client in clients.iter_mut().chain(&mut held) {
         assert!(unanswered(client).await, "a slow client was answered");
     }
-    // None of those in the merger is waited for without end.
+    // The merger stops waiting for the bodies that were sent to it.
     for client in &mut clients {
         assert_eq!(answer(client).await, (408, "bad_request".to_owned()));
     }
 }
 
 #[tokio::test]
-async fn a_key_is_judged_before_the_body_comes() {
+async fn a_key_is_checked_before_the_body_arrives() {
     let (cluster, api) = start(Cluster::builder().shards(2)).await;
     fill(&api).await;
     let wrong = format!("authorization: Bearer {}\r\n", "0123456789abcdef".repeat(4));
@@ -171,7 +171,7 @@ async fn a_key_is_judged_before_the_body_comes() {
 }
 
 #[tokio::test]
-async fn more_bodies_than_may_be_on_their_way_are_refused_and_nothing_else_is() {
+async fn bodies_over_the_limit_of_concurrent_bodies_are_refused_and_nothing_else_is() {
     let builder = Cluster::builder()
         .shards(2)
         .merger_env("WEFT_MAX_READING", "4")
@@ -183,7 +183,7 @@ async fn more_bodies_than_may_be_on_their_way_are_refused_and_nothing_else_is() 
         clients.push(slow(&cluster, "/indexes/wide/documents", &key()).await);
     }
     let deadline = Deadline::after(Duration::from_secs(10));
-    let refused = until("a body too many", deadline, || async {
+    let refused = until("a refused body", deadline, || async {
         let search = api.post("/indexes/wide/search", &json!({})).await.unwrap();
         match search.status {
             503 => Ok(search),
@@ -193,7 +193,7 @@ async fn more_bodies_than_may_be_on_their_way_are_refused_and_nothing_else_is() 
     let refused = refused.await.unwrap();
     assert_eq!(refused.at("/code"), "too_many_search_requests");
     assert_eq!(refused.at("/type"), "system");
-    // What has no body goes on, directly and through the merger.
+    // Requests without a body are still served, directly and through the merger.
     let begun = polls(&cluster).await;
     while polls(&cluster).await < begun + 24 {
         for path in [
@@ -207,7 +207,7 @@ async fn more_bodies_than_may_be_on_their_way_are_refused_and_nothing_else_is() 
     }
     drop(clients);
     let deadline = Deadline::after(Duration::from_secs(10));
-    until("room again", deadline, || async {
+    until("an accepted body", deadline, || async {
         let search = api.post("/indexes/wide/search", &json!({})).await.unwrap();
         (search.status == 200).then_some(()).ok_or(search.text)
     })

@@ -1,5 +1,5 @@
-//! Filters register the writes that they sent straight to a node. What nobody wrote can't be registered: it would make a node look as
-//! if it had lost its disk.
+//! Filters register the writes that they sent directly to a node. A write that didn't happen can't be registered, because it would
+//! make a node look as if it had lost its disk.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn newest(node: &Api) -> Value {
     tasks.at("/results/0").clone()
 }
 
-async fn is_green(api: &Api) {
+async fn wait_until_green(api: &Api) {
     until(
         "green",
         Deadline::after(Duration::from_secs(30)),
@@ -34,10 +34,10 @@ async fn is_green(api: &Api) {
     .unwrap();
 }
 
-/// None of these is taken; the shard and its tasks are as before, also for the next merger.
-async fn refused(cluster: &Cluster, api: &Api, registrations: &[Value]) {
+/// Checks that none of these is accepted, and that the shard and its tasks stay as they are, also after restarts of the merger.
+async fn assert_refused(cluster: &Cluster, api: &Api, registrations: &[Value]) {
     let merger = Api::new(cluster.merger_url(), None);
-    is_green(api).await;
+    wait_until_green(api).await;
     let tasks = api.get("/tasks?limit=1").await.unwrap();
     for registration in registrations {
         let reply = merger.post("/_weft/register", registration).await.unwrap();
@@ -57,13 +57,13 @@ async fn refused(cluster: &Cluster, api: &Api, registrations: &[Value]) {
         cluster.merger().terminate().unwrap();
         cluster.merger().restart().unwrap();
         cluster.wait_ready().await.unwrap();
-        is_green(api).await;
+        wait_until_green(api).await;
     }
     let held = ids(api, "x").await;
     assert_eq!(held, (0..10).chain(1_000..1_002).collect::<Vec<_>>());
 }
 
-/// Registrations that are no node's; `task` is one.
+/// Registrations of tasks that no node has, derived from `task`, which a node has.
 fn wrong(task: &Value) -> Vec<Value> {
     let uid = task["uid"].as_u64().unwrap();
     let of = |uid: u64, index: &str, kind: &str| json!({"shard": 0, "taskUid": uid, "indexUid": index, "type": kind});
@@ -76,7 +76,8 @@ fn wrong(task: &Value) -> Vec<Value> {
     ]
 }
 
-async fn with_ten(direct: &str) -> (Cluster, Api, Value) {
+/// A cluster of one shard with ten documents, and the newest task of its node.
+async fn with_ten_documents(direct: &str) -> (Cluster, Api, Value) {
     let builder = Cluster::builder().shards(1);
     let (cluster, api) = start(builder.merger_env("WEFT_DIRECT_WRITES", direct)).await;
     let path = "/indexes/x/documents?primaryKey=id";
@@ -88,17 +89,17 @@ async fn with_ten(direct: &str) -> (Cluster, Api, Value) {
 }
 
 #[tokio::test]
-async fn without_direct_writes_nothing_is_registered_not_even_what_a_node_has() {
-    let (cluster, api, task) = with_ten("false").await;
+async fn without_direct_writes_not_even_an_existing_task_can_be_registered() {
+    let (cluster, api, task) = with_ten_documents("false").await;
     let mut registrations = wrong(&task);
     registrations.push(json!({
         "shard": 0, "taskUid": task["uid"], "indexUid": "x", "type": "documentAdditionOrUpdate",
     }));
-    refused(&cluster, &api, &registrations).await;
+    assert_refused(&cluster, &api, &registrations).await;
 }
 
 #[tokio::test]
-async fn with_direct_writes_nothing_is_registered_that_no_node_has() {
-    let (cluster, api, task) = with_ten("true").await;
-    refused(&cluster, &api, &wrong(&task)).await;
+async fn with_direct_writes_only_existing_tasks_can_be_registered() {
+    let (cluster, api, task) = with_ten_documents("true").await;
+    assert_refused(&cluster, &api, &wrong(&task)).await;
 }

@@ -65,11 +65,11 @@ async fn write(api: &Api, index: &str, range: std::ops::Range<u64>) -> Result<Va
 }
 
 #[tokio::test]
-async fn a_replica_that_was_away_catches_up_by_itself_and_serves_nothing_before() {
+async fn a_replica_that_was_down_catches_up_by_itself_and_serves_no_reads_before() {
     let (cluster, api) = start(Cluster::builder().shards(2).replicas(2)).await;
     write(&api, "x", 0..200).await.unwrap();
     cluster.node(0, 1).kill().unwrap();
-    // While it is away: more documents, deletions, settings, an index that comes and one that goes, a key.
+    // While it is down: more documents, deletions, settings, a new index, a deleted index, a key.
     write(&api, "x", 200..300).await.unwrap();
     write(&api, "gone", 0..20).await.unwrap();
     api.succeed(
@@ -121,25 +121,25 @@ async fn a_replica_that_was_away_catches_up_by_itself_and_serves_nothing_before(
         .await
         .unwrap();
     assert_eq!(copied.at("/key"), key.at("/key"));
-    // It takes writes again like any other.
+    // It gets writes again like any other replica.
     write(&api, "x", 300..400).await.unwrap();
     assert_replicas_equal(&cluster, "x").await;
 }
 
 #[tokio::test]
-async fn an_empty_disk_never_serves_and_is_filled_again() {
+async fn a_node_with_an_empty_disk_serves_no_reads_and_is_filled_again() {
     let (cluster, api) = start(Cluster::builder().shards(1).replicas(2)).await;
     write(&api, "x", 0..500).await.unwrap();
     health(&api, "green").await;
     cluster.node(0, 0).kill().unwrap();
-    // A disk takes longer to replace than it takes to notice that the node is gone.
+    // Replacing a disk takes longer than noticing that the node is down.
     cluster.wait_node_readable(0, 0, false).await.unwrap();
     cluster.node(0, 0).wipe().unwrap();
     cluster.node(0, 0).restart().unwrap();
     let mut answered = 0;
     let deadline = Deadline::after(Duration::from_secs(60));
     until("the replica in sync again", deadline, || async {
-        // All the while reads find everything.
+        // Meanwhile, reads find all documents.
         let found = api
             .post(
                 "/indexes/x/search",
@@ -199,7 +199,7 @@ async fn the_last_replica_in_sync_is_waited_for_and_a_stale_one_never_takes_its_
 }
 
 #[tokio::test]
-async fn a_cluster_that_calls_itself_green_answers() {
+async fn a_green_cluster_answers() {
     let (cluster, api) = start(Cluster::builder().shards(1)).await;
     write(&api, "x", 0..10).await.unwrap();
     for _ in 0..5 {
@@ -212,7 +212,7 @@ async fn a_cluster_that_calls_itself_green_answers() {
 }
 
 #[tokio::test]
-async fn a_node_is_drained_upgraded_and_resumed_without_a_write_lost() {
+async fn a_node_is_drained_upgraded_and_resumed_without_losing_a_write() {
     let (cluster, api) = start(Cluster::builder().shards(1).replicas(2)).await;
     write(&api, "x", 0..100).await.unwrap();
     for node in 0..2 {
@@ -249,7 +249,7 @@ async fn a_node_is_drained_upgraded_and_resumed_without_a_write_lost() {
 }
 
 #[tokio::test]
-async fn a_difference_between_replicas_is_found_reported_and_mended() {
+async fn a_difference_between_replicas_is_found_reported_and_repaired() {
     let (cluster, api) = start(Cluster::builder().shards(1).replicas(2)).await;
     write(&api, "x", 0..100).await.unwrap();
     health(&api, "green").await;
@@ -277,7 +277,7 @@ async fn a_difference_between_replicas_is_found_reported_and_mended() {
 }
 
 #[tokio::test]
-async fn the_cluster_api_is_for_the_master_key_and_knows_its_nodes() {
+async fn the_cluster_api_needs_the_master_key_and_lists_its_nodes() {
     let (cluster, api) = start(Cluster::builder().shards(2).replicas(2)).await;
     write(&api, "x", 0..10).await.unwrap();
     health(&api, "green").await;
@@ -346,7 +346,7 @@ async fn the_cluster_api_is_for_the_master_key_and_knows_its_nodes() {
 }
 
 #[tokio::test]
-async fn a_write_that_one_replica_took_without_a_word_is_not_left_on_that_one_alone() {
+async fn a_write_that_one_replica_applied_without_answering_reaches_the_other() {
     let (cluster, api) = start(Cluster::builder().shards(1).replicas(2).links(true)).await;
     write(&api, "x", 0..10).await.unwrap();
     let link = |number| cluster.link(0, number).unwrap();
@@ -357,13 +357,13 @@ async fn a_write_that_one_replica_took_without_a_word_is_not_left_on_that_one_al
         .await
         .unwrap();
     assert!(failed.status >= 500, "{}", failed.text);
-    // Until somebody answers, nobody calls that well.
+    // As long as no replica answers, the cluster isn't green.
     assert_eq!(in_doubt(&api).await, json!(true));
     let said = api.get("/_cluster/health").await.unwrap();
     assert_ne!(said.at("/status"), "green", "{}", said.text);
     link(0).set(Line::Open);
     link(1).set(Line::Open);
-    // Before the next write it is known who has it, and that one is the model.
+    // Before the next write, the merger finds out which replica has the write, and repairs the other from it.
     write(&api, "x", 20..30).await.unwrap();
     health(&api, "green").await;
     assert_replicas_equal(&cluster, "x").await;
@@ -372,7 +372,7 @@ async fn a_write_that_one_replica_took_without_a_word_is_not_left_on_that_one_al
     assert_eq!(in_doubt(&api).await, json!(false));
 }
 
-/// Whether the first shard's replicas are yet to be compared.
+/// Whether the replicas of the first shard still have to be compared.
 async fn in_doubt(api: &Api) -> Value {
     let shards = api.get("/_cluster/shards").await.unwrap();
     shards.at("/shards/0/inDoubt").clone()

@@ -1,5 +1,5 @@
-//! Searches over several shards where something is the matter: a shard is gone or hangs, a client leaves, a document lies
-//! on two nodes, a page is long.
+//! Searches over several shards in special cases: a shard is down or hangs, a client disconnects, a document is on two nodes, a page
+//! is long.
 
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ fn note(reply: &Reply) -> Option<&str> {
         .map(|value| value.to_str().unwrap())
 }
 
-/// What an answer without shard 1 must say.
+/// Checks that an answer says that shard 1 is missing.
 fn assert_degraded(reply: &Reply) {
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert_eq!(note(reply), Some("shards=1; coverage=0.67"));
@@ -64,7 +64,7 @@ fn assert_degraded(reply: &Reply) {
     );
 }
 
-/// What an answer that lacks nothing must not say.
+/// Checks that an answer is complete, and doesn't say that a shard is missing.
 fn assert_whole(reply: &Reply) {
     assert_eq!(reply.status, 200, "{}", reply.text);
     assert_eq!(note(reply), None);
@@ -80,7 +80,7 @@ fn assert_names_the_shard(reply: &Reply, within: Duration) {
 }
 
 #[tokio::test]
-async fn what_a_search_does_without_a_shard_is_the_clients_choice() {
+async fn the_client_chooses_what_a_search_does_without_a_shard() {
     let (cluster, api) = filled(None).await;
     let all = json!({"q": "", "limit": 1000});
     assert_whole(&search(&api, &all, Some("partial")).await);
@@ -97,7 +97,7 @@ async fn what_a_search_does_without_a_shard_is_the_clients_choice() {
             let refused = search(&api, &all, Some(policy)).await;
             assert_names_the_shard(&refused, begun.elapsed());
         }
-        // One that waits is answered when the shard is there again.
+        // A search that waits is answered when the shard is back.
         let waiting = search(&api, &all, Some("wait; deadline=20000"));
         let back = async {
             if hangs {
@@ -113,7 +113,7 @@ async fn what_a_search_does_without_a_shard_is_the_clients_choice() {
 }
 
 #[tokio::test]
-async fn the_option_says_what_a_search_does_without_a_shard_unless_the_request_does() {
+async fn the_option_applies_to_searches_whose_client_chooses_nothing() {
     let (cluster, api) = filled(Some(("WEFT_PARTIAL", "partial; deadline=2000"))).await;
     cluster.node(1, 0).kill().unwrap();
     let all = json!({"q": "", "limit": 1000});
@@ -134,10 +134,10 @@ async fn the_option_says_what_a_search_does_without_a_shard_unless_the_request_d
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_takes_its_requests_to_the_shards_along() {
+async fn when_a_client_disconnects_its_requests_to_the_shards_end() {
     let (cluster, api) = filled(None).await;
     let body = json!({"q": "amber"});
-    // The index's settings are known from then on: without them nothing is asked of the shards.
+    // This search loads the index's settings; without them, the merger sends no search to the shards.
     let before = search(&api, &body, None).await;
     assert_eq!(before.status, 200, "{}", before.text);
     for shard in 0..3 {
@@ -155,7 +155,7 @@ async fn a_client_that_leaves_takes_its_requests_to_the_shards_along() {
         },
     );
     tokio::select! {
-        reply = leaving => panic!("nobody could answer, yet {}", reply.text),
+        reply = leaving => panic!("no node could answer, but the answer is {}", reply.text),
         arrived = arrived => arrived.unwrap(),
     }
     // The client's future is dropped, its connection closed; the nodes still hang.
@@ -168,7 +168,7 @@ async fn a_client_that_leaves_takes_its_requests_to_the_shards_along() {
             if active == 0 {
                 Ok(())
             } else {
-                Err(format!("{active} requests are under way"))
+                Err(format!("{active} requests are active"))
             }
         },
     )
@@ -191,9 +191,9 @@ async fn a_client_that_leaves_takes_its_requests_to_the_shards_along() {
 }
 
 #[tokio::test]
-async fn a_document_that_lies_on_two_nodes_is_shown_and_counted_once() {
+async fn a_document_on_two_nodes_is_shown_and_counted_once() {
     let (cluster, api) = filled(None).await;
-    // As a half-done move leaves it: every document of shard 0 on shard 1, too.
+    // As after an interrupted move: every document of shard 0 is on shard 1, too.
     let moved = node(&cluster, 0)
         .get("/indexes/x/documents?limit=1000")
         .await
@@ -223,13 +223,13 @@ async fn a_document_that_lies_on_two_nodes_is_shown_and_counted_once() {
     .await;
     let hits = titles.at("/hits").as_array().unwrap();
     assert_eq!(hits.len(), 300);
-    // The id is asked of the shards for this, and left out again.
+    // For this, the merger requests the ids from the shards, and leaves them out of the answer.
     assert!(
         hits.iter().all(|hit| hit.get("id").is_none()),
         "{}",
         hits[0]
     );
-    // Pages add up to the whole.
+    // The pages together equal the whole list.
     let mut pages = Vec::new();
     for page in 1..=30 {
         pages.extend(shown(
@@ -258,7 +258,7 @@ async fn a_document_that_lies_on_two_nodes_is_shown_and_counted_once() {
     assert_eq!(shown(&federated).len(), 300);
 }
 
-/// How many hits each request asked its shard for.
+/// The shard of each request, and how many hits it requested.
 fn asked(reply: &Reply) -> Vec<(u64, u64)> {
     let parts = reply.at("/explain/shards").as_array().unwrap();
     let number = |part: &Value, name: &str| part[name].as_u64().unwrap();
@@ -300,10 +300,10 @@ async fn a_long_page_fetches_little_more_than_it_shows() {
         let total: u64 = asked(&reply).iter().map(|(_, asked)| asked).sum();
         assert!(
             (end..2 * end).contains(&total),
-            "{total} hits were asked for, for the first {end} of {body}"
+            "{total} hits were requested for the first {end} of {body}"
         );
     }
-    // Where one shard holds all that is wanted it is asked on, in steps, and no other is.
+    // If one shard holds the whole page, only this shard is asked again, in steps.
     let there = node(&cluster, 0)
         .get("/indexes/x/documents?limit=1000&fields=id")
         .await

@@ -1,4 +1,4 @@
-//! Settings are the same on every node, whatever somebody does to one of them.
+//! Settings are the same on every node, even if someone changes them on one node.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ async fn fill(api: &Api) {
 }
 
 #[tokio::test]
-async fn a_node_that_somebody_changed_by_hand_is_mended_and_counted() {
+async fn settings_changed_by_hand_on_one_node_are_repaired_and_counted() {
     let builder = Cluster::builder()
         .shards(3)
         .merger_env("WEFT_SETTINGS_CHECK_INTERVAL_MS", "100");
@@ -80,7 +80,7 @@ async fn a_node_that_somebody_changed_by_hand_is_mended_and_counted() {
         assert_eq!(stop_words(&node(&cluster, shard)).await, json!(["number"]));
     }
     assert_eq!(drift(&cluster, "failed").await, 0);
-    // A change through Weft is none: it stays.
+    // A change through Weft isn't a difference: it stays.
     let accepted = api
         .json(
             Method::PUT,
@@ -100,7 +100,7 @@ async fn a_node_that_somebody_changed_by_hand_is_mended_and_counted() {
 }
 
 #[tokio::test]
-async fn a_change_mends_what_it_finds_different_and_its_task_says_so() {
+async fn a_change_of_settings_repairs_differences_and_its_task_names_them() {
     let builder = Cluster::builder()
         .shards(3)
         .merger_env("WEFT_SETTINGS_CHECK_INTERVAL_MS", "0");

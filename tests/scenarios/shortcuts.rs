@@ -1,4 +1,4 @@
-//! What the filter sends straight to a shard does not touch the merger, and what a client may not say is not heard.
+//! Requests that the filter sends directly to a shard don't reach the merger, and headers that clients may not send have no effect.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use weft_cluster::{Api, Cluster, Deadline, until};
 use crate::support::{MASTER_KEY, counter, documents, merger_requests, node, start};
 
 /// Waits until every worker's filter has a table that knows the index: reads by id no longer reach the merger.
-async fn settled(cluster: &Cluster, api: &Api, path: &str) {
+async fn wait_for_tables(cluster: &Cluster, api: &Api, path: &str) {
     until(
         "the filters' tables",
         Deadline::after(Duration::from_secs(30)),
@@ -18,7 +18,7 @@ async fn settled(cluster: &Cluster, api: &Api, path: &str) {
             for _ in 0..20 {
                 api.get(path).await.map_err(|error| error.to_string())?;
             }
-            // Polls of the table reach the merger, too: far fewer than one a read.
+            // Polls of the table reach the merger, too, but far fewer than one per read.
             let more = merger_requests(cluster).await - before;
             if more < 5 {
                 Ok(())
@@ -31,8 +31,8 @@ async fn settled(cluster: &Cluster, api: &Api, path: &str) {
     .unwrap();
 }
 
-/// The filter hands its counts to Envoy a moment later.
-async fn reaches(cluster: &Cluster, words: &[&str], expected: u64) {
+/// Waits until the filter's count has this value. The filter passes its counts to Envoy with a delay.
+async fn wait_for_count(cluster: &Cluster, words: &[&str], expected: u64) {
     until(
         "the filter's count",
         Deadline::after(Duration::from_secs(10)),
@@ -49,22 +49,22 @@ async fn reaches(cluster: &Cluster, words: &[&str], expected: u64) {
     .unwrap();
 }
 
-/// The filter's count once it stands still.
-async fn standing(cluster: &Cluster, words: &[&str]) -> u64 {
+/// The filter's count, once it no longer changes.
+async fn final_count(cluster: &Cluster, words: &[&str]) -> u64 {
     let mut last = [u64::MAX; 3];
     while !last
         .iter()
         .all(|count| *count == last[0] && *count != u64::MAX)
     {
         last = [last[1], last[2], counter(cluster, words).await];
-        // Longer than the filter keeps its counts to itself.
+        // Longer than the delay with which the filter passes its counts on.
         tokio::time::sleep(Duration::from_millis(700)).await;
     }
     last[0]
 }
 
 #[tokio::test]
-async fn a_document_by_id_and_a_search_on_one_shard_do_not_touch_the_merger() {
+async fn a_document_by_id_and_a_search_on_one_shard_do_not_reach_the_merger() {
     let (cluster, api) = start(Cluster::builder().shards(3)).await;
     let create = json!({"uid": "small", "primaryKey": "id", "sharding": {"shardCount": 1}});
     api.succeed(&api.post("/indexes", &create).await.unwrap())
@@ -84,11 +84,11 @@ async fn a_document_by_id_and_a_search_on_one_shard_do_not_touch_the_merger() {
     )
     .await
     .unwrap();
-    settled(&cluster, &api, "/indexes/wide/documents/7").await;
-    settled(&cluster, &api, "/indexes/small/documents/7").await;
+    wait_for_tables(&cluster, &api, "/indexes/wide/documents/7").await;
+    wait_for_tables(&cluster, &api, "/indexes/small/documents/7").await;
 
     let direct = ["direct_read"];
-    let reads = standing(&cluster, &direct).await;
+    let reads = final_count(&cluster, &direct).await;
     let merger = merger_requests(&cluster).await;
     for id in 0..50 {
         assert_eq!(
@@ -107,7 +107,7 @@ async fn a_document_by_id_and_a_search_on_one_shard_do_not_touch_the_merger() {
             .unwrap();
         assert_eq!(found.status, 200);
     }
-    reaches(&cluster, &direct, reads + 100).await;
+    wait_for_count(&cluster, &direct, reads + 100).await;
     let polls = merger_requests(&cluster).await - merger;
     assert!(
         polls < 50,
@@ -116,7 +116,7 @@ async fn a_document_by_id_and_a_search_on_one_shard_do_not_touch_the_merger() {
 }
 
 #[tokio::test]
-async fn a_small_write_goes_straight_to_its_shard_and_is_registered() {
+async fn a_small_write_goes_directly_to_its_shard_and_is_registered() {
     let (cluster, api) = start(
         Cluster::builder()
             .shards(3)
@@ -130,15 +130,12 @@ async fn a_small_write_goes_straight_to_its_shard_and_is_registered() {
     )
     .await
     .unwrap();
-    settled(&cluster, &api, "/indexes/x/documents/1").await;
+    wait_for_tables(&cluster, &api, "/indexes/x/documents/1").await;
     let direct = ["direct_write"];
-    let (writes, mut last) = (standing(&cluster, &direct).await, 0);
+    let (writes, mut last) = (final_count(&cluster, &direct).await, 0);
     for id in 100..140 {
         let accepted = api
-            .post(
-                "/indexes/x/documents",
-                &json!({"id": id, "name": "straight"}),
-            )
+            .post("/indexes/x/documents", &json!({"id": id, "name": "direct"}))
             .await
             .unwrap();
         assert_eq!(accepted.status, 202, "{}", accepted.text);
@@ -149,7 +146,7 @@ async fn a_small_write_goes_straight_to_its_shard_and_is_registered() {
         assert_eq!(task["type"], "documentAdditionOrUpdate");
         assert_eq!(task["indexUid"], "x");
     }
-    reaches(&cluster, &direct, writes + 40).await;
+    wait_for_count(&cluster, &direct, writes + 40).await;
     assert_eq!(
         api.get("/indexes/x/stats")
             .await
@@ -166,14 +163,14 @@ async fn a_small_write_goes_straight_to_its_shard_and_is_registered() {
 }
 
 #[tokio::test]
-async fn an_index_deleted_and_written_to_again_is_whole_on_all_shards() {
+async fn an_index_written_to_right_after_its_deletion_exists_on_all_shards() {
     let (cluster, api) = start(
         Cluster::builder()
             .shards(3)
             .merger_env("WEFT_DIRECT_WRITES", "true"),
     )
     .await;
-    // Many rounds: the write is to come at the moment at which the deletion ends, too.
+    // Many rounds, so that in some of them the write arrives just when the deletion ends.
     for round in 0..20 {
         let accepted = api
             .post("/indexes/x/documents?primaryKey=id", &documents(0..30))
@@ -181,10 +178,10 @@ async fn an_index_deleted_and_written_to_again_is_whole_on_all_shards() {
             .unwrap();
         api.succeed(&accepted).await.unwrap();
         if round == 1 {
-            settled(&cluster, &api, "/indexes/x/documents/1").await;
+            wait_for_tables(&cluster, &api, "/indexes/x/documents/1").await;
         }
         let gone = api.delete("/indexes/x").await.unwrap();
-        // One document, which a filter may still send straight to a shard that is about to lose the index.
+        // One document, which a filter may still send directly to a shard that is about to lose the index.
         let again = api
             .post(
                 "/indexes/x/documents?primaryKey=id",
@@ -226,7 +223,7 @@ async fn an_index_deleted_and_written_to_again_is_whole_on_all_shards() {
 }
 
 #[tokio::test]
-async fn clients_cannot_choose_a_node_or_speak_as_the_filter() {
+async fn clients_cannot_choose_a_node_or_pose_as_the_filter() {
     for filter in [true, false] {
         let (cluster, api) = start(Cluster::builder().shards(3).filter(filter)).await;
         api.succeed(
@@ -284,7 +281,7 @@ async fn clients_cannot_choose_a_node_or_speak_as_the_filter() {
 }
 
 #[tokio::test]
-async fn shards_may_be_called_as_a_mesh_calls_them() {
+async fn shards_can_have_the_names_of_a_service_mesh() {
     let names = "outbound|7700||shard-{}.ns.svc.cluster.local";
     let builder = Cluster::builder()
         .shards(2)
@@ -299,7 +296,7 @@ async fn shards_may_be_called_as_a_mesh_calls_them() {
         api.succeed(&accepted).await.unwrap();
     }
     for index in ["small", "wide"] {
-        settled(&cluster, &api, &format!("/indexes/{index}/documents/7")).await;
+        wait_for_tables(&cluster, &api, &format!("/indexes/{index}/documents/7")).await;
         let search = format!("/indexes/{index}/search");
         let found = api.post(&search, &json!({"q": "amber"})).await.unwrap();
         assert_eq!(found.status, 200, "{}", found.text);

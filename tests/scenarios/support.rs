@@ -65,7 +65,7 @@ pub(crate) async fn counter(cluster: &Cluster, words: &[&str]) -> u64 {
         .sum()
 }
 
-/// How many requests the merger has had from the edge.
+/// How many requests the merger has received from the edge.
 pub(crate) async fn merger_requests(cluster: &Cluster) -> u64 {
     counter(cluster, &["envoy_cluster_upstream_rq_total{", "\"merger\""]).await
 }

@@ -1,11 +1,11 @@
-//! The list of tasks, as a node keeps one.
+//! The list of tasks, compared with a node's; and tasks that concern all shards.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use weft_cluster::{Api, Cluster, Deadline, Single, until};
 
-use crate::support::{MASTER_KEY, documents, node, start};
+use crate::support::{MASTER_KEY, documents, ids, node, start};
 
 /// Some tasks of several kinds: two that succeed, one that fails, one about another index.
 async fn work(api: &Api) {
@@ -27,7 +27,7 @@ async fn work(api: &Api) {
     }
 }
 
-/// What two lists of tasks have in common when they are the same: all but times and batches.
+/// A list of tasks without what may differ: times and batches.
 fn comparable(list: &Value) -> Value {
     let mut list = list.clone();
     for task in list["results"].as_array_mut().into_iter().flatten() {
@@ -95,7 +95,7 @@ async fn every_filter_page_and_order_of_the_list_is_as_on_a_node() {
 }
 
 #[tokio::test]
-async fn deleted_tasks_leave_the_nodes_lists_too() {
+async fn deleted_tasks_are_deleted_on_the_nodes_too() {
     let (cluster, api) = start(Cluster::builder().shards(3)).await;
     work(&api).await;
     let refused = api.delete("/tasks").await.unwrap();
@@ -136,7 +136,7 @@ async fn deleted_tasks_leave_the_nodes_lists_too() {
 }
 
 #[tokio::test]
-async fn dumps_and_snapshots_are_one_task_that_says_what_was_written_where() {
+async fn dumps_and_snapshots_are_one_task_that_lists_what_was_written_where() {
     let (_cluster, api) = start(Cluster::builder().shards(3)).await;
     work(&api).await;
     let accepted = api.post("/dumps", &Value::Null).await.unwrap();
@@ -167,7 +167,7 @@ async fn dumps_and_snapshots_are_one_task_that_says_what_was_written_where() {
 }
 
 #[tokio::test]
-async fn an_export_takes_the_documents_of_every_shard_and_counts_them() {
+async fn an_export_sends_the_documents_of_every_shard_and_counts_them() {
     let target = Single::start(None).await.unwrap();
     let target = Api::new(target.url(), None);
     let (_cluster, api) = start(Cluster::builder().shards(3)).await;
@@ -195,4 +195,23 @@ async fn an_export_takes_the_documents_of_every_shard_and_counts_them() {
     })
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn the_deletion_of_an_unfinished_task_waits_for_its_end() {
+    let (_cluster, api) = start(Cluster::builder().shards(3)).await;
+    let accepted = api
+        .post("/indexes/x/documents?primaryKey=id", &documents(0..5_000))
+        .await
+        .unwrap();
+    let uid = accepted.at("/taskUid").as_u64().unwrap();
+    let deletion = api.delete(&format!("/tasks?uids={uid}")).await.unwrap();
+    assert_eq!(deletion.status, 200, "{}", deletion.text);
+    let task = api.succeed(&deletion).await.unwrap();
+    assert_eq!(
+        task["details"],
+        json!({"matchedTasks": 1, "deletedTasks": 1, "originalFilter": format!("?uids={uid}")})
+    );
+    assert_eq!(api.get(&format!("/tasks/{uid}")).await.unwrap().status, 404);
+    assert_eq!(ids(&api, "x").await.len(), 5_000);
 }

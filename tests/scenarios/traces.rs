@@ -1,4 +1,4 @@
-//! A request's trace reaches every node that works for it, whichever way it takes.
+//! The trace headers of a request reach every node that works on it, whichever way the request takes.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ const ID: &str = "a-request-id-of-the-client";
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const STATE: &str = "vendor=value";
 
-/// Documents that lie on all of three shards.
+/// Documents that are spread over all three shards.
 fn many() -> Value {
     (0..60).map(|id| json!({"id": id})).collect()
 }
@@ -27,7 +27,7 @@ async fn a_trace_reaches_the_nodes_of_routed_fanned_out_and_split_requests() {
         .unwrap();
         let seen =
             || -> Vec<Vec<Seen>> { cluster.nodes.iter().map(|node| node.take_seen()).collect() };
-        // Method, path, body, at how many nodes it must be seen: itself, not what the merger asks beside it.
+        // Method, path, body, and how many nodes must receive the request itself, not counting further requests of the merger.
         let requests = [
             (Method::GET, "/indexes/x/documents/7", Value::Null, 1),
             (Method::POST, "/indexes/x/documents", json!([{"id": 7}]), 1),

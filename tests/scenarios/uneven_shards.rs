@@ -1,5 +1,5 @@
-//! Documents as odd as documents get on shards as uneven as shards get, one of them with one document in a hundred and one
-//! with none: every read gives what one node gives.
+//! Irregular documents on very uneven shards (one holds a hundredth of the documents, one holds none): every read gives what one
+//! node gives.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -11,14 +11,14 @@ use crate::support::{MASTER_KEY, node, start};
 const COLOURS: [&str; 7] = ["amber", "birch", "cedar", "dune", "ember", "fern", "grey"];
 const THINGS: [&str; 6] = ["lamp", "table", "ladder", "lantern", "bottle", "basket"];
 
-/// A document that may lack anything, and have anything twice.
+/// A document whose fields may be missing, null, empty or lists.
 fn document(at: usize) -> Value {
     let (colour, thing) = (COLOURS[at * 5 % 7], THINGS[at * 7 % 6]);
     let mut document = json!({
         "id": format!("thing_{at}-{colour}"),
         "title": format!("{colour} {thing} {} of {}", at % 13, COLOURS[at % 7]),
         "maker": {"name": format!("{} works", COLOURS[at / 3 % 7]), "size": at % 11},
-        // Few of them: among many, a node's search by meaning is only approximate.
+        // Only few documents have vectors, because with many a node's semantic search is only approximate.
         "_vectors": {"own": Value::Null},
     });
     if at.is_multiple_of(16) {
@@ -119,7 +119,7 @@ const QUERIES: [&str; 9] = [
     "the dune basket 7",
 ];
 
-/// The parameters that come to each query.
+/// The parameters that are added to each query.
 fn ways() -> Vec<(&'static str, Value)> {
     vec![
         ("plain", json!({})),
@@ -174,11 +174,11 @@ fn ways() -> Vec<(&'static str, Value)> {
             json!({"retrieveVectors": true, "limit": 3}),
         ),
         (
-            "by meaning",
+            "semantic",
             json!({"vector": [3.0, 1.0, 2.0], "hybrid": {"embedder": "own", "semanticRatio": 1.0}}),
         ),
         (
-            "half by meaning",
+            "hybrid",
             json!({"vector": [3.0, 1.0, 2.0], "hybrid": {"embedder": "own", "semanticRatio": 0.5}}),
         ),
     ]
@@ -190,7 +190,7 @@ fn may_differ(way: &str, what: &str) -> bool {
 }
 
 #[tokio::test]
-async fn uneven_shards_of_odd_documents_search_as_one_node_does() {
+async fn searches_over_uneven_shards_give_what_one_node_gives() {
     let (_single, one, _cluster, many) = uneven().await;
     let mut differences = Vec::new();
     for (way, parameters) in ways() {
@@ -204,7 +204,7 @@ async fn uneven_shards_of_odd_documents_search_as_one_node_does() {
             let (alone, merged) =
                 tokio::try_join!(one.post(path, &body), many.post(path, &body)).unwrap();
             assert_eq!(alone.status, 200, "{body}: {}", alone.text);
-            // Without the id there is no telling which documents a group of equals has.
+            // Without the ids, it is unknown which documents a group of equal hits contains.
             let key = if way == "few attributes" {
                 "title"
             } else {
@@ -238,7 +238,7 @@ async fn both(one: &Api, many: &Api, path: &str, body: &Value) -> (Reply, Reply)
 }
 
 #[tokio::test]
-async fn uneven_shards_of_odd_documents_answer_other_reads_as_one_node_does() {
+async fn other_reads_of_uneven_shards_give_what_one_node_gives() {
     let (_single, one, _cluster, many) = uneven().await;
     for body in [
         json!({"facetName": "tags", "facetQuery": "l"}),
@@ -294,7 +294,7 @@ async fn uneven_shards_of_odd_documents_answer_other_reads_as_one_node_does() {
             let hits = reply.at("/hits").as_array().unwrap();
             hits.iter()
                 .map(|hit| hit["_rankingScore"].clone())
-                // The nearest are looked for approximately: which of the farthest are found is chance.
+                // The search for neighbours is approximate, so it is random which of the farthest documents are found.
                 .filter(|score| score.as_f64() != Some(0.0))
                 .collect()
         };
@@ -304,7 +304,7 @@ async fn uneven_shards_of_odd_documents_answer_other_reads_as_one_node_does() {
 }
 
 #[tokio::test]
-async fn uneven_shards_of_odd_documents_answer_federated_searches_as_one_node_does() {
+async fn federated_searches_over_uneven_shards_give_what_one_node_gives() {
     let (_single, one, _cluster, many) = uneven().await;
     let query = |q: &str, weight: f64| json!({"indexUid": "x", "q": q, "showRankingScore": true, "federationOptions": {"weight": weight}});
     for federation in [

@@ -1,4 +1,4 @@
-//! Replicas are compared while clients go on writing: what is under way is no difference.
+//! Replicas are compared while clients write: unfinished writes don't count as differences.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +9,12 @@ use weft_cluster::{Api, Cluster, Deadline, until};
 
 use crate::support::{documents, ids, start};
 
-/// The import of the client: so many documents, so often.
+/// The client's import: the documents of a batch, the time between two batches, and the number of batches.
 const DOCUMENTS: u64 = 1_500;
 const EVERY: Duration = Duration::from_millis(300);
 const BATCHES: u64 = 30;
 
-/// Imports at its pace, however long the answers take; gives the tasks.
+/// Sends batches at a steady interval, however long the answers take. Returns the answers.
 async fn import(api: Api, begun: Arc<AtomicBool>) -> Vec<weft_cluster::Reply> {
     let mut sending = Vec::new();
     let mut pace = tokio::time::interval(EVERY);
@@ -38,7 +38,7 @@ async fn import(api: Api, begun: Arc<AtomicBool>) -> Vec<weft_cluster::Reply> {
 }
 
 #[tokio::test]
-async fn a_steady_import_makes_no_replica_differ() {
+async fn no_difference_is_reported_during_a_steady_import() {
     let (cluster, api) = start(Cluster::builder().shards(1).replicas(2)).await;
     let begun = Arc::new(AtomicBool::new(false));
     let importing = tokio::spawn(import(api.clone(), Arc::clone(&begun)));

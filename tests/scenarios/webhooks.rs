@@ -1,4 +1,4 @@
-//! Whoever asks for it is told of each task of the cluster when it has ended, once, and not of its parts.
+//! A webhook is called once for each ended task of the cluster, and not for the task's parts on the nodes.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -12,10 +12,10 @@ use weft_cluster::{Api, Cluster, Deadline, Single, until};
 
 use crate::support::{MASTER_KEY, documents, start};
 
-/// A server that notes what it is told, and fails as often as it was asked to first.
+/// A server that records the calls that it receives, after it has refused the first few.
 struct Listener {
     port: u16,
-    heard: Arc<Mutex<Vec<Call>>>,
+    received: Arc<Mutex<Vec<Call>>>,
 }
 
 struct Call {
@@ -27,8 +27,8 @@ impl Listener {
     fn start(mut failures: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let heard: Arc<Mutex<Vec<Call>>> = Arc::default();
-        let noted = Arc::clone(&heard);
+        let received: Arc<Mutex<Vec<Call>>> = Arc::default();
+        let noted = Arc::clone(&received);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { continue };
@@ -39,7 +39,7 @@ impl Listener {
                 let told = failures == 0;
                 failures = failures.saturating_sub(1);
                 if told {
-                    let tasks = unpacked(&body)
+                    let tasks = gunzip(&body)
                         .lines()
                         .map(|line| serde_json::from_str(line).unwrap())
                         .collect();
@@ -54,14 +54,14 @@ impl Listener {
                 let _ = stream.write_all(answer.as_bytes());
             }
         });
-        Self { port, heard }
+        Self { port, received }
     }
 
-    /// How often each task was told, by uid.
-    fn told(&self) -> BTreeMap<u64, usize> {
+    /// How often each task was received, by uid.
+    fn counts(&self) -> BTreeMap<u64, usize> {
         let mut told = BTreeMap::new();
         for call in self
-            .heard
+            .received
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .iter()
@@ -74,7 +74,7 @@ impl Listener {
     }
 }
 
-/// The head and the body of one request with a length or in chunks.
+/// The head and the body of one request that has a `content-length`.
 fn request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
@@ -96,8 +96,8 @@ fn request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     }
 }
 
-/// What `gzip -d` makes of it.
-fn unpacked(body: &[u8]) -> String {
+/// Decompresses with `gzip -d`.
+fn gunzip(body: &[u8]) -> String {
     let mut gzip = std::process::Command::new("gzip")
         .arg("-dc")
         .stdin(std::process::Stdio::piped())
@@ -108,12 +108,12 @@ fn unpacked(body: &[u8]) -> String {
     String::from_utf8(gzip.wait_with_output().unwrap().stdout).unwrap()
 }
 
-async fn wait_told(listener: &Listener, uids: &[u64]) {
+async fn wait_for_calls(listener: &Listener, uids: &[u64]) {
     until(
         "the calls",
         Deadline::after(Duration::from_secs(30)),
         || async {
-            let told = listener.told();
+            let told = listener.counts();
             if uids.iter().all(|uid| told.contains_key(uid)) {
                 Ok(())
             } else {
@@ -126,7 +126,7 @@ async fn wait_told(listener: &Listener, uids: &[u64]) {
 }
 
 #[tokio::test]
-async fn each_ended_task_is_told_once_with_the_webhooks_headers_even_after_failures_and_a_crash() {
+async fn each_ended_task_is_sent_once_with_the_webhooks_headers_even_after_failures_and_a_crash() {
     let builder = Cluster::builder()
         .shards(3)
         .merger_env("WEFT_WEBHOOK_ALLOWED_IP_NETWORKS", "127.0.0.0/8");
@@ -152,10 +152,10 @@ async fn each_ended_task_is_told_once_with_the_webhooks_headers_even_after_failu
                 .unwrap(),
         );
     }
-    wait_told(&listener, &uids).await;
+    wait_for_calls(&listener, &uids).await;
     {
-        let heard = listener.heard.lock().unwrap();
-        let call = heard.first().unwrap();
+        let received = listener.received.lock().unwrap();
+        let call = received.first().unwrap();
         assert!(
             call.headers.starts_with("post /ended?x=1 "),
             "{}",
@@ -176,14 +176,14 @@ async fn each_ended_task_is_told_once_with_the_webhooks_headers_even_after_failu
             json!({"receivedDocuments": 100, "indexedDocuments": 100})
         );
     }
-    // A merger that is killed right after its answer still tells of the task.
+    // A merger that is killed right after its answer still calls the webhook for the task.
     let accepted = api.delete("/indexes/x/documents").await.unwrap();
     let uid = accepted.at("/taskUid").as_u64().unwrap();
     cluster.merger().kill().unwrap();
     cluster.merger().restart().unwrap();
     cluster.wait_ready().await.unwrap();
-    wait_told(&listener, &[uid]).await;
-    let told = listener.told();
+    wait_for_calls(&listener, &[uid]).await;
+    let told = listener.counts();
     let times: Vec<usize> = uids.iter().map(|uid| told[uid]).collect();
     assert_eq!(times, [1; 5], "{told:?}");
 }
@@ -218,10 +218,10 @@ async fn a_webhook_in_a_private_network_is_not_called_unless_it_is_allowed() {
     )
     .await
     .unwrap();
-    assert!(listener.told().is_empty());
+    assert!(listener.counts().is_empty());
 }
 
-/// What is kept of an answer when two sides are compared: uuids are made by each side itself.
+/// An answer without its uuids, which each side generates itself.
 fn comparable(text: &str) -> String {
     let is_uuid = |word: &str| word.len() == 36 && word.matches('-').count() == 4;
     let words = text.split_inclusive(['`', '"', '/']);
@@ -237,12 +237,12 @@ fn comparable(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn webhooks_are_made_changed_and_refused_as_on_a_node() {
+async fn webhooks_are_created_changed_and_refused_as_on_a_node() {
     let single = Single::start(Some(MASTER_KEY)).await.unwrap();
     let one = Api::new(single.url(), Some(MASTER_KEY));
     let (_cluster, many) = start(Cluster::builder().shards(2)).await;
     if one.get("/webhooks").await.unwrap().status == 501 {
-        // The embedded node has none: then the words are checked by the unit tests alone, and here the shapes.
+        // The embedded node has no webhooks. Then only the form of the answers is checked here; unit tests check their texts.
         let made = many
             .post("/webhooks", &json!({"url": "http://a.example/x"}))
             .await

@@ -1,4 +1,5 @@
-//! How many replicas must have a write before it is acknowledged, and large writes that one half applies after the other.
+//! How many replicas must have a write before it is acknowledged, and large writes that one half of the replicas applies after the
+//! other.
 
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ async fn assert_equal_replicas(cluster: &Cluster, replicas: u16, wanted: &[u64])
 }
 
 /// Ten documents on both replicas, and ten more that only the first has, acknowledged while the second hangs.
-async fn acknowledged_beside_a_hanging_replica(patience_ms: &str) -> (Cluster, Api, Reply) {
+async fn with_a_write_that_a_hanging_replica_lacks(patience_ms: &str) -> (Cluster, Api, Reply) {
     let builder = Cluster::builder().shards(1).replicas(2);
     let (cluster, api) = start(builder.merger_env("WEFT_REPLICA_PATIENCE_MS", patience_ms)).await;
     api.succeed(&write(&api, "sync", 0..10).await)
@@ -85,12 +86,12 @@ async fn an_async_write_waits_for_one_replica_and_reaches_the_others_in_order() 
         let begun = std::time::Instant::now();
         let reply = write(&api, "async", start..start + 10).await;
         assert_eq!(reply.status, 202, "{}", reply.text);
-        assert!(begun.elapsed() < Duration::from_secs(5), "it waited");
+        assert!(begun.elapsed() < Duration::from_secs(5), "the write waited");
         accepted.push(reply);
     }
     let behind = node(&api, "shard-0-node-1").await;
     assert_eq!(behind["behind"], 3, "{behind}");
-    // Who has it can be read from, though the task goes on.
+    // A replica that has the write can be read from, although the task hasn't ended.
     let headers = [(
         "x-weft-after-task",
         &*accepted[2].at("/taskUid").to_string(),
@@ -118,22 +119,22 @@ async fn an_async_write_waits_for_one_replica_and_reaches_the_others_in_order() 
 }
 
 #[tokio::test]
-async fn a_replica_that_an_acknowledged_write_never_reaches_is_out_and_mended() {
-    let (cluster, api, reply) = acknowledged_beside_a_hanging_replica("500").await;
-    wait_for(&api, "a replica that is out", "shard-0-node-1", |node| {
+async fn a_replica_that_misses_an_acknowledged_write_is_out_of_sync_and_repaired() {
+    let (cluster, api, reply) = with_a_write_that_a_hanging_replica_lacks("500").await;
+    wait_for(&api, "a replica out of sync", "shard-0-node-1", |node| {
         !in_sync(node)
     })
     .await;
-    // The task ends without it.
+    // The task ends without that replica.
     api.succeed(&reply).await.unwrap();
     cluster.node(0, 1).resume().unwrap();
-    wait_for(&api, "a replica that is back", "shard-0-node-1", in_sync).await;
+    wait_for(&api, "a replica in sync again", "shard-0-node-1", in_sync).await;
     assert_equal_replicas(&cluster, 2, &(0..20).collect::<Vec<_>>()).await;
 }
 
 #[tokio::test]
-async fn a_merger_that_ends_before_all_have_an_acknowledged_write_knows_who_lacks_it() {
-    let (cluster, api, reply) = acknowledged_beside_a_hanging_replica("60000").await;
+async fn a_restarted_merger_knows_which_replica_lacks_an_acknowledged_write() {
+    let (cluster, api, reply) = with_a_write_that_a_hanging_replica_lacks("60000").await;
     cluster.merger().kill().unwrap();
     cluster.merger().restart().unwrap();
     until(
@@ -163,13 +164,13 @@ async fn a_merger_that_ends_before_all_have_an_acknowledged_write_knows_who_lack
         "{out}"
     );
     cluster.node(0, 1).resume().unwrap();
-    wait_for(&api, "a replica that is back", "shard-0-node-1", in_sync).await;
+    wait_for(&api, "a replica in sync again", "shard-0-node-1", in_sync).await;
     api.succeed(&reply).await.unwrap();
     assert_equal_replicas(&cluster, 2, &(0..20).collect::<Vec<_>>()).await;
 }
 
 #[tokio::test]
-async fn a_quorum_goes_on_without_the_slowest_and_refuses_without_a_majority() {
+async fn a_quorum_write_does_not_wait_for_the_slowest_replica_and_needs_a_majority() {
     let builder = Cluster::builder().shards(1).replicas(3);
     let (cluster, api) = start(builder.merger_env("WEFT_REPLICA_PATIENCE_MS", "20000")).await;
     let created = json!({"uid": "x", "primaryKey": "id", "sharding": {"write": "quorum"}});
@@ -185,7 +186,7 @@ async fn a_quorum_goes_on_without_the_slowest_and_refuses_without_a_majority() {
         .await
         .unwrap();
     assert_eq!(reply.status, 202, "{}", reply.text);
-    assert!(begun.elapsed() < Duration::from_secs(5), "it waited");
+    assert!(begun.elapsed() < Duration::from_secs(5), "the write waited");
     cluster.node(0, 2).resume().unwrap();
     api.succeed(&reply).await.unwrap();
     assert_equal_replicas(&cluster, 3, &(0..10).collect::<Vec<_>>()).await;
@@ -201,7 +202,7 @@ async fn a_quorum_goes_on_without_the_slowest_and_refuses_without_a_majority() {
     assert_eq!(refused.status, 503, "{}", refused.text);
     assert!(refused.text.contains("quorum"), "{}", refused.text);
     assert_eq!(ids(&replica(&cluster, 0), "x").await.len(), 10);
-    // A request may ask for less, and an index be told to.
+    // A request can choose another mode, and so can an index.
     api.succeed(&write(&api, "sync", 10..20).await)
         .await
         .unwrap();
@@ -266,19 +267,19 @@ async fn a_staggered_import_is_applied_by_one_replica_after_the_other_and_loses_
         assert_eq!(list.body, json!(["group"]), "replica {number}");
         wait_for(
             &api,
-            "an even replica",
+            "a replica that has applied everything",
             &format!("shard-0-node-{number}"),
             |node| node["behind"] == 0 && in_sync(node),
         )
         .await;
     }
-    // All together again: the next small write waits for both.
+    // After that, small writes wait for both replicas again.
     api.succeed(&write(&api, "sync", 5..6).await).await.unwrap();
     assert_equal_replicas(&cluster, 2, &(0..3020).collect::<Vec<_>>()).await;
 }
 
 #[tokio::test]
-async fn a_writer_that_dies_in_a_staggered_import_takes_nothing_along() {
+async fn a_replica_that_dies_in_a_staggered_import_loses_nothing() {
     let builder = Cluster::builder().shards(1).replicas(2);
     let builder = builder
         .merger_env("WEFT_STAGGERED", "true")
@@ -290,11 +291,11 @@ async fn a_writer_that_dies_in_a_staggered_import_takes_nothing_along() {
         .unwrap();
     let large = write(&api, "sync", 10..3000).await;
     assert_eq!(large.status, 202, "{}", large.text);
-    // The first to apply it is the second replica; its disk goes with it.
+    // The second replica applies the import first. It is killed, and its disk is replaced.
     cluster.node(0, 1).kill().unwrap();
     api.succeed(&large).await.unwrap();
     cluster.node(0, 1).wipe().unwrap();
     cluster.node(0, 1).restart().unwrap();
-    wait_for(&api, "a replica that is back", "shard-0-node-1", in_sync).await;
+    wait_for(&api, "a replica in sync again", "shard-0-node-1", in_sync).await;
     assert_equal_replicas(&cluster, 2, &(0..3000).collect::<Vec<_>>()).await;
 }

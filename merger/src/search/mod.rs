@@ -25,7 +25,7 @@ mod prune;
 pub mod rank;
 pub mod request;
 pub mod respond;
-pub mod sample;
+pub(crate) mod sample;
 pub mod scan;
 mod scatter;
 pub mod settings;

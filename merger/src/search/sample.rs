@@ -1,4 +1,4 @@
-//! Made-up answers of shards, for measuring a merge alone, without nodes and without network.
+//! Invented answers of shards, for measuring a merge alone, without nodes and without a network.
 
 use serde_json::{Value, json};
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::api::settings;
-use super::mesh::Node;
+use super::nodes::Node;
 use super::world::Merger;
 
 /// How long a client may wait for the answer to a write, whatever fails.

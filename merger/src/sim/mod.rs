@@ -1,7 +1,7 @@
 //! Tests between unit tests and tests with real processes: the whole merger over simulated nodes, with a simulated clock.
 //!
 //! ```text
-//!   steps ──► play ──► world: App, its background work, its dispatch ──► mesh: what goes wrong ──► api, disk: a node each
+//!   steps ──► play ──► world: App, its background work, its dispatch ──► mesh: the network ──► nodes ──► api, disk: a node each
 //!               └──► model: what clients were told                          └──► store: what a crash undoes
 //!                       └── check: compares both, when all is quiet
 //! ```
@@ -13,6 +13,7 @@ mod check;
 mod disk;
 mod mesh;
 mod model;
+mod nodes;
 mod panics;
 mod play;
 mod promises;

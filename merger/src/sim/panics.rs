@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::check;
-use super::mesh::{Event, Mishap};
+use super::nodes::{Event, Mishap};
 use super::rules::What;
 use super::world::{Merger, World};
 

@@ -6,8 +6,9 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::check;
-use super::mesh::{Event, Mishap, Power, id, new_disk};
+use super::mesh::id;
 use super::model::{DocumentKey, Effect, Outcome, content_of};
+use super::nodes::{Event, Mishap, Power, new_disk};
 use super::steps::{Kind, Meanwhile, Plan, Step};
 use super::world::{Merger, World};
 
@@ -112,7 +113,7 @@ pub(super) fn play(plan: &Plan) -> Played {
             End::Over => break,
             End::Restart { down_ms, meanwhile } => {
                 happens(&world, meanwhile, &copies);
-                world.mesh.pass(u64::from(down_ms));
+                world.mesh.lock().pass(u64::from(down_ms));
             }
         }
     }
@@ -135,7 +136,7 @@ fn may_lose(merger: &Merger, name: &str) -> bool {
     let Some(shard) = state.nodes.get(name).map(|node| node.shard) else {
         return false;
     };
-    let well = |(other, node): (&String, &super::mesh::Node)| {
+    let well = |(other, node): (&String, &super::nodes::Node)| {
         other != name
             && node.shard == shard
             && node.power == Power::Up

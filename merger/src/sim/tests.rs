@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
-use super::mesh::{Event, new_disk};
+use super::nodes::{Event, new_disk};
 use super::play::{Played, play};
 use super::steps::{Kind, Meanwhile, Plan, Step};
 use super::world::World;

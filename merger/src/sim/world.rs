@@ -75,7 +75,7 @@ impl World {
             .build()
             .unwrap();
         let outcome = runtime.block_on(async {
-            self.mesh.merger_begins();
+            self.mesh.lock().merger_begins();
             // A merger that can't read or write its store ends at once, and is started again until it can.
             self.store.fail_until(0);
             let begun = BEGIN + Duration::from_millis(self.mesh.now());
@@ -86,7 +86,7 @@ impl World {
         let now = runtime.block_on(async { self.mesh.now() });
         drop(runtime);
         simulated::end();
-        self.mesh.merger_ended(now);
+        self.mesh.lock().merger_ended(now);
         self.store.crash(now);
         self.model().cut_off();
         outcome

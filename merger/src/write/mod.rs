@@ -8,11 +8,11 @@
 //! delivery that has begun is completed even if the client disconnects. This module knows nothing about searches.
 
 mod add;
-pub mod bench;
+pub(crate) mod bench;
 mod coalesce;
 mod decode;
 mod deliver;
-pub mod dry_run;
+pub(crate) mod dry_run;
 mod format;
 pub mod judge;
 mod layout;

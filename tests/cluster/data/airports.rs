@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_airport_has_coordinates_and_may_hold_commas() {
+    fn an_airport_has_coordinates_and_its_name_may_contain_commas() {
         let text = "iata,name,city,state,country,latitude,longitude\n00M,\"Thigpen, East\",Bay Springs,MS,USA,31.9,-89.2\n";
         let airport = &parse(text).unwrap().documents[0];
         assert_eq!(airport["name"], "Thigpen, East");

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_film_keeps_what_the_file_says() {
+    fn a_film_keeps_the_values_of_the_file() {
         let text = r#"[{"Title": 300, "US Gross": 1, "IMDB Rating": 7.8, "Major Genre": null}]"#;
         let film = &parse(text).unwrap().documents[0];
         assert_eq!(film["id"], 1);

@@ -80,7 +80,7 @@ pub fn compare(
         || member(request, "distinct").is_string()
         || groups(&a, alone) == groups(&b, merged);
     note("ties", ties, &|| {
-        "a whole group of equals has other documents".to_owned()
+        "a complete group of equal hits has other documents".to_owned()
     });
     let totals = [
         "estimatedTotalHits",
@@ -166,7 +166,7 @@ fn same_facets(one: &Value, many: &Value) -> bool {
         })
 }
 
-/// The counts of a facet's list, each with its values; without the last count's values, which the cut may have split.
+/// The counts of a facet's list, each with its values. The last count is without its values if the list may end within them.
 fn by_count_groups(facet: &Value) -> Vec<(u64, Vec<&str>)> {
     let mut groups: Vec<(u64, Vec<&str>)> = Vec::new();
     let values: Vec<(&String, &Value)> = facet.as_object().into_iter().flatten().collect();
@@ -177,8 +177,8 @@ fn by_count_groups(facet: &Value) -> Vec<(u64, Vec<&str>)> {
             None => groups.push((count, vec![value.as_str()])),
         }
     }
-    if let Some((_, parted)) = groups.last_mut().filter(|_| values.len() >= CUT) {
-        *parted = vec![""; parted.len()];
+    if let Some((_, last)) = groups.last_mut().filter(|_| values.len() >= CUT) {
+        *last = vec![""; last.len()];
     }
     groups
         .iter_mut()
@@ -191,7 +191,7 @@ const CUT: usize = 100;
 
 fn facet_difference(one: &Value, many: &Value) -> String {
     let Some(facets) = one.as_object() else {
-        return "not there".to_owned();
+        return "missing".to_owned();
     };
     for (facet, values) in facets {
         let other = member(many, facet);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_may_stand_in_any_order_but_must_be_the_same() {
+    fn equal_hits_may_be_in_any_order_but_must_be_the_same_documents() {
         let one = answer(&[(1, 0.9), (2, 0.9), (3, 0.5), (4, 0.4)]);
         assert!(differs(&one, &answer(&[(2, 0.9), (1, 0.9), (3, 0.5), (7, 0.4)])).is_empty());
         assert_eq!(

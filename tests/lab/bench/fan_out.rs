@@ -63,20 +63,20 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
             }
             let [weft, shard, alone] = loads;
             let name = format!("{what}, {clients} client(s)");
-            rows.push(Row::beside(
-                format!("{name}: median, beside one shard direct"),
+            rows.push(Row::compared(
+                format!("{name}: median vs. one shard directly"),
                 weft.quantile_ms(0.5),
                 shard.quantile_ms(0.5),
                 "ms",
             ));
-            rows.push(Row::beside(
-                format!("{name}: median, beside one node with all"),
+            rows.push(Row::compared(
+                format!("{name}: median vs. one node with everything"),
                 weft.quantile_ms(0.5),
                 alone.quantile_ms(0.5),
                 "ms",
             ));
-            rows.push(Row::beside(
-                format!("{name}: answers, beside one node with all"),
+            rows.push(Row::compared(
+                format!("{name}: answers vs. one node with everything"),
                 weft.rate(),
                 alone.rate(),
                 "1/s",

@@ -67,7 +67,7 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
         )
         .await?;
         rows.push(
-            Row::beside(
+            Row::compared(
                 format!("{what}: answers a second"),
                 mine.load.rate(),
                 theirs.load.rate(),
@@ -75,7 +75,7 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
             )
             .goal("≥ 0.85"),
         );
-        rows.push(Row::beside(
+        rows.push(Row::compared(
             format!("{what}: Envoy's CPU"),
             mine.cpu_us(),
             theirs.cpu_us(),
@@ -91,13 +91,13 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
         )
         .await?;
         let what = "for comparison, a filter that does nothing";
-        rows.push(Row::beside(
+        rows.push(Row::compared(
             format!("{what}: answers a second"),
             mine.load.rate(),
             theirs.load.rate(),
             "1/s",
         ));
-        rows.push(Row::beside(
+        rows.push(Row::compared(
             format!("{what}: Envoy's CPU"),
             mine.cpu_us(),
             theirs.cpu_us(),
@@ -107,7 +107,7 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
     let mib = |process: &Process| {
         process.resident_bytes().unwrap_or_default() as f64 / f64::from(1 << 20)
     };
-    rows.push(Row::beside(
+    rows.push(Row::compared(
         "memory of Envoy (RSS)",
         mib(&with.envoy),
         mib(&without.envoy),

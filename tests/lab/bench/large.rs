@@ -84,16 +84,16 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
             "MiB",
         )
         .goal("≤ 256"),
-        Row::alone("the merger's peak before it", before / mib, "MiB"),
+        Row::alone("the merger's peak before the import", before / mib, "MiB"),
         Row::alone("1 GB of NDJSON: accepted by the nodes after", took, "s"),
-        Row::beside(
-            "a search meanwhile: 99th percentile, beside before",
+        Row::compared(
+            "a search during the import: 99th percentile vs. before",
             busy.quantile_ms(0.99),
             quiet.quantile_ms(0.99),
             "ms",
         ),
-        Row::beside(
-            "a search meanwhile: median, beside before",
+        Row::compared(
+            "a search during the import: median vs. before",
             busy.quantile_ms(0.5),
             quiet.quantile_ms(0.5),
             "ms",
@@ -107,10 +107,10 @@ fn peak_bytes(process: &Process) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{id}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<f64>().ok());
-    Ok(kib.context("the kernel tells no VmHWM")? * 1024.0)
+    Ok(kib.context("the kernel reports no VmHWM")? * 1024.0)
 }
 
-/// The request body, generated while it is sent: made-up films.
+/// The request body, generated while it is sent: invented films.
 #[derive(Default)]
 struct Chunks {
     made: u64,

@@ -1,10 +1,10 @@
-//! The cost of a merge alone, beside the same merge with `serde_json::Value`: time on one core, and peak memory.
+//! The cost of a merge alone, compared with the same merge with `serde_json::Value`: time on one core, and peak memory.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use peak_alloc::PeakAlloc;
-use weft_merger::search::sample::MergeSample;
+use weft_merger::internals::MergeSample;
 
 use super::Row;
 
@@ -32,14 +32,14 @@ pub(super) fn measure() -> Result<Vec<Row>> {
         let merge = || {
             sample
                 .merge(take)
-                .map_err(|error| anyhow!("a made-up answer is {error}"))
+                .map_err(|error| anyhow!("an invented answer is {error}"))
         };
         let ours = cost(merge)?;
         let theirs = cost(|| Ok(sample.merge_by_values(take)))?;
         let what = format!("{SHARDS} shards × {HITS} hits × 1 KiB, {take} shown");
         let ms = |cost: &Cost| cost.took.as_secs_f64() * 1e3;
-        let mut time = Row::beside(
-            format!("{what}: time, beside serde_json::Value"),
+        let mut time = Row::compared(
+            format!("{what}: time vs. serde_json::Value"),
             ms(&ours),
             ms(&theirs),
             "ms",
@@ -49,22 +49,22 @@ pub(super) fn measure() -> Result<Vec<Row>> {
         }
         rows.push(time);
         rows.push(
-            Row::beside(
-                format!("{what}: memory of the merge, beside its answer"),
+            Row::compared(
+                format!("{what}: memory of the merge vs. its answer"),
                 mib(ours.peak),
                 mib(ours.bytes),
                 "MiB",
             )
             .goal("≤ 3 ×"),
         );
-        rows.push(Row::beside(
+        rows.push(Row::compared(
             format!("{what}: … with all shards' answers"),
             mib(ours.peak + sample.bytes()),
             mib(sample.bytes()),
             "MiB",
         ));
-        rows.push(Row::beside(
-            format!("{what}: memory, beside serde_json::Value"),
+        rows.push(Row::compared(
+            format!("{what}: memory vs. serde_json::Value"),
             mib(ours.peak),
             mib(theirs.peak),
             "MiB",

@@ -23,37 +23,37 @@ use serde::Serialize;
 
 use crate::say;
 
-/// What `bench` may be told.
+/// Options of `weft-lab bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// Only these parts; without, all but `large`
+    /// Only these parts; by default, all except `large`
     #[arg(long, value_enum)]
     only: Vec<Suite>,
-    /// Seconds a measurement takes
+    /// Duration of a measurement in seconds
     #[arg(long, default_value_t = 4)]
     seconds: u64,
-    /// Where the JSON goes
+    /// Folder for the JSON files
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Suite {
-    /// The filter's cost a request, against Envoy without it.
+    /// The filter's cost per request, compared with Envoy without it.
     Filter,
-    /// A search over three shards, against the same search on one shard, asked directly.
+    /// A search over three shards, compared with the same search sent directly to one shard.
     FanOut,
     /// How fast the merger splits documents.
     Split,
-    /// What a merge costs alone.
+    /// The cost of a merge alone.
     Merge,
-    /// A search over three nodes, against the servers' own network search; only with MEILISEARCH_BIN.
+    /// A search over three nodes, compared with the servers' own network search; only with MEILISEARCH_BIN.
     Network,
-    /// Imports and small writes, against one node asked directly.
+    /// Imports and small writes, compared with writes to one node directly.
     Writes,
-    /// One import of a gigabyte: the merger's memory, and others' answers meanwhile. Only when asked for.
+    /// One import of a gigabyte: the merger's memory, and the speed of other requests meanwhile. Only if named.
     Large,
-    /// How long a look at a task takes.
+    /// How long `GET /tasks/{uid}` takes.
     Tasks,
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct Row {
     unit: &'static str,
     /// The value that it is compared with, in the same unit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    beside: Option<f64>,
+    reference: Option<f64>,
     /// The target for the ratio of the two.
     #[serde(skip_serializing_if = "Option::is_none")]
     goal: Option<&'static str>,
@@ -77,14 +77,14 @@ impl Row {
             what: what.into(),
             value,
             unit,
-            beside: None,
+            reference: None,
             goal: None,
         }
     }
 
-    fn beside(what: impl Into<String>, value: f64, beside: f64, unit: &'static str) -> Self {
+    fn compared(what: impl Into<String>, value: f64, reference: f64, unit: &'static str) -> Self {
         Self {
-            beside: Some(beside),
+            reference: Some(reference),
             ..Self::alone(what, value, unit)
         }
     }
@@ -97,9 +97,9 @@ impl Row {
     }
 
     fn ratio(&self) -> Option<f64> {
-        self.beside
-            .filter(|beside| *beside != 0.0)
-            .map(|beside| self.value / beside)
+        self.reference
+            .filter(|reference| *reference != 0.0)
+            .map(|reference| self.value / reference)
     }
 }
 
@@ -111,7 +111,7 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
         report(
             &arguments,
             "filter",
-            "The filter, at 64 clients, before a trivial upstream",
+            "The filter, at 64 clients, in front of a trivial upstream",
             &rows,
         )?;
     }
@@ -120,7 +120,7 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
         report(
             &arguments,
             "fan_out",
-            "Searches over 3 shards of 3,201 films, beside one node with all of them",
+            "Searches over 3 shards of 3,201 films, compared with one node that has all of them",
             &rows,
         )?;
     }
@@ -129,7 +129,7 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
         report(
             &arguments,
             "merge",
-            "Merging shards' answers, on one core, with nothing around it",
+            "Merging shards' answers, on one core, and nothing else",
             &rows,
         )?;
     }
@@ -138,7 +138,7 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
         report(
             &arguments,
             "network",
-            "Searches over 3 nodes with 3,201 films, beside the servers' own network search",
+            "Searches over 3 nodes with 3,201 films, compared with the servers' own network search",
             &rows,
         )?;
     }
@@ -147,7 +147,7 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
         report(
             &arguments,
             "split",
-            "Splitting documents by shard, on one core, with nothing behind it",
+            "Splitting documents by shard, on one core, and nothing else",
             &rows,
         )?;
     }
@@ -156,7 +156,7 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
         report(
             &arguments,
             "tasks",
-            "A look at a task, from the merger's own state",
+            "Reading tasks, which the merger answers from its own state",
             &rows,
         )?;
     }
@@ -165,7 +165,7 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
         report(
             &arguments,
             "writes",
-            "Writes, beside one node asked directly",
+            "Writes, compared with writes to one node directly",
             &rows,
         )?;
     }
@@ -174,7 +174,7 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
         report(
             &arguments,
             "large",
-            "One import of a gigabyte, over nodes that accept everything",
+            "One import of a gigabyte, with nodes that accept everything",
             &rows,
         )?;
     }
@@ -185,7 +185,7 @@ fn report(arguments: &BenchArgs, name: &str, title: &str, rows: &[Row]) -> Resul
     say(format_args!("\n{title}\n"));
     say(format_args!(
         "  {:<58} {:>10} {:>10} {:>7}  {}",
-        "", "measured", "beside", "ratio", "unit"
+        "", "measured", "reference", "ratio", "unit"
     ));
     for row in rows {
         let number = |value: f64| {
@@ -199,7 +199,7 @@ fn report(arguments: &BenchArgs, name: &str, title: &str, rows: &[Row]) -> Resul
             "  {:<58} {:>10} {:>10} {:>7}  {}{}",
             row.what,
             number(row.value),
-            row.beside.map(number).unwrap_or_default(),
+            row.reference.map(number).unwrap_or_default(),
             row.ratio()
                 .map(|ratio| format!("{ratio:.2}"))
                 .unwrap_or_default(),
@@ -210,7 +210,7 @@ fn report(arguments: &BenchArgs, name: &str, title: &str, rows: &[Row]) -> Resul
         ));
     }
     fs::create_dir_all(&arguments.out)
-        .with_context(|| format!("{} can't be made", arguments.out.display()))?;
+        .with_context(|| format!("{} can't be created", arguments.out.display()))?;
     let path = arguments.out.join(format!("{name}.json"));
     fs::write(&path, serde_json::to_vec_pretty(rows)?)
         .with_context(|| format!("{} can't be written", path.display()))

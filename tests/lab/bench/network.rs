@@ -63,14 +63,14 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
             }
             let [weft, network, shard] = loads;
             let name = format!("{what}, {clients} client(s)");
-            let mut median = Row::beside(
-                format!("{name}: median, beside useNetwork"),
+            let mut median = Row::compared(
+                format!("{name}: median vs. useNetwork"),
                 weft.quantile_ms(0.5),
                 network.quantile_ms(0.5),
                 "ms",
             );
-            let mut rate = Row::beside(
-                format!("{name}: answers, beside useNetwork"),
+            let mut rate = Row::compared(
+                format!("{name}: answers vs. useNetwork"),
                 weft.rate(),
                 network.rate(),
                 "1/s",
@@ -82,8 +82,8 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
                 rate = rate.goal("≥ 1");
             }
             rows.push(median);
-            rows.push(Row::beside(
-                format!("{name}: median, beside one shard direct"),
+            rows.push(Row::compared(
+                format!("{name}: median vs. one shard directly"),
                 weft.quantile_ms(0.5),
                 shard.quantile_ms(0.5),
                 "ms",

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::Result;
 use rustix::time::{ClockId, clock_gettime};
 use weft_cluster::data::DataSet;
-use weft_merger::write::{Format, bench};
+use weft_merger::internals;
+use weft_merger::write::Format;
 
 use super::Row;
 
@@ -37,9 +38,9 @@ pub(super) fn measure() -> Result<Vec<Row>> {
     ];
     for (name, format, body, goal) in forms {
         for shards in [3, 8] {
-            let mut best = bench::split(format, shards, set.primary_key, body, processor_time)?;
+            let mut best = internals::split(format, shards, set.primary_key, body, processor_time)?;
             for _ in 1..RUNS {
-                let run = bench::split(format, shards, set.primary_key, body, processor_time)?;
+                let run = internals::split(format, shards, set.primary_key, body, processor_time)?;
                 if run.took < best.took {
                     best = run;
                 }

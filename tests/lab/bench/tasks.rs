@@ -11,7 +11,7 @@ use super::Row;
 use super::load::{Shot, fire};
 
 const KEY: &str = "bench-master-key";
-/// The number of finished tasks beside the requested one.
+/// The number of finished tasks in addition to the requested one.
 const TASKS: usize = 500;
 
 pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
@@ -46,8 +46,8 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
         let weft = fire(&shot(edge, format!("/tasks/{uid}")), clients, seconds).await?;
         let direct = fire(&shot(node, "/tasks/0".to_owned()), clients, seconds).await?;
         rows.push(
-            Row::beside(
-                format!("GET /tasks/{{uid}}, median, {clients} clients, beside one node's"),
+            Row::compared(
+                format!("GET /tasks/{{uid}}, median, {clients} clients vs. one node's"),
                 weft.quantile_ms(0.5),
                 direct.quantile_ms(0.5),
                 "ms",

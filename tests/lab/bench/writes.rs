@@ -43,8 +43,8 @@ async fn imports() -> Result<Vec<Row>> {
             .start()
             .await?;
         let weft = import(&Api::new(cluster.url(), Some(KEY)), &bodies).await?;
-        rows.push(Row::beside(
-            format!("import into {shards} shard(s), until indexed, beside one node"),
+        rows.push(Row::compared(
+            format!("import into {shards} shard(s), until indexed vs. one node"),
             count / weft,
             count / alone,
             "documents/s",
@@ -103,10 +103,10 @@ async fn small_writes(seconds: u64) -> Result<Vec<Row>> {
             .merger_env("WEFT_DIRECT_WRITES", direct.to_string())
             .start()
     };
-    let (together, straight) = (cluster(false).await?, cluster(true).await?);
+    let (batched, direct_writes) = (cluster(false).await?, cluster(true).await?);
     let single = Single::start(Some(KEY)).await?;
     let trivial: Front = front(Filter::Weft, stub::WRITES).await?;
-    for url in [together.url(), straight.url(), single.url()] {
+    for url in [batched.url(), direct_writes.url(), single.url()] {
         let api = Api::new(url, Some(KEY));
         let create = json!({"uid": "x", "primaryKey": "id"});
         api.succeed(&api.post("/indexes", &create).await?).await?;
@@ -114,22 +114,22 @@ async fn small_writes(seconds: u64) -> Result<Vec<Row>> {
     let alone = single.url().rsplit(':').next().map(str::parse::<u16>);
     let alone = alone.transpose()?.unwrap_or_default();
     let ports = [
-        together.layout().edge(),
-        straight.layout().edge(),
+        batched.layout().edge(),
+        direct_writes.layout().edge(),
         alone,
         trivial.port,
     ];
-    let [together_many, straight_many, node_many, trivial_many] =
+    let [batched_many, direct_many, node_many, trivial_many] =
         by_turns(ports, CLIENTS, seconds).await?;
-    let [together_one, straight_one, node_one, _] = by_turns(ports, 1, seconds).await?;
+    let [batched_one, direct_one, node_one, _] = by_turns(ports, 1, seconds).await?;
     let mut rows = Vec::new();
     for (name, many, one) in [
-        ("sent together", &together_many, &together_one),
-        ("straight from the filter", &straight_many, &straight_one),
+        ("batched by the merger", &batched_many, &batched_one),
+        ("directly from the filter", &direct_many, &direct_one),
     ] {
         rows.push(
-            Row::beside(
-                format!("{CLIENTS} writers, {name}, beside one node"),
+            Row::compared(
+                format!("{CLIENTS} writers, {name} vs. one node"),
                 many.rate(),
                 node_many.rate(),
                 "writes/s",
@@ -137,8 +137,8 @@ async fn small_writes(seconds: u64) -> Result<Vec<Row>> {
             .goal("≥ 5"),
         );
         rows.push(
-            Row::beside(
-                format!("{CLIENTS} writers, {name}, beside a trivial upstream"),
+            Row::compared(
+                format!("{CLIENTS} writers, {name} vs. a trivial upstream"),
                 many.rate(),
                 trivial_many.rate(),
                 "writes/s",
@@ -146,8 +146,8 @@ async fn small_writes(seconds: u64) -> Result<Vec<Row>> {
             .goal("≥ 0.5"),
         );
         rows.push(
-            Row::beside(
-                format!("one writer, {name}: median, beside one node"),
+            Row::compared(
+                format!("one writer, {name}: median vs. one node"),
                 one.quantile_ms(0.5),
                 node_one.quantile_ms(0.5),
                 "ms",

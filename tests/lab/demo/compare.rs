@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sorted_by_ranks() {
+    fn sort_values_are_part_of_the_rank() {
         let hits = |ids: [u32; 2]| json!({ "hits": ids.map(|id| json!({ "id": id, "_rankingScore": 1.0, "votes": id })) });
         assert_eq!(
             judge(&hits([1, 2]), &hits([2, 1]), "id", &[]),
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn totals_and_facets_count() {
+    fn totals_and_facets_are_compared() {
         let one = answer(&[(1, 0.9)], 9);
         assert_eq!(
             judge(&answer(&[(1, 0.9)], 8), &one, "id", &[]),

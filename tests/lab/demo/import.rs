@@ -15,7 +15,7 @@ use crate::say;
 const BATCH: usize = 5_000;
 
 /// Creates the index with its settings, and adds all documents.
-pub(super) async fn run(api: &Api, who: &str, set: &DataSet) -> Result<()> {
+pub(super) async fn run(api: &Api, name: &str, set: &DataSet) -> Result<()> {
     let index = format!("/indexes/{}", set.index);
     let create = json!({ "uid": set.index, "primaryKey": set.primary_key });
     api.succeed(&api.post("/indexes", &create).await?).await?;
@@ -27,7 +27,7 @@ pub(super) async fn run(api: &Api, who: &str, set: &DataSet) -> Result<()> {
     let style = ProgressStyle::with_template("{prefix:9} {bar:40} {pos}/{len} {msg}")?
         .progress_chars("█▌ ");
     let bar = ProgressBar::new(set.documents.len() as u64).with_style(style);
-    bar.set_prefix(who.to_owned());
+    bar.set_prefix(name.to_owned());
     bar.set_message("indexed");
     let began = Instant::now();
     for from in (0..set.documents.len()).step_by(BATCH) {
@@ -46,14 +46,14 @@ pub(super) async fn run(api: &Api, who: &str, set: &DataSet) -> Result<()> {
     bar.finish_and_clear();
     let seconds = began.elapsed().as_secs_f64();
     say(format_args!(
-        "{who:<9} {} {} indexed in {seconds:.1} s",
+        "{name:<9} {} {} indexed in {seconds:.1} s",
         set.documents.len(),
         set.index
     ));
     Ok(())
 }
 
-/// Reads a few documents by id, as applications do: the filter sends them straight to the shard that owns them.
+/// Reads a few documents by id, as applications do: the filter sends them directly to the shard that owns them.
 pub(super) async fn read_some(api: &Api, set: &DataSet) -> Result<()> {
     for document in set
         .documents

@@ -3,7 +3,7 @@
 //! start → import → number of documents per shard → searches, side by side → how requests were routed.
 #![allow(
     clippy::indexing_slicing,
-    reason = "a JSON value that is indexed in vain is null"
+    reason = "indexing JSON by a name that it lacks gives null"
 )]
 
 use anyhow::{Context, Result, bail};

@@ -43,7 +43,7 @@ pub(super) fn of(set: &DataSet) -> Vec<Search> {
             ),
             sorted(
                 &["votes"],
-                "sorted, nothing asked",
+                "sorted, without a query",
                 json!({ "q": "", "sort": ["votes:desc"] }),
             ),
             search(

@@ -73,7 +73,7 @@ pub(super) fn side_by_side(
     say(match verdict {
         Verdict::Same => "  = the same".to_owned(),
         Verdict::SameButTies => {
-            "  = the same; documents that rank alike in another order".to_owned()
+            "  = the same, except for the order of documents of equal rank".to_owned()
         }
         Verdict::Different(what) => format!("  ≠ DIFFERENT: {what}"),
     });
@@ -95,7 +95,7 @@ pub(super) async fn routes(cluster: &Cluster) -> Result<()> {
     }
     let [reads, writes, merged] = counts;
     say(format_args!(
-        "\nBy Envoy's count the filter sent {reads} reads and {writes} writes straight to their shard, and left {merged} \
+        "\nAccording to Envoy, the filter sent {reads} reads and {writes} writes directly to their shards, and left {merged} \
          requests to the merger.",
     ));
     Ok(())

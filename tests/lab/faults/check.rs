@@ -76,7 +76,11 @@ fn document(place: &str, id: &str, life: &Life, found: Option<&Value>) -> Option
         detail,
     };
     if !allowed.contains(&seen) {
-        let detail = format!("holds {}, may hold {}", show(&seen), show_all(&allowed));
+        let detail = format!(
+            "holds {}, and can only hold {}",
+            show(&seen),
+            show_all(&allowed)
+        );
         return Some(violation(breach(&seen, life, &allowed), detail));
     }
     let (Some(seen), Some(found)) = (seen, found) else {
@@ -106,7 +110,7 @@ fn breach(seen: &State, life: &Life, allowed: &[State]) -> Breach {
                 }
                 super::history::Change::Delete => false,
             };
-            // The document was written once, but isn't completely what it should be.
+            // This version of the document was written, but the document isn't complete.
             if life.writes.iter().any(written) {
                 Breach::Missing
             } else {
@@ -132,7 +136,7 @@ pub(super) fn read(
         what: id.to_owned(),
         place: "read".to_owned(),
         detail: format!(
-            "{:.3} s to {:.3} s showed {}, might show {}",
+            "a read from {:.3} s to {:.3} s showed {}, and could only show {}",
             began.as_secs_f64(),
             ended.as_secs_f64(),
             show(&seen),
@@ -142,12 +146,12 @@ pub(super) fn read(
 }
 
 /// A violation: an accepted task is unknown, or never settles.
-pub(super) fn lost_task(task: u64, id: Option<&str>, said: &str) -> Violation {
+pub(super) fn lost_task(task: u64, id: Option<&str>, answer: &str) -> Violation {
     Violation {
         breach: Breach::LostTask,
         what: id.unwrap_or("?").to_owned(),
         place: format!("task {task}"),
-        detail: said.to_owned(),
+        detail: answer.to_owned(),
     }
 }
 
@@ -207,8 +211,8 @@ pub(super) fn canonical(value: &Value) -> Value {
     }
 }
 
-/// A document's history, for the person who looks for a cause.
-pub(super) fn story(id: &str, life: Option<&Life>) -> Vec<String> {
+/// A document's history as text, for the person who looks for a cause.
+pub(super) fn describe(id: &str, life: Option<&Life>) -> Vec<String> {
     let Some(life) = life else {
         return vec![format!("{id}: never written")];
     };

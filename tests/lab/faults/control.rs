@@ -75,7 +75,7 @@ impl Control {
             Ok(Ok(reply)) if reply.status == 200 => Ok(reply.body),
             Ok(Ok(reply)) => Err(format!("{path} answers {}: {}", reply.status, reply.text)),
             Ok(Err(error)) => Err(error.line()),
-            Err(_) => Err(format!("{path} gives no answer")),
+            Err(_) => Err(format!("no answer from {path}")),
         }
     }
 }

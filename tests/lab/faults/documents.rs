@@ -12,7 +12,7 @@ const WORDS: [&str; 16] = [
     "kelp", "lagoon", "meadow", "nettle", "orchard", "pebble",
 ];
 
-/// The index's settings: something of everything that a replica must hold beside documents.
+/// The index's settings: an example of each kind that a replica must hold in addition to documents.
 pub(super) fn settings() -> Value {
     json!({
         "filterableAttributes": ["id", "group", "version"],
@@ -38,7 +38,7 @@ pub(super) fn whole(id: &str, version: u64) -> Fields {
     fields.as_object().cloned().unwrap_or_default()
 }
 
-/// A part of a document: another version, and a field that grows with it.
+/// A partial document: another version, and the field `touched`, which whole documents don't have.
 pub(super) fn part(id: &str, version: u64) -> Fields {
     let fields = json!({"id": id, "version": version, "touched": version, "group": version % 10});
     fields.as_object().cloned().unwrap_or_default()

@@ -9,7 +9,7 @@ use super::world::{Read, ReadKind};
 
 /// How long after a fault requests may still fail.
 const LATE_AFTER: Duration = Duration::from_secs(2);
-/// How long before and after a fault the code looks for gaps.
+/// How long before a fault the search for gaps begins.
 const BEFORE: Duration = Duration::from_secs(1);
 
 /// How reads went after a fault.

@@ -19,7 +19,7 @@ const LATE: Duration = Duration::from_millis(200);
 const FULL_BYTES: u64 = 16 << 10;
 /// The number of documents in a batch of the bulk import: some megabytes.
 const IMPORTED: u32 = 6_000;
-/// How long after a process is back its part of the promise doesn't apply yet.
+/// How long the promises still don't apply after a process is back.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What was done, and when.
@@ -82,12 +82,12 @@ impl Injector<'_> {
         match fault {
             Fault::KillReplica | Fault::KillPrimary => {
                 node.kill()?;
-                self.hold(random, 500..4_000).await;
+                self.wait(random, 500..4_000).await;
                 node.restart()?;
             }
             Fault::EmptyDisk => {
                 node.wipe()?;
-                self.hold(random, 500..4_000).await;
+                self.wait(random, 500..4_000).await;
                 node.restart()?;
             }
             Fault::KillBoth => injury.outage = Some(self.kill_both(victim, random).await?),
@@ -132,9 +132,9 @@ impl Injector<'_> {
                 injury.victim = None;
                 let merger = self.cluster.merger();
                 merger.limit_file_size(Some(FULL_BYTES))?;
-                self.hold(random, 3_000..8_000).await;
+                self.wait(random, 3_000..8_000).await;
                 merger.limit_file_size(None)?;
-                self.is_written_to().await?;
+                self.wait_for_accepted_write().await?;
             }
         }
         injury.healed = self.world.now();
@@ -154,9 +154,9 @@ impl Injector<'_> {
         let link = self
             .cluster
             .link(victim.shard, victim.replica)
-            .context("this cluster has no lines that can be cut")?;
+            .context("this cluster has no relays between Envoy and the nodes")?;
         link.set(line);
-        self.hold(random, 3_000..8_000).await;
+        self.wait(random, 3_000..8_000).await;
         link.set(Line::Open);
         Ok(())
     }
@@ -168,23 +168,23 @@ impl Injector<'_> {
             .collect();
         let node = |place: &Place| self.cluster.node(place.shard, place.replica);
         node(&first).kill()?;
-        self.hold(random, 200..2_500).await;
+        self.wait(random, 200..2_500).await;
         for other in &others {
             node(other).kill()?;
         }
         let begun = self.world.now();
-        self.hold(random, 200..2_000).await;
+        self.wait(random, 200..2_000).await;
         let mut all: Vec<Place> = others;
         all.push(first);
         random.shuffle(&mut all);
         for place in &all {
             node(place).restart()?;
-            self.hold(random, 0..1_000).await;
+            self.wait(random, 0..1_000).await;
         }
         // The replica that died last holds everything; no other replica may answer before it is back.
         for place in &all {
             let url = self.cluster.node_url(place.shard, place.replica);
-            self.answers(&url, "/health").await?;
+            self.wait_for_answer(&url, "/health").await?;
         }
         Ok((begun, self.world.now() + GRACE))
     }
@@ -198,9 +198,9 @@ impl Injector<'_> {
     ) -> Result<(At, At)> {
         let begun = self.world.now();
         process.kill()?;
-        self.hold(random, 0..3_000).await;
+        self.wait(random, 0..3_000).await;
         process.restart()?;
-        self.answers(url, "/health").await?;
+        self.wait_for_answer(url, "/health").await?;
         Ok((begun, self.world.now() + GRACE))
     }
 
@@ -237,7 +237,7 @@ impl Injector<'_> {
         random: &mut fastrand::Rng,
     ) -> Result<Option<String>> {
         node.limit_file_size(Some(FULL_BYTES))?;
-        self.hold(random, 3_000..8_000).await;
+        self.wait(random, 3_000..8_000).await;
         let note = node
             .check_alive()
             .is_err()
@@ -249,7 +249,7 @@ impl Injector<'_> {
     }
 
     /// Waits until a write is accepted.
-    async fn is_written_to(&self) -> Result<()> {
+    async fn wait_for_accepted_write(&self) -> Result<()> {
         let path = "/indexes/bulk/documents?primaryKey=id";
         let deadline = Deadline::after(Duration::from_secs(30));
         until("a write that is accepted", deadline, || async {
@@ -261,16 +261,16 @@ impl Injector<'_> {
         Ok(())
     }
 
-    async fn hold(&self, random: &mut fastrand::Rng, millis: Range<u64>) {
+    async fn wait(&self, random: &mut fastrand::Rng, millis: Range<u64>) {
         let millis = random.u64(millis);
         let millis = if self.quick { millis / 2 } else { millis };
         tokio::time::sleep(Duration::from_millis(millis)).await;
     }
 
-    async fn answers(&self, url: &str, path: &str) -> Result<()> {
+    async fn wait_for_answer(&self, url: &str, path: &str) -> Result<()> {
         let api = Api::new(url, self.cluster.master_key());
         let deadline = Deadline::after(Duration::from_secs(60));
-        until(&format!("an answer of {url}"), deadline, || async {
+        until(&format!("an answer from {url}"), deadline, || async {
             match api.get(path).await {
                 Ok(reply) if reply.status == 200 => Ok(()),
                 Ok(reply) => Err(reply.text),

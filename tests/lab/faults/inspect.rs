@@ -18,12 +18,12 @@ const SETTLE: Duration = Duration::from_secs(60);
 const KEPT: usize = 100;
 
 /// Waits until no write is open. A task that doesn't end in time counts as lost.
-pub(super) async fn rest(world: &World) -> Vec<Violation> {
+pub(super) async fn wait_for_writes(world: &World) -> Vec<Violation> {
     let deadline = Deadline::after(SETTLE);
     let at_rest = until("the end of all writes", deadline, || async {
         match world.under_way() {
             0 => Ok(()),
-            left => Err(format!("{left} are under way")),
+            left => Err(format!("{left} are still open")),
         }
     })
     .await;
@@ -39,7 +39,10 @@ pub(super) async fn rest(world: &World) -> Vec<Violation> {
     });
     endless
         .map(|(id, task)| {
-            let detail = format!("has not settled {} s after all was well", SETTLE.as_secs());
+            let detail = format!(
+                "has not settled {} s after the cluster recovered",
+                SETTLE.as_secs()
+            );
             lost_task(task, Some(&id), &detail)
         })
         .take(KEPT)

@@ -15,13 +15,13 @@ pub(super) enum Fault {
     KillBoth,
     /// A node that hangs (SIGSTOP) for 30 s
     Hang,
-    /// A node cut off and back, by turns without a word and by refusing connections
+    /// A node that is cut off for a while, in turn by silence and by refused connections
     CutOff,
     /// A node that comes back with an empty disk
     EmptyDisk,
     /// A node that answers everything with 500
     ServerErrors,
-    /// A node that answers with garbage, by turns instead of doing the work and after having done it
+    /// A node whose answers are garbage, in turn without processing the request and after processing it
     Garbage,
     /// kill -9 of the merger
     KillMerger,
@@ -29,9 +29,9 @@ pub(super) enum Fault {
     KillEnvoy,
     /// A node whose writes to disk fail (`EFBIG` beyond 16 KiB of a file)
     DiskFull,
-    /// The same for the merger, which is not started again
+    /// A merger whose writes to disk fail in the same way; it isn't restarted
     MergerDiskFull,
-    /// A node that answers 200 ms later
+    /// A node whose answers are delayed by 200 ms
     Slow,
     /// No fault: a bulk import into another index, applied by one replica after the other
     BulkImport,
@@ -44,7 +44,7 @@ impl Fault {
             .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// True if the fault is on the line to a node: then the cluster needs relays that can be cut.
+    /// True if the fault is on the connection to a node. Then the cluster needs relays that can be cut.
     pub(super) fn on_the_line(self) -> bool {
         matches!(
             self,
@@ -57,7 +57,7 @@ impl Fault {
         matches!(self, Self::Slow | Self::BulkImport)
     }
 
-    /// True if a node dies of the fault: then reads must work again within a second, and writes within three.
+    /// True if the fault ends a node's process. Then reads must work again within a second, and writes within three.
     pub(super) fn kills_a_node(self) -> bool {
         matches!(
             self,

@@ -33,7 +33,7 @@ use clap::{Args, ValueEnum};
 
 use crate::say;
 use kinds::Fault;
-use round::{Round, Stage};
+use round::{LoadedCluster, Round};
 use world::Mode;
 
 /// The number of rounds with a broken promise after which a fault isn't repeated.
@@ -45,11 +45,11 @@ pub(crate) struct FaultArgs {
     /// How often each fault is injected.
     #[arg(long, default_value_t = 10)]
     rounds: u32,
-    /// Repeats the choices of an earlier run (not its timing: processes are real); otherwise by the clock.
+    /// Repeats the random choices of an earlier run, but not its timing.
     #[arg(long)]
     seed: Option<u64>,
-    /// So many random faults one after the other on one cluster instead, with deletions of tasks, restarts of the merger and
-    /// replaced disks between them.
+    /// Instead, this many random faults one after the other on one cluster, with deletions of tasks, restarts of the merger
+    /// and replaced disks between them.
     #[arg(long)]
     sequence: Option<u32>,
     /// Which faults; all of them by default.
@@ -61,25 +61,25 @@ pub(crate) struct FaultArgs {
     /// Nodes in each shard.
     #[arg(long, default_value_t = 2)]
     replicas: u16,
-    /// Which promise writes ask for.
+    /// The mode of writes.
     #[arg(long, value_enum, default_value_t = Mode::Sync)]
     mode: Mode,
     /// Let all replicas apply the bulk import at the same time, to compare.
     #[arg(long)]
     together: bool,
-    /// Shorter faults, for a look.
+    /// Shorter faults, for a quick check.
     #[arg(long)]
     quick: bool,
-    /// Where clusters live, and stay if a promise was broken.
+    /// Folder for the clusters' files, which are kept if a promise was broken.
     #[arg(long, default_value = "target/faults")]
     folder: PathBuf,
-    /// Where the JSON goes.
+    /// Folder for the JSON file.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
 }
 
 pub(crate) async fn run(mut arguments: FaultArgs) -> Result<()> {
-    ensure!(arguments.rounds > 0, "--rounds 0 would show nothing");
+    ensure!(arguments.rounds > 0, "--rounds must be at least 1");
     if arguments.faults.is_empty() {
         arguments.faults = Fault::value_variants().to_vec();
     }
@@ -92,7 +92,7 @@ pub(crate) async fn run(mut arguments: FaultArgs) -> Result<()> {
             arguments.shards, arguments.replicas, arguments.mode
         ));
         say(report::heading());
-        let rounds = sequence::play(&arguments, length, seed).await?;
+        let rounds = sequence::run(&arguments, length, seed).await?;
         return conclude(&arguments, seed, &rounds);
     }
     say(format_args!(
@@ -102,7 +102,7 @@ pub(crate) async fn run(mut arguments: FaultArgs) -> Result<()> {
     say(report::heading());
     let mut rounds = Vec::new();
     for fault in arguments.faults.clone() {
-        let of_fault = play(&arguments, fault, seed).await?;
+        let of_fault = run_rounds(&arguments, fault, seed).await?;
         say(report::row(fault, &of_fault, arguments.rounds));
         rounds.extend(of_fault);
     }
@@ -116,39 +116,44 @@ fn conclude(arguments: &FaultArgs, seed: u64, rounds: &[Round]) -> Result<()> {
     say(format_args!("Written to {}.", file.display()));
     let unsound = rounds.iter().any(|round| !round.sound());
     if unsound || promises.iter().any(report::Promise::broken) {
-        bail!("a promise was broken; again with --seed {seed}");
+        bail!("a promise was broken; repeat it with --seed {seed}");
     }
     Ok(())
 }
 
-/// Plays all rounds of a fault. A cluster that broke a promise is left as it is, and the next round gets a new one.
-async fn play(arguments: &FaultArgs, fault: Fault, seed: u64) -> Result<Vec<Round>> {
-    // Each fault has its own random choices, whichever other faults are played.
+/// Runs all rounds of a fault. A cluster that broke a promise is left as it is, and the next round gets a new one.
+async fn run_rounds(arguments: &FaultArgs, fault: Fault, seed: u64) -> Result<Vec<Round>> {
+    // Each fault has its own random choices, whichever other faults are injected.
     let mut random = fastrand::Rng::with_seed(seed ^ ((fault as u64 + 1) << 32));
     let (mut rounds, mut broken) = (Vec::new(), 0);
-    let mut stage: Option<Stage> = None;
+    let mut loaded: Option<LoadedCluster> = None;
     for number in 0..arguments.rounds {
-        let current = match &mut stage {
-            Some(stage) => stage,
-            None => stage.insert(Stage::set(arguments, fault, random.u64(..) % 1_000_000).await?),
+        let current = match &mut loaded {
+            Some(cluster) => cluster,
+            None => {
+                let seed = random.u64(..) % 1_000_000;
+                loaded.insert(LoadedCluster::start(arguments, fault, seed).await?)
+            }
         };
-        let round = current.play(arguments, fault, number, &mut random).await?;
+        let round = current
+            .run_round(arguments, fault, number, &mut random)
+            .await?;
         let sound = round.sound();
         if !sound {
             broken += 1;
-            let file = current.testify(&round).await?;
+            let file = current.write_evidence(&round).await?;
             say(report::broken(&round, &file));
         }
         rounds.push(round);
-        if !sound && let Some(stage) = stage.take() {
-            stage.strike(true).await?;
+        if !sound && let Some(cluster) = loaded.take() {
+            cluster.stop(true).await?;
         }
         if broken >= ENOUGH {
             break;
         }
     }
-    if let Some(stage) = stage {
-        stage.strike(false).await?;
+    if let Some(cluster) = loaded {
+        cluster.stop(false).await?;
     }
     Ok(rounds)
 }

@@ -82,7 +82,7 @@ async fn search(world: &World, mut body: Value) {
     world.note(
         violations
             .into_iter()
-            .map(|violation| of(&request, violation)),
+            .map(|violation| with_request_id(&request, violation)),
     );
 }
 
@@ -105,11 +105,11 @@ async fn document(world: &World, id: &str, kind: ReadKind) {
         }),
         _ => None,
     };
-    world.note(violation.map(|violation| of(&request, violation)));
+    world.note(violation.map(|violation| with_request_id(&request, violation)));
 }
 
 /// Adds the request's id, with which Envoy's log shows the node that answered.
-fn of(request: &str, mut violation: Violation) -> Violation {
+fn with_request_id(request: &str, mut violation: Violation) -> Violation {
     violation.place = request.to_owned();
     violation
 }

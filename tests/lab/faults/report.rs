@@ -122,7 +122,7 @@ pub(super) fn broken(round: &Round, file: &Path) -> String {
     )];
     lines.extend(round.violations.iter().take(EXAMPLES).map(line));
     lines.push(format!(
-        "  more, with histories: {}; logs beside it",
+        "  more, with histories: {}; the logs are in the same folder",
         file.display()
     ));
     lines.join("\n")
@@ -157,11 +157,14 @@ pub(super) fn promises(rounds: &[Round], mode: Mode) -> Vec<Promise> {
             ..zero("acknowledged writes missing", &[Breach::Missing])
         },
         zero("deleted documents that came back", &[Breach::CameBack]),
-        zero("documents or vectors nobody wrote", &[Breach::Invented]),
+        zero(
+            "documents or vectors that nobody wrote",
+            &[Breach::Invented],
+        ),
         zero("replicas that differ", &[Breach::Differs]),
         zero("accepted tasks lost or endless", &[Breach::LostTask]),
         Promise {
-            promise: "rounds that did not end well (green in 120 s)",
+            promise: "rounds that failed, or not green within 120 s",
             target: "0",
             measured: unfinished.to_string(),
             kept: unfinished == 0,
@@ -171,7 +174,7 @@ pub(super) fn promises(rounds: &[Round], mode: Mode) -> Vec<Promise> {
             // Other modes acknowledge before all in-sync replicas have the write, so there it is a figure and not a promise.
             hard: mode == Mode::Sync,
             ..zero(
-                "reads that showed less than acknowledged",
+                "reads that showed less than was acknowledged",
                 &[Breach::StaleRead],
             )
         },
@@ -183,7 +186,7 @@ pub(super) fn promises(rounds: &[Round], mode: Mode) -> Vec<Promise> {
             hard: false,
         },
         Promise {
-            promise: "the same, asked 2 s after the fault or later",
+            promise: "the same, sent 2 s after the fault or later",
             target: "0",
             measured: reads.failed_late.to_string(),
             kept: reads.failed_late == 0,
@@ -191,28 +194,28 @@ pub(super) fn promises(rounds: &[Round], mode: Mode) -> Vec<Promise> {
         },
     ];
     promises.extend(gap(
-        "reads go on after a node died (longest gap)",
+        "reads after a node died (longest gap)",
         "<= 1 s",
         1e3,
         rounds,
         |round| round.read_gap_ms,
     ));
     promises.extend(gap(
-        "writes go on after a node died (longest gap)",
+        "writes after a node died (longest gap)",
         "<= 3 s",
         3e3,
         rounds,
         |round| round.write_gap_ms,
     ));
     promises.extend(times(
-        "p99 of searches with a slow replica, to without",
+        "p99 of searches with a slow replica vs. without",
         "<= 2 x",
         2.0,
         rounds,
         Fault::Slow,
     ));
     promises.extend(times(
-        "p99 of searches in a bulk import, to before",
+        "p99 of searches in a bulk import vs. before",
         "<= 1.5 x",
         1.5,
         rounds,

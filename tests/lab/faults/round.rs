@@ -27,7 +27,7 @@ const WRITERS: usize = 4;
 const READERS: usize = 3;
 /// How long a cluster may take to recover.
 pub(super) const RECOVERY: Duration = Duration::from_secs(120);
-/// The shortest time after a fault in which the code looks for a gap.
+/// How long after a fault gaps are looked for, at least.
 const GAP_WINDOW: Duration = Duration::from_secs(5);
 
 /// The results of a round.
@@ -82,7 +82,7 @@ impl Round {
 }
 
 /// A cluster under load.
-pub(super) struct Stage {
+pub(super) struct LoadedCluster {
     pub(super) cluster: Cluster,
     folder: PathBuf,
     pub(super) control: Control,
@@ -91,11 +91,11 @@ pub(super) struct Stage {
     _ports: PortBlock,
 }
 
-impl Stage {
+impl LoadedCluster {
     /// Starts a cluster, its index, and the load.
-    pub(super) async fn set(arguments: &FaultArgs, fault: Fault, seed: u64) -> Result<Self> {
+    pub(super) async fn start(arguments: &FaultArgs, fault: Fault, seed: u64) -> Result<Self> {
         let staggered = fault == Fault::BulkImport && !arguments.together;
-        Self::set_for(
+        Self::start_for(
             arguments,
             &fault.name(),
             fault.on_the_line(),
@@ -105,8 +105,8 @@ impl Stage {
         .await
     }
 
-    /// The same for any purpose; with or without relays to the nodes that can be cut.
-    pub(super) async fn set_for(
+    /// The same under any name, with or without relays between Envoy and the nodes.
+    pub(super) async fn start_for(
         arguments: &FaultArgs,
         name: &str,
         links: bool,
@@ -134,7 +134,7 @@ impl Stage {
             .await?;
         let api = Api::new(cluster.url(), Some(MASTER_KEY));
         let world = World::new(api.clone(), arguments.shards, arguments.mode)?;
-        let mut stage = Self {
+        let mut loaded = Self {
             cluster,
             folder,
             control: Control::new(api),
@@ -142,20 +142,18 @@ impl Stage {
             load: JoinSet::new(),
             _ports: ports,
         };
-        stage.prepare().await?;
+        loaded.prepare().await?;
         for number in 0..WRITERS {
             let seed = seed.wrapping_mul(1_000).wrapping_add(number as u64);
-            stage
-                .load
-                .spawn(writers::writer(Arc::clone(&stage.world), number, seed));
+            let world = Arc::clone(&loaded.world);
+            loaded.load.spawn(writers::writer(world, number, seed));
         }
         for number in 0..READERS {
             let seed = seed.wrapping_mul(1_000).wrapping_add(500 + number as u64);
-            stage
-                .load
-                .spawn(readers::reader(Arc::clone(&stage.world), seed));
+            let world = Arc::clone(&loaded.world);
+            loaded.load.spawn(readers::reader(world, seed));
         }
-        Ok(stage)
+        Ok(loaded)
     }
 
     /// Creates the index, and on each shard a document that never changes.
@@ -170,7 +168,7 @@ impl Stage {
         api.succeed(&api.json(Method::PATCH, &path, &settings()).await?)
             .await?;
         for shard in 0..self.cluster.layout().shards() {
-            let id = self.still(shard);
+            let id = self.unchanging(shard);
             let fields = whole(&id, 1);
             let now = self.world.now();
             let ticket = self
@@ -193,7 +191,7 @@ impl Stage {
                 .get(&format!("/indexes/{INDEX}/documents/{id}"))
                 .await?;
             if there.status != 200 {
-                bail!("{id} does not lie where it is looked for: {}", there.text);
+                bail!("{id} is not on the expected node: {}", there.text);
             }
         }
         Ok(())
@@ -206,15 +204,15 @@ impl Stage {
     }
 
     /// The id of the shard's document that never changes.
-    fn still(&self, shard: u16) -> String {
+    fn unchanging(&self, shard: u16) -> String {
         (0_u64..)
             .map(|salt| format!("still-{salt}"))
             .find(|id| self.world.shard_of(id) == shard)
             .unwrap_or_default()
     }
 
-    /// Plays one round. Only the harness's own failures are errors.
-    pub(super) async fn play(
+    /// Runs one round. Only the harness's own failures are errors.
+    pub(super) async fn run_round(
         &mut self,
         arguments: &FaultArgs,
         fault: Fault,
@@ -222,14 +220,14 @@ impl Stage {
         random: &mut fastrand::Rng,
     ) -> Result<Round> {
         let mut round = Round::new(fault, number);
-        if let Err(error) = self.act(arguments, &mut round, random).await {
+        if let Err(error) = self.run_steps(arguments, &mut round, random).await {
             round.error = Some(format!("{error:#}"));
         }
         round.violations.extend(self.world.take_violations());
         Ok(round)
     }
 
-    async fn act(
+    async fn run_steps(
         &mut self,
         arguments: &FaultArgs,
         round: &mut Round,
@@ -247,7 +245,10 @@ impl Stage {
         let victim = injector.victim(round.fault, random).await?;
         world.gate.send_replace(Gate::Open);
         let mut beats = JoinSet::new();
-        beats.spawn(readers::beat(Arc::clone(&world), self.still(victim.shard)));
+        beats.spawn(readers::beat(
+            Arc::clone(&world),
+            self.unchanging(victim.shard),
+        ));
         let name = writers::beat_name(round.number);
         beats.spawn(writers::beat(Arc::clone(&world), name, victim.shard));
 
@@ -274,7 +275,9 @@ impl Stage {
         round.injury = Some(injury);
         round.recovered_ms = Some(millis(recovered?));
 
-        round.violations.extend(inspect::rest(&world).await);
+        round
+            .violations
+            .extend(inspect::wait_for_writes(&world).await);
         round
             .violations
             .extend(inspect::stored(&self.cluster, &world).await?);
@@ -283,7 +286,7 @@ impl Stage {
     }
 
     /// Writes everything known of the first documents that broke a promise to a folder, and returns its path.
-    pub(super) async fn testify(&self, round: &Round) -> Result<PathBuf> {
+    pub(super) async fn write_evidence(&self, round: &Round) -> Result<PathBuf> {
         let mut lines = vec![format!(
             "{:?} {}: {:?}",
             round.fault, round.number, round.error
@@ -300,7 +303,7 @@ impl Stage {
         }
         lines.push(format!("{:?}", round.injury));
         for id in ids {
-            lines.extend(check::story(id, self.world.history().life(id)));
+            lines.extend(check::describe(id, self.world.history().life(id)));
             lines.extend(inspect::held(&self.cluster, self.world.shard_of(id), id).await);
         }
         let file = self.folder.join("violations.txt");
@@ -308,8 +311,8 @@ impl Stage {
         Ok(file)
     }
 
-    /// Ends everything. What was written is kept if `keep` is set.
-    pub(super) async fn strike(mut self, keep: bool) -> Result<()> {
+    /// Ends everything. The cluster's files are kept if `keep` is set.
+    pub(super) async fn stop(mut self, keep: bool) -> Result<()> {
         self.world.gate.send_replace(Gate::Closed);
         self.load.shutdown().await;
         let folder = self.folder.clone();

@@ -1,6 +1,6 @@
-//! Faults one after the other on one cluster, and between them the work that operators do in an ordinary month.
+//! Faults one after the other on one cluster, with ordinary work of operators between them.
 //!
-//! On a fresh cluster, a fault never meets the effects of an earlier one. Here tasks are deleted, the merger is restarted
+//! On a new cluster, a fault never meets the effects of an earlier one. Here tasks are deleted, the merger is restarted
 //! and disks are replaced while nobody writes, and everything is compared after each of these and after each fault.
 
 use std::time::Duration;
@@ -13,14 +13,14 @@ use weft_cluster::{Api, Deadline, until};
 use super::check::{Breach, Violation};
 use super::documents::INDEX;
 use super::history::Change;
-use super::round::{RECOVERY, Round, Stage};
+use super::round::{LoadedCluster, RECOVERY, Round};
 use super::{FaultArgs, inspect, report, writers};
 use crate::say;
 
 /// The index of bulk imports.
 const BULK: &str = "/indexes/bulk";
-/// How long the merger may take to answer again.
-const STARTS: Duration = Duration::from_secs(60);
+/// How long the merger may take to answer after its restart.
+const RESTART: Duration = Duration::from_secs(60);
 
 /// The work between two faults.
 #[derive(Debug, Clone, Copy)]
@@ -57,21 +57,24 @@ impl Chore {
     }
 }
 
-/// Plays `length` random faults on one cluster. Ends with the first broken promise, and keeps the evidence.
-pub(super) async fn play(arguments: &FaultArgs, length: u32, seed: u64) -> Result<Vec<Round>> {
+/// Injects `length` random faults into one cluster. Stops at the first broken promise, and keeps the cluster's files.
+pub(super) async fn run(arguments: &FaultArgs, length: u32, seed: u64) -> Result<Vec<Round>> {
     ensure!(arguments.replicas > 1, "a sequence needs two replicas");
     let mut random = fastrand::Rng::with_seed(seed);
-    let mut stage = Stage::set_for(arguments, "sequence", true, random.bool(), seed).await?;
+    let mut cluster =
+        LoadedCluster::start_for(arguments, "sequence", true, random.bool(), seed).await?;
     let mut rounds = Vec::new();
     for number in 0..length {
         let chore = Chore::random(&mut random);
         let place = random.usize(..arguments.faults.len());
         let fault = *arguments.faults.get(place).context("no fault is chosen")?;
-        let mut round = match stage.after(chore, &mut random).await {
+        let mut round = match cluster.do_chore(chore, &mut random).await {
             Ok(violations) if violations.is_empty() => {
-                stage.play(arguments, fault, number, &mut random).await?
+                cluster
+                    .run_round(arguments, fault, number, &mut random)
+                    .await?
             }
-            // The fault isn't played: the chore has broken the promise.
+            // The fault isn't injected, because the chore has broken a promise already.
             Ok(violations) => Round {
                 violations,
                 ..Round::new(fault, number)
@@ -81,7 +84,7 @@ pub(super) async fn play(arguments: &FaultArgs, length: u32, seed: u64) -> Resul
                 ..Round::new(fault, number)
             },
         };
-        stage.delete_beats(number).await?;
+        cluster.delete_beats(number).await?;
         round.chore = Some(format!("{chore:?}"));
         say(format_args!(
             "{} after {chore:?}",
@@ -89,20 +92,20 @@ pub(super) async fn play(arguments: &FaultArgs, length: u32, seed: u64) -> Resul
         ));
         let sound = round.sound();
         if !sound {
-            let file = stage.testify(&round).await?;
+            let file = cluster.write_evidence(&round).await?;
             say(report::broken(&round, &file));
         }
         rounds.push(round);
         if !sound {
-            stage.strike(true).await?;
+            cluster.stop(true).await?;
             return Ok(rounds);
         }
     }
-    stage.strike(false).await?;
+    cluster.stop(false).await?;
     Ok(rounds)
 }
 
-impl Stage {
+impl LoadedCluster {
     /// Deletes what was written at a steady interval in a round. Otherwise the index would grow with every round, and with it
     /// each resync.
     async fn delete_beats(&self, number: u32) -> Result<()> {
@@ -129,7 +132,11 @@ impl Stage {
     }
 
     /// Does a chore while nobody writes, waits until the cluster has recovered, and inspects every node.
-    async fn after(&mut self, chore: Chore, random: &mut fastrand::Rng) -> Result<Vec<Violation>> {
+    async fn do_chore(
+        &mut self,
+        chore: Chore,
+        random: &mut fastrand::Rng,
+    ) -> Result<Vec<Violation>> {
         let api = self.world.api.clone();
         if chore.deletes_tasks(random) {
             let path = "/tasks?statuses=succeeded,failed,canceled";
@@ -160,7 +167,7 @@ impl Stage {
             }
             merger.restart()?;
             let health = Api::new(self.cluster.merger_url(), None);
-            until("the merger", Deadline::after(STARTS), || async {
+            until("the merger", Deadline::after(RESTART), || async {
                 match health.get("/health").await {
                     Ok(reply) if reply.status == 200 => Ok(()),
                     Ok(reply) => Err(reply.text),

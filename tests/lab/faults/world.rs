@@ -1,4 +1,4 @@
-//! What the load shares: the cluster's address, the clock, the history, and the violations seen.
+//! What all parts of the load share: the cluster's address, the clock, the history, and the violations seen.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How soon a task is first polled. Like clients, it polls often at first and then rarely.
 const FIRST_POLL: Duration = Duration::from_millis(20);
 const LAST_POLL: Duration = Duration::from_millis(150);
-/// How many times in a row a task must be unknown to count as lost; a single time may be a bad moment.
+/// How many times in a row a task must be unknown to count as lost, since a single time may be a temporary error.
 const UNKNOWN: u32 = 10;
 
 /// The promise for writes that clients ask for.
@@ -34,8 +34,8 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    /// The value of the header that asks for it; `None` for the default.
-    fn wish(self) -> Option<&'static str> {
+    /// The value of the header for this mode; `None` for the default.
+    fn header(self) -> Option<&'static str> {
         match self {
             Self::Sync => None,
             Self::Quorum => Some("quorum"),
@@ -193,8 +193,8 @@ impl World {
             headers.push(("content-type", "application/json"));
         }
         let writes = method != Method::GET && !path.ends_with("/search");
-        if let Some(wish) = self.mode.wish().filter(|_| writes) {
-            headers.push(("x-weft-write", wish));
+        if let Some(mode) = self.mode.header().filter(|_| writes) {
+            headers.push(("x-weft-write", mode));
         }
         let body = body.map(Value::to_string).unwrap_or_default();
         let send = self.api.send(method, path, &headers, body);

@@ -52,8 +52,8 @@ pub(super) fn beat_name(round: u32) -> String {
     format!("b{round}-")
 }
 
-/// Makes small writes to one shard at a steady interval, whatever the outcome of earlier ones. They show how long writes
-/// weren't possible.
+/// Makes small writes to one shard at a steady interval, whatever the outcome of earlier ones. They show for how
+/// long writes failed.
 pub(super) async fn beat(world: Arc<World>, name: String, shard: u16) {
     let mut next = Instant::now();
     let mut tasks: VecDeque<JoinHandle<()>> = VecDeque::new();
@@ -182,7 +182,7 @@ impl Writer {
         self.world.write(tickets, request).await
     }
 
-    /// Up to this many different documents that may be written. Documents that may never be written again are forgotten.
+    /// Up to this many different documents that may be written. Documents that may never be written again are dropped.
     fn pick(&mut self, count: usize, fits: impl Fn(&super::history::Life) -> bool) -> Vec<String> {
         let history = self.world.history();
         self.ids

@@ -1,4 +1,4 @@
-//! Bodies of documents that aren't any, or only nearly.
+//! Bodies that aren't valid documents, or are only just valid.
 
 use super::wire::{same, same_json};
 use super::{Case, Expected, INDEX};
@@ -23,7 +23,7 @@ fn post(name: String, content_type: &str, body: &[u8]) -> Case {
     same(name, &line, &[content_type], body)
 }
 
-/// Each body, cut at each of its bytes.
+/// Each body, truncated after each of its bytes.
 fn truncated() -> Vec<Case> {
     let bodies = [
         (
@@ -136,7 +136,7 @@ true
     cases
 }
 
-/// Ids at the borders of what an id may be, alone and after a good document.
+/// Ids that are only just valid or invalid, alone and after a valid document.
 fn ids() -> Vec<Case> {
     let long = |length: usize| format!("\"{}\"", "x".repeat(length));
     let ids = r##"
@@ -196,12 +196,12 @@ true
     for (name, body) in [
         ("no id", "[{\"name\":1}]"),
         ("two ids", "[{\"id\":952,\"id\":953}]"),
-        ("an id behind escapes", "[{\"\\u0069d\":954}]"),
+        ("an id whose name is escaped", "[{\"\\u0069d\":954}]"),
         (
-            "an id and one behind escapes",
+            "an id and another one whose name is escaped",
             "[{\"id\":955,\"\\u0069d\":956}]",
         ),
-        ("the id of another document", "[{\"ID\":1}]"),
+        ("an `ID` in capitals", "[{\"ID\":1}]"),
     ] {
         cases.push(post(name.to_owned(), JSON, body.as_bytes()));
         cases.push(post(
@@ -259,12 +259,12 @@ id
     let mut cases: Vec<Case> = ndjson.into_iter().map(of(NDJSON)).collect();
     cases.extend(csv.map(of(CSV)));
     cases.push(post(
-        "CSV that is no UTF-8".to_owned(),
+        "CSV that isn't UTF-8".to_owned(),
         CSV,
         b"id,t\n993,\xff\n",
     ));
     cases.push(post(
-        "NDJSON that is no UTF-8".to_owned(),
+        "NDJSON that isn't UTF-8".to_owned(),
         NDJSON,
         b"{\"id\":900,\"t\":\"\xff\"}\n",
     ));
@@ -300,17 +300,17 @@ fn types_and_encodings() -> Vec<Case> {
     let bodies: [(&str, &str, &[u8]); 15] = [
         ("gzip", "gzip", &packed),
         ("gzip of two members", "gzip", &twice),
-        ("gzip with more behind it", "gzip", &trailing),
-        ("deflate with more behind it", "deflate", &zlib_twice),
+        ("gzip with trailing bytes", "gzip", &trailing),
+        ("deflate with trailing bytes", "deflate", &zlib_twice),
         ("deflate", "deflate", &zlib(body)),
         ("br", "br", &brotli(body)),
         ("zstd", "zstd", &zstd(body)),
         ("gzip cut short", "gzip", &packed[..packed.len() - 5]),
         ("gzip with a flipped bit", "gzip", &flipped),
-        ("gzip that is none", "gzip", body),
-        ("deflate that is none", "deflate", body),
-        ("br that is none", "br", body),
-        ("zstd that is none", "zstd", body),
+        ("plain text as gzip", "gzip", body),
+        ("plain text as deflate", "deflate", body),
+        ("plain text as br", "br", body),
+        ("plain text as zstd", "zstd", body),
         ("an unknown encoding", "rot13", body),
         ("identity", "identity", body),
     ];
@@ -318,7 +318,7 @@ fn types_and_encodings() -> Vec<Case> {
         // Real nodes don't know zstd, and read such a body as it is; Weft unpacks it, as the embedded node does.
         let expected = match name {
             "zstd" => Expected::Status(&[202]),
-            "zstd that is none" => Expected::Status(&[400]),
+            "plain text as zstd" => Expected::Status(&[400]),
             _ => Expected::AsTheNode,
         };
         let encoding = format!("content-encoding: {encoding}");
@@ -327,9 +327,9 @@ fn types_and_encodings() -> Vec<Case> {
     cases
 }
 
-// Each of these only stores the text: the smallest thing that is well-formed.
+// These encoders store the text uncompressed, which is the simplest valid form.
 
-/// A block of deflate.
+/// A block of deflate that stores the text.
 fn stored(text: &[u8]) -> Vec<u8> {
     let length = u16::try_from(text.len()).unwrap();
     let mut block = vec![1];
@@ -426,12 +426,12 @@ primaryKey
     cases
 }
 
-/// What a real node does and the embedded one doesn't, from Meilisearch's own source (`document_formats.rs`): a value among
-/// the documents that is none is an `internal` error, what follows an array isn't looked at, a key must be text.
+/// What a real node does and the embedded node doesn't, according to Meilisearch's source (`document_formats.rs`): a value that
+/// isn't a document is an `internal` error, bytes after an array are ignored, and a key must be valid text.
 fn known() -> Vec<Case> {
     const INTERNAL: Expected = Expected::Known(500, Some("internal"));
     const MALFORMED: Expected = Expected::Known(400, Some("malformed_payload"));
-    const TAKEN: Expected = Expected::Known(202, None);
+    const ACCEPTED: Expected = Expected::Known(202, None);
     let bodies = [
         (JSON, "[[]]", INTERNAL),
         (JSON, "[1]", INTERNAL),
@@ -444,9 +444,9 @@ fn known() -> Vec<Case> {
         (NDJSON, "[{\"id\":900}]", INTERNAL),
         (NDJSON, "1\n2", INTERNAL),
         (NDJSON, "{\"id\":970}\n[1]\n", INTERNAL),
-        // Both end with what the index holds already.
-        (JSON, "[{\"id\":1000}] x", TAKEN),
-        (JSON, "[{\"id\":1000}]]", TAKEN),
+        // Both write a document that the index already holds.
+        (JSON, "[{\"id\":1000}] x", ACCEPTED),
+        (JSON, "[{\"id\":1000}]]", ACCEPTED),
     ];
     let mut cases: Vec<Case> = bodies
         .into_iter()
@@ -457,6 +457,6 @@ fn known() -> Vec<Case> {
     let line = format!("POST /indexes/{INDEX}/documents");
     let packed = gzip(b"[{\"id\":1000}]");
     let headers = [JSON, "content-encoding: GZIP"];
-    cases.push(same("GZIP in capitals", &line, &headers, &packed).expect(TAKEN));
+    cases.push(same("GZIP in capitals", &line, &headers, &packed).expect(ACCEPTED));
     cases
 }

@@ -1,4 +1,4 @@
-//! Bytes that are no HTTP, or two requests in one: never a success, never two answers to one question.
+//! Bytes that aren't HTTP, or that contain two requests: they never succeed, and no request gets two answers.
 
 use super::wire::request;
 use super::{Case, Expected};
@@ -20,7 +20,7 @@ fn case(name: &str, bytes: impl Into<Vec<u8>>, expected: Expected) -> Case {
     }
 }
 
-/// A case after which the client is gone.
+/// A case after which the client closes its side of the connection.
 fn cut(name: &str, bytes: impl Into<Vec<u8>>) -> Case {
     Case {
         cut: true,
@@ -28,7 +28,7 @@ fn cut(name: &str, bytes: impl Into<Vec<u8>>) -> Case {
     }
 }
 
-/// A write whose head ends with these lines, and what follows it.
+/// A write whose head ends with these lines, followed by `after`.
 fn write(lines: &str, after: &str) -> Vec<u8> {
     format!(
         "POST /indexes/things/documents HTTP/1.1\r\nhost: weft\r\nauthorization: Bearer {MASTER_KEY}\r\ncontent-type: application/json\r\n{lines}\r\n\r\n{after}"
@@ -38,14 +38,18 @@ fn write(lines: &str, after: &str) -> Vec<u8> {
 
 fn heads() -> Vec<Case> {
     let none = Expected::NoSuccess;
-    // Envoy reads these leniently: what comes out is a plain read.
+    // Envoy may accept these, and then passes on an ordinary read.
     let ok = Expected::Status(&[200, 400]);
     let long = format!("x-long: {}", "x".repeat(300_000));
     let many: Vec<String> = (0..5_000).map(|n| format!("x-{n}: {n}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let get = "GET /indexes/things/documents/1";
     vec![
-        case("nothing but noise", "\x16\x03\x01\x02\x00\x01\x00", none),
+        case(
+            "bytes that aren't HTTP",
+            "\x16\x03\x01\x02\x00\x01\x00",
+            none,
+        ),
         case("HTTP/0.9", "GET /health\r\n\r\n", ok),
         case("HTTP/7.0", "GET /health HTTP/7.0\r\nhost: weft\r\n\r\n", ok),
         case("no path", "GET HTTP/1.1\r\nhost: weft\r\n\r\n", none),
@@ -65,21 +69,25 @@ fn heads() -> Vec<Case> {
             none,
         ),
         case(
-            "an absolute path elsewhere",
+            "an absolute internal path on another host",
             request("GET http://elsewhere/_weft/table", &[], b""),
             none,
         ),
         case(
-            "an absolute path",
+            "an absolute path on another host",
             request("GET http://elsewhere/health", &[], b""),
             Expected::Status(&[200]),
         ),
         case(
-            "a tunnel",
+            "a CONNECT request",
             request("CONNECT 127.0.0.1:7701", &[], b""),
             none,
         ),
-        case("an asterisk", request("OPTIONS *", &[], b""), none),
+        case(
+            "OPTIONS of an asterisk",
+            request("OPTIONS *", &[], b""),
+            none,
+        ),
         case(
             "a header without a colon",
             request(get, &["no colon here"], b""),
@@ -91,7 +99,7 @@ fn heads() -> Vec<Case> {
             none,
         ),
         case(
-            "a header that goes on in the next line",
+            "a header folded over two lines",
             request(get, &["x-a: b\r\n c: d"], b""),
             Expected::Status(&[200, 400]),
         ),
@@ -126,7 +134,7 @@ fn heads() -> Vec<Case> {
             &b"GET /health HTTP/1.1\r\nhost: we"[..],
         ),
         case(
-            "a method that is none",
+            "an invalid method",
             "G@T /health HTTP/1.1\r\nhost: weft\r\n\r\n",
             none,
         ),
@@ -145,7 +153,7 @@ fn lengths() -> Vec<Case> {
             none,
         ),
         case(
-            "a length that is no number",
+            "a length that isn't a number",
             write("content-length: ten", body),
             none,
         ),
@@ -178,12 +186,12 @@ fn lengths() -> Vec<Case> {
             none,
         ),
         cut(
-            "a length that promises more",
+            "a length greater than the body",
             write("content-length: 1000", body),
         ),
-        // The rest is another request, which must not be answered as this one's.
+        // What follows the five bytes must not be answered as a part of this request.
         case(
-            "a length that promises less",
+            "a length smaller than the body",
             write("content-length: 5", &format!("{body}{behind}")),
             none,
         ),
@@ -198,7 +206,7 @@ fn chunks() -> Vec<Case> {
         cut("a chunk without an end", chunked("a\r\n[{\"id\":1}]\r\n")),
         cut("a chunk cut short", chunked("a\r\n[{\"id\"")),
         case(
-            "a chunk size that is no number",
+            "a chunk size that isn't a number",
             chunked("ten\r\n[{\"id\":1}]\r\n0\r\n\r\n"),
             none,
         ),
@@ -208,7 +216,7 @@ fn chunks() -> Vec<Case> {
             none,
         ),
         case(
-            "a chunk size without end",
+            "a chunk size out of range",
             chunked("fffffffffffffffff\r\n[]\r\n0\r\n\r\n"),
             none,
         ),
@@ -230,12 +238,12 @@ fn chunks() -> Vec<Case> {
             Expected::Status(&[202]),
         ),
         case(
-            "one byte a chunk",
+            "one byte per chunk",
             chunked(&one_by_one("[{\"id\":1101},{\"id\":\"a b\"}]")),
             Expected::AsTheNode,
         ),
         case(
-            "an encoding of transfer that is none",
+            "an unknown transfer encoding",
             write("transfer-encoding: rot13", "x"),
             Expected::Status(&[400, 501]),
         ),

@@ -1,7 +1,8 @@
-//! What no honest client sends: a cluster with the filter, one without and one node get the same bytes, and must agree.
+//! Input that no well-behaved client sends. A cluster with the filter, a cluster without it and one node get the same bytes, and
+//! must answer alike.
 //!
-//! Every case is bytes on a connection of its own, so that nothing between the table and the socket makes them honest.
-//! Afterwards all three must hold the same documents: nothing lost, nothing half-written.
+//! Every case is sent as bytes on its own connection, because a client library would correct or refuse it. Afterwards all three
+//! must hold the same documents: nothing is lost, and nothing is half-written.
 
 mod bodies;
 mod framing;
@@ -17,35 +18,36 @@ use weft_cluster::{Api, Cluster, Single};
 use self::wire::{Answer, exchange};
 use crate::support::{MASTER_KEY, documents};
 
-/// The index that most cases are about: 60 documents on three shards, with all that searches ask for.
+/// The index of most cases: 60 documents on three shards, with settings for filters and sorting.
 const INDEX: &str = "things";
 
-/// Marks an error's text that isn't an error of Meilisearch's shape. A node itself answers so in a few cases.
-const NO_SHAPE: &str = "of no shape: ";
+/// Marks the text of an error that doesn't have the form of Meilisearch's errors. In a few cases, nodes themselves give such
+/// errors.
+const OTHER_FORM: &str = "in another form: ";
 
-/// One thing that is sent.
+/// One request, as bytes.
 struct Case {
     name: String,
     bytes: Vec<u8>,
     expected: Expected,
-    /// Whether nothing more comes after the bytes, and the place is told so.
+    /// True if the client closes its side of the connection after the bytes.
     cut: bool,
 }
 
 /// What the cluster must do.
 #[derive(Clone, Copy)]
 enum Expected {
-    /// What the node does: the status, the code, and the end of the task.
+    /// The same as the node: status, code, and how the task ended.
     AsTheNode,
-    /// This status and code, as a real node does, though the embedded one may not.
+    /// This status and code. They are those of a real node; the embedded node may differ.
     Known(u16, Option<&'static str>),
-    /// One of these statuses: a node knows nothing of it, or leaves it to its HTTP library.
+    /// One of these statuses: the request concerns only Weft, or a node leaves it to its HTTP library.
     Status(&'static [u16]),
-    /// No answer, or a refusal: the request isn't whole or isn't HTTP.
+    /// No answer, or a refusal: the request is incomplete or isn't HTTP.
     NoSuccess,
 }
 
-/// What became of a case at one place.
+/// The outcome of a case at one target.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     status: Option<u16>,
@@ -53,14 +55,14 @@ struct Outcome {
     task: Option<Value>,
 }
 
-/// A place that gets the cases.
-struct Place {
+/// A cluster or node that gets the cases.
+struct Target {
     name: &'static str,
     port: u16,
     api: Api,
 }
 
-impl Place {
+impl Target {
     fn new(name: &'static str, url: String) -> Self {
         let port = url.rsplit(':').next().unwrap().parse().unwrap();
         Self {
@@ -143,7 +145,7 @@ impl Place {
                 let id = document[key].as_str().map(str::to_owned);
                 let id = id.unwrap_or_else(|| document[key].to_string());
                 let whole = self.api.get(&format!("{path}/{id}")).await.unwrap();
-                // One that is nested too deep for this reader is compared as text.
+                // A document that is nested too deeply for `serde_json` is compared as text.
                 let text = || Value::String(whole.text.clone());
                 documents.insert(
                     id,
@@ -157,14 +159,14 @@ impl Place {
     }
 }
 
-/// The code of an error of Meilisearch's shape; of one in another shape its text.
+/// The code of an error in Meilisearch's form; for an error in another form, its text.
 fn code(status: u16, json: &Value, body: &[u8]) -> Option<String> {
-    let shaped = ["message", "code", "type", "link"]
+    let in_form = ["message", "code", "type", "link"]
         .iter()
         .all(|field| json[field].is_string());
-    let text = || format!("{NO_SHAPE}{}", String::from_utf8_lossy(body));
+    let text = || format!("{OTHER_FORM}{}", String::from_utf8_lossy(body));
     match json["code"].as_str() {
-        Some(code) if shaped => Some(code.to_owned()),
+        Some(code) if in_form => Some(code.to_owned()),
         _ if status < 400 || body.is_empty() => None,
         _ => Some(text()),
     }
@@ -172,18 +174,18 @@ fn code(status: u16, json: &Value, body: &[u8]) -> Option<String> {
 
 /// What is wrong with the outcomes, if anything is.
 fn fault(case: &Case, with: &Outcome, without: &Outcome, node: &Outcome) -> Option<String> {
-    let told = |why: &str| {
+    let report = |why: &str| {
         Some(format!(
             "{}: {why}\n  with filter    {with:?}\n  without filter {without:?}\n  the node       {node:?}",
             case.name
         ))
     };
     if with != without {
-        return told("the filter makes a difference");
+        return report("the filter makes a difference");
     }
-    let shaped = |outcome: &Outcome| {
+    let in_form = |outcome: &Outcome| {
         let code = outcome.code.as_deref();
-        !code.is_some_and(|code| code.starts_with(NO_SHAPE))
+        !code.is_some_and(|code| code.starts_with(OTHER_FORM))
     };
     let ok = match case.expected {
         Expected::AsTheNode => with == node,
@@ -192,10 +194,10 @@ fn fault(case: &Case, with: &Outcome, without: &Outcome, node: &Outcome) -> Opti
                 && (std::env::var_os("MEILISEARCH_BIN").is_none() || with == node)
         }
         Expected::Status(statuses) => {
-            shaped(with) && with.status.is_some_and(|status| statuses.contains(&status))
+            in_form(with) && with.status.is_some_and(|status| statuses.contains(&status))
         }
         Expected::NoSuccess => {
-            shaped(with)
+            in_form(with)
                 && with
                     .status
                     .is_none_or(|status| (400..500).contains(&status))
@@ -204,7 +206,7 @@ fn fault(case: &Case, with: &Outcome, without: &Outcome, node: &Outcome) -> Opti
     if ok {
         None
     } else {
-        told("not what is expected")
+        report("not the expected outcome")
     }
 }
 
@@ -230,12 +232,12 @@ async fn bad_input_is_answered_as_a_node_answers_it_and_nothing_is_lost() {
     };
     let (with, without, single) = tokio::join!(cluster(true), cluster(false), Single::start(key));
     let (with, without, single) = (with.unwrap(), without.unwrap(), single.unwrap());
-    let places = [
-        Place::new("with the filter", with.url()),
-        Place::new("without the filter", without.url()),
-        Place::new("the node", single.url()),
+    let targets = [
+        Target::new("with the filter", with.url()),
+        Target::new("without the filter", without.url()),
+        Target::new("the node", single.url()),
     ];
-    let [with, without, node] = &places;
+    let [with, without, node] = &targets;
     tokio::join!(with.prepare(), without.prepare(), node.prepare());
 
     let mut faults = Vec::new();
@@ -256,19 +258,19 @@ async fn bad_input_is_answered_as_a_node_answers_it_and_nothing_is_lost() {
     );
     let (first, second, third) =
         tokio::join!(with.everything(), without.everything(), node.everything());
-    assert_eq!(first, third, "with the filter, beside the node");
-    assert_eq!(second, third, "without the filter, beside the node");
-    // A few cases write documents of their own over those that were there; all the others must be untouched.
+    assert_eq!(first, third, "with the filter, compared with the node");
+    assert_eq!(second, third, "without the filter, compared with the node");
+    // A few cases overwrite documents; all other documents must be unchanged.
     let before = documents(0..60);
-    let untouched = before
+    let unchanged = before
         .as_array()
         .unwrap()
         .iter()
         .filter(|document| third[INDEX]["documents"][document["id"].to_string()] == **document);
-    let untouched = untouched.count();
-    assert!(untouched >= 50, "{untouched} of 60 documents are untouched");
-    for place in &places {
-        let health = place.api.get("/health").await.unwrap();
-        assert_eq!(health.status, 200, "{}", place.name);
+    let unchanged = unchanged.count();
+    assert!(unchanged >= 50, "{unchanged} of 60 documents are unchanged");
+    for target in &targets {
+        let health = target.api.get("/health").await.unwrap();
+        assert_eq!(health.status, 200, "{}", target.name);
     }
 }

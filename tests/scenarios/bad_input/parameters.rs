@@ -1,4 +1,4 @@
-//! Requests of other operations with parameters, bodies and keys that are wrong.
+//! Requests for other operations, with invalid parameters, bodies and keys.
 
 use super::wire::{same, same_json};
 use super::{Case, INDEX};

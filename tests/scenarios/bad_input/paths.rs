@@ -1,4 +1,4 @@
-//! Paths that try to be others, and headers that try to be ours.
+//! Paths that resemble other paths, and headers that only Weft itself may send.
 
 use super::wire::{request, same};
 use super::{Case, Expected};
@@ -80,20 +80,20 @@ GET /stats/x
         .into_iter()
         .map(|line| same(line, line, &[], b""))
         .collect();
-    // Envoy knows the registered methods only.
+    // Envoy accepts only registered methods.
     for line in ["BREW /indexes/things", "get /indexes/things/stats"] {
         cases.push(same(line, line, &[], b"").expect(Expected::Status(&[400, 405])));
     }
     for length in [400, 401, 3_000] {
         let uid = "u".repeat(length);
         cases.push(same(
-            format!("an index of {length}"),
+            format!("an index name of {length} bytes"),
             &format!("GET /indexes/{uid}/stats"),
             &[],
             b"",
         ));
         cases.push(same(
-            format!("a document of {length}"),
+            format!("a document id of {length} bytes"),
             &format!("GET /indexes/things/documents/{uid}"),
             &[],
             b"",
@@ -112,7 +112,7 @@ GET /stats/x
     cases
 }
 
-/// What is between filter, merger and nodes is nobody else's.
+/// Paths and headers that filter, merger and nodes use among themselves: clients can't use them.
 fn internal() -> Vec<Case> {
     let mut cases = Vec::new();
     for line in [
@@ -141,7 +141,7 @@ fn internal() -> Vec<Case> {
             cut: false,
         });
     }
-    // A client that speaks as the filter, the merger or Envoy is heard as if it had said nothing.
+    // Headers by which a client poses as the filter, the merger or Envoy have no effect.
     let headers = r##"
 x-weft-cluster: node
 X-WEFT-CLUSTER: shard-0
@@ -186,7 +186,7 @@ x-weft-write: async
             b"{\"id\":1100}",
         ));
     }
-    // A wish that can't be read is refused, before anything is written.
+    // An invalid mode of writing is refused before anything is written.
     cases.push(Case {
         name: "write, x-weft-write: odd".to_owned(),
         bytes: request(

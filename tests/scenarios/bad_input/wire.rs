@@ -1,4 +1,4 @@
-//! HTTP/1.1 as bytes: what a careful client library would refuse to send.
+//! HTTP/1.1 as bytes, for requests that a client library would refuse to send.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use super::{Case, Expected};
 use crate::support::MASTER_KEY;
 
-/// Longer than any answer takes; a place that hangs fails its case.
+/// Longer than any answer takes; a target that hangs fails the case.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What came back.
@@ -20,7 +20,7 @@ pub(super) struct Answer {
 /// Sends the bytes on a connection of their own and reads the first answer; `None` if the connection ends without one.
 pub(super) async fn exchange(port: u16, bytes: &[u8], cut: bool) -> Option<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    // A place that has refused already may not want the rest.
+    // A target that has refused the request already may not read the rest.
     let _ = stream.write_all(bytes).await;
     if cut {
         let _ = stream.shutdown().await;
@@ -46,7 +46,7 @@ pub(super) async fn exchange(port: u16, bytes: &[u8], cut: bool) -> Option<Answe
     })
 }
 
-/// An answer, once it is whole; a body without a length ends with the connection.
+/// The answer, once it is complete; a body without a length ends with the connection.
 fn parse(all: &[u8], ended: bool) -> Option<Answer> {
     let end = all.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&all[..end]).to_ascii_lowercase();
@@ -88,7 +88,7 @@ fn dechunk(mut rest: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// A whole request: request line, key, these header lines, the body's length, the body.
+/// A complete request: request line, key, these header lines, the body's length, the body.
 pub(super) fn request(line: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
     let authorization = format!("authorization: Bearer {MASTER_KEY}");
     let mut lines = vec![format!("{line} HTTP/1.1"), "host: weft".to_owned()];
@@ -105,7 +105,7 @@ pub(super) fn request(line: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A case that must come out as on the node.
+/// A case in which the cluster must do what the node does.
 pub(super) fn same(name: impl Into<String>, line: &str, headers: &[&str], body: &[u8]) -> Case {
     Case {
         name: name.into(),
@@ -122,7 +122,7 @@ impl Case {
     }
 }
 
-/// The same with a JSON body, named by its line and the body's beginning.
+/// The same with a JSON body. The case's name is the request line and the start of the body.
 pub(super) fn same_json(line: &str, body: &str) -> Case {
     let start: String = body.chars().take(80).collect();
     let name = format!("{line} {start}");

@@ -1,12 +1,12 @@
-//! Every operator, every way that a filter goes to a node.
+//! Every operator of filters, in every request that takes a filter.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use weft_merger::filters::unequal::{fields, reworded};
 
-use super::{Both, FIELDS, none_of, with_query};
+use super::{Both, FIELDS, assert_no_difference, with_query};
 
-/// Every operator on a field, alone and within others.
+/// Every operator on a field, alone and combined with others.
 fn conditions(field: &str) -> Vec<Value> {
     let mut all: Vec<Value> = [
         "{} != 'only here'",
@@ -44,7 +44,7 @@ fn conditions(field: &str) -> Vec<Value> {
         "{} != 7 AND _geoRadius(10, 20, 1000)",
         "{} != 7 OR NOT _geoRadius(10, 20, 1000)",
         "{} != 7 AND NOT _geoBoundingBox([45, 45], [-45, -45])",
-        // Refused, in the words of one node.
+        // Refused with the same error as by one node.
         "{} != 7 AND title = 1",
         "title != 7 AND {} != 7",
         "{} != ",
@@ -140,7 +140,7 @@ fn reads(filter: &Value) -> Vec<(Method, String, Value)> {
 }
 
 #[tokio::test]
-async fn a_filter_finds_what_one_node_finds_whoever_knows_its_fields() {
+async fn a_filter_finds_what_one_node_finds_whichever_shards_know_its_fields() {
     let both = Both::start().await;
     let (mut differences, mut asked) = (Vec::new(), 0);
     for field in FIELDS {
@@ -151,8 +151,8 @@ async fn a_filter_finds_what_one_node_finds_whoever_knows_its_fields() {
             }
         }
     }
-    none_of(&differences, asked);
-    // Documents by their ids lie on one shard, which may not know the field.
+    assert_no_difference(&differences, asked);
+    // Documents chosen by their ids are on one shard, which may not know the field.
     let mut differences = Vec::new();
     for id in both.on("x", 2).await.into_iter().take(3) {
         let filter = json!([format!("id = {id}"), "rare != 'only here'"]);
@@ -162,10 +162,10 @@ async fn a_filter_finds_what_one_node_finds_whoever_knows_its_fields() {
                 .await,
         );
     }
-    none_of(&differences, 3);
+    assert_no_difference(&differences, 3);
 }
 
-/// A filter made by chance, of known fields.
+/// A random filter on known fields.
 fn random_filter(random: &mut fastrand::Rng, depth: u8) -> String {
     let value = |random: &mut fastrand::Rng| {
         let values = [
@@ -209,7 +209,7 @@ fn random_filter(random: &mut fastrand::Rng, depth: u8) -> String {
 }
 
 #[tokio::test]
-async fn a_negated_equal_means_what_an_unequal_means_where_fields_are_known() {
+async fn not_equals_and_a_negated_equals_mean_the_same_where_fields_are_known() {
     let both = Both::start().await;
     let seed = fastrand::u64(..);
     println!("seed {seed}");

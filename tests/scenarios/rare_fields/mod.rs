@@ -1,4 +1,4 @@
-//! Fields that one shard knows, some, all or none: whatever names a field, in whatever way, gives what one node gives.
+//! Fields that one shard, some, all or no shards know: every request that names such a field is answered as by one node.
 
 mod filters;
 mod searching;
@@ -24,7 +24,7 @@ pub(super) struct Both {
     _single: Single,
 }
 
-/// A document that has what all have.
+/// A document with the fields that all documents have.
 fn plain(id: usize) -> Value {
     json!({
         "id": id,
@@ -61,7 +61,7 @@ impl Both {
         both
     }
 
-    /// Puts the documents into another index.
+    /// Creates another index with the same documents.
     pub(super) async fn load(&self, uid: &str) {
         let features = json!({"containsFilter": true, "editDocumentsByFunction": true});
         self.each(Method::PATCH, "/experimental-features", &features)
@@ -115,7 +115,7 @@ impl Both {
         crate::support::ids(&node(&self.cluster, shard), uid).await
     }
 
-    /// The same change on both, done.
+    /// Makes the same change on both, and waits for it.
     pub(super) async fn each(&self, method: Method, path: &str, body: &Value) {
         for api in [&self.one, &self.many] {
             let reply = api.json(method.clone(), path, body).await.unwrap();
@@ -127,7 +127,7 @@ impl Both {
         }
     }
 
-    /// What both say to a request; the difference where they don't say the same, whatever the order of hits.
+    /// Sends a request to both, and returns the difference between the answers, if any. The order of hits doesn't count.
     pub(super) async fn difference(
         &self,
         method: Method,
@@ -137,7 +137,7 @@ impl Both {
         self.differ(method, path, body, Hits::InAnyOrder).await
     }
 
-    /// Likewise, where something tells all hits apart.
+    /// The same for requests that define the order of hits completely: here the order counts.
     pub(super) async fn difference_in_order(
         &self,
         method: Method,
@@ -152,41 +152,41 @@ impl Both {
             Method::GET => api.get(path).await.unwrap(),
             _ => api.json(method.clone(), path, body).await.unwrap(),
         };
-        let one = told(&ask(&self.one).await, hits);
-        let many = told(&ask(&self.many).await, hits);
+        let one = comparable(&ask(&self.one).await, hits);
+        let many = comparable(&ask(&self.many).await, hits);
         (one != many)
             .then(|| format!("{method} {path} {body}\n  one node: {one}\n  cluster:  {many}"))
     }
 }
 
-/// What is compared of a list of hits.
+/// How lists of hits are compared.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hits {
     InOrder,
     InAnyOrder,
 }
 
-/// What an answer says.
-fn told(reply: &Reply, order: Hits) -> Value {
+/// The parts of an answer that are compared.
+fn comparable(reply: &Reply, order: Hits) -> Value {
     let mut body = reply.body.clone();
     if reply
         .at("/message")
         .as_str()
         .is_some_and(|said| said.starts_with("Tenant token expired."))
     {
-        body["message"] = json!("with the time");
+        body["message"] = json!("Tenant token expired.");
     }
     if let Some(queries) = body.get_mut("results").and_then(Value::as_array_mut)
         && queries.iter().any(|query| query.get("hits").is_some())
     {
-        queries.iter_mut().for_each(|query| settle(query, order));
+        queries.iter_mut().for_each(|query| normalise(query, order));
     }
-    settle(&mut body, order);
+    normalise(&mut body, order);
     json!({"status": reply.status, "body": body})
 }
 
-/// Takes away what may differ: times, and the order of hits where nothing tells them apart.
-fn settle(answer: &mut Value, order: Hits) {
+/// Removes what may differ: times, and the order of hits if it doesn't count.
+fn normalise(answer: &mut Value, order: Hits) {
     let Some(members) = answer.as_object_mut() else {
         return;
     };
@@ -223,8 +223,8 @@ pub(super) fn with_query(path: &str, pairs: &[(&str, &str)]) -> String {
     format!("{path}?{}", pairs.join("&"))
 }
 
-/// Fails with all differences.
-pub(super) fn none_of(differences: &[String], asked: usize) {
+/// Fails if there are differences, and shows the first of them.
+pub(super) fn assert_no_difference(differences: &[String], asked: usize) {
     assert!(asked > 0);
     assert!(
         differences.is_empty(),

@@ -1,11 +1,11 @@
-//! Every parameter beside the filter that names a field.
+//! All parameters except filters that name fields.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Both, FIELDS, none_of, with_query};
+use super::{Both, FIELDS, assert_no_difference, with_query};
 
-/// A search by `POST`, among others, and as a federated one.
+/// A search by itself, among other searches, and federated.
 fn searches(parameters: &Value) -> Vec<(Method, String, Value)> {
     let mut query = parameters.clone();
     let members = query.as_object_mut().unwrap();
@@ -35,22 +35,22 @@ fn searches(parameters: &Value) -> Vec<(Method, String, Value)> {
     ]
 }
 
-async fn check(both: &Both, asks: Vec<(Method, String, Value)>, in_order: bool) {
-    let asked = asks.len();
+async fn check(both: &Both, requests: Vec<(Method, String, Value)>, in_order: bool) {
+    let asked = requests.len();
     let mut differences = Vec::new();
-    for (method, path, body) in asks {
+    for (method, path, body) in requests {
         differences.extend(match in_order {
             true => both.difference_in_order(method, &path, &body).await,
             false => both.difference(method, &path, &body).await,
         });
     }
-    none_of(&differences, asked);
+    assert_no_difference(&differences, asked);
 }
 
 #[tokio::test]
-async fn hits_are_sorted_by_what_any_shard_knows() {
+async fn hits_are_sorted_by_fields_that_only_some_shards_know() {
     let both = Both::start().await;
-    let mut asks = Vec::new();
+    let mut requests = Vec::new();
     let places = ["_geoPoint(10, 20)", "_geoPoint(-80, -20)"];
     for (field, way) in FIELDS
         .iter()
@@ -59,16 +59,16 @@ async fn hits_are_sorted_by_what_any_shard_knows() {
     {
         let sort = json!([format!("{field}:{way}"), "id:desc"]);
         for q in ["", "amber"] {
-            asks.extend(searches(
+            requests.extend(searches(
                 &json!({"q": q, "sort": sort, "limit": 200, "attributesToRetrieve": ["id", field]}),
             ));
         }
-        asks.extend(searches(&json!({"sort": sort, "offset": 3, "limit": 5})));
+        requests.extend(searches(&json!({"sort": sort, "offset": 3, "limit": 5})));
         let fetch = json!({"sort": sort, "limit": 200, "fields": ["id"]});
-        asks.push((Method::POST, "/indexes/x/documents/fetch".to_owned(), fetch));
+        requests.push((Method::POST, "/indexes/x/documents/fetch".to_owned(), fetch));
         let filtered =
             json!({"sort": sort, "limit": 20, "fields": ["id"], "filter": "rare != 'only here'"});
-        asks.push((
+        requests.push((
             Method::POST,
             "/indexes/x/documents/fetch".to_owned(),
             filtered,
@@ -78,15 +78,15 @@ async fn hits_are_sorted_by_what_any_shard_knows() {
             "/indexes/x/documents",
             &[("sort", &sort), ("limit", "7"), ("fields", "id")],
         );
-        asks.push((Method::GET, list, Value::Null));
+        requests.push((Method::GET, list, Value::Null));
         let get = with_query("/indexes/x/search", &[("sort", &sort), ("limit", "9")]);
-        asks.push((Method::GET, get, Value::Null));
+        requests.push((Method::GET, get, Value::Null));
     }
-    check(&both, asks, true).await;
+    check(&both, requests, true).await;
 }
 
 #[tokio::test]
-async fn documents_without_a_single_place_are_refused_to_be_sorted_by_places() {
+async fn sorting_by_distance_is_refused_if_no_document_has_coordinates() {
     let both = Both::start().await;
     let gone = json!({"filter": "_geoRadius(10, 20, 1000)"});
     both.each(
@@ -103,61 +103,61 @@ async fn documents_without_a_single_place_are_refused_to_be_sorted_by_places() {
         .await;
     both.each(Method::POST, "/indexes/x/documents/delete", &gone)
         .await;
-    let mut asks = Vec::new();
+    let mut requests = Vec::new();
     for uid in ["x", "y"] {
         let sort = json!({"sort": ["_geoPoint(1, 2):asc", "id:asc"], "limit": 5, "fields": ["id"]});
-        asks.push((
+        requests.push((
             Method::POST,
             format!("/indexes/{uid}/documents/fetch"),
             sort.clone(),
         ));
-        asks.push((
+        requests.push((
             Method::POST,
             format!("/indexes/{uid}/search"),
             json!({"sort": sort["sort"], "limit": 5}),
         ));
     }
-    check(&both, asks, true).await;
+    check(&both, requests, true).await;
 }
 
 #[tokio::test]
 async fn facets_and_distinct_values_are_those_of_all_shards() {
     let both = Both::start().await;
-    let mut asks = Vec::new();
+    let mut requests = Vec::new();
     for field in FIELDS {
         for q in ["", "amber"] {
             for facets in [json!([field]), json!(["*"]), json!(["tags", field])] {
-                asks.extend(searches(&json!({"q": q, "facets": facets, "limit": 0})));
+                requests.extend(searches(&json!({"q": q, "facets": facets, "limit": 0})));
             }
         }
         let federated = json!({
             "queries": [{"indexUid": "x", "q": "amber"}],
             "federation": {"limit": 0, "facetsByIndex": {"x": [field, "group"]}},
         });
-        asks.push((Method::POST, "/multi-search".to_owned(), federated));
+        requests.push((Method::POST, "/multi-search".to_owned(), federated));
         for facet_query in [json!(null), json!("o"), json!("7")] {
             let body = json!({"facetName": field, "facetQuery": facet_query, "q": "amber"});
-            asks.push((Method::POST, "/indexes/x/facet-search".to_owned(), body));
+            requests.push((Method::POST, "/indexes/x/facet-search".to_owned(), body));
         }
         let name = with_query("/indexes/x/search", &[("facets", field), ("limit", "0")]);
-        asks.push((Method::GET, name, Value::Null));
+        requests.push((Method::GET, name, Value::Null));
     }
-    // Without a value in all documents but one, nothing is left out but that one.
+    // Documents without a value of the distinct attribute are never left out.
     for field in ["rare", "never"] {
         let distinct = json!({"distinct": field, "sort": ["id:asc"], "limit": 200, "attributesToRetrieve": ["id"]});
-        asks.push((Method::POST, "/indexes/x/search".to_owned(), distinct));
+        requests.push((Method::POST, "/indexes/x/search".to_owned(), distinct));
     }
     for name in ["title", "nowhere"] {
-        asks.extend(searches(&json!({"facets": [name]})));
-        asks.extend(searches(&json!({"distinct": name})));
-        asks.extend(searches(&json!({"sort": [format!("{name}:asc")]})));
-        asks.push((
+        requests.extend(searches(&json!({"facets": [name]})));
+        requests.extend(searches(&json!({"distinct": name})));
+        requests.extend(searches(&json!({"sort": [format!("{name}:asc")]})));
+        requests.push((
             Method::POST,
             "/indexes/x/facet-search".to_owned(),
             json!({"facetName": name}),
         ));
     }
-    check(&both, asks, true).await;
+    check(&both, requests, true).await;
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn attributes_to_search_on_are_those_of_all_shards() {
         json!([]),
         json!(null),
     ];
-    let mut asks = Vec::new();
+    let mut requests = Vec::new();
     for list in &lists {
         for q in [
             "amber",
@@ -194,13 +194,13 @@ async fn attributes_to_search_on_are_those_of_all_shards() {
             let common = json!({
                 "q": q, "attributesToSearchOn": list, "limit": 200, "attributesToRetrieve": ["id"], "showRankingScore": true,
             });
-            asks.extend(searches(&common));
+            requests.extend(searches(&common));
             let mut paged = json!({"q": q, "attributesToSearchOn": list, "page": 1, "hitsPerPage": 4, "facets": ["group"]});
             paged["sort"] = json!(["id:asc"]);
             paged["attributesToRetrieve"] = json!(["id"]);
-            asks.push((Method::POST, "/indexes/x/search".to_owned(), paged));
+            requests.push((Method::POST, "/indexes/x/search".to_owned(), paged));
             let facets = json!({"facetName": "tags", "q": q, "attributesToSearchOn": list});
-            asks.push((Method::POST, "/indexes/x/facet-search".to_owned(), facets));
+            requests.push((Method::POST, "/indexes/x/facet-search".to_owned(), facets));
             let names: Option<Vec<&str>> = list
                 .as_array()
                 .map(|names| names.iter().filter_map(Value::as_str).collect());
@@ -216,22 +216,22 @@ async fn attributes_to_search_on_are_those_of_all_shards() {
                         ("showRankingScore", "true"),
                     ],
                 );
-                asks.push((Method::GET, get, Value::Null));
+                requests.push((Method::GET, get, Value::Null));
             }
         }
         let hybrid = json!({
             "q": "amber", "attributesToSearchOn": list, "limit": 200, "attributesToRetrieve": ["id"],
             "hybrid": {"embedder": "own", "semanticRatio": 0.0}, "vector": [1.0, 2.0, 3.0],
         });
-        asks.push((Method::POST, "/indexes/x/search".to_owned(), hybrid));
+        requests.push((Method::POST, "/indexes/x/search".to_owned(), hybrid));
     }
-    check(&both, asks, false).await;
+    check(&both, requests, false).await;
 }
 
 #[tokio::test]
-async fn documents_are_shown_with_what_any_shard_knows() {
+async fn documents_are_shown_with_fields_that_only_some_shards_know() {
     let both = Both::start().await;
-    let mut asks = Vec::new();
+    let mut requests = Vec::new();
     for field in FIELDS
         .iter()
         .chain(&["content.meta.author", "content.*", "_geo"])
@@ -240,8 +240,8 @@ async fn documents_are_shown_with_what_any_shard_knows() {
             "q": "amber", "limit": 200, "attributesToRetrieve": ["id", field], "attributesToHighlight": [field],
             "attributesToCrop": [format!("{field}:1")], "showMatchesPosition": true,
         });
-        asks.extend(searches(&shown));
-        asks.push((
+        requests.extend(searches(&shown));
+        requests.push((
             Method::POST,
             "/indexes/x/documents/fetch".to_owned(),
             json!({"fields": ["id", field], "limit": 200}),
@@ -256,20 +256,20 @@ async fn documents_are_shown_with_what_any_shard_knows() {
                 ("attributesToCrop", field),
             ],
         );
-        asks.push((Method::GET, get, Value::Null));
+        requests.push((Method::GET, get, Value::Null));
     }
     for embedder in ["own", "nobody's"] {
         let hybrid = json!({"hybrid": {"embedder": embedder, "semanticRatio": 1.0}, "vector": [1.0, 2.0, 3.0], "limit": 200, "attributesToRetrieve": ["id"]});
-        asks.extend(searches(&hybrid));
+        requests.extend(searches(&hybrid));
         let similar =
             json!({"id": 3, "embedder": embedder, "limit": 200, "attributesToRetrieve": ["id"]});
-        asks.push((Method::POST, "/indexes/x/similar".to_owned(), similar));
+        requests.push((Method::POST, "/indexes/x/similar".to_owned(), similar));
     }
-    check(&both, asks, false).await;
+    check(&both, requests, false).await;
 }
 
 #[tokio::test]
-async fn what_stands_in_place_of_a_nested_attribute_is_shown_whoever_knows_it() {
+async fn a_value_in_place_of_a_nested_attribute_is_shown_whichever_shard_knows_the_attribute() {
     let both = Both::start().await;
     let (first, second) = (both.on("x", 0).await, both.on("x", 1).await);
     let in_place = [
@@ -286,12 +286,12 @@ async fn what_stands_in_place_of_a_nested_attribute_is_shown_whoever_knows_it() 
         .zip(&in_place)
         .map(|(id, value)| json!({"id": id, "title": "amber", "book": value}))
         .collect();
-    // One document has what none of the others has.
+    // One document has attributes that no other document has.
     let whole = json!({"author": "amber", "deep": {"down": 1}});
     documents.push(json!({"id": first[1], "book": whole}));
     both.each(Method::PUT, "/indexes/x/documents", &json!(documents))
         .await;
-    let mut asks = Vec::new();
+    let mut requests = Vec::new();
     for names in [
         json!(["id", "book.author"]),
         json!(["id", "book.deep.down", "book.other"]),
@@ -301,13 +301,13 @@ async fn what_stands_in_place_of_a_nested_attribute_is_shown_whoever_knows_it() 
         json!(["id", "book.nobody's"]),
         json!(["*", "book.author"]),
     ] {
-        asks.extend(searches(
+        requests.extend(searches(
             &json!({"q": "amber", "limit": 200, "attributesToRetrieve": names}),
         ));
-        asks.extend(searches(&json!({
+        requests.extend(searches(&json!({
             "q": "amber", "limit": 200, "attributesToRetrieve": names, "attributesToHighlight": ["id", "title"],
         })));
-        asks.push((
+        requests.push((
             Method::POST,
             "/indexes/x/documents/fetch".to_owned(),
             json!({"fields": names, "limit": 200}),
@@ -324,13 +324,13 @@ async fn what_stands_in_place_of_a_nested_attribute_is_shown_whoever_knows_it() 
             ("limit", "200"),
             ("attributesToRetrieve", &names),
         ];
-        asks.push((
+        requests.push((
             Method::GET,
             with_query("/indexes/x/search", &get),
             Value::Null,
         ));
         let list = [("fields", names.as_str()), ("limit", "200")];
-        asks.push((
+        requests.push((
             Method::GET,
             with_query("/indexes/x/documents", &list),
             Value::Null,
@@ -339,6 +339,6 @@ async fn what_stands_in_place_of_a_nested_attribute_is_shown_whoever_knows_it() 
     let highlight = json!({
         "q": "amber", "limit": 200, "attributesToRetrieve": ["id"], "attributesToHighlight": ["book.author"],
     });
-    asks.extend(searches(&highlight));
-    check(&both, asks, false).await;
+    requests.extend(searches(&highlight));
+    check(&both, requests, false).await;
 }

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::{Both, none_of, with_query};
+use super::{Both, assert_no_difference, with_query};
 
 /// A key that may search the indexes `x` and `y`.
 async fn search_key(both: &Both) -> (String, String) {
@@ -21,7 +21,7 @@ async fn search_key(both: &Both) -> (String, String) {
     }
     assert_eq!(
         values[0], values[1],
-        "the master key makes the same key of it"
+        "a key's value follows from its uid and the master key"
     );
     (uid.to_owned(), values.remove(0))
 }
@@ -41,7 +41,7 @@ fn token(key: &(String, String), rules: &Value, expires: Option<i64>) -> String 
     format!("{signed}.{signature}")
 }
 
-/// Every search that a tenant may make, with a filter of its own or without.
+/// Every search that a tenant may send, with this filter of its own.
 fn searches(filter: &Value) -> Vec<(Method, String, Value)> {
     let query = |uid: &str| json!({"indexUid": uid, "filter": filter, "limit": 200, "attributesToRetrieve": ["id"]});
     let mut all = vec![
@@ -115,5 +115,5 @@ async fn a_tenant_sees_what_one_node_shows_it() {
             }
         }
     }
-    none_of(&differences, asked);
+    assert_no_difference(&differences, asked);
 }

@@ -1,26 +1,26 @@
-//! Deletions and editions by a filter on fields that not all shards know.
+//! Deletions and edits by a filter on fields that not all shards know.
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Both, none_of};
+use super::{Both, assert_no_difference};
 
-/// What both say of a write's end: its task, or why there is none.
-async fn ends(both: &Both, path: &str, body: &Value) -> [Value; 2] {
-    let mut ends = Vec::new();
+/// The outcome of a write on both sides: its task, or the refusal.
+async fn outcomes(both: &Both, path: &str, body: &Value) -> [Value; 2] {
+    let mut outcomes = Vec::new();
     for api in [&both.one, &both.many] {
         let reply = api.post(path, body).await.unwrap();
         let task = match reply.status {
             202 => api.settle(&reply).await.unwrap(),
             status => json!({"refused": status, "error": reply.body}),
         };
-        let told = json!({"status": task["status"], "refused": task["refused"], "details": task["details"], "error": task["error"]});
-        ends.push(told);
+        let outcome = json!({"status": task["status"], "refused": task["refused"], "details": task["details"], "error": task["error"]});
+        outcomes.push(outcome);
     }
-    ends.try_into().unwrap()
+    outcomes.try_into().unwrap()
 }
 
-async fn left(both: &Both, uid: &str) -> [Vec<u64>; 2] {
+async fn remaining(both: &Both, uid: &str) -> [Vec<u64>; 2] {
     [
         crate::support::ids(&both.one, uid).await,
         crate::support::ids(&both.many, uid).await,
@@ -43,7 +43,7 @@ const FILTERS: [&str; 12] = [
 ];
 
 #[tokio::test]
-async fn a_deletion_by_filter_takes_what_one_node_takes() {
+async fn a_deletion_by_filter_deletes_what_one_node_deletes() {
     let both = Both::start().await;
     let mut differences = Vec::new();
     for filter in FILTERS {
@@ -51,7 +51,7 @@ async fn a_deletion_by_filter_takes_what_one_node_takes() {
             json!(filter),
             json!([[filter, "group = 99"], "group != 98"]),
         ] {
-            let [one, many] = ends(
+            let [one, many] = outcomes(
                 &both,
                 "/indexes/x/documents/delete",
                 &json!({"filter": filter}),
@@ -60,20 +60,20 @@ async fn a_deletion_by_filter_takes_what_one_node_takes() {
             if one != many {
                 differences.push(format!("{filter}\n  one node: {one}\n  cluster:  {many}"));
             }
-            let [one, many] = left(&both, "x").await;
+            let [one, many] = remaining(&both, "x").await;
             assert_eq!(one, many, "{filter}");
         }
     }
-    none_of(&differences, FILTERS.len() * 2);
+    assert_no_difference(&differences, FILTERS.len() * 2);
 }
 
 #[tokio::test]
-async fn an_edition_by_filter_changes_what_one_node_changes() {
+async fn an_edit_by_filter_changes_what_one_node_changes() {
     let both = Both::start().await;
     let mut differences = Vec::new();
     for (at, filter) in FILTERS.iter().enumerate() {
         let edit = json!({"filter": filter, "function": format!("doc.edited = {at}")});
-        let [one, many] = ends(&both, "/indexes/x/documents/edit", &edit).await;
+        let [one, many] = outcomes(&both, "/indexes/x/documents/edit", &edit).await;
         if one != many {
             differences.push(format!("{filter}\n  one node: {one}\n  cluster:  {many}"));
         }
@@ -81,18 +81,18 @@ async fn an_edition_by_filter_changes_what_one_node_changes() {
         let documents = both.difference_in_order(Method::POST, "/indexes/x/documents/fetch", &list);
         differences.extend(documents.await);
     }
-    none_of(&differences, FILTERS.len());
+    assert_no_difference(&differences, FILTERS.len());
 }
 
 #[tokio::test]
-async fn a_deletion_waits_for_what_may_bring_its_field() {
+async fn a_deletion_waits_for_writes_that_may_add_its_field() {
     let both = Both::start().await;
-    let [one, many] = left(&both, "x").await;
+    let [one, many] = remaining(&both, "x").await;
     assert_eq!((one.len(), &one), (120, &many));
     let brings = json!([{"id": 7, "title": "seven", "never": "not any more"}]);
     let deletes = json!({"filter": "never != 'not any more'"});
     for api in [&both.one, &both.many] {
-        // The second is sent while the first is on its way.
+        // The deletion is sent while the documents are still being added.
         let added = api.post("/indexes/x/documents", &brings).await.unwrap();
         assert_eq!(added.status, 202, "{}", added.text);
         let deleted = api
@@ -102,11 +102,11 @@ async fn a_deletion_waits_for_what_may_bring_its_field() {
         let task = api.succeed(&deleted).await.unwrap();
         assert_eq!(task["details"]["deletedDocuments"], 119, "{task}");
     }
-    assert_eq!(left(&both, "x").await, [vec![7], vec![7]]);
+    assert_eq!(remaining(&both, "x").await, [vec![7], vec![7]]);
 }
 
 #[tokio::test]
-async fn a_field_is_forgotten_with_its_index_alone() {
+async fn a_field_is_forgotten_only_with_its_index() {
     let both = Both::start().await;
     let search = json!({"filter": "rare != 'only here'", "limit": 0});
     let path = "/indexes/x/search";
@@ -129,5 +129,5 @@ async fn a_field_is_forgotten_with_its_index_alone() {
     let nothing = both.many.post(path, &search).await.unwrap();
     assert_eq!(nothing.at("/estimatedTotalHits"), 0, "{}", nothing.text);
     differences.extend(both.difference(Method::POST, path, &search).await);
-    none_of(&differences, 3);
+    assert_no_difference(&differences, 3);
 }

@@ -21,7 +21,7 @@ mod geo;
 mod geojson;
 mod missing;
 mod rules;
-pub mod trial;
+pub(crate) mod trial;
 mod vectors;
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Made-up histories with each kind of violation, to show that the checker finds them.
+//! Invented histories with each kind of violation, to show that the checker finds them.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ fn shown(history: &History, document: Option<Value>, began: u64, ended: u64) -> 
 }
 
 #[test]
-fn what_was_acknowledged_and_is_there_is_no_breach() {
+fn acknowledged_writes_that_are_stored_are_no_breach() {
     let mut history = History::default();
     write(&mut history, replaced(1), 1, Some(2));
     assert_eq!(breaches(&history, Some(stored(1))), []);
@@ -71,7 +71,7 @@ fn an_acknowledged_document_that_is_gone_is_missing() {
 }
 
 #[test]
-fn an_older_version_than_acknowledged_is_missing_the_newer_one() {
+fn a_stored_version_older_than_the_acknowledged_one_is_missing() {
     let mut history = History::default();
     write(&mut history, replaced(1), 1, Some(2));
     write(&mut history, replaced(2), 3, Some(4));
@@ -79,7 +79,7 @@ fn an_older_version_than_acknowledged_is_missing_the_newer_one() {
 }
 
 #[test]
-fn a_partial_update_that_lost_the_other_fields_is_missing_them() {
+fn a_partial_update_that_lost_other_fields_is_missing() {
     let mut history = History::default();
     write(&mut history, replaced(1), 1, Some(2));
     write(&mut history, Change::Update(part(ID, 2)), 3, Some(4));
@@ -88,7 +88,7 @@ fn a_partial_update_that_lost_the_other_fields_is_missing_them() {
 }
 
 #[test]
-fn a_deleted_document_that_is_there_came_back() {
+fn a_deleted_document_that_is_stored_came_back() {
     let mut history = History::default();
     write(&mut history, replaced(1), 1, Some(2));
     write(&mut history, Change::Delete, 3, Some(4));
@@ -96,7 +96,7 @@ fn a_deleted_document_that_is_there_came_back() {
 }
 
 #[test]
-fn a_write_in_doubt_may_be_there_or_not_but_nothing_else_may() {
+fn a_write_in_doubt_may_be_stored_or_not_and_nothing_else_may_be() {
     for doubt in [
         Outcome::Sent,
         Outcome::InDoubt("no answer".to_owned()),
@@ -113,7 +113,7 @@ fn a_write_in_doubt_may_be_there_or_not_but_nothing_else_may() {
 }
 
 #[test]
-fn a_refused_write_must_not_be_there() {
+fn a_refused_write_must_not_be_stored() {
     let mut history = History::default();
     write(&mut history, replaced(1), 1, Some(2));
     let ticket = history.send(ID, replaced(2), at(3));
@@ -236,7 +236,7 @@ fn replicas_differ_by_documents_vectors_and_settings_and_not_by_the_order_of_key
 }
 
 #[test]
-fn what_is_sent_holds_the_vector_that_is_looked_for() {
+fn a_sent_document_holds_the_vector_that_is_checked() {
     let sent = with_vector(&whole(ID, 12));
     assert!(same_vector(sent.pointer("/_vectors/given"), &vector(12)));
     assert_ne!(vector(1), vector(2));

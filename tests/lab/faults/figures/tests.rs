@@ -30,7 +30,7 @@ fn failures_count_from_the_fault_on_and_late_ones_twice() {
 }
 
 #[test]
-fn failures_while_nobody_could_answer_are_excused_and_no_others() {
+fn only_failures_while_no_replica_could_answer_are_excused() {
     let all = [
         read(1_000, 1_400, true),
         read(1_400, 1_600, true),
@@ -62,7 +62,7 @@ fn a_gap_is_the_longest_time_without_a_success_after_the_fault() {
 }
 
 #[test]
-fn the_99th_percentile_is_what_99_of_100_came_within() {
+fn p99_is_the_time_within_which_99_of_100_were_answered() {
     let hundred: Vec<Duration> = (1..=100).rev().map(at).collect();
     assert_eq!(p99(&hundred), Some(at(99)));
     assert_eq!(p99(&[at(7)]), Some(at(7)));
