@@ -122,6 +122,12 @@ impl Life {
         !self.writes.iter().any(doubt)
     }
 
+    /// True if the last write was a deletion, whatever its outcome.
+    pub(super) fn ends_with_deletion(&self) -> bool {
+        let last = self.writes.last();
+        last.is_some_and(|write| write.change == Change::Delete)
+    }
+
     /// True if the document certainly exists, whatever the outcome of open writes.
     pub(super) fn exists(&self) -> bool {
         self.states().iter().all(Option::is_some)

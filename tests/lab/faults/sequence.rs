@@ -12,7 +12,7 @@ use weft_cluster::{Api, Deadline, until};
 
 use super::check::{Breach, Violation};
 use super::documents::INDEX;
-use super::history::Change;
+use super::history::{Change, Outcome};
 use super::round::{LoadedCluster, RECOVERY, Round};
 use super::{FaultArgs, inspect, report, writers};
 use crate::say;
@@ -84,7 +84,7 @@ pub(super) async fn run(arguments: &FaultArgs, length: u32, seed: u64) -> Result
                 ..Round::new(fault, number)
             },
         };
-        cluster.delete_beats(number).await?;
+        cluster.delete_leftovers(number).await?;
         round.chore = Some(format!("{chore:?}"));
         say(format_args!(
             "{} after {chore:?}",
@@ -106,19 +106,33 @@ pub(super) async fn run(arguments: &FaultArgs, length: u32, seed: u64) -> Result
 }
 
 impl LoadedCluster {
-    /// Deletes what was written at a steady interval in a round. Otherwise the index would grow with every round, and with it
-    /// each resync.
-    async fn delete_beats(&self, number: u32) -> Result<()> {
+    /// Deletes what was written at a steady interval in a round, and what its writer can't write again. Otherwise the index
+    /// would grow with every round, and with it each resync.
+    async fn delete_leftovers(&self, number: u32) -> Result<()> {
         let prefix = writers::beat_name(number);
         let (ids, tickets) = {
             let mut history = self.world.history();
-            let lives = history.lives();
-            let own = lives.filter(|(id, life)| id.starts_with(&prefix) && life.writable());
-            let ids: Vec<String> = own.map(|(id, _)| id.to_owned()).collect();
+            let (mut beats, mut in_doubt) = (Vec::new(), Vec::new());
+            for (id, life) in history.lives() {
+                match life.writable() {
+                    true if id.starts_with(&prefix) => beats.push(id.to_owned()),
+                    false if !life.ends_with_deletion() => in_doubt.push(id.to_owned()),
+                    _ => {}
+                }
+            }
             let now = self.world.now();
-            let delete = |id: &String| history.send(id, Change::Delete, now);
-            let tickets = ids.iter().map(delete).collect();
-            (ids, tickets)
+            let tickets = beats.iter().map(|id| history.send(id, Change::Delete, now));
+            let tickets = tickets.collect();
+            // Writes that got no answer stay in doubt, even if they are followed by this deletion.
+            for id in &in_doubt {
+                let ticket = history.send(id, Change::Delete, now);
+                history.end(
+                    &ticket,
+                    Outcome::InDoubt("deleted after a write in doubt".to_owned()),
+                );
+            }
+            beats.extend(in_doubt);
+            (beats, tickets)
         };
         if ids.is_empty() {
             return Ok(());
