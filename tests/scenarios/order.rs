@@ -146,7 +146,7 @@ async fn settled(api: &Api, index: &str) -> Value {
     api.get(&path).await.unwrap().at("/results").clone()
 }
 
-/// A cluster of one shard that sends small writes of 200 ms together, with the index `x`.
+/// A cluster of one shard that sends the small writes of 200 ms together, with the index `x`.
 async fn cluster_that_waits_for_more_writes() -> (StandInCluster, Api) {
     let environment = vec![
         ("WEFT_DIRECT_WRITES".to_owned(), "false".to_owned()),
@@ -314,7 +314,7 @@ async fn requests_during_swaps_of_indexes_on_different_shards_reach_one_of_the_t
         missing.is_empty() && twice == 0,
         "missing: {missing:?}; twice: {twice}"
     );
-    // No node holds a document that belongs to another shard.
+    // The nodes hold no documents that the cluster doesn't show.
     let mut on_nodes = 0;
     for shard in 0..3 {
         let stats = node(&cluster, shard).get("/stats").await.unwrap();
