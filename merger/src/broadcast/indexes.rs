@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use weft_routing::is_index_uid;
 use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
@@ -51,7 +52,7 @@ pub(super) async fn create(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
         .and_then(Value::as_str)
         .unwrap_or_default()
         .to_owned();
-    if !is_uid(&uid) {
+    if !is_index_uid(&uid) {
         // A node words the refusal; it can't accept an index without a valid uid.
         return refuse(ctx, &change).await;
     }
@@ -101,13 +102,6 @@ fn read_sharding(value: Value) -> Result<Sharding, BroadcastError> {
         return Err(invalid("counts start from 1".to_owned()));
     }
     Ok(sharding)
-}
-
-pub(super) fn is_uid(uid: &str) -> bool {
-    (1..=400).contains(&uid.len())
-        && uid
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 async fn refuse(ctx: &Context, change: &NodeChange) -> Result<Answer, BroadcastError> {

@@ -17,9 +17,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::Method;
+use weft_routing::is_index_uid;
 
 use super::BroadcastError;
-use super::indexes::{is_uid, unplaced};
+use super::indexes::unplaced;
 use super::place::Place;
 use super::spread::NodeChange;
 use crate::answer::Answer;
@@ -39,7 +40,7 @@ pub(super) async fn change(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
         .as_deref()
         .and_then(|uid| ctx.cluster.placement(uid));
     let uid = match &index_uid {
-        Some(uid) if is_uid(uid) && (known.is_some() || !resets) => uid.clone(),
+        Some(uid) if is_index_uid(uid) && (known.is_some() || !resets) => uid.clone(),
         _ => return unplaced(ctx, &change, index_uid, kind).await,
     };
     let touches = touches(&change);

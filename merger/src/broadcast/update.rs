@@ -11,10 +11,11 @@ use futures_util::future::try_join_all;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
+use weft_routing::is_index_uid;
 use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
-use super::indexes::{is_uid, lock_where_it_lies, spread_as_task, unplaced};
+use super::indexes::{lock_where_it_lies, spread_as_task, unplaced};
 use super::intents::{Effect, Intent, carry_out};
 use super::place::{AGAIN, WITHIN, until_gone, until_settled};
 use super::spread::NodeChange;
@@ -58,7 +59,7 @@ pub(super) async fn update(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
     let text = |name: &str| body.get(name).and_then(Value::as_str);
     let update = Update {
         uid: &uid,
-        new: text("uid").filter(|new| *new != uid && is_uid(new)),
+        new: text("uid").filter(|new| *new != uid && is_index_uid(new)),
         key: text("primaryKey"),
         body: &body,
         change: &change,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
+use weft_routing::is_index_uid;
 use weft_routing::placement::ShardId;
 
 use super::coalesce::{self, Kind, SMALL_BYTES, SMALL_DOCUMENTS, Sent, Small};
@@ -34,7 +35,7 @@ pub(super) async fn documents(
 ) -> Result<Answer, WriteError> {
     let uid = call.index.clone().unwrap_or_default();
     let params = match Params::read(&call) {
-        Ok(params) if is_uid(&uid) => params,
+        Ok(params) if is_index_uid(&uid) => params,
         _ => return refused_by_node(ctx, &call).await,
     };
     let mode = ctx.cluster.write_mode(Some(&uid), &call.headers)?;
@@ -419,9 +420,4 @@ fn each_once(ids: &Ids) -> Ids {
     }
     let ids: BTreeSet<&str> = ids.iter().collect();
     ids.into_iter().collect()
-}
-
-fn is_uid(uid: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    (1..=400).contains(&uid.len()) && uid.bytes().all(allowed)
 }
