@@ -8,6 +8,7 @@ use tokio::sync::mpsc::Receiver;
 use weft_routing::placement::ShardId;
 
 use super::*;
+use crate::cluster::NodeId;
 use crate::store::memory::MemoryStore;
 use crate::tasks::{LocalState, ReplicaTask, ShardTask, Status};
 

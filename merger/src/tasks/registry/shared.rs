@@ -72,3 +72,6 @@ impl Tasks {
         self.settle(record).await;
     }
 }
+
+#[cfg(test)]
+mod tests;
