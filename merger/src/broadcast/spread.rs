@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, try_join_all};
+use futures_util::future::try_join_all;
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use serde_json::Value;
 use weft_routing::placement::ShardId;
@@ -14,14 +14,13 @@ use weft_routing::placement::ShardId;
 use super::BroadcastError;
 use crate::answer::Answer;
 use crate::broadcast::Context;
-use crate::call::{Call, ForwardedHeaders, full};
+use crate::call::{Call, ForwardedHeaders};
 use crate::cluster::{ClusterError, NodeId, NodeRef, WriteMode};
 use crate::replication::{
-    self, Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, replicate, settle_doubt,
-    stagger,
+    Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, replicate, settle_doubt, stagger,
 };
 use crate::tasks::ShardTask;
-use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
+use crate::upstream::NodeAnswer;
 use crate::write::Plain;
 
 /// A change that is the same for every node.
@@ -98,50 +97,26 @@ impl NodeChange {
     }
 
     /// The order that brings the change to all of a shard's replicas.
-    fn order(&self, shard: ShardId, replicas: Vec<NodeRef>) -> Order<Self> {
+    fn order(&self, shard: ShardId, replicas: Vec<NodeRef>) -> Order {
         Order {
             shard,
             replicas,
             mode: WriteMode::Sync,
-            command: Arc::new(self.clone()),
+            command: Arc::new(self.command()),
             taken: Taken::new(),
         }
     }
 
-    /// Sends the change to one node.
-    pub(super) async fn sent(
-        &self,
-        ctx: &replication::Context,
-        node: &NodeRef,
-    ) -> Result<NodeAnswer, UpstreamError> {
-        let target = Target::Node(node.address);
-        let timeout = ctx.write_timeout;
-        let path = self.path_and_query.clone();
-        let mut request =
-            NodeRequest::new(target, self.method.clone(), path, &self.forwarded, timeout)
-                .body(full(self.body.clone()));
-        for (name, value) in &self.headers {
-            request = request.header(name.clone(), value.clone());
+    /// The request to each node.
+    pub(super) fn command(&self) -> Command {
+        Command {
+            method: self.method.clone(),
+            path_and_query: self.path_and_query.clone(),
+            headers: self.headers.clone(),
+            forwarded: self.forwarded.clone(),
+            body: Box::new(self.body.clone()),
+            is_task: false,
         }
-        ctx.upstream.send(request).await
-    }
-}
-
-impl Command for NodeChange {
-    fn send(
-        self: Arc<Self>,
-        ctx: Arc<replication::Context>,
-        node: NodeRef,
-    ) -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>> {
-        Box::pin(async move { self.sent(&ctx, &node).await })
-    }
-
-    fn is_task(&self) -> bool {
-        false
-    }
-
-    fn bytes(&self) -> u64 {
-        self.body.len() as u64
     }
 }
 

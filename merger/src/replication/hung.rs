@@ -1,9 +1,6 @@
 //! Stops waiting for a node that hangs, long before the timeout of a large write.
 
-use std::sync::Arc;
 use std::time::Duration;
-
-use futures_util::future::BoxFuture;
 
 use super::Context;
 use crate::cluster::NodeRef;
@@ -15,9 +12,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Waits for the answer as long as the node answers the merger's probes. So a node that is down delays its shard only until the
 /// merger notices that.
 pub(super) async fn while_it_answers(
-    ctx: Arc<Context>,
-    node: NodeRef,
-    sending: BoxFuture<'static, Result<NodeAnswer, UpstreamError>>,
+    ctx: &Context,
+    node: &NodeRef,
+    sending: impl Future<Output = Result<NodeAnswer, UpstreamError>>,
 ) -> Result<NodeAnswer, UpstreamError> {
     let hangs = async {
         // Not checked at once: after an outage of Envoy, no probe may have reached the node yet.

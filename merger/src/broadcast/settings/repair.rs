@@ -191,7 +191,7 @@ async fn send(ctx: &Context, uid: &str, drift: &Drift) -> Result<u32, Reason> {
         path,
         &Value::Object(drift.patch.clone()),
     );
-    let answer = change.sent(ctx, &drift.node).await;
+    let answer = change.command().send(ctx, &drift.node).await;
     let answer = answer.map_err(|error| Reason::Unanswered(error.to_string()))?;
     let local_uid = answer.task_uid().ok_or_else(|| {
         let said = format!("it answered {}", answer.status);
