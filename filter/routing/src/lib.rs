@@ -26,7 +26,7 @@ pub use cors::Origins;
 pub use decision::{BodyFacts, Decision, Policy, decide, decide_by_body};
 pub use document_id::{DocumentId, InvalidDocumentId};
 pub use index_uid::is_index_uid;
-pub use operation::{Classified, ClassifyError, Operation, Setting, classify};
+pub use operation::{Classified, ClassifyError, NamedOperation, Operation, Setting, classify};
 pub use placement::{NoShards, ShardId, SlotMap, choose_shards};
 pub use shard_names::{BadShardNames, ShardNames};
 pub use slot::{SLOT_COUNT, Slot, slot_of};
