@@ -6,6 +6,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use weft_routing::is_index_uid;
+use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
@@ -219,7 +220,9 @@ pub async fn written_to(ctx: &Arc<Context>, uid: &str) -> Result<(), BroadcastEr
             // Before taking the lock: a deletion under way must find the index alive, whatever it does on the nodes.
             ctx.cluster.placements.revive(uid).await?;
             let place = Place::take(ctx, uid, None, 1).await?;
-            let change = NodeChange::own(ctx, Method::POST, "/indexes", &json!({"uid": uid}));
+            let create = NamedOperation::unnamed(Operation::CreateIndex);
+            let body = json!({"uid": uid});
+            let change = NodeChange::own(ctx, create, Method::POST, "/indexes", &body);
             let shards = place.placement.shards();
             let each: Vec<_> = shards.iter().map(|shard| (*shard, &change)).collect();
             spread_locked(ctx, &place.guard, &each, Reach::Replicas)

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
 
 pub use self::finish::take_up_intents;
@@ -126,9 +127,22 @@ impl Intent {
         }
     }
 
+    /// What the change does on the nodes.
+    fn named(&self) -> NamedOperation {
+        match (&self.effect, &self.index_uid) {
+            (Effect::Deletion { uid, .. }, _) => {
+                NamedOperation::of_index(Operation::DeleteIndex, uid)
+            }
+            (Effect::Exchange { .. }, Some(uid)) => {
+                NamedOperation::of_index(Operation::UpdateIndex, uid)
+            }
+            (Effect::Exchange { .. }, None) => NamedOperation::unnamed(Operation::SwapIndexes),
+        }
+    }
+
     fn change(&self, ctx: &Context, body: &Value) -> NodeChange {
         let method = self.method.parse().unwrap_or(Method::POST);
-        NodeChange::own(ctx, method, self.path_and_query.clone(), body)
+        NodeChange::own(ctx, self.named(), method, self.path_and_query.clone(), body)
     }
 }
 

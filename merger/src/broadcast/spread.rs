@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use serde_json::Value;
+use weft_routing::operation::NamedOperation;
 use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
@@ -26,6 +27,8 @@ use crate::write::Plain;
 /// A change that is the same for every node.
 #[derive(Debug, Clone)]
 pub(super) struct NodeChange {
+    /// What it does.
+    pub(super) named: NamedOperation,
     pub(super) method: Method,
     pub(super) path_and_query: String,
     pub(super) forwarded: ForwardedHeaders,
@@ -37,12 +40,14 @@ impl NodeChange {
     /// A request of Weft's own.
     pub(super) fn own(
         ctx: &Context,
+        named: NamedOperation,
         method: Method,
         path_and_query: impl Into<String>,
         body: &Value,
     ) -> Self {
         let json = HeaderValue::from_static("application/json");
         Self {
+            named,
             method,
             path_and_query: path_and_query.into(),
             forwarded: ctx.own_authority(),
@@ -59,41 +64,40 @@ impl NodeChange {
         }
     }
 
+    /// The client's request, without a body.
+    pub(super) fn read(call: &Call) -> Self {
+        Self {
+            named: NamedOperation {
+                operation: call.operation,
+                index: call.index.clone(),
+                document: call.document.clone(),
+            },
+            method: call.method.clone(),
+            path_and_query: call.path_and_query.clone(),
+            forwarded: call.forwarded.clone(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
     /// The client's request, with its body read completely.
     pub(super) async fn of(ctx: &Context, call: Call) -> Result<Self, BroadcastError> {
         let idle = ctx.pace.idle;
         let encoding = call.header("content-encoding").map(str::to_owned);
         let content_type = call.headers.get(CONTENT_TYPE).cloned();
         let limit = ctx.max_body_bytes;
+        let read = Self::read(&call);
         Ok(Self {
             headers: content_type
                 .map(|value| (CONTENT_TYPE, value))
                 .into_iter()
                 .collect(),
-            method: call.method,
-            path_and_query: call.path_and_query,
-            forwarded: call.forwarded,
             // Decompressed, since the merger reads the body to find the shards that it concerns.
             body: Plain::new(call.body, encoding.as_deref(), limit, idle)
                 .whole()
                 .await?,
+            ..read
         })
-    }
-
-    /// Whether the change keeps nodes busy for long: settings make them reindex.
-    fn makes_busy(&self) -> bool {
-        let path = self.path_and_query.split('?').next().unwrap_or_default();
-        path.starts_with("/indexes/") && path.contains("/settings")
-    }
-
-    /// Whether the change creates, deletes or renames indexes.
-    fn concerns_indexes(&self) -> bool {
-        let path = self.path_and_query.split('?').next().unwrap_or_default();
-        let steps: Vec<&str> = path.split('/').filter(|step| !step.is_empty()).collect();
-        matches!(
-            steps.as_slice(),
-            ["indexes"] | ["indexes", _] | ["swap-indexes"]
-        )
     }
 
     /// The order that brings the change to all of a shard's replicas.
@@ -167,7 +171,8 @@ pub(super) async fn spread_locked(
     for (shard, change) in each {
         settle_doubt(ctx, *shard).await?;
         let mut replicas = ctx.cluster.replicas_or_none(*shard)?;
-        if change.makes_busy() {
+        // A change of settings makes nodes reindex, which keeps them busy for long.
+        if change.named.operation.changes_settings() {
             stagger(&ctx.replication, *shard, u64::MAX);
         }
         let held_back = ctx.cluster.stagger.deferred(*shard);
@@ -188,9 +193,9 @@ pub(super) async fn spread_locked(
         return Err(ClusterError::NoShards.into());
     };
     for (shard, change) in each {
-        ctx.cluster.dirty.note(*shard, &change.path_and_query, None);
+        ctx.cluster.dirty.note(*shard, &change.named, None);
     }
-    if change.concerns_indexes() {
+    if change.named.operation.changes_indexes() {
         ctx.writes.indexes_change();
     }
     let (part, first) =

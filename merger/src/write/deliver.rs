@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use serde::Deserialize;
+use weft_routing::operation::NamedOperation;
 use weft_routing::placement::{ShardId, SlotMap};
 
 use super::WriteError;
@@ -29,6 +30,8 @@ use crate::write::Context;
 pub(super) struct Delivery {
     /// The index; merged small writes of it must not be repeated after this write.
     pub(super) index_uid: Option<String>,
+    /// What the write does.
+    pub(super) named: NamedOperation,
     pub(super) method: Method,
     pub(super) path_and_query: String,
     pub(super) content_type: Option<HeaderValue>,
@@ -109,11 +112,8 @@ pub(super) async fn deliver_now(
         })?;
     }
     for load in &delivery.loads {
-        let path = load
-            .path_and_query
-            .as_ref()
-            .unwrap_or(&delivery.path_and_query);
-        ctx.cluster.dirty.note(load.shard, path, load.ids.as_ref());
+        let dirty = &ctx.cluster.dirty;
+        dirty.note(load.shard, &delivery.named, load.ids.as_ref());
         stagger(
             &ctx.replication,
             load.shard,

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
+use weft_routing::operation::{NamedOperation, Operation};
 
 use crate::broadcast::Context;
 use crate::broadcast::spread::NodeChange;
@@ -185,12 +186,9 @@ async fn send(ctx: &Context, uid: &str, drift: &Drift) -> Result<u32, Reason> {
         return Err(Reason::Refused(why.to_owned()));
     }
     let path = format!("/indexes/{uid}/settings");
-    let change = NodeChange::own(
-        ctx,
-        Method::PATCH,
-        path,
-        &Value::Object(drift.patch.clone()),
-    );
+    let named = NamedOperation::of_index(Operation::UpdateSettings, uid);
+    let patch = Value::Object(drift.patch.clone());
+    let change = NodeChange::own(ctx, named, Method::PATCH, path, &patch);
     let answer = change.command().send(ctx, &drift.node).await;
     let answer = answer.map_err(|error| Reason::Unanswered(error.to_string()))?;
     let local_uid = answer.task_uid().ok_or_else(|| {
