@@ -11,7 +11,7 @@ mod stored;
 mod swaps;
 
 use self::stored::{decode, encode};
-use super::{ClusterError, WriteMode};
+use super::{Changes, ClusterError, WriteMode};
 use crate::store::{Change, Store, StoreError};
 
 const PREFIX: &str = "placement/";
@@ -69,6 +69,8 @@ pub struct Placements {
     state: Mutex<State>,
     /// One change at a time, so that memory and store agree on the order.
     changing: tokio::sync::Mutex<()>,
+    /// Tells of changes of placements.
+    pub(crate) changes: Changes,
 }
 
 #[derive(Default)]
@@ -108,6 +110,7 @@ impl Placements {
             origins,
             state: Mutex::new(state),
             changing: tokio::sync::Mutex::new(()),
+            changes: Changes::default(),
         };
         let now = opened.origins.to_string().into_bytes();
         let before = before.map_or_else(|| b"any".to_vec(), |stored| stored.value.to_vec());
@@ -398,17 +401,20 @@ impl Placements {
             });
         }
         self.store.commit(batch).await?;
-        let mut state = self.lock();
-        state.epoch = epoch;
-        state.table = None;
-        for (uid, placement) in changes {
-            match placement {
-                Some(placement) => state
-                    .placements
-                    .insert((*uid).to_owned(), Arc::clone(placement)),
-                None => state.placements.remove(*uid),
-            };
+        {
+            let mut state = self.lock();
+            state.epoch = epoch;
+            state.table = None;
+            for (uid, placement) in changes {
+                match placement {
+                    Some(placement) => state
+                        .placements
+                        .insert((*uid).to_owned(), Arc::clone(placement)),
+                    None => state.placements.remove(*uid),
+                };
+            }
         }
+        self.changes.tell();
         Ok(())
     }
 

@@ -28,7 +28,7 @@ use super::aggregate;
 use super::filter::Filter;
 use super::record::{Enqueued, NewTask, TaskRecord, TaskView};
 use crate::clock::now_utc;
-use crate::cluster::Marks;
+use crate::cluster::{Changes, Marks};
 use crate::store::{Change, Store};
 
 pub use replicas::Applied;
@@ -57,6 +57,8 @@ pub struct Tasks {
     store: Arc<dyn Store>,
     state: Mutex<State>,
     outstanding: Notify,
+    /// Tells when open tasks change or end.
+    pub(crate) changes: Changes,
     settled: mpsc::Sender<SettledTask>,
     limits: Limits,
     outbox: Outbox,
@@ -133,6 +135,7 @@ impl Tasks {
             store,
             state: Mutex::new(state),
             outstanding: Notify::new(),
+            changes: Changes::default(),
             settled,
             limits,
             outbox,

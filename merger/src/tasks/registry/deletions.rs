@@ -33,6 +33,8 @@ impl Tasks {
         }
         state.names.tidy();
         state.tidy_renamed();
+        drop(state);
+        self.changes.tell();
         Ok(gone.len() as u64)
     }
 
