@@ -52,19 +52,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_change_of_any_state_wakes_each_that_waits_and_no_time_does() {
         let state = Arc::new((Changes::default(), Changes::default(), AtomicU32::new(0)));
-        let waiters: Vec<_> = [1, 2].map(|wanted| {
-            let state = Arc::clone(&state);
-            tokio::spawn(async move {
-                let (one, other, number) = &*state;
-                let mut looks = 0;
-                until(&[one, other], || {
-                    looks += 1;
-                    (number.load(Ordering::SeqCst) >= wanted).then_some(looks)
+        let waiters: Vec<_> = [1, 2]
+            .map(|wanted| {
+                let state = Arc::clone(&state);
+                tokio::spawn(async move {
+                    let (one, other, number) = &*state;
+                    let mut looks = 0;
+                    until(&[one, other], || {
+                        looks += 1;
+                        (number.load(Ordering::SeqCst) >= wanted).then_some(looks)
+                    })
+                    .await
                 })
-                .await
             })
-        })
-        .into();
+            .into();
         tokio::time::sleep(Duration::from_secs(3_600)).await;
         let (one, other, number) = &*state;
         for changes in [one, other] {

@@ -50,8 +50,8 @@ impl Command {
     /// The request to one node, or to a shard.
     pub(crate) fn to(&self, target: Target, timeout: Duration) -> NodeRequest {
         let (method, path) = (self.method.clone(), self.path_and_query.clone());
-        let request = NodeRequest::new(target, method, path, &self.forwarded, timeout)
-            .body(self.body.body());
+        let request =
+            NodeRequest::new(target, method, path, &self.forwarded, timeout).body(self.body.body());
         self.headers.iter().fold(request, |request, (name, value)| {
             request.header(name.clone(), value.clone())
         })

@@ -163,9 +163,7 @@ async fn until_none_is_silent(
     if having == Having::Some {
         let lacking = found.iter().filter(|found| !found.has_it());
         let lacking = lacking.map(|found| found.shard).collect();
-        ctx.cluster
-            .in_doubt
-            .hold(key, lacking, ReadPolicy::Refuse);
+        ctx.cluster.in_doubt.hold(key, lacking, ReadPolicy::Refuse);
     }
     Err(BroadcastError::Silent(silent))
 }
@@ -188,9 +186,7 @@ async fn complete(
         // The shards that have the change have waited long enough and are released. The others get it when they answer again;
         // until then, reads there are refused.
         follow(ctx, key, intent).await?;
-        ctx.cluster
-            .in_doubt
-            .hold(key, lacking, ReadPolicy::Refuse);
+        ctx.cluster.in_doubt.hold(key, lacking, ReadPolicy::Refuse);
     }
     Err(BroadcastError::Silent(shard))
 }

@@ -232,7 +232,10 @@ mod tests {
             (vec![lacks, has], Heard::All(Having::Some)),
             (vec![has, silent], Heard::Silent(ShardId(1), Having::Some)),
             (vec![silent, lacks], Heard::Silent(ShardId(0), Having::None)),
-            (vec![silent, silent], Heard::Silent(ShardId(0), Having::None)),
+            (
+                vec![silent, silent],
+                Heard::Silent(ShardId(0), Having::None),
+            ),
         ] {
             let found: Vec<Found> = (0..).zip(answers).map(|(n, has)| found(n, has)).collect();
             assert_eq!(Heard::of(&found), expected);
@@ -293,12 +296,48 @@ mod tests {
         assert_eq!(State::begin(Placing::Old), Patient(First));
         assert_eq!(State::begin(Placing::New), Placed(First));
         for (state, overdue, answered, old, new) in [
-            (Patient(First), Overdue(First), Patient(Second), Patient(First), Placed(First)),
-            (Patient(Second), Overdue(Second), Patient(Second), Patient(First), Placed(First)),
-            (Overdue(First), Overdue(First), Overdue(Second), Overdue(First), Placed(First)),
-            (Overdue(Second), Overdue(Second), Overdue(Second), Overdue(First), Placed(First)),
-            (Placed(First), Placed(First), Placed(Second), Placed(First), Placed(First)),
-            (Placed(Second), Placed(Second), Placed(Second), Placed(First), Placed(First)),
+            (
+                Patient(First),
+                Overdue(First),
+                Patient(Second),
+                Patient(First),
+                Placed(First),
+            ),
+            (
+                Patient(Second),
+                Overdue(Second),
+                Patient(Second),
+                Patient(First),
+                Placed(First),
+            ),
+            (
+                Overdue(First),
+                Overdue(First),
+                Overdue(Second),
+                Overdue(First),
+                Placed(First),
+            ),
+            (
+                Overdue(Second),
+                Overdue(Second),
+                Overdue(Second),
+                Overdue(First),
+                Placed(First),
+            ),
+            (
+                Placed(First),
+                Placed(First),
+                Placed(Second),
+                Placed(First),
+                Placed(First),
+            ),
+            (
+                Placed(Second),
+                Placed(Second),
+                Placed(Second),
+                Placed(First),
+                Placed(First),
+            ),
         ] {
             assert_eq!(state.overdue(), overdue, "{state:?}");
             assert_eq!(state.all_answered(), answered, "{state:?}");

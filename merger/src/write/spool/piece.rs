@@ -233,4 +233,3 @@ impl Body for PieceBody {
         SizeHint::with_exact(self.left)
     }
 }
-
