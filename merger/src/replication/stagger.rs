@@ -113,7 +113,7 @@ async fn take_turns(
     places: Vec<QueuePlace>,
 ) -> Vec<OwnedMutexGuard<()>> {
     let mut held = join_all(places).await;
-    while writers_are_done(ctx, shard).await
+    while turn_ends(ctx, shard).await == Turn::Done
         && let Some(places) = swap_roles(ctx, shard).await
     {
         tokio::time::sleep(READERS_KNOWN).await;
@@ -123,8 +123,17 @@ async fn take_turns(
     held
 }
 
-/// Waits until the writers have taken and applied everything. False if the staggered write has to end before.
-async fn writers_are_done(ctx: &Context, shard: ShardId) -> bool {
+/// How the turn of a shard's writers ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// They have taken and applied everything.
+    Done,
+    /// The staggered write has to end before they have.
+    CutShort,
+}
+
+/// Waits until the turn of the writers ends.
+async fn turn_ends(ctx: &Context, shard: ShardId) -> Turn {
     tokio::time::sleep(FIRST_LOOK).await;
     let cluster = &ctx.cluster;
     let states = [
@@ -134,22 +143,21 @@ async fn writers_are_done(ctx: &Context, shard: ShardId) -> bool {
         &ctx.tasks.changes,
     ];
     loop {
-        let done = until(&states, || are_done(ctx, shard));
-        if let Ok(done) = tokio::time::timeout(HEALTH_LOOK, done).await {
-            return done;
+        let turn = until(&states, || look(ctx, shard));
+        if let Ok(turn) = tokio::time::timeout(HEALTH_LOOK, turn).await {
+            return turn;
         }
     }
 }
 
-/// Whether the writers have taken and applied everything; `None` if they are still at it. False if the staggered write has to end
-/// before.
-fn are_done(ctx: &Context, shard: ShardId) -> Option<bool> {
+/// How the turn of the writers has ended; `None` if they are still at it.
+fn look(ctx: &Context, shard: ShardId) -> Option<Turn> {
     let groups = ctx.cluster.stagger.change(shard, |groups| {
         let all = [groups.writers.clone(), groups.readers.clone()];
         (all, groups.ends)
     });
     let Some(([writers, readers], false)) = groups else {
-        return Some(false);
+        return Some(Turn::CutShort);
     };
     let fails = |node: &NodeId| {
         !ctx.cluster.in_sync.holds(node)
@@ -163,11 +171,11 @@ fn are_done(ctx: &Context, shard: ShardId) -> Option<bool> {
         kept.writes > MAX_KEPT_WRITES || kept.bytes > MAX_KEPT_BYTES
     };
     if writers.iter().chain(&readers).any(fails) || readers.iter().any(too_much) {
-        return Some(false);
+        return Some(Turn::CutShort);
     }
     let done =
         |node: &NodeId| ctx.cluster.queues.caught_up(node) && !ctx.tasks.has_outstanding(node);
-    writers.iter().all(done).then_some(true)
+    writers.iter().all(done).then_some(Turn::Done)
 }
 
 /// Changes roles: the writers become readers and are held back, and the readers get what was kept for them. `None` if no large
