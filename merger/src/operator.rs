@@ -289,7 +289,7 @@ async fn drain(ctx: &Arc<Context>, id: &str) -> Result<Answer, ClusterError> {
     };
     let states = [&ctx.cluster.queues.changes, &ctx.cluster.in_sync.changes];
     let late = |_| ClusterError::LastReplica(node.id.clone());
-    tokio::time::timeout(DRAIN_WAITS, until(&states, others_have_all))
+    tokio::time::timeout(DRAIN_WAITS, until(states, others_have_all))
         .await
         .map_err(late)?;
     // A replica that is in sync but doesn't answer may come back with another disk, so another one must answer now.

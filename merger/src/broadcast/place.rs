@@ -57,7 +57,7 @@ pub(super) async fn until_gone(ctx: &Context, uid: &str) -> Result<(), Broadcast
         let is_dying = placement.is_some_and(|placement| placement.deleted_by.is_some());
         (!is_dying).then_some(())
     };
-    let gone = until(&[&ctx.cluster.placements.changes], is_not_dying);
+    let gone = until([&ctx.cluster.placements.changes], is_not_dying);
     let late = |_| BroadcastError::Busy(uid.to_owned());
     tokio::time::timeout(WITHIN, gone).await.map_err(late)
 }

@@ -16,11 +16,13 @@ impl Changes {
 
 /// Waits until `look` finds something: it looks at once, and again after each change of one of these states, of which there must be
 /// at least one.
-pub(crate) async fn until<T>(states: &[&Changes], mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn until<const N: usize, T>(
+    states: [&Changes; N],
+    mut look: impl FnMut() -> Option<T>,
+) -> T {
     loop {
         // Taken before the look, so that no change in between is missed.
-        let changes = states.iter().map(|state| Box::pin(state.0.notified()));
-        let changes: Vec<_> = changes.collect();
+        let changes = states.map(|state| Box::pin(state.0.notified()));
         if let Some(found) = look() {
             return found;
         }
@@ -39,7 +41,7 @@ mod tests {
     #[tokio::test]
     async fn a_change_during_the_look_is_not_missed() {
         let (changes, mut looks) = (Changes::default(), 0);
-        let found = until(&[&changes], || {
+        let found = until([&changes], || {
             looks += 1;
             // The state changes when this look has been taken.
             changes.tell();

@@ -26,7 +26,7 @@ pub(crate) async fn lock_when_whole(ctx: &Context, shards: &[ShardId]) -> WriteG
         (!is_fenced).then_some(())
     };
     loop {
-        until(&[&in_doubt.changes], is_whole).await;
+        until([&in_doubt.changes], is_whole).await;
         let guard = ctx.locks.lock(shards).await;
         // There may be another fence by now.
         if is_whole().is_some() {

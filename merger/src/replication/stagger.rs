@@ -143,7 +143,7 @@ async fn turn_ends(ctx: &Context, shard: ShardId) -> Turn {
         &ctx.tasks.changes,
     ];
     loop {
-        let turn = until(&states, || look(ctx, shard));
+        let turn = until(states, || look(ctx, shard));
         if let Ok(turn) = tokio::time::timeout(HEALTH_LOOK, turn).await {
             return turn;
         }
@@ -201,9 +201,9 @@ async fn rejoin(ctx: &Context, shard: ShardId) {
         let mut kept = readers.iter().map(|node| queues.lag(node).writes);
         kept.all(|writes| writes <= few).then_some(())
     };
-    until(&[&queues.changes], || no_more_than(FEW)).await;
+    until([&queues.changes], || no_more_than(FEW)).await;
     // While new writes keep coming, a few always remain. So the last ones are taken under the shard's lock.
     let _guard = ctx.locks.lock(&[shard]).await;
-    until(&[&queues.changes], || no_more_than(0)).await;
+    until([&queues.changes], || no_more_than(0)).await;
     ctx.cluster.stagger.lock().remove(&shard);
 }

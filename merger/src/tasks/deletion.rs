@@ -98,7 +98,7 @@ impl Deletion {
             let ended = awaited.all(|uid| ctx.tasks.open_record(*uid).is_none());
             ended.then_some(())
         };
-        until(&[&ctx.tasks.changes], have_ended).await;
+        until([&ctx.tasks.changes], have_ended).await;
         match survive(&ctx.metrics.panics, "delete-tasks", self.carry_out(ctx)).await {
             Some(Ok(deleted)) => ctx.tasks.deletion_done(uid, deleted).await,
             Some(Err(error)) => fail(ctx, uid, &error.to_string()).await,

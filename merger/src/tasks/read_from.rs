@@ -60,7 +60,7 @@ async fn after_task(ctx: &Context, uid: u32, within: Duration) -> Result<ReadFro
         Some(Applied::NotYet) => None,
         None => Some(Err(ClusterError::UnknownTask(uid))),
     };
-    let applied = tokio::time::timeout(within, until(&[&ctx.tasks.changes], look));
+    let applied = tokio::time::timeout(within, until([&ctx.tasks.changes], look));
     let late = |_| ClusterError::NotApplied { uid, within };
     applied.await.map_err(late)?
 }

@@ -90,7 +90,7 @@ async fn look(ctx: &Context, task: u32) -> Result<Looked, StoreError> {
     let uid = view.index_uid.as_deref().unwrap_or_default();
     // Changes are checked one after the other, in the order in which the nodes made them.
     let is_next = || (!ctx.tasks.other_settings_changes(uid, task).0).then_some(());
-    until(&[&ctx.tasks.changes], is_next).await;
+    until([&ctx.tasks.changes], is_next).await;
     let Some(placement) = ctx.cluster.placement(uid) else {
         return nothing;
     };

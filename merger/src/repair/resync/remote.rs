@@ -207,7 +207,7 @@ impl<'a> Remote<'a> {
         let queues = &self.ctx.cluster.queues;
         let caught_up = || queues.caught_up(&self.node.id).then_some(());
         let late = |_| ResyncError::Lag(self.node.id.clone());
-        tokio::time::timeout(TIMEOUT, until(&[&queues.changes], caught_up))
+        tokio::time::timeout(TIMEOUT, until([&queues.changes], caught_up))
             .await
             .map_err(late)
     }

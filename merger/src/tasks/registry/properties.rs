@@ -91,7 +91,7 @@ impl Model {
             let new = |number: &usize| !idle.contains(number);
             (applied_now != applied || idle_now.iter().any(new)).then_some(())
         };
-        let mut waiting = pin!(until(&[&tasks.changes], has_come));
+        let mut waiting = pin!(until([&tasks.changes], has_come));
         assert!(poll!(&mut waiting).is_pending());
         let what = format!("{step:?}");
         self.take(step).await;
