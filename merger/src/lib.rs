@@ -43,7 +43,7 @@
 //! | `repair` | Watches nodes, compares replicas and brings them back. | `base`, `call`, `clock`, `cluster`, `keys`, `replication`, `store`, `supervise`, `upstream` |
 //! | `webhooks` | Tells of ended tasks. | `answer`, `base`, `call`, `cluster`, `store`, `tasks`, `upstream` |
 //! | `search` | Every read: scatter, gather, merge. It can reach nothing that changes anything. | `answer`, `base`, `call`, `cluster`, `filters`, `tasks`, `upstream` |
-//! | `replication` | One request to all replicas of a shard, in its order; doubts; removals. | `base`, `cluster`, `store`, `supervise`, `tasks`, `upstream` |
+//! | `replication` | One request to all replicas of a shard, in its order; doubts; removals. | `base`, `call`, `cluster`, `store`, `supervise`, `tasks`, `upstream` |
 //! | `tasks` | One task of many, and what becomes of it. | `answer`, `base`, `call`, `clock`, `cluster`, `filters`, `store`, `supervise`, `upstream` |
 //! | `keys` | API keys, the same on all nodes. | `clock`, `cluster`, `upstream` |
 //! | `cluster` | State: shards, nodes, placements, in-sync sets, health. No request to a node. | `base`, `call`, `clock`, `ids`, `store`, `upstream` |

@@ -12,7 +12,7 @@ use weft_routing::placement::ShardId;
 use crate::answer::Answer;
 use crate::call::{Call, empty, read_whole};
 use crate::cluster::{
-    ClusterError, Mark, NodeId, NodeRef, NodeStatus, Probe, READS_FOLLOW, Removal, SyncState,
+    ClusterError, Mark, NodeId, NodeRef, NodeStatus, Probe, READS_FOLLOW, Removal, SyncState, until,
 };
 use crate::repair::{self, Context};
 use crate::replication::{dated, has_same_disk, probe, reads_leave};
@@ -284,15 +284,14 @@ async fn drain(ctx: &Arc<Context>, id: &str) -> Result<Answer, ClusterError> {
     let others_have_all = || {
         let replicas = ctx.cluster.replicas(shard);
         let mut others = replicas.iter().filter(|other| other.id != node.id);
-        others.all(|other| ctx.cluster.queues.caught_up(&other.id))
+        let have_all = others.all(|other| ctx.cluster.queues.caught_up(&other.id));
+        have_all.then_some(())
     };
-    let begun = tokio::time::Instant::now();
-    while !others_have_all() {
-        if begun.elapsed() > DRAIN_WAITS {
-            return Err(ClusterError::LastReplica(node.id));
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let states = [&ctx.cluster.queues.changes, &ctx.cluster.in_sync.changes];
+    let late = |_| ClusterError::LastReplica(node.id.clone());
+    tokio::time::timeout(DRAIN_WAITS, until(states, others_have_all))
+        .await
+        .map_err(late)?;
     // A replica that is in sync but doesn't answer may come back with another disk, so another one must answer now.
     if ctx.cluster.in_sync.holds(&node.id) && !another_is_sound(ctx, shard, &node).await {
         return Err(ClusterError::LastReplica(node.id));

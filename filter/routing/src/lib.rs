@@ -3,7 +3,7 @@
 //! A request passes the modules in this order: [`operation`] says which of the API's operations it is, [`document_id`] and
 //! [`body`] find the ids it names, [`slot`] and [`placement`] say which shard owns them, [`table`] holds what is known of
 //! every index, and [`decision`] makes the decision. [`headers`] names the headers that the filter sends to the merger,
-//! [`cors`] says which pages may read the answer.
+//! [`cors`] says which pages may read the answer, [`index_uid`] which names an index may have.
 //!
 //! Invariants: nothing here does I/O, depends on proxy-wasm, reads a clock or depends on the width of `usize`; every
 //! function is total (no panics on any input) and gives the same result on every target.
@@ -13,6 +13,7 @@ pub mod cors;
 pub mod decision;
 pub mod document_id;
 pub mod headers;
+pub mod index_uid;
 pub mod operation;
 pub mod placement;
 pub mod shard_names;
@@ -24,7 +25,8 @@ pub use body::{BodyFormat, DocumentIds, Unclear};
 pub use cors::Origins;
 pub use decision::{BodyFacts, Decision, Policy, decide, decide_by_body};
 pub use document_id::{DocumentId, InvalidDocumentId};
-pub use operation::{Classified, ClassifyError, Operation, Setting, classify};
+pub use index_uid::is_index_uid;
+pub use operation::{Classified, ClassifyError, NamedOperation, Operation, Setting, classify};
 pub use placement::{NoShards, ShardId, SlotMap, choose_shards};
 pub use shard_names::{BadShardNames, ShardNames};
 pub use slot::{SLOT_COUNT, Slot, slot_of};

@@ -4,15 +4,16 @@
 //! literally (fixed names before parameters, so `documents/fetch` is never a document), and then decodes each parameter
 //! completely. A known path with a method that it doesn't have gives 405, an unknown path 404.
 
+mod named;
 mod path;
 mod setting;
 
 use std::borrow::Cow;
 
+pub use named::NamedOperation;
 pub use setting::Setting;
 
 use path::Segments;
-pub use path::{decode, decode_but_separators};
 
 /// An operation of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -147,4 +147,38 @@ impl Operation {
             Self::ReplaceDocuments | Self::UpdateDocuments | Self::DeleteDocumentsBatch
         )
     }
+
+    /// True for every write of documents of one index, however it names them.
+    #[must_use]
+    pub fn writes_documents(self) -> bool {
+        self.writes_named_documents()
+            || matches!(
+                self,
+                Self::DeleteDocument
+                    | Self::DeleteDocumentsByFilter
+                    | Self::EditDocuments
+                    | Self::ClearDocuments
+            )
+    }
+
+    /// True for the changes of an index's settings.
+    #[must_use]
+    pub fn changes_settings(self) -> bool {
+        matches!(
+            self,
+            Self::UpdateSettings
+                | Self::ResetSettings
+                | Self::UpdateSetting(_)
+                | Self::ResetSetting(_)
+        )
+    }
+
+    /// True for what creates, changes, deletes or renames indexes.
+    #[must_use]
+    pub fn changes_indexes(self) -> bool {
+        matches!(
+            self,
+            Self::CreateIndex | Self::UpdateIndex | Self::DeleteIndex | Self::SwapIndexes
+        )
+    }
 }

@@ -8,7 +8,7 @@ use super::BroadcastError;
 use super::spread::NodeChange;
 use crate::answer::Answer;
 use crate::broadcast::Context;
-use crate::call::{Call, full};
+use crate::call::Call;
 use crate::cluster::ClusterError;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
@@ -114,20 +114,7 @@ async fn send(
     request: &NodeChange,
     shard: ShardId,
 ) -> Result<NodeAnswer, UpstreamError> {
-    let (method, path) = (request.method.clone(), request.path_and_query.clone());
-    let timeout = ctx.search_timeout;
-    let mut node_request = NodeRequest::new(
-        Target::Shard(shard),
-        method,
-        path,
-        &request.forwarded,
-        timeout,
-    );
-    if !request.body.is_empty() {
-        node_request = node_request.body(full(request.body.clone()));
-    }
-    for (name, value) in &request.headers {
-        node_request = node_request.header(name.clone(), value.clone());
-    }
-    ctx.upstream.send(node_request).await
+    let target = Target::Shard(shard);
+    let asked = request.command().to(target, ctx.search_timeout);
+    ctx.upstream.send(asked).await
 }

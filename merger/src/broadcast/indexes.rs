@@ -5,6 +5,8 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use weft_routing::is_index_uid;
+use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
@@ -51,7 +53,7 @@ pub(super) async fn create(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
         .and_then(Value::as_str)
         .unwrap_or_default()
         .to_owned();
-    if !is_uid(&uid) {
+    if !is_index_uid(&uid) {
         // A node words the refusal; it can't accept an index without a valid uid.
         return refuse(ctx, &change).await;
     }
@@ -101,13 +103,6 @@ fn read_sharding(value: Value) -> Result<Sharding, BroadcastError> {
         return Err(invalid("counts start from 1".to_owned()));
     }
     Ok(sharding)
-}
-
-pub(super) fn is_uid(uid: &str) -> bool {
-    (1..=400).contains(&uid.len())
-        && uid
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 async fn refuse(ctx: &Context, change: &NodeChange) -> Result<Answer, BroadcastError> {
@@ -225,7 +220,9 @@ pub async fn written_to(ctx: &Arc<Context>, uid: &str) -> Result<(), BroadcastEr
             // Before taking the lock: a deletion under way must find the index alive, whatever it does on the nodes.
             ctx.cluster.placements.revive(uid).await?;
             let place = Place::take(ctx, uid, None, 1).await?;
-            let change = NodeChange::own(ctx, Method::POST, "/indexes", &json!({"uid": uid}));
+            let create = NamedOperation::unnamed(Operation::CreateIndex);
+            let body = json!({"uid": uid});
+            let change = NodeChange::own(ctx, create, Method::POST, "/indexes", &body);
             let shards = place.placement.shards();
             let each: Vec<_> = shards.iter().map(|shard| (*shard, &change)).collect();
             spread_locked(ctx, &place.guard, &each, Reach::Replicas)

@@ -8,7 +8,7 @@ use weft_routing::operation::Operation;
 
 use super::BroadcastError;
 use super::gather::{Gathered, from_all};
-use super::listing::{add_stats, from_any_of, read};
+use super::listing::{add_stats, from_any_of};
 use super::sizes::SizeFormat;
 use super::spread::{NodeChange, Reach, Spread, spread};
 use crate::answer::Answer;
@@ -24,7 +24,7 @@ pub(super) async fn stats(ctx: &Arc<Context>, call: &Call) -> Result<Answer, Bro
     };
     let request = NodeChange {
         path_and_query: SizeFormat::asked(call),
-        ..read(call)
+        ..NodeChange::read(call)
     };
     let all = match from_all(ctx, &request, &ctx.cluster.shards()).await? {
         Gathered::Refused(answer) => return Ok(answer),

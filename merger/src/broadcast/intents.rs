@@ -11,11 +11,12 @@
 //! nothing else is written to the shards that may have it, and no replica is copied from one that has the change to one that
 //! hasn't.
 //!
-//! This module handles a change that isn't interrupted; [`finish`] completes or undoes the others, and [`found`] asks the
-//! nodes.
+//! This module handles a change that isn't interrupted; [`finish`] completes or undoes the others, by the table of their states
+//! in [`state`], and [`found`] asks the nodes.
 
 mod finish;
 mod found;
+mod state;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,11 +24,13 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
 
 pub use self::finish::take_up_intents;
 
 use self::finish::finish;
+use self::state::Placing;
 use super::BroadcastError;
 use super::settled::on_settled;
 use super::spread::{NodeChange, Reach, Spread, spread_locked};
@@ -57,7 +60,8 @@ pub(super) struct Intent {
     /// The uid of the task; placements refer to the change by it.
     task: u32,
     /// Whether the placements have been updated.
-    placed: bool,
+    #[serde(rename = "placed")]
+    placing: Placing,
 }
 
 /// How the placements change.
@@ -89,7 +93,7 @@ impl Intent {
             each,
             newest: BTreeMap::new(),
             task: 0,
-            placed: false,
+            placing: Placing::Old,
         }
     }
 
@@ -123,9 +127,22 @@ impl Intent {
         }
     }
 
+    /// What the change does on the nodes.
+    fn named(&self) -> NamedOperation {
+        match (&self.effect, &self.index_uid) {
+            (Effect::Deletion { uid, .. }, _) => {
+                NamedOperation::of_index(Operation::DeleteIndex, uid)
+            }
+            (Effect::Exchange { .. }, Some(uid)) => {
+                NamedOperation::of_index(Operation::UpdateIndex, uid)
+            }
+            (Effect::Exchange { .. }, None) => NamedOperation::unnamed(Operation::SwapIndexes),
+        }
+    }
+
     fn change(&self, ctx: &Context, body: &Value) -> NodeChange {
         let method = self.method.parse().unwrap_or(Method::POST);
-        NodeChange::own(ctx, method, self.path_and_query.clone(), body)
+        NodeChange::own(ctx, self.named(), method, self.path_and_query.clone(), body)
     }
 }
 
@@ -264,7 +281,7 @@ async fn forget(ctx: &Context, key: &str) -> Result<(), StoreError> {
 
 /// Updates the placements for the change, unless that is done already.
 async fn follow(ctx: &Context, key: &str, intent: &mut Intent) -> Result<(), StoreError> {
-    if std::mem::replace(&mut intent.placed, true) {
+    if std::mem::replace(&mut intent.placing, Placing::New) == Placing::New {
         return Ok(());
     }
     let stored = put(key, intent);
@@ -276,7 +293,9 @@ async fn follow(ctx: &Context, key: &str, intent: &mut Intent) -> Result<(), Sto
         // The deletion mark is there already.
         Effect::Deletion { .. } => ctx.intents.store.commit(vec![stored]).await,
     };
-    intent.placed = followed.is_ok();
+    if followed.is_err() {
+        intent.placing = Placing::Old;
+    }
     followed
 }
 

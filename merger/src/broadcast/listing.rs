@@ -30,7 +30,7 @@ pub(super) async fn list(ctx: &Arc<Context>, call: &Call) -> Result<Answer, Broa
     }
     let request = NodeChange {
         path_and_query: ALL_INDEXES.to_owned(),
-        ..read(call)
+        ..NodeChange::read(call)
     };
     let shards = shards_of(ctx, call)?;
     let lists = match from_all(ctx, &request, &shards).await? {
@@ -59,7 +59,7 @@ pub(super) async fn list(ctx: &Arc<Context>, call: &Call) -> Result<Answer, Broa
 
 /// `GET /indexes/{uid}`: one index over all its shards.
 pub(super) async fn get(ctx: &Arc<Context>, call: &Call) -> Result<Answer, BroadcastError> {
-    merged(ctx, call, &read(call), merge_index).await
+    merged(ctx, call, &NodeChange::read(call), merge_index).await
 }
 
 /// `GET /indexes/{uid}/stats`: the sum over the shards.
@@ -70,7 +70,7 @@ pub(super) async fn stats(ctx: &Arc<Context>, call: &Call) -> Result<Answer, Bro
     };
     let request = NodeChange {
         path_and_query: SizeFormat::asked(call),
-        ..read(call)
+        ..NodeChange::read(call)
     };
     let mut answer = merged(ctx, call, &request, add_stats).await?;
     if answer.status == StatusCode::OK
@@ -108,21 +108,10 @@ async fn merged(
     }
 }
 
-/// A read that has no body.
-pub(super) fn read(call: &Call) -> NodeChange {
-    NodeChange {
-        method: call.method.clone(),
-        path_and_query: call.path_and_query.clone(),
-        forwarded: call.forwarded.clone(),
-        headers: Vec::new(),
-        body: bytes::Bytes::new(),
-    }
-}
-
 pub(super) async fn from_any_of(ctx: &Context, call: &Call) -> Result<Answer, BroadcastError> {
     let mut last = BroadcastError::Cluster(crate::cluster::ClusterError::NoShards);
     for shard in shards_of(ctx, call)? {
-        match from_all(ctx, &read(call), &[shard]).await {
+        match from_all(ctx, &NodeChange::read(call), &[shard]).await {
             Ok(Gathered::Refused(answer)) => return Ok(answer),
             Ok(Gathered::All(all)) => {
                 let value = all

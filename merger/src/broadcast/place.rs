@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::time::Instant;
 
 use super::BroadcastError;
 use super::spread::{NodeChange, Reach, Spread, spread_locked};
 use crate::answer::Answer;
 use crate::broadcast::Context;
-use crate::cluster::{Before, Placement};
+use crate::cluster::{Before, Placement, until};
 use crate::replication::WriteGuard;
 use crate::tasks::NewTask;
 
@@ -28,9 +27,8 @@ pub(super) struct Place {
 /// How often a change is retried because the placement of its index changed meanwhile.
 const ATTEMPTS: usize = 5;
 
-/// How long a change waits for tasks under way, and how often it checks.
+/// How long a change waits for tasks under way.
 pub(super) const WITHIN: Duration = Duration::from_secs(10);
-pub(super) const AGAIN: Duration = Duration::from_millis(25);
 
 /// Retries an attempt that found, before it had the locks, that its index had moved or gone.
 pub(super) async fn until_settled<F>(
@@ -54,18 +52,14 @@ where
 /// # Errors
 /// The deletion takes too long.
 pub(super) async fn until_gone(ctx: &Context, uid: &str) -> Result<(), BroadcastError> {
-    let deadline = Instant::now() + WITHIN;
-    let is_dying = || {
+    let is_not_dying = || {
         let placement = ctx.cluster.placement(uid);
-        placement.is_some_and(|placement| placement.deleted_by.is_some())
+        let is_dying = placement.is_some_and(|placement| placement.deleted_by.is_some());
+        (!is_dying).then_some(())
     };
-    while is_dying() {
-        if Instant::now() > deadline {
-            return Err(BroadcastError::Busy(uid.to_owned()));
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
-    Ok(())
+    let gone = until([&ctx.cluster.placements.changes], is_not_dying);
+    let late = |_| BroadcastError::Busy(uid.to_owned());
+    tokio::time::timeout(WITHIN, gone).await.map_err(late)
 }
 
 impl Place {

@@ -17,9 +17,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::Method;
+use weft_routing::is_index_uid;
+use weft_routing::operation::Operation;
 
 use super::BroadcastError;
-use super::indexes::{is_uid, unplaced};
+use super::indexes::unplaced;
 use super::place::Place;
 use super::spread::NodeChange;
 use crate::answer::Answer;
@@ -39,7 +41,7 @@ pub(super) async fn change(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
         .as_deref()
         .and_then(|uid| ctx.cluster.placement(uid));
     let uid = match &index_uid {
-        Some(uid) if is_uid(uid) && (known.is_some() || !resets) => uid.clone(),
+        Some(uid) if is_index_uid(uid) && (known.is_some() || !resets) => uid.clone(),
         _ => return unplaced(ctx, &change, index_uid, kind).await,
     };
     let touches = touches(&change);
@@ -53,27 +55,16 @@ pub(super) async fn change(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
     place.spread_as_task(ctx, &change, task).await
 }
 
-/// The settings that a change touches: those in its body, or the one in its path.
+/// The settings that a change touches: the one that it names, or those in its body.
 fn touches(change: &NodeChange) -> Touches {
-    let path = change.path_and_query.split('?').next().unwrap_or_default();
-    match path.trim_end_matches('/').rsplit_once("/settings/") {
-        Some((_, name)) => Touches::Named(BTreeSet::from([camel_case(name)])),
-        None if change.method == Method::DELETE => Touches::All,
-        None => match serde_json::from_slice::<Values>(&change.body) {
+    match change.named.operation {
+        Operation::UpdateSetting(setting) | Operation::ResetSetting(setting) => {
+            Touches::Named(BTreeSet::from([setting.json_key().to_owned()]))
+        }
+        Operation::ResetSettings => Touches::All,
+        _ => match serde_json::from_slice::<Values>(&change.body) {
             Ok(body) => Touches::Named(body.into_iter().map(|(name, _)| name).collect()),
             Err(_) => Touches::All,
         },
     }
-}
-
-/// Turns `stop-words` of a path into `stopWords` of a body.
-fn camel_case(name: &str) -> String {
-    let mut words = name.split('-');
-    let mut all = words.next().unwrap_or_default().to_owned();
-    for word in words {
-        let mut letters = word.chars();
-        all.extend(letters.next().map(|letter| letter.to_ascii_uppercase()));
-        all.push_str(letters.as_str());
-    }
-    all
 }

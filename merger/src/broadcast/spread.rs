@@ -6,27 +6,29 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, try_join_all};
+use futures_util::future::try_join_all;
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use serde_json::Value;
+use weft_routing::operation::NamedOperation;
 use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
 use crate::answer::Answer;
 use crate::broadcast::Context;
-use crate::call::{Call, ForwardedHeaders, full};
+use crate::call::{Call, ForwardedHeaders};
 use crate::cluster::{ClusterError, NodeId, NodeRef, WriteMode};
 use crate::replication::{
-    self, Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, replicate, settle_doubt,
-    stagger,
+    Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, replicate, settle_doubt, stagger,
 };
 use crate::tasks::ShardTask;
-use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
+use crate::upstream::NodeAnswer;
 use crate::write::Plain;
 
 /// A change that is the same for every node.
 #[derive(Debug, Clone)]
 pub(super) struct NodeChange {
+    /// What it does.
+    pub(super) named: NamedOperation,
     pub(super) method: Method,
     pub(super) path_and_query: String,
     pub(super) forwarded: ForwardedHeaders,
@@ -38,12 +40,14 @@ impl NodeChange {
     /// A request of Weft's own.
     pub(super) fn own(
         ctx: &Context,
+        named: NamedOperation,
         method: Method,
         path_and_query: impl Into<String>,
         body: &Value,
     ) -> Self {
         let json = HeaderValue::from_static("application/json");
         Self {
+            named,
             method,
             path_and_query: path_and_query.into(),
             forwarded: ctx.own_authority(),
@@ -60,88 +64,63 @@ impl NodeChange {
         }
     }
 
+    /// The client's request, without a body.
+    pub(super) fn read(call: &Call) -> Self {
+        Self {
+            named: NamedOperation {
+                operation: call.operation,
+                index: call.index.clone(),
+                document: call.document.clone(),
+            },
+            method: call.method.clone(),
+            path_and_query: call.path_and_query.clone(),
+            forwarded: call.forwarded.clone(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        }
+    }
+
     /// The client's request, with its body read completely.
     pub(super) async fn of(ctx: &Context, call: Call) -> Result<Self, BroadcastError> {
         let idle = ctx.pace.idle;
         let encoding = call.header("content-encoding").map(str::to_owned);
         let content_type = call.headers.get(CONTENT_TYPE).cloned();
         let limit = ctx.max_body_bytes;
+        let read = Self::read(&call);
         Ok(Self {
             headers: content_type
                 .map(|value| (CONTENT_TYPE, value))
                 .into_iter()
                 .collect(),
-            method: call.method,
-            path_and_query: call.path_and_query,
-            forwarded: call.forwarded,
             // Decompressed, since the merger reads the body to find the shards that it concerns.
             body: Plain::new(call.body, encoding.as_deref(), limit, idle)
                 .whole()
                 .await?,
+            ..read
         })
     }
 
-    /// Whether the change keeps nodes busy for long: settings make them reindex.
-    fn makes_busy(&self) -> bool {
-        let path = self.path_and_query.split('?').next().unwrap_or_default();
-        path.starts_with("/indexes/") && path.contains("/settings")
-    }
-
-    /// Whether the change creates, deletes or renames indexes.
-    fn concerns_indexes(&self) -> bool {
-        let path = self.path_and_query.split('?').next().unwrap_or_default();
-        let steps: Vec<&str> = path.split('/').filter(|step| !step.is_empty()).collect();
-        matches!(
-            steps.as_slice(),
-            ["indexes"] | ["indexes", _] | ["swap-indexes"]
-        )
-    }
-
     /// The order that brings the change to all of a shard's replicas.
-    fn order(&self, shard: ShardId, replicas: Vec<NodeRef>) -> Order<Self> {
+    fn order(&self, shard: ShardId, replicas: Vec<NodeRef>) -> Order {
         Order {
             shard,
             replicas,
             mode: WriteMode::Sync,
-            command: Arc::new(self.clone()),
+            command: Arc::new(self.command()),
             taken: Taken::new(),
         }
     }
 
-    /// Sends the change to one node.
-    pub(super) async fn sent(
-        &self,
-        ctx: &replication::Context,
-        node: &NodeRef,
-    ) -> Result<NodeAnswer, UpstreamError> {
-        let target = Target::Node(node.address);
-        let timeout = ctx.write_timeout;
-        let path = self.path_and_query.clone();
-        let mut request =
-            NodeRequest::new(target, self.method.clone(), path, &self.forwarded, timeout)
-                .body(full(self.body.clone()));
-        for (name, value) in &self.headers {
-            request = request.header(name.clone(), value.clone());
+    /// The request to each node.
+    pub(super) fn command(&self) -> Command {
+        Command {
+            method: self.method.clone(),
+            path_and_query: self.path_and_query.clone(),
+            headers: self.headers.clone(),
+            forwarded: self.forwarded.clone(),
+            body: Box::new(self.body.clone()),
+            is_task: false,
         }
-        ctx.upstream.send(request).await
-    }
-}
-
-impl Command for NodeChange {
-    fn send(
-        self: Arc<Self>,
-        ctx: Arc<replication::Context>,
-        node: NodeRef,
-    ) -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>> {
-        Box::pin(async move { self.sent(&ctx, &node).await })
-    }
-
-    fn is_task(&self) -> bool {
-        false
-    }
-
-    fn bytes(&self) -> u64 {
-        self.body.len() as u64
     }
 }
 
@@ -192,7 +171,8 @@ pub(super) async fn spread_locked(
     for (shard, change) in each {
         settle_doubt(ctx, *shard).await?;
         let mut replicas = ctx.cluster.replicas_or_none(*shard)?;
-        if change.makes_busy() {
+        // A change of settings makes nodes reindex, which keeps them busy for long.
+        if change.named.operation.changes_settings() {
             stagger(&ctx.replication, *shard, u64::MAX);
         }
         let held_back = ctx.cluster.stagger.deferred(*shard);
@@ -213,9 +193,9 @@ pub(super) async fn spread_locked(
         return Err(ClusterError::NoShards.into());
     };
     for (shard, change) in each {
-        ctx.cluster.dirty.note(*shard, &change.path_and_query, None);
+        ctx.cluster.dirty.note(*shard, &change.named, None);
     }
-    if change.concerns_indexes() {
+    if change.named.operation.changes_indexes() {
         ctx.writes.indexes_change();
     }
     let (part, first) =

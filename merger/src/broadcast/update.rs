@@ -6,26 +6,29 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::time::Instant;
+use weft_routing::is_index_uid;
 use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
-use super::indexes::{is_uid, lock_where_it_lies, spread_as_task, unplaced};
+use super::indexes::{lock_where_it_lies, spread_as_task, unplaced};
 use super::intents::{Effect, Intent, carry_out};
-use super::place::{AGAIN, WITHIN, until_gone, until_settled};
+use super::place::{WITHIN, until_gone, until_settled};
 use super::spread::NodeChange;
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
 use crate::cluster::{Placement, WriteMode};
 use crate::replication::WriteGuard;
-use crate::tasks::{are_pending, ask_primary};
+use crate::tasks::{are_pending, ask_primary, ask_until};
 
 const KIND: &str = "indexUpdate";
+/// The pause before nodes with tasks under way are asked again.
+const AGAIN: Duration = Duration::from_millis(25);
 
 /// `sharding` of `PATCH /indexes/{uid}`: the part that can change without moving the index.
 #[derive(Deserialize)]
@@ -58,7 +61,7 @@ pub(super) async fn update(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
     let text = |name: &str| body.get(name).and_then(Value::as_str);
     let update = Update {
         uid: &uid,
-        new: text("uid").filter(|new| *new != uid && is_uid(new)),
+        new: text("uid").filter(|new| *new != uid && is_index_uid(new)),
         key: text("primaryKey"),
         body: &body,
         change: &change,
@@ -174,22 +177,18 @@ async fn lock_when_quiet(
     ctx: &Arc<Context>,
     placement: &Placement,
 ) -> Result<(WriteGuard, BTreeSet<ShardId>), BroadcastError> {
-    let deadline = Instant::now() + WITHIN;
-    loop {
+    let when_quiet = || async {
         let guard = lock_where_it_lies(ctx, placement).await?;
         let shards = placement.shards().iter();
         let looks = shards.map(|shard| look(ctx, *shard, &placement.uid));
         let looks = try_join_all(looks).await?;
-        if looks.iter().all(|look| !look.is_busy) {
-            let holding = looks.iter().filter(|look| look.holds);
-            return Ok((guard, holding.map(|look| look.shard).collect()));
-        }
-        drop(guard);
-        if Instant::now() > deadline {
-            return Err(BroadcastError::Busy(placement.uid.clone()));
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
+        let is_quiet = looks.iter().all(|look| !look.is_busy);
+        let holding = looks.iter().filter(|look| look.holds);
+        let holding = holding.map(|look| look.shard).collect();
+        Ok::<_, BroadcastError>(is_quiet.then_some((guard, holding)))
+    };
+    let locked = ask_until(WITHIN, AGAIN, when_quiet).await?;
+    locked.ok_or_else(|| BroadcastError::Busy(placement.uid.clone()))
 }
 
 /// The answers of a shard's primary.

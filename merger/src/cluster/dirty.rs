@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
-use weft_routing::operation::{decode, decode_but_separators};
+use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
 
 use crate::ids::Ids;
@@ -39,32 +39,22 @@ impl Default for Written {
 }
 
 impl Written {
-    /// Adds a write to this path; `ids` are the ids of its documents, if known.
-    pub(crate) fn add(&mut self, path: &str, ids: Option<&Ids>) {
+    /// Adds a write; `ids` are the ids of its documents, if known.
+    pub(crate) fn add(&mut self, write: &NamedOperation, ids: Option<&Ids>) {
         let Self::Indexes(indexes) = self else { return };
-        // The path is decoded as nodes do it: an index or a document must be noted under the name that it has on the node.
-        let path = path.split('?').next().unwrap_or_default();
-        let path = decode_but_separators(path);
-        let parts: Vec<String> = path
-            .split('/')
-            .filter(|part| !part.is_empty())
-            .map(decode)
-            .collect();
-        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        match (parts.as_slice(), ids) {
-            (
-                ["indexes", uid, "documents"] | ["indexes", uid, "documents", "delete-batch"],
-                Some(ids),
-            ) => {
+        let Some(uid) = write.index.as_deref() else {
+            *self = Self::Everything;
+            return;
+        };
+        match (write.operation, &write.document, ids) {
+            (operation, _, Some(ids)) if operation.writes_named_documents() => {
                 add_ids(indexes, uid, ids.iter());
             }
-            (["indexes", uid, "documents", id], _)
-                if *id != "delete" && *id != "delete-batch" && *id != "edit" =>
-            {
-                add_ids(indexes, uid, [*id]);
+            (Operation::DeleteDocument, Some(document), _) => {
+                add_ids(indexes, uid, [document]);
             }
-            (["indexes", uid, "documents" | "settings", ..], _) => {
-                indexes.insert((*uid).to_owned(), Documents::All);
+            (operation, ..) if operation.writes_documents() || operation.changes_settings() => {
+                indexes.insert(uid.to_owned(), Documents::All);
             }
             _ => *self = Self::Everything,
         }
@@ -109,9 +99,9 @@ pub struct Dirty {
 
 impl Dirty {
     /// Notes a write that is about to be sent.
-    pub fn note(&self, shard: ShardId, path: &str, ids: Option<&Ids>) {
+    pub fn note(&self, shard: ShardId, write: &NamedOperation, ids: Option<&Ids>) {
         if let Some(written) = self.lock().get_mut(&shard) {
-            written.add(path, ids);
+            written.add(write, ids);
         }
     }
 
@@ -166,79 +156,89 @@ fn merge(into: &mut Written, other: Written) {
 
 #[cfg(test)]
 mod tests {
+    use weft_routing::operation::Setting;
+
     use super::*;
 
     fn ids(list: &[&str]) -> Ids {
         list.iter().collect()
     }
 
-    #[test]
-    fn a_write_is_noted_as_narrowly_as_it_can_be() {
-        let mut written = Written::default();
-        assert_eq!(written.documents(), Some(0));
-        written.add(
-            "/indexes/a/documents?primaryKey=id",
-            Some(&ids(&["1", "2"])),
-        );
-        written.add("/indexes/a/documents/2", None);
-        written.add("/indexes/a/documents/3", None);
-        assert_eq!(written.documents(), Some(3));
-        for path in [
-            "/indexes/b/documents",
-            "/indexes/c/documents/delete-batch",
-            "/indexes/d/settings/synonyms",
-            "/indexes/e/documents/edit",
-        ] {
-            written.add(path, None);
-        }
-        let Written::Indexes(indexes) = &written else {
-            panic!("{written:?}")
-        };
-        for uid in ["b", "c", "d", "e"] {
-            assert_eq!(indexes.get(uid), Some(&Documents::All), "{uid}");
-        }
-        for path in ["/indexes", "/indexes/a", "/swap-indexes"] {
-            let mut written = written.clone();
-            written.add(path, None);
-            assert_eq!(written, Written::Everything, "{path}");
+    fn on(operation: Operation, index: &str) -> NamedOperation {
+        NamedOperation::of_index(operation, index)
+    }
+
+    fn add_to(index: &str) -> NamedOperation {
+        on(Operation::ReplaceDocuments, index)
+    }
+
+    fn delete_one(index: &str, id: &str) -> NamedOperation {
+        NamedOperation {
+            document: Some(id.to_owned()),
+            ..on(Operation::DeleteDocument, index)
         }
     }
 
     #[test]
-    fn a_write_is_noted_under_the_names_that_nodes_read_in_its_path() {
+    fn a_write_is_noted_as_narrowly_as_it_can_be() {
+        use Operation as Op;
         let mut written = Written::default();
-        for path in [
-            "/indexes/m%6Fvies/documents/a%2Db",
-            "/%69ndexes/movies//documents/c%2dd?x=%2F",
-            "/indexes/movies/d%6Fcuments/%61-b",
-        ] {
-            written.add(path, None);
+        assert_eq!(written.documents(), Some(0));
+        written.add(&add_to("a"), Some(&ids(&["1", "2"])));
+        written.add(&on(Op::DeleteDocumentsBatch, "a"), Some(&ids(&["2"])));
+        written.add(&delete_one("a", "2"), None);
+        written.add(&delete_one("a", "3"), None);
+        assert_eq!(written.documents(), Some(3));
+        let all = [
+            Op::ReplaceDocuments,
+            Op::UpdateDocuments,
+            Op::ClearDocuments,
+            Op::DeleteDocumentsBatch,
+            Op::DeleteDocumentsByFilter,
+            Op::EditDocuments,
+            Op::UpdateSettings,
+            Op::ResetSettings,
+            Op::UpdateSetting(Setting::Synonyms),
+            Op::ResetSetting(Setting::Synonyms),
+        ];
+        for operation in all {
+            let mut written = written.clone();
+            written.add(&on(operation, "b"), None);
+            let Written::Indexes(indexes) = &written else {
+                panic!("{operation:?}: {written:?}")
+            };
+            assert_eq!(indexes.get("b"), Some(&Documents::All), "{operation:?}");
+            assert!(matches!(indexes.get("a"), Some(Documents::Ids(_))));
         }
-        let Written::Indexes(indexes) = &written else {
-            panic!("{written:?}")
-        };
-        let noted = ["a-b", "c-d"].map(str::to_owned).into();
-        assert_eq!(indexes.get("movies"), Some(&Documents::Ids(noted)));
-        assert_eq!(indexes.len(), 1);
-        written.add("/indexes/movies/documents/%64elete", None);
-        assert_eq!(written.documents(), None);
+        for change in [
+            on(Op::UpdateIndex, "a"),
+            on(Op::DeleteIndex, "a"),
+            on(Op::CompactIndex, "a"),
+            NamedOperation::unnamed(Op::CreateIndex),
+            NamedOperation::unnamed(Op::SwapIndexes),
+            NamedOperation::unnamed(Op::UpdateFeatures),
+        ] {
+            let mut written = written.clone();
+            written.add(&change, None);
+            assert_eq!(written, Written::Everything, "{change:?}");
+        }
     }
 
     #[test]
     fn what_was_not_worked_off_is_not_forgotten() {
         let dirty = Dirty::default();
         let shard = ShardId(1);
-        dirty.note(shard, "/indexes/a/documents", None);
+        dirty.note(shard, &add_to("a"), None);
         assert_eq!(
             dirty.take(shard),
             Written::Everything,
             "nobody noted anything"
         );
         dirty.begin(shard);
-        dirty.note(shard, "/indexes/a/documents", Some(&ids(&["1"])));
+        dirty.note(shard, &add_to("a"), Some(&ids(&["1"])));
         let taken = dirty.take(shard);
         assert_eq!(taken.documents(), Some(1));
-        dirty.note(shard, "/indexes/a/documents", Some(&ids(&["2"])));
+        dirty.note(shard, &add_to("a"), Some(&ids(&["2"])));
         dirty.put_back(shard, taken);
         assert_eq!(dirty.take(shard).documents(), Some(2));
         assert_eq!(dirty.take(shard), Written::default());
@@ -274,11 +274,11 @@ mod tests {
                 match step {
                     Step::Write(numbers) => {
                         let written: Vec<String> = numbers.iter().map(u8::to_string).collect();
-                        dirty.note(shard, "/indexes/a/documents", Some(&written.iter().collect()));
+                        dirty.note(shard, &add_to("a"), Some(&written.iter().collect()));
                         owed.extend(written);
                     }
                     Step::WriteAll => {
-                        dirty.note(shard, "/indexes/a/documents/delete", None);
+                        dirty.note(shard, &on(Operation::DeleteDocumentsByFilter, "a"), None);
                         all = true;
                     }
                     Step::WorkOff => {

@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use hashbrown::HashMap;
 use weft_routing::placement::ShardId;
 
-use super::NodeId;
+use super::{Changes, NodeId};
 
 /// Shards whose replicas may differ by a write that was not acknowledged, and shards with a write fence.
 #[derive(Default)]
@@ -26,6 +26,8 @@ pub struct InDoubt {
     shards: Mutex<HashMap<ShardId, Doubt>>,
     /// For each holder, the shards that it fences and whether reads continue there.
     held: Mutex<HashMap<String, (BTreeSet<ShardId>, ReadPolicy)>>,
+    /// Tells of changes of write fences.
+    pub(crate) changes: Changes,
 }
 
 /// What has to be checked at a shard in doubt.
@@ -73,11 +75,13 @@ impl InDoubt {
     /// Fences these shards against writes in the name of `holder`, and no others: an earlier set of the same holder is replaced.
     pub fn hold(&self, holder: &str, shards: BTreeSet<ShardId>, policy: ReadPolicy) {
         self.held().insert(holder.to_owned(), (shards, policy));
+        self.changes.tell();
     }
 
     /// Removes all write fences of `holder`.
     pub fn release(&self, holder: &str) {
         self.held().remove(holder);
+        self.changes.tell();
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<String, (BTreeSet<ShardId>, ReadPolicy)>> {

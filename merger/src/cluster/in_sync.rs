@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use weft_routing::placement::ShardId;
 
 use super::marks::{Known, Marks, NewestTask};
-use super::{ClusterError, NodeId, Topology};
+use super::{Changes, ClusterError, NodeId, Topology};
 use crate::clock::now_utc;
 use crate::store::{Change, Expect, Store, StoreError};
 
@@ -105,6 +105,8 @@ pub struct InSync {
     state: RwLock<State>,
     /// Lets only one change run at a time.
     changing: tokio::sync::Mutex<()>,
+    /// Tells of changes of the in-sync set.
+    pub(crate) changes: Changes,
 }
 
 #[derive(Default)]
@@ -133,6 +135,7 @@ impl InSync {
             store,
             state: RwLock::new(state),
             changing: tokio::sync::Mutex::new(()),
+            changes: Changes::default(),
         })
     }
 
@@ -421,10 +424,13 @@ impl InSync {
         }
         batch.extend(extra);
         self.store.commit(batch).await?;
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.epoch = epoch;
-        state.version = version + 1;
-        state.replicas.extend(changes);
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            state.epoch = epoch;
+            state.version = version + 1;
+            state.replicas.extend(changes);
+        }
+        self.changes.tell();
         Ok(())
     }
 

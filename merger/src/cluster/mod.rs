@@ -4,10 +4,11 @@
 //! [`discovery`] learns the topology from Envoy. [`placements`] holds where indexes lie and publishes the routing table.
 //! [`in_sync`] holds which replicas may answer. [`marks`] holds up to which task each node is accounted for, and [`health`] the
 //! node's current status. [`readiness`] derives from these what Envoy is told. Replication notes its state in [`in_doubt`],
-//! [`queues`], [`stagger`] and [`dirty`].
+//! [`queues`], [`stagger`] and [`dirty`]. [`changes`] is how others wait for a change of this state.
 //!
 //! Invariant: only this module changes an epoch or an in-sync set.
 
+mod changes;
 mod dirty;
 mod discovery;
 mod health;
@@ -48,6 +49,7 @@ pub use stagger::Stagger;
 pub use topology::Topology;
 pub use write_mode::WriteMode;
 
+pub(crate) use changes::{Changes, until};
 pub(crate) use dirty::{Documents, Written};
 pub(crate) use health::{Probe, READS_FOLLOW};
 pub(crate) use in_doubt::Doubt;

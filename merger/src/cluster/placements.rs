@@ -8,17 +8,16 @@ use weft_routing::placement::{ShardId, SlotMap, choose_shards};
 use weft_routing::table::{Epoch, IndexRoute, RoutingTable};
 
 mod stored;
+mod swaps;
 
 use self::stored::{decode, encode};
-use super::{ClusterError, WriteMode};
+use super::{Changes, ClusterError, WriteMode};
 use crate::store::{Change, Store, StoreError};
 
 const PREFIX: &str = "placement/";
 const EPOCH_KEY: &str = "epoch";
 /// The origins whose pages may read answers, as of the last start.
 const ORIGINS_KEY: &str = "origins";
-/// The prefix of the marks of swaps whose tasks haven't ended.
-const SWAPPED: &str = "swapped/";
 
 /// Where one index lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +69,8 @@ pub struct Placements {
     state: Mutex<State>,
     /// One change at a time, so that memory and store agree on the order.
     changing: tokio::sync::Mutex<()>,
+    /// Tells of changes of placements.
+    pub(crate) changes: Changes,
 }
 
 #[derive(Default)]
@@ -109,6 +110,7 @@ impl Placements {
             origins,
             state: Mutex::new(state),
             changing: tokio::sync::Mutex::new(()),
+            changes: Changes::default(),
         };
         let now = opened.origins.to_string().into_bytes();
         let before = before.map_or_else(|| b"any".to_vec(), |stored| stored.value.to_vec());
@@ -274,76 +276,6 @@ impl Placements {
         self.remove_locked(uid).await
     }
 
-    /// Exchanges the placements of indexes pair by pair, as `swap-indexes` does, or renames one if the other doesn't exist.
-    /// `task` has asked the nodes for the same. `extra` is stored in the same commit.
-    ///
-    /// # Errors
-    /// The store failed; nothing is exchanged then.
-    pub async fn swap_for(
-        &self,
-        pairs: &[(&str, &str)],
-        task: u32,
-        mut extra: Vec<Change>,
-    ) -> Result<(), StoreError> {
-        let _changing = self.changing.lock().await;
-        extra.push(Change::put(mark(task), Vec::new()));
-        self.exchange(pairs, extra).await
-    }
-
-    /// Moves the mark that [`swap_for`](Self::swap_for) stored for `old`, a uid that no task got, to `new`.
-    ///
-    /// # Errors
-    /// The store failed; nothing is changed then.
-    pub async fn swap_goes_on(&self, old: u32, new: u32, extra: Change) -> Result<(), StoreError> {
-        let (gone, there) = (
-            Change::delete(mark(old)),
-            Change::put(mark(new), Vec::new()),
-        );
-        self.store.commit(vec![gone, there, extra]).await
-    }
-
-    /// Undoes [`swap_for`](Self::swap_for) after the nodes refused the swap. A second call changes nothing.
-    ///
-    /// # Errors
-    /// The store failed; nothing is exchanged then.
-    pub async fn swap_back(&self, pairs: &[(&str, &str)], task: u32) -> Result<(), StoreError> {
-        let _changing = self.changing.lock().await;
-        let key = mark(task);
-        if self.store.get(&key).await?.is_none() {
-            return Ok(());
-        }
-        self.exchange(pairs, vec![Change::delete(key)]).await
-    }
-
-    /// Removes the mark of [`swap_for`](Self::swap_for) once the nodes have made the swap.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub async fn swapped(&self, task: u32) -> Result<(), StoreError> {
-        self.store.commit(vec![Change::delete(mark(task))]).await
-    }
-
-    /// Exchanges the placements. The caller holds `changing`.
-    async fn exchange(&self, pairs: &[(&str, &str)], extra: Vec<Change>) -> Result<(), StoreError> {
-        let renamed = |placement: Arc<Placement>, uid: &str| {
-            Arc::new(Placement {
-                uid: uid.to_owned(),
-                ..Placement::clone(&placement)
-            })
-        };
-        let changes: Vec<_> = pairs
-            .iter()
-            .flat_map(|(one, two)| {
-                let (first, second) = (self.get(one), self.get(two));
-                [
-                    (*two, first.map(|placement| renamed(placement, two))),
-                    (*one, second.map(|placement| renamed(placement, one))),
-                ]
-            })
-            .collect();
-        self.commit_with(&changes, extra).await
-    }
-
     /// Makes filters leave these indexes to the merger during a change (`leave`), or ends that for this change. Filters may use
     /// an index again when no change claims it. Filters follow once they have polled, or when their lease has run out.
     ///
@@ -469,17 +401,20 @@ impl Placements {
             });
         }
         self.store.commit(batch).await?;
-        let mut state = self.lock();
-        state.epoch = epoch;
-        state.table = None;
-        for (uid, placement) in changes {
-            match placement {
-                Some(placement) => state
-                    .placements
-                    .insert((*uid).to_owned(), Arc::clone(placement)),
-                None => state.placements.remove(*uid),
-            };
+        {
+            let mut state = self.lock();
+            state.epoch = epoch;
+            state.table = None;
+            for (uid, placement) in changes {
+                match placement {
+                    Some(placement) => state
+                        .placements
+                        .insert((*uid).to_owned(), Arc::clone(placement)),
+                    None => state.placements.remove(*uid),
+                };
+            }
         }
+        self.changes.tell();
         Ok(())
     }
 
@@ -496,11 +431,6 @@ impl Placements {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The key of a swap's mark.
-fn mark(task: u32) -> String {
-    format!("{SWAPPED}{task:010}")
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use hashbrown::HashMap;
 use tokio::sync::OwnedMutexGuard;
 
-use super::NodeId;
+use super::{Changes, NodeId};
 
 /// The acknowledged writes that a replica has yet to take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,6 +32,8 @@ struct ReplicaQueue {
 #[derive(Default)]
 pub struct ReplicaQueues {
     queues: Mutex<HashMap<NodeId, ReplicaQueue>>,
+    /// Tells of changes of lags.
+    pub(crate) changes: Changes,
 }
 
 type Entering = Pin<Box<dyn Future<Output = OwnedMutexGuard<()>> + Send>>;
@@ -84,17 +86,26 @@ impl ReplicaQueues {
     }
 
     pub(crate) fn add_lag(&self, node: &NodeId, bytes: u64) {
-        let mut queues = self.lock();
-        let behind = &mut queues.entry(node.clone()).or_default().behind;
-        behind.writes += 1;
-        behind.bytes += bytes;
+        self.change_lag(node, |lag| Lag {
+            writes: lag.writes + 1,
+            bytes: lag.bytes + bytes,
+        });
     }
 
     pub(crate) fn reduce_lag(&self, node: &NodeId, bytes: u64) {
-        let mut queues = self.lock();
-        let behind = &mut queues.entry(node.clone()).or_default().behind;
-        behind.writes = behind.writes.saturating_sub(1);
-        behind.bytes = behind.bytes.saturating_sub(bytes);
+        self.change_lag(node, |lag| Lag {
+            writes: lag.writes.saturating_sub(1),
+            bytes: lag.bytes.saturating_sub(bytes),
+        });
+    }
+
+    fn change_lag(&self, node: &NodeId, change: impl FnOnce(Lag) -> Lag) {
+        {
+            let mut queues = self.lock();
+            let behind = &mut queues.entry(node.clone()).or_default().behind;
+            *behind = change(*behind);
+        }
+        self.changes.tell();
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<NodeId, ReplicaQueue>> {

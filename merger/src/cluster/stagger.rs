@@ -5,12 +5,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use hashbrown::HashMap;
 use weft_routing::placement::ShardId;
 
-use super::NodeId;
+use super::{Changes, NodeId};
 
 /// The writers and readers of each shard with a staggered write. In all other shards, every replica does both.
 #[derive(Default)]
 pub struct Stagger {
     shards: Mutex<HashMap<ShardId, Groups>>,
+    /// Tells when a staggered write is to end.
+    pub(crate) changes: Changes,
 }
 
 pub(crate) struct Groups {
@@ -50,6 +52,7 @@ impl Stagger {
         if let Some(groups) = self.lock().get_mut(&shard) {
             groups.ends = true;
         }
+        self.changes.tell();
     }
 
     pub(crate) fn change<T>(

@@ -10,7 +10,7 @@ use super::establish::establish_locked;
 use super::reconcile::compare;
 use super::seen::are_harmless;
 use super::{Context, WriteGuard, remove_replica};
-use crate::cluster::{ClusterError, Doubt, Mark, NodeId, NodeRef};
+use crate::cluster::{ClusterError, Doubt, Mark, NodeId, NodeRef, until};
 use crate::supervise::supervise;
 
 /// The pause between attempts.
@@ -19,16 +19,19 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Waits for the locks of shards until none of them has a write fence. For callers that must not see some shards before a change
 /// and others after it.
 pub(crate) async fn lock_when_whole(ctx: &Context, shards: &[ShardId]) -> WriteGuard {
+    let in_doubt = &ctx.cluster.in_doubt;
+    let is_whole = || {
+        let mut shards = shards.iter();
+        let is_fenced = shards.any(|shard| in_doubt.blocks_writes(*shard));
+        (!is_fenced).then_some(())
+    };
     loop {
+        until([&in_doubt.changes], is_whole).await;
         let guard = ctx.locks.lock(shards).await;
-        if !shards
-            .iter()
-            .any(|shard| ctx.cluster.in_doubt.blocks_writes(*shard))
-        {
+        // There may be another fence by now.
+        if is_whole().is_some() {
             return guard;
         }
-        drop(guard);
-        tokio::time::sleep(AGAIN).await;
     }
 }
 

@@ -1,29 +1,31 @@
 //! Stops waiting for a node that hangs, long before the timeout of a large write.
 
-use std::sync::Arc;
 use std::time::Duration;
-
-use futures_util::future::BoxFuture;
 
 use super::Context;
 use crate::cluster::NodeRef;
 use crate::upstream::{NodeAnswer, Target, UpstreamError};
 
-/// The pause between checks whether the node still answers probes.
-const LOOK: Duration = Duration::from_millis(500);
+/// A node isn't given up sooner than this: after an outage of Envoy, no probe may have reached it yet.
+const AT_LEAST: Duration = Duration::from_millis(500);
 
 /// Waits for the answer as long as the node answers the merger's probes. So a node that is down delays its shard only until the
 /// merger notices that.
 pub(super) async fn while_it_answers(
-    ctx: Arc<Context>,
-    node: NodeRef,
-    sending: BoxFuture<'static, Result<NodeAnswer, UpstreamError>>,
+    ctx: &Context,
+    node: &NodeRef,
+    sending: impl Future<Output = Result<NodeAnswer, UpstreamError>>,
 ) -> Result<NodeAnswer, UpstreamError> {
     let hangs = async {
-        // Not checked at once: after an outage of Envoy, no probe may have reached the node yet.
-        tokio::time::sleep(LOOK).await;
-        while ctx.cluster.is_up(&node.id) {
-            tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(AT_LEAST).await;
+        loop {
+            // If the node answers a probe meanwhile, it gets more time.
+            let silence = ctx.cluster.health.silence(&node.id);
+            let left = ctx.cluster.down_after().saturating_sub(silence);
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
         }
     };
     tokio::select! {

@@ -12,6 +12,7 @@
 //! before the caller gets the result. A write that no replica in sync holds is never reported as taken.
 
 mod answer;
+mod command;
 mod contacts;
 mod doubt;
 mod establish;
@@ -34,6 +35,7 @@ pub use contacts::RecentContacts;
 pub use locks::{ShardLocks, WriteGuard};
 pub use removal::remove_replica;
 
+pub(crate) use command::{Command, Content};
 pub(crate) use contacts::{NotThere, knock};
 pub(crate) use doubt::{
     lock_when_whole, put_in_doubt, put_missed_in_doubt, put_numbers_in_doubt, settle_doubt,
@@ -80,25 +82,8 @@ pub struct ReplicationOptions {
     pub staggered_from: Option<u64>,
 }
 
-/// A request that every replica of a shard gets.
-pub(crate) trait Command: Send + Sync + 'static {
-    /// Sends the request to one node.
-    fn send(
-        self: Arc<Self>,
-        ctx: Arc<Context>,
-        node: NodeRef,
-    ) -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>>;
-
-    /// Whether a node that takes the request must name a task. A change of a key or a feature is done with the answer, without a
-    /// task.
-    fn is_task(&self) -> bool;
-
-    /// The size in bytes. It counts towards the lag of replicas that get the request later.
-    fn bytes(&self) -> u64;
-}
-
 /// A request for the replicas of a shard.
-pub(crate) struct Order<C> {
+pub(crate) struct Order {
     /// The shard.
     pub(crate) shard: ShardId,
     /// The shard's replicas in sync, or fewer if the change isn't for all.
@@ -106,7 +91,7 @@ pub(crate) struct Order<C> {
     /// How many replicas must have taken it.
     pub(crate) mode: WriteMode,
     /// The request.
-    pub(crate) command: Arc<C>,
+    pub(crate) command: Arc<Command>,
     /// The replicas that already have it, with their answers.
     pub(crate) taken: Vec<(NodeId, NodeAnswer)>,
 }
@@ -154,10 +139,10 @@ impl From<StoreError> for NotTaken {
 ///
 /// # Errors
 /// Not enough replicas have it. If all refused, none has it. Otherwise the shard is in doubt until its replicas were compared.
-pub(crate) async fn replicate<C: Command>(
+pub(crate) async fn replicate(
     ctx: &Arc<Context>,
     _guard: &WriteGuard,
-    order: Order<C>,
+    order: Order,
 ) -> Result<Receipt, NotTaken> {
     let Order {
         shard,
@@ -166,20 +151,23 @@ pub(crate) async fn replicate<C: Command>(
         command,
         taken,
     } = order;
-    let is_task = command.is_task();
+    let is_task = command.is_task;
     let sending = Sending {
         shard,
         replicas: &replicas,
         mode,
-        bytes: command.bytes(),
+        bytes: command.body.bytes(),
     };
     let send = |node: NodeRef| -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>> {
         if let Some((_, answer)) = taken.iter().find(|(id, _)| *id == node.id) {
             let answer = answer.clone();
             return Box::pin(async move { Ok(answer) });
         }
-        let sending = Arc::clone(&command).send(Arc::clone(ctx), node.clone());
-        Box::pin(hung::while_it_answers(Arc::clone(ctx), node, sending))
+        let (ctx, command) = (Arc::clone(ctx), Arc::clone(&command));
+        Box::pin(async move {
+            let sending = command.send(&ctx, &node);
+            hung::while_it_answers(&ctx, &node, sending).await
+        })
     };
     let uncertain = Uncertain { ctx, shard };
     let round = send_to_all(ctx, sending, answer::is_taken, send).await;

@@ -140,8 +140,8 @@ pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared
             continue;
         }
         match beyond(ctx, node, newest).await {
-            Beyond::Silent => silent.push(node.id.clone()),
-            beyond => standings.push(Standing {
+            None => silent.push(node.id.clone()),
+            Some(beyond) => standings.push(Standing {
                 node,
                 newest,
                 beyond,
@@ -165,7 +165,7 @@ pub(crate) async fn compare(ctx: &Context, nodes: &[NodeRef]) -> Result<Compared
         }
         let count = |standing: &Standing<'_>| match &standing.beyond {
             Beyond::Tasks(tasks) => tasks.len().to_string(),
-            Beyond::Untold | Beyond::Silent => "many".to_owned(),
+            Beyond::Untold => "many".to_owned(),
         };
         let reason = format!(
             "a write was cut off in its middle: {} has {} tasks that were not acknowledged, {} has {}",
@@ -190,9 +190,9 @@ async fn has_taken_more(ctx: &Context, node: &NodeRef) -> bool {
         return false;
     };
     match beyond(ctx, node, newest).await {
-        Beyond::Tasks(tasks) => !tasks.is_empty(),
-        Beyond::Untold => true,
-        Beyond::Silent => false,
+        Some(Beyond::Tasks(tasks)) => !tasks.is_empty(),
+        Some(Beyond::Untold) => true,
+        None => false,
     }
 }
 

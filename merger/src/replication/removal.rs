@@ -9,6 +9,9 @@ use super::Context;
 use crate::cluster::{NodeId, READS_FOLLOW, Removal};
 use crate::store::{Patience, StoreError};
 
+/// The pause between looks at what Envoys were told. Each of them asks five times a second.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Removes a replica from the in-sync set, and lets its shard's tasks go on without it.
 ///
 /// # Errors
@@ -53,6 +56,6 @@ pub(crate) async fn remove_replica_surely(
 pub(crate) async fn reads_leave(ctx: &Context, node: &NodeId) {
     let until = Instant::now() + READS_FOLLOW;
     while ctx.cluster.health.is_ready(node) && Instant::now() < until {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::time::sleep(LOOK).await;
     }
 }

@@ -67,30 +67,26 @@ pub(crate) enum Beyond {
     Tasks(Vec<Seen>),
     /// There are too many to look at, or one of them was deleted.
     Untold,
-    /// The node doesn't answer.
-    Silent,
 }
 
-/// Looks at the node's tasks up to `newest` that aren't accounted for.
-pub(crate) async fn beyond(ctx: &Context, node: &NodeRef, newest: Option<u32>) -> Beyond {
+/// Looks at the node's tasks up to `newest` that aren't accounted for. `None` if the node doesn't answer.
+pub(crate) async fn beyond(ctx: &Context, node: &NodeRef, newest: Option<u32>) -> Option<Beyond> {
     let limit = LOOK_BACK as usize + 1;
     let unknown = ctx.cluster.marks.unaccounted(&node.id, newest, limit);
     if unknown.is_empty() {
-        return Beyond::Tasks(Vec::new());
+        return Some(Beyond::Tasks(Vec::new()));
     }
     if unknown.len() == limit {
-        return Beyond::Untold;
+        return Some(Beyond::Untold);
     }
-    let Some(listed) = list(ctx, node, &these(&unknown)).await else {
-        return Beyond::Silent;
-    };
+    let listed = list(ctx, node, &these(&unknown)).await?;
     // A task that was deleted could have been anything.
     if listed.len() < unknown.len() {
-        return Beyond::Untold;
+        return Some(Beyond::Untold);
     }
     let tasks = listed.into_iter().map(|listed| listed.task);
     let tasks = tasks.filter(|task| !task.is_harmless());
-    Beyond::Tasks(tasks.map(Seen::without_counts).collect())
+    Some(Beyond::Tasks(tasks.map(Seen::without_counts).collect()))
 }
 
 /// Whether a node that is out of sync has taken writes of documents beyond its mark that came through Weft. They were not

@@ -20,11 +20,13 @@ use tokio::sync::OwnedMutexGuard;
 use weft_routing::placement::ShardId;
 
 use super::Context;
-use crate::cluster::{Groups, NodeId, NodeRef, NodeStatus, QueuePlace};
+use crate::cluster::{Groups, NodeId, NodeRef, NodeStatus, QueuePlace, until};
 use crate::supervise::{AGAIN, survive};
 
-/// The pause between checks of the writers' progress.
-const LOOK: Duration = Duration::from_millis(25);
+/// The pause before the first look at the writers' progress: the write that is staggered is only about to be sent then.
+const FIRST_LOOK: Duration = Duration::from_millis(25);
+/// How often is looked whether nodes answer: about as often as they are probed. Nothing tells of that.
+const HEALTH_LOOK: Duration = Duration::from_millis(100);
 /// How long until every Envoy knows which replicas to prefer: its readiness interval and a little more.
 const READERS_KNOWN: Duration = Duration::from_millis(300);
 /// The most that is kept for a replica that is held back. Beyond that, the staggered write ends and the replica takes it.
@@ -111,7 +113,7 @@ async fn take_turns(
     places: Vec<QueuePlace>,
 ) -> Vec<OwnedMutexGuard<()>> {
     let mut held = join_all(places).await;
-    while writers_are_done(ctx, shard).await
+    while turn_ends(ctx, shard).await == Turn::Done
         && let Some(places) = swap_roles(ctx, shard).await
     {
         tokio::time::sleep(READERS_KNOWN).await;
@@ -121,37 +123,59 @@ async fn take_turns(
     held
 }
 
-/// Waits until the writers have taken and applied everything. False if the staggered write has to end before.
-async fn writers_are_done(ctx: &Context, shard: ShardId) -> bool {
+/// How the turn of a shard's writers ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// They have taken and applied everything.
+    Done,
+    /// The staggered write has to end before they have.
+    CutShort,
+}
+
+/// Waits until the turn of the writers ends.
+async fn turn_ends(ctx: &Context, shard: ShardId) -> Turn {
+    tokio::time::sleep(FIRST_LOOK).await;
+    let cluster = &ctx.cluster;
+    let states = [
+        &cluster.stagger.changes,
+        &cluster.in_sync.changes,
+        &cluster.queues.changes,
+        &ctx.tasks.changes,
+    ];
     loop {
-        tokio::time::sleep(LOOK).await;
-        let groups = ctx.cluster.stagger.change(shard, |groups| {
-            let all = [groups.writers.clone(), groups.readers.clone()];
-            (all, groups.ends)
-        });
-        let Some(([writers, readers], false)) = groups else {
-            return false;
-        };
-        let fails = |node: &NodeId| {
-            !ctx.cluster.in_sync.holds(node)
-                || matches!(
-                    ctx.cluster.health.status(node),
-                    NodeStatus::Silent | NodeStatus::Lost
-                )
-        };
-        let too_much = |node: &NodeId| {
-            let kept = ctx.cluster.queues.lag(node);
-            kept.writes > MAX_KEPT_WRITES || kept.bytes > MAX_KEPT_BYTES
-        };
-        if writers.iter().chain(&readers).any(fails) || readers.iter().any(too_much) {
-            return false;
-        }
-        let done =
-            |node: &NodeId| ctx.cluster.queues.caught_up(node) && !ctx.tasks.has_outstanding(node);
-        if writers.iter().all(done) {
-            return true;
+        let turn = until(states, || look(ctx, shard));
+        if let Ok(turn) = tokio::time::timeout(HEALTH_LOOK, turn).await {
+            return turn;
         }
     }
+}
+
+/// How the turn of the writers has ended; `None` if they are still at it.
+fn look(ctx: &Context, shard: ShardId) -> Option<Turn> {
+    let groups = ctx.cluster.stagger.change(shard, |groups| {
+        let all = [groups.writers.clone(), groups.readers.clone()];
+        (all, groups.ends)
+    });
+    let Some(([writers, readers], false)) = groups else {
+        return Some(Turn::CutShort);
+    };
+    let fails = |node: &NodeId| {
+        !ctx.cluster.in_sync.holds(node)
+            || matches!(
+                ctx.cluster.health.status(node),
+                NodeStatus::Silent | NodeStatus::Lost
+            )
+    };
+    let too_much = |node: &NodeId| {
+        let kept = ctx.cluster.queues.lag(node);
+        kept.writes > MAX_KEPT_WRITES || kept.bytes > MAX_KEPT_BYTES
+    };
+    if writers.iter().chain(&readers).any(fails) || readers.iter().any(too_much) {
+        return Some(Turn::CutShort);
+    }
+    let done =
+        |node: &NodeId| ctx.cluster.queues.caught_up(node) && !ctx.tasks.has_outstanding(node);
+    writers.iter().all(done).then_some(Turn::Done)
 }
 
 /// Changes roles: the writers become readers and are held back, and the readers get what was kept for them. `None` if no large
@@ -172,19 +196,14 @@ async fn swap_roles(ctx: &Context, shard: ShardId) -> Option<Vec<QueuePlace>> {
 /// Waits until the readers have taken what was kept for them, and ends the groups: writes wait for all replicas again.
 async fn rejoin(ctx: &Context, shard: ShardId) {
     let readers = ctx.cluster.stagger.deferred(shard);
-    let most_kept = || {
-        let kept = readers
-            .iter()
-            .map(|node| ctx.cluster.queues.lag(node).writes);
-        kept.max().unwrap_or_default()
+    let queues = &ctx.cluster.queues;
+    let no_more_than = |few: u64| {
+        let mut kept = readers.iter().map(|node| queues.lag(node).writes);
+        kept.all(|writes| writes <= few).then_some(())
     };
-    while most_kept() > FEW {
-        tokio::time::sleep(LOOK).await;
-    }
+    until([&queues.changes], || no_more_than(FEW)).await;
     // While new writes keep coming, a few always remain. So the last ones are taken under the shard's lock.
     let _guard = ctx.locks.lock(&[shard]).await;
-    while most_kept() > 0 {
-        tokio::time::sleep(LOOK).await;
-    }
+    until([&queues.changes], || no_more_than(0)).await;
     ctx.cluster.stagger.lock().remove(&shard);
 }

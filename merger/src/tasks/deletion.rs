@@ -4,7 +4,6 @@
 //! on or will begin next. Tasks behind these stay.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
@@ -17,7 +16,7 @@ use super::record::{NewTask, ReadBack};
 use super::registry::DELETION;
 use crate::answer::Answer;
 use crate::call::{Call, ForwardedHeaders};
-use crate::cluster::NodeId;
+use crate::cluster::{NodeId, until};
 use crate::tasks::Context;
 
 use crate::supervise::survive;
@@ -25,8 +24,6 @@ use crate::upstream::{NodeRequest, Target};
 
 /// How many tasks a deletion deletes on the nodes too; nodes clean up the rest themselves.
 const MAX_DELETED_ON_NODES: usize = 10_000;
-/// How often a deletion checks whether the tasks that it waits for have ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How many deletions may wait at once; any further deletion deletes the tasks that have ended, and waits for nothing.
 const MAX_WAITING: usize = 100;
 
@@ -96,12 +93,12 @@ async fn fail(ctx: &Context, uid: u32, why: &str) {
 impl Deletion {
     /// Waits until the tasks `awaited` have ended, then deletes.
     async fn after(&self, ctx: &Context, uid: u32, awaited: &[u32]) {
-        while awaited
-            .iter()
-            .any(|uid| ctx.tasks.open_record(*uid).is_some())
-        {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
+        let have_ended = || {
+            let mut awaited = awaited.iter();
+            let ended = awaited.all(|uid| ctx.tasks.open_record(*uid).is_none());
+            ended.then_some(())
+        };
+        until([&ctx.tasks.changes], have_ended).await;
         match survive(&ctx.metrics.panics, "delete-tasks", self.carry_out(ctx)).await {
             Some(Ok(deleted)) => ctx.tasks.deletion_done(uid, deleted).await,
             Some(Err(error)) => fail(ctx, uid, &error.to_string()).await,

@@ -22,7 +22,7 @@ mod sweep;
 pub use deletion::give_up_deletions;
 pub use follow::{TaskEvents, follow};
 pub use handle::handle;
-pub use pending::{Unknown, are_pending, ask_primary};
+pub use pending::{Unknown, are_pending, ask_primary, ask_until};
 pub use read_from::read_from;
 pub use record::{
     Enqueued, LateTicket, LocalState, NewTask, ReadBack, ReplicaTask, Sent, ShardTask, Share,

@@ -3,15 +3,11 @@
 use std::time::Duration;
 
 use http::HeaderMap;
-use tokio::time::Instant;
 use weft_routing::headers;
 
 use super::{Applied, Context};
-use crate::cluster::{ClusterError, ReadFrom};
+use crate::cluster::{ClusterError, ReadFrom, until};
 use crate::upstream::Target;
-
-/// How often to check whether a task has been applied.
-const LOOK: Duration = Duration::from_millis(10);
 
 /// What the client asks for with `x-weft-read` and `x-weft-after-task`. Waits, at most for `within`, until one replica of each
 /// shard that the task concerns has applied it.
@@ -51,24 +47,20 @@ pub async fn read_from(
 }
 
 async fn after_task(ctx: &Context, uid: u32, within: Duration) -> Result<ReadFrom, ClusterError> {
-    let begun = Instant::now();
-    loop {
-        match ctx.tasks.applied(uid) {
-            Some(Applied::Everywhere) => return Ok(ReadFrom::Any),
-            Some(Applied::By(replicas)) => {
-                let address = |node| ctx.cluster.address(node).map(Target::Node);
-                let targets = replicas
-                    .iter()
-                    .filter_map(|(shard, node)| Some((*shard, address(node)?)))
-                    .collect();
-                return Ok(ReadFrom::Applied(targets));
-            }
-            Some(Applied::NotYet) => {}
-            None => return Err(ClusterError::UnknownTask(uid)),
+    let look = || match ctx.tasks.applied(uid) {
+        Some(Applied::Everywhere) => Some(Ok(ReadFrom::Any)),
+        Some(Applied::By(replicas)) => {
+            let address = |node| ctx.cluster.address(node).map(Target::Node);
+            let targets = replicas
+                .iter()
+                .filter_map(|(shard, node)| Some((*shard, address(node)?)))
+                .collect();
+            Some(Ok(ReadFrom::Applied(targets)))
         }
-        if begun.elapsed() >= within {
-            return Err(ClusterError::NotApplied { uid, within });
-        }
-        tokio::time::sleep(LOOK).await;
-    }
+        Some(Applied::NotYet) => None,
+        None => Some(Err(ClusterError::UnknownTask(uid))),
+    };
+    let applied = tokio::time::timeout(within, until([&ctx.tasks.changes], look));
+    let late = |_| ClusterError::NotApplied { uid, within };
+    applied.await.map_err(late)?
 }

@@ -1,9 +1,13 @@
 //! The task registry: all tasks in the store, the outstanding ones in memory, and a short note of each task for lists.
 //!
-//! This module creates, reads, lists and deletes tasks. [`progress`] takes over the nodes' answers about tasks, [`shared`] ends
-//! writes that share a local task, [`renames`] makes tasks follow their indexes' names, [`retention`] deletes old tasks,
-//! [`outbox`] keeps the follow-up work of tasks that have ended, and [`state`] is the memory behind all of it.
+//! This module creates, reads and lists tasks. [`progress`] takes over the nodes' answers about tasks, [`replicas`] notes which
+//! copies count, [`shared`] ends writes that share a local task, [`open`] answers questions about open tasks and [`deletions`]
+//! deletes tasks. [`renames`] makes tasks follow their indexes' names, [`removals`] remembers which indexes lost documents,
+//! [`retention`] deletes old tasks, [`outbox`] keeps the follow-up work of tasks that have ended, and [`state`] is the memory
+//! behind all of it.
 
+mod deletions;
+mod open;
 mod outbox;
 mod progress;
 mod removals;
@@ -13,7 +17,7 @@ mod retention;
 mod shared;
 mod state;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,9 +26,9 @@ use tokio::sync::{Notify, mpsc};
 use super::TaskError;
 use super::aggregate;
 use super::filter::Filter;
-use super::record::{Enqueued, NewTask, ReadBack, Status, TaskRecord, TaskView, Touches};
+use super::record::{Enqueued, NewTask, TaskRecord, TaskView};
 use crate::clock::now_utc;
-use crate::cluster::{Marks, NodeId};
+use crate::cluster::{Changes, Marks};
 use crate::store::{Change, Store};
 
 pub use replicas::Applied;
@@ -53,6 +57,8 @@ pub struct Tasks {
     store: Arc<dyn Store>,
     state: Mutex<State>,
     outstanding: Notify,
+    /// Tells when open tasks change or end.
+    pub(crate) changes: Changes,
     settled: mpsc::Sender<SettledTask>,
     limits: Limits,
     outbox: Outbox,
@@ -129,6 +135,7 @@ impl Tasks {
             store,
             state: Mutex::new(state),
             outstanding: Notify::new(),
+            changes: Changes::default(),
             settled,
             limits,
             outbox,
@@ -273,230 +280,12 @@ impl Tasks {
             .collect()
     }
 
-    /// Deletes those of `uids` that are settled; returns how many there were.
-    pub(super) async fn delete(&self, uids: &[u32]) -> Result<u64, TaskError> {
-        let (gone, floor): (Vec<u32>, u32) = {
-            let state = self.lock();
-            let settled = |uid: &u32| {
-                state
-                    .notes
-                    .get(uid)
-                    .is_some_and(|note| note.status.is_settled())
-            };
-            (uids.iter().copied().filter(settled).collect(), state.next)
-        };
-        let mut changes = self.marks_of(&gone).await?;
-        changes.extend(gone.iter().map(|uid| Change::delete(key(*uid))));
-        changes.push(Change::put(FLOOR_KEY, floor.to_string().into_bytes()));
-        changes.extend(self.marks.changes());
-        changes.extend(self.lock().removals_of(&gone));
-        self.store.commit(changes).await?;
-        let mut state = self.lock();
-        for uid in &gone {
-            state.notes.remove(uid);
-        }
-        state.names.tidy();
-        state.tidy_renamed();
-        Ok(gone.len() as u64)
-    }
-
-    /// The local uids, on each node, of the open tasks among `uids`.
-    pub(super) fn local_uids(&self, uids: &[u32]) -> HashMap<NodeId, Vec<u32>> {
-        let state = self.lock();
-        let mut found: HashMap<NodeId, Vec<u32>> = HashMap::new();
-        for copy in uids
-            .iter()
-            .filter_map(|uid| state.open.get(uid))
-            .flat_map(|record| record.copies())
-        {
-            // Canceling a shared local task would also cancel other clients' writes.
-            let shared_with_others = state
-                .waited_for(&copy.node, copy.local_uid)
-                .iter()
-                .any(|waiting| !uids.contains(waiting));
-            if !copy.state.status.is_settled() && !shared_with_others {
-                found
-                    .entry(copy.node.clone())
-                    .or_default()
-                    .push(copy.local_uid);
-            }
-        }
-        found
-    }
-
-    /// Whether an open task, later than `after`, may change an index's settings.
-    pub fn changes_settings(&self, index_uid: &str, after: Option<u32>) -> bool {
-        let state = self.lock();
-        state.open.values().any(|record| {
-            let may = match record.kind.as_str() {
-                "settingsUpdate" | "indexUpdate" | "indexDeletion" => {
-                    record.index_uid.as_deref() == Some(index_uid)
-                }
-                "indexSwap" => true,
-                _ => false,
-            };
-            may && after.is_none_or(|after| record.uid > after)
-        })
-    }
-
-    /// Whether a task of one of these kinds is open; with `index_uid`, only tasks of that index count.
-    pub fn are_open(&self, kinds: &[&str], index_uid: Option<&str>) -> bool {
-        let state = self.lock();
-        state.open.values().any(|record| {
-            kinds.contains(&record.kind.as_str())
-                && index_uid.is_none_or(|uid| record.index_uid.as_deref() == Some(uid))
-        })
-    }
-
-    /// Whether an open task may remove documents from an index, or change its name.
-    pub fn takes_documents(&self, index_uid: &str) -> bool {
-        let state = self.lock();
-        state
-            .open
-            .values()
-            .any(|record| match record.kind.as_str() {
-                "documentDeletion" | "documentEdition" | "indexDeletion" | "indexUpdate" => {
-                    record.index_uid.as_deref() == Some(index_uid)
-                }
-                "indexSwap" => true,
-                _ => false,
-            })
-    }
-
-    /// The other open settings changes of an index, besides `uid`: whether one of them is earlier, and which settings the later
-    /// ones touch.
-    pub fn other_settings_changes(&self, index_uid: &str, uid: u32) -> (bool, Vec<Touches>) {
-        let state = self.lock();
-        let same = |record: &&Arc<TaskRecord>| {
-            record.kind == "settingsUpdate" && record.index_uid.as_deref() == Some(index_uid)
-        };
-        let others = state.open.values().filter(same);
-        let (mut earlier, mut later) = (false, Vec::new());
-        for record in others.filter(|record| record.uid != uid) {
-            match record.uid < uid {
-                true => earlier = true,
-                false => later.push(record.touches.clone()),
-            }
-        }
-        (earlier, later)
-    }
-
-    /// Which settings a change touches, and the nodes where it failed; `None` if it isn't open, or succeeded on all shards.
-    pub fn failed_somewhere(&self, uid: u32) -> Option<(Touches, BTreeSet<NodeId>)> {
-        let record = self.open_record(uid)?;
-        if aggregate::nodes_status(&record) == Status::Succeeded {
-            return None;
-        }
-        let failed = record
-            .live_copies()
-            .filter(|copy| copy.state.status != Status::Succeeded);
-        let failed = failed.map(|copy| copy.node.clone()).collect();
-        Some((record.touches.clone(), failed))
-    }
-
-    /// Those of `uids` that nodes work on, or will begin next.
-    pub(super) fn under_way(&self, uids: &[u32]) -> Vec<u32> {
-        let state = self.lock();
-        let is_next = |record: &TaskRecord| {
-            let mut open = record
-                .live_copies()
-                .filter(|copy| !copy.state.status.is_settled());
-            open.all(|copy| {
-                let waiting = state.waiting.get(&copy.node);
-                let first = waiting.and_then(|waiting| waiting.keys().next());
-                first == Some(&copy.local_uid)
-            })
-        };
-        let open = uids.iter().filter_map(|uid| state.open.get(uid));
-        let begun = open
-            .filter(|record| aggregate::status(record) == Status::Processing || is_next(record));
-        begun.map(|record| record.uid).collect()
-    }
-
-    /// The open tasks that delete tasks.
-    pub(super) fn open_deletions(&self) -> Vec<u32> {
-        let state = self.lock();
-        let open = state.open.values();
-        let deletions = open.filter(|record| record.kind == DELETION);
-        deletions.map(|record| record.uid).collect()
-    }
-
-    /// Records how many tasks a deletion has deleted, and ends it.
-    pub(super) async fn deletion_done(&self, uid: u32, deleted: u64) {
-        let changed = self.lock().change(uid, |record| {
-            let details = &mut record.details;
-            details.insert("deletedTasks".to_owned(), deleted.into());
-            record.read_back = ReadBack::Done(Vec::new());
-        });
-        if let Some(record) = changed {
-            self.settle(record).await;
-        }
-    }
-
-    /// An open task with all its parts; `None` if it has ended.
-    pub(super) fn open_record(&self, uid: u32) -> Option<Arc<TaskRecord>> {
-        self.lock().open.get(&uid).cloned()
-    }
-
-    /// The local uids, on each node, of the settled tasks among `uids` (at most `limit` tasks), except local tasks that other
-    /// open tasks wait for.
-    pub(super) async fn settled_local_uids(
-        &self,
-        uids: &[u32],
-        limit: usize,
-    ) -> Result<HashMap<NodeId, Vec<u32>>, TaskError> {
-        let settled: Vec<u32> = {
-            let state = self.lock();
-            let is_settled = |uid: &&u32| {
-                let note = state.notes.get(uid);
-                note.is_some_and(|note| note.status.is_settled())
-            };
-            uids.iter()
-                .filter(is_settled)
-                .copied()
-                .take(limit)
-                .collect()
-        };
-        let mut found: HashMap<NodeId, BTreeSet<u32>> = HashMap::new();
-        for uid in settled {
-            let record = match self.load(uid).await {
-                Ok(record) => record,
-                Err(TaskError::NotFound { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            let state = self.lock();
-            for copy in record.copies() {
-                if state.waited_for(&copy.node, copy.local_uid).is_empty() {
-                    let node = found.entry(copy.node.clone()).or_default();
-                    node.insert(copy.local_uid);
-                }
-            }
-        }
-        let lists = found.into_iter();
-        Ok(lists
-            .map(|(node, uids)| (node, uids.into_iter().collect()))
-            .collect())
-    }
-
     /// Frees the space that deleted tasks took; returns the sizes before and after in bytes, if the store has a size.
     ///
     /// # Errors
     /// The store failed.
     pub async fn compact(&self) -> Result<Option<(u64, u64)>, TaskError> {
         Ok(self.store.compact().await?)
-    }
-
-    /// Notes, for the open tasks among `uids`, which cancelation ended them if they end canceled; returns how many are open.
-    pub(super) fn cancel(&self, uids: &[u32], by: u32) -> u64 {
-        let mut state = self.lock();
-        let mut count = 0;
-        for uid in uids {
-            if let Some(record) = state.open.get_mut(uid) {
-                Arc::make_mut(record).canceled_by = Some(by);
-                count += 1;
-            }
-        }
-        count
     }
 
     async fn load(&self, uid: u32) -> Result<TaskRecord, TaskError> {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
+use weft_routing::is_index_uid;
+use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
 
 use super::coalesce::{self, Kind, SMALL_BYTES, SMALL_DOCUMENTS, Sent, Small};
@@ -34,7 +36,7 @@ pub(super) async fn documents(
 ) -> Result<Answer, WriteError> {
     let uid = call.index.clone().unwrap_or_default();
     let params = match Params::read(&call) {
-        Ok(params) if is_uid(&uid) => params,
+        Ok(params) if is_index_uid(&uid) => params,
         _ => return refused_by_node(ctx, &call).await,
     };
     let mode = ctx.cluster.write_mode(Some(&uid), &call.headers)?;
@@ -55,6 +57,7 @@ pub(super) async fn documents(
     let slot = ctx.bounds.begin()?;
     let write = Write {
         uid,
+        operation: call.operation,
         params,
         format,
         method: call.method,
@@ -115,6 +118,7 @@ fn of_split(error: SplitError, format: Format) -> WriteError {
 /// A write whose body has been read completely and is valid.
 struct Write {
     uid: String,
+    operation: Operation,
     params: Params,
     format: Format,
     method: Method,
@@ -271,6 +275,7 @@ impl Write {
             let forwarded = self.forwarded.detached();
             let kind = Kind {
                 placement: Arc::clone(placement),
+                operation: self.operation,
                 method: self.method.clone(),
                 path_and_query: self.path(self.batch.key.as_deref()),
                 format: self.format,
@@ -332,6 +337,7 @@ impl Write {
         });
         Delivery {
             index_uid: Some(self.uid.clone()),
+            named: NamedOperation::of_index(self.operation, self.uid.clone()),
             method: self.method.clone(),
             path_and_query: self.path(key.map(String::as_str)),
             content_type: Some(HeaderValue::from_static(self.format.content_type())),
@@ -419,9 +425,4 @@ fn each_once(ids: &Ids) -> Ids {
     }
     let ids: BTreeSet<&str> = ids.iter().collect();
     ids.into_iter().collect()
-}
-
-fn is_uid(uid: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    (1..=400).contains(&uid.len()) && uid.bytes().all(allowed)
 }

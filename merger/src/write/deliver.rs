@@ -6,23 +6,23 @@
 
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::join_all;
 use http::{HeaderValue, Method, header::CONTENT_TYPE};
 use serde::Deserialize;
+use weft_routing::operation::NamedOperation;
 use weft_routing::placement::{ShardId, SlotMap};
 
 use super::WriteError;
 use super::spool::Piece;
 use crate::answer::Answer;
-use crate::call::ForwardedHeaders;
-use crate::cluster::{NodeRef, Placement, WriteMode};
+use crate::call::{AnyBody, ForwardedHeaders};
+use crate::cluster::{Placement, WriteMode};
 use crate::ids::Ids;
 use crate::replication::{
-    self, Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, reasons, replicate,
+    Command, Content, Missed, NotTaken, NotThere, Order, WriteGuard, knock, reasons, replicate,
     settle_doubt, stagger,
 };
 use crate::tasks::ShardTask;
-use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 use crate::write::Context;
 
 /// A write, laid out by shard.
@@ -30,6 +30,8 @@ use crate::write::Context;
 pub(super) struct Delivery {
     /// The index; merged small writes of it must not be repeated after this write.
     pub(super) index_uid: Option<String>,
+    /// What the write does.
+    pub(super) named: NamedOperation,
     pub(super) method: Method,
     pub(super) path_and_query: String,
     pub(super) content_type: Option<HeaderValue>,
@@ -110,11 +112,8 @@ pub(super) async fn deliver_now(
         })?;
     }
     for load in &delivery.loads {
-        let path = load
-            .path_and_query
-            .as_ref()
-            .unwrap_or(&delivery.path_and_query);
-        ctx.cluster.dirty.note(load.shard, path, load.ids.as_ref());
+        let dirty = &ctx.cluster.dirty;
+        dirty.note(load.shard, &delivery.named, load.ids.as_ref());
         stagger(
             &ctx.replication,
             load.shard,
@@ -215,7 +214,7 @@ async fn to_replicas(
         shard,
         replicas,
         mode,
-        command: Arc::new(NodePayload::of(ctx, delivery, load, piece)),
+        command: Arc::new(command(ctx, delivery, load, piece)),
         taken: Vec::new(),
     };
     match replicate(&ctx.replication, guard, order).await {
@@ -250,66 +249,35 @@ async fn to_replicas(
     }
 }
 
-/// One piece, as it is sent to every replica.
-struct NodePayload {
-    method: Method,
-    path_and_query: String,
-    content_type: Option<HeaderValue>,
-    forwarded: ForwardedHeaders,
-    piece: Piece,
-}
-
-impl NodePayload {
-    fn of(ctx: &Context, delivery: &Delivery, load: &ShardPayload, piece: &Piece) -> Self {
-        let path = load.path_and_query.as_ref();
-        let path = path.unwrap_or(&delivery.path_and_query);
-        let is_replicated = ctx.cluster.topology().nodes(load.shard).len() > 1;
-        Self {
-            method: delivery.method.clone(),
-            path_and_query: match is_replicated {
-                true => marked(path, &uuid::Uuid::new_v4().simple().to_string()),
-                false => path.clone(),
-            },
-            content_type: delivery.content_type.clone(),
-            forwarded: delivery.forwarded.clone(),
-            piece: piece.clone(),
-        }
-    }
-
-    async fn sent(
-        &self,
-        ctx: &replication::Context,
-        node: &NodeRef,
-    ) -> Result<NodeAnswer, UpstreamError> {
-        let target = Target::Node(node.address);
-        let timeout = ctx.write_timeout;
-        let (method, path) = (self.method.clone(), self.path_and_query.clone());
-        let mut request = NodeRequest::new(target, method, path, &self.forwarded, timeout)
-            .body(self.piece.body());
-        if let Some(content_type) = &self.content_type {
-            request = request.header(CONTENT_TYPE, content_type.clone());
-        }
-        let answer = ctx.upstream.send(request).await?;
-        ctx.contacts.note(&node.id);
-        Ok(answer)
+/// The request that brings one piece to every replica.
+fn command(ctx: &Context, delivery: &Delivery, load: &ShardPayload, piece: &Piece) -> Command {
+    let path = load.path_and_query.as_ref();
+    let path = path.unwrap_or(&delivery.path_and_query);
+    let is_replicated = ctx.cluster.topology().nodes(load.shard).len() > 1;
+    let content_type = delivery.content_type.clone();
+    Command {
+        method: delivery.method.clone(),
+        path_and_query: match is_replicated {
+            true => marked(path, &uuid::Uuid::new_v4().simple().to_string()),
+            false => path.clone(),
+        },
+        headers: content_type
+            .map(|value| (CONTENT_TYPE, value))
+            .into_iter()
+            .collect(),
+        forwarded: delivery.forwarded.clone(),
+        body: Box::new(piece.clone()),
+        is_task: true,
     }
 }
 
-impl Command for NodePayload {
-    fn send(
-        self: Arc<Self>,
-        ctx: Arc<replication::Context>,
-        node: NodeRef,
-    ) -> BoxFuture<'static, Result<NodeAnswer, UpstreamError>> {
-        Box::pin(async move { self.sent(&ctx, &node).await })
-    }
-
-    fn is_task(&self) -> bool {
-        true
-    }
-
+impl Content for Piece {
     fn bytes(&self) -> u64 {
-        self.piece.bytes()
+        self.bytes()
+    }
+
+    fn body(&self) -> AnyBody {
+        self.body()
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::Value;
-use tokio::time::Instant;
 use weft_routing::placement::SlotMap;
 
 use super::judge::{Judge, Manner, Rules};
@@ -14,7 +13,7 @@ use super::split::{Batch, SplitKey, Splitter};
 use super::spool::SpoolLimits;
 use super::{Context, Format, WriteError};
 use crate::cluster::Placement;
-use crate::tasks::{Unknown, are_pending, ask_primary};
+use crate::tasks::{Unknown, are_pending, ask_primary, ask_until};
 
 /// How long a write waits to learn its index's primary key, and how often it checks.
 const KEY_WITHIN: Duration = Duration::from_secs(5);
@@ -113,7 +112,6 @@ impl Layout {
             return Ok(());
         };
         // Tasks under way may give the index a key, or give its name to another index.
-        let deadline = Instant::now() + KEY_WITHIN;
         let unknown = |error| match error {
             Unknown::Cluster(error) => WriteError::Cluster(error),
             Unknown::Upstream(source) => WriteError::Unreachable {
@@ -121,9 +119,13 @@ impl Layout {
                 source,
             },
         };
-        while are_pending(ctx, *shard, uid).await.map_err(unknown)? && Instant::now() < deadline {
-            tokio::time::sleep(KEY_AGAIN).await;
-        }
+        let rests = || async {
+            let is_pending = are_pending(ctx, *shard, uid).await?;
+            Ok::<_, Unknown>((!is_pending).then_some(()))
+        };
+        let rests = ask_until(KEY_WITHIN, KEY_AGAIN, rests).await;
+        // If they take too long, the nodes are asked for what they know now.
+        rests.map_err(unknown)?;
         let path = format!("/indexes/{uid}");
         let index: Option<Value> = ask_primary(ctx, *shard, path).await.map_err(unknown)?;
         let index = index.unwrap_or_default();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde_json::Value;
 use weft_routing::document_id::DocumentId;
-use weft_routing::operation::Operation;
+use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::{ShardId, SlotMap};
 
 use super::decode::Plain;
@@ -178,6 +178,11 @@ fn delivery(ctx: &Context, call: &Call) -> Result<Delivery, WriteError> {
     Ok(Delivery {
         mode: ctx.cluster.write_mode(index_uid, &call.headers)?,
         index_uid: call.index.clone(),
+        named: NamedOperation {
+            operation: call.operation,
+            index: call.index.clone(),
+            document: call.document.clone(),
+        },
         method: call.method.clone(),
         path_and_query: call.path_and_query.clone(),
         content_type: call.headers.get(CONTENT_TYPE).cloned(),

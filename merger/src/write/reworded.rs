@@ -11,7 +11,6 @@ use futures_util::future::{join_all, try_join_all};
 use hashbrown::HashSet;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
 use super::WriteError;
@@ -19,7 +18,7 @@ use crate::call::Call;
 use crate::cluster::ClusterError;
 use crate::filters::requests::Request;
 use crate::filters::{MOST_FIELDS, unequal};
-use crate::tasks::{Unknown, ask_primary};
+use crate::tasks::{Unknown, ask_primary, ask_until};
 use crate::upstream::{NodeRequest, Target};
 use crate::write::Context;
 
@@ -80,20 +79,16 @@ async fn known_at_last(
     shards: &[ShardId],
     compared: &[String],
 ) -> Result<HashSet<String>, WriteError> {
-    let deadline = Instant::now() + WITHIN;
-    loop {
+    let known = || async {
         let forgets = are_under_way(ctx, shards, &FORGET, Some(uid)).await?
             || are_under_way(ctx, shards, &RENAME, None).await?;
         let brings = are_under_way(ctx, shards, &BRING, Some(uid)).await?;
         let known = known_now(ctx, uid, shards, compared).await?;
-        if !forgets && (!brings || known.len() == compared.len()) {
-            return Ok(known);
-        }
-        if Instant::now() > deadline {
-            return Err(WriteError::Busy(uid.to_owned()));
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
+        let is_settled = !forgets && (!brings || known.len() == compared.len());
+        Ok::<_, WriteError>(is_settled.then_some(known))
+    };
+    let known = ask_until(WITHIN, AGAIN, known).await?;
+    known.ok_or_else(|| WriteError::Busy(uid.to_owned()))
 }
 
 /// Whether tasks of these kinds are under way: open in the registry, or on a node and not registered yet.

@@ -30,14 +30,12 @@ impl<'p> Segments<'p> {
 }
 
 /// The first decoding, of the whole path: everything except `%25`, `%2F` and `%2B`, so that no separator appears.
-#[must_use]
-pub fn decode_but_separators(text: &str) -> String {
+pub(super) fn decode_but_separators(text: &str) -> String {
     percent_decode(text, |byte| matches!(byte, b'%' | b'/' | b'+'))
 }
 
 /// The second decoding, of one parameter: everything. Invalid UTF-8 becomes U+FFFD, as on a node.
-#[must_use]
-pub fn decode(text: &str) -> String {
+pub(super) fn decode(text: &str) -> String {
     percent_decode(text, |_| false)
 }
 

@@ -49,6 +49,31 @@ fn each_of_the_140_operations_is_classified() {
 }
 
 #[test]
+fn what_an_operation_changes_can_be_told_from_its_template() {
+    for (method, template, _) in operations() {
+        let operation = classify(method, &concrete(template)).unwrap().operation;
+        let changes = method != "GET" && !template.starts_with("/chats");
+        let documents = template.contains("/documents") && template.starts_with("/indexes");
+        assert_eq!(
+            operation.writes_documents(),
+            changes && documents && !template.ends_with("/fetch"),
+            "{method} {template}"
+        );
+        assert_eq!(
+            operation.changes_settings(),
+            changes && template.contains("/settings"),
+            "{method} {template}"
+        );
+        let indexes = ["/indexes", "/indexes/{index_uid}", "/swap-indexes"];
+        assert_eq!(
+            operation.changes_indexes(),
+            changes && indexes.contains(&template),
+            "{method} {template}"
+        );
+    }
+}
+
+#[test]
 fn methods_that_a_path_doesnt_have_are_refused() {
     let operations = operations();
     for (_, template, _) in &operations {

@@ -1,4 +1,4 @@
-//! Completes or undoes changes that were interrupted.
+//! Completes or undoes changes that were interrupted. The table in [`state`](super::state) says what an attempt does.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
 use super::found::{Found, ask_all};
+use super::state::{Having, Heard, Placing, State, Step};
 use super::{Effect, Intent, conclude, follow, lacking, put, undo};
 use crate::broadcast::BroadcastError;
 use crate::broadcast::Context;
@@ -77,95 +78,117 @@ async fn go_on(ctx: Arc<Context>, key: String, mut intent: Intent) {
     let kind = intent.kind();
     tracing::warn!(kind, shards = ?intent.shards(), "a change of indexes was cut off: it is made whole, or undone");
     let begun = Instant::now();
-    // A node that hung when the change was sent may take it after answering that it doesn't have it, so all nodes are asked
-    // twice.
-    let mut certain = false;
+    let mut state = State::begin(intent.placing);
     loop {
         // Once a silent node counts as down, writers to the shards that have the change don't wait any longer for the shards
         // that don't.
-        let patient = !intent.placed && begun.elapsed() < ctx.cluster.down_after();
-        match attempt(&ctx, &key, &mut intent, patient, certain).await {
-            Ok(Some(outcome)) => {
+        if begun.elapsed() >= ctx.cluster.down_after() {
+            state = state.overdue();
+        }
+        state = match attempt(&ctx, &key, &mut intent, state).await {
+            Ok(Attempt::Ended(outcome)) => {
                 return tracing::warn!(kind, outcome, "a change that was cut off has ended");
             }
-            Ok(None) => certain = true,
+            Ok(Attempt::AllAnswered) => state.all_answered(),
             Err(error) => {
-                certain = false;
                 tracing::debug!(kind, %error, "a change that was cut off can't be ended yet");
+                state.unended(intent.placing)
             }
-        }
+        };
         tokio::time::sleep(AGAIN).await;
     }
 }
 
-/// One attempt; returns how the change ended, or `None` if all nodes must be asked once more.
+/// The result of an attempt that wasn't cut off by an error.
+enum Attempt {
+    /// The change has ended, as the text says.
+    Ended(&'static str),
+    /// All shards answered, and are to be asked once more.
+    AllAnswered,
+}
+
+/// One attempt, with what its state allows.
 async fn attempt(
     ctx: &Arc<Context>,
     key: &str,
     intent: &mut Intent,
-    patient: bool,
-    certain: bool,
-) -> Result<Option<&'static str>, BroadcastError> {
-    let shards: BTreeSet<ShardId> = intent.shards().into_iter().collect();
+    state: State,
+) -> Result<Attempt, BroadcastError> {
     let in_doubt = &ctx.cluster.in_doubt;
-    if intent.placed {
-        // Asked without the locks: writers to the shards that have the change must not wait for the silent shards' timeouts.
-        let found = ask_all(ctx, intent).await?;
-        if let Some(silent) = found.iter().find(|found| found.has.is_none()) {
-            // If no node answers at all, as before Envoy has reported the nodes, nothing is known, and nothing is held.
-            if found.iter().any(Found::has_it) {
-                let lacking = found.iter().filter(|found| !found.has_it());
-                let lacking = lacking.map(|found| found.shard).collect();
-                in_doubt.hold(key, lacking, ReadPolicy::Refuse);
-            }
-            return Err(BroadcastError::Silent(silent.shard));
-        }
+    if state.asks_before_locking() {
+        until_none_is_silent(ctx, key, intent).await?;
     }
     let guard = ctx.locks.lock(&intent.shards()).await;
     let found = ask_all(ctx, intent).await?;
-    let any_has_it = found.iter().any(Found::has_it);
-    let silent = found.iter().find(|found| found.has.is_none());
-    if let Some(silent) = silent
-        && (patient || !any_has_it)
-    {
-        // Shards that certainly don't have the change are released.
-        let may_have = found
-            .iter()
-            .filter(|found| found.has.is_none() || found.has_it());
-        let may_have = may_have.map(|found| found.shard).collect();
-        in_doubt.hold(key, may_have, ReadPolicy::Serve);
-        return Err(BroadcastError::Silent(silent.shard));
-    }
-    if !intent.placed {
+    let step = state.step(Heard::of(&found));
+    if state.holds_all_shards() && !matches!(step, Step::Wait(_)) {
+        let shards = intent.shards().into_iter().collect();
         in_doubt.hold(key, shards, ReadPolicy::Serve);
     }
-    if !certain && silent.is_none() {
-        return Ok(None);
-    }
-    let outcome = match any_has_it {
-        false => {
+    let outcome = match step {
+        Step::Wait(silent) => {
+            // Shards that certainly don't have the change are released.
+            let may_have = |found: &&Found| found.has.is_none() || found.has_it();
+            let may_have = found.iter().filter(may_have);
+            let may_have = may_have.map(|found| found.shard).collect();
+            in_doubt.hold(key, may_have, ReadPolicy::Serve);
+            return Err(BroadcastError::Silent(silent));
+        }
+        Step::AskAgain => return Ok(Attempt::AllAnswered),
+        Step::Undo => {
             undo(ctx, key, intent).await?;
             "undone: no node had it"
         }
-        true => {
-            let parts = send_to_the_rest(ctx, &guard, key, intent, found).await?;
-            let lacking: BTreeSet<ShardId> = lacking(&parts).map(|part| part.shard).collect();
-            if let Some(shard) = lacking.first().copied() {
-                if !patient {
-                    // The shards that have the change have waited long enough and are released. The others get it when they
-                    // answer again; until then, reads there are refused.
-                    follow(ctx, key, intent).await?;
-                    in_doubt.hold(key, lacking, ReadPolicy::Refuse);
-                }
-                return Err(BroadcastError::Silent(shard));
-            }
-            register(ctx, key, intent, parts).await?;
+        Step::Complete => {
+            complete(ctx, &guard, key, intent, state, found).await?;
             "made whole"
         }
     };
     in_doubt.release(key);
     drop(guard);
-    Ok(Some(outcome))
+    Ok(Attempt::Ended(outcome))
+}
+
+/// Asks the nodes without the locks, and fails if a shard is silent.
+async fn until_none_is_silent(
+    ctx: &Context,
+    key: &str,
+    intent: &Intent,
+) -> Result<(), BroadcastError> {
+    let found = ask_all(ctx, intent).await?;
+    let Heard::Silent(silent, having) = Heard::of(&found) else {
+        return Ok(());
+    };
+    // If no node answers at all, as before Envoy has reported the nodes, nothing is known, and nothing is held.
+    if having == Having::Some {
+        let lacking = found.iter().filter(|found| !found.has_it());
+        let lacking = lacking.map(|found| found.shard).collect();
+        ctx.cluster.in_doubt.hold(key, lacking, ReadPolicy::Refuse);
+    }
+    Err(BroadcastError::Silent(silent))
+}
+
+/// Sends the change to the shards that lack it, and registers its task when all have it.
+async fn complete(
+    ctx: &Arc<Context>,
+    guard: &WriteGuard,
+    key: &str,
+    intent: &mut Intent,
+    state: State,
+    found: Vec<Found>,
+) -> Result<(), BroadcastError> {
+    let parts = send_to_the_rest(ctx, guard, key, intent, found).await?;
+    let lacking: BTreeSet<ShardId> = lacking(&parts).map(|part| part.shard).collect();
+    let Some(shard) = lacking.first().copied() else {
+        return register(ctx, key, intent, parts).await;
+    };
+    if state.goes_on_without_some() {
+        // The shards that have the change have waited long enough and are released. The others get it when they answer again;
+        // until then, reads there are refused.
+        follow(ctx, key, intent).await?;
+        ctx.cluster.in_doubt.hold(key, lacking, ReadPolicy::Refuse);
+    }
+    Err(BroadcastError::Silent(shard))
 }
 
 /// Sends the change to all shards and replicas that haven't got it.
@@ -178,7 +201,7 @@ async fn send_to_the_rest(
 ) -> Result<Vec<ShardTask>, BroadcastError> {
     let placements = &ctx.cluster.placements;
     if let Effect::Exchange { pairs } = &intent.effect
-        && !intent.placed
+        && intent.placing == Placing::Old
         && pairs.iter().any(|pair| placements.lie_apart(pair))
     {
         // A filter with the old routing table would ask the wrong shard.
@@ -194,9 +217,7 @@ async fn send_to_the_rest(
         async move {
             match (found.has, change) {
                 (Some(has), Some(change)) => {
-                    ctx.cluster
-                        .dirty
-                        .note(found.shard, &change.path_and_query, None);
+                    ctx.cluster.dirty.note(found.shard, &change.named, None);
                     let replicas = ctx.cluster.replicas_or_none(found.shard)?;
                     let taken: Taken = has.into_iter().map(as_taken).collect();
                     to_shard(ctx, guard, &change, found.shard, replicas, taken).await
@@ -222,7 +243,7 @@ async fn register(
     let old = std::mem::replace(&mut intent.task, ctx.tasks.reserve());
     match &intent.effect {
         Effect::Deletion { uid, .. } => placements.mark_deleted(uid, intent.task).await?,
-        Effect::Exchange { .. } if intent.placed => {
+        Effect::Exchange { .. } if intent.placing == Placing::New => {
             let stored = put(key, intent);
             placements.swap_goes_on(old, intent.task, stored).await?;
         }

@@ -134,6 +134,7 @@ mod tests {
     use bytes::Bytes;
     use http::Method;
     use serde_json::json;
+    use weft_routing::operation::classify;
 
     use super::*;
     use crate::broadcast::intents::put;
@@ -142,6 +143,7 @@ mod tests {
 
     fn change(method: Method, path: &str) -> NodeChange {
         NodeChange {
+            named: classify(method.as_str(), path).unwrap().into(),
             method,
             path_and_query: path.to_owned(),
             forwarded: ForwardedHeaders::default(),
@@ -169,6 +171,7 @@ mod tests {
         let swap = change(Method::POST, "/swap-indexes");
         let intent = Intent::new(Effect::Exchange { pairs }, &swap, each, None, json!({}));
         let intent = stored_and_read(&intent);
+        assert_eq!(intent.named(), swap.named);
         assert_eq!(
             (intent.kind(), intent.shards()),
             ("indexSwap", vec![ShardId(0), ShardId(1)])
@@ -183,14 +186,16 @@ mod tests {
     #[test]
     fn a_renaming_is_known_by_the_new_name_and_a_deletion_by_the_index() {
         let pairs = vec![["a".to_owned(), "b".to_owned()]];
+        let asked = change(Method::PATCH, "/indexes/a");
         let rename = Intent::new(
             Effect::Exchange { pairs },
-            &change(Method::PATCH, "/indexes/a"),
+            &asked,
             vec![(ShardId(0), json!({"uid": "b"}))],
             Some("a".to_owned()),
             json!({"oldIndexUid": "a", "newIndexUid": "b"}),
         );
         let rename = stored_and_read(&rename);
+        assert_eq!(rename.named(), asked.named);
         assert_eq!(rename.kind(), "indexUpdate");
         let renamed =
             |to: &str| task(json!({"uid": 1, "indexUid": "a", "details": {"newIndexUid": to}}));
@@ -202,10 +207,11 @@ mod tests {
             uid: "a".to_owned(),
             before: Some(3),
         };
-        let delete = change(Method::DELETE, "/indexes/a");
+        let asked = change(Method::DELETE, "/indexes/a");
         let each = vec![(ShardId(0), Value::Null)];
-        let delete = Intent::new(effect, &delete, each, Some("a".to_owned()), json!({}));
+        let delete = Intent::new(effect, &asked, each, Some("a".to_owned()), json!({}));
         let delete = stored_and_read(&delete);
+        assert_eq!(delete.named(), asked.named);
         assert_eq!(delete.kind(), "indexDeletion");
         assert!(delete.is(
             ShardId(0),

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::repair::{PATIENCE, Said, drifted, mend, read};
 use super::undo::undo;
 use crate::broadcast::Context;
-use crate::cluster::NodeRef;
+use crate::cluster::{NodeRef, until};
 use crate::desired::{Values, decide};
 use crate::replication::lock_when_whole;
 use crate::store::StoreError;
@@ -22,8 +22,6 @@ const AGAIN: Duration = Duration::from_millis(500);
 const MOST_PANICS: usize = 3;
 /// The error of a task whose nodes could not be asked for their settings.
 const UNSEEN: &str = "It isn't known whether the settings are the same on every node";
-/// How often a change checks whether earlier changes have ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Checks changes of settings that the nodes have made, and ends their tasks.
 pub fn look_into(ctx: &Arc<Context>, uids: Vec<u32>) {
@@ -91,9 +89,8 @@ async fn look(ctx: &Context, task: u32) -> Result<Looked, StoreError> {
     };
     let uid = view.index_uid.as_deref().unwrap_or_default();
     // Changes are checked one after the other, in the order in which the nodes made them.
-    while ctx.tasks.other_settings_changes(uid, task).0 {
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
+    let is_next = || (!ctx.tasks.other_settings_changes(uid, task).0).then_some(());
+    until([&ctx.tasks.changes], is_next).await;
     let Some(placement) = ctx.cluster.placement(uid) else {
         return nothing;
     };

@@ -5,13 +5,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
 use serde_json::Value;
-use tokio::time::Instant;
+use weft_routing::operation::{NamedOperation, Operation};
 
 use crate::broadcast::Context;
 use crate::broadcast::spread::NodeChange;
 use crate::cluster::{NodeRef, Placement};
 use crate::desired::{Values, difference};
 use crate::replication::WriteGuard;
+use crate::tasks::ask_until;
 use crate::upstream::{NodeRequest, Target, UpstreamError, is_hidden};
 
 /// How long a node may take to return its settings; other calls wait for the shards' locks meanwhile.
@@ -185,13 +186,10 @@ async fn send(ctx: &Context, uid: &str, drift: &Drift) -> Result<u32, Reason> {
         return Err(Reason::Refused(why.to_owned()));
     }
     let path = format!("/indexes/{uid}/settings");
-    let change = NodeChange::own(
-        ctx,
-        Method::PATCH,
-        path,
-        &Value::Object(drift.patch.clone()),
-    );
-    let answer = change.sent(ctx, &drift.node).await;
+    let named = NamedOperation::of_index(Operation::UpdateSettings, uid);
+    let patch = Value::Object(drift.patch.clone());
+    let change = NodeChange::own(ctx, named, Method::PATCH, path, &patch);
+    let answer = change.command().send(ctx, &drift.node).await;
     let answer = answer.map_err(|error| Reason::Unanswered(error.to_string()))?;
     let local_uid = answer.task_uid().ok_or_else(|| {
         let said = format!("it answered {}", answer.status);
@@ -225,8 +223,7 @@ async fn settle(
     local_uid: u32,
     patience: Duration,
 ) -> Result<(), Reason> {
-    let deadline = Instant::now() + patience;
-    loop {
+    let ended = || async {
         let request = NodeRequest::new(
             Target::Node(drift.node.address),
             Method::GET,
@@ -240,18 +237,17 @@ async fn settle(
             .and_then(|answer| serde_json::from_slice(&answer.body).ok())
             .unwrap_or_default();
         match task.get("status").and_then(Value::as_str) {
-            Some("succeeded") => break,
+            Some("succeeded") => Ok(Some(())),
             Some("failed" | "canceled") => {
                 let message = task.pointer("/error/message").and_then(Value::as_str);
                 let message = message.unwrap_or("its task was canceled");
-                return Err(Reason::Refused(message.to_owned()));
+                Err(Reason::Refused(message.to_owned()))
             }
-            _ if Instant::now() > deadline => {
-                return Err(Reason::Unanswered("its task takes too long".to_owned()));
-            }
-            _ => tokio::time::sleep(ASK_EVERY).await,
+            _ => Ok(None),
         }
-    }
+    };
+    let ended = ask_until(patience, ASK_EVERY, ended).await?;
+    ended.ok_or_else(|| Reason::Unanswered("its task takes too long".to_owned()))?;
     let now = read_one(ctx, uid, &drift.node).await;
     let now = now.map_err(|error| Reason::Unanswered(error.to_string()))?;
     let left = now.map(|now| difference(&drift.wanted, &now));

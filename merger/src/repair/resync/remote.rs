@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::ResyncError;
 use crate::call::full;
-use crate::cluster::{NewestTask, NodeRef};
+use crate::cluster::{NewestTask, NodeRef, until};
 use crate::repair::Context;
 use crate::upstream::{NodeAnswer, NodeRequest, Target};
 
@@ -205,14 +205,11 @@ impl<'a> Remote<'a> {
     /// Waits until the node has no lag.
     async fn wait_for_lag(&self) -> Result<(), ResyncError> {
         let queues = &self.ctx.cluster.queues;
-        let deadline = tokio::time::Instant::now() + TIMEOUT;
-        while !queues.caught_up(&self.node.id) {
-            if tokio::time::Instant::now() > deadline {
-                return Err(ResyncError::Lag(self.node.id.clone()));
-            }
-            tokio::time::sleep(SHORTEST_PAUSE).await;
-        }
-        Ok(())
+        let caught_up = || queues.caught_up(&self.node.id).then_some(());
+        let late = |_| ResyncError::Lag(self.node.id.clone());
+        tokio::time::timeout(TIMEOUT, until([&queues.changes], caught_up))
+            .await
+            .map_err(late)
     }
 
     /// The newest task's local uid.

@@ -71,6 +71,7 @@ impl Tasks {
                 }
             }
         }
+        self.changes.tell();
         self.settle_all(settled).await;
         changed
     }
@@ -125,6 +126,7 @@ impl Tasks {
                 state.open.remove(&view.uid);
             }
             drop(state);
+            self.changes.tell();
             for view in views {
                 self.tell(view);
             }

@@ -2,12 +2,15 @@
 //! restarts.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 
+use futures_util::poll;
 use proptest::prelude::*;
 use tokio::sync::mpsc::Receiver;
 use weft_routing::placement::ShardId;
 
 use super::*;
+use crate::cluster::{NodeId, until};
 use crate::store::memory::MemoryStore;
 use crate::tasks::{LocalState, ReplicaTask, ShardTask, Status};
 
@@ -51,14 +54,14 @@ type Waits = BTreeMap<usize, Option<(u32, bool)>>;
 
 struct Model {
     store: MemoryStore,
-    tasks: Tasks,
+    tasks: Arc<Tasks>,
     _settled: Receiver<SettledTask>,
     next_local: [u32; NODES],
     /// By task: its first copy, and what it waits for.
     written: BTreeMap<u32, ((usize, u32), Waits)>,
 }
 
-async fn open(store: &MemoryStore) -> (Tasks, Receiver<SettledTask>) {
+async fn open(store: &MemoryStore) -> (Arc<Tasks>, Receiver<SettledTask>) {
     let (sender, receiver) = mpsc::channel(10_000);
     let limits = Limits {
         max_tasks: 10_000,
@@ -67,10 +70,38 @@ async fn open(store: &MemoryStore) -> (Tasks, Receiver<SettledTask>) {
     let tasks = Tasks::open(Arc::new(store.clone()), limits, sender, Marks::unknown())
         .await
         .unwrap();
-    (tasks, receiver)
+    (Arc::new(tasks), receiver)
+}
+
+/// What others wait for: where these tasks are applied, and which nodes have nothing left to do.
+fn seen(tasks: &Tasks, uids: &[u32]) -> (Vec<Option<Applied>>, Vec<usize>) {
+    let idle = |number: &usize| !tasks.has_outstanding(&id(*number));
+    let applied = uids.iter().map(|uid| tasks.applied(*uid));
+    (applied.collect(), (0..NODES).filter(idle).collect())
 }
 
 impl Model {
+    /// Takes a step. Whatever waits for something that has come by it must be woken.
+    async fn take_watched(&mut self, step: Step) {
+        let tasks = Arc::clone(&self.tasks);
+        let uids: Vec<u32> = self.written.keys().copied().collect();
+        let (applied, idle) = seen(&tasks, &uids);
+        let has_come = || {
+            let (applied_now, idle_now) = seen(&tasks, &uids);
+            let new = |number: &usize| !idle.contains(number);
+            (applied_now != applied || idle_now.iter().any(new)).then_some(())
+        };
+        let mut waiting = pin!(until([&tasks.changes], has_come));
+        assert!(poll!(&mut waiting).is_pending());
+        let what = format!("{step:?}");
+        self.take(step).await;
+        // After a restart, nobody waits for the last merger's tasks.
+        if Arc::ptr_eq(&tasks, &self.tasks) {
+            let woken = poll!(&mut waiting).is_ready();
+            assert_eq!(woken, has_come().is_some(), "{what}");
+        }
+    }
+
     async fn take(&mut self, step: Step) {
         match step {
             Step::Create { taken } => self.create(taken).await,
@@ -240,7 +271,7 @@ proptest! {
                 written: BTreeMap::new(),
             };
             for step in steps {
-                model.take(step).await;
+                model.take_watched(step).await;
                 model.check().await;
             }
         });

@@ -174,3 +174,6 @@ impl Tasks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

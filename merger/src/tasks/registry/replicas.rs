@@ -56,6 +56,7 @@ impl Tasks {
             (record, goes_on)
         };
         let (record, goes_on) = record;
+        self.changes.tell();
         taken
             .iter()
             .for_each(|copy| self.marks.recorded(&copy.task()));
@@ -81,6 +82,7 @@ impl Tasks {
                 .collect();
             (changed, settled)
         };
+        self.changes.tell();
         let open = changed
             .iter()
             .filter(|record| !settled.iter().any(|other| other.uid == record.uid));

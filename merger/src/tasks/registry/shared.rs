@@ -51,6 +51,7 @@ impl Tasks {
             ticket.tell(uid);
         }
         self.outstanding.notify_waiters();
+        self.changes.tell();
         Ok(())
     }
 
@@ -69,6 +70,10 @@ impl Tasks {
             state.forget_waiting(&record);
             record
         };
+        self.changes.tell();
         self.settle(record).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

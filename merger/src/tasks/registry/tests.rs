@@ -3,16 +3,17 @@ use tokio::sync::mpsc::Receiver;
 use weft_routing::placement::ShardId;
 
 use super::*;
+use crate::cluster::NodeId;
 use crate::store::RedbStore;
 use crate::store::memory::MemoryStore;
-use crate::tasks::{LocalState, ReadBack, ReplicaTask, ShardTask, Share, Status};
+use crate::tasks::{LocalState, ReadBack, ReplicaTask, ShardTask, Status, Touches};
 
-const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     max_tasks: 10,
     max_age: Some(Duration::from_secs(3_600)),
 };
 
-async fn open(path: &std::path::Path) -> (Tasks, Receiver<SettledTask>) {
+pub(super) async fn open(path: &std::path::Path) -> (Tasks, Receiver<SettledTask>) {
     let store = RedbStore::open(path).unwrap();
     let (sender, receiver) = mpsc::channel(10_000);
     (
@@ -23,11 +24,11 @@ async fn open(path: &std::path::Path) -> (Tasks, Receiver<SettledTask>) {
     )
 }
 
-fn node(name: &str) -> NodeId {
+pub(super) fn node(name: &str) -> NodeId {
     NodeId::from(name.to_owned())
 }
 
-fn write_to(nodes: &[(&str, u32)]) -> NewTask {
+pub(super) fn write_to(nodes: &[(&str, u32)]) -> NewTask {
     let parts = nodes.iter().zip(0..).map(|((name, local), shard)| {
         ShardTask::taken(
             ShardId(shard),
@@ -41,7 +42,7 @@ fn write_to(nodes: &[(&str, u32)]) -> NewTask {
     }
 }
 
-fn done() -> LocalState {
+pub(super) fn done() -> LocalState {
     LocalState {
         status: Status::Succeeded,
         ..LocalState::default()
@@ -226,77 +227,6 @@ async fn what_follows_from_an_end_is_told_again_after_a_crash_until_it_is_done()
 }
 
 #[tokio::test]
-async fn writes_that_share_a_local_task_have_each_their_own_end() {
-    let folder = tempfile::tempdir().unwrap();
-    let (tasks, _settled) = open(&folder.path().join("weft.redb")).await;
-    let together: Vec<(u32, NewTask)> = (0..3)
-        .map(|place| {
-            let share = Some(Share {
-                documents: 1,
-                place,
-                sent: None,
-            });
-            let new = NewTask {
-                share,
-                ..write_to(&[("a", 7)])
-            };
-            (tasks.reserve(), new)
-        })
-        .collect();
-    let enqueued = tasks.create_all(together).await.unwrap();
-    let uids: Vec<u32> = enqueued.iter().map(|task| task.task_uid).collect();
-    assert_eq!(uids, [0, 1, 2]);
-    assert_eq!(tasks.outstanding(&node("a"), 9), [7]);
-    assert!(
-        tasks.local_uids(&uids[..1]).is_empty(),
-        "others' writes are not canceled"
-    );
-    assert_eq!(tasks.local_uids(&uids)[&node("a")].len(), 3);
-
-    let failed = LocalState {
-        status: Status::Failed,
-        ..LocalState::default()
-    };
-    tasks.apply(&node("a"), vec![(7, failed.clone())]).await;
-    let ends = tasks.take_shared_ends();
-    assert_eq!(ends.iter().map(|end| end.uid).collect::<Vec<_>>(), uids);
-    assert_eq!(tasks.outstanding(&node("a"), 9), [0_u32; 0]);
-    assert!(!tasks.get(uids[0]).await.unwrap().status.is_settled());
-
-    let alone = write_to(&[("a", 8)]).parts.remove(0);
-    tasks.resend(uids[0], alone).await.unwrap();
-    tasks.give_up(uids[1], failed).await;
-    tasks.apply(&node("a"), vec![(8, done())]).await;
-    assert_eq!(tasks.get(uids[0]).await.unwrap().status, Status::Succeeded);
-    assert_eq!(tasks.get(uids[1]).await.unwrap().status, Status::Failed);
-    assert!(!tasks.get(uids[2]).await.unwrap().status.is_settled());
-}
-
-#[tokio::test]
-async fn a_shared_local_task_that_succeeds_counts_each_writes_own_documents() {
-    let folder = tempfile::tempdir().unwrap();
-    let (tasks, _settled) = open(&folder.path().join("weft.redb")).await;
-    let share = Some(Share {
-        documents: 2,
-        ..Share::default()
-    });
-    let new = NewTask {
-        share,
-        ..write_to(&[("a", 7)])
-    };
-    let uid = tasks.create(new).await.unwrap().task_uid;
-    let details = json!({"receivedDocuments": 30, "indexedDocuments": 29});
-    let state = LocalState {
-        details: details.as_object().cloned(),
-        ..done()
-    };
-    tasks.apply(&node("a"), vec![(7, state)]).await;
-    let view = tasks.get(uid).await.unwrap();
-    assert_eq!(view.status, Status::Succeeded);
-    assert_eq!(view.details.unwrap()["indexedDocuments"], 2);
-}
-
-#[tokio::test]
 async fn tasks_that_come_together_are_all_durable_or_none_is() {
     let store = MemoryStore::default();
     let (sender, _settled) = mpsc::channel(10_000);
@@ -363,116 +293,6 @@ async fn tasks_that_end_together_end_with_one_commit() {
         .map(|ended| ended.view.uid)
         .collect();
     assert_eq!(told, [0, 1, 2, 3, 4]);
-}
-
-#[tokio::test]
-async fn tasks_go_with_their_indexes_whatever_is_deleted_and_restarted() {
-    let store = MemoryStore::default();
-    let open = || {
-        let limits = Limits {
-            max_tasks: 1_000,
-            ..LIMITS
-        };
-        Tasks::open(
-            Arc::new(store.clone()),
-            limits,
-            mpsc::channel(10_000).0,
-            Marks::unknown(),
-        )
-    };
-    let tasks = open().await.unwrap();
-    let mut local = 0;
-    // Runs tasks one after the other; the node finishes each before the next.
-    let mut run =
-        async |kind: &str, index: Option<&str>, details: serde_json::Value, ends: LocalState| {
-            let new = NewTask {
-                kind: kind.to_owned(),
-                index_uid: index.map(str::to_owned),
-                details: details.as_object().cloned().unwrap(),
-                ..write_to(&[("a", local)])
-            };
-            let uid = tasks.create(new).await.unwrap().task_uid;
-            tasks.apply(&node("a"), vec![(local, ends)]).await;
-            local += 1;
-            uid
-        };
-    let failed = || LocalState {
-        status: Status::Failed,
-        ..LocalState::default()
-    };
-    let swap = |one: &str, two: &str| json!({"swaps": [{"indexes": [one, two], "rename": false}]});
-    let (add, nothing) = ("documentAdditionOrUpdate", json!({}));
-    let first = run(add, Some("x"), nothing.clone(), done()).await;
-    let other = run(add, Some("y"), nothing.clone(), done()).await;
-    let refused = run("indexSwap", None, swap("x", "z"), failed()).await;
-    let swapped = run("indexSwap", None, swap("x", "y"), done()).await;
-    let late = run(add, Some("x"), nothing, done()).await;
-    let rename = json!({"oldIndexUid": "y", "newIndexUid": "z"});
-    let renamed = run("indexUpdate", Some("y"), rename, done()).await;
-    let named = async |tasks: &Tasks, uid: u32| tasks.get(uid).await.unwrap().index_uid.unwrap();
-    let expected = [(first, "z"), (other, "x"), (late, "x"), (renamed, "y")];
-    for (uid, name) in expected {
-        assert_eq!(named(&tasks, uid).await, name, "task {uid}");
-    }
-    assert_eq!(
-        tasks.get_as_begun(first).await.unwrap().index_uid.unwrap(),
-        "x"
-    );
-    let pairs = [("indexUids".into(), "x".into())].into_iter();
-    let filter = Filter::parse(pairs).unwrap();
-    assert_eq!(tasks.matching(&filter), [other, late]);
-    // The names stay exchanged even when the swaps' own tasks are deleted.
-    tasks.delete(&[swapped]).await.unwrap();
-    drop(tasks);
-    let tasks = open().await.unwrap();
-    for (uid, name) in expected {
-        assert_eq!(named(&tasks, uid).await, name, "task {uid}, later");
-    }
-    let rest = [first, other, refused, late, renamed];
-    tasks.delete(&rest).await.unwrap();
-    drop(tasks);
-    open().await.unwrap();
-    assert!(
-        store.range("renamed/").await.unwrap().is_empty(),
-        "a mark is left"
-    );
-}
-
-#[tokio::test]
-async fn exchanges_count_in_their_order_in_whatever_order_they_are_heard_of() {
-    let store = MemoryStore::default();
-    let open = || {
-        Tasks::open(
-            Arc::new(store.clone()),
-            LIMITS,
-            mpsc::channel(10_000).0,
-            Marks::unknown(),
-        )
-    };
-    let tasks = open().await.unwrap();
-    let swap = |one: &str, two: &str, local: u32| NewTask {
-        kind: "indexSwap".to_owned(),
-        details: json!({"swaps": [{"indexes": [one, two]}]})
-            .as_object()
-            .cloned()
-            .unwrap(),
-        ..write_to(&[("a", local)])
-    };
-    let write = NewTask {
-        index_uid: Some("p".to_owned()),
-        ..write_to(&[("a", 0)])
-    };
-    let write = tasks.create(write).await.unwrap().task_uid;
-    for (one, two, local) in [("r", "p", 1), ("q", "p", 2), ("q", "r", 3)] {
-        tasks.create(swap(one, two, local)).await.unwrap();
-    }
-    for local in [0, 2, 3, 1] {
-        tasks.apply(&node("a"), vec![(local, done())]).await;
-    }
-    let named = async |tasks: &Tasks| tasks.get(write).await.unwrap().index_uid.unwrap();
-    assert_eq!(named(&tasks).await, "q");
-    drop(tasks);
-    assert_eq!(named(&open().await.unwrap()).await, "q");
 }
 
 #[tokio::test]

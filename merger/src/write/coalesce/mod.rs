@@ -20,6 +20,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use http::{HeaderValue, Method};
 use tokio::sync::oneshot;
+use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
 
 pub(super) use self::alone::ended;
@@ -50,6 +51,7 @@ pub(super) const SMALL_DOCUMENTS: usize = 32;
 pub(super) struct Kind {
     /// The placement by which the write was laid out.
     pub(super) placement: Arc<Placement>,
+    pub(super) operation: Operation,
     pub(super) method: Method,
     pub(super) path_and_query: String,
     pub(super) format: Format,
@@ -228,6 +230,7 @@ fn delivery(small: &Small, shard: ShardId, piece: Piece, ids: Ids) -> Delivery {
     let kind = &small.kind;
     Delivery {
         index_uid: None,
+        named: NamedOperation::of_index(kind.operation, kind.placement.uid.clone()),
         method: kind.method.clone(),
         path_and_query: kind.path_and_query.clone(),
         content_type: Some(HeaderValue::from_static(kind.format.content_type())),

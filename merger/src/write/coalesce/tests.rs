@@ -13,6 +13,7 @@ fn small(index: &str, ids: &[&str]) -> Small {
             deleted_by: None,
             write_mode: None,
         }),
+        operation: Operation::ReplaceDocuments,
         method: Method::POST,
         path_and_query: format!("/indexes/{index}/documents"),
         format: Format::Json,

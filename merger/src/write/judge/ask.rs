@@ -11,14 +11,13 @@ use hashbrown::HashSet;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 use weft_routing::document_id::DocumentId;
 use weft_routing::placement::{ShardId, SlotMap};
 
 use super::{Finding, Suspicions, Verdict};
 use crate::call::full;
 use crate::cluster::ClusterError;
-use crate::tasks::{Unknown, are_pending};
+use crate::tasks::{Unknown, are_pending, ask_until};
 use crate::upstream::{NodeRequest, Target};
 use crate::write::Context;
 
@@ -58,27 +57,21 @@ impl Suspicions {
         {
             return None;
         }
-        let deadline = Instant::now() + WITHIN;
-        loop {
-            match look(ctx, uid, key, &shards).await {
-                Ok(Some(there)) => {
-                    return match self.verdict(Some(&there)) {
-                        Verdict::Refused { finding, .. } => Some(finding),
-                        Verdict::Fine | Verdict::Ask(_) => None,
-                    };
-                }
-                Ok(None) if Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
-                Ok(None) => {
-                    tracing::debug!(
-                        index = uid,
-                        "an index never rests: its shards judge a write"
-                    );
-                    return None;
-                }
-                Err(error) => {
-                    tracing::debug!(index = uid, %error, "its shards judge a write");
-                    return None;
-                }
+        match ask_until(WITHIN, AGAIN, || look(ctx, uid, key, &shards)).await {
+            Ok(Some(there)) => match self.verdict(Some(&there)) {
+                Verdict::Refused { finding, .. } => Some(finding),
+                Verdict::Fine | Verdict::Ask(_) => None,
+            },
+            Ok(None) => {
+                tracing::debug!(
+                    index = uid,
+                    "an index never rests: its shards judge a write"
+                );
+                None
+            }
+            Err(error) => {
+                tracing::debug!(index = uid, %error, "its shards judge a write");
+                None
             }
         }
     }

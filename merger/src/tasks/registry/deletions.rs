@@ -1,0 +1,119 @@
+//! Deletes tasks, and keeps what must outlive their records. Tasks that delete tasks wait for those that nodes work on.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::{DELETION, FLOOR_KEY, Tasks, key};
+use crate::cluster::NodeId;
+use crate::store::Change;
+use crate::tasks::record::{ReadBack, Status, TaskRecord};
+use crate::tasks::{TaskError, aggregate};
+
+impl Tasks {
+    /// Deletes those of `uids` that are settled; returns how many there were.
+    pub(in crate::tasks) async fn delete(&self, uids: &[u32]) -> Result<u64, TaskError> {
+        let (gone, floor): (Vec<u32>, u32) = {
+            let state = self.lock();
+            let settled = |uid: &u32| {
+                state
+                    .notes
+                    .get(uid)
+                    .is_some_and(|note| note.status.is_settled())
+            };
+            (uids.iter().copied().filter(settled).collect(), state.next)
+        };
+        let mut changes = self.marks_of(&gone).await?;
+        changes.extend(gone.iter().map(|uid| Change::delete(key(*uid))));
+        changes.push(Change::put(FLOOR_KEY, floor.to_string().into_bytes()));
+        changes.extend(self.marks.changes());
+        changes.extend(self.lock().removals_of(&gone));
+        self.store.commit(changes).await?;
+        let mut state = self.lock();
+        for uid in &gone {
+            state.notes.remove(uid);
+        }
+        state.names.tidy();
+        state.tidy_renamed();
+        drop(state);
+        self.changes.tell();
+        Ok(gone.len() as u64)
+    }
+
+    /// The local uids, on each node, of the settled tasks among `uids` (at most `limit` tasks), except local tasks that other
+    /// open tasks wait for.
+    pub(in crate::tasks) async fn settled_local_uids(
+        &self,
+        uids: &[u32],
+        limit: usize,
+    ) -> Result<HashMap<NodeId, Vec<u32>>, TaskError> {
+        let settled: Vec<u32> = {
+            let state = self.lock();
+            let is_settled = |uid: &&u32| {
+                let note = state.notes.get(uid);
+                note.is_some_and(|note| note.status.is_settled())
+            };
+            uids.iter()
+                .filter(is_settled)
+                .copied()
+                .take(limit)
+                .collect()
+        };
+        let mut found: HashMap<NodeId, BTreeSet<u32>> = HashMap::new();
+        for uid in settled {
+            let record = match self.load(uid).await {
+                Ok(record) => record,
+                Err(TaskError::NotFound { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let state = self.lock();
+            for copy in record.copies() {
+                if state.waited_for(&copy.node, copy.local_uid).is_empty() {
+                    let node = found.entry(copy.node.clone()).or_default();
+                    node.insert(copy.local_uid);
+                }
+            }
+        }
+        let lists = found.into_iter();
+        Ok(lists
+            .map(|(node, uids)| (node, uids.into_iter().collect()))
+            .collect())
+    }
+
+    /// Those of `uids` that nodes work on, or will begin next.
+    pub(in crate::tasks) fn under_way(&self, uids: &[u32]) -> Vec<u32> {
+        let state = self.lock();
+        let is_next = |record: &TaskRecord| {
+            let mut open = record
+                .live_copies()
+                .filter(|copy| !copy.state.status.is_settled());
+            open.all(|copy| {
+                let waiting = state.waiting.get(&copy.node);
+                let first = waiting.and_then(|waiting| waiting.keys().next());
+                first == Some(&copy.local_uid)
+            })
+        };
+        let open = uids.iter().filter_map(|uid| state.open.get(uid));
+        let begun = open
+            .filter(|record| aggregate::status(record) == Status::Processing || is_next(record));
+        begun.map(|record| record.uid).collect()
+    }
+
+    /// The open tasks that delete tasks.
+    pub(in crate::tasks) fn open_deletions(&self) -> Vec<u32> {
+        let state = self.lock();
+        let open = state.open.values();
+        let deletions = open.filter(|record| record.kind == DELETION);
+        deletions.map(|record| record.uid).collect()
+    }
+
+    /// Records how many tasks a deletion has deleted, and ends it.
+    pub(in crate::tasks) async fn deletion_done(&self, uid: u32, deleted: u64) {
+        let changed = self.lock().change(uid, |record| {
+            let details = &mut record.details;
+            details.insert("deletedTasks".to_owned(), deleted.into());
+            record.read_back = ReadBack::Done(Vec::new());
+        });
+        if let Some(record) = changed {
+            self.settle(record).await;
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Questions about the open tasks: other parts wait for some of them, or decide by them what they may do.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::Tasks;
+use crate::cluster::NodeId;
+use crate::tasks::aggregate;
+use crate::tasks::record::{Status, TaskRecord, Touches};
+
+impl Tasks {
+    /// An open task with all its parts; `None` if it has ended.
+    pub(in crate::tasks) fn open_record(&self, uid: u32) -> Option<Arc<TaskRecord>> {
+        self.lock().open.get(&uid).cloned()
+    }
+
+    /// The local uids, on each node, of the open tasks among `uids`.
+    pub(in crate::tasks) fn local_uids(&self, uids: &[u32]) -> HashMap<NodeId, Vec<u32>> {
+        let state = self.lock();
+        let mut found: HashMap<NodeId, Vec<u32>> = HashMap::new();
+        for copy in uids
+            .iter()
+            .filter_map(|uid| state.open.get(uid))
+            .flat_map(|record| record.copies())
+        {
+            // Canceling a shared local task would also cancel other clients' writes.
+            let shared_with_others = state
+                .waited_for(&copy.node, copy.local_uid)
+                .iter()
+                .any(|waiting| !uids.contains(waiting));
+            if !copy.state.status.is_settled() && !shared_with_others {
+                found
+                    .entry(copy.node.clone())
+                    .or_default()
+                    .push(copy.local_uid);
+            }
+        }
+        found
+    }
+
+    /// Notes, for the open tasks among `uids`, which cancelation ended them if they end canceled; returns how many are open.
+    pub(in crate::tasks) fn cancel(&self, uids: &[u32], by: u32) -> u64 {
+        let mut state = self.lock();
+        let mut count = 0;
+        for uid in uids {
+            if let Some(record) = state.open.get_mut(uid) {
+                Arc::make_mut(record).canceled_by = Some(by);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Whether an open task, later than `after`, may change an index's settings.
+    pub fn changes_settings(&self, index_uid: &str, after: Option<u32>) -> bool {
+        let state = self.lock();
+        state.open.values().any(|record| {
+            let may = match record.kind.as_str() {
+                "settingsUpdate" | "indexUpdate" | "indexDeletion" => {
+                    record.index_uid.as_deref() == Some(index_uid)
+                }
+                "indexSwap" => true,
+                _ => false,
+            };
+            may && after.is_none_or(|after| record.uid > after)
+        })
+    }
+
+    /// Whether a task of one of these kinds is open; with `index_uid`, only tasks of that index count.
+    pub fn are_open(&self, kinds: &[&str], index_uid: Option<&str>) -> bool {
+        let state = self.lock();
+        state.open.values().any(|record| {
+            kinds.contains(&record.kind.as_str())
+                && index_uid.is_none_or(|uid| record.index_uid.as_deref() == Some(uid))
+        })
+    }
+
+    /// Whether an open task may remove documents from an index, or change its name.
+    pub fn takes_documents(&self, index_uid: &str) -> bool {
+        let state = self.lock();
+        state
+            .open
+            .values()
+            .any(|record| match record.kind.as_str() {
+                "documentDeletion" | "documentEdition" | "indexDeletion" | "indexUpdate" => {
+                    record.index_uid.as_deref() == Some(index_uid)
+                }
+                "indexSwap" => true,
+                _ => false,
+            })
+    }
+
+    /// The other open settings changes of an index, besides `uid`: whether one of them is earlier, and which settings the later
+    /// ones touch.
+    pub fn other_settings_changes(&self, index_uid: &str, uid: u32) -> (bool, Vec<Touches>) {
+        let state = self.lock();
+        let same = |record: &&Arc<TaskRecord>| {
+            record.kind == "settingsUpdate" && record.index_uid.as_deref() == Some(index_uid)
+        };
+        let others = state.open.values().filter(same);
+        let (mut earlier, mut later) = (false, Vec::new());
+        for record in others.filter(|record| record.uid != uid) {
+            match record.uid < uid {
+                true => earlier = true,
+                false => later.push(record.touches.clone()),
+            }
+        }
+        (earlier, later)
+    }
+
+    /// Which settings a change touches, and the nodes where it failed; `None` if it isn't open, or succeeded on all shards.
+    pub fn failed_somewhere(&self, uid: u32) -> Option<(Touches, BTreeSet<NodeId>)> {
+        let record = self.open_record(uid)?;
+        if aggregate::nodes_status(&record) == Status::Succeeded {
+            return None;
+        }
+        let failed = record
+            .live_copies()
+            .filter(|copy| copy.state.status != Status::Succeeded);
+        let failed = failed.map(|copy| copy.node.clone()).collect();
+        Some((record.touches.clone(), failed))
+    }
+}
