@@ -249,7 +249,7 @@ async fn known_among(
         if shards.len() < 2 {
             continue;
         }
-        if fields.knows(&index, &field) {
+        if fields.look(&index, field.as_str()).is_some() {
             known.insert((index, field));
             continue;
         }
@@ -266,7 +266,7 @@ async fn known_among(
     for (about, (answer, _)) in about.into_iter().zip(answers) {
         match answer {
             Ok(answer) if finds_documents(&answer) => {
-                fields.remember(mark, &about.0, &about.1);
+                fields.remember(mark, &about.0, vec![(about.1.clone(), ())]);
                 known.insert(about);
             }
             Ok(_) => {}
