@@ -23,7 +23,7 @@ use super::degraded::Degraded;
 use super::explain::Explanation;
 use super::hit::{Added, Interest, strippable};
 use super::merge::Window;
-use super::multi_search::{Query, rename_positions, shares};
+use super::multi_search::{Query, asks, rename_positions};
 use super::request::{Carrier, Paging};
 use super::scatter::{Ask, Outcome, Reader};
 use super::settings::MergeSettings;
@@ -45,7 +45,7 @@ pub(super) struct Federated {
 impl Federated {
     /// Reads the federation's own parameters; `None` if a node must judge them.
     pub(super) fn read(federation: Map<String, Value>, queries: Vec<Query>) -> Option<Self> {
-        let carrier = Carrier::Body(federation.clone());
+        let carrier = Carrier::Body(federation);
         let paging = Paging::new(
             carrier.count("offset")?,
             carrier.count("limit")?,
@@ -53,6 +53,9 @@ impl Federated {
             carrier.count("hitsPerPage")?,
         );
         let distinct = carrier.text("distinct")?;
+        let Carrier::Body(federation) = carrier else {
+            return None;
+        };
         let mut weights = Vec::with_capacity(queries.len());
         let mut interests = Vec::with_capacity(queries.len());
         let mut paths = Vec::with_capacity(queries.len());
@@ -102,8 +105,8 @@ impl Federated {
         self.paging.window(usize::MAX)
     }
 
-    /// The request to a shard that holds the indexes of the queries at `places`.
-    fn ask(&self, shard: ShardId, places: &[usize], path: &str) -> Ask {
+    /// The body for a shard that holds the indexes of the queries at `places`, and of no others.
+    fn body(&self, places: &[usize]) -> Value {
         let mut federation = self.federation.clone();
         let end = self.window().end();
         match self.paging {
@@ -120,9 +123,8 @@ impl Federated {
         federation.shift_remove("mergeFacets");
         if let Some(Value::Object(facets)) = federation.get_mut("facetsByIndex") {
             let elsewhere = |uid: &String| {
-                self.queries
-                    .iter()
-                    .any(|query| query.index == *uid && !query.shards.contains(&shard))
+                let mut queries = self.queries.iter().enumerate();
+                queries.any(|(place, query)| query.index == *uid && !places.contains(&place))
             };
             facets.retain(|uid, _| !elsewhere(uid));
         }
@@ -130,13 +132,7 @@ impl Federated {
             .iter()
             .filter_map(|place| self.query_body(*place))
             .collect();
-        let body = json!({ "federation": federation, "queries": queries });
-        Ask {
-            shard,
-            method: Method::POST,
-            path_and_query: path.to_owned(),
-            body: Some(serde_json::to_vec(&body).unwrap_or_default().into()),
-        }
+        json!({ "federation": federation, "queries": queries })
     }
 
     fn query_body(&self, place: usize) -> Option<Value> {
@@ -215,14 +211,11 @@ pub(super) async fn search(
     reader: &Reader<'_>,
     path: &str,
     search: &Federated,
+    shares: &[(ShardId, Vec<usize>)],
 ) -> Result<Answer, SearchError> {
-    let shares = shares(&search.queries);
-    let asks = shares
-        .iter()
-        .map(|(shard, places)| search.ask(*shard, places, path))
-        .collect();
+    let asks = asks(path, shares, |places| search.body(places));
     let gathered = match reader.gather(asks).await? {
-        Outcome::Refused(answer, shard) => return Ok(rename_positions(answer, shard, &shares)),
+        Outcome::Refused(answer, shard) => return Ok(rename_positions(answer, shard, shares)),
         Outcome::Answers(gathered) => gathered,
     };
     let mut explanation = Explanation {
@@ -231,7 +224,7 @@ pub(super) async fn search(
     };
     explanation.add(&gathered, |_| (0, search.window().end()));
     let degraded = Degraded::new(&gathered.missing, shares.len());
-    let lists = lists::of(reader, path, search, gathered, &shares, &mut explanation).await?;
+    let lists = lists::of(reader, path, search, gathered, shares, &mut explanation).await?;
     let mut writer = lists::merged(reader, search, &lists).await?;
     writer.optional("degraded", degraded.as_ref());
     if reader.explain {

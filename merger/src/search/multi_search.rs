@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use weft_routing::placement::ShardId;
 
+use super::SearchError;
 use super::degraded::Degraded;
 use super::explain::Explanation;
 use super::one_index::{Done, ShardHits, complete};
@@ -19,9 +20,8 @@ use super::respond::Writer;
 use super::scan::{Elements, Malformed, Members};
 use super::scatter::{Ask, Outcome, Reader};
 use super::settings::MergeSettings;
-use super::{SearchError, settings_cache};
 use crate::answer::Answer;
-use crate::search::Context;
+use crate::cluster::Placement;
 
 /// One of the searches.
 pub(super) struct Query {
@@ -32,55 +32,67 @@ pub(super) struct Query {
     pub(super) plan: Plan,
 }
 
-/// Reads the searches of a body; `None` if one of them can't be read: then a node judges it.
-pub(super) async fn read_queries(
-    ctx: &Arc<Context>,
-    queries: &[Value],
-    anyone: ShardId,
-) -> Result<Option<Vec<Query>>, SearchError> {
-    let mut read = Vec::with_capacity(queries.len());
-    for query in queries {
-        let Some((members, index)) = named(query) else {
-            return Ok(None);
+/// Which queries each shard is asked, in the client's order; by shard, ascending.
+pub(super) type Shares = Vec<(ShardId, Vec<usize>)>;
+
+/// The body of several searches.
+pub(super) struct Searches {
+    pub(super) queries: Vec<Value>,
+    /// What makes them one federated search; `None` if each has its own answer.
+    pub(super) federation: Option<Value>,
+}
+
+impl Searches {
+    /// Reads the body; `None` if a node must judge it.
+    pub(super) fn read(carrier: Carrier) -> Option<Self> {
+        let Carrier::Body(mut members) = carrier else {
+            return None;
         };
-        let placement = ctx.cluster.placement(&index);
-        let Some(search) = Search::read(Carrier::Body(members)) else {
-            return Ok(None);
-        };
-        let primary_key = placement
-            .as_ref()
-            .and_then(|placement| placement.primary_key.clone());
-        let (shards, settings) = match placement {
-            Some(placement) => {
-                let shards = placement.shards().to_vec();
-                let settings = settings_cache::settings_of(ctx, &index, &shards).await?;
-                (shards, settings)
-            }
-            // A node will answer that the index doesn't exist.
-            None => (vec![anyone], Arc::default()),
-        };
-        let plan = Plan::new(search, &settings, primary_key.as_deref());
-        read.push(Query {
-            index,
-            primary_key,
-            shards,
-            settings,
-            plan,
-        });
+        let queries = members.remove("queries");
+        let federation = members.remove("federation");
+        match queries {
+            Some(Value::Array(queries)) if members.is_empty() => Some(Self {
+                queries,
+                federation: federation.filter(|federation| !federation.is_null()),
+            }),
+            _ => None,
+        }
     }
-    Ok(Some(read))
 }
 
-/// A query's members, and the index that it names.
-fn named(query: &Value) -> Option<(Map<String, Value>, String)> {
-    let members = query.as_object()?.clone();
+/// The index that a query names, and its search; `None` if it can't be read.
+pub(super) fn named(query: Value) -> Option<(String, Search)> {
+    let Value::Object(members) = query else {
+        return None;
+    };
     let index = members.get("indexUid")?.as_str()?.to_owned();
-    Some((members, index))
+    Some((index, Search::read(Carrier::Body(members))?))
 }
 
-/// The requests to the shards: which queries each one gets, in the client's order.
-pub(super) fn shares(queries: &[Query]) -> Vec<(ShardId, Vec<usize>)> {
-    let mut shards: Vec<(ShardId, Vec<usize>)> = Vec::new();
+impl Query {
+    /// Plans a search of an index. If the cluster doesn't know the index, `anyone` will answer that it doesn't exist.
+    pub(super) fn new(
+        index: String,
+        search: Search,
+        placement: Option<&Placement>,
+        settings: Arc<MergeSettings>,
+        anyone: ShardId,
+    ) -> Self {
+        let primary_key = placement.and_then(|placement| placement.primary_key.clone());
+        let shards = placement.map(|placement| placement.shards().to_vec());
+        Self {
+            index,
+            shards: shards.unwrap_or_else(|| vec![anyone]),
+            plan: Plan::new(search, &settings, primary_key.as_deref()),
+            primary_key,
+            settings,
+        }
+    }
+}
+
+/// Which queries each shard is asked.
+pub(super) fn shares(queries: &[Query]) -> Shares {
+    let mut shards = Shares::new();
     for (place, query) in queries.iter().enumerate() {
         for shard in &query.shards {
             match shards.iter_mut().find(|(known, _)| known == shard) {
@@ -93,29 +105,41 @@ pub(super) fn shares(queries: &[Query]) -> Vec<(ShardId, Vec<usize>)> {
     shards
 }
 
+/// The requests to the shards, with the body for the queries at these positions. It is written once for all shards that
+/// are asked the same queries.
+pub(super) fn asks(
+    path: &str,
+    shares: &[(ShardId, Vec<usize>)],
+    body: impl Fn(&[usize]) -> Value,
+) -> Vec<Ask> {
+    let mut written: HashMap<&[usize], Bytes> = HashMap::new();
+    let mut asks = Vec::with_capacity(shares.len());
+    for (shard, places) in shares {
+        let write = || serde_json::to_vec(&body(places)).unwrap_or_default().into();
+        let body = written.entry(places).or_insert_with(write);
+        asks.push(Ask {
+            shard: *shard,
+            method: Method::POST,
+            path_and_query: path.to_owned(),
+            body: Some(body.clone()),
+        });
+    }
+    asks
+}
+
 /// Carries out all searches.
 pub(super) async fn search(
     reader: &Reader<'_>,
     path: &str,
     queries: &[Query],
+    shares: &[(ShardId, Vec<usize>)],
 ) -> Result<Answer, SearchError> {
-    let shares = shares(queries);
-    let mut asks = Vec::with_capacity(shares.len());
-    for (shard, places) in &shares {
-        let bodies: Vec<Value> = places
-            .iter()
-            .filter_map(|place| Some(body_of(queries.get(*place)?)))
-            .collect();
-        let body = serde_json::to_vec(&json!({ "queries": bodies })).unwrap_or_default();
-        asks.push(Ask {
-            shard: *shard,
-            method: Method::POST,
-            path_and_query: path.to_owned(),
-            body: Some(body.into()),
-        });
-    }
+    let asks = asks(path, shares, |places| {
+        let queries = places.iter().filter_map(|place| queries.get(*place));
+        json!({ "queries": queries.map(body_of).collect::<Vec<_>>() })
+    });
     let mut gathered = match reader.gather(asks).await? {
-        Outcome::Refused(answer, shard) => return Ok(rename_positions(answer, shard, &shares)),
+        Outcome::Refused(answer, shard) => return Ok(rename_positions(answer, shard, shares)),
         Outcome::Answers(gathered) => gathered,
     };
     let bodies: HashMap<ShardId, Bytes> = gathered
@@ -124,7 +148,7 @@ pub(super) async fn search(
         .map(|reply| (reply.shard, reply.body.clone()))
         .collect();
     let mut lists: Vec<Vec<ShardHits>> = queries.iter().map(|_| Vec::new()).collect();
-    for (shard, places) in &shares {
+    for (shard, places) in shares {
         let Some(body) = bodies.get(shard) else {
             continue;
         };
