@@ -243,3 +243,42 @@ fn more_attributes(query: &Query, distinct: Option<&String>) -> Vec<String> {
     let is_missing = |name: &&String| !own.iter().any(|own| own == *name || own == "*");
     wanted.filter(is_missing).cloned().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::request::Search;
+
+    #[test]
+    fn a_shard_is_asked_for_facets_of_no_index_that_only_others_hold() {
+        let query = |index: &str, shard: u16| {
+            let search = json!({"indexUid": index}).as_object().cloned();
+            let search = Search::read(Carrier::Body(search.unwrap())).unwrap();
+            Query::new(
+                index.to_owned(),
+                search,
+                None,
+                Arc::default(),
+                ShardId(shard),
+            )
+        };
+        let federation = json!({
+            "limit": 3, "offset": 2, "mergeFacets": {},
+            "facetsByIndex": {"left": ["a"], "right": ["b"], "unasked": ["c"]},
+        });
+        let queries = vec![query("left", 1), query("right", 2)];
+        let search = Federated::read(federation.as_object().cloned().unwrap(), queries).unwrap();
+        let body = |places: &[usize]| search.body(places);
+        assert_eq!(
+            body(&[0]),
+            json!({
+                "federation": {"limit": 5, "offset": 0, "facetsByIndex": {"left": ["a"], "unasked": ["c"]}},
+                "queries": [{"indexUid": "left", "showRankingScoreDetails": true}],
+            })
+        );
+        assert_eq!(
+            body(&[0, 1])["federation"]["facetsByIndex"],
+            federation["facetsByIndex"]
+        );
+    }
+}

@@ -259,3 +259,27 @@ pub(super) fn rename_positions(
     }
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_that_are_asked_the_same_searches_share_one_body() {
+        let shares: Shares = vec![
+            (ShardId(0), vec![0, 1]),
+            (ShardId(1), vec![1]),
+            (ShardId(2), vec![0, 1]),
+        ];
+        let asks = asks("/multi-search?a", &shares, |places| json!(places));
+        let [first, other, same] = asks.as_slice() else {
+            panic!("{asks:?}");
+        };
+        let body = |ask: &Ask| ask.body.clone().unwrap();
+        assert_eq!(body(first).as_ref(), b"[0,1]");
+        assert_eq!(body(other).as_ref(), b"[1]");
+        assert_eq!(body(same).as_ptr(), body(first).as_ptr());
+        assert_eq!((first.shard, same.shard), (ShardId(0), ShardId(2)));
+        assert_eq!(same.path_and_query, "/multi-search?a");
+    }
+}

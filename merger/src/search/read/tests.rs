@@ -307,18 +307,3 @@ fn several_searches_that_cannot_be_read_are_passed_on() {
         assert_eq!(several(&body), "passed on", "{body}");
     }
 }
-
-#[test]
-fn shards_that_are_asked_the_same_searches_share_one_body() {
-    let shares: Shares = vec![
-        (ShardId(0), vec![0, 1]),
-        (ShardId(1), vec![1]),
-        (ShardId(2), vec![0, 1]),
-    ];
-    let asks = crate::search::multi_search::asks("/p", &shares, |places| json!(places));
-    let body = |at: usize| asks[at].body.clone().unwrap();
-    assert_eq!(body(0).as_ref(), b"[0,1]");
-    assert_eq!(body(1).as_ref(), b"[1]");
-    assert_eq!(body(2).as_ptr(), body(0).as_ptr());
-    assert_eq!(asks[2].shard, ShardId(2));
-}
