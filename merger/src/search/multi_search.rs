@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use weft_routing::placement::ShardId;
 
 use super::SearchError;
+use super::answer::ShardAnswer;
 use super::degraded::Degraded;
 use super::explain::Explanation;
 use super::one_index::{Done, ShardHits, complete};
@@ -147,24 +148,15 @@ pub(super) async fn search(
         .iter()
         .map(|reply| (reply.shard, reply.body.clone()))
         .collect();
-    let mut lists: Vec<Vec<ShardHits>> = queries.iter().map(|_| Vec::new()).collect();
+    let mut answers: Vec<Vec<(ShardId, Bytes)>> = vec![Vec::new(); queries.len()];
     for (shard, places) in shares {
         let Some(body) = bodies.get(shard) else {
             continue;
         };
-        for (place, range) in places
-            .iter()
-            .zip(results(body).map_err(|e| unreadable(*shard, e))?)
-        {
-            if let (Some(lists), Some(query)) = (lists.get_mut(*place), queries.get(*place)) {
-                let asked = query.plan.first_step(query.shards.len());
-                lists.push(ShardHits {
-                    shard: *shard,
-                    pages: vec![body.slice(range)],
-                    asked,
-                    share: None,
-                    whole: false,
-                });
+        let results = results(body).map_err(|e| unreadable(*shard, e))?;
+        for (place, answer) in places.iter().zip(results) {
+            if let Some(answers) = answers.get_mut(*place) {
+                answers.push((*shard, answer));
             }
         }
     }
@@ -175,18 +167,19 @@ pub(super) async fn search(
     };
     explanation.add(&gathered, |_| (0, 0));
     let mut results = vec![b'['];
-    for (place, (query, lists)) in queries.iter().zip(&mut lists).enumerate() {
+    for (place, (query, answers)) in queries.iter().zip(answers).enumerate() {
         if place > 0 {
             results.push(b',');
         }
         let uid = Some(query.index.as_str());
+        let mut lists = first_lists(query, answers)?;
         let (plan, settings) = (&query.plan, &query.settings);
         match complete(
             reader,
             &query.index,
             plan,
             settings,
-            lists,
+            &mut lists,
             uid,
             &mut explanation,
         )
@@ -209,6 +202,25 @@ pub(super) async fn search(
     Ok(degraded.map_or(answer.clone(), |degraded| degraded.on(answer)))
 }
 
+/// The shards' answers to one of the searches.
+fn first_lists(
+    query: &Query,
+    answers: Vec<(ShardId, Bytes)>,
+) -> Result<Vec<ShardHits>, SearchError> {
+    let asked = query.plan.first_step(query.shards.len());
+    let list = |(shard, answer)| {
+        let page = ShardAnswer::read(answer).map_err(|error| unreadable(shard, error))?;
+        Ok(ShardHits {
+            shard,
+            pages: vec![page],
+            asked,
+            share: None,
+            whole: false,
+        })
+    };
+    answers.into_iter().map(list).collect()
+}
+
 fn body_of(query: &Query) -> Value {
     match query.plan.ask(0, query.plan.first_step(query.shards.len())) {
         Carrier::Body(members) => Value::Object(members),
@@ -220,17 +232,17 @@ fn unreadable(shard: ShardId, error: Malformed) -> SearchError {
     SearchError::Unreadable { shard, error }
 }
 
-/// The range of each result in a shard's answer.
-pub(super) fn results(body: &[u8]) -> Result<Vec<std::ops::Range<usize>>, Malformed> {
+/// Each result in a shard's answer.
+pub(super) fn results(body: &Bytes) -> Result<Vec<Bytes>, Malformed> {
     let mut members = Members::new(body, 0);
     while let Some(member) = members.next()? {
         if member.key == b"results" {
             let mut elements = Elements::new(body, member.value.start);
-            let mut ranges = Vec::new();
+            let mut results = Vec::new();
             while let Some(range) = elements.next()? {
-                ranges.push(range);
+                results.push(body.slice(range));
             }
-            return Ok(ranges);
+            return Ok(results);
         }
     }
     Err(Malformed { at: members.at() })

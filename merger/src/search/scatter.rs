@@ -21,6 +21,7 @@ use weft_routing::headers;
 use weft_routing::placement::ShardId;
 
 use super::SearchError;
+use super::answer::ShardAnswer;
 use super::performance::Times;
 use super::policy::{Policy, WhenMissing};
 use super::request::{Carrier, ShardRequest};
@@ -66,6 +67,20 @@ pub(super) struct Reply {
     pub(super) body: Bytes,
     pub(super) node: Option<String>,
     pub(super) took: Duration,
+}
+
+impl Reply {
+    /// The answer to a search.
+    ///
+    /// # Errors
+    /// It isn't one.
+    pub(super) fn read(&self) -> Result<ShardAnswer, SearchError> {
+        let unreadable = |error| SearchError::Unreadable {
+            shard: self.shard,
+            error,
+        };
+        ShardAnswer::read(self.body.clone()).map_err(unreadable)
+    }
 }
 
 /// The answers of all shards that gave one.

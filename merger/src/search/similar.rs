@@ -227,11 +227,11 @@ fn respond(
     let answers = gathered
         .replies
         .iter()
-        .map(|reply| ShardAnswer::read(&reply.body));
+        .map(|reply| ShardAnswer::read(reply.body.clone()));
     let answers = answers.collect::<Result<Vec<_>, _>>()?;
     let sources = answers
         .iter()
-        .map(|answer| Source::new(vec![(answer.text, answer.hits_at)], false))
+        .map(|answer| Source::new(vec![answer.hits()], false))
         .collect();
     let merged = merge(
         sources,
