@@ -52,7 +52,7 @@ impl Federated {
             carrier.count("page")?,
             carrier.count("hitsPerPage")?,
         );
-        let distinct = carrier.text("distinct")?;
+        let distinct = carrier.text("distinct")?.map(str::to_owned);
         let Carrier::Body(federation) = carrier else {
             return None;
         };
@@ -77,16 +77,17 @@ impl Federated {
             );
             paths.push((path, hides));
             strip.push("_federation".to_owned());
+            let formats = query.plan.interest.formats.clone();
             interests.push(Interest {
                 pick: Some("_federation".to_owned()),
                 id: query.primary_key.clone(),
                 strip,
-                formats: query.plan.search.formatted(),
                 added: Added {
                     score: query.plan.search.show_score,
                     details: true,
-                    formatted: query.plan.search.formats(),
+                    formatted: !formats.is_empty(),
                 },
+                formats,
                 ..Interest::default()
             });
         }

@@ -55,11 +55,11 @@ impl Similar {
                 Value::Number(id) => id.to_string(),
                 _ => return None,
             },
-            Carrier::Query(_) => carrier.text("id")??,
+            Carrier::Query(_) => carrier.text("id")??.to_owned(),
         };
         Some(Self {
             id,
-            embedder: carrier.text("embedder")??,
+            embedder: carrier.text("embedder")??.to_owned(),
             offset: carrier.count("offset")?.unwrap_or(0),
             limit: carrier.count("limit")?.unwrap_or(DEFAULT_LIMIT),
             show_score: carrier.truth("showRankingScore")?.unwrap_or(false),

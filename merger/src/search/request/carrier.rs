@@ -136,11 +136,11 @@ impl Carrier {
     }
 
     /// A string; `None` as for [`Carrier::count`].
-    pub fn text(&self, name: &str) -> Option<Option<String>> {
+    pub fn text(&self, name: &str) -> Option<Option<&str>> {
         match self.member(name) {
-            None => Some(self.pair(name).map(str::to_owned)),
+            None => Some(self.pair(name)),
             Some(Value::Null) => Some(None),
-            Some(Value::String(text)) => Some(Some(text.clone())),
+            Some(Value::String(text)) => Some(Some(text)),
             Some(_) => None,
         }
     }
