@@ -7,19 +7,26 @@
 //! on what is known. So if any shard knows the field, filters go to the shards with `NOT … = …` in place of `!=`. If none
 //! knows it, one node finds nothing, and neither do the shards: then the filter stays as it is.
 //!
-//! [`unequal`] finds and rewrites such conditions, [`requests`] finds the filters of a request, [`known`] remembers which
-//! fields are known, and [`tenant`] reads the filters of a token. [`crate::search`] and [`crate::write`] ask the shards.
+//! [`unequal`] finds and rewrites such conditions, [`requests`] finds the filters of a request, [`KnownFields`] are the
+//! fields that shards are known to have, and [`tenant`] reads the filters of a token. [`crate::search`] and [`crate::write`] ask the shards.
 //!
 //! Invariants: a text that can't be read as a filter isn't changed, so that the node's own error is returned. Nothing is
 //! weakened: a rewritten filter matches the documents that it would match on one node.
 
-pub mod known;
+pub mod remembered;
 pub mod requests;
 pub mod tenant;
 pub mod unequal;
 pub mod words;
 
-pub use known::KnownFields;
+use remembered::Remembered;
+
+/// Which fields any shard of an index knows.
+///
+/// An index never forgets a field, not even when all its documents are deleted; only deleting the index removes it. So a
+/// known field stays known until the index is deleted, or its name is given to another index. An unknown field is never
+/// remembered as unknown: any document may introduce it.
+pub type KnownFields = Remembered<String, (), 2_000>;
 
 /// The most fields that are asked for because of one request. Conditions on other fields stay as the client wrote them.
 pub const MOST_FIELDS: usize = 200;

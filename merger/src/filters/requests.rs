@@ -22,16 +22,18 @@ pub struct Request {
 /// Returns the new filter of an index; `None` leaves it as it is. Its second argument is `None` if a query has no filter.
 pub type Change<'a> = dyn FnMut(&str, Option<&Value>) -> Option<Value> + 'a;
 
+/// False if the request certainly contains no `!=`.
+pub fn may_compare(path_and_query: &str, body: Option<&[u8]>) -> bool {
+    let unequal =
+        |text: &[u8]| memmem::find(text, b"!=").is_some() || memmem::find(text, b"\\u00").is_some();
+    let query = path_and_query.as_bytes();
+    body.is_some_and(unequal) || query.contains(&b'!') || memmem::find(query, b"%21").is_some()
+}
+
 impl Request {
-    /// False if the request certainly contains no `!=`.
+    /// See [`may_compare`].
     pub fn may_compare(&self) -> bool {
-        let unequal = |text: &[u8]| {
-            memmem::find(text, b"!=").is_some() || memmem::find(text, b"\\u00").is_some()
-        };
-        let query = self.path_and_query.as_bytes();
-        self.body.as_deref().is_some_and(unequal)
-            || query.contains(&b'!')
-            || memmem::find(query, b"%21").is_some()
+        may_compare(&self.path_and_query, self.body.as_deref())
     }
 
     /// The request with changed filters; `None` if none was changed, or the request can't be read.
@@ -51,7 +53,7 @@ impl Request {
                     let index = index.map(str::to_owned).unwrap_or_default();
                     changed |= in_object(query, &index, change);
                 }
-                new.body = Some(written(&body).filter(|_| changed)?);
+                new.body = Some(written_if(changed, &body)?);
             }
             Operation::SearchPost
             | Operation::SimilarPost
@@ -61,7 +63,7 @@ impl Request {
             | Operation::EditDocuments => {
                 let mut body: Value = serde_json::from_slice(self.body.as_deref()?).ok()?;
                 let changed = in_object(&mut body, index, change);
-                new.body = Some(written(&body).filter(|_| changed)?);
+                new.body = Some(written_if(changed, &body)?);
             }
             _ => return None,
         }
@@ -69,7 +71,10 @@ impl Request {
     }
 }
 
-fn written(body: &Value) -> Option<Bytes> {
+fn written_if(changed: bool, body: &Value) -> Option<Bytes> {
+    if !changed {
+        return None;
+    }
     serde_json::to_vec(body).ok().map(Bytes::from)
 }
 

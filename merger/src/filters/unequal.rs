@@ -24,6 +24,19 @@ struct Unequal {
     operator: usize,
 }
 
+/// True if `!=` stands anywhere in `filter`, whether as an operator or not.
+pub fn stands_in(filter: &Value) -> bool {
+    let in_text = |text: &str| text.contains("!=");
+    match filter {
+        Value::String(text) => in_text(text),
+        Value::Array(elements) => elements.iter().any(stands_in),
+        Value::Object(members) => members
+            .iter()
+            .any(|(name, value)| in_text(name) || stands_in(value)),
+        _ => false,
+    }
+}
+
 /// The fields that `filter` compares by `!=`, named as by [`name_of`], each once.
 pub fn fields(filter: &Value) -> Vec<String> {
     let mut names = Vec::new();
@@ -302,6 +315,22 @@ mod tests {
         assert_eq!(fields(&filter), ["a", "b"]);
         for other in [json!("b != 1"), json!(7), json!(null), json!({"a != 1": 1})] {
             assert_eq!(reworded(&other, &known), None);
+        }
+    }
+
+    #[test]
+    fn an_unequal_is_noticed_wherever_it_stands() {
+        for filter in [
+            json!("a!=1"),
+            json!(["b = 1", ["a != 1"]]),
+            json!("b = 'a != 1'"),
+            json!([{"a": "!="}]),
+            json!({"!=": 1}),
+        ] {
+            assert!(stands_in(&filter), "{filter}");
+        }
+        for filter in [json!("a = 1 !"), json!(["!", "="]), json!(1), json!(null)] {
+            assert!(!stands_in(&filter), "{filter}");
         }
     }
 

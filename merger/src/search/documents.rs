@@ -44,9 +44,7 @@ impl Listing {
         let sort = match &carrier {
             Carrier::Body(_) => carrier.list("sort")?.unwrap_or_default(),
             // Commas inside `_geoPoint(…)` don't separate criteria.
-            Carrier::Query(_) => carrier
-                .text("sort")?
-                .map_or(Vec::new(), |sort| sort_of_query(&sort)),
+            Carrier::Query(_) => carrier.text("sort")?.map_or(Vec::new(), sort_of_query),
         };
         let sort = sort_keys(&sort)?;
         let fields = carrier

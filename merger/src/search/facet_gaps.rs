@@ -9,7 +9,7 @@ use super::SearchError;
 use super::answer::ShardAnswer;
 use super::facets::by_count::{self, Hidden};
 use super::facets::gaps::{Gap, conditions, fill, gaps, whole_up_to};
-use super::facets::{Counts, FacetStats, Filled};
+use super::facets::{Counts, Filled, Stats};
 use super::multi_search::results;
 use super::one_index::ShardHits;
 use super::plan::Plan;
@@ -169,7 +169,7 @@ async fn count_each(
         let totals = results(&reply.body)
             .ok()?
             .into_iter()
-            .map(|range| Some(ShardAnswer::read(reply.body.get(range)?).ok()?.rest.total()));
+            .map(|text| Some(ShardAnswer::read(text).ok()?.rest.total()));
         let totals: Vec<u64> = totals.collect::<Option<_>>()?;
         (totals.len() == hidden.values.len())
             .then(|| hidden.values.iter().cloned().zip(totals).collect())
@@ -242,7 +242,8 @@ async fn lengthen(
                 return Ok(None);
             };
             let listed: u64 = counts.0.iter().map(|(_, count)| count).sum();
-            partitioned &= found(list).is_some_and(|all| all == left + listed);
+            let first = list.pages.first();
+            partitioned &= first.is_some_and(|page| page.rest.total() == left + listed);
             more = Some(values);
         }
         longer.push(by_count::lengthened(
@@ -255,40 +256,25 @@ async fn lengthen(
     Ok(Some((longer, partitioned)))
 }
 
-/// How many documents the shard found.
-fn found(list: &ShardHits) -> Option<u64> {
-    let answer = ShardAnswer::read(list.pages.first()?).ok()?;
-    Some(answer.rest.total())
-}
-
 /// How many documents the first of the results found.
 fn total(body: &Bytes) -> Option<u64> {
-    let range = results(body).ok()?.into_iter().next()?;
-    Some(ShardAnswer::read(body.get(range)?).ok()?.rest.total())
+    let first = results(body).ok()?.into_iter().next()?;
+    Some(ShardAnswer::read(first).ok()?.rest.total())
 }
 
 /// The shard's values of a facet, and the least number among them.
 fn known(list: &ShardHits, facet: &str) -> (Counts, Option<f64>) {
-    let rest = list
-        .pages
-        .first()
-        .and_then(|page| ShardAnswer::read(page).ok())
-        .map(|answer| answer.rest);
-    let Some(rest) = rest else {
+    let Some(page) = list.pages.first() else {
         return (Counts::default(), None);
     };
-    let counts = rest
-        .facet_distribution
-        .and_then(|facets| facets.get(facet).cloned());
-    let least = |stats: &FacetStats| stats.min;
-    let stats = rest.facet_stats.and_then(|stats| {
-        stats
-            .0
-            .iter()
-            .find(|(name, _)| name == facet)
-            .map(|(_, s)| least(s))
-    });
-    (counts.unwrap_or_default(), stats)
+    let facets = page.rest.facet_distribution.as_ref();
+    let counts = facets.and_then(|facets| facets.get(facet).cloned());
+    let stats = page.rest.facet_stats.as_ref();
+    let of_facet = |stats: &Stats| {
+        let (_, stats) = stats.0.iter().find(|(name, _)| name == facet)?;
+        Some(stats.min)
+    };
+    (counts.unwrap_or_default(), stats.and_then(of_facet))
 }
 
 /// The same search without hits, once for each range; `None` for a search sent as a query string.
@@ -357,9 +343,8 @@ fn narrowed(
 
 /// The facet's values in each of the results.
 fn answers(body: &Bytes, facet: &str) -> Option<Vec<Counts>> {
-    let ranges = results(body).ok()?;
-    let counts = |range| {
-        let answer = ShardAnswer::read(body.get(range)?).ok()?;
+    let counts = |text| {
+        let answer = ShardAnswer::read(text).ok()?;
         Some(
             answer
                 .rest
@@ -368,5 +353,5 @@ fn answers(body: &Bytes, facet: &str) -> Option<Vec<Counts>> {
                 .unwrap_or_default(),
         )
     };
-    ranges.into_iter().map(counts).collect()
+    results(body).ok()?.into_iter().map(counts).collect()
 }

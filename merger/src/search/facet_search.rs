@@ -60,7 +60,7 @@ pub(super) async fn search(
     let mut writer = Writer::new(1024);
     let hits = merge_hits(
         lists.iter().map(|wire| wire.facet_hits.as_slice()),
-        settings.order(&facet),
+        settings.order(facet),
         settings.max_values,
     );
     writer.member("facetHits", &hits);

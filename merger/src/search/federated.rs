@@ -23,7 +23,7 @@ use super::degraded::Degraded;
 use super::explain::Explanation;
 use super::hit::{Added, Interest, strippable};
 use super::merge::Window;
-use super::multi_search::{Query, rename_positions, shares};
+use super::multi_search::{Query, asks, rename_positions};
 use super::request::{Carrier, Paging};
 use super::scatter::{Ask, Outcome, Reader};
 use super::settings::MergeSettings;
@@ -45,14 +45,17 @@ pub(super) struct Federated {
 impl Federated {
     /// Reads the federation's own parameters; `None` if a node must judge them.
     pub(super) fn read(federation: Map<String, Value>, queries: Vec<Query>) -> Option<Self> {
-        let carrier = Carrier::Body(federation.clone());
+        let carrier = Carrier::Body(federation);
         let paging = Paging::new(
             carrier.count("offset")?,
             carrier.count("limit")?,
             carrier.count("page")?,
             carrier.count("hitsPerPage")?,
         );
-        let distinct = carrier.text("distinct")?;
+        let distinct = carrier.text("distinct")?.map(str::to_owned);
+        let Carrier::Body(federation) = carrier else {
+            return None;
+        };
         let mut weights = Vec::with_capacity(queries.len());
         let mut interests = Vec::with_capacity(queries.len());
         let mut paths = Vec::with_capacity(queries.len());
@@ -74,16 +77,17 @@ impl Federated {
             );
             paths.push((path, hides));
             strip.push("_federation".to_owned());
+            let formats = query.plan.interest.formats.clone();
             interests.push(Interest {
                 pick: Some("_federation".to_owned()),
                 id: query.primary_key.clone(),
                 strip,
-                formats: query.plan.search.formatted(),
                 added: Added {
                     score: query.plan.search.show_score,
                     details: true,
-                    formatted: query.plan.search.formats(),
+                    formatted: !formats.is_empty(),
                 },
+                formats,
                 ..Interest::default()
             });
         }
@@ -102,8 +106,8 @@ impl Federated {
         self.paging.window(usize::MAX)
     }
 
-    /// The request to a shard that holds the indexes of the queries at `places`.
-    fn ask(&self, shard: ShardId, places: &[usize], path: &str) -> Ask {
+    /// The body for a shard that holds the indexes of the queries at `places`, and of no others.
+    fn body(&self, places: &[usize]) -> Value {
         let mut federation = self.federation.clone();
         let end = self.window().end();
         match self.paging {
@@ -120,9 +124,8 @@ impl Federated {
         federation.shift_remove("mergeFacets");
         if let Some(Value::Object(facets)) = federation.get_mut("facetsByIndex") {
             let elsewhere = |uid: &String| {
-                self.queries
-                    .iter()
-                    .any(|query| query.index == *uid && !query.shards.contains(&shard))
+                let mut queries = self.queries.iter().enumerate();
+                queries.any(|(place, query)| query.index == *uid && !places.contains(&place))
             };
             facets.retain(|uid, _| !elsewhere(uid));
         }
@@ -130,13 +133,7 @@ impl Federated {
             .iter()
             .filter_map(|place| self.query_body(*place))
             .collect();
-        let body = json!({ "federation": federation, "queries": queries });
-        Ask {
-            shard,
-            method: Method::POST,
-            path_and_query: path.to_owned(),
-            body: Some(serde_json::to_vec(&body).unwrap_or_default().into()),
-        }
+        json!({ "federation": federation, "queries": queries })
     }
 
     fn query_body(&self, place: usize) -> Option<Value> {
@@ -215,14 +212,11 @@ pub(super) async fn search(
     reader: &Reader<'_>,
     path: &str,
     search: &Federated,
+    shares: &[(ShardId, Vec<usize>)],
 ) -> Result<Answer, SearchError> {
-    let shares = shares(&search.queries);
-    let asks = shares
-        .iter()
-        .map(|(shard, places)| search.ask(*shard, places, path))
-        .collect();
+    let asks = asks(path, shares, |places| search.body(places));
     let gathered = match reader.gather(asks).await? {
-        Outcome::Refused(answer, shard) => return Ok(rename_positions(answer, shard, &shares)),
+        Outcome::Refused(answer, shard) => return Ok(rename_positions(answer, shard, shares)),
         Outcome::Answers(gathered) => gathered,
     };
     let mut explanation = Explanation {
@@ -231,7 +225,7 @@ pub(super) async fn search(
     };
     explanation.add(&gathered, |_| (0, search.window().end()));
     let degraded = Degraded::new(&gathered.missing, shares.len());
-    let lists = lists::of(reader, path, search, gathered, &shares, &mut explanation).await?;
+    let lists = lists::of(reader, path, search, gathered, shares, &mut explanation).await?;
     let mut writer = lists::merged(reader, search, &lists).await?;
     writer.optional("degraded", degraded.as_ref());
     if reader.explain {
@@ -249,4 +243,43 @@ fn more_attributes(query: &Query, distinct: Option<&String>) -> Vec<String> {
     let wanted = distinct.into_iter().chain(&query.primary_key);
     let is_missing = |name: &&String| !own.iter().any(|own| own == *name || own == "*");
     wanted.filter(is_missing).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::request::Search;
+
+    #[test]
+    fn a_shard_is_asked_for_facets_of_no_index_that_only_others_hold() {
+        let query = |index: &str, shard: u16| {
+            let search = json!({"indexUid": index}).as_object().cloned();
+            let search = Search::read(Carrier::Body(search.unwrap())).unwrap();
+            Query::new(
+                index.to_owned(),
+                search,
+                None,
+                Arc::default(),
+                ShardId(shard),
+            )
+        };
+        let federation = json!({
+            "limit": 3, "offset": 2, "mergeFacets": {},
+            "facetsByIndex": {"left": ["a"], "right": ["b"], "unasked": ["c"]},
+        });
+        let queries = vec![query("left", 1), query("right", 2)];
+        let search = Federated::read(federation.as_object().cloned().unwrap(), queries).unwrap();
+        let body = |places: &[usize]| search.body(places);
+        assert_eq!(
+            body(&[0]),
+            json!({
+                "federation": {"limit": 5, "offset": 0, "facetsByIndex": {"left": ["a"], "unasked": ["c"]}},
+                "queries": [{"indexUid": "left", "showRankingScoreDetails": true}],
+            })
+        );
+        assert_eq!(
+            body(&[0, 1])["federation"]["facetsByIndex"],
+            federation["facetsByIndex"]
+        );
+    }
 }

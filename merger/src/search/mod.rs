@@ -1,6 +1,6 @@
-//! Every read that returns documents or counts: plan → scatter → gather → rank → merge → respond.
+//! Every read that returns documents or counts: read → plan → scatter → gather → rank → merge → respond.
 //!
-//! What orders hits ([`rank`]), how lists are merged ([`merge`]) and how facets are summed ([`facets`]) are pure functions.
+//! [`read`] says what a client's request is, once, before anything is done about it. What orders hits ([`rank`]), how lists are merged ([`merge`]) and how facets are summed ([`facets`]) are pure functions.
 //! Only [`scatter`] and its callers do I/O. This part knows nothing of writes.
 
 pub mod answer;
@@ -23,6 +23,7 @@ pub mod plan;
 pub mod policy;
 mod prune;
 pub mod rank;
+mod read;
 pub mod request;
 pub mod respond;
 pub(crate) mod sample;
@@ -38,9 +39,6 @@ mod word_counts;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Method;
-use serde_json::Value;
-use weft_routing::document_id::DocumentId;
 use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
 
@@ -52,19 +50,16 @@ use crate::base::stands_on;
 use crate::call::{Call, ReadError, read_whole};
 use crate::cluster::{ClusterError, Placement};
 use crate::filters::KnownFields;
-use crate::filters::tenant::TenantRules;
 use crate::tasks::{self, TaskView};
 use crate::upstream::UpstreamError;
 
-use documents::Listing;
-use federated::Federated;
 use one_index::ShardHits;
 use plan::Plan;
 use policy::Policy;
-use request::{Carrier, Search};
+use read::Read;
 use scan::Malformed;
 use scatter::Reader;
-use similar::Similar;
+use settings_cache::settings_of;
 
 /// What reads need. Nothing that changes a node or the cluster is reachable from here.
 pub struct Context {
@@ -120,7 +115,7 @@ impl SearchError {
     }
 }
 
-/// Answers a read.
+/// Answers a read: reads what it is, then carries it out.
 ///
 /// # Errors
 /// [`SearchError`]. A node's refusal is an answer, not an error.
@@ -133,134 +128,38 @@ pub async fn handle(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, Search
     ) {
         reader.read_one_replica();
     }
-    let index = call.index.clone().unwrap_or_default();
-    let placement = ctx.cluster.placement(&index);
-    let shards: Vec<ShardId> = match &placement {
-        Some(placement) => placement.shards().to_vec(),
-        None => Vec::new(),
-    };
-    let anyone = shards
-        .first()
-        .copied()
-        .or_else(|| ctx.cluster.shards().first().copied());
+    let index = call.index.as_deref().unwrap_or_default();
+    let placement = ctx.cluster.placement(index);
+    let placement = placement.as_deref();
+    let shards = placement.map_or(&[][..], Placement::shards);
+    let first = || ctx.cluster.shards().first().copied();
+    let anyone = shards.first().copied().or_else(first);
     let anyone = anyone.ok_or(SearchError::NoShards)?;
-    let all = shards.clone();
-    let placed = all.as_slice();
-    if call.operation == Operation::MultiSearch {
-        return multi_search(ctx, &reader, &call, body, anyone).await;
-    }
-    // With one shard, or an index that isn't in the cluster, a node's own answer is the best one.
-    if shards.len() <= 1 {
-        return reader.pass_on(&call, body, anyone).await;
-    }
-    let path = call
-        .path_and_query
-        .split('?')
-        .next()
-        .unwrap_or_default()
-        .to_owned();
-    let primary_key = placement
-        .as_ref()
-        .and_then(|placement| placement.primary_key.as_deref());
-    match call.operation {
-        Operation::SearchGet | Operation::SearchPost => {
-            let Some(search) = read_parameters(&call, &body).and_then(Search::read) else {
-                return reader.pass_on(&call, body, anyone).await;
-            };
-            let shards = match &placement {
-                Some(placement) if !may_lack_fields(&call, &search) => {
-                    pruned(placement, &search).unwrap_or(shards)
-                }
-                _ => shards,
-            };
-            if let [only] = shards.as_slice() {
-                return reader.pass_on(&call, body, *only).await;
-            }
-            let settings = settings_cache::settings_of(ctx, &index, placed).await?;
+    let whole_path = call.path_and_query.as_str();
+    let path = whole_path.split('?').next().unwrap_or_default();
+    match Read::of(ctx, &call, &body, placement, anyone).await? {
+        Read::Whole(shard) => reader.pass_on(&call, body, shard).await,
+        Read::Search(search, matching) => {
+            let settings = settings_of(ctx, index, shards).await?;
+            let primary_key = placement.and_then(|placement| placement.primary_key.as_deref());
             let plan = Plan::new(search, &settings, primary_key);
-            one_index::search(&reader, &index, &path, &plan, &settings, &shards).await
+            one_index::search(&reader, index, path, &plan, &settings, &matching).await
         }
-        Operation::FacetSearch => {
-            let Some(carrier) = read_parameters(&call, &body) else {
-                return reader.pass_on(&call, body, anyone).await;
-            };
-            let settings = settings_cache::settings_of(ctx, &index, placed).await?;
-            facet_search::search(&reader, &path, &carrier, &settings.facets, &shards).await
+        Read::FacetSearch(carrier) => {
+            let settings = settings_of(ctx, index, shards).await?;
+            facet_search::search(&reader, path, &carrier, &settings.facets, shards).await
         }
-        Operation::ListDocuments | Operation::FetchDocuments => {
-            let Some(listing) = read_parameters(&call, &body)
-                .and_then(|parameters| Listing::read(parameters, primary_key))
-            else {
-                return reader.pass_on(&call, body, anyone).await;
-            };
-            documents::list(&reader, &path, &listing, &shards).await
+        Read::Documents(listing) => documents::list(&reader, path, &listing, shards).await,
+        Read::Similar(similar, owner) => {
+            let settings = settings_of(ctx, index, shards).await?;
+            let (settings, on) = (settings.as_ref(), (owner, shards));
+            similar::search(&reader, path, index, &similar, settings, on).await
         }
-        Operation::SimilarGet | Operation::SimilarPost => {
-            let similar = read_parameters(&call, &body).and_then(Similar::read);
-            let owner = similar
-                .as_ref()
-                .and_then(|similar| owner_of(placement.as_deref(), &similar.id));
-            let (Some(similar), Some(owner)) = (similar, owner) else {
-                return reader.pass_on(&call, body, anyone).await;
-            };
-            let settings = settings_cache::settings_of(ctx, &index, placed).await?;
-            similar::search(
-                &reader,
-                &path,
-                &index,
-                &similar,
-                &settings,
-                (owner, &shards),
-            )
-            .await
+        Read::Several(queries, shares) => {
+            multi_search::search(&reader, whole_path, &queries, &shares).await
         }
-        Operation::GetDocument => {
-            let id = call.document.as_deref().unwrap_or_default();
-            let owner = owner_of(placement.as_deref(), id).unwrap_or(anyone);
-            reader.pass_on(&call, body, owner).await
-        }
-        _ => reader.pass_on(&call, body, anyone).await,
-    }
-}
-
-/// Several searches at once.
-async fn multi_search(
-    ctx: &Arc<Context>,
-    reader: &Reader<'_>,
-    call: &Call,
-    body: Bytes,
-    anyone: ShardId,
-) -> Result<Answer, SearchError> {
-    let Some(Carrier::Body(members)) = read_parameters(call, &body) else {
-        return reader.pass_on(call, body, anyone).await;
-    };
-    let known = members
-        .keys()
-        .all(|name| matches!(name.as_str(), "queries" | "federation"));
-    let Some(queries) = members
-        .get("queries")
-        .and_then(Value::as_array)
-        .filter(|_| known)
-    else {
-        return reader.pass_on(call, body, anyone).await;
-    };
-    let Some(queries) = multi_search::read_queries(ctx, queries, anyone).await? else {
-        return reader.pass_on(call, body, anyone).await;
-    };
-    let federation = members
-        .get("federation")
-        .filter(|federation| !federation.is_null());
-    let shares = multi_search::shares(&queries);
-    match (shares.as_slice(), federation) {
-        ([], _) => reader.pass_on(call, body, anyone).await,
-        ([(shard, _)], _) => reader.pass_on(call, body, *shard).await,
-        (_, None) => multi_search::search(reader, &call.path_and_query, &queries).await,
-        (_, Some(federation)) => {
-            let federation = federation.as_object().cloned();
-            match federation.and_then(|federation| Federated::read(federation, queries)) {
-                Some(search) => federated::search(reader, &call.path_and_query, &search).await,
-                None => reader.pass_on(call, body, anyone).await,
-            }
+        Read::Federated(search, shares) => {
+            federated::search(&reader, whole_path, &search, &shares).await
         }
     }
 }
@@ -290,44 +189,10 @@ pub fn on_many_settled(ctx: &Context) {
     ctx.search_settings.forget_all();
 }
 
-/// The shards that a search can match, if its filter restricts them.
-fn pruned(placement: &Placement, search: &Search) -> Option<Vec<ShardId>> {
-    let filter = search.carrier.json("filter")?;
-    prune::shards_of(&filter, placement.primary_key.as_deref()?, &placement.slots)
-}
-
-/// True if a shard's answer may depend on fields that only other shards know: then all shards are asked.
-fn may_lack_fields(call: &Call, search: &Search) -> bool {
-    let filter = search.carrier.json("filter");
-    search.carrier.has("attributesToSearchOn")
-        || filter.is_some_and(|filter| filter.to_string().contains("!="))
-        || TenantRules::of(&call.headers).is_some_and(|rules| rules.compare())
-}
-
-/// The shard that holds a document, if `id` is a valid id.
-fn owner_of(placement: Option<&Placement>, id: &str) -> Option<ShardId> {
-    let id = DocumentId::from_text(id).ok()?;
-    placement.map(|placement| placement.slots.shard_of(&id))
-}
-
 async fn take_body(ctx: &Context, call: &mut Call) -> Result<Bytes, SearchError> {
     let body = std::mem::replace(&mut call.body, crate::call::empty());
     let idle = ctx.pace.idle;
     Ok(read_whole(body, ctx.max_body_bytes, idle).await?)
-}
-
-/// The parameters, from the body or the query; `None` if they can't be read or the body isn't JSON.
-fn read_parameters(call: &Call, body: &Bytes) -> Option<Carrier> {
-    if call.method == Method::GET {
-        return Some(Carrier::from_query(call.query_pairs()));
-    }
-    let json = call.header("content-type").is_some_and(|value| {
-        value
-            .split(';')
-            .next()
-            .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
-    });
-    if json { Carrier::from_body(body) } else { None }
 }
 
 fn where_it_is(shards: &[ShardId]) -> String {

@@ -10,6 +10,8 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use weft_routing::placement::ShardId;
 
+use super::SearchError;
+use super::answer::ShardAnswer;
 use super::degraded::Degraded;
 use super::explain::Explanation;
 use super::one_index::{Done, ShardHits, complete};
@@ -19,9 +21,8 @@ use super::respond::Writer;
 use super::scan::{Elements, Malformed, Members};
 use super::scatter::{Ask, Outcome, Reader};
 use super::settings::MergeSettings;
-use super::{SearchError, settings_cache};
 use crate::answer::Answer;
-use crate::search::Context;
+use crate::cluster::Placement;
 
 /// One of the searches.
 pub(super) struct Query {
@@ -32,55 +33,67 @@ pub(super) struct Query {
     pub(super) plan: Plan,
 }
 
-/// Reads the searches of a body; `None` if one of them can't be read: then a node judges it.
-pub(super) async fn read_queries(
-    ctx: &Arc<Context>,
-    queries: &[Value],
-    anyone: ShardId,
-) -> Result<Option<Vec<Query>>, SearchError> {
-    let mut read = Vec::with_capacity(queries.len());
-    for query in queries {
-        let Some((members, index)) = named(query) else {
-            return Ok(None);
+/// Which queries each shard is asked, in the client's order; by shard, ascending.
+pub(super) type Shares = Vec<(ShardId, Vec<usize>)>;
+
+/// The body of several searches.
+pub(super) struct Searches {
+    pub(super) queries: Vec<Value>,
+    /// What makes them one federated search; `None` if each has its own answer.
+    pub(super) federation: Option<Value>,
+}
+
+impl Searches {
+    /// Reads the body; `None` if a node must judge it.
+    pub(super) fn read(carrier: Carrier) -> Option<Self> {
+        let Carrier::Body(mut members) = carrier else {
+            return None;
         };
-        let placement = ctx.cluster.placement(&index);
-        let Some(search) = Search::read(Carrier::Body(members)) else {
-            return Ok(None);
-        };
-        let primary_key = placement
-            .as_ref()
-            .and_then(|placement| placement.primary_key.clone());
-        let (shards, settings) = match placement {
-            Some(placement) => {
-                let shards = placement.shards().to_vec();
-                let settings = settings_cache::settings_of(ctx, &index, &shards).await?;
-                (shards, settings)
-            }
-            // A node will answer that the index doesn't exist.
-            None => (vec![anyone], Arc::default()),
-        };
-        let plan = Plan::new(search, &settings, primary_key.as_deref());
-        read.push(Query {
-            index,
-            primary_key,
-            shards,
-            settings,
-            plan,
-        });
+        let queries = members.remove("queries");
+        let federation = members.remove("federation");
+        match queries {
+            Some(Value::Array(queries)) if members.is_empty() => Some(Self {
+                queries,
+                federation: federation.filter(|federation| !federation.is_null()),
+            }),
+            _ => None,
+        }
     }
-    Ok(Some(read))
 }
 
-/// A query's members, and the index that it names.
-fn named(query: &Value) -> Option<(Map<String, Value>, String)> {
-    let members = query.as_object()?.clone();
+/// The index that a query names, and its search; `None` if it can't be read.
+pub(super) fn named(query: Value) -> Option<(String, Search)> {
+    let Value::Object(members) = query else {
+        return None;
+    };
     let index = members.get("indexUid")?.as_str()?.to_owned();
-    Some((members, index))
+    Some((index, Search::read(Carrier::Body(members))?))
 }
 
-/// The requests to the shards: which queries each one gets, in the client's order.
-pub(super) fn shares(queries: &[Query]) -> Vec<(ShardId, Vec<usize>)> {
-    let mut shards: Vec<(ShardId, Vec<usize>)> = Vec::new();
+impl Query {
+    /// Plans a search of an index. If the cluster doesn't know the index, `anyone` will answer that it doesn't exist.
+    pub(super) fn new(
+        index: String,
+        search: Search,
+        placement: Option<&Placement>,
+        settings: Arc<MergeSettings>,
+        anyone: ShardId,
+    ) -> Self {
+        let primary_key = placement.and_then(|placement| placement.primary_key.clone());
+        let shards = placement.map(|placement| placement.shards().to_vec());
+        Self {
+            index,
+            shards: shards.unwrap_or_else(|| vec![anyone]),
+            plan: Plan::new(search, &settings, primary_key.as_deref()),
+            primary_key,
+            settings,
+        }
+    }
+}
+
+/// Which queries each shard is asked.
+pub(super) fn shares(queries: &[Query]) -> Shares {
+    let mut shards = Shares::new();
     for (place, query) in queries.iter().enumerate() {
         for shard in &query.shards {
             match shards.iter_mut().find(|(known, _)| known == shard) {
@@ -93,29 +106,41 @@ pub(super) fn shares(queries: &[Query]) -> Vec<(ShardId, Vec<usize>)> {
     shards
 }
 
+/// The requests to the shards, with the body for the queries at these positions. It is written once for all shards that
+/// are asked the same queries.
+pub(super) fn asks(
+    path: &str,
+    shares: &[(ShardId, Vec<usize>)],
+    body: impl Fn(&[usize]) -> Value,
+) -> Vec<Ask> {
+    let mut written: HashMap<&[usize], Bytes> = HashMap::new();
+    let mut asks = Vec::with_capacity(shares.len());
+    for (shard, places) in shares {
+        let write = || serde_json::to_vec(&body(places)).unwrap_or_default().into();
+        let body = written.entry(places).or_insert_with(write);
+        asks.push(Ask {
+            shard: *shard,
+            method: Method::POST,
+            path_and_query: path.to_owned(),
+            body: Some(body.clone()),
+        });
+    }
+    asks
+}
+
 /// Carries out all searches.
 pub(super) async fn search(
     reader: &Reader<'_>,
     path: &str,
     queries: &[Query],
+    shares: &[(ShardId, Vec<usize>)],
 ) -> Result<Answer, SearchError> {
-    let shares = shares(queries);
-    let mut asks = Vec::with_capacity(shares.len());
-    for (shard, places) in &shares {
-        let bodies: Vec<Value> = places
-            .iter()
-            .filter_map(|place| Some(body_of(queries.get(*place)?)))
-            .collect();
-        let body = serde_json::to_vec(&json!({ "queries": bodies })).unwrap_or_default();
-        asks.push(Ask {
-            shard: *shard,
-            method: Method::POST,
-            path_and_query: path.to_owned(),
-            body: Some(body.into()),
-        });
-    }
+    let asks = asks(path, shares, |places| {
+        let queries = places.iter().filter_map(|place| queries.get(*place));
+        json!({ "queries": queries.map(body_of).collect::<Vec<_>>() })
+    });
     let mut gathered = match reader.gather(asks).await? {
-        Outcome::Refused(answer, shard) => return Ok(rename_positions(answer, shard, &shares)),
+        Outcome::Refused(answer, shard) => return Ok(rename_positions(answer, shard, shares)),
         Outcome::Answers(gathered) => gathered,
     };
     let bodies: HashMap<ShardId, Bytes> = gathered
@@ -123,24 +148,15 @@ pub(super) async fn search(
         .iter()
         .map(|reply| (reply.shard, reply.body.clone()))
         .collect();
-    let mut lists: Vec<Vec<ShardHits>> = queries.iter().map(|_| Vec::new()).collect();
-    for (shard, places) in &shares {
+    let mut answers: Vec<Vec<(ShardId, Bytes)>> = vec![Vec::new(); queries.len()];
+    for (shard, places) in shares {
         let Some(body) = bodies.get(shard) else {
             continue;
         };
-        for (place, range) in places
-            .iter()
-            .zip(results(body).map_err(|e| unreadable(*shard, e))?)
-        {
-            if let (Some(lists), Some(query)) = (lists.get_mut(*place), queries.get(*place)) {
-                let asked = query.plan.first_step(query.shards.len());
-                lists.push(ShardHits {
-                    shard: *shard,
-                    pages: vec![body.slice(range)],
-                    asked,
-                    share: None,
-                    whole: false,
-                });
+        let results = results(body).map_err(|e| unreadable(*shard, e))?;
+        for (place, answer) in places.iter().zip(results) {
+            if let Some(answers) = answers.get_mut(*place) {
+                answers.push((*shard, answer));
             }
         }
     }
@@ -151,18 +167,19 @@ pub(super) async fn search(
     };
     explanation.add(&gathered, |_| (0, 0));
     let mut results = vec![b'['];
-    for (place, (query, lists)) in queries.iter().zip(&mut lists).enumerate() {
+    for (place, (query, answers)) in queries.iter().zip(answers).enumerate() {
         if place > 0 {
             results.push(b',');
         }
         let uid = Some(query.index.as_str());
+        let mut lists = first_lists(query, answers)?;
         let (plan, settings) = (&query.plan, &query.settings);
         match complete(
             reader,
             &query.index,
             plan,
             settings,
-            lists,
+            &mut lists,
             uid,
             &mut explanation,
         )
@@ -185,6 +202,25 @@ pub(super) async fn search(
     Ok(degraded.map_or(answer.clone(), |degraded| degraded.on(answer)))
 }
 
+/// The shards' answers to one of the searches.
+fn first_lists(
+    query: &Query,
+    answers: Vec<(ShardId, Bytes)>,
+) -> Result<Vec<ShardHits>, SearchError> {
+    let asked = query.plan.first_step(query.shards.len());
+    let list = |(shard, answer)| {
+        let page = ShardAnswer::read(answer).map_err(|error| unreadable(shard, error))?;
+        Ok(ShardHits {
+            shard,
+            pages: vec![page],
+            asked,
+            share: None,
+            whole: false,
+        })
+    };
+    answers.into_iter().map(list).collect()
+}
+
 fn body_of(query: &Query) -> Value {
     match query.plan.ask(0, query.plan.first_step(query.shards.len())) {
         Carrier::Body(members) => Value::Object(members),
@@ -196,17 +232,17 @@ fn unreadable(shard: ShardId, error: Malformed) -> SearchError {
     SearchError::Unreadable { shard, error }
 }
 
-/// The range of each result in a shard's answer.
-pub(super) fn results(body: &[u8]) -> Result<Vec<std::ops::Range<usize>>, Malformed> {
+/// Each result in a shard's answer.
+pub(super) fn results(body: &Bytes) -> Result<Vec<Bytes>, Malformed> {
     let mut members = Members::new(body, 0);
     while let Some(member) = members.next()? {
         if member.key == b"results" {
             let mut elements = Elements::new(body, member.value.start);
-            let mut ranges = Vec::new();
+            let mut results = Vec::new();
             while let Some(range) = elements.next()? {
-                ranges.push(range);
+                results.push(body.slice(range));
             }
-            return Ok(ranges);
+            return Ok(results);
         }
     }
     Err(Malformed { at: members.at() })
@@ -234,4 +270,28 @@ pub(super) fn rename_positions(
         answer.body = renamed.into();
     }
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_that_are_asked_the_same_searches_share_one_body() {
+        let shares: Shares = vec![
+            (ShardId(0), vec![0, 1]),
+            (ShardId(1), vec![1]),
+            (ShardId(2), vec![0, 1]),
+        ];
+        let asks = asks("/multi-search?a", &shares, |places| json!(places));
+        let [first, other, same] = asks.as_slice() else {
+            panic!("{asks:?}");
+        };
+        let body = |ask: &Ask| ask.body.clone().unwrap();
+        assert_eq!(body(first).as_ref(), b"[0,1]");
+        assert_eq!(body(other).as_ref(), b"[1]");
+        assert_eq!(body(same).as_ptr(), body(first).as_ptr());
+        assert_eq!((first.shard, same.shard), (ShardId(0), ShardId(2)));
+        assert_eq!(same.path_and_query, "/multi-search?a");
+    }
 }

@@ -3,7 +3,6 @@
 mod assemble;
 
 use assemble::{Learned, Step, assemble};
-use bytes::Bytes;
 use http::StatusCode;
 use weft_routing::placement::ShardId;
 
@@ -27,7 +26,7 @@ use crate::answer::Answer;
 pub(super) struct ShardHits {
     pub(super) shard: ShardId,
     /// The answers. The first one has the totals.
-    pub(super) pages: Vec<Bytes>,
+    pub(super) pages: Vec<ShardAnswer>,
     /// How many hits were asked for so far.
     pub(super) asked: usize,
     /// What was asked instead of the client's search. A shard with shares has several lists.
@@ -38,12 +37,9 @@ pub(super) struct ShardHits {
 
 impl ShardHits {
     /// How many hits the shard has, according to its first answer.
-    pub(super) fn found(&self) -> Result<usize, SearchError> {
-        let Some(page) = self.pages.first() else {
-            return Ok(0);
-        };
-        let answer = ShardAnswer::read(page).map_err(|error| self.unreadable(error))?;
-        Ok(usize::try_from(answer.rest.total()).unwrap_or(usize::MAX))
+    pub(super) fn found(&self) -> usize {
+        let found = self.pages.first().map_or(0, |page| page.rest.total());
+        usize::try_from(found).unwrap_or(usize::MAX)
     }
 
     /// How many hits its last answer has.
@@ -52,8 +48,7 @@ impl ShardHits {
             return Ok(0);
         };
         let unreadable = |error| self.unreadable(error);
-        let answer = ShardAnswer::read(page).map_err(unreadable)?;
-        let mut source = Source::new(vec![(answer.text, answer.hits_at)], false);
+        let mut source = Source::new(vec![page.hits()], false);
         let mut hits = 0;
         source.advance(&plan.interest).map_err(unreadable)?;
         while source.take().is_some() {
@@ -68,7 +63,7 @@ impl ShardHits {
         self.whole || usize::try_from(found).is_ok_and(|found| self.asked >= found)
     }
 
-    fn unreadable(&self, error: Malformed) -> SearchError {
+    pub(super) fn unreadable(&self, error: Malformed) -> SearchError {
         SearchError::Unreadable {
             shard: self.shard,
             error,
@@ -116,7 +111,7 @@ pub(super) async fn search(
         );
     }
     let missing = gathered.missing.clone();
-    let mut lists = first_lists(gathered, take, shares);
+    let mut lists = first_lists(gathered, take, plan, &shares)?;
     let done = complete(
         reader,
         index,
@@ -247,7 +242,7 @@ async fn ask_again(
             .iter()
             .find(|reply| reply.shard == list.shard)
         {
-            list.pages = vec![reply.body.clone()];
+            list.pages = vec![reply.read()?];
             list.asked = take;
         }
     }
@@ -299,21 +294,30 @@ fn first_asks(
 fn first_lists(
     gathered: Gathered,
     asked: usize,
-    shares: Vec<(ShardId, Option<Share>)>,
-) -> Vec<ShardHits> {
-    let missing = gathered.missing;
-    let list = |reply: super::scatter::Reply| ShardHits {
-        shard: reply.shard,
-        pages: vec![reply.body],
-        asked,
-        share: shares.get(reply.at).and_then(|(_, share)| share.clone()),
-        whole: false,
-    };
-    let lists = gathered.replies.into_iter().map(list);
+    plan: &Plan,
+    shares: &[(ShardId, Option<Share>)],
+) -> Result<Vec<ShardHits>, SearchError> {
+    let Gathered { replies, missing } = gathered;
+    let mut lists = Vec::with_capacity(replies.len());
     // If a shard answered only some of its shares, the hits of the others would be missing.
-    lists
-        .filter(|list| !missing.contains(&list.shard))
-        .collect()
+    for reply in replies
+        .iter()
+        .filter(|reply| !missing.contains(&reply.shard))
+    {
+        let mut page = reply.read()?;
+        let share = shares.get(reply.at).and_then(|(_, share)| share.clone());
+        if share.is_some() {
+            page.rest.query = plan.query();
+        }
+        lists.push(ShardHits {
+            shard: reply.shard,
+            pages: vec![page],
+            asked,
+            share,
+            whole: false,
+        });
+    }
+    Ok(lists)
 }
 
 /// The next round for a long page: each dry shard is asked for as many hits as it has given so far.
@@ -349,7 +353,7 @@ async fn fetch_more(
         list.asked *= 2;
         // A shard that failed in the meantime has no more to give.
         match gathered.replies.iter().find(|reply| reply.at == asked) {
-            Some(reply) => list.pages.push(reply.body.clone()),
+            Some(reply) => list.pages.push(reply.read()?),
             None => list.asked = usize::MAX,
         }
     }

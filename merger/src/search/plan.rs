@@ -60,6 +60,7 @@ impl Plan {
         let strip = strippable(&attributes, search.retrieve.as_deref().unwrap_or_default());
         let details = ranked || search.show_details;
         let score = search.show_score || search.semantic.is_some() || search.has_words;
+        let formats = search.formatted();
         Self {
             window,
             order: search
@@ -68,13 +69,13 @@ impl Plan {
             interest: Interest {
                 pick: distinct.as_deref().map(|path| first_part(path).to_owned()),
                 strip,
-                formats: search.formatted(),
                 id: primary_key.map(str::to_owned),
                 added: Added {
                     score,
                     details,
-                    formatted: search.formats(),
+                    formatted: !formats.is_empty(),
                 },
+                formats,
                 ..Interest::default()
             },
             details,
@@ -175,7 +176,7 @@ impl Plan {
     /// The client's query, as an answer repeats it.
     pub(super) fn query(&self) -> Option<Box<RawValue>> {
         let query = self.search.carrier.text("q").flatten()?;
-        serde_json::value::to_raw_value(&query).ok()
+        serde_json::value::to_raw_value(query).ok()
     }
 
     /// The words of a search that drops the most frequent ones, if shards may be asked for parts of it.
@@ -184,7 +185,7 @@ impl Plan {
         if !by_frequency(search) || search.semantic.is_some() || search.threshold.is_some() {
             return None;
         }
-        Words::read(&search.carrier.text("q").flatten()?, &settings.stop_words)
+        Words::read(search.carrier.text("q").flatten()?, &settings.stop_words)
     }
 
     /// The same search by keywords alone.

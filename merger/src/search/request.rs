@@ -122,7 +122,7 @@ impl Search {
             paging,
             has_words: words.is_some_and(|words| !words.trim().is_empty()),
             sorts: carrier.list("sort")?.is_some_and(|sort| !sort.is_empty()),
-            distinct: carrier.text("distinct")?,
+            distinct: carrier.text("distinct")?.map(str::to_owned),
             retrieve: carrier.list("attributesToRetrieve")?,
             show_score: carrier.truth("showRankingScore")?.unwrap_or(false),
             show_details: carrier.truth("showRankingScoreDetails")?.unwrap_or(false),
@@ -132,17 +132,7 @@ impl Search {
         })
     }
 
-    /// True if hits bring `_formatted`.
-    pub fn formats(&self) -> bool {
-        ["attributesToHighlight", "attributesToCrop"]
-            .iter()
-            .any(|name| {
-                let list = self.carrier.list(name).flatten();
-                list.is_some_and(|list| !list.is_empty())
-            })
-    }
-
-    /// The top-level members that the client has formatted by name, `*` for all.
+    /// The top-level members that the client has formatted by name, `*` for all. If there are any, hits bring `_formatted`.
     pub fn formatted(&self) -> Vec<String> {
         ["attributesToHighlight", "attributesToCrop"]
             .iter()

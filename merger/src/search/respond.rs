@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::answer::{Rest, ShardAnswer};
+use super::answer::Rest;
 use super::facets::{Filled, MergedFacets, ShardFacets, merge_facets};
 use super::hit::Interest;
 use super::merge::{Merged, Placed, is_semantic};
@@ -79,8 +79,8 @@ pub struct Findings<'a> {
     pub times: Times,
 }
 
-/// Writes the answer to one search, except for its last members: the caller may add some and must finish it. Returns the
-/// facets that may lack something.
+/// Writes the answer to one search, except for its last members: the caller may add some and must finish it. `rests` are
+/// the shards' answers without their hits. Returns the facets that may lack something.
 ///
 /// # Errors
 /// A hit isn't the one that was read before.
@@ -88,7 +88,7 @@ pub fn write_search(
     writer: &mut Writer,
     plan: &Plan,
     settings: &MergeSettings,
-    answers: &[ShardAnswer<'_>],
+    rests: &[&Rest],
     merged: &Merged<'_>,
     findings: &Findings<'_>,
 ) -> Result<Vec<String>, Malformed> {
@@ -98,7 +98,6 @@ pub fn write_search(
         (plan.search.show_score, plan.search.show_details),
         &plan.interest,
     )?;
-    let rests: Vec<&Rest> = answers.iter().map(|answer| &answer.rest).collect();
     let first = rests.first().copied();
     writer.optional("query", first.and_then(|rest| rest.query.as_ref()));
     writer.optional(
@@ -123,7 +122,7 @@ pub fn write_search(
     let mut uncertain = Vec::new();
     // If the list of facets is empty, a node leaves these members out.
     if rests.iter().any(|rest| rest.facet_distribution.is_some()) {
-        let mut facets = merged_facets(&rests, settings, found, findings.losers);
+        let mut facets = merged_facets(rests, settings, found, findings.losers);
         for Filled {
             facet: name,
             counts: whole,

@@ -1,8 +1,9 @@
 //! Invented answers of shards, for measuring a merge alone, without nodes and without a network.
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::answer::ShardAnswer;
+use super::answer::{Rest, ShardAnswer};
 use super::merge::{Source, merge};
 use super::plan::Plan;
 use super::request::{Carrier, Search};
@@ -13,7 +14,7 @@ use super::settings::MergeSettings;
 /// Several shards' answers to one search.
 #[derive(Debug)]
 pub struct MergeSample {
-    answers: Vec<Vec<u8>>,
+    answers: Vec<Bytes>,
 }
 
 impl MergeSample {
@@ -27,7 +28,7 @@ impl MergeSample {
                 "hits": hits, "query": "one two three", "processingTimeMs": 3, "limit": hits.len(), "offset": 0,
                 "estimatedTotalHits": hits.len(), "requestUid": "01a1fb6a-14c3-7c51-8f98-5a8195e70540",
             });
-            serde_json::to_vec(&answer).unwrap_or_default()
+            Bytes::from(serde_json::to_vec(&answer).unwrap_or_default())
         };
         Self {
             answers: (0..shards).map(answer).collect(),
@@ -36,7 +37,7 @@ impl MergeSample {
 
     /// The total length of all answers in bytes.
     pub fn bytes(&self) -> usize {
-        self.answers.iter().map(Vec::len).sum()
+        self.answers.iter().map(Bytes::len).sum()
     }
 
     /// Merges the answers into one of `take` hits, as the merger does.
@@ -53,11 +54,11 @@ impl MergeSample {
         let answers = self
             .answers
             .iter()
-            .map(|text| ShardAnswer::read(text))
+            .map(|text| ShardAnswer::read(text.clone()))
             .collect::<Result<Vec<_>, _>>()?;
         let sources = answers
             .iter()
-            .map(|answer| Source::new(vec![(answer.text, answer.hits_at)], false));
+            .map(|answer| Source::new(vec![answer.hits()], false));
         let merged = merge(sources.collect(), &plan.merging(None))?;
         let mut writer = Writer::new(
             merged
@@ -67,8 +68,9 @@ impl MergeSample {
                 .sum::<usize>()
                 + 1024,
         );
+        let rests: Vec<&Rest> = answers.iter().map(|answer| &answer.rest).collect();
         let findings = Findings::default();
-        write_search(&mut writer, &plan, &settings, &answers, &merged, &findings)?;
+        write_search(&mut writer, &plan, &settings, &rests, &merged, &findings)?;
         Ok(writer.finish())
     }
 

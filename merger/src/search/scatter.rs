@@ -9,8 +9,8 @@ mod lacking;
 mod nested;
 mod reworded;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,12 +21,14 @@ use weft_routing::headers;
 use weft_routing::placement::ShardId;
 
 use super::SearchError;
+use super::answer::ShardAnswer;
 use super::performance::Times;
 use super::policy::{Policy, WhenMissing};
 use super::request::{Carrier, ShardRequest};
 use crate::answer::Answer;
 use crate::call::{Call, ForwardedHeaders};
 use crate::cluster::ReadFrom;
+use crate::filters::tenant::TenantRules;
 use crate::search::Context;
 use crate::tasks::read_from;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
@@ -46,6 +48,8 @@ pub(super) struct Reader<'a> {
     started: Instant,
     /// Nanoseconds spent waiting for shards.
     waited: Arc<AtomicU64>,
+    /// See [`Reader::rules`].
+    rules: OnceLock<Option<TenantRules>>,
 }
 
 /// A request for one shard.
@@ -66,6 +70,20 @@ pub(super) struct Reply {
     pub(super) body: Bytes,
     pub(super) node: Option<String>,
     pub(super) took: Duration,
+}
+
+impl Reply {
+    /// The answer to a search.
+    ///
+    /// # Errors
+    /// It isn't one.
+    pub(super) fn read(&self) -> Result<ShardAnswer, SearchError> {
+        let unreadable = |error| SearchError::Unreadable {
+            shard: self.shard,
+            error,
+        };
+        ShardAnswer::read(self.body.clone()).map_err(unreadable)
+    }
 }
 
 /// The answers of all shards that gave one.
@@ -120,6 +138,7 @@ impl<'a> Reader<'a> {
             headers: for_nodes,
             started: Instant::now(),
             waited: Arc::default(),
+            rules: OnceLock::new(),
         })
     }
 
@@ -143,6 +162,7 @@ impl<'a> Reader<'a> {
             headers: HeaderMap::new(),
             started: self.started,
             waited: Arc::clone(&self.waited),
+            rules: OnceLock::new(),
         }
     }
 
@@ -217,6 +237,13 @@ impl<'a> Reader<'a> {
             shards,
             merge: all - shards,
         }
+    }
+
+    /// The filters of the tenant token that the shards get, if any of them compares by `!=`. They are the same in all rounds,
+    /// so they are read once.
+    fn rules(&self) -> Option<&TenantRules> {
+        let read = || TenantRules::of(self.forwarded.headers()).filter(TenantRules::compare);
+        self.rules.get_or_init(read).as_ref()
     }
 
     fn partial(&self) -> bool {

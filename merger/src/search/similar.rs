@@ -55,11 +55,11 @@ impl Similar {
                 Value::Number(id) => id.to_string(),
                 _ => return None,
             },
-            Carrier::Query(_) => carrier.text("id")??,
+            Carrier::Query(_) => carrier.text("id")??.to_owned(),
         };
         Some(Self {
             id,
-            embedder: carrier.text("embedder")??,
+            embedder: carrier.text("embedder")??.to_owned(),
             offset: carrier.count("offset")?.unwrap_or(0),
             limit: carrier.count("limit")?.unwrap_or(DEFAULT_LIMIT),
             show_score: carrier.truth("showRankingScore")?.unwrap_or(false),
@@ -227,11 +227,11 @@ fn respond(
     let answers = gathered
         .replies
         .iter()
-        .map(|reply| ShardAnswer::read(&reply.body));
+        .map(|reply| ShardAnswer::read(reply.body.clone()));
     let answers = answers.collect::<Result<Vec<_>, _>>()?;
     let sources = answers
         .iter()
-        .map(|answer| Source::new(vec![(answer.text, answer.hits_at)], false))
+        .map(|answer| Source::new(vec![answer.hits()], false))
         .collect();
     let merged = merge(
         sources,

@@ -1,111 +1,22 @@
 //! How many documents each word finds on each shard, remembered until a write has settled. One node knows this about its
 //! words, but a single shard doesn't know it about the whole index.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
 use super::scatter::{Ask, Outcome, Reader};
+use crate::filters::remembered::Remembered;
 
-/// Older counts are fetched again: someone may have written to a node directly, past Weft.
-const STALE: Duration = Duration::from_secs(60);
-/// The most words that are remembered of an index. Beyond this, all of its words are forgotten.
-const MOST_WORDS: usize = 20_000;
-/// The most indexes that are remembered. Beyond this, all are forgotten.
-const MOST_INDEXES: usize = 1_000;
-
-/// The remembered counts.
-#[derive(Debug, Default)]
-pub struct WordCounts {
-    inner: Mutex<Inner>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    /// Incremented each time something is forgotten, so that an answer from before isn't remembered afterwards.
-    forgotten: u64,
-    indexes: HashMap<String, HashMap<Key, Known>>,
-}
-
+/// How many documents a word finds on each shard.
+pub type WordCounts = Remembered<Key, Counts, 20_000>;
 /// A word as it is searched for, and the parameters that decide where it is searched for.
 type Key = (String, String);
-
-#[derive(Debug, Clone)]
-struct Known {
-    counts: Arc<[(ShardId, u64)]>,
-    since: Instant,
-}
-
-impl WordCounts {
-    /// Forgets an index's counts.
-    pub fn forget(&self, uid: &str) {
-        let mut inner = self.lock();
-        inner.forgotten += 1;
-        inner.indexes.remove(uid);
-    }
-
-    /// Forgets everything.
-    pub fn forget_all(&self) {
-        let mut inner = self.lock();
-        inner.forgotten += 1;
-        inner.indexes.clear();
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The counts of each of `keys` on `shards`, if they are known; and the mark that [`WordCounts::remember`] needs.
-    fn look(&self, uid: &str, keys: &[Key], shards: &[ShardId]) -> (Vec<Option<Vec<u64>>>, u64) {
-        let inner = self.lock();
-        let known = |key: &Key| {
-            let known = inner.indexes.get(uid)?.get(key)?;
-            let of = |shard: &ShardId| {
-                let found = known.counts.iter().find(|(known, _)| known == shard);
-                found.map(|(_, count)| *count)
-            };
-            (known.since.elapsed() < STALE)
-                .then(|| shards.iter().map(of).collect::<Option<Vec<u64>>>())?
-        };
-        (keys.iter().map(known).collect(), inner.forgotten)
-    }
-
-    /// Remembers the counts of each of `keys` on each of `shards`.
-    fn remember(
-        &self,
-        uid: &str,
-        mark: u64,
-        keys: Vec<Key>,
-        shards: &[ShardId],
-        counts: &[Vec<u64>],
-    ) {
-        let mut inner = self.lock();
-        if inner.forgotten != mark {
-            return;
-        }
-        if inner.indexes.len() >= MOST_INDEXES && !inner.indexes.contains_key(uid) {
-            inner.indexes.clear();
-        }
-        let index = inner.indexes.entry_ref(uid).or_default();
-        if index.len() + keys.len() > MOST_WORDS {
-            index.clear();
-        }
-        for (key, counts) in keys.into_iter().zip(counts) {
-            let known = Known {
-                counts: shards.iter().copied().zip(counts.iter().copied()).collect(),
-                since: Instant::now(),
-            };
-            index.insert(key, known);
-        }
-    }
-}
+type Counts = Arc<[(ShardId, u64)]>;
 
 #[derive(Deserialize)]
 struct Wire {
@@ -136,7 +47,9 @@ pub(super) async fn counts_of(
         .map(|query| (query, scope_text.clone()))
         .collect();
     let cache = &reader.ctx.word_counts;
-    let (mut known, mark) = cache.look(index, &keys, shards);
+    let mark = cache.mark();
+    let known = |key: &Key| on(shards, &cache.look(index, key)?);
+    let mut known: Vec<Option<Vec<u64>>> = keys.iter().map(known).collect();
     let unknown: Vec<Key> = keys
         .iter()
         .zip(&known)
@@ -145,12 +58,24 @@ pub(super) async fn counts_of(
         .collect();
     if !unknown.is_empty() {
         let mut counts = ask(reader, index, &unknown, scope, shards).await?;
-        cache.remember(index, mark, unknown, shards, &counts);
+        let by_shard =
+            |counts: &Vec<u64>| shards.iter().copied().zip(counts.iter().copied()).collect();
+        let said = unknown.into_iter().zip(counts.iter().map(by_shard));
+        cache.remember(mark, index, said.collect());
         for place in known.iter_mut().rev().filter(|known| known.is_none()) {
             *place = counts.pop();
         }
     }
     known.into_iter().collect()
+}
+
+/// The counts of these shards, if all of them are known.
+fn on(shards: &[ShardId], counts: &Counts) -> Option<Vec<u64>> {
+    let of = |shard: &ShardId| {
+        let found = counts.iter().find(|(known, _)| known == shard);
+        found.map(|(_, count)| *count)
+    };
+    shards.iter().map(of).collect()
 }
 
 /// Asks all shards, for all of `keys` at once.
@@ -206,21 +131,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_from_before_a_forgetting_are_not_remembered_after_it() {
-        let cache = WordCounts::default();
-        let keys = || vec![("a".to_owned(), String::new())];
-        let shards = [ShardId(0), ShardId(1)];
-        let (known, mark) = cache.look("x", &keys(), &shards);
-        assert_eq!(known, [None]);
-        cache.forget("x");
-        cache.remember("x", mark, keys(), &shards, &[vec![1, 2]]);
-        let (known, mark) = cache.look("x", &keys(), &shards);
-        assert_eq!(known, [None]);
-        cache.remember("x", mark, keys(), &shards, &[vec![1, 2]]);
-        assert_eq!(cache.look("x", &keys(), &shards).0, [Some(vec![1, 2])]);
-        // Another set of shards is another key, and so is another word.
-        assert_eq!(cache.look("x", &keys(), &[ShardId(2)]).0, [None]);
-        let more = [keys().remove(0), ("b".to_owned(), String::new())];
-        assert_eq!(cache.look("x", &more, &shards).0, [Some(vec![1, 2]), None]);
+    fn counts_of_other_shards_are_not_enough() {
+        let counts: Counts = Arc::new([(ShardId(0), 1), (ShardId(1), 2)]);
+        assert_eq!(on(&[ShardId(1), ShardId(0)], &counts), Some(vec![2, 1]));
+        assert_eq!(on(&[ShardId(1)], &counts), Some(vec![2]));
+        assert_eq!(on(&[ShardId(1), ShardId(2)], &counts), None);
     }
 }

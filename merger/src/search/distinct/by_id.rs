@@ -6,7 +6,6 @@ use weft_routing::placement::ShardId;
 
 use super::values::{Values, values_at};
 use crate::search::SearchError;
-use crate::search::answer::ShardAnswer;
 use crate::search::merge::{Merged, Source};
 use crate::search::one_index::ShardHits;
 use crate::search::plan::Plan;
@@ -51,13 +50,9 @@ pub(in crate::search) async fn values_of_hidden(
     };
     let mut wanted = Vec::new();
     for list in lists {
-        let unreadable = |error| SearchError::Unreadable {
-            shard: list.shard,
-            error,
-        };
+        let unreadable = |error| list.unreadable(error);
         for page in &list.pages {
-            let answer = ShardAnswer::read(page).map_err(unreadable)?;
-            let mut source = Source::new(vec![(answer.text, answer.hits_at)], false);
+            let mut source = Source::new(vec![page.hits()], false);
             source.advance(&plan.interest).map_err(unreadable)?;
             while let Some(head) = source.take() {
                 let id = head.id().filter(|id| !known.contains_key(*id));

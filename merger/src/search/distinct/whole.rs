@@ -7,12 +7,10 @@
 
 use super::values::{Values, values_of};
 use crate::search::SearchError;
-use crate::search::answer::ShardAnswer;
 use crate::search::explain::Explanation;
 use crate::search::merge::Source;
 use crate::search::one_index::ShardHits;
 use crate::search::plan::Plan;
-use crate::search::scan::Malformed;
 use crate::search::scatter::{Ask, Outcome, Reader};
 use crate::search::settings::MergeSettings;
 
@@ -35,12 +33,12 @@ pub(in crate::search) async fn fetch_whole(
 ) -> Result<(), SearchError> {
     let path = format!("/indexes/{index}/search");
     for list in lists.iter_mut() {
-        list.whole = list.asked >= list.found()?;
+        list.whole = list.asked >= list.found();
     }
     let shown = settings.max_total_hits;
     let (mut asks, mut places, mut windows) = (Vec::new(), Vec::new(), Vec::new());
     for (place, list) in lists.iter().enumerate() {
-        let take = list.found()?.min(shown).saturating_sub(list.asked);
+        let take = list.found().min(shown).saturating_sub(list.asked);
         if !list.whole && take > 0 {
             asks.push(Ask::new(list.shard, &path, &plan.rest(list.asked, take)));
             places.push(place);
@@ -49,8 +47,8 @@ pub(in crate::search) async fn fetch_whole(
     }
     ask(reader, asks, &places, &windows, lists, explanation).await?;
     for list in lists.iter_mut().filter(|list| !list.whole) {
-        list.asked = list.asked.max(list.found()?.min(shown));
-        list.whole = list.asked >= list.found()?;
+        list.asked = list.asked.max(list.found().min(shown));
+        list.whole = list.asked >= list.found();
     }
     if plan.hides_distinct || shown == 0 {
         return Ok(());
@@ -117,7 +115,7 @@ async fn ask(
     for reply in &gathered.replies {
         let list = places.get(reply.at).and_then(|place| lists.get_mut(*place));
         if let Some(list) = list {
-            list.pages.push(reply.body.clone());
+            list.pages.push(reply.read()?);
         }
     }
     Ok(gathered.missing.is_empty())
@@ -129,13 +127,9 @@ fn values_in(plan: &Plan, list: &ShardHits) -> Result<Vec<String>, SearchError> 
         return Ok(Vec::new());
     };
     let mut values = Vec::new();
-    let unreadable = |error: Malformed| SearchError::Unreadable {
-        shard: list.shard,
-        error,
-    };
+    let unreadable = |error| list.unreadable(error);
     for page in &list.pages {
-        let answer = ShardAnswer::read(page).map_err(unreadable)?;
-        let mut source = Source::new(vec![(answer.text, answer.hits_at)], false);
+        let mut source = Source::new(vec![page.hits()], false);
         source.advance(&plan.interest).map_err(unreadable)?;
         while let Some(head) = source.take() {
             values.extend(values_of(path, &head, None::<&Values>));

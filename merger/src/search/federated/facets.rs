@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Federated;
 use super::lists::Losers;
-use crate::search::answer::{FacetsByIndex, IndexFacets, ShardAnswer};
+use crate::search::answer::{FacetsByIndex, IndexFacets, Rest};
 use crate::search::facets::{Counts, Distribution, ShardFacets, Stats, merge_facets};
 use crate::search::respond::Writer;
 use crate::search::settings::FacetOrder;
@@ -13,10 +13,10 @@ use crate::search::settings::FacetOrder;
 pub(super) fn write(
     writer: &mut Writer,
     search: &Federated,
-    answers: &[ShardAnswer<'_>],
+    rests: &[&Rest],
     (found, losers): (u64, &Losers),
 ) {
-    let by_index = by_index(search, answers, found, losers);
+    let by_index = by_index(search, rests, found, losers);
     let Some(merging) = search
         .federation
         .get("mergeFacets")
@@ -40,10 +40,10 @@ pub(super) fn write(
 }
 
 /// The facets that the answers contain for an index.
-pub(super) fn names(answers: &[ShardAnswer<'_>], index: &str) -> Vec<String> {
-    let told = answers
+pub(super) fn names(rests: &[&Rest], index: &str) -> Vec<String> {
+    let told = rests
         .iter()
-        .filter_map(|answer| answer.rest.facets_by_index.as_ref()?.get(index));
+        .filter_map(|rest| rest.facets_by_index.as_ref()?.get(index));
     let mut names: Vec<String> = told
         .flat_map(|facets| facets.distribution.0.iter().map(|(name, _)| name.clone()))
         .collect();
@@ -52,15 +52,10 @@ pub(super) fn names(answers: &[ShardAnswer<'_>], index: &str) -> Vec<String> {
     names
 }
 
-fn by_index(
-    search: &Federated,
-    answers: &[ShardAnswer<'_>],
-    found: u64,
-    losers: &Losers,
-) -> FacetsByIndex {
-    let all: Vec<&FacetsByIndex> = answers
+fn by_index(search: &Federated, rests: &[&Rest], found: u64, losers: &Losers) -> FacetsByIndex {
+    let all: Vec<&FacetsByIndex> = rests
         .iter()
-        .filter_map(|answer| answer.rest.facets_by_index.as_ref())
+        .filter_map(|rest| rest.facets_by_index.as_ref())
         .collect();
     let mut uids: Vec<&String> = all.iter().flat_map(|by_index| by_index.keys()).collect();
     uids.sort_unstable();

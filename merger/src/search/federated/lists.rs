@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use weft_routing::placement::ShardId;
@@ -12,7 +11,7 @@ use super::respond::{Outcome, respond};
 use super::weighed::{Merged, Scales, Weighed, merge};
 use super::{Federated, facets};
 use crate::search::SearchError;
-use crate::search::answer::ShardAnswer;
+use crate::search::answer::{Rest, ShardAnswer};
 use crate::search::distinct::{self, Documents, Values, values_at, values_in};
 use crate::search::explain::Explanation;
 use crate::search::hit::{Added, HitSpan, Interest};
@@ -27,7 +26,7 @@ pub(super) struct ShardList {
     shard: ShardId,
     /// The positions of the queries that the shard was asked, in its order.
     places: Vec<usize>,
-    pages: Vec<Bytes>,
+    pages: Vec<ShardAnswer>,
     /// True if the shard has no hits beyond the pages.
     whole: bool,
 }
@@ -64,15 +63,8 @@ pub(super) async fn of(
     let mut lists = Vec::with_capacity(gathered.replies.len());
     let (mut asks, mut asked) = (Vec::new(), Vec::new());
     for reply in gathered.replies {
-        let unreadable = |error| SearchError::Unreadable {
-            shard: reply.shard,
-            error,
-        };
-        let found = ShardAnswer::read(&reply.body)
-            .map_err(unreadable)?
-            .rest
-            .total();
-        let found = usize::try_from(found).unwrap_or(usize::MAX);
+        let page = reply.read()?;
+        let found = usize::try_from(page.rest.total()).unwrap_or(usize::MAX);
         let places = shares.iter().find(|(shard, _)| *shard == reply.shard);
         let places = places.map(|(_, places)| places.clone()).unwrap_or_default();
         let most = reach(search, &places);
@@ -84,7 +76,7 @@ pub(super) async fn of(
         lists.push(ShardList {
             shard: reply.shard,
             places,
-            pages: vec![reply.body],
+            pages: vec![page],
             whole: found <= end || search.counts_distinct() && found <= most,
         });
     }
@@ -94,9 +86,9 @@ pub(super) async fn of(
     if let scatter::Outcome::Answers(rest) = reader.gather(asks).await? {
         explanation.add(&rest, |at| asked.get(at).copied().unwrap_or_default());
         for reply in rest.replies {
-            let list = lists.iter_mut().find(|list| list.shard == reply.shard);
-            list.into_iter()
-                .for_each(|list| list.pages.push(reply.body.clone()));
+            if let Some(list) = lists.iter_mut().find(|list| list.shard == reply.shard) {
+                list.pages.push(reply.read()?);
+            }
         }
     }
     Ok(lists)
@@ -120,7 +112,10 @@ pub(super) async fn merged(
     search: &Federated,
     lists: &[ShardList],
 ) -> Result<Writer, SearchError> {
-    let mut answers = Vec::with_capacity(lists.len());
+    let rests = lists
+        .iter()
+        .filter_map(|list| Some(&list.pages.first()?.rest));
+    let rests: Vec<&Rest> = rests.collect();
     let mut hits = Vec::new();
     for list in lists {
         let unreadable = |error| SearchError::Unreadable {
@@ -129,15 +124,11 @@ pub(super) async fn merged(
         };
         let mut of_shard: Vec<Vec<FederatedHit<'_>>> =
             search.queries.iter().map(|_| Vec::new()).collect();
-        for (at, page) in list.pages.iter().enumerate() {
-            let answer = ShardAnswer::read(page).map_err(unreadable)?;
-            for hit in read_hits(search, &answer, list).map_err(unreadable)? {
+        for page in &list.pages {
+            for hit in read_hits(search, page, list).map_err(unreadable)? {
                 if let Some(of_query) = of_shard.get_mut(hit.query) {
                     of_query.push(hit);
                 }
-            }
-            if at == 0 {
-                answers.push(answer);
             }
         }
         hits.extend(of_shard.into_iter().enumerate());
@@ -146,22 +137,22 @@ pub(super) async fn merged(
     let merged = merged_hits(search, hits, &hidden);
     let whole = lists.iter().all(|list| list.whole) && merged.at_the_end;
     let losers = match whole {
-        true => losers(reader, search, &answers, &merged).await?,
+        true => losers(reader, search, &rests, &merged).await?,
         false => Losers::new(),
     };
-    let found = answers.iter().map(|answer| answer.rest.total()).sum();
+    let found = rests.iter().map(|rest| rest.total()).sum();
     let outcome = Outcome {
         merged,
         found,
         known: if whole {
             found
         } else {
-            known(search, lists, &answers)
+            known(search, lists, &rests)
         },
         losers,
         times: reader.times(),
     };
-    respond(search, &answers, &outcome).map_err(|error| SearchError::Unreadable {
+    respond(search, &rests, &outcome).map_err(|error| SearchError::Unreadable {
         shard: ShardId(0),
         error,
     })
@@ -171,16 +162,13 @@ pub(super) async fn merged(
 pub(super) type Losers = HashMap<String, Documents>;
 
 /// How many hits the lists hold.
-fn known(search: &Federated, lists: &[ShardList], answers: &[ShardAnswer<'_>]) -> u64 {
-    let known = lists.iter().zip(answers).map(|(list, answer)| {
+fn known(search: &Federated, lists: &[ShardList], rests: &[&Rest]) -> u64 {
+    let known = lists.iter().zip(rests).map(|(list, rest)| {
         let most = match search.counts_distinct() {
             true => reach(search, &list.places),
             false => search.window().end(),
         };
-        answer
-            .rest
-            .total()
-            .min(u64::try_from(most).unwrap_or(u64::MAX))
+        rest.total().min(u64::try_from(most).unwrap_or(u64::MAX))
     });
     known.sum()
 }
@@ -224,12 +212,12 @@ fn id_of<'a>(hit: &FederatedHit<'a>) -> Option<&'a str> {
 async fn losers(
     reader: &Reader<'_>,
     search: &Federated,
-    answers: &[ShardAnswer<'_>],
+    rests: &[&Rest],
     merged: &Merged<FederatedHit<'_>>,
 ) -> Result<Losers, SearchError> {
     let mut losers = Losers::new();
     for index in search.indexes() {
-        let fields = facets::names(answers, index);
+        let fields = facets::names(rests, index);
         let of_index = merged.duplicates.iter().filter(|hit| {
             let query = search.queries.get(hit.query);
             query.is_some_and(|query| query.index == index)
@@ -248,7 +236,7 @@ async fn losers(
 
 fn read_hits<'a>(
     search: &Federated,
-    answer: &ShardAnswer<'a>,
+    page: &'a ShardAnswer,
     list: &ShardList,
 ) -> Result<Vec<FederatedHit<'a>>, Malformed> {
     let base = Interest {
@@ -259,7 +247,7 @@ fn read_hits<'a>(
         },
         ..Interest::default()
     };
-    let mut source = Source::new(vec![(answer.text, answer.hits_at)], false);
+    let mut source = Source::new(vec![page.hits()], false);
     let mut hits = Vec::new();
     loop {
         source.advance(&base)?;

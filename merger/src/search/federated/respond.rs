@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::lists::{FederatedHit, Losers};
 use super::weighed::Merged;
 use super::{Federated, facets};
-use crate::search::answer::ShardAnswer;
+use crate::search::answer::Rest;
 use crate::search::merge::is_semantic;
 use crate::search::performance::{self, Times};
 use crate::search::rank::{rebuild_details, write_number};
@@ -45,12 +45,12 @@ impl Outcome<'_> {
 /// A hit isn't the one that was read before.
 pub(super) fn respond(
     search: &Federated,
-    answers: &[ShardAnswer<'_>],
+    rests: &[&Rest],
     outcome: &Outcome<'_>,
 ) -> Result<Writer, Malformed> {
     let mut writer = Writer::new(4096);
     write_hits(&mut writer, search, &outcome.merged.hits)?;
-    write_rest(&mut writer, search, answers, outcome);
+    write_rest(&mut writer, search, rests, outcome);
     Ok(writer)
 }
 
@@ -106,41 +106,33 @@ fn write_hits(
     Ok(())
 }
 
-fn write_rest(
-    writer: &mut Writer,
-    search: &Federated,
-    answers: &[ShardAnswer<'_>],
-    outcome: &Outcome<'_>,
-) {
-    let first = answers.first().map(|answer| &answer.rest);
+fn write_rest(writer: &mut Writer, search: &Federated, rests: &[&Rest], outcome: &Outcome<'_>) {
+    let first = rests.first();
     writer.optional(
         "queryVectors",
         first.and_then(|rest| rest.query_vectors.as_ref()),
     );
-    let slowest = answers
+    let slowest = rests
         .iter()
-        .map(|answer| answer.rest.processing_time_ms)
+        .map(|rest| rest.processing_time_ms)
         .max()
         .unwrap_or(0);
     writer.member("processingTimeMs", &slowest);
     write_paging(writer, search.paging, outcome.total(search));
-    facets::write(writer, search, answers, (outcome.found, &outcome.losers));
+    facets::write(writer, search, rests, (outcome.found, &outcome.losers));
     writer.optional(
         "requestUid",
         first.and_then(|rest| rest.request_uid.as_ref()),
     );
     writer.optional("metadata", first.and_then(|rest| rest.metadata.as_ref()));
-    if answers
-        .iter()
-        .any(|answer| answer.rest.semantic_hit_count.is_some())
-    {
+    if rests.iter().any(|rest| rest.semantic_hit_count.is_some()) {
         let semantic = outcome.merged.hits.iter();
         let semantic = semantic.filter(|hit| is_semantic(&hit.head.ranks)).count();
         writer.member("semanticHitCount", &semantic);
     }
-    let details = answers
+    let details = rests
         .iter()
-        .filter_map(|answer| answer.rest.performance_details.as_deref());
+        .filter_map(|rest| rest.performance_details.as_deref());
     writer.optional(
         "performanceDetails",
         performance::details(details, outcome.times).as_ref(),

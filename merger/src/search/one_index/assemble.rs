@@ -6,7 +6,7 @@ use weft_routing::placement::ShardId;
 
 use super::ShardHits;
 use crate::search::SearchError;
-use crate::search::answer::ShardAnswer;
+use crate::search::answer::{Rest, ShardAnswer};
 use crate::search::distinct::{self, Documents, Values};
 use crate::search::explain::Explanation;
 use crate::search::facets::Filled;
@@ -74,20 +74,11 @@ pub(super) fn assemble(
         false => None,
     };
     for (at, list) in lists.iter().enumerate() {
-        let unreadable = |error: Malformed| SearchError::Unreadable {
-            shard: list.shard,
-            error,
+        let Some(first) = list.pages.first() else {
+            continue;
         };
-        let mut pages = Vec::with_capacity(list.pages.len());
-        let mut first = None;
-        for page in &list.pages {
-            let answer = ShardAnswer::read(page).map_err(unreadable)?;
-            pages.push((answer.text, answer.hits_at));
-            first.get_or_insert(answer);
-        }
-        let Some(mut first) = first else { continue };
-        let found = usize::try_from(first.rest.total()).unwrap_or(usize::MAX);
-        let more = list.asked < plan.window.end() && list.asked < found;
+        let pages = list.pages.iter().map(ShardAnswer::hits).collect();
+        let more = list.asked < plan.window.end() && list.asked < list.found();
         let source = source_of(plan, list, pages, more);
         let source = match &pairs {
             Some(pairs) => source.on_scales(plan.scheme, pairs.clone()),
@@ -100,13 +91,11 @@ pub(super) fn assemble(
             },
         );
         found_by.push((list.shard, first.rest.total()));
-        if list.share.is_some() {
-            first.rest.query = plan.query();
-        }
         if list.counts() {
             answers.push(first);
         }
     }
+    let rests: Vec<&Rest> = answers.iter().map(|answer| &answer.rest).collect();
     let malformed = |error| SearchError::unreadable(lists, error);
     if words_suffice(plan, &answers).map_err(malformed)? {
         return Ok(Step::WordsSuffice);
@@ -147,7 +136,7 @@ pub(super) fn assemble(
         && whole
         && learned.losers.is_none()
         && !merged.losers.is_empty()
-        && let Some(facets) = facets_of(&answers)
+        && let Some(facets) = facets_of(&rests)
         && let Some(losers) = distinct::losers(&merged, lists)
     {
         return Ok(Step::Losers(losers, facets));
@@ -163,7 +152,7 @@ pub(super) fn assemble(
         &mut writer,
         plan,
         settings,
-        &answers,
+        &rests,
         &merged,
         &Findings {
             facets: learned.facets.as_deref().unwrap_or_default(),
@@ -183,10 +172,10 @@ pub(super) fn assemble(
 }
 
 /// The facets in the answers, if there are any.
-fn facets_of(answers: &[ShardAnswer<'_>]) -> Option<Vec<String>> {
-    let told = answers
+fn facets_of(rests: &[&Rest]) -> Option<Vec<String>> {
+    let told = rests
         .iter()
-        .filter_map(|answer| answer.rest.facet_distribution.as_ref());
+        .filter_map(|rest| rest.facet_distribution.as_ref());
     let mut names: Vec<String> = told
         .flat_map(|facets| facets.0.iter().map(|(name, _)| name.clone()))
         .collect();
@@ -235,13 +224,9 @@ fn source_of<'a>(
 fn pairs_of(plan: &Plan, lists: &[ShardHits]) -> Result<Pairs, SearchError> {
     let mut pairs = Pairs::default();
     for list in lists {
-        let unreadable = |error: Malformed| SearchError::Unreadable {
-            shard: list.shard,
-            error,
-        };
+        let unreadable = |error| list.unreadable(error);
         for page in &list.pages {
-            let answer = ShardAnswer::read(page).map_err(unreadable)?;
-            let hits = vec![(answer.text, answer.hits_at)];
+            let hits = vec![page.hits()];
             let mut source =
                 source_of(plan, list, hits, false).on_scales(plan.scheme, Pairs::default());
             source.advance(&plan.interest).map_err(unreadable)?;
@@ -289,12 +274,12 @@ fn explain(explanation: &mut Explanation, found_by: &[(ShardId, u64)], merged: &
 
 /// True if all hits of the page, found by keywords alone, are good enough for one node not to make a semantic search: their
 /// weighted scores reach 0.45. A shard with fewer good hits than the page has made a semantic search nevertheless.
-fn words_suffice(plan: &Plan, answers: &[ShardAnswer<'_>]) -> Result<bool, Malformed> {
+fn words_suffice(plan: &Plan, answers: &[&ShardAnswer]) -> Result<bool, Malformed> {
     const GOOD_ENOUGH: f64 = 0.45;
     let Order::Hybrid { ratio } = plan.order else {
         return Ok(false);
     };
-    let found = |answer: &ShardAnswer<'_>| {
+    let found = |answer: &&ShardAnswer| {
         answer
             .rest
             .semantic_hit_count
@@ -306,7 +291,7 @@ fn words_suffice(plan: &Plan, answers: &[ShardAnswer<'_>]) -> Result<bool, Malfo
     }
     let mut hits = Vec::new();
     for answer in answers {
-        let mut source = Source::new(vec![(answer.text, answer.hits_at)], false);
+        let mut source = Source::new(vec![answer.hits()], false);
         source.advance(&plan.interest)?;
         while let Some(head) = source.take() {
             if !is_semantic(&head.ranks) {

@@ -1,5 +1,7 @@
 //! Parameters in a JSON body or in a query string.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 /// A search's parameters, in the form in which they came and are sent on.
@@ -29,8 +31,8 @@ impl Carrier {
     /// From a query string's pairs.
     pub fn from_query<'a, N, V>(pairs: impl IntoIterator<Item = (N, V)>) -> Self
     where
-        N: Into<std::borrow::Cow<'a, str>>,
-        V: Into<std::borrow::Cow<'a, str>>,
+        N: Into<Cow<'a, str>>,
+        V: Into<Cow<'a, str>>,
     {
         Self::Query(
             pairs
@@ -92,6 +94,16 @@ impl Carrier {
         self.member(name).is_some_and(|value| !value.is_null()) || self.pair(name).is_some()
     }
 
+    /// The filter as JSON; in a query string it is JSON if it can be read as such, and otherwise plain text.
+    pub fn filter(&self) -> Option<Cow<'_, Value>> {
+        if let Some(filter) = self.member("filter") {
+            return Some(Cow::Borrowed(filter));
+        }
+        let text = self.pair("filter")?;
+        let json = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
+        Some(Cow::Owned(json))
+    }
+
     /// A parameter as JSON, in the form that a body has.
     pub fn json(&self, name: &str) -> Option<Value> {
         if let Some(value) = self.member(name) {
@@ -100,7 +112,7 @@ impl Carrier {
         let text = self.pair(name)?;
         Some(match name {
             "attributesToRetrieve" => text.split(',').collect(),
-            "filter" => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
+            "filter" => return self.filter().map(Cow::into_owned),
             "rankingScoreThreshold" => Value::from(text.parse::<f64>().ok()?),
             "retrieveVectors"
             | "showRankingScore"
@@ -124,11 +136,11 @@ impl Carrier {
     }
 
     /// A string; `None` as for [`Carrier::count`].
-    pub fn text(&self, name: &str) -> Option<Option<String>> {
+    pub fn text(&self, name: &str) -> Option<Option<&str>> {
         match self.member(name) {
-            None => Some(self.pair(name).map(str::to_owned)),
+            None => Some(self.pair(name)),
             Some(Value::Null) => Some(None),
-            Some(Value::String(text)) => Some(Some(text.clone())),
+            Some(Value::String(text)) => Some(Some(text)),
             Some(_) => None,
         }
     }

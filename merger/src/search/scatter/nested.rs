@@ -278,7 +278,7 @@ async fn attributes<'a>(
             continue;
         }
         for shard in placement.shards() {
-            if known.knows(index, &on_shard(*shard, name)) {
+            if known.look(index, &on_shard(*shard, name)).is_some() {
                 had.insert((index, name));
             } else {
                 unsure.entry((index, *shard)).or_default().push(name);
@@ -298,7 +298,7 @@ async fn attributes<'a>(
         let found = names_in(&found.body);
         for name in names {
             if found.contains(*name) {
-                known.remember(mark, index, &on_shard(*shard, name));
+                known.remember(mark, index, vec![(on_shard(*shard, name), ())]);
                 had.insert((index, name));
             } else {
                 let key = ((*index).to_owned(), (*name).to_owned());

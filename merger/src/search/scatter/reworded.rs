@@ -16,7 +16,7 @@ use weft_routing::placement::ShardId;
 
 use super::{Ask, Outcome, Reader};
 use crate::answer::Answer;
-use crate::filters::requests::{Change, Request};
+use crate::filters::requests::{Change, Request, may_compare};
 use crate::filters::tenant::{TenantRules, joined};
 use crate::filters::{MOST_FIELDS, unequal, words};
 use crate::search::SearchError;
@@ -30,7 +30,7 @@ type Known = HashSet<(String, String)>;
 
 /// The shards' answers to filters that mean the same on all of them.
 pub(super) async fn gather(reader: &Reader<'_>, asks: Vec<Ask>) -> Result<Outcome, SearchError> {
-    let rules = TenantRules::of(reader.forwarded.headers()).filter(TenantRules::compare);
+    let rules = reader.rules();
     if rules.is_none() && !asks.iter().any(Ask::may_compare) {
         return reader.gather_as_asked(asks).await;
     }
@@ -42,7 +42,7 @@ pub(super) async fn gather(reader: &Reader<'_>, asks: Vec<Ask>) -> Result<Outcom
             fields.into_iter().map(|field| (index.to_owned(), field))
         };
         compared.extend(all(filter));
-        let rule = rules.as_ref().and_then(|rules| rules.filter_of(index));
+        let rule = rules.and_then(|rules| rules.filter_of(index));
         compared_by_rules.extend(all(rule));
         None
     });
@@ -71,17 +71,17 @@ pub(super) async fn gather(reader: &Reader<'_>, asks: Vec<Ask>) -> Result<Outcom
         (Some(rules), Outcome::Answers(judged))
             if judged.missing.is_empty() && !compared_by_rules.is_disjoint(&known) =>
         {
-            let whole = gather_with_rules(reader, &asks, &rules, &known).await?;
+            let whole = gather_with_rules(reader, &asks, rules, &known).await?;
             Ok(whole.unwrap_or(outcome))
         }
         // The token was accepted, and its filter may hide the document only because a field is lacking.
         (Some(rules), Outcome::Refused(refusal, _))
             if is_about_a_hidden_document(refusal) && !compared_by_rules.is_disjoint(&known) =>
         {
-            if !is_visible(reader, &asks, &rules, &known).await? {
+            if !is_visible(reader, &asks, rules, &known).await? {
                 return Ok(outcome);
             }
-            let whole = gather_with_rules(reader, &asks, &rules, &known).await?;
+            let whole = gather_with_rules(reader, &asks, rules, &known).await?;
             Ok(whole.unwrap_or(outcome))
         }
         _ => Ok(outcome),
@@ -171,7 +171,7 @@ fn in_clients_words(mut refusal: Answer, asks: &[Ask]) -> Answer {
 
 impl Ask {
     fn may_compare(&self) -> bool {
-        self.request().may_compare()
+        may_compare(&self.path_and_query, self.body.as_deref())
     }
 
     /// The id of the document for which similar ones are requested.
@@ -249,7 +249,7 @@ async fn known_among(
         if shards.len() < 2 {
             continue;
         }
-        if fields.knows(&index, &field) {
+        if fields.look(&index, field.as_str()).is_some() {
             known.insert((index, field));
             continue;
         }
@@ -266,7 +266,7 @@ async fn known_among(
     for (about, (answer, _)) in about.into_iter().zip(answers) {
         match answer {
             Ok(answer) if finds_documents(&answer) => {
-                fields.remember(mark, &about.0, &about.1);
+                fields.remember(mark, &about.0, vec![(about.1.clone(), ())]);
                 known.insert(about);
             }
             Ok(_) => {}

@@ -1,0 +1,180 @@
+//! What a read is: the first step of each, before it is carried out.
+//!
+//! One node answers best what the merger can't read (the node judges it and words the error), and what needs no merge. All
+//! of that is [`Read::Whole`]; everything else comes with its parameters, read once.
+//!
+//! Pure, except for several searches: they are planned as they are read, by the settings of their indexes.
+
+use std::sync::Arc;
+
+use http::Method;
+use serde_json::Value;
+use weft_routing::document_id::DocumentId;
+use weft_routing::operation::Operation;
+use weft_routing::placement::ShardId;
+
+use super::documents::Listing;
+use super::federated::Federated;
+use super::multi_search::{Query, Searches, Shares, named, shares};
+use super::request::{Carrier, Search};
+use super::settings_cache::settings_of;
+use super::similar::Similar;
+use super::{Context, SearchError, prune};
+use crate::call::Call;
+use crate::cluster::Placement;
+use crate::filters::tenant::TenantRules;
+use crate::filters::unequal;
+
+/// A client's read.
+pub(super) enum Read {
+    /// This shard answers the request as it came.
+    Whole(ShardId),
+    /// A search in one index, on those of its shards that may have hits.
+    Search(Search, Vec<ShardId>),
+    /// A search of a facet's values.
+    FacetSearch(Carrier),
+    /// A list of documents.
+    Documents(Listing),
+    /// Documents similar to the one that this shard holds.
+    Similar(Similar, ShardId),
+    /// Several searches, each with its own answer.
+    Several(Vec<Query>, Shares),
+    /// Several searches with one list of hits.
+    Federated(Federated, Shares),
+}
+
+impl Read {
+    /// Reads a request. `placement` is that of the index in its path. `anyone` is the shard that answers what isn't merged,
+    /// if no other shard must.
+    ///
+    /// # Errors
+    /// Of several searches: no shard returns the settings of an index.
+    pub(super) async fn of(
+        ctx: &Arc<Context>,
+        call: &Call,
+        body: &[u8],
+        placement: Option<&Placement>,
+        anyone: ShardId,
+    ) -> Result<Self, SearchError> {
+        let read = match (call.operation, placement) {
+            (Operation::MultiSearch, _) => several(ctx, call, body, anyone).await?,
+            (_, Some(placement)) => in_one_index(call, body, placement),
+            (_, None) => None,
+        };
+        Ok(read.unwrap_or(Self::Whole(anyone)))
+    }
+}
+
+/// A read in one index; `None` if it can't be read, or needs no merge.
+fn in_one_index(call: &Call, body: &[u8], placement: &Placement) -> Option<Read> {
+    // With one shard, a node's own answer is the best one.
+    if placement.shards().len() <= 1 {
+        return None;
+    }
+    let parameters = || parameters(call, body);
+    match call.operation {
+        Operation::SearchGet | Operation::SearchPost => {
+            let search = Search::read(parameters()?)?;
+            let shards = pruned(call, &search, placement);
+            let shards = shards.unwrap_or_else(|| placement.shards().to_vec());
+            Some(match *shards.as_slice() {
+                [only] => Read::Whole(only),
+                _ => Read::Search(search, shards),
+            })
+        }
+        Operation::FacetSearch => parameters().map(Read::FacetSearch),
+        Operation::ListDocuments | Operation::FetchDocuments => {
+            let primary_key = placement.primary_key.as_deref();
+            Listing::read(parameters()?, primary_key).map(Read::Documents)
+        }
+        Operation::SimilarGet | Operation::SimilarPost => {
+            let similar = Similar::read(parameters()?)?;
+            let owner = owner_of(placement, &similar.id)?;
+            Some(Read::Similar(similar, owner))
+        }
+        Operation::GetDocument => {
+            let id = call.document.as_deref().unwrap_or_default();
+            owner_of(placement, id).map(Read::Whole)
+        }
+        _ => None,
+    }
+}
+
+/// Several searches, each planned by its index's settings; `None` as for [`in_one_index`].
+async fn several(
+    ctx: &Arc<Context>,
+    call: &Call,
+    body: &[u8],
+    anyone: ShardId,
+) -> Result<Option<Read>, SearchError> {
+    let Some(searches) = parameters(call, body).and_then(Searches::read) else {
+        return Ok(None);
+    };
+    let mut queries = Vec::with_capacity(searches.queries.len());
+    for query in searches.queries {
+        let Some((index, search)) = named(query) else {
+            return Ok(None);
+        };
+        let placement = ctx.cluster.placement(&index);
+        let settings = match &placement {
+            Some(placement) => settings_of(ctx, &index, placement.shards()).await?,
+            None => Arc::default(),
+        };
+        let placement = placement.as_deref();
+        queries.push(Query::new(index, search, placement, settings, anyone));
+    }
+    Ok(together(queries, searches.federation))
+}
+
+/// What planned searches are together; `None` if there are none, or if the federation can't be read.
+fn together(queries: Vec<Query>, federation: Option<Value>) -> Option<Read> {
+    let shares = shares(&queries);
+    match shares.as_slice() {
+        [] => return None,
+        [(only, _)] => return Some(Read::Whole(*only)),
+        _ => {}
+    }
+    match federation {
+        None => Some(Read::Several(queries, shares)),
+        Some(Value::Object(federation)) => {
+            let search = Federated::read(federation, queries)?;
+            Some(Read::Federated(search, shares))
+        }
+        Some(_) => None,
+    }
+}
+
+/// The parameters, from the body or the query; `None` if they can't be read or the body isn't JSON.
+fn parameters(call: &Call, body: &[u8]) -> Option<Carrier> {
+    if call.method == Method::GET {
+        return Some(Carrier::from_query(call.query_pairs()));
+    }
+    let json = call.header("content-type").is_some_and(|value| {
+        value
+            .split(';')
+            .next()
+            .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+    });
+    if json { Carrier::from_body(body) } else { None }
+}
+
+/// The shards that a search can match, if its filter restricts them. If a shard's answer may depend on fields that only
+/// other shards know, all shards are asked.
+fn pruned(call: &Call, search: &Search, placement: &Placement) -> Option<Vec<ShardId>> {
+    let filter = search.carrier.filter()?;
+    let primary_key = placement.primary_key.as_deref()?;
+    let shards = prune::shards_of(&filter, primary_key, &placement.slots)?;
+    let may_lack_fields = search.carrier.has("attributesToSearchOn")
+        || unequal::stands_in(&filter)
+        || TenantRules::of(&call.headers).is_some_and(|rules| rules.compare());
+    (!may_lack_fields).then_some(shards)
+}
+
+/// The shard that holds a document, if `id` is a valid id.
+fn owner_of(placement: &Placement, id: &str) -> Option<ShardId> {
+    let id = DocumentId::from_text(id).ok()?;
+    Some(placement.slots.shard_of(&id))
+}
+
+#[cfg(test)]
+mod tests;
