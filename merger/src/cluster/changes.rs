@@ -60,7 +60,7 @@ mod tests {
                 tokio::spawn(async move {
                     let (one, other, number) = &*state;
                     let mut looks = 0;
-                    until(&[one, other], || {
+                    until([one, other], || {
                         looks += 1;
                         (number.load(Ordering::SeqCst) >= wanted).then_some(looks)
                     })
