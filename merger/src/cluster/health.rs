@@ -12,7 +12,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use tokio::time::Instant;
 
-use super::NodeId;
+use super::{Changes, NodeId};
 
 /// How long a node must have had tasks to count as busy. Small writes finish sooner.
 const BUSY: Duration = Duration::from_millis(300);
@@ -85,6 +85,8 @@ impl Told {
 #[derive(Debug, Default)]
 pub struct HealthMonitor {
     nodes: RwLock<HashMap<NodeId, Vital>>,
+    /// Tells when a node's status changes, or what Envoys are told about a node.
+    pub(crate) changes: Changes,
 }
 
 /// What the merger knows of a node right now.
@@ -126,6 +128,7 @@ impl HealthMonitor {
     /// The node begins a new incarnation: it no longer counts as lost.
     pub(crate) fn begins_anew(&self, node: &NodeId) {
         self.write().entry(node.clone()).or_default().lost = false;
+        self.changes.tell();
     }
 
     /// Whether the node's task counter was seen to continue since the node was last away.
@@ -140,6 +143,14 @@ impl HealthMonitor {
 
     /// Notes the outcome of a probe. `goes_on` says whether the node's tasks continue where they were.
     pub(crate) fn note(&self, node: &NodeId, heard: &Probe, goes_on: bool) {
+        let before = self.status(node);
+        self.note_heard(node, heard, goes_on);
+        if self.status(node) != before {
+            self.changes.tell();
+        }
+    }
+
+    fn note_heard(&self, node: &NodeId, heard: &Probe, goes_on: bool) {
         let mut nodes = self.write();
         let vital = nodes.entry(node.clone()).or_default();
         let now = Instant::now();
@@ -203,6 +214,7 @@ impl HealthMonitor {
     /// Notes that the node lost data that no other replica holds.
     pub(crate) fn mark_data_lost(&self, node: &NodeId) {
         self.write().entry(node.clone()).or_default().lost = true;
+        self.changes.tell();
     }
 
     /// Notes whether the node has tasks to work on.
@@ -236,7 +248,11 @@ impl HealthMonitor {
             ready_since: ready.then_some(since),
         };
         vital.told.retain(|_, told| told.is_current());
-        vital.told.insert(listener, told);
+        let before = vital.told.insert(listener, told);
+        drop(nodes);
+        if before.is_none_or(|before| before.ready_since.is_some() != ready) {
+            self.changes.tell();
+        }
     }
 
     /// Whether any Envoy was last told that the node is ready.
@@ -244,6 +260,14 @@ impl HealthMonitor {
         let nodes = self.read();
         let mut told = current(nodes.get(node));
         told.any(|told| told.ready_since.is_some())
+    }
+
+    /// Until when the node [is ready](Self::is_ready) at the most, if no Envoy asks any more; `None` if it isn't.
+    pub(crate) fn ready_until(&self, node: &NodeId) -> Option<Instant> {
+        let nodes = self.read();
+        let told = current(nodes.get(node));
+        let ready = told.filter(|told| told.ready_since.is_some());
+        ready.map(|told| told.at + FORGOTTEN).max()
     }
 
     /// Whether all Envoys have been told that the node is ready for long enough to act on it: reads reach the node.

@@ -1,16 +1,12 @@
 //! Removes replicas from the in-sync set.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Context;
-use crate::cluster::{NodeId, READS_FOLLOW, Removal};
+use crate::cluster::{NodeId, READS_FOLLOW, Removal, until};
 use crate::store::{Patience, StoreError};
-
-/// The pause between looks at what Envoys were told. Each of them asks five times a second.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// Removes a replica from the in-sync set, and lets its shard's tasks go on without it.
 ///
@@ -54,8 +50,14 @@ pub(crate) async fn remove_replica_surely(
 /// Waits until every Envoy knows that the node serves no reads, or must have heard it by now. Before that, no write that the node
 /// missed is acknowledged.
 pub(crate) async fn reads_leave(ctx: &Context, node: &NodeId) {
-    let until = Instant::now() + READS_FOLLOW;
-    while ctx.cluster.health.is_ready(node) && Instant::now() < until {
-        tokio::time::sleep(LOOK).await;
+    let health = &ctx.cluster.health;
+    let followed = Instant::now() + READS_FOLLOW;
+    // An Envoy that asks no more counts no more from a certain moment on. Nothing tells of that.
+    while let Some(forgotten) = health.ready_until(node)
+        && Instant::now() < followed
+    {
+        let gone = || health.ready_until(node).is_none().then_some(());
+        let gone = until([&health.changes], gone);
+        let _ = tokio::time::timeout_at(forgotten.min(followed), gone).await;
     }
 }

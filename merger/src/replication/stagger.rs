@@ -25,8 +25,6 @@ use crate::supervise::{AGAIN, survive};
 
 /// The pause before the first look at the writers' progress: the write that is staggered is only about to be sent then.
 const FIRST_LOOK: Duration = Duration::from_millis(25);
-/// How often is looked whether nodes answer: about as often as they are probed. Nothing tells of that.
-const HEALTH_LOOK: Duration = Duration::from_millis(100);
 /// How long until every Envoy knows which replicas to prefer: its readiness interval and a little more.
 const READERS_KNOWN: Duration = Duration::from_millis(300);
 /// The most that is kept for a replica that is held back. Beyond that, the staggered write ends and the replica takes it.
@@ -113,12 +111,16 @@ async fn take_turns(
     places: Vec<QueuePlace>,
 ) -> Vec<OwnedMutexGuard<()>> {
     let mut held = join_all(places).await;
-    while turn_ends(ctx, shard).await == Turn::Done
-        && let Some(places) = swap_roles(ctx, shard).await
-    {
-        tokio::time::sleep(READERS_KNOWN).await;
-        drop(held);
-        held = join_all(places).await;
+    while turn_ends(ctx, shard).await == Turn::Done {
+        match swap_roles(ctx, shard).await {
+            Swap::Swapped(places) => {
+                tokio::time::sleep(READERS_KNOWN).await;
+                drop(held);
+                held = join_all(places).await;
+            }
+            Swap::NotYet => {}
+            Swap::Over => break,
+        }
     }
     held
 }
@@ -137,17 +139,13 @@ async fn turn_ends(ctx: &Context, shard: ShardId) -> Turn {
     tokio::time::sleep(FIRST_LOOK).await;
     let cluster = &ctx.cluster;
     let states = [
+        &cluster.health.changes,
         &cluster.stagger.changes,
         &cluster.in_sync.changes,
         &cluster.queues.changes,
         &ctx.tasks.changes,
     ];
-    loop {
-        let turn = until(states, || look(ctx, shard));
-        if let Ok(turn) = tokio::time::timeout(HEALTH_LOOK, turn).await {
-            return turn;
-        }
-    }
+    until(states, || look(ctx, shard)).await
 }
 
 /// How the turn of the writers has ended; `None` if they are still at it.
@@ -178,19 +176,35 @@ fn look(ctx: &Context, shard: ShardId) -> Option<Turn> {
     writers.iter().all(done).then_some(Turn::Done)
 }
 
-/// Changes roles: the writers become readers and are held back, and the readers get what was kept for them. `None` if no large
-/// write was kept, or the staggered write ends.
-async fn swap_roles(ctx: &Context, shard: ShardId) -> Option<Vec<QueuePlace>> {
+/// The outcome of an attempt to change roles.
+enum Swap {
+    /// The roles have changed; these are the queue places of the new readers.
+    Swapped(Vec<QueuePlace>),
+    /// The writers have got something to do meanwhile.
+    NotYet,
+    /// No large write was kept, or the staggered write ends.
+    Over,
+}
+
+/// Changes roles: the writers become readers and are held back, and the readers get what was kept for them.
+async fn swap_roles(ctx: &Context, shard: ShardId) -> Swap {
     // Under the shard's lock no write is being sent: each write goes either to the old groups or to the new ones.
     let _guard = ctx.locks.lock(&[shard]).await;
-    ctx.cluster.stagger.change(shard, |groups| {
+    // A write that was still being sent at the last look has reached the writers now.
+    match look(ctx, shard) {
+        Some(Turn::Done) => {}
+        Some(Turn::CutShort) => return Swap::Over,
+        None => return Swap::NotYet,
+    }
+    let swapped = ctx.cluster.stagger.change(shard, |groups| {
         if !groups.large_kept || groups.ends {
             return None;
         }
         std::mem::swap(&mut groups.writers, &mut groups.readers);
         groups.large_kept = false;
         Some(hold_back(ctx, &groups.readers))
-    })?
+    });
+    swapped.flatten().map_or(Swap::Over, Swap::Swapped)
 }
 
 /// Waits until the readers have taken what was kept for them, and ends the groups: writes wait for all replicas again.

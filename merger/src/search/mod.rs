@@ -187,6 +187,7 @@ pub fn on_settled(ctx: &Context, view: &TaskView) {
 pub fn on_many_settled(ctx: &Context) {
     ctx.word_counts.forget_all();
     ctx.search_settings.forget_all();
+    ctx.known_fields.forget_all();
 }
 
 async fn take_body(ctx: &Context, call: &mut Call) -> Result<Bytes, SearchError> {

@@ -4,7 +4,7 @@
 //! One `GET …/settings` to a shard returns them. They are forgotten when a task that may have changed them has ended.
 //! Settings older than [`FRESH`] are fetched again in the background, so that a change made directly on a node shows too.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -29,7 +29,14 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The remembered settings.
 #[derive(Debug, Default)]
 pub struct SettingsCache {
-    known: Mutex<HashMap<String, Known>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Incremented each time something is forgotten, so that an answer from before isn't remembered afterwards.
+    forgotten: u64,
+    known: HashMap<String, Known>,
 }
 
 #[derive(Debug, Clone)]
@@ -42,22 +49,31 @@ struct Known {
 impl SettingsCache {
     /// Forgets an index's settings: the next search asks for them.
     pub fn forget(&self, uid: &str) {
-        self.lock().remove(uid);
+        let mut inner = self.lock();
+        inner.forgotten += 1;
+        inner.known.remove(uid);
     }
 
     /// Forgets everything.
     pub fn forget_all(&self) {
-        self.lock().clear();
+        let mut inner = self.lock();
+        inner.forgotten += 1;
+        inner.known.clear();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The mark to take before a shard is asked.
+    fn mark(&self) -> u64 {
+        self.lock().forgotten
     }
 
     /// The remembered settings; `true` if the caller must fetch them again.
     fn look(&self, uid: &str) -> Option<(Arc<MergeSettings>, bool)> {
-        let mut known = self.lock();
-        let entry = known.get_mut(uid)?;
+        let mut inner = self.lock();
+        let entry = inner.known.get_mut(uid)?;
         let age = entry.since.elapsed();
         if age > STALE {
             return None;
@@ -69,24 +85,26 @@ impl SettingsCache {
 
     /// Notes that the settings couldn't be fetched; the next search tries again.
     fn tried(&self, uid: &str) {
-        if let Some(known) = self.lock().get_mut(uid) {
+        if let Some(known) = self.lock().known.get_mut(uid) {
             known.refreshing = false;
         }
     }
 
-    fn remember(&self, uid: &str, settings: Arc<MergeSettings>) {
-        let mut known = self.lock();
-        if known.len() >= MOST_INDEXES && !known.contains_key(uid) {
-            known.clear();
+    /// Remembers what a shard said after `mark` was taken, unless something was forgotten since: it may be what holds no longer.
+    fn remember(&self, mark: u64, uid: &str, settings: Arc<MergeSettings>) {
+        let mut inner = self.lock();
+        if inner.forgotten != mark {
+            return;
         }
-        known.insert(
-            uid.to_owned(),
-            Known {
-                settings,
-                since: Instant::now(),
-                refreshing: false,
-            },
-        );
+        if inner.known.len() >= MOST_INDEXES && !inner.known.contains_key(uid) {
+            inner.known.clear();
+        }
+        let known = Known {
+            settings,
+            since: Instant::now(),
+            refreshing: false,
+        };
+        inner.known.insert(uid.to_owned(), known);
     }
 }
 
@@ -121,10 +139,12 @@ async fn fetch(
 ) -> Result<Arc<MergeSettings>, SearchError> {
     let mut last = SearchError::NoShards;
     for shard in shards {
+        let mark = ctx.search_settings.mark();
         match ask(ctx, uid, *shard).await {
             Ok(Some(settings)) => {
                 let settings = Arc::new(settings);
-                ctx.search_settings.remember(uid, Arc::clone(&settings));
+                let remembered = Arc::clone(&settings);
+                ctx.search_settings.remember(mark, uid, remembered);
                 return Ok(settings);
             }
             // The index is gone, and the shards' answers will say so.
@@ -160,4 +180,30 @@ async fn ask(
     };
     let detail = format!("the settings of `{uid}` can't be read: {detail}");
     Err(UpstreamError::Unreachable { target, detail }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_from_before_a_change_is_not_remembered_after_it() {
+        let cache = SettingsCache::default();
+        let settings = Arc::<MergeSettings>::default();
+        let mark = cache.mark();
+        cache.forget("films");
+        cache.remember(mark, "films", Arc::clone(&settings));
+        assert!(cache.look("films").is_none());
+        let mark = cache.mark();
+        cache.remember(mark, "films", Arc::clone(&settings));
+        assert!(matches!(cache.look("films"), Some((_, false))));
+        tokio::time::advance(FRESH * 2).await;
+        // One search asks for them again, and the others use what is there.
+        let mark = cache.mark();
+        assert!(matches!(cache.look("films"), Some((_, true))));
+        assert!(matches!(cache.look("films"), Some((_, false))));
+        cache.forget_all();
+        cache.remember(mark, "films", settings);
+        assert!(cache.look("films").is_none());
+    }
 }
