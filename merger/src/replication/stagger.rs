@@ -25,6 +25,8 @@ use crate::supervise::{AGAIN, survive};
 
 /// The pause before the first look at the writers' progress: the write that is staggered is only about to be sent then.
 const FIRST_LOOK: Duration = Duration::from_millis(25);
+/// How long writes wait, before roles are changed, for small writes to be applied that were sent just before.
+const SMALL_APPLIED: Duration = Duration::from_millis(100);
 /// How long until every Envoy knows which replicas to prefer: its readiness interval and a little more.
 const READERS_KNOWN: Duration = Duration::from_millis(300);
 /// The most that is kept for a replica that is held back. Beyond that, the staggered write ends and the replica takes it.
@@ -111,7 +113,11 @@ async fn take_turns(
     places: Vec<QueuePlace>,
 ) -> Vec<OwnedMutexGuard<()>> {
     let mut held = join_all(places).await;
-    while turn_ends(ctx, shard).await == Turn::Done {
+    loop {
+        tokio::time::sleep(FIRST_LOOK).await;
+        if turn_ends(ctx, shard).await == Turn::CutShort {
+            break;
+        }
         match swap_roles(ctx, shard).await {
             Swap::Swapped(places) => {
                 tokio::time::sleep(READERS_KNOWN).await;
@@ -136,7 +142,6 @@ enum Turn {
 
 /// Waits until the turn of the writers ends.
 async fn turn_ends(ctx: &Context, shard: ShardId) -> Turn {
-    tokio::time::sleep(FIRST_LOOK).await;
     let cluster = &ctx.cluster;
     let states = [
         &cluster.health.changes,
@@ -190,11 +195,11 @@ enum Swap {
 async fn swap_roles(ctx: &Context, shard: ShardId) -> Swap {
     // Under the shard's lock no write is being sent: each write goes either to the old groups or to the new ones.
     let _guard = ctx.locks.lock(&[shard]).await;
-    // A write that was still being sent at the last look has reached the writers now.
-    match look(ctx, shard) {
-        Some(Turn::Done) => {}
-        Some(Turn::CutShort) => return Swap::Over,
-        None => return Swap::NotYet,
+    // A write that was only about to be sent at the last look has reached the writers by now. Small ones are applied soon.
+    match tokio::time::timeout(SMALL_APPLIED, turn_ends(ctx, shard)).await {
+        Ok(Turn::Done) => {}
+        Ok(Turn::CutShort) => return Swap::Over,
+        Err(_) => return Swap::NotYet,
     }
     let swapped = ctx.cluster.stagger.change(shard, |groups| {
         if !groups.large_kept || groups.ends {
