@@ -130,9 +130,13 @@ pub(super) fn play(plan: &Plan) -> Played {
 
 type Copies = std::collections::BTreeMap<String, super::disk::Disk>;
 
-/// True if a disk may be lost: another replica in the in-sync set is healthy, and holds every acknowledged write.
+/// True if a disk may be lost: another replica in the in-sync set is healthy, and holds every acknowledged write. While the store
+/// fails, that can't be told: the set may still hold replicas whose removal waits.
 fn may_lose(merger: &Merger, name: &str) -> bool {
     let state = merger.world.mesh.lock();
+    if merger.world.store.lags(state.now()) {
+        return false;
+    }
     let Some(shard) = state.nodes.get(name).map(|node| node.shard) else {
         return false;
     };

@@ -8,6 +8,9 @@ use futures_util::future::BoxFuture;
 
 use crate::store::{Change, Expect, Store, StoreError, UNSYNCED, Versioned};
 
+/// By when a merger has stored what the store had refused, in milliseconds after the store's last failure.
+const TRIED_AGAIN: u64 = 500;
+
 /// Entries that outlive the merger.
 #[derive(Clone)]
 pub(super) struct SimStore {
@@ -46,6 +49,11 @@ impl SimStore {
 
     pub(super) fn fail_until(&self, until: u64) {
         self.lock().fails_until = until;
+    }
+
+    /// True if the merger may still hold changes that it could not store so far: it tries them again.
+    pub(super) fn lags(&self, now: u64) -> bool {
+        now < self.lock().fails_until + TRIED_AGAIN
     }
 
     pub(super) fn keys(&self, prefix: &str) -> Vec<String> {
