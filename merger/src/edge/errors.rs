@@ -150,6 +150,11 @@ impl ApiError {
         )
     }
 
+    /// This merger doesn't lead, and the one that does can't be asked.
+    pub(super) fn stands_by(why: &str) -> Self {
+        Self::unavailable(format!("{why}: try again."))
+    }
+
     /// A filter's registration of a direct write can't be accepted.
     pub(super) fn bad_registration(why: &str) -> Self {
         Self::invalid(
@@ -174,9 +179,9 @@ impl ApiError {
 impl From<UpstreamError> for ApiError {
     fn from(error: UpstreamError) -> Self {
         match &error {
-            UpstreamError::NoEgress { .. } | UpstreamError::Unreachable { .. } => {
-                Self::unavailable(error.to_string())
-            }
+            UpstreamError::NoEgress { .. }
+            | UpstreamError::Unreachable { .. }
+            | UpstreamError::NotLeading { .. } => Self::unavailable(error.to_string()),
             UpstreamError::TimedOut { .. } => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "remote_timeout",
@@ -232,7 +237,10 @@ impl From<NoRoom> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        Self::of_store(&error)
+        match error {
+            StoreError::NotLeader | StoreError::Unsettled => Self::unavailable(error.to_string()),
+            _ => Self::of_store(&error),
+        }
     }
 }
 
