@@ -27,7 +27,7 @@ const SLOW: u32 = 2;
 const COMPARED: usize = 3;
 /// A node lags if even the fastest of its compared probes took this many times as long as the slowest of another replica, and
 /// [`LAG`] more. Both replicas are probed on the same path, so a busy machine makes both slow.
-const TIMES_SLOWER: u32 = 4;
+const TIMES_SLOWER: u32 = 2;
 const LAG: Duration = Duration::from_millis(50);
 
 /// The outcome of a probe of a node.
@@ -393,7 +393,7 @@ mod tests {
         health.note_probe_time(&slow, Duration::from_millis(90));
         assert!(!health.lags_behind(&slow, [&fast]));
         // A machine that makes both replicas slow says nothing about one of them.
-        probes(&slow, [300, 300, 300]);
+        probes(&slow, [240, 240, 240]);
         probes(&fast, [40, 100, 60]);
         assert!(!health.lags_behind(&slow, [&fast]));
         // Answers that are fast enough aren't late, however much faster another is.
