@@ -140,6 +140,8 @@ fn batch(view: &TaskView) -> Value {
             "status": {view.status.as_str(): 1},
             "types": {&view.kind: 1},
             "indexUids": index_uids,
+            // Which steps took how long differs from node to node.
+            "progressTrace": {},
         },
         "duration": view.duration,
         "startedAt": view.started_at.and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok()),

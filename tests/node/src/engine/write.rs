@@ -113,6 +113,10 @@ impl Writer<'_> {
     ) -> ApiResult<u64> {
         let found = matching(index, filter)
             .map_err(|error| of_documents(ApiError::of_index(uid, error)))?;
+        // An index without documents may have no primary key, so it can't be asked for ids.
+        if found.is_empty() {
+            return Ok(0);
+        }
         let rtxn = index.read_txn()?;
         let ids = index
             .external_id_of(&rtxn, found)?
