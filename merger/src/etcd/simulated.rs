@@ -257,7 +257,7 @@ pub(crate) struct Line {
 
 struct Weather {
     random: fastrand::Rng,
-    /// How many of a hundred requests get no answer, or a slow one.
+    /// How many of a hundred requests get no answer.
     trouble: u8,
     cut: bool,
 }
@@ -266,8 +266,6 @@ struct Weather {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Answered,
-    /// It is done at once, and the answer comes just in time.
-    Slow,
     /// It never arrives.
     Lost,
     /// It is done, and the answer never arrives.
@@ -277,7 +275,7 @@ enum Fate {
 }
 
 impl Line {
-    /// Sets how many of a hundred requests get no answer, or a slow one.
+    /// Sets how many of a hundred requests get no answer.
     pub(crate) fn set_trouble(&self, percent: u8) {
         self.weather().trouble = percent;
     }
@@ -295,12 +293,11 @@ impl Line {
     fn fate(&self) -> (Fate, Duration, Duration) {
         let mut weather = self.weather();
         let trouble = weather.random.u8(0..100) < weather.trouble;
-        let fate = match weather.random.u8(0..4) {
+        let fate = match weather.random.u8(0..3) {
             _ if weather.cut => Fate::Lost,
             _ if !trouble => Fate::Answered,
             0 => Fate::Lost,
             1 => Fate::Unheard,
-            2 => Fate::Slow,
             _ => Fate::Late,
         };
         let way = Duration::from_micros(weather.random.u64(100..3_000));
@@ -334,11 +331,7 @@ impl Line {
             tokio::time::sleep(within).await;
             return Err(silence());
         }
-        let back = match fate {
-            Fate::Slow => within * 9 / 10,
-            _ => way,
-        };
-        tokio::time::sleep(back).await;
+        tokio::time::sleep(way).await;
         outcome
     }
 }
