@@ -8,7 +8,6 @@ use clap::{Parser, Subcommand};
 
 pub mod config_envoy;
 mod serve;
-mod store;
 
 use crate::options::ServeOptions;
 
@@ -27,9 +26,6 @@ enum Command {
     /// Print a configuration.
     #[command(subcommand)]
     Config(Box<ConfigCommand>),
-    /// Move a cluster's state while no merger runs.
-    #[command(subcommand)]
-    Store(store::StoreCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -52,10 +48,6 @@ pub fn run() -> ExitCode {
                 Err(error) => fail(&error),
             }
         }
-        Command::Store(command) => match store::run(&command) {
-            Ok(text) => print(&text),
-            Err(error) => fail(&error),
-        },
     }
 }
 
