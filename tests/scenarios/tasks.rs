@@ -1,5 +1,6 @@
 //! The list of tasks, compared with a node's; and tasks that concern all shards.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -214,4 +215,42 @@ async fn the_deletion_of_an_unfinished_task_waits_for_its_end() {
     );
     assert_eq!(api.get(&format!("/tasks/{uid}")).await.unwrap().status, 404);
     assert_eq!(ids(&api, "x").await.len(), 5_000);
+}
+
+/// The names of an object's members.
+fn names(value: &Value) -> BTreeSet<&str> {
+    let members = value.as_object().unwrap();
+    members.keys().map(String::as_str).collect()
+}
+
+#[tokio::test]
+async fn a_batch_has_the_members_that_it_has_on_a_node() {
+    let single = Single::start(Some(MASTER_KEY)).await.unwrap();
+    let one = Api::new(single.url(), Some(MASTER_KEY));
+    let (_cluster, many) = start(Cluster::builder().shards(3)).await;
+    let mut batches = Vec::new();
+    for api in [&one, &many] {
+        let path = "/indexes/a/documents?primaryKey=id";
+        let accepted = api.post(path, &documents(0..30)).await.unwrap();
+        let task = api.succeed(&accepted).await.unwrap();
+        let path = format!("/batches/{}", task["batchUid"]);
+        let batch = api.get(&path).await.unwrap();
+        assert_eq!(batch.status, 200, "{}", batch.text);
+        let listed = api.get("/batches?limit=1").await.unwrap();
+        assert_eq!(listed.at("/results/0"), &batch.body);
+        batches.push(batch.body);
+    }
+    let [one, many] = batches.as_slice() else {
+        panic!("{batches:?}");
+    };
+    assert_eq!(names(&many["stats"]["progressTrace"]), BTreeSet::new());
+    // A real node tells of its own disk, too.
+    let own = ["internalDatabaseSizes", "writeChannelCongestion"];
+    let stats = names(&one["stats"]);
+    let stats: BTreeSet<&str> = stats
+        .into_iter()
+        .filter(|name| !own.contains(name))
+        .collect();
+    assert_eq!(names(&many["stats"]), stats);
+    assert_eq!(names(many), names(one));
 }

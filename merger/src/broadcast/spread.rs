@@ -18,7 +18,8 @@ use crate::broadcast::Context;
 use crate::call::{Call, ForwardedHeaders};
 use crate::cluster::{ClusterError, NodeId, NodeRef, WriteMode};
 use crate::replication::{
-    Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, replicate, settle_doubt, stagger,
+    Command, Missed, NotTaken, NotThere, Order, WriteGuard, knock, named, replicate, settle_doubt,
+    stagger,
 };
 use crate::tasks::ShardTask;
 use crate::upstream::NodeAnswer;
@@ -67,11 +68,7 @@ impl NodeChange {
     /// The client's request, without a body.
     pub(super) fn read(call: &Call) -> Self {
         Self {
-            named: NamedOperation {
-                operation: call.operation,
-                index: call.index.clone(),
-                document: call.document.clone(),
-            },
+            named: named(call),
             method: call.method.clone(),
             path_and_query: call.path_and_query.clone(),
             forwarded: call.forwarded.clone(),

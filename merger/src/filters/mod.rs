@@ -8,7 +8,8 @@
 //! knows it, one node finds nothing, and neither do the shards: then the filter stays as it is.
 //!
 //! [`unequal`] finds and rewrites such conditions, [`requests`] finds the filters of a request, [`KnownFields`] are the
-//! fields that shards are known to have, and [`tenant`] reads the filters of a token. [`crate::search`] and [`crate::write`] ask the shards.
+//! fields that shards are known to have, and [`tenant`] reads the filters of a token. [`crate::search`] and [`crate::write`]
+//! ask the shards.
 //!
 //! Invariants: a text that can't be read as a filter isn't changed, so that the node's own error is returned. Nothing is
 //! weakened: a rewritten filter matches the documents that it would match on one node.

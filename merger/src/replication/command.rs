@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
+use weft_routing::operation::NamedOperation;
 
 use super::Context;
-use crate::call::{AnyBody, ForwardedHeaders, full};
+use crate::call::{AnyBody, Call, ForwardedHeaders, full};
 use crate::cluster::NodeRef;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
@@ -25,6 +26,15 @@ pub(crate) struct Command {
     /// Whether a node that takes the request must name a task. A change of a key or a feature is done with the answer, without a
     /// task.
     pub(crate) is_task: bool,
+}
+
+/// The operation of a client's request, with the names in its path.
+pub(crate) fn named(call: &Call) -> NamedOperation {
+    NamedOperation {
+        operation: call.operation,
+        index: call.index.clone(),
+        document: call.document.clone(),
+    }
 }
 
 /// A body that can be sent any number of times.

@@ -35,7 +35,7 @@ pub use contacts::RecentContacts;
 pub use locks::{ShardLocks, WriteGuard};
 pub use removal::remove_replica;
 
-pub(crate) use command::{Command, Content};
+pub(crate) use command::{Command, Content, named};
 pub(crate) use contacts::{NotThere, knock};
 pub(crate) use doubt::{
     lock_when_whole, put_in_doubt, put_missed_in_doubt, put_numbers_in_doubt, settle_doubt,

@@ -1,7 +1,8 @@
 //! Every read that returns documents or counts: read → plan → scatter → gather → rank → merge → respond.
 //!
-//! [`read`] says what a client's request is, once, before anything is done about it. What orders hits ([`rank`]), how lists are merged ([`merge`]) and how facets are summed ([`facets`]) are pure functions.
-//! Only [`scatter`] and its callers do I/O. This part knows nothing of writes.
+//! [`read`] says what a client's request is, once, before anything is done about it. What orders hits ([`rank`]), how lists
+//! are merged ([`merge`]) and how facets are summed ([`facets`]) are pure functions. Only [`scatter`] and its callers do I/O.
+//! This part knows nothing of writes.
 
 pub mod answer;
 mod degraded;

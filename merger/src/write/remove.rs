@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde_json::Value;
 use weft_routing::document_id::DocumentId;
-use weft_routing::operation::{NamedOperation, Operation};
+use weft_routing::operation::Operation;
 use weft_routing::placement::{ShardId, SlotMap};
 
 use super::decode::Plain;
@@ -17,6 +17,7 @@ use super::{WriteError, deliver_as_task, details, first_shard, reworded};
 use crate::answer::Answer;
 use crate::call::{Call, empty};
 use crate::filters::words;
+use crate::replication::named;
 use crate::tasks::NewTask;
 use crate::write::Context;
 
@@ -178,11 +179,7 @@ fn delivery(ctx: &Context, call: &Call) -> Result<Delivery, WriteError> {
     Ok(Delivery {
         mode: ctx.cluster.write_mode(index_uid, &call.headers)?,
         index_uid: call.index.clone(),
-        named: NamedOperation {
-            operation: call.operation,
-            index: call.index.clone(),
-            document: call.document.clone(),
-        },
+        named: named(call),
         method: call.method.clone(),
         path_and_query: call.path_and_query.clone(),
         content_type: call.headers.get(CONTENT_TYPE).cloned(),

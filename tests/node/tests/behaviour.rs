@@ -224,6 +224,24 @@ fn a_canceled_task_changes_nothing() {
 }
 
 #[test]
+fn a_filter_finds_nothing_to_delete_in_an_index_without_documents() {
+    let node = Node::start();
+    node.write("POST", "/indexes", Some(json!({ "uid": "empty" })));
+    node.write(
+        "PUT",
+        "/indexes/empty/settings/filterable-attributes",
+        Some(json!(["tag"])),
+    );
+    let task = node.write(
+        "POST",
+        "/indexes/empty/documents/delete",
+        Some(json!({ "filter": "tag = 1" })),
+    );
+    assert_eq!(task["status"], "succeeded", "{task}");
+    assert_eq!(task["details"]["deletedDocuments"], 0);
+}
+
+#[test]
 fn what_is_missing_says_its_name() {
     let node = Node::start();
     for (method, path) in [
