@@ -84,7 +84,7 @@ test-wasm: check
 	CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER='$(abspath $(RUNNER))' \
 		$(CARGO) test --release -p weft-routing --target wasm32-unknown-unknown --test routing
 
-build: check envoy wasm-target ## Build everything (the first time takes eight to ten minutes on two cores)
+build: check envoy wasm-target ## Build everything (the first time takes eight to eleven minutes on two cores)
 	$(CARGO) build --release -p weft-filter --target $(WASM)
 	$(CARGO) build --release $(PACKAGES) $(PROGRAMS)
 
