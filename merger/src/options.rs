@@ -10,6 +10,7 @@ use weft_routing::{Origins, ShardNames};
 use crate::bounds;
 use crate::call::Pace;
 use crate::cluster::{ClusterOptions, WriteMode};
+use crate::etcd::{EtcdOptions, OptionsError, Prefix, Secret, read_file};
 use crate::repair::RepairOptions;
 use crate::replication::ReplicationOptions;
 use crate::search::policy::{Policy, WhenMissing};
@@ -33,6 +34,20 @@ pub struct ServeOptions {
     /// Folder for tasks, placements and epochs. Created if missing.
     #[arg(long, env = "WEFT_DATA_DIR", default_value = "weft-data")]
     pub data_dir: PathBuf,
+    /// The etcd that several mergers share.
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
+    /// How long a merger that died is still taken for the leader, in milliseconds; etcd may grant no less than 2 or 3 seconds.
+    #[arg(
+        long,
+        env = "WEFT_LEADER_LEASE_MS",
+        default_value_t = 3_000,
+        value_parser = clap::value_parser!(u64).range(1_000..=60_000)
+    )]
+    pub leader_lease_ms: u64,
+    /// Address at which other mergers' Envoys reach this merger, if that isn't the one on which it listens.
+    #[arg(long, env = "WEFT_ADVERTISE")]
+    pub advertise: Option<SocketAddr>,
     /// The nodes' master key. Without it the nodes must run without one.
     #[arg(long, env = "WEFT_MASTER_KEY", hide_env_values = true)]
     pub master_key: Option<String>,
@@ -159,7 +174,87 @@ pub struct ServeOptions {
     pub log: String,
 }
 
+/// The variable with the password for etcd: a flag would show it to everybody on the machine.
+const ETCD_PASSWORD: &str = "WEFT_ETCD_PASSWORD";
+
+/// Where the etcd is that several mergers share, and what is kept there.
+#[derive(Debug, Clone, Args)]
+pub struct EtcdArgs {
+    /// Endpoints of the etcd that several mergers share (`https://etcd-0:2379,…`). Without it, one merger keeps everything in its data folder.
+    #[arg(long = "etcd", env = "WEFT_ETCD", value_delimiter = ',')]
+    pub endpoints: Vec<String>,
+    /// What the cluster's keys in etcd begin with.
+    #[arg(
+        long = "etcd-prefix",
+        env = "WEFT_ETCD_PREFIX",
+        default_value = "/weft/"
+    )]
+    pub prefix: Prefix,
+    /// File with the certificates (PEM) by which etcd's own is judged.
+    #[arg(long = "etcd-ca", env = "WEFT_ETCD_CA")]
+    pub ca: Option<PathBuf>,
+    /// File with this merger's certificate (PEM), if etcd wants one.
+    #[arg(long = "etcd-cert", env = "WEFT_ETCD_CERT")]
+    pub cert: Option<PathBuf>,
+    /// File with the key to that certificate (PEM).
+    #[arg(long = "etcd-key", env = "WEFT_ETCD_KEY")]
+    pub key: Option<PathBuf>,
+    /// User at etcd, if it has users.
+    #[arg(long = "etcd-user", env = "WEFT_ETCD_USER")]
+    pub user: Option<String>,
+    /// File with the user's password; without it, the variable `WEFT_ETCD_PASSWORD` has the password.
+    #[arg(long = "etcd-password-file", env = "WEFT_ETCD_PASSWORD_FILE")]
+    pub password_file: Option<PathBuf>,
+    /// How often etcd is told to forget its history, in seconds; 0 means never, because somebody else does it.
+    #[arg(
+        long = "etcd-compact-interval-s",
+        env = "WEFT_ETCD_COMPACT_INTERVAL_S",
+        default_value_t = 300
+    )]
+    pub compact_interval_s: u64,
+    /// The cluster whose state this must be. Without it, a merger remembers the first one in its data folder (`cluster-id`).
+    #[arg(long, env = "WEFT_CLUSTER_ID")]
+    pub cluster_id: Option<String>,
+}
+
+impl EtcdArgs {
+    /// The way to etcd; `None` without one. Reads the files.
+    ///
+    /// # Errors
+    /// The options don't fit together, or a file can't be read.
+    pub fn options(&self) -> Result<Option<EtcdOptions>, OptionsError> {
+        let endpoints = self.endpoints.iter().map(|endpoint| endpoint.trim());
+        let endpoints = endpoints.filter(|endpoint| !endpoint.is_empty());
+        let endpoints: Vec<String> = endpoints.map(str::to_owned).collect();
+        if endpoints.is_empty() {
+            return Ok(None);
+        }
+        let password = match &self.password_file {
+            Some(file) => Some(read_file(file)?.trim_end_matches(['\r', '\n']).to_owned()),
+            // Meant for somebody else where there is no user.
+            None => std::env::var(ETCD_PASSWORD)
+                .ok()
+                .filter(|_| self.user.is_some()),
+        };
+        let identity = (self.cert.as_deref(), self.key.as_deref());
+        EtcdOptions::at(&endpoints)?
+            .with_tls(self.ca.as_deref(), identity)?
+            .with_user(self.user.clone(), password.map(Secret::new))
+            .map(Some)
+    }
+}
+
 impl ServeOptions {
+    /// Where other mergers' Envoys reach this one.
+    pub fn advertised(&self) -> SocketAddr {
+        self.advertise.unwrap_or(self.listen)
+    }
+
+    /// How long a leader leads without renewing its lease.
+    pub fn leader_lease(&self) -> Duration {
+        Duration::from_millis(self.leader_lease_ms)
+    }
+
     /// How much all requests together may take.
     pub fn limits(&self) -> bounds::Limits {
         bounds::Limits {
@@ -325,15 +420,40 @@ mod tests {
         );
     }
 
+    fn parsed(flags: &[&str]) -> Result<ServeOptions, clap::Error> {
+        let command = ServeOptions::augment_args(clap::Command::new("serve"));
+        let names = std::iter::once("serve").chain(flags.iter().copied());
+        ServeOptions::from_arg_matches(&command.try_get_matches_from(names)?)
+    }
+
+    #[test]
+    fn etcd_is_used_where_it_is_named_only() {
+        let options = |flags: &[&str]| parsed(flags).unwrap().etcd.options();
+        assert!(options(&[]).unwrap().is_none());
+        assert!(options(&["--etcd="]).unwrap().is_none());
+        assert!(
+            options(&["--etcd=http://a:1, http://b:2"])
+                .unwrap()
+                .is_some()
+        );
+        let refused = options(&["--etcd=http://a", "--etcd-user=weft"]);
+        assert!(refused.unwrap_err().to_string().contains(ETCD_PASSWORD));
+        let refused = options(&["--etcd=http://a", "--etcd-password-file=/nowhere/secret"]);
+        assert!(refused.unwrap_err().to_string().contains("/nowhere/secret"));
+        assert!(parsed(&["--etcd-prefix=/"]).is_err());
+        assert!(parsed(&["--leader-lease-ms=10"]).is_err());
+    }
+
+    #[test]
+    fn a_merger_is_reached_where_it_listens_unless_it_says_otherwise() {
+        let advertised = |flags: &[&str]| parsed(flags).unwrap().advertised().to_string();
+        assert_eq!(advertised(&["--listen=10.0.0.1:5"]), "10.0.0.1:5");
+        assert_eq!(advertised(&["--advertise=10.0.0.2:6"]), "10.0.0.2:6");
+    }
+
     #[test]
     fn the_older_two_numbers_still_say_when_a_node_is_down() {
-        let down_after = |flags: &[&str]| {
-            let command = ServeOptions::augment_args(clap::Command::new("serve"));
-            let names = std::iter::once("serve").chain(flags.iter().copied());
-            let matches = command.get_matches_from(names);
-            let options = ServeOptions::from_arg_matches(&matches).unwrap();
-            options.down_after().as_millis()
-        };
+        let down_after = |flags: &[&str]| parsed(flags).unwrap().down_after().as_millis();
         assert_eq!(down_after(&[]), 15_000);
         assert_eq!(down_after(&["--node-down-after-ms=700"]), 700);
         assert_eq!(down_after(&["--heartbeat-interval-ms=100"]), 300);

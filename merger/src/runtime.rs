@@ -1,5 +1,8 @@
 //! Builds everything that lives as long as the merger, once.
 
+mod copy;
+mod shared;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,13 +18,15 @@ use crate::broadcast::{self, Intents};
 use crate::cluster::{self, Cluster, ClusterError, Directory, EnvoyAdmin, NodeId, Removal};
 use crate::desired::DesiredSettings;
 use crate::edge::{self, Context};
+use crate::etcd::{EtcdError, OptionsError};
+use crate::fence::Fence;
 use crate::filters::KnownFields;
 use crate::keys::{Keys, equalise_keys};
 use crate::options::ServeOptions;
 use crate::repair::{self, Resyncs, Verification};
 use crate::replication::{self, RecentContacts, ShardLocks};
 use crate::search::{self, SettingsCache, WordCounts};
-use crate::store::{Patience, RedbStore, Store, StoreError};
+use crate::store::{IdentityError, Patience, RedbStore, Store, StoreError};
 use crate::supervise::{supervise, supervise_or_exit};
 use crate::tasks::{self, SettledTask, SharedEnd, TaskError, TaskEvents, Tasks};
 use crate::telemetry::Metrics;
@@ -29,7 +34,9 @@ use crate::upstream::{EgressClient, NodeApi, Upstream};
 use crate::webhooks::{self, Webhooks};
 use crate::write::{self, Writes};
 
-/// Why the merger could not start.
+pub use self::copy::{CopyOptions, CopyStoreError, Place, copy_store};
+
+/// Why the merger could not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The data folder can't be created.
@@ -41,6 +48,21 @@ pub enum StartError {
     /// The store can't be opened, or failed.
     #[error("the store can't be opened (does another merger hold it?)")]
     Store(#[from] StoreError),
+    /// The options for etcd don't fit together, or a file can't be read.
+    #[error(transparent)]
+    Etcd(#[from] OptionsError),
+    /// etcd doesn't let this merger in.
+    #[error("etcd doesn't let this merger in: {0}")]
+    Denied(EtcdError),
+    /// What stands in etcd isn't for this merger.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The file with the cluster's id can't be read or written.
+    #[error("the cluster's id can't be kept in {0}")]
+    ClusterId(std::path::PathBuf, #[source] std::io::Error),
+    /// Another merger may lead now.
+    #[error("this merger leads no more: it ends at once, and stands by after its next start")]
+    LeadershipLost,
     /// The cluster's state can't be read.
     #[error("the cluster's state can't be read")]
     Cluster(#[from] ClusterError),
@@ -60,6 +82,8 @@ pub struct Surroundings {
     pub nodes: Arc<dyn NodeApi>,
     /// The source of the topology.
     pub directory: Arc<dyn Directory>,
+    /// Until when requests to nodes may leave.
+    pub fence: Fence,
 }
 
 /// A merger whose state is read, and whose background work has not begun.
@@ -85,6 +109,7 @@ impl Opened {
             store,
             nodes,
             directory,
+            fence,
         } = surroundings;
         let cluster = Cluster::open(Arc::clone(&store), options.cluster()).await?;
         let (settled, settling) = mpsc::channel(MOST_SETTLING);
@@ -104,7 +129,7 @@ impl Opened {
             pace: options.pace(),
             max_body_bytes: options.max_body_bytes,
             bounds: Bounds::new(options.limits(), metrics.under_way.clone()),
-            upstream: Upstream::new(nodes),
+            upstream: Upstream::new(nodes, fence),
             metrics,
             begun: TaskTracker::new(),
         });
@@ -185,25 +210,38 @@ impl Opened {
 /// Runs the merger until `stop` resolves, and then lets running requests finish.
 ///
 /// # Errors
-/// The merger could not start.
+/// The merger could not start, or leads no more.
 pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Result<(), StartError> {
     let data_dir = options.data_dir.clone();
     std::fs::create_dir_all(&data_dir)
         .map_err(|error| StartError::DataDir(data_dir.clone(), error))?;
-    let surroundings = Surroundings {
-        store: Arc::new(RedbStore::open(&data_dir.join("weft.redb"))?),
-        nodes: Arc::new(EgressClient::new(options.egress())),
-        directory: Arc::new(EnvoyAdmin::new(&options.envoy_admin, &options.shard_prefix)),
-    };
+    if let Some(etcd) = options.etcd.options()? {
+        return shared::run(options, etcd, stop).await;
+    }
+    let store = Arc::new(RedbStore::open(&data_dir.join("weft.redb"))?);
+    let surroundings = surroundings(&options, store, Fence::always_open());
     let listen = options.listen;
     let opened = Opened::open(options, surroundings).await?;
-    let listener = TcpListener::bind(listen)
-        .await
-        .map_err(|error| StartError::Listen(listen, error))?;
+    let listener = bind(listen).await?;
     let ctx = opened.start().await?;
     tracing::info!(%listen, "the merger listens");
     edge::serve(ctx, listener, stop).await;
     Ok(())
+}
+
+/// The real surroundings: nodes and their directory are Envoy's.
+fn surroundings(options: &ServeOptions, store: Arc<dyn Store>, fence: Fence) -> Surroundings {
+    Surroundings {
+        store,
+        nodes: Arc::new(EgressClient::new(options.egress())),
+        directory: Arc::new(EnvoyAdmin::new(&options.envoy_admin, &options.shard_prefix)),
+        fence,
+    }
+}
+
+async fn bind(listen: std::net::SocketAddr) -> Result<TcpListener, StartError> {
+    let listener = TcpListener::bind(listen).await;
+    listener.map_err(|error| StartError::Listen(listen, error))
 }
 
 fn spawn_background(

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 pub mod config_envoy;
 mod serve;
+mod store;
 
 use crate::options::ServeOptions;
 
@@ -26,6 +27,9 @@ enum Command {
     /// Print a configuration.
     #[command(subcommand)]
     Config(Box<ConfigCommand>),
+    /// Move a cluster's state while no merger runs.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -48,6 +52,10 @@ pub fn run() -> ExitCode {
                 Err(error) => fail(&error),
             }
         }
+        Command::Store(command) => match store::run(&command) {
+            Ok(text) => print(&text),
+            Err(error) => fail(&error),
+        },
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) fn run(options: ServeOptions) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let stop = async move {
@@ -36,7 +36,12 @@ pub(super) fn run(options: ServeOptions) -> Result<(), ServeError> {
             tracing::info!("stopping");
         };
         Ok(runtime::run(options, stop).await?)
-    })
+    });
+    if outcome.is_err() {
+        // Waits for nothing: a merger that leads no more must not go on with anything.
+        runtime.shutdown_background();
+    }
+    outcome
 }
 
 /// Raises the limit of open files to its maximum: each client's body needs a connection, and so does each request to a

@@ -141,6 +141,11 @@ impl ApiError {
         )
     }
 
+    /// This merger doesn't lead, and the one that does can't be asked.
+    pub(super) fn stands_by(why: &str) -> Self {
+        Self::unavailable(format!("{why}: try again."))
+    }
+
     /// A filter's registration of a direct write can't be accepted.
     pub(super) fn bad_registration(why: &str) -> Self {
         Self::invalid(

@@ -1,6 +1,7 @@
 //! Accepts connections, and turns HTTP requests into calls and answers into HTTP responses.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{self, Poll};
@@ -15,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::compress::{self, Coding};
 use super::cors;
@@ -26,9 +27,9 @@ use crate::edge::Context;
 
 /// How long a connection may wait for the complete head of a request. Envoy sends heads whole, so this is how long Envoy may keep
 /// a connection idle. It is longer than Envoy does (60 s), so that Envoy never writes to a connection that was just closed.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long running requests may go on after the stop.
-const DRAIN: Duration = Duration::from_secs(10);
+pub(super) const DRAIN: Duration = Duration::from_secs(10);
 /// How much of a refused body is still read, and for how long.
 const READ_ON_BYTES: usize = 256 << 20;
 const READ_ON: Duration = Duration::from_secs(5);
@@ -40,16 +41,8 @@ pub async fn serve(ctx: Arc<Context>, listener: TcpListener, stop: impl Future<O
     loop {
         let (stream, peer) = tokio::select! {
             () = &mut stop => break,
-            accepted = listener.accept() => match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be taken");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
+            accepted = accept(&listener) => accepted,
         };
-        let _ = stream.set_nodelay(true);
         let ctx = Arc::clone(&ctx);
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
@@ -74,6 +67,22 @@ pub async fn serve(ctx: Arc<Context>, listener: TcpListener, stop: impl Future<O
     };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::warn!("some requests did not finish before the stop");
+    }
+}
+
+/// The next connection.
+pub(super) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let _ = stream.set_nodelay(true);
+                return (stream, peer);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be taken");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
     }
 }
 
@@ -191,8 +200,13 @@ impl Unread {
 }
 
 fn into_response(answer: Answer) -> Response<Full<Bytes>> {
+    head_and_body(answer).map(Full::new)
+}
+
+/// The answer as a response whose body is in memory.
+pub(super) fn head_and_body(answer: Answer) -> Response<Bytes> {
     let length = answer.body.len();
-    let mut response = Response::new(Full::new(answer.body));
+    let mut response = Response::new(answer.body);
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
     // Appended one by one, because a name may occur more than once.

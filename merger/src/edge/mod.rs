@@ -10,6 +10,7 @@ mod errors;
 mod internal;
 mod listen;
 mod page;
+mod standby;
 mod token;
 mod unpack;
 
@@ -17,6 +18,7 @@ mod unpack;
 pub(crate) use dispatch::dispatch;
 pub use errors::ApiError;
 pub use listen::serve;
+pub use standby::{Standby, stand_by};
 
 use std::sync::Arc;
 

@@ -38,7 +38,9 @@ pub(crate) async fn probe(ctx: &Context, node: &NodeRef) -> Probe {
             .tasks::<LocalTask>(node.address, "limit=1", &authority, PROBE_TIMEOUT);
     match newest.await {
         Ok(tasks) => Probe::Answer(tasks.first().map(|task| task.uid)),
-        Err(TaskListError::Upstream(UpstreamError::NoEgress { .. })) => Probe::ProxyDown,
+        Err(TaskListError::Upstream(
+            UpstreamError::NoEgress { .. } | UpstreamError::NotLeading { .. },
+        )) => Probe::ProxyDown,
         Err(TaskListError::Upstream(UpstreamError::Unreachable { detail, .. }))
             if is_connection_failure(&detail) =>
         {

@@ -19,6 +19,7 @@ use crate::call::{empty, full};
 use crate::clock::simulated;
 use crate::edge;
 use crate::edge::Context;
+use crate::fence::Fence;
 use crate::options::ServeOptions;
 use crate::runtime::{Opened, Surroundings};
 
@@ -132,6 +133,7 @@ impl Merger {
             store: Arc::new(world.store.clone()),
             nodes: Arc::new(world.mesh.clone()),
             directory: Arc::new(world.mesh.clone()),
+            fence: Fence::always_open(),
         };
         tokio::spawn(tell_time(world.clone()));
         let opened = Opened::open(options(), surroundings).await.unwrap();

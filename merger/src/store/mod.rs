@@ -1,8 +1,10 @@
 //! The store: a small ordered map with versions for tasks, placements, in-sync sets and epochs. It never holds documents.
 //!
 //! Invariant: a commit is all or nothing, and durable when [`Store::commit`] returns `Ok`. Every commit before it is durable then
-//! too.
+//! too. Two implementations: [`RedbStore`], a file for a single merger, and [`EtcdStore`], an etcd for several.
 
+mod copy;
+mod etcd;
 #[cfg(test)]
 pub(crate) mod memory;
 mod redb;
@@ -12,6 +14,11 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+pub use self::copy::{Copied, CopyError, copy};
+pub use self::etcd::{
+    EtcdStore, IdentityError, begin_copy, check_identity, claim, end_copy, forget_history,
+    refuse_unfinished,
+};
 pub use self::redb::RedbStore;
 
 /// How long a commit may stay unsynced.
@@ -95,6 +102,22 @@ pub enum StoreError {
     /// The store was closed while the request waited.
     #[error("the store is closed")]
     Closed,
+    /// This merger doesn't lead any more; nothing was changed.
+    #[error("another merger leads, or none: this one changes nothing any more")]
+    NotLeader,
+    /// This merger stopped leading before it heard whether the commit was made.
+    #[error("this merger stopped leading before it heard whether its change was made")]
+    Unsettled,
+    /// A value is larger than the store takes; nothing was changed.
+    #[error("the value of `{key}` has {bytes} bytes, and the store takes {most}")]
+    TooLarge {
+        /// The key.
+        key: String,
+        /// The value's size.
+        bytes: usize,
+        /// The largest that is taken.
+        most: usize,
+    },
 }
 
 /// The interface of a store.

@@ -2,9 +2,11 @@
 //!
 //! Invariant: nothing else in the merger reaches a node. Envoy does the retries, the hedging and the choice of a replica; this
 //! module only says which shard or node a request is for and how long it may take. The nodes are behind a trait: [`EgressClient`]
-//! goes through Envoy, and tests use other implementations.
+//! goes through Envoy, and tests use other implementations. No request leaves after the [`Fence`] has closed, and those under way
+//! are cut off.
 
 mod egress;
+mod pass_on;
 mod request;
 mod tasks;
 
@@ -18,11 +20,13 @@ use http::{HeaderMap, StatusCode};
 use weft_routing::placement::ShardId;
 
 pub use egress::{EgressClient, EgressOptions};
+pub use pass_on::{PASSED_ON, PassOn};
 pub use request::NodeRequest;
 pub use tasks::TaskListError;
 
 use crate::answer::Answer;
 use crate::bounds::NoRoom;
+use crate::fence::Fence;
 
 /// Whether a secret is masked, as nodes show it: its first letters and `XXX...`.
 pub fn is_hidden(secret: &str) -> bool {
@@ -100,6 +104,14 @@ pub enum UpstreamError {
         /// The error text of the connection.
         detail: String,
     },
+    /// This merger leads no more, so it sends nothing, and waits for no answer.
+    #[error("{target} is not asked: this merger leads no more")]
+    NotLeading {
+        /// The shard or node that the request was for.
+        target: Target,
+        /// Whether the request had left before.
+        sent: bool,
+    },
     /// No answer came in time.
     #[error("{target} gave no answer within {} ms", within.as_millis())]
     TimedOut {
@@ -146,6 +158,7 @@ impl UpstreamError {
         ];
         match self {
             Self::NoEgress { .. } | Self::Malformed { .. } => false,
+            Self::NotLeading { sent, .. } => *sent,
             Self::Unreachable { detail, .. } => !NOT_SENT.iter().any(|said| detail.contains(said)),
             Self::TimedOut { .. } | Self::TooLarge { .. } | Self::NoRoom { .. } => true,
         }
@@ -156,6 +169,7 @@ impl UpstreamError {
         match self {
             Self::Unreachable { target, .. }
             | Self::NoEgress { target, .. }
+            | Self::NotLeading { target, .. }
             | Self::TimedOut { target, .. }
             | Self::TooLarge { target, .. }
             | Self::NoRoom { target, .. }
@@ -177,12 +191,13 @@ pub trait NodeApi: Send + Sync {
 #[derive(Clone)]
 pub struct Upstream {
     nodes: Arc<dyn NodeApi>,
+    fence: Fence,
 }
 
 impl Upstream {
-    /// A client for these nodes.
-    pub fn new(nodes: Arc<dyn NodeApi>) -> Self {
-        Self { nodes }
+    /// A client for these nodes, as long as the fence is open.
+    pub fn new(nodes: Arc<dyn NodeApi>, fence: Fence) -> Self {
+        Self { nodes, fence }
     }
 
     /// Sends a request and reads the whole answer. Dropping the future aborts the request, through Envoy.
@@ -192,9 +207,17 @@ impl Upstream {
     pub async fn send(&self, request: NodeRequest) -> Result<NodeAnswer, UpstreamError> {
         let target = request.target.clone();
         let within = request.timeout;
-        match tokio::time::timeout(within, self.nodes.exchange(request)).await {
-            Ok(result) => result,
-            Err(_) => Err(UpstreamError::TimedOut { target, within }),
+        let not_leading = |target, sent| Err(UpstreamError::NotLeading { target, sent });
+        let Some(_under_way) = self.fence.enter() else {
+            return not_leading(target, false);
+        };
+        tokio::select! {
+            // Looked at first, so that a merger that slept beyond its time sends nothing more when it wakes.
+            biased;
+            () = self.fence.closed() => not_leading(target, true),
+            outcome = tokio::time::timeout(within, self.nodes.exchange(request)) => {
+                outcome.unwrap_or(Err(UpstreamError::TimedOut { target, within }))
+            }
         }
     }
 }
@@ -209,4 +232,87 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::call::ForwardedHeaders;
+
+    /// A node that takes a minute to answer.
+    struct Slow;
+
+    impl NodeApi for Slow {
+        fn exchange(&self, _: NodeRequest) -> BoxFuture<'_, Result<NodeAnswer, UpstreamError>> {
+            Box::pin(async {
+                sleep(Duration::from_secs(60)).await;
+                Ok(NodeAnswer {
+                    status: StatusCode::OK,
+                    headers: HeaderMap::new(),
+                    body: Bytes::new(),
+                })
+            })
+        }
+    }
+
+    async fn ask(upstream: &Upstream) -> Result<NodeAnswer, UpstreamError> {
+        let target = Target::Node(SocketAddr::from(([127, 0, 0, 1], 7710)));
+        let headers = ForwardedHeaders::default();
+        let timeout = Duration::from_secs(300);
+        let request = NodeRequest::new(target, http::Method::GET, "/", &headers, timeout);
+        upstream.send(request).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_leases_nothing_is_cut_off() {
+        let upstream = Upstream::new(Arc::new(Slow), Fence::always_open());
+        assert!(ask(&upstream).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_under_way_when_the_lease_ends_is_cut_off_and_nothing_leaves_afterwards() {
+        let begun = Instant::now();
+        let fence = Fence::until(begun + Duration::from_secs(2));
+        let upstream = Upstream::new(Arc::new(Slow), fence);
+        let cut = ask(&upstream).await.unwrap_err();
+        assert_eq!(begun.elapsed(), Duration::from_secs(2));
+        assert!(matches!(cut, UpstreamError::NotLeading { .. }) && cut.may_have_arrived());
+        let refused = ask(&upstream).await.unwrap_err();
+        assert_eq!(begun.elapsed(), Duration::from_secs(2));
+        assert!(matches!(refused, UpstreamError::NotLeading { .. }) && !refused.may_have_arrived());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_that_is_renewed_in_time_cuts_nothing_off() {
+        let begun = Instant::now();
+        let fence = Fence::until(begun + Duration::from_secs(2));
+        let upstream = Upstream::new(Arc::new(Slow), fence.clone());
+        let renewals = async {
+            loop {
+                sleep(Duration::from_secs(1)).await;
+                fence.extend(Instant::now() + Duration::from_secs(2));
+            }
+        };
+        tokio::select! {
+            answer = ask(&upstream) => assert!(answer.is_ok()),
+            () = renewals => {}
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_the_merger_steps_down_what_is_under_way_ends() {
+        let fence = Fence::until(Instant::now() + Duration::from_secs(100));
+        let upstream = Upstream::new(Arc::new(Slow), fence.clone());
+        let under_way = tokio::spawn({
+            let upstream = upstream.clone();
+            async move { ask(&upstream).await }
+        });
+        sleep(Duration::from_secs(1)).await;
+        fence.shut();
+        assert!(ask(&upstream).await.is_err());
+        fence.drained().await;
+        assert!(under_way.await.unwrap().is_ok());
+    }
 }

@@ -22,9 +22,9 @@ const TASK_FILTERS: &str = "`uids`, `indexUids`, `statuses`, `types`, `canceledB
 impl From<UpstreamError> for ApiError {
     fn from(error: UpstreamError) -> Self {
         match &error {
-            UpstreamError::NoEgress { .. } | UpstreamError::Unreachable { .. } => {
-                Self::unavailable(error.to_string())
-            }
+            UpstreamError::NoEgress { .. }
+            | UpstreamError::Unreachable { .. }
+            | UpstreamError::NotLeading { .. } => Self::unavailable(error.to_string()),
             UpstreamError::TimedOut { .. } => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "remote_timeout",
@@ -80,7 +80,10 @@ impl From<NoRoom> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        Self::of_store(&error)
+        match error {
+            StoreError::NotLeader | StoreError::Unsettled => Self::unavailable(error.to_string()),
+            _ => Self::of_store(&error),
+        }
     }
 }
 
