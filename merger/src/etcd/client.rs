@@ -161,6 +161,12 @@ fn is_about_token(text: &str) -> bool {
         .any(|said| text.contains(said))
 }
 
+fn is_about_user(text: &str) -> bool {
+    ["authentication failed", "user name is empty"]
+        .iter()
+        .any(|said| text.contains(said))
+}
+
 /// What an error of the client means.
 fn translate(endpoint: &str, error: Error) -> EtcdError {
     let Error::GRpcStatus(status) = &error else {
@@ -168,16 +174,17 @@ fn translate(endpoint: &str, error: Error) -> EtcdError {
             Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::InvalidMetadataValue(_) => {
                 EtcdError::Refused(format!("{endpoint}: {error}"))
             }
-            error => silence_or_denial(endpoint, causes(&error)),
+            error => silence_or_denial(endpoint, with_causes(error.to_string(), &error)),
         };
     };
     // The names of gRPC's codes, since the client doesn't pass its type on.
     let code = format!("{:?}", status.code());
-    let text = causes(status);
+    // The status as a text of its own would show everything twice.
+    let text = with_causes(status.message().to_owned(), status);
     let said = format!("{endpoint}: {}", status.message());
     match code.as_str() {
         "Unauthenticated" | "PermissionDenied" => EtcdError::Denied(said),
-        "InvalidArgument" if text.contains("authentication failed") || is_about_token(&text) => {
+        "InvalidArgument" if is_about_user(&text) || is_about_token(&text) => {
             EtcdError::Denied(said)
         }
         "OutOfRange" if text.contains("compacted") => EtcdError::Compacted,
@@ -198,9 +205,8 @@ fn silence_or_denial(endpoint: &str, text: String) -> EtcdError {
     }
 }
 
-/// The texts of an error and its causes, each once.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+/// A text with those of the error's causes, each once.
+fn with_causes(mut text: String, error: &dyn std::error::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let more = error.to_string();

@@ -257,7 +257,7 @@ pub(crate) struct Line {
 
 struct Weather {
     random: fastrand::Rng,
-    /// How many of a hundred requests get no answer.
+    /// How many of a hundred requests get no answer, or a slow one.
     trouble: u8,
     cut: bool,
 }
@@ -266,6 +266,8 @@ struct Weather {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Answered,
+    /// It is done at once, and the answer comes just in time.
+    Slow,
     /// It never arrives.
     Lost,
     /// It is done, and the answer never arrives.
@@ -275,7 +277,7 @@ enum Fate {
 }
 
 impl Line {
-    /// Sets how many of a hundred requests get no answer.
+    /// Sets how many of a hundred requests get no answer, or a slow one.
     pub(crate) fn set_trouble(&self, percent: u8) {
         self.weather().trouble = percent;
     }
@@ -293,11 +295,12 @@ impl Line {
     fn fate(&self) -> (Fate, Duration, Duration) {
         let mut weather = self.weather();
         let trouble = weather.random.u8(0..100) < weather.trouble;
-        let fate = match weather.random.u8(0..3) {
+        let fate = match weather.random.u8(0..4) {
             _ if weather.cut => Fate::Lost,
             _ if !trouble => Fate::Answered,
             0 => Fate::Lost,
             1 => Fate::Unheard,
+            2 => Fate::Slow,
             _ => Fate::Late,
         };
         let way = Duration::from_micros(weather.random.u64(100..3_000));
@@ -331,7 +334,11 @@ impl Line {
             tokio::time::sleep(within).await;
             return Err(silence());
         }
-        tokio::time::sleep(way).await;
+        let back = match fate {
+            Fate::Slow => within * 9 / 10,
+            _ => way,
+        };
+        tokio::time::sleep(back).await;
         outcome
     }
 }

@@ -143,12 +143,12 @@ impl Copying<'_> {
         }
         let from = open_file(file)?;
         let leadership = self.lead().await?;
-        let copied = self.into_prefix(&from, &leadership).await;
+        let copied = self.fill_prefix(&from, &leadership).await;
         leadership.step_down().await;
         copied
     }
 
-    async fn into_prefix(
+    async fn fill_prefix(
         &self,
         from: &RedbStore,
         leadership: &Leadership,
@@ -170,12 +170,12 @@ impl Copying<'_> {
             return Err(CopyStoreError::FileExists(file.to_owned()));
         }
         let leadership = self.lead().await?;
-        let copied = self.into_file(file, &leadership).await;
+        let copied = self.fill_file(file, &leadership).await;
         leadership.step_down().await;
         copied
     }
 
-    async fn into_file(
+    async fn fill_file(
         &self,
         file: &Path,
         leadership: &Leadership,

@@ -127,7 +127,7 @@ pub(crate) fn a_merger_that_leads_no_more_ends_with_a_clear_line() {
         let ends = async |merger: &mut Merger| {
             let (code, said) = merger.end();
             assert_eq!(code, Some(2), "{said}");
-            let last = said.lines().last().unwrap_or_default().to_owned();
+            let last = said.lines().next_back().unwrap_or_default().to_owned();
             assert!(last.contains("this merger leads no more"), "{said}");
         };
         let mut merger = Merger::start(&members.urls(), &[]);
