@@ -24,6 +24,9 @@ use super::{
 const PING_EVERY: Duration = Duration::from_secs(6);
 const PING_WITHIN: Duration = Duration::from_secs(2);
 
+/// How often each endpoint is asked at the start, where it may not like a certificate.
+const ROUNDS_WITH_TLS: usize = 5;
+
 /// The largest answer that is read, in bytes.
 const MOST_ANSWER_BYTES: usize = 32 << 20;
 
@@ -68,8 +71,13 @@ impl EtcdClient {
     /// # Errors
     /// None does: [`EtcdError::Denied`] if one has refused this merger.
     pub async fn check(&self, key: &str) -> Result<(), EtcdError> {
+        // Where etcd refuses a certificate, it may have hung up before its reason is read.
+        let rounds = match self.options.tls {
+            Some(_) => ROUNDS_WITH_TLS,
+            None => 1,
+        };
         let mut worst = EtcdError::NoAnswer("there are no endpoints".into());
-        for _ in &self.connections {
+        for _ in 0..rounds * self.connections.len() {
             match super::get(self, key.to_owned()).await {
                 Ok(_) => return Ok(()),
                 Err(error @ EtcdError::Denied(_)) => worst = error,

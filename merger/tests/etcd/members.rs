@@ -162,6 +162,22 @@ pub(crate) fn signal(process: u32, name: &str) {
         .args([&format!("-{name}"), &process.to_string()])
         .status();
     assert!(sent.unwrap().success());
+    // Under load its threads may run on for a while.
+    let limit = Instant::now() + Duration::from_secs(10);
+    while name == "STOP" && !is_stopped(process) {
+        assert!(Instant::now() < limit, "it doesn't stop");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn is_stopped(process: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // The state stands after the name, which is in brackets.
+        let state = stat.rsplit(')').next().unwrap_or_default();
+        state.trim_start().starts_with('T')
+    })
 }
 
 /// A client of these endpoints that has heard from etcd.
