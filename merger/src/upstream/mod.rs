@@ -104,8 +104,8 @@ pub enum UpstreamError {
         /// The error text of the connection.
         detail: String,
     },
-    /// This merger leads no more, so it sends nothing, and waits for no answer.
-    #[error("{target} is not asked: this merger leads no more")]
+    /// This merger's lease is over, so it sends nothing, and waits for no answer.
+    #[error("{target} is not asked: this merger's lease in etcd is over")]
     NotLeading {
         /// The shard or node that the request was for.
         target: Target,
@@ -198,6 +198,16 @@ impl Upstream {
     /// A client for these nodes, as long as the fence is open.
     pub fn new(nodes: Arc<dyn NodeApi>, fence: Fence) -> Self {
         Self { nodes, fence }
+    }
+
+    /// Whether requests may leave: the lease of this merger is not over.
+    pub fn may_send(&self) -> bool {
+        self.fence.is_open()
+    }
+
+    /// Resolves when no requests may leave any more.
+    pub(crate) async fn lease_over(&self) {
+        self.fence.closed().await;
     }
 
     /// Sends a request and reads the whole answer. Dropping the future aborts the request, through Envoy.
