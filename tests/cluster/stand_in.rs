@@ -178,7 +178,11 @@ impl StandIn {
         self.holds_tasks.store(hold, Ordering::Relaxed);
     }
 
-    async fn serve(self: &Arc<Self>, port: u16) -> Result<(), HarnessError> {
+    /// Answers on this port of loopback as long as the runtime lives.
+    ///
+    /// # Errors
+    /// The port isn't free.
+    pub async fn serve(self: &Arc<Self>, port: u16) -> Result<(), HarnessError> {
         let listener = TcpListener::bind(("127.0.0.1", port))
             .await
             .map_err(HarnessError::file(format!("port {port}")))?;

@@ -20,11 +20,16 @@ fn envoys() -> [PathBuf; 2] {
 
 /// Both Envoys' verdict on the file for these options.
 fn validate(options: &str) -> Result<(), String> {
+    validate_file("envoy", options)
+}
+
+/// Both Envoys' verdict on the file that `weft config` prints under this name for these options.
+fn validate_file(name: &str, options: &str) -> Result<(), String> {
     let binaries = Binaries::find().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("envoy.yaml");
     let printed = Command::new(&binaries.weft)
-        .args(["config", "envoy", "--wasm"])
+        .args(["config", name, "--wasm"])
         .arg(&binaries.filter)
         .args(options.split_whitespace())
         .output()
@@ -83,6 +88,16 @@ fn envoy_accepts_what_weft_prints() {
         "--node 0=10.0.0.1:7700 --node 0=10.0.0.2:7700 --node 1=[fd00::3]:7700 --edge [::]:7700",
     ] {
         assert_eq!(validate(options), Ok(()), "{options}");
+    }
+}
+
+#[test]
+fn envoy_accepts_the_file_for_a_nodes_own_envoy() {
+    for options in [
+        "--node 127.0.0.1:7710 --listen 127.0.0.1:7700",
+        "--node node.weft.svc.cluster.local:7700 --listen [::]:7700 --admin 127.0.0.1:7701 --require-term",
+    ] {
+        assert_eq!(validate_file("guard", options), Ok(()), "{options}");
     }
 }
 

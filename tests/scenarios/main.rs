@@ -19,6 +19,7 @@ mod documents;
 mod envoy_configuration;
 mod faults;
 mod fuzzed;
+mod guard;
 mod harness;
 mod hung_nodes;
 mod indexes;

@@ -202,7 +202,7 @@ impl Election {
         };
         let lasts = self.times.lease.min(granted.lasts);
         let leads_for = lasts.saturating_sub(self.times.margin());
-        let fence = Fence::until(sent + leads_for);
+        let fence = Fence::until(sent + leads_for).in_term(number(created));
         if !fence.is_open() {
             let _ = self.etcd.revoke(granted.id, ANSWER_WITHIN).await;
             return Err(EtcdError::NoAnswer("it took longer than the lease".into()));
@@ -255,6 +255,11 @@ impl Election {
         let mine = entry.filter(|entry| entry.lease == lease);
         Ok(mine.map(|entry| entry.created))
     }
+}
+
+/// A term as guards know it. A revision is never negative.
+fn number(created: i64) -> weft_routing::Term {
+    weft_routing::Term(u64::try_from(created).unwrap_or_default())
 }
 
 /// What a leader holds in etcd.

@@ -3,7 +3,7 @@
 //! Invariant: nothing else in the merger reaches a node. Envoy does the retries, the hedging and the choice of a replica; this
 //! module only says which shard or node a request is for and how long it may take. The nodes are behind a trait: [`EgressClient`]
 //! goes through Envoy, and tests use other implementations. No request leaves after the [`Fence`] has closed, and those under way
-//! are cut off.
+//! are cut off. Where mergers take turns in leading, each request says the term, and a guard in front of a node may refuse it.
 
 mod egress;
 mod pass_on;
@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use weft_routing::headers;
 use weft_routing::placement::ShardId;
 
 pub use egress::{EgressClient, EgressOptions};
@@ -71,6 +72,13 @@ impl NodeAnswer {
             content_type: self.headers.get(http::header::CONTENT_TYPE).cloned(),
             body: self.body,
         }
+    }
+
+    /// Whether it comes from a guard in the node's place, which has heard of a newer leader.
+    fn is_of_stale_term(&self) -> bool {
+        let why = self.headers.get(headers::GUARD);
+        self.status == StatusCode::PRECONDITION_FAILED
+            && why.is_some_and(|why| why == headers::GUARD_STALE)
     }
 
     /// The task that the answer names, by the node's own uid; `None` if it names none.
@@ -214,8 +222,12 @@ impl Upstream {
     ///
     /// # Errors
     /// No answer came from a node. An error status of the node itself is an answer.
-    pub async fn send(&self, request: NodeRequest) -> Result<NodeAnswer, UpstreamError> {
+    pub async fn send(&self, mut request: NodeRequest) -> Result<NodeAnswer, UpstreamError> {
         let target = request.target.clone();
+        if let Some(term) = self.fence.term() {
+            let name = HeaderName::from_static(headers::TERM);
+            request = request.header(name, HeaderValue::from(term.0));
+        }
         let within = request.timeout;
         let not_leading = |target, sent| Err(UpstreamError::NotLeading { target, sent });
         let Some(_under_way) = self.fence.enter() else {
@@ -225,8 +237,14 @@ impl Upstream {
             // Looked at first, so that a merger that slept beyond its time sends nothing more when it wakes.
             biased;
             () = self.fence.closed() => not_leading(target, true),
-            outcome = tokio::time::timeout(within, self.nodes.exchange(request)) => {
-                outcome.unwrap_or(Err(UpstreamError::TimedOut { target, within }))
+            outcome = tokio::time::timeout(within, self.nodes.exchange(request)) => match outcome {
+                Ok(Ok(answer)) if answer.is_of_stale_term() => {
+                    tracing::error!(%target, term = ?self.fence.term(), "a guard has heard of a newer leader");
+                    self.fence.close();
+                    not_leading(target, false)
+                }
+                Ok(outcome) => outcome,
+                Err(_) => Err(UpstreamError::TimedOut { target, within }),
             }
         }
     }
@@ -267,12 +285,93 @@ mod tests {
         }
     }
 
+    /// A node that answers at once, with its guard's header or without, and what the term of the last request was.
+    #[derive(Default)]
+    struct Quick {
+        status: StatusCode,
+        guard: Option<&'static str>,
+        term: std::sync::Mutex<Option<HeaderValue>>,
+    }
+
+    impl NodeApi for Quick {
+        fn exchange(
+            &self,
+            request: NodeRequest,
+        ) -> BoxFuture<'_, Result<NodeAnswer, UpstreamError>> {
+            *self.term.lock().unwrap() = request.headers.get("x-weft-term").cloned();
+            let said = |why| {
+                (
+                    HeaderName::from_static("x-weft-guard"),
+                    HeaderValue::from_static(why),
+                )
+            };
+            let answer = NodeAnswer {
+                status: self.status,
+                headers: self.guard.map(said).into_iter().collect(),
+                body: Bytes::new(),
+            };
+            Box::pin(async { Ok(answer) })
+        }
+    }
+
     async fn ask(upstream: &Upstream) -> Result<NodeAnswer, UpstreamError> {
         let target = Target::Node(SocketAddr::from(([127, 0, 0, 1], 7710)));
         let headers = ForwardedHeaders::default();
         let timeout = Duration::from_secs(300);
         let request = NodeRequest::new(target, http::Method::GET, "/", &headers, timeout);
         upstream.send(request).await
+    }
+
+    fn in_term(term: u64) -> Fence {
+        Fence::until(Instant::now() + Duration::from_secs(2)).in_term(weft_routing::Term(term))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_request_of_a_leader_says_its_term() {
+        let nodes = Arc::new(Quick::default());
+        let term = || nodes.term.lock().unwrap().clone();
+        let leader = Upstream::new(Arc::clone(&nodes) as Arc<dyn NodeApi>, in_term(1_234));
+        ask(&leader).await.unwrap();
+        assert_eq!(term().unwrap(), "1234");
+        let only = Upstream::new(Arc::clone(&nodes) as Arc<dyn NodeApi>, Fence::always_open());
+        ask(&only).await.unwrap();
+        assert_eq!(term(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_merger_that_a_guard_calls_stale_leads_no_more() {
+        let fence = in_term(7);
+        let refuses = Quick {
+            status: StatusCode::PRECONDITION_FAILED,
+            guard: Some("stale"),
+            ..Quick::default()
+        };
+        let upstream = Upstream::new(Arc::new(refuses), fence.clone());
+        let refused = ask(&upstream).await.unwrap_err();
+        assert!(matches!(refused, UpstreamError::NotLeading { .. }) && !refused.may_have_arrived());
+        fence.closed().await;
+        assert!(!fence.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_answers_of_a_guard_or_node_say_nothing_about_who_leads() {
+        let failed = StatusCode::PRECONDITION_FAILED;
+        for (status, guard) in [
+            (failed, None),
+            (failed, Some("missing")),
+            (failed, Some("malformed")),
+            (StatusCode::OK, Some("stale")),
+        ] {
+            let fence = in_term(7);
+            let node = Quick {
+                status,
+                guard,
+                ..Quick::default()
+            };
+            let upstream = Upstream::new(Arc::new(node), fence.clone());
+            assert_eq!(ask(&upstream).await.unwrap().status, status);
+            assert!(fence.is_open(), "{status} {guard:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -185,7 +185,7 @@ impl Topology {
     }
 }
 
-fn take<'a>(
+pub(super) fn take<'a>(
     seen: &mut HashMap<&'a Address, String>,
     address: &'a Address,
     by: String,
