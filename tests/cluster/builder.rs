@@ -21,6 +21,7 @@ pub struct ClusterBuilder {
     mergers: u16,
     etcd: u16,
     etcd_syncs: bool,
+    through_follower: bool,
     filter: bool,
     body_routing: bool,
     master_key: Option<String>,
@@ -41,6 +42,7 @@ impl Default for ClusterBuilder {
             mergers: 1,
             etcd: 0,
             etcd_syncs: false,
+            through_follower: std::env::var_os("WEFT_TEST_FOLLOWER").is_some(),
             filter: true,
             body_routing: true,
             master_key: None,
@@ -83,6 +85,13 @@ impl ClusterBuilder {
     /// Sets whether etcd waits for its disk. It doesn't by default, because here only processes die.
     pub fn etcd_syncs(mut self, syncs: bool) -> Self {
         self.etcd_syncs = syncs;
+        self
+    }
+
+    /// Sets whether the cluster gets a second merger, if it has only one, and clients go through an Envoy whose merger doesn't
+    /// lead. With the variable `WEFT_TEST_FOLLOWER` all clusters are so: every scenario is one for followers, too.
+    pub fn through_follower(mut self, through: bool) -> Self {
+        self.through_follower = through;
         self
     }
 
@@ -149,8 +158,14 @@ impl ClusterBuilder {
 
     /// Starts all processes and waits until the cluster answers.
     pub async fn start(self) -> Result<Cluster, HarnessError> {
-        let cluster = self.launch()?;
+        let through_follower = self.through_follower;
+        let mut cluster = self.launch()?;
         match cluster.wait_ready().await {
+            Ok(()) if through_follower => {
+                let leader = cluster.wait_leader(None).await?;
+                cluster.front = usize::from(leader == 0);
+                Ok(cluster)
+            }
             Ok(()) => Ok(cluster),
             Err(error) => {
                 // Detached processes don't end with the handle, so a failed start must end them here.
@@ -164,11 +179,15 @@ impl ClusterBuilder {
 
     /// The layout of the ports, counted up from this one.
     pub fn layout(&self, port: u16) -> Result<Layout, HarnessError> {
+        let mergers = match self.through_follower {
+            true => self.mergers.max(2),
+            false => self.mergers,
+        };
         let members = match self.etcd {
-            0 if self.mergers > 1 => 1,
+            0 if mergers > 1 => 1,
             members => members,
         };
-        Layout::new(port, self.shards, self.replicas)?.with_mergers(self.mergers, members)
+        Layout::new(port, self.shards, self.replicas)?.with_mergers(mergers, members)
     }
 
     /// Starts all processes without waiting for them.
@@ -197,6 +216,7 @@ impl ClusterBuilder {
             supervisor,
             nodes,
             pairs,
+            front: 0,
             etcd,
             client: Client::builder().timeout(PROBE).build()?,
             plan,

@@ -28,6 +28,8 @@ pub struct Cluster {
     pub(crate) plan: ClusterPlan,
     pub(crate) nodes: Vec<Process>,
     pub(crate) pairs: Vec<Pair>,
+    /// The pair that is meant where none is named.
+    pub(crate) front: usize,
     pub(crate) etcd: Vec<Process>,
     pub(crate) client: Client,
     // Dropped after the processes, so that they are gone before their files and ports are.
@@ -41,7 +43,7 @@ impl Cluster {
         ClusterBuilder::default()
     }
 
-    /// One pair of Envoy and merger. Whatever doesn't name a pair is about the first.
+    /// One pair of Envoy and merger.
     ///
     /// # Panics
     /// There is no such pair.
@@ -51,6 +53,12 @@ impl Cluster {
     )]
     pub fn pair(&self, pair: usize) -> &Pair {
         &self.pairs[pair]
+    }
+
+    /// The pair that is meant by whatever names none: the first, or with [`ClusterBuilder::through_follower`] the first whose
+    /// merger didn't lead at the start.
+    pub fn front(&self) -> &Pair {
+        self.pair(self.front)
     }
 
     /// All pairs of Envoy and merger.
@@ -65,22 +73,22 @@ impl Cluster {
 
     /// The URL for clients.
     pub fn url(&self) -> String {
-        self.pair(0).url()
+        self.front().url()
     }
 
     /// The URL of Envoy's admin interface.
     pub fn admin_url(&self) -> String {
-        self.pair(0).admin_url()
+        self.front().admin_url()
     }
 
     /// The URL of Envoy's egress listener.
     pub fn egress_url(&self) -> String {
-        self.pair(0).egress_url()
+        self.front().egress_url()
     }
 
     /// The URL of the merger itself, bypassing Envoy.
     pub fn merger_url(&self) -> String {
-        self.pair(0).merger_url()
+        self.front().merger_url()
     }
 
     /// The URL of a node itself, bypassing everything else.
@@ -121,17 +129,17 @@ impl Cluster {
 
     /// The relay between Envoy and a node, if the cluster was started with [`ClusterBuilder::links`].
     pub fn link(&self, shard: u16, replica: u16) -> Option<&Link> {
-        self.pair(0).link(shard, replica)
+        self.front().link(shard, replica)
     }
 
     /// The merger's process.
     pub fn merger(&self) -> &Process {
-        self.pair(0).merger()
+        self.front().merger()
     }
 
     /// Envoy's process.
     pub fn envoy(&self) -> &Process {
-        self.pair(0).envoy()
+        self.front().envoy()
     }
 
     /// Every process.
@@ -224,7 +232,7 @@ impl Cluster {
         readable: bool,
     ) -> Result<(), HarnessError> {
         let place = (shard, replica);
-        self.wait_node_readable_at(self.pair(0), place, readable)
+        self.wait_node_readable_at(self.front(), place, readable)
             .await
     }
 

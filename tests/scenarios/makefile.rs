@@ -111,7 +111,12 @@ fn several_mergers_without_etcd_are_refused_in_one_line_before_the_build() {
     }
     let path = tools.path().display().to_string();
     // A path where no etcd was fetched to, and a machine without apt.
-    let without = |target| make(&[target, "MERGERS=3", "ETCD=/nowhere/etcd", "ETCD_BIN="], &path);
+    let without = |target| {
+        make(
+            &[target, "MERGERS=3", "ETCD=/nowhere/etcd", "ETCD_BIN="],
+            &path,
+        )
+    };
     let output = without("etcd-needed");
     assert!(!output.status.success());
     let lines = error_lines(&output);
