@@ -83,6 +83,7 @@ fn envoy_accepts_what_weft_prints() {
         "--body-routing false",
         "--access-log failed",
         "--access-log off",
+        "--several-mergers --replicas 2",
         "--node-host shard-{shard}-node-{replica}:7700",
         "--merger merger.weft.svc.cluster.local:7703",
         "--node 0=10.0.0.1:7700 --node 0=10.0.0.2:7700 --node 1=[fd00::3]:7700 --edge [::]:7700",
@@ -102,21 +103,24 @@ fn envoy_accepts_the_file_for_a_nodes_own_envoy() {
 }
 
 #[test]
-fn envoy_accepts_the_committed_file() {
+fn envoy_accepts_the_committed_files() {
     let binaries = Binaries::find().unwrap();
-    let committed =
-        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../envoy/envoy.yaml")).unwrap();
-    // Only the path of the filter is different here.
-    let here = committed.replace(
-        "/etc/weft/weft_filter.wasm",
-        &binaries.filter.display().to_string(),
-    );
-    assert_ne!(here, committed);
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("envoy.yaml");
-    fs::write(&file, here).unwrap();
-    for envoy in envoys() {
-        assert_eq!(validate_with(&envoy, &file), Ok(()), "{}", envoy.display());
+    for name in ["envoy.yaml", "envoy-several-mergers.yaml"] {
+        let path = format!("{}/../envoy/{name}", env!("CARGO_MANIFEST_DIR"));
+        let committed = fs::read_to_string(path).unwrap();
+        // Only the path of the filter is different here.
+        let here = committed.replace(
+            "/etc/weft/weft_filter.wasm",
+            &binaries.filter.display().to_string(),
+        );
+        assert_ne!(here, committed);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("envoy.yaml");
+        fs::write(&file, here).unwrap();
+        for envoy in envoys() {
+            let verdict = validate_with(&envoy, &file);
+            assert_eq!(verdict, Ok(()), "{name}: {}", envoy.display());
+        }
     }
 }
 

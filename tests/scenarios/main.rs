@@ -37,6 +37,7 @@ mod registrations;
 mod replicas;
 mod searching;
 mod settings;
+mod several_mergers;
 mod shortcuts;
 mod statistics;
 mod support;

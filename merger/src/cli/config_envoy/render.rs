@@ -61,6 +61,7 @@ struct View {
     readiness: Option<String>,
     /// The address for every health check: the merger's, or that of the listener that leads to it.
     check: String,
+    several_mergers: bool,
     filter: bool,
     wasm: String,
     filter_configuration: String,
@@ -101,6 +102,7 @@ impl View {
             merger_discovery: discovery([&topology.merger]),
             readiness: topology.readiness.as_ref().map(socket),
             check: socket(topology.readiness.as_ref().unwrap_or(&topology.merger)),
+            several_mergers: topology.several_mergers,
             filter: topology.filter.is_some(),
             wasm: topology
                 .filter
