@@ -157,7 +157,15 @@ impl Follower {
         while let Some(leader) = self.await_leader(until).await {
             let Some(bytes) = body.next() else { break };
             let request = Request::from_parts(parts.clone(), bytes);
-            match self.pass_on.pass_on(leader.address, request).await {
+            let answer = tokio::select! {
+                answer = self.pass_on.pass_on(leader.address, request) => answer,
+                // Whatever the old leader may say now, it can't acknowledge anything any more.
+                () = self.leads_no_more(&leader) => {
+                    let why = "another merger has begun to lead meanwhile";
+                    return ("unsure", whole(ApiError::leader_silent(why).into_answer()));
+                }
+            };
+            match answer {
                 Ok(answer) if !answer.headers().contains_key(NOT_LEADING) => {
                     let answer = answer.map(|body| body.map_err(Into::into).boxed());
                     return ("answered", answer);
@@ -179,6 +187,15 @@ impl Follower {
             sleep(AGAIN).await;
         }
         ("refused", whole(refusal(why)))
+    }
+
+    /// Resolves when another merger leads than this one.
+    async fn leads_no_more(&self, leader: &Candidate) {
+        let mut now = self.leader.clone();
+        let another = |now: &Option<Candidate>| now.as_ref().is_some_and(|now| now != leader);
+        if now.wait_for(another).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// The merger that leads, once there is one that isn't this one.

@@ -109,8 +109,9 @@ fn describe(merger: &Registration, changes: u64, lease_left: Option<std::time::D
             true => 0,
             false => changes.saturating_sub(merger.applied),
         },
-        "inSyncEpoch": merger.in_sync_epoch,
-        "tableEpoch": merger.table_epoch,
+        // A leader makes the epochs.
+        "inSyncEpoch": (!merger.leads).then_some(merger.in_sync_epoch),
+        "tableEpoch": (!merger.leads).then_some(merger.table_epoch),
         "leaseLeftMs": lease_left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
     })
 }
