@@ -16,9 +16,8 @@ use http::header::{CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 use weft_routing::headers;
 use weft_routing::operation::{ClassifyError, Operation, classify};
 
@@ -26,7 +25,7 @@ use super::dispatch::{call, health, is_read, read};
 use super::errors::ApiError;
 use super::listen::head_and_body;
 use super::mergers::{Peers, is_about_mergers, list};
-use super::{Reading, internal, page};
+use super::{Reading, Role, internal, page};
 use crate::answer::Answer;
 use crate::call::{AnyBody, empty, full};
 use crate::fence::Fence;
@@ -124,37 +123,48 @@ impl Follower {
     }
 
     /// Passes a request on to the leader. Waits for one, and tries again while the request can't have arrived.
-    pub(super) async fn pass_on(&self, request: Request<Incoming>) -> Response<AnyBody> {
-        let (outcome, answer) = self.try_to_pass_on(request).await;
+    pub(super) async fn pass_on(
+        &self,
+        request: Request<AnyBody>,
+        roles: &watch::Receiver<Role>,
+    ) -> Passed {
+        let (outcome, passed) = self.try_to_pass_on(request, roles).await;
         let count = &self.reading.metrics.passed_on;
         count.with_label_values(&[outcome]).inc();
-        answer
+        passed
     }
 
     async fn try_to_pass_on(
         &self,
-        request: Request<Incoming>,
-    ) -> (&'static str, Response<AnyBody>) {
+        request: Request<AnyBody>,
+        roles: &watch::Receiver<Role>,
+    ) -> (&'static str, Passed) {
         let until = Instant::now() + LEADER_WITHIN;
         if request.headers().contains_key(PASSED_ON) {
             let refusal = refusal("The merger that led has just stopped leading");
-            let mark = HeaderValue::from_static("1");
-            let mark = (http::HeaderName::from_static(NOT_LEADING), mark);
-            return ("refused", whole(refusal.with_header(mark.0, mark.1)));
+            let name = http::HeaderName::from_static(NOT_LEADING);
+            let refusal = refusal.with_header(name, HeaderValue::from_static("1"));
+            return ("refused", whole(refusal));
         }
         let (parts, body) = request.into_parts();
         let mut body = match is_small(&parts.headers, &body) {
-            false => Body::Once(Some(body.map_err(Into::into).boxed())),
+            false => Body::Once(Some(body)),
             true => match body.collect().await {
                 Ok(body) => Body::Kept(body.to_bytes()),
-                Err(_) => {
-                    let broken = ApiError::cut_off();
-                    return ("cut-off", whole(broken.into_answer()));
-                }
+                Err(_) => return ("cut-off", whole(ApiError::cut_off().into_answer())),
             },
         };
         let mut why = "No merger leads at the moment";
-        while let Some(leader) = self.await_leader(until).await {
+        loop {
+            let leader = match self.await_leader(until, roles).await {
+                Leader::Another(leader) => leader,
+                Leader::Itself => {
+                    let Some(body) = body.next() else { break };
+                    let request = Request::from_parts(parts, body);
+                    return ("led-itself", Passed::LeadsItself(request));
+                }
+                Leader::Nobody => break,
+            };
             let Some(bytes) = body.next() else { break };
             let request = Request::from_parts(parts.clone(), bytes);
             let answer = tokio::select! {
@@ -168,7 +178,7 @@ impl Follower {
             match answer {
                 Ok(answer) if !answer.headers().contains_key(NOT_LEADING) => {
                     let answer = answer.map(|body| body.map_err(Into::into).boxed());
-                    return ("answered", answer);
+                    return ("answered", Passed::Answer(answer));
                 }
                 Err(error) if error.may_have_arrived() => {
                     tracing::warn!(%error, "the leader gave no answer to a request");
@@ -198,14 +208,36 @@ impl Follower {
         }
     }
 
-    /// The merger that leads, once there is one that isn't this one.
-    async fn await_leader(&self, until: Instant) -> Option<Candidate> {
-        let mut leader = self.leader.clone();
-        let another =
-            |leader: &Option<Candidate>| leader.as_ref().is_some_and(|one| one.id != self.peers.me);
-        let found = timeout_at(until, leader.wait_for(another)).await;
-        found.ok()?.ok()?.clone()
+    /// Who leads, once somebody does.
+    async fn await_leader(&self, until: Instant, roles: &watch::Receiver<Role>) -> Leader {
+        let (mut leader, mut roles) = (self.leader.clone(), roles.clone());
+        let another = |leader: &Option<Candidate>| {
+            let other = leader.as_ref();
+            other.is_some_and(|one| one.id != self.peers.me)
+        };
+        tokio::select! {
+            Ok(leader) = leader.wait_for(another) => {
+                leader.clone().map_or(Leader::Nobody, Leader::Another)
+            }
+            Ok(_) = roles.wait_for(|role| matches!(role, Role::Leads(_))) => Leader::Itself,
+            () = sleep_until(until) => Leader::Nobody,
+        }
     }
+}
+
+/// What becomes of a request that the leader must answer.
+pub(super) enum Passed {
+    /// The leader has answered, or can't be asked.
+    Answer(Response<AnyBody>),
+    /// This merger leads by now, and nothing was done yet.
+    LeadsItself(Request<AnyBody>),
+}
+
+enum Leader {
+    Another(Candidate),
+    /// This merger has begun to lead.
+    Itself,
+    Nobody,
 }
 
 /// Whether a read wants to see a task's effect, or certain replicas, which only the leader knows.
@@ -220,7 +252,7 @@ fn wants_certain_replicas(headers: &HeaderMap) -> bool {
             .is_some_and(|value| !is_any(value))
 }
 
-fn is_small(headers: &HeaderMap, body: &Incoming) -> bool {
+fn is_small(headers: &HeaderMap, body: &AnyBody) -> bool {
     use hyper::body::Body as _;
     let length = headers.get(CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -259,6 +291,6 @@ fn unsure(error: &UpstreamError) -> Answer {
     ApiError::leader_silent(&error.to_string()).into_answer()
 }
 
-fn whole(answer: Answer) -> Response<AnyBody> {
-    head_and_body(answer).map(full)
+fn whole(answer: Answer) -> Passed {
+    Passed::Answer(head_and_body(answer).map(full))
 }

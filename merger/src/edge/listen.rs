@@ -22,8 +22,9 @@ use tokio::sync::watch;
 use super::compress::{self, Coding};
 use super::cors;
 use super::dispatch::dispatch;
+use super::follower::Passed;
 use crate::answer::Answer;
-use crate::call::{AnyBody, Paced, full};
+use crate::call::{AnyBody, BodyError, Paced, full};
 use crate::edge::Role;
 
 /// How long a connection may wait for the complete head of a request. Envoy sends heads whole, so this is how long Envoy may keep
@@ -51,9 +52,8 @@ pub async fn serve(
         let roles = roles.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
-            // A request is answered in the role in which the merger was when it came.
-            let role = roles.borrow().clone();
-            async move { Ok::<_, Infallible>(respond(role, request).await) }
+            let roles = roles.clone();
+            async move { Ok::<_, Infallible>(respond(&roles, request).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -94,19 +94,29 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-async fn respond(role: Role, request: Request<Incoming>) -> Response<AnyBody> {
-    match &role {
-        Role::Follows(follower) if follower.passes_on(&request) => follower.pass_on(request).await,
-        role => answer_here(role, request).await,
+async fn respond(roles: &watch::Receiver<Role>, request: Request<Incoming>) -> Response<AnyBody> {
+    let mut request = request.map(|body| body.map_err(Into::into).boxed());
+    loop {
+        // A request is answered in the role that the merger has when it comes, or begins to have while it waits for a leader.
+        let role = roles.borrow().clone();
+        request = match &role {
+            Role::Follows(follower) if follower.passes_on(&request) => {
+                match follower.pass_on(request, roles).await {
+                    Passed::Answer(answer) => return answer,
+                    Passed::LeadsItself(request) => request,
+                }
+            }
+            role => return answer_here(role, request).await,
+        };
     }
 }
 
-async fn answer_here(role: &Role, request: Request<Incoming>) -> Response<AnyBody> {
+async fn answer_here(role: &Role, request: Request<AnyBody>) -> Response<AnyBody> {
     let ctx = role.reading();
     let begun = Instant::now();
     let (parts, body) = request.into_parts();
     let unread = Unread(Arc::new(Mutex::new(body)));
-    let body: AnyBody = unread.clone().map_err(Into::into).boxed();
+    let body: AnyBody = unread.clone().boxed();
     let body = Paced::new(body, ctx.pace).boxed();
     let coding = compress::negotiate(&parts.headers);
     let (operation, answer) = match (coding, cors::preflight(&ctx.cors_origins, &parts)) {
@@ -178,16 +188,16 @@ async fn work(role: &Role, parts: &Parts, body: AnyBody) -> (&'static str, Answe
 /// A client that is still sending when the answer comes may never see it, because its connection is reset. So the rest of a
 /// refused body is read and thrown away, up to a limit.
 #[derive(Clone)]
-struct Unread(Arc<Mutex<Incoming>>);
+struct Unread(Arc<Mutex<AnyBody>>);
 
 impl Body for Unread {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Pin::new(&mut *body).poll_frame(cx)
     }

@@ -225,6 +225,14 @@ impl Membership {
         if registration == *self.said() {
             return Ok(true);
         }
+        self.say(registration).await
+    }
+
+    /// Tells this, whatever was told before; `false` if the registration is gone.
+    ///
+    /// # Errors
+    /// As [`tell`](Self::tell).
+    pub async fn say(&self, registration: Registration) -> Result<bool, EtcdError> {
         let then = vec![put(&self.key, &registration, self.lease)];
         let within = self.times.answer_within();
         let held = self.etcd.transact(self.if_mine(then), within).await?.held;

@@ -54,7 +54,7 @@ impl Leader {
             self.away.store(away - 1, Ordering::SeqCst);
             let none = Response::builder()
                 .status(503)
-                .header("x-weft-envoy", "UF connection failure");
+                .header("x-weft-envoy", "UF upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}");
             return Ok(none.body(String::new()).unwrap());
         }
         let head = format!(

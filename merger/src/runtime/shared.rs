@@ -432,19 +432,19 @@ impl Merger {
     async fn stay_registered(&self, followed: Following) -> std::convert::Infallible {
         let ctx = Arc::clone(&followed.ctx);
         drop(followed);
+        let registration = Registration {
+            leads: true,
+            since: crate::clock::now_utc(),
+            ..ctx.membership.registration()
+        };
         let mut again = None::<Membership>;
         loop {
             let membership = again.as_ref().unwrap_or(&ctx.membership);
-            let leads = |registration: &mut Registration| {
-                if !std::mem::replace(&mut registration.leads, true) {
-                    registration.since = crate::clock::now_utc();
-                }
-            };
-            let told = membership.tell(leads).await;
+            // Again and again: what was told as a follower may still be on its way.
+            let told = membership.say(registration.clone()).await;
             let renewed = membership.renew().await;
             if matches!(told, Ok(false)) || matches!(renewed, Ok(false)) {
-                let mut registration = membership.registration();
-                leads(&mut registration);
+                let registration = registration.clone();
                 let (etcd, prefix) = (Arc::clone(&self.etcd), &self.options.etcd.prefix);
                 let lease = self.options.leader_lease();
                 let joined = Membership::join(etcd, prefix, registration, lease).await;

@@ -157,9 +157,10 @@ pub enum UpstreamError {
 impl UpstreamError {
     /// Whether the request may have reached the node. It hasn't if no connection was made.
     pub fn may_have_arrived(&self) -> bool {
-        /// Envoy's texts for a request that it had no connection for.
-        const NOT_SENT: [&str; 4] = [
+        /// Envoy's texts for a request that it had no connection for. Where it says them in a header, spaces are underscores.
+        const NOT_SENT: [&str; 5] = [
             "connection failure",
+            "connection timeout",
             "connect timeout",
             "no healthy upstream",
             "overflow",
@@ -167,7 +168,10 @@ impl UpstreamError {
         match self {
             Self::NoEgress { .. } | Self::Malformed { .. } => false,
             Self::NotLeading { sent, .. } => *sent,
-            Self::Unreachable { detail, .. } => !NOT_SENT.iter().any(|said| detail.contains(said)),
+            Self::Unreachable { detail, .. } => {
+                let detail = detail.replace('_', " ");
+                !NOT_SENT.iter().any(|said| detail.contains(said))
+            }
             Self::TimedOut { .. } | Self::TooLarge { .. } | Self::NoRoom { .. } => true,
         }
     }
@@ -311,6 +315,34 @@ mod tests {
                 body: Bytes::new(),
             };
             Box::pin(async { Ok(answer) })
+        }
+    }
+
+    #[test]
+    fn a_request_without_a_connection_has_not_arrived_in_all_of_envoys_words() {
+        let target = Target::Node(SocketAddr::from(([127, 0, 0, 1], 7710)));
+        for (detail, arrived) in [
+            (
+                "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
+                false,
+            ),
+            (
+                "UF upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}",
+                false,
+            ),
+            (
+                "URX,UF upstream_reset_before_response_started{connection_timeout}",
+                false,
+            ),
+            ("UH no_healthy_upstream", false),
+            (
+                "UC upstream_reset_before_response_started{connection_termination}",
+                true,
+            ),
+        ] {
+            let (target, detail) = (target.clone(), detail.to_owned());
+            let error = UpstreamError::Unreachable { target, detail };
+            assert_eq!(error.may_have_arrived(), arrived, "{error}");
         }
     }
 
