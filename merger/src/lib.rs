@@ -15,7 +15,7 @@
 //! | place | job |
 //! |---|---|
 //! | `filter/routing/` | pure: method and path → operation, id → slot → shard, the table, the decision; shared by filter and merger |
-//! | `filter/src/` | the wasm skin: phases of a request, table poll, registration of direct writes; every host call behind one trait |
+//! | `filter/src/` | the wasm skin: phases of a request, table poll, registration of direct writes, the guard of a node; every host call behind one trait |
 //! | `merger/src/` | the merger: its parts are below |
 //! | `merger/src/sim/` | tests only: the merger over simulated nodes, in random sequences of trouble |
 //! | `tests/node/` | the embedded node |
@@ -57,7 +57,7 @@
 //! | `store` | A small ordered map on disk, or in an etcd. | `etcd`, `leadership` |
 //! | `leadership` | Who leads, where several mergers share an etcd. | `clock`, `etcd`, `fence` |
 //! | `etcd` | The way to etcd. |  |
-//! | `fence` | Until when requests to nodes may leave. |  |
+//! | `fence` | Until when requests to nodes may leave, and in which term. |  |
 //! | `supervise` | Begins background work anew after a panic. |  |
 //! | `telemetry` | Logs and metrics. |  |
 //! | `bounds` | What all requests together may take. |  |

@@ -1,8 +1,6 @@
 //! A node behind an Envoy of its own, whose filter is a guard: `weft config guard`.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +8,8 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use weft_cluster::{
     Api, Binaries, Deadline, Lifetime, PortBlock, Process, Program, Reply, Single, StandIn, until,
 };
@@ -257,18 +257,18 @@ async fn a_write_that_stops_halfway_is_not_ended_after_a_newer_leader_was_heard(
     let (node, guard, _ports) = recorded(&[]).await;
     for (round, (begin, end)) in (0..).zip(ways) {
         let (old, new) = (10 + round, 11 + round);
-        let mut stream = TcpStream::connect(("127.0.0.1", guard.port)).unwrap();
-        write!(
-            stream,
+        let stream = TcpStream::connect(("127.0.0.1", guard.port)).await;
+        let mut stream = stream.unwrap();
+        let head = format!(
             "POST {PATH} HTTP/1.1\r\nhost: node\r\ncontent-type: application/json\r\n\
              x-weft-term: {old}\r\nconnection: close\r\n{begin}"
-        )
-        .unwrap();
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
         guard.wait_for("cluster.node.upstream_rq_active", 1).await;
         assert_eq!(guard.write(2, &new.to_string()).await.status, 202);
-        stream.write_all(&end).unwrap();
+        stream.write_all(&end).await.unwrap();
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 412 "), "{answer}");
         assert!(answer.contains("x-weft-guard: stale"), "{answer}");
         guard.wait_for("cluster.node.upstream_rq_active", 0).await;

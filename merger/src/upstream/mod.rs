@@ -243,7 +243,8 @@ impl Upstream {
             () = self.fence.closed() => not_leading(target, true),
             outcome = tokio::time::timeout(within, self.nodes.exchange(request)) => match outcome {
                 Ok(Ok(answer)) if answer.is_of_stale_term() => {
-                    tracing::error!(%target, term = ?self.fence.term(), "a guard has heard of a newer leader");
+                    let term = self.fence.term().map(|term| term.0);
+                    tracing::error!(%target, term, "a guard has heard of a newer leader");
                     self.fence.close();
                     not_leading(target, false)
                 }
