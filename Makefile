@@ -36,7 +36,7 @@ TESTS      := $(if $(OTHER_NODE),$(PROGRAMS) --lib --test routing --test filter 
 CARGO      := cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help demo up down status test bench faults oracle build data clients browser etcd envoy envoy-oldest protoc wasm-target check lint clean
+.PHONY: help demo up down status test test-followers bench faults oracle build data clients browser etcd envoy envoy-oldest protoc wasm-target check lint clean
 
 help: ## This list
 	@echo 'make <target>, with SHARDS=$(SHARDS) REPLICAS=$(REPLICAS) MERGERS=$(MERGERS) PORT=$(PORT) MASTER_KEY=… FILTER=$(FILTER) BODY_ROUTING=$(BODY_ROUTING) DATA=$(DATA)'
@@ -60,12 +60,17 @@ status: ## What `make up` started, and whether it runs
 	@if [ -x $(LAB) ]; then $(LAB) status; else echo 'Nothing is up.'; fi
 
 test: build clients browser etcd envoy-oldest ## Every test: units, properties, real clusters
-	$(CARGO) test --release -p weft-routing -p weft-filter $(PACKAGES) $(TESTS)
+	$(CARGO) test --release -p weft-routing -p weft-filter $(PACKAGES) $(TESTS) $$($(HAVE_ETCD) || echo '-- --skip several_mergers')
 	@$(MAKE) --no-print-directory test-wasm
+
+# The scenarios in which clients only write and read, through an Envoy whose merger follows another one.
+BY_FOLLOWERS := batches:: documents:: distinct:: indexes:: keys:: order:: rare_fields:: searching:: settings:: tasks:: bad_input:: clients:: conversation::
+test-followers: build clients etcd-needed ## Reads and writes of all scenarios through an Envoy whose merger doesn't lead
+	WEFT_TEST_FOLLOWER=1 $(CARGO) test --release -p weft-routing -p weft-filter $(PACKAGES) --test scenarios -- --skip several_mergers $(BY_FOLLOWERS)
 
 # Another choice of parts, or the long one: make bench BENCH='--only large'
 BENCH ?=
-bench: build data ## Measure; prints a table and writes target/bench/*.json (BENCH='--only large': a 1 GB import, too)
+bench: build data etcd ## Measure; prints a table and writes target/bench/*.json (BENCH='--only large': a 1 GB import, too)
 	$(CARGO) build --release -p weft-filter --target $(WASM) --example noop
 	@$(LAB) bench $(BENCH)
 
@@ -160,12 +165,13 @@ browser:
 # An etcd for the tests comes from Debian, unpacked and not installed: that needs no root, and starts no service.
 ETCD       := .weft/etcd/usr/bin/etcd
 ETCD_FETCH  = cd .weft/etcd && apt-get download -qq etcd-server && dpkg-deb -x etcd-server_*.deb .
-FETCH_ETCD  = [ -n "$$ETCD_BIN" ] || command -v etcd >/dev/null || [ -x $(ETCD) ] \
+HAVE_ETCD   = { [ -n "$$ETCD_BIN" ] || command -v etcd >/dev/null || [ -x $(ETCD) ]; }
+FETCH_ETCD  = $(HAVE_ETCD) \
 		|| { command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null && echo 'Fetching etcd into .weft …' && mkdir -p .weft/etcd \
 			&& { ($(ETCD_FETCH)) || { [ "$$(id -u)" = 0 ] && apt-get update -qq && ($(ETCD_FETCH)); }; } >/dev/null 2>&1; }
 etcd:
 	@$(FETCH_ETCD) \
-		|| echo 'There is no etcd here and it could not be fetched: nothing will be tested on a real one (ETCD_BIN=… names one).' >&2
+		|| echo 'There is no etcd here and it could not be fetched: nothing will be tested on a real one, nor with several mergers (ETCD_BIN=… names one).' >&2
 
 # Where there is nothing to do without it.
 .PHONY: etcd-needed

@@ -238,7 +238,7 @@ async fn a_cluster_answers_the_recorded_conversation_as_one_node() {
 }
 
 #[tokio::test]
-async fn three_envoys_in_turn_answer_the_recorded_conversation_as_one_node() {
+async fn several_mergers_in_turn_answer_the_recorded_conversation_as_one_node() {
     let (cluster, _) = start(Cluster::builder().shards(3).mergers(3)).await;
     compare(&cluster).await;
 }

@@ -82,7 +82,7 @@ async fn a_client_cannot_tell_a_cluster_from_one_node() {
 }
 
 #[tokio::test]
-async fn nor_can_it_through_an_envoy_whose_merger_follows() {
+async fn nor_can_it_tell_several_mergers_through_an_envoy_whose_merger_follows() {
     compare(Cluster::builder().shards(3).through_follower(true)).await;
 }
 
