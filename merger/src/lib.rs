@@ -44,7 +44,7 @@
 //! | `webhooks` | Tells of ended tasks. | `answer`, `base`, `call`, `cluster`, `store`, `tasks`, `upstream` |
 //! | `follower` | Keeps up with the leader's state and with the nodes, in a merger that only answers reads. | `base`, `cluster`, `etcd`, `keys`, `leadership`, `probe`, `search`, `store`, `supervise` |
 //! | `search` | Every read: scatter, gather, merge. It can reach nothing that changes anything. | `answer`, `base`, `call`, `cluster`, `filters`, `tasks`, `upstream` |
-//! | `replication` | One request to all replicas of a shard, in its order; doubts; removals. | `base`, `call`, `cluster`, `store`, `supervise`, `tasks`, `upstream` |
+//! | `replication` | One request to all replicas of a shard, in its order; doubts; removals. | `base`, `call`, `cluster`, `probe`, `store`, `supervise`, `tasks`, `upstream` |
 //! | `probe` | Asks a node for its newest task. | `base`, `cluster`, `upstream` |
 //! | `tasks` | One task of many, and what becomes of it. | `answer`, `base`, `call`, `clock`, `cluster`, `filters`, `store`, `supervise`, `upstream` |
 //! | `keys` | API keys, the same on all nodes. | `clock`, `cluster`, `upstream` |

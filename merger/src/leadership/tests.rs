@@ -33,7 +33,7 @@ async fn one_leads_and_the_others_see_who_it_is() {
     assert_eq!(key[0].created, leadership.term().created());
     leadership.step_down().await;
     let first = u64::try_from(key[0].created).unwrap();
-    let next = two.win().await;
+    let next = two.win(|| true).await;
     let term = |leadership: &Leadership| leadership.term().fence().term().unwrap().0;
     assert!(term(&next) > first, "a later term has a higher number");
     assert_eq!(term(&next), u64::try_from(next.term().created()).unwrap());

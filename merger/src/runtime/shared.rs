@@ -432,10 +432,11 @@ impl Merger {
     async fn stay_registered(&self, followed: Following) -> std::convert::Infallible {
         let ctx = Arc::clone(&followed.ctx);
         drop(followed);
+        let Candidate { id, address } = self.candidate.clone();
         let registration = Registration {
             leads: true,
-            since: crate::clock::now_utc(),
-            ..ctx.membership.registration()
+            reaches_nodes: true,
+            ..Registration::new(id, address)
         };
         let mut again = None::<Membership>;
         loop {
