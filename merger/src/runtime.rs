@@ -39,7 +39,11 @@ use crate::upstream::{EgressClient, NodeApi, Upstream};
 use crate::webhooks::{self, Webhooks};
 use crate::write::{self, Writes};
 
+#[cfg(test)]
+pub(crate) use self::phase::Threads;
 pub use self::publish::StaleFacts;
+#[cfg(test)]
+pub(crate) use self::shared::{Merger, Outside};
 
 pub use self::copy::{CopyOptions, CopyStoreError, Place, copy_store};
 

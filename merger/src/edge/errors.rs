@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::answer::Answer;
+use crate::store::StoreError;
 use crate::write::Format;
 
 /// An error with the status, code, type and message that Meilisearch's JSON has.
@@ -26,6 +27,17 @@ struct Body<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     link: String,
+}
+
+/// Whether a store refused because this merger leads no more.
+fn stopped_leading(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|error| {
+        matches!(
+            error.downcast_ref::<StoreError>(),
+            Some(StoreError::NotLeader | StoreError::Unsettled | StoreError::Closed)
+        )
+    })
 }
 
 impl ApiError {
@@ -57,6 +69,9 @@ impl ApiError {
     }
 
     fn of_store(error: &(dyn std::error::Error + 'static)) -> Self {
+        if stopped_leading(error) {
+            return Self::leader_silent("it has stopped leading meanwhile");
+        }
         tracing::error!(error, "the store failed");
         Self::internal("Weft's own store failed; see the merger's log.")
     }

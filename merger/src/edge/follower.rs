@@ -65,7 +65,7 @@ pub struct Follower {
 
 impl Follower {
     /// Whether the leader must answer this request.
-    pub(super) fn passes_on<B>(&self, request: &Request<B>) -> bool {
+    pub(crate) fn passes_on<B>(&self, request: &Request<B>) -> bool {
         let path = request.uri().path_and_query();
         let path = path.map_or("/", |path| path.as_str());
         let Ok(classified) = classify(request.method().as_str(), path) else {
@@ -101,7 +101,7 @@ impl Follower {
     }
 
     /// Answers a request that isn't [passed on](Self::passes_on). Returns the operation's name for metrics, and the answer.
-    pub(super) async fn answer(&self, parts: &Parts, body: AnyBody) -> (&'static str, Answer) {
+    pub(crate) async fn answer(&self, parts: &Parts, body: AnyBody) -> (&'static str, Answer) {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let classified = match classify(parts.method.as_str(), path) {
             Ok(classified) => classified,

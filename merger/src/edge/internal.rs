@@ -41,6 +41,10 @@ pub(super) fn answer(ctx: &cluster::Context, call: &Call) -> Answer {
 
 /// The routing table, or 304 for a filter that already has this epoch.
 fn table(ctx: &cluster::Context, call: &Call) -> Answer {
+    if !ctx.upstream.may_send() {
+        // Another merger may have moved an index: filters must not go on by an old table.
+        return Answer::empty(StatusCode::SERVICE_UNAVAILABLE);
+    }
     let held = call
         .query_pairs()
         .find(|(name, _)| name == "epoch")

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -22,14 +22,17 @@ use tokio::sync::watch;
 use super::compress::{self, Coding};
 use super::cors;
 use super::dispatch::dispatch;
+use super::errors::ApiError;
 use super::follower::Passed;
 use crate::answer::Answer;
-use crate::call::{AnyBody, BodyError, Paced, full};
+use crate::call::{AnyBody, BodyError, Paced, empty, full};
 use crate::edge::Role;
 
 /// How long a connection may wait for the complete head of a request. Envoy sends heads whole, so this is how long Envoy may keep
 /// a connection idle. It is longer than Envoy does (60 s), so that Envoy never writes to a connection that was just closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long a request waits for the merger's next role.
+const ROLES_WITHIN: Duration = Duration::from_secs(2);
 /// How long running requests may go on after the stop.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How much of a refused body is still read, and for how long.
@@ -106,9 +109,51 @@ async fn respond(roles: &watch::Receiver<Role>, request: Request<Incoming>) -> R
                     Passed::LeadsItself(request) => request,
                 }
             }
+            // Soon it follows, and passes on what it can't do any more.
+            Role::Leads(ctx) if !ctx.upstream.may_send() && is_for_roles(&request) => {
+                if !follows_soon(roles).await {
+                    return lease_is_over();
+                }
+                request
+            }
+            Role::Leads(ctx)
+                if ctx.peers.roll.is_some()
+                    && request.method() == Method::GET
+                    && is_for_roles(&request) =>
+            {
+                let (again, body) = request.into_parts();
+                let request = Request::from_parts(again.clone(), body);
+                let answer = answer_here(&role, request).await;
+                // What a leader says whose lease has ended meanwhile may be old.
+                if ctx.upstream.may_send() {
+                    return answer;
+                }
+                if !follows_soon(roles).await {
+                    return lease_is_over();
+                }
+                Request::from_parts(again, empty())
+            }
             role => return answer_here(role, request).await,
         };
     }
+}
+
+fn lease_is_over() -> Response<AnyBody> {
+    let refusal = ApiError::stands_by("This merger's lease in etcd is over");
+    head_and_body(refusal.into_answer()).map(full)
+}
+
+/// Whether the merger, whose lease has ended, begins to follow within a while.
+async fn follows_soon(roles: &watch::Receiver<Role>) -> bool {
+    let mut roles = roles.clone();
+    let follows = roles.wait_for(|role| matches!(role, Role::Follows(_)));
+    tokio::time::timeout(ROLES_WITHIN, follows).await.is_ok()
+}
+
+/// Whether a request must not be answered by a leader whose lease is over.
+fn is_for_roles(request: &Request<AnyBody>) -> bool {
+    let path = request.uri().path();
+    !path.starts_with("/_weft") && path != "/health"
 }
 
 async fn answer_here(role: &Role, request: Request<AnyBody>) -> Response<AnyBody> {

@@ -158,9 +158,16 @@ impl Following<'_> {
     /// Tells the leader what is applied, and renews the lease.
     async fn tell(&mut self) -> Result<(), EtcdError> {
         let membership = &self.ctx.membership;
+        let due = self.renewed.elapsed() >= membership.renewed_every();
+        // First: it is quick in etcd, where what is told is written to the disks of most members.
+        if due {
+            let asked = Instant::now();
+            if membership.renew().await? {
+                self.renewed = asked;
+            }
+        }
         let (keeps_to, table) = (self.keeps_to, self.ctx.cluster.epochs().table);
         let said = membership.registration();
-        let due = self.renewed.elapsed() >= membership.renewed_every();
         if due || said.in_sync_epoch != keeps_to || said.table_epoch != table {
             let (count, reaches_nodes) = (self.count, self.ctx.reaches_nodes());
             let told = membership.tell(|registration| {
@@ -170,12 +177,6 @@ impl Following<'_> {
                 registration.table_epoch = table;
             });
             told.await?;
-        }
-        if due {
-            let asked = Instant::now();
-            if membership.renew().await? {
-                self.renewed = asked;
-            }
         }
         Ok(())
     }

@@ -115,7 +115,7 @@ impl Times {
 
     /// How long a renewal may take before another endpoint is asked.
     fn answer_within(self) -> Duration {
-        self.lease / 6
+        self.lease / 4
     }
 
     /// How often a merger that stands by looks who leads.

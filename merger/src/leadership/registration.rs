@@ -234,7 +234,7 @@ impl Membership {
     /// As [`tell`](Self::tell).
     pub async fn say(&self, registration: Registration) -> Result<bool, EtcdError> {
         let then = vec![put(&self.key, &registration, self.lease)];
-        let within = self.times.answer_within();
+        let within = ANSWER_WITHIN;
         let held = self.etcd.transact(self.if_mine(then), within).await?.held;
         match held {
             true => *self.said() = registration,

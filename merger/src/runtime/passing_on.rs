@@ -304,6 +304,8 @@ async fn without_etcd_it_answers_nothing_itself_or_goes_on_if_the_operator_wants
         scene.knows.close();
         let (status, _, body) = scene.get("/_weft/ready", &[("host", "a")]).await;
         assert_eq!(status, ready, "{body}");
+        let (status, _, _) = scene.get("/_weft/table", &[]).await;
+        assert_eq!(status, ready, "filters must not go on by an old table");
         let (_, headers, _) = scene.get(ONE, &[]).await;
         assert_eq!(
             headers.contains_key("x-answered"),

@@ -8,6 +8,16 @@ use std::io;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinError;
 
+/// Where background work gets its threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// Of its own.
+    Own,
+    /// In tests whose clock is simulated: the test's. What a role has begun goes on after it, and fails.
+    #[cfg(test)]
+    Shared,
+}
+
 /// Threads for background work, until this is dropped.
 pub(super) struct Phase(Option<Runtime>);
 
@@ -16,7 +26,12 @@ impl Phase {
     ///
     /// # Errors
     /// There are none left.
-    pub(super) fn begin(name: &str) -> io::Result<Self> {
+    pub(super) fn begin(threads: Threads, name: &str) -> io::Result<Self> {
+        match threads {
+            Threads::Own => {}
+            #[cfg(test)]
+            Threads::Shared => return Ok(Self(None)),
+        }
         let runtime = Builder::new_multi_thread()
             .thread_name(name)
             .enable_all()

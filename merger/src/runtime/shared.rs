@@ -19,11 +19,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::phase::Phase;
+use super::phase::{Phase, Threads};
 use super::publish::{StaleFacts, list_mergers, publish};
 use super::timed::Timed;
 use super::{Opened, StartError, Surroundings, base, bind, directory, nodes, search_of};
-use crate::cluster::{self, Cluster, Mergers};
+use crate::cluster::{self, Cluster, Directory, Mergers};
 use crate::edge::{self, Context, Follower, Peers, Role};
 use crate::etcd::{Etcd, EtcdClient, EtcdError, EtcdOptions};
 use crate::fence::Fence;
@@ -39,7 +39,7 @@ use crate::store::{
     forget_history, refuse_unfinished,
 };
 use crate::telemetry::Metrics;
-use crate::upstream::PassOn;
+use crate::upstream::{NodeApi, PassOn};
 
 /// The pause between attempts to reach etcd.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -71,7 +71,12 @@ pub(super) async fn run(
         () = &mut stop => return Ok(()),
         outcome = be_let_in(&client, &options) => outcome?,
     }
-    let merger = Merger::new(options, client)?;
+    let outside = Outside {
+        nodes: nodes(&options),
+        directory: directory(&options),
+        threads: Threads::Own,
+    };
+    let merger = Merger::new(options, Arc::new(client), outside)?;
     let me = &merger.candidate.id;
     tracing::info!(listen = %merger.options.listen, id = me, "the merger begins to follow");
     let following = tokio::select! {
@@ -115,8 +120,16 @@ async fn be_let_in(etcd: &EtcdClient, options: &ServeOptions) -> Result<(), Star
     }
 }
 
+/// What a merger reaches nodes by, and where it works.
+#[derive(Clone)]
+pub(crate) struct Outside {
+    pub(crate) nodes: Arc<dyn NodeApi>,
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) threads: Threads,
+}
+
 /// What stays as long as the process.
-struct Merger {
+pub(crate) struct Merger {
     options: ServeOptions,
     etcd: Arc<dyn Etcd>,
     candidate: Candidate,
@@ -124,10 +137,11 @@ struct Merger {
     peers: Arc<Peers>,
     shared: cluster::Shared,
     metrics: Metrics,
+    outside: Outside,
 }
 
 /// A merger that follows.
-struct Following {
+pub(crate) struct Following {
     ctx: Arc<follower::Context>,
     /// Its background work ends with this.
     _phase: Phase,
@@ -153,10 +167,14 @@ enum End {
 }
 
 impl Merger {
-    fn new(options: ServeOptions, client: EtcdClient) -> Result<Self, StartError> {
+    pub(crate) fn new(
+        options: ServeOptions,
+        etcd: Arc<dyn Etcd>,
+        outside: Outside,
+    ) -> Result<Self, StartError> {
         let metrics = Metrics::new()?;
         let etcd: Arc<dyn Etcd> = Arc::new(Timed {
-            etcd: Arc::new(client),
+            etcd,
             seconds: metrics.store_seconds.clone(),
         });
         let candidate = Candidate {
@@ -182,11 +200,18 @@ impl Merger {
             etcd,
             candidate,
             metrics,
+            outside,
         })
     }
 
+    /// The id by which others know it.
+    #[cfg(test)]
+    pub(crate) fn id(&self) -> &str {
+        &self.candidate.id
+    }
+
     /// Follows and leads, until the process is to end and has answered all requests.
-    async fn live(
+    pub(crate) async fn live(
         &self,
         mut following: Following,
         role: watch::Sender<Role>,
@@ -228,6 +253,9 @@ impl Merger {
                 never = self.stay_registered(following) => match never {},
             };
             self.metrics.leads.set(0);
+            let Led { ctx, phase } = led;
+            // What a leader does in the background can only fail once its lease is over.
+            let phase = Some(phase).filter(|_| !matches!(why, End::Lost));
             match why {
                 End::Stopping => {
                     let _ = serving.await;
@@ -254,10 +282,11 @@ impl Merger {
             role.send_replace(self.role(&following));
             if !matches!(why, End::Lost) {
                 not_before = Instant::now() + RESTS;
-                led.ctx.begun.close();
-                let _ = timeout(CHANGES_WITHIN, led.ctx.begun.wait()).await;
+                ctx.begun.close();
+                let _ = timeout(CHANGES_WITHIN, ctx.begun.wait()).await;
             }
             leadership.step_down().await;
+            drop(phase);
         }
     }
 
@@ -286,7 +315,7 @@ impl Merger {
         }
     }
 
-    fn role(&self, following: &Following) -> Role {
+    pub(crate) fn role(&self, following: &Following) -> Role {
         let ctx = &following.ctx;
         let reading = edge::Reading {
             search: Arc::clone(&ctx.search),
@@ -326,7 +355,7 @@ impl Merger {
     }
 
     /// Registers, reads the state, and keeps up with it.
-    async fn follow(&self) -> Result<Following, StartError> {
+    pub(crate) async fn follow(&self) -> Result<Following, StartError> {
         let mut silent = false;
         loop {
             match self.try_to_follow().await {
@@ -361,13 +390,8 @@ impl Merger {
             OnLostStore::ServeReads => Fence::always_open(),
         };
         let options = &self.options;
-        let base = base(
-            options,
-            nodes(options),
-            fence,
-            self.metrics.clone(),
-            cluster,
-        );
+        let nodes = Arc::clone(&self.outside.nodes);
+        let base = base(options, nodes, fence, self.metrics.clone(), cluster);
         let repair = options.repair();
         let ctx = Arc::new(follower::Context {
             search: search_of(options, &base, None),
@@ -377,8 +401,8 @@ impl Merger {
             discovery_interval: repair.discovery_interval,
             probe_interval: repair.probe_interval,
         });
-        let phase = Phase::begin("follow").map_err(StartError::Threads)?;
-        let (begun, directory) = (Arc::clone(&ctx), directory(options));
+        let phase = Phase::begin(self.outside.threads, "follow").map_err(StartError::Threads)?;
+        let (begun, directory) = (Arc::clone(&ctx), Arc::clone(&self.outside.directory));
         let begin = async move {
             tokio::spawn(follower::discover(Arc::clone(&begun), directory));
             tokio::spawn(follower::watch(Arc::clone(&begun)));
@@ -398,7 +422,7 @@ impl Merger {
         tracing::info!(term = leadership.term().created(), "this merger leads");
         self.metrics.leads.set(1);
         self.metrics.terms.inc();
-        let phase = Phase::begin("lead").map_err(StartError::Threads)?;
+        let phase = Phase::begin(self.outside.threads, "lead").map_err(StartError::Threads)?;
         let opening = Opening {
             etcd: Arc::clone(&self.etcd),
             term: leadership.term().clone(),
@@ -406,6 +430,7 @@ impl Merger {
             shared: self.shared.clone(),
             metrics: self.metrics.clone(),
             peers: Arc::clone(&self.peers),
+            outside: self.outside.clone(),
         };
         let opened = tokio::select! {
             () = stopping.cancelled() => return Ok(None),
@@ -425,7 +450,7 @@ impl Merger {
         let mut topology = ctx.cluster.watch_topology();
         let known = topology.wait_for(|topology| !topology.shards().is_empty());
         let _ = timeout(CHANGES_WITHIN, known).await;
-        Ok(Some(Led { ctx, _phase: phase }))
+        Ok(Some(Led { ctx, phase }))
     }
 
     /// Keeps a leader's registration, for people and for the next leader. Never ends.
@@ -461,7 +486,7 @@ impl Merger {
 struct Led {
     ctx: Arc<Context>,
     /// Its background work ends with this.
-    _phase: Phase,
+    phase: Phase,
 }
 
 /// What a leader needs to begin.
@@ -472,6 +497,7 @@ struct Opening {
     shared: cluster::Shared,
     metrics: Metrics,
     peers: Arc<Peers>,
+    outside: Outside,
 }
 
 impl Opening {
@@ -487,8 +513,8 @@ impl Opening {
         let stale = Arc::new(StaleFacts::for_followers());
         let surroundings = Surroundings {
             store: Arc::clone(&store),
-            nodes: nodes(options),
-            directory: directory(options),
+            nodes: Arc::clone(&self.outside.nodes),
+            directory: Arc::clone(&self.outside.directory),
             fence: self.term.fence().clone(),
             shared: self.shared.clone(),
             metrics: self.metrics.clone(),

@@ -18,6 +18,7 @@ mod panics;
 mod play;
 mod promises;
 mod rules;
+mod several;
 mod steps;
 mod store;
 mod tests;

@@ -10,7 +10,7 @@ use crate::call::{AnyBody, ForwardedHeaders, empty, full};
 
 /// A request for a node or a shard.
 pub struct NodeRequest {
-    pub(super) target: Target,
+    pub(crate) target: Target,
     pub(super) method: Method,
     pub(super) path_and_query: String,
     pub(super) forwarded: ForwardedHeaders,

@@ -80,10 +80,7 @@ impl From<NoRoom> for ApiError {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        match error {
-            StoreError::NotLeader | StoreError::Unsettled => Self::unavailable(error.to_string()),
-            _ => Self::of_store(&error),
-        }
+        Self::of_store(&error)
     }
 }
 

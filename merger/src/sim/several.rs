@@ -1,0 +1,588 @@
+//! Several mergers over one simulated etcd and the same simulated nodes, in random histories of trouble.
+//!
+//! Each merger has an Envoy of its own: it knows which nodes serve reads from its own merger alone, and stops reading when that is
+//! silent. A merger that is killed sends nothing any more, and what it has sent stays sent. What must hold at any time: no task uid
+//! is given twice, and a document whose task has succeeded is found by each read that begins afterwards, through whichever merger.
+//! When all is well again: every acknowledged document is there, on all replicas.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use clap::Parser;
+use futures_util::future::BoxFuture;
+use http::{Method, Request};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::BEGIN;
+use super::disk::Index;
+use super::mesh::{Mesh, id};
+use super::nodes::{Event, Power};
+use crate::call::{empty, full};
+use crate::clock::simulated;
+use crate::cluster::{AskError, Cluster, Directory, Readiness, Topology};
+use crate::edge::{self, Role};
+use crate::etcd::simulated::{Line, Simulated};
+use crate::options::ServeOptions;
+use crate::runtime::{Merger, Outside, Threads};
+use crate::upstream::{NodeAnswer, NodeApi, NodeRequest, Target, UpstreamError};
+
+/// How often an Envoy asks its merger, and how many checks in a row may stay unanswered.
+const ENVOY_ASKS: Duration = Duration::from_millis(200);
+const UNANSWERED: u32 = 3;
+
+const INDEX: &str = "films";
+
+/// A merger's Envoy: its way to nodes, and what it knows of them.
+struct Sidecar {
+    mesh: Mesh,
+    heard: Mutex<BTreeMap<String, Heard>>,
+    random: Mutex<fastrand::Rng>,
+    cut: AtomicBool,
+    gone: AtomicBool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Heard {
+    ready: bool,
+    unanswered: u32,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Sidecar {
+    fn hears(&self, node: &str, readiness: Option<Readiness>) {
+        let mut heard = lock(&self.heard);
+        let heard = heard.entry(node.to_owned()).or_default();
+        match readiness {
+            Some(Readiness::Ready | Readiness::Degraded(_)) => {
+                *heard = Heard {
+                    ready: true,
+                    unanswered: 0,
+                };
+            }
+            Some(Readiness::NotReady(_)) => *heard = Heard::default(),
+            Some(Readiness::Unknown) | None => {
+                heard.unanswered += 1;
+                heard.ready &= heard.unanswered < UNANSWERED;
+            }
+        }
+    }
+
+    /// The addresses of the nodes of a shard that get reads, in random order.
+    fn ready(&self, target: &Target) -> Vec<Target> {
+        let Target::Shard(shard) = target else {
+            return vec![target.clone()];
+        };
+        let heard = lock(&self.heard).clone();
+        let state = self.mesh.lock();
+        let nodes = state.nodes.iter();
+        let ready = nodes.filter(|(name, node)| {
+            node.shard == *shard && heard.get(*name).is_some_and(|heard| heard.ready)
+        });
+        let mut ready: Vec<Target> = ready.map(|(_, node)| Target::Node(node.address)).collect();
+        lock(&self.random).shuffle(&mut ready);
+        ready
+    }
+
+    async fn go(&self, mut request: NodeRequest) -> Result<NodeAnswer, UpstreamError> {
+        let target = request.target.clone();
+        if self.gone.load(Ordering::SeqCst) {
+            return std::future::pending().await;
+        }
+        if self.cut.load(Ordering::SeqCst) {
+            sleep(Duration::from_millis(5)).await;
+            let detail = "connection refused".to_owned();
+            return Err(UpstreamError::NoEgress { target, detail });
+        }
+        let Some(chosen) = self.ready(&target).into_iter().next() else {
+            sleep(Duration::from_millis(1)).await;
+            let detail = "no healthy upstream".to_owned();
+            return Err(UpstreamError::Unreachable { target, detail });
+        };
+        request.target = chosen;
+        self.mesh.exchange(request).await
+    }
+}
+
+impl NodeApi for Sidecar {
+    fn exchange(&self, request: NodeRequest) -> BoxFuture<'_, Result<NodeAnswer, UpstreamError>> {
+        Box::pin(self.go(request))
+    }
+}
+
+impl Directory for Sidecar {
+    fn topology(&self) -> BoxFuture<'_, Result<Topology, AskError>> {
+        match self.gone.load(Ordering::SeqCst) {
+            true => Box::pin(std::future::pending()),
+            false => self.mesh.topology(),
+        }
+    }
+}
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    options: ServeOptions,
+}
+
+/// A merger and its Envoy.
+struct Pair {
+    merger: Arc<Merger>,
+    roles: watch::Receiver<Role>,
+    line: Line,
+    sidecar: Arc<Sidecar>,
+}
+
+impl Pair {
+    fn is_gone(&self) -> bool {
+        self.sidecar.gone.load(Ordering::SeqCst)
+    }
+
+    fn kill(&self) {
+        self.sidecar.gone.store(true, Ordering::SeqCst);
+        self.line.set_cut(true);
+    }
+}
+
+fn cluster(role: &Role) -> &Cluster {
+    match role {
+        Role::Leads(ctx) => &ctx.reading.cluster,
+        Role::Follows(follower) => &follower.reading.cluster,
+    }
+}
+
+fn may_send(role: &Role) -> bool {
+    match role {
+        Role::Leads(ctx) => ctx.reading.upstream.may_send(),
+        Role::Follows(follower) => follower.reading.upstream.may_send(),
+    }
+}
+
+/// What clients were told.
+#[derive(Default)]
+struct Told {
+    /// Documents whose write was acknowledged.
+    acknowledged: BTreeSet<u32>,
+    /// Those whose task has succeeded.
+    succeeded: Vec<u32>,
+    uids: BTreeSet<u64>,
+    reads: u32,
+    failed: u32,
+    wrong: Vec<String>,
+}
+
+#[derive(Clone)]
+struct World {
+    server: Simulated,
+    mesh: Mesh,
+    pairs: Arc<Mutex<Vec<Arc<Pair>>>>,
+    told: Arc<Mutex<Told>>,
+    folder: Arc<tempfile::TempDir>,
+    seed: u64,
+    ends: Arc<AtomicBool>,
+}
+
+impl World {
+    /// Starts one more merger.
+    async fn start(&self) {
+        let number = lock(&self.pairs).len() as u64;
+        let line = self
+            .server
+            .line(self.seed.wrapping_mul(31).wrapping_add(number));
+        let sidecar = Arc::new(Sidecar {
+            mesh: self.mesh.clone(),
+            heard: Mutex::default(),
+            random: Mutex::new(fastrand::Rng::with_seed(self.seed ^ (number << 32))),
+            cut: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
+        });
+        let folder = self.folder.path().join(number.to_string());
+        std::fs::create_dir_all(&folder).unwrap();
+        let folder = format!("--data-dir={}", folder.display());
+        let listen = format!("--listen=127.0.0.1:{}", 20_000 + number);
+        let options = Arguments::parse_from([
+            "serve",
+            "--master-key=master",
+            "--node-down-after-ms=3000",
+            "--replica-patience-ms=500",
+            "--write-timeout-ms=5000",
+            "--search-timeout-ms=3000",
+            "--lease-ms=500",
+            "--verify-interval-s=0",
+            "--settings-check-interval-ms=0",
+            "--resync-bytes-per-second=0",
+            &folder,
+            &listen,
+        ]);
+        let outside = Outside {
+            nodes: sidecar.clone(),
+            directory: sidecar.clone(),
+            threads: Threads::Shared,
+        };
+        let merger = Merger::new(options.options, Arc::new(line.clone()), outside).unwrap();
+        let merger = Arc::new(merger);
+        let following = merger.follow().await.unwrap();
+        let (role, roles) = watch::channel(merger.role(&following));
+        let living = Arc::clone(&merger);
+        tokio::spawn(async move {
+            let serving = tokio::spawn(async {});
+            let ended = living
+                .live(following, role, CancellationToken::new(), serving)
+                .await;
+            panic!("a merger has ended by itself: {ended:?}");
+        });
+        let pair = Arc::new(Pair {
+            merger,
+            roles,
+            line,
+            sidecar,
+        });
+        tokio::spawn(envoy_asks(self.mesh.clone(), Arc::clone(&pair)));
+        lock(&self.pairs).push(pair);
+    }
+
+    fn alive(&self) -> Vec<Arc<Pair>> {
+        let pairs = lock(&self.pairs);
+        pairs
+            .iter()
+            .filter(|pair| !pair.is_gone())
+            .cloned()
+            .collect()
+    }
+
+    fn any(&self, random: &mut fastrand::Rng) -> Arc<Pair> {
+        let alive = self.alive();
+        Arc::clone(&alive[random.usize(..alive.len())])
+    }
+
+    /// Asks a merger as its Envoy does, and, where it passes the request on, the leader; `None` if there is no answer.
+    async fn ask(
+        &self,
+        pair: &Arc<Pair>,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Option<(u16, Value)> {
+        let request = Request::builder().method(method).uri(path);
+        let request = request
+            .header("content-type", "application/json")
+            .header("authorization", "Bearer master");
+        let request = request.body(()).unwrap();
+        let role = pair.roles.borrow().clone();
+        let role = match role {
+            Role::Follows(follower) if follower.passes_on(&request) => {
+                let leader = follower.leader.borrow().clone()?;
+                let pairs = lock(&self.pairs);
+                let leader = pairs.iter().find(|pair| pair.merger.id() == leader.id)?;
+                let role = leader.roles.borrow().clone();
+                (!leader.is_gone() && matches!(role, Role::Leads(_))).then_some(role)?
+            }
+            role => role,
+        };
+        let (parts, ()) = request.into_parts();
+        let body = body.map_or_else(empty, |body| full(body.to_string()));
+        let answering = role.clone();
+        // The work goes on if the client gives up.
+        let work = tokio::spawn(async move {
+            let (_, answer) = match answering {
+                Role::Leads(ctx) => edge::dispatch(&ctx, &parts, body).await,
+                Role::Follows(follower) => follower.answer(&parts, body).await,
+            };
+            answer
+        });
+        let answer = timeout(Duration::from_secs(20), work).await.ok()?.unwrap();
+        // The edge throws away what a leader says whose lease has ended meanwhile, unless it was acknowledged in etcd.
+        if pair.is_gone() || (!may_send(&role) && answer.status != 202) {
+            return None;
+        }
+        let said = serde_json::from_slice(&answer.body).unwrap_or_default();
+        Some((answer.status.as_u16(), said))
+    }
+
+    fn goes_on(&self) -> bool {
+        !self.ends.load(Ordering::SeqCst)
+    }
+
+    async fn write(self, mut random: fastrand::Rng, writer: u32) {
+        let mut count = 0;
+        while self.goes_on() {
+            count += 1;
+            let document = writer * 100_000 + count;
+            let pair = self.any(&mut random);
+            let path = format!("/indexes/{INDEX}/documents?primaryKey=id");
+            let body = json!([{"id": document, "title": "x"}]);
+            let answer = self.ask(&pair, Method::POST, &path, Some(&body)).await;
+            let Some((202, said)) = answer else {
+                sleep(Duration::from_millis(random.u64(20..300))).await;
+                continue;
+            };
+            let uid = said["taskUid"].as_u64().unwrap();
+            {
+                let mut told = lock(&self.told);
+                told.acknowledged.insert(document);
+                if !told.uids.insert(uid) {
+                    told.wrong.push(format!("task {uid} was given twice"));
+                }
+            }
+            if self.succeeds(uid, &mut random).await {
+                lock(&self.told).succeeded.push(document);
+            }
+            sleep(Duration::from_millis(random.u64(1..120))).await;
+        }
+    }
+
+    /// Whether the task is seen to succeed within a while.
+    async fn succeeds(&self, uid: u64, random: &mut fastrand::Rng) -> bool {
+        for _ in 0..600 {
+            let pair = self.any(random);
+            let path = format!("/tasks/{uid}");
+            match self.ask(&pair, Method::GET, &path, None).await {
+                Some((200, task)) if task["status"] == "succeeded" => return true,
+                Some((200, task)) if task["status"] == "failed" => {
+                    lock(&self.told)
+                        .wrong
+                        .push(format!("a task failed: {task}"));
+                    return false;
+                }
+                Some((404, _)) => {
+                    lock(&self.told).wrong.push(format!("task {uid} is gone"));
+                    return false;
+                }
+                _ => sleep(Duration::from_millis(random.u64(5..100))).await,
+            }
+        }
+        false
+    }
+
+    async fn read(self, mut random: fastrand::Rng) {
+        while self.goes_on() {
+            sleep(Duration::from_millis(random.u64(1..60))).await;
+            let document = {
+                let told = lock(&self.told);
+                let count = told.succeeded.len();
+                // Mostly one of the latest.
+                let from = count.saturating_sub(if random.bool() { 3 } else { count });
+                match count {
+                    0 => continue,
+                    count => told.succeeded[random.usize(from..count)],
+                }
+            };
+            let pair = self.any(&mut random);
+            let path = format!("/indexes/{INDEX}/documents/{document}");
+            let at = self.mesh.now();
+            let answer = self.ask(&pair, Method::GET, &path, None).await;
+            let mut told = lock(&self.told);
+            told.reads += 1;
+            match answer {
+                Some((200, _)) => {}
+                Some((404, said)) => {
+                    let merger = pair.merger.id();
+                    told.wrong.push(format!(
+                        "{document} was missing at {at} through {merger}: {said}"
+                    ));
+                }
+                _ => told.failed += 1,
+            }
+        }
+    }
+}
+
+async fn envoy_asks(mesh: Mesh, pair: Arc<Pair>) {
+    loop {
+        let names: Vec<String> = mesh.lock().nodes.keys().cloned().collect();
+        for name in names {
+            let role = pair.roles.borrow().clone();
+            let readiness = match (pair.is_gone(), may_send(&role)) {
+                (true, _) => None,
+                (false, false) => Some(Readiness::NotReady("its lease is over")),
+                (false, true) => {
+                    let listener = ([127, 0, 0, 1], 1).into();
+                    Some(cluster(&role).readiness(&id(&name), listener))
+                }
+            };
+            pair.sidecar.hears(&name, readiness);
+        }
+        sleep(ENVOY_ASKS).await;
+    }
+}
+
+/// One piece of trouble.
+async fn trouble(world: &World, random: &mut fastrand::Rng) {
+    let lasts = Duration::from_millis(random.u64(200..6_000));
+    let pair = world.any(random);
+    match random.u8(0..9) {
+        0 | 1 => {
+            pair.line.set_cut(true);
+            sleep(lasts).await;
+            pair.line.set_cut(pair.is_gone());
+        }
+        2 => {
+            pair.sidecar.cut.store(true, Ordering::SeqCst);
+            sleep(lasts).await;
+            pair.sidecar.cut.store(false, Ordering::SeqCst);
+        }
+        3 | 4 => {
+            if world.alive().len() > 1 {
+                pair.kill();
+            }
+            sleep(lasts / 2).await;
+            world.start().await;
+        }
+        5 => {
+            let path = "/_cluster/leader/step-down";
+            let _ = world.ask(&pair, Method::POST, path, None).await;
+            sleep(lasts / 4).await;
+        }
+        6 | 7 => {
+            let (node, after) = {
+                let mut state = world.mesh.lock();
+                let names: Vec<String> = state.nodes.keys().cloned().collect();
+                let name = names[random.usize(..names.len())].clone();
+                // One at a time, so that each shard keeps a replica.
+                if state.nodes.values().any(|node| node.power != Power::Up) {
+                    return;
+                }
+                let after = u64::try_from(lasts.as_millis()).unwrap();
+                state.kill(&name);
+                (name, after)
+            };
+            let at = world.mesh.now() + after;
+            world.mesh.lock().plan(at, &node, Event::Starts);
+            sleep(lasts / 2).await;
+        }
+        _ => {
+            for pair in world.alive() {
+                pair.line.set_trouble(random.u8(5..40));
+            }
+            sleep(lasts).await;
+            for pair in world.alive() {
+                pair.line.set_trouble(0);
+            }
+        }
+    }
+}
+
+async fn heal(world: &World) {
+    for pair in world.alive() {
+        pair.line.set_cut(false);
+        pair.line.set_trouble(0);
+        pair.sidecar.cut.store(false, Ordering::SeqCst);
+    }
+    for _ in 0..3_000 {
+        let pair = Arc::clone(&world.alive()[0]);
+        let health = world
+            .ask(&pair, Method::GET, "/_cluster/health", None)
+            .await;
+        // Yellow for a while after mergers were killed; all replicas must be there.
+        if let Some((200, health)) = health
+            && health["activeShards"] == health["nodeCount"]
+            && world
+                .mesh
+                .lock()
+                .nodes
+                .values()
+                .all(|node| node.disk.is_idle())
+        {
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    let pair = Arc::clone(&world.alive()[0]);
+    let nodes = world.ask(&pair, Method::GET, "/_cluster/nodes", None).await;
+    panic!(
+        "seed {}: the replicas don't get well: {nodes:?}",
+        world.seed
+    );
+}
+
+async fn play(seed: u64, steps: usize) {
+    simulated::begin(BEGIN);
+    let mesh = Mesh::new(seed, 1 + u16::from(seed.is_multiple_of(3)), 2);
+    mesh.lock().merger_begins();
+    let world = World {
+        server: Simulated::default(),
+        mesh,
+        pairs: Arc::default(),
+        told: Arc::default(),
+        folder: Arc::new(tempfile::tempdir().unwrap()),
+        seed,
+        ends: Arc::default(),
+    };
+    let telling = world.mesh.clone();
+    tokio::spawn(async move {
+        loop {
+            telling.lock().advance();
+            sleep(Duration::from_millis(10)).await;
+        }
+    });
+    for _ in 0..3 {
+        world.start().await;
+    }
+    heal(&world).await;
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut clients = Vec::new();
+    for writer in 1..4 {
+        clients.push(tokio::spawn(world.clone().write(random.fork(), writer)));
+        clients.push(tokio::spawn(world.clone().read(random.fork())));
+    }
+    for _ in 0..steps {
+        trouble(&world, &mut random).await;
+        sleep(Duration::from_millis(random.u64(0..3_000))).await;
+    }
+    heal(&world).await;
+    world.ends.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.await.unwrap();
+    }
+    heal(&world).await;
+    let told = lock(&world.told);
+    assert!(told.wrong.is_empty(), "seed {seed}: {:#?}", told.wrong);
+    assert!(
+        told.succeeded.len() > 5 && told.reads > 20,
+        "seed {seed}: hardly anything was done"
+    );
+    let state = world.mesh.lock();
+    let mut found: BTreeMap<_, BTreeSet<u32>> = BTreeMap::new();
+    for (name, node) in &state.nodes {
+        let index = node.disk.indexes.get(INDEX);
+        let documents = index.map(Index::contents).unwrap_or_default();
+        let own: BTreeSet<u32> = documents.keys().filter_map(|id| id.parse().ok()).collect();
+        let before = found.entry(node.shard).or_insert_with(|| own.clone());
+        assert_eq!(*before, own, "seed {seed}: {name} differs");
+    }
+    let everywhere: BTreeSet<u32> = found.into_values().flatten().collect();
+    let lost: Vec<&u32> = told.acknowledged.difference(&everywhere).collect();
+    assert!(lost.is_empty(), "seed {seed}: lost {lost:?}");
+}
+
+fn play_on_a_runtime(seed: u64, steps: usize) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(play(seed, steps));
+    drop(runtime);
+    simulated::end();
+}
+
+fn number(variable: &str, default: u64) -> u64 {
+    let set = std::env::var(variable).ok();
+    set.and_then(|set| set.parse().ok()).unwrap_or(default)
+}
+
+/// `WEFT_SIM_RUNS` and `WEFT_SIM_SEED` say how many histories, and from which seed on.
+#[test]
+fn with_several_mergers_nothing_acknowledged_is_lost_and_no_read_is_stale_whatever_goes() {
+    let (from, runs) = (number("WEFT_SIM_SEED", 1), number("WEFT_SIM_RUNS", 6));
+    for seed in from..from + runs {
+        play_on_a_runtime(seed, 8);
+    }
+}
