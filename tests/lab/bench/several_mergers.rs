@@ -65,11 +65,11 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
             port: edge(&with_etcd, 0),
         },
         Way {
-            name: "three with etcd, through the leader",
+            name: "three, by the leader",
             port: edge(&three, leader),
         },
         Way {
-            name: "three with etcd, through a follower",
+            name: "three, by a follower",
             port: edge(&three, (leader + 1) % 3),
         },
     ];

@@ -275,8 +275,9 @@ impl LoadedCluster {
         round.reads = figures::reads(&reads, injury.at, &injury.outages);
         let until = injury.healed.max(injury.at + GAP_WINDOW).min(ended);
         let gap = |successes: &[At]| figures::longest_gap(successes, injury.at, until).map(millis);
-        // Through an edge that was broken itself, nothing could succeed.
-        let meant = |edge: usize| !breaks(&injury.outages, edge);
+        // Through an edge that was broken itself, nothing could succeed. Where each was broken in its turn, all of them count.
+        let each_in_turn = (0..world.edges().len()).all(|edge| breaks(&injury.outages, edge));
+        let meant = |edge: usize| each_in_turn || !breaks(&injury.outages, edge);
         let (reads_elsewhere, beats): (Vec<_>, Vec<_>) = (
             reads
                 .iter()

@@ -22,6 +22,8 @@ const BEAT: Duration = Duration::from_millis(150);
 const UNDER_WAY: usize = 200;
 /// The pause of a client after an answer, and before the next attempt after a refusal.
 const STEP: Duration = Duration::from_millis(20);
+/// How many answers in a row that a task is unknown make it a lost one; fewer are stale.
+const UNKNOWN: usize = 12;
 /// How long a task that was accepted may take until it has settled, faults included.
 const SETTLES_WITHIN: Duration = Duration::from_secs(90);
 
@@ -257,13 +259,21 @@ impl Client {
     async fn settles(&self, task: u64) -> Result<(), String> {
         let deadline = Deadline::after(SETTLES_WITHIN);
         let mut last = "no edge answers".to_owned();
+        let mut unknown = Vec::new();
         for edge in self.edges.iter().cycle().skip(self.edge) {
             if let Ok(reply) = ask(SHORT, edge.get(&format!("/tasks/{task}"))).await {
                 match reply.at("/status").as_str() {
-                    Some("succeeded") => return Ok(()),
+                    Some("succeeded") => {
+                        self.note(|noted| noted.stale.extend(unknown));
+                        return Ok(());
+                    }
                     Some("failed" | "canceled") => return Err(reply.text),
                     _ if reply.status == 404 => {
-                        return Err(format!("{}: task {task}: {}", edge.base(), reply.text));
+                        let line = format!("{}: task {task}: {}", edge.base(), reply.text);
+                        if unknown.len() >= UNKNOWN {
+                            return Err(line);
+                        }
+                        unknown.push(line);
                     }
                     _ => last = reply.text,
                 }
