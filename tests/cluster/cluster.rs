@@ -1,6 +1,7 @@
 //! A whole cluster: started, used and ended.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
@@ -9,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::{
     Binaries, ClusterPlan, Deadline, HarnessError, Layout, Lifetime, Link, PortBlock, Process,
-    link::Links, until,
+    commands::Edit, link::Links, until,
 };
 
 /// How long a cluster may take until it answers its first request.
@@ -44,7 +45,7 @@ pub struct ClusterBuilder {
     links: bool,
     merger_environment: Vec<(String, String)>,
     envoy: Option<PathBuf>,
-    edit_envoy: Option<fn(&str) -> String>,
+    edit_envoy: Option<Edit>,
     place: Option<(u16, PathBuf)>,
     lifetime: Lifetime,
 }
@@ -301,8 +302,8 @@ impl ClusterBuilder {
     }
 
     /// Edits Envoy's configuration, as an operator might.
-    pub fn edit_envoy(mut self, edit: fn(&str) -> String) -> Self {
-        self.edit_envoy = Some(edit);
+    pub fn edit_envoy(mut self, edit: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        self.edit_envoy = Some(Edit(Arc::new(edit)));
         self
     }
 

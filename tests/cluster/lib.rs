@@ -36,7 +36,7 @@ mod wait;
 pub use api::{Api, Reply};
 pub use binaries::{Binaries, Node};
 pub use cluster::{Cluster, ClusterBuilder};
-pub use commands::ClusterPlan;
+pub use commands::{ClusterPlan, Edit};
 pub use error::HarnessError;
 pub use layout::Layout;
 pub use link::{Line, Link};

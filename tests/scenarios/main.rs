@@ -22,6 +22,7 @@ mod fuzzed;
 mod harness;
 mod hung_nodes;
 mod indexes;
+mod istio;
 mod keys;
 mod lifecycle;
 mod makefile;
