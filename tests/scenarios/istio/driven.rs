@@ -165,8 +165,8 @@ impl Mesh {
     async fn counter(&self, name: &str) -> u64 {
         let port = self.cluster.layout().admin();
         let host = if self.gateway.is_some() { "127.0.0.3" } else { "127.0.0.1" };
-        let stats = Api::new(format!("http://{host}:{port}"), None).get("/stats/prometheus");
-        let stats = stats.await.unwrap().text;
+        let admin = Api::new(format!("http://{host}:{port}"), None);
+        let stats = admin.get("/stats/prometheus").await.unwrap().text;
         let lines = stats.lines().filter(|line| !line.starts_with('#') && line.contains(name));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
     }

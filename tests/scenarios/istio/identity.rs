@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rcgen::string::Ia5String;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, SanType,
+};
 use serde_json::{Value, json};
 
 use super::manifests::NAMESPACE;
@@ -18,6 +20,7 @@ impl Identities {
     pub(super) fn of(accounts: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.distinguished_name.push(DnType::OrganizationName, "cluster.local");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let root = authority.self_signed(&key).unwrap().pem();
@@ -26,6 +29,8 @@ impl Identities {
             let key = KeyPair::generate().unwrap();
             let mut params = CertificateParams::new(Vec::new()).unwrap();
             let name = format!("spiffe://{}", principal(account));
+            // As Istio's: nothing but the URI says who it is.
+            params.distinguished_name = DistinguishedName::new();
             params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(name).unwrap())];
             let chain = params.signed_by(&key, &issuer).unwrap().pem();
             let identities = Self::secret("default", "tls_certificate", json!({
@@ -74,6 +79,9 @@ impl Identities {
                     && members.contains_key("sds_config")
                 {
                     let whole = Value::Object(members.clone());
+                    if whole.pointer("/sds_config/path_config_source").is_some() {
+                        return 0;
+                    }
                     assert_eq!(whole.pointer(cluster), Some(&json!("sds-grpc")), "{whole}");
                     assert!(["default", "ROOTCA"].contains(&name.as_str()), "{name}");
                     *value = self.source(account, &name);

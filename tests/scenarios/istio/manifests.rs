@@ -65,11 +65,7 @@ impl Manifests {
         Self(values.filter(|value| !value.is_null()).collect())
     }
 
-    pub(super) fn all(&self) -> &[Value] {
-        &self.0
-    }
-
-    pub(super) fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    pub(super) fn of_kind<'a>(&'a self, kind: &str) -> impl Iterator<Item = &'a Value> {
         self.0.iter().filter(move |manifest| manifest["kind"] == kind)
     }
 
@@ -94,8 +90,8 @@ impl Manifests {
     /// The manifests of a kind that select a component's pods, by the labels at this pointer.
     pub(super) fn selecting<'a>(
         &'a self,
-        kind: &'a str,
-        labels_at: &'a str,
+        kind: &str,
+        labels_at: &str,
         component: &str,
     ) -> impl Iterator<Item = &'a Value> {
         let pod = self.template(component)["metadata"]["labels"].clone();

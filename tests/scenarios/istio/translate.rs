@@ -80,6 +80,7 @@ impl Place<'_> {
         clusters.extend(patches.added("CLUSTER"));
         patches.assert_all_applied();
         let mut whole = json!({
+            "node": {"id": format!("router~127.0.0.1~{}.{NAMESPACE}~{NAMESPACE}.svc.cluster.local", pod.account()), "cluster": pod.account()},
             "admin": {"address": socket(pod.loopback(), self.layout.admin())},
             "static_resources": {"listeners": listeners, "clusters": clusters},
         });
