@@ -96,6 +96,16 @@ impl Plan {
             _identities: identities,
         };
         mesh.wait_green().await;
+        let nodes = u64::from(self.shards * self.replicas);
+        let deadline = Deadline::after(Duration::from_secs(30));
+        until("the gateway's readiness", deadline, || async {
+            match mesh.counter("envoy_cluster_membership_healthy{envoy_cluster_name=\"weft-shard-").await {
+                ready if ready == nodes => Ok(()),
+                ready => Err(format!("{ready} nodes get reads from the gateway")),
+            }
+        })
+        .await
+        .unwrap();
         mesh
     }
 }
