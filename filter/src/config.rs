@@ -6,6 +6,8 @@ use weft_routing::{Policy, ShardNames};
 /// A validated configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// What the filter is for here.
+    pub mode: Mode,
     /// The Envoy cluster of the merger: the table comes from it, and every request that isn't direct goes to it.
     pub merger_cluster: String,
     /// The names of the shards' Envoy clusters, as in the merger's `--shard-prefix`.
@@ -25,11 +27,43 @@ pub struct Config {
     /// Call `clear_route_cache` after a change of headers. Needed for versions of Envoy that don't do it themselves, if an
     /// earlier filter has already picked the route.
     pub clear_route_cache: bool,
+    /// As a guard: refuse writes that carry no term.
+    pub require_term: bool,
+}
+
+/// What the filter is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// At the edge: routes clients' requests.
+    Route,
+    /// In front of a node: lets through no write of a merger that leads no more.
+    Guard,
+}
+
+impl Mode {
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Guard => "guard",
+        }
+    }
+
+    /// True if a key means something in this mode.
+    fn knows(self, key: &str) -> bool {
+        match (self, key) {
+            (_, "mode") => true,
+            (Self::Guard, key) => key == "require_term",
+            (Self::Route, key) => key != "require_term",
+        }
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
+            mode: Mode::Route,
             merger_cluster: "merger".to_owned(),
             shard_prefix: ShardNames::default(),
             table_poll_ms: 250,
@@ -38,6 +72,7 @@ impl Default for Config {
             max_body_bytes: 64 * 1024,
             register_timeout_ms: 2_000,
             clear_route_cache: false,
+            require_term: false,
         }
     }
 }
@@ -56,6 +91,14 @@ pub enum ConfigError {
         /// The most similar known key.
         nearest: &'static str,
     },
+    /// A key of the other mode.
+    #[error("`{key}` in the filter's configuration means nothing in the mode `{mode}`")]
+    OtherMode {
+        /// The key.
+        key: String,
+        /// The mode that the configuration asks for.
+        mode: &'static str,
+    },
     /// A value out of its range, or of the wrong type.
     #[error("`{key}` in the filter's configuration must be {expected}")]
     BadValue {
@@ -67,7 +110,8 @@ pub enum ConfigError {
 }
 
 /// Every key.
-pub const KEYS: [&str; 8] = [
+pub const KEYS: [&str; 10] = [
+    "mode",
     "merger_cluster",
     "shard_prefix",
     "table_poll_ms",
@@ -76,6 +120,7 @@ pub const KEYS: [&str; 8] = [
     "max_body_bytes",
     "register_timeout_ms",
     "clear_route_cache",
+    "require_term",
 ];
 
 /// Envoy buffers at most its connection limit (1 MiB by default) and answers 413 beyond that.
@@ -101,7 +146,15 @@ impl Config {
         }
         let raw = Raw(&object);
         let default = Self::default();
+        let mode = raw.mode(default.mode)?;
+        if let Some(key) = object.keys().find(|key| !mode.knows(key)) {
+            return Err(ConfigError::OtherMode {
+                key: key.clone(),
+                mode: mode.name(),
+            });
+        }
         Ok(Self {
+            mode,
             merger_cluster: raw.name("merger_cluster", default.merger_cluster)?,
             shard_prefix: raw.shard_names("shard_prefix", default.shard_prefix)?,
             table_poll_ms: raw.number(
@@ -130,6 +183,7 @@ impl Config {
                 "a number of milliseconds from 1 to 60000",
             )?,
             clear_route_cache: raw.switch("clear_route_cache", default.clear_route_cache)?,
+            require_term: raw.switch("require_term", default.require_term)?,
         })
     }
 
@@ -146,6 +200,18 @@ impl Config {
 struct Raw<'a>(&'a Map<String, Value>);
 
 impl Raw<'_> {
+    fn mode(&self, default: Mode) -> Result<Mode, ConfigError> {
+        let Some(value) = self.0.get("mode") else {
+            return Ok(default);
+        };
+        let named = |mode: &Mode| value.as_str() == Some(mode.name());
+        let found = [Mode::Route, Mode::Guard].into_iter().find(named);
+        found.ok_or(ConfigError::BadValue {
+            key: "mode",
+            expected: "route or guard",
+        })
+    }
+
     fn name(&self, key: &'static str, default: String) -> Result<String, ConfigError> {
         match self.0.get(key) {
             None => Ok(default),
@@ -218,7 +284,7 @@ impl Raw<'_> {
 fn nearest_key(unknown: &str) -> &'static str {
     let [first, ..] = KEYS;
     KEYS.into_iter()
-        .min_by_key(|key| strsim::osa_distance(key, unknown))
+        .min_by_key(|key| (!key.contains(unknown), strsim::osa_distance(key, unknown)))
         .unwrap_or(first)
 }
 
@@ -235,9 +301,10 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let all = r#"{"merger_cluster": "weft", "shard_prefix": "s-{}-t", "table_poll_ms": 100.0, "max_lease_ms": 2000, "body_routing": true,
+        let all = r#"{"mode": "route", "merger_cluster": "weft", "shard_prefix": "s-{}-t", "table_poll_ms": 100.0, "max_lease_ms": 2000, "body_routing": true,
             "max_body_bytes": 1024, "register_timeout_ms": 500, "clear_route_cache": true}"#;
         let expected = Config {
+            mode: Mode::Route,
             merger_cluster: "weft".to_owned(),
             shard_prefix: "s-{}-t".parse().unwrap(),
             table_poll_ms: 100,
@@ -246,9 +313,38 @@ mod tests {
             max_body_bytes: 1024,
             register_timeout_ms: 500,
             clear_route_cache: true,
+            require_term: false,
         };
         assert_eq!(Config::parse(all.as_bytes()), Ok(expected));
-        assert!(KEYS.iter().all(|key| all.contains(&format!("\"{key}\""))));
+        let guard = r#"{"mode": "guard", "require_term": true}"#;
+        let expected = Config {
+            mode: Mode::Guard,
+            require_term: true,
+            ..Config::default()
+        };
+        assert_eq!(Config::parse(guard.as_bytes()), Ok(expected));
+        let read = |key: &&str| (all.to_owned() + guard).contains(&format!("\"{key}\""));
+        assert!(KEYS.iter().all(read));
+    }
+
+    #[test]
+    fn a_key_of_the_other_mode_is_refused() {
+        for (json, key) in [
+            (r#"{"mode": "guard", "body_routing": true}"#, "body_routing"),
+            (
+                r#"{"mode": "guard", "merger_cluster": "m"}"#,
+                "merger_cluster",
+            ),
+            (r#"{"require_term": true}"#, "require_term"),
+            (
+                r#"{"mode": "route", "require_term": false}"#,
+                "require_term",
+            ),
+        ] {
+            let error = Config::parse(json.as_bytes()).unwrap_err().to_string();
+            let said = format!("`{key}` in the filter's configuration means nothing in the mode");
+            assert!(error.starts_with(&said), "{json}: {error}");
+        }
     }
 
     #[test]
@@ -258,6 +354,7 @@ mod tests {
             ("merger", "merger_cluster"),
             ("lease_ms", "max_lease_ms"),
             ("table_pol_ms", "table_poll_ms"),
+            ("requireTerm", "require_term"),
         ] {
             let json = format!("{{\"{key}\": 1}}");
             let error = Config::parse(json.as_bytes()).unwrap_err();
@@ -290,6 +387,8 @@ mod tests {
             ("max_body_bytes", "1048576"),
             ("register_timeout_ms", "null"),
             ("clear_route_cache", "\"yes\""),
+            ("mode", "\"Guard\""),
+            ("mode", "true"),
         ] {
             let json = format!("{{\"{key}\": {value}}}");
             let error = Config::parse(json.as_bytes()).unwrap_err();

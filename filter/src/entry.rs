@@ -10,8 +10,10 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType, MetricType};
 
+use crate::config::Mode;
+use crate::guard::Guarded;
 use crate::head_block::HeadBlock;
-use crate::host::{Host, MetricKind, Step};
+use crate::host::{Change, Host, MetricKind, SharedData, Step};
 use crate::request::Request;
 use crate::root::{Root, Shared};
 
@@ -28,15 +30,36 @@ mod start {
 
 #[allow(
     unsafe_code,
-    reason = "the SDK gives this call only with two allocations for each header"
+    reason = "the SDK gives the first call only with two allocations for each header, and panics in the others if Envoy refuses"
 )]
 mod abi {
     use proxy_wasm::types::{MapType, Status};
+
+    use crate::host::{Change, SharedData};
+
+    /// Statuses as numbers: one that the SDK doesn't know must not become one of its enum.
+    const OK: u32 = Status::Ok as u32;
+    const NOT_FOUND: u32 = Status::NotFound as u32;
+    const CAS_MISMATCH: u32 = Status::CasMismatch as u32;
 
     #[link(wasm_import_module = "env")]
     unsafe extern "C" {
         fn proxy_get_header_map_pairs(map: MapType, data: *mut *mut u8, size: *mut usize)
         -> Status;
+        fn proxy_get_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+            version: *mut u32,
+        ) -> u32;
+        fn proxy_set_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *const u8,
+            size: usize,
+            version: u32,
+        ) -> u32;
     }
 
     /// All headers of a map in one block.
@@ -50,6 +73,49 @@ mod abi {
         // SAFETY: the host got the memory from the SDK's `proxy_on_memory_allocate`, which hands out boxed slices of
         // exactly this size, and doesn't touch it again.
         Some(unsafe { Vec::from_raw_parts(data, size, size) })
+    }
+
+    /// What is shared under a key.
+    pub(super) fn shared_data(key: &str) -> SharedData {
+        let (mut data, mut size, mut version) = (std::ptr::null_mut(), 0, 0);
+        // SAFETY: the host reads the key, and writes the three before it returns `Ok`.
+        let status = unsafe {
+            proxy_get_shared_data(
+                key.as_ptr(),
+                key.len(),
+                &raw mut data,
+                &raw mut size,
+                &raw mut version,
+            )
+        };
+        match status {
+            // SAFETY: as for the headers.
+            OK if !data.is_null() => SharedData::Value {
+                bytes: unsafe { Vec::from_raw_parts(data, size, size) },
+                version,
+            },
+            NOT_FOUND => SharedData::Absent,
+            _ => SharedData::Unknown,
+        }
+    }
+
+    /// Sets what is shared under a key.
+    pub(super) fn set_shared_data(key: &str, value: &[u8], version: u32) -> Change {
+        // SAFETY: the host reads key and value, and keeps neither address.
+        let status = unsafe {
+            proxy_set_shared_data(
+                key.as_ptr(),
+                key.len(),
+                value.as_ptr(),
+                value.len(),
+                version,
+            )
+        };
+        match status {
+            OK => Change::Made,
+            CAS_MISMATCH => Change::Overtaken,
+            _ => Change::Refused,
+        }
     }
 }
 
@@ -120,6 +186,20 @@ impl Host for Envoy {
 
     fn respond(&self, status: u16) {
         hostcalls::send_http_response(u32::from(status), Vec::new(), None).unwrap_or_default();
+    }
+
+    fn respond_with(&self, status: u16, headers: &[(&str, &str)], body: &str) {
+        let body = Some(body.as_bytes());
+        hostcalls::send_http_response(u32::from(status), headers.to_vec(), body)
+            .unwrap_or_default();
+    }
+
+    fn shared_data(&self, key: &str) -> SharedData {
+        abi::shared_data(key)
+    }
+
+    fn set_shared_data(&self, key: &str, value: &[u8], version: u32) -> Change {
+        abi::set_shared_data(key, value, version)
     }
 
     fn call(
@@ -210,9 +290,14 @@ impl RootContext for RootCallbacks {
 
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
         let shared: Option<Rc<Shared<Envoy>>> = self.root.as_ref().map(Root::shared);
-        Some(Box::new(RequestCallbacks {
-            request: shared.map(Request::new),
-        }))
+        Some(match shared {
+            Some(shared) if shared.config.mode == Mode::Guard => {
+                Box::new(GuardCallbacks(Guarded::new(shared)))
+            }
+            shared => Box::new(RequestCallbacks {
+                request: shared.map(Request::new),
+            }),
+        })
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -227,10 +312,9 @@ struct RequestCallbacks {
 
 impl RequestCallbacks {
     fn step(&mut self, phase: impl FnOnce(&mut Request<Envoy>) -> Step) -> Action {
-        match self.request.as_mut().map(phase) {
-            Some(Step::Hold) => Action::Pause,
-            Some(Step::Continue) | None => Action::Continue,
-        }
+        self.request
+            .as_mut()
+            .map_or(Action::Continue, |request| action(phase(request)))
     }
 }
 
@@ -271,5 +355,31 @@ impl HttpContext for RequestCallbacks {
 
     fn on_http_response_trailers(&mut self, _count: usize) -> Action {
         self.step(Request::on_response_trailers)
+    }
+}
+
+/// One request to a node.
+struct GuardCallbacks(Guarded<Envoy>);
+
+impl Context for GuardCallbacks {}
+
+impl HttpContext for GuardCallbacks {
+    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        action(self.0.on_request_headers(end_of_stream))
+    }
+
+    fn on_http_request_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
+        action(self.0.on_request_body())
+    }
+
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        action(self.0.on_request_body())
+    }
+}
+
+fn action(step: Step) -> Action {
+    match step {
+        Step::Hold => Action::Pause,
+        Step::Continue => Action::Continue,
     }
 }

@@ -26,6 +26,33 @@ pub enum MetricKind {
     Histogram,
 }
 
+/// What all workers of an Envoy share under one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SharedData {
+    /// Nothing yet.
+    Absent,
+    /// A value, with the number that says which one it is.
+    Value {
+        /// The value.
+        bytes: Vec<u8>,
+        /// Its number, which is another one after each change.
+        version: u32,
+    },
+    /// Envoy doesn't say.
+    Unknown,
+}
+
+/// What became of a change of shared data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is made.
+    Made,
+    /// Another worker has made one meanwhile.
+    Overtaken,
+    /// Envoy refuses.
+    Refused,
+}
+
 /// What the filter needs from Envoy. A failure is a `None` or ignored: the filter can always continue without.
 pub trait Host {
     /// Milliseconds of a monotonic clock.
@@ -58,6 +85,14 @@ pub trait Host {
     fn resume_response(&self);
     /// Answers instead of any upstream, without a body.
     fn respond(&self, status: u16);
+    /// Answers instead of any upstream, with these headers and this body.
+    fn respond_with(&self, status: u16, headers: &[(&str, &str)], body: &str);
+
+    /// Reads what the workers share under this key.
+    fn shared_data(&self, key: &str) -> SharedData;
+    /// Sets what the workers share under this key, if it still is of this version. If there is nothing yet, any version will do; if
+    /// there is something, version 0 would overwrite whatever it is.
+    fn set_shared_data(&self, key: &str, value: &[u8], version: u32) -> Change;
 
     /// Sends a request to a cluster; the answer arrives with the same token. `None` if it can't be sent.
     fn call(

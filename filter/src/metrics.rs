@@ -32,9 +32,11 @@ pub enum Counter {
     Registered,
     /// Direct writes whose task could not be registered.
     RegisterFailed,
+    /// Requests that a guard let not through.
+    GuardRefused,
 }
 
-const COUNTERS: [(Counter, &str); 11] = [
+const COUNTERS: [(Counter, &str); 12] = [
     (Counter::DirectRead, "weft_filter_requests_direct_read"),
     (Counter::DirectWrite, "weft_filter_requests_direct_write"),
     (Counter::Merged, "weft_filter_requests_merged"),
@@ -46,6 +48,7 @@ const COUNTERS: [(Counter, &str); 11] = [
     (Counter::TableUpdated, "weft_filter_table_updated"),
     (Counter::Registered, "weft_filter_registered"),
     (Counter::RegisterFailed, "weft_filter_register_failed"),
+    (Counter::GuardRefused, "weft_filter_guard_refused"),
 ];
 
 /// The ids under which Envoy knows the metrics; a metric that couldn't be defined is left out.
@@ -55,6 +58,7 @@ pub struct Metrics {
     body_bytes: Option<u32>,
     register_ms: Option<u32>,
     table_epoch: Option<u32>,
+    guard_term: Option<u32>,
 }
 
 /// A counter, and the amount that Envoy hasn't been told yet.
@@ -78,6 +82,7 @@ impl Metrics {
             body_bytes: define(MetricKind::Histogram, "weft_filter_body_bytes"),
             register_ms: define(MetricKind::Histogram, "weft_filter_register_ms"),
             table_epoch: define(MetricKind::Gauge, "weft_filter_table_epoch"),
+            guard_term: define(MetricKind::Gauge, "weft_filter_guard_term"),
         }
     }
 
@@ -117,6 +122,11 @@ impl Metrics {
     /// Sets the epoch of the newest table.
     pub fn table_epoch(&self, host: &impl Host, epoch: u64) {
         record(host, self.table_epoch, epoch);
+    }
+
+    /// Sets the newest term that a guard has seen.
+    pub fn guard_term(&self, host: &impl Host, term: u64) {
+        record(host, self.guard_term, term);
     }
 }
 

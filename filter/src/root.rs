@@ -1,7 +1,8 @@
 //! The root of a VM: reads the configuration, and keeps the routing table fresh.
 //!
 //! Each tick asks the merger `GET /_weft/table?epoch=<held>`. 200 brings a new table, 204 or 304 confirms the held one, and
-//! after any other answer the lease is left to expire. There is at most one open question.
+//! after any other answer the lease is left to expire. There is at most one open question. A guard asks for no table: a tick
+//! only sends its figures to Envoy.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use weft_routing::RoutingTable;
 use weft_routing::table::MAX_TABLE_BYTES;
 
-use crate::config::Config;
+use crate::config::{Config, Mode};
+use crate::guard;
 use crate::host::Host;
 use crate::lease::LeasedTable;
 use crate::metrics::{Counter, Metrics};
@@ -70,7 +72,10 @@ impl<H: Host> Root<H> {
             }
         };
         let metrics = Metrics::define(&host);
-        host.set_tick_period(FIRST_TICK);
+        host.set_tick_period(match config.mode {
+            Mode::Route => FIRST_TICK,
+            Mode::Guard => Duration::from_millis(u64::from(config.table_poll_ms)),
+        });
         let leased = RefCell::default();
         Some(Self {
             shared: Rc::new(Shared {
@@ -98,6 +103,12 @@ impl<H: Host> Root<H> {
             metrics,
         } = &*self.shared;
         metrics.hand_over(host);
+        if config.mode == Mode::Guard {
+            if let Some(term) = guard::newest(host) {
+                metrics.guard_term(host, term.0);
+            }
+            return;
+        }
         let now_ms = host.now_ms();
         let timeout_ms = u64::try_from(POLL_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
         // An answer arrives at the latest with the timeout. After twice that time it was lost with its context.

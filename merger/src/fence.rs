@@ -2,18 +2,19 @@
 //!
 //! A merger that leads by a lease must have fallen silent before the lease ends, because the next leader begins then, and nodes
 //! can't tell old leaders from new ones. So every request to a node [passes](Fence::enter) the fence. It closes by itself at a
-//! moment on the monotonic clock that each renewal of the lease moves on; once closed it stays closed. A merger with a store of
-//! its own has a fence that is always open.
+//! moment on the monotonic clock that each renewal of the lease moves on; once closed it stays closed. It also knows the term, for
+//! guards in front of nodes, which need no clock. A merger with a store of its own has a fence that is always open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 use tokio::time::{Duration, Instant};
+use weft_routing::Term;
 
 /// Whether requests to nodes may leave. Cheap to clone and to ask.
 #[derive(Debug, Clone)]
-pub struct Fence(Option<Arc<Inner>>);
+pub struct Fence(Option<Arc<Inner>>, Option<Term>);
 
 #[derive(Debug)]
 struct Inner {
@@ -29,19 +30,31 @@ struct Inner {
 impl Fence {
     /// A fence that never closes.
     pub const fn always_open() -> Self {
-        Self(None)
+        Self(None, None)
     }
 
     /// A fence that closes at this moment, unless it is [moved on](Self::extend) before.
     pub fn until(moment: Instant) -> Self {
         let began = Instant::now();
-        Self(Some(Arc::new(Inner {
+        let inner = Inner {
             began,
             until: AtomicU64::new(micros(moment.saturating_duration_since(began))),
             shut: AtomicBool::new(false),
             under_way: AtomicUsize::new(0),
             changed: Notify::new(),
-        })))
+        };
+        Self(Some(Arc::new(inner)), None)
+    }
+
+    /// The same fence, of this term.
+    #[must_use]
+    pub fn in_term(self, term: Term) -> Self {
+        Self(self.0, Some(term))
+    }
+
+    /// The term in which this merger leads; `None` if it leads without terms.
+    pub fn term(&self) -> Option<Term> {
+        self.1
     }
 
     /// Whether requests may leave.

@@ -15,7 +15,7 @@
 //! | place | job |
 //! |---|---|
 //! | `filter/routing/` | pure: method and path → operation, id → slot → shard, the table, the decision; shared by filter and merger |
-//! | `filter/src/` | the wasm skin: phases of a request, table poll, registration of direct writes; every host call behind one trait |
+//! | `filter/src/` | the wasm skin: phases of a request, table poll, registration of direct writes, the guard of a node; every host call behind one trait |
 //! | `merger/src/` | the merger: its parts are below |
 //! | `merger/src/sim/` | tests only: the merger over simulated nodes, in random sequences of trouble |
 //! | `tests/node/` | the embedded node |
@@ -34,28 +34,30 @@
 //! |---|---|---|
 //! | `internals` | What benchmarks, the lab and fuzzing call; nothing in the merger does. | `search`, `write` |
 //! | `cli` | The command line. | `options`, `runtime`, `telemetry` |
-//! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `cluster`, `desired`, `edge`, `etcd`, `fence`, `filters`, `keys`, `leadership`, `options`, `repair`, `replication`, `search`, `store`, `supervise`, `tasks`, `telemetry`, `upstream`, `webhooks`, `write` |
-//! | `edge` | What clients meet: listener, authorisation, dispatch, error codes. | `answer`, `base`, `bounds`, `broadcast`, `call`, `clock`, `cluster`, `keys`, `leadership`, `operator`, `repair`, `search`, `store`, `tasks`, `upstream`, `webhooks`, `write` |
-//! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `etcd`, `repair`, `replication`, `search`, `tasks`, `upstream`, `webhooks`, `write` |
+//! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `cluster`, `desired`, `edge`, `etcd`, `fence`, `filters`, `follower`, `keys`, `leadership`, `options`, `repair`, `replication`, `search`, `store`, `supervise`, `tasks`, `telemetry`, `upstream`, `webhooks`, `write` |
+//! | `edge` | What clients meet: listener, authorisation, dispatch, error codes. | `answer`, `base`, `bounds`, `broadcast`, `call`, `clock`, `cluster`, `fence`, `keys`, `leadership`, `operator`, `repair`, `search`, `store`, `tasks`, `upstream`, `webhooks`, `write` |
+//! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `etcd`, `leadership`, `repair`, `replication`, `search`, `tasks`, `upstream`, `webhooks`, `write` |
 //! | `operator` | `/_cluster/…`: what operators ask and want. | `answer`, `call`, `cluster`, `repair`, `replication` |
 //! | `broadcast` | What is the same on every node: indexes, settings, keys, features. | `answer`, `base`, `call`, `cluster`, `desired`, `keys`, `replication`, `store`, `supervise`, `tasks`, `upstream`, `write` |
 //! | `write` | Writes of documents: split, judged, delivered. | `answer`, `base`, `bounds`, `call`, `cluster`, `desired`, `filters`, `ids`, `replication`, `store`, `supervise`, `tasks`, `upstream` |
 //! | `repair` | Watches nodes, compares replicas and brings them back. | `base`, `call`, `clock`, `cluster`, `keys`, `replication`, `store`, `supervise`, `upstream` |
 //! | `webhooks` | Tells of ended tasks. | `answer`, `base`, `call`, `cluster`, `store`, `tasks`, `upstream` |
+//! | `follower` | Keeps up with the leader's state and with the nodes, in a merger that only answers reads. | `base`, `cluster`, `etcd`, `keys`, `leadership`, `probe`, `search`, `store`, `supervise` |
 //! | `search` | Every read: scatter, gather, merge. It can reach nothing that changes anything. | `answer`, `base`, `call`, `cluster`, `filters`, `tasks`, `upstream` |
-//! | `replication` | One request to all replicas of a shard, in its order; doubts; removals. | `base`, `call`, `cluster`, `store`, `supervise`, `tasks`, `upstream` |
+//! | `replication` | One request to all replicas of a shard, in its order; doubts; removals. | `base`, `call`, `cluster`, `probe`, `store`, `supervise`, `tasks`, `upstream` |
+//! | `probe` | Asks a node for its newest task. | `base`, `cluster`, `upstream` |
 //! | `tasks` | One task of many, and what becomes of it. | `answer`, `base`, `call`, `clock`, `cluster`, `filters`, `store`, `supervise`, `upstream` |
 //! | `keys` | API keys, the same on all nodes. | `clock`, `cluster`, `upstream` |
-//! | `cluster` | State: shards, nodes, placements, in-sync sets, health. No request to a node. | `base`, `call`, `clock`, `ids`, `store`, `upstream` |
+//! | `cluster` | State: shards, nodes, placements, in-sync sets, health. No request to a node. | `base`, `call`, `clock`, `ids`, `leadership`, `store`, `upstream` |
 //! | `base` | What all contexts stand on. | `bounds`, `call`, `supervise`, `telemetry`, `upstream` |
 //! | `upstream` | The only way to a node. | `answer`, `bounds`, `call`, `fence` |
 //! | `call` | A request as the parts see it. | `bounds` |
 //! | `desired` | What indexes' settings shall be. | `store` |
 //! | `filters` | Filters that don't mean the same on every shard. |  |
 //! | `store` | A small ordered map on disk, or in an etcd. | `etcd`, `leadership` |
-//! | `leadership` | Who leads, where several mergers share an etcd. | `etcd`, `fence` |
+//! | `leadership` | Who leads, where several mergers share an etcd. | `clock`, `etcd`, `fence` |
 //! | `etcd` | The way to etcd. |  |
-//! | `fence` | Until when requests to nodes may leave. |  |
+//! | `fence` | Until when requests to nodes may leave, and in which term. |  |
 //! | `supervise` | Begins background work anew after a panic. |  |
 //! | `telemetry` | Logs and metrics. |  |
 //! | `bounds` | What all requests together may take. |  |
@@ -93,6 +95,7 @@ pub mod edge;
 pub mod etcd;
 pub mod fence;
 pub mod filters;
+pub mod follower;
 pub mod ids;
 #[doc(hidden)]
 pub mod internals;
@@ -102,6 +105,7 @@ pub mod operator;
 pub mod options;
 #[cfg(test)]
 mod pages;
+pub mod probe;
 pub mod repair;
 pub mod replication;
 pub mod runtime;

@@ -11,6 +11,7 @@ use crate::bounds;
 use crate::call::Pace;
 use crate::cluster::{ClusterOptions, WriteMode};
 use crate::etcd::{EtcdOptions, OptionsError, Prefix, Secret, read_file};
+use crate::leadership::OnLostStore;
 use crate::repair::RepairOptions;
 use crate::replication::ReplicationOptions;
 use crate::search::policy::{Policy, WhenMissing};
@@ -45,6 +46,9 @@ pub struct ServeOptions {
         value_parser = clap::value_parser!(u64).range(1_000..=60_000)
     )]
     pub leader_lease_ms: u64,
+    /// What a merger does with reads while it can't hear etcd: `refuse` them and call no node ready, or `serve-reads` by what it knew.
+    #[arg(long, env = "WEFT_ON_LOST_STORE", default_value = "refuse")]
+    pub on_lost_store: OnLostStore,
     /// Address at which other mergers' Envoys reach this merger, if that isn't the one on which it listens.
     #[arg(long, env = "WEFT_ADVERTISE")]
     pub advertise: Option<SocketAddr>,

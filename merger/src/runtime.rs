@@ -1,7 +1,12 @@
-//! Builds everything that lives as long as the merger, once.
+//! Builds everything that lives as long as the merger leads, or is alone with its store; and in [`shared`] what follows.
 
 mod copy;
+#[cfg(test)]
+mod passing_on;
+mod phase;
+mod publish;
 mod shared;
+mod timed;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::base::Base;
@@ -34,6 +39,8 @@ use crate::upstream::{EgressClient, NodeApi, Upstream};
 use crate::webhooks::{self, Webhooks};
 use crate::write::{self, Writes};
 
+pub use self::publish::StaleFacts;
+
 pub use self::copy::{CopyOptions, CopyStoreError, Place, copy_store};
 
 /// Why the merger could not start, or ended by itself.
@@ -54,15 +61,26 @@ pub enum StartError {
     /// etcd doesn't let this merger in.
     #[error("etcd doesn't let this merger in: {0}")]
     Denied(EtcdError),
+    /// etcd doesn't answer, or not now.
+    #[error("etcd can't be read: {0}")]
+    NoAnswer(#[from] EtcdError),
     /// What stands in etcd isn't for this merger.
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The file with the cluster's id can't be read or written.
     #[error("the cluster's id can't be kept in {0}")]
     ClusterId(std::path::PathBuf, #[source] std::io::Error),
-    /// Another merger may lead now.
-    #[error("this merger leads no more: it ends at once, and stands by after its next start")]
-    LeadershipLost,
+    /// Threads for a merger that begins to lead or to follow can't be had.
+    #[error("the machine has no threads left")]
+    Threads(#[source] std::io::Error),
+    /// What another merger has stored can't be read.
+    #[error("`{0}` is stored in a form that can't be read")]
+    Unreadable(String),
+    /// Writes can't go around the merger that leads.
+    #[error(
+        "--direct-writes is for a merger that is alone: with --etcd, all writes go through the one that leads"
+    )]
+    DirectWrites,
     /// The cluster's state can't be read.
     #[error("the cluster's state can't be read")]
     Cluster(#[from] ClusterError),
@@ -72,6 +90,20 @@ pub enum StartError {
     /// The metrics can't be registered.
     #[error("the metrics can't be registered")]
     Metrics(#[from] prometheus::Error),
+}
+
+impl StartError {
+    /// Whether it is the store's trouble, which may pass.
+    fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(_)
+                | Self::NoAnswer(_)
+                | Self::Identity(IdentityError::Etcd(_) | IdentityError::Store(_))
+                | Self::Cluster(ClusterError::Store(_))
+                | Self::Tasks(TaskError::Store(_))
+        )
+    }
 }
 
 /// What the merger needs from outside: where it keeps its state, and how it reaches nodes and learns of them.
@@ -84,6 +116,38 @@ pub struct Surroundings {
     pub directory: Arc<dyn Directory>,
     /// Until when requests to nodes may leave.
     pub fence: Fence,
+    /// What this process knows already.
+    pub shared: cluster::Shared,
+    /// The metrics of this process.
+    pub metrics: Metrics,
+    /// The mergers that share the store.
+    pub peers: Arc<edge::Peers>,
+    /// Collects what followers must forget.
+    pub stale: Arc<StaleFacts>,
+}
+
+impl Surroundings {
+    /// Those of a merger that is alone with its store.
+    ///
+    /// # Errors
+    /// The metrics can't be registered.
+    pub fn alone(
+        store: Arc<dyn Store>,
+        nodes: Arc<dyn NodeApi>,
+        directory: Arc<dyn Directory>,
+        listen: std::net::SocketAddr,
+    ) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            store,
+            nodes,
+            directory,
+            fence: Fence::always_open(),
+            shared: cluster::Shared::default(),
+            metrics: Metrics::new()?,
+            peers: Arc::new(edge::Peers::alone(listen)),
+            stale: Arc::default(),
+        })
+    }
 }
 
 /// A merger whose state is read, and whose background work has not begun.
@@ -91,6 +155,7 @@ pub struct Opened {
     ctx: Arc<Context>,
     settling: mpsc::Receiver<SettledTask>,
     directory: Arc<dyn Directory>,
+    stale: Arc<StaleFacts>,
 }
 
 /// How many ended tasks may wait until they are acted on. Further ones are marked in the store and passed on when there is room.
@@ -110,8 +175,12 @@ impl Opened {
             nodes,
             directory,
             fence,
+            shared,
+            metrics,
+            peers,
+            stale,
         } = surroundings;
-        let cluster = Cluster::open(Arc::clone(&store), options.cluster()).await?;
+        let cluster = Cluster::open(Arc::clone(&store), options.cluster(), shared).await?;
         let (settled, settling) = mpsc::channel(MOST_SETTLING);
         let marks = Arc::clone(&cluster.marks);
         let tasks = Tasks::open(Arc::clone(&store), options.task_limits(), settled, marks).await?;
@@ -120,29 +189,10 @@ impl Opened {
         let intents = Intents::new(Arc::clone(&store));
         let webhooks = Webhooks::open(store, allowed.unwrap_or_default()).await?;
         tasks.announce(!webhooks.is_empty());
-        let metrics = Metrics::new()?;
         let keys = Arc::new(Keys::default());
-        let base = Arc::new(Base {
-            master_key: options.master_key.clone(),
-            search_timeout: options.search_timeout(),
-            write_timeout: options.write_timeout(),
-            pace: options.pace(),
-            max_body_bytes: options.max_body_bytes,
-            bounds: Bounds::new(options.limits(), metrics.under_way.clone()),
-            upstream: Upstream::new(nodes, fence),
-            metrics,
-            begun: TaskTracker::new(),
-        });
-        let cluster = Arc::new(cluster);
-        let base = Arc::new(cluster::Context { base, cluster });
+        let base = base(&options, nodes, fence, metrics, cluster);
         let registry = Arc::new(tasks::Context { base, tasks });
-        let search = Arc::new(search::Context {
-            base: Arc::clone(&registry),
-            when_missing: options.when_missing(),
-            search_settings: SettingsCache::default(),
-            word_counts: WordCounts::default(),
-            known_fields: KnownFields::default(),
-        });
+        let search = search_of(&options, &registry.base, Some(Arc::clone(&registry)));
         let replication = Arc::new(replication::Context {
             base: Arc::clone(&registry),
             options: options.replication(),
@@ -172,20 +222,30 @@ impl Opened {
             base: Arc::clone(&registry),
             webhooks,
         });
+        let reading = edge::Reading {
+            search,
+            keys,
+            cors_origins: options.cors_origins,
+        };
         let ctx = Arc::new(Context {
             registry,
-            search,
+            reading: Arc::new(reading),
             broadcast,
             repair,
             webhooks,
-            cors_origins: options.cors_origins,
-            keys,
+            peers,
         });
         Ok(Self {
             ctx,
             settling,
             directory,
+            stale,
         })
+    }
+
+    /// What the background work will use.
+    pub fn context(&self) -> Arc<Context> {
+        Arc::clone(&self.ctx)
     }
 
     /// Finishes what the last run left open, and starts the background work, which goes on until the runtime ends.
@@ -202,9 +262,47 @@ impl Opened {
         broadcast::take_up_intents(&ctx.broadcast).await?;
         tasks::give_up_deletions(&ctx).await;
         ctx.tasks.tell_again().await?;
-        spawn_background(&ctx, self.settling, self.directory);
+        spawn_background(&ctx, self.settling, self.directory, self.stale);
         Ok(ctx)
     }
+}
+
+/// What everything stands on.
+fn base(
+    options: &ServeOptions,
+    nodes: Arc<dyn NodeApi>,
+    fence: Fence,
+    metrics: Metrics,
+    cluster: Cluster,
+) -> Arc<cluster::Context> {
+    let base = Arc::new(Base {
+        master_key: options.master_key.clone(),
+        search_timeout: options.search_timeout(),
+        write_timeout: options.write_timeout(),
+        pace: options.pace(),
+        max_body_bytes: options.max_body_bytes,
+        bounds: Bounds::new(options.limits(), metrics.under_way.clone()),
+        upstream: Upstream::new(nodes, fence),
+        metrics,
+        begun: TaskTracker::new(),
+    });
+    let cluster = Arc::new(cluster);
+    Arc::new(cluster::Context { base, cluster })
+}
+
+fn search_of(
+    options: &ServeOptions,
+    base: &Arc<cluster::Context>,
+    tasks: Option<Arc<tasks::Context>>,
+) -> Arc<search::Context> {
+    Arc::new(search::Context {
+        base: Arc::clone(base),
+        tasks,
+        when_missing: options.when_missing(),
+        search_settings: SettingsCache::default(),
+        word_counts: WordCounts::default(),
+        known_fields: KnownFields::default(),
+    })
 }
 
 /// Runs the merger until `stop` resolves, and then lets running requests finish.
@@ -219,24 +317,27 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
         return shared::run(options, etcd, stop).await;
     }
     let store = Arc::new(RedbStore::open(&data_dir.join("weft.redb"))?);
-    let surroundings = surroundings(&options, store, Fence::always_open());
     let listen = options.listen;
+    let (nodes, directory) = (nodes(&options), directory(&options));
+    let surroundings = Surroundings::alone(store, nodes, directory, listen)?;
     let opened = Opened::open(options, surroundings).await?;
     let listener = bind(listen).await?;
     let ctx = opened.start().await?;
+    ctx.metrics.leads.set(1);
     tracing::info!(%listen, "the merger listens");
-    edge::serve(ctx, listener, stop).await;
+    let (_role, roles) = watch::channel(edge::Role::Leads(ctx));
+    edge::serve(roles, listener, stop).await;
     Ok(())
 }
 
-/// The real surroundings: nodes and their directory are Envoy's.
-fn surroundings(options: &ServeOptions, store: Arc<dyn Store>, fence: Fence) -> Surroundings {
-    Surroundings {
-        store,
-        nodes: Arc::new(EgressClient::new(options.egress())),
-        directory: Arc::new(EnvoyAdmin::new(&options.envoy_admin, &options.shard_prefix)),
-        fence,
-    }
+/// The real nodes, behind Envoy.
+fn nodes(options: &ServeOptions) -> Arc<dyn NodeApi> {
+    Arc::new(EgressClient::new(options.egress()))
+}
+
+/// The real list of nodes, which is Envoy's.
+fn directory(options: &ServeOptions) -> Arc<dyn Directory> {
+    Arc::new(EnvoyAdmin::new(&options.envoy_admin, &options.shard_prefix))
 }
 
 async fn bind(listen: std::net::SocketAddr) -> Result<TcpListener, StartError> {
@@ -248,6 +349,7 @@ fn spawn_background(
     ctx: &Arc<Context>,
     settling: mpsc::Receiver<SettledTask>,
     directory: Arc<dyn Directory>,
+    stale: Arc<StaleFacts>,
 ) {
     let panics = &ctx.metrics.panics;
     let repair = || Arc::clone(&ctx.repair);
@@ -259,7 +361,7 @@ fn spawn_background(
     supervise(&ctx.registry, panics, "follow-tasks", move |registry| {
         tasks::follow(registry, Arc::clone(&events))
     });
-    let keys = Arc::clone(&ctx.keys);
+    let keys = Arc::clone(&ctx.reading.keys);
     supervise(&ctx.registry.base, panics, "equalise-keys", move |base| {
         equalise_keys(base, Arc::clone(&keys))
     });
@@ -267,7 +369,7 @@ fn spawn_background(
     let began = AtomicBool::new(false);
     supervise(ctx, panics, "act-on-settled", move |ctx| {
         let again = began.swap(true, Ordering::Relaxed);
-        act_on_settled(ctx, Arc::clone(&settling), again)
+        act_on_settled(ctx, Arc::clone(&settling), Arc::clone(&stale), again)
     });
     supervise(
         &ctx.broadcast,
@@ -307,14 +409,17 @@ impl TaskEvents for OnTaskEvents {
 async fn act_on_settled(
     ctx: Arc<Context>,
     settling: Arc<tokio::sync::Mutex<mpsc::Receiver<SettledTask>>>,
+    stale: Arc<StaleFacts>,
     again: bool,
 ) {
     let mut settling = settling.lock().await;
     if again {
-        pass_on_missed_ends(&ctx).await;
+        pass_on_missed_ends(&ctx, &stale).await;
     }
     while let Some(settled) = settling.recv().await {
-        search::on_settled(&ctx.search, &settled.view);
+        let no_more = search::Stale::by(&settled.view);
+        search::forget(&ctx.reading.search, &no_more);
+        stale.note(no_more);
         let mut patience = Patience::with("what follows from a task's end");
         let mut outcome = broadcast::on_settled(&ctx.broadcast, &settled.view).await;
         while patience.after(outcome).await.is_continue() {
@@ -322,14 +427,15 @@ async fn act_on_settled(
         }
         // Once there is room again, the ends that found none are passed on.
         if settling.is_empty() && ctx.tasks.left_some_untold() {
-            pass_on_missed_ends(&ctx).await;
+            pass_on_missed_ends(&ctx, &stale).await;
         }
     }
 }
 
 /// Passes on the ends of tasks that no part has acted on yet.
-async fn pass_on_missed_ends(ctx: &Context) {
-    search::on_many_settled(&ctx.search);
+async fn pass_on_missed_ends(ctx: &Context, stale: &StaleFacts) {
+    search::forget(&ctx.reading.search, &search::Stale::Everything);
+    stale.note(search::Stale::Everything);
     if let Err(error) = ctx.tasks.tell_again().await {
         tracing::error!(%error, "what follows from some tasks' ends waits for a restart");
     }

@@ -12,7 +12,8 @@ const BUCKETS: [f64; 15] = [
     0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 4.0, 15.0, 60.0,
 ];
 
-/// Everything that `/metrics` shows.
+/// Everything that `/metrics` shows. Clones are the same metrics.
+#[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
     /// Client requests by operation and status.
@@ -47,6 +48,18 @@ pub struct Metrics {
     pub panics: IntCounterVec,
     /// Nodes whose settings of an index differed from the desired ones, by outcome.
     pub settings_drift: IntCounterVec,
+    /// Whether this merger leads.
+    pub leads: IntGauge,
+    /// How often this merger has begun to lead.
+    pub terms: IntCounter,
+    /// What this merger's lease has left, in milliseconds: the leader's, or a follower's.
+    pub lease_left: IntGauge,
+    /// How long ago a follower last knew that it had the newest state, in milliseconds.
+    pub state_age: IntGauge,
+    /// How long etcd takes, by what is asked, in seconds.
+    pub store_seconds: HistogramVec,
+    /// Requests that went on to the leader, by outcome.
+    pub passed_on: IntCounterVec,
 }
 
 impl Metrics {
@@ -127,6 +140,33 @@ impl Metrics {
             settings_drift: new.counter_vec(
                 "weft_merger_settings_drift_total",
                 "Nodes whose settings of an index were not what was last set, by what became of it.",
+                &["outcome"],
+            )?,
+            leads: new.gauge(
+                "weft_merger_leads",
+                "1 if this merger leads, 0 if it follows.",
+            )?,
+            terms: new.counter(
+                "weft_merger_terms_total",
+                "How often this merger has begun to lead.",
+            )?,
+            lease_left: new.gauge(
+                "weft_merger_lease_left_ms",
+                "What this merger's lease in etcd has left, in milliseconds.",
+            )?,
+            state_age: new.gauge(
+                "weft_merger_state_age_ms",
+                "How long ago this merger last had the newest state for sure, in milliseconds; 0 if it leads.",
+            )?,
+            store_seconds: new.histogram_vec(
+                "weft_merger_etcd_seconds",
+                "Time of requests to etcd, by what is asked and whether there was an answer.",
+                &["request", "outcome"],
+                &BUCKETS,
+            )?,
+            passed_on: new.counter_vec(
+                "weft_merger_passed_on_total",
+                "Requests that a follower passed on to the leader, by outcome.",
                 &["outcome"],
             )?,
             registry: new.0,
@@ -236,8 +276,14 @@ mod tests {
             webhook_calls,
             panics,
             settings_drift,
+            leads,
+            terms,
+            lease_left,
+            state_age,
+            store_seconds,
+            passed_on,
         } = Metrics::new().unwrap();
-        let metrics: [&dyn Collector; 16] = [
+        let metrics: [&dyn Collector; 22] = [
             &requests,
             &request_seconds,
             &under_way,
@@ -254,6 +300,12 @@ mod tests {
             &webhook_calls,
             &panics,
             &settings_drift,
+            &leads,
+            &terms,
+            &lease_left,
+            &state_age,
+            &store_seconds,
+            &passed_on,
         ];
         let described = metrics.iter().flat_map(|metric| metric.desc());
         let shown = described.map(|desc| match desc.variable_labels.as_slice() {

@@ -90,6 +90,24 @@ impl Binaries {
         Ok(envoy)
     }
 
+    /// etcd: `ETCD_BIN`, on the path, or where `make etcd` puts it.
+    pub fn etcd() -> Result<PathBuf, HarnessError> {
+        let fetched = checkout().join(".weft/etcd/usr/bin/etcd");
+        let etcd = match env::var_os("ETCD_BIN").filter(|path| !path.is_empty()) {
+            Some(named) => PathBuf::from(named),
+            None => env::split_paths(&env::var_os("PATH").unwrap_or_default())
+                .map(|folder| folder.join("etcd"))
+                .find(|program| program.is_file())
+                .unwrap_or(fetched),
+        };
+        check_exists(
+            "etcd, which several mergers need,",
+            &etcd,
+            "`make etcd` fetches it, ETCD_BIN names another",
+        )?;
+        Ok(etcd)
+    }
+
     fn locate() -> Self {
         let root = checkout();
         let target = env::var_os("CARGO_TARGET_DIR")

@@ -1,92 +1,94 @@
 //! A whole cluster: started, used and ended.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::pair::local;
+use crate::supervisor::Supervisor;
 use crate::{
-    Binaries, ClusterPlan, Deadline, HarnessError, Layout, Lifetime, Link, PortBlock, Process,
-    commands::Edit, link::Links, until,
+    Api, ClusterBuilder, ClusterPlan, Deadline, HarnessError, Layout, Link, Pair, PortBlock,
+    Process, etcd, until,
 };
 
 /// How long a cluster may take until it answers its first request.
 const STARTUP: Duration = Duration::from_secs(60);
 
 /// How long one readiness request may take.
-const PROBE: Duration = Duration::from_secs(2);
+pub(crate) const PROBE: Duration = Duration::from_secs(2);
 
 /// A running cluster; dropping it ends every process and removes what they wrote.
 #[derive(Debug)]
 pub struct Cluster {
-    plan: ClusterPlan,
-    nodes: Vec<Process>,
-    merger: Process,
-    envoy: Process,
-    links: Option<Links>,
-    client: Client,
+    // Dropped first: nothing is started again while the rest ends.
+    pub(crate) supervisor: Option<Supervisor>,
+    pub(crate) plan: ClusterPlan,
+    pub(crate) nodes: Vec<Process>,
+    pub(crate) pairs: Vec<Pair>,
+    /// The pair that is meant where none is named.
+    pub(crate) front: usize,
+    pub(crate) etcd: Vec<Process>,
+    pub(crate) client: Client,
     // Dropped after the processes, so that they are gone before their files and ports are.
-    _folder: Option<TempDir>,
-    _ports: Option<PortBlock>,
-}
-
-/// What kind of cluster to start.
-#[derive(Debug, Clone)]
-pub struct ClusterBuilder {
-    shards: u16,
-    replicas: u16,
-    filter: bool,
-    body_routing: bool,
-    master_key: Option<String>,
-    access_log: &'static str,
-    links: bool,
-    merger_environment: Vec<(String, String)>,
-    envoy: Option<PathBuf>,
-    edit_envoy: Option<Edit>,
-    place: Option<(u16, PathBuf)>,
-    lifetime: Lifetime,
+    pub(crate) _folder: Option<TempDir>,
+    pub(crate) _ports: Vec<PortBlock>,
 }
 
 impl Cluster {
     /// A builder for a cluster of one shard and one node with the filter.
     pub fn builder() -> ClusterBuilder {
-        ClusterBuilder {
-            shards: 1,
-            replicas: 1,
-            filter: true,
-            body_routing: true,
-            master_key: None,
-            access_log: "failed",
-            links: false,
-            merger_environment: Vec::new(),
-            envoy: None,
-            edit_envoy: None,
-            place: None,
-            lifetime: Lifetime::WithUs,
-        }
+        ClusterBuilder::default()
+    }
+
+    /// One pair of Envoy and merger.
+    ///
+    /// # Panics
+    /// There is no such pair.
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "a test that asks for a missing pair is wrong"
+    )]
+    pub fn pair(&self, pair: usize) -> &Pair {
+        &self.pairs[pair]
+    }
+
+    /// The pair that is meant by whatever names none: the first, or with [`ClusterBuilder::through_follower`] the first whose
+    /// merger didn't lead at the start.
+    pub fn front(&self) -> &Pair {
+        self.pair(self.front)
+    }
+
+    /// All pairs of Envoy and merger.
+    pub fn pairs(&self) -> &[Pair] {
+        &self.pairs
+    }
+
+    /// The members of etcd, if there are any.
+    pub fn etcd(&self) -> &[Process] {
+        &self.etcd
     }
 
     /// The URL for clients.
     pub fn url(&self) -> String {
-        local(self.plan.layout.edge())
+        self.front().url()
     }
 
     /// The URL of Envoy's admin interface.
     pub fn admin_url(&self) -> String {
-        local(self.plan.layout.admin())
+        self.front().admin_url()
     }
 
     /// The URL of Envoy's egress listener.
     pub fn egress_url(&self) -> String {
-        local(self.plan.layout.egress())
+        self.front().egress_url()
     }
 
     /// The URL of the merger itself, bypassing Envoy.
     pub fn merger_url(&self) -> String {
-        local(self.plan.layout.merger())
+        self.front().merger_url()
     }
 
     /// The URL of a node itself, bypassing everything else.
@@ -127,49 +129,96 @@ impl Cluster {
 
     /// The relay between Envoy and a node, if the cluster was started with [`ClusterBuilder::links`].
     pub fn link(&self, shard: u16, replica: u16) -> Option<&Link> {
-        let place = shard * self.plan.layout.replicas() + replica;
-        self.links.as_ref()?.get(usize::from(place))
+        self.front().link(shard, replica)
     }
 
     /// The merger's process.
     pub fn merger(&self) -> &Process {
-        &self.merger
+        self.front().merger()
     }
 
     /// Envoy's process.
     pub fn envoy(&self) -> &Process {
-        &self.envoy
+        self.front().envoy()
     }
 
     /// Every process.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
-        self.nodes.iter().chain([&self.merger, &self.envoy])
+        let pairs = self.pairs.iter();
+        let pairs = pairs.flat_map(|pair| [pair.merger(), pair.envoy()]);
+        self.etcd.iter().chain(&self.nodes).chain(pairs)
+    }
+
+    /// A client for each pair's Envoy, with the master key.
+    pub fn edges(&self) -> Vec<Api> {
+        let edges = self.pairs.iter();
+        edges
+            .map(|pair| Api::new(pair.url(), self.master_key()))
+            .collect()
+    }
+
+    /// The pair whose merger holds the leader's key in etcd; `None` if nobody holds it. A cluster without etcd has one merger,
+    /// which leads. This asks etcd and no merger, which might be the one that doesn't know yet.
+    ///
+    /// # Errors
+    /// etcd doesn't answer.
+    pub async fn leader(&self) -> Result<Option<usize>, String> {
+        if self.etcd.is_empty() {
+            return Ok(Some(0));
+        }
+        let layout = self.plan.layout;
+        let members = (0..layout.etcd_members()).filter(|member| {
+            let process = self.etcd.get(usize::from(*member));
+            process.is_some_and(|process| process.id().is_some())
+        });
+        let ports = members.map(|member| layout.etcd(member).0);
+        let leader = etcd::leader(&self.client, ports).await?;
+        Ok(leader.and_then(|address| {
+            let mut pairs = self.pairs.iter();
+            pairs.position(|pair| pair.merger_url() == format!("http://{address}"))
+        }))
+    }
+
+    /// Waits until another pair's merger leads than this one's; returns which.
+    pub async fn wait_leader(&self, other_than: Option<usize>) -> Result<usize, HarnessError> {
+        let what = match other_than {
+            Some(pair) => format!("another leader than merger {pair}"),
+            None => "a leader".to_owned(),
+        };
+        until(&what, Deadline::after(STARTUP), || async {
+            match self.leader().await? {
+                Some(pair) if Some(pair) != other_than => Ok(pair),
+                leader => Err(format!("{leader:?}")),
+            }
+        })
+        .await
     }
 
     /// Waits until clients get answers and Envoy sends reads to every running node.
     pub async fn wait_ready(&self) -> Result<(), HarnessError> {
         let deadline = Deadline::after(STARTUP);
         loop {
-            for process in self.processes() {
-                process.check_alive()?;
-            }
+            self.check_alive()?;
             match self.unready().await {
                 None => return Ok(()),
                 Some(_) if !deadline.passed() => {
                     tokio::time::sleep(Duration::from_millis(50)).await
                 }
                 Some(reason) => {
-                    let tails = [&self.merger, &self.envoy].map(|process| {
-                        format!(
-                            "\n{} ({}):\n{}",
-                            process.name(),
-                            process.log().display(),
-                            process.tail()
-                        )
-                    });
-                    return Err(
-                        deadline.missed("the cluster", &format!("{reason}{}", tails.concat()))
-                    );
+                    let pairs = self.pairs.iter();
+                    let tails: String = pairs
+                        .flat_map(|pair| [pair.merger(), pair.envoy()])
+                        .chain(&self.etcd)
+                        .map(|process| {
+                            format!(
+                                "\n{} ({}):\n{}",
+                                process.name(),
+                                process.log().display(),
+                                process.tail()
+                            )
+                        })
+                        .collect();
+                    return Err(deadline.missed("the cluster", &format!("{reason}{tails}")));
                 }
             }
         }
@@ -182,14 +231,22 @@ impl Cluster {
         replica: u16,
         readable: bool,
     ) -> Result<(), HarnessError> {
+        let place = (shard, replica);
+        self.wait_node_readable_at(self.front(), place, readable)
+            .await
+    }
+
+    /// The same with one pair's Envoy.
+    pub async fn wait_node_readable_at(
+        &self,
+        pair: &Pair,
+        (shard, replica): (u16, u16),
+        readable: bool,
+    ) -> Result<(), HarnessError> {
         let name = Layout::node_name(shard, replica);
         let what = format!("{name} {} reads", if readable { "gets" } else { "gets no" });
         until(&what, Deadline::after(STARTUP), || async {
-            let clusters = get_json(
-                &self.client,
-                &format!("{}/clusters?format=json", self.admin_url()),
-            )
-            .await?;
+            let clusters = self.clusters(pair).await?;
             let seen = hosts(&clusters).any(|(host, healthy)| host == name && healthy);
             if seen == readable {
                 Ok(())
@@ -198,6 +255,26 @@ impl Cluster {
             }
         })
         .await
+    }
+
+    /// Envoy's list of clusters.
+    async fn clusters(&self, pair: &Pair) -> Result<Value, String> {
+        let url = format!("{}/clusters?format=json", pair.admin_url());
+        get_json(&self.client, &url).await
+    }
+
+    /// Fails if a program ended by itself that nobody starts again.
+    fn check_alive(&self) -> Result<(), HarnessError> {
+        for process in self.etcd.iter().chain(&self.nodes) {
+            process.check_alive()?;
+        }
+        for pair in &self.pairs {
+            pair.envoy().check_alive()?;
+            if self.supervisor.is_none() {
+                pair.merger().check_alive()?;
+            }
+        }
+        Ok(())
     }
 
     /// The reason why the cluster can't be used yet.
@@ -211,31 +288,60 @@ impl Cluster {
                 return Some(format!("{}: {error}", Layout::node_name(shard, replica)));
             }
         }
-        if let Err(error) = get(&self.client, &format!("{}/ready", self.admin_url())).await {
-            return Some(format!("Envoy: {error}"));
+        let reading = match self.reading().await {
+            Ok(reading) => reading,
+            Err(error) => return Some(error),
+        };
+        let runs = |pair: &Pair| pair.merger().id().is_some() && pair.envoy().id().is_some();
+        let running = self.pairs.iter().zip(reading);
+        let mut running = running.filter(|(pair, _)| runs(pair)).peekable();
+        if running.peek().is_none() {
+            return Some("no merger with an Envoy runs".to_owned());
         }
-        match get_json(
-            &self.client,
-            &format!("{}/clusters?format=json", self.admin_url()),
-        )
-        .await
-        {
-            Err(error) => return Some(format!("Envoy's list of clusters: {error}")),
+        for (pair, reads) in running {
+            if let Some(reason) = self.unready_pair(pair, reads).await {
+                return Some(format!("{}: {reason}", pair.envoy().name()));
+            }
+        }
+        None
+    }
+
+    /// Which pairs answer reads themselves: the leader's, and the others' if they say who leads and who follows.
+    async fn reading(&self) -> Result<Vec<bool>, String> {
+        let leader = self.leader().await?.ok_or("no merger leads")?;
+        if self.pairs.len() == 1 {
+            return Ok(vec![true]);
+        }
+        let api = Api::new(self.pair(leader).merger_url(), self.master_key());
+        let mergers = api.get("/_cluster/mergers").await;
+        let all = mergers.is_ok_and(|reply| reply.status == 200);
+        Ok((0..self.pairs.len())
+            .map(|pair| all || pair == leader)
+            .collect())
+    }
+
+    /// The reason why one pair can't be used yet; `reads` says whether its Envoy should send reads to nodes.
+    async fn unready_pair(&self, pair: &Pair, reads: bool) -> Option<String> {
+        if let Err(error) = get(&self.client, &format!("{}/ready", pair.admin_url())).await {
+            return Some(error);
+        }
+        match self.clusters(pair).await {
+            Err(error) => return Some(format!("its list of clusters: {error}")),
             Ok(clusters) => {
                 let running = |name: &str| {
                     self.nodes
                         .iter()
                         .any(|node| node.name() == name && node.id().is_some())
                 };
-                if let Some((name, _)) =
-                    hosts(&clusters).find(|(name, healthy)| !healthy && running(name))
-                {
-                    return Some(format!("Envoy sends no reads to {name}"));
+                let waiting =
+                    hosts(&clusters).find(|(name, healthy)| !healthy && running(name) && reads);
+                if let Some((name, _)) = waiting {
+                    return Some(format!("it sends no reads to {name}"));
                 }
             }
         }
         // A request that any node answers, sent through the whole cluster: 503 until the merger knows the shards.
-        let version = format!("{}/version", self.url());
+        let version = format!("{}/version", pair.url());
         match self.client.get(&version).send().await {
             Err(error) => Some(format!("the edge: {error}")),
             Ok(reply) if reply.status().is_server_error() => {
@@ -244,167 +350,6 @@ impl Cluster {
             Ok(_) => None,
         }
     }
-}
-
-impl ClusterBuilder {
-    /// Sets the number of shards.
-    pub fn shards(mut self, shards: u16) -> Self {
-        self.shards = shards;
-        self
-    }
-
-    /// Sets the number of nodes in each shard.
-    pub fn replicas(mut self, replicas: u16) -> Self {
-        self.replicas = replicas;
-        self
-    }
-
-    /// Sets whether Envoy runs the filter.
-    pub fn filter(mut self, filter: bool) -> Self {
-        self.filter = filter;
-        self
-    }
-
-    /// Sets whether the filter looks into small bodies.
-    pub fn body_routing(mut self, body_routing: bool) -> Self {
-        self.body_routing = body_routing;
-        self
-    }
-
-    /// Sets the master key of nodes and merger; there is none by default.
-    pub fn master_key(mut self, key: impl Into<String>) -> Self {
-        self.master_key = Some(key.into());
-        self
-    }
-
-    /// Sets what the edge logs: `all`, `failed` (the default here) or `off`.
-    pub fn access_log(mut self, what: &'static str) -> Self {
-        self.access_log = what;
-        self
-    }
-
-    /// Sets whether Envoy reaches the nodes over relays that can be cut (see [`Link`]): one more hop, in this process.
-    pub fn links(mut self, links: bool) -> Self {
-        self.links = links;
-        self
-    }
-
-    /// Sets an environment variable for the merger (`WEFT_…`).
-    pub fn merger_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.merger_environment.push((name.into(), value.into()));
-        self
-    }
-
-    /// Uses another Envoy than the one that [`Binaries`] finds.
-    pub fn envoy(mut self, envoy: impl Into<PathBuf>) -> Self {
-        self.envoy = Some(envoy.into());
-        self
-    }
-
-    /// Edits Envoy's configuration, as an operator might.
-    pub fn edit_envoy(mut self, edit: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
-        self.edit_envoy = Some(Edit(Arc::new(edit)));
-        self
-    }
-
-    /// Uses these ports and this folder, which is kept; by default, free ports and a temporary folder.
-    pub fn at(mut self, port: u16, folder: impl Into<PathBuf>) -> Self {
-        self.place = Some((port, folder.into()));
-        self
-    }
-
-    /// Sets whether the processes stay when the handle is dropped.
-    pub fn lifetime(mut self, lifetime: Lifetime) -> Self {
-        self.lifetime = lifetime;
-        self
-    }
-
-    /// Starts all processes and waits until the cluster answers.
-    pub async fn start(self) -> Result<Cluster, HarnessError> {
-        let cluster = self.launch()?;
-        match cluster.wait_ready().await {
-            Ok(()) => Ok(cluster),
-            Err(error) => {
-                // Detached processes don't end with the handle, so a failed start must end them here.
-                for process in cluster.processes() {
-                    drop(process.kill());
-                }
-                Err(error)
-            }
-        }
-    }
-
-    /// Starts all processes without waiting for them.
-    pub fn launch(self) -> Result<Cluster, HarnessError> {
-        let mut binaries = Binaries::find()?;
-        if let Some(envoy) = self.envoy {
-            binaries.envoy = envoy;
-        }
-        let width = Layout::new(1, self.shards, self.replicas)?.width();
-        let (ports, temporary, port, folder) = match self.place {
-            Some((port, folder)) => (None, None, port, folder),
-            None => {
-                let ports = PortBlock::claim(width)?;
-                let folder = tempfile::Builder::new()
-                    .prefix("weft-")
-                    .tempdir()
-                    .map_err(HarnessError::file(std::env::temp_dir()))?;
-                let (port, path) = (ports.base(), folder.path().to_owned());
-                (Some(ports), Some(folder), port, path)
-            }
-        };
-        let behind = match self.links {
-            true => Some(PortBlock::claim(width)?),
-            false => None,
-        };
-        let plan = ClusterPlan {
-            binaries,
-            layout: Layout::new(port, self.shards, self.replicas)?,
-            folder,
-            master_key: self.master_key,
-            filter: self.filter,
-            body_routing: self.body_routing,
-            access_log: self.access_log,
-            merger_environment: self.merger_environment,
-            edit_envoy: self.edit_envoy,
-            // At the same distance from the block's start as the nodes' own ports.
-            behind_links: behind.as_ref().map(|ports| ports.base() + 10),
-        };
-        plan.layout.check_free()?;
-        let ports_of_nodes: Vec<(u16, u16)> = plan
-            .layout
-            .nodes()
-            .map(|(shard, replica)| {
-                (
-                    plan.layout.node(shard, replica),
-                    plan.node_port(shard, replica),
-                )
-            })
-            .collect();
-        let links = behind
-            .map(|ports| Links::open(&ports_of_nodes, ports))
-            .transpose()?;
-        let envoy = plan.envoy()?;
-        let nodes = plan
-            .layout
-            .nodes()
-            .map(|(shard, replica)| Process::start(plan.node(shard, replica), self.lifetime))
-            .collect::<Result<_, _>>()?;
-        Ok(Cluster {
-            nodes,
-            merger: Process::start(plan.merger(), self.lifetime)?,
-            envoy: Process::start(envoy, self.lifetime)?,
-            links,
-            client: Client::builder().timeout(PROBE).build()?,
-            plan,
-            _folder: temporary,
-            _ports: ports,
-        })
-    }
-}
-
-fn local(port: u16) -> String {
-    format!("http://127.0.0.1:{port}")
 }
 
 pub(crate) async fn get(client: &Client, url: &str) -> Result<String, String> {

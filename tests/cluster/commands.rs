@@ -40,8 +40,11 @@ pub struct ClusterPlan {
     pub merger_environment: Vec<(String, String)>,
     /// An operator's edit of Envoy's configuration.
     pub edit_envoy: Option<Edit>,
-    /// The first port of the nodes, if the layout's ports belong to relays.
+    /// The first port behind the relays, if there are relays: the nodes listen there, and after them come the relays between
+    /// mergers and etcd. The layout's ports of the nodes then belong to relays.
     pub behind_links: Option<u16>,
+    /// True if etcd waits for its disk, as it should wherever a machine may fail.
+    pub etcd_syncs: bool,
 }
 
 impl ClusterPlan {
@@ -65,16 +68,50 @@ impl ClusterPlan {
         }
     }
 
-    /// The command of the merger.
-    pub fn merger(&self) -> Program {
+    /// The port at which a pair's Envoy reaches a node.
+    pub fn node_port_of(&self, pair: u16, shard: u16, replica: u16) -> u16 {
+        match self.behind_links {
+            Some(_) => self.layout.pair(pair).node(shard, replica),
+            None => self.layout.node(shard, replica),
+        }
+    }
+
+    /// The port at which a merger reaches a member of etcd.
+    pub fn etcd_port_of(&self, pair: u16, member: u16) -> u16 {
+        match self.behind_links {
+            Some(first) => {
+                let nodes = self.layout.shards() * self.layout.replicas();
+                first + nodes + pair * self.layout.etcd_members() + member
+            }
+            None => self.layout.etcd(member).0,
+        }
+    }
+
+    /// How many ports are needed behind the relays.
+    pub fn width_behind_links(&self) -> u32 {
+        let nodes = u32::from(self.layout.shards()) * u32::from(self.layout.replicas());
+        nodes + u32::from(self.layout.mergers()) * u32::from(self.layout.etcd_members())
+    }
+
+    /// The command of a pair's merger.
+    pub fn merger(&self, pair: u16) -> Program {
         let local = |port: u16| format!("127.0.0.1:{port}");
-        let folder = self.folder.join("data/merger");
+        let name = self.layout.merger_name(pair);
+        let folder = self.folder.join("data").join(&name);
+        let ports = self.layout.pair(pair);
         let mut environment = vec![
-            ("WEFT_LISTEN".to_owned(), local(self.layout.merger())),
-            ("WEFT_ENVOY_ADMIN".to_owned(), local(self.layout.admin())),
-            ("WEFT_EGRESS".to_owned(), local(self.layout.egress())),
+            ("WEFT_LISTEN".to_owned(), local(ports.merger())),
+            ("WEFT_ENVOY_ADMIN".to_owned(), local(ports.admin())),
+            ("WEFT_EGRESS".to_owned(), local(ports.egress())),
             ("WEFT_DATA_DIR".to_owned(), folder.display().to_string()),
         ];
+        let members = 0..self.layout.etcd_members();
+        let endpoints: Vec<String> = members
+            .map(|member| format!("http://{}", local(self.etcd_port_of(pair, member))))
+            .collect();
+        if !endpoints.is_empty() {
+            environment.push(("WEFT_ETCD".to_owned(), endpoints.join(",")));
+        }
         // In the environment, where `ps` doesn't show it.
         environment.extend(
             self.master_key
@@ -83,23 +120,23 @@ impl ClusterPlan {
         );
         environment.extend(self.merger_environment.iter().cloned());
         Program {
-            name: "merger".to_owned(),
+            log: self.folder.join("logs").join(format!("{name}.log")),
+            name,
             executable: self.binaries.weft.clone(),
             arguments: vec!["serve".into()],
             environment,
             folder,
-            log: self.folder.join("logs/merger.log"),
         }
     }
 
-    /// The command of Envoy; writes its configuration file.
-    pub fn envoy(&self) -> Result<Program, HarnessError> {
-        let configuration = self.folder.join("envoy.yaml");
+    /// The command of a pair's Envoy; writes its configuration file.
+    pub fn envoy(&self, pair: u16) -> Result<Program, HarnessError> {
+        let name = self.layout.envoy_name(pair);
+        let configuration = self.folder.join(format!("{name}.yaml"));
         fs::create_dir_all(&self.folder).map_err(HarnessError::file(&self.folder))?;
-        fs::write(&configuration, self.envoy_configuration()?)
+        fs::write(&configuration, self.envoy_configuration(pair)?)
             .map_err(HarnessError::file(&configuration))?;
         Ok(Program {
-            name: "envoy".to_owned(),
             executable: self.binaries.envoy.clone(),
             arguments: vec![
                 "--config-path".into(),
@@ -115,27 +152,40 @@ impl ClusterPlan {
                 "1000".into(),
             ],
             environment: Vec::new(),
-            folder: self.folder.join("data/envoy"),
-            log: self.folder.join("logs/envoy.log"),
+            folder: self.folder.join("data").join(&name),
+            log: self.folder.join("logs").join(format!("{name}.log")),
+            name,
         })
     }
 
-    /// The configuration that `weft config envoy` prints for this cluster.
-    fn envoy_configuration(&self) -> Result<Vec<u8>, HarnessError> {
+    /// The configuration that `weft config envoy` prints for this pair.
+    fn envoy_configuration(&self, pair: u16) -> Result<Vec<u8>, HarnessError> {
         let mut command = Command::new(&self.binaries.weft);
         command
             // The shards' names come from the merger's own variables, so they agree.
             .envs(self.merger_environment.iter().cloned())
             .args(["config", "envoy", "--access-log", self.access_log])
-            .args(["--port", &self.layout.edge().to_string()])
-            .args(["--shards", &self.layout.shards().to_string()])
-            .args(["--replicas", &self.layout.replicas().to_string()])
+            .args(["--port", &self.layout.pair(pair).edge().to_string()])
             .args([
                 "--body-routing",
                 if self.body_routing { "true" } else { "false" },
             ])
             .arg("--wasm")
             .arg(&self.binaries.filter);
+        if pair == 0 {
+            command
+                .args(["--shards", &self.layout.shards().to_string()])
+                .args(["--replicas", &self.layout.replicas().to_string()]);
+        } else {
+            // The nodes' ports aren't in this pair's block, or they are those of its own relays.
+            for (shard, replica) in self.layout.nodes() {
+                let port = self.node_port_of(pair, shard, replica);
+                command.args(["--node", &format!("{shard}=127.0.0.1:{port}")]);
+            }
+        }
+        if self.layout.mergers() > 1 {
+            command.arg("--several-mergers");
+        }
         if !self.filter {
             command.arg("--no-filter");
         }

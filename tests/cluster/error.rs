@@ -38,6 +38,19 @@ pub enum HarnessError {
         /// Nodes per shard.
         replicas: u16,
     },
+    /// Several mergers leave too few ports for the nodes.
+    #[error(
+        "{nodes} nodes are too many for a cluster with several mergers: there are ports for {most}"
+    )]
+    TooManyNodes {
+        /// How many nodes were asked for.
+        nodes: u32,
+        /// How many have a port.
+        most: u32,
+    },
+    /// A line was to be cut that has no relay.
+    #[error("this cluster was started without relays")]
+    NoRelays,
     /// A request got no answer.
     #[error("no answer from {url}")]
     NoAnswer {

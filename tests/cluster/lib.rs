@@ -10,7 +10,8 @@
 //! - [`Binaries`] finds the programs. A missing program is an error that says how to build it, never a skipped test.
 //! - [`Layout`] gives each program its port; [`PortBlock`] claims free ports for it.
 //! - [`Process`] is one running program that can be killed, stopped, continued, restarted and wiped.
-//! - [`Link`] is a relay between Envoy and a node that can be silent, refuse, delay, or answer with garbage.
+//! - [`Link`] is a relay between Envoy and a node, or a merger and etcd, that can be silent, refuse, delay, or answer with garbage.
+//! - [`Pair`] is one Envoy with its merger; a cluster has one, or several that share an etcd and the nodes.
 //! - [`Api`] sends requests to a node or a cluster; [`Api::settle`] waits for a task.
 //! - [`Cluster`] is all of them together; [`Single`] is one node alone, for comparisons.
 //!
@@ -19,27 +20,33 @@
 
 mod api;
 mod binaries;
+mod builder;
 mod cluster;
 mod commands;
 pub mod data;
 mod error;
+mod etcd;
 mod layout;
 mod link;
 pub mod oracle;
+mod pair;
 mod ports;
 mod process;
 mod single;
 mod spawner;
 mod stand_in;
+mod supervisor;
 mod wait;
 
 pub use api::{Api, Reply};
 pub use binaries::{Binaries, Node};
-pub use cluster::{Cluster, ClusterBuilder};
+pub use builder::ClusterBuilder;
+pub use cluster::Cluster;
 pub use commands::{ClusterPlan, Edit};
 pub use error::HarnessError;
 pub use layout::Layout;
 pub use link::{Line, Link};
+pub use pair::Pair;
 pub use ports::PortBlock;
 pub use process::{Lifetime, Process, Program};
 pub use single::Single;

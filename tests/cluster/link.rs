@@ -1,7 +1,9 @@
-//! A relay between Envoy and one node, in this process. The line over the relay can be cut.
+//! A relay between Envoy and one node, or between a merger and one member of etcd, in this process. The line over the relay can
+//! be cut.
 //!
 //! Envoy's endpoint is the relay. So faults of the line need no special rights, and the node itself doesn't notice them. A
-//! relay is one more hop, so only clusters on which faults of the line are injected have relays.
+//! relay is one more hop, so only clusters on which faults of the line are injected have relays. Each pair of Envoy and merger has
+//! relays of its own.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::{HarnessError, PortBlock};
+use crate::HarnessError;
 
 /// How much is read at once. A line holds several of these in each direction.
 const CHUNK: usize = 64 << 10;
@@ -43,7 +45,7 @@ pub enum Line {
     AnswersLost,
 }
 
-/// A relay to one node.
+/// A relay to one node, or to one member of etcd.
 #[derive(Debug)]
 pub struct Link {
     line: watch::Sender<Line>,
@@ -253,30 +255,24 @@ fn reset(stream: &TcpStream) {
     drop(stream.set_zero_linger());
 }
 
-/// One relay for each node of a layout, from the port that Envoy knows to the node's own port.
+/// Several relays.
 #[derive(Debug)]
-pub(crate) struct Links {
-    links: Vec<Link>,
-    _ports: PortBlock,
-}
+pub(crate) struct Links(Vec<Link>);
 
 impl Links {
-    /// `ports_of_nodes`: pairs of the port that Envoy knows and the port that the node listens on.
-    pub(crate) fn open(
-        ports_of_nodes: &[(u16, u16)],
-        ports: PortBlock,
-    ) -> Result<Self, HarnessError> {
-        let links = ports_of_nodes
-            .iter()
-            .map(|(from, to)| Link::open(*from, *to))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            links,
-            _ports: ports,
-        })
+    /// Opens a relay for each pair of the port that is known to others and the port that the program listens on.
+    pub(crate) fn open(ports: impl IntoIterator<Item = (u16, u16)>) -> Result<Self, HarnessError> {
+        let links = ports.into_iter().map(|(from, to)| Link::open(from, to));
+        links.collect::<Result<_, _>>().map(Self)
     }
 
     pub(crate) fn get(&self, place: usize) -> Option<&Link> {
-        self.links.get(place)
+        self.0.get(place)
+    }
+
+    pub(crate) fn set(&self, line: Line) {
+        for link in &self.0 {
+            link.set(line);
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,8 @@ pub struct Process {
     program: Program,
     lifetime: Lifetime,
     child: Mutex<Option<Child>>,
+    /// Set when the program is ended on purpose, so that [`Process::revive`] leaves it alone.
+    ended_on_purpose: AtomicBool,
 }
 
 impl Process {
@@ -61,6 +64,7 @@ impl Process {
             program,
             lifetime,
             child: Mutex::new(None),
+            ended_on_purpose: AtomicBool::new(false),
         };
         process.launch()?;
         Ok(process)
@@ -94,18 +98,24 @@ impl Process {
 
     /// Ends the program at once, as a crash would (SIGKILL), and waits until it is gone.
     pub fn kill(&self) -> Result<(), HarnessError> {
-        self.signal(Signal::KILL)?;
-        self.reap();
+        let mut child = self.child();
+        self.ended_on_purpose.store(true, Ordering::SeqCst);
+        // One that has ended by itself can get no signal.
+        if !has_ended(child.as_mut()) {
+            self.signal_to(child.as_ref(), Signal::KILL)?;
+        }
+        reap(&mut child);
         Ok(())
     }
 
     /// Asks the program to end (SIGTERM), and kills it if it hasn't ended after ten seconds.
     pub fn terminate(&self) -> Result<(), HarnessError> {
+        self.ended_on_purpose.store(true, Ordering::SeqCst);
         self.signal(Signal::TERM)?;
         let asked = Instant::now();
         while asked.elapsed() < GRACE {
             if self.exited()?.is_some() {
-                self.reap();
+                reap(&mut self.child());
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -144,6 +154,16 @@ impl Process {
             self.kill()?;
         }
         self.launch()
+    }
+
+    /// Starts the program again if it has ended by itself, as a supervisor would; `true` if it had.
+    pub fn revive(&self) -> Result<bool, HarnessError> {
+        let mut child = self.child();
+        if self.ended_on_purpose.load(Ordering::SeqCst) || !has_ended(child.as_mut()) {
+            return Ok(false);
+        }
+        *child = Some(self.spawn()?);
+        Ok(true)
     }
 
     /// Empties the program's folder, as if the disk had been replaced; kills the program first if it is running.
@@ -186,6 +206,13 @@ impl Process {
     }
 
     fn launch(&self) -> Result<(), HarnessError> {
+        let mut child = self.child();
+        *child = Some(self.spawn()?);
+        self.ended_on_purpose.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn spawn(&self) -> Result<Child, HarnessError> {
         let Program {
             name,
             executable,
@@ -219,21 +246,22 @@ impl Process {
             Lifetime::WithUs => spawner::spawn(command),
             Lifetime::Detached => command.spawn(),
         };
-        *self.child() = Some(started.map_err(|source| HarnessError::Spawn {
+        started.map_err(|source| HarnessError::Spawn {
             name: name.clone(),
             source,
-        })?);
-        Ok(())
+        })
     }
 
     fn signal(&self, signal: Signal) -> Result<(), HarnessError> {
+        self.signal_to(self.child().as_ref(), signal)
+    }
+
+    fn signal_to(&self, child: Option<&Child>, signal: Signal) -> Result<(), HarnessError> {
         let fail = |reason: String| HarnessError::Signal {
             name: self.program.name.clone(),
             reason,
         };
-        let child = self.child();
         let id = child
-            .as_ref()
             .map(Child::id)
             .ok_or_else(|| fail("it is not running".to_owned()))?;
         let group = i32::try_from(id)
@@ -254,13 +282,6 @@ impl Process {
         }
     }
 
-    fn reap(&self) {
-        if let Some(mut child) = self.child().take() {
-            // Nothing can be done about a child that can't be waited for.
-            drop(child.wait());
-        }
-    }
-
     fn child(&self) -> MutexGuard<'_, Option<Child>> {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -271,8 +292,19 @@ impl Drop for Process {
         if self.lifetime == Lifetime::WithUs && self.id().is_some() {
             // An error means that the program is already gone, which is the goal.
             drop(self.kill());
-            self.reap();
+            reap(&mut self.child());
         }
+    }
+}
+
+fn has_ended(child: Option<&mut Child>) -> bool {
+    child.is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))))
+}
+
+fn reap(child: &mut Option<Child>) {
+    if let Some(mut child) = child.take() {
+        // Nothing can be done about a child that can't be waited for.
+        drop(child.wait());
     }
 }
 

@@ -94,6 +94,7 @@ impl StandInCluster {
             merger_environment,
             edit_envoy: None,
             behind_links: None,
+            etcd_syncs: false,
         };
         let mut nodes = Vec::new();
         for (shard, replica) in layout.nodes() {
@@ -103,8 +104,8 @@ impl StandInCluster {
         }
         let cluster = Self {
             nodes,
-            envoy: Process::start(plan.envoy()?, Lifetime::WithUs)?,
-            merger: Process::start(plan.merger(), Lifetime::WithUs)?,
+            envoy: Process::start(plan.envoy(0)?, Lifetime::WithUs)?,
+            merger: Process::start(plan.merger(0), Lifetime::WithUs)?,
             layout,
             folder,
             _ports: ports,
@@ -178,7 +179,11 @@ impl StandIn {
         self.holds_tasks.store(hold, Ordering::Relaxed);
     }
 
-    async fn serve(self: &Arc<Self>, port: u16) -> Result<(), HarnessError> {
+    /// Answers on this port of loopback as long as the runtime lives.
+    ///
+    /// # Errors
+    /// The port isn't free.
+    pub async fn serve(self: &Arc<Self>, port: u16) -> Result<(), HarnessError> {
         let listener = TcpListener::bind(("127.0.0.1", port))
             .await
             .map_err(HarnessError::file(format!("port {port}")))?;

@@ -113,17 +113,14 @@ impl State {
 
     /// Ends all processes, Envoy first, so that no client meets a half-stopped cluster; then removes the state file.
     pub(crate) fn end(&self) -> Result<()> {
-        for process in self.processes.iter().rev() {
-            process.signal(Signal::CONT);
-            process.signal(Signal::TERM);
-        }
-        let asked = Instant::now();
-        while self.runs() && asked.elapsed() < GRACE {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        for process in &self.processes {
-            process.signal(Signal::KILL);
-        }
+        // Mergers still need etcd to step down in good order.
+        let (etcd, others): (Vec<_>, Vec<_>) = self
+            .processes
+            .iter()
+            .rev()
+            .partition(|process| process.name.starts_with("etcd"));
+        end(&others);
+        end(&etcd);
         let path = Self::home(self.layout.edge()).join("state.json");
         fs::remove_file(&path).with_context(|| path.display().to_string())
     }
@@ -132,6 +129,21 @@ impl State {
         let text = fs::read(path).with_context(|| path.display().to_string())?;
         serde_json::from_slice(&text)
             .with_context(|| format!("{} can't be read; remove it", path.display()))
+    }
+}
+
+/// Asks these processes to end, in this order, and kills those that don't.
+fn end(processes: &[&Background]) {
+    for process in processes {
+        process.signal(Signal::CONT);
+        process.signal(Signal::TERM);
+    }
+    let asked = Instant::now();
+    while processes.iter().any(|process| process.runs()) && asked.elapsed() < GRACE {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for process in processes {
+        process.signal(Signal::KILL);
     }
 }
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::say;
 use crate::state::State;
-use crate::up::addresses;
+use crate::up::{Listening, listening};
 
 pub(crate) fn run() -> Result<()> {
     let states = State::all()?;
@@ -13,18 +13,18 @@ pub(crate) fn run() -> Result<()> {
     }
     for state in states {
         say(format_args!(
-            "Port {}: {} shard(s) of {} node(s)",
+            "Port {}: {} shard(s) of {} node(s), {} merger(s)",
             state.layout.edge(),
             state.layout.shards(),
-            state.layout.replicas()
+            state.layout.replicas(),
+            state.layout.mergers()
         ));
-        for (name, address) in addresses(state.layout) {
-            // All of Envoy's listeners belong to one process.
-            let process = if name == "clients" || name.starts_with("Envoy") {
-                "envoy"
-            } else {
-                &name
-            };
+        for listening in listening(state.layout) {
+            let Listening {
+                name,
+                address,
+                process,
+            } = listening;
             let runs = state.processes.iter().find(|known| known.name == process);
             let verdict = match runs {
                 Some(known) if known.runs() => format!("process {}", known.id),

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::{ArgAction, Args};
-use weft_cluster::{Cluster, Layout, Lifetime};
+use weft_cluster::{Binaries, Cluster, Layout, Lifetime};
 
 use crate::say;
 use crate::state::{Background, State};
@@ -16,6 +16,9 @@ pub(crate) struct UpArgs {
     /// Nodes in each shard.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10))]
     replicas: u16,
+    /// Pairs of Envoy and merger. Several share an etcd of three members.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
+    mergers: u16,
     /// Port for clients; all other ports are derived from it.
     #[arg(long, default_value_t = 7700)]
     port: u16,
@@ -33,6 +36,9 @@ pub(crate) struct UpArgs {
     fresh: bool,
 }
 
+/// Members of the etcd that several mergers share.
+const ETCD_MEMBERS: u16 = 3;
+
 pub(crate) async fn run(arguments: UpArgs) -> Result<()> {
     if let Some(state) = State::at(arguments.port)?.filter(State::runs) {
         bail!(
@@ -40,17 +46,32 @@ pub(crate) async fn run(arguments: UpArgs) -> Result<()> {
             state.layout.edge()
         );
     }
-    let layout = Layout::new(arguments.port, arguments.shards, arguments.replicas).map_err(line)?;
+    let several = arguments.mergers > 1;
+    let members = if several { ETCD_MEMBERS } else { 0 };
+    let layout = Layout::new(arguments.port, arguments.shards, arguments.replicas)
+        .and_then(|layout| layout.with_mergers(arguments.mergers, members))
+        .map_err(line)?;
+    if several {
+        Binaries::etcd().map_err(line)?;
+    }
     layout.check_free().map_err(line)?;
-    // A cluster of another size has its own folder, because its documents are placed differently.
-    let folder =
-        State::home(arguments.port).join(format!("{}x{}", arguments.shards, arguments.replicas));
+    // A cluster of another size has its own folder, because its documents are placed differently. So has one whose state is in
+    // etcd, and not on a merger's disk.
+    let folder = State::home(arguments.port).join(format!(
+        "{}x{}{}",
+        arguments.shards,
+        arguments.replicas,
+        if several { "-etcd" } else { "" }
+    ));
     if arguments.fresh && folder.exists() {
         std::fs::remove_dir_all(&folder)?;
     }
     let mut builder = Cluster::builder()
         .shards(arguments.shards)
         .replicas(arguments.replicas)
+        .mergers(arguments.mergers)
+        .etcd(members)
+        .etcd_syncs(true)
         .filter(arguments.filter)
         .body_routing(arguments.body_routing)
         .access_log("all")
@@ -93,14 +114,18 @@ fn line(error: weft_cluster::HarnessError) -> anyhow::Error {
 fn describe(state: &State, with_key: bool) {
     let url = format!("http://127.0.0.1:{}", state.layout.edge());
     let on = |yes: bool| if yes { "on" } else { "off" };
+    let mergers = match state.layout.mergers() {
+        1 => String::new(),
+        mergers => format!(", {mergers} mergers"),
+    };
     say(format_args!(
-        "Weft is up: {} shard(s) of {} node(s), filter {}, body routing {}\n",
+        "Weft is up: {} shard(s) of {} node(s){mergers}, filter {}, body routing {}\n",
         state.layout.shards(),
         state.layout.replicas(),
         on(state.filter),
         on(state.filter && state.body_routing),
     ));
-    for (name, address) in addresses(state.layout) {
+    for Listening { name, address, .. } in listening(state.layout) {
         say(format_args!("  {name:<16} {address}"));
     }
     say(format_args!(
@@ -120,22 +145,48 @@ fn describe(state: &State, with_key: bool) {
     ));
 }
 
-/// The addresses of everything that listens, by name.
-pub(crate) fn addresses(layout: Layout) -> Vec<(String, String)> {
-    let url = |port: u16| format!("http://127.0.0.1:{port}");
-    let own = [
-        ("clients", layout.edge()),
-        ("Envoy admin", layout.admin()),
-        ("Envoy egress", layout.egress()),
-        ("merger", layout.merger()),
-    ];
-    own.into_iter()
-        .map(|(name, port)| (name.to_owned(), url(port)))
-        .chain(layout.nodes().map(|(shard, replica)| {
-            (
-                Layout::node_name(shard, replica),
-                url(layout.node(shard, replica)),
-            )
-        }))
-        .collect()
+/// Something that listens.
+pub(crate) struct Listening {
+    /// What people call it.
+    pub(crate) name: String,
+    /// Its URL.
+    pub(crate) address: String,
+    /// The name of the process.
+    pub(crate) process: String,
+}
+
+/// Everything that listens.
+pub(crate) fn listening(layout: Layout) -> Vec<Listening> {
+    let at = |name: String, port: u16, process: String| Listening {
+        name,
+        address: format!("http://127.0.0.1:{port}"),
+        process,
+    };
+    let mut all = Vec::new();
+    for pair in 0..layout.mergers() {
+        let ports = layout.pair(pair);
+        let number = match layout.mergers() {
+            1 => String::new(),
+            _ => format!(" {pair}"),
+        };
+        let (envoy, merger) = (layout.envoy_name(pair), layout.merger_name(pair));
+        // All of Envoy's listeners belong to one process.
+        for (name, port, process) in [
+            ("clients", ports.edge(), &envoy),
+            ("Envoy admin", ports.admin(), &envoy),
+            ("Envoy egress", ports.egress(), &envoy),
+            ("merger", ports.merger(), &merger),
+        ] {
+            all.push(at(format!("{name}{number}"), port, process.clone()));
+        }
+    }
+    for member in 0..layout.etcd_members() {
+        let name = layout.etcd_name(member);
+        all.push(at(name.clone(), layout.etcd(member).0, name));
+    }
+    for (shard, replica) in layout.nodes() {
+        let name = Layout::node_name(shard, replica);
+        all.push(at(name.clone(), layout.node(shard, replica), name));
+    }
+    all
 }

@@ -87,12 +87,26 @@ fn step(line: &Value) -> Step {
 
 /// One side of the conversation.
 struct Side {
-    api: Api,
+    /// The edges, to which the steps go in turn.
+    edges: Vec<Api>,
     /// The value of the key that the conversation creates.
     key: Option<String>,
 }
 
 impl Side {
+    fn of(urls: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            edges: urls.into_iter().map(|url| Api::new(url, None)).collect(),
+            key: None,
+        }
+    }
+
+    /// The edge for a number.
+    fn edge(&self, number: u64) -> Api {
+        let place = usize::try_from(number).unwrap() % self.edges.len();
+        self.edges[place].clone()
+    }
+
     /// Sends the step. Returns the answer, and the settled task if the record has one.
     async fn send(&mut self, step: &Step) -> (Reply, Option<Value>) {
         let headers: Vec<(String, String)> = step
@@ -115,17 +129,18 @@ impl Side {
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
         let reply = self
-            .api
+            .edge(step.number)
             .send(step.method.clone(), &step.path, &headers, step.body.clone())
             .await
             .unwrap();
         if step.method == Method::POST && step.path == "/keys" && reply.status == 201 {
             self.key = reply.at("/key").as_str().map(str::to_owned);
         }
-        // Each task must have settled before the next step, or the two sides would be at different points.
+        // Each task must have settled before the next step, or the two sides would be at different points. Who asks for it is the
+        // edge after the one that took the write, and the next step goes there, too.
         let settled = match reply.at("/taskUid").as_u64() {
             Some(_) => Some(
-                self.api
+                self.edge(step.number + 1)
                     .with_key(Some(MASTER_KEY))
                     .settle(&reply)
                     .await
@@ -218,16 +233,21 @@ impl Tally {
 
 #[tokio::test]
 async fn a_cluster_answers_the_recorded_conversation_as_one_node() {
-    let single = Single::start(Some(MASTER_KEY)).await.unwrap();
     let (cluster, _) = start(Cluster::builder().shards(3)).await;
-    let mut one = Side {
-        api: Api::new(single.url(), None),
-        key: None,
-    };
-    let mut many = Side {
-        api: Api::new(cluster.url(), None),
-        key: None,
-    };
+    compare(&cluster).await;
+}
+
+#[tokio::test]
+async fn several_mergers_in_turn_answer_the_recorded_conversation_as_one_node() {
+    let (cluster, _) = start(Cluster::builder().shards(3).mergers(3)).await;
+    compare(&cluster).await;
+}
+
+/// Sends the conversation to one node, and to the cluster's edges in turn.
+async fn compare(cluster: &Cluster) {
+    let single = Single::start(Some(MASTER_KEY)).await.unwrap();
+    let mut one = Side::of([single.url()]);
+    let mut many = Side::of(cluster.pairs().iter().map(weft_cluster::Pair::url));
     let mut tally = Tally::default();
     for step in steps() {
         let (expected, found) = (one.send(&step).await, many.send(&step).await);

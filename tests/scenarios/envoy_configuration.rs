@@ -20,11 +20,16 @@ fn envoys() -> [PathBuf; 2] {
 
 /// Both Envoys' verdict on the file for these options.
 fn validate(options: &str) -> Result<(), String> {
+    validate_file("envoy", options)
+}
+
+/// Both Envoys' verdict on the file that `weft config` prints under this name for these options.
+fn validate_file(name: &str, options: &str) -> Result<(), String> {
     let binaries = Binaries::find().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("envoy.yaml");
     let printed = Command::new(&binaries.weft)
-        .args(["config", "envoy", "--wasm"])
+        .args(["config", name, "--wasm"])
         .arg(&binaries.filter)
         .args(options.split_whitespace())
         .output()
@@ -78,6 +83,7 @@ fn envoy_accepts_what_weft_prints() {
         "--body-routing false",
         "--access-log failed",
         "--access-log off",
+        "--several-mergers --replicas 2",
         "--node-host shard-{shard}-node-{replica}:7700",
         "--merger merger.weft.svc.cluster.local:7703",
         "--node 0=10.0.0.1:7700 --node 0=10.0.0.2:7700 --node 1=[fd00::3]:7700 --edge [::]:7700",
@@ -87,21 +93,34 @@ fn envoy_accepts_what_weft_prints() {
 }
 
 #[test]
-fn envoy_accepts_the_committed_file() {
+fn envoy_accepts_the_file_for_a_nodes_own_envoy() {
+    for options in [
+        "--node 127.0.0.1:7710 --listen 127.0.0.1:7700",
+        "--node node.weft.svc.cluster.local:7700 --listen [::]:7700 --admin 127.0.0.1:7701 --require-term",
+    ] {
+        assert_eq!(validate_file("guard", options), Ok(()), "{options}");
+    }
+}
+
+#[test]
+fn envoy_accepts_the_committed_files() {
     let binaries = Binaries::find().unwrap();
-    let committed =
-        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../envoy/envoy.yaml")).unwrap();
-    // Only the path of the filter is different here.
-    let here = committed.replace(
-        "/etc/weft/weft_filter.wasm",
-        &binaries.filter.display().to_string(),
-    );
-    assert_ne!(here, committed);
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("envoy.yaml");
-    fs::write(&file, here).unwrap();
-    for envoy in envoys() {
-        assert_eq!(validate_with(&envoy, &file), Ok(()), "{}", envoy.display());
+    for name in ["envoy.yaml", "envoy-several-mergers.yaml"] {
+        let path = format!("{}/../envoy/{name}", env!("CARGO_MANIFEST_DIR"));
+        let committed = fs::read_to_string(path).unwrap();
+        // Only the path of the filter is different here.
+        let here = committed.replace(
+            "/etc/weft/weft_filter.wasm",
+            &binaries.filter.display().to_string(),
+        );
+        assert_ne!(here, committed);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("envoy.yaml");
+        fs::write(&file, here).unwrap();
+        for envoy in envoys() {
+            let verdict = validate_with(&envoy, &file);
+            assert_eq!(verdict, Ok(()), "{name}: {}", envoy.display());
+        }
     }
 }
 

@@ -29,6 +29,23 @@ const SEQUENCE: [&str; 7] = [
     "--faults=kill-replica,kill-primary,empty-disk,kill-merger,garbage,cut-off",
 ];
 
+/// The faults that end a leadership, and one of etcd.
+const SEVERAL_MERGERS: [&str; 8] = [
+    "faults",
+    "--quick",
+    "--rounds=1",
+    "--shards=1",
+    "--replicas=2",
+    "--mergers=3",
+    "--seed=11",
+    "--faults=kill-leader,freeze-leader,cut-leader-from-etcd,kill-all-mergers,etcd-without-quorum",
+];
+
+#[tokio::test]
+async fn the_promises_hold_with_several_mergers_whatever_becomes_of_the_leader() {
+    run_lab(&SEVERAL_MERGERS).await;
+}
+
 #[tokio::test]
 async fn no_acknowledged_write_is_lost_and_no_deleted_document_comes_back_after_any_fault() {
     run_lab(&SHORT).await;

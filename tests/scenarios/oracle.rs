@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use weft_cluster::data::DataSet;
 use weft_cluster::oracle::{self, Row, check_pages};
-use weft_cluster::{Api, Cluster, Single};
+use weft_cluster::{Api, Cluster, ClusterBuilder, Single};
 
 const ADJECTIVES: [&str; 14] = [
     "silent", "golden", "broken", "hidden", "endless", "crimson", "distant", "frozen", "gentle",
@@ -78,9 +78,18 @@ fn may_differ(row: &Row, what: &str) -> usize {
 
 #[tokio::test]
 async fn a_client_cannot_tell_a_cluster_from_one_node() {
+    compare(Cluster::builder().shards(3)).await;
+}
+
+#[tokio::test]
+async fn nor_can_it_tell_several_mergers_through_an_envoy_whose_merger_follows() {
+    compare(Cluster::builder().shards(3).through_follower(true)).await;
+}
+
+async fn compare(builder: ClusterBuilder) {
     let set = films();
     let single = Single::start(None).await.unwrap();
-    let cluster = Cluster::builder().shards(3).start().await.unwrap();
+    let cluster = builder.start().await.unwrap();
     let (one, many) = (Api::new(single.url(), None), Api::new(cluster.url(), None));
     oracle::load(&one, &set).await.unwrap();
     oracle::load(&many, &set).await.unwrap();

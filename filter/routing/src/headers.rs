@@ -5,6 +5,8 @@
 pub const CLUSTER: &str = "x-weft-cluster";
 /// The operation's name, for the merger's logs and metrics ([`crate::Operation::name`]).
 pub const OPERATION: &str = "x-weft-op";
+/// The term of the merger that leads, on its requests to nodes: a [`crate::Term`]. A guard in front of a node takes it off.
+pub const TERM: &str = "x-weft-term";
 
 /// Public: which replica may answer a read, `any` (the default) or `primary`.
 pub const READ: &str = "x-weft-read";
@@ -22,6 +24,10 @@ pub const DEGRADED: &str = "x-weft-degraded";
 
 /// On answers of the egress listener that Envoy generated itself: the reason. A node's answer never has this header.
 pub const ENVOY_REPLY: &str = "x-weft-envoy";
+/// On answers that a guard gives in its node's place: why it let a request not through. A node's answer never has this header.
+pub const GUARD: &str = "x-weft-guard";
+/// The value of [`GUARD`] on the refusal of a write whose term is older than one that the guard has seen.
+pub const GUARD_STALE: &str = "stale";
 /// The value of [`CLUSTER`] on the egress listener that selects one node, named by [`ORIGINAL_DST_HOST`].
 pub const NODE_CLUSTER: &str = "node";
 /// Envoy's own header: the address for an `ORIGINAL_DST` cluster with `use_http_header`. A client may never set it.
@@ -80,7 +86,7 @@ mod tests {
         for name in PUBLIC {
             assert_eq!(judge(name), ClientHeader::Public);
         }
-        for name in [CLUSTER, OPERATION, DEGRADED, ORIGINAL_DST_HOST] {
+        for name in [CLUSTER, OPERATION, TERM, GUARD, DEGRADED, ORIGINAL_DST_HOST] {
             assert_eq!(judge(name), ClientHeader::Forbidden);
         }
         for name in [

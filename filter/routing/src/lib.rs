@@ -3,7 +3,8 @@
 //! A request passes the modules in this order: [`operation`] says which of the API's operations it is, [`document_id`] and
 //! [`body`] find the ids it names, [`slot`] and [`placement`] say which shard owns them, [`table`] holds what is known of
 //! every index, and [`decision`] makes the decision. [`headers`] names the headers that the filter sends to the merger,
-//! [`cors`] says which pages may read the answer, [`index_uid`] which names an index may have.
+//! [`cors`] says which pages may read the answer, [`index_uid`] which names an index may have. [`term`] is for guards, which stand
+//! in front of nodes.
 //!
 //! Invariants: nothing here does I/O, depends on proxy-wasm, reads a clock or depends on the width of `usize`; every
 //! function is total (no panics on any input) and gives the same result on every target.
@@ -19,6 +20,7 @@ pub mod placement;
 pub mod shard_names;
 pub mod slot;
 pub mod table;
+pub mod term;
 pub mod treatment;
 
 pub use body::{BodyFormat, DocumentIds, Unclear};
@@ -31,4 +33,5 @@ pub use placement::{NoShards, ShardId, SlotMap, choose_shards};
 pub use shard_names::{BadShardNames, ShardNames};
 pub use slot::{SLOT_COUNT, Slot, slot_of};
 pub use table::{Epoch, IndexRoute, RoutingTable, TableError};
+pub use term::{Term, may_change};
 pub use treatment::Treatment;

@@ -139,6 +139,22 @@ impl Operation {
         }
     }
 
+    /// True for the operations that change nothing on a node although their method is `POST`.
+    #[must_use]
+    pub fn reads_by_post(self) -> bool {
+        matches!(
+            self,
+            Self::SearchPost
+                | Self::MultiSearch
+                | Self::FacetSearch
+                | Self::SimilarPost
+                | Self::FetchDocuments
+                | Self::ListFields
+                | Self::ListSearchRules
+                | Self::RenderTemplate
+        )
+    }
+
     /// True for the writes that name their documents by id in a body.
     #[must_use]
     pub fn writes_named_documents(self) -> bool {

@@ -7,6 +7,7 @@
     reason = "a test may fail, and that is how"
 )]
 
+mod guard;
 mod mock;
 mod polls;
 mod readme;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_filter::head_block::HeadBlock;
-use weft_filter::host::{Host, MetricKind};
+use weft_filter::host::{Change, Host, MetricKind, SharedData};
 use weft_filter::request::Request;
 use weft_filter::root::Root;
 use weft_routing::{DocumentId, Epoch, IndexRoute, RoutingTable, ShardId, SlotMap};
@@ -46,8 +46,38 @@ pub(crate) struct State {
     pub(crate) route_cache_cleared: Cell<bool>,
     pub(crate) tick_ms: Cell<u128>,
     pub(crate) log: RefCell<Vec<String>>,
+    /// What this worker shares with others.
+    pub(crate) common: Rc<Common>,
     names: RefCell<Vec<String>>,
     values: RefCell<BTreeMap<u32, i64>>,
+}
+
+/// The data of all workers, under one key, with Envoy's rules for versions.
+#[derive(Default)]
+pub(crate) struct Common {
+    value: RefCell<Option<(Vec<u8>, u32)>>,
+    versions: Cell<u32>,
+    pub(crate) unreadable: Cell<bool>,
+    pub(crate) unchangeable: Cell<bool>,
+    /// What other workers do between the next read and what follows it.
+    pub(crate) meanwhile: RefCell<Option<Box<dyn FnOnce()>>>,
+}
+
+impl Common {
+    pub(crate) fn bytes(&self) -> Option<Vec<u8>> {
+        self.value.borrow().as_ref().map(|(bytes, _)| bytes.clone())
+    }
+
+    pub(crate) fn put(&self, bytes: &[u8]) {
+        self.versions.set(self.versions.get() + 1);
+        *self.value.borrow_mut() = Some((bytes.to_vec(), self.versions.get()));
+    }
+}
+
+impl std::fmt::Debug for Common {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Common({:?})", self.value.borrow())
+    }
 }
 
 /// The mock, shared between the filter and the test.
@@ -125,6 +155,42 @@ impl Host for Mock {
         self.0.responded.set(Some(status));
     }
 
+    fn respond_with(&self, status: u16, headers: &[(&str, &str)], body: &str) {
+        self.respond(status);
+        for (name, value) in headers {
+            self.set_response_header(name, value);
+        }
+        self.replace_response_body(body.as_bytes());
+    }
+
+    fn shared_data(&self, _key: &str) -> SharedData {
+        let common = &self.0.common;
+        let read = match (common.unreadable.get(), &*common.value.borrow()) {
+            (true, _) => SharedData::Unknown,
+            (false, None) => SharedData::Absent,
+            (false, Some((bytes, version))) => SharedData::Value {
+                bytes: bytes.clone(),
+                version: *version,
+            },
+        };
+        let meanwhile = common.meanwhile.borrow_mut().take();
+        meanwhile.into_iter().for_each(|act| act());
+        read
+    }
+
+    fn set_shared_data(&self, _key: &str, value: &[u8], version: u32) -> Change {
+        let common = &self.0.common;
+        if common.unchangeable.get() {
+            return Change::Refused;
+        }
+        let present = common.value.borrow().as_ref().map(|(_, version)| *version);
+        if version != 0 && present.is_some_and(|present| present != version) {
+            return Change::Overtaken;
+        }
+        common.put(value);
+        Change::Made
+    }
+
     fn call(
         &self,
         cluster: &str,
@@ -178,7 +244,7 @@ impl Host for Mock {
         self.0
             .values
             .borrow_mut()
-            .insert(id, i64::try_from(value).unwrap());
+            .insert(id, i64::try_from(value).unwrap_or(i64::MAX));
     }
 }
 
@@ -187,7 +253,15 @@ fn cut(bytes: &[u8], max_bytes: u32) -> Vec<u8> {
 }
 
 impl Mock {
-    fn metric(&self, name: &str) -> i64 {
+    /// A worker of the Envoy whose workers share this.
+    pub(crate) fn sharing(common: &Rc<Common>) -> Self {
+        Self(Rc::new(State {
+            common: Rc::clone(common),
+            ..State::default()
+        }))
+    }
+
+    pub(crate) fn metric(&self, name: &str) -> i64 {
         let position = self
             .0
             .names

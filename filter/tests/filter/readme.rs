@@ -6,6 +6,7 @@ const README: &str = include_str!("../../README.md");
 fn default_of(key: &str) -> String {
     let default = Config::default();
     match key {
+        "mode" => default.mode.name().to_owned(),
         "merger_cluster" => default.merger_cluster,
         "shard_prefix" => default.shard_prefix.to_string(),
         "table_poll_ms" => default.table_poll_ms.to_string(),
@@ -14,6 +15,7 @@ fn default_of(key: &str) -> String {
         "max_body_bytes" => default.max_body_bytes.to_string(),
         "register_timeout_ms" => default.register_timeout_ms.to_string(),
         "clear_route_cache" => default.clear_route_cache.to_string(),
+        "require_term" => default.require_term.to_string(),
         other => panic!("say here what the default of {other} is"),
     }
 }

@@ -52,7 +52,7 @@ pub(super) async fn swap(ctx: &Arc<Context>, call: Call) -> Result<Answer, Broad
     // A filter with the old routing table would ask the wrong shard.
     let own = uuid::Uuid::new_v4().to_string();
     placements.leave_to_merger(&own, &names, true).await?;
-    tokio::time::sleep(ctx.cluster.lease()).await;
+    ctx.cluster.filters_follow().await;
     let answer = swap_placed(ctx, &change, &pairs).await;
     placements.leave_to_merger(&own, &names, false).await?;
     answer

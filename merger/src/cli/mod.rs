@@ -36,6 +36,8 @@ enum Command {
 enum ConfigCommand {
     /// Print an envoy.yaml for a cluster of any size, with a comment at every choice.
     Envoy(config_envoy::EnvoyArgs),
+    /// Print an envoy.yaml for a node's own Envoy, whose filter refuses writes of a merger that leads no more.
+    Guard(config_envoy::GuardArgs),
 }
 
 /// Runs the command line that this process was given.
@@ -46,8 +48,11 @@ pub fn run() -> ExitCode {
             Err(error) => fail(&error),
         },
         Command::Config(command) => {
-            let ConfigCommand::Envoy(arguments) = *command;
-            match config_envoy::run(&arguments) {
+            let text = match &*command {
+                ConfigCommand::Envoy(arguments) => config_envoy::run(arguments),
+                ConfigCommand::Guard(arguments) => config_envoy::run_guard(arguments),
+            };
+            match text {
                 Ok(text) => print(&text),
                 Err(error) => fail(&error),
             }

@@ -434,6 +434,43 @@ impl InSync {
         Ok(())
     }
 
+    /// The keys of all that may be gone when the state is read again.
+    pub(super) fn keys(&self) -> Vec<String> {
+        let state = self.read();
+        let nodes = state.replicas.keys();
+        nodes.map(|node| format!("{PREFIX}{node}")).collect()
+    }
+
+    /// Applies in memory what the leader has stored; other entries are ignored.
+    ///
+    /// # Errors
+    /// The key of an entry that can't be read. Nothing is applied then.
+    pub(super) fn apply(&self, changed: &[super::Changed]) -> Result<(), String> {
+        let (mut epoch, mut replicas) = (None, Vec::new());
+        for (key, value) in changed {
+            let unreadable = |_| key.clone();
+            if let Some(node) = key.strip_prefix(PREFIX) {
+                let replica = value.as_deref().map(serde_json::from_slice::<Replica>);
+                let replica = replica.transpose().map_err(unreadable)?;
+                replicas.push((NodeId::from(node.to_owned()), replica));
+            } else if let (true, Some(value)) = (key == EPOCH_KEY, value) {
+                epoch = Some(serde_json::from_slice(value).map_err(unreadable)?);
+            }
+        }
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            state.epoch = epoch.unwrap_or(state.epoch);
+            for (node, replica) in replicas {
+                match replica {
+                    Some(replica) => state.replicas.insert(node, replica),
+                    None => state.replicas.remove(&node),
+                };
+            }
+        }
+        self.changes.tell();
+        Ok(())
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,6 +1,8 @@
 //! The cluster's state: which shards and nodes exist, which indexes lie where, and which replicas hold every acknowledged write.
 //! Nothing here sends a request to a node.
 //!
+//! A merger that leads changes this state and stores it. One that [follows](following) applies what the leader has stored.
+//!
 //! [`discovery`] learns the topology from Envoy. [`placements`] holds where indexes lie and publishes the routing table.
 //! [`in_sync`] holds which replicas may answer. [`marks`] holds up to which task each node is accounted for, and [`health`] the
 //! node's current status. [`readiness`] derives from these what Envoy is told. Replication notes its state in [`in_doubt`],
@@ -11,11 +13,14 @@
 mod changes;
 mod dirty;
 mod discovery;
+mod following;
 mod health;
 mod in_doubt;
 mod in_sync;
 mod latency;
+mod leader_view;
 mod marks;
+mod mergers;
 mod placements;
 mod queues;
 mod read_from;
@@ -25,7 +30,7 @@ mod topology;
 mod write_mode;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -41,6 +46,7 @@ pub use in_doubt::{InDoubt, ReadPolicy};
 pub use in_sync::{InSync, Removal, SyncState};
 pub use latency::Latencies;
 pub use marks::{Mark, Marks, NewestTask, NodeTask, Order};
+pub use mergers::{Epochs, Mergers};
 pub use placements::{Before, Placement, Placements};
 pub use queues::{QueuePlace, ReplicaQueues};
 pub use read_from::ReadFrom;
@@ -51,8 +57,10 @@ pub use write_mode::WriteMode;
 
 pub(crate) use changes::{Changes, until};
 pub(crate) use dirty::{Documents, Written};
+pub(crate) use following::Changed;
 pub(crate) use health::{Probe, READS_FOLLOW};
 pub(crate) use in_doubt::Doubt;
+pub(crate) use leader_view::{LeaderView, VIEW_KEY};
 pub(crate) use stagger::Groups;
 
 use crate::base::{Base, stands_on};
@@ -212,6 +220,15 @@ pub struct ClusterOptions {
     pub cors_origins: Origins,
 }
 
+/// What a merger knows whether it leads or follows, and keeps when that changes.
+#[derive(Clone, Default)]
+pub struct Shared {
+    /// What is known of nodes, and what its Envoys were told of them.
+    pub health: Arc<HealthMonitor>,
+    /// The other mergers.
+    pub mergers: Arc<Mergers>,
+}
+
 /// The state of the cluster, shared by all parts of the merger.
 pub struct Cluster {
     topology: tokio::sync::watch::Sender<Arc<Topology>>,
@@ -220,7 +237,7 @@ pub struct Cluster {
     /// Which replicas are in sync and so may answer.
     pub in_sync: InSync,
     /// Each node's current status.
-    pub health: HealthMonitor,
+    pub health: Arc<HealthMonitor>,
     /// Up to which task each node is accounted for.
     pub marks: Arc<Marks>,
     /// How long reads took lately.
@@ -233,24 +250,43 @@ pub struct Cluster {
     pub queues: ReplicaQueues,
     /// Which replicas wait with large writes while others apply them.
     pub stagger: Stagger,
+    /// The other mergers, if several share the state and this one leads.
+    pub mergers: Arc<Mergers>,
+    /// What the leader says of nodes and shards, if this merger follows.
+    followed: RwLock<LeaderView>,
     options: ClusterOptions,
     /// When a shard last went from one node to several.
     grew: Mutex<HashMap<ShardId, Instant>>,
 }
 
 impl Cluster {
-    /// Reads the cluster's state from the store.
+    /// Reads the cluster's state from the store, for a merger that changes it.
     ///
     /// # Errors
     /// The store can't be read.
     pub async fn open(
         store: Arc<dyn Store>,
         options: ClusterOptions,
+        shared: Shared,
+    ) -> Result<Self, ClusterError> {
+        let cluster = Self::follow(store, options, shared).await?;
+        cluster.placements.begin().await?;
+        Ok(cluster)
+    }
+
+    /// Reads the cluster's state, for a merger that follows the changes of another one.
+    ///
+    /// # Errors
+    /// The state can't be read.
+    pub async fn follow(
+        store: Arc<dyn Store>,
+        options: ClusterOptions,
+        shared: Shared,
     ) -> Result<Self, ClusterError> {
         let lease_ms = u32::try_from(options.lease.as_millis()).unwrap_or(u32::MAX);
         let in_sync = InSync::open(Arc::clone(&store)).await?;
         let marks = Marks::open(Arc::clone(&store), in_sync.known()).await?;
-        let placements = Placements::open(
+        let placements = Placements::read(
             store,
             lease_ms,
             options.direct_writes,
@@ -262,13 +298,15 @@ impl Cluster {
             topology,
             placements,
             in_sync,
-            health: HealthMonitor::default(),
+            health: shared.health,
             marks: Arc::new(marks),
             latencies: Latencies::default(),
             dirty: Dirty::default(),
             in_doubt: InDoubt::default(),
             queues: ReplicaQueues::default(),
             stagger: Stagger::default(),
+            mergers: shared.mergers,
+            followed: RwLock::default(),
             grew: Mutex::default(),
             options,
         })
@@ -287,6 +325,14 @@ impl Cluster {
     /// How long filters may keep using a routing table that was replaced.
     pub fn lease(&self) -> Duration {
         self.options.lease
+    }
+
+    /// What is kept when this merger begins to lead or to follow.
+    pub fn shared(&self) -> Shared {
+        Shared {
+            health: Arc::clone(&self.health),
+            mergers: Arc::clone(&self.mergers),
+        }
     }
 
     /// The topology that Envoy last reported.

@@ -18,6 +18,8 @@ const PREFIX: &str = "placement/";
 const EPOCH_KEY: &str = "epoch";
 /// The origins whose pages may read answers, as of the last start.
 const ORIGINS_KEY: &str = "origins";
+/// The indexes that filters must leave to the merger, for followers: a merger that starts begins without any.
+const UNDIRECTED_KEY: &str = "undirected";
 
 /// Where one index lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +87,8 @@ struct State {
 }
 
 impl Placements {
-    pub(crate) async fn open(
+    /// Reads the placements. A merger that changes them [begins](Self::begin) then.
+    pub(crate) async fn read(
         store: Arc<dyn Store>,
         lease_ms: u32,
         direct_writes: bool,
@@ -102,8 +105,11 @@ impl Placements {
                 decode(&uid, &stored.value).ok_or_else(|| ClusterError::Corrupt(uid.clone()))?;
             state.placements.insert(uid, Arc::new(placement));
         }
-        let before = store.get(ORIGINS_KEY).await?;
-        let opened = Self {
+        if let Some(undirected) = store.get(UNDIRECTED_KEY).await? {
+            let corrupt = |_| ClusterError::Corrupt(UNDIRECTED_KEY.to_owned());
+            state.undirected = serde_json::from_slice(&undirected.value).map_err(corrupt)?;
+        }
+        Ok(Self {
             store,
             lease_ms,
             direct_writes,
@@ -111,16 +117,31 @@ impl Placements {
             state: Mutex::new(state),
             changing: tokio::sync::Mutex::new(()),
             changes: Changes::default(),
-        };
-        let now = opened.origins.to_string().into_bytes();
-        let before = before.map_or_else(|| b"any".to_vec(), |stored| stored.value.to_vec());
+        })
+    }
+
+    /// Begins a run that may change placements: no change of indexes is under way yet, and the options may be other ones than in
+    /// the last run.
+    pub(crate) async fn begin(&self) -> Result<(), ClusterError> {
+        let _changing = self.changing.lock().await;
+        let before = self.store.get(ORIGINS_KEY).await?;
+        let before = before.map_or_else(|| b"any".to_vec(), |stored| stored.value);
+        let now = self.origins.to_string().into_bytes();
+        let mut anew = Vec::new();
         if before != now {
-            // The table differs from the one that filters hold for this epoch, so the epoch must grow.
-            opened
-                .commit_with(&[], vec![Change::put(ORIGINS_KEY, now)])
-                .await?;
+            anew.push(Change::put(ORIGINS_KEY, now));
         }
-        Ok(opened)
+        if !self.lock().undirected.is_empty() {
+            anew.push(Change::delete(UNDIRECTED_KEY));
+        }
+        if !anew.is_empty() {
+            // The table differs from the one that filters hold for this epoch, so the epoch must grow.
+            self.commit_with(&[], anew).await?;
+            let mut state = self.lock();
+            state.undirected.clear();
+            state.table = None;
+        }
+        Ok(())
     }
 
     /// Where an index lies.
@@ -288,20 +309,77 @@ impl Placements {
         leave: bool,
     ) -> Result<(), StoreError> {
         let _changing = self.changing.lock().await;
-        // An epoch always stands for the same table, so the new epoch is stored before the table changes.
-        self.commit(&[]).await?;
-        let mut state = self.lock();
+        let mut undirected = self.lock().undirected.clone();
         for uid in uids {
-            let changes = state.undirected.entry(uid.clone()).or_default();
+            let changes = undirected.entry(uid.clone()).or_default();
             match leave {
                 true => changes.insert(change.to_owned()),
                 false => changes.remove(change),
             };
             if changes.is_empty() {
-                state.undirected.remove(uid);
+                undirected.remove(uid);
             }
         }
+        let value = serde_json::to_vec(&undirected).unwrap_or_default();
+        let stored = match undirected.is_empty() {
+            true => Change::delete(UNDIRECTED_KEY),
+            false => Change::put(UNDIRECTED_KEY, value),
+        };
+        // An epoch always stands for the same table, so the new epoch is stored before the table changes.
+        self.commit_with(&[], vec![stored]).await?;
+        let mut state = self.lock();
+        state.undirected = undirected;
         state.table = None;
+        Ok(())
+    }
+
+    /// The keys of all that may be gone when the state is read again.
+    pub(super) fn keys(&self) -> Vec<String> {
+        let state = self.lock();
+        let placements = state.placements.keys();
+        let keys = placements.map(|uid| format!("{PREFIX}{uid}"));
+        keys.chain([UNDIRECTED_KEY.to_owned()]).collect()
+    }
+
+    /// Applies in memory what the leader has stored; other entries are ignored.
+    ///
+    /// # Errors
+    /// The key of an entry that can't be read. Nothing is applied then.
+    pub(super) fn apply(&self, changed: &[super::Changed]) -> Result<(), String> {
+        let (mut epoch, mut undirected, mut placements) = (None, None, Vec::new());
+        for (key, value) in changed {
+            let unreadable = |_| key.clone();
+            if let Some(uid) = key.strip_prefix(PREFIX) {
+                let placement = value.as_deref().map(|value| {
+                    let placement = decode(uid, value).ok_or_else(|| key.clone())?;
+                    let slots = self.shared_slots(SlotMap::clone(&placement.slots));
+                    Ok::<_, String>(Arc::new(Placement { slots, ..placement }))
+                });
+                placements.push((uid.to_owned(), placement.transpose()?));
+            } else if key == UNDIRECTED_KEY {
+                let value = value.as_deref().map(serde_json::from_slice);
+                undirected = Some(value.transpose().map_err(unreadable)?.unwrap_or_default());
+            } else if let (true, Some(value)) = (key == EPOCH_KEY, value) {
+                epoch = Some(serde_json::from_slice(value).map_err(unreadable)?);
+            }
+        }
+        if epoch.is_none() && undirected.is_none() && placements.is_empty() {
+            return Ok(());
+        }
+        {
+            // At once, since an epoch always stands for the same table.
+            let mut state = self.lock();
+            state.epoch = epoch.unwrap_or(state.epoch);
+            state.undirected = undirected.unwrap_or_else(|| std::mem::take(&mut state.undirected));
+            for (uid, placement) in placements {
+                match placement {
+                    Some(placement) => state.placements.insert(uid, placement),
+                    None => state.placements.remove(&uid),
+                };
+            }
+            state.table = None;
+        }
+        self.changes.tell();
         Ok(())
     }
 

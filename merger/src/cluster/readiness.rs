@@ -47,7 +47,7 @@ impl Cluster {
         self.health.lags_behind(node, others)
     }
 
-    fn judge(&self, node: &NodeId) -> Readiness {
+    pub(super) fn judge(&self, node: &NodeId) -> Readiness {
         let Some(standing) = self.in_sync.sync_state(node) else {
             return Readiness::Unknown;
         };
@@ -67,6 +67,9 @@ impl Cluster {
                 Readiness::Degraded("it applies what other replicas don't yet")
             }
             NodeStatus::Up if self.health.is_busy(node) => Readiness::Degraded("it is indexing"),
+            NodeStatus::Up if self.leader_spares(node) => {
+                Readiness::Degraded("the leader says that it is busy")
+            }
             NodeStatus::Up if self.lags_behind(node) => {
                 Readiness::Degraded("it answers much later than another replica")
             }
@@ -80,7 +83,8 @@ impl Cluster {
     pub fn reads_have_left(&self, node: &NodeId) -> bool {
         let standing = self.in_sync.sync_state(node);
         let long_ago = |since| now_utc() - since >= READS_FOLLOW;
-        !self.health.is_ready(node)
-            || standing.is_none_or(|standing| standing.out_since().is_none_or(long_ago))
+        let left = !self.health.is_ready(node)
+            || standing.is_none_or(|standing| standing.out_since().is_none_or(long_ago));
+        left && self.mergers.all_keep_to(self.in_sync.epoch())
     }
 }

@@ -14,12 +14,12 @@ use super::token::Token;
 use crate::answer::Answer;
 use crate::call::{Call, Grant};
 use crate::clock::now_utc;
-use crate::edge::Context;
+use crate::edge::Reading;
 use crate::keys::{By, FRESH, JUDGED_AGAIN, Key};
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
 /// Checks the client's key for a call, and returns which indexes it is for.
-pub(super) async fn authorise(ctx: &Context, call: &Call) -> Result<Grant, ApiError> {
+pub(super) async fn authorise(ctx: &Reading, call: &Call) -> Result<Grant, ApiError> {
     let Some(master) = ctx.master_key.as_deref() else {
         return Ok(Grant::all());
     };
@@ -72,7 +72,7 @@ fn may(key: &Key, action: &str, index: Option<&str>) -> bool {
 /// For a read for which nodes check the key: a first check before the merger works on it. If the key can't be valid, returns a
 /// node's refusal in the node's own words. If the node doesn't refuse, its decision counts.
 pub(super) async fn refused_at_the_door(
-    ctx: &Context,
+    ctx: &Reading,
     call: &Call,
 ) -> Result<Option<Answer>, ApiError> {
     let Some(action) = judged_by_nodes(call.operation) else {
@@ -95,7 +95,7 @@ pub(super) async fn refused_at_the_door(
 }
 
 async fn may_be_good(
-    ctx: &Context,
+    ctx: &Reading,
     shown: &str,
     action: &str,
     index: Option<&str>,
@@ -114,7 +114,7 @@ async fn may_be_good(
 }
 
 /// A node's refusal of the client's key; `None` if the node accepts it, or no node answers.
-async fn refusal(ctx: &Context, call: &Call) -> Result<Option<Answer>, ApiError> {
+async fn refusal(ctx: &Reading, call: &Call) -> Result<Option<Answer>, ApiError> {
     let shards = call
         .index
         .as_deref()

@@ -7,16 +7,17 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use hyper::body::Body;
 use serde_json::json;
-use weft_routing::operation::{ClassifyError, Operation, classify};
+use weft_routing::operation::{Classified, ClassifyError, Operation, classify};
 use weft_routing::treatment::Treatment;
 
 use super::authorise::{authorise, refused_at_the_door};
 use super::errors::ApiError;
 use super::unpack::unpack;
-use super::{internal, page};
+use super::{internal, mergers, page};
 use crate::answer::Answer;
+use crate::base::Base;
 use crate::call::{AnyBody, Call, ForwardedHeaders, Grant, empty, full, read_into};
-use crate::edge::Context;
+use crate::edge::{Context, Reading};
 use crate::{broadcast, operator, search, tasks, webhooks, write};
 
 /// Answers a request. Returns the operation's name for metrics, and the answer.
@@ -33,7 +34,18 @@ pub(crate) async fn dispatch(
             return ("unknown", Answer::empty(StatusCode::METHOD_NOT_ALLOWED));
         }
     };
-    let call = Call {
+    let call = call(parts, classified, body);
+    let operation = call.operation.name();
+    let answer = answer(ctx, call)
+        .await
+        .unwrap_or_else(ApiError::into_answer);
+    (operation, answer)
+}
+
+/// A client's request as the merger's parts get it.
+pub(super) fn call(parts: &Parts, classified: Classified<'_>, body: AnyBody) -> Call {
+    let path_and_query = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    Call {
         operation: classified.operation,
         method: parts.method.clone(),
         path_and_query: path_and_query.to_owned(),
@@ -45,12 +57,44 @@ pub(crate) async fn dispatch(
         forwarded: ForwardedHeaders::from_client(&parts.headers),
         peer: parts.extensions.get().copied(),
         body,
-    };
-    let operation = call.operation.name();
-    let answer = answer(ctx, call)
-        .await
-        .unwrap_or_else(ApiError::into_answer);
-    (operation, answer)
+    }
+}
+
+/// Whether an operation is a read that `search` answers.
+pub(super) fn is_read(operation: Operation) -> bool {
+    use Operation as Op;
+    matches!(
+        operation,
+        Op::SearchGet
+            | Op::SearchPost
+            | Op::MultiSearch
+            | Op::FacetSearch
+            | Op::SimilarGet
+            | Op::SimilarPost
+            | Op::ListDocuments
+            | Op::FetchDocuments
+            | Op::GetDocument
+    )
+}
+
+/// Answers one of the operations that [read](is_read).
+pub(super) async fn read(ctx: &Reading, mut call: Call) -> Result<Answer, ApiError> {
+    call.grant = authorise(ctx, &call).await?;
+    if let Some(refusal) = refused_at_the_door(ctx, &call).await? {
+        return Ok(refusal);
+    }
+    let reading = (!call.body.is_end_stream()).then(|| ctx.bounds.read());
+    let reading = reading.transpose()?;
+    read_body(ctx, &mut call).await?;
+    drop(reading);
+    let _slot = ctx.bounds.begin()?;
+    unpack(ctx, &mut call).await?;
+    Ok(search::handle(&ctx.search, call).await?)
+}
+
+/// The answer to `GET /health`: whether this process is well.
+pub(super) fn health() -> Answer {
+    Answer::json(StatusCode::OK, &json!({"status": "available"}))
 }
 
 async fn answer(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ApiError> {
@@ -58,16 +102,12 @@ async fn answer(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ApiError> 
     match call.operation {
         // Not limited: requests of Envoy and filters must not fail because clients send many.
         Op::Internal => return internal::handle(ctx, call).await,
-        Op::Health => {
-            return Ok(Answer::json(
-                StatusCode::OK,
-                &json!({"status": "available"}),
-            ));
-        }
+        Op::Health => return Ok(health()),
+        operation if is_read(operation) => return read(&ctx.reading, call).await,
         _ => {}
     }
-    call.grant = authorise(ctx, &call).await?;
-    if let Some(refusal) = refused_at_the_door(ctx, &call).await? {
+    call.grant = authorise(&ctx.reading, &call).await?;
+    if let Some(refusal) = refused_at_the_door(&ctx.reading, &call).await? {
         return Ok(refusal);
     }
     if let Treatment::Refused(reason) = call.operation.treatment() {
@@ -84,15 +124,6 @@ async fn answer(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ApiError> 
     let slot = ctx.bounds.begin()?;
     unpack(ctx, &mut call).await?;
     match call.operation {
-        Op::SearchGet
-        | Op::SearchPost
-        | Op::MultiSearch
-        | Op::FacetSearch
-        | Op::SimilarGet
-        | Op::SimilarPost
-        | Op::ListDocuments
-        | Op::FetchDocuments
-        | Op::GetDocument => Ok(search::handle(&ctx.search, call).await?),
         Op::Metrics => internal::metrics_for_client(ctx, &call).await,
         _ if call.method == Method::GET => on_all(ctx, call).await,
         _ => {
@@ -107,7 +138,7 @@ async fn answer(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ApiError> 
 }
 
 /// Reads the body before a slot for the work is taken, so that a client that sends slowly blocks no other request.
-async fn read_body(ctx: &Context, call: &mut Call) -> Result<(), ApiError> {
+async fn read_body(ctx: &Base, call: &mut Call) -> Result<(), ApiError> {
     let idle = ctx.pace.idle;
     let body = std::mem::replace(&mut call.body, empty());
     let limit = ctx.max_body_bytes;
@@ -128,6 +159,7 @@ async fn on_all(ctx: &Arc<Context>, call: Call) -> Result<Answer, ApiError> {
         | Op::GetTaskDocuments
         | Op::ListBatches
         | Op::GetBatch => Ok(tasks::handle(&ctx.registry, call).await?),
+        Op::Cluster if mergers::is_about_mergers(&call) => mergers::handle(&ctx.peers, &call).await,
         Op::Cluster | Op::IndexShards => Ok(operator::handle(&ctx.repair, call).await?),
         Op::ListWebhooks
         | Op::GetWebhook

@@ -146,6 +146,30 @@ impl ApiError {
         Self::unavailable(format!("{why}: try again."))
     }
 
+    /// The leader gave no answer to a request that was passed on, and may have done it.
+    pub(super) fn leader_silent(why: &str) -> Self {
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "remote_timeout",
+            "system",
+            format!("The merger that leads gave no answer, and may have done it or not: {why}."),
+        )
+    }
+
+    /// The client's body ended early.
+    pub(super) fn cut_off() -> Self {
+        Self::invalid("bad_request", "The request's body was cut off.".to_owned())
+    }
+
+    /// A merger that is alone can't step down.
+    pub(super) fn alone() -> Self {
+        Self::invalid(
+            "bad_request",
+            "This merger shares its state with no other (--etcd): nobody could lead in its place."
+                .to_owned(),
+        )
+    }
+
     /// A filter's registration of a direct write can't be accepted.
     pub(super) fn bad_registration(why: &str) -> Self {
         Self::invalid(

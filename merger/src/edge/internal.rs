@@ -11,9 +11,10 @@ use weft_routing::placement::ShardId;
 
 use super::errors::ApiError;
 use crate::answer::Answer;
+use crate::base::Base;
 use crate::broadcast;
 use crate::call::{Call, read_whole};
-use crate::cluster::{ClusterError, NodeId, Readiness};
+use crate::cluster::{self, ClusterError, NodeId, Readiness};
 use crate::edge::Context;
 use crate::tasks::{NewTask, ReplicaTask, ShardTask};
 use crate::upstream::{NodeRequest, Target};
@@ -23,16 +24,23 @@ const MAX_REGISTRATION_BYTES: u64 = 64 << 10;
 
 pub(super) async fn handle(ctx: &Arc<Context>, call: Call) -> Result<Answer, ApiError> {
     match (call.method.clone(), call.item.as_deref()) {
-        (Method::GET, Some("table")) => Ok(table(ctx, &call)),
-        (Method::GET, Some("ready")) => Ok(ready(ctx, &call)),
-        (Method::GET, Some("metrics")) => Ok(metrics(ctx)),
         (Method::POST, Some("register")) => register(ctx, call).await,
-        _ => Ok(Answer::empty(StatusCode::NOT_FOUND)),
+        _ => Ok(answer(ctx, &call)),
+    }
+}
+
+/// Answers what this merger's own Envoy and filters ask, whether it leads or not.
+pub(super) fn answer(ctx: &cluster::Context, call: &Call) -> Answer {
+    match (call.method.clone(), call.item.as_deref()) {
+        (Method::GET, Some("table")) => table(ctx, call),
+        (Method::GET, Some("ready")) => ready(ctx, call),
+        (Method::GET, Some("metrics")) => metrics(ctx),
+        _ => Answer::empty(StatusCode::NOT_FOUND),
     }
 }
 
 /// The routing table, or 304 for a filter that already has this epoch.
-fn table(ctx: &Context, call: &Call) -> Answer {
+fn table(ctx: &cluster::Context, call: &Call) -> Answer {
     let held = call
         .query_pairs()
         .find(|(name, _)| name == "epoch")
@@ -53,8 +61,13 @@ fn table(ctx: &Context, call: &Call) -> Answer {
 }
 
 /// Whether a node may serve reads. Envoy's health check asks this, with the node's name as host.
-fn ready(ctx: &Context, call: &Call) -> Answer {
+fn ready(ctx: &cluster::Context, call: &Call) -> Answer {
     let node = NodeId::from(call.header("host").unwrap_or_default().to_owned());
+    if !ctx.upstream.may_send() {
+        // Another merger may lead, and may have taken the node out.
+        let reason = "this merger's lease in etcd is over";
+        return not_ready(&node, reason);
+    }
     // Without a connection, as in tests, all requests count as one Envoy's.
     let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
     match ctx.cluster.readiness(&node, call.peer.unwrap_or(nobody)) {
@@ -67,10 +80,7 @@ fn ready(ctx: &Context, call: &Call) -> Answer {
             HeaderName::from_static("x-envoy-degraded"),
             HeaderValue::from_static("true"),
         ),
-        Readiness::NotReady(reason) => Answer::json(
-            StatusCode::SERVICE_UNAVAILABLE,
-            &json!({"node": node, "ready": false, "reason": reason}),
-        ),
+        Readiness::NotReady(reason) => not_ready(&node, reason),
         // The status is not 503, so that Envoy keeps the node as it is.
         Readiness::Unknown => Answer::json(
             StatusCode::TOO_EARLY,
@@ -79,9 +89,19 @@ fn ready(ctx: &Context, call: &Call) -> Answer {
     }
 }
 
+fn not_ready(node: &NodeId, reason: &str) -> Answer {
+    Answer::json(
+        StatusCode::SERVICE_UNAVAILABLE,
+        &json!({"node": node, "ready": false, "reason": reason}),
+    )
+}
+
 /// `GET /metrics`: Weft's own metrics, for clients to which a node would show the node's. A node is asked with the client's key,
 /// because the node checks the key and knows whether the feature is enabled.
-pub(super) async fn metrics_for_client(ctx: &Context, call: &Call) -> Result<Answer, ApiError> {
+pub(super) async fn metrics_for_client(
+    ctx: &cluster::Context,
+    call: &Call,
+) -> Result<Answer, ApiError> {
     let shard = ctx.cluster.shards().into_iter().next();
     let shard = shard.ok_or(ClusterError::NoShards)?;
     let request = NodeRequest::new(
@@ -99,7 +119,7 @@ pub(super) async fn metrics_for_client(ctx: &Context, call: &Call) -> Result<Ans
 }
 
 /// Metrics in Prometheus' text format.
-pub(super) fn metrics(ctx: &Context) -> Answer {
+pub(super) fn metrics(ctx: &Base) -> Answer {
     Answer {
         content_type: Some(HeaderValue::from_static("text/plain; version=0.0.4")),
         ..Answer::json_bytes(StatusCode::OK, ctx.metrics.render())

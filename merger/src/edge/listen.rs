@@ -10,32 +10,38 @@ use std::time::{Duration, Instant};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use super::compress::{self, Coding};
 use super::cors;
 use super::dispatch::dispatch;
+use super::follower::Passed;
 use crate::answer::Answer;
-use crate::call::{AnyBody, Paced};
-use crate::edge::Context;
+use crate::call::{AnyBody, BodyError, Paced, full};
+use crate::edge::Role;
 
 /// How long a connection may wait for the complete head of a request. Envoy sends heads whole, so this is how long Envoy may keep
 /// a connection idle. It is longer than Envoy does (60 s), so that Envoy never writes to a connection that was just closed.
-pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long running requests may go on after the stop.
-pub(super) const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN: Duration = Duration::from_secs(10);
 /// How much of a refused body is still read, and for how long.
 const READ_ON_BYTES: usize = 256 << 20;
 const READ_ON: Duration = Duration::from_secs(5);
 
 /// Serves until `stop` resolves, and then lets running requests finish.
-pub async fn serve(ctx: Arc<Context>, listener: TcpListener, stop: impl Future<Output = ()>) {
+pub async fn serve(
+    roles: watch::Receiver<Role>,
+    listener: TcpListener,
+    stop: impl Future<Output = ()>,
+) {
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -43,11 +49,11 @@ pub async fn serve(ctx: Arc<Context>, listener: TcpListener, stop: impl Future<O
             () = &mut stop => break,
             accepted = accept(&listener) => accepted,
         };
-        let ctx = Arc::clone(&ctx);
+        let roles = roles.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
-            let ctx = Arc::clone(&ctx);
-            async move { Ok::<_, Infallible>(respond(&ctx, request).await) }
+            let roles = roles.clone();
+            async move { Ok::<_, Infallible>(respond(&roles, request).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -62,8 +68,10 @@ pub async fn serve(ctx: Arc<Context>, listener: TcpListener, stop: impl Future<O
     }
     let drained = async {
         graceful.shutdown().await;
-        ctx.begun.close();
-        ctx.begun.wait().await;
+        let role = roles.borrow().clone();
+        let begun = &role.reading().begun;
+        begun.close();
+        begun.wait().await;
     };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::warn!("some requests did not finish before the stop");
@@ -71,7 +79,7 @@ pub async fn serve(ctx: Arc<Context>, listener: TcpListener, stop: impl Future<O
 }
 
 /// The next connection.
-pub(super) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -86,17 +94,35 @@ pub(super) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-async fn respond(ctx: &Arc<Context>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn respond(roles: &watch::Receiver<Role>, request: Request<Incoming>) -> Response<AnyBody> {
+    let mut request = request.map(|body| body.map_err(Into::into).boxed());
+    loop {
+        // A request is answered in the role that the merger has when it comes, or begins to have while it waits for a leader.
+        let role = roles.borrow().clone();
+        request = match &role {
+            Role::Follows(follower) if follower.passes_on(&request) => {
+                match follower.pass_on(request, roles).await {
+                    Passed::Answer(answer) => return answer,
+                    Passed::LeadsItself(request) => request,
+                }
+            }
+            role => return answer_here(role, request).await,
+        };
+    }
+}
+
+async fn answer_here(role: &Role, request: Request<AnyBody>) -> Response<AnyBody> {
+    let ctx = role.reading();
     let begun = Instant::now();
     let (parts, body) = request.into_parts();
     let unread = Unread(Arc::new(Mutex::new(body)));
-    let body: AnyBody = unread.clone().map_err(Into::into).boxed();
+    let body: AnyBody = unread.clone().boxed();
     let body = Paced::new(body, ctx.pace).boxed();
     let coding = compress::negotiate(&parts.headers);
     let (operation, answer) = match (coding, cors::preflight(&ctx.cors_origins, &parts)) {
         (Err(refused), _) => ("unacceptable", refused.into_answer()),
         (Ok(_), Some(answer)) => ("preflight", answer),
-        (Ok(_), None) => work(ctx, &parts, body).await,
+        (Ok(_), None) => work(role, &parts, body).await,
     };
     let answer = compress::compress(answer, coding.unwrap_or(Coding::Identity)).await;
     if answer.status.is_client_error()
@@ -142,14 +168,17 @@ async fn respond(ctx: &Arc<Context>, request: Request<Incoming>) -> Response<Ful
             "request"
         );
     }
-    into_response(answer)
+    head_and_body(answer).map(full)
 }
 
 /// Lets the API answer a request, and adds the cross-origin headers to the answer.
-async fn work(ctx: &Arc<Context>, parts: &Parts, body: AnyBody) -> (&'static str, Answer) {
-    let (operation, mut answer) = dispatch(ctx, parts, body).await;
+async fn work(role: &Role, parts: &Parts, body: AnyBody) -> (&'static str, Answer) {
+    let (operation, mut answer) = match role {
+        Role::Leads(ctx) => dispatch(ctx, parts, body).await,
+        Role::Follows(follower) => follower.answer(parts, body).await,
+    };
     if operation != "internal" {
-        cors::mark(&ctx.cors_origins, &parts.headers, &mut answer);
+        cors::mark(&role.reading().cors_origins, &parts.headers, &mut answer);
     }
     (operation, answer)
 }
@@ -159,16 +188,16 @@ async fn work(ctx: &Arc<Context>, parts: &Parts, body: AnyBody) -> (&'static str
 /// A client that is still sending when the answer comes may never see it, because its connection is reset. So the rest of a
 /// refused body is read and thrown away, up to a limit.
 #[derive(Clone)]
-struct Unread(Arc<Mutex<Incoming>>);
+struct Unread(Arc<Mutex<AnyBody>>);
 
 impl Body for Unread {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         Pin::new(&mut *body).poll_frame(cx)
     }
@@ -197,10 +226,6 @@ impl Unread {
         // A client that is slower than this may lose the answer.
         let _ = tokio::time::timeout(READ_ON, reading).await;
     }
-}
-
-fn into_response(answer: Answer) -> Response<Full<Bytes>> {
-    head_and_body(answer).map(Full::new)
 }
 
 /// The answer as a response whose body is in memory.

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::errors::ApiError;
 use crate::answer::Answer;
 use crate::call::ForwardedHeaders;
-use crate::edge::Context;
+use crate::cluster::Context;
 use crate::upstream::{NodeRequest, Target};
 
 /// The extensions of files that pages consist of.

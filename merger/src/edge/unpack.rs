@@ -7,12 +7,12 @@ use http::header::CONTENT_ENCODING;
 use weft_routing::operation::Operation;
 
 use super::errors::ApiError;
+use crate::base::Base;
 use crate::call::{Call, empty, full};
-use crate::edge::Context;
 use crate::write::{Plain, WriteError};
 
 /// Replaces a compressed body with the plain one.
-pub(super) async fn unpack(ctx: &Context, call: &mut Call) -> Result<(), ApiError> {
+pub(super) async fn unpack(ctx: &Base, call: &mut Call) -> Result<(), ApiError> {
     let Some(encoding) = call.header(CONTENT_ENCODING.as_str()) else {
         return Ok(());
     };

@@ -11,6 +11,7 @@ use etcd_client::{
     GetOptions, KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse,
 };
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -53,6 +54,8 @@ pub struct EtcdClient {
     /// A connection to each endpoint, once it was needed.
     connections: Vec<Mutex<Option<Client>>>,
     current: AtomicUsize,
+    /// Connections belong to these threads, whoever needs one first: those of a role end with it.
+    home: Option<Handle>,
 }
 
 impl EtcdClient {
@@ -63,7 +66,21 @@ impl EtcdClient {
             options,
             connections,
             current: AtomicUsize::new(0),
+            home: Handle::try_current().ok(),
         }
+    }
+
+    async fn connect(&self, endpoint: &str) -> Result<Client, EtcdError> {
+        let (endpoints, options) = ([endpoint.to_owned()], self.options.connect());
+        let connecting = Client::connect(endpoints, Some(options));
+        let connected = match &self.home {
+            None => connecting.await,
+            Some(home) => home
+                .spawn(connecting)
+                .await
+                .map_err(|_| EtcdError::NoAnswer("the merger ends".into()))?,
+        };
+        connected.map_err(|error| translate(endpoint, error))
     }
 
     /// Asks one endpoint after the other for `key` until one answers.
@@ -137,8 +154,7 @@ impl EtcdClient {
             match &*connection {
                 Some(client) => client.clone(),
                 None => {
-                    let client = Client::connect([endpoint], Some(self.options.connect())).await;
-                    let client = client.map_err(|error| translate(endpoint, error))?;
+                    let client = self.connect(endpoint).await?;
                     connection.insert(client).clone()
                 }
             }
@@ -365,6 +381,17 @@ impl Etcd for EtcdClient {
                 Err(Error::LeaseKeepAliveError(text)) if text.contains("not found") => Ok(false),
                 Err(error) => Err(error),
             }
+        }))
+    }
+
+    fn time_left(
+        &self,
+        lease: i64,
+        within: Duration,
+    ) -> BoxFuture<'_, Result<Option<Duration>, EtcdError>> {
+        Box::pin(self.ask(within, move |mut client| async move {
+            let left = client.lease_time_to_live(lease, None).await?.ttl();
+            Ok(u64::try_from(left).ok().map(Duration::from_secs))
         }))
     }
 

@@ -10,7 +10,8 @@
 //!
 //! Below the prefix of a cluster stand ([`Prefix`]): `leader` (who leads, with a lease), `cluster` and `format` (whose state it is,
 //! and how it is written), `commit` (the id of the last commit), `bundle…` (a large commit under way), `copying` (a copy that
-//! isn't finished), and `state/…`, the entries themselves. Versions of entries are etcd's own.
+//! isn't finished), `journal` (what changed last of what followers read), `merger/…` (who is there, each with a lease), and
+//! `state/…`, the entries themselves. Versions of entries are etcd's own.
 //!
 //! A request that got no answer may have been done, or may still be done later: [`EtcdError::NoAnswer`]. All that changes something
 //! is therefore a transaction whose conditions let it happen once, and is sent again until there is an answer.
@@ -106,6 +107,16 @@ impl Prefix {
         format!("{}copying", self.0)
     }
 
+    /// The names of the entries that changed last, of those that followers read.
+    pub fn journal(&self) -> String {
+        format!("{}journal", self.0)
+    }
+
+    /// A merger's registration, or the prefix of all of them.
+    pub fn merger(&self, id: &str) -> String {
+        format!("{}merger/{id}", self.0)
+    }
+
     /// An entry of the store, or a prefix of such.
     pub fn state(&self, key: &str) -> String {
         format!("{}state/{key}", self.0)
@@ -161,6 +172,11 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether it changes nothing.
+    pub fn reads(&self) -> bool {
+        matches!(self, Self::Get(_) | Self::GetVersion(_))
+    }
+
     /// Sets a key that belongs to no lease.
     pub fn put(key: String, value: Vec<u8>) -> Self {
         let lease = 0;
@@ -265,6 +281,13 @@ pub trait Etcd: Send + Sync {
 
     /// Gives a lease all of its time again; `false` if it has ended.
     fn renew(&self, lease: i64, within: Duration) -> BoxFuture<'_, Result<bool, EtcdError>>;
+
+    /// How much of its time a lease has left; `None` if it has ended.
+    fn time_left(
+        &self,
+        lease: i64,
+        within: Duration,
+    ) -> BoxFuture<'_, Result<Option<Duration>, EtcdError>>;
 
     /// Ends a lease, and with it all keys that belong to it.
     fn revoke(&self, lease: i64, within: Duration) -> BoxFuture<'_, Result<(), EtcdError>>;

@@ -92,9 +92,7 @@ impl State {
             true => &transaction.then,
             false => &transaction.otherwise,
         };
-        let writes = actions
-            .iter()
-            .any(|action| !matches!(action, Action::Get(_) | Action::GetVersion(_)));
+        let writes = actions.iter().any(|action| !action.reads());
         if writes && self.full {
             return Err(EtcdError::Refused("database space exceeded".into()));
         }
@@ -374,6 +372,18 @@ impl Etcd for Line {
             };
             *until = Instant::now() + *lasts;
             Ok(true)
+        }))
+    }
+
+    fn time_left(
+        &self,
+        lease: i64,
+        within: Duration,
+    ) -> BoxFuture<'_, Result<Option<Duration>, EtcdError>> {
+        Box::pin(self.send(within, move |state| {
+            state.expire();
+            let found = state.leases.get(&lease);
+            Ok(found.map(|(until, _)| until.saturating_duration_since(Instant::now())))
         }))
     }
 

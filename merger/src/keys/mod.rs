@@ -156,6 +156,11 @@ impl Keys {
         };
     }
 
+    /// How often the cache was emptied: it grows with each change of a key.
+    pub fn changes(&self) -> u64 {
+        self.lock().forgotten
+    }
+
     /// The key, or `None` if there is no such key. A remembered key may be as old as `fresh`.
     ///
     /// # Errors

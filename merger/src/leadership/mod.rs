@@ -10,10 +10,15 @@
 //! is silent before etcd deletes the key, and before anybody else can lead. (A machine that is frozen as a whole, clock and all,
 //! can't know that; etcd then still refuses its commits, because the key has another revision.)
 //!
+//! Each merger, whether it leads or not, also has a [registration] with a lease of its own.
+//!
 //! Each renewal has a deadline of its own, short enough for a few attempts by other endpoints, and also reads the key, which an
 //! operator may have deleted.
 
+mod registration;
+
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +33,34 @@ use crate::etcd::{
 };
 use crate::fence::Fence;
 
+pub use self::registration::{Membership, Registration, Roll, Seen};
+
+/// What a merger does with reads while it can't hear etcd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLostStore {
+    /// It calls no node ready, and answers nothing itself.
+    Refuse,
+    /// It goes on by the state that it last knew. Answers may lack acknowledged writes.
+    ServeReads,
+}
+
+impl FromStr for OnLostStore {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "refuse" => Ok(Self::Refuse),
+            "serve-reads" => Ok(Self::ServeReads),
+            _ => Err("it is `refuse` or `serve-reads`".to_owned()),
+        }
+    }
+}
+
 /// How long a merger that steps down waits for its own requests to nodes.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// After how long without a leader a merger leads that isn't fit for it: somebody must tell people what is wrong.
+pub const ANYBODY_AFTER: Duration = Duration::from_secs(10);
 
 /// A merger as the others know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,23 +150,31 @@ impl Election {
         }
     }
 
-    /// Who leads, as far as this merger has seen; `None` if nobody does, or if etcd doesn't answer.
+    /// Who leads, or who did when etcd last answered; `None` if nobody did.
     pub fn leader(&self) -> watch::Receiver<Option<Candidate>> {
         self.leader.subscribe()
     }
 
-    /// Stands by until this merger leads.
-    pub async fn win(&self) -> Leadership {
+    /// Looks who leads until this merger does. It stands for election only while it is `fit`, unless nobody leads for
+    /// [`ANYBODY_AFTER`].
+    pub async fn win(&self, fit: impl Fn() -> bool) -> Leadership {
         let mut silent = false;
+        let mut led = Instant::now();
         loop {
-            match self.try_to_win().await {
+            let outcome = match fit() || led.elapsed() >= ANYBODY_AFTER {
+                true => self.try_to_win().await,
+                false => self.look().await.map(|_| None),
+            };
+            if self.leader.borrow().is_some() {
+                led = Instant::now();
+            }
+            match outcome {
                 Ok(Some(leadership)) => return leadership,
                 Ok(None) => silent = false,
                 Err(error) => {
                     if !std::mem::replace(&mut silent, true) {
                         tracing::warn!(%error, "who leads can't be seen");
                     }
-                    self.leader.send_replace(None);
                 }
             }
             sleep(self.times.looked_every()).await;
@@ -147,12 +186,9 @@ impl Election {
     /// # Errors
     /// etcd didn't answer.
     pub async fn try_to_win(&self) -> Result<Option<Leadership>, EtcdError> {
-        if let Some(entry) = get(&*self.etcd, self.key.clone()).await? {
-            self.leader
-                .send_replace(serde_json::from_slice(&entry.value).ok());
+        if self.look().await? {
             return Ok(None);
         }
-        self.leader.send_replace(None);
         let sent = Instant::now();
         let granted = self.etcd.grant(self.times.seconds(), ANSWER_WITHIN).await?;
         let made = self.make_key(granted.id).await;
@@ -166,7 +202,7 @@ impl Election {
         };
         let lasts = self.times.lease.min(granted.lasts);
         let leads_for = lasts.saturating_sub(self.times.margin());
-        let fence = Fence::until(sent + leads_for);
+        let fence = Fence::until(sent + leads_for).in_term(number(created));
         if !fence.is_open() {
             let _ = self.etcd.revoke(granted.id, ANSWER_WITHIN).await;
             return Err(EtcdError::NoAnswer("it took longer than the lease".into()));
@@ -181,6 +217,20 @@ impl Election {
             term: Term { created, fence },
         };
         Ok(Some(Leadership::begin(held)))
+    }
+
+    /// Looks who leads; `false` if nobody does.
+    async fn look(&self) -> Result<bool, EtcdError> {
+        let entry = get(&*self.etcd, self.key.clone()).await?;
+        let leader = entry.as_ref();
+        let leader =
+            leader.and_then(|entry| serde_json::from_slice::<Candidate>(&entry.value).ok());
+        self.leader.send_if_modified(|known| {
+            let changed = *known != leader;
+            *known = leader;
+            changed
+        });
+        Ok(entry.is_some())
     }
 
     /// The revision of the key if this merger has made it, `None` if it is there already.
@@ -205,6 +255,11 @@ impl Election {
         let mine = entry.filter(|entry| entry.lease == lease);
         Ok(mine.map(|entry| entry.created))
     }
+}
+
+/// A term as guards know it. A revision is never negative.
+fn number(created: i64) -> weft_routing::Term {
+    weft_routing::Term(u64::try_from(created).unwrap_or_default())
 }
 
 /// What a leader holds in etcd.

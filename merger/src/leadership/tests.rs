@@ -16,7 +16,7 @@ fn election(line: &Line, number: u16) -> Election {
 }
 
 async fn leads_within(limit: Duration, election: &Election) -> Option<Leadership> {
-    timeout(limit, election.win()).await.ok()
+    timeout(limit, election.win(|| true)).await.ok()
 }
 
 #[tokio::test(start_paused = true)]
@@ -24,20 +24,26 @@ async fn one_leads_and_the_others_see_who_it_is() {
     let server = Simulated::default();
     let (one, two) = (server.line(1), server.line(2));
     let (one, two) = (election(&one, 1), election(&two, 2));
-    let leadership = one.win().await;
+    let leadership = one.win(|| true).await;
     assert!(leadership.is_leader());
     assert!(leads_within(20 * LEASE, &two).await.is_none());
     assert!(leadership.is_leader());
     assert_eq!(two.leader().borrow().clone().unwrap().id, "merger-1");
     let key = server.entries(KEY);
     assert_eq!(key[0].created, leadership.term().created());
+    leadership.step_down().await;
+    let first = u64::try_from(key[0].created).unwrap();
+    let next = two.win(|| true).await;
+    let term = |leadership: &Leadership| leadership.term().fence().term().unwrap().0;
+    assert!(term(&next) > first, "a later term has a higher number");
+    assert_eq!(term(&next), u64::try_from(next.term().created()).unwrap());
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_is_cut_off_stops_before_another_can_lead() {
     let server = Simulated::default();
     let line = server.line(1);
-    let leadership = election(&line, 1).win().await;
+    let leadership = election(&line, 1).win(|| true).await;
     sleep(LEASE).await;
     line.set_cut(true);
     let cut = Instant::now();
@@ -54,7 +60,7 @@ async fn a_few_renewals_without_an_answer_are_no_loss() {
     for seed in 0..20 {
         let server = Simulated::default();
         let line = server.line(seed);
-        let leadership = election(&line, 1).win().await;
+        let leadership = election(&line, 1).win(|| true).await;
         line.set_cut(true);
         sleep(LEASE / 2).await;
         line.set_cut(false);
@@ -66,7 +72,7 @@ async fn a_few_renewals_without_an_answer_are_no_loss() {
 #[tokio::test(start_paused = true)]
 async fn a_merger_that_slept_knows_at_once_that_it_leads_no_more() {
     let server = Simulated::default();
-    let leadership = election(&server.line(1), 1).win().await;
+    let leadership = election(&server.line(1), 1).win(|| true).await;
     sleep(LEASE).await;
     assert!(leadership.is_leader());
     // Nothing else runs meanwhile, as with SIGSTOP.
@@ -80,7 +86,7 @@ async fn a_merger_that_slept_knows_at_once_that_it_leads_no_more() {
 async fn stepping_down_lets_the_next_one_lead_at_once() {
     let server = Simulated::default();
     let (one, two) = (server.line(1), server.line(2));
-    let leadership = election(&one, 1).win().await;
+    let leadership = election(&one, 1).win(|| true).await;
     let fence = leadership.term().fence().clone();
     let under_way = fence.enter().unwrap();
     let down = tokio::spawn(leadership.step_down());
@@ -97,7 +103,7 @@ async fn stepping_down_lets_the_next_one_lead_at_once() {
 #[tokio::test(start_paused = true)]
 async fn stepping_down_waits_for_nobody_for_ever() {
     let server = Simulated::default();
-    let leadership = election(&server.line(1), 1).win().await;
+    let leadership = election(&server.line(1), 1).win(|| true).await;
     let _hangs = leadership.term().fence().enter().unwrap();
     timeout(DRAIN + LEASE, leadership.step_down())
         .await
@@ -109,7 +115,7 @@ async fn stepping_down_waits_for_nobody_for_ever() {
 async fn a_key_or_a_lease_that_somebody_removed_ends_the_term() {
     for what in 0..2 {
         let server = Simulated::default();
-        let leadership = election(&server.line(1), 1).win().await;
+        let leadership = election(&server.line(1), 1).win(|| true).await;
         sleep(LEASE).await;
         match what {
             0 => server.act(vec![Action::Delete(KEY.into())]),
@@ -132,7 +138,7 @@ async fn a_key_that_was_made_without_an_answer_belongs_to_nobody_for_long() {
         line.set_trouble(70);
         let first = election(&line, 1);
         // It may lead or not, but if it doesn't, nobody is kept from it for longer than by a leader that died.
-        let won = timeout(LEASE, first.win()).await.ok();
+        let won = timeout(LEASE, first.win(|| true)).await.ok();
         line.set_cut(true);
         drop(won);
         let next = election(&server.line(1_000), 2);
@@ -170,7 +176,7 @@ async fn take_part(
     step_down: Arc<tokio::sync::Notify>,
 ) {
     loop {
-        let leadership = election.win().await;
+        let leadership = election.win(|| true).await;
         *place.lock().unwrap() = Some(leadership.term().fence().clone());
         tokio::select! {
             () = leadership.lost() => {}

@@ -20,6 +20,9 @@ use crate::supervise::supervise;
 /// The pause before a node that waits for others is tried again.
 const REST: Duration = Duration::from_millis(500);
 
+/// How long a task may be unknown before it is taken for one that somebody else has sent.
+const STRANGE_AFTER: Duration = Duration::from_secs(2);
+
 /// Watches all nodes of the topology; never ends.
 pub async fn watch(ctx: Arc<Context>) {
     let mut topology = ctx.cluster.watch_topology();
@@ -42,11 +45,15 @@ pub async fn watch(ctx: Arc<Context>) {
 
 async fn watch_node(ctx: Arc<Context>, id: NodeId) {
     let every = ctx.options.probe_interval;
+    let mut stranger = None;
     loop {
         let topology = ctx.cluster.topology();
         // A node that left the configuration may come back under the same name.
         if let (Some(node), Some(shard)) = (topology.find(&id), topology.shard_of(&id)) {
-            look(&ctx, shard, node).await;
+            let heard = look(&ctx, shard, node).await;
+            if let Probe::Answer(newest) = heard {
+                look_for_strangers(&ctx, shard, &id, newest, &mut stranger);
+            }
         }
         tokio::time::sleep(every).await;
     }
@@ -70,8 +77,39 @@ enum Tasks {
     Unknown,
 }
 
+/// Where several mergers share the state: puts a shard in doubt if a node has a task that this merger has not sent. It may be a
+/// write of the last leader that was still on its way when the replicas were compared, and only some of them may have it.
+fn look_for_strangers(
+    ctx: &Context,
+    shard: ShardId,
+    node: &NodeId,
+    newest: Option<u32>,
+    stranger: &mut Option<(u32, Instant)>,
+) {
+    let cluster = &ctx.cluster;
+    if !cluster.mergers.are_several() {
+        return;
+    }
+    let unaccounted = cluster.marks.unaccounted(node, newest, 1);
+    *stranger = match (unaccounted.first(), *stranger) {
+        (None, _) => None,
+        // The answer to a write of this merger comes within that time.
+        (Some(uid), Some((known, since))) if known == *uid => {
+            if since.elapsed() < STRANGE_AFTER {
+                return;
+            }
+            if cluster.in_sync.holds(node) && cluster.replicas(shard).len() > 1 {
+                tracing::warn!(%node, task = uid, "a task that this merger has not sent: the shard's replicas are compared");
+                put_in_doubt(&ctx.replication, shard);
+            }
+            None
+        }
+        (Some(uid), _) => Some((*uid, Instant::now())),
+    };
+}
+
 /// Probes a node once and acts on the result.
-async fn look(ctx: &Arc<Context>, shard: ShardId, node: &NodeRef) {
+async fn look(ctx: &Arc<Context>, shard: ShardId, node: &NodeRef) -> Probe {
     let health = &ctx.cluster.health;
     // The mark is read before the probe. Otherwise a write taken meanwhile could make the node look as if it had gone back.
     let mark = ctx.cluster.marks.mark(&node.id);
@@ -102,12 +140,12 @@ async fn look(ctx: &Arc<Context>, shard: ShardId, node: &NodeRef) {
         }
     }
     health.note_work(&node.id, ctx.tasks.has_outstanding(&node.id));
-    match (heard, mark) {
+    match (&heard, mark) {
         (Probe::Answer(_), Mark::At(_)) => {
             let reason = match tasks {
                 Tasks::WentBack { newest, mark } => went_back(newest, mark),
                 Tasks::OtherDisk => OTHER_DISK.to_owned(),
-                Tasks::GoOn | Tasks::InDoubt | Tasks::Unknown => return,
+                Tasks::GoOn | Tasks::InDoubt | Tasks::Unknown => return heard,
             };
             if !was_lost
                 && ctx.cluster.in_sync.holds(&node.id)
@@ -120,6 +158,7 @@ async fn look(ctx: &Arc<Context>, shard: ShardId, node: &NodeRef) {
         (Probe::ProxyDown, _) => {}
         (Probe::ConnectionFailed | Probe::Invalid(_), _) => remove_if_down(ctx, shard, node).await,
     }
+    heard
 }
 
 /// Compares the tasks of a node that answers with its mark.

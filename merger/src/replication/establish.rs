@@ -13,10 +13,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use weft_routing::placement::ShardId;
 
-use super::probe::{probe, went_back};
+use super::reasons::went_back;
 use super::seen::dated;
 use super::{Context, remove_replica};
 use crate::cluster::{Mark, NodeId, NodeRef, Probe, Removal};
+use crate::probe::probe;
 use crate::store::StoreError;
 use crate::upstream::{NodeRequest, Target};
 

@@ -18,7 +18,7 @@ mod doubt;
 mod establish;
 mod hung;
 mod locks;
-mod probe;
+mod reasons;
 mod reconcile;
 mod removal;
 mod seen;
@@ -35,13 +35,14 @@ pub use contacts::RecentContacts;
 pub use locks::{ShardLocks, WriteGuard};
 pub use removal::remove_replica;
 
+pub(crate) use crate::probe::probe;
 pub(crate) use command::{Command, Content, named};
 pub(crate) use contacts::{NotThere, knock};
 pub(crate) use doubt::{
     lock_when_whole, put_in_doubt, put_missed_in_doubt, put_numbers_in_doubt, settle_doubt,
 };
 pub(crate) use establish::{Established, establish_locked};
-pub(crate) use probe::{OTHER_DISK, probe, went_back};
+pub(crate) use reasons::{OTHER_DISK, went_back};
 pub(crate) use reconcile::reconcile;
 pub(crate) use removal::{reads_leave, remove_replica_surely};
 pub(crate) use seen::{dated, has_same_disk, proves_its_disk, took_unacknowledged};

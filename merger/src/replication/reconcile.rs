@@ -10,10 +10,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use weft_routing::placement::ShardId;
 
-use super::probe::{OTHER_DISK, probe, went_back};
+use super::reasons::{OTHER_DISK, went_back};
 use super::seen::{Beyond, beyond, has_same_disk};
 use super::{Context, remove_replica, remove_replica_surely};
 use crate::cluster::{Mark, NodeId, NodeRef, Probe, READS_FOLLOW, Removal, Topology};
+use crate::probe::probe;
 use crate::store::StoreError;
 
 /// A request that was cut off reaches its node within this time, or never. The nodes are looked at again until nothing new

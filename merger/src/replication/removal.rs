@@ -47,8 +47,8 @@ pub(crate) async fn remove_replica_surely(
     }
 }
 
-/// Waits until every Envoy knows that the node serves no reads, or must have heard it by now. Before that, no write that the node
-/// missed is acknowledged.
+/// Waits until every Envoy knows that the node serves no reads, or must have heard it by now: this merger's and those of the mergers
+/// that follow. Before that, no write that the node missed is acknowledged.
 pub(crate) async fn reads_leave(ctx: &Context, node: &NodeId) {
     let health = &ctx.cluster.health;
     let followed = Instant::now() + READS_FOLLOW;
@@ -59,5 +59,11 @@ pub(crate) async fn reads_leave(ctx: &Context, node: &NodeId) {
         let gone = || health.ready_until(node).is_none().then_some(());
         let gone = until([&health.changes], gone);
         let _ = tokio::time::timeout_at(forgotten.min(followed), gone).await;
+    }
+    let epoch = ctx.cluster.in_sync.epoch();
+    tokio::select! {
+        () = ctx.cluster.mergers.until_all_keep_to(epoch) => {}
+        // Nothing is acknowledged any more.
+        () = ctx.upstream.lease_over() => {}
     }
 }

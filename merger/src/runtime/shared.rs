@@ -1,73 +1,93 @@
 //! A merger that shares an etcd with others.
 //!
-//! `let in by etcd → whose state is it → stand by → win the key → read the state → serve → step down, or end at once`
+//! ```text
+//! let in by etcd ─► whose state is it ─► follow: answer reads, pass on the rest ─► win the key ─► read the state ─► lead
+//!                                           ▲                                                                         │
+//!                                           └──── the lease is over, an operator says so, no node is reached ◄────────┘
+//! ```
 //!
-//! A merger that stops leading without having stepped down ends its process: all that it knows may be old, and a start is the way
-//! that surely reads everything anew. Its supervisor starts it again, and it stands by.
+//! A merger changes its role without restarting. What it did as a leader ends with the [`Phase`] in which it did it; then it registers
+//! and reads the state anew, as after a start. While it begins to lead, it goes on answering reads as a follower, until it knows as
+//! a leader what it needs for that.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
-use super::{Opened, StartError, bind, surroundings};
-use crate::edge::{self, Context, Standby};
+use super::phase::Phase;
+use super::publish::{StaleFacts, list_mergers, publish};
+use super::timed::Timed;
+use super::{Opened, StartError, Surroundings, base, bind, directory, nodes, search_of};
+use crate::cluster::{self, Cluster, Mergers};
+use crate::edge::{self, Context, Follower, Peers, Role};
 use crate::etcd::{Etcd, EtcdClient, EtcdError, EtcdOptions};
-use crate::leadership::{Candidate, Election, Leadership, Term};
+use crate::fence::Fence;
+use crate::follower;
+use crate::keys::Keys;
+use crate::leadership::{
+    ANYBODY_AFTER, Candidate, Election, Leadership, Membership, OnLostStore, Registration, Roll,
+    Term,
+};
 use crate::options::ServeOptions;
 use crate::store::{
-    EtcdStore, IdentityError, check_identity, claim, forget_history, refuse_unfinished,
+    EtcdStore, IdentityError, News, Snapshot, StateReader, Store, check_identity, claim,
+    forget_history, refuse_unfinished,
 };
+use crate::telemetry::Metrics;
 use crate::upstream::PassOn;
 
-/// The pause between attempts to reach etcd at the start.
+/// The pause between attempts to reach etcd.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// The file in the data folder with the id of the cluster that the merger has served.
 const CLUSTER_ID: &str = "cluster-id";
+
+/// How long a merger that stepped down leaves the lead to others.
+const RESTS: Duration = ANYBODY_AFTER;
+
+/// How long a leader may reach none of the nodes while there are other mergers.
+const NO_NODE_FOR: Duration = Duration::from_secs(3);
+
+/// How long a change of roles waits: for Envoy's list of nodes, and for requests that are under way.
+const CHANGES_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(
     options: ServeOptions,
     etcd: EtcdOptions,
     stop: impl Future<Output = ()>,
 ) -> Result<(), StartError> {
+    if options.direct_writes {
+        return Err(StartError::DirectWrites);
+    }
     let listener = bind(options.listen).await?;
-    let client = Arc::new(EtcdClient::new(etcd));
+    let client = EtcdClient::new(etcd);
     let mut stop = std::pin::pin!(stop);
     tokio::select! {
         () = &mut stop => return Ok(()),
         outcome = be_let_in(&client, &options) => outcome?,
     }
-    let etcd: Arc<dyn Etcd> = client;
-    let me = Candidate {
-        id: uuid::Uuid::new_v4().to_string(),
-        address: options.advertised(),
+    let merger = Merger::new(options, client)?;
+    let me = &merger.candidate.id;
+    tracing::info!(listen = %merger.options.listen, id = me, "the merger begins to follow");
+    let following = tokio::select! {
+        () = &mut stop => return Ok(()),
+        following = merger.follow() => following?,
     };
-    tracing::info!(listen = %options.listen, id = me.id, "the merger stands by");
-    let (prefix, lease) = (&options.etcd.prefix, options.leader_lease());
-    let election = Election::new(Arc::clone(&etcd), prefix, me.clone(), lease);
-    let standby = Standby {
-        leader: election.leader(),
-        me: me.id,
-        pass_on: PassOn::through(&options.egress),
-    };
-    let (end, ended) = oneshot::channel::<()>();
-    let standing_by = edge::stand_by(standby, &listener, async {
-        let _ = ended.await;
-    });
-    let becoming = async {
-        let outcome = become_leader(&election, &etcd, &options, stop.as_mut()).await;
-        drop(end);
-        outcome
-    };
-    let ((), leading) = tokio::join!(standing_by, becoming);
-    match leading? {
-        Some((leadership, ctx)) => lead(leadership, ctx, listener, stop).await,
-        None => Ok(()),
+    let (role, roles) = watch::channel(merger.role(&following));
+    let stopping = CancellationToken::new();
+    let stopped = stopping.clone().cancelled_owned();
+    let serving = tokio::spawn(edge::serve(roles, listener, stopped));
+    let mut life = std::pin::pin!(merger.live(following, role, stopping.clone(), serving));
+    tokio::select! {
+        outcome = &mut life => return outcome,
+        () = stop => stopping.cancel(),
     }
+    life.await
 }
 
 /// Waits until etcd answers, and checks whose state it holds.
@@ -95,70 +115,421 @@ async fn be_let_in(etcd: &EtcdClient, options: &ServeOptions) -> Result<(), Star
     }
 }
 
-/// Stands by, and reads the state once this merger leads; `None` if it is stopped before.
-async fn become_leader(
-    election: &Election,
-    etcd: &Arc<dyn Etcd>,
-    options: &ServeOptions,
-    mut stop: impl Future<Output = ()> + Unpin,
-) -> Result<Option<(Leadership, Arc<Context>)>, StartError> {
-    let leadership = tokio::select! {
-        () = &mut stop => return Ok(None),
-        leadership = election.win() => leadership,
-    };
-    tracing::info!(term = leadership.term().created(), "the merger leads");
-    let outcome = tokio::select! {
-        () = &mut stop => Ok(None),
-        () = leadership.lost() => Err(StartError::LeadershipLost),
-        opened = open(etcd, leadership.term(), options) => opened.map(Some),
-    };
-    match outcome {
-        Ok(Some(ctx)) => Ok(Some((leadership, ctx))),
-        outcome => {
-            // Another merger may fare better.
+/// What stays as long as the process.
+struct Merger {
+    options: ServeOptions,
+    etcd: Arc<dyn Etcd>,
+    candidate: Candidate,
+    election: Election,
+    peers: Arc<Peers>,
+    shared: cluster::Shared,
+    metrics: Metrics,
+}
+
+/// A merger that follows.
+struct Following {
+    ctx: Arc<follower::Context>,
+    /// Its background work ends with this.
+    _phase: Phase,
+}
+
+impl Following {
+    /// Resolves when the registration is lost: what this merger knows may be old.
+    async fn lost(&self) {
+        self.ctx.membership.fence().closed().await;
+    }
+}
+
+/// Why a merger doesn't lead any more.
+enum End {
+    /// The lease is over.
+    Lost,
+    /// An operator wants another merger to lead.
+    Asked,
+    /// It reaches no node, and another merger does.
+    NoNode,
+    /// The process ends.
+    Stopping,
+}
+
+impl Merger {
+    fn new(options: ServeOptions, client: EtcdClient) -> Result<Self, StartError> {
+        let metrics = Metrics::new()?;
+        let etcd: Arc<dyn Etcd> = Arc::new(Timed {
+            etcd: Arc::new(client),
+            seconds: metrics.store_seconds.clone(),
+        });
+        let candidate = Candidate {
+            id: uuid::Uuid::new_v4().to_string(),
+            address: options.advertised(),
+        };
+        let prefix = &options.etcd.prefix;
+        let peers = Peers {
+            me: candidate.id.clone(),
+            address: candidate.address,
+            roll: Some(Roll::new(Arc::clone(&etcd), prefix.clone())),
+            step_down: Arc::default(),
+        };
+        let lease = options.leader_lease();
+        Ok(Self {
+            election: Election::new(Arc::clone(&etcd), prefix, candidate.clone(), lease),
+            shared: cluster::Shared {
+                mergers: Arc::new(Mergers::shared(candidate.id.clone())),
+                ..cluster::Shared::default()
+            },
+            peers: Arc::new(peers),
+            options,
+            etcd,
+            candidate,
+            metrics,
+        })
+    }
+
+    /// Follows and leads, until the process is to end and has answered all requests.
+    async fn live(
+        &self,
+        mut following: Following,
+        role: watch::Sender<Role>,
+        stopping: CancellationToken,
+        serving: JoinHandle<()>,
+    ) -> Result<(), StartError> {
+        let mut not_before = Instant::now();
+        loop {
+            let fit = || Instant::now() >= not_before && following.ctx.reaches_nodes();
+            let leadership = tokio::select! {
+                () = stopping.cancelled() => {
+                    let _ = serving.await;
+                    following.ctx.membership.leave().await;
+                    return Ok(());
+                }
+                () = following.lost() => None,
+                leadership = self.election.win(fit) => Some(leadership),
+            };
+            let Some(leadership) = leadership else {
+                tracing::error!(
+                    "this merger can't hear etcd: it reads the state anew as soon as it does"
+                );
+                following = match self.follow_unless(&stopping).await? {
+                    Some(following) => following,
+                    None => return Ok(drop(serving.await)),
+                };
+                role.send_replace(self.role(&following));
+                continue;
+            };
+            let Some(led) = self.begin_to_lead(&leadership, &stopping).await? else {
+                leadership.step_down().await;
+                not_before = Instant::now() + AGAIN;
+                continue;
+            };
+            role.send_replace(Role::Leads(Arc::clone(&led.ctx)));
+            self.metrics.state_age.set(0);
+            let why = tokio::select! {
+                why = self.until_end(&led.ctx, &leadership, &stopping) => why,
+                never = self.stay_registered(following) => match never {},
+            };
+            self.metrics.leads.set(0);
+            match why {
+                End::Stopping => {
+                    let _ = serving.await;
+                    leadership.step_down().await;
+                    return Ok(());
+                }
+                End::Lost => tracing::error!(
+                    "the lease is over: this merger leads no more, and reads the state anew"
+                ),
+                End::Asked => tracing::info!("an operator wants another merger to lead"),
+                End::NoNode => tracing::error!(
+                    "this merger reaches none of the nodes, and another one does: that one shall lead"
+                ),
+            }
+            // Reads go on meanwhile, as the leader answers them, unless its lease is over.
+            following = match self.follow_unless(&stopping).await? {
+                Some(following) => following,
+                None => {
+                    let _ = serving.await;
+                    leadership.step_down().await;
+                    return Ok(());
+                }
+            };
+            role.send_replace(self.role(&following));
+            if !matches!(why, End::Lost) {
+                not_before = Instant::now() + RESTS;
+                led.ctx.begun.close();
+                let _ = timeout(CHANGES_WITHIN, led.ctx.begun.wait()).await;
+            }
             leadership.step_down().await;
-            outcome.map(|_| None)
+        }
+    }
+
+    /// Waits until this merger must lead no more.
+    async fn until_end(
+        &self,
+        ctx: &Context,
+        leadership: &Leadership,
+        stopping: &CancellationToken,
+    ) -> End {
+        let reckon = async {
+            loop {
+                let left = leadership.term().fence().left().unwrap_or_default();
+                let left = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
+                self.metrics.lease_left.set(left);
+                sleep(AGAIN / 5).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = leadership.lost() => End::Lost,
+            () = stopping.cancelled() => End::Stopping,
+            () = self.peers.step_down.notified() => End::Asked,
+            () = reaches_no_node(ctx) => End::NoNode,
+            never = reckon => never,
+        }
+    }
+
+    fn role(&self, following: &Following) -> Role {
+        let ctx = &following.ctx;
+        let reading = edge::Reading {
+            search: Arc::clone(&ctx.search),
+            keys: Arc::clone(&ctx.keys),
+            cors_origins: self.options.cors_origins.clone(),
+        };
+        Role::Follows(Arc::new(Follower {
+            reading: Arc::new(reading),
+            knows: ctx.membership.fence().clone(),
+            on_lost_store: self.options.on_lost_store,
+            leader: self.election.leader(),
+            pass_on: PassOn::through(&self.options.egress),
+            peers: Arc::clone(&self.peers),
+        }))
+    }
+
+    /// Follows; `None` if the process is to end before that.
+    async fn follow_unless(
+        &self,
+        stopping: &CancellationToken,
+    ) -> Result<Option<Following>, StartError> {
+        let following = async {
+            let following = self.follow().await?;
+            // Envoy would take nodes out of which this merger knows nothing yet.
+            let looked = async {
+                while !following.ctx.has_looked_at_nodes() {
+                    sleep(AGAIN / 25).await;
+                }
+            };
+            let _ = timeout(CHANGES_WITHIN, looked).await;
+            Ok(Some(following))
+        };
+        tokio::select! {
+            () = stopping.cancelled() => Ok(None),
+            following = following => following,
+        }
+    }
+
+    /// Registers, reads the state, and keeps up with it.
+    async fn follow(&self) -> Result<Following, StartError> {
+        let mut silent = false;
+        loop {
+            match self.try_to_follow().await {
+                Err(StartError::NoAnswer(error)) => {
+                    if !std::mem::replace(&mut silent, true) {
+                        tracing::warn!(%error, "the state can't be read from etcd yet");
+                    }
+                    sleep(AGAIN).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_to_follow(&self) -> Result<Following, StartError> {
+        let (prefix, candidate) = (self.options.etcd.prefix.clone(), &self.candidate);
+        // Registered first: what the leader changes from here on waits for this merger, and what it changed before is read.
+        let registration = Registration::new(candidate.id.clone(), candidate.address);
+        let etcd = Arc::clone(&self.etcd);
+        let lease = self.options.leader_lease();
+        let membership = Membership::join(etcd, &prefix, registration, lease).await?;
+        let reader = StateReader::new(Arc::clone(&self.etcd), prefix);
+        let read = reader.read_all().await?;
+        let News::All(all) = read.news else {
+            return Err(StartError::Unreadable("journal".to_owned()));
+        };
+        let store = Arc::new(Snapshot::of(all.iter().cloned()));
+        let cluster = Cluster::follow(store, self.options.cluster(), self.shared.clone()).await?;
+        cluster.apply_all(all).map_err(StartError::Unreadable)?;
+        let fence = match self.options.on_lost_store {
+            OnLostStore::Refuse => membership.fence().clone(),
+            OnLostStore::ServeReads => Fence::always_open(),
+        };
+        let options = &self.options;
+        let base = base(
+            options,
+            nodes(options),
+            fence,
+            self.metrics.clone(),
+            cluster,
+        );
+        let repair = options.repair();
+        let ctx = Arc::new(follower::Context {
+            search: search_of(options, &base, None),
+            keys: Arc::new(Keys::default()),
+            reader,
+            membership,
+            discovery_interval: repair.discovery_interval,
+            probe_interval: repair.probe_interval,
+        });
+        let phase = Phase::begin("follow").map_err(StartError::Threads)?;
+        let (begun, directory) = (Arc::clone(&ctx), directory(options));
+        let begin = async move {
+            tokio::spawn(follower::discover(Arc::clone(&begun), directory));
+            tokio::spawn(follower::watch(Arc::clone(&begun)));
+            tokio::spawn(async move { follower::follow(&begun, read.count).await });
+        };
+        let _ = phase.run(begin).await;
+        Ok(Following { ctx, _phase: phase })
+    }
+
+    /// Reads the state as its leader, finishes what the last leader left open, and begins the background work; `None` if that failed
+    /// for a reason that may pass.
+    async fn begin_to_lead(
+        &self,
+        leadership: &Leadership,
+        stopping: &CancellationToken,
+    ) -> Result<Option<Led>, StartError> {
+        tracing::info!(term = leadership.term().created(), "this merger leads");
+        self.metrics.leads.set(1);
+        self.metrics.terms.inc();
+        let phase = Phase::begin("lead").map_err(StartError::Threads)?;
+        let opening = Opening {
+            etcd: Arc::clone(&self.etcd),
+            term: leadership.term().clone(),
+            options: self.options.clone(),
+            shared: self.shared.clone(),
+            metrics: self.metrics.clone(),
+            peers: Arc::clone(&self.peers),
+        };
+        let opened = tokio::select! {
+            () = stopping.cancelled() => return Ok(None),
+            () = leadership.lost() => return Ok(None),
+            opened = phase.run(opening.open()) => opened,
+        };
+        let ctx = match opened {
+            Ok(Ok(ctx)) => ctx,
+            Ok(Err(error)) if error.may_pass() => {
+                tracing::error!(%error, "the state can't be read by this merger: another one may lead");
+                return Ok(None);
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_panic) => return Ok(None),
+        };
+        // Until then, this merger answers reads as a follower.
+        let mut topology = ctx.cluster.watch_topology();
+        let known = topology.wait_for(|topology| !topology.shards().is_empty());
+        let _ = timeout(CHANGES_WITHIN, known).await;
+        Ok(Some(Led { ctx, _phase: phase }))
+    }
+
+    /// Keeps a leader's registration, for people and for the next leader. Never ends.
+    async fn stay_registered(&self, followed: Following) -> std::convert::Infallible {
+        let ctx = Arc::clone(&followed.ctx);
+        drop(followed);
+        let Candidate { id, address } = self.candidate.clone();
+        let registration = Registration {
+            leads: true,
+            reaches_nodes: true,
+            ..Registration::new(id, address)
+        };
+        let mut again = None::<Membership>;
+        loop {
+            let membership = again.as_ref().unwrap_or(&ctx.membership);
+            // Again and again: what was told as a follower may still be on its way.
+            let told = membership.say(registration.clone()).await;
+            let renewed = membership.renew().await;
+            if matches!(told, Ok(false)) || matches!(renewed, Ok(false)) {
+                let registration = registration.clone();
+                let (etcd, prefix) = (Arc::clone(&self.etcd), &self.options.etcd.prefix);
+                let lease = self.options.leader_lease();
+                let joined = Membership::join(etcd, prefix, registration, lease).await;
+                again = joined.ok().or(again);
+            }
+            let pause = again.as_ref().unwrap_or(&ctx.membership).renewed_every();
+            sleep(pause).await;
         }
     }
 }
 
-/// Reads the state, finishes what the last leader left open, and starts the background work.
-async fn open(
-    etcd: &Arc<dyn Etcd>,
-    term: &Term,
-    options: &ServeOptions,
-) -> Result<Arc<Context>, StartError> {
-    let prefix = &options.etcd.prefix;
-    let known = known_id(options)?;
-    let id = claim(etcd, prefix, term, known.as_deref()).await?;
-    refuse_unfinished(&**etcd, prefix).await?;
-    remember_id(options, &id)?;
-    let store = EtcdStore::open(Arc::clone(etcd), prefix.clone(), term.clone()).await?;
-    let surroundings = surroundings(options, Arc::new(store), term.fence().clone());
-    let opened = Opened::open(options.clone(), surroundings).await?;
-    let ctx = opened.start().await?;
-    if options.etcd.compact_interval_s > 0 {
-        let interval = Duration::from_secs(options.etcd.compact_interval_s);
-        tokio::spawn(forget_history(Arc::clone(etcd), prefix.clone(), interval));
-    }
-    Ok(ctx)
-}
-
-async fn lead(
-    leadership: Leadership,
+/// A merger that leads.
+struct Led {
     ctx: Arc<Context>,
-    listener: TcpListener,
-    stop: impl Future<Output = ()>,
-) -> Result<(), StartError> {
-    let listen = listener.local_addr().ok();
-    tracing::info!(?listen, "the merger serves");
-    tokio::select! {
-        biased;
-        () = leadership.lost() => Err(StartError::LeadershipLost),
-        () = edge::serve(ctx, listener, stop) => {
-            leadership.step_down().await;
-            Ok(())
+    /// Its background work ends with this.
+    _phase: Phase,
+}
+
+/// What a leader needs to begin.
+struct Opening {
+    etcd: Arc<dyn Etcd>,
+    term: Term,
+    options: ServeOptions,
+    shared: cluster::Shared,
+    metrics: Metrics,
+    peers: Arc<Peers>,
+}
+
+impl Opening {
+    async fn open(self) -> Result<Arc<Context>, StartError> {
+        let (options, etcd) = (&self.options, &self.etcd);
+        let prefix = &options.etcd.prefix;
+        let known = known_id(options)?;
+        let id = claim(etcd, prefix, &self.term, known.as_deref()).await?;
+        refuse_unfinished(&**etcd, prefix).await?;
+        remember_id(options, &id)?;
+        let store = EtcdStore::open(Arc::clone(etcd), prefix.clone(), self.term.clone()).await?;
+        let store: Arc<dyn Store> = Arc::new(store);
+        let stale = Arc::new(StaleFacts::for_followers());
+        let surroundings = Surroundings {
+            store: Arc::clone(&store),
+            nodes: nodes(options),
+            directory: directory(options),
+            fence: self.term.fence().clone(),
+            shared: self.shared.clone(),
+            metrics: self.metrics.clone(),
+            peers: Arc::clone(&self.peers),
+            stale: Arc::clone(&stale),
+        };
+        let opened = Opened::open(options.clone(), surroundings).await?;
+        let roll = Roll::new(Arc::clone(etcd), prefix.clone());
+        // Before the start, which may take replicas out, and waits until the other mergers know.
+        tokio::spawn(list_mergers(opened.context(), roll));
+        let ctx = opened.start().await?;
+        tokio::spawn(publish(Arc::clone(&ctx), store, stale));
+        if options.etcd.compact_interval_s > 0 {
+            let interval = Duration::from_secs(options.etcd.compact_interval_s);
+            tokio::spawn(forget_history(Arc::clone(etcd), prefix.clone(), interval));
         }
+        Ok(ctx)
+    }
+}
+
+/// Resolves when this leader has reached no node for a while, and another merger does.
+async fn reaches_no_node(ctx: &Context) {
+    let mut since = None::<Instant>;
+    loop {
+        let topology = ctx.cluster.topology();
+        let mut nodes = topology.all_nodes();
+        let none = !nodes.any(|(_, node)| ctx.cluster.health.answers(&node.id));
+        let mergers = ctx.cluster.mergers.registered();
+        let another = mergers
+            .iter()
+            .any(|merger| !merger.leads && !merger.leaving && merger.reaches_nodes);
+        match none && another {
+            true => {
+                let since = *since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= NO_NODE_FOR {
+                    return;
+                }
+            }
+            false => since = None,
+        }
+        sleep(AGAIN / 2).await;
     }
 }
 

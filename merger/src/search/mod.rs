@@ -49,7 +49,7 @@ pub use word_counts::WordCounts;
 use crate::answer::Answer;
 use crate::base::stands_on;
 use crate::call::{Call, ReadError, read_whole};
-use crate::cluster::{ClusterError, Placement};
+use crate::cluster::{self, ClusterError, Placement};
 use crate::filters::KnownFields;
 use crate::tasks::{self, TaskView};
 use crate::upstream::UpstreamError;
@@ -64,8 +64,10 @@ use settings_cache::settings_of;
 
 /// What reads need. Nothing that changes a node or the cluster is reachable from here.
 pub struct Context {
-    /// Shards and nodes, and which tasks were applied.
-    pub base: Arc<tasks::Context>,
+    /// Shards and nodes.
+    pub base: Arc<cluster::Context>,
+    /// Which tasks were applied; `None` in a merger that follows, where only the leader knows.
+    pub tasks: Option<Arc<tasks::Context>>,
     /// What a read does when a shard gives no answer, unless the client says otherwise.
     pub when_missing: Policy,
     /// Indexes' settings, as far as merges need them.
@@ -76,7 +78,7 @@ pub struct Context {
     pub known_fields: KnownFields,
 }
 
-stands_on!(Context, base, tasks::Context);
+stands_on!(Context, base, cluster::Context);
 
 /// Why a read failed.
 #[derive(Debug, thiserror::Error)]
@@ -165,30 +167,45 @@ pub async fn handle(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, Search
     }
 }
 
-/// Forgets the cached values that a settled task may have changed.
-pub fn on_settled(ctx: &Context, view: &TaskView) {
-    match view.index_uid.as_deref() {
-        Some(uid) if view.kind != "indexSwap" => ctx.word_counts.forget(uid),
-        _ => ctx.word_counts.forget_all(),
-    }
-    match (view.kind.as_str(), view.index_uid.as_deref()) {
-        ("documentAdditionOrUpdate" | "documentDeletion" | "documentEdition", _) => {}
-        ("indexSwap" | "indexUpdate", _) | (_, None) => {
-            ctx.search_settings.forget_all();
-            ctx.known_fields.forget_all();
-        }
-        (_, Some(uid)) => {
-            ctx.search_settings.forget(uid);
-            ctx.known_fields.forget(uid);
+/// What a settled task may have changed of that which searches remember.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stale {
+    /// The documents of an index.
+    Documents(String),
+    /// The documents and the settings of an index.
+    Index(String),
+    /// Anything.
+    Everything,
+}
+
+impl Stale {
+    /// What this task may have changed.
+    pub fn by(view: &TaskView) -> Self {
+        match (view.kind.as_str(), view.index_uid.clone()) {
+            ("documentAdditionOrUpdate" | "documentDeletion" | "documentEdition", Some(uid)) => {
+                Self::Documents(uid)
+            }
+            ("indexSwap" | "indexUpdate", _) | (_, None) => Self::Everything,
+            (_, Some(uid)) => Self::Index(uid),
         }
     }
 }
 
-/// Forgets the cached values that any settled task may have changed.
-pub fn on_many_settled(ctx: &Context) {
-    ctx.word_counts.forget_all();
-    ctx.search_settings.forget_all();
-    ctx.known_fields.forget_all();
+/// Forgets what may not hold any more.
+pub fn forget(ctx: &Context, stale: &Stale) {
+    match stale {
+        Stale::Documents(uid) => ctx.word_counts.forget(uid),
+        Stale::Index(uid) => {
+            ctx.word_counts.forget(uid);
+            ctx.search_settings.forget(uid);
+            ctx.known_fields.forget(uid);
+        }
+        Stale::Everything => {
+            ctx.word_counts.forget_all();
+            ctx.search_settings.forget_all();
+            ctx.known_fields.forget_all();
+        }
+    }
 }
 
 async fn take_body(ctx: &Context, call: &mut Call) -> Result<Bytes, SearchError> {

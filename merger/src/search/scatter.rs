@@ -127,9 +127,14 @@ impl<'a> Reader<'a> {
             }
         }
         let policy = asked.unwrap_or(default);
+        let from = match &ctx.tasks {
+            Some(tasks) => read_from(tasks, &call.headers, policy.deadline).await?,
+            // Reads of certain replicas were passed on to the leader.
+            None => ReadFrom::Any,
+        };
         Ok(Self {
             ctx,
-            from: read_from(ctx, &call.headers, policy.deadline).await?,
+            from,
             forwarded: call.forwarded.clone(),
             policy,
             explain: call

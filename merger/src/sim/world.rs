@@ -19,7 +19,6 @@ use crate::call::{empty, full};
 use crate::clock::simulated;
 use crate::edge;
 use crate::edge::Context;
-use crate::fence::Fence;
 use crate::options::ServeOptions;
 use crate::runtime::{Opened, Surroundings};
 
@@ -129,12 +128,10 @@ pub(super) struct Merger {
 
 impl Merger {
     async fn begin(world: World) -> Self {
-        let surroundings = Surroundings {
-            store: Arc::new(world.store.clone()),
-            nodes: Arc::new(world.mesh.clone()),
-            directory: Arc::new(world.mesh.clone()),
-            fence: Fence::always_open(),
-        };
+        let mesh = || Arc::new(world.mesh.clone());
+        let listen = ([127, 0, 0, 1], 0).into();
+        let store = Arc::new(world.store.clone());
+        let surroundings = Surroundings::alone(store, mesh(), mesh(), listen).unwrap();
         tokio::spawn(tell_time(world.clone()));
         let opened = Opened::open(options(), surroundings).await.unwrap();
         let ctx = opened.start().await.unwrap();

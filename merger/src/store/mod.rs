@@ -8,6 +8,7 @@ mod etcd;
 #[cfg(test)]
 pub(crate) mod memory;
 mod redb;
+mod snapshot;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -16,10 +17,11 @@ use futures_util::future::BoxFuture;
 
 pub use self::copy::{Copied, CopyError, copy};
 pub use self::etcd::{
-    EtcdStore, IdentityError, begin_copy, check_identity, claim, end_copy, forget_history,
-    refuse_unfinished,
+    EtcdStore, IdentityError, News, Read, StateReader, begin_copy, check_identity, claim, end_copy,
+    forget_history, refuse_unfinished,
 };
 pub use self::redb::RedbStore;
+pub use self::snapshot::Snapshot;
 
 /// How long a commit may stay unsynced.
 pub const UNSYNCED: Duration = Duration::from_millis(100);

@@ -3,7 +3,7 @@
 //! Invariant: nothing else in the merger reaches a node. Envoy does the retries, the hedging and the choice of a replica; this
 //! module only says which shard or node a request is for and how long it may take. The nodes are behind a trait: [`EgressClient`]
 //! goes through Envoy, and tests use other implementations. No request leaves after the [`Fence`] has closed, and those under way
-//! are cut off.
+//! are cut off. Where mergers take turns in leading, each request says the term, and a guard in front of a node may refuse it.
 
 mod egress;
 mod pass_on;
@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use weft_routing::headers;
 use weft_routing::placement::ShardId;
 
 pub use egress::{EgressClient, EgressOptions};
@@ -73,6 +74,13 @@ impl NodeAnswer {
         }
     }
 
+    /// Whether it comes from a guard in the node's place, which has heard of a newer leader.
+    fn is_of_stale_term(&self) -> bool {
+        let why = self.headers.get(headers::GUARD);
+        self.status == StatusCode::PRECONDITION_FAILED
+            && why.is_some_and(|why| why == headers::GUARD_STALE)
+    }
+
     /// The task that the answer names, by the node's own uid; `None` if it names none.
     pub fn task_uid(&self) -> Option<u32> {
         #[derive(serde::Deserialize)]
@@ -104,8 +112,8 @@ pub enum UpstreamError {
         /// The error text of the connection.
         detail: String,
     },
-    /// This merger leads no more, so it sends nothing, and waits for no answer.
-    #[error("{target} is not asked: this merger leads no more")]
+    /// This merger's lease is over, so it sends nothing, and waits for no answer.
+    #[error("{target} is not asked: this merger's lease in etcd is over")]
     NotLeading {
         /// The shard or node that the request was for.
         target: Target,
@@ -149,9 +157,10 @@ pub enum UpstreamError {
 impl UpstreamError {
     /// Whether the request may have reached the node. It hasn't if no connection was made.
     pub fn may_have_arrived(&self) -> bool {
-        /// Envoy's texts for a request that it had no connection for.
-        const NOT_SENT: [&str; 4] = [
+        /// Envoy's texts for a request that it had no connection for. Where it says them in a header, spaces are underscores.
+        const NOT_SENT: [&str; 5] = [
             "connection failure",
+            "connection timeout",
             "connect timeout",
             "no healthy upstream",
             "overflow",
@@ -159,7 +168,10 @@ impl UpstreamError {
         match self {
             Self::NoEgress { .. } | Self::Malformed { .. } => false,
             Self::NotLeading { sent, .. } => *sent,
-            Self::Unreachable { detail, .. } => !NOT_SENT.iter().any(|said| detail.contains(said)),
+            Self::Unreachable { detail, .. } => {
+                let detail = detail.replace('_', " ");
+                !NOT_SENT.iter().any(|said| detail.contains(said))
+            }
             Self::TimedOut { .. } | Self::TooLarge { .. } | Self::NoRoom { .. } => true,
         }
     }
@@ -200,12 +212,26 @@ impl Upstream {
         Self { nodes, fence }
     }
 
+    /// Whether requests may leave: the lease of this merger is not over.
+    pub fn may_send(&self) -> bool {
+        self.fence.is_open()
+    }
+
+    /// Resolves when no requests may leave any more.
+    pub(crate) async fn lease_over(&self) {
+        self.fence.closed().await;
+    }
+
     /// Sends a request and reads the whole answer. Dropping the future aborts the request, through Envoy.
     ///
     /// # Errors
     /// No answer came from a node. An error status of the node itself is an answer.
-    pub async fn send(&self, request: NodeRequest) -> Result<NodeAnswer, UpstreamError> {
+    pub async fn send(&self, mut request: NodeRequest) -> Result<NodeAnswer, UpstreamError> {
         let target = request.target.clone();
+        if let Some(term) = self.fence.term() {
+            let name = HeaderName::from_static(headers::TERM);
+            request = request.header(name, HeaderValue::from(term.0));
+        }
         let within = request.timeout;
         let not_leading = |target, sent| Err(UpstreamError::NotLeading { target, sent });
         let Some(_under_way) = self.fence.enter() else {
@@ -215,8 +241,15 @@ impl Upstream {
             // Looked at first, so that a merger that slept beyond its time sends nothing more when it wakes.
             biased;
             () = self.fence.closed() => not_leading(target, true),
-            outcome = tokio::time::timeout(within, self.nodes.exchange(request)) => {
-                outcome.unwrap_or(Err(UpstreamError::TimedOut { target, within }))
+            outcome = tokio::time::timeout(within, self.nodes.exchange(request)) => match outcome {
+                Ok(Ok(answer)) if answer.is_of_stale_term() => {
+                    let term = self.fence.term().map(|term| term.0);
+                    tracing::error!(%target, term, "a guard has heard of a newer leader");
+                    self.fence.close();
+                    not_leading(target, false)
+                }
+                Ok(outcome) => outcome,
+                Err(_) => Err(UpstreamError::TimedOut { target, within }),
             }
         }
     }
@@ -257,12 +290,121 @@ mod tests {
         }
     }
 
+    /// A node that answers at once, with its guard's header or without, and what the term of the last request was.
+    #[derive(Default)]
+    struct Quick {
+        status: StatusCode,
+        guard: Option<&'static str>,
+        term: std::sync::Mutex<Option<HeaderValue>>,
+    }
+
+    impl NodeApi for Quick {
+        fn exchange(
+            &self,
+            request: NodeRequest,
+        ) -> BoxFuture<'_, Result<NodeAnswer, UpstreamError>> {
+            *self.term.lock().unwrap() = request.headers.get("x-weft-term").cloned();
+            let said = |why| {
+                (
+                    HeaderName::from_static("x-weft-guard"),
+                    HeaderValue::from_static(why),
+                )
+            };
+            let answer = NodeAnswer {
+                status: self.status,
+                headers: self.guard.map(said).into_iter().collect(),
+                body: Bytes::new(),
+            };
+            Box::pin(async { Ok(answer) })
+        }
+    }
+
+    #[test]
+    fn a_request_without_a_connection_has_not_arrived_in_all_of_envoys_words() {
+        let target = Target::Node(SocketAddr::from(([127, 0, 0, 1], 7710)));
+        for (detail, arrived) in [
+            (
+                "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure",
+                false,
+            ),
+            (
+                "UF upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}",
+                false,
+            ),
+            (
+                "URX,UF upstream_reset_before_response_started{connection_timeout}",
+                false,
+            ),
+            ("UH no_healthy_upstream", false),
+            (
+                "UC upstream_reset_before_response_started{connection_termination}",
+                true,
+            ),
+        ] {
+            let (target, detail) = (target.clone(), detail.to_owned());
+            let error = UpstreamError::Unreachable { target, detail };
+            assert_eq!(error.may_have_arrived(), arrived, "{error}");
+        }
+    }
+
     async fn ask(upstream: &Upstream) -> Result<NodeAnswer, UpstreamError> {
         let target = Target::Node(SocketAddr::from(([127, 0, 0, 1], 7710)));
         let headers = ForwardedHeaders::default();
         let timeout = Duration::from_secs(300);
         let request = NodeRequest::new(target, http::Method::GET, "/", &headers, timeout);
         upstream.send(request).await
+    }
+
+    fn in_term(term: u64) -> Fence {
+        Fence::until(Instant::now() + Duration::from_secs(2)).in_term(weft_routing::Term(term))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_request_of_a_leader_says_its_term() {
+        let nodes = Arc::new(Quick::default());
+        let term = || nodes.term.lock().unwrap().clone();
+        let leader = Upstream::new(Arc::clone(&nodes) as Arc<dyn NodeApi>, in_term(1_234));
+        ask(&leader).await.unwrap();
+        assert_eq!(term().unwrap(), "1234");
+        let only = Upstream::new(Arc::clone(&nodes) as Arc<dyn NodeApi>, Fence::always_open());
+        ask(&only).await.unwrap();
+        assert_eq!(term(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_merger_that_a_guard_calls_stale_leads_no_more() {
+        let fence = in_term(7);
+        let refuses = Quick {
+            status: StatusCode::PRECONDITION_FAILED,
+            guard: Some("stale"),
+            ..Quick::default()
+        };
+        let upstream = Upstream::new(Arc::new(refuses), fence.clone());
+        let refused = ask(&upstream).await.unwrap_err();
+        assert!(matches!(refused, UpstreamError::NotLeading { .. }) && !refused.may_have_arrived());
+        fence.closed().await;
+        assert!(!fence.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_answers_of_a_guard_or_node_say_nothing_about_who_leads() {
+        let failed = StatusCode::PRECONDITION_FAILED;
+        for (status, guard) in [
+            (failed, None),
+            (failed, Some("missing")),
+            (failed, Some("malformed")),
+            (StatusCode::OK, Some("stale")),
+        ] {
+            let fence = in_term(7);
+            let node = Quick {
+                status,
+                guard,
+                ..Quick::default()
+            };
+            let upstream = Upstream::new(Arc::new(node), fence.clone());
+            assert_eq!(ask(&upstream).await.unwrap().status, status);
+            assert!(fence.is_open(), "{status} {guard:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,14 +13,14 @@ pub(crate) fn one_leads_until_it_steps_down() {
     let members = Members::one();
     on_runtime(async {
         let (one, two) = (members.client().await, members.client().await);
-        let first = election(&one, "one", LEASE).win().await;
+        let first = election(&one, "one", LEASE).win(|| true).await;
         let second = election(&two, "two", LEASE);
-        let winning = tokio::time::timeout(2 * LEASE, second.win()).await;
+        let winning = tokio::time::timeout(2 * LEASE, second.win(|| true)).await;
         assert!(winning.is_err() && first.is_leader());
         let seen = second.leader().borrow().clone();
         assert_eq!(seen.unwrap().id, "one");
         let begun = Instant::now();
-        let (_, next) = tokio::join!(first.step_down(), second.win());
+        let (_, next) = tokio::join!(first.step_down(), second.win(|| true));
         assert!(next.is_leader() && begun.elapsed() < LEASE / 2);
         next.step_down().await;
         assert!(get(&*one, prefix().leader()).await.unwrap().is_none());
@@ -35,7 +35,7 @@ pub(crate) fn who_hears_nothing_from_etcd_stops_before_the_key_goes() {
         let one = crate::members::client(&alone).await;
         let others = members.urls()[1..].to_vec();
         let two = crate::members::client(&others).await;
-        let first = election(&one, "one", LEASE).win().await;
+        let first = election(&one, "one", LEASE).win(|| true).await;
         let begun = Instant::now();
         members.0[0].signal("STOP");
         let second = election(&two, "two", LEASE);
@@ -44,7 +44,7 @@ pub(crate) fn who_hears_nothing_from_etcd_stops_before_the_key_goes() {
             Instant::now()
         };
         let won = async {
-            let next = second.win().await;
+            let next = second.win(|| true).await;
             (Instant::now(), next)
         };
         let (lost, (won, next)) = tokio::join!(lost, won);
@@ -67,7 +67,7 @@ pub(crate) fn a_deposed_leader_changes_nothing() {
             ..Transaction::default()
         };
         etcd.transact(depose, ANSWER_WITHIN).await.unwrap();
-        let next = election(&etcd, "two", LEASE).win().await;
+        let next = election(&etcd, "two", LEASE).win(|| true).await;
         let term = next.term().clone();
         let store = EtcdStore::open(etcd.clone(), prefix(), term).await.unwrap();
         store.commit(vec![Change::put("a", vec![2])]).await.unwrap();
@@ -82,7 +82,7 @@ pub(crate) fn a_key_that_an_operator_deletes_ends_the_term() {
     let members = Members::one();
     on_runtime(async {
         let etcd = members.client().await;
-        let leadership = election(&etcd, "one", LEASE).win().await;
+        let leadership = election(&etcd, "one", LEASE).win(|| true).await;
         let delete = Transaction {
             then: vec![Action::Delete(prefix().leader())],
             ..Transaction::default()

@@ -56,8 +56,8 @@ const TESTS: &[Test] = &tests! {
         there_and_back_again,
     ;
     process:
-        a_second_merger_stands_by_and_takes_over,
-        a_merger_that_leads_no_more_ends_with_a_clear_line,
+        a_second_merger_follows_and_takes_over,
+        a_merger_whose_lease_is_over_calls_no_node_ready_and_begins_anew,
         what_is_wrong_is_said_at_the_start_in_one_line,
     ;
 };

@@ -219,7 +219,9 @@ pub(crate) fn election(etcd: &Arc<dyn Etcd>, name: &str, lease: Duration) -> Ele
 
 /// A leader with its store, whose lease is long.
 pub(crate) async fn leader(etcd: &Arc<dyn Etcd>) -> (Leadership, EtcdStore) {
-    let leadership = election(etcd, "one", Duration::from_secs(60)).win().await;
+    let leadership = election(etcd, "one", Duration::from_secs(60))
+        .win(|| true)
+        .await;
     let term = leadership.term().clone();
     let store = EtcdStore::open(Arc::clone(etcd), prefix(), term).await;
     (leadership, store.unwrap())

@@ -1,4 +1,5 @@
-//! `weft serve --etcd …` as processes. No Envoy runs, so that nothing reaches nodes, and nothing is passed on.
+//! `weft serve --etcd …` as processes. In the place of Envoy stands a server that knows one node, which has no task, and that reaches
+//! no other merger.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -7,10 +8,42 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use weft_merger::etcd::{ANSWER_WITHIN, Action, Transaction};
 
 use crate::members::{Members, free_ports, on_runtime, prefix, signal, until};
+
+/// Answers as Envoy's admin interface and as its egress listener.
+async fn envoy() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(stream));
+        }
+    });
+    address
+}
+
+async fn answer(mut stream: TcpStream) -> Option<()> {
+    const NODE: &str = r#"{"cluster_statuses": [{"name": "shard-0", "host_statuses": [{"hostname": "a", "address":
+        {"socket_address": {"address": "127.0.0.1", "port_value": 1}}}]}]}"#;
+    loop {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.ok()?);
+        }
+        let head = String::from_utf8(head).ok()?;
+        let (status, body) = match head.split(' ').nth(1)? {
+            path if path.starts_with("/clusters") => ("200 OK", NODE),
+            path if path.starts_with("/tasks") => ("200 OK", r#"{"results": []}"#),
+            _ => ("404 Not Found", "{}"),
+        };
+        let length = body.len();
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+        stream.write_all(answer.as_bytes()).await.ok()?;
+    }
+}
 
 struct Merger {
     child: Child,
@@ -19,15 +52,15 @@ struct Merger {
 }
 
 impl Merger {
-    fn start(urls: &[String], more: &[&str]) -> Self {
-        let [port, nobody] = free_ports();
+    fn start(urls: &[String], envoy: SocketAddr, more: &[&str]) -> Self {
+        let [port] = free_ports();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let nobody = format!("127.0.0.1:{nobody}");
+        let envoy = envoy.to_string();
         let folder = tempfile::tempdir().unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_weft"))
             .arg("serve")
             .args(["--listen", &address.to_string()])
-            .args(["--egress", &nobody, "--envoy-admin", &nobody])
+            .args(["--egress", &envoy, "--envoy-admin", &envoy])
             .args(["--data-dir".as_ref(), folder.path().as_os_str()])
             .args(["--etcd", &urls.join(",")])
             .args(["--log-format", "text"])
@@ -44,18 +77,36 @@ impl Merger {
         }
     }
 
-    /// The status of an answer; `None` if there is none.
-    async fn status(&self, path: &str) -> Option<u16> {
+    /// The status and the body of an answer; `None` if there is none.
+    async fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(self.address).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: weft\r\nconnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;
-        answer.split(' ').nth(1)?.parse().ok()
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    async fn status(&self, path: &str) -> Option<u16> {
+        Some(self.get(path).await?.0)
+    }
+
+    /// How often it has begun to lead; 0 if it doesn't lead now.
+    async fn terms(&self) -> u64 {
+        let metrics = self.get("/_weft/metrics").await;
+        let metrics = metrics.map(|(_, body)| body).unwrap_or_default();
+        let figure = |name: &str| {
+            let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|figure| figure.trim().parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        figure("weft_merger_leads ") * figure("weft_merger_terms_total ")
     }
 
     async fn leads(&self) -> bool {
-        self.status("/_weft/table").await == Some(200)
+        // A leader answers what a follower passes on.
+        self.terms().await > 0 && self.status("/_cluster/health").await == Some(200)
     }
 
     /// Waits for the end; the exit code and what was said.
@@ -82,30 +133,39 @@ impl Drop for Merger {
     }
 }
 
-pub(crate) fn a_second_merger_stands_by_and_takes_over() {
+pub(crate) fn a_second_merger_follows_and_takes_over() {
     let members = Members::one();
     on_runtime(async {
-        let mut first = Merger::start(&members.urls(), &[]);
+        let envoy = envoy().await;
+        let mut first = Merger::start(&members.urls(), envoy, &[]);
         until("the first leads", async || first.leads().await).await;
-        let mut second = Merger::start(&members.urls(), &[]);
-        until("the second stands by", async || {
-            second.status("/health").await == Some(200)
+        let mut second = Merger::start(&members.urls(), envoy, &[]);
+        // It answers its own Envoy by what the leader has stored.
+        until("the second follows", async || {
+            second.status("/_weft/ready").await == Some(200)
+                && second.status("/_weft/table").await == Some(200)
         })
         .await;
-        assert_eq!(second.status("/_weft/ready").await, Some(503));
-        assert_eq!(second.status("/_weft/table").await, Some(503));
-        // There is no Envoy to pass it on.
-        assert_eq!(second.status("/indexes").await, Some(503));
+        let (status, listed) = second.get("/_cluster/mergers").await.unwrap();
+        assert_eq!(status, 200);
+        assert!(
+            listed.contains("\"leader\"") && listed.contains("\"follower\""),
+            "{listed}"
+        );
         // In good order: at once.
         let begun = Instant::now();
         signal(first.child.id(), "TERM");
         assert_eq!(first.end().0, Some(0));
         until("the second leads", async || second.leads().await).await;
-        assert!(begun.elapsed() < Duration::from_secs(3));
+        assert!(
+            begun.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            begun.elapsed()
+        );
         // And without notice: after the lease.
-        let third = Merger::start(&members.urls(), &[]);
-        until("the third stands by", async || {
-            third.status("/health").await == Some(200)
+        let third = Merger::start(&members.urls(), envoy, &[]);
+        until("the third follows", async || {
+            third.status("/_weft/ready").await == Some(200)
         })
         .await;
         signal(second.child.id(), "KILL");
@@ -120,39 +180,44 @@ pub(crate) fn a_second_merger_stands_by_and_takes_over() {
     });
 }
 
-pub(crate) fn a_merger_that_leads_no_more_ends_with_a_clear_line() {
+pub(crate) fn a_merger_whose_lease_is_over_calls_no_node_ready_and_begins_anew() {
     let members = Members::one();
     on_runtime(async {
         let etcd = members.client().await;
-        let ends = async |merger: &mut Merger| {
-            let (code, said) = merger.end();
-            assert_eq!(code, Some(2), "{said}");
-            let last = said.lines().next_back().unwrap_or_default().to_owned();
-            assert!(last.contains("this merger leads no more"), "{said}");
-        };
-        let mut merger = Merger::start(&members.urls(), &[]);
+        let merger = Merger::start(&members.urls(), envoy().await, &[]);
         until("it leads", async || merger.leads().await).await;
+        // An operator deletes its key.
         let delete = Transaction {
             then: vec![Action::Delete(prefix().leader())],
             ..Transaction::default()
         };
         etcd.transact(delete, ANSWER_WITHIN).await.unwrap();
-        ends(&mut merger).await;
+        until("it leads again", async || merger.terms().await >= 2).await;
         // It slept beyond its lease.
-        let mut merger = Merger::start(&members.urls(), &[]);
-        until("it leads", async || merger.leads().await).await;
         signal(merger.child.id(), "STOP");
         tokio::time::sleep(Duration::from_secs(4)).await;
         signal(merger.child.id(), "CONT");
-        ends(&mut merger).await;
+        until("it leads again", async || merger.terms().await >= 3).await;
+        until("the node is ready", async || {
+            merger.status("/_weft/ready").await == Some(200)
+        })
+        .await;
         // etcd hangs.
-        let mut merger = Merger::start(&members.urls(), &[]);
-        until("it leads", async || merger.leads().await).await;
         let begun = Instant::now();
         members.0[0].signal("STOP");
-        ends(&mut merger).await;
-        assert!(begun.elapsed() < Duration::from_secs(4));
+        until("no node is ready", async || {
+            merger.status("/_weft/ready").await == Some(503)
+        })
+        .await;
+        assert!(
+            begun.elapsed() < Duration::from_secs(4),
+            "{:?}",
+            begun.elapsed()
+        );
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(merger.status("/_weft/ready").await, Some(503));
         members.0[0].signal("CONT");
+        until("it leads again", async || merger.terms().await >= 4).await;
     });
 }
 
@@ -160,7 +225,8 @@ pub(crate) fn what_is_wrong_is_said_at_the_start_in_one_line() {
     let members = Members::one();
     on_runtime(async {
         let etcd = members.client().await;
-        let merger = Merger::start(&members.urls(), &["--cluster-id", "shop"]);
+        let envoy = envoy().await;
+        let merger = Merger::start(&members.urls(), envoy, &["--cluster-id", "shop"]);
         until("it leads", async || merger.leads().await).await;
         assert_eq!(
             std::fs::read_to_string(merger.folder.path().join("cluster-id")).unwrap(),
@@ -168,13 +234,17 @@ pub(crate) fn what_is_wrong_is_said_at_the_start_in_one_line() {
         );
         let refused = |more: &[&str], reason: &str| {
             let quiet = [&["--log=error"], more].concat();
-            let mut merger = Merger::start(&members.urls(), &quiet);
+            let mut merger = Merger::start(&members.urls(), envoy, &quiet);
             let (code, said) = merger.end();
             assert_eq!(code, Some(2), "{said}");
             let lines: Vec<&str> = said.lines().collect();
             assert!(lines.len() == 1 && lines[0].contains(reason), "{said}");
         };
         refused(&["--cluster-id", "blog"], "belongs to the cluster `shop`");
+        refused(
+            &["--direct-writes", "true"],
+            "is for a merger that is alone",
+        );
         refused(&["--etcd-user", "weft"], "go together");
         refused(&["--etcd-ca", "/nowhere"], "https://");
         let format = Action::put(prefix().format(), b"99".to_vec());

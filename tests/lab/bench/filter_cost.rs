@@ -155,8 +155,9 @@ pub(super) async fn front(filter: Filter, upstream: stub::Upstream) -> Result<Fr
         merger_environment: Vec::new(),
         edit_envoy: None,
         behind_links: None,
+        etcd_syncs: false,
     };
-    let envoy = Process::start(plan.envoy()?, Lifetime::WithUs)?;
+    let envoy = Process::start(plan.envoy(0)?, Lifetime::WithUs)?;
     let edge = Api::new(format!("http://127.0.0.1:{}", layout.edge()), None);
     until(
         "an answer through Envoy",

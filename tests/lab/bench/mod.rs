@@ -9,6 +9,7 @@ mod large;
 mod load;
 mod merge;
 mod network;
+mod several_mergers;
 mod split;
 mod stub;
 mod tasks;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use weft_cluster::Binaries;
 
 use crate::say;
 
@@ -55,6 +57,8 @@ enum Suite {
     Large,
     /// How long `GET /tasks/{uid}` takes.
     Tasks,
+    /// One merger, one with etcd, three with etcd: small writes, imports and searches. Only where there is an etcd, or if named.
+    Mergers,
 }
 
 /// One figure, with the value that it is compared with.
@@ -166,6 +170,17 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
             &arguments,
             "writes",
             "Writes, compared with writes to one node directly",
+            &rows,
+        )?;
+    }
+    if arguments.only.contains(&Suite::Mergers)
+        || (arguments.only.is_empty() && Binaries::etcd().is_ok())
+    {
+        let rows = several_mergers::measure(arguments.seconds).await?;
+        report(
+            &arguments,
+            "several_mergers",
+            "One merger without etcd, one with it, and three",
             &rows,
         )?;
     }

@@ -54,7 +54,7 @@ async fn imports() -> Result<Vec<Row>> {
 }
 
 /// The films as NDJSON, with other ids for each copy.
-fn renamed(set: &DataSet, copy: usize) -> String {
+pub(super) fn renamed(set: &DataSet, copy: usize) -> String {
     let lines = set.documents.iter().enumerate().map(|(place, document)| {
         let mut document = document.clone();
         if let Some(id) = document.get_mut(set.primary_key) {
@@ -172,7 +172,7 @@ async fn by_turns(ports: [u16; 4], clients: usize, seconds: u64) -> Result<[Load
 }
 
 /// Waits until the program on this port has nothing left to do.
-async fn idle(port: u16) -> Result<()> {
+pub(super) async fn idle(port: u16) -> Result<()> {
     let api = Api::new(format!("http://127.0.0.1:{port}"), Some(KEY));
     let deadline = Deadline::after(Duration::from_secs(120));
     until("an idle node", deadline, || async {

@@ -24,6 +24,8 @@ pub(super) enum Breach {
     StaleRead,
     /// An accepted task is unknown, or never settles.
     LostTask,
+    /// Two writes were answered with the same task uid.
+    TaskTwice,
 }
 
 /// One violation, with the details for finding its cause.
@@ -152,6 +154,16 @@ pub(super) fn lost_task(task: u64, id: Option<&str>, answer: &str) -> Violation 
         what: id.unwrap_or("?").to_owned(),
         place: format!("task {task}"),
         detail: answer.to_owned(),
+    }
+}
+
+/// A violation: a task uid that two writes were answered with.
+pub(super) fn task_given_twice(task: u64, one: &str, other: &str) -> Violation {
+    Violation {
+        breach: Breach::TaskTwice,
+        what: other.to_owned(),
+        place: format!("task {task}"),
+        detail: format!("was given to a write of {one} before"),
     }
 }
 

@@ -12,6 +12,22 @@ const LATE_AFTER: Duration = Duration::from_secs(2);
 /// How long before a fault the search for gaps begins.
 const BEFORE: Duration = Duration::from_secs(1);
 
+/// A time in which requests couldn't have been answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct Outage {
+    pub(super) from: At,
+    pub(super) to: At,
+    /// The edge at which it was so; `None` for all.
+    pub(super) edge: Option<usize>,
+}
+
+impl Outage {
+    fn excuses(&self, read: &Read) -> bool {
+        let meant = self.edge.is_none_or(|edge| edge == read.edge);
+        meant && read.began <= self.to && read.ended >= self.from
+    }
+}
+
 /// How reads went after a fault.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -47,10 +63,10 @@ impl ReadFigures {
 }
 
 /// Judges reads by when they were sent, and whether any replica could have answered then.
-pub(super) fn reads(reads: &[Read], fault: At, outage: Option<(At, At)>) -> ReadFigures {
+pub(super) fn reads(reads: &[Read], fault: At, outages: &[Outage]) -> ReadFigures {
     let mut figures = ReadFigures::default();
     for read in reads.iter().filter(|read| read.ended >= fault) {
-        let excused = outage.is_some_and(|(from, to)| read.began <= to && read.ended >= from);
+        let excused = outages.iter().any(|outage| outage.excuses(read));
         match &read.failure {
             Some(_) if excused => figures.excused += 1,
             Some(failure) => {

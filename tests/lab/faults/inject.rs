@@ -3,12 +3,13 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::json;
 use weft_cluster::{Api, Cluster, Deadline, Line, Process, until};
 
 use super::control::{Control, Place};
+use super::figures::Outage;
 use super::history::At;
 use super::kinds::Fault;
 use super::world::World;
@@ -16,7 +17,7 @@ use super::world::World;
 /// The delay of the slow node.
 const LATE: Duration = Duration::from_millis(200);
 /// The file size that a full disk still allows: too little for anything that matters.
-const FULL_BYTES: u64 = 16 << 10;
+pub(super) const FULL_BYTES: u64 = 16 << 10;
 /// The number of documents in a batch of the bulk import: some megabytes.
 const IMPORTED: u32 = 6_000;
 /// How long the promises still don't apply after a process is back.
@@ -30,8 +31,9 @@ pub(super) struct Injury {
     pub(super) at: At,
     /// When the fault ended.
     pub(super) healed: At,
-    /// When no request could have been answered: a shard had no live in-sync replica, or there was no Envoy or merger.
-    pub(super) outage: Option<(At, At)>,
+    /// When no request could have been answered: a shard had no live in-sync replica, or there was no Envoy or merger, at one edge
+    /// or at all.
+    pub(super) outages: Vec<Outage>,
     /// An extra line for the report.
     pub(super) note: Option<String>,
 }
@@ -76,7 +78,7 @@ impl Injector<'_> {
             victim: Some(victim),
             at,
             healed: at,
-            outage: None,
+            outages: Vec::new(),
             note: None,
         };
         match fault {
@@ -90,7 +92,7 @@ impl Injector<'_> {
                 self.wait(random, 500..4_000).await;
                 node.restart()?;
             }
-            Fault::KillBoth => injury.outage = Some(self.kill_both(victim, random).await?),
+            Fault::KillBoth => injury.outages.push(self.kill_both(victim, random).await?),
             Fault::Hang => {
                 node.pause()?;
                 let seconds = if self.quick { 5 } else { 30 };
@@ -109,16 +111,13 @@ impl Injector<'_> {
             Fault::Slow => self.line(victim, Line::Late(LATE), random).await?,
             Fault::KillMerger => {
                 injury.victim = None;
-                let merger = self.cluster.merger();
-                injury.outage = Some(
-                    self.outage(merger, random, &self.cluster.merger_url())
-                        .await?,
-                );
+                let outage = self.outage(self.cluster.merger(), random).await?;
+                injury.outages.push(outage);
             }
             Fault::KillEnvoy => {
                 injury.victim = None;
-                let envoy = self.cluster.envoy();
-                injury.outage = Some(self.outage(envoy, random, &self.cluster.url()).await?);
+                let outage = self.outage(self.cluster.envoy(), random).await?;
+                injury.outages.push(outage);
             }
             Fault::BulkImport => {
                 injury.victim = None;
@@ -136,12 +135,17 @@ impl Injector<'_> {
                 merger.limit_file_size(None)?;
                 self.wait_for_accepted_write().await?;
             }
+            of_several if of_several.needs_several_mergers() => {
+                injury.victim = None;
+                injury.outages = self.break_mergers(of_several, random).await?;
+            }
+            other => bail!("{} is not known here", other.name()),
         }
         injury.healed = self.world.now();
         Ok(injury)
     }
 
-    fn by_turns(&self, forms: [Line; 2]) -> Line {
+    pub(super) fn by_turns(&self, forms: [Line; 2]) -> Line {
         let [even, odd] = forms;
         if self.round.is_multiple_of(2) {
             even
@@ -161,7 +165,7 @@ impl Injector<'_> {
         Ok(())
     }
 
-    async fn kill_both(&self, first: Place, random: &mut fastrand::Rng) -> Result<(At, At)> {
+    async fn kill_both(&self, first: Place, random: &mut fastrand::Rng) -> Result<Outage> {
         let others: Vec<Place> = (0..self.cluster.layout().replicas())
             .filter(|replica| *replica != first.replica)
             .map(|replica| Place { replica, ..first })
@@ -186,22 +190,32 @@ impl Injector<'_> {
             let url = self.cluster.node_url(place.shard, place.replica);
             self.wait_for_answer(&url, "/health").await?;
         }
-        Ok((begun, self.world.now() + GRACE))
+        Ok(self.outage_since(begun, None))
     }
 
-    /// Kills a process that exists only once. No promise applies until it is back.
-    async fn outage(
-        &self,
-        process: &Process,
-        random: &mut fastrand::Rng,
-        url: &str,
-    ) -> Result<(At, At)> {
+    /// An outage that has just ended, at one edge or at all.
+    pub(super) fn outage_since(&self, from: At, edge: Option<usize>) -> Outage {
+        let to = self.world.now() + GRACE;
+        Outage { from, to, edge }
+    }
+
+    /// Kills the first Envoy or its merger. If there are no others, no promise applies until it is back.
+    async fn outage(&self, process: &Process, random: &mut fastrand::Rng) -> Result<Outage> {
+        let edge = (self.cluster.pairs().len() > 1).then_some(0);
+        self.world.set_broken(edge);
         let begun = self.world.now();
         process.kill()?;
         self.wait(random, 0..3_000).await;
         process.restart()?;
-        self.wait_for_answer(url, "/health").await?;
-        Ok((begun, self.world.now() + GRACE))
+        self.wait_for_edge(0).await?;
+        self.world.set_broken(None);
+        Ok(self.outage_since(begun, edge))
+    }
+
+    /// Waits until an edge answers what needs its Envoy, a merger and a node.
+    pub(super) async fn wait_for_edge(&self, edge: usize) -> Result<()> {
+        let url = self.cluster.pair(edge).url();
+        self.wait_for_answer(&url, "/version").await
     }
 
     /// Imports a batch of documents that keeps nodes busy for a while, and waits for it as importers do.
@@ -221,13 +235,13 @@ impl Injector<'_> {
         let first = number * IMPORTED;
         let documents: Vec<_> = (first..first + IMPORTED).map(document).collect();
         let path = "/indexes/bulk/documents?primaryKey=id";
-        let accepted = self.world.api.post(path, &json!(documents)).await?;
+        let accepted = self.world.api().post(path, &json!(documents)).await?;
         ensure!(
             accepted.status == 202,
             "an import was refused: {}",
             accepted.text
         );
-        self.world.api.succeed(&accepted).await?;
+        self.world.api().succeed(&accepted).await?;
         Ok(())
     }
 
@@ -249,11 +263,11 @@ impl Injector<'_> {
     }
 
     /// Waits until a write is accepted.
-    async fn wait_for_accepted_write(&self) -> Result<()> {
+    pub(super) async fn wait_for_accepted_write(&self) -> Result<()> {
         let path = "/indexes/bulk/documents?primaryKey=id";
-        let deadline = Deadline::after(Duration::from_secs(30));
+        let deadline = Deadline::after(Duration::from_secs(60));
         until("a write that is accepted", deadline, || async {
-            let write = self.world.api.post(path, &json!([{"id": 0}])).await;
+            let write = self.world.api().post(path, &json!([{"id": 0}])).await;
             let write = write.map_err(|error| error.line())?;
             (write.status == 202).then_some(()).ok_or(write.text)
         })
@@ -261,7 +275,7 @@ impl Injector<'_> {
         Ok(())
     }
 
-    async fn wait(&self, random: &mut fastrand::Rng, millis: Range<u64>) {
+    pub(super) async fn wait(&self, random: &mut fastrand::Rng, millis: Range<u64>) {
         let millis = random.u64(millis);
         let millis = if self.quick { millis / 2 } else { millis };
         tokio::time::sleep(Duration::from_millis(millis)).await;

@@ -80,13 +80,11 @@ pub(super) async fn stored(cluster: &Cluster, world: &World) -> Result<Vec<Viola
             ));
         }
     }
-    let all = all_documents(&world.api).await.context("the cluster")?;
-    violations.extend(check::documents(
-        &world.history(),
-        "the cluster",
-        &all,
-        |_| true,
-    ));
+    for (number, edge) in world.edges().iter().enumerate() {
+        let place = format!("edge {number}");
+        let all = all_documents(edge).await.context(place.clone())?;
+        violations.extend(check::documents(&world.history(), &place, &all, |_| true));
+    }
     Ok(violations)
 }
 

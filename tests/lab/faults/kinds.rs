@@ -35,6 +35,28 @@ pub(super) enum Fault {
     Slow,
     /// No fault: a bulk import into another index, applied by one replica after the other
     BulkImport,
+    /// Several mergers: kill -9 of the one that leads
+    KillLeader,
+    /// Several mergers: the one that leads hangs (SIGSTOP), and goes on after its successor has written
+    FreezeLeader,
+    /// Several mergers: the one that leads is cut off from etcd, in turn by silence and by refused connections
+    CutLeaderFromEtcd,
+    /// Several mergers: the one that leads is cut off from all nodes, in turn in the same two ways
+    CutLeaderFromNodes,
+    /// Several mergers: kill -9 of one that doesn't lead
+    KillFollower,
+    /// Several mergers: kill -9 of all of them at once
+    KillAllMergers,
+    /// Several mergers: kill -9 of the Envoy of the one that leads
+    KillLeadersEnvoy,
+    /// Several mergers: kill -9 of a member of etcd
+    KillEtcdMember,
+    /// Several mergers: etcd has no quorum for 10 s
+    EtcdWithoutQuorum,
+    /// Several mergers: the members' writes to disk fail (`EFBIG`)
+    EtcdDiskFull,
+    /// Several mergers: every process is restarted in good order, one after the other
+    RollingRestart,
 }
 
 impl Fault {
@@ -44,11 +66,30 @@ impl Fault {
             .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// True if the fault is on the connection to a node. Then the cluster needs relays that can be cut.
+    /// True if the fault is on the connection to a node or to etcd. Then the cluster needs relays that can be cut.
     pub(super) fn on_the_line(self) -> bool {
         matches!(
             self,
-            Self::CutOff | Self::ServerErrors | Self::Garbage | Self::Slow
+            Self::CutOff
+                | Self::ServerErrors
+                | Self::Garbage
+                | Self::Slow
+                | Self::CutLeaderFromEtcd
+                | Self::CutLeaderFromNodes
+        )
+    }
+
+    /// True if the fault is one of a cluster with several mergers.
+    pub(super) fn needs_several_mergers(self) -> bool {
+        // They are the last ones of the list.
+        self >= Self::KillLeader
+    }
+
+    /// True if the fault ends a merger's leadership without notice. Then writes must work again within five seconds.
+    pub(super) fn ends_the_leader(self) -> bool {
+        matches!(
+            self,
+            Self::KillLeader | Self::FreezeLeader | Self::CutLeaderFromEtcd
         )
     }
 

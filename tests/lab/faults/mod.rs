@@ -19,6 +19,7 @@ mod history;
 mod inject;
 mod inspect;
 mod kinds;
+mod mergers;
 mod readers;
 mod report;
 mod round;
@@ -30,6 +31,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
+use weft_cluster::Binaries;
 
 use crate::say;
 use kinds::Fault;
@@ -61,6 +63,9 @@ pub(crate) struct FaultArgs {
     /// Nodes in each shard.
     #[arg(long, default_value_t = 2)]
     replicas: u16,
+    /// Pairs of Envoy and merger. Several share an etcd of three members, and have faults of their own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=9))]
+    mergers: u16,
     /// The mode of writes.
     #[arg(long, value_enum, default_value_t = Mode::Sync)]
     mode: Mode,
@@ -82,22 +87,38 @@ pub(crate) async fn run(mut arguments: FaultArgs) -> Result<()> {
     ensure!(arguments.rounds > 0, "--rounds must be at least 1");
     if arguments.faults.is_empty() {
         arguments.faults = Fault::value_variants().to_vec();
+        let several = arguments.mergers > 1;
+        arguments
+            .faults
+            .retain(|fault| several || !fault.needs_several_mergers());
+    }
+    if arguments.mergers == 1
+        && let Some(fault) = arguments
+            .faults
+            .iter()
+            .find(|fault| fault.needs_several_mergers())
+    {
+        bail!("{} needs several mergers: --mergers 3", fault.name());
+    }
+    if arguments.mergers > 1 {
+        // Said before the first cluster starts.
+        Binaries::etcd().map_err(|error| anyhow::anyhow!(error.line()))?;
     }
     let seed = arguments
         .seed
         .unwrap_or_else(|| fastrand::u64(0..1_000_000));
     if let Some(length) = arguments.sequence {
         say(format_args!(
-            "{length} faults in a row on {} × {} nodes, writes in mode {:?}; --seed {seed}\n",
-            arguments.shards, arguments.replicas, arguments.mode
+            "{length} faults in a row on {} × {} nodes with {} merger(s), writes in mode {:?}; --seed {seed}\n",
+            arguments.shards, arguments.replicas, arguments.mergers, arguments.mode
         ));
         say(report::heading());
         let rounds = sequence::run(&arguments, length, seed).await?;
         return conclude(&arguments, seed, &rounds);
     }
     say(format_args!(
-        "{} rounds of each fault on {} × {} nodes, writes in mode {:?}; --seed {seed}\n",
-        arguments.rounds, arguments.shards, arguments.replicas, arguments.mode
+        "{} rounds of each fault on {} × {} nodes with {} merger(s), writes in mode {:?}; --seed {seed}\n",
+        arguments.rounds, arguments.shards, arguments.replicas, arguments.mergers, arguments.mode
     ));
     say(report::heading());
     let mut rounds = Vec::new();

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::check::{self, Breach, Violation};
 use super::documents::{INDEX, query};
-use super::history::At;
 use super::world::{Asked, Read, ReadKind, World};
 
 /// The pause between two reads of one reader.
@@ -49,9 +48,10 @@ async fn search(world: &World, mut body: Value) {
         body.insert("limit".to_owned(), json!(20));
     }
     let (began, request) = (world.now(), world.request_id());
+    let edge = world.next_edge();
     let answer = world
         .ask_as(
-            &request,
+            (edge, &request),
             Method::POST,
             &format!("/indexes/{INDEX}/search"),
             Some(&body),
@@ -59,7 +59,13 @@ async fn search(world: &World, mut body: Value) {
         .await;
     let ended = world.now();
     let kind = ReadKind::Search;
-    note(world, kind, began, ended, failure(&answer, &[200]));
+    world.note_read(Read {
+        began,
+        ended,
+        edge,
+        kind,
+        failure: failure(&answer, &[200]),
+    });
     let Ok(reply) = answer else { return };
     let Some(hits) = reply.at("/hits").as_array() else {
         return;
@@ -89,9 +95,18 @@ async fn search(world: &World, mut body: Value) {
 async fn document(world: &World, id: &str, kind: ReadKind) {
     let (began, request) = (world.now(), world.request_id());
     let path = format!("/indexes/{INDEX}/documents/{id}");
-    let answer = world.ask_as(&request, Method::GET, &path, None).await;
+    let edge = world.next_edge();
+    let answer = world
+        .ask_as((edge, &request), Method::GET, &path, None)
+        .await;
     let ended = world.now();
-    note(world, kind, began, ended, failure(&answer, &[200, 404]));
+    world.note_read(Read {
+        began,
+        ended,
+        edge,
+        kind,
+        failure: failure(&answer, &[200, 404]),
+    });
     let Ok(reply) = answer else { return };
     let violation = match (reply.status, reply.at("/code").as_str()) {
         (200, _) => check::read(&world.history(), id, Some(&reply.body), began, ended),
@@ -112,15 +127,6 @@ async fn document(world: &World, id: &str, kind: ReadKind) {
 fn with_request_id(request: &str, mut violation: Violation) -> Violation {
     violation.place = request.to_owned();
     violation
-}
-
-fn note(world: &World, kind: ReadKind, began: At, ended: At, failure: Option<String>) {
-    world.note_read(Read {
-        began,
-        ended,
-        kind,
-        failure,
-    });
 }
 
 fn failure(answer: &Asked, fine: &[u16]) -> Option<String> {

@@ -40,7 +40,7 @@ impl Promise {
 /// The heading of the table by faults.
 pub(super) fn heading() -> String {
     format!(
-        "{:<14} {:>6} {:>5} {:>7} {:>6} {:>7} {:>6} {:>6} {:>8} {:>6} {:>5} {:>9} {:>9} {:>9}",
+        "{:<22} {:>6} {:>5} {:>7} {:>6} {:>7} {:>6} {:>6} {:>8} {:>6} {:>5} {:>9} {:>9} {:>9}",
         "fault",
         "rounds",
         "docs",
@@ -85,7 +85,7 @@ pub(super) fn row(fault: Fault, rounds: &[Round], wanted: u32) -> String {
         .max()
         .unwrap_or(0);
     format!(
-        "{:<14} {:>6} {:>5} {:>7} {:>6} {:>7} {:>6} {:>6} {:>8} {:>6.2} {:>5} {:>9} {:>9} {:>9}  {}",
+        "{:<22} {:>6} {:>5} {:>7} {:>6} {:>7} {:>6} {:>6} {:>8} {:>6.2} {:>5} {:>9} {:>9} {:>9}  {}",
         fault.name(),
         format!("{sound}/{wanted}"),
         documents,
@@ -93,7 +93,7 @@ pub(super) fn row(fault: Fault, rounds: &[Round], wanted: u32) -> String {
         sum(Breach::CameBack),
         sum(Breach::Differs),
         sum(Breach::StaleRead),
-        sum(Breach::LostTask),
+        sum(Breach::LostTask) + sum(Breach::TaskTwice),
         reads.asked,
         reads.failed_per_cent(),
         reads.failed_late,
@@ -163,6 +163,7 @@ pub(super) fn promises(rounds: &[Round], mode: Mode) -> Vec<Promise> {
         ),
         zero("replicas that differ", &[Breach::Differs]),
         zero("accepted tasks lost or endless", &[Breach::LostTask]),
+        zero("task uids given twice", &[Breach::TaskTwice]),
         Promise {
             promise: "rounds that failed, or not green within 120 s",
             target: "0",
@@ -197,14 +198,21 @@ pub(super) fn promises(rounds: &[Round], mode: Mode) -> Vec<Promise> {
         "reads after a node died (longest gap)",
         "<= 1 s",
         1e3,
-        rounds,
+        &after(rounds, Fault::kills_a_node),
         |round| round.read_gap_ms,
     ));
     promises.extend(gap(
         "writes after a node died (longest gap)",
         "<= 3 s",
         3e3,
-        rounds,
+        &after(rounds, Fault::kills_a_node),
+        |round| round.write_gap_ms,
+    ));
+    promises.extend(gap(
+        "writes after the leader was gone (longest gap)",
+        "<= 5 s",
+        5e3,
+        &after(rounds, Fault::ends_the_leader),
         |round| round.write_gap_ms,
     ));
     promises.extend(times(
@@ -257,18 +265,20 @@ pub(super) fn write(
     Ok(file)
 }
 
+/// The rounds of some faults.
+fn after(rounds: &[Round], faults: fn(Fault) -> bool) -> Vec<&Round> {
+    let rounds = rounds.iter();
+    rounds.filter(|round| faults(round.fault)).collect()
+}
+
 fn gap(
     promise: &'static str,
     target: &'static str,
     limit_ms: f64,
-    rounds: &[Round],
+    rounds: &[&Round],
     of: fn(&Round) -> Option<f64>,
 ) -> Option<Promise> {
-    let gaps: Vec<f64> = rounds
-        .iter()
-        .filter(|round| round.fault.kills_a_node())
-        .filter_map(of)
-        .collect();
+    let gaps: Vec<f64> = rounds.iter().copied().filter_map(of).collect();
     let worst = gaps.iter().copied().reduce(f64::max)?;
     let within = gaps.iter().filter(|gap| **gap <= limit_ms).count();
     Some(Promise {

@@ -10,12 +10,12 @@ use reqwest::Method;
 use serde::Serialize;
 use serde_json::json;
 use tokio::task::JoinSet;
-use weft_cluster::{Api, Cluster, Layout, PortBlock};
+use weft_cluster::{Api, Cluster, PortBlock};
 
 use super::check::{self, Violation};
 use super::control::Control;
 use super::documents::{INDEX, settings, whole, with_vector};
-use super::figures::{self, ReadFigures};
+use super::figures::{self, Outage, ReadFigures};
 use super::history::{At, Change};
 use super::inject::{Injector, Injury};
 use super::kinds::Fault;
@@ -23,6 +23,8 @@ use super::world::{Gate, ReadKind, World};
 use super::{FaultArgs, inspect, readers, writers};
 
 const MASTER_KEY: &str = "a-master-key-for-faults";
+/// Members of the etcd that several mergers share.
+const ETCD_MEMBERS: u16 = 3;
 const WRITERS: usize = 4;
 const READERS: usize = 3;
 /// How long a cluster may take to recover.
@@ -119,12 +121,17 @@ impl LoadedCluster {
         }
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         let folder = folder.canonicalize()?;
-        let width = Layout::new(1, arguments.shards, arguments.replicas)?.width();
-        let ports = PortBlock::claim(width)?;
-        let cluster = Cluster::builder()
+        let builder = Cluster::builder()
             .shards(arguments.shards)
             .replicas(arguments.replicas)
-            .links(links)
+            .mergers(arguments.mergers)
+            .etcd(match arguments.mergers {
+                1 => 0,
+                _ => ETCD_MEMBERS,
+            })
+            .links(links);
+        let ports = PortBlock::claim(builder.layout(1)?.width())?;
+        let cluster = builder
             .master_key(MASTER_KEY)
             .access_log("all")
             .merger_env("WEFT_STAGGERED", staggered.to_string())
@@ -133,7 +140,7 @@ impl LoadedCluster {
             .start()
             .await?;
         let api = Api::new(cluster.url(), Some(MASTER_KEY));
-        let world = World::new(api.clone(), arguments.shards, arguments.mode)?;
+        let world = World::new(cluster.edges(), arguments.shards, arguments.mode)?;
         let mut loaded = Self {
             cluster,
             folder,
@@ -158,7 +165,7 @@ impl LoadedCluster {
 
     /// Creates the index, and on each shard a document that never changes.
     async fn prepare(&mut self) -> Result<()> {
-        let api = &self.world.api;
+        let api = self.world.api();
         api.succeed(
             &api.post("/indexes", &json!({"uid": INDEX, "primaryKey": "id"}))
                 .await?,
@@ -265,11 +272,25 @@ impl LoadedCluster {
         beats.abort_all();
 
         let (reads, acknowledged) = (world.take_reads(), world.take_beats());
-        round.reads = figures::reads(&reads, injury.at, injury.outage);
+        round.reads = figures::reads(&reads, injury.at, &injury.outages);
         let until = injury.healed.max(injury.at + GAP_WINDOW).min(ended);
         let gap = |successes: &[At]| figures::longest_gap(successes, injury.at, until).map(millis);
-        round.read_gap_ms = gap(&figures::successes(&reads, ReadKind::Beat));
-        round.write_gap_ms = gap(&acknowledged);
+        // Through an edge that was broken itself, nothing could succeed.
+        let meant = |edge: usize| !breaks(&injury.outages, edge);
+        let (reads_elsewhere, beats): (Vec<_>, Vec<_>) = (
+            reads
+                .iter()
+                .filter(|read| meant(read.edge))
+                .cloned()
+                .collect(),
+            acknowledged
+                .iter()
+                .filter(|(_, edge)| meant(*edge))
+                .collect(),
+        );
+        round.read_gap_ms = gap(&figures::successes(&reads_elsewhere, ReadKind::Beat));
+        let beats: Vec<At> = beats.into_iter().map(|(at, _)| *at).collect();
+        round.write_gap_ms = gap(&beats);
         round.before = figures::latencies(&reads, begun, injury.at);
         round.during = figures::latencies(&reads, injury.at, injury.healed);
         round.injury = Some(injury);
@@ -322,6 +343,11 @@ impl LoadedCluster {
         }
         Ok(())
     }
+}
+
+/// True if this edge was broken, and not all of them.
+fn breaks(outages: &[Outage], edge: usize) -> bool {
+    outages.iter().any(|outage| outage.edge == Some(edge))
 }
 
 fn millis(duration: Duration) -> f64 {

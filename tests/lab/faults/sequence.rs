@@ -151,7 +151,7 @@ impl LoadedCluster {
         chore: Chore,
         random: &mut fastrand::Rng,
     ) -> Result<Vec<Violation>> {
-        let api = self.world.api.clone();
+        let api = self.world.api().clone();
         if chore.deletes_tasks(random) {
             let path = "/tasks?statuses=succeeded,failed,canceled";
             let deleted = api.send(Method::DELETE, path, &[], String::new()).await?;

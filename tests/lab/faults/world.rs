@@ -1,6 +1,7 @@
 //! What all parts of the load share: the cluster's address, the clock, the history, and the violations seen.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use weft_cluster::{Api, HarnessError, Reply};
 use weft_routing::document_id::DocumentId;
 use weft_routing::placement::{ShardId, SlotMap};
 
-use super::check::{Violation, lost_task};
+use super::check::{Violation, lost_task, task_given_twice};
 use super::history::{At, History, Outcome, Ticket};
 
 /// How long a client waits for an answer before it counts the request as failed.
@@ -60,6 +61,8 @@ pub(super) enum Gate {
 pub(super) struct Read {
     pub(super) began: At,
     pub(super) ended: At,
+    /// The edge that was asked.
+    pub(super) edge: usize,
     pub(super) kind: ReadKind,
     /// Why the read failed, if it did.
     pub(super) failure: Option<String>,
@@ -78,36 +81,82 @@ pub(super) enum ReadKind {
 
 /// Everything that writers, readers and checks share.
 pub(super) struct World {
-    pub(super) api: Api,
+    /// A client of each Envoy. Requests are spread over all of them.
+    edges: Vec<Api>,
+    /// The edge that is being broken, or none of them.
+    broken: AtomicUsize,
     mode: Mode,
     start: Instant,
     slots: SlotMap,
     history: Mutex<History>,
     reads: Mutex<Vec<Read>>,
     violations: Mutex<Vec<Violation>>,
+    /// A document of each task.
+    tasks: Mutex<BTreeMap<u64, String>>,
     /// When the steady writes to the affected shard were acknowledged.
-    beats: Mutex<Vec<At>>,
+    beats: Mutex<Vec<(At, usize)>>,
     under_way: AtomicU64,
     requests: AtomicU64,
     pub(super) gate: watch::Sender<Gate>,
 }
 
 impl World {
-    pub(super) fn new(api: Api, shards: u16, mode: Mode) -> anyhow::Result<Arc<Self>> {
+    pub(super) fn new(edges: Vec<Api>, shards: u16, mode: Mode) -> anyhow::Result<Arc<Self>> {
         let shards: Vec<ShardId> = (0..shards).map(ShardId).collect();
         Ok(Arc::new(Self {
-            api,
+            edges,
+            broken: AtomicUsize::new(usize::MAX),
             mode,
             start: Instant::now(),
             slots: SlotMap::deal(&shards)?,
             history: Mutex::default(),
             reads: Mutex::default(),
             violations: Mutex::default(),
+            tasks: Mutex::default(),
             beats: Mutex::default(),
             under_way: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             gate: watch::Sender::new(Gate::NoWrites),
         }))
+    }
+
+    /// A client of the first Envoy.
+    pub(super) fn api(&self) -> &Api {
+        self.edge(0)
+    }
+
+    /// A client of each Envoy.
+    pub(super) fn edges(&self) -> &[Api] {
+        &self.edges
+    }
+
+    #[allow(
+        clippy::indexing_slicing,
+        reason = "a cluster has at least one edge, and the remainder is below their number"
+    )]
+    fn edge(&self, number: usize) -> &Api {
+        &self.edges[number % self.edges.len()]
+    }
+
+    /// The edge for the next request: each in its turn.
+    pub(super) fn next_edge(&self) -> usize {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        usize::try_from(number).unwrap_or(0) % self.edges.len()
+    }
+
+    /// The same for who has a choice, and so avoids an edge that is being broken.
+    fn next_working_edge(&self) -> usize {
+        let edge = self.next_edge();
+        match edge == self.broken.load(Ordering::Relaxed) {
+            true => (edge + 1) % self.edges.len(),
+            false => edge,
+        }
+    }
+
+    /// Says which edge is being broken.
+    pub(super) fn set_broken(&self, edge: Option<usize>) {
+        self.broken
+            .store(edge.unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
     /// The time since the run began.
@@ -132,8 +181,8 @@ impl World {
         lock(&self.violations).extend(violations);
     }
 
-    pub(super) fn note_beat(&self) {
-        lock(&self.beats).push(self.now());
+    pub(super) fn note_beat(&self, edge: usize) {
+        lock(&self.beats).push((self.now(), edge));
     }
 
     /// The reads since the last call.
@@ -141,8 +190,8 @@ impl World {
         std::mem::take(&mut *lock(&self.reads))
     }
 
-    /// The times of acknowledged steady writes since the last call.
-    pub(super) fn take_beats(&self) -> Vec<At> {
+    /// The times and edges of acknowledged steady writes since the last call.
+    pub(super) fn take_beats(&self) -> Vec<(At, usize)> {
         std::mem::take(&mut *lock(&self.beats))
     }
 
@@ -175,15 +224,23 @@ impl World {
         format!("faults-{}", self.requests.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Sends a request and waits as long as a client would.
-    pub(super) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Asked {
-        self.ask_as(&self.request_id(), method, path, body).await
+    /// Sends a request to an edge and waits as long as a client would.
+    pub(super) async fn ask(
+        &self,
+        edge: usize,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Asked {
+        let request = (edge, self.request_id());
+        self.ask_as((request.0, &request.1), method, path, body)
+            .await
     }
 
     /// The same with a given request id.
     pub(super) async fn ask_as(
         &self,
-        request_id: &str,
+        (edge, request_id): (usize, &str),
         method: Method,
         path: &str,
         body: Option<&Value>,
@@ -197,22 +254,32 @@ impl World {
             headers.push(("x-weft-write", mode));
         }
         let body = body.map(Value::to_string).unwrap_or_default();
-        let send = self.api.send(method, path, &headers, body);
+        let send = self.edge(edge).send(method, path, &headers, body);
         match tokio::time::timeout(PATIENCE, send).await {
             Ok(answer) => answer.map_err(|error: HarnessError| error.line()),
             Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
         }
     }
 
-    /// Sends a write. If it becomes a task, follows the task to its end in the background. Returns the handle with which
-    /// the writer waits for that.
+    /// Sends a write to the next edge. If it becomes a task, follows the task to its end in the background. Returns the handle
+    /// with which the writer waits for that.
     pub(super) async fn write(
         self: &Arc<Self>,
+        tickets: Vec<Ticket>,
+        request: (Method, String, Option<Value>),
+    ) -> Option<tokio::task::JoinHandle<bool>> {
+        self.write_at(self.next_edge(), tickets, request).await
+    }
+
+    /// The same at a given edge.
+    pub(super) async fn write_at(
+        self: &Arc<Self>,
+        edge: usize,
         tickets: Vec<Ticket>,
         (method, path, body): (Method, String, Option<Value>),
     ) -> Option<tokio::task::JoinHandle<bool>> {
         self.under_way.fetch_add(1, Ordering::SeqCst);
-        let answer = self.ask(method, &path, body.as_ref()).await;
+        let answer = self.ask(edge, method, &path, body.as_ref()).await;
         let outcome = match answer {
             Ok(reply) if reply.status == 202 => match reply.at("/taskUid").as_u64() {
                 Some(task) => {
@@ -221,6 +288,7 @@ impl World {
                         history.accept(ticket, task);
                     }
                     drop(history);
+                    self.note_task(task, &tickets);
                     let world = Arc::clone(self);
                     return Some(tokio::spawn(
                         async move { world.follow(tickets, task).await },
@@ -242,7 +310,9 @@ impl World {
         let outcome = loop {
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LAST_POLL);
-            let answer = self.ask(Method::GET, &format!("/tasks/{task}"), None).await;
+            let path = format!("/tasks/{task}");
+            let edge = self.next_working_edge();
+            let answer = self.ask(edge, Method::GET, &path, None).await;
             let Ok(reply) = answer else { continue };
             unknown = if reply.status == 404 { unknown + 1 } else { 0 };
             match reply.at("/status").as_str() {
@@ -258,6 +328,13 @@ impl World {
         };
         self.end(&tickets, &outcome);
         matches!(outcome, Outcome::Acknowledged(_))
+    }
+
+    /// Notes a task's uid, which must be new.
+    fn note_task(&self, task: u64, tickets: &[Ticket]) {
+        let id = tickets.first().map_or("", |ticket| ticket.id.as_str());
+        let before = lock(&self.tasks).insert(task, id.to_owned());
+        self.note(before.map(|other| task_given_twice(task, &other, id)));
     }
 
     fn end(&self, tickets: &[Ticket], outcome: &Outcome) {

@@ -76,11 +76,12 @@ pub(super) async fn beat(world: Arc<World>, name: String, shard: u16) {
                 documents(),
                 Some(json!([with_vector(&fields)])),
             );
-            let task = world.write(vec![ticket], request).await;
+            let edge = world.next_edge();
+            let task = world.write_at(edge, vec![ticket], request).await;
             if let Some(task) = task
                 && matches!(task.await, Ok(true))
             {
-                world.note_beat();
+                world.note_beat(edge);
             }
         }));
         while tasks.len() > BEATS

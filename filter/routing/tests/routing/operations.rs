@@ -222,3 +222,27 @@ fn the_readme_says_of_each_operation_what_weft_does_with_it() {
     let table = table();
     assert_eq!(said, table, "the table should be:\n{}", table.join("\n"));
 }
+
+#[test]
+fn a_guard_takes_every_operation_for_a_change_but_get_and_these() {
+    let reads: Vec<&str> = operations()
+        .into_iter()
+        .filter(|(method, template, _)| {
+            *method != "GET" && !weft_routing::may_change(method, &concrete(template))
+        })
+        .map(|(_, _, operation)| operation)
+        .collect();
+    assert_eq!(
+        reads,
+        [
+            "ListSearchRules",
+            "FetchDocuments",
+            "FacetSearch",
+            "ListFields",
+            "SearchPost",
+            "SimilarPost",
+            "MultiSearch",
+            "RenderTemplate",
+        ]
+    );
+}

@@ -208,7 +208,7 @@ async fn send_to_the_rest(
         placements
             .leave_to_merger(key, &intent.names(), true)
             .await?;
-        tokio::time::sleep(ctx.cluster.lease()).await;
+        ctx.cluster.filters_follow().await;
     }
     ctx.writes.indexes_change();
     let sent = found.into_iter().map(|found| {

@@ -60,6 +60,11 @@ pub struct EnvoyArgs {
     #[arg(long, value_name = "IP:PORT")]
     pub readiness: Option<Address>,
 
+    /// This Envoy's merger is one of several (--etcd): reads end here when it has been silent for two seconds, because another
+    /// merger may acknowledge writes meanwhile.
+    #[arg(long)]
+    pub several_mergers: bool,
+
     /// The filter, as Envoy will find it.
     #[arg(
         long,

@@ -1,10 +1,12 @@
-//! `weft config envoy`: makes an `envoy.yaml` from a topology.
+//! `weft config envoy`: makes an `envoy.yaml` from a topology. `weft config guard`: makes one for a node's own Envoy.
 //!
 //! [`arguments`] defines the options, [`topology`] checks them, and [`render`] is a pure function from a topology to the
-//! file's text. The text itself, with the reason for each setting, is in `envoy.yaml.jinja`.
+//! file's text. The text itself, with the reason for each setting, is in `envoy.yaml.jinja`. [`guard`] does all of that for the
+//! small file of `weft config guard`.
 
 mod address;
 mod arguments;
+mod guard;
 mod render;
 mod topology;
 
@@ -13,6 +15,7 @@ mod tests;
 
 pub use address::{Address, AddressError};
 pub use arguments::EnvoyArgs;
+pub use guard::{GuardArgs, run as run_guard};
 pub use render::{RenderError, render};
 pub use topology::{AccessLog, Filter, Node, Shard, Topology, TopologyError};
 

@@ -11,8 +11,14 @@ use super::topology::{AccessLog, Filter, Shard, Topology};
 
 const TEMPLATE: &str = include_str!("envoy.yaml.jinja");
 
-/// The headers by which the filter tells routes and merger what it found. A client that could send them could choose its cluster.
-const INTERNAL_HEADERS: [&str; 3] = [headers::CLUSTER, headers::OPERATION, headers::DEGRADED];
+/// The headers by which the filter tells routes and merger what it found, and the merger tells guards who leads. A client that
+/// could send them could choose its cluster, or shut a node for the merger.
+const INTERNAL_HEADERS: [&str; 4] = [
+    headers::CLUSTER,
+    headers::OPERATION,
+    headers::TERM,
+    headers::DEGRADED,
+];
 
 /// The template and its values don't fit together. This is a mistake in Weft, not in a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +27,11 @@ pub struct RenderError(#[from] minijinja::Error);
 
 /// The text of the `envoy.yaml` for this cluster.
 pub fn render(topology: &Topology) -> Result<String, RenderError> {
+    fill(TEMPLATE, &View::of(topology))
+}
+
+/// A template with its values filled in.
+pub(super) fn fill(template: &str, view: &impl Serialize) -> Result<String, RenderError> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     // A line with only a tag adds nothing to the file.
@@ -33,10 +44,10 @@ pub fn render(topology: &Topology) -> Result<String, RenderError> {
     );
     // By the file's name, every value would be quoted as JSON, but the values are already flow-style YAML.
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.add_template("envoy.yaml", TEMPLATE)?;
+    environment.add_template("envoy.yaml", template)?;
     Ok(environment
         .get_template("envoy.yaml")?
-        .render(Serde(View::of(topology)))?)
+        .render(Serde(view))?)
 }
 
 /// The values for the template.
@@ -50,6 +61,7 @@ struct View {
     readiness: Option<String>,
     /// The address for every health check: the merger's, or that of the listener that leads to it.
     check: String,
+    several_mergers: bool,
     filter: bool,
     wasm: String,
     filter_configuration: String,
@@ -90,6 +102,7 @@ impl View {
             merger_discovery: discovery([&topology.merger]),
             readiness: topology.readiness.as_ref().map(socket),
             check: socket(topology.readiness.as_ref().unwrap_or(&topology.merger)),
+            several_mergers: topology.several_mergers,
             filter: topology.filter.is_some(),
             wasm: topology
                 .filter
@@ -141,7 +154,7 @@ impl ShardView {
 }
 
 /// An address as Envoy writes it.
-fn socket(address: &Address) -> String {
+pub(super) fn socket(address: &Address) -> String {
     format!(
         "{{ socket_address: {{ address: \"{}\", port_value: {} }} }}",
         address.host(),
@@ -150,7 +163,7 @@ fn socket(address: &Address) -> String {
 }
 
 /// How Envoy finds these addresses.
-fn discovery<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> &'static str {
+pub(super) fn discovery<'a>(addresses: impl IntoIterator<Item = &'a Address>) -> &'static str {
     if addresses.into_iter().all(Address::is_ip) {
         "STATIC"
     } else {

@@ -34,13 +34,39 @@ fn nodes(topology: &Topology) -> Vec<String> {
 }
 
 #[test]
-fn the_committed_file_is_this_programs_output() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../envoy/envoy.yaml");
-    let committed = std::fs::read_to_string(path).unwrap();
-    assert!(
-        committed == text(COMMITTED),
-        "envoy/envoy.yaml is not what `weft config envoy` prints; make it anew:\n\
-         cargo run --release -p weft-merger -- config envoy {COMMITTED} > envoy/envoy.yaml"
+fn the_committed_files_are_this_programs_output() {
+    for (file, more) in [
+        ("envoy.yaml", ""),
+        ("envoy-several-mergers.yaml", " --several-mergers"),
+    ] {
+        let path = format!("{}/../envoy/{file}", env!("CARGO_MANIFEST_DIR"));
+        let committed = std::fs::read_to_string(path).unwrap();
+        let options = format!("{COMMITTED}{more}");
+        assert!(
+            committed == text(&options),
+            "envoy/{file} is not what `weft config envoy` prints; make it anew:\n\
+             cargo run --release -p weft-merger -- config envoy {options} > envoy/{file}"
+        );
+    }
+}
+
+/// The lines of one file that the other one lacks.
+fn only_in<'a>(one: &'a str, other: &str) -> Vec<&'a str> {
+    let lacks = |line: &&str| !other.lines().any(|its| its == *line);
+    let lines = one.lines().filter(lacks).map(str::trim);
+    lines.filter(|line| !line.starts_with('#')).collect()
+}
+
+#[test]
+fn an_envoy_stops_reading_without_its_merger_only_where_others_may_write() {
+    let (one, several) = (text(""), text("--several-mergers"));
+    assert_eq!(
+        only_in(&one, &several),
+        ["timeout: 1s", "unhealthy_threshold: 4294967295"]
+    );
+    assert_eq!(
+        only_in(&several, &one),
+        ["timeout: 0.5s", "unhealthy_threshold: 3"]
     );
 }
 

@@ -25,6 +25,8 @@ pub struct Topology {
     pub merger: Address,
     /// The address for health checks. Needed only if the merger is a DNS name, because a check's address must be an IP.
     pub readiness: Option<Address>,
+    /// True if other Envoys have mergers of their own, which write as well.
+    pub several_mergers: bool,
     /// The filter on the edge listener, if any.
     pub filter: Option<Filter>,
     /// Which requests the edge logs.
@@ -143,6 +145,7 @@ impl TryFrom<&EnvoyArgs> for Topology {
                 Some(or_local(&arguments.readiness, 4)?)
             },
             merger,
+            several_mergers: arguments.several_mergers,
             filter: (!arguments.no_filter).then(|| Filter {
                 wasm: arguments.wasm.clone(),
                 body_routing: arguments.body_routing,
@@ -185,7 +188,7 @@ impl Topology {
     }
 }
 
-fn take<'a>(
+pub(super) fn take<'a>(
     seen: &mut HashMap<&'a Address, String>,
     address: &'a Address,
     by: String,

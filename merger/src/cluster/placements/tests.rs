@@ -4,7 +4,7 @@ use crate::store::memory::MemoryStore;
 
 async fn placements(path: &std::path::Path) -> Placements {
     let store = Arc::new(RedbStore::open(path).unwrap());
-    Placements::open(store, 5_000, true, Origins::Any)
+    Placements::read(store, 5_000, true, Origins::Any)
         .await
         .unwrap()
 }
@@ -45,9 +45,10 @@ async fn other_origins_are_another_table() {
     ] {
         let store = Arc::new(RedbStore::open(&path).unwrap());
         let origins: Origins = origins.parse().unwrap();
-        let all = Placements::open(store, 5_000, true, origins.clone())
+        let all = Placements::read(store, 5_000, true, origins.clone())
             .await
             .unwrap();
+        all.begin().await.unwrap();
         let (epoch, json) = all.table();
         let table = RoutingTable::from_json(json.as_bytes()).unwrap();
         assert_eq!(table.origins, origins);
@@ -75,7 +76,7 @@ async fn a_deleted_index_that_is_written_to_again_keeps_its_placement() {
 #[tokio::test]
 async fn an_index_written_to_while_its_deletion_is_stored_is_placed() {
     let store = MemoryStore::default();
-    let all = Placements::open(Arc::new(store.clone()), 5_000, true, Origins::Any);
+    let all = Placements::read(Arc::new(store.clone()), 5_000, true, Origins::Any);
     let all = all.await.unwrap();
     all.place("movies", &dealt()).await.unwrap();
     all.mark_deleted("movies", 5).await.unwrap();
@@ -147,4 +148,37 @@ async fn filters_have_an_index_again_when_no_change_wants_it_away() {
     assert!(!directed());
     all.leave_to_merger("other", &uids, false).await.unwrap();
     assert!(directed());
+}
+
+/// A follower that applies what the leader stores has the leader's table in every epoch.
+#[tokio::test]
+async fn a_follower_serves_the_same_table() {
+    let store = MemoryStore::default();
+    let leader = Placements::read(Arc::new(store.clone()), 5_000, false, Origins::Any);
+    let leader = leader.await.unwrap();
+    let follower = Placements::read(Arc::new(MemoryStore::default()), 5_000, false, Origins::Any);
+    let follower = follower.await.unwrap();
+    let entries = || async {
+        let all = store.range("").await.unwrap().into_iter();
+        all.map(|(key, entry)| (key, Some(entry.value)))
+            .collect::<Vec<_>>()
+    };
+    let names = ["movies".to_owned(), "films".to_owned()];
+    leader.place("movies", &dealt()).await.unwrap();
+    leader.place("films", &dealt()).await.unwrap();
+    follower.apply(&entries().await).unwrap();
+    assert_eq!(follower.table(), leader.table());
+    leader.leave_to_merger("swap", &names, true).await.unwrap();
+    assert_ne!(follower.table(), leader.table());
+    follower.apply(&entries().await).unwrap();
+    assert_eq!(follower.table(), leader.table());
+    leader.leave_to_merger("swap", &names, false).await.unwrap();
+    leader.remove("films").await.unwrap();
+    let gone = ["undirected", "placement/films"].map(|key| (key.to_owned(), None));
+    follower.apply(&gone).unwrap();
+    follower.apply(&entries().await).unwrap();
+    assert_eq!(follower.table(), leader.table());
+    assert!(follower.get("films").is_none());
+    let odd = [("placement/films".to_owned(), Some(b"{".to_vec()))];
+    assert_eq!(follower.apply(&odd), Err("placement/films".to_owned()));
 }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::journal::{Journal, is_read_by_followers};
 use super::patiently;
 use crate::etcd::{
     AGAIN, ANSWER_WITHIN, Action, Condition, Entry, Etcd, EtcdError, Outcome, Prefix, Transaction,
@@ -21,6 +22,8 @@ pub(super) struct Exchange {
     term: Term,
     /// What the key of the last commit holds.
     last: Option<Vec<u8>>,
+    /// What the journal holds.
+    journal: Journal,
     /// A text that no other exchange has, so that no two transactions ever have the same id.
     own: String,
     count: u64,
@@ -43,11 +46,18 @@ impl Exchange {
     ) -> Result<Self, StoreError> {
         // What an earlier leader has sent can't be done any more, since the leader's key has another revision.
         let last = patiently(|| get(&*etcd, prefix.commit())).await?;
+        let journal = patiently(|| get(&*etcd, prefix.journal())).await?;
+        let journal = match journal {
+            None => Journal::default(),
+            Some(entry) => Journal::read(&entry.value)
+                .ok_or_else(|| StoreError::Failed("the journal can't be read".into()))?,
+        };
         Ok(Self {
             etcd,
             prefix,
             term,
             last: last.map(|entry| entry.value),
+            journal,
             own: uuid::Uuid::new_v4().simple().to_string(),
             count: 0,
         })
@@ -74,16 +84,26 @@ impl Exchange {
     pub(super) async fn send(
         &mut self,
         expected: &[(String, Expect)],
-        actions: Vec<Action>,
+        mut actions: Vec<Action>,
     ) -> Result<Exchanged, StoreError> {
         self.count += 1;
         let id = format!("{}-{}", self.own, self.count).into_bytes();
+        let journal = self.journal_after(&actions);
+        if let Some(journal) = &journal {
+            actions.push(Action::put(self.prefix.journal(), journal.write()));
+        }
         let transaction = self.transaction(&id, expected, actions);
         let mut unanswered = 0_u32;
         loop {
             let copy = transaction.clone();
             match self.etcd.transact(copy, ANSWER_WITHIN).await {
-                Ok(outcome) => return self.judge(id, outcome, unanswered > 0),
+                Ok(outcome) => {
+                    let exchanged = self.judge(id, outcome, unanswered > 0)?;
+                    if let (Exchanged::Done, Some(journal)) = (&exchanged, journal) {
+                        self.journal = journal;
+                    }
+                    return Ok(exchanged);
+                }
                 Err(error) if !error.may_have_been_done() && unanswered == 0 => {
                     return Err(error.into());
                 }
@@ -91,6 +111,18 @@ impl Exchange {
             }
             tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    /// The journal after these actions; `None` if followers read nothing that they change.
+    fn journal_after(&self, actions: &[Action]) -> Option<Journal> {
+        let root = self.prefix.state("");
+        let changed = actions.iter().filter_map(|action| match action {
+            Action::Put { key, .. } | Action::Delete(key) => key.strip_prefix(&root),
+            _ => None,
+        });
+        let mut changed = changed.filter(|key| is_read_by_followers(key)).peekable();
+        changed.peek()?;
+        Some(self.journal.with(changed))
     }
 
     /// After a copy without a clear answer: whether it is worth sending another one.

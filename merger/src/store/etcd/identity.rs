@@ -110,18 +110,21 @@ pub async fn check(
     }
 }
 
+/// How many keys there may be before there is state: those of mergers.
+const MOST_BEFORE_STATE: usize = 1_000;
+
 /// A key below the prefix that no merger has made, where no cluster has state yet.
 async fn foreign(etcd: &dyn Etcd, prefix: &Prefix) -> Result<Option<String>, EtcdError> {
     let ask = Ask {
         from: prefix.to_string(),
         prefix: prefix.to_string(),
-        limit: 3,
+        limit: MOST_BEFORE_STATE,
         revision: 0,
     };
     let page = patiently(|| etcd.page(ask.clone(), ANSWER_WITHIN)).await?;
-    let ours = [prefix.leader(), prefix.commit()];
+    let (ours, mergers) = ([prefix.leader(), prefix.commit()], prefix.merger(""));
     let mut keys = page.entries.into_iter().map(|entry| entry.key);
-    Ok(keys.find(|key| !ours.contains(key)))
+    Ok(keys.find(|key| !ours.contains(key) && !key.starts_with(&mergers)))
 }
 
 /// As the leader of `term`: checks the state as [`check`] does, or makes the prefix this cluster's if it is nobody's. Returns the

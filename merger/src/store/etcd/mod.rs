@@ -11,6 +11,7 @@ mod bundle;
 mod exchange;
 mod group;
 mod identity;
+mod journal;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use self::group::{Group, Normal};
 pub use self::identity::{
     IdentityError, begin_copy, check as check_identity, claim, end_copy, refuse_unfinished,
 };
+pub use self::journal::{News, Read, StateReader};
 use super::{Change, Store, StoreError, Versioned};
 use crate::etcd::{AGAIN, ANSWER_WITHIN, Ask, Entry, Etcd, EtcdError, Page, Prefix, get};
 use crate::leadership::Term;

@@ -8,6 +8,7 @@ fn read(began: u64, ended: u64, failed: bool) -> Read {
     Read {
         began: at(began),
         ended: at(ended),
+        edge: 0,
         kind: ReadKind::Search,
         failure: failed.then(|| "503".to_owned()),
     }
@@ -21,7 +22,7 @@ fn failures_count_from_the_fault_on_and_late_ones_twice() {
         read(1_500, 1_600, false),
         read(3_100, 3_200, true),
     ];
-    let figures = reads(&all, at(1_000), None);
+    let figures = reads(&all, at(1_000), &[]);
     assert_eq!(
         (figures.asked, figures.failed, figures.failed_late),
         (3, 2, 1)
@@ -37,8 +38,16 @@ fn only_failures_while_no_replica_could_answer_are_excused() {
         read(5_000, 5_100, true),
         read(5_200, 5_300, true),
     ];
-    let figures = reads(&all, at(1_000), Some((at(1_500), at(5_100))));
+    let outage = |edge| Outage {
+        from: at(1_500),
+        to: at(5_100),
+        edge,
+    };
+    let figures = reads(&all, at(1_000), &[outage(None)]);
     assert_eq!((figures.asked, figures.failed, figures.excused), (2, 2, 2));
+    // An outage of another edge excuses nothing.
+    let figures = reads(&all, at(1_000), &[outage(Some(1))]);
+    assert_eq!((figures.asked, figures.failed, figures.excused), (4, 4, 0));
 }
 
 #[test]

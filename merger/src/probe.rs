@@ -4,26 +4,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::Context;
+use crate::base::Base;
 use crate::cluster::{NodeRef, Probe};
 use crate::upstream::{TaskListError, UpstreamError};
 
 /// How long a node may take to answer a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Why a node is not trusted that has as many tasks, but different ones.
-pub(crate) const OTHER_DISK: &str =
-    "a task that it had is another one now: its disk is not the one that it was";
-
-/// Why a node whose newest task is older than its mark is not trusted.
-pub(crate) fn went_back(newest: Option<u32>, mark: Option<u32>) -> String {
-    let told = |uid: Option<u32>| uid.map_or("none".to_owned(), |uid| uid.to_string());
-    format!(
-        "its newest task is {}, and {} was acknowledged: its disk is empty or an older one",
-        told(newest),
-        told(mark)
-    )
-}
 
 #[derive(Deserialize)]
 struct LocalTask {
@@ -31,7 +17,7 @@ struct LocalTask {
 }
 
 /// Asks a node for its newest task.
-pub(crate) async fn probe(ctx: &Context, node: &NodeRef) -> Probe {
+pub(crate) async fn probe(ctx: &Base, node: &NodeRef) -> Probe {
     let authority = ctx.own_authority();
     let newest =
         ctx.upstream

@@ -8,6 +8,8 @@ use std::fs;
 use compose_spec::Compose;
 use serde_yaml::Value;
 
+mod ha;
+
 fn read(path: &str) -> String {
     fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).expect(path)
 }
