@@ -28,6 +28,7 @@ mod keys;
 mod lifecycle;
 mod makefile;
 mod mesh;
+mod observability;
 mod operations;
 mod oracle;
 mod order;

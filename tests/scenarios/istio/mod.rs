@@ -12,3 +12,6 @@ mod patches;
 mod refused;
 mod translate;
 mod valid;
+
+pub(crate) use manifests::tool;
+pub(crate) use valid::mistakes;
