@@ -17,6 +17,7 @@ mod cut_off;
 mod distinct;
 mod documents;
 mod envoy_configuration;
+mod envoy_gateway;
 mod faults;
 mod fuzzed;
 mod guard;

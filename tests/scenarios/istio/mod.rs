@@ -14,4 +14,3 @@ mod translate;
 mod valid;
 
 pub(crate) use manifests::tool;
-pub(crate) use valid::mistakes;

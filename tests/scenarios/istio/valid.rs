@@ -53,7 +53,7 @@ fn rendered(values: &[&str]) -> String {
 }
 
 /// The mistakes that the schemas find.
-pub(crate) fn mistakes(manifests: &str) -> Vec<String> {
+fn mistakes(manifests: &str) -> Vec<String> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/istio/schemas.py");
     let mut python = Command::new(tool(".weft/packaging/venv/bin/python"))
         .arg(script)
