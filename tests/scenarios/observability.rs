@@ -20,7 +20,9 @@ fn read(path: &str) -> String {
 
 /// A program of Prometheus; none on a machine where it could not be fetched, which `make prometheus` says.
 fn prometheus(program: &str) -> Option<PathBuf> {
-    let path = Path::new(TOP).join(".weft/prometheus/usr/bin").join(program);
+    let path = Path::new(TOP)
+        .join(".weft/prometheus/usr/bin")
+        .join(program);
     if !path.is_file() {
         println!("there is no {program} here: `make prometheus` fetches it");
         return None;
@@ -31,11 +33,18 @@ fn prometheus(program: &str) -> Option<PathBuf> {
 fn promtool(arguments: &[&str]) -> Option<Output> {
     let mut command = Command::new(prometheus("promtool")?);
     let folder = Path::new(TOP).join("envoy/observability");
-    Some(command.args(arguments).current_dir(folder).output().unwrap())
+    Some(
+        command
+            .args(arguments)
+            .current_dir(folder)
+            .output()
+            .unwrap(),
+    )
 }
 
 fn assert_succeeds(output: &Output) {
-    let text = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+    let text =
+        [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
     assert!(output.status.success(), "{}", text.concat());
 }
 
@@ -58,35 +67,49 @@ fn rules() -> Vec<Value> {
 fn each_alert_has_a_test_and_a_row_in_the_runbook() {
     let tests = read("envoy/observability/alerts_test.yaml");
     let readme = read("merger/README.md");
-    let runbook = readme.split("## Runbook").nth(1).unwrap().split("\n## ").next().unwrap();
+    let runbook = readme
+        .split("## Runbook")
+        .nth(1)
+        .unwrap()
+        .split("\n## ")
+        .next()
+        .unwrap();
     for rule in rules() {
         let name = rule["alert"].as_str().unwrap();
         assert!(tests.contains(name), "{name} has no test");
         let annotations = &rule["annotations"];
-        assert_eq!(annotations["runbook_url"], "merger/README.md#runbook", "{name}");
+        assert_eq!(
+            annotations["runbook_url"], "merger/README.md#runbook",
+            "{name}"
+        );
         let symptom = annotations["symptom"].as_str().unwrap();
         let row = |line: &str| line.starts_with(&format!("| {symptom}"));
-        assert!(runbook.lines().any(row), "{name}: the runbook has no row for {symptom}");
+        assert!(
+            runbook.lines().any(row),
+            "{name}: the runbook has no row for {symptom}"
+        );
     }
 }
 
 /// Title and expression of everything on the dashboard.
 fn panels() -> Vec<(String, String)> {
-    let board: Value = serde_json::from_str(&read("envoy/observability/dashboards/weft.json")).unwrap();
+    let board: Value =
+        serde_json::from_str(&read("envoy/observability/dashboards/weft.json")).unwrap();
     let panels = board["panels"].as_array().unwrap().iter();
     let targets = panels.flat_map(|panel| {
         let title = panel["title"].as_str().unwrap().to_owned();
         let targets = panel["targets"].as_array().cloned().unwrap_or_default();
-        targets.into_iter().map(move |target| {
-            (title.clone(), target["expr"].as_str().unwrap().to_owned())
-        })
+        targets
+            .into_iter()
+            .map(move |target| (title.clone(), target["expr"].as_str().unwrap().to_owned()))
     });
     targets.collect()
 }
 
 #[test]
 fn panels_of_the_dashboard_do_not_overlap() {
-    let board: Value = serde_json::from_str(&read("envoy/observability/dashboards/weft.json")).unwrap();
+    let board: Value =
+        serde_json::from_str(&read("envoy/observability/dashboards/weft.json")).unwrap();
     let panels = board["panels"].as_array().unwrap();
     let mut taken = std::collections::BTreeSet::new();
     let mut ids = std::collections::BTreeSet::new();
@@ -95,7 +118,11 @@ fn panels_of_the_dashboard_do_not_overlap() {
         assert!(at("x") + at("w") <= 24, "{panel}");
         for x in at("x")..at("x") + at("w") {
             for y in at("y")..at("y") + at("h") {
-                assert!(taken.insert((x, y)), "{} overlaps another panel", panel["title"]);
+                assert!(
+                    taken.insert((x, y)),
+                    "{} overlaps another panel",
+                    panel["title"]
+                );
             }
         }
         assert!(ids.insert(panel["id"].as_u64().unwrap()));
@@ -110,7 +137,10 @@ fn watch(program: PathBuf, cluster: &Cluster, port: u16) -> Process {
     let configuration = read("envoy/observability/prometheus.yaml")
         .replace("127.0.0.1:7701", &format!("127.0.0.1:{}", layout.admin()))
         .replace("127.0.0.1:7703", &format!("127.0.0.1:{}", layout.merger()))
-        .replace("/etc/prometheus/alerts.yaml", &format!("{TOP}/envoy/observability/alerts.yaml"))
+        .replace(
+            "/etc/prometheus/alerts.yaml",
+            &format!("{TOP}/envoy/observability/alerts.yaml"),
+        )
         .replace("_interval: 10s", "_interval: 1s");
     let file = folder.join("prometheus.yaml");
     fs::write(&file, configuration).unwrap();
@@ -154,7 +184,10 @@ async fn a_real_prometheus_has_an_answer_for_every_panel_and_an_alert_for_a_dead
     // Everything must have happened at least once since Prometheus looks: rates need two samples.
     let deadline = Deadline::after(Duration::from_secs(90));
     until("an answer for every panel", deadline, || async {
-        let answer = api.post("/indexes/wide/documents", &documents(0..3)).await.unwrap();
+        let answer = api
+            .post("/indexes/wide/documents", &documents(0..3))
+            .await
+            .unwrap();
         api.succeed(&answer).await.unwrap();
         api.get("/indexes/wide/search?q=amber").await.unwrap();
         api.get("/indexes/wide/documents/1").await.unwrap();
@@ -192,15 +225,32 @@ async fn a_real_prometheus_has_an_answer_for_every_panel_and_an_alert_for_a_dead
 
 fn assert_clean(program: &str, arguments: &[&str]) {
     let linter = tool(&format!(".weft/packaging/venv/bin/{program}"));
-    let output = Command::new(linter).args(arguments).current_dir(TOP).output().unwrap();
+    let output = Command::new(linter)
+        .args(arguments)
+        .current_dir(TOP)
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && text.is_empty(), "{program}: {text}");
+    assert!(
+        output.status.success() && text.is_empty(),
+        "{program}: {text}"
+    );
 }
 
 #[test]
 fn linters_find_nothing_in_yaml_dockerfile_and_scripts() {
-    let yaml = ["docker-compose.yml", "envoy/envoy.yaml", "envoy/observability", "envoy/gateway", "envoy/istio/values.yaml", "envoy/istio/Chart.yaml"];
-    assert_clean("yamllint", &[&["--strict", "--format", "parsable"][..], &yaml[..]].concat());
+    let yaml = [
+        "docker-compose.yml",
+        "envoy/envoy.yaml",
+        "envoy/observability",
+        "envoy/gateway",
+        "envoy/istio/values.yaml",
+        "envoy/istio/Chart.yaml",
+    ];
+    assert_clean(
+        "yamllint",
+        &[&["--strict", "--format", "parsable"][..], &yaml[..]].concat(),
+    );
     assert_clean("hadolint", &["merger/Dockerfile"]);
     assert_clean("shellcheck", &["envoy/oci.sh"]);
 }

@@ -45,7 +45,10 @@ fn envoys() -> [PathBuf; 2] {
 
 /// Two free ports of a layout: an intruder's ways to a node, with the certificate of nobody that may, and with the gateway's.
 fn intruders(layout: Layout) -> [(&'static str, u16); 2] {
-    [("other", layout.edge() + 7), ("weft-gateway", layout.edge() + 8)]
+    [
+        ("other", layout.edge() + 7),
+        ("weft-gateway", layout.edge() + 8),
+    ]
 }
 
 impl Plan {
@@ -77,7 +80,11 @@ impl Plan {
             .edit_envoy(move |printed| {
                 let (shards, replicas, apart) = here;
                 let layout = Layout::new(base_port(printed), shards, replicas).unwrap();
-                let pod = if apart { Pod::Merger } else { Pod::GatewayWithMerger };
+                let pod = if apart {
+                    Pod::Merger
+                } else {
+                    Pod::GatewayWithMerger
+                };
                 configuration(&theirs, &secrets, layout, pod).to_string()
             })
             .launch()
@@ -99,7 +106,10 @@ impl Plan {
         let nodes = u64::from(self.shards * self.replicas);
         let deadline = Deadline::after(Duration::from_secs(30));
         until("the gateway's readiness", deadline, || async {
-            match mesh.counter("envoy_cluster_membership_healthy{envoy_cluster_name=\"weft-shard-").await {
+            match mesh
+                .counter("envoy_cluster_membership_healthy{envoy_cluster_name=\"weft-shard-")
+                .await
+            {
                 ready if ready == nodes => Ok(()),
                 ready => Err(format!("{ready} nodes get reads from the gateway")),
             }
@@ -116,7 +126,12 @@ fn base_port(printed: &str) -> u16 {
     u16::try_from(admin.as_u64().unwrap()).unwrap() - 1
 }
 
-fn configuration(manifests: &Manifests, identities: &Identities, layout: Layout, pod: Pod) -> Value {
+fn configuration(
+    manifests: &Manifests,
+    identities: &Identities,
+    layout: Layout,
+    pod: Pod,
+) -> Value {
     let place = Place {
         manifests,
         identities,
@@ -160,11 +175,19 @@ impl Mesh {
     async fn wait_green(&self) {
         let deadline = Deadline::after(Duration::from_secs(90));
         until("a green cluster", deadline, || async {
-            let health = self.api.get("/_cluster/health").await.map_err(|error| error.line())?;
+            let health = self
+                .api
+                .get("/_cluster/health")
+                .await
+                .map_err(|error| error.line())?;
             if health.at("/status") == "green" {
                 return Ok(());
             }
-            let nodes = self.api.get("/_cluster/nodes").await.map_err(|error| error.line())?;
+            let nodes = self
+                .api
+                .get("/_cluster/nodes")
+                .await
+                .map_err(|error| error.line())?;
             Err(format!("{}\n{}", health.text, nodes.text))
         })
         .await
@@ -174,11 +197,19 @@ impl Mesh {
     /// A counter of the gateway's Envoy, by the end of its name.
     async fn counter(&self, name: &str) -> u64 {
         let port = self.cluster.layout().admin();
-        let host = if self.gateway.is_some() { "127.0.0.3" } else { "127.0.0.1" };
+        let host = if self.gateway.is_some() {
+            "127.0.0.3"
+        } else {
+            "127.0.0.1"
+        };
         let admin = Api::new(format!("http://{host}:{port}"), None);
         let stats = admin.get("/stats/prometheus").await.unwrap().text;
-        let lines = stats.lines().filter(|line| !line.starts_with('#') && line.contains(name));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        let lines = stats
+            .lines()
+            .filter(|line| !line.starts_with('#') && line.contains(name));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
     }
 
     async fn write(&self, index: &str, ids: std::ops::Range<u64>) {
@@ -203,7 +234,9 @@ impl Mesh {
 /// Sends a request to a pod past the gateway, and returns what comes back: nothing, if the pod hangs up.
 fn ask_directly(host: &str, port: u16) -> String {
     let mut stream = TcpStream::connect((host, port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
     let request = "GET /health HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n";
     drop(stream.write_all(request.as_bytes()));
     let mut answer = Vec::new();
@@ -220,9 +253,22 @@ async fn course(plan: Plan) {
 
     // The nodes have the names of their pods, though Istio lists their addresses in clusters of its own, too.
     let nodes = mesh.api.get("/_cluster/nodes").await.unwrap();
-    let mut names: Vec<&str> = nodes.body["nodes"].as_array().unwrap().iter().map(|node| node["id"].as_str().unwrap()).collect();
+    let mut names: Vec<&str> = nodes.body["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| node["id"].as_str().unwrap())
+        .collect();
     names.sort_unstable();
-    assert_eq!(names, ["weft-shard-0-0", "weft-shard-0-1", "weft-shard-1-0", "weft-shard-1-1"]);
+    assert_eq!(
+        names,
+        [
+            "weft-shard-0-0",
+            "weft-shard-0-1",
+            "weft-shard-1-0",
+            "weft-shard-1-1"
+        ]
+    );
 
     mesh.write("wide", 0..200).await;
     assert_eq!(mesh.found().await, Ok(40), "{version}");
@@ -247,7 +293,11 @@ async fn course(plan: Plan) {
     let mut searches = 0;
     while Instant::now() < until_then {
         assert_eq!(mesh.found().await, Ok(40), "{version}, search {searches}");
-        let one = mesh.api.get(&format!("/indexes/wide/documents/{}", searches % 200)).await.unwrap();
+        let one = mesh
+            .api
+            .get(&format!("/indexes/wide/documents/{}", searches % 200))
+            .await
+            .unwrap();
         assert_eq!(one.status, 200, "{version}: {}", one.text);
         searches += 1;
     }
@@ -260,22 +310,47 @@ async fn course(plan: Plan) {
     mesh.wait_green().await;
     let count = async |replica| {
         let node = Api::new(mesh.cluster.node_url(0, replica), Some(MASTER_KEY));
-        node.get("/indexes/wide/stats").await.unwrap().at("/numberOfDocuments").as_u64()
+        node.get("/indexes/wide/stats")
+            .await
+            .unwrap()
+            .at("/numberOfDocuments")
+            .as_u64()
     };
     let counts = [count(0).await, count(1).await];
-    assert!(counts[0] > Some(100) && counts[0] == counts[1], "{version}: {counts:?}");
+    assert!(
+        counts[0] > Some(100) && counts[0] == counts[1],
+        "{version}: {counts:?}"
+    );
 }
 
 /// What a client says about clusters, and the paths between filter, merger and Envoy.
 async fn clients_choose_nothing(mesh: &Mesh) {
-    let component = if mesh.gateway.is_some() { "merger" } else { "gateway" };
-    let pattern = mesh.manifests.merger_variable(component, "WEFT_SHARD_PREFIX");
+    let component = if mesh.gateway.is_some() {
+        "merger"
+    } else {
+        "gateway"
+    };
+    let pattern = mesh
+        .manifests
+        .merger_variable(component, "WEFT_SHARD_PREFIX");
     let shard = pattern.unwrap().replace("{}", "0");
     for cluster in [shard.as_str(), "weft-node", "node", ""] {
-        let headers = [("x-weft-cluster", cluster), ("x-envoy-original-dst-host", "127.0.0.1:1")];
+        let headers = [
+            ("x-weft-cluster", cluster),
+            ("x-envoy-original-dst-host", "127.0.0.1:1"),
+        ];
         let path = "/indexes/wide/documents?limit=1000&fields=id";
-        let answer = mesh.api.send(reqwest::Method::GET, path, &headers, Vec::new()).await.unwrap();
-        assert_eq!(answer.at("/results").as_array().map(Vec::len), Some(200), "{cluster}: {}", answer.text);
+        let answer = mesh
+            .api
+            .send(reqwest::Method::GET, path, &headers, Vec::new())
+            .await
+            .unwrap();
+        assert_eq!(
+            answer.at("/results").as_array().map(Vec::len),
+            Some(200),
+            "{cluster}: {}",
+            answer.text
+        );
     }
     for path in ["/_weft/table", "//_weft/table", "/%5fweft/table"] {
         assert_eq!(mesh.api.get(path).await.unwrap().status, 404, "{path}");
@@ -305,14 +380,28 @@ fn pods_let_in_only_who_may(mesh: &Mesh, layout: Layout) {
 #[tokio::test]
 async fn a_cluster_with_the_merger_in_the_gateways_pod_searches_writes_and_fails_over() {
     for envoy in envoys() {
-        course(Plan { values: Vec::new(), shards: 2, replicas: 2, apart: false, envoy }).await;
+        course(Plan {
+            values: Vec::new(),
+            shards: 2,
+            replicas: 2,
+            apart: false,
+            envoy,
+        })
+        .await;
     }
 }
 
 #[tokio::test]
 async fn a_cluster_with_the_merger_in_a_pod_of_its_own_searches_writes_and_fails_over() {
     for envoy in envoys() {
-        course(Plan { values: Vec::new(), shards: 2, replicas: 2, apart: true, envoy }).await;
+        course(Plan {
+            values: Vec::new(),
+            shards: 2,
+            replicas: 2,
+            apart: true,
+            envoy,
+        })
+        .await;
     }
 }
 
@@ -325,8 +414,20 @@ async fn with_body_routing_small_writes_go_straight_to_a_shard() {
             "filter.bodyRouting=true".to_owned(),
             format!("filter.url=file://{}", wasm.display()),
         ];
-        let mesh = Plan { values, shards: 2, replicas: 1, apart: false, envoy }.start().await;
-        let made = mesh.api.post("/indexes", &json!({"uid": "wide", "primaryKey": "id"})).await.unwrap();
+        let mesh = Plan {
+            values,
+            shards: 2,
+            replicas: 1,
+            apart: false,
+            envoy,
+        }
+        .start()
+        .await;
+        let made = mesh
+            .api
+            .post("/indexes", &json!({"uid": "wide", "primaryKey": "id"}))
+            .await
+            .unwrap();
         mesh.api.succeed(&made).await.unwrap();
         let deadline = Deadline::after(Duration::from_secs(30));
         let mut next = 0;
@@ -335,33 +436,64 @@ async fn with_body_routing_small_writes_go_straight_to_a_shard() {
             mesh.write("wide", next..next + 1).await;
             next += 1;
         }
-        let all = mesh.api.get("/indexes/wide/documents?limit=1000").await.unwrap();
+        let all = mesh
+            .api
+            .get("/indexes/wide/documents?limit=1000")
+            .await
+            .unwrap();
         assert_eq!(all.at("/total").as_u64(), Some(next), "{}", all.text);
     }
 }
 
 #[test]
 fn envoys_take_the_configuration_for_several_mergers() {
-    let values = ["etcd.endpoints={https://etcd-0:2379,https://etcd-1:2379}", "gateway.replicas=3", "filter.api=TrafficExtension"];
+    let values = [
+        "etcd.endpoints={https://etcd-0:2379,https://etcd-1:2379}",
+        "gateway.replicas=3",
+        "filter.api=TrafficExtension",
+    ];
     let manifests = Manifests::render(&values);
     let identities = Identities::of(&["weft-gateway", "weft-node"]);
     let layout = Layout::new(7700, 3, 2).unwrap();
     let wasm = Binaries::find().unwrap().filter;
-    let place = Place { manifests: &manifests, identities: &identities, layout, wasm: &wasm, access_log: false };
+    let place = Place {
+        manifests: &manifests,
+        identities: &identities,
+        layout,
+        wasm: &wasm,
+        access_log: false,
+    };
     let whole = place.bootstrap(Pod::GatewayWithMerger);
-    let advertised = manifests.merger_variable("gateway", "WEFT_ADVERTISE").unwrap();
+    let advertised = manifests
+        .merger_variable("gateway", "WEFT_ADVERTISE")
+        .unwrap();
     assert_eq!(advertised, "$(POD_IP):7704");
     let listeners = whole["static_resources"]["listeners"].as_array().unwrap();
-    assert!(listeners.iter().any(|listener| listener["address"]["socket_address"]["port_value"] == place.peers()));
+    assert!(
+        listeners
+            .iter()
+            .any(|listener| listener["address"]["socket_address"]["port_value"] == place.peers())
+    );
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("envoy.json");
     std::fs::write(&file, whole.to_string()).unwrap();
     for envoy in envoys() {
         let mut command = Command::new(&envoy);
-        command.args(["--mode", "validate", "--disable-hot-restart", "--log-level", "warning", "--config-path"]);
+        command.args([
+            "--mode",
+            "validate",
+            "--disable-hot-restart",
+            "--log-level",
+            "warning",
+            "--config-path",
+        ]);
         let output = command.arg(&file).output().unwrap();
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{}: {text}", envoy.display());
-        assert!(!text.to_lowercase().contains("deprecated"), "{}: {text}", envoy.display());
+        assert!(
+            !text.to_lowercase().contains("deprecated"),
+            "{}: {text}",
+            envoy.display()
+        );
     }
 }

@@ -20,7 +20,9 @@ impl Identities {
     pub(super) fn of(accounts: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
-        authority.distinguished_name.push(DnType::OrganizationName, "cluster.local");
+        authority
+            .distinguished_name
+            .push(DnType::OrganizationName, "cluster.local");
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let root = authority.self_signed(&key).unwrap().pem();
@@ -33,10 +35,14 @@ impl Identities {
             params.distinguished_name = DistinguishedName::new();
             params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(name).unwrap())];
             let chain = params.signed_by(&key, &issuer).unwrap().pem();
-            let identities = Self::secret("default", "tls_certificate", json!({
-                "certificate_chain": {"inline_string": chain},
-                "private_key": {"inline_string": key.serialize_pem()},
-            }));
+            let identities = Self::secret(
+                "default",
+                "tls_certificate",
+                json!({
+                    "certificate_chain": {"inline_string": chain},
+                    "private_key": {"inline_string": key.serialize_pem()},
+                }),
+            );
             let trusted = json!({"trusted_ca": {"inline_string": root}});
             let roots = Self::secret("ROOTCA", "validation_context", trusted);
             let place = folder.path().join(account);
@@ -73,8 +79,12 @@ impl Identities {
     pub(super) fn fill_in(&self, account: &str, value: &mut Value) -> usize {
         match value {
             Value::Object(members) => {
-                let cluster = "/sds_config/api_config_source/grpc_services/0/envoy_grpc/cluster_name";
-                let name = members.get("name").and_then(Value::as_str).map(str::to_owned);
+                let cluster =
+                    "/sds_config/api_config_source/grpc_services/0/envoy_grpc/cluster_name";
+                let name = members
+                    .get("name")
+                    .and_then(Value::as_str)
+                    .map(str::to_owned);
                 if let Some(name) = name
                     && members.contains_key("sds_config")
                 {
@@ -87,9 +97,15 @@ impl Identities {
                     *value = self.source(account, &name);
                     return 1;
                 }
-                members.values_mut().map(|one| self.fill_in(account, one)).sum()
+                members
+                    .values_mut()
+                    .map(|one| self.fill_in(account, one))
+                    .sum()
             }
-            Value::Array(values) => values.iter_mut().map(|one| self.fill_in(account, one)).sum(),
+            Value::Array(values) => values
+                .iter_mut()
+                .map(|one| self.fill_in(account, one))
+                .sum(),
             _ => 0,
         }
     }
@@ -99,8 +115,7 @@ impl Identities {
         let mut trust = json!({"validation_context_sds_secret_config": self.source(account, "ROOTCA"), "default_validation_context": {}});
         if let Some(peer) = peer {
             let exact = format!("spiffe://{}", principal(peer));
-            trust["default_validation_context"] =
-                json!({"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": exact}}]});
+            trust["default_validation_context"] = json!({"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": exact}}]});
         }
         json!({
             "name": "envoy.transport_sockets.tls",

@@ -66,7 +66,9 @@ impl Manifests {
     }
 
     pub(super) fn of_kind<'a>(&'a self, kind: &str) -> impl Iterator<Item = &'a Value> {
-        self.0.iter().filter(move |manifest| manifest["kind"] == kind)
+        self.0
+            .iter()
+            .filter(move |manifest| manifest["kind"] == kind)
     }
 
     pub(super) fn named(&self, kind: &str, name: &str) -> &Value {

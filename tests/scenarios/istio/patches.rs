@@ -14,8 +14,10 @@ pub(super) struct Patches<'a> {
 impl<'a> Patches<'a> {
     /// The patches that select a component's proxies, which have this context.
     pub(super) fn of(manifests: &'a Manifests, component: &str, context: &'static str) -> Self {
-        let filters = manifests.selecting("EnvoyFilter", "/spec/workloadSelector/labels", component);
-        let patches = filters.flat_map(|filter| filter["spec"]["configPatches"].as_array().unwrap());
+        let filters =
+            manifests.selecting("EnvoyFilter", "/spec/workloadSelector/labels", component);
+        let patches =
+            filters.flat_map(|filter| filter["spec"]["configPatches"].as_array().unwrap());
         let patches = patches.map(|patch| (patch, false)).collect();
         Self { context, patches }
     }
@@ -37,7 +39,10 @@ impl<'a> Patches<'a> {
             here(patch) && merge(listener, &patch["patch"]["value"])
         });
         let chains = listener["filter_chains"].as_array_mut().unwrap();
-        for filter in chains.iter_mut().flat_map(|chain| chain["filters"].as_array_mut().unwrap()) {
+        for filter in chains
+            .iter_mut()
+            .flat_map(|chain| chain["filters"].as_array_mut().unwrap())
+        {
             self.each("NETWORK_FILTER", "MERGE", |patch| {
                 let name = &patch["match"]["listener"]["filterChain"]["filter"]["name"];
                 here(patch) && *name == filter["name"] && merge(filter, &patch["patch"]["value"])

@@ -158,9 +158,8 @@ impl Place<'_> {
     /// The clusters that Istio makes for each Service, whether or not anybody uses them.
     fn clusters_of_services(&self, pod: Pod) -> Vec<Value> {
         let services = self.manifests.of_kind("Service");
-        let ours = services.filter(|service| {
-            service["metadata"]["name"] != format!("{RELEASE}-gateway")
-        });
+        let ours =
+            services.filter(|service| service["metadata"]["name"] != format!("{RELEASE}-gateway"));
         ours.map(|service| {
             let name = service["metadata"]["name"].as_str().unwrap();
             let host = format!("{name}.{NAMESPACE}.svc.cluster.local");
@@ -267,7 +266,9 @@ impl Place<'_> {
     fn filter(&self) -> Option<Value> {
         let kinds = ["WasmPlugin", "TrafficExtension"].into_iter();
         let found = kinds.flat_map(|kind| {
-            let all = self.manifests.selecting(kind, "/spec/selector/matchLabels", "gateway");
+            let all = self
+                .manifests
+                .selecting(kind, "/spec/selector/matchLabels", "gateway");
             all.map(move |manifest| match kind {
                 "WasmPlugin" => &manifest["spec"],
                 _ => &manifest["spec"]["wasm"],
@@ -301,7 +302,10 @@ impl Place<'_> {
 
     /// What comes to a pod from outside: mTLS, and who may. The nodes', and the merger's if it is a pod of its own.
     fn add_sidecars(&self, pod: Pod, whole: &mut Value) {
-        let nodes = self.layout.nodes().map(|(shard, replica)| ("node", self.layout.node(shard, replica)));
+        let nodes = self
+            .layout
+            .nodes()
+            .map(|(shard, replica)| ("node", self.layout.node(shard, replica)));
         let merger = (pod == Pod::Merger).then(|| ("merger", self.layout.merger()));
         for (component, port) in nodes.chain(merger) {
             let name = format!("inbound|{port}||");
@@ -313,25 +317,36 @@ impl Place<'_> {
                 "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket(HERE, port)}}]}]},
             });
             let resources = &mut whole["static_resources"];
-            resources["listeners"].as_array_mut().unwrap().push(listener);
+            resources["listeners"]
+                .as_array_mut()
+                .unwrap()
+                .push(listener);
             resources["clusters"].as_array_mut().unwrap().push(cluster);
         }
     }
 
     fn inbound(&self, component: &str, name: &str, port: u16) -> Value {
         let selecting = |kind| {
-            let all = self.manifests.selecting(kind, "/spec/selector/matchLabels", component);
+            let all = self
+                .manifests
+                .selecting(kind, "/spec/selector/matchLabels", component);
             let all: Vec<&Value> = all.collect();
             assert_eq!(all.len(), 1, "{kind} for {component}");
             all[0]
         };
-        assert_eq!(selecting("PeerAuthentication")["spec"]["mtls"]["mode"], "STRICT");
+        assert_eq!(
+            selecting("PeerAuthentication")["spec"]["mtls"]["mode"],
+            "STRICT"
+        );
         let policy = selecting("AuthorizationPolicy");
         assert_eq!(policy["spec"]["action"], "ALLOW");
         let rule = &policy["spec"]["rules"][0];
         let own_port = if component == "node" { "7700" } else { "7703" };
         assert_eq!(rule["to"], json!([{"operation": {"ports": [own_port]}}]));
-        let names = rule["from"][0]["source"]["principals"].as_array().unwrap().iter();
+        let names = rule["from"][0]["source"]["principals"]
+            .as_array()
+            .unwrap()
+            .iter();
         let names = names.map(|name| {
             json!({"authenticated": {"principal_name": {"exact": format!("spiffe://{}", name.as_str().unwrap())}}})
         });
