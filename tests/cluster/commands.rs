@@ -1,11 +1,23 @@
 //! The command line of each program in a cluster, and the configuration that Envoy gets.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use crate::{Binaries, HarnessError, Layout, Program};
+
+/// What an operator makes of the configuration that `weft config envoy` printed.
+#[derive(Clone)]
+pub struct Edit(pub Arc<dyn Fn(&str) -> String + Send + Sync>);
+
+impl fmt::Debug for Edit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Edit")
+    }
+}
 
 /// Everything needed to start the programs of one cluster.
 #[derive(Debug, Clone)]
@@ -27,7 +39,7 @@ pub struct ClusterPlan {
     /// Additional environment variables for the merger (`WEFT_…`).
     pub merger_environment: Vec<(String, String)>,
     /// An operator's edit of Envoy's configuration.
-    pub edit_envoy: Option<fn(&str) -> String>,
+    pub edit_envoy: Option<Edit>,
     /// The first port behind the relays, if there are relays: the nodes listen there, and after them come the relays between
     /// mergers and etcd. The layout's ports of the nodes then belong to relays.
     pub behind_links: Option<u16>,
@@ -186,8 +198,8 @@ impl ClusterPlan {
                 String::from_utf8_lossy(&output.stderr).trim().to_owned(),
             ));
         }
-        Ok(match self.edit_envoy {
-            Some(edit) => edit(&String::from_utf8_lossy(&output.stdout)).into_bytes(),
+        Ok(match &self.edit_envoy {
+            Some(Edit(edit)) => edit(&String::from_utf8_lossy(&output.stdout)).into_bytes(),
             None => output.stdout,
         })
     }

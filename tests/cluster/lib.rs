@@ -42,7 +42,7 @@ pub use api::{Api, Reply};
 pub use binaries::{Binaries, Node};
 pub use builder::ClusterBuilder;
 pub use cluster::Cluster;
-pub use commands::ClusterPlan;
+pub use commands::{ClusterPlan, Edit};
 pub use error::HarnessError;
 pub use layout::Layout;
 pub use link::{Line, Link};

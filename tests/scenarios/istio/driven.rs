@@ -1,0 +1,499 @@
+//! Clusters behind the Envoy configuration that Istio makes of the chart, with mTLS to every node, in the oldest Envoy and the
+//! newest: a search, a write, a failover, and who is let in.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use weft_cluster::{Api, Binaries, Cluster, Deadline, Layout, Lifetime, Process, Program, until};
+
+use super::identity::Identities;
+use super::manifests::Manifests;
+use super::translate::{Place, Pod};
+use crate::support::{MASTER_KEY, documents};
+
+/// What to start.
+struct Plan {
+    values: Vec<String>,
+    shards: u16,
+    replicas: u16,
+    /// The merger in a pod of its own.
+    apart: bool,
+    envoy: PathBuf,
+}
+
+/// A running cluster with its mesh.
+struct Mesh {
+    cluster: Cluster,
+    api: Api,
+    /// The gateway's Envoy, if the merger is elsewhere. The harness's Envoy is then the merger's sidecar.
+    gateway: Option<Process>,
+    manifests: Arc<Manifests>,
+    _identities: Arc<Identities>,
+}
+
+fn envoys() -> [PathBuf; 2] {
+    [
+        Binaries::oldest_envoy().unwrap(),
+        Binaries::find().unwrap().envoy,
+    ]
+}
+
+/// Two free ports of a layout: an intruder's ways to a node, with the certificate of nobody that may, and with the gateway's.
+fn intruders(layout: Layout) -> [(&'static str, u16); 2] {
+    [
+        ("other", layout.edge() + 7),
+        ("weft-gateway", layout.edge() + 8),
+    ]
+}
+
+impl Plan {
+    async fn start(self) -> Mesh {
+        let mut values = self.values.clone();
+        values.extend([
+            format!("shards={}", self.shards),
+            format!("replicas={}", self.replicas),
+        ]);
+        if self.apart {
+            values.push("merger.mode=deployment".to_owned());
+        }
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        let manifests = Arc::new(Manifests::render(&values));
+        let accounts = ["weft-gateway", "weft-merger", "weft-node", "other"];
+        let identities = Arc::new(Identities::of(&accounts));
+        let component = if self.apart { "merger" } else { "gateway" };
+        let variable = |name| manifests.merger_variable(component, name).unwrap();
+        // The ports are known when the harness's own configuration is.
+        let here = (self.shards, self.replicas, self.apart);
+        let (theirs, secrets) = (Arc::clone(&manifests), Arc::clone(&identities));
+        let cluster = Cluster::builder()
+            .shards(self.shards)
+            .replicas(self.replicas)
+            .master_key(MASTER_KEY)
+            .envoy(&self.envoy)
+            .merger_env("WEFT_SHARD_PREFIX", variable("WEFT_SHARD_PREFIX"))
+            .merger_env("WEFT_DIRECT_WRITES", (!self.values.is_empty()).to_string())
+            .edit_envoy(move |printed| {
+                let (shards, replicas, apart) = here;
+                let layout = Layout::new(base_port(printed), shards, replicas).unwrap();
+                let pod = if apart {
+                    Pod::Merger
+                } else {
+                    Pod::GatewayWithMerger
+                };
+                configuration(&theirs, &secrets, layout, pod).to_string()
+            })
+            .launch()
+            .unwrap();
+        let gateway = self.apart.then(|| {
+            let layout = cluster.layout();
+            let whole = configuration(&manifests, &identities, layout, Pod::Gateway);
+            start_envoy(&self.envoy, cluster.folder(), &whole)
+        });
+        cluster.wait_ready().await.unwrap();
+        let mesh = Mesh {
+            api: Api::new(cluster.url(), Some(MASTER_KEY)),
+            cluster,
+            gateway,
+            manifests,
+            _identities: identities,
+        };
+        mesh.wait_green().await;
+        let nodes = u64::from(self.shards * self.replicas);
+        let deadline = Deadline::after(Duration::from_secs(30));
+        until("the gateway's readiness", deadline, || async {
+            match mesh
+                .counter("envoy_cluster_membership_healthy{envoy_cluster_name=\"weft-shard-")
+                .await
+            {
+                ready if ready == nodes => Ok(()),
+                ready => Err(format!("{ready} nodes get reads from the gateway")),
+            }
+        })
+        .await
+        .unwrap();
+        mesh
+    }
+}
+
+fn base_port(printed: &str) -> u16 {
+    let printed: Value = serde_yaml::from_str(printed).unwrap();
+    let admin = &printed["admin"]["address"]["socket_address"]["port_value"];
+    u16::try_from(admin.as_u64().unwrap()).unwrap() - 1
+}
+
+fn configuration(
+    manifests: &Manifests,
+    identities: &Identities,
+    layout: Layout,
+    pod: Pod,
+) -> Value {
+    let place = Place {
+        manifests,
+        identities,
+        layout,
+        wasm: &Binaries::find().unwrap().filter,
+        access_log: true,
+    };
+    let mut whole = place.bootstrap(pod);
+    if pod != Pod::Gateway {
+        for (account, port) in intruders(layout) {
+            place.add_intruder(&mut whole, account, port, layout.node(0, 0));
+        }
+    }
+    whole
+}
+
+fn start_envoy(envoy: &Path, folder: &Path, configuration: &Value) -> Process {
+    let file = folder.join("gateway.yaml");
+    std::fs::write(&file, configuration.to_string()).unwrap();
+    let program = Program {
+        name: "gateway".to_owned(),
+        executable: envoy.to_owned(),
+        arguments: vec![
+            "--config-path".into(),
+            file.into(),
+            "--log-level".into(),
+            "warning".into(),
+            "--concurrency".into(),
+            "2".into(),
+            "--disable-hot-restart".into(),
+        ],
+        environment: Vec::new(),
+        folder: folder.join("data/gateway"),
+        log: folder.join("logs/gateway.log"),
+    };
+    Process::start(program, Lifetime::WithUs).unwrap()
+}
+
+impl Mesh {
+    /// Waits until all replicas are in sync, answer and get reads.
+    async fn wait_green(&self) {
+        let deadline = Deadline::after(Duration::from_secs(90));
+        until("a green cluster", deadline, || async {
+            let health = self
+                .api
+                .get("/_cluster/health")
+                .await
+                .map_err(|error| error.line())?;
+            if health.at("/status") == "green" {
+                return Ok(());
+            }
+            let nodes = self
+                .api
+                .get("/_cluster/nodes")
+                .await
+                .map_err(|error| error.line())?;
+            Err(format!("{}\n{}", health.text, nodes.text))
+        })
+        .await
+        .unwrap();
+    }
+
+    /// A counter of the gateway's Envoy, by the end of its name.
+    async fn counter(&self, name: &str) -> u64 {
+        let port = self.cluster.layout().admin();
+        let host = if self.gateway.is_some() {
+            "127.0.0.3"
+        } else {
+            "127.0.0.1"
+        };
+        let admin = Api::new(format!("http://{host}:{port}"), None);
+        let stats = admin.get("/stats/prometheus").await.unwrap().text;
+        let lines = stats
+            .lines()
+            .filter(|line| !line.starts_with('#') && line.contains(name));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
+    }
+
+    async fn write(&self, index: &str, ids: std::ops::Range<u64>) {
+        let path = format!("/indexes/{index}/documents");
+        let answer = self.api.post(&path, &documents(ids)).await.unwrap();
+        assert_eq!(answer.status, 202, "{}", answer.text);
+        self.api.succeed(&answer).await.unwrap();
+    }
+
+    /// Searches, and says how many documents are found; `Err` for what isn't a whole answer.
+    async fn found(&self) -> Result<u64, String> {
+        let search = json!({"q": "amber", "hitsPerPage": 5});
+        let answer = self.api.post("/indexes/wide/search", &search).await;
+        let answer = answer.map_err(|error| error.line())?;
+        match answer.at("/totalHits").as_u64() {
+            Some(total) if answer.status == 200 => Ok(total),
+            _ => Err(answer.text),
+        }
+    }
+}
+
+/// Sends a request to a pod past the gateway, and returns what comes back: nothing, if the pod hangs up.
+fn ask_directly(host: &str, port: u16) -> String {
+    let mut stream = TcpStream::connect((host, port)).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let request = "GET /health HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n";
+    drop(stream.write_all(request.as_bytes()));
+    let mut answer = Vec::new();
+    drop(stream.read_to_end(&mut answer));
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The whole course: documents on two shards of two nodes, found through the filter and through the merger, while a node dies,
+/// and after it has come back.
+async fn course(plan: Plan) {
+    let version = plan.envoy.display().to_string();
+    let mesh = plan.start().await;
+    let layout = mesh.cluster.layout();
+
+    // The nodes have the names of their pods, though Istio lists their addresses in clusters of its own, too.
+    let nodes = mesh.api.get("/_cluster/nodes").await.unwrap();
+    let mut names: Vec<&str> = nodes.body["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|node| node["id"].as_str().unwrap())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "weft-shard-0-0",
+            "weft-shard-0-1",
+            "weft-shard-1-0",
+            "weft-shard-1-1"
+        ]
+    );
+
+    mesh.write("wide", 0..200).await;
+    assert_eq!(mesh.found().await, Ok(40), "{version}");
+    // A document by its id goes straight to its shard, as soon as the filter has a table.
+    let deadline = Deadline::after(Duration::from_secs(20));
+    until("a direct read", deadline, || async {
+        let one = mesh.api.get("/indexes/wide/documents/7").await.unwrap();
+        assert_eq!(one.status, 200, "{}", one.text);
+        match mesh.counter("weft_filter_requests_direct_read").await {
+            0 => Err("everything goes through the merger".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await
+    .unwrap();
+    clients_choose_nothing(&mesh).await;
+    pods_let_in_only_who_may(&mesh, layout);
+
+    // A node dies: no search fails, and writes go on.
+    mesh.cluster.node(0, 0).kill().unwrap();
+    let until_then = Instant::now() + Duration::from_secs(3);
+    let mut searches = 0;
+    while Instant::now() < until_then {
+        assert_eq!(mesh.found().await, Ok(40), "{version}, search {searches}");
+        let one = mesh
+            .api
+            .get(&format!("/indexes/wide/documents/{}", searches % 200))
+            .await
+            .unwrap();
+        assert_eq!(one.status, 200, "{version}: {}", one.text);
+        searches += 1;
+    }
+    assert!(searches > 5, "{searches}");
+    mesh.write("wide", 200..300).await;
+    assert_eq!(mesh.found().await, Ok(60), "{version}");
+
+    // It comes back, with what it missed.
+    mesh.cluster.node(0, 0).restart().unwrap();
+    mesh.wait_green().await;
+    let count = async |replica| {
+        let node = Api::new(mesh.cluster.node_url(0, replica), Some(MASTER_KEY));
+        node.get("/indexes/wide/stats")
+            .await
+            .unwrap()
+            .at("/numberOfDocuments")
+            .as_u64()
+    };
+    let counts = [count(0).await, count(1).await];
+    assert!(
+        counts[0] > Some(100) && counts[0] == counts[1],
+        "{version}: {counts:?}"
+    );
+}
+
+/// What a client says about clusters, and the paths between filter, merger and Envoy.
+async fn clients_choose_nothing(mesh: &Mesh) {
+    let component = if mesh.gateway.is_some() {
+        "merger"
+    } else {
+        "gateway"
+    };
+    let pattern = mesh
+        .manifests
+        .merger_variable(component, "WEFT_SHARD_PREFIX");
+    let shard = pattern.unwrap().replace("{}", "0");
+    for cluster in [shard.as_str(), "weft-node", "node", ""] {
+        let headers = [
+            ("x-weft-cluster", cluster),
+            ("x-envoy-original-dst-host", "127.0.0.1:1"),
+        ];
+        let path = "/indexes/wide/documents?limit=1000&fields=id";
+        let answer = mesh
+            .api
+            .send(reqwest::Method::GET, path, &headers, Vec::new())
+            .await
+            .unwrap();
+        assert_eq!(
+            answer.at("/results").as_array().map(Vec::len),
+            Some(200),
+            "{cluster}: {}",
+            answer.text
+        );
+    }
+    for path in ["/_weft/table", "//_weft/table", "/%5fweft/table"] {
+        assert_eq!(mesh.api.get(path).await.unwrap().status, 404, "{path}");
+    }
+}
+
+/// A node's sidecar takes the gateway's certificate (and the merger's), no other one, and nobody without.
+fn pods_let_in_only_who_may(mesh: &Mesh, layout: Layout) {
+    let plain = ask_directly("127.0.0.2", layout.node(0, 0));
+    assert!(!plain.contains("HTTP/1.1"), "{plain}");
+    let [(_, foreign), (_, gateway)] = intruders(layout);
+    let answer = ask_directly("127.0.0.1", foreign);
+    assert!(!answer.contains("HTTP/1.1"), "{answer}");
+    // The way is right: with the right certificate, the node answers.
+    let answer = ask_directly("127.0.0.1", gateway);
+    assert!(answer.contains("available"), "{answer}");
+    if mesh.gateway.is_some() {
+        let plain = ask_directly("127.0.0.2", layout.merger());
+        assert!(!plain.contains("HTTP/1.1"), "{plain}");
+    } else {
+        let metrics = layout.edge() + 6;
+        let answer = ask_directly("127.0.0.1", metrics);
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_with_the_merger_in_the_gateways_pod_searches_writes_and_fails_over() {
+    for envoy in envoys() {
+        course(Plan {
+            values: Vec::new(),
+            shards: 2,
+            replicas: 2,
+            apart: false,
+            envoy,
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_with_the_merger_in_a_pod_of_its_own_searches_writes_and_fails_over() {
+    for envoy in envoys() {
+        course(Plan {
+            values: Vec::new(),
+            shards: 2,
+            replicas: 2,
+            apart: true,
+            envoy,
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn with_body_routing_small_writes_go_straight_to_a_shard() {
+    let wasm = Binaries::find().unwrap().filter;
+    for envoy in envoys() {
+        let values = vec![
+            "filter.api=none".to_owned(),
+            "filter.bodyRouting=true".to_owned(),
+            format!("filter.url=file://{}", wasm.display()),
+        ];
+        let mesh = Plan {
+            values,
+            shards: 2,
+            replicas: 1,
+            apart: false,
+            envoy,
+        }
+        .start()
+        .await;
+        let made = mesh
+            .api
+            .post("/indexes", &json!({"uid": "wide", "primaryKey": "id"}))
+            .await
+            .unwrap();
+        mesh.api.succeed(&made).await.unwrap();
+        let deadline = Deadline::after(Duration::from_secs(30));
+        let mut next = 0;
+        while mesh.counter("weft_filter_requests_direct_write").await == 0 {
+            assert!(!deadline.passed(), "every write goes through the merger");
+            mesh.write("wide", next..next + 1).await;
+            next += 1;
+        }
+        let all = mesh
+            .api
+            .get("/indexes/wide/documents?limit=1000")
+            .await
+            .unwrap();
+        assert_eq!(all.at("/total").as_u64(), Some(next), "{}", all.text);
+    }
+}
+
+#[test]
+fn envoys_take_the_configuration_for_several_mergers() {
+    let values = [
+        "etcd.endpoints={https://etcd-0:2379,https://etcd-1:2379}",
+        "gateway.replicas=3",
+        "filter.api=TrafficExtension",
+    ];
+    let manifests = Manifests::render(&values);
+    let identities = Identities::of(&["weft-gateway", "weft-node"]);
+    let layout = Layout::new(7700, 3, 2).unwrap();
+    let wasm = Binaries::find().unwrap().filter;
+    let place = Place {
+        manifests: &manifests,
+        identities: &identities,
+        layout,
+        wasm: &wasm,
+        access_log: false,
+    };
+    let whole = place.bootstrap(Pod::GatewayWithMerger);
+    let advertised = manifests
+        .merger_variable("gateway", "WEFT_ADVERTISE")
+        .unwrap();
+    assert_eq!(advertised, "$(POD_IP):7704");
+    let listeners = whole["static_resources"]["listeners"].as_array().unwrap();
+    assert!(
+        listeners
+            .iter()
+            .any(|listener| listener["address"]["socket_address"]["port_value"] == place.peers())
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("envoy.json");
+    std::fs::write(&file, whole.to_string()).unwrap();
+    for envoy in envoys() {
+        let mut command = Command::new(&envoy);
+        command.args([
+            "--mode",
+            "validate",
+            "--disable-hot-restart",
+            "--log-level",
+            "warning",
+            "--config-path",
+        ]);
+        let output = command.arg(&file).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{}: {text}", envoy.display());
+        assert!(
+            !text.to_lowercase().contains("deprecated"),
+            "{}: {text}",
+            envoy.display()
+        );
+    }
+}

@@ -1,0 +1,256 @@
+//! envoy/observability: alert rules and dashboards, by promtool and by a real Prometheus that watches a real cluster; and the
+//! linters of the files around them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+use weft_cluster::{Api, Cluster, Deadline, Lifetime, PortBlock, Process, Program, until};
+
+use crate::istio::tool;
+use crate::support::{documents, start};
+
+const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(TOP).join(path)).expect(path)
+}
+
+/// A program of Prometheus; none on a machine where it could not be fetched, which `make prometheus` says.
+fn prometheus(program: &str) -> Option<PathBuf> {
+    let path = Path::new(TOP)
+        .join(".weft/prometheus/usr/bin")
+        .join(program);
+    if !path.is_file() {
+        println!("there is no {program} here: `make prometheus` fetches it");
+        return None;
+    }
+    Some(path)
+}
+
+fn promtool(arguments: &[&str]) -> Option<Output> {
+    let mut command = Command::new(prometheus("promtool")?);
+    let folder = Path::new(TOP).join("envoy/observability");
+    Some(
+        command
+            .args(arguments)
+            .current_dir(folder)
+            .output()
+            .unwrap(),
+    )
+}
+
+fn assert_succeeds(output: &Output) {
+    let text =
+        [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+    assert!(output.status.success(), "{}", text.concat());
+}
+
+#[test]
+fn each_alert_fires_when_it_should_and_not_before() {
+    let Some(checked) = promtool(&["check", "rules", "alerts.yaml"]) else {
+        return;
+    };
+    assert_succeeds(&checked);
+    assert_succeeds(&promtool(&["test", "rules", "alerts_test.yaml"]).unwrap());
+}
+
+/// All rules of the file.
+fn rules() -> Vec<Value> {
+    let rules: Value = serde_yaml::from_str(&read("envoy/observability/alerts.yaml")).unwrap();
+    rules["groups"][0]["rules"].as_array().unwrap().clone()
+}
+
+#[test]
+fn each_alert_has_a_test_and_a_row_in_the_runbook() {
+    let tests = read("envoy/observability/alerts_test.yaml");
+    let readme = read("merger/README.md");
+    let runbook = readme
+        .split("## Runbook")
+        .nth(1)
+        .unwrap()
+        .split("\n## ")
+        .next()
+        .unwrap();
+    for rule in rules() {
+        let name = rule["alert"].as_str().unwrap();
+        assert!(tests.contains(name), "{name} has no test");
+        let annotations = &rule["annotations"];
+        assert_eq!(
+            annotations["runbook_url"], "merger/README.md#runbook",
+            "{name}"
+        );
+        let symptom = annotations["symptom"].as_str().unwrap();
+        let row = |line: &str| line.starts_with(&format!("| {symptom}"));
+        assert!(
+            runbook.lines().any(row),
+            "{name}: the runbook has no row for {symptom}"
+        );
+    }
+}
+
+/// Title and expression of everything on the dashboard.
+fn panels() -> Vec<(String, String)> {
+    let board: Value =
+        serde_json::from_str(&read("envoy/observability/dashboards/weft.json")).unwrap();
+    let panels = board["panels"].as_array().unwrap().iter();
+    let targets = panels.flat_map(|panel| {
+        let title = panel["title"].as_str().unwrap().to_owned();
+        let targets = panel["targets"].as_array().cloned().unwrap_or_default();
+        targets
+            .into_iter()
+            .map(move |target| (title.clone(), target["expr"].as_str().unwrap().to_owned()))
+    });
+    targets.collect()
+}
+
+#[test]
+fn panels_of_the_dashboard_do_not_overlap() {
+    let board: Value =
+        serde_json::from_str(&read("envoy/observability/dashboards/weft.json")).unwrap();
+    let panels = board["panels"].as_array().unwrap();
+    let mut taken = std::collections::BTreeSet::new();
+    let mut ids = std::collections::BTreeSet::new();
+    for panel in panels {
+        let at = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+        assert!(at("x") + at("w") <= 24, "{panel}");
+        for x in at("x")..at("x") + at("w") {
+            for y in at("y")..at("y") + at("h") {
+                assert!(
+                    taken.insert((x, y)),
+                    "{} overlaps another panel",
+                    panel["title"]
+                );
+            }
+        }
+        assert!(ids.insert(panel["id"].as_u64().unwrap()));
+    }
+}
+
+/// Starts Prometheus with the committed configuration, at this cluster's addresses.
+fn watch(program: PathBuf, cluster: &Cluster, port: u16) -> Process {
+    let folder = cluster.folder().join("prometheus");
+    fs::create_dir_all(&folder).unwrap();
+    let layout = cluster.layout();
+    let configuration = read("envoy/observability/prometheus.yaml")
+        .replace("127.0.0.1:7701", &format!("127.0.0.1:{}", layout.admin()))
+        .replace("127.0.0.1:7703", &format!("127.0.0.1:{}", layout.merger()))
+        .replace(
+            "/etc/prometheus/alerts.yaml",
+            &format!("{TOP}/envoy/observability/alerts.yaml"),
+        )
+        .replace("_interval: 10s", "_interval: 1s");
+    let file = folder.join("prometheus.yaml");
+    fs::write(&file, configuration).unwrap();
+    let arguments = [
+        format!("--config.file={}", file.display()),
+        format!("--storage.tsdb.path={}", folder.join("data").display()),
+        format!("--web.listen-address=127.0.0.1:{port}"),
+    ];
+    let program = Program {
+        name: "prometheus".to_owned(),
+        executable: program,
+        arguments: arguments.into_iter().map(Into::into).collect(),
+        environment: Vec::new(),
+        folder,
+        log: cluster.folder().join("logs/prometheus.log"),
+    };
+    Process::start(program, Lifetime::WithUs).unwrap()
+}
+
+/// The number of series that an expression gives.
+async fn series(prometheus: &Api, expression: &str) -> Result<usize, String> {
+    let mut url = reqwest::Url::parse("http://x/api/v1/query").unwrap();
+    url.query_pairs_mut().append_pair("query", expression);
+    let path = format!("{}?{}", url.path(), url.query().unwrap());
+    let answer = prometheus.get(&path).await.map_err(|error| error.line())?;
+    match answer.at("/data/result").as_array() {
+        Some(result) if answer.at("/status") == "success" => Ok(result.len()),
+        _ => Err(answer.text),
+    }
+}
+
+#[tokio::test]
+async fn a_real_prometheus_has_an_answer_for_every_panel_and_an_alert_for_a_dead_node() {
+    let Some(program) = prometheus("prometheus") else {
+        return;
+    };
+    let (cluster, api) = start(Cluster::builder().shards(2).replicas(2)).await;
+    let port = PortBlock::claim(1).unwrap();
+    let process = watch(program, &cluster, port.base());
+    let prometheus = Api::new(format!("http://127.0.0.1:{}", port.base()), None);
+    // Everything must have happened at least once since Prometheus looks: rates need two samples.
+    let deadline = Deadline::after(Duration::from_secs(90));
+    until("an answer for every panel", deadline, || async {
+        let answer = api
+            .post("/indexes/wide/documents", &documents(0..3))
+            .await
+            .unwrap();
+        api.succeed(&answer).await.unwrap();
+        api.get("/indexes/wide/search?q=amber").await.unwrap();
+        api.get("/indexes/wide/documents/1").await.unwrap();
+        let mut empty = Vec::new();
+        for (title, expression) in panels() {
+            let expression = expression.replace("$__rate_interval", "10s");
+            if series(&prometheus, &expression).await? == 0 {
+                empty.push(format!("{title}: {expression}"));
+            }
+        }
+        match empty.is_empty() {
+            true => Ok(()),
+            false => Err(empty.join("\n")),
+        }
+    })
+    .await
+    .unwrap();
+    // No alert so far; with all of a shard's nodes dead, there is one after its half minute.
+    let firing = r#"ALERTS{alertname="WeftShardWithoutReplica", alertstate="firing"}"#;
+    assert_eq!(series(&prometheus, firing).await, Ok(0));
+    for replica in 0..2 {
+        cluster.node(1, replica).kill().unwrap();
+    }
+    let deadline = Deadline::after(Duration::from_secs(90));
+    until("the alert", deadline, || async {
+        match series(&prometheus, firing).await? {
+            1 => Ok(()),
+            other => Err(format!("{other} alerts")),
+        }
+    })
+    .await
+    .unwrap();
+    process.kill().unwrap();
+}
+
+fn assert_clean(program: &str, arguments: &[&str]) {
+    let linter = tool(&format!(".weft/packaging/venv/bin/{program}"));
+    let output = Command::new(linter)
+        .args(arguments)
+        .current_dir(TOP)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success() && text.is_empty(),
+        "{program}: {text}"
+    );
+}
+
+#[test]
+fn linters_find_nothing_in_yaml_dockerfile_and_scripts() {
+    let yaml = [
+        "docker-compose.yml",
+        "envoy/envoy.yaml",
+        "envoy/observability",
+        "envoy/gateway",
+        "envoy/istio/values.yaml",
+        "envoy/istio/Chart.yaml",
+    ];
+    assert_clean(
+        "yamllint",
+        &[&["--strict", "--format", "parsable"][..], &yaml[..]].concat(),
+    );
+    assert_clean("hadolint", &["merger/Dockerfile"]);
+    assert_clean("shellcheck", &["envoy/oci.sh"]);
+}
