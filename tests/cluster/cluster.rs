@@ -388,7 +388,11 @@ pub(crate) fn hosts(clusters: &Value) -> impl Iterator<Item = (&str, bool)> {
             let health = host.get("health_status")?.as_object()?;
             let healthy = health
                 .iter()
-                .all(|(name, value)| name == "eds_health_status" || value != &Value::Bool(true));
+                // A degraded host gets reads if no other can: nodes are so while they index.
+                .all(|(name, value)| {
+                    ["eds_health_status", "failed_active_degraded_check"].contains(&name.as_str())
+                        || value != &Value::Bool(true)
+                });
             Some((host.get("hostname")?.as_str()?, healthy))
         })
 }

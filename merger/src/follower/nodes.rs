@@ -91,4 +91,6 @@ async fn look(ctx: &Context, node: &NodeRef, newest: &mut Option<u32>) {
         *newest = *found;
     }
     cluster.health.note(id, &heard, goes_on);
+    // Only the leader knows which nodes have work. What this merger knew when it led holds no more.
+    cluster.health.note_work(id, false);
 }
