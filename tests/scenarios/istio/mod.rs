@@ -8,6 +8,7 @@ mod driven;
 mod identity;
 mod image;
 mod manifests;
+mod mesh;
 mod patches;
 mod refused;
 mod translate;

@@ -1,0 +1,228 @@
+//! A cluster behind the Envoy configuration that Istio makes of the chart, with mTLS to every node.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use weft_cluster::{Api, Binaries, Cluster, Deadline, Layout, Lifetime, Process, Program, until};
+
+use super::identity::Identities;
+use super::manifests::Manifests;
+use super::translate::{Place, Pod};
+use crate::support::{MASTER_KEY, documents};
+
+/// What to start.
+pub(super) struct Plan {
+    pub(super) values: Vec<String>,
+    pub(super) shards: u16,
+    pub(super) replicas: u16,
+    /// The merger in a pod of its own.
+    pub(super) apart: bool,
+    pub(super) envoy: PathBuf,
+}
+
+/// A running cluster with its mesh.
+pub(super) struct Mesh {
+    pub(super) cluster: Cluster,
+    pub(super) api: Api,
+    /// The gateway's Envoy, if the merger is elsewhere. The harness's Envoy is then the merger's sidecar.
+    pub(super) gateway: Option<Process>,
+    pub(super) manifests: Arc<Manifests>,
+    _identities: Arc<Identities>,
+}
+
+pub(super) fn envoys() -> [PathBuf; 2] {
+    [
+        Binaries::oldest_envoy().unwrap(),
+        Binaries::find().unwrap().envoy,
+    ]
+}
+
+/// Two free ports of a layout: an intruder's ways to a node, with the certificate of nobody that may, and with the gateway's.
+pub(super) fn intruders(layout: Layout) -> [(&'static str, u16); 2] {
+    [
+        ("other", layout.edge() + 7),
+        ("weft-gateway", layout.edge() + 8),
+    ]
+}
+
+impl Plan {
+    pub(super) async fn start(self) -> Mesh {
+        let mut values = self.values.clone();
+        values.extend([
+            format!("shards={}", self.shards),
+            format!("replicas={}", self.replicas),
+        ]);
+        if self.apart {
+            values.push("merger.mode=deployment".to_owned());
+        }
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        let manifests = Arc::new(Manifests::render(&values));
+        let accounts = ["weft-gateway", "weft-merger", "weft-node", "other"];
+        let identities = Arc::new(Identities::of(&accounts));
+        let component = if self.apart { "merger" } else { "gateway" };
+        let variable = |name| manifests.merger_variable(component, name).unwrap();
+        // The ports are known when the harness's own configuration is.
+        let here = (self.shards, self.replicas, self.apart);
+        let (theirs, secrets) = (Arc::clone(&manifests), Arc::clone(&identities));
+        let cluster = Cluster::builder()
+            .shards(self.shards)
+            .replicas(self.replicas)
+            .master_key(MASTER_KEY)
+            .envoy(&self.envoy)
+            .merger_env("WEFT_SHARD_PREFIX", variable("WEFT_SHARD_PREFIX"))
+            .merger_env("WEFT_DIRECT_WRITES", (!self.values.is_empty()).to_string())
+            .edit_envoy(move |printed| {
+                let (shards, replicas, apart) = here;
+                let layout = Layout::new(base_port(printed), shards, replicas).unwrap();
+                let pod = if apart {
+                    Pod::Merger
+                } else {
+                    Pod::GatewayWithMerger
+                };
+                configuration(&theirs, &secrets, layout, pod).to_string()
+            })
+            .launch()
+            .unwrap();
+        let gateway = self.apart.then(|| {
+            let layout = cluster.layout();
+            let whole = configuration(&manifests, &identities, layout, Pod::Gateway);
+            start_envoy(&self.envoy, cluster.folder(), &whole)
+        });
+        cluster.wait_ready().await.unwrap();
+        let mesh = Mesh {
+            api: Api::new(cluster.url(), Some(MASTER_KEY)),
+            cluster,
+            gateway,
+            manifests,
+            _identities: identities,
+        };
+        mesh.wait_green().await;
+        let nodes = u64::from(self.shards * self.replicas);
+        let deadline = Deadline::after(Duration::from_secs(30));
+        until("the gateway's readiness", deadline, || async {
+            match mesh
+                .counter("envoy_cluster_membership_healthy{envoy_cluster_name=\"weft-shard-")
+                .await
+            {
+                ready if ready == nodes => Ok(()),
+                ready => Err(format!("{ready} nodes get reads from the gateway")),
+            }
+        })
+        .await
+        .unwrap();
+        mesh
+    }
+}
+
+fn base_port(printed: &str) -> u16 {
+    let printed: Value = serde_yaml::from_str(printed).unwrap();
+    let admin = &printed["admin"]["address"]["socket_address"]["port_value"];
+    u16::try_from(admin.as_u64().unwrap()).unwrap() - 1
+}
+
+fn configuration(
+    manifests: &Manifests,
+    identities: &Identities,
+    layout: Layout,
+    pod: Pod,
+) -> Value {
+    let place = Place {
+        manifests,
+        identities,
+        layout,
+        wasm: &Binaries::find().unwrap().filter,
+        access_log: true,
+    };
+    let mut whole = place.bootstrap(pod);
+    if pod != Pod::Gateway {
+        for (account, port) in intruders(layout) {
+            place.add_intruder(&mut whole, account, port, layout.node(0, 0));
+        }
+    }
+    whole
+}
+
+fn start_envoy(envoy: &Path, folder: &Path, configuration: &Value) -> Process {
+    let file = folder.join("gateway.yaml");
+    std::fs::write(&file, configuration.to_string()).unwrap();
+    let program = Program {
+        name: "gateway".to_owned(),
+        executable: envoy.to_owned(),
+        arguments: vec![
+            "--config-path".into(),
+            file.into(),
+            "--log-level".into(),
+            "warning".into(),
+            "--concurrency".into(),
+            "2".into(),
+            "--disable-hot-restart".into(),
+        ],
+        environment: Vec::new(),
+        folder: folder.join("data/gateway"),
+        log: folder.join("logs/gateway.log"),
+    };
+    Process::start(program, Lifetime::WithUs).unwrap()
+}
+
+impl Mesh {
+    /// Waits until all replicas are in sync, answer and get reads.
+    pub(super) async fn wait_green(&self) {
+        let deadline = Deadline::after(Duration::from_secs(90));
+        until("a green cluster", deadline, || async {
+            let health = self
+                .api
+                .get("/_cluster/health")
+                .await
+                .map_err(|error| error.line())?;
+            if health.at("/status") == "green" {
+                return Ok(());
+            }
+            let nodes = self
+                .api
+                .get("/_cluster/nodes")
+                .await
+                .map_err(|error| error.line())?;
+            Err(format!("{}\n{}", health.text, nodes.text))
+        })
+        .await
+        .unwrap();
+    }
+
+    /// A counter of the gateway's Envoy, by the end of its name.
+    pub(super) async fn counter(&self, name: &str) -> u64 {
+        let port = self.cluster.layout().admin();
+        let host = if self.gateway.is_some() {
+            "127.0.0.3"
+        } else {
+            "127.0.0.1"
+        };
+        let admin = Api::new(format!("http://{host}:{port}"), None);
+        let stats = admin.get("/stats/prometheus").await.unwrap().text;
+        let lines = stats
+            .lines()
+            .filter(|line| !line.starts_with('#') && line.contains(name));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
+    }
+
+    pub(super) async fn write(&self, index: &str, ids: std::ops::Range<u64>) {
+        let path = format!("/indexes/{index}/documents");
+        let answer = self.api.post(&path, &documents(ids)).await.unwrap();
+        assert_eq!(answer.status, 202, "{}", answer.text);
+        self.api.succeed(&answer).await.unwrap();
+    }
+
+    /// Searches, and says how many documents are found; `Err` for what isn't a whole answer.
+    pub(super) async fn found(&self) -> Result<u64, String> {
+        let search = json!({"q": "amber", "hitsPerPage": 5});
+        let answer = self.api.post("/indexes/wide/search", &search).await;
+        let answer = answer.map_err(|error| error.line())?;
+        match answer.at("/totalHits").as_u64() {
+            Some(total) if answer.status == 200 => Ok(total),
+            _ => Err(answer.text),
+        }
+    }
+}
