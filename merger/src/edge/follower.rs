@@ -91,7 +91,13 @@ impl Follower {
         }
     }
 
-    fn may_answer(&self) -> bool {
+    /// Whether the body of a request can be kept until it is answered.
+    pub(super) fn is_small(&self, request: &Request<AnyBody>) -> bool {
+        is_small(request.headers(), request.body())
+    }
+
+    /// Whether this merger may answer by what it knows.
+    pub(super) fn may_answer(&self) -> bool {
         self.on_lost_store == OnLostStore::ServeReads || self.knows.is_open()
     }
 

@@ -133,14 +133,31 @@ async fn respond(roles: &watch::Receiver<Role>, request: Request<Incoming>) -> R
                 }
                 Request::from_parts(again, empty())
             }
+            Role::Follows(follower) if follower.is_small(&request) && is_for_roles(&request) => {
+                let (parts, body) = request.into_parts();
+                let again = match body.collect().await {
+                    Ok(body) => body.to_bytes(),
+                    Err(_) => return refusal(ApiError::cut_off()),
+                };
+                let request = Request::from_parts(parts.clone(), full(again.clone()));
+                let answer = answer_here(&role, request).await;
+                // Its registration was lost in the middle: the leader can answer.
+                if follower.may_answer() || answer.status() != StatusCode::SERVICE_UNAVAILABLE {
+                    return answer;
+                }
+                Request::from_parts(parts, full(again))
+            }
             role => return answer_here(role, request).await,
         };
     }
 }
 
 fn lease_is_over() -> Response<AnyBody> {
-    let refusal = ApiError::stands_by("This merger's lease in etcd is over");
-    head_and_body(refusal.into_answer()).map(full)
+    refusal(ApiError::stands_by("This merger's lease in etcd is over"))
+}
+
+fn refusal(error: ApiError) -> Response<AnyBody> {
+    head_and_body(error.into_answer()).map(full)
 }
 
 /// Whether the merger, whose lease has ended, begins to follow within a while.

@@ -204,6 +204,12 @@ impl Merger {
         })
     }
 
+    /// The lease of a registration: longer than a leader's, since a follower that loses it for a moment answers nothing, and only
+    /// a write that takes a replica out waits for one that is gone.
+    fn registered_for(&self) -> Duration {
+        self.options.leader_lease() * 5 / 3
+    }
+
     /// The id by which others know it.
     #[cfg(test)]
     pub(crate) fn id(&self) -> &str {
@@ -236,7 +242,10 @@ impl Merger {
                 );
                 following = match self.follow_unless(&stopping).await? {
                     Some(following) => following,
-                    None => return Ok(drop(serving.await)),
+                    None => {
+                        let _ = serving.await;
+                        return Ok(());
+                    }
                 };
                 role.send_replace(self.role(&following));
                 continue;
@@ -375,7 +384,7 @@ impl Merger {
         // Registered first: what the leader changes from here on waits for this merger, and what it changed before is read.
         let registration = Registration::new(candidate.id.clone(), candidate.address);
         let etcd = Arc::clone(&self.etcd);
-        let lease = self.options.leader_lease();
+        let lease = self.registered_for();
         let membership = Membership::join(etcd, &prefix, registration, lease).await?;
         let reader = StateReader::new(Arc::clone(&self.etcd), prefix);
         let read = reader.read_all().await?;
@@ -472,7 +481,7 @@ impl Merger {
             if matches!(told, Ok(false)) || matches!(renewed, Ok(false)) {
                 let registration = registration.clone();
                 let (etcd, prefix) = (Arc::clone(&self.etcd), &self.options.etcd.prefix);
-                let lease = self.options.leader_lease();
+                let lease = self.registered_for();
                 let joined = Membership::join(etcd, prefix, registration, lease).await;
                 again = joined.ok().or(again);
             }

@@ -1,4 +1,4 @@
-//! docker-compose.ha.yml: three pairs of Envoy and merger, and an etcd of three members, on top of docker-compose.yml.
+//! envoy/docker-compose.ha.yml: three pairs of Envoy and merger, and an etcd of three members, on top of docker-compose.yml.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ fn file(name: &str) -> Value {
 /// What Compose makes of both files: maps are merged, a volume replaces the one at the same place, other lists are joined.
 fn both() -> Value {
     let mut base = file("docker-compose.yml");
-    merge(&mut base, &file("docker-compose.ha.yml"));
+    merge(&mut base, &file("envoy/docker-compose.ha.yml"));
     base
 }
 
@@ -62,7 +62,7 @@ fn both_files_together_follow_the_compose_specification() {
     let compose: Compose = serde_yaml::from_value(both()).unwrap();
     compose.validate_all().unwrap();
     // The check finds mistakes.
-    let broken = read("docker-compose.ha.yml").replace("service_started", "service_begun");
+    let broken = read("envoy/docker-compose.ha.yml").replace("service_started", "service_begun");
     let broken: Value = serde_yaml::from_str(&broken).unwrap();
     assert!(serde_yaml::from_value::<Compose>(broken).is_err());
 }
