@@ -7,6 +7,7 @@ use weft_routing::Origins;
 use weft_routing::placement::{ShardId, SlotMap, choose_shards};
 use weft_routing::table::{Epoch, IndexRoute, RoutingTable};
 
+mod following;
 mod stored;
 mod swaps;
 
@@ -330,56 +331,6 @@ impl Placements {
         let mut state = self.lock();
         state.undirected = undirected;
         state.table = None;
-        Ok(())
-    }
-
-    /// The keys of all that may be gone when the state is read again.
-    pub(super) fn keys(&self) -> Vec<String> {
-        let state = self.lock();
-        let placements = state.placements.keys();
-        let keys = placements.map(|uid| format!("{PREFIX}{uid}"));
-        keys.chain([UNDIRECTED_KEY.to_owned()]).collect()
-    }
-
-    /// Applies in memory what the leader has stored; other entries are ignored.
-    ///
-    /// # Errors
-    /// The key of an entry that can't be read. Nothing is applied then.
-    pub(super) fn apply(&self, changed: &[super::Changed]) -> Result<(), String> {
-        let (mut epoch, mut undirected, mut placements) = (None, None, Vec::new());
-        for (key, value) in changed {
-            let unreadable = |_| key.clone();
-            if let Some(uid) = key.strip_prefix(PREFIX) {
-                let placement = value.as_deref().map(|value| {
-                    let placement = decode(uid, value).ok_or_else(|| key.clone())?;
-                    let slots = self.shared_slots(SlotMap::clone(&placement.slots));
-                    Ok::<_, String>(Arc::new(Placement { slots, ..placement }))
-                });
-                placements.push((uid.to_owned(), placement.transpose()?));
-            } else if key == UNDIRECTED_KEY {
-                let value = value.as_deref().map(serde_json::from_slice);
-                undirected = Some(value.transpose().map_err(unreadable)?.unwrap_or_default());
-            } else if let (true, Some(value)) = (key == EPOCH_KEY, value) {
-                epoch = Some(serde_json::from_slice(value).map_err(unreadable)?);
-            }
-        }
-        if epoch.is_none() && undirected.is_none() && placements.is_empty() {
-            return Ok(());
-        }
-        {
-            // At once, since an epoch always stands for the same table.
-            let mut state = self.lock();
-            state.epoch = epoch.unwrap_or(state.epoch);
-            state.undirected = undirected.unwrap_or_else(|| std::mem::take(&mut state.undirected));
-            for (uid, placement) in placements {
-                match placement {
-                    Some(placement) => state.placements.insert(uid, placement),
-                    None => state.placements.remove(&uid),
-                };
-            }
-            state.table = None;
-        }
-        self.changes.tell();
         Ok(())
     }
 

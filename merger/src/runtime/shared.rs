@@ -10,7 +10,9 @@
 //! and reads the state anew, as after a start. While it begins to lead, it goes on answering reads as a follower, until it knows as
 //! a leader what it needs for that.
 
-use std::path::PathBuf;
+mod identity;
+mod opening;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,33 +21,27 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::identity::be_let_in;
+use self::opening::Opening;
 use super::phase::{Phase, Threads};
-use super::publish::{StaleFacts, list_mergers, publish};
 use super::timed::Timed;
-use super::{Opened, StartError, Surroundings, base, bind, directory, nodes, search_of};
+use super::{StartError, base, bind, directory, nodes, search_of};
 use crate::cluster::{self, Cluster, Directory, Mergers};
 use crate::edge::{self, Context, Follower, Peers, Role};
-use crate::etcd::{Etcd, EtcdClient, EtcdError, EtcdOptions};
+use crate::etcd::{Etcd, EtcdClient, EtcdOptions};
 use crate::fence::Fence;
 use crate::follower;
 use crate::keys::Keys;
 use crate::leadership::{
     ANYBODY_AFTER, Candidate, Election, Leadership, Membership, OnLostStore, Registration, Roll,
-    Term,
 };
 use crate::options::ServeOptions;
-use crate::store::{
-    EtcdStore, IdentityError, News, Snapshot, StateReader, Store, check_identity, claim,
-    forget_history, refuse_unfinished,
-};
+use crate::store::{News, Snapshot, StateReader};
 use crate::telemetry::Metrics;
 use crate::upstream::{NodeApi, PassOn};
 
 /// The pause between attempts to reach etcd.
 const AGAIN: Duration = Duration::from_millis(500);
-
-/// The file in the data folder with the id of the cluster that the merger has served.
-const CLUSTER_ID: &str = "cluster-id";
 
 /// How long a merger that stepped down leaves the lead to others.
 const RESTS: Duration = ANYBODY_AFTER;
@@ -93,31 +89,6 @@ pub(super) async fn run(
         () = stop => stopping.cancel(),
     }
     life.await
-}
-
-/// Waits until etcd answers, and checks whose state it holds.
-async fn be_let_in(etcd: &EtcdClient, options: &ServeOptions) -> Result<(), StartError> {
-    let prefix = &options.etcd.prefix;
-    let known = known_id(options)?;
-    let mut silent = false;
-    loop {
-        let error = match etcd.check(&prefix.leader()).await {
-            Ok(()) => match check_identity(etcd, prefix, known.as_deref()).await {
-                Ok(_) => return Ok(()),
-                Err(IdentityError::Etcd(error)) => error,
-                Err(error) => return Err(error.into()),
-            },
-            Err(error) => error,
-        };
-        match error {
-            EtcdError::Denied(_) | EtcdError::Refused(_) => return Err(StartError::Denied(error)),
-            _ if !std::mem::replace(&mut silent, true) => {
-                tracing::warn!(%error, "the merger waits for etcd");
-            }
-            _ => {}
-        }
-        sleep(AGAIN).await;
-    }
 }
 
 /// What a merger reaches nodes by, and where it works.
@@ -498,52 +469,6 @@ struct Led {
     phase: Phase,
 }
 
-/// What a leader needs to begin.
-struct Opening {
-    etcd: Arc<dyn Etcd>,
-    term: Term,
-    options: ServeOptions,
-    shared: cluster::Shared,
-    metrics: Metrics,
-    peers: Arc<Peers>,
-    outside: Outside,
-}
-
-impl Opening {
-    async fn open(self) -> Result<Arc<Context>, StartError> {
-        let (options, etcd) = (&self.options, &self.etcd);
-        let prefix = &options.etcd.prefix;
-        let known = known_id(options)?;
-        let id = claim(etcd, prefix, &self.term, known.as_deref()).await?;
-        refuse_unfinished(&**etcd, prefix).await?;
-        remember_id(options, &id)?;
-        let store = EtcdStore::open(Arc::clone(etcd), prefix.clone(), self.term.clone()).await?;
-        let store: Arc<dyn Store> = Arc::new(store);
-        let stale = Arc::new(StaleFacts::for_followers());
-        let surroundings = Surroundings {
-            store: Arc::clone(&store),
-            nodes: Arc::clone(&self.outside.nodes),
-            directory: Arc::clone(&self.outside.directory),
-            fence: self.term.fence().clone(),
-            shared: self.shared.clone(),
-            metrics: self.metrics.clone(),
-            peers: Arc::clone(&self.peers),
-            stale: Arc::clone(&stale),
-        };
-        let opened = Opened::open(options.clone(), surroundings).await?;
-        let roll = Roll::new(Arc::clone(etcd), prefix.clone());
-        // Before the start, which may take replicas out, and waits until the other mergers know.
-        tokio::spawn(list_mergers(opened.context(), roll));
-        let ctx = opened.start().await?;
-        tokio::spawn(publish(Arc::clone(&ctx), store, stale));
-        if options.etcd.compact_interval_s > 0 {
-            let interval = Duration::from_secs(options.etcd.compact_interval_s);
-            tokio::spawn(forget_history(Arc::clone(etcd), prefix.clone(), interval));
-        }
-        Ok(ctx)
-    }
-}
-
 /// Resolves when this leader has reached no node for a while, and another merger does.
 async fn reaches_no_node(ctx: &Context) {
     let mut since = None::<Instant>;
@@ -566,27 +491,4 @@ async fn reaches_no_node(ctx: &Context) {
         }
         sleep(AGAIN / 2).await;
     }
-}
-
-fn id_file(options: &ServeOptions) -> PathBuf {
-    options.data_dir.join(CLUSTER_ID)
-}
-
-/// The cluster that this merger belongs to, if it is known: from the options, or from an earlier run.
-fn known_id(options: &ServeOptions) -> Result<Option<String>, StartError> {
-    if let Some(id) = &options.etcd.cluster_id {
-        return Ok(Some(id.clone()));
-    }
-    let file = id_file(options);
-    match std::fs::read_to_string(&file) {
-        Ok(id) => Ok(Some(id.trim().to_owned()).filter(|id| !id.is_empty())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StartError::ClusterId(file, error)),
-    }
-}
-
-fn remember_id(options: &ServeOptions, id: &str) -> Result<(), StartError> {
-    let file = id_file(options);
-    let written = std::fs::write(&file, format!("{id}\n"));
-    written.map_err(|error| StartError::ClusterId(file, error))
 }

@@ -5,125 +5,40 @@
 //! is given twice, and a document whose task has succeeded is found by each read that begins afterwards, through whichever merger.
 //! When all is well again: every acknowledged document is there, on all replicas.
 
+mod sidecar;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::Parser;
-use futures_util::future::BoxFuture;
 use http::{Method, Request};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::sidecar::Sidecar;
 use super::BEGIN;
 use super::disk::Index;
 use super::mesh::{Mesh, id};
 use super::nodes::{Event, Power};
 use crate::call::{empty, full};
 use crate::clock::simulated;
-use crate::cluster::{AskError, Cluster, Directory, Readiness, Topology};
+use crate::cluster::{Cluster, Readiness};
 use crate::edge::{self, Role};
 use crate::etcd::simulated::{Line, Simulated};
 use crate::options::ServeOptions;
 use crate::runtime::{Merger, Outside, Threads};
-use crate::upstream::{NodeAnswer, NodeApi, NodeRequest, Target, UpstreamError};
 
-/// How often an Envoy asks its merger, and how many checks in a row may stay unanswered.
+/// How often an Envoy asks its merger.
 const ENVOY_ASKS: Duration = Duration::from_millis(200);
-const UNANSWERED: u32 = 3;
 
 const INDEX: &str = "films";
 
-/// A merger's Envoy: its way to nodes, and what it knows of them.
-struct Sidecar {
-    mesh: Mesh,
-    heard: Mutex<BTreeMap<String, Heard>>,
-    random: Mutex<fastrand::Rng>,
-    cut: AtomicBool,
-    gone: AtomicBool,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Heard {
-    ready: bool,
-    unanswered: u32,
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Sidecar {
-    fn hears(&self, node: &str, readiness: Option<Readiness>) {
-        let mut heard = lock(&self.heard);
-        let heard = heard.entry(node.to_owned()).or_default();
-        match readiness {
-            Some(Readiness::Ready | Readiness::Degraded(_)) => {
-                *heard = Heard {
-                    ready: true,
-                    unanswered: 0,
-                };
-            }
-            Some(Readiness::NotReady(_)) => *heard = Heard::default(),
-            Some(Readiness::Unknown) | None => {
-                heard.unanswered += 1;
-                heard.ready &= heard.unanswered < UNANSWERED;
-            }
-        }
-    }
-
-    /// The addresses of the nodes of a shard that get reads, in random order.
-    fn ready(&self, target: &Target) -> Vec<Target> {
-        let Target::Shard(shard) = target else {
-            return vec![target.clone()];
-        };
-        let heard = lock(&self.heard).clone();
-        let state = self.mesh.lock();
-        let nodes = state.nodes.iter();
-        let ready = nodes.filter(|(name, node)| {
-            node.shard == *shard && heard.get(*name).is_some_and(|heard| heard.ready)
-        });
-        let mut ready: Vec<Target> = ready.map(|(_, node)| Target::Node(node.address)).collect();
-        lock(&self.random).shuffle(&mut ready);
-        ready
-    }
-
-    async fn go(&self, mut request: NodeRequest) -> Result<NodeAnswer, UpstreamError> {
-        let target = request.target.clone();
-        if self.gone.load(Ordering::SeqCst) {
-            return std::future::pending().await;
-        }
-        if self.cut.load(Ordering::SeqCst) {
-            sleep(Duration::from_millis(5)).await;
-            let detail = "connection refused".to_owned();
-            return Err(UpstreamError::NoEgress { target, detail });
-        }
-        let Some(chosen) = self.ready(&target).into_iter().next() else {
-            sleep(Duration::from_millis(1)).await;
-            let detail = "no healthy upstream".to_owned();
-            return Err(UpstreamError::Unreachable { target, detail });
-        };
-        request.target = chosen;
-        self.mesh.exchange(request).await
-    }
-}
-
-impl NodeApi for Sidecar {
-    fn exchange(&self, request: NodeRequest) -> BoxFuture<'_, Result<NodeAnswer, UpstreamError>> {
-        Box::pin(self.go(request))
-    }
-}
-
-impl Directory for Sidecar {
-    fn topology(&self) -> BoxFuture<'_, Result<Topology, AskError>> {
-        match self.gone.load(Ordering::SeqCst) {
-            true => Box::pin(std::future::pending()),
-            false => self.mesh.topology(),
-        }
-    }
 }
 
 #[derive(Parser)]
@@ -173,6 +88,8 @@ struct Told {
     /// Those whose task has succeeded.
     succeeded: Vec<u32>,
     uids: BTreeSet<u64>,
+    /// Each acknowledged write: when it began, when it was acknowledged, and its task.
+    writes: Vec<(Instant, Instant, u64)>,
     reads: u32,
     failed: u32,
     wrong: Vec<String>,
@@ -196,13 +113,8 @@ impl World {
         let line = self
             .server
             .line(self.seed.wrapping_mul(31).wrapping_add(number));
-        let sidecar = Arc::new(Sidecar {
-            mesh: self.mesh.clone(),
-            heard: Mutex::default(),
-            random: Mutex::new(fastrand::Rng::with_seed(self.seed ^ (number << 32))),
-            cut: AtomicBool::new(false),
-            gone: AtomicBool::new(false),
-        });
+        let sidecar = Sidecar::new(self.mesh.clone(), self.seed ^ (number << 32));
+        let sidecar = Arc::new(sidecar);
         let folder = self.folder.path().join(number.to_string());
         std::fs::create_dir_all(&folder).unwrap();
         let folder = format!("--data-dir={}", folder.display());
@@ -318,6 +230,7 @@ impl World {
             let pair = self.any(&mut random);
             let path = format!("/indexes/{INDEX}/documents?primaryKey=id");
             let body = json!([{"id": document, "title": "x"}]);
+            let began = Instant::now();
             let answer = self.ask(&pair, Method::POST, &path, Some(&body)).await;
             let Some((202, said)) = answer else {
                 sleep(Duration::from_millis(random.u64(20..300))).await;
@@ -327,6 +240,7 @@ impl World {
             {
                 let mut told = lock(&self.told);
                 told.acknowledged.insert(document);
+                told.writes.push((began, Instant::now(), uid));
                 if !told.uids.insert(uid) {
                     told.wrong.push(format!("task {uid} was given twice"));
                 }
@@ -544,6 +458,7 @@ async fn play(seed: u64, steps: usize) {
     heal(&world).await;
     let told = lock(&world.told);
     assert!(told.wrong.is_empty(), "seed {seed}: {:#?}", told.wrong);
+    assert_in_order(seed, &told.writes);
     assert!(
         told.succeeded.len() > 5 && told.reads > 20,
         "seed {seed}: hardly anything was done"
@@ -560,6 +475,23 @@ async fn play(seed: u64, steps: usize) {
     let everywhere: BTreeSet<u32> = found.into_values().flatten().collect();
     let lost: Vec<&u32> = told.acknowledged.difference(&everywhere).collect();
     assert!(lost.is_empty(), "seed {seed}: lost {lost:?}");
+}
+
+/// Task uids are linearisable: a write that began after another one was acknowledged has the higher uid.
+fn assert_in_order(seed: u64, writes: &[(Instant, Instant, u64)]) {
+    let (mut by_end, mut by_begin) = (writes.to_vec(), writes.to_vec());
+    by_end.sort_by_key(|(_, ended, _)| *ended);
+    by_begin.sort_by_key(|(began, ..)| *began);
+    let (mut ended, mut highest) = (by_end.into_iter().peekable(), None);
+    for (began, _, uid) in by_begin {
+        while let Some((_, _, earlier)) = ended.next_if(|(_, end, _)| *end < began) {
+            highest = highest.max(Some(earlier));
+        }
+        assert!(
+            highest < Some(uid),
+            "seed {seed}: {uid} came after {highest:?}"
+        );
+    }
 }
 
 fn play_on_a_runtime(seed: u64, steps: usize) {
