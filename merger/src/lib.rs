@@ -40,12 +40,12 @@
 //! | `operator` | `/_cluster/…`: what operators ask and want. | `answer`, `call`, `cluster`, `repair`, `replication` |
 //! | `broadcast` | What is the same on every node: indexes, settings, keys, features. | `answer`, `base`, `call`, `cluster`, `desired`, `keys`, `replication`, `store`, `supervise`, `tasks`, `upstream`, `write` |
 //! | `write` | Writes of documents: split, judged, delivered. | `answer`, `base`, `bounds`, `call`, `cluster`, `desired`, `filters`, `ids`, `replication`, `store`, `supervise`, `tasks`, `upstream` |
-//! | `repair` | Watches nodes, compares replicas and brings them back. | `base`, `call`, `clock`, `cluster`, `keys`, `replication`, `store`, `supervise`, `upstream` |
+//! | `repair` | Watches nodes, compares replicas and brings them back. | `base`, `call`, `clock`, `cluster`, `keys`, `probe`, `replication`, `store`, `supervise`, `upstream` |
 //! | `webhooks` | Tells of ended tasks. | `answer`, `base`, `call`, `cluster`, `store`, `tasks`, `upstream` |
 //! | `follower` | Keeps up with the leader's state and with the nodes, in a merger that only answers reads. | `base`, `cluster`, `etcd`, `keys`, `leadership`, `probe`, `search`, `store`, `supervise` |
 //! | `search` | Every read: scatter, gather, merge. It can reach nothing that changes anything. | `answer`, `base`, `call`, `cluster`, `filters`, `tasks`, `upstream` |
 //! | `replication` | One request to all replicas of a shard, in its order; doubts; removals. | `base`, `call`, `cluster`, `probe`, `store`, `supervise`, `tasks`, `upstream` |
-//! | `probe` | Asks a node for its newest task. | `base`, `cluster`, `upstream` |
+//! | `probe` | Asks each node for its newest task. | `base`, `cluster`, `upstream` |
 //! | `tasks` | One task of many, and what becomes of it. | `answer`, `base`, `call`, `clock`, `cluster`, `filters`, `store`, `supervise`, `upstream` |
 //! | `keys` | API keys, the same on all nodes. | `clock`, `cluster`, `upstream` |
 //! | `cluster` | State: shards, nodes, placements, in-sync sets, health. No request to a node. | `base`, `call`, `clock`, `ids`, `leadership`, `store`, `upstream` |

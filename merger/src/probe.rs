@@ -1,15 +1,32 @@
-//! Asks a node for its newest task, to learn whether it is there and whether its disk is still the same.
+//! Asks each node for its newest task, to learn whether it is there and whether its disk is still the same.
 
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::base::Base;
-use crate::cluster::{NodeRef, Probe};
+use crate::cluster::{Cluster, NodeId, NodeRef, Probe};
 use crate::upstream::{TaskListError, UpstreamError};
 
 /// How long a node may take to answer a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Calls `begin` once for each node that the topology has or gets; never ends.
+pub(crate) async fn for_each_node(cluster: &Cluster, mut begin: impl FnMut(NodeId)) {
+    let mut topology = cluster.watch_topology();
+    let mut known: hashbrown::HashSet<NodeId> = hashbrown::HashSet::new();
+    loop {
+        let now = topology.borrow_and_update().clone();
+        for (_, node) in now.all_nodes() {
+            if known.insert(node.id.clone()) {
+                begin(node.id.clone());
+            }
+        }
+        if topology.changed().await.is_err() {
+            return;
+        }
+    }
+}
 
 #[derive(Deserialize)]
 struct LocalTask {

@@ -327,14 +327,6 @@ impl Cluster {
         self.options.lease
     }
 
-    /// What is kept when this merger begins to lead or to follow.
-    pub fn shared(&self) -> Shared {
-        Shared {
-            health: Arc::clone(&self.health),
-            mergers: Arc::clone(&self.mergers),
-        }
-    }
-
     /// The topology that Envoy last reported.
     pub fn topology(&self) -> Arc<Topology> {
         Arc::clone(&self.topology.borrow())

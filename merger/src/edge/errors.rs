@@ -171,11 +171,6 @@ impl ApiError {
         )
     }
 
-    /// The client's body ended early.
-    pub(super) fn cut_off() -> Self {
-        Self::invalid("bad_request", "The request's body was cut off.".to_owned())
-    }
-
     /// A merger that is alone can't step down.
     pub(super) fn alone() -> Self {
         Self::invalid(

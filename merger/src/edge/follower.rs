@@ -27,7 +27,7 @@ use super::listen::head_and_body;
 use super::mergers::{Peers, is_about_mergers, list};
 use super::{Reading, Role, internal, page};
 use crate::answer::Answer;
-use crate::call::{AnyBody, empty, full};
+use crate::call::{AnyBody, Paced, ReadError, empty, full, read_whole};
 use crate::fence::Fence;
 use crate::leadership::{Candidate, OnLostStore};
 use crate::upstream::{PASSED_ON, PassOn, UpstreamError};
@@ -96,6 +96,12 @@ impl Follower {
         is_small(request.headers(), request.body())
     }
 
+    /// Reads a [small](Self::is_small) body, as slowly as clients may send one and no slower.
+    pub(super) async fn keep(&self, body: AnyBody) -> Result<Bytes, ReadError> {
+        let pace = self.reading.pace;
+        read_whole(Paced::new(body, pace).boxed(), KEPT_BYTES, pace.idle).await
+    }
+
     /// Whether this merger may answer by what it knows.
     pub(super) fn may_answer(&self) -> bool {
         self.on_lost_store == OnLostStore::ServeReads || self.knows.is_open()
@@ -155,9 +161,9 @@ impl Follower {
         let (parts, body) = request.into_parts();
         let mut body = match is_small(&parts.headers, &body) {
             false => Body::Once(Some(body)),
-            true => match body.collect().await {
-                Ok(body) => Body::Kept(body.to_bytes()),
-                Err(_) => return ("cut-off", whole(ApiError::cut_off().into_answer())),
+            true => match self.keep(body).await {
+                Ok(body) => Body::Kept(body),
+                Err(error) => return ("cut-off", whole(ApiError::from(error).into_answer())),
             },
         };
         let mut why = "No merger leads at the moment";

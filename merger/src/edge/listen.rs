@@ -135,9 +135,9 @@ async fn respond(roles: &watch::Receiver<Role>, request: Request<Incoming>) -> R
             }
             Role::Follows(follower) if follower.is_small(&request) && is_for_roles(&request) => {
                 let (parts, body) = request.into_parts();
-                let again = match body.collect().await {
-                    Ok(body) => body.to_bytes(),
-                    Err(_) => return refusal(ApiError::cut_off()),
+                let again = match follower.keep(body).await {
+                    Ok(body) => body,
+                    Err(error) => return refusal(error.into()),
                 };
                 let request = Request::from_parts(parts.clone(), full(again.clone()));
                 let answer = answer_here(&role, request).await;

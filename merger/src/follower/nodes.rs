@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Context;
 use crate::cluster::{Directory, NodeId, NodeRef, Probe};
-use crate::probe::probe;
+use crate::probe::{for_each_node, probe};
 use crate::supervise::supervise;
 
 /// How long Envoy's admin interface may take to answer.
@@ -42,22 +42,12 @@ pub async fn discover(ctx: Arc<Context>, directory: Arc<dyn Directory>) {
 
 /// Watches all nodes of the topology; never ends.
 pub async fn watch(ctx: Arc<Context>) {
-    let mut topology = ctx.cluster.watch_topology();
-    let mut watched: hashbrown::HashSet<NodeId> = hashbrown::HashSet::new();
-    loop {
-        let now = topology.borrow_and_update().clone();
-        for (_, node) in now.all_nodes() {
-            if watched.insert(node.id.clone()) {
-                let id = node.id.clone();
-                supervise(&ctx, &ctx.metrics.panics, "watch-node", move |ctx| {
-                    watch_node(ctx, id.clone())
-                });
-            }
-        }
-        if topology.changed().await.is_err() {
-            return;
-        }
-    }
+    for_each_node(&ctx.cluster, |id| {
+        supervise(&ctx, &ctx.metrics.panics, "watch-node", move |ctx| {
+            watch_node(ctx, id.clone())
+        });
+    })
+    .await;
 }
 
 async fn watch_node(ctx: Arc<Context>, id: NodeId) {

@@ -10,6 +10,7 @@ use weft_routing::placement::ShardId;
 use super::Context;
 use super::verify::verify_shard;
 use crate::cluster::{Mark, NodeId, NodeRef, NodeStatus, Probe, Removal};
+use crate::probe::for_each_node;
 use crate::replication::{
     Established, OTHER_DISK, dated, establish_locked, has_same_disk, probe, proves_its_disk,
     put_in_doubt, remove_replica, went_back,
@@ -25,22 +26,12 @@ const STRANGE_AFTER: Duration = Duration::from_secs(2);
 
 /// Watches all nodes of the topology; never ends.
 pub async fn watch(ctx: Arc<Context>) {
-    let mut topology = ctx.cluster.watch_topology();
-    let mut watched: hashbrown::HashSet<NodeId> = hashbrown::HashSet::new();
-    loop {
-        let now = topology.borrow_and_update().clone();
-        for (_, node) in now.all_nodes() {
-            if watched.insert(node.id.clone()) {
-                let id = node.id.clone();
-                supervise(&ctx, &ctx.metrics.panics, "watch-node", move |ctx| {
-                    watch_node(ctx, id.clone())
-                });
-            }
-        }
-        if topology.changed().await.is_err() {
-            return;
-        }
-    }
+    for_each_node(&ctx.cluster, |id| {
+        supervise(&ctx, &ctx.metrics.panics, "watch-node", move |ctx| {
+            watch_node(ctx, id.clone())
+        });
+    })
+    .await;
 }
 
 async fn watch_node(ctx: Arc<Context>, id: NodeId) {

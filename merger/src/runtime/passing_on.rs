@@ -101,7 +101,7 @@ async fn scene(on_lost_store: OnLostStore) -> Scene {
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
-    let options = Arguments::parse_from(["serve"]).options;
+    let options = Arguments::parse_from(["serve", "--body-idle-timeout-ms=200"]).options;
     let entries = [
         ("placement/films", PLACED),
         ("epoch", "3"),
@@ -345,5 +345,26 @@ async fn a_request_that_was_passed_on_to_a_merger_that_does_not_lead_is_refused_
     let body: serde_json::Value = serde_json::from_str(&body).unwrap();
     for field in ["message", "code", "type", "link"] {
         assert!(body[field].is_string(), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_stops_in_the_middle_of_a_small_body_is_not_waited_for() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let scene = scene(OnLostStore::Refuse).await;
+    scene.lead("other");
+    // Passed on, and answered here.
+    for path in ["/indexes", "/indexes/films/search"] {
+        let address = scene.url.strip_prefix("http://").unwrap();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n");
+        let begun = format!("{head}content-length: 20\r\nconnection: close\r\n\r\n{{\"uid\"");
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        let read = stream.read_exact(&mut answer);
+        let read = tokio::time::timeout(Duration::from_secs(20), read).await;
+        read.expect("it waits for ever").unwrap();
+        assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 408", "{path}");
     }
 }

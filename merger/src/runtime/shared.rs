@@ -228,6 +228,7 @@ impl Merger {
             };
             role.send_replace(Role::Leads(Arc::clone(&led.ctx)));
             self.metrics.state_age.set(0);
+            let followed = Arc::clone(&following.ctx);
             let why = tokio::select! {
                 why = self.until_end(&led.ctx, &leadership, &stopping) => why,
                 never = self.stay_registered(following) => match never {},
@@ -239,6 +240,8 @@ impl Merger {
             match why {
                 End::Stopping => {
                     let _ = serving.await;
+                    // Before the next one leads, which would wait for this registration.
+                    followed.membership.leave().await;
                     leadership.step_down().await;
                     return Ok(());
                 }
@@ -255,6 +258,7 @@ impl Merger {
                 Some(following) => following,
                 None => {
                     let _ = serving.await;
+                    followed.membership.leave().await;
                     leadership.step_down().await;
                     return Ok(());
                 }

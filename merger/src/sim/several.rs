@@ -5,6 +5,7 @@
 //! is given twice, and a document whose task has succeeded is found by each read that begins afterwards, through whichever merger.
 //! When all is well again: every acknowledged document is there, on all replicas.
 
+mod clients;
 mod sidecar;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,9 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use clap::Parser;
 use http::{Method, Request};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -24,12 +24,12 @@ use super::BEGIN;
 use super::disk::Index;
 use super::mesh::{Mesh, id};
 use super::nodes::{Event, Power};
+use super::world::options;
 use crate::call::{empty, full};
 use crate::clock::simulated;
 use crate::cluster::{Cluster, Readiness};
 use crate::edge::{self, Role};
 use crate::etcd::simulated::{Line, Simulated};
-use crate::options::ServeOptions;
 use crate::runtime::{Merger, Outside, Threads};
 
 /// How often an Envoy asks its merger.
@@ -39,12 +39,6 @@ const INDEX: &str = "films";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[derive(Parser)]
-struct Arguments {
-    #[command(flatten)]
-    options: ServeOptions,
 }
 
 /// A merger and its Envoy.
@@ -119,26 +113,13 @@ impl World {
         std::fs::create_dir_all(&folder).unwrap();
         let folder = format!("--data-dir={}", folder.display());
         let listen = format!("--listen=127.0.0.1:{}", 20_000 + number);
-        let options = Arguments::parse_from([
-            "serve",
-            "--master-key=master",
-            "--node-down-after-ms=3000",
-            "--replica-patience-ms=500",
-            "--write-timeout-ms=5000",
-            "--search-timeout-ms=3000",
-            "--lease-ms=500",
-            "--verify-interval-s=0",
-            "--settings-check-interval-ms=0",
-            "--resync-bytes-per-second=0",
-            &folder,
-            &listen,
-        ]);
+        let options = options(&[&folder, &listen]);
         let outside = Outside {
             nodes: sidecar.clone(),
             directory: sidecar.clone(),
             threads: Threads::Shared,
         };
-        let merger = Merger::new(options.options, Arc::new(line.clone()), outside).unwrap();
+        let merger = Merger::new(options, Arc::new(line.clone()), outside).unwrap();
         let merger = Arc::new(merger);
         let following = merger.follow().await.unwrap();
         let (role, roles) = watch::channel(merger.role(&following));
@@ -216,95 +197,6 @@ impl World {
         }
         let said = serde_json::from_slice(&answer.body).unwrap_or_default();
         Some((answer.status.as_u16(), said))
-    }
-
-    fn goes_on(&self) -> bool {
-        !self.ends.load(Ordering::SeqCst)
-    }
-
-    async fn write(self, mut random: fastrand::Rng, writer: u32) {
-        let mut count = 0;
-        while self.goes_on() {
-            count += 1;
-            let document = writer * 100_000 + count;
-            let pair = self.any(&mut random);
-            let path = format!("/indexes/{INDEX}/documents?primaryKey=id");
-            let body = json!([{"id": document, "title": "x"}]);
-            let began = Instant::now();
-            let answer = self.ask(&pair, Method::POST, &path, Some(&body)).await;
-            let Some((202, said)) = answer else {
-                sleep(Duration::from_millis(random.u64(20..300))).await;
-                continue;
-            };
-            let uid = said["taskUid"].as_u64().unwrap();
-            {
-                let mut told = lock(&self.told);
-                told.acknowledged.insert(document);
-                told.writes.push((began, Instant::now(), uid));
-                if !told.uids.insert(uid) {
-                    told.wrong.push(format!("task {uid} was given twice"));
-                }
-            }
-            if self.succeeds(uid, &mut random).await {
-                lock(&self.told).succeeded.push(document);
-            }
-            sleep(Duration::from_millis(random.u64(1..120))).await;
-        }
-    }
-
-    /// Whether the task is seen to succeed within a while.
-    async fn succeeds(&self, uid: u64, random: &mut fastrand::Rng) -> bool {
-        for _ in 0..600 {
-            let pair = self.any(random);
-            let path = format!("/tasks/{uid}");
-            match self.ask(&pair, Method::GET, &path, None).await {
-                Some((200, task)) if task["status"] == "succeeded" => return true,
-                Some((200, task)) if task["status"] == "failed" => {
-                    lock(&self.told)
-                        .wrong
-                        .push(format!("a task failed: {task}"));
-                    return false;
-                }
-                Some((404, _)) => {
-                    lock(&self.told).wrong.push(format!("task {uid} is gone"));
-                    return false;
-                }
-                _ => sleep(Duration::from_millis(random.u64(5..100))).await,
-            }
-        }
-        false
-    }
-
-    async fn read(self, mut random: fastrand::Rng) {
-        while self.goes_on() {
-            sleep(Duration::from_millis(random.u64(1..60))).await;
-            let document = {
-                let told = lock(&self.told);
-                let count = told.succeeded.len();
-                // Mostly one of the latest.
-                let from = count.saturating_sub(if random.bool() { 3 } else { count });
-                match count {
-                    0 => continue,
-                    count => told.succeeded[random.usize(from..count)],
-                }
-            };
-            let pair = self.any(&mut random);
-            let path = format!("/indexes/{INDEX}/documents/{document}");
-            let at = self.mesh.now();
-            let answer = self.ask(&pair, Method::GET, &path, None).await;
-            let mut told = lock(&self.told);
-            told.reads += 1;
-            match answer {
-                Some((200, _)) => {}
-                Some((404, said)) => {
-                    let merger = pair.merger.id();
-                    told.wrong.push(format!(
-                        "{document} was missing at {at} through {merger}: {said}"
-                    ));
-                }
-                _ => told.failed += 1,
-            }
-        }
     }
 }
 

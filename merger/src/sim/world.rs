@@ -99,7 +99,8 @@ struct Arguments {
     options: ServeOptions,
 }
 
-fn options() -> ServeOptions {
+/// Options that fit a simulation, and these.
+pub(super) fn options(more: &[&str]) -> ServeOptions {
     let arguments = [
         "serve",
         "--master-key=master",
@@ -112,7 +113,7 @@ fn options() -> ServeOptions {
         "--settings-check-interval-ms=5000",
         "--resync-bytes-per-second=0",
     ];
-    Arguments::parse_from(arguments).options
+    Arguments::parse_from(arguments.iter().chain(more)).options
 }
 
 /// A running merger.
@@ -133,7 +134,7 @@ impl Merger {
         let store = Arc::new(world.store.clone());
         let surroundings = Surroundings::alone(store, mesh(), mesh(), listen).unwrap();
         tokio::spawn(tell_time(world.clone()));
-        let opened = Opened::open(options(), surroundings).await.unwrap();
+        let opened = Opened::open(options(&[]), surroundings).await.unwrap();
         let ctx = opened.start().await.unwrap();
         tokio::spawn(envoy_asks(world.clone(), Arc::clone(&ctx)));
         let writers = |_| (0..4).map(|_| tokio::sync::Mutex::new(())).collect();

@@ -164,6 +164,12 @@ pub(crate) fn a_second_merger_follows_and_takes_over() {
             "{:?}",
             begun.elapsed()
         );
+        let (_, listed) = second.get("/_cluster/mergers").await.unwrap();
+        assert_eq!(
+            listed.matches("\"leader\"").count(),
+            1,
+            "the first has not left in order: {listed}"
+        );
         // And without notice: after the lease.
         let third = Merger::start(&members.urls(), envoy, &[]);
         until("the third follows", async || {
