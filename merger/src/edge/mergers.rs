@@ -46,7 +46,7 @@ pub(super) fn is_about_mergers(call: &Call) -> bool {
 /// Answers a leader's call. The key was judged.
 pub(super) async fn handle(peers: &Peers, call: &Call) -> Result<Answer, ApiError> {
     match (call.method.clone(), call.item.as_deref()) {
-        (Method::GET, Some("mergers")) => show(peers).await,
+        (Method::GET, Some("mergers")) => show(peers, Some(&peers.me)).await,
         (Method::POST, Some("leader/step-down")) if peers.roll.is_some() => {
             peers.step_down.notify_one();
             let told = json!({"id": peers.me, "stepsDown": true});
@@ -63,10 +63,12 @@ pub(super) async fn list(ctx: &Reading, peers: &Peers, call: &Call) -> Result<An
     if call.method != Method::GET {
         return Ok(Answer::empty(StatusCode::METHOD_NOT_ALLOWED));
     }
-    show(peers).await
+    show(peers, None).await
 }
 
-async fn show(peers: &Peers) -> Result<Answer, ApiError> {
+/// The list; with the one that leads, if that is known. A merger that has just begun to lead may not be registered as such yet, and
+/// one that led before it may still be.
+async fn show(peers: &Peers, leader: Option<&str>) -> Result<Answer, ApiError> {
     let Some(roll) = &peers.roll else {
         let alone = Registration {
             leads: true,
@@ -83,9 +85,12 @@ async fn show(peers: &Peers) -> Result<Answer, ApiError> {
         .read()
         .await
         .map_err(|error| ApiError::stands_by(&error.to_string()))?;
-    let mergers = seen.mergers.iter();
+    let mergers = seen.mergers.into_iter();
     let mergers: Vec<Value> = mergers
-        .map(|(merger, left)| describe(merger, seen.changes, *left))
+        .map(|(mut merger, left)| {
+            merger.leads = leader.map_or(merger.leads, |leader| merger.id == leader);
+            describe(&merger, seen.changes, left)
+        })
         .collect();
     Ok(Answer::json(StatusCode::OK, &json!({"mergers": mergers})))
 }

@@ -168,7 +168,7 @@ pub(crate) fn a_second_merger_follows_and_takes_over() {
         assert_eq!(
             listed.matches("\"leader\"").count(),
             1,
-            "the first has not left in order: {listed}"
+            "one leads: {listed}"
         );
         // And without notice: after the lease.
         let third = Merger::start(&members.urls(), envoy, &[]);
