@@ -161,6 +161,71 @@ impl SlotMap {
         Self::from_owners(owners).unwrap_or_else(|_| self.clone())
     }
 
+    /// Gives some slots to another shard: one step of moving them.
+    #[must_use]
+    pub fn with_owner_of_all(&self, slots: &[Slot], owner: ShardId) -> Self {
+        let mut owners = self.owners.to_vec();
+        for slot in slots {
+            if let Some(entry) = owners.get_mut(usize::from(slot.0)) {
+                *entry = owner;
+            }
+        }
+        Self::from_owners(owners).unwrap_or_else(|_| self.clone())
+    }
+
+    /// The slots spread over `shards` (in any order, repetitions ignored), so that shares differ by at most one slot and as few
+    /// slots as possible change their owner.
+    ///
+    /// # Errors
+    /// `shards` is empty.
+    pub fn levelled(&self, shards: &[ShardId]) -> Result<Self, NoShards> {
+        let shards = distinct(shards);
+        if shards.is_empty() {
+            return Err(NoShards);
+        }
+        let mut owned: Vec<(ShardId, Vec<Slot>)> = shards
+            .iter()
+            .map(|shard| (*shard, self.slots_of(*shard).collect()))
+            .collect();
+        // The shards with the most slots keep one more than the others.
+        owned.sort_by_key(|(shard, slots)| (std::cmp::Reverse(slots.len()), *shard));
+        let (base, extras) = (
+            usize::from(SLOT_COUNT) / shards.len(),
+            usize::from(SLOT_COUNT) % shards.len(),
+        );
+        let share = |place: usize| base + usize::from(place < extras);
+        let is_free = |shard: &ShardId| !shards.contains(shard);
+        let mut free: Vec<Slot> = slots()
+            .filter(|slot| is_free(&self.shard_of_slot(*slot)))
+            .collect();
+        for (place, (shard, slots)) in owned.iter_mut().enumerate() {
+            // The slots that a shard gives away are those that it prefers least.
+            slots.sort_by_key(|slot| (std::cmp::Reverse(affinity(*slot, *shard)), *slot));
+            free.extend(slots.drain(share(place).min(slots.len())..));
+        }
+        free.sort_unstable();
+        let mut lacking: Vec<(ShardId, usize)> = owned
+            .iter()
+            .enumerate()
+            .map(|(place, (shard, slots))| (*shard, share(place) - slots.len()))
+            .filter(|(_, lacks)| *lacks > 0)
+            .collect();
+        let mut owners = self.owners.to_vec();
+        for slot in free {
+            let best = lacking
+                .iter_mut()
+                .filter(|(_, lacks)| *lacks > 0)
+                .max_by_key(|(shard, _)| (affinity(slot, *shard), *shard));
+            if let Some((shard, lacks)) = best
+                && let Some(owner) = owners.get_mut(usize::from(slot.0))
+            {
+                *owner = *shard;
+                *lacks -= 1;
+            }
+        }
+        Self::from_owners(owners)
+    }
+
     /// The shards that own at least one slot, ascending; never empty.
     #[must_use]
     pub fn shards(&self) -> &[ShardId] {

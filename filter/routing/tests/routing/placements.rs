@@ -159,3 +159,52 @@ fn small_indexes_are_spread_evenly_and_keep_their_shards_when_others_join() {
     assert_eq!(choose_shards("x", &ten, 99), ten);
     assert!(choose_shards("x", &ten, 0).is_empty());
 }
+
+#[test]
+fn levelling_evens_any_map_out_and_moves_no_more_than_it_must() {
+    let mut random = Random(11);
+    for round in 0..60 {
+        let before_count = 1 + random.next() % 6;
+        let owners = (0..SLOT_COUNT)
+            .map(|_| ShardId(u16::try_from(random.next() % before_count).unwrap()))
+            .collect();
+        let before = SlotMap::from_owners(owners).unwrap();
+        let first = u16::try_from(random.next() % 4).unwrap();
+        let wanted: Vec<ShardId> = (first..=first + u16::try_from(random.next() % 5).unwrap())
+            .map(ShardId)
+            .collect();
+        let after = before.levelled(&wanted).unwrap();
+        assert_even(&after, &format!("round {round}"));
+        assert_eq!(after.shards(), wanted);
+        // What a shard has beyond its share must go, and nothing else.
+        let all = usize::from(SLOT_COUNT);
+        let (base, extras) = (all / wanted.len(), all % wanted.len());
+        let mut kept: Vec<usize> = wanted
+            .iter()
+            .map(|shard| before.slots_of(*shard).count())
+            .collect();
+        kept.sort_unstable_by(|a, b| b.cmp(a));
+        let kept: usize = kept
+            .iter()
+            .enumerate()
+            .map(|(place, count)| *count.min(&(base + usize::from(place < extras))))
+            .sum();
+        assert_eq!(moved(&before, &after).len(), all - kept, "round {round}");
+        assert_eq!(after.levelled(&wanted).unwrap(), after);
+        assert_eq!(before.levelled(&wanted).unwrap(), after, "the same again");
+    }
+    assert_eq!(SlotMap::single(ShardId(0)).levelled(&[]), Err(NoShards));
+}
+
+#[test]
+fn a_new_shard_takes_the_same_share_from_each_of_the_others() {
+    let three = SlotMap::deal(&shards(3)).unwrap();
+    let four = three.levelled(&shards(4)).unwrap();
+    let moves = moved(&three, &four);
+    assert_eq!(moves.len(), usize::from(SLOT_COUNT) / 4);
+    assert!(moves.iter().all(|(_, to)| *to == ShardId(3)));
+    for shard in shards(3) {
+        let given = moves.iter().filter(|(from, _)| *from == shard).count();
+        assert!((340..=343).contains(&given), "{shard}: {given}");
+    }
+}
