@@ -1,10 +1,13 @@
 //! The API for operators: `/_cluster/…` and `GET /indexes/{uid}/_shards`. It needs the master key.
 
+mod moves;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
@@ -12,7 +15,8 @@ use weft_routing::placement::ShardId;
 use crate::answer::Answer;
 use crate::call::{Call, empty, read_whole};
 use crate::cluster::{
-    ClusterError, Mark, NodeId, NodeRef, NodeStatus, Probe, READS_FOLLOW, Removal, SyncState, until,
+    ClusterError, Mark, NodeId, NodeRef, NodeStatus, Placement, Probe, READS_FOLLOW, Removal,
+    SyncState, until,
 };
 use crate::repair::{self, Context};
 use crate::replication::{dated, has_same_disk, probe, reads_leave};
@@ -70,7 +74,25 @@ pub async fn handle(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, Cluste
             let id = (*id).to_owned();
             resume(ctx, &mut call, &id).await
         }
-        _ => Err(ClusterError::UnknownPath(format!("/_cluster/{path}"))),
+        (_, parts) => {
+            let unknown = || Err(ClusterError::UnknownPath(format!("/_cluster/{path}")));
+            let moves = moves::handle(ctx, &mut call, parts).await;
+            moves.unwrap_or_else(unknown)
+        }
+    }
+}
+
+/// A call's body; all defaults if it is empty.
+async fn body_of<T: DeserializeOwned + Default>(
+    ctx: &Context,
+    call: &mut Call,
+) -> Result<T, ClusterError> {
+    let body = std::mem::replace(&mut call.body, empty());
+    let body = read_whole(body, MAX_BODY_BYTES, ctx.pace.idle).await?;
+    match body.is_empty() {
+        true => Ok(T::default()),
+        false => serde_json::from_slice(&body)
+            .map_err(|error| ClusterError::InvalidBody(error.to_string())),
     }
 }
 
@@ -121,12 +143,18 @@ fn health(ctx: &Context) -> Value {
         "status": worst.unwrap_or(Health::Red).as_str(),
         "nodeCount": all.len(),
         "activeShards": active,
-        "relocatingShards": 0,
+        "relocatingShards": relocating(ctx),
         "initializingShards": initializing,
         "unassignedShards": all.len().saturating_sub(active + initializing),
         "stoppedResyncs": ctx.resyncs.stopped(),
         "epoch": ctx.cluster.in_sync.epoch(),
     })
+}
+
+/// How many moves have not ended.
+fn relocating(ctx: &Context) -> usize {
+    let moves = ctx.cluster.moves.all();
+    moves.iter().filter(|one| !one.has_ended()).count()
 }
 
 fn nodes(ctx: &Context) -> Value {
@@ -221,8 +249,21 @@ fn describe_shard(ctx: &Context, shard: ShardId) -> Value {
         "replicas": replicas,
         "inSync": in_sync,
         "inDoubt": ctx.cluster.in_doubt.contains(shard),
+        "draining": ctx.cluster.moves.draining().contains(&shard),
+        "indexes": holds(ctx, shard),
+        // Nothing is there, and nothing will be.
+        "removable": ctx.cluster.moves.draining().contains(&shard) && holds(ctx, shard) == 0,
         "state": shard_health(ctx, shard).as_str(),
     })
+}
+
+/// How many indexes have a part on a shard.
+fn holds(ctx: &Context, shard: ShardId) -> usize {
+    let indexes = ctx.cluster.placements.all();
+    let is_there = |index: &&Arc<Placement>| {
+        index.shards().contains(&shard) || index.unsettled.contains(&shard)
+    };
+    indexes.iter().filter(is_there).count()
 }
 
 fn index_shards(ctx: &Context, call: &Call) -> Result<Answer, ClusterError> {
@@ -260,6 +301,9 @@ fn index_shards(ctx: &Context, call: &Call) -> Result<Answer, ClusterError> {
         "shardCount": shards.len(),
         "replicationFactor": factor.unwrap_or(0),
         "writeMode": ctx.cluster.default_mode(&placement),
+        "wantedShardCount": placement.shard_count,
+        // Slots are moved: totals and facets may count some documents twice for a moment.
+        "unsettled": placement.unsettled,
         "shards": shards,
     })))
 }
@@ -369,18 +413,7 @@ struct Resume {
 /// Lets a node catch up. Or, if the request says so, lets it serve again although its data was lost.
 async fn resume(ctx: &Arc<Context>, call: &mut Call, id: &str) -> Result<Answer, ClusterError> {
     let (shard, node) = node(ctx, id)?;
-    let idle = ctx.pace.idle;
-    let body = read_whole(
-        std::mem::replace(&mut call.body, empty()),
-        MAX_BODY_BYTES,
-        idle,
-    )
-    .await?;
-    let wish: Resume = match body.is_empty() {
-        true => Resume::default(),
-        false => serde_json::from_slice(&body)
-            .map_err(|error| ClusterError::InvalidBody(error.to_string()))?,
-    };
+    let wish: Resume = body_of(ctx, call).await?;
     ctx.cluster.in_sync.resume(&node.id).await?;
     if wish.accept_deletions {
         tracing::warn!(node = %node.id, "an operator accepts what the node's resync deletes");

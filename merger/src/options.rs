@@ -88,6 +88,22 @@ pub struct ServeOptions {
     /// How much a resync may copy, in bytes per second; 0 means as fast as it goes.
     #[arg(long, env = "WEFT_RESYNC_BYTES_PER_SECOND", default_value_t = 32 << 20)]
     pub resync_bytes_per_second: u64,
+    /// How many documents of an index two shards hold at the same time, at most, while slots are moved.
+    #[arg(
+        long,
+        env = "WEFT_MOVE_BATCH",
+        default_value_t = 1_000,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
+    pub move_batch: u32,
+    /// How much fuller than the mean a shard may be, in percent, before slots are moved without being asked for; 0 means never.
+    #[arg(
+        long,
+        env = "WEFT_REBALANCE_THRESHOLD_PERCENT",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=1_000)
+    )]
+    pub rebalance_threshold_percent: u32,
     /// How often all replicas of a shard are compared, in seconds; 0 means never by itself.
     #[arg(long, env = "WEFT_VERIFY_INTERVAL_S", default_value_t = 3_600)]
     pub verify_interval_s: u64,
@@ -306,6 +322,9 @@ impl ServeOptions {
             probe_interval: Duration::from_millis(self.probe_interval_ms.max(10)),
             verify_interval: Duration::from_secs(self.verify_interval_s),
             resync_bytes_per_second: self.resync_bytes_per_second,
+            rebalance_threshold: (self.rebalance_threshold_percent > 0)
+                .then(|| f64::from(self.rebalance_threshold_percent) / 100.0),
+            move_batch: usize::try_from(self.move_batch).unwrap_or(usize::MAX),
         }
     }
 

@@ -361,6 +361,7 @@ fn spawn_background(
     supervise_or_exit(panics, "watch", repair::watch(repair()));
     supervise_or_exit(panics, "keep-in-sync", repair::keep_in_sync(repair()));
     supervise(&ctx.repair, panics, "verify", repair::verify_now_and_then);
+    supervise(&ctx.repair, panics, "move-slots", repair::move_slots);
     let events: Arc<dyn TaskEvents> = Arc::new(OnTaskEvents(Arc::clone(&ctx.broadcast)));
     supervise(&ctx.registry, panics, "follow-tasks", move |registry| {
         tasks::follow(registry, Arc::clone(&events))

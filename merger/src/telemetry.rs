@@ -40,6 +40,16 @@ pub struct Metrics {
     pub stopped_resyncs: IntGauge,
     /// Documents that resyncs copied or deleted.
     pub resynced_documents: IntCounter,
+    /// Moves that have not ended.
+    pub moves: IntGauge,
+    /// Documents that moves brought to another shard.
+    pub moved_documents: IntCounter,
+    /// Bytes that moves copied.
+    pub moved_bytes: IntCounter,
+    /// Attempts to hand a batch over while writers wait, by outcome.
+    pub move_turns: IntCounterVec,
+    /// How long writers waited for such an attempt.
+    pub move_turn_seconds: HistogramVec,
     /// Documents and settings in which replicas in sync were found to differ.
     pub differences: IntCounter,
     /// Calls of webhooks, by outcome; retries don't count.
@@ -122,6 +132,26 @@ impl Metrics {
             resynced_documents: new.counter(
                 "weft_merger_resynced_documents_total",
                 "Documents that resyncs brought to a replica or removed from it.",
+            )?,
+            moves: new.gauge("weft_merger_moves", "Moves of slots that have not ended.")?,
+            moved_documents: new.counter(
+                "weft_merger_moved_documents_total",
+                "Documents that moves of slots brought to another shard.",
+            )?,
+            moved_bytes: new.counter(
+                "weft_merger_moved_bytes_total",
+                "Bytes of documents that moves of slots copied.",
+            )?,
+            move_turns: new.counter_vec(
+                "weft_merger_move_turns_total",
+                "Attempts to hand a batch of slots over while writers wait, by outcome: over, too-soon.",
+                &["outcome"],
+            )?,
+            move_turn_seconds: new.histogram_vec(
+                "weft_merger_move_turn_seconds",
+                "How long writers to the two shards waited while a batch of slots was handed over, or an attempt was made.",
+                &["outcome"],
+                &BUCKETS,
             )?,
             differences: new.counter(
                 "weft_merger_replica_differences_total",
@@ -272,6 +302,11 @@ mod tests {
             resyncs,
             stopped_resyncs,
             resynced_documents,
+            moves,
+            moved_documents,
+            moved_bytes,
+            move_turns,
+            move_turn_seconds,
             differences,
             webhook_calls,
             panics,
@@ -283,7 +318,7 @@ mod tests {
             store_seconds,
             passed_on,
         } = Metrics::new().unwrap();
-        let metrics: [&dyn Collector; 22] = [
+        let metrics: [&dyn Collector; 27] = [
             &requests,
             &request_seconds,
             &under_way,
@@ -296,6 +331,11 @@ mod tests {
             &resyncs,
             &stopped_resyncs,
             &resynced_documents,
+            &moves,
+            &moved_documents,
+            &moved_bytes,
+            &move_turns,
+            &move_turn_seconds,
             &differences,
             &webhook_calls,
             &panics,

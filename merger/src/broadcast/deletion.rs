@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::BroadcastError;
 use super::indexes::unplaced;
 use super::intents::{Effect, Intent, carry_out};
-use super::place::until_settled;
+use super::place::{have_guests, until_no_guests, until_settled};
 use super::spread::NodeChange;
 use crate::answer::Answer;
 use crate::broadcast::Context;
@@ -37,7 +37,11 @@ async fn delete_placed(
     change: &NodeChange,
     placement: Arc<Placement>,
 ) -> Result<Answer, BroadcastError> {
+    until_no_guests(ctx, &[&placement.uid]).await?;
     let guard = ctx.locks.lock(placement.shards()).await;
+    if have_guests(ctx, &[&placement.uid]) {
+        return Err(BroadcastError::Unsettled(placement.uid.clone()));
+    }
     let now = ctx.cluster.placement(&placement.uid);
     if now
         .as_ref()

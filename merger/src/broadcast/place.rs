@@ -62,6 +62,25 @@ pub(super) async fn until_gone(ctx: &Context, uid: &str) -> Result<(), Broadcast
     tokio::time::timeout(WITHIN, gone).await.map_err(late)
 }
 
+/// Waits until no shard holds one of these indexes only in preparation of a move: it would not get the change.
+///
+/// # Errors
+/// The preparation takes too long.
+pub(super) async fn until_no_guests(ctx: &Context, uids: &[&str]) -> Result<(), BroadcastError> {
+    let has_none = || (!have_guests(ctx, uids)).then_some(());
+    let none = until([&ctx.cluster.placements.changes], has_none);
+    let late = |_| BroadcastError::Busy(uids.first().copied().unwrap_or_default().to_owned());
+    tokio::time::timeout(WITHIN, none).await.map_err(late)
+}
+
+/// Whether a shard holds one of these indexes only in preparation of a move.
+pub(super) fn have_guests(ctx: &Context, uids: &[&str]) -> bool {
+    uids.iter().any(|uid| {
+        let placement = ctx.cluster.placement(uid);
+        placement.is_some_and(|placement| placement.guests().next().is_some())
+    })
+}
+
 impl Place {
     pub(super) async fn take(
         ctx: &Context,
@@ -75,7 +94,9 @@ impl Place {
                 None => ctx.cluster.propose(uid, shard_count, replicas)?,
             };
             let guard = ctx.locks.lock(slots.shards()).await;
-            if let Some(placed) = ctx.cluster.placements.place(uid, &slots).await? {
+            let wanted = ctx.cluster.wanted_shards(shard_count);
+            let placing = ctx.cluster.placements.place(uid, &slots, wanted);
+            if let Some(placed) = placing.await? {
                 return Ok(Self {
                     placement: placed.placement,
                     before: placed.before,

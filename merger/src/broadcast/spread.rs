@@ -190,7 +190,7 @@ pub(super) async fn spread_locked(
         return Err(ClusterError::NoShards.into());
     };
     for (shard, change) in each {
-        ctx.cluster.dirty.note(*shard, &change.named, None);
+        ctx.cluster.note_write(*shard, &change.named, None);
     }
     if change.named.operation.changes_indexes() {
         ctx.writes.indexes_change();

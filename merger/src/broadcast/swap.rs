@@ -14,7 +14,7 @@ use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
 use super::intents::{Effect, Intent, carry_out};
-use super::place::{until_gone, until_settled};
+use super::place::{have_guests, until_gone, until_no_guests, until_settled};
 use super::spread::{NodeChange, Reach, Spread, spread};
 use crate::answer::Answer;
 use crate::broadcast::Context;
@@ -69,6 +69,12 @@ async fn swap_placed(
         for uid in pairs.iter().flat_map(|pair| &pair.indexes) {
             until_gone(ctx, uid).await?;
         }
+        let uids: Vec<&str> = pairs
+            .iter()
+            .flat_map(|pair| pair.indexes.each_ref())
+            .map(String::as_str)
+            .collect();
+        until_no_guests(ctx, &uids).await?;
         let before = match placed(ctx, pairs) {
             Ok(placements) => placements,
             Err(shard) => return ask(ctx, change, shard).await,
@@ -76,6 +82,9 @@ async fn swap_placed(
         let shards = shards_of(&before);
         let in_order: Vec<ShardId> = shards.iter().copied().collect();
         let guard = ctx.locks.lock(&in_order).await;
+        if have_guests(ctx, &uids) {
+            return Err(BroadcastError::Unsettled(first.clone()));
+        }
         let now = placed(ctx, pairs).ok();
         // The two may have been swapped meanwhile, so their current placements are used.
         let Some(now) = now.filter(|now| shards_of(now) == shards) else {

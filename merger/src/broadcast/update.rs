@@ -17,12 +17,12 @@ use weft_routing::placement::ShardId;
 use super::BroadcastError;
 use super::indexes::{lock_where_it_lies, spread_as_task, unplaced};
 use super::intents::{Effect, Intent, carry_out};
-use super::place::{WITHIN, until_gone, until_settled};
+use super::place::{WITHIN, have_guests, until_gone, until_no_guests, until_settled};
 use super::spread::NodeChange;
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
-use crate::cluster::{Placement, WriteMode};
+use crate::cluster::{ClusterError, Placement, WriteMode};
 use crate::replication::WriteGuard;
 use crate::tasks::{are_pending, ask_primary, ask_until};
 
@@ -30,11 +30,23 @@ const KIND: &str = "indexUpdate";
 /// The pause before nodes with tasks under way are asked again.
 const AGAIN: Duration = Duration::from_millis(25);
 
-/// `sharding` of `PATCH /indexes/{uid}`: the part that can change without moving the index.
+/// `sharding` of `PATCH /indexes/{uid}`.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Resharding {
-    write: Option<WriteMode>,
+    #[serde(default, deserialize_with = "given")]
+    write: Option<Option<WriteMode>>,
+    /// `null` for all shards.
+    #[serde(default, deserialize_with = "given")]
+    shard_count: Option<Option<u16>>,
+}
+
+/// A member that may be `null`, and isn't missing.
+#[allow(clippy::option_option, reason = "missing, null, or a value")]
+fn given<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(from).map(Some)
 }
 
 /// What a `PATCH` asks for.
@@ -53,9 +65,9 @@ pub(super) async fn update(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
     let uid = index_uid.clone().unwrap_or_default();
     let mut change = NodeChange::of(ctx, call).await?;
     if ctx.cluster.placement(&uid).is_some()
-        && let Some(write) = take_write_mode(&mut change)?
+        && let Some(sharding) = take_sharding(&mut change)?
     {
-        ctx.cluster.placements.set_write_mode(&uid, write).await?;
+        reshard(ctx, &uid, sharding).await?;
     }
     let body: Value = serde_json::from_slice(&change.body).unwrap_or_default();
     let text = |name: &str| body.get(name).and_then(Value::as_str);
@@ -70,6 +82,7 @@ pub(super) async fn update(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
         for name in [Some(update.uid), update.new].into_iter().flatten() {
             until_gone(ctx, name).await?;
         }
+        until_no_guests(ctx, &[&uid]).await?;
         match ctx.cluster.placement(&uid) {
             None => unplaced(ctx, &change, index_uid.clone(), KIND).await,
             Some(placement) => update.of(ctx, &placement).await,
@@ -78,8 +91,8 @@ pub(super) async fn update(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
     .await
 }
 
-/// Removes `sharding` from the body of a `PATCH`; returns the index's new write mode, if `sharding` was there.
-fn take_write_mode(change: &mut NodeChange) -> Result<Option<Option<WriteMode>>, BroadcastError> {
+/// Removes `sharding` from the body of a `PATCH`.
+fn take_sharding(change: &mut NodeChange) -> Result<Option<Resharding>, BroadcastError> {
     let Ok(mut body) = serde_json::from_slice::<Map<String, Value>>(&change.body) else {
         return Ok(None);
     };
@@ -91,7 +104,31 @@ fn take_write_mode(change: &mut NodeChange) -> Result<Option<Option<WriteMode>>,
             detail: error.to_string(),
         })?;
     change.body = serde_json::to_vec(&body).unwrap_or_default().into();
-    Ok(Some(sharding.write))
+    Ok(Some(sharding))
+}
+
+/// Sets the write mode, and on how many shards the index is to lie. Its slots are moved in the background.
+async fn reshard(ctx: &Context, uid: &str, sharding: Resharding) -> Result<(), BroadcastError> {
+    let cluster = &ctx.cluster;
+    if let Some(Some(count)) = sharding.shard_count {
+        let known = cluster.shards().len();
+        if count == 0 {
+            let detail = "counts start from 1".to_owned();
+            return Err(BroadcastError::InvalidSharding { detail });
+        }
+        if usize::from(count) > known {
+            let wanted = count;
+            return Err(ClusterError::TooManyShards { wanted, known }.into());
+        }
+    }
+    if let Some(write) = sharding.write {
+        cluster.placements.set_write_mode(uid, write).await?;
+    }
+    if let Some(count) = sharding.shard_count {
+        cluster.placements.set_shard_count(uid, count).await?;
+        cluster.moves.set_replan(uid, true).await?;
+    }
+    Ok(())
 }
 
 impl Update<'_> {
@@ -106,6 +143,9 @@ impl Update<'_> {
             true => lock_when_quiet(ctx, placement).await?,
             false => (lock_where_it_lies(ctx, placement).await?, BTreeSet::new()),
         };
+        if have_guests(ctx, &[self.uid]) {
+            return Err(BroadcastError::Unsettled(self.uid.to_owned()));
+        }
         let key = self.key.filter(|_| holding.is_empty());
         if let Some(key) = key {
             // Recorded before the nodes have it, since the next write uses it.

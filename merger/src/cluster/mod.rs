@@ -21,6 +21,7 @@ mod latency;
 mod leader_view;
 mod marks;
 mod mergers;
+mod moves;
 mod placements;
 mod queues;
 mod read_from;
@@ -37,6 +38,7 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use weft_routing::Origins;
+use weft_routing::operation::NamedOperation;
 use weft_routing::placement::{ShardId, SlotMap};
 
 pub use dirty::Dirty;
@@ -61,10 +63,13 @@ pub(crate) use following::Changed;
 pub(crate) use health::{Probe, READS_FOLLOW};
 pub(crate) use in_doubt::Doubt;
 pub(crate) use leader_view::{LeaderView, VIEW_KEY};
+pub(crate) use moves::{Move, MoveState, Moves, Noted, Planned, Step, plan};
+pub(crate) use placements::owns;
 pub(crate) use stagger::Groups;
 
 use crate::base::{Base, stands_on};
 use crate::call::ReadError;
+use crate::ids::Ids;
 use crate::store::{Store, StoreError};
 
 /// The cluster's state, and the base that it builds on.
@@ -189,6 +194,18 @@ pub enum ClusterError {
     /// No such path below `/_cluster`, or not with this method.
     #[error("Weft knows no `{0}`")]
     UnknownPath(String),
+    /// A shard that isn't in Envoy's configuration.
+    #[error("shard `{0}` is not known")]
+    UnknownShard(String),
+    /// No move has this number.
+    #[error("move `{0}` not found")]
+    UnknownMove(String),
+    /// The only shard that may hold anything can't be emptied.
+    #[error("no other shard is there to take what shard-{} holds", .0.0)]
+    LastShard(ShardId),
+    /// The sizes of the indexes can't be read from the nodes.
+    #[error("nothing can be planned now: {0}")]
+    Unread(String),
     /// A node that isn't in Envoy's configuration.
     #[error("node `{0}` is not known")]
     UnknownNode(NodeId),
@@ -246,6 +263,8 @@ pub struct Cluster {
     pub dirty: Dirty,
     /// Shards whose replicas may differ because a write failed.
     pub in_doubt: InDoubt,
+    /// Slots that go from one shard to another.
+    pub(crate) moves: Arc<Moves>,
     /// The order of writes to each replica.
     pub queues: ReplicaQueues,
     /// Which replicas wait with large writes while others apply them.
@@ -286,6 +305,7 @@ impl Cluster {
         let lease_ms = u32::try_from(options.lease.as_millis()).unwrap_or(u32::MAX);
         let in_sync = InSync::open(Arc::clone(&store)).await?;
         let marks = Marks::open(Arc::clone(&store), in_sync.known()).await?;
+        let moves = Moves::open(Arc::clone(&store)).await?;
         let placements = Placements::read(
             store,
             lease_ms,
@@ -303,6 +323,7 @@ impl Cluster {
             latencies: Latencies::default(),
             dirty: Dirty::default(),
             in_doubt: InDoubt::default(),
+            moves: Arc::new(moves),
             queues: ReplicaQueues::default(),
             stagger: Stagger::default(),
             mergers: shared.mergers,
@@ -356,6 +377,12 @@ impl Cluster {
         tracing::info!(shards = ?topology.summary(), "topology changed");
         self.topology.send_replace(Arc::new(topology));
         Ok(())
+    }
+
+    /// Notes a write that is about to be sent to a shard, for resyncs and moves. The caller has the shard's lock.
+    pub(crate) fn note_write(&self, shard: ShardId, write: &NamedOperation, ids: Option<&Ids>) {
+        self.dirty.note(shard, write, ids);
+        self.moves.logs.note(shard, write, ids);
     }
 
     /// All shards that Envoy knows, in order.
@@ -449,6 +476,12 @@ impl Cluster {
         self.placements.propose(index_uid, &fitting, count)
     }
 
+    /// On how many shards an index is to lie that asks for `shard_count`, now and later; `None` for all.
+    pub(crate) fn wanted_shards(&self, shard_count: Option<u16>) -> Option<u16> {
+        let default = self.options.default_shard_count;
+        shard_count.or(Some(default)).filter(|count| *count > 0)
+    }
+
     /// The shards that an index may be placed on, and how many of them it gets.
     fn fitting(
         &self,
@@ -456,7 +489,9 @@ impl Cluster {
         replicas: u16,
     ) -> Result<(Vec<ShardId>, usize), ClusterError> {
         let topology = self.topology();
-        let all = topology.shards();
+        let draining = self.moves.draining();
+        let mut all = topology.shards();
+        all.retain(|shard| !draining.contains(shard));
         if all.is_empty() {
             return Err(ClusterError::NoShards);
         }

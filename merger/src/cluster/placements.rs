@@ -8,8 +8,11 @@ use weft_routing::placement::{ShardId, SlotMap, choose_shards};
 use weft_routing::table::{Epoch, IndexRoute, RoutingTable};
 
 mod following;
+mod moving;
 mod stored;
 mod swaps;
+
+pub(crate) use self::moving::owns;
 
 use self::stored::{decode, encode};
 use super::{Changes, ClusterError, WriteMode};
@@ -35,12 +38,36 @@ pub struct Placement {
     pub deleted_by: Option<u32>,
     /// The index's own write mode; `None` for the cluster's default.
     pub write_mode: Option<WriteMode>,
+    /// On how many shards the index is to lie; `None` for all.
+    pub shard_count: Option<u16>,
+    /// Shards that may hold documents of slots that aren't theirs, because slots are moved: readers must ignore these documents.
+    pub unsettled: BTreeSet<ShardId>,
 }
 
 impl Placement {
+    /// A new index.
+    pub(crate) fn new(uid: &str, slots: Arc<SlotMap>, shard_count: Option<u16>) -> Self {
+        Self {
+            uid: uid.to_owned(),
+            slots,
+            primary_key: None,
+            deleted_by: None,
+            write_mode: None,
+            shard_count,
+            unsettled: BTreeSet::new(),
+        }
+    }
+
     /// The shards that hold the index, in order.
     pub fn shards(&self) -> &[ShardId] {
         self.slots.shards()
+    }
+
+    /// The shards that hold the index only in preparation of a move: they own none of its slots yet, or not any more.
+    pub fn guests(&self) -> impl Iterator<Item = ShardId> {
+        let owns = |shard: &&ShardId| self.shards().contains(*shard);
+        let guests = self.unsettled.iter().filter(move |shard| !owns(shard));
+        guests.copied()
     }
 }
 
@@ -79,12 +106,37 @@ pub struct Placements {
 #[derive(Default)]
 struct State {
     epoch: u64,
+    /// How often slots of an index have changed their owner, in this process.
+    moved: u64,
+    /// The indexes with shards that may hold documents of others.
+    unsettled: BTreeSet<String>,
     placements: BTreeMap<String, Arc<Placement>>,
     single_replica: BTreeSet<ShardId>,
     /// Indexes that filters must leave to the merger because a change is about to move them, each with the names of those
     /// changes.
     undirected: BTreeMap<String, BTreeSet<String>>,
     table: Option<Arc<str>>,
+}
+
+impl State {
+    /// Sets or removes a placement.
+    fn set(&mut self, uid: &str, placement: Option<Arc<Placement>>) {
+        let slots =
+            |placement: Option<&Arc<Placement>>| placement.map(|one| Arc::clone(&one.slots));
+        let (before, now) = (slots(self.placements.get(uid)), slots(placement.as_ref()));
+        self.moved += u64::from(before.is_some() && before != now);
+        match placement
+            .as_ref()
+            .is_some_and(|one| !one.unsettled.is_empty())
+        {
+            true => self.unsettled.insert(uid.to_owned()),
+            false => self.unsettled.remove(uid),
+        };
+        match placement {
+            Some(placement) => self.placements.insert(uid.to_owned(), placement),
+            None => self.placements.remove(uid),
+        };
+    }
 }
 
 impl Placements {
@@ -104,7 +156,7 @@ impl Placements {
             let uid = key.strip_prefix(PREFIX).unwrap_or_default().to_owned();
             let placement =
                 decode(&uid, &stored.value).ok_or_else(|| ClusterError::Corrupt(uid.clone()))?;
-            state.placements.insert(uid, Arc::new(placement));
+            state.set(&uid, Some(Arc::new(placement)));
         }
         if let Some(undirected) = store.get(UNDIRECTED_KEY).await? {
             let corrupt = |_| ClusterError::Corrupt(UNDIRECTED_KEY.to_owned());
@@ -163,6 +215,17 @@ impl Placements {
         self.lock().placements.values().cloned().collect()
     }
 
+    /// How often slots have changed their owner so far. A reader that finds another number when it has its answers may have asked
+    /// a shard for documents that were just moved away.
+    pub fn moved(&self) -> u64 {
+        self.lock().moved
+    }
+
+    /// Whether any shard may hold documents of slots that aren't its own.
+    pub fn any_unsettled(&self) -> bool {
+        !self.lock().unsettled.is_empty()
+    }
+
     /// The epoch: it grows with every change.
     pub fn epoch(&self) -> Epoch {
         Epoch(self.lock().epoch)
@@ -180,24 +243,26 @@ impl Placements {
         &self,
         uid: &str,
         slots: &Arc<SlotMap>,
+        shard_count: Option<u16>,
     ) -> Result<Option<Placed>, StoreError> {
         let _changing = self.changing.lock().await;
         let found = self.get(uid);
-        let (before, write_mode) = match found {
+        let (before, dying) = match found {
             Some(placement) if placement.slots != *slots => return Ok(None),
             Some(placement) if placement.deleted_by.is_none() => {
                 let before = Before::Alive;
                 return Ok(Some(Placed { placement, before }));
             }
-            Some(placement) => (Before::Dying, placement.write_mode),
+            Some(placement) => (Before::Dying, Some(placement)),
             None => (Before::Absent, None),
         };
-        let placement = Arc::new(Placement {
-            uid: uid.to_owned(),
-            slots: Arc::clone(slots),
-            primary_key: None,
-            deleted_by: None,
-            write_mode,
+        let placement = Arc::new(match dying {
+            Some(dying) => Placement {
+                primary_key: None,
+                deleted_by: None,
+                ..Placement::clone(&dying)
+            },
+            None => Placement::new(uid, Arc::clone(slots), shard_count),
         });
         self.save(&placement).await?;
         Ok(Some(Placed { placement, before }))
@@ -368,6 +433,7 @@ impl Placements {
             let mut route = IndexRoute::new(Arc::clone(&placement.slots));
             route.primary_key.clone_from(&placement.primary_key);
             let directed = !state.undirected.contains_key(&placement.uid);
+            let directed = directed && placement.unsettled.is_empty();
             route.direct_reads = directed && placement.deleted_by.is_none();
             route.direct_writes = self.direct_writes
                 && directed
@@ -435,12 +501,7 @@ impl Placements {
             state.epoch = epoch;
             state.table = None;
             for (uid, placement) in changes {
-                match placement {
-                    Some(placement) => state
-                        .placements
-                        .insert((*uid).to_owned(), Arc::clone(placement)),
-                    None => state.placements.remove(*uid),
-                };
+                state.set(uid, placement.clone());
             }
         }
         self.changes.tell();

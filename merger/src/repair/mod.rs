@@ -1,9 +1,10 @@
-//! Keeps replicas equal: watches nodes, brings replicas back in sync, compares them, and learns of new nodes.
+//! Keeps replicas equal: watches nodes, brings replicas back in sync, compares them, and learns of new nodes. Moves slots.
 //!
 //! [`discover`] follows Envoy's list of nodes, [`watch`] probes each of them, [`resync`] brings back replicas that are out of sync,
-//! [`verify`] compares those that are in sync.
+//! [`verify`] compares those that are in sync. [`moves`] brings slots of an index from one shard to another.
 
 mod discover;
+mod moves;
 mod resync;
 mod verify;
 mod watch;
@@ -12,6 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use discover::discover;
+pub use moves::move_slots;
+
+pub(crate) use moves::{MoveError, Size, Survey};
 pub use resync::{Resyncs, keep_in_sync};
 pub use verify::{Verification, verify_now_and_then};
 pub use watch::watch;
@@ -47,6 +51,10 @@ pub struct RepairOptions {
     pub verify_interval: Duration,
     /// How many bytes a resync may copy per second; 0 means no limit.
     pub resync_bytes_per_second: u64,
+    /// How many documents of an index two shards hold at the same time, at most, while slots are moved.
+    pub move_batch: usize,
+    /// How much fuller than the mean a shard may be, by bytes, before slots are moved without being asked for; `None` for never.
+    pub rebalance_threshold: Option<f64>,
 }
 
 stands_on!(Context, replication, replication::Context);

@@ -20,6 +20,9 @@ pub(super) struct Explanation {
     /// What is estimated although one node would count it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub estimated: Vec<String>,
+    /// Shards that may count documents of others, because slots are moved.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub counted_twice: Vec<ShardId>,
     /// Facets that may lack a value, or a part of a value's count, because a shard's list was cut.
     pub uncertain_facets: Vec<String>,
 }
@@ -65,6 +68,9 @@ impl Explanation {
             });
         }
         self.missing.extend(&gathered.missing);
+        self.counted_twice.extend(&gathered.unsettled);
+        self.counted_twice.sort_unstable();
+        self.counted_twice.dedup();
     }
 
     /// Records what a shard found, and how much of that is in the answer.

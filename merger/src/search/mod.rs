@@ -124,7 +124,22 @@ impl SearchError {
 /// [`SearchError`]. A node's refusal is an answer, not an error.
 pub async fn handle(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, SearchError> {
     let body = take_body(ctx, &mut call).await?;
-    let mut reader = Reader::new(ctx, &call).await?;
+    for _ in 0..ATTEMPTS {
+        let moved = ctx.cluster.placements.moved();
+        let answer = read(ctx, &call, &body).await;
+        // While slots move, a shard may have been asked for documents that had just left it.
+        if ctx.cluster.placements.moved() == moved {
+            return answer;
+        }
+    }
+    read(ctx, &call, &body).await
+}
+
+/// How often a read is repeated because slots were moved meanwhile.
+const ATTEMPTS: usize = 5;
+
+async fn read(ctx: &Arc<Context>, call: &Call, body: &Bytes) -> Result<Answer, SearchError> {
+    let mut reader = Reader::new(ctx, call).await?;
     if matches!(
         call.operation,
         Operation::ListDocuments | Operation::FetchDocuments
@@ -140,8 +155,8 @@ pub async fn handle(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, Search
     let anyone = anyone.ok_or(SearchError::NoShards)?;
     let whole_path = call.path_and_query.as_str();
     let path = whole_path.split('?').next().unwrap_or_default();
-    match Read::of(ctx, &call, &body, placement, anyone).await? {
-        Read::Whole(shard) => reader.pass_on(&call, body, shard).await,
+    match Read::of(ctx, call, body, placement, anyone).await? {
+        Read::Whole(shard) => reader.pass_on(call, body.clone(), shard).await,
         Read::Search(search, matching) => {
             let settings = settings_of(ctx, index, shards).await?;
             let primary_key = placement.and_then(|placement| placement.primary_key.as_deref());

@@ -297,7 +297,9 @@ fn first_lists(
     plan: &Plan,
     shares: &[(ShardId, Option<Share>)],
 ) -> Result<Vec<ShardHits>, SearchError> {
-    let Gathered { replies, missing } = gathered;
+    let Gathered {
+        replies, missing, ..
+    } = gathered;
     let mut lists = Vec::with_capacity(replies.len());
     // If a shard answered only some of its shares, the hits of the others would be missing.
     for reply in replies

@@ -8,6 +8,7 @@ mod formatted;
 mod lacking;
 mod nested;
 mod reworded;
+mod strangers;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -93,6 +94,8 @@ pub(super) struct Gathered {
     pub(super) replies: Vec<Reply>,
     /// Shards that gave no answer, under [`WhenMissing::Partial`].
     pub(super) missing: Vec<ShardId>,
+    /// Shards that may count documents of others. Only for a client that wants to know how the answer came about.
+    pub(super) unsettled: Vec<ShardId>,
 }
 
 /// The outcome of a scatter.
@@ -197,6 +200,11 @@ impl<'a> Reader<'a> {
         let waited = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.waited.fetch_add(waited, Ordering::Relaxed);
         let mut gathered = Gathered::default();
+        if self.explain {
+            let counts_twice = |ask: &&Ask| strangers::may_hold(self, ask);
+            let shards = asks.iter().filter(counts_twice).map(|ask| ask.shard);
+            gathered.unsettled.extend(shards);
+        }
         let mut failure = None;
         for (at, (ask, (result, took))) in asks.iter().zip(results).enumerate() {
             match result {
@@ -255,7 +263,15 @@ impl<'a> Reader<'a> {
         self.policy.when_missing == WhenMissing::Partial
     }
 
+    /// A shard's answer, without documents that another shard owns.
     async fn answer(&self, ask: &Ask) -> (Result<NodeAnswer, UpstreamError>, Duration) {
+        match strangers::answer(self, ask).await {
+            Some(answer) => answer,
+            None => self.ask_once(ask).await,
+        }
+    }
+
+    async fn ask_once(&self, ask: &Ask) -> (Result<NodeAnswer, UpstreamError>, Duration) {
         let started = Instant::now();
         let result = self
             .patiently(ask.shard, |left| self.request(ask, left))

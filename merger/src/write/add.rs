@@ -18,7 +18,7 @@ use super::layout::Layout;
 use super::params::Params;
 use super::split::{Batch, Splitter};
 use super::spool::Piece;
-use super::{ATTEMPTS, Format, SplitError, WriteError, details, refused_by_node};
+use super::{ATTEMPTS, Format, HOLDS_FROM, SplitError, WriteError, details, refused_by_node};
 use crate::answer::Answer;
 use crate::bounds::{NoRoom, Share, Slot};
 use crate::call::{Call, ForwardedHeaders, empty};
@@ -130,7 +130,11 @@ struct Write {
 
 impl Write {
     async fn run(mut self, ctx: &Arc<Context>) -> Result<Answer, WriteError> {
-        for _ in 0..ATTEMPTS {
+        let mut held = None;
+        for attempt in 0..ATTEMPTS {
+            if attempt == HOLDS_FROM {
+                held = Some(ctx.cluster.moves.hold(&self.uid));
+            }
             let mut now = Layout::of(ctx, &self.uid).await?;
             if now.key.is_some() && now.fits(&self.layout, &self.batch) {
                 self.layout = now;
@@ -155,6 +159,7 @@ impl Write {
                 return Ok(answer);
             }
         }
+        drop(held);
         Err(WriteError::Unsettled(self.uid))
     }
 
@@ -194,7 +199,9 @@ impl Write {
             Some(placement) if !fresh => layout_unchanged(ctx, placement).then_some(Before::Alive),
             _ => {
                 let placements = &ctx.cluster.placements;
-                let placed = placements.place(&self.uid, &self.layout.slots).await?;
+                let wanted = ctx.cluster.wanted_shards(None);
+                let placed = placements.place(&self.uid, &self.layout.slots, wanted);
+                let placed = placed.await?;
                 // If the index has got a key meanwhile, the documents must be split again by that key.
                 let placed = placed.filter(|placed| placed.placement.primary_key.is_none());
                 placed.map(|placed| placed.before)

@@ -112,8 +112,8 @@ pub(super) async fn deliver_now(
         })?;
     }
     for load in &delivery.loads {
-        let dirty = &ctx.cluster.dirty;
-        dirty.note(load.shard, &delivery.named, load.ids.as_ref());
+        let (shard, ids) = (load.shard, load.ids.as_ref());
+        ctx.cluster.note_write(shard, &delivery.named, ids);
         stagger(
             &ctx.replication,
             load.shard,

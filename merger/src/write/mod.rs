@@ -243,6 +243,8 @@ pub fn shared_tasks_ended(ctx: &Arc<Context>, ends: Vec<SharedEnd>) {
 
 /// How often a write is laid out again because its index changed meanwhile.
 const ATTEMPTS: usize = 5;
+/// From this attempt on, a write keeps its index's slots from being moved.
+const HOLDS_FROM: usize = 2;
 
 /// Lays out the parts by shard, delivers them and registers the task; continues even if the client disconnects.
 async fn deliver_as_task(
@@ -253,7 +255,14 @@ async fn deliver_as_task(
 ) -> Result<Answer, WriteError> {
     let begun = Arc::clone(ctx);
     ctx.run_to_completion(async move {
-        for _ in 0..ATTEMPTS {
+        let mut held = None;
+        for attempt in 0..ATTEMPTS {
+            if attempt == HOLDS_FROM {
+                held = delivery
+                    .index_uid
+                    .as_deref()
+                    .map(|uid| begun.cluster.moves.hold(uid));
+            }
             let uid = delivery.index_uid.as_deref();
             let placement = uid.and_then(|uid| begun.cluster.placement(uid));
             let slots = placement.as_ref().map(|placement| &placement.slots);
@@ -268,6 +277,7 @@ async fn deliver_as_task(
                 }
             }
         }
+        drop(held);
         Err(WriteError::Unsettled(
             delivery.index_uid.unwrap_or_default(),
         ))

@@ -217,7 +217,7 @@ async fn send_to_the_rest(
         async move {
             match (found.has, change) {
                 (Some(has), Some(change)) => {
-                    ctx.cluster.dirty.note(found.shard, &change.named, None);
+                    ctx.cluster.note_write(found.shard, &change.named, None);
                     let replicas = ctx.cluster.replicas_or_none(found.shard)?;
                     let taken: Taken = has.into_iter().map(as_taken).collect();
                     to_shard(ctx, guard, &change, found.shard, replicas, taken).await

@@ -48,10 +48,7 @@ impl Placements {
             state.epoch = epoch.unwrap_or(state.epoch);
             state.undirected = undirected.unwrap_or_else(|| std::mem::take(&mut state.undirected));
             for (uid, placement) in placements {
-                match placement {
-                    Some(placement) => state.placements.insert(uid, placement),
-                    None => state.placements.remove(&uid),
-                };
+                state.set(&uid, placement);
             }
             state.table = None;
         }

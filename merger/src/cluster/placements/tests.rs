@@ -20,7 +20,11 @@ async fn a_placement_survives_a_restart_and_the_epoch_never_goes_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weft.redb");
     let before = placements(&path).await;
-    let made = before.place("movies", &dealt()).await.unwrap().unwrap();
+    let made = before
+        .place("movies", &dealt(), None)
+        .await
+        .unwrap()
+        .unwrap();
     before.set_primary_key("movies", Some("id")).await.unwrap();
     let epoch = before.epoch();
     drop(before);
@@ -61,10 +65,10 @@ async fn other_origins_are_another_table() {
 async fn a_deleted_index_that_is_written_to_again_keeps_its_placement() {
     let folder = tempfile::tempdir().unwrap();
     let all = placements(&folder.path().join("weft.redb")).await;
-    all.place("movies", &dealt()).await.unwrap().unwrap();
+    all.place("movies", &dealt(), None).await.unwrap().unwrap();
     all.set_primary_key("movies", Some("id")).await.unwrap();
     all.mark_deleted("movies", 5).await.unwrap();
-    let again = all.place("movies", &dealt()).await.unwrap().unwrap();
+    let again = all.place("movies", &dealt(), None).await.unwrap().unwrap();
     assert_eq!(again.before, Before::Dying);
     all.remove_deleted("movies", 5).await.unwrap();
     assert_eq!(all.get("movies").unwrap().primary_key, None);
@@ -78,14 +82,14 @@ async fn an_index_written_to_while_its_deletion_is_stored_is_placed() {
     let store = MemoryStore::default();
     let all = Placements::read(Arc::new(store.clone()), 5_000, true, Origins::Any);
     let all = all.await.unwrap();
-    all.place("movies", &dealt()).await.unwrap();
+    all.place("movies", &dealt(), None).await.unwrap();
     all.mark_deleted("movies", 5).await.unwrap();
     let slow = store.hold().await;
     let write = async {
         // The placement is still visible.
         assert!(all.get("movies").is_some());
         let slots = dealt();
-        let placed = all.place("movies", &slots);
+        let placed = all.place("movies", &slots, None);
         let (placed, ()) = tokio::join!(placed, async { drop(slow) });
         placed.unwrap().unwrap()
     };
@@ -95,14 +99,19 @@ async fn an_index_written_to_while_its_deletion_is_stored_is_placed() {
     assert_eq!(placed.before, Before::Absent);
     assert_eq!(all.get("movies"), Some(placed.placement));
     let elsewhere = Arc::new(SlotMap::deal(&THREE[..1]).unwrap());
-    assert!(all.place("movies", &elsewhere).await.unwrap().is_none());
+    assert!(
+        all.place("movies", &elsewhere, None)
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[tokio::test]
 async fn direct_writes_are_for_shards_of_one_replica_and_a_known_primary_key() {
     let folder = tempfile::tempdir().unwrap();
     let all = placements(&folder.path().join("weft.redb")).await;
-    all.place("movies", &dealt()).await.unwrap().unwrap();
+    all.place("movies", &dealt(), None).await.unwrap().unwrap();
     let direct = || {
         let (_, json) = all.table();
         RoutingTable::from_json(json.as_bytes())
@@ -128,7 +137,7 @@ async fn direct_writes_are_for_shards_of_one_replica_and_a_known_primary_key() {
 async fn filters_have_an_index_again_when_no_change_wants_it_away() {
     let folder = tempfile::tempdir().unwrap();
     let all = placements(&folder.path().join("weft.redb")).await;
-    all.place("movies", &dealt()).await.unwrap().unwrap();
+    all.place("movies", &dealt(), None).await.unwrap().unwrap();
     let directed = || {
         let table = RoutingTable::from_json(all.table().1.as_bytes()).unwrap();
         table.get("movies").unwrap().direct_reads
@@ -164,8 +173,8 @@ async fn a_follower_serves_the_same_table() {
             .collect::<Vec<_>>()
     };
     let names = ["movies".to_owned(), "films".to_owned()];
-    leader.place("movies", &dealt()).await.unwrap();
-    leader.place("films", &dealt()).await.unwrap();
+    leader.place("movies", &dealt(), None).await.unwrap();
+    leader.place("films", &dealt(), None).await.unwrap();
     follower.apply(&entries().await).unwrap();
     assert_eq!(follower.table(), leader.table());
     leader.leave_to_merger("swap", &names, true).await.unwrap();

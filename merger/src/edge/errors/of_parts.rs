@@ -87,7 +87,10 @@ impl From<StoreError> for ApiError {
 impl From<ClusterError> for ApiError {
     fn from(error: ClusterError) -> Self {
         match error {
-            ClusterError::UnknownNode(_) | ClusterError::UnknownPath(_) => Self::new(
+            ClusterError::UnknownNode(_)
+            | ClusterError::UnknownShard(_)
+            | ClusterError::UnknownMove(_)
+            | ClusterError::UnknownPath(_) => Self::new(
                 StatusCode::NOT_FOUND,
                 "not_found",
                 "invalid_request",
@@ -112,7 +115,7 @@ impl From<ClusterError> for ApiError {
                 "invalid_request",
                 error.to_string(),
             ),
-            ClusterError::LastReplica(_) => Self::new(
+            ClusterError::LastReplica(_) | ClusterError::LastShard(_) => Self::new(
                 StatusCode::CONFLICT,
                 "last_replica_in_sync",
                 "invalid_request",
@@ -126,6 +129,7 @@ impl From<ClusterError> for ApiError {
             | ClusterError::InDoubt(_)
             | ClusterError::Held(_)
             | ClusterError::Silent(_)
+            | ClusterError::Unread(_)
             | ClusterError::NoQuorum { .. } => Self::unavailable(error.to_string()),
             ClusterError::TooManyShards { .. } | ClusterError::TooFewReplicas { .. } => {
                 Self::invalid(

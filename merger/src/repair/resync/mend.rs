@@ -148,18 +148,7 @@ impl Mend<'_> {
         let path = format!("/indexes/{index}/settings");
         let wanted: Map<String, Value> = self.source.get(&path).await?;
         let held: Map<String, Value> = self.target.get(&path).await?;
-        let mut change = Map::new();
-        for (name, value) in wanted {
-            let before = held.get(&name).unwrap_or(&Value::Null);
-            if *before == value {
-                continue;
-            }
-            let value = match name.as_str() {
-                "embedders" => embedders(index, value, before)?,
-                _ => value,
-            };
-            change.insert(name, value);
-        }
+        let change = settings_change(index, &wanted, &held)?;
         if change.is_empty() {
             return Ok(false);
         }
@@ -263,6 +252,30 @@ impl Mend<'_> {
         let (target, progress) = (self.target, self.progress);
         Copy::new(target, index, primary_key, rate, progress, self.unbroken)
     }
+}
+
+/// The change that makes an index's settings equal to `wanted`; empty if they are.
+///
+/// # Errors
+/// An embedder's key can't be read back.
+pub(crate) fn settings_change(
+    index: &str,
+    wanted: &Map<String, Value>,
+    held: &Map<String, Value>,
+) -> Result<Map<String, Value>, ResyncError> {
+    let mut change = Map::new();
+    for (name, value) in wanted {
+        let before = held.get(name).unwrap_or(&Value::Null);
+        if before == value {
+            continue;
+        }
+        let value = match name.as_str() {
+            "embedders" => embedders(index, value.clone(), before)?,
+            _ => value.clone(),
+        };
+        change.insert(name.clone(), value);
+    }
+    Ok(change)
 }
 
 fn whole(index: &str) -> Difference {

@@ -46,10 +46,14 @@ use crate::store::StoreError;
 use crate::supervise::survive;
 use crate::upstream::UpstreamError;
 pub(crate) use compare::{compare, differing_ids};
+pub(super) use digest::Print;
+pub(super) use mend::settings_change;
+pub(super) use remote::Remote;
+pub(super) use scan::Scan;
+pub(super) use source::SourceGuard;
+
 use deletions::Deletions;
 use mend::Mend;
-use remote::Remote;
-use source::SourceGuard;
 
 /// The most documents that are mended while the shard's writers wait.
 const FEW: usize = 1_000;

@@ -79,6 +79,18 @@ impl<'a> Remote<'a> {
         self.fetch(index, &body).await
     }
 
+    /// One page of an index's documents, in the node's order, with these fields only.
+    pub(crate) async fn fields(
+        &self,
+        index: &str,
+        fields: &[&str],
+        offset: usize,
+        limit: usize,
+    ) -> Result<Vec<Box<RawValue>>, ResyncError> {
+        let body = json!({"offset": offset, "limit": limit, "fields": fields});
+        self.fetch(index, &body).await
+    }
+
     /// The documents with these ids that exist, with their vectors.
     pub(crate) async fn documents_of(
         &self,

@@ -24,6 +24,8 @@ pub(crate) struct Scan<'a> {
     remote: &'a Remote<'a>,
     index: &'a str,
     primary_key: &'a str,
+    /// Whether only ids are read. The digests mean nothing then.
+    ids_only: bool,
     place: Place,
     limit: usize,
     ended: bool,
@@ -35,9 +37,19 @@ impl<'a> Scan<'a> {
             remote,
             index,
             primary_key,
+            ids_only: false,
             place: Place::default(),
             limit: FIRST_PAGE,
             ended: false,
+        }
+    }
+
+    /// A scan that reads ids only.
+    pub(crate) fn of_ids(remote: &'a Remote<'a>, index: &'a str, primary_key: &'a str) -> Self {
+        Self {
+            ids_only: true,
+            limit: *PAGE_DOCUMENTS.end(),
+            ..Self::new(remote, index, primary_key)
         }
     }
 
@@ -49,7 +61,13 @@ impl<'a> Scan<'a> {
         while !self.ended {
             let from = self.place.next_from();
             let limit = self.limit + OVERLAP;
-            let page = self.remote.documents(self.index, from, limit).await?;
+            let page = match self.ids_only {
+                true => {
+                    let fields = &[self.primary_key];
+                    self.remote.fields(self.index, fields, from, limit).await?
+                }
+                false => self.remote.documents(self.index, from, limit).await?,
+            };
             let bytes: usize = page.iter().map(|document| document.get().len()).sum();
             let mut prints: Vec<(Print, Box<RawValue>)> = page
                 .into_iter()

@@ -22,6 +22,8 @@ fn on(shards: &[u16]) -> Placement {
         primary_key: Some("id".to_owned()),
         deleted_by: None,
         write_mode: None,
+        shard_count: None,
+        unsettled: std::collections::BTreeSet::new(),
     }
 }
 

@@ -12,6 +12,8 @@ fn small(index: &str, ids: &[&str]) -> Small {
             primary_key: Some("id".to_owned()),
             deleted_by: None,
             write_mode: None,
+            shard_count: None,
+            unsettled: std::collections::BTreeSet::new(),
         }),
         operation: Operation::ReplaceDocuments,
         method: Method::POST,

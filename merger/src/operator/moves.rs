@@ -1,0 +1,287 @@
+//! Growing and shrinking: `/_cluster/rebalance`, `/_cluster/moves…`, `/_cluster/shards/{shard}/drain`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use weft_routing::placement::ShardId;
+
+use super::{body_of, ok};
+use crate::answer::Answer;
+use crate::call::Call;
+use crate::clock::now_utc;
+use crate::cluster::{ClusterError, Move, Step};
+use crate::repair::{Context, Size, Survey};
+
+/// The most moves that may run at once.
+const MOST_AT_ONCE: usize = 64;
+
+/// What a rebalance concerns.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Wish {
+    dry_run: bool,
+    /// The indexes; all if there are none.
+    indexes: Option<Vec<String>>,
+    /// Shards that are to hold nothing of them.
+    exclude: Vec<Value>,
+    max_concurrent: Option<usize>,
+    #[serde(deserialize_with = "given")]
+    bytes_per_second: Option<Option<u64>>,
+}
+
+/// How moves are carried out from now on.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct Pace {
+    paused: Option<bool>,
+    max_concurrent: Option<usize>,
+    #[serde(deserialize_with = "given")]
+    bytes_per_second: Option<Option<u64>>,
+}
+
+/// A member that may be `null`, and isn't missing.
+#[allow(clippy::option_option, reason = "missing, null, or a number")]
+fn given<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<u64>>, D::Error> {
+    Option::deserialize(from).map(Some)
+}
+
+/// Answers a call on moves; `None` if it isn't one.
+pub(super) async fn handle(
+    ctx: &Arc<Context>,
+    call: &mut Call,
+    parts: &[&str],
+) -> Option<Result<Answer, ClusterError>> {
+    Some(match (call.method.clone(), parts) {
+        (Method::POST, ["rebalance"]) => rebalance(ctx, call).await,
+        (Method::GET, ["moves"]) => Ok(ok(&list(ctx))),
+        (Method::PATCH, ["moves"]) => change(ctx, call).await,
+        (Method::POST, ["moves", "pause"]) => pause(ctx, true).await,
+        (Method::POST, ["moves", "resume"]) => pause(ctx, false).await,
+        (Method::DELETE, ["moves"]) => cancel(ctx, None).await,
+        (Method::DELETE, ["moves", id]) | (Method::POST, ["moves", id, "cancel"]) => {
+            cancel(ctx, Some(id)).await
+        }
+        (Method::POST, ["shards", shard, "drain"]) => drain(ctx, shard).await,
+        (Method::DELETE, ["shards", shard, "drain"]) => resume(ctx, shard).await,
+        _ => return None,
+    })
+}
+
+/// `shard-3`, `3`, or the number itself.
+fn shard_named(ctx: &Context, name: &str) -> Result<ShardId, ClusterError> {
+    let digits = name.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+    let shard = digits.parse().ok().map(ShardId);
+    let known = ctx.cluster.shards();
+    let found = shard.filter(|shard| known.contains(shard));
+    found.ok_or_else(|| ClusterError::UnknownShard(name.to_owned()))
+}
+
+/// All shards that may hold anything.
+fn usable(ctx: &Context, exclude: &BTreeSet<ShardId>) -> Vec<ShardId> {
+    let draining = ctx.cluster.moves.draining();
+    let mut shards = ctx.cluster.shards();
+    shards.retain(|shard| !draining.contains(shard) && !exclude.contains(shard));
+    shards
+}
+
+async fn survey(ctx: &Context) -> Result<Survey, ClusterError> {
+    let unread = |error: crate::repair::MoveError| ClusterError::Unread(error.to_string());
+    Survey::of(ctx).await.map_err(unread)
+}
+
+async fn rebalance(ctx: &Arc<Context>, call: &mut Call) -> Result<Answer, ClusterError> {
+    let wish: Wish = body_of(ctx, call).await?;
+    let mut exclude = BTreeSet::new();
+    for shard in &wish.exclude {
+        let name = shard
+            .as_str()
+            .map_or_else(|| shard.to_string(), str::to_owned);
+        exclude.insert(shard_named(ctx, &name)?);
+    }
+    for uid in wish.indexes.iter().flatten() {
+        if ctx.cluster.placement(uid).is_none() {
+            return Err(ClusterError::UnknownIndex(uid.clone()));
+        }
+    }
+    let mut options = ctx.cluster.moves.options();
+    let before = options.clone();
+    options.max_concurrent = at_once(wish.max_concurrent)?.unwrap_or(options.max_concurrent);
+    options.bytes_per_second = wish.bytes_per_second.unwrap_or(options.bytes_per_second);
+    let shards = usable(ctx, &exclude);
+    if shards.is_empty() {
+        return Err(ClusterError::NoShards);
+    }
+    let survey = survey(ctx).await?;
+    let indexes = wish.indexes;
+    let concerns = |uid: &String| indexes.as_ref().is_none_or(|wanted| wanted.contains(uid));
+    let steps = survey.steps(ctx, |index| concerns(&index.uid), &shards);
+    if !wish.dry_run && options != before {
+        ctx.cluster.moves.set_options(options.clone()).await?;
+    }
+    answer(ctx, steps, wish.dry_run, options.bytes_per_second).await
+}
+
+/// Shows the plan and, unless it is a dry run, begins it.
+async fn answer(
+    ctx: &Context,
+    steps: Vec<(Step, Size)>,
+    dry_run: bool,
+    bytes_per_second: Option<u64>,
+) -> Result<Answer, ClusterError> {
+    let bytes: u64 = steps.iter().map(|(_, size)| size.bytes).sum();
+    let plan: Vec<Value> = steps
+        .iter()
+        .map(|(step, size)| {
+            json!({
+                "index": step.index,
+                "from": step.from,
+                "to": step.to,
+                "slots": step.slots.len(),
+                "documents": size.documents,
+                "bytes": size.bytes,
+            })
+        })
+        .collect();
+    let expected = bytes.checked_div(bytes_per_second.unwrap_or(0));
+    let mut told = json!({"plan": plan, "expectedSeconds": expected});
+    if dry_run {
+        return Ok(ok(&told));
+    }
+    let steps = steps.into_iter().map(|(step, size)| (step, size.documents));
+    let ids = ctx.cluster.moves.add(steps.collect()).await?;
+    if let Some(fields) = told.as_object_mut() {
+        fields.insert("moves".to_owned(), json!(ids));
+    }
+    Ok(Answer::json(StatusCode::ACCEPTED, &told))
+}
+
+fn list(ctx: &Context) -> Value {
+    let options = ctx.cluster.moves.options();
+    let moves = ctx.cluster.moves.all();
+    let moves: Vec<Value> = moves.iter().map(describe).collect();
+    json!({
+        "moves": moves,
+        "paused": options.paused,
+        "maxConcurrent": options.max_concurrent,
+        "bytesPerSecond": options.bytes_per_second,
+    })
+}
+
+fn describe(one: &Move) -> Value {
+    let at = |time: Option<OffsetDateTime>| time.and_then(|time| time.format(&Rfc3339).ok());
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "a share needs no more than 52 bits"
+    )]
+    let progress = match (one.has_ended(), one.documents) {
+        (false, 0) => 0.0,
+        (false, documents) => (one.moved as f64 / documents as f64).min(1.0),
+        (true, 0) => 1.0,
+        (true, documents) => (one.moved as f64 / documents as f64).min(1.0),
+    };
+    json!({
+        "id": one.id,
+        "index": one.index,
+        "from": one.from,
+        "to": one.to,
+        "slots": one.slots.len(),
+        "state": one.state,
+        "progress": progress,
+        "documents": one.documents,
+        "documentsMoved": one.moved,
+        "bytesCopied": one.bytes,
+        "secondsLeft": seconds_left(one),
+        "createdAt": at(Some(one.created_at)),
+        "startedAt": at(one.started_at),
+        "finishedAt": at(one.finished_at),
+        "error": one.error,
+    })
+}
+
+/// How long the rest takes if it goes on as it went so far.
+fn seconds_left(one: &Move) -> Option<u64> {
+    let started = one
+        .started_at
+        .filter(|_| !one.has_ended() && one.moved > 0)?;
+    let took = (now_utc() - started).as_seconds_f64();
+    let rest = one.documents.saturating_sub(one.moved);
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a number of seconds, not below zero"
+    )]
+    let seconds = (took * rest as f64 / one.moved as f64).max(0.0).round() as u64;
+    Some(seconds)
+}
+
+fn at_once(wanted: Option<usize>) -> Result<Option<usize>, ClusterError> {
+    match wanted {
+        Some(count) if !(1..=MOST_AT_ONCE).contains(&count) => Err(ClusterError::InvalidBody(
+            format!("`maxConcurrent` must be between 1 and {MOST_AT_ONCE}"),
+        )),
+        wanted => Ok(wanted),
+    }
+}
+
+async fn change(ctx: &Arc<Context>, call: &mut Call) -> Result<Answer, ClusterError> {
+    let pace: Pace = body_of(ctx, call).await?;
+    let mut options = ctx.cluster.moves.options();
+    options.paused = pace.paused.unwrap_or(options.paused);
+    options.max_concurrent = at_once(pace.max_concurrent)?.unwrap_or(options.max_concurrent);
+    options.bytes_per_second = pace.bytes_per_second.unwrap_or(options.bytes_per_second);
+    ctx.cluster.moves.set_options(options).await?;
+    Ok(ok(&list(ctx)))
+}
+
+async fn pause(ctx: &Context, paused: bool) -> Result<Answer, ClusterError> {
+    let mut options = ctx.cluster.moves.options();
+    options.paused = paused;
+    ctx.cluster.moves.set_options(options).await?;
+    Ok(ok(&list(ctx)))
+}
+
+async fn cancel(ctx: &Context, id: Option<&str>) -> Result<Answer, ClusterError> {
+    let id = match id {
+        None => None,
+        Some(text) => {
+            let id = text.parse::<u64>().ok();
+            let known = id.filter(|id| ctx.cluster.moves.get(*id).is_some());
+            Some(known.ok_or_else(|| ClusterError::UnknownMove(text.to_owned()))?)
+        }
+    };
+    ctx.cluster.moves.cancel(id).await?;
+    Ok(Answer::json(StatusCode::ACCEPTED, &list(ctx)))
+}
+
+/// Empties a shard. It gets no new indexes until that is taken back.
+async fn drain(ctx: &Arc<Context>, name: &str) -> Result<Answer, ClusterError> {
+    let shard = shard_named(ctx, name)?;
+    let left = usable(ctx, &BTreeSet::from([shard]));
+    if left.is_empty() {
+        return Err(ClusterError::LastShard(shard));
+    }
+    // Read before anything is changed.
+    let survey = survey(ctx).await?;
+    ctx.cluster.moves.set_draining(shard, true).await?;
+    let steps = survey.steps(ctx, |index| index.shards().contains(&shard), &left);
+    let rate = ctx.cluster.moves.options().bytes_per_second;
+    answer(ctx, steps, false, rate).await
+}
+
+/// Lets a shard hold indexes again. What has left it stays where it is until the next rebalance.
+async fn resume(ctx: &Arc<Context>, name: &str) -> Result<Answer, ClusterError> {
+    let shard = shard_named(ctx, name)?;
+    ctx.cluster.moves.set_draining(shard, false).await?;
+    for one in ctx.cluster.moves.all() {
+        if one.from == shard && !one.has_ended() {
+            ctx.cluster.moves.cancel(Some(one.id)).await?;
+        }
+    }
+    Ok(ok(&super::describe_shard(ctx, shard)))
+}

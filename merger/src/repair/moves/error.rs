@@ -1,0 +1,59 @@
+//! Why a move stops.
+
+use weft_routing::placement::ShardId;
+
+use crate::cluster::ClusterError;
+use crate::repair::resync::ResyncError;
+use crate::replication::NotTaken;
+use crate::store::StoreError;
+
+/// Why a move can't go on now.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MoveError {
+    /// A node didn't answer as it should, or refused.
+    #[error(transparent)]
+    Node(#[from] ResyncError),
+    /// A write didn't reach enough replicas.
+    #[error("shard-{}: {source}", .shard.0)]
+    NotTaken {
+        /// The shard.
+        shard: ShardId,
+        /// What happened.
+        source: NotTaken,
+    },
+    /// A shard isn't usable.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No replica of the shard answers.
+    #[error("no replica of shard-{} answers", .0.0)]
+    NotUp(ShardId),
+    /// The settings of the new shard can't be made equal.
+    #[error("the settings of `{index}` can't be set on shard-{}", .shard.0)]
+    Settings {
+        /// The index.
+        index: String,
+        /// The new shard.
+        shard: ShardId,
+    },
+    /// Documents still differ after they were copied several times.
+    #[error("{0} documents differ though they were copied")]
+    StillDiffers(usize),
+    /// A turn took too long.
+    #[error("the nodes are too slow for a turn")]
+    TooSlow,
+    /// The index was swapped, renamed or changed otherwise: the move begins again with what it finds.
+    #[error("the index has changed meanwhile")]
+    Changed,
+    /// The index is gone.
+    #[error("the index is gone")]
+    Gone,
+    /// Somebody cancelled the move.
+    #[error("it was cancelled")]
+    Cancelled,
+    /// All moves are paused.
+    #[error("moves are paused")]
+    Paused,
+}

@@ -1,0 +1,67 @@
+//! Carries moves out: slots of an index go from one shard to another while clients read and write.
+//!
+//! ```text
+//! prepare: filters leave the index to the merger; the new shard gets the index, empty, with its settings
+//! read:    the ids of all documents in the slots; from here on, what is written there is noted
+//! batch:   copy ─► compare on every replica, and mend ─┐ again and again, until little was written meanwhile
+//!          with both shards' locks: mend the rest ─► the new owner is stored ─► every merger reads by it ─► the old copies are deleted
+//! settle:  if anything was cut off, both shards are searched for documents that aren't theirs, and these are deleted
+//! ```
+//!
+//! From the first copy until the old ones are gone, both shards hold some of the documents. Such a shard is noted as *unsettled* in
+//! the placement, and a reader ignores a hit from a shard that doesn't own its slot. So a move can be cut off at any point: the
+//! owner of a slot always has all of its documents, and everything else is surplus that a search for it removes.
+//!
+//! Invariants: a slot changes its owner only when every replica in sync of the new owner was seen to hold the same documents, under
+//! both shards' locks. Writers wait for that no longer than [`TURN`]. Nothing is deleted on the old owner before that is stored and
+//! every merger reads by it. One move at a time concerns an index.
+
+mod batch;
+mod error;
+mod ids;
+mod join;
+mod rate;
+mod run;
+mod send;
+mod supervise;
+mod survey;
+mod sweep;
+
+use std::time::Duration;
+
+pub use supervise::move_slots;
+
+pub(crate) use error::MoveError;
+pub(crate) use survey::{Size, Survey};
+
+use weft_routing::placement::ShardId;
+
+use super::Context;
+use super::resync::Remote;
+use crate::cluster::{NodeRef, NodeStatus};
+
+/// How long writers may wait while a batch is handed over.
+const TURN: Duration = Duration::from_millis(400);
+
+/// The pause after a turn that was too short.
+const AGAIN: Duration = Duration::from_millis(150);
+
+/// The most documents that are mended while writers wait.
+const FEW: usize = 200;
+
+/// The replica of a shard that is read: one in sync that answers.
+fn source(ctx: &Context, shard: ShardId) -> Result<NodeRef, MoveError> {
+    let replicas = ctx.cluster.replicas_or_none(shard)?;
+    let is_up = |node: &&NodeRef| ctx.cluster.health.status(&node.id) == NodeStatus::Up;
+    let found = replicas.iter().find(is_up).cloned();
+    found.ok_or(MoveError::NotUp(shard))
+}
+
+/// All replicas of a shard that are in sync.
+fn replicas(ctx: &Context, shard: ShardId) -> Result<Vec<NodeRef>, MoveError> {
+    Ok(ctx.cluster.replicas_or_none(shard)?)
+}
+
+fn remote<'a>(ctx: &'a Context, node: &'a NodeRef) -> Remote<'a> {
+    Remote::new(ctx, node)
+}

@@ -1,0 +1,228 @@
+//! One move, from its beginning or from wherever an earlier attempt was cut off.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use weft_routing::placement::ShardId;
+use weft_routing::slot::Slot;
+
+use super::batch::Batch;
+use super::ids::IdsBySlot;
+use super::rate::Rate;
+use super::{MoveError, join, remote, source, sweep};
+use crate::clock::now_utc;
+use crate::cluster::{Move, MoveState, Placement};
+use crate::repair::Context;
+
+/// Carries out a move. Returns how it ended.
+///
+/// # Errors
+/// It can't go on now; what is moved stays moved.
+pub(super) async fn run(ctx: &Arc<Context>, id: u64) -> Result<MoveState, MoveError> {
+    let moves = &ctx.cluster.moves;
+    let one = moves.get(id).ok_or(MoveError::Cancelled)?;
+    let placement = alive(ctx, &one.index)?;
+    // What an earlier attempt has left would be counted twice.
+    sweep::settle(ctx, &one.index).await?;
+    if one.cancelled {
+        return Ok(MoveState::Cancelled);
+    }
+    let slots = left(&one, &placement);
+    if slots.is_empty() {
+        return Ok(MoveState::Done);
+    }
+    let first = |one: &mut Move| {
+        one.state = MoveState::Preparing;
+        one.started_at = one.started_at.or(Some(now_utc()));
+        one.error = None;
+    };
+    moves.change(id, first).await?;
+    let outcome = Run { ctx, id, one }.slots(slots).await;
+    moves.show(id, |one| one.state = MoveState::Settling);
+    outcome
+}
+
+/// The name under which filters leave an index to the merger.
+const CHANGE: &str = "move";
+
+/// Waits until every filter leaves the index to the merger: one with an old routing table would ask the wrong shard.
+async fn leave_to_merger(ctx: &Context, index: &str) -> Result<(), MoveError> {
+    let (moves, placements) = (&ctx.cluster.moves, &ctx.cluster.placements);
+    if moves.left_to_merger().contains(index) {
+        return Ok(());
+    }
+    placements
+        .leave_to_merger(CHANGE, &[index.to_owned()], true)
+        .await?;
+    ctx.cluster.filters_follow().await;
+    moves.set_left_to_merger(index, true);
+    Ok(())
+}
+
+/// Filters may use again what isn't moved any more.
+pub(super) async fn give_back(ctx: &Context) -> Result<(), MoveError> {
+    let (moves, placements) = (&ctx.cluster.moves, &ctx.cluster.placements);
+    let live: BTreeSet<String> = moves
+        .all()
+        .into_iter()
+        .filter(|one| !one.has_ended())
+        .map(|one| one.index)
+        .collect();
+    for index in moves.left_to_merger().difference(&live) {
+        placements
+            .leave_to_merger(CHANGE, &[index.clone()], false)
+            .await?;
+        moves.set_left_to_merger(index, false);
+    }
+    Ok(())
+}
+
+/// The slots that the old shard still has.
+fn left(one: &Move, placement: &Placement) -> Vec<Slot> {
+    let is_left = |slot: &&Slot| placement.slots.shard_of_slot(**slot) == one.from;
+    one.slots.iter().filter(is_left).copied().collect()
+}
+
+/// The placement of an index that isn't being deleted.
+fn alive(ctx: &Context, index: &str) -> Result<Arc<Placement>, MoveError> {
+    match ctx.cluster.placement(index) {
+        None => Err(MoveError::Gone),
+        Some(placement) if placement.deleted_by.is_some() => Err(MoveError::Changed),
+        Some(placement) => Ok(placement),
+    }
+}
+
+struct Run<'a> {
+    ctx: &'a Arc<Context>,
+    id: u64,
+    one: Move,
+}
+
+/// Ends the notes of what is written, however the move ends.
+struct Noting<'a> {
+    ctx: &'a Context,
+    from: ShardId,
+    index: &'a str,
+}
+
+impl Drop for Noting<'_> {
+    fn drop(&mut self) {
+        self.ctx.cluster.moves.logs.end(self.from, self.index);
+    }
+}
+
+impl Run<'_> {
+    async fn slots(&self, mut slots: Vec<Slot>) -> Result<MoveState, MoveError> {
+        let Move {
+            index, from, to, ..
+        } = &self.one;
+        let (from, to) = (*from, *to);
+        let (cluster, moves) = (&self.ctx.cluster, &self.ctx.cluster.moves);
+        leave_to_merger(self.ctx, index).await?;
+        cluster
+            .placements
+            .set_unsettled(index, &[from], true)
+            .await?;
+        let node = source(self.ctx, from)?;
+        let placement = alive(self.ctx, index)?;
+        match placement.shards().contains(&to) {
+            true => cluster.placements.set_unsettled(index, &[to], true).await?,
+            false => join::join(self.ctx, &node, &placement, to).await?,
+        }
+        let primary_key = self.primary_key(&placement).await?;
+        moves.logs.begin(from, index, &slots);
+        let _noting = Noting {
+            ctx: self.ctx,
+            from,
+            index,
+        };
+        let mut ids = match &primary_key {
+            Some(key) => {
+                let wanted = |slot: Slot| slots.binary_search(&slot).is_ok();
+                IdsBySlot::read(&remote(self.ctx, &node), index, key, wanted).await?
+            }
+            None => IdsBySlot::default(),
+        };
+        let counted = ids.len() as u64;
+        let count = |one: &mut Move| one.documents = one.moved + counted;
+        moves.change(self.id, count).await?;
+        let bytes = AtomicU64::new(self.one.bytes);
+        let mut rate = Rate::new(moves.options().bytes_per_second);
+        let mut before = self.one.bytes;
+        while !slots.is_empty() {
+            if moves.get(self.id).is_none_or(|one| one.cancelled) {
+                self.settled().await?;
+                return Ok(MoveState::Cancelled);
+            }
+            if moves.options().paused {
+                self.settled().await?;
+                return Err(MoveError::Paused);
+            }
+            let chosen = ids.batch(&slots, self.ctx.options.move_batch);
+            let batch = Batch {
+                ctx: self.ctx,
+                id: self.id,
+                index,
+                primary_key: primary_key.as_deref(),
+                from,
+                to,
+                slots: chosen,
+                bytes: &bytes,
+            };
+            match batch.hand_over(&mut ids).await {
+                Ok(()) => {}
+                Err(error @ (MoveError::Cancelled | MoveError::Paused)) => {
+                    batch.withdraw(&ids).await?;
+                    self.settled().await?;
+                    return match error {
+                        MoveError::Cancelled => Ok(MoveState::Cancelled),
+                        error => Err(error),
+                    };
+                }
+                Err(error) => return Err(error),
+            }
+            slots.drain(..batch.slots.len());
+            let copied = bytes.load(std::sync::atomic::Ordering::Relaxed);
+            let limit = moves.options().bytes_per_second;
+            let pause = rate.after(copied - before, limit);
+            before = copied;
+            tokio::time::sleep(pause).await;
+        }
+        self.settled().await?;
+        Ok(MoveState::Done)
+    }
+
+    /// The primary key; `None` if the index has no documents yet.
+    async fn primary_key(&self, placement: &Placement) -> Result<Option<String>, MoveError> {
+        if placement.primary_key.is_some() {
+            return Ok(placement.primary_key.clone());
+        }
+        let node = source(self.ctx, self.one.from)?;
+        let node = remote(self.ctx, &node);
+        node.applied().await?;
+        let indexes = node.indexes().await?;
+        let here = indexes
+            .into_iter()
+            .find(|index| index.uid == self.one.index);
+        Ok(here.and_then(|index| index.primary_key))
+    }
+
+    /// Both shards hold only what is theirs. A shard that owns nothing any more loses the index.
+    async fn settled(&self) -> Result<(), MoveError> {
+        let placement = alive(self.ctx, &self.one.index)?;
+        let Move {
+            index, from, to, ..
+        } = &self.one;
+        for shard in [from, to] {
+            if !placement.shards().contains(shard) {
+                join::leave(self.ctx, index, *shard).await?;
+            }
+        }
+        let placements = &self.ctx.cluster.placements;
+        placements
+            .set_unsettled(index, &[*from, *to], false)
+            .await?;
+        Ok(())
+    }
+}
