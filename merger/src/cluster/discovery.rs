@@ -1,16 +1,21 @@
 //! Learns which shards and nodes exist from Envoy's admin interface.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
+use hyper_util::client::legacy::Client;
 use weft_routing::ShardNames;
 
 use super::Topology;
+use crate::upstream::{Connector, Home};
 
 /// The largest list of clusters that is read, in bytes.
 const MAX_CLUSTERS_BYTES: usize = 64 << 20;
+
+/// How long Envoy's admin interface may take to accept a connection.
+const CONNECTS_WITHIN: Duration = Duration::from_secs(1);
 
 /// The source of the topology: Envoy, or a list in tests.
 pub trait Directory: Send + Sync {
@@ -26,7 +31,7 @@ pub type AskError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Envoy's admin interface.
 pub struct EnvoyAdmin {
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Client<Connector, Empty<Bytes>>,
     address: String,
     names: ShardNames,
 }
@@ -34,8 +39,10 @@ pub struct EnvoyAdmin {
 impl EnvoyAdmin {
     /// The interface at `address` (`host:port`); clusters of these names are shards.
     pub fn new(address: &str, names: &ShardNames) -> Self {
+        let home = Home::here();
+        let connector = home.connector(CONNECTS_WITHIN);
         Self {
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            client: Client::builder(home).build(connector),
             address: address.to_owned(),
             names: names.clone(),
         }

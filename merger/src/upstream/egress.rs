@@ -7,10 +7,11 @@ use futures_util::future::BoxFuture;
 use http::{HeaderValue, Request, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioTimer;
 use weft_routing::{ShardNames, headers};
 
+use super::home::{Connector, Home};
 use super::{NodeAnswer, NodeApi, NodeRequest, Target, UpstreamError, chain};
 use crate::bounds::{Budget, FREE_ANSWER_BYTES};
 use crate::call::AnyBody;
@@ -18,7 +19,7 @@ use crate::call::AnyBody;
 /// The client to Envoy's egress listener. Cheap to clone.
 #[derive(Clone)]
 pub struct EgressClient {
-    client: Client<HttpConnector, AnyBody>,
+    client: Client<Connector, AnyBody>,
     egress: String,
     names: ShardNames,
     max_answer_bytes: u64,
@@ -42,10 +43,9 @@ pub struct EgressOptions {
 impl EgressClient {
     /// A client of the egress listener at this address.
     pub fn new(options: EgressOptions) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(Duration::from_secs(1)));
-        let client = Client::builder(TokioExecutor::new())
+        let home = Home::here();
+        let connector = home.connector(Duration::from_secs(1));
+        let client = Client::builder(home)
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_timer(TokioTimer::new())
             .build(connector);

@@ -6,6 +6,7 @@
 //! are cut off. Where mergers take turns in leading, each request says the term, and a guard in front of a node may refuse it.
 
 mod egress;
+mod home;
 mod pass_on;
 mod request;
 mod tasks;
@@ -21,6 +22,7 @@ use weft_routing::headers;
 use weft_routing::placement::ShardId;
 
 pub use egress::{EgressClient, EgressOptions};
+pub(crate) use home::{Connector, Home};
 pub use pass_on::{PASSED_ON, PassOn};
 pub use request::NodeRequest;
 pub use tasks::TaskListError;

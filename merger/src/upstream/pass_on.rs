@@ -9,10 +9,11 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioTimer;
 use weft_routing::headers;
 
+use super::home::{Connector, Home};
 use super::{Target, UpstreamError, chain};
 use crate::call::AnyBody;
 
@@ -33,17 +34,16 @@ const OF_ONE_CONNECTION: [HeaderName; 7] = [
 /// Passes requests on to another merger.
 #[derive(Clone)]
 pub struct PassOn {
-    client: Client<HttpConnector, AnyBody>,
+    client: Client<Connector, AnyBody>,
     egress: String,
 }
 
 impl PassOn {
     /// Through Envoy's egress listener at this address (`host:port`).
     pub fn through(egress: &str) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(Duration::from_secs(1)));
-        let client = Client::builder(TokioExecutor::new())
+        let home = Home::here();
+        let connector = home.connector(Duration::from_secs(1));
+        let client = Client::builder(home)
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_timer(TokioTimer::new())
             .build(connector);

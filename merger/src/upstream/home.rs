@@ -1,0 +1,136 @@
+//! Where connections live: on the threads on which their client was made, whoever needs one first.
+//!
+//! A connection belongs to the threads that opened it. The threads of a [phase](crate::runtime) end with it, and would take along
+//! the connections that others have from the same client: their requests fail as if a node had hung up.
+
+use std::future::Future;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use http::Uri;
+use hyper::rt::Executor;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tower_service::Service;
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// The threads of whoever made this.
+#[derive(Clone)]
+pub(crate) struct Home(Option<Handle>);
+
+impl Home {
+    /// These threads. Where there are none yet, each connection lives where it is opened.
+    pub(crate) fn here() -> Self {
+        Self(Handle::try_current().ok())
+    }
+
+    /// Opens connections that live here, each within `within`.
+    pub(crate) fn connector(&self, within: Duration) -> Connector {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(within));
+        Connector {
+            home: self.clone(),
+            connector,
+        }
+    }
+}
+
+impl<F> Executor<F> for Home
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, work: F) {
+        match &self.0 {
+            Some(home) => drop(home.spawn(work)),
+            None => drop(tokio::spawn(work)),
+        }
+    }
+}
+
+/// Opens connections at [home](Home).
+#[derive(Clone)]
+pub(crate) struct Connector {
+    home: Home,
+    connector: HttpConnector,
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = Failed;
+    type Future = BoxFuture<'static, Result<Self::Response, Failed>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        self.connector.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let connecting = self.connector.call(to);
+        let home = self.home.0.clone();
+        Box::pin(async move {
+            match home {
+                None => Ok(connecting.await?),
+                Some(home) => Ok(home.spawn(connecting).await??),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Empty};
+    use hyper_util::client::legacy::Client;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers all requests on one connection, and takes no second one.
+    async fn serve_one(listener: TcpListener) {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        drop(listener);
+        let mut head = Vec::new();
+        while stream.read_buf(&mut head).await.unwrap() > 0 {
+            if head.ends_with(b"\r\n\r\n") {
+                head.clear();
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+                stream.write_all(answer).await.unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_outlives_the_threads_that_needed_it_first() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let uri = format!("http://{}/", listener.local_addr().unwrap());
+        let serving = tokio::spawn(serve_one(listener));
+        let home = Home::here();
+        let connector = home.connector(Duration::from_secs(5));
+        let client: Client<_, Empty<Bytes>> = Client::builder(home).build(connector);
+        let get = |client: Client<Connector, Empty<Bytes>>, uri: Uri| async move {
+            let answer = client.get(uri).await.unwrap();
+            answer.into_body().collect().await.unwrap().to_bytes()
+        };
+        let uri: Uri = uri.parse().unwrap();
+        let others = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let first = others.spawn(get(client.clone(), uri.clone()));
+        assert_eq!(first.await.unwrap(), "ok");
+        others.shutdown_background();
+        // The server takes no other connection than that one.
+        assert_eq!(get(client.clone(), uri).await, "ok");
+        drop(client);
+        serving.await.unwrap();
+    }
+}
