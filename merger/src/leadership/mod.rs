@@ -59,6 +59,9 @@ impl FromStr for OnLostStore {
 /// How long a merger that steps down waits for its own requests to nodes.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// How long a merger whose lease is over for it tries to delete its key.
+const GIVES_UP_FOR: Duration = Duration::from_secs(30);
+
 /// After how long without a leader a merger leads that isn't fit for it: somebody must tell people what is wrong.
 pub const ANYBODY_AFTER: Duration = Duration::from_secs(10);
 
@@ -108,9 +111,9 @@ impl Times {
         self.lease / 6
     }
 
-    /// From one renewal to the next.
+    /// From one renewal to the next. Often, so that almost all of the lease is left when etcd begins to elect a leader of its own.
     fn renewed_every(self) -> Duration {
-        self.lease / 5
+        self.lease / 10
     }
 
     /// How long a renewal may take before another endpoint is asked.
@@ -327,17 +330,37 @@ impl Held {
         }
     }
 
-    /// Deletes the key, so that another merger leads at once.
-    async fn release(&self) {
+    /// Deletes the key, if it is still this merger's.
+    async fn delete_key(&self) -> Result<(), EtcdError> {
         let transaction = Transaction {
             when: vec![Condition::Created(self.key.clone(), self.term.created)],
             then: vec![Action::Delete(self.key.clone())],
             otherwise: Vec::new(),
         };
-        let released = self.etcd.transact(transaction, ANSWER_WITHIN).await;
+        let deleted = self.etcd.transact(transaction, ANSWER_WITHIN).await;
+        deleted.map(drop)
+    }
+
+    /// Deletes the key of a lease that is over for this merger. An etcd that has elected a leader of its own gives all leases their
+    /// whole time again: nobody could lead until then. As long as the lease may last, what this merger has sent may be under way.
+    async fn give_up(&self) {
+        sleep(self.times.margin()).await;
+        let until = Instant::now() + GIVES_UP_FOR;
+        while let Err(error) = self.delete_key().await {
+            if Instant::now() >= until {
+                tracing::debug!(%error, "the leader's key goes with its lease");
+                return;
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// Deletes the key, so that another merger leads at once.
+    async fn release(&self) {
+        let released = self.delete_key().await;
         // The key is gone or goes with the lease: what is left of that is of no use to anybody.
         let revoked = self.etcd.revoke(self.lease, ANSWER_WITHIN).await;
-        match released.map(drop).or(revoked) {
+        match released.or(revoked) {
             Ok(()) => tracing::info!("stepped down"),
             Err(error) => tracing::warn!(%error, "the leader's key goes with its lease"),
         }
@@ -357,7 +380,12 @@ impl Leadership {
         let stop = CancellationToken::new();
         let keeping = tokio::spawn({
             let (held, stop) = (Arc::clone(&held), stop.clone());
-            async move { held.keep(stop).await }
+            async move {
+                held.keep(stop.clone()).await;
+                if !stop.is_cancelled() {
+                    held.give_up().await;
+                }
+            }
         });
         Self {
             held,
@@ -406,7 +434,10 @@ impl Leadership {
 
 impl Drop for Leadership {
     fn drop(&mut self) {
-        self.keeping.abort();
+        // What deletes the key of a lease that is over goes on.
+        if self.is_leader() {
+            self.keeping.abort();
+        }
     }
 }
 

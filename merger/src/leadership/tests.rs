@@ -149,6 +149,38 @@ async fn a_key_that_was_made_without_an_answer_belongs_to_nobody_for_long() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_etcd_has_made_longer_keeps_nobody_from_leading_once_it_is_over_for_its_holder()
+ {
+    let server = Simulated::default();
+    let line = server.line(1);
+    let leadership = election(&line, 1).win(|| true).await;
+    let lease = server.entries(KEY)[0].lease;
+    // etcd elects a leader of its own, which gives all leases their whole time again and again.
+    let promoting = tokio::spawn({
+        let etcd = server.line(2);
+        async move {
+            loop {
+                let _ = etcd.renew(lease, ANSWER_WITHIN).await;
+                sleep(LEASE / 3).await;
+            }
+        }
+    });
+    line.set_cut(true);
+    leadership.lost().await;
+    sleep(2 * LEASE).await;
+    let next = election(&server.line(3), 3);
+    assert!(
+        leads_within(LEASE, &next).await.is_none(),
+        "the key is held"
+    );
+    line.set_cut(false);
+    let back = Instant::now();
+    assert!(leads_within(LEASE, &next).await.is_some());
+    assert!(back.elapsed() < LEASE / 3, "{:?}", back.elapsed());
+    promoting.abort();
+}
+
 /// What happens to one of the mergers.
 #[derive(Debug, Clone, Copy)]
 enum Trouble {
