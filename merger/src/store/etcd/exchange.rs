@@ -5,6 +5,7 @@
 //! earlier copy was done. And copies that are still on their way can do no harm once the next transaction is done.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::journal::{Journal, is_read_by_followers};
 use super::patiently;
@@ -14,6 +15,10 @@ use crate::etcd::{
 };
 use crate::leadership::Term;
 use crate::store::{Expect, StoreError};
+
+/// How long the first copy of a transaction may take; each further one has twice the time. A member of etcd that doesn't know yet
+/// that its leader is gone gives no answer at all, and another copy does no harm.
+const FIRST_ANSWER_WITHIN: Duration = Duration::from_millis(300);
 
 /// The leader's way to change something.
 pub(super) struct Exchange {
@@ -94,9 +99,10 @@ impl Exchange {
         }
         let transaction = self.transaction(&id, expected, actions);
         let mut unanswered = 0_u32;
+        let mut within = FIRST_ANSWER_WITHIN;
         loop {
             let copy = transaction.clone();
-            match self.etcd.transact(copy, ANSWER_WITHIN).await {
+            match self.etcd.transact(copy, within).await {
                 Ok(outcome) => {
                     let exchanged = self.judge(id, outcome, unanswered > 0)?;
                     if let (Exchanged::Done, Some(journal)) = (&exchanged, journal) {
@@ -109,6 +115,7 @@ impl Exchange {
                 }
                 Err(error) => self.go_on(&error, &mut unanswered)?,
             }
+            within = (within * 2).min(ANSWER_WITHIN);
             tokio::time::sleep(AGAIN).await;
         }
     }
