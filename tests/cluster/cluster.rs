@@ -157,6 +157,14 @@ impl Cluster {
             .collect()
     }
 
+    /// The member that leads etcd itself; `None` if none does, as during an election.
+    pub async fn etcd_leader(&self) -> Option<usize> {
+        let layout = self.plan.layout;
+        let members = 0..layout.etcd_members();
+        let ports = members.map(|member| layout.etcd(member).0);
+        etcd::leading_member(&self.client, ports).await
+    }
+
     /// The pair whose merger holds the leader's key in etcd; `None` if nobody holds it. A cluster without etcd has one merger,
     /// which leads. This asks etcd and no merger, which might be the one that doesn't know yet.
     ///

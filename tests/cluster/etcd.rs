@@ -76,12 +76,30 @@ pub(crate) async fn leader(
     Err(format!("etcd doesn't say who leads: {}", errors.join("; ")))
 }
 
+/// The place of the member that leads etcd itself, in this list of members' ports; `None` if none of them does, as during an
+/// election.
+pub(crate) async fn leading_member(
+    client: &Client,
+    ports: impl Iterator<Item = u16>,
+) -> Option<usize> {
+    for (place, port) in ports.enumerate() {
+        let Ok(status) = post(client, port, "maintenance/status", &json!({})).await else {
+            continue;
+        };
+        let leader = status.get("leader");
+        if leader.is_some() && leader == status.pointer("/header/member_id") {
+            return Some(place);
+        }
+    }
+    None
+}
+
 /// By the gateway for JSON that every member has.
-async fn ask(client: &Client, port: u16) -> Result<Option<String>, String> {
+async fn post(client: &Client, port: u16, path: &str, body: &Value) -> Result<Value, String> {
     let answer = client
-        .post(format!("http://127.0.0.1:{port}/v3/kv/range"))
+        .post(format!("http://127.0.0.1:{port}/v3/{path}"))
         .timeout(PATIENCE)
-        .body(json!({"key": STANDARD.encode(LEADER)}).to_string())
+        .body(body.to_string())
         .send()
         .await
         .map_err(|error| format!("{error:?}"))?;
@@ -90,7 +108,12 @@ async fn ask(client: &Client, port: u16) -> Result<Option<String>, String> {
     if !status.is_success() {
         return Err(text);
     }
-    let answer: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|error| error.to_string())
+}
+
+async fn ask(client: &Client, port: u16) -> Result<Option<String>, String> {
+    let wanted = json!({"key": STANDARD.encode(LEADER)});
+    let answer = post(client, port, "kv/range", &wanted).await?;
     let Some(value) = answer.pointer("/kvs/0/value").and_then(Value::as_str) else {
         return Ok(None);
     };

@@ -76,8 +76,9 @@ pub(super) fn reads(reads: &[Read], fault: At, outages: &[Outage]) -> ReadFigure
                 figures.failed_late += u64::from(late);
                 if figures.examples.len() < 10 {
                     figures.examples.push(format!(
-                        "{:?} at {:+.3} s, {:.3} s long: {failure}",
+                        "{:?} at edge {}, {:+.3} s, {:.3} s long: {failure}",
                         read.kind,
+                        read.edge,
                         read.began.as_secs_f64() - fault.as_secs_f64(),
                         (read.ended - read.began).as_secs_f64()
                     ));

@@ -45,8 +45,14 @@ impl Injector<'_> {
                     .await?
             }
             Fault::KillEtcdMember => {
+                // By turns the one that leads etcd, without which the others must elect another, and any of them.
                 let members = self.cluster.etcd();
-                if let Some(member) = random.choice(members) {
+                let leading = match self.round.is_multiple_of(2) {
+                    true => self.cluster.etcd_leader().await,
+                    false => None,
+                };
+                let any = random.usize(0..members.len().max(1));
+                if let Some(member) = members.get(leading.unwrap_or(any)) {
                     member.kill()?;
                     self.wait(random, 2_000..6_000).await;
                     member.restart()?;
