@@ -185,6 +185,10 @@ impl ClusterPlan {
         }
         if self.layout.mergers() > 1 {
             command.arg("--several-mergers");
+            for other in (0..self.layout.mergers()).filter(|other| *other != pair) {
+                let merger = self.layout.pair(other).merger();
+                command.args(["--other-merger", &format!("127.0.0.1:{merger}")]);
+            }
         }
         if !self.filter {
             command.arg("--no-filter");

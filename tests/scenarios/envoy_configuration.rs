@@ -84,6 +84,8 @@ fn envoy_accepts_what_weft_prints() {
         "--access-log failed",
         "--access-log off",
         "--several-mergers --replicas 2",
+        "--several-mergers --other-merger 10.0.0.2:7703 --other-merger 10.0.0.3:7703",
+        "--several-mergers --other-merger merger-1.weft.svc.cluster.local:7703",
         "--node-host shard-{shard}-node-{replica}:7700",
         "--merger merger.weft.svc.cluster.local:7703",
         "--node 0=10.0.0.1:7700 --node 0=10.0.0.2:7700 --node 1=[fd00::3]:7700 --edge [::]:7700",

@@ -65,6 +65,14 @@ pub struct EnvoyArgs {
     #[arg(long)]
     pub several_mergers: bool,
 
+    /// Another merger of the same cluster; repeat it for each. While this Envoy's own merger is gone, they answer its clients.
+    #[arg(
+        long = "other-merger",
+        value_name = "HOST:PORT",
+        requires = "several_mergers"
+    )]
+    pub other_mergers: Vec<Address>,
+
     /// The filter, as Envoy will find it.
     #[arg(
         long,

@@ -50,6 +50,9 @@ pub(super) fn fill(template: &str, view: &impl Serialize) -> Result<String, Rend
         .render(Serde(view))?)
 }
 
+/// How long a filter goes on by its table when its own merger is silent and others can answer: as long as Envoy goes on reading.
+const LEASE_BESIDE_OTHERS_MS: u32 = 2_000;
+
 /// The values for the template.
 #[derive(Serialize)]
 struct View {
@@ -62,6 +65,8 @@ struct View {
     /// The address for every health check: the merger's, or that of the listener that leads to it.
     check: String,
     several_mergers: bool,
+    other_mergers: Vec<String>,
+    other_mergers_discovery: &'static str,
     filter: bool,
     wasm: String,
     filter_configuration: String,
@@ -103,6 +108,10 @@ impl View {
             readiness: topology.readiness.as_ref().map(socket),
             check: socket(topology.readiness.as_ref().unwrap_or(&topology.merger)),
             several_mergers: topology.several_mergers,
+            other_mergers: topology.other_mergers.iter().map(socket).collect(),
+            other_mergers_discovery: discovery(
+                topology.other_mergers.iter().chain([&topology.merger]),
+            ),
             filter: topology.filter.is_some(),
             wasm: topology
                 .filter
@@ -112,7 +121,7 @@ impl View {
             filter_configuration: topology
                 .filter
                 .as_ref()
-                .map(|filter| filter_configuration(filter, &topology.shard_names))
+                .map(|filter| filter_configuration(filter, topology))
                 .unwrap_or_default(),
             access_log: match topology.access_log {
                 AccessLog::All => "all",
@@ -181,8 +190,15 @@ fn scalar(text: &str) -> String {
 }
 
 /// The filter's plugin configuration.
-fn filter_configuration(filter: &Filter, names: &ShardNames) -> String {
+fn filter_configuration(filter: &Filter, topology: &Topology) -> String {
+    let names = &topology.shard_names;
     let mut configuration = serde_json::json!({ "body_routing": filter.body_routing });
+    if !topology.other_mergers.is_empty()
+        && let Some(members) = configuration.as_object_mut()
+    {
+        // By then this Envoy calls no node ready, and another merger must answer.
+        members.insert("max_lease_ms".to_owned(), LEASE_BESIDE_OTHERS_MS.into());
+    }
     if *names != ShardNames::default()
         && let Some(members) = configuration.as_object_mut()
     {

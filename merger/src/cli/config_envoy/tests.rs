@@ -37,7 +37,11 @@ fn nodes(topology: &Topology) -> Vec<String> {
 fn the_committed_files_are_this_programs_output() {
     for (file, more) in [
         ("envoy.yaml", ""),
-        ("envoy-several-mergers.yaml", " --several-mergers"),
+        (
+            "envoy-several-mergers.yaml",
+            " --several-mergers --other-merger 172.31.77.10:7703 --other-merger 172.31.77.11:7703 \
+             --other-merger 172.31.77.12:7703",
+        ),
     ] {
         let path = format!("{}/../envoy/{file}", env!("CARGO_MANIFEST_DIR"));
         let committed = std::fs::read_to_string(path).unwrap();
@@ -68,6 +72,41 @@ fn an_envoy_stops_reading_without_its_merger_only_where_others_may_write() {
         only_in(&several, &one),
         ["timeout: 0.5s", "unhealthy_threshold: 3"]
     );
+}
+
+#[test]
+fn other_mergers_answer_clients_and_nothing_that_is_about_this_envoy() {
+    let others = "--several-mergers --other-merger 10.0.0.2:7703 --other-merger 10.0.0.3:7703";
+    let printed = text(others);
+    let cluster = |name: &str| {
+        let of_it = printed.split("    - name: ").find(|part| {
+            let first = part.lines().next();
+            first.is_some_and(|first| first == name)
+        });
+        let lines = of_it.unwrap().lines().map(str::trim);
+        let kept = lines.filter(|line| line.contains("priority:") || line.contains("endpoint:"));
+        let kept = kept.map(|line| match line.split_once("address: \"") {
+            Some((_, address)) => address.split('"').next().unwrap_or_default(),
+            None => line,
+        });
+        kept.collect::<Vec<_>>()
+    };
+    assert_eq!(cluster("merger"), ["127.0.0.1"]);
+    let each = [
+        "- priority: 0",
+        "127.0.0.1",
+        "- priority: 1",
+        "10.0.0.2",
+        "10.0.0.3",
+    ];
+    assert_eq!(cluster("mergers"), each);
+    assert_eq!(printed.matches("cluster: mergers").count(), 1);
+    assert!(printed.contains(r#"\"max_lease_ms\":2000"#));
+    // They have no meaning where a merger is alone, and the same address twice is a mistake.
+    let alone = Line::try_parse_from(["weft", "--other-merger", "10.0.0.2:7703"]);
+    assert!(alone.is_err());
+    let twice = "--several-mergers --other-merger 127.0.0.1:7703";
+    assert!(matches!(topology(twice), Err(TopologyError::Twice { .. })));
 }
 
 #[test]

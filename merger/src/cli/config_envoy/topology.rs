@@ -27,6 +27,8 @@ pub struct Topology {
     pub readiness: Option<Address>,
     /// True if other Envoys have mergers of their own, which write as well.
     pub several_mergers: bool,
+    /// Mergers that answer this Envoy's clients while its own is gone.
+    pub other_mergers: Vec<Address>,
     /// The filter on the edge listener, if any.
     pub filter: Option<Filter>,
     /// Which requests the edge logs.
@@ -146,6 +148,7 @@ impl TryFrom<&EnvoyArgs> for Topology {
             },
             merger,
             several_mergers: arguments.several_mergers,
+            other_mergers: arguments.other_mergers.clone(),
             filter: (!arguments.no_filter).then(|| Filter {
                 wasm: arguments.wasm.clone(),
                 body_routing: arguments.body_routing,
@@ -181,6 +184,9 @@ impl Topology {
             take(&mut seen, address, option.to_owned())?;
         }
         take(&mut seen, &self.merger, "the merger".to_owned())?;
+        for other in &self.other_mergers {
+            take(&mut seen, other, "another merger".to_owned())?;
+        }
         for node in self.shards.iter().flat_map(|shard| &shard.nodes) {
             take(&mut seen, &node.address, node.name.clone())?;
         }
