@@ -101,7 +101,7 @@ fn other_mergers_answer_clients_and_nothing_that_is_about_this_envoy() {
     ];
     assert_eq!(cluster("mergers"), each);
     assert_eq!(printed.matches("cluster: mergers").count(), 1);
-    assert!(printed.contains(r#"\"max_lease_ms\":2000"#));
+    assert!(printed.contains(r#"\"max_lease_ms\":600"#));
     // They have no meaning where a merger is alone, and the same address twice is a mistake.
     let alone = Line::try_parse_from(["weft", "--other-merger", "10.0.0.2:7703"]);
     assert!(alone.is_err());
