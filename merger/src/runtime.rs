@@ -59,6 +59,9 @@ pub enum StartError {
     /// The store can't be opened, or failed.
     #[error("the store can't be opened (does another merger hold it?)")]
     Store(#[from] StoreError),
+    /// A newer merger has written the store.
+    #[error("{0}: {1}")]
+    NewerFormat(std::path::PathBuf, StoreError),
     /// The options for etcd don't fit together, or a file can't be read.
     #[error(transparent)]
     Etcd(#[from] OptionsError),
@@ -320,7 +323,12 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
     if let Some(etcd) = options.etcd.options()? {
         return shared::run(options, etcd, stop).await;
     }
-    let store = Arc::new(RedbStore::open(&data_dir.join("weft.redb"))?);
+    let file = data_dir.join("weft.redb");
+    let store = RedbStore::open(&file).map_err(|error| match error {
+        error @ StoreError::NewerFormat { .. } => StartError::NewerFormat(file, error),
+        error => error.into(),
+    })?;
+    let store = Arc::new(store);
     let listen = options.listen;
     let (nodes, directory) = (nodes(&options), directory(&options));
     let surroundings = Surroundings::alone(store, nodes, directory, listen)?;

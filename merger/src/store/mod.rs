@@ -110,6 +110,16 @@ pub enum StoreError {
     /// This merger stopped leading before it heard whether the commit was made.
     #[error("this merger stopped leading before it heard whether its change was made")]
     Unsettled,
+    /// A newer merger has written the state.
+    #[error(
+        "the state has the format {found}, and this merger knows none newer than {known}: it needs a newer merger"
+    )]
+    NewerFormat {
+        /// The format of the state.
+        found: u64,
+        /// The newest that this merger knows.
+        known: u64,
+    },
     /// A value is larger than the store takes; nothing was changed.
     #[error("the value of `{key}` has {bytes} bytes, and the store takes {most}")]
     TooLarge {

@@ -18,6 +18,15 @@ use super::{Change, Expect, Store, StoreError, UNSYNCED, Versioned};
 
 const ENTRIES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("entries");
 
+/// What the file says of itself.
+const ABOUT: TableDefinition<'static, &str, u64> = TableDefinition::new("about");
+
+/// The format of the entries, in [`ABOUT`]; missing in files of mergers that knew only one.
+const FORMAT_KEY: &str = "format";
+
+/// The format that this merger writes, and the newest that it reads.
+const FORMAT: u64 = 1;
+
 /// How much of the file redb keeps in memory, in bytes: enough for the pages of the newest tasks, which are read and changed
 /// most. redb's default is up to a gigabyte.
 const CACHE_BYTES: usize = 64 << 20;
@@ -57,6 +66,21 @@ impl File {
             .map_err(failed)?;
         let transaction = database.begin_write().map_err(failed)?;
         transaction.open_table(ENTRIES).map_err(failed)?;
+        {
+            let mut about = transaction.open_table(ABOUT).map_err(failed)?;
+            let found = about.get(FORMAT_KEY).map_err(failed)?;
+            let found = found.map(|found| found.value());
+            match found {
+                Some(found) if found > FORMAT => {
+                    return Err(StoreError::NewerFormat {
+                        found,
+                        known: FORMAT,
+                    });
+                }
+                Some(_) => {}
+                None => drop(about.insert(FORMAT_KEY, FORMAT).map_err(failed)?),
+            }
+        }
         transaction.commit().map_err(failed)?;
         Ok(database)
     }

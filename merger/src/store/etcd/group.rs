@@ -181,6 +181,10 @@ fn again(error: &StoreError) -> StoreError {
         StoreError::Closed => StoreError::Closed,
         StoreError::Failed(error) => StoreError::Failed(error.to_string().into()),
         StoreError::Conflict { key } => StoreError::Conflict { key: key.clone() },
+        StoreError::NewerFormat { found, known } => StoreError::NewerFormat {
+            found: *found,
+            known: *known,
+        },
         StoreError::TooLarge { key, bytes, most } => StoreError::TooLarge {
             key: key.clone(),
             bytes: *bytes,

@@ -197,3 +197,43 @@ fn while_a_compaction_has_the_file_alone_reads_wait_and_no_thread_of_the_runtime
         "a thread of the runtime waited for the file"
     );
 }
+
+#[test]
+fn a_newer_format_is_refused_in_one_line_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft.redb");
+    drop(RedbStore::open(&path).unwrap());
+    let set = |format: u64| {
+        let database = Database::create(&path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        let mut about = transaction.open_table(ABOUT).unwrap();
+        about.insert(FORMAT_KEY, format).unwrap();
+        drop(about);
+        transaction.commit().unwrap();
+    };
+    for _ in 0..2 {
+        set(FORMAT + 1);
+        let refused = RedbStore::open(&path).map(drop).unwrap_err();
+        assert!(matches!(refused, StoreError::NewerFormat { found, .. } if found == FORMAT + 1));
+        let said = refused.to_string();
+        assert!(said.contains("it needs a newer merger") && !said.contains('\n'));
+    }
+    set(FORMAT);
+    drop(RedbStore::open(&path).unwrap());
+}
+
+#[test]
+fn a_file_that_says_nothing_of_its_format_is_one_of_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft.redb");
+    let database = Database::create(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(ENTRIES).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    drop(RedbStore::open(&path).unwrap());
+    let database = Database::create(&path).unwrap();
+    let transaction = database.begin_read().unwrap();
+    let about = transaction.open_table(ABOUT).unwrap();
+    assert_eq!(about.get(FORMAT_KEY).unwrap().unwrap().value(), FORMAT);
+}
