@@ -129,6 +129,14 @@ impl Batch<'_> {
         }
     }
 
+    /// Takes the notes. A write is noted before it is sent, so they are taken while none is on its way: the nodes have taken all that
+    /// is noted.
+    async fn take_between_writes(&self) -> Noted {
+        let _guard = self.ctx.locks.lock(&[self.from]).await;
+        self.take()
+    }
+
+    /// Takes the notes. The caller has the old shard's lock.
     fn take(&self) -> Noted {
         let logs = &self.ctx.cluster.moves.logs;
         logs.take(self.from, self.index, &self.slots)
@@ -144,7 +152,7 @@ impl Batch<'_> {
     async fn copy(&self, ids: &mut IdsBySlot) -> Result<(), MoveError> {
         let mut differences = 0;
         for _ in 0..ATTEMPTS {
-            let noted = self.take();
+            let noted = self.take_between_writes().await;
             if noted.broken {
                 return Err(MoveError::Changed);
             }
@@ -168,7 +176,7 @@ impl Batch<'_> {
     /// Mends what was written meanwhile, until it is little.
     async fn copy_noted(&self, ids: &mut IdsBySlot) -> Result<(), MoveError> {
         for _ in 0..ATTEMPTS {
-            let noted = self.take();
+            let noted = self.take_between_writes().await;
             if noted.broken {
                 return Err(MoveError::Changed);
             }

@@ -131,7 +131,11 @@ impl Run<'_> {
             false => join::join(self.ctx, &node, &placement, to).await?,
         }
         let primary_key = self.primary_key(&placement).await?;
-        moves.logs.begin(from, index, &slots);
+        {
+            // No write is on its way that isn't noted.
+            let _guard = self.ctx.locks.lock(&[from]).await;
+            moves.logs.begin(from, index, &slots);
+        }
         let _noting = Noting {
             ctx: self.ctx,
             from,

@@ -231,7 +231,11 @@ struct Resync<'a> {
 impl Resync<'_> {
     /// Runs the whole resync, and notes writes to the shard meanwhile.
     async fn run(&self) -> Result<(), ResyncError> {
-        self.ctx.cluster.dirty.begin(self.shard);
+        {
+            // No write is on its way that isn't noted.
+            let _guard = self.ctx.locks.lock(&[self.shard]).await;
+            self.ctx.cluster.dirty.begin(self.shard);
+        }
         let outcome = survive(&self.ctx.metrics.panics, "resync", self.phases()).await;
         self.ctx.cluster.dirty.end(self.shard);
         outcome.unwrap_or(Err(ResyncError::Panicked))
@@ -258,7 +262,7 @@ impl Resync<'_> {
             .await?;
         self.prove(&source, &target, guards).await?;
         for round in 0.. {
-            let written = self.ctx.cluster.dirty.take(self.shard);
+            let written = self.take_between_writes().await;
             let last = round >= ROUNDS;
             if last || written.documents().is_some_and(|count| count <= FEW) {
                 self.ctx.cluster.dirty.put_back(self.shard, written);
@@ -273,6 +277,13 @@ impl Resync<'_> {
             self.check()?;
         }
         Err(ResyncError::Overtaken)
+    }
+
+    /// Takes the notes of what was written. A write is noted before it is sent, so they are taken while none is on its way: the
+    /// source has taken all that is noted.
+    async fn take_between_writes(&self) -> Written {
+        let _guard = self.ctx.locks.lock(&[self.shard]).await;
+        self.ctx.cluster.dirty.take(self.shard)
     }
 
     /// Makes whole passes until one finds no difference except in what was written meanwhile.
