@@ -29,6 +29,7 @@ mod keys;
 mod lifecycle;
 mod makefile;
 mod mesh;
+mod moving;
 mod observability;
 mod operations;
 mod oracle;

@@ -42,6 +42,9 @@ async fn delete_placed(
     if have_guests(ctx, &[&placement.uid]) {
         return Err(BroadcastError::Unsettled(placement.uid.clone()));
     }
+    // A new index of this name has nothing to do with them.
+    let moves = &ctx.cluster.moves;
+    moves.cancel_of(&[&placement.uid], &[]).await?;
     let now = ctx.cluster.placement(&placement.uid);
     if now
         .as_ref()

@@ -85,6 +85,7 @@ async fn swap_placed(
         if have_guests(ctx, &uids) {
             return Err(BroadcastError::Unsettled(first.clone()));
         }
+        ctx.cluster.moves.cancel_of(&uids, &uids).await?;
         let now = placed(ctx, pairs).ok();
         // The two may have been swapped meanwhile, so their current placements are used.
         let Some(now) = now.filter(|now| shards_of(now) == shards) else {

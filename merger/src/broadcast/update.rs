@@ -184,6 +184,8 @@ impl Update<'_> {
         holding: &BTreeSet<ShardId>,
         new: &str,
     ) -> Result<Answer, BroadcastError> {
+        let (old, moves) = (self.uid, &ctx.cluster.moves);
+        moves.cancel_of(&[old], &[new]).await?;
         let without_key = || {
             let mut body = self.body.clone();
             body.as_object_mut()

@@ -121,6 +121,14 @@ impl MoveLogs {
         taken
     }
 
+    /// Whether the index may be another one by now, or nobody notes any more.
+    pub(crate) fn is_broken(&self, shard: ShardId, index: &str) -> bool {
+        let shards = self.lock();
+        let mut logs = shards.get(&shard).into_iter().flatten();
+        logs.find(|log| log.index == index)
+            .is_none_or(|log| log.noted.broken)
+    }
+
     /// Puts back what was taken but not worked off.
     pub(crate) fn put_back(&self, shard: ShardId, index: &str, noted: Noted) {
         let mut shards = self.lock();

@@ -263,6 +263,29 @@ impl Moves {
         Ok(moves.len())
     }
 
+    /// Cancels the moves of indexes whose names are about to mean something else. Those of `planned_anew` are planned again.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub(crate) async fn cancel_of(
+        &self,
+        indexes: &[&str],
+        planned_anew: &[&str],
+    ) -> Result<(), StoreError> {
+        let concerns = |one: &Move| !one.has_ended() && indexes.contains(&one.index.as_str());
+        let moves: Vec<Move> = self.all().into_iter().filter(concerns).collect();
+        if moves.is_empty() {
+            return Ok(());
+        }
+        for one in &moves {
+            self.cancel(Some(one.id)).await?;
+        }
+        for index in planned_anew {
+            self.set_replan(index, true).await?;
+        }
+        Ok(())
+    }
+
     /// Changes how moves are carried out.
     ///
     /// # Errors

@@ -427,6 +427,13 @@ impl Batch<'_> {
             Some(turn) => send(self.ctx, turn.guard, self.to, write).await?,
             None => {
                 let guard = self.ctx.locks.lock(&[self.to]).await;
+                // By now, the name may be that of another index: a swap has the lock of this shard, too.
+                let logs = &self.ctx.cluster.moves.logs;
+                let now = self.ctx.cluster.placement(self.index);
+                let is_owned = now.is_some_and(|now| owns(&now, &self.slots, self.from));
+                if !is_owned || logs.is_broken(self.from, self.index) {
+                    return Err(MoveError::Changed);
+                }
                 send(self.ctx, &guard, self.to, write).await?
             }
         };
