@@ -88,6 +88,7 @@ impl World {
         simulated::end();
         self.mesh.lock().merger_ended(now);
         self.store.crash(now);
+        self.store.is_left_by_a_newer_merger();
         self.model().cut_off();
         outcome
     }

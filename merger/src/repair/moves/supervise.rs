@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(200);
 const AUTOMATIC_EVERY: Duration = Duration::from_secs(60);
 /// The pause after a failed attempt; it doubles each time.
 const FIRST_REST: Duration = Duration::from_millis(500);
-const LONGEST_REST: Duration = Duration::from_secs(30);
+const LONGEST_REST: Duration = Duration::from_secs(10);
 
 /// When to try again, by index.
 struct Rest {
@@ -183,7 +183,8 @@ async fn attempt(ctx: Arc<Context>, id: u64) -> bool {
                 false => (MoveState::Waiting, None),
             }
         }
-        Some(Err(MoveError::Paused)) => (MoveState::Waiting, None),
+        // The next attempt begins with what it finds.
+        Some(Err(MoveError::Paused | MoveError::Changed)) => (MoveState::Waiting, None),
         Some(Err(error)) => (MoveState::Waiting, Some(error.to_string())),
         None => (MoveState::Waiting, Some("it panicked".to_owned())),
     };
