@@ -53,6 +53,9 @@ pub(crate) enum MoveError {
     /// Somebody cancelled the move.
     #[error("it was cancelled")]
     Cancelled,
+    /// The merger stops, or leads no more.
+    #[error("the merger stops")]
+    Stopping,
     /// All moves are paused.
     #[error("moves are paused")]
     Paused,

@@ -83,13 +83,18 @@ fn marked(path: &str) -> String {
 #[derive(Default)]
 pub(super) struct Tasks(Vec<(NodeRef, u32)>);
 
-/// Sends a write to all replicas in sync. The caller has the shard's lock.
+/// Sends a write to all replicas in sync. The caller has the shard's lock. A merger that stops in order waits for it: otherwise some
+/// replicas might have the write and others not, and nobody would compare them.
 pub(super) async fn send(
     ctx: &Arc<Context>,
     guard: &WriteGuard,
     shard: ShardId,
     write: Write,
 ) -> Result<Tasks, MoveError> {
+    let _begun = ctx.begun.token();
+    if ctx.begun.is_closed() {
+        return Err(MoveError::Stopping);
+    }
     settle_doubt(ctx, shard).await?;
     let replicas = ctx.cluster.replicas_or_none(shard)?;
     ctx.cluster
