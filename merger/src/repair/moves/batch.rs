@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 use tokio::time::{Instant, timeout_at};
+use weft_routing::document_id::DocumentId;
 use weft_routing::placement::ShardId;
-use weft_routing::slot::Slot;
+use weft_routing::slot::{Slot, slot_of};
 
 use super::ids::IdsBySlot;
 use super::send::{Tasks, Write, send};
@@ -147,30 +148,38 @@ impl Batch<'_> {
         logs.put_back(self.from, self.index, noted);
     }
 
-    /// Copies all documents of the batch until every replica of the new shard holds them as the old shard does, apart from what was
-    /// written meanwhile.
+    /// Copies all documents of the batch until every replica of the new shard was seen to hold them as the old shard does, apart from
+    /// a few, which the turn compares again.
     async fn copy(&self, ids: &mut IdsBySlot) -> Result<(), MoveError> {
-        let mut differences = 0;
+        let mut differing = None::<Vec<String>>;
         for _ in 0..ATTEMPTS {
             let noted = self.take_between_writes().await;
             if noted.broken {
                 return Err(MoveError::Changed);
             }
             ids.add(&noted);
-            let all = ids.of(&self.slots);
-            let node = source(self.ctx, self.from)?;
-            let outcome = self.mend(&node, &all, None).await;
-            match outcome {
-                Ok(0) => return Ok(()),
-                Ok(count) => differences = count,
-                Err(error) => {
-                    self.put_back(noted);
-                    return Err(error);
+            let mut doubtful = match differing {
+                Some(mut differing) if !noted.all => {
+                    differing.extend(written(&noted));
+                    differing
                 }
+                _ => ids.of(&self.slots),
+            };
+            doubtful.sort_unstable();
+            doubtful.dedup();
+            let node = source(self.ctx, self.from)?;
+            // If this fails, the move begins anew.
+            let found = self.mend(&node, &doubtful, None).await?;
+            if found.len() <= FEW / 4 {
+                self.put_back(noted_of(&found));
+                return Ok(());
             }
+            differing = Some(found);
             self.go_on()?;
         }
-        Err(MoveError::StillDiffers(differences))
+        Err(MoveError::StillDiffers(
+            differing.map_or(0, |differing| differing.len()),
+        ))
     }
 
     /// Mends what was written meanwhile, until it is little.
@@ -186,9 +195,13 @@ impl Batch<'_> {
             }
             let written = written(&noted);
             let node = source(self.ctx, self.from)?;
-            if let Err(error) = self.mend(&node, &written, None).await {
-                self.put_back(noted);
-                return Err(error);
+            match self.mend(&node, &written, None).await {
+                // The turn compares them again.
+                Ok(found) => self.put_back(noted_of(&found)),
+                Err(error) => {
+                    self.put_back(noted);
+                    return Err(error);
+                }
             }
             if written.len() <= FEW / 4 {
                 return Ok(());
@@ -256,7 +269,7 @@ impl Batch<'_> {
         let mending = async {
             turn.within(self.old(&node).applied()).await?;
             if !written.is_empty() {
-                while self.mend(&node, &written, Some(&turn)).await? > 0 {}
+                while !self.mend(&node, &written, Some(&turn)).await?.is_empty() {}
             }
             let settings = join::has_settings(self.ctx, &node, self.index, self.to);
             if joins && !turn.within(settings).await? {
@@ -336,16 +349,16 @@ impl Batch<'_> {
         remote(self.ctx, node)
     }
 
-    /// Makes these documents on every replica of the new shard as they are on a node of the old one. Returns how many differed
+    /// Makes these documents on every replica of the new shard as they are on a node of the old one. Returns those that differed
     /// before that. `locked` is the turn, if the caller has the locks.
     async fn mend(
         &self,
         node: &NodeRef,
         ids: &[String],
         locked: Option<&Locked<'_>>,
-    ) -> Result<usize, MoveError> {
+    ) -> Result<Vec<String>, MoveError> {
         if ids.is_empty() {
-            return Ok(0);
+            return Ok(Vec::new());
         }
         // The first documents came meanwhile.
         let primary_key = self.primary_key.ok_or(MoveError::Changed)?;
@@ -406,7 +419,11 @@ impl Batch<'_> {
         if !lines.is_empty() {
             writes.push((lines, named));
         }
-        let count = differing.iter().filter(|differs| **differs).count() + surplus.len();
+        let changed = of_place
+            .iter()
+            .filter(|(place, _)| differing.get(**place) == Some(&true));
+        let mut found: Vec<String> = changed.map(|(_, id)| (*id).to_owned()).collect();
+        found.extend(surplus.iter().cloned());
         for (lines, named) in writes {
             let bytes = lines.len() as u64;
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -418,7 +435,7 @@ impl Batch<'_> {
             let deletion = Write::deletion(self.index, &surplus);
             self.write(deletion, locked).await?;
         }
-        Ok(count)
+        Ok(found)
     }
 
     async fn write(&self, write: Write, locked: Option<&Locked<'_>>) -> Result<(), MoveError> {
@@ -439,6 +456,18 @@ impl Batch<'_> {
         };
         within(locked, tasks.done(self.ctx)).await
     }
+}
+
+/// Notes of these ids, as if they had been written.
+fn noted_of(ids: &[String]) -> Noted {
+    let mut noted = Noted::default();
+    for id in ids {
+        if let Ok(document) = DocumentId::from_text(id) {
+            let here = noted.ids.entry(slot_of(&document)).or_default();
+            here.insert(id.clone());
+        }
+    }
+    noted
 }
 
 fn written(noted: &Noted) -> Vec<String> {
