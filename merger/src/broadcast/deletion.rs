@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::BroadcastError;
 use super::indexes::unplaced;
 use super::intents::{Effect, Intent, carry_out};
-use super::place::{have_guests, until_no_guests, until_settled};
+use super::place::{cancel_moves, have_guests, until_settled};
 use super::spread::NodeChange;
 use crate::answer::Answer;
 use crate::broadcast::Context;
@@ -37,14 +37,12 @@ async fn delete_placed(
     change: &NodeChange,
     placement: Arc<Placement>,
 ) -> Result<Answer, BroadcastError> {
-    until_no_guests(ctx, &[&placement.uid]).await?;
+    // A new index of this name has nothing to do with its moves.
+    cancel_moves(ctx, &[&placement.uid]).await?;
     let guard = ctx.locks.lock(placement.shards()).await;
     if have_guests(ctx, &[&placement.uid]) {
         return Err(BroadcastError::Unsettled(placement.uid.clone()));
     }
-    // A new index of this name has nothing to do with them.
-    let moves = &ctx.cluster.moves;
-    moves.cancel_of(&[&placement.uid], &[]).await?;
     let now = ctx.cluster.placement(&placement.uid);
     if now
         .as_ref()

@@ -62,15 +62,31 @@ pub(super) async fn until_gone(ctx: &Context, uid: &str) -> Result<(), Broadcast
     tokio::time::timeout(WITHIN, gone).await.map_err(late)
 }
 
-/// Waits until no shard holds one of these indexes only in preparation of a move: it would not get the change.
+/// Cancels the moves of indexes whose names are about to mean something else, and waits until no shard holds one of them only in
+/// preparation of a move: it would not get the change. Returns whether there were moves.
 ///
 /// # Errors
-/// The preparation takes too long.
-pub(super) async fn until_no_guests(ctx: &Context, uids: &[&str]) -> Result<(), BroadcastError> {
+/// The store failed, or it takes too long.
+pub(super) async fn cancel_moves(ctx: &Context, uids: &[&str]) -> Result<bool, BroadcastError> {
+    let moves = &ctx.cluster.moves;
+    let cancelled = moves.cancel(|one| uids.contains(&one.index.as_str()));
+    let cancelled = cancelled.await?;
     let has_none = || (!have_guests(ctx, uids)).then_some(());
     let none = until([&ctx.cluster.placements.changes], has_none);
     let late = |_| BroadcastError::Busy(uids.first().copied().unwrap_or_default().to_owned());
-    tokio::time::timeout(WITHIN, none).await.map_err(late)
+    tokio::time::timeout(WITHIN, none).await.map_err(late)?;
+    Ok(cancelled > 0)
+}
+
+/// Plans the moves of indexes anew that [`cancel_moves`] has cancelled.
+///
+/// # Errors
+/// The store failed.
+pub(super) async fn plan_moves_anew(ctx: &Context, uids: &[&str]) -> Result<(), BroadcastError> {
+    for uid in uids {
+        ctx.cluster.moves.set_replan(uid, true).await?;
+    }
+    Ok(())
 }
 
 /// Whether a shard holds one of these indexes only in preparation of a move.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
 use super::intents::{Effect, Intent, carry_out};
-use super::place::{have_guests, until_gone, until_no_guests, until_settled};
+use super::place::{cancel_moves, have_guests, plan_moves_anew, until_gone, until_settled};
 use super::spread::{NodeChange, Reach, Spread, spread};
 use crate::answer::Answer;
 use crate::broadcast::Context;
@@ -65,16 +66,19 @@ async fn swap_placed(
 ) -> Result<Answer, BroadcastError> {
     let first = pairs.first().map(|pair| pair.indexes[0].clone());
     let first = first.unwrap_or_default();
-    until_settled(&first, || async {
+    let moved = AtomicBool::new(false);
+    let uids: Vec<&str> = pairs
+        .iter()
+        .flat_map(|pair| pair.indexes.each_ref())
+        .map(String::as_str)
+        .collect();
+    let answer = until_settled(&first, || async {
         for uid in pairs.iter().flat_map(|pair| &pair.indexes) {
             until_gone(ctx, uid).await?;
         }
-        let uids: Vec<&str> = pairs
-            .iter()
-            .flat_map(|pair| pair.indexes.each_ref())
-            .map(String::as_str)
-            .collect();
-        until_no_guests(ctx, &uids).await?;
+        if cancel_moves(ctx, &uids).await? {
+            moved.store(true, Ordering::Relaxed);
+        }
         let before = match placed(ctx, pairs) {
             Ok(placements) => placements,
             Err(shard) => return ask(ctx, change, shard).await,
@@ -85,7 +89,6 @@ async fn swap_placed(
         if have_guests(ctx, &uids) {
             return Err(BroadcastError::Unsettled(first.clone()));
         }
-        ctx.cluster.moves.cancel_of(&uids, &uids).await?;
         let now = placed(ctx, pairs).ok();
         // The two may have been swapped meanwhile, so their current placements are used.
         let Some(now) = now.filter(|now| shards_of(now) == shards) else {
@@ -101,7 +104,11 @@ async fn swap_placed(
         let intent = Intent::new(effect, change, each, None, json!({"swaps": pairs}));
         carry_out(ctx, guard, change, intent).await
     })
-    .await
+    .await;
+    if moved.into_inner() {
+        plan_moves_anew(ctx, &uids).await?;
+    }
+    answer
 }
 
 type Placements = Vec<[Option<Arc<Placement>>; 2]>;

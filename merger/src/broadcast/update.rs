@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
@@ -17,7 +18,7 @@ use weft_routing::placement::ShardId;
 use super::BroadcastError;
 use super::indexes::{lock_where_it_lies, spread_as_task, unplaced};
 use super::intents::{Effect, Intent, carry_out};
-use super::place::{WITHIN, have_guests, until_gone, until_no_guests, until_settled};
+use super::place::{WITHIN, cancel_moves, have_guests, plan_moves_anew, until_gone, until_settled};
 use super::spread::NodeChange;
 use crate::answer::Answer;
 use crate::broadcast::Context;
@@ -78,17 +79,26 @@ pub(super) async fn update(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
         body: &body,
         change: &change,
     };
-    until_settled(&uid, || async {
+    let moved = AtomicBool::new(false);
+    let answer = until_settled(&uid, || async {
         for name in [Some(update.uid), update.new].into_iter().flatten() {
             until_gone(ctx, name).await?;
         }
-        until_no_guests(ctx, &[&uid]).await?;
+        // Moves go on by the old name and the old key.
+        let concerns_moves = update.new.is_some() || update.key.is_some();
+        if concerns_moves && cancel_moves(ctx, &[&uid]).await? {
+            moved.store(true, Ordering::Relaxed);
+        }
         match ctx.cluster.placement(&uid) {
             None => unplaced(ctx, &change, index_uid.clone(), KIND).await,
             Some(placement) => update.of(ctx, &placement).await,
         }
     })
-    .await
+    .await;
+    if moved.into_inner() {
+        plan_moves_anew(ctx, &[update.new.unwrap_or(&uid)]).await?;
+    }
+    answer
 }
 
 /// Removes `sharding` from the body of a `PATCH`.
@@ -143,7 +153,7 @@ impl Update<'_> {
             true => lock_when_quiet(ctx, placement).await?,
             false => (lock_where_it_lies(ctx, placement).await?, BTreeSet::new()),
         };
-        if have_guests(ctx, &[self.uid]) {
+        if (self.new.is_some() || changes_key) && have_guests(ctx, &[self.uid]) {
             return Err(BroadcastError::Unsettled(self.uid.to_owned()));
         }
         let key = self.key.filter(|_| holding.is_empty());
@@ -184,8 +194,6 @@ impl Update<'_> {
         holding: &BTreeSet<ShardId>,
         new: &str,
     ) -> Result<Answer, BroadcastError> {
-        let (old, moves) = (self.uid, &ctx.cluster.moves);
-        moves.cancel_of(&[old], &[new]).await?;
         let without_key = || {
             let mut body = self.body.clone();
             body.as_object_mut()

@@ -6,7 +6,7 @@
 //! [`discovery`] learns the topology from Envoy. [`placements`] holds where indexes lie and publishes the routing table.
 //! [`in_sync`] holds which replicas may answer. [`marks`] holds up to which task each node is accounted for, and [`health`] the
 //! node's current status. [`readiness`] derives from these what Envoy is told. Replication notes its state in [`in_doubt`],
-//! [`queues`], [`stagger`] and [`dirty`]. [`changes`] is how others wait for a change of this state.
+//! [`queues`], [`stagger`] and [`dirty`]. [`moves`] holds which slots go to other shards. [`changes`] is how others wait for a change of this state.
 //!
 //! Invariant: only this module changes an epoch or an in-sync set.
 
@@ -23,6 +23,7 @@ mod marks;
 mod mergers;
 mod moves;
 mod placements;
+mod placing;
 mod queues;
 mod read_from;
 mod readiness;
@@ -39,7 +40,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use weft_routing::Origins;
 use weft_routing::operation::NamedOperation;
-use weft_routing::placement::{ShardId, SlotMap};
+use weft_routing::placement::ShardId;
 
 pub use dirty::Dirty;
 pub use discovery::{AskError, Directory, EnvoyAdmin};
@@ -63,7 +64,7 @@ pub(crate) use following::Changed;
 pub(crate) use health::{Probe, READS_FOLLOW};
 pub(crate) use in_doubt::Doubt;
 pub(crate) use leader_view::{LeaderView, VIEW_KEY};
-pub(crate) use moves::{Move, MoveState, Moves, Noted, Planned, Step, plan};
+pub(crate) use moves::{Move, MoveOptions, MoveState, Moves, Noted, Planned, Step, plan};
 pub(crate) use placements::owns;
 pub(crate) use stagger::Groups;
 
@@ -459,67 +460,5 @@ impl Cluster {
     /// Where an index lies.
     pub fn placement(&self, index_uid: &str) -> Option<Arc<Placement>> {
         self.placements.get(index_uid)
-    }
-
-    /// The slots that an index without a placement would get now: on `shard_count` shards (or the default) that have at least
-    /// `replicas` replicas each.
-    ///
-    /// # Errors
-    /// Too few shards have that many replicas.
-    pub fn propose(
-        &self,
-        index_uid: &str,
-        shard_count: Option<u16>,
-        replicas: u16,
-    ) -> Result<Arc<SlotMap>, ClusterError> {
-        let (fitting, count) = self.fitting(shard_count, replicas)?;
-        self.placements.propose(index_uid, &fitting, count)
-    }
-
-    /// On how many shards an index is to lie that asks for `shard_count`, now and later; `None` for all.
-    pub(crate) fn wanted_shards(&self, shard_count: Option<u16>) -> Option<u16> {
-        let default = self.options.default_shard_count;
-        shard_count.or(Some(default)).filter(|count| *count > 0)
-    }
-
-    /// The shards that an index may be placed on, and how many of them it gets.
-    fn fitting(
-        &self,
-        shard_count: Option<u16>,
-        replicas: u16,
-    ) -> Result<(Vec<ShardId>, usize), ClusterError> {
-        let topology = self.topology();
-        let draining = self.moves.draining();
-        let mut all = topology.shards();
-        all.retain(|shard| !draining.contains(shard));
-        if all.is_empty() {
-            return Err(ClusterError::NoShards);
-        }
-        // A cluster with fewer shards than the default uses all that it has.
-        let known = u16::try_from(all.len()).unwrap_or(u16::MAX);
-        let default = self.options.default_shard_count.min(known);
-        let wanted = shard_count.or(Some(default)).filter(|count| *count > 0);
-        if let Some(wanted) = wanted
-            && usize::from(wanted) > all.len()
-        {
-            return Err(ClusterError::TooManyShards {
-                wanted,
-                known: all.len(),
-            });
-        }
-        let fitting: Vec<ShardId> = all
-            .iter()
-            .copied()
-            .filter(|shard| topology.nodes(*shard).len() >= usize::from(replicas))
-            .collect();
-        let count = wanted.map_or(fitting.len(), usize::from);
-        if fitting.len() < count || fitting.is_empty() {
-            return Err(ClusterError::TooFewReplicas {
-                wanted: replicas,
-                fitting: fitting.len(),
-                needed: count.max(1),
-            });
-        }
-        Ok((fitting, count))
     }
 }

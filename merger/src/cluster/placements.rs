@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weft_routing::Origins;
 use weft_routing::placement::{ShardId, SlotMap, choose_shards};
-use weft_routing::table::{Epoch, IndexRoute, RoutingTable};
+use weft_routing::table::Epoch;
 
 mod following;
 mod moving;
 mod stored;
 mod swaps;
+mod table;
 
 pub(crate) use self::moving::owns;
 
@@ -414,40 +415,6 @@ impl Placements {
         state.single_replica = shards;
         state.table = None;
         Ok(())
-    }
-
-    /// The routing table in its wire form, with its epoch.
-    pub fn table(&self) -> (Epoch, Arc<str>) {
-        let mut state = self.lock();
-        let epoch = Epoch(state.epoch);
-        if let Some(table) = &state.table {
-            return (epoch, Arc::clone(table));
-        }
-        let mut table = RoutingTable {
-            epoch,
-            lease_ms: self.lease_ms,
-            origins: self.origins.clone(),
-            ..RoutingTable::default()
-        };
-        for placement in state.placements.values() {
-            let mut route = IndexRoute::new(Arc::clone(&placement.slots));
-            route.primary_key.clone_from(&placement.primary_key);
-            let directed = !state.undirected.contains_key(&placement.uid);
-            let directed = directed && placement.unsettled.is_empty();
-            route.direct_reads = directed && placement.deleted_by.is_none();
-            route.direct_writes = self.direct_writes
-                && directed
-                && placement.deleted_by.is_none()
-                && placement.primary_key.is_some()
-                && placement
-                    .shards()
-                    .iter()
-                    .all(|shard| state.single_replica.contains(shard));
-            table.indexes.insert(placement.uid.clone(), route);
-        }
-        let json: Arc<str> = table.to_json().unwrap_or_default().into();
-        state.table = Some(Arc::clone(&json));
-        (epoch, json)
     }
 
     async fn change(

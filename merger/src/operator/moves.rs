@@ -14,7 +14,7 @@ use super::{body_of, ok};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::clock::now_utc;
-use crate::cluster::{ClusterError, Move, Step};
+use crate::cluster::{ClusterError, Move, MoveOptions, Step};
 use crate::repair::{Context, Size, Survey};
 
 /// The most moves that may run at once.
@@ -44,6 +44,14 @@ struct Pace {
     bytes_per_second: Option<Option<u64>>,
 }
 
+impl Pace {
+    fn apply(&self, options: &mut MoveOptions) {
+        options.paused = self.paused.unwrap_or(options.paused);
+        options.max_concurrent = self.max_concurrent.unwrap_or(options.max_concurrent);
+        options.bytes_per_second = self.bytes_per_second.unwrap_or(options.bytes_per_second);
+    }
+}
+
 /// A member that may be `null`, and isn't missing.
 #[allow(clippy::option_option, reason = "missing, null, or a number")]
 fn given<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<u64>>, D::Error> {
@@ -60,12 +68,8 @@ pub(super) async fn handle(
         (Method::POST, ["rebalance"]) => rebalance(ctx, call).await,
         (Method::GET, ["moves"]) => Ok(ok(&list(ctx))),
         (Method::PATCH, ["moves"]) => change(ctx, call).await,
-        (Method::POST, ["moves", "pause"]) => pause(ctx, true).await,
-        (Method::POST, ["moves", "resume"]) => pause(ctx, false).await,
         (Method::DELETE, ["moves"]) => cancel(ctx, None).await,
-        (Method::DELETE, ["moves", id]) | (Method::POST, ["moves", id, "cancel"]) => {
-            cancel(ctx, Some(id)).await
-        }
+        (Method::DELETE, ["moves", id]) => cancel(ctx, Some(id)).await,
         (Method::POST, ["shards", shard, "drain"]) => drain(ctx, shard).await,
         (Method::DELETE, ["shards", shard, "drain"]) => resume(ctx, shard).await,
         _ => return None,
@@ -108,10 +112,11 @@ async fn rebalance(ctx: &Arc<Context>, call: &mut Call) -> Result<Answer, Cluste
             return Err(ClusterError::UnknownIndex(uid.clone()));
         }
     }
-    let mut options = ctx.cluster.moves.options();
-    let before = options.clone();
-    options.max_concurrent = at_once(wish.max_concurrent)?.unwrap_or(options.max_concurrent);
-    options.bytes_per_second = wish.bytes_per_second.unwrap_or(options.bytes_per_second);
+    let pace = Pace {
+        paused: None,
+        max_concurrent: at_once(wish.max_concurrent)?,
+        bytes_per_second: wish.bytes_per_second,
+    };
     let shards = usable(ctx, &exclude);
     if shards.is_empty() {
         return Err(ClusterError::NoShards);
@@ -120,8 +125,11 @@ async fn rebalance(ctx: &Arc<Context>, call: &mut Call) -> Result<Answer, Cluste
     let indexes = wish.indexes;
     let concerns = |uid: &String| indexes.as_ref().is_none_or(|wanted| wanted.contains(uid));
     let steps = survey.steps(ctx, |index| concerns(&index.uid), &shards);
-    if !wish.dry_run && options != before {
-        ctx.cluster.moves.set_options(options.clone()).await?;
+    let mut options = ctx.cluster.moves.options();
+    pace.apply(&mut options);
+    if !wish.dry_run && options != ctx.cluster.moves.options() {
+        let set = ctx.cluster.moves.set_options(|options| pace.apply(options));
+        set.await?;
     }
     answer(ctx, steps, wish.dry_run, options.bytes_per_second).await
 }
@@ -231,18 +239,9 @@ fn at_once(wanted: Option<usize>) -> Result<Option<usize>, ClusterError> {
 
 async fn change(ctx: &Arc<Context>, call: &mut Call) -> Result<Answer, ClusterError> {
     let pace: Pace = body_of(ctx, call).await?;
-    let mut options = ctx.cluster.moves.options();
-    options.paused = pace.paused.unwrap_or(options.paused);
-    options.max_concurrent = at_once(pace.max_concurrent)?.unwrap_or(options.max_concurrent);
-    options.bytes_per_second = pace.bytes_per_second.unwrap_or(options.bytes_per_second);
-    ctx.cluster.moves.set_options(options).await?;
-    Ok(ok(&list(ctx)))
-}
-
-async fn pause(ctx: &Context, paused: bool) -> Result<Answer, ClusterError> {
-    let mut options = ctx.cluster.moves.options();
-    options.paused = paused;
-    ctx.cluster.moves.set_options(options).await?;
+    at_once(pace.max_concurrent)?;
+    let set = ctx.cluster.moves.set_options(|options| pace.apply(options));
+    set.await?;
     Ok(ok(&list(ctx)))
 }
 
@@ -255,7 +254,8 @@ async fn cancel(ctx: &Context, id: Option<&str>) -> Result<Answer, ClusterError>
             Some(known.ok_or_else(|| ClusterError::UnknownMove(text.to_owned()))?)
         }
     };
-    ctx.cluster.moves.cancel(id).await?;
+    let concerns = |one: &Move| id.is_none_or(|id| id == one.id);
+    ctx.cluster.moves.cancel(concerns).await?;
     Ok(Answer::json(StatusCode::ACCEPTED, &list(ctx)))
 }
 
@@ -278,10 +278,6 @@ async fn drain(ctx: &Arc<Context>, name: &str) -> Result<Answer, ClusterError> {
 async fn resume(ctx: &Arc<Context>, name: &str) -> Result<Answer, ClusterError> {
     let shard = shard_named(ctx, name)?;
     ctx.cluster.moves.set_draining(shard, false).await?;
-    for one in ctx.cluster.moves.all() {
-        if one.from == shard && !one.has_ended() {
-            ctx.cluster.moves.cancel(Some(one.id)).await?;
-        }
-    }
+    ctx.cluster.moves.cancel(|one| one.from == shard).await?;
     Ok(ok(&super::describe_shard(ctx, shard)))
 }

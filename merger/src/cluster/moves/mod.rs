@@ -7,18 +7,19 @@
 
 mod log;
 mod plan;
+mod record;
+mod spans;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
-use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use serde::Serialize;
 use weft_routing::placement::ShardId;
-use weft_routing::slot::Slot;
 
 pub(crate) use log::{MoveLogs, Noted};
 pub(crate) use plan::{Planned, Step, plan};
+pub(crate) use record::{Move, MoveOptions, MoveState};
 
 use super::{Changes, ClusterError};
 use crate::clock::now_utc;
@@ -31,100 +32,12 @@ const REPLAN_KEY: &str = "replan";
 /// How many ended moves stay listed.
 const MOST_ENDED: usize = 100;
 
-/// How fast a move copies unless somebody says otherwise, so that searches stay fast.
-const DEFAULT_BYTES_PER_SECOND: u64 = 8 << 20;
-
-/// Where a move stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum MoveState {
-    /// Others come first, or all moves are paused.
-    Waiting,
-    /// The new shard gets the index, and filters leave the index to the merger.
-    Preparing,
-    /// Documents are copied to the new shard.
-    Copying,
-    /// A batch of slots changes its owner.
-    HandingOver,
-    /// What may be left on either shard is removed.
-    Settling,
-    /// All slots are moved.
-    Done,
-    /// It was cancelled, or its index is gone. What was moved before stays moved.
-    Cancelled,
-}
-
-/// A move.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Move {
-    /// Its number.
-    pub(crate) id: u64,
-    /// The index's uid.
-    pub(crate) index: String,
-    /// The shard that gives slots away.
-    pub(crate) from: ShardId,
-    /// The shard that gets them.
-    pub(crate) to: ShardId,
-    /// The slots, those already moved included.
-    pub(crate) slots: Vec<Slot>,
-    /// Where it stands.
-    pub(crate) state: MoveState,
-    /// How many documents there are to move: reckoned at first, counted when the shard was read.
-    pub(crate) documents: u64,
-    /// How many are moved.
-    pub(crate) moved: u64,
-    /// How many bytes were copied.
-    pub(crate) bytes: u64,
-    /// Whether somebody wants it cancelled.
-    #[serde(default)]
-    pub(crate) cancelled: bool,
-    /// When it was asked for.
-    #[serde(with = "time::serde::rfc3339")]
-    pub(crate) created_at: OffsetDateTime,
-    /// When it began.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub(crate) started_at: Option<OffsetDateTime>,
-    /// When it ended.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub(crate) finished_at: Option<OffsetDateTime>,
-    /// Why the last attempt failed; it is tried again.
-    pub(crate) error: Option<String>,
-}
-
-impl Move {
-    /// Whether it is over.
-    pub(crate) fn has_ended(&self) -> bool {
-        matches!(self.state, MoveState::Done | MoveState::Cancelled)
-    }
-}
-
-/// How moves are carried out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct MoveOptions {
-    /// Whether nothing is moved for now.
-    pub(crate) paused: bool,
-    /// How many moves run at once, each of another index.
-    pub(crate) max_concurrent: usize,
-    /// How many bytes each move may copy per second; `None` for no limit.
-    pub(crate) bytes_per_second: Option<u64>,
-}
-
-impl Default for MoveOptions {
-    fn default() -> Self {
-        Self {
-            paused: false,
-            max_concurrent: 2,
-            bytes_per_second: Some(DEFAULT_BYTES_PER_SECOND),
-        }
-    }
-}
-
 /// All moves, and the shards that are to be emptied.
 pub(crate) struct Moves {
     store: Arc<dyn Store>,
     state: Mutex<State>,
+    /// One change at a time, so that none overwrites another.
+    changing: tokio::sync::Mutex<()>,
     /// What is written to moving slots.
     pub(crate) logs: MoveLogs,
     /// Tells of changes of moves.
@@ -168,6 +81,7 @@ impl Moves {
         Ok(Self {
             store,
             state: Mutex::new(state),
+            changing: tokio::sync::Mutex::new(()),
             logs: MoveLogs::default(),
             changes: Changes::default(),
         })
@@ -198,6 +112,7 @@ impl Moves {
     /// # Errors
     /// The store failed; nothing is added then.
     pub(crate) async fn add(&self, steps: Vec<(Step, u64)>) -> Result<Vec<u64>, StoreError> {
+        let _changing = self.changing.lock().await;
         let first = self.lock().moves.keys().last().map_or(1, |last| last + 1);
         let new = (first..).zip(steps).map(|(id, (step, documents))| Move {
             id,
@@ -229,6 +144,7 @@ impl Moves {
         id: u64,
         change: impl FnOnce(&mut Move),
     ) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().await;
         let Some(mut one) = self.get(id) else {
             return Ok(());
         };
@@ -236,26 +152,48 @@ impl Moves {
         self.save(&[one]).await
     }
 
-    /// Shows progress without storing it.
-    pub(crate) fn show(&self, id: u64, change: impl FnOnce(&mut Move)) {
+    /// Changes a move in the same commit as something else: `commit` gets what is to be stored, and says whether it was.
+    ///
+    /// # Errors
+    /// Those of `commit`; nothing is changed then.
+    pub(crate) async fn change_with<E>(
+        &self,
+        id: u64,
+        change: impl FnOnce(&mut Move),
+        commit: impl AsyncFnOnce(Vec<Change>) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let _changing = self.changing.lock().await;
+        let Some(mut one) = self.get(id) else {
+            return Ok(false);
+        };
+        change(&mut one);
+        let committed = commit(vec![stored(&one)]).await?;
+        if committed {
+            self.lock().moves.insert(id, one);
+            self.changes.tell();
+        }
+        Ok(committed)
+    }
+
+    /// Shows where a move stands without storing it.
+    pub(crate) async fn show(&self, id: u64, change: impl FnOnce(&mut Move)) {
+        let _changing = self.changing.lock().await;
         if let Some(one) = self.lock().moves.get_mut(&id) {
             change(one);
         }
     }
 
-    /// A move as it is to be stored in another commit.
-    pub(crate) fn stored(one: &Move) -> Change {
-        let value = serde_json::to_vec(one).unwrap_or_default();
-        Change::put(key(one.id), value)
-    }
-
-    /// Cancels a move, or all. Returns how many.
+    /// Cancels the moves that have not ended and for which `concerns` is true. Returns how many.
     ///
     /// # Errors
     /// The store failed; nothing is cancelled then.
-    pub(crate) async fn cancel(&self, id: Option<u64>) -> Result<usize, StoreError> {
-        let concerns = |one: &Move| !one.has_ended() && id.is_none_or(|id| id == one.id);
-        let mut moves: Vec<Move> = self.all().into_iter().filter(concerns).collect();
+    pub(crate) async fn cancel(
+        &self,
+        concerns: impl Fn(&Move) -> bool,
+    ) -> Result<usize, StoreError> {
+        let _changing = self.changing.lock().await;
+        let mut moves = self.all();
+        moves.retain(|one| !one.has_ended() && concerns(one));
         for one in &mut moves {
             one.cancelled = true;
         }
@@ -263,40 +201,21 @@ impl Moves {
         Ok(moves.len())
     }
 
-    /// Cancels the moves of indexes whose names are about to mean something else. Those of `planned_anew` are planned again.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub(crate) async fn cancel_of(
-        &self,
-        indexes: &[&str],
-        planned_anew: &[&str],
-    ) -> Result<(), StoreError> {
-        let concerns = |one: &Move| !one.has_ended() && indexes.contains(&one.index.as_str());
-        let moves: Vec<Move> = self.all().into_iter().filter(concerns).collect();
-        if moves.is_empty() {
-            return Ok(());
-        }
-        for one in &moves {
-            self.cancel(Some(one.id)).await?;
-        }
-        for index in planned_anew {
-            self.set_replan(index, true).await?;
-        }
-        Ok(())
-    }
-
     /// Changes how moves are carried out.
     ///
     /// # Errors
     /// The store failed; nothing is changed then.
-    pub(crate) async fn set_options(&self, options: MoveOptions) -> Result<(), StoreError> {
-        let value = serde_json::to_vec(&options).unwrap_or_default();
-        let change = Change::put(OPTIONS_KEY, value);
-        self.store.commit(vec![change]).await?;
-        self.lock().options = options;
+    pub(crate) async fn set_options(
+        &self,
+        change: impl FnOnce(&mut MoveOptions),
+    ) -> Result<MoveOptions, StoreError> {
+        let _changing = self.changing.lock().await;
+        let mut options = self.options();
+        change(&mut options);
+        self.put(OPTIONS_KEY, &options).await?;
+        self.lock().options = options.clone();
         self.changes.tell();
-        Ok(())
+        Ok(options)
     }
 
     /// Notes that a shard is to be emptied, or no longer.
@@ -308,14 +227,13 @@ impl Moves {
         shard: ShardId,
         draining: bool,
     ) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().await;
         let mut shards = self.draining();
         match draining {
             true => shards.insert(shard),
             false => shards.remove(&shard),
         };
-        let value = serde_json::to_vec(&shards).unwrap_or_default();
-        let change = Change::put(DRAINING_KEY, value);
-        self.store.commit(vec![change]).await?;
+        self.put(DRAINING_KEY, &shards).await?;
         self.lock().draining = shards;
         self.changes.tell();
         Ok(())
@@ -331,14 +249,13 @@ impl Moves {
     /// # Errors
     /// The store failed; nothing is changed then.
     pub(crate) async fn set_replan(&self, index: &str, wanted: bool) -> Result<(), StoreError> {
+        let _changing = self.changing.lock().await;
         let mut indexes = self.to_replan();
         match wanted {
             true => indexes.insert(index.to_owned()),
             false => indexes.remove(index),
         };
-        let value = serde_json::to_vec(&indexes).unwrap_or_default();
-        let change = Change::put(REPLAN_KEY, value);
-        self.store.commit(vec![change]).await?;
+        self.put(REPLAN_KEY, &indexes).await?;
         self.lock().replan = indexes;
         self.changes.tell();
         Ok(())
@@ -372,8 +289,14 @@ impl Moves {
         self.lock().held.contains_key(index)
     }
 
+    async fn put(&self, key: &str, value: &impl Serialize) -> Result<(), StoreError> {
+        let value = serde_json::to_vec(value).unwrap_or_default();
+        self.store.commit(vec![Change::put(key, value)]).await
+    }
+
+    /// Stores moves. The caller holds `changing`.
     async fn save(&self, moves: &[Move]) -> Result<(), StoreError> {
-        let mut changes: Vec<Change> = moves.iter().map(Self::stored).collect();
+        let mut changes: Vec<Change> = moves.iter().map(stored).collect();
         let forgotten = self.too_old(moves);
         changes.extend(forgotten.iter().map(|id| Change::delete(key(*id))));
         if changes.is_empty() {
@@ -410,6 +333,12 @@ impl Moves {
     }
 }
 
+/// A move as it is stored.
+fn stored(one: &Move) -> Change {
+    let value = serde_json::to_vec(one).unwrap_or_default();
+    Change::put(key(one.id), value)
+}
+
 fn key(id: u64) -> String {
     format!("{PREFIX}{id:012}")
 }
@@ -436,57 +365,4 @@ impl Drop for Held {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::memory::MemoryStore;
-
-    fn step(index: &str) -> Step {
-        Step {
-            index: index.to_owned(),
-            from: ShardId(0),
-            to: ShardId(1),
-            slots: vec![Slot(7)],
-        }
-    }
-
-    #[tokio::test]
-    async fn moves_are_there_again_after_a_restart_and_old_ones_are_forgotten() {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-        let moves = Moves::open(Arc::clone(&store)).await.unwrap();
-        let steps = (0..MOST_ENDED + 3).map(|n| (step(&n.to_string()), 5));
-        let ids = moves.add(steps.collect()).await.unwrap();
-        moves.set_draining(ShardId(2), true).await.unwrap();
-        let paused = MoveOptions {
-            paused: true,
-            bytes_per_second: Some(9),
-            ..MoveOptions::default()
-        };
-        moves.set_options(paused.clone()).await.unwrap();
-        for id in ids.iter().skip(1) {
-            let done = |one: &mut Move| one.state = MoveState::Done;
-            moves.change(*id, done).await.unwrap();
-        }
-        assert_eq!(moves.cancel(None).await.unwrap(), 1, "one has not ended");
-        let again = Moves::open(store).await.unwrap();
-        assert_eq!(again.options(), paused);
-        assert_eq!(again.draining(), BTreeSet::from([ShardId(2)]));
-        let all = again.all();
-        assert_eq!(all.len(), MOST_ENDED + 1);
-        assert!(all[0].cancelled && all[0].index == "0" && !all[0].has_ended());
-        assert_eq!(
-            again.add(vec![(step("x"), 1)]).await.unwrap(),
-            [ids.len() as u64 + 1]
-        );
-    }
-
-    #[tokio::test]
-    async fn an_index_is_held_as_long_as_anybody_holds_it() {
-        let moves = Moves::open(Arc::new(MemoryStore::default())).await;
-        let moves = Arc::new(moves.unwrap());
-        let (one, two) = (moves.hold("films"), moves.hold("films"));
-        drop(one);
-        assert!(moves.is_held("films") && !moves.is_held("books"));
-        drop(two);
-        assert!(!moves.is_held("films"));
-    }
-}
+mod tests;

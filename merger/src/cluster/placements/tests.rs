@@ -1,3 +1,5 @@
+use weft_routing::table::RoutingTable;
+
 use super::*;
 use crate::store::RedbStore;
 use crate::store::memory::MemoryStore;

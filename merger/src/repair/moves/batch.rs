@@ -12,7 +12,7 @@ use weft_routing::slot::{Slot, slot_of};
 use super::ids::IdsBySlot;
 use super::send::{Tasks, Write, send};
 use super::{AGAIN, FEW, MoveError, TURN, join, remote, replicas, source};
-use crate::cluster::{Move, MoveState, Moves, NodeRef, Noted, owns, until};
+use crate::cluster::{Move, MoveState, NodeRef, Noted, owns, until};
 use crate::ids::Ids;
 use crate::repair::Context;
 use crate::repair::resync::{Print, Remote, SourceGuard};
@@ -83,9 +83,9 @@ impl Batch<'_> {
     /// # Errors
     /// The batch isn't handed over, or it is and the old copies are still there.
     pub(super) async fn hand_over(&self, ids: &mut IdsBySlot) -> Result<(), MoveError> {
-        self.say(MoveState::Copying);
+        self.say(MoveState::Copying).await;
         self.copy(ids).await?;
-        self.say(MoveState::HandingOver);
+        self.say(MoveState::HandingOver).await;
         loop {
             if let Turn::Over = self.turn(ids).await? {
                 return Ok(());
@@ -111,12 +111,13 @@ impl Batch<'_> {
         tasks.done(self.ctx).await
     }
 
-    fn say(&self, state: MoveState) {
+    async fn say(&self, state: MoveState) {
         let moves = &self.ctx.cluster.moves;
-        moves.show(self.id, |one| {
+        let say = |one: &mut Move| {
             one.state = state;
             one.bytes = self.bytes.load(Ordering::Relaxed);
-        });
+        };
+        moves.show(self.id, say).await;
     }
 
     /// Whether the move may go on.
@@ -233,7 +234,6 @@ impl Batch<'_> {
             true => shards = vec![self.from, self.to],
             false => shards.push(self.to),
         }
-        let unbroken = SourceGuard::of(self.ctx, &node)?;
         let guard = self.ctx.locks.lock(&shards).await;
         let begun = Instant::now();
         if moves.is_held(self.index) {
@@ -267,7 +267,9 @@ impl Batch<'_> {
             until: Instant::now() + TURN,
         };
         let mending = async {
+            let unbroken = SourceGuard::of(self.ctx, &node)?;
             turn.within(self.old(&node).applied()).await?;
+            turn.within(unbroken.check()).await?;
             if !written.is_empty() {
                 while !self.mend(&node, &written, Some(&turn)).await?.is_empty() {}
             }
@@ -275,7 +277,6 @@ impl Batch<'_> {
             if joins && !turn.within(settings).await? {
                 return Ok(false);
             }
-            turn.within(unbroken.check()).await?;
             Ok::<_, MoveError>(true)
         };
         match mending.await {
@@ -316,22 +317,19 @@ impl Batch<'_> {
     async fn commit(&self, guard: &WriteGuard, ids: &IdsBySlot) -> Result<Tasks, MoveError> {
         let cluster = &self.ctx.cluster;
         let moved = ids.of(&self.slots);
-        let mut one: Move = cluster.moves.get(self.id).ok_or(MoveError::Cancelled)?;
-        one.moved += moved.len() as u64;
-        one.documents = one.documents.max(one.moved);
-        one.bytes = self.bytes.load(Ordering::Relaxed);
-        let extra = vec![Moves::stored(&one)];
-        let placements = &cluster.placements;
-        let (index, slots) = (self.index, self.slots.as_slice());
-        if !placements
-            .hand_over(index, slots, [self.from, self.to], extra)
-            .await?
-        {
+        let (placements, slots) = (&cluster.placements, self.slots.as_slice());
+        let count = |one: &mut Move| {
+            one.moved += moved.len() as u64;
+            one.documents = one.documents.max(one.moved);
+            one.bytes = self.bytes.load(Ordering::Relaxed);
+        };
+        let hand_over = async |extra| {
+            let shards = [self.from, self.to];
+            placements.hand_over(self.index, slots, shards, extra).await
+        };
+        if !cluster.moves.change_with(self.id, count, hand_over).await? {
             return Err(MoveError::Changed);
         }
-        cluster.moves.show(self.id, |shown| {
-            (shown.moved, shown.documents) = (one.moved, one.documents);
-        });
         cluster.moves.logs.moved(self.from, self.index, slots);
         self.ctx.metrics.moved_documents.inc_by(moved.len() as u64);
         // A merger that reads by the old owner would miss these documents from here on.
@@ -363,10 +361,13 @@ impl Batch<'_> {
         // The first documents came meanwhile.
         let primary_key = self.primary_key.ok_or(MoveError::Changed)?;
         let old = self.old(node);
+        let unbroken = SourceGuard::of(self.ctx, node)?;
         if locked.is_none() {
             old.applied().await?;
         }
         let wanted = within(locked, old.documents_of(self.index, ids)).await?;
+        // What a replaced disk lacks must not be taken for deleted.
+        within(locked, unbroken.check()).await?;
         let mut prints = HashMap::with_capacity(wanted.len());
         for (place, document) in wanted.iter().enumerate() {
             if let Some(print) = Print::of(document, primary_key) {

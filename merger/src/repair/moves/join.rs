@@ -26,30 +26,36 @@ pub(super) async fn join(
     let uid = &placement.uid;
     let mut shards = placement.shards().to_vec();
     shards.push(to);
-    {
+    // What an earlier attempt has left.
+    let leftover = exists(ctx, uid, to).await?;
+    let tasks = {
         let guard = ctx.locks.lock(&shards).await;
         let now = ctx.cluster.placement(uid);
         let now = now.filter(|now| now.deleted_by.is_none() && now.slots == placement.slots);
         let now = now.ok_or(MoveError::Changed)?;
-        ctx.cluster
-            .placements
-            .set_unsettled(uid, &[to], true)
-            .await?;
-        if exists(ctx, uid, to).await? {
-            // What an earlier attempt has left.
-            let gone = send(ctx, &guard, to, deletion(uid)).await?;
-            gone.done(ctx).await?;
-        }
+        let placements = &ctx.cluster.placements;
+        placements.set_unsettled(uid, &[to], true).await?;
+        let gone = match leftover {
+            true => Some(send(ctx, &guard, to, deletion(uid)).await?),
+            false => None,
+        };
         let create = NamedOperation::unnamed(Operation::CreateIndex);
         let body = json!({"uid": uid, "primaryKey": now.primary_key});
         let create = Write::change(create, Method::POST, "/indexes".to_owned(), &body);
-        send(ctx, &guard, to, create).await?.done(ctx).await?;
+        // Writers don't wait for what the new shard still has to do.
+        [gone, Some(send(ctx, &guard, to, create).await?)]
+    };
+    for task in tasks.into_iter().flatten() {
+        task.done(ctx).await?;
     }
     set_settings(ctx, node, uid, to).await
 }
 
-/// Deletes the index on a shard that owns none of its slots. The caller has seen that under the locks in `shards`.
+/// Deletes the index on a shard that owns none of its slots.
 pub(super) async fn leave(ctx: &Arc<Context>, uid: &str, shard: ShardId) -> Result<(), MoveError> {
+    if !exists(ctx, uid, shard).await? {
+        return Ok(());
+    }
     let placement = ctx.cluster.placement(uid);
     let mut shards = placement.map_or(Vec::new(), |index| index.shards().to_vec());
     shards.push(shard);
@@ -59,9 +65,6 @@ pub(super) async fn leave(ctx: &Arc<Context>, uid: &str, shard: ShardId) -> Resu
     let now = ctx.cluster.placement(uid);
     if now.is_some_and(|now| now.shards().contains(&shard)) {
         return Err(MoveError::Changed);
-    }
-    if !exists(ctx, uid, shard).await? {
-        return Ok(());
     }
     let gone = send(ctx, &guard, shard, deletion(uid)).await?;
     drop(guard);

@@ -38,7 +38,7 @@ use weft_routing::placement::ShardId;
 
 use super::Context;
 use super::resync::Remote;
-use crate::cluster::{NodeRef, NodeStatus};
+use crate::cluster::{NodeRef, NodeStatus, Placement};
 
 /// How long writers may wait while a batch is handed over.
 const TURN: Duration = Duration::from_millis(400);
@@ -64,4 +64,20 @@ fn replicas(ctx: &Context, shard: ShardId) -> Result<Vec<NodeRef>, MoveError> {
 
 fn remote<'a>(ctx: &'a Context, node: &'a NodeRef) -> Remote<'a> {
     Remote::new(ctx, node)
+}
+
+/// The primary key of an index, which `node` is asked for if nobody knows it; `None` if the index has no documents there.
+async fn primary_key(
+    ctx: &Context,
+    placement: &Placement,
+    node: &NodeRef,
+) -> Result<Option<String>, MoveError> {
+    if placement.primary_key.is_some() {
+        return Ok(placement.primary_key.clone());
+    }
+    let node = remote(ctx, node);
+    node.applied().await?;
+    let indexes = node.indexes().await?;
+    let here = indexes.into_iter().find(|index| index.uid == placement.uid);
+    Ok(here.and_then(|index| index.primary_key))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use weft_routing::placement::ShardId;
 use weft_routing::slot::Slot;
@@ -10,10 +10,11 @@ use weft_routing::slot::Slot;
 use super::batch::Batch;
 use super::ids::IdsBySlot;
 use super::rate::Rate;
-use super::{MoveError, join, remote, source, sweep};
+use super::{MoveError, join, primary_key, remote, source, sweep};
 use crate::clock::now_utc;
 use crate::cluster::{Move, MoveState, Placement};
 use crate::repair::Context;
+use crate::repair::resync::SourceGuard;
 
 /// Carries out a move. Returns how it ended.
 ///
@@ -39,7 +40,8 @@ pub(super) async fn run(ctx: &Arc<Context>, id: u64) -> Result<MoveState, MoveEr
     };
     moves.change(id, first).await?;
     let outcome = Run { ctx, id, one }.slots(slots).await;
-    moves.show(id, |one| one.state = MoveState::Settling);
+    let settles = |one: &mut Move| one.state = MoveState::Settling;
+    moves.show(id, settles).await;
     outcome
 }
 
@@ -130,7 +132,7 @@ impl Run<'_> {
             true => cluster.placements.set_unsettled(index, &[to], true).await?,
             false => join::join(self.ctx, &node, &placement, to).await?,
         }
-        let primary_key = self.primary_key(&placement).await?;
+        let primary_key = primary_key(self.ctx, &placement, &node).await?;
         {
             // No write is on its way that isn't noted.
             let _guard = self.ctx.locks.lock(&[from]).await;
@@ -143,8 +145,13 @@ impl Run<'_> {
         };
         let mut ids = match &primary_key {
             Some(key) => {
+                // A document that a replaced disk lacks would be left behind.
+                let unbroken = SourceGuard::of(self.ctx, &node)?;
                 let wanted = |slot: Slot| slots.binary_search(&slot).is_ok();
-                IdsBySlot::read(&remote(self.ctx, &node), index, key, wanted).await?
+                let node = remote(self.ctx, &node);
+                let ids = IdsBySlot::read(&node, index, key, wanted).await?;
+                unbroken.check().await?;
+                ids
             }
             None => IdsBySlot::default(),
         };
@@ -187,7 +194,7 @@ impl Run<'_> {
                 Err(error) => return Err(error),
             }
             slots.drain(..batch.slots.len());
-            let copied = bytes.load(std::sync::atomic::Ordering::Relaxed);
+            let copied = bytes.load(Ordering::Relaxed);
             let limit = moves.options().bytes_per_second;
             let pause = rate.after(copied - before, limit);
             before = copied;
@@ -195,21 +202,6 @@ impl Run<'_> {
         }
         self.settled().await?;
         Ok(MoveState::Done)
-    }
-
-    /// The primary key; `None` if the index has no documents yet.
-    async fn primary_key(&self, placement: &Placement) -> Result<Option<String>, MoveError> {
-        if placement.primary_key.is_some() {
-            return Ok(placement.primary_key.clone());
-        }
-        let node = source(self.ctx, self.one.from)?;
-        let node = remote(self.ctx, &node);
-        node.applied().await?;
-        let indexes = node.indexes().await?;
-        let here = indexes
-            .into_iter()
-            .find(|index| index.uid == self.one.index);
-        Ok(here.and_then(|index| index.primary_key))
     }
 
     /// Both shards hold only what is theirs. A shard that owns nothing any more loses the index.

@@ -98,7 +98,16 @@ pub async fn move_slots(ctx: Arc<Context>) {
 /// Plans what indexes need that are to lie on another number of shards, and evens shards out if an option says so.
 async fn plan_ahead(ctx: &Context, idle: bool, looked: &mut Instant) {
     let moves = &ctx.cluster.moves;
-    let wanted = moves.to_replan();
+    let before = moves.all();
+    // An index that is being moved is planned again when that is over.
+    let is_busy = |uid: &String| {
+        let placement = ctx.cluster.placement(uid);
+        let is_unsettled = placement.is_some_and(|index| !index.unsettled.is_empty());
+        let mut live = before.iter().filter(|one| !one.has_ended());
+        is_unsettled || live.any(|one| one.index == *uid)
+    };
+    let mut wanted = moves.to_replan();
+    wanted.retain(|uid| !is_busy(uid));
     let threshold = ctx.options.rebalance_threshold;
     let automatic = threshold.is_some() && idle && looked.elapsed() >= AUTOMATIC_EVERY;
     if moves.options().paused || wanted.is_empty() && !automatic {
@@ -118,17 +127,10 @@ async fn plan_ahead(ctx: &Context, idle: bool, looked: &mut Instant) {
     let concerns = |index: &Placement| evens || wanted.contains(&index.uid);
     let steps = survey.steps(ctx, concerns, &shards).into_iter();
     let steps = steps.map(|(step, size)| (step, size.documents)).collect();
-    let before = moves.all();
     let planned = async {
         moves.add(steps).await?;
         for uid in wanted {
-            let is_busy = |one: &Move| one.index == uid && !one.has_ended();
-            let placement = ctx.cluster.placement(&uid);
-            let is_unsettled = placement.is_some_and(|index| !index.unsettled.is_empty());
-            // An index that is being moved is planned again when that is over.
-            if !is_unsettled && !before.iter().any(is_busy) {
-                moves.set_replan(&uid, false).await?;
-            }
+            moves.set_replan(&uid, false).await?;
         }
         Ok::<_, crate::store::StoreError>(())
     };

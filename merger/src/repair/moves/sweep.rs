@@ -6,7 +6,7 @@ use weft_routing::placement::ShardId;
 
 use super::ids::IdsBySlot;
 use super::send::{Write, send};
-use super::{MoveError, join, remote, source};
+use super::{MoveError, join, primary_key, remote, source};
 use crate::repair::Context;
 
 /// How many documents are deleted with one task.
@@ -39,14 +39,13 @@ pub(super) async fn sweep(
     if !placement.shards().contains(&shard) {
         return join::leave(ctx, index, shard).await;
     }
-    let Some(primary_key) = &placement.primary_key else {
-        // No document was written yet.
+    let node = source(ctx, shard)?;
+    let Some(primary_key) = primary_key(ctx, &placement, &node).await? else {
         return Ok(());
     };
-    let node = source(ctx, shard)?;
     let slots = Arc::clone(&placement.slots);
     let is_strange = |slot| slots.shard_of_slot(slot) != shard;
-    let strangers = IdsBySlot::read(&remote(ctx, &node), index, primary_key, is_strange).await?;
+    let strangers = IdsBySlot::read(&remote(ctx, &node), index, &primary_key, is_strange).await?;
     if strangers.len() > 0 {
         tracing::info!(
             index,

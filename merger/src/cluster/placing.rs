@@ -1,0 +1,71 @@
+//! Where an index is placed that doesn't exist yet.
+
+use std::sync::Arc;
+
+use weft_routing::placement::{ShardId, SlotMap};
+
+use super::{Cluster, ClusterError};
+
+impl Cluster {
+    /// The slots that an index without a placement would get now: on `shard_count` shards (or the default) that have at least
+    /// `replicas` replicas each.
+    ///
+    /// # Errors
+    /// Too few shards have that many replicas.
+    pub fn propose(
+        &self,
+        index_uid: &str,
+        shard_count: Option<u16>,
+        replicas: u16,
+    ) -> Result<Arc<SlotMap>, ClusterError> {
+        let (fitting, count) = self.fitting(shard_count, replicas)?;
+        self.placements.propose(index_uid, &fitting, count)
+    }
+
+    /// On how many shards an index is to lie that asks for `shard_count`, now and later; `None` for all.
+    pub(crate) fn wanted_shards(&self, shard_count: Option<u16>) -> Option<u16> {
+        let default = self.options.default_shard_count;
+        shard_count.or(Some(default)).filter(|count| *count > 0)
+    }
+
+    /// The shards that an index may be placed on, and how many of them it gets.
+    fn fitting(
+        &self,
+        shard_count: Option<u16>,
+        replicas: u16,
+    ) -> Result<(Vec<ShardId>, usize), ClusterError> {
+        let topology = self.topology();
+        let draining = self.moves.draining();
+        let mut all = topology.shards();
+        all.retain(|shard| !draining.contains(shard));
+        if all.is_empty() {
+            return Err(ClusterError::NoShards);
+        }
+        // A cluster with fewer shards than the default uses all that it has.
+        let known = u16::try_from(all.len()).unwrap_or(u16::MAX);
+        let default = self.options.default_shard_count.min(known);
+        let wanted = shard_count.or(Some(default)).filter(|count| *count > 0);
+        if let Some(wanted) = wanted
+            && usize::from(wanted) > all.len()
+        {
+            return Err(ClusterError::TooManyShards {
+                wanted,
+                known: all.len(),
+            });
+        }
+        let fitting: Vec<ShardId> = all
+            .iter()
+            .copied()
+            .filter(|shard| topology.nodes(*shard).len() >= usize::from(replicas))
+            .collect();
+        let count = wanted.map_or(fitting.len(), usize::from);
+        if fitting.len() < count || fitting.is_empty() {
+            return Err(ClusterError::TooFewReplicas {
+                wanted: replicas,
+                fitting: fitting.len(),
+                needed: count.max(1),
+            });
+        }
+        Ok((fitting, count))
+    }
+}
