@@ -73,6 +73,15 @@ impl ShardLocks {
     }
 }
 
+impl ShardLocks {
+    /// Looks at what writers have noted, while none of the shard is on its way. A writer notes a write before it sends it: if somebody
+    /// else saw the note in between and then read a node, the node might not have the write yet.
+    pub async fn between_writes<T>(&self, shard: ShardId, look: impl FnOnce() -> T) -> T {
+        let _guard = self.lock(&[shard]).await;
+        look()
+    }
+}
+
 impl Drop for WriteGuard {
     fn drop(&mut self) {
         let mut lines = lock(&self.lines);

@@ -131,11 +131,10 @@ impl Batch<'_> {
         }
     }
 
-    /// Takes the notes. A write is noted before it is sent, so they are taken while none is on its way: the nodes have taken all that
-    /// is noted.
+    /// Takes the notes while no write is on its way.
     async fn take_between_writes(&self) -> Noted {
-        let _guard = self.ctx.locks.lock(&[self.from]).await;
-        self.take()
+        let locks = &self.ctx.locks;
+        locks.between_writes(self.from, || self.take()).await
     }
 
     /// Takes the notes. The caller has the old shard's lock.

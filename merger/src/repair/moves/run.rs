@@ -133,11 +133,9 @@ impl Run<'_> {
             false => join::join(self.ctx, &node, &placement, to).await?,
         }
         let primary_key = primary_key(self.ctx, &placement, &node).await?;
-        {
-            // No write is on its way that isn't noted.
-            let _guard = self.ctx.locks.lock(&[from]).await;
-            moves.logs.begin(from, index, &slots);
-        }
+        // From here on, no write is on its way that isn't noted.
+        let begin = || moves.logs.begin(from, index, &slots);
+        self.ctx.locks.between_writes(from, begin).await;
         let _noting = Noting {
             ctx: self.ctx,
             from,

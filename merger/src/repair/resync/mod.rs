@@ -55,7 +55,7 @@ pub(super) use source::SourceGuard;
 use deletions::Deletions;
 use mend::Mend;
 
-/// The most documents that are mended while the shard's writers wait. The simulation has few documents, and must come to both ways.
+/// The most documents that are mended while the shard's writers wait. The simulation has few documents, and must go both ways.
 const FEW: usize = if cfg!(test) { 3 } else { 1_000 };
 /// How many rounds mend what was written meanwhile, before the writers must wait even for more than [`FEW`].
 const ROUNDS: usize = 10;
@@ -231,11 +231,10 @@ struct Resync<'a> {
 impl Resync<'_> {
     /// Runs the whole resync, and notes writes to the shard meanwhile.
     async fn run(&self) -> Result<(), ResyncError> {
-        {
-            // No write is on its way that isn't noted.
-            let _guard = self.ctx.locks.lock(&[self.shard]).await;
-            self.ctx.cluster.dirty.begin(self.shard);
-        }
+        let (locks, dirty) = (&self.ctx.locks, &self.ctx.cluster.dirty);
+        // From here on, no write is on its way that isn't noted.
+        let begin = || dirty.begin(self.shard);
+        locks.between_writes(self.shard, begin).await;
         let outcome = survive(&self.ctx.metrics.panics, "resync", self.phases()).await;
         self.ctx.cluster.dirty.end(self.shard);
         outcome.unwrap_or(Err(ResyncError::Panicked))
@@ -262,7 +261,8 @@ impl Resync<'_> {
             .await?;
         self.prove(&source, &target, guards).await?;
         for round in 0.. {
-            let written = self.take_between_writes().await;
+            let take = || self.ctx.cluster.dirty.take(self.shard);
+            let written = self.ctx.locks.between_writes(self.shard, take).await;
             let last = round >= ROUNDS;
             if last || written.documents().is_some_and(|count| count <= FEW) {
                 self.ctx.cluster.dirty.put_back(self.shard, written);
@@ -277,13 +277,6 @@ impl Resync<'_> {
             self.check()?;
         }
         Err(ResyncError::Overtaken)
-    }
-
-    /// Takes the notes of what was written. A write is noted before it is sent, so they are taken while none is on its way: the
-    /// source has taken all that is noted.
-    async fn take_between_writes(&self) -> Written {
-        let _guard = self.ctx.locks.lock(&[self.shard]).await;
-        self.ctx.cluster.dirty.take(self.shard)
     }
 
     /// Makes whole passes until one finds no difference except in what was written meanwhile.

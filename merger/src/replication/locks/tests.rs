@@ -133,3 +133,18 @@ proptest! {
         });
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_looks_at_notes_waits_for_the_write_that_is_on_its_way() {
+    let locks = ShardLocks::default();
+    let on_its_way = locks.lock(&[ShardId(0), ShardId(1)]).await;
+    let looking = {
+        let locks = locks.clone();
+        tokio::spawn(async move { locks.between_writes(ShardId(1), || 7).await })
+    };
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(!looking.is_finished());
+    assert_eq!(locks.between_writes(ShardId(2), || 8).await, 8);
+    drop(on_its_way);
+    assert_eq!(looking.await.unwrap(), 7);
+}
