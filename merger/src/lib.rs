@@ -33,7 +33,7 @@
 //! | part | what it is | it uses |
 //! |---|---|---|
 //! | `internals` | What benchmarks, the lab and fuzzing call; nothing in the merger does. | `search`, `write` |
-//! | `cli` | The command line. | `options`, `runtime`, `telemetry` |
+//! | `cli` | The command line. | `options`, `runtime`, `telemetry`, `upstream` |
 //! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `cluster`, `desired`, `edge`, `etcd`, `fence`, `filters`, `follower`, `keys`, `leadership`, `options`, `repair`, `replication`, `search`, `store`, `supervise`, `tasks`, `telemetry`, `upstream`, `webhooks`, `write` |
 //! | `edge` | What clients meet: listener, authorisation, dispatch, error codes. | `answer`, `base`, `bounds`, `broadcast`, `call`, `clock`, `cluster`, `fence`, `keys`, `leadership`, `operator`, `repair`, `search`, `store`, `tasks`, `upstream`, `webhooks`, `write` |
 //! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `etcd`, `leadership`, `repair`, `replication`, `search`, `tasks`, `upstream`, `webhooks`, `write` |
@@ -70,8 +70,8 @@
 //! * `filter/routing` does no I/O, has no clock and knows no proxy-wasm.
 //! * The filter is safe to remove: a bypassed, stale or crashed filter costs speed, never correctness.
 //! * `search` and `write` don't know each other. Ranking and merging are functions of values.
-//! * Four parts open connections: `upstream` to nodes and to the merger that leads, `webhooks` to clients' servers, `cluster` to
-//!   Envoy's admin interface, `etcd` to etcd.
+//! * Five parts open connections: `upstream` to nodes and to the merger that leads, `webhooks` to clients' servers, `cluster` to
+//!   Envoy's admin interface, `etcd` to etcd, `cli` to the server that a command names.
 //! * Where several mergers share an etcd, one of them leads. It alone changes the state, and each of its commits names the leader's
 //!   key. No request to a node leaves after its lease.
 //! * Only `cluster` changes an epoch.

@@ -302,8 +302,14 @@ async fn shards_can_have_the_names_of_a_service_mesh() {
         assert_eq!(found.status, 200, "{}", found.text);
         assert_eq!(found.at("/estimatedTotalHits"), 10, "{}", found.text);
     }
-    assert!(counter(&cluster, &["direct_read"]).await > 0);
     let deadline = Deadline::after(Duration::from_secs(30));
+    // The filter passes its counts to Envoy with a delay.
+    until("a direct read", deadline, || async {
+        let count = counter(&cluster, &["direct_read"]).await;
+        (count > 0).then_some(()).ok_or("none".to_owned())
+    })
+    .await
+    .unwrap();
     until("a green cluster", deadline, || async {
         let health = api.get("/_cluster/health").await.unwrap();
         match health.at("/status") == "green" {

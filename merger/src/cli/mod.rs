@@ -1,12 +1,21 @@
 //! The command line of `weft`: one subcommand per task, one module per subcommand.
 //!
-//! This is the only place that prints to standard output or turns an error into an exit code.
+//! This is the only place that prints to standard output or turns an error into an exit code:
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | done, and what was looked at isn't well: a cluster that isn't green, replicas that differ, a check that failed |
+//! | 2 | a wrong command line, option or file |
+//! | 3 | the server can't be reached, or refuses |
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 pub mod config_envoy;
+mod output;
+mod remote;
 mod serve;
 mod store;
 
@@ -69,6 +78,10 @@ fn print(text: &str) -> ExitCode {
     print!("{text}");
     ExitCode::SUCCESS
 }
+
+/// What the shell gets when the server can't be reached or refuses.
+#[expect(dead_code, reason = "the commands that ask a server come next")]
+const NO_ANSWER: u8 = 3;
 
 /// Prints one line for a person and exits with 2, which is also clap's code for a wrong command line.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
