@@ -80,8 +80,11 @@ pub(super) enum RemoteError {
         cause: String,
     },
     /// There was no answer in time.
-    #[error("{0} didn't answer within {} s", ANSWER_TIMEOUT.as_secs())]
-    TimedOut(Url),
+    #[error("{url} didn't answer within {} s", ANSWER_TIMEOUT.as_secs())]
+    TimedOut {
+        /// The server.
+        url: Url,
+    },
     /// An answer that isn't JSON, or is too large.
     #[error("{url} answered {path} with something that isn't JSON (status {status})")]
     NotJson {
@@ -237,7 +240,9 @@ impl Remote {
         };
         let (head, bytes) = tokio::time::timeout(ANSWER_TIMEOUT, answered)
             .await
-            .map_err(|_| RemoteError::TimedOut(self.url.clone()))??;
+            .map_err(|_| RemoteError::TimedOut {
+                url: self.url.clone(),
+            })??;
         let body = match bytes.is_empty() {
             true => Value::Null,
             false => serde_json::from_slice(&bytes).map_err(|_| RemoteError::NotJson {
