@@ -4,6 +4,9 @@
 //! each follower has applied it and told so, or is gone with its lease. The leader reads the registrations *after* the change was
 //! committed. A follower that registers later reads the state later still, and sees the change. [`Mergers::note`] keeps to that:
 //! it gets the epochs as they were before the registrations were asked for.
+//!
+//! A merger that is registered as one that leads is not waited for, whoever it is: it answers reads only as long as its leader's
+//! lease holds, and before it answers any as a follower it registers as one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -123,7 +126,7 @@ impl Mergers {
     }
 
     fn is_follower(&self, merger: &Registration) -> bool {
-        self.me.as_ref() != Some(&merger.id) && !merger.leaving
+        self.me.as_ref() != Some(&merger.id) && !merger.leaving && !merger.leads
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -163,6 +166,19 @@ mod tests {
         // What a follower says of a later epoch proves nothing about one that comes after the look.
         mergers.note(at(2), vec![merger("b", 2, 9)]);
         assert!(!mergers.all_keep_to(3));
+    }
+
+    #[test]
+    fn one_that_led_before_is_not_waited_for_until_it_follows() {
+        let mergers = Mergers::shared("a".to_owned());
+        let led = Registration {
+            leads: true,
+            ..merger("b", 2, 0)
+        };
+        mergers.note(at(1), vec![merger("a", 1, 1), led]);
+        assert!(mergers.all_keep_to(1));
+        mergers.note(at(1), vec![merger("a", 1, 1), merger("b", 2, 0)]);
+        assert!(!mergers.all_keep_to(1));
     }
 
     #[test]

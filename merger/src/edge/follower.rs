@@ -166,6 +166,11 @@ impl Follower {
                 Err(error) => return ("cut-off", whole(ApiError::from(error).into_answer())),
             },
         };
+        if let Body::Kept(bytes) = &body
+            && let Some(answer) = self.read_elsewhere(&parts, bytes).await
+        {
+            return ("answered", Passed::Answer(answer));
+        }
         let mut why = "No merger leads at the moment";
         loop {
             let leader = match self.await_leader(until, roles).await {
@@ -209,6 +214,31 @@ impl Follower {
             sleep(AGAIN).await;
         }
         ("refused", whole(refusal(why)))
+    }
+
+    /// Another follower's answer to a read, while this merger may answer nothing and knows of no leader.
+    async fn read_elsewhere(&self, parts: &Parts, body: &Bytes) -> Option<Response<AnyBody>> {
+        if self.may_answer() || self.other_leader().is_some() || !is_read_of_any(parts) {
+            return None;
+        }
+        let mergers = self.reading.cluster.mergers.registered().into_iter();
+        let readers = mergers.filter(|merger| {
+            merger.id != self.peers.me && merger.reaches_nodes && !merger.leads && !merger.leaving
+        });
+        for merger in readers {
+            let request = Request::from_parts(parts.clone(), full(body.clone()));
+            match self.pass_on.pass_on(merger.address, request).await {
+                // It may answer no more than this one, or not know an index yet.
+                Ok(answer)
+                    if matches!(
+                        answer.status(),
+                        StatusCode::SERVICE_UNAVAILABLE | StatusCode::NOT_FOUND
+                    ) => {}
+                Ok(answer) => return Some(answer.map(|body| body.map_err(Into::into).boxed())),
+                Err(error) => tracing::debug!(%error, "another merger doesn't answer a read"),
+            }
+        }
+        None
     }
 
     /// Resolves when another merger leads than this one.
@@ -262,6 +292,14 @@ fn wants_certain_replicas(headers: &HeaderMap) -> bool {
         || headers
             .get(headers::READ)
             .is_some_and(|value| !is_any(value))
+}
+
+/// Whether any merger may answer this by what it knows.
+fn is_read_of_any(parts: &Parts) -> bool {
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let classified = classify(parts.method.as_str(), path);
+    classified.is_ok_and(|classified| is_read(classified.operation))
+        && !wants_certain_replicas(&parts.headers)
 }
 
 fn is_small(headers: &HeaderMap, body: &AnyBody) -> bool {

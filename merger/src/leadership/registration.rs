@@ -167,6 +167,12 @@ impl Membership {
         let key = prefix.merger(&registration.id);
         let asked = Instant::now();
         let granted = etcd.grant(times.seconds(), ANSWER_WITHIN).await?;
+        // The key is made anew: what this process said of itself before, and what is still on its way, names the old one.
+        let forget = Transaction {
+            then: vec![Action::Delete(key.clone())],
+            ..Transaction::default()
+        };
+        etcd.transact(forget, ANSWER_WITHIN).await?;
         let put = Transaction {
             then: vec![put(&key, &registration, granted.id)],
             ..Transaction::default()

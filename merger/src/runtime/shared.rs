@@ -245,9 +245,12 @@ impl Merger {
                     leadership.step_down().await;
                     return Ok(());
                 }
-                End::Lost => tracing::error!(
-                    "the lease is over: this merger leads no more, and reads the state anew"
-                ),
+                End::Lost => {
+                    tracing::error!(
+                        "the lease is over: this merger leads no more, and reads the state anew"
+                    );
+                    role.send_replace(self.adrift(&ctx, &leadership));
+                }
                 End::Asked => tracing::info!("an operator wants another merger to lead"),
                 End::NoNode => tracing::error!(
                     "this merger reaches none of the nodes, and another one does: that one shall lead"
@@ -310,6 +313,19 @@ impl Merger {
             reading: Arc::new(reading),
             knows: ctx.membership.fence().clone(),
             on_lost_store: self.options.on_lost_store,
+            leader: self.election.leader(),
+            pass_on: PassOn::through(&self.options.egress),
+            peers: Arc::clone(&self.peers),
+        }))
+    }
+
+    /// The role of a merger that led and knows nothing for certain any more: others answer its requests.
+    fn adrift(&self, led: &Context, leadership: &Leadership) -> Role {
+        Role::Follows(Arc::new(Follower {
+            reading: Arc::clone(&led.reading),
+            knows: leadership.term().fence().clone(),
+            // What a leader reaches nodes by is closed with its lease, whatever an operator prefers.
+            on_lost_store: OnLostStore::Refuse,
             leader: self.election.leader(),
             pass_on: PassOn::through(&self.options.egress),
             peers: Arc::clone(&self.peers),

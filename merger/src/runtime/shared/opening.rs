@@ -52,6 +52,11 @@ impl Opening {
         // Before the start, which may take replicas out, and waits until the other mergers know.
         tokio::spawn(list_mergers(opened.context(), roll));
         let ctx = opened.start().await?;
+        // What the last leader stored in its last moments may have been waited for by nobody: a replica that it took out may still
+        // answer reads through a merger that hears late, and the first write that this leader acknowledges isn't on it.
+        let epochs = ctx.cluster.epochs();
+        ctx.cluster.mergers.until_all_keep_to(epochs.in_sync).await;
+        ctx.cluster.mergers.until_all_serve(epochs.table).await;
         tokio::spawn(publish(Arc::clone(&ctx), store, stale));
         if options.etcd.compact_interval_s > 0 {
             let interval = Duration::from_secs(options.etcd.compact_interval_s);

@@ -75,6 +75,7 @@ impl Normal {
 /// Commits that wait together and touch different keys.
 pub(super) struct Group {
     waiting: Vec<Waiting>,
+    urgent: bool,
     keys: HashSet<String>,
     bytes: usize,
     changes: usize,
@@ -85,6 +86,7 @@ impl Group {
     pub(super) fn of(first: Waiting) -> Self {
         let mut group = Self {
             waiting: Vec::new(),
+            urgent: false,
             keys: HashSet::new(),
             bytes: 0,
             changes: 0,
@@ -108,7 +110,13 @@ impl Group {
         Ok(())
     }
 
+    /// Whether somebody waits until it is durable.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
     fn take(&mut self, waiting: Waiting) {
+        self.urgent |= waiting.urgent;
         let commit = &waiting.commit;
         self.bytes += commit.bytes;
         self.changes += commit.changes.len();

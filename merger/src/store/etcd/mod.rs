@@ -5,7 +5,8 @@
 //! single request is stored as a bundle first, and then applied in steps, while readers wait ([`bundle`]).
 //!
 //! Invariants: whatever was sent without an answer is settled before anything else is sent. Versions are etcd's own: they count
-//! from 1 and start again after a deletion. All commits are synced, those too that needn't be.
+//! from 1 and start again after a deletion. All commits are synced. Those that needn't be at once wait a moment for others to go
+//! with, so that a write seldom waits for a transaction that only says how the last one ended.
 
 mod bundle;
 mod exchange;
@@ -17,8 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{RwLock, RwLockReadGuard, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use self::exchange::Exchange;
 use self::group::{Group, Normal};
@@ -32,6 +34,9 @@ use crate::leadership::Term;
 
 /// The largest value that is taken, in bytes: a request of etcd has 1.5 MiB by default, and holds more than the value.
 const MOST_VALUE_BYTES: usize = 1 << 20;
+
+/// How long a commit that may be lost in a crash waits for one that may not.
+const LINGERS: Duration = Duration::from_millis(10);
 
 /// How many bytes one transaction changes at most.
 const MOST_BYTES: usize = MOST_VALUE_BYTES;
@@ -65,6 +70,8 @@ type Whole = RwLock<bool>;
 
 struct Waiting {
     commit: Normal,
+    /// Whether it must be durable as soon as possible.
+    urgent: bool,
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -84,6 +91,27 @@ impl EtcdStore {
             prefix,
             whole,
             queue,
+        })
+    }
+
+    /// Takes a place in the queue now, not when the result is waited for.
+    fn enqueue(
+        &self,
+        changes: Vec<Change>,
+        urgent: bool,
+    ) -> BoxFuture<'static, Result<(), StoreError>> {
+        let (done, outcome) = oneshot::channel();
+        let sent = Normal::of(changes).and_then(|commit| {
+            let waiting = Waiting {
+                commit,
+                urgent,
+                done,
+            };
+            self.queue.send(waiting).map_err(|_| StoreError::Closed)
+        });
+        Box::pin(async move {
+            sent?;
+            outcome.await.map_err(|_| StoreError::Closed)?
         })
     }
 
@@ -210,18 +238,32 @@ async fn write(
             },
         };
         if first.commit.is_large() {
-            let Waiting { commit, done } = first;
+            let Waiting { commit, done, .. } = first;
             let _ = done.send(bundle::commit(&mut exchange, &whole, commit).await);
             continue;
         }
         let mut group = Group::of(first);
-        while let Ok(waiting) = queue.try_recv() {
+        let until = Instant::now() + LINGERS;
+        while let Some(waiting) = another(&mut queue, group.is_urgent(), until).await {
             if let Err(waiting) = group.add(waiting) {
                 next = Some(waiting);
                 break;
             }
         }
         group.commit(&mut exchange).await;
+    }
+}
+
+/// Another commit for a group: one that waits already or, as long as nothing in the group is urgent, one that comes in time.
+async fn another(
+    queue: &mut mpsc::UnboundedReceiver<Waiting>,
+    urgent: bool,
+    until: Instant,
+) -> Option<Waiting> {
+    match queue.try_recv() {
+        Ok(waiting) => Some(waiting),
+        Err(TryRecvError::Empty) if !urgent => timeout_at(until, queue.recv()).await.ok()?,
+        Err(_) => None,
     }
 }
 
@@ -235,16 +277,11 @@ impl Store for EtcdStore {
     }
 
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
-        let (done, outcome) = oneshot::channel();
-        // It takes its place in the queue now, not when it is waited for.
-        let sent = Normal::of(changes).and_then(|commit| {
-            let waiting = Waiting { commit, done };
-            self.queue.send(waiting).map_err(|_| StoreError::Closed)
-        });
-        Box::pin(async move {
-            sent?;
-            outcome.await.map_err(|_| StoreError::Closed)?
-        })
+        self.enqueue(changes, true)
+    }
+
+    fn commit_unsynced(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
+        self.enqueue(changes, false)
     }
 
     fn range<'a>(
