@@ -28,6 +28,7 @@ pub struct ClusterBuilder {
     master_key: Option<String>,
     access_log: &'static str,
     links: bool,
+    guards: bool,
     merger_environment: Vec<(String, String)>,
     envoy: Option<PathBuf>,
     edit_envoy: Option<Edit>,
@@ -49,6 +50,7 @@ impl Default for ClusterBuilder {
             master_key: None,
             access_log: "failed",
             links: false,
+            guards: false,
             merger_environment: Vec::new(),
             envoy: None,
             edit_envoy: None,
@@ -124,6 +126,13 @@ impl ClusterBuilder {
     /// in this process.
     pub fn links(mut self, links: bool) -> Self {
         self.links = links;
+        self
+    }
+
+    /// Puts an Envoy of its own in front of each node, behind the relays, whose filter refuses writes of older terms. Implies
+    /// [`links`](Self::links).
+    pub fn guards(mut self) -> Self {
+        (self.links, self.guards) = (true, true);
         self
     }
 
@@ -204,6 +213,12 @@ impl ClusterBuilder {
             .nodes()
             .map(|(shard, replica)| Process::start(plan.node(shard, replica), lifetime))
             .collect::<Result<_, _>>()?;
+        let mut guards = Vec::new();
+        for (shard, replica) in plan.layout.nodes() {
+            if let Some(guard) = plan.guard(shard, replica)? {
+                guards.push(Process::start(guard, lifetime)?);
+            }
+        }
         let pairs: Vec<Pair> = (0..plan.layout.mergers())
             .map(|pair| start_pair(&plan, pair, lifetime))
             .collect::<Result<_, _>>()?;
@@ -216,6 +231,7 @@ impl ClusterBuilder {
         Ok(Cluster {
             supervisor,
             nodes,
+            guards,
             pairs,
             front: 0,
             etcd,
@@ -258,6 +274,7 @@ impl ClusterBuilder {
             merger_environment: self.merger_environment,
             edit_envoy: self.edit_envoy,
             behind_links: None,
+            guards: self.guards,
             etcd_syncs: self.etcd_syncs,
         };
         if self.links {
@@ -274,7 +291,9 @@ fn start_pair(plan: &ClusterPlan, pair: u16, lifetime: Lifetime) -> Result<Pair,
     if plan.behind_links.is_some() {
         nodes = Some(Links::open(plan.layout.nodes().map(|(shard, replica)| {
             let seen = plan.node_port_of(pair, shard, replica);
-            (seen, plan.node_port(shard, replica))
+            let guard = plan.guard_ports(shard, replica);
+            let behind = guard.map_or_else(|| plan.node_port(shard, replica), |(port, _)| port);
+            (seen, behind)
         }))?);
         etcd = Some(Links::open((0..plan.layout.etcd_members()).map(
             |member| (plan.etcd_port_of(pair, member), plan.layout.etcd(member).0),

@@ -27,6 +27,7 @@ pub struct Cluster {
     pub(crate) supervisor: Option<Supervisor>,
     pub(crate) plan: ClusterPlan,
     pub(crate) nodes: Vec<Process>,
+    pub(crate) guards: Vec<Process>,
     pub(crate) pairs: Vec<Pair>,
     /// The pair that is meant where none is named.
     pub(crate) front: usize,
@@ -96,6 +97,12 @@ impl Cluster {
         local(self.plan.node_port(shard, replica))
     }
 
+    /// The URL of the admin interface of a node's own Envoy, if it has one.
+    pub fn guard_admin_url(&self, shard: u16, replica: u16) -> Option<String> {
+        let (_, admin) = self.plan.guard_ports(shard, replica)?;
+        Some(local(admin))
+    }
+
     /// The layout of its ports.
     pub fn layout(&self) -> Layout {
         self.plan.layout
@@ -146,7 +153,8 @@ impl Cluster {
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
         let pairs = self.pairs.iter();
         let pairs = pairs.flat_map(|pair| [pair.merger(), pair.envoy()]);
-        self.etcd.iter().chain(&self.nodes).chain(pairs)
+        let nodes = self.nodes.iter().chain(&self.guards);
+        self.etcd.iter().chain(nodes).chain(pairs)
     }
 
     /// A client for each pair's Envoy, with the master key.

@@ -43,6 +43,8 @@ pub struct ClusterPlan {
     /// The first port behind the relays, if there are relays: the nodes listen there, and after them come the relays between
     /// mergers and etcd. The layout's ports of the nodes then belong to relays.
     pub behind_links: Option<u16>,
+    /// True if each node has an Envoy of its own in front, behind the relays, whose filter refuses writes of older terms.
+    pub guards: bool,
     /// True if etcd waits for its disk, as it should wherever a machine may fail.
     pub etcd_syncs: bool,
 }
@@ -90,7 +92,35 @@ impl ClusterPlan {
     /// How many ports are needed behind the relays.
     pub fn width_behind_links(&self) -> u32 {
         let nodes = u32::from(self.layout.shards()) * u32::from(self.layout.replicas());
-        nodes + u32::from(self.layout.mergers()) * u32::from(self.layout.etcd_members())
+        let guards = if self.guards { 2 * nodes } else { 0 };
+        nodes + u32::from(self.layout.mergers()) * u32::from(self.layout.etcd_members()) + guards
+    }
+
+    /// The ports of a node's own Envoy, for requests and for its admin interface; `None` if it has none.
+    pub fn guard_ports(&self, shard: u16, replica: u16) -> Option<(u16, u16)> {
+        let first = self.behind_links.filter(|_| self.guards)?;
+        let nodes = self.layout.shards() * self.layout.replicas();
+        let relays = self.layout.mergers() * self.layout.etcd_members();
+        let guard = first + nodes + relays + 2 * (shard * self.layout.replicas() + replica);
+        Some((guard, guard + 1))
+    }
+
+    /// The command of a node's own Envoy; writes its configuration file.
+    pub fn guard(&self, shard: u16, replica: u16) -> Result<Option<Program>, HarnessError> {
+        let Some((port, admin)) = self.guard_ports(shard, replica) else {
+            return Ok(None);
+        };
+        let local = |port: u16| format!("127.0.0.1:{port}");
+        let mut command = Command::new(&self.binaries.weft);
+        command
+            .args(["config", "guard"])
+            .args(["--node", &local(self.node_port(shard, replica))])
+            .args(["--listen", &local(port), "--admin", &local(admin)])
+            .arg("--wasm")
+            .arg(&self.binaries.filter);
+        let name = format!("guard-of-{}", Layout::node_name(shard, replica));
+        let printed = printed(command)?;
+        self.run_envoy(name, &printed).map(Some)
     }
 
     /// The command of a pair's merger.
@@ -131,11 +161,15 @@ impl ClusterPlan {
 
     /// The command of a pair's Envoy; writes its configuration file.
     pub fn envoy(&self, pair: u16) -> Result<Program, HarnessError> {
-        let name = self.layout.envoy_name(pair);
+        let configuration = self.envoy_configuration(pair)?;
+        self.run_envoy(self.layout.envoy_name(pair), &configuration)
+    }
+
+    /// The command of an Envoy with this configuration, which is written to a file.
+    fn run_envoy(&self, name: String, text: &[u8]) -> Result<Program, HarnessError> {
         let configuration = self.folder.join(format!("{name}.yaml"));
         fs::create_dir_all(&self.folder).map_err(HarnessError::file(&self.folder))?;
-        fs::write(&configuration, self.envoy_configuration(pair)?)
-            .map_err(HarnessError::file(&configuration))?;
+        fs::write(&configuration, text).map_err(HarnessError::file(&configuration))?;
         Ok(Program {
             executable: self.binaries.envoy.clone(),
             arguments: vec![
@@ -193,19 +227,25 @@ impl ClusterPlan {
         if !self.filter {
             command.arg("--no-filter");
         }
-        let output = command.output().map_err(|source| HarnessError::Spawn {
-            name: "weft config envoy".to_owned(),
-            source,
-        })?;
-        if !output.status.success() {
-            return Err(HarnessError::EnvoyConfig(
-                String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            ));
-        }
+        let printed = printed(command)?;
         Ok(match &self.edit_envoy {
-            Some(Edit(edit)) => edit(&String::from_utf8_lossy(&output.stdout)).into_bytes(),
-            None => output.stdout,
+            Some(Edit(edit)) => edit(&String::from_utf8_lossy(&printed)).into_bytes(),
+            None => printed,
         })
+    }
+}
+
+/// What `weft config …` prints.
+fn printed(mut command: Command) -> Result<Vec<u8>, HarnessError> {
+    let output = command.output().map_err(|source| HarnessError::Spawn {
+        name: "weft config".to_owned(),
+        source,
+    })?;
+    match output.status.success() {
+        true => Ok(output.stdout),
+        false => Err(HarnessError::EnvoyConfig(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        )),
     }
 }
 

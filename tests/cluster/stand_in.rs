@@ -94,6 +94,7 @@ impl StandInCluster {
             merger_environment,
             edit_envoy: None,
             behind_links: None,
+            guards: false,
             etcd_syncs: false,
         };
         let mut nodes = Vec::new();

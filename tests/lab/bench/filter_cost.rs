@@ -155,6 +155,7 @@ pub(super) async fn front(filter: Filter, upstream: stub::Upstream) -> Result<Fr
         merger_environment: Vec::new(),
         edit_envoy: None,
         behind_links: None,
+        guards: false,
         etcd_syncs: false,
     };
     let envoy = Process::start(plan.envoy(0)?, Lifetime::WithUs)?;

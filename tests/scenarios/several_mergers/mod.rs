@@ -5,6 +5,7 @@
 
 mod cut_off;
 mod etcd_gone;
+mod guarded;
 mod leader_gone;
 mod load;
 mod restarts;
