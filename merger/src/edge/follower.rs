@@ -23,7 +23,7 @@ use weft_routing::operation::{ClassifyError, Operation, classify};
 
 use super::dispatch::{call, health, is_read, read};
 use super::errors::ApiError;
-use super::listen::head_and_body;
+use super::listen::{head_and_body, is_for_roles};
 use super::mergers::{Peers, is_about_mergers, list};
 use super::{Reading, Role, internal, page};
 use crate::answer::Answer;
@@ -91,12 +91,15 @@ impl Follower {
         }
     }
 
-    /// Whether the body of a request can be kept until it is answered.
-    pub(super) fn is_small(&self, request: &Request<AnyBody>) -> bool {
+    /// Whether a request that fails here because the registration is lost meanwhile can go to another merger: its body can be kept
+    /// until it is answered, and no merger has passed it on already.
+    pub(super) fn may_ask_again(&self, request: &Request<AnyBody>) -> bool {
         is_small(request.headers(), request.body())
+            && is_for_roles(request)
+            && !request.headers().contains_key(PASSED_ON)
     }
 
-    /// Reads a [small](Self::is_small) body, as slowly as clients may send one and no slower.
+    /// Reads a [small](Self::may_ask_again) body, as slowly as clients may send one and no slower.
     pub(super) async fn keep(&self, body: AnyBody) -> Result<Bytes, ReadError> {
         let pace = self.reading.pace;
         read_whole(Paced::new(body, pace).boxed(), KEPT_BYTES, pace.idle).await

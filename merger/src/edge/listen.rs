@@ -133,7 +133,7 @@ async fn respond(roles: &watch::Receiver<Role>, request: Request<Incoming>) -> R
                 }
                 Request::from_parts(again, empty())
             }
-            Role::Follows(follower) if follower.is_small(&request) && is_for_roles(&request) => {
+            Role::Follows(follower) if follower.may_ask_again(&request) => {
                 let (parts, body) = request.into_parts();
                 let again = match follower.keep(body).await {
                     Ok(body) => body,
@@ -168,7 +168,7 @@ async fn follows_soon(roles: &watch::Receiver<Role>) -> bool {
 }
 
 /// Whether a request must not be answered by a leader whose lease is over.
-fn is_for_roles(request: &Request<AnyBody>) -> bool {
+pub(super) fn is_for_roles(request: &Request<AnyBody>) -> bool {
     let path = request.uri().path();
     !path.starts_with("/_weft") && path != "/health"
 }

@@ -21,7 +21,7 @@ use tokio::time::{Duration, Instant};
 use super::*;
 use crate::cluster::{Topology, VIEW_KEY};
 use crate::edge::{Follower, Peers, Role};
-use crate::leadership::{Candidate, OnLostStore};
+use crate::leadership::{Candidate, OnLostStore, Registration};
 use crate::store::Snapshot;
 use crate::upstream::{NodeAnswer, NodeRequest, PASSED_ON, PassOn, UpstreamError};
 
@@ -81,6 +81,7 @@ struct Scene {
     leader: watch::Sender<Option<Candidate>>,
     envoy: Leader,
     knows: Fence,
+    reading: Arc<edge::Reading>,
     _role: watch::Sender<Role>,
 }
 
@@ -151,12 +152,13 @@ async fn scene(on_lost_store: OnLostStore) -> Scene {
         cluster,
     );
     let leader = watch::Sender::new(None);
+    let reading = Arc::new(edge::Reading {
+        search: search_of(&options, &base, None),
+        keys: Arc::new(Keys::default()),
+        cors_origins: options.cors_origins.clone(),
+    });
     let follower = Follower {
-        reading: Arc::new(edge::Reading {
-            search: search_of(&options, &base, None),
-            keys: Arc::new(Keys::default()),
-            cors_origins: options.cors_origins.clone(),
-        }),
+        reading: Arc::clone(&reading),
         knows: knows.clone(),
         on_lost_store,
         leader: leader.subscribe(),
@@ -175,6 +177,7 @@ async fn scene(on_lost_store: OnLostStore) -> Scene {
         leader,
         envoy,
         knows,
+        reading,
         _role: role,
     }
 }
@@ -313,6 +316,27 @@ async fn without_etcd_it_answers_nothing_itself_or_goes_on_if_the_operator_wants
             "the last known leader answers"
         );
     }
+}
+
+#[tokio::test]
+async fn without_etcd_and_without_a_leader_another_merger_that_reads_answers() {
+    let scene = scene(OnLostStore::Refuse).await;
+    scene.knows.close();
+    let address = SocketAddr::from(([10, 0, 0, 9], 7703));
+    let reader = Registration {
+        reaches_nodes: true,
+        ..Registration::new("other".to_owned(), address)
+    };
+    let mergers = &scene.reading.cluster.mergers;
+    mergers.note(scene.reading.cluster.epochs(), vec![reader]);
+    let (_, headers, body) = scene.get(ONE, &[]).await;
+    assert!(headers.contains_key("x-answered"), "{body}");
+    assert!(body.contains(PASSED_ON), "{body}");
+    // One that no longer knows is not asked by one that no longer knows.
+    let passed_on = scene.get(ONE, &[(PASSED_ON, "1")]);
+    let answered = tokio::time::timeout(Duration::from_secs(20), passed_on).await;
+    let (status, headers, _) = answered.expect("it goes round in circles");
+    assert_eq!((status, headers.contains_key("x-answered")), (503, false));
 }
 
 #[tokio::test]
