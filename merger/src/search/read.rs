@@ -5,6 +5,7 @@
 //!
 //! Pure, except for several searches: they are planned as they are read, by the settings of their indexes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::Method;
@@ -22,7 +23,7 @@ use super::similar::Similar;
 use super::{Context, SearchError, prune};
 use crate::call::Call;
 use crate::cluster::Placement;
-use crate::filters::tenant::TenantRules;
+use crate::filters::tenant::{TenantRules, joined};
 use crate::filters::unequal;
 
 /// A client's read.
@@ -75,8 +76,7 @@ fn in_one_index(call: &Call, body: &[u8], placement: &Placement) -> Option<Read>
     match call.operation {
         Operation::SearchGet | Operation::SearchPost => {
             let search = Search::read(parameters()?)?;
-            let shards = pruned(call, &search, placement);
-            let shards = shards.unwrap_or_else(|| placement.shards().to_vec());
+            let shards = matching(call, &search.carrier, placement);
             Some(match *shards.as_slice() {
                 [only] => Read::Whole(only),
                 _ => Read::Search(search, shards),
@@ -158,16 +158,30 @@ fn parameters(call: &Call, body: &[u8]) -> Option<Carrier> {
     if json { Carrier::from_body(body) } else { None }
 }
 
-/// The shards that a search can match, if its filter restricts them. If a shard's answer may depend on fields that only
-/// other shards know, all shards are asked.
-fn pruned(call: &Call, search: &Search, placement: &Placement) -> Option<Vec<ShardId>> {
-    let filter = search.carrier.filter()?;
+/// The shards that may have documents for a read.
+fn matching(call: &Call, carrier: &Carrier, placement: &Placement) -> Vec<ShardId> {
+    pruned(call, carrier, placement).unwrap_or_else(|| placement.shards().to_vec())
+}
+
+/// The shards that a search can match, if its filter or the filter of its tenant token restricts them. If a shard's answer may
+/// depend on what only other shards know, all shards are asked.
+fn pruned(call: &Call, carrier: &Carrier, placement: &Placement) -> Option<Vec<ShardId>> {
     let primary_key = placement.primary_key.as_deref()?;
+    let own = carrier.filter();
+    let rules = TenantRules::of(&call.headers);
+    let rule = rules.as_ref().and_then(|rules| rules.filter_of(&placement.uid));
+    let filter = match (own, rule) {
+        (None, None) => return None,
+        (Some(own), None) => own,
+        (own, Some(rule)) => Cow::Owned(joined(own.as_deref(), rule)),
+    };
     let shards = prune::shards_of(&filter, primary_key, &placement.slots)?;
-    let may_lack_fields = search.carrier.has("attributesToSearchOn")
+    let may_lack_fields = carrier.has("attributesToSearchOn")
         || unequal::stands_in(&filter)
-        || TenantRules::of(&call.headers).is_some_and(|rules| rules.compare());
-    (!may_lack_fields).then_some(shards)
+        || rules.is_some_and(|rules| rules.compare());
+    // Words are dropped by how many documents of the whole index have them.
+    let by_frequency = carrier.text("matchingStrategy").flatten() == Some("frequency");
+    (!may_lack_fields && !by_frequency).then_some(shards)
 }
 
 /// The shard that holds a document, if `id` is a valid id.
