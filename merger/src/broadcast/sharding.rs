@@ -26,6 +26,8 @@ struct Wire {
     replication_factor: u16,
     strategy: Option<String>,
     ranges: Option<Vec<Box<RawValue>>>,
+    /// Read for the sake of the answer about the strategy only.
+    field: Option<String>,
     write: Option<WriteMode>,
 }
 
@@ -44,6 +46,9 @@ impl Sharding {
             serde_json::from_str(&value.to_string()).map_err(|error| invalid(error.to_string()))?;
         if wire.shard_count == Some(0) || wire.replication_factor == 0 {
             return Err(invalid("counts start from 1".to_owned()));
+        }
+        if wire.field.is_some() && wire.strategy.as_deref() != Some("field") {
+            return Err(invalid("`field` goes with the strategy `field`, which is not offered".to_owned()));
         }
         let strategy = strategy(wire.strategy.as_deref(), wire.ranges.as_deref())?;
         Ok(Self {
@@ -76,6 +81,10 @@ fn strategy(
         )),
         (None | Some("hash"), Some(_)) => Err(invalid(
             "`ranges` goes with the strategy `range`".to_owned(),
+        )),
+        (Some("field"), _) => Err(invalid(
+            "the strategy `field` is not offered, since an id alone must tell where its document lies: expected `hash` or `range`"
+                .to_owned(),
         )),
         (Some(other), _) => Err(invalid(format!(
             "unknown strategy `{other}`: expected `hash` or `range`"
@@ -125,7 +134,9 @@ mod tests {
             (json!({"strategy": "hash", "ranges": [1]}), "goes with"),
             (json!({"ranges": [1]}), "goes with"),
             (json!({"strategy": "round-robin"}), "unknown strategy"),
-            (json!({"field": "tenant"}), "unknown field"),
+            (json!({"field": "tenant"}), "not offered"),
+            (json!({"strategy": "field", "field": "tenant"}), "not offered"),
+            (json!({"fields": "tenant"}), "unknown field"),
             (json!([]), ""),
         ] {
             let refused = Sharding::read(&asked).unwrap_err().to_string();

@@ -6,6 +6,7 @@
 //! Pure, except for several searches: they are planned as they are read, by the settings of their indexes.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use http::Method;
@@ -32,12 +33,12 @@ pub(super) enum Read {
     Whole(ShardId),
     /// A search in one index, on those of its shards that may have hits.
     Search(Search, Vec<ShardId>),
-    /// A search of a facet's values.
-    FacetSearch(Carrier),
-    /// A list of documents.
-    Documents(Listing),
-    /// Documents similar to the one that this shard holds.
-    Similar(Similar, ShardId),
+    /// A search of a facet's values, on the shards that may have some.
+    FacetSearch(Carrier, Vec<ShardId>),
+    /// A list of documents, on the shards that may have some.
+    Documents(Listing, Vec<ShardId>),
+    /// Documents similar to the one that the first shard holds, on the shards that may have some.
+    Similar(Similar, ShardId, Vec<ShardId>),
     /// Several searches, each with its own answer.
     Several(Vec<Query>, Shares),
     /// Several searches with one list of hits.
@@ -82,15 +83,24 @@ fn in_one_index(call: &Call, body: &[u8], placement: &Placement) -> Option<Read>
                 _ => Read::Search(search, shards),
             })
         }
-        Operation::FacetSearch => parameters().map(Read::FacetSearch),
+        Operation::FacetSearch => {
+            let carrier = parameters()?;
+            let shards = matching(call, &carrier, placement);
+            Some(Read::FacetSearch(carrier, shards))
+        }
         Operation::ListDocuments | Operation::FetchDocuments => {
             let primary_key = placement.primary_key.as_deref();
-            Listing::read(parameters()?, primary_key).map(Read::Documents)
+            let carrier = parameters()?;
+            let shards = matching(call, &carrier, placement);
+            let listing = Listing::read(carrier, primary_key)?;
+            Some(Read::Documents(listing, shards))
         }
         Operation::SimilarGet | Operation::SimilarPost => {
-            let similar = Similar::read(parameters()?)?;
+            let carrier = parameters()?;
+            let shards = matching(call, &carrier, placement);
+            let similar = Similar::read(carrier)?;
             let owner = owner_of(placement, &similar.id)?;
-            Some(Read::Similar(similar, owner))
+            Some(Read::Similar(similar, owner, shards))
         }
         Operation::GetDocument => {
             let id = call.document.as_deref().unwrap_or_default();
@@ -121,9 +131,31 @@ async fn several(
             None => Arc::default(),
         };
         let placement = placement.as_deref();
-        queries.push(Query::new(index, search, placement, settings, anyone));
+        let matching = placement.map(|placement| matching(call, &search.carrier, placement));
+        let query = Query::new(index, search, placement, settings, anyone);
+        queries.push(Query {
+            shards: matching.unwrap_or(query.shards),
+            ..query
+        });
+    }
+    if searches.federation.is_some() {
+        ask_alike(&mut queries);
     }
     Ok(together(queries, searches.federation))
+}
+
+/// Has all queries of an index asked on the same shards: a federated search has one count of facets for an index.
+fn ask_alike(queries: &mut [Query]) {
+    let mut asked: BTreeMap<String, BTreeSet<ShardId>> = BTreeMap::new();
+    for query in queries.iter() {
+        let shards = asked.entry(query.index.clone()).or_default();
+        shards.extend(&query.shards);
+    }
+    for query in queries {
+        if let Some(shards) = asked.get(&query.index) {
+            query.shards = shards.iter().copied().collect();
+        }
+    }
 }
 
 /// What planned searches are together; `None` if there are none, or if the federation can't be read.
@@ -167,7 +199,7 @@ fn matching(call: &Call, carrier: &Carrier, placement: &Placement) -> Vec<ShardI
 /// depend on what only other shards know, all shards are asked.
 fn pruned(call: &Call, carrier: &Carrier, placement: &Placement) -> Option<Vec<ShardId>> {
     let primary_key = placement.primary_key.as_deref()?;
-    let own = carrier.filter();
+    let own = carrier.filter().filter(|filter| !filter.is_null());
     let rules = TenantRules::of(&call.headers);
     let rule = rules.as_ref().and_then(|rules| rules.filter_of(&placement.uid));
     let filter = match (own, rule) {
