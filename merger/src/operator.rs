@@ -1,5 +1,6 @@
 //! The API for operators: `/_cluster/…` and `GET /indexes/{uid}/_shards`. It needs the master key.
 
+mod index_shards;
 mod moves;
 
 use std::sync::Arc;
@@ -59,7 +60,7 @@ impl Health {
 /// [`ClusterError`].
 pub async fn handle(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ClusterError> {
     if call.operation == Operation::IndexShards {
-        return index_shards(ctx, &call);
+        return index_shards::describe(ctx, &call).await;
     }
     let path = call.item.clone().unwrap_or_default();
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
@@ -264,48 +265,6 @@ fn holds(ctx: &Context, shard: ShardId) -> usize {
         index.shards().contains(&shard) || index.unsettled.contains(&shard)
     };
     indexes.iter().filter(is_there).count()
-}
-
-fn index_shards(ctx: &Context, call: &Call) -> Result<Answer, ClusterError> {
-    let uid = call.index.clone().unwrap_or_default();
-    let placement = ctx
-        .cluster
-        .placement(&uid)
-        .filter(|placement| placement.deleted_by.is_none())
-        .ok_or(ClusterError::UnknownIndex(uid))?;
-    let topology = ctx.cluster.topology();
-    let factor = placement
-        .shards()
-        .iter()
-        .map(|shard| topology.nodes(*shard).len())
-        .min();
-    let shards: Vec<Value> = placement
-        .shards()
-        .iter()
-        .map(|shard| {
-            let mut described = describe_shard(ctx, *shard);
-            let owned = placement
-                .slots
-                .owners()
-                .iter()
-                .filter(|owner| *owner == shard);
-            let slots = Value::from(owned.count());
-            if let Some(fields) = described.as_object_mut() {
-                fields.insert("slots".to_owned(), slots);
-            }
-            described
-        })
-        .collect();
-    Ok(ok(&json!({
-        "indexUid": placement.uid,
-        "shardCount": shards.len(),
-        "replicationFactor": factor.unwrap_or(0),
-        "writeMode": ctx.cluster.default_mode(&placement),
-        "wantedShardCount": placement.shard_count,
-        // Slots are moved: totals and facets may count some documents twice for a moment.
-        "unsettled": placement.unsettled,
-        "shards": shards,
-    })))
 }
 
 fn node(ctx: &Context, id: &str) -> Result<(ShardId, NodeRef), ClusterError> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use weft_routing::{Origins, ShardNames};
+use weft_routing::{Origins, ShardNames, Strategy};
 
 use crate::bounds;
 use crate::call::Pace;
@@ -113,6 +113,9 @@ pub struct ServeOptions {
     /// On how many shards an index is placed that asks for nothing else; 0 means all.
     #[arg(long, env = "WEFT_DEFAULT_SHARD_COUNT", default_value_t = 0)]
     pub default_shard_count: u16,
+    /// How documents get their shards in an index that asks for nothing else: `hash`, or `range:` and boundaries, separated by commas
+    #[arg(long, env = "WEFT_DEFAULT_STRATEGY", default_value = "hash")]
+    pub default_strategy: Strategy,
     /// Which way small writes take: straight from the filter to a shard of one replica, or together through the merger.
     #[arg(long, env = "WEFT_DIRECT_WRITES", default_value_t = false, action = clap::ArgAction::Set)]
     pub direct_writes: bool,
@@ -299,6 +302,7 @@ impl ServeOptions {
     pub fn cluster(&self) -> ClusterOptions {
         ClusterOptions {
             default_shard_count: self.default_shard_count,
+            default_strategy: self.default_strategy.clone(),
             write_mode: self.write_mode,
             direct_writes: self.direct_writes,
             down_after: self.down_after(),

@@ -44,6 +44,7 @@ mod settings;
 mod several_mergers;
 mod shortcuts;
 mod statistics;
+mod strategies;
 mod support;
 mod tasks;
 mod traces;

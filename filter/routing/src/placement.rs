@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::document_id::DocumentId;
-use crate::slot::{SLOT_COUNT, Slot, slot_of};
+use crate::slot::{SLOT_COUNT, Slot};
+use crate::strategy::Strategy;
 
 /// A shard: a replica set, one Envoy cluster, named as [`ShardNames`](crate::ShardNames) says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -25,9 +26,10 @@ impl std::fmt::Display for ShardId {
 #[error("a placement needs at least one shard")]
 pub struct NoShards;
 
-/// The owner of every slot. Never empty, and always of [`SLOT_COUNT`] slots.
+/// The owner of every slot, and how documents get their slots. Never empty, and always of [`SLOT_COUNT`] slots.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SlotMap {
+    strategy: Strategy,
     owners: Box<[ShardId]>,
     /// The owners, each once, ascending.
     shards: Box<[ShardId]>,
@@ -66,16 +68,51 @@ impl SlotMap {
         Self::from_owners(owners)
     }
 
+    /// Assigns all slots to `shards` as suits the strategy: by range, each shard gets neighbouring slots, so that as few ranges
+    /// as possible lie on more than one shard. Shares differ by at most one slot.
+    ///
+    /// # Errors
+    /// `shards` is empty.
+    pub fn deal_by(strategy: &Strategy, shards: &[ShardId]) -> Result<Self, NoShards> {
+        let dealt = match strategy {
+            Strategy::Hash => Self::deal(shards)?,
+            Strategy::Range(_) => Self::in_intervals(&distinct(shards))?,
+        };
+        Ok(dealt.by(strategy.clone()))
+    }
+
+    /// The same owners for documents that get their slots by `strategy`.
+    #[must_use]
+    pub fn by(self, strategy: Strategy) -> Self {
+        Self { strategy, ..self }
+    }
+
+    fn in_intervals(shards: &[ShardId]) -> Result<Self, NoShards> {
+        let count = u64::try_from(shards.len()).unwrap_or(u64::MAX);
+        let owner = |slot: Slot| {
+            // The same division as that of slots among ranges, so that as many ranges as shards lie on one shard each.
+            let place = ((u64::from(slot.0) + 1) * count).div_ceil(u64::from(SLOT_COUNT)) - 1;
+            let place = usize::try_from(place).unwrap_or(usize::MAX);
+            shards.get(place).copied()
+        };
+        let owners = match count {
+            0 => return Err(NoShards),
+            _ => slots().filter_map(owner).collect(),
+        };
+        Self::from_owners(owners)
+    }
+
     /// Assigns every slot to one shard.
     #[must_use]
     pub fn single(shard: ShardId) -> Self {
         Self {
+            strategy: Strategy::Hash,
             owners: vec![shard; usize::from(SLOT_COUNT)].into(),
             shards: vec![shard].into(),
         }
     }
 
-    /// A map from the owner of each slot, in order.
+    /// A map from the owner of each slot, in order, for documents that are placed by hash.
     ///
     /// # Errors
     /// The number of owners isn't [`SLOT_COUNT`].
@@ -85,6 +122,7 @@ impl SlotMap {
         }
         let shards = distinct(&owners).into();
         Ok(Self {
+            strategy: Strategy::Hash,
             owners: owners.into(),
             shards,
         })
@@ -99,7 +137,7 @@ impl SlotMap {
                 *entry = owner;
             }
         }
-        Self::from_owners(owners).unwrap_or_else(|_| self.clone())
+        Self::from_owners(owners).map_or_else(|_| self.clone(), |map| map.by(self.strategy.clone()))
     }
 
     /// The slots spread over `shards` (in any order, repetitions ignored), so that shares differ by at most one slot and as few
@@ -152,7 +190,7 @@ impl SlotMap {
                 *lacks -= 1;
             }
         }
-        Self::from_owners(owners)
+        Ok(Self::from_owners(owners)?.by(self.strategy.clone()))
     }
 
     /// The shards that own at least one slot, ascending; never empty.
@@ -180,10 +218,22 @@ impl SlotMap {
             .unwrap_or(last)
     }
 
+    /// How documents get their slots.
+    #[must_use]
+    pub fn strategy(&self) -> &Strategy {
+        &self.strategy
+    }
+
+    /// The slot of a document.
+    #[must_use]
+    pub fn slot_of(&self, id: &DocumentId<'_>) -> Slot {
+        self.strategy.slot_of(id)
+    }
+
     /// The owner of a document.
     #[must_use]
     pub fn shard_of(&self, id: &DocumentId<'_>) -> ShardId {
-        self.shard_of_slot(slot_of(id))
+        self.shard_of_slot(self.slot_of(id))
     }
 
     /// The slots of a shard, ascending.

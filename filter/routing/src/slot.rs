@@ -16,16 +16,25 @@ pub const SLOT_COUNT: u16 = 4096;
 #[serde(transparent)]
 pub struct Slot(pub u16);
 
-/// The slot of a document: its canonical id's xxh3, scaled to [`SLOT_COUNT`] with 128-bit arithmetic (no `usize`).
+/// The slot of a document that is placed by hash: its canonical id's xxh3, scaled to [`SLOT_COUNT`] with 128-bit arithmetic (no `usize`).
 #[must_use]
 pub fn slot_of(id: &DocumentId<'_>) -> Slot {
     scale(xxh3_64(id.as_str().as_bytes()))
 }
 
+/// A number below `count` by the same hash: which of some neighbouring slots a document has.
+pub(crate) fn hash_among(id: &DocumentId<'_>, count: u16) -> u16 {
+    scale_to(xxh3_64(id.as_str().as_bytes()), count)
+}
+
 fn scale(hash: u64) -> Slot {
-    let scaled = (u128::from(hash) * u128::from(SLOT_COUNT)) >> 64;
-    // Always below SLOT_COUNT; the fallback is unreachable and keeps the function total.
-    Slot(u16::try_from(scaled).unwrap_or(SLOT_COUNT - 1))
+    Slot(scale_to(hash, SLOT_COUNT))
+}
+
+fn scale_to(hash: u64, count: u16) -> u16 {
+    let scaled = (u128::from(hash) * u128::from(count)) >> 64;
+    // Always below the count; the fallback is unreachable and keeps the function total.
+    u16::try_from(scaled).unwrap_or(count.saturating_sub(1))
 }
 
 #[cfg(test)]

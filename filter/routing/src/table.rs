@@ -10,7 +10,8 @@
 //! ```
 //!
 //! A layout's `slots` holds, for each slot, a position in `shards` in digits of base 64 (`A-Z a-z 0-9 - _`): one digit for
-//! up to 64 shards, two for more, none for one shard. `origins` is present if not every page may read answers (`{"listed":
+//! up to 64 shards, two for more, none for one shard. Its `ranges`, if there are any, are the boundaries between ranges of ids
+//! for documents that are placed by range, as texts, ascending. `origins` is present if not every page may read answers (`{"listed":
 //! ["https://shop.example"]}` or `"none"`). A reader refuses a table with anything it doesn't know, and a filter without a
 //! table sends everything to the merger: so an old filter is slow, but not wrong.
 
@@ -21,8 +22,10 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::cors::Origins;
+use crate::document_id::DocumentId;
 use crate::placement::{ShardId, SlotMap};
 use crate::slot::SLOT_COUNT;
+use crate::strategy::{IdKey, Ranges, Strategy};
 
 /// A version of the routing table. Only ever grows.
 #[derive(
@@ -83,7 +86,7 @@ pub enum TableError {
     /// Not valid JSON for a table.
     #[error("the routing table can't be read: {0}")]
     Json(#[from] serde_json::Error),
-    /// A layout without shards, or with slots that don't fit its shards.
+    /// A layout without shards, or with slots or ranges that don't fit.
     #[error("layout {0} of the routing table is malformed")]
     Layout(usize),
     /// An index names a layout that doesn't exist.
@@ -201,6 +204,8 @@ struct WireLayout {
     shards: Vec<ShardId>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     slots: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ranges: Vec<String>,
 }
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -219,12 +224,30 @@ impl From<&SlotMap> for WireLayout {
                 position /= 64;
             }
         }
-        Self { shards, slots }
+        let boundaries = map.strategy().boundaries().iter();
+        Self {
+            shards,
+            slots,
+            ranges: boundaries.map(ToString::to_string).collect(),
+        }
     }
 }
 
 impl WireLayout {
     fn decode(&self) -> Option<SlotMap> {
+        Some(self.decode_owners()?.by(self.strategy()?))
+    }
+
+    fn strategy(&self) -> Option<Strategy> {
+        if self.ranges.is_empty() {
+            return Some(Strategy::Hash);
+        }
+        let key = |text: &String| Some(IdKey::of(&DocumentId::from_text(text).ok()?));
+        let boundaries = self.ranges.iter().map(key).collect::<Option<Vec<_>>>()?;
+        Some(Strategy::Range(Ranges::new(boundaries).ok()?))
+    }
+
+    fn decode_owners(&self) -> Option<SlotMap> {
         let width = digits_for(self.shards.len());
         if width == 0 {
             let only = self.shards.first().copied()?;

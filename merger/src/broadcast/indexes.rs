@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use weft_routing::is_index_uid;
 use weft_routing::operation::{NamedOperation, Operation};
@@ -11,41 +10,25 @@ use weft_routing::placement::ShardId;
 
 use super::BroadcastError;
 use super::gather::{Gathered, from_all};
-use super::place::{Place, until_settled};
+use super::place::{Place, until_gone, until_settled};
+use super::sharding::Sharding;
 use super::spread::{NodeChange, Reach, Spread, spread_locked};
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
-use crate::cluster::{ClusterError, Placement, WriteMode};
+use crate::cluster::{ClusterError, Placement, Wanted};
 use crate::replication::WriteGuard;
 use crate::tasks::NewTask;
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Sharding {
-    shard_count: Option<u16>,
-    #[serde(default = "one")]
-    replication_factor: u16,
-    strategy: Option<String>,
-    write: Option<WriteMode>,
-}
-
-fn one() -> u16 {
-    1
-}
 
 /// `POST /indexes`: places the index, then creates it on each of its shards.
 pub(super) async fn create(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
     let mut change = NodeChange::of(ctx, call).await?;
     let mut body: Map<String, Value> = serde_json::from_slice(&change.body).unwrap_or_default();
     let sharding = match body.remove("sharding") {
-        None | Some(Value::Null) => Sharding {
-            replication_factor: 1,
-            ..Sharding::default()
-        },
+        None | Some(Value::Null) => Sharding::default(),
         Some(value) => {
             change.body = serde_json::to_vec(&body).unwrap_or_default().into();
-            read_sharding(value)?
+            Sharding::read(&value)?
         }
     };
     let uid = body
@@ -70,7 +53,13 @@ pub(super) async fn create(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
         details,
         ..NewTask::default()
     };
-    let place = Place::take(ctx, &uid, sharding.shard_count, sharding.replication_factor).await?;
+    if let (Some(strategy), Some(before)) = (&sharding.wanted.strategy, ctx.cluster.placement(&uid))
+        && before.slots.strategy() != strategy
+    {
+        // An index that is being deleted would go on by its own strategy.
+        until_gone(ctx, &uid).await?;
+    }
+    let place = Place::take(ctx, &uid, &sharding.wanted).await?;
     let answer = place.spread_as_task(ctx, &change, task).await?;
     if answer.status.is_success() && place.is_new() && sharding.write.is_some() {
         ctx.cluster
@@ -85,24 +74,6 @@ pub(super) async fn create(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
             .await?;
     }
     Ok(answer)
-}
-
-fn read_sharding(value: Value) -> Result<Sharding, BroadcastError> {
-    let invalid = |detail: String| BroadcastError::InvalidSharding { detail };
-    let sharding: Sharding =
-        serde_json::from_value(value).map_err(|error| invalid(error.to_string()))?;
-    match sharding.strategy.as_deref() {
-        None | Some("hash") => {}
-        Some(other) => {
-            return Err(invalid(format!(
-                "unknown strategy `{other}`: expected `hash`"
-            )));
-        }
-    }
-    if sharding.shard_count == Some(0) || sharding.replication_factor == 0 {
-        return Err(invalid("counts start from 1".to_owned()));
-    }
-    Ok(sharding)
 }
 
 async fn refuse(ctx: &Context, change: &NodeChange) -> Result<Answer, BroadcastError> {
@@ -127,7 +98,7 @@ pub(super) async fn unplaced(
     kind: &str,
 ) -> Result<Answer, BroadcastError> {
     let uid = index_uid.as_deref().unwrap_or_default();
-    let slots = ctx.cluster.propose(uid, None, 1)?;
+    let slots = ctx.cluster.propose(uid)?;
     let shard = slots.shards().first().copied();
     let shard = shard.ok_or(ClusterError::NoShards)?;
     let guard = ctx.locks.lock(&[shard]).await;
@@ -219,7 +190,7 @@ pub async fn written_to(ctx: &Arc<Context>, uid: &str) -> Result<(), BroadcastEr
         _ => {
             // Before taking the lock: a deletion under way must find the index alive, whatever it does on the nodes.
             ctx.cluster.placements.revive(uid).await?;
-            let place = Place::take(ctx, uid, None, 1).await?;
+            let place = Place::take(ctx, uid, &Wanted::default()).await?;
             let create = NamedOperation::unnamed(Operation::CreateIndex);
             let body = json!({"uid": uid});
             let change = NodeChange::own(ctx, create, Method::POST, "/indexes", &body);

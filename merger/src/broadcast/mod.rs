@@ -15,6 +15,7 @@ mod keys;
 mod listing;
 mod place;
 mod settings;
+mod sharding;
 mod settled;
 mod sizes;
 mod spread;

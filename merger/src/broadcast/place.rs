@@ -9,7 +9,7 @@ use super::BroadcastError;
 use super::spread::{NodeChange, Reach, Spread, spread_locked};
 use crate::answer::Answer;
 use crate::broadcast::Context;
-use crate::cluster::{Before, Placement, until};
+use crate::cluster::{Before, Placement, Wanted, until};
 use crate::replication::WriteGuard;
 use crate::tasks::NewTask;
 
@@ -101,17 +101,16 @@ impl Place {
     pub(super) async fn take(
         ctx: &Context,
         uid: &str,
-        shard_count: Option<u16>,
-        replicas: u16,
+        wanted: &Wanted,
     ) -> Result<Self, BroadcastError> {
         for _ in 0..ATTEMPTS {
             let slots = match ctx.cluster.placement(uid) {
                 Some(placement) => Arc::clone(&placement.slots),
-                None => ctx.cluster.propose(uid, shard_count, replicas)?,
+                None => ctx.cluster.propose_as(uid, wanted)?,
             };
             let guard = ctx.locks.lock(slots.shards()).await;
-            let wanted = ctx.cluster.wanted_shards(shard_count);
-            let placing = ctx.cluster.placements.place(uid, &slots, wanted);
+            let count = ctx.cluster.wanted_shards(wanted.shard_count);
+            let placing = ctx.cluster.placements.place(uid, &slots, count);
             if let Some(placed) = placing.await? {
                 return Ok(Self {
                     placement: placed.placement,

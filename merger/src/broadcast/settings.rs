@@ -27,6 +27,7 @@ use super::spread::NodeChange;
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
+use crate::cluster::Wanted;
 use crate::tasks::{NewTask, ReadBack, Touches};
 
 use crate::desired::Values;
@@ -45,7 +46,7 @@ pub(super) async fn change(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
         _ => return unplaced(ctx, &change, index_uid, kind).await,
     };
     let touches = touches(&change);
-    let place = Place::take(ctx, &uid, None, 1).await?;
+    let place = Place::take(ctx, &uid, &Wanted::default()).await?;
     let task = NewTask {
         kind: kind.to_owned(),
         read_back: ReadBack::Due,

@@ -40,6 +40,8 @@ struct Resharding {
     /// `null` for all shards.
     #[serde(default, deserialize_with = "given")]
     shard_count: Option<Option<u16>>,
+    strategy: Option<Value>,
+    ranges: Option<Value>,
 }
 
 /// A member that may be `null`, and isn't missing.
@@ -113,6 +115,11 @@ fn take_sharding(change: &mut NodeChange) -> Result<Option<Resharding>, Broadcas
         serde_json::from_value(sharding).map_err(|error| BroadcastError::InvalidSharding {
             detail: error.to_string(),
         })?;
+    if sharding.strategy.is_some() || sharding.ranges.is_some() {
+        let detail = "an index keeps its strategy and ranges: create another index, copy the documents, and swap the two";
+        let detail = detail.to_owned();
+        return Err(BroadcastError::InvalidSharding { detail });
+    }
     change.body = serde_json::to_vec(&body).unwrap_or_default().into();
     Ok(Some(sharding))
 }

@@ -41,6 +41,7 @@ use tokio::time::Instant;
 use weft_routing::Origins;
 use weft_routing::operation::NamedOperation;
 use weft_routing::placement::ShardId;
+use weft_routing::strategy::Strategy;
 
 pub use dirty::Dirty;
 pub use discovery::{AskError, Directory, EnvoyAdmin};
@@ -51,6 +52,7 @@ pub use latency::Latencies;
 pub use marks::{Mark, Marks, NewestTask, NodeTask, Order};
 pub use mergers::{Epochs, Mergers};
 pub use placements::{Before, Placement, Placements};
+pub use placing::Wanted;
 pub use queues::{QueuePlace, ReplicaQueues};
 pub use read_from::ReadFrom;
 pub use readiness::Readiness;
@@ -226,6 +228,8 @@ pub enum ClusterError {
 pub struct ClusterOptions {
     /// On how many shards an index is placed; 0 means all.
     pub default_shard_count: u16,
+    /// How documents get their slots.
+    pub default_strategy: Strategy,
     /// How many replicas must have taken a write before it is acknowledged.
     pub write_mode: WriteMode,
     /// Whether filters send writes to shards of one node by themselves.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weft_routing::Origins;
 use weft_routing::placement::{ShardId, SlotMap, choose_shards};
+use weft_routing::strategy::Strategy;
 use weft_routing::table::Epoch;
 
 mod following;
@@ -275,9 +276,10 @@ impl Placements {
         uid: &str,
         fitting: &[ShardId],
         count: usize,
+        strategy: &Strategy,
     ) -> Result<Arc<SlotMap>, ClusterError> {
         let shards = choose_shards(uid, fitting, count);
-        let slots = SlotMap::deal(&shards).map_err(|_| ClusterError::NoShards)?;
+        let slots = SlotMap::deal_by(strategy, &shards).map_err(|_| ClusterError::NoShards)?;
         Ok(self.shared_slots(slots))
     }
 

@@ -3,23 +3,54 @@
 use std::sync::Arc;
 
 use weft_routing::placement::{ShardId, SlotMap};
+use weft_routing::strategy::Strategy;
 
 use super::{Cluster, ClusterError};
 
+/// How a new index is to be placed.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// On how many shards; `None` for the default.
+    pub shard_count: Option<u16>,
+    /// How many replicas each of them must have.
+    pub replicas: u16,
+    /// How its documents get their slots; `None` for the default.
+    pub strategy: Option<Strategy>,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self {
+            shard_count: None,
+            replicas: 1,
+            strategy: None,
+        }
+    }
+}
+
 impl Cluster {
-    /// The slots that an index without a placement would get now: on `shard_count` shards (or the default) that have at least
-    /// `replicas` replicas each.
+    /// The slots that an index without a placement would get now, if it asks for nothing.
     ///
     /// # Errors
-    /// Too few shards have that many replicas.
-    pub fn propose(
+    /// There are no shards that it may be placed on.
+    pub fn propose(&self, index_uid: &str) -> Result<Arc<SlotMap>, ClusterError> {
+        self.propose_as(index_uid, &Wanted::default())
+    }
+
+    /// The slots that an index without a placement would get now.
+    ///
+    /// # Errors
+    /// Too few shards have as many replicas.
+    pub fn propose_as(
         &self,
         index_uid: &str,
-        shard_count: Option<u16>,
-        replicas: u16,
+        wanted: &Wanted,
     ) -> Result<Arc<SlotMap>, ClusterError> {
-        let (fitting, count) = self.fitting(shard_count, replicas)?;
-        self.placements.propose(index_uid, &fitting, count)
+        let (fitting, count) = self.fitting(wanted.shard_count, wanted.replicas)?;
+        let strategy = wanted.strategy.as_ref();
+        let strategy = strategy.unwrap_or(&self.options.default_strategy);
+        let placements = &self.placements;
+        placements.propose(index_uid, &fitting, count, strategy)
     }
 
     /// On how many shards an index is to lie that asks for `shard_count`, now and later; `None` for all.

@@ -103,7 +103,7 @@ pub(super) async fn list(
     shards: &[ShardId],
 ) -> Result<Answer, SearchError> {
     let mut explanation = Explanation {
-        why: where_it_is(shards),
+        why: where_it_is(shards, reader.index_shards),
         ..Explanation::default()
     };
     let far = listing.window.skip > NEAR && listing.interest.sort.is_empty();

@@ -80,7 +80,7 @@ pub(super) async fn search(
     writer.optional("degraded", degraded.as_ref());
     if reader.explain {
         let mut explanation = Explanation {
-            why: where_it_is(shards),
+            why: where_it_is(shards, reader.index_shards),
             ..Explanation::default()
         };
         explanation.add(&gathered, |_| (0, settings.max_values));

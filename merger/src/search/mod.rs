@@ -150,6 +150,7 @@ async fn read(ctx: &Arc<Context>, call: &Call, body: &Bytes) -> Result<Answer, S
     let placement = ctx.cluster.placement(index);
     let placement = placement.as_deref();
     let shards = placement.map_or(&[][..], Placement::shards);
+    reader.index_shards = shards.len();
     let first = || ctx.cluster.shards().first().copied();
     let anyone = shards.first().copied().or_else(first);
     let anyone = anyone.ok_or(SearchError::NoShards)?;
@@ -163,14 +164,16 @@ async fn read(ctx: &Arc<Context>, call: &Call, body: &Bytes) -> Result<Answer, S
             let plan = Plan::new(search, &settings, primary_key);
             one_index::search(&reader, index, path, &plan, &settings, &matching).await
         }
-        Read::FacetSearch(carrier) => {
+        Read::FacetSearch(carrier, matching) => {
             let settings = settings_of(ctx, index, shards).await?;
-            facet_search::search(&reader, path, &carrier, &settings.facets, shards).await
+            facet_search::search(&reader, path, &carrier, &settings.facets, &matching).await
         }
-        Read::Documents(listing) => documents::list(&reader, path, &listing, shards).await,
-        Read::Similar(similar, owner) => {
+        Read::Documents(listing, matching) => {
+            documents::list(&reader, path, &listing, &matching).await
+        }
+        Read::Similar(similar, owner, matching) => {
             let settings = settings_of(ctx, index, shards).await?;
-            let (settings, on) = (settings.as_ref(), (owner, shards));
+            let (settings, on) = (settings.as_ref(), (owner, matching.as_slice()));
             similar::search(&reader, path, index, &similar, settings, on).await
         }
         Read::Several(queries, shares) => {
@@ -229,9 +232,14 @@ async fn take_body(ctx: &Context, call: &mut Call) -> Result<Bytes, SearchError>
     Ok(read_whole(body, ctx.max_body_bytes, idle).await?)
 }
 
-fn where_it_is(shards: &[ShardId]) -> String {
-    format!(
-        "the index has documents on {} shards, and any of them may match",
-        shards.len()
-    )
+fn where_it_is(asked: &[ShardId], all: usize) -> String {
+    let asked = asked.len();
+    match asked < all {
+        true => format!(
+            "the index has documents on {all} shards, and the filter can match on {asked} of them"
+        ),
+        false => {
+            format!("the index has documents on {asked} shards, and any of them may match")
+        }
+    }
 }

@@ -93,7 +93,7 @@ pub(super) async fn search(
     shards: &[ShardId],
 ) -> Result<Answer, SearchError> {
     let mut explanation = Explanation {
-        why: where_it_is(shards),
+        why: where_it_is(shards, reader.index_shards),
         ..Explanation::default()
     };
     let take = plan.first_step(shards.len());

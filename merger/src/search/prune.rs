@@ -1,17 +1,34 @@
 //! Which shards a search can match at all, according to its filter.
 //!
-//! If a filter selects documents by id, only the shards that own these ids are asked. This is limited to certain cases: `id
-//! = 7` or `id IN [7, 8]`, alone or as one of several conditions that must all hold, and only numbers, since the engine
-//! ignores case when it compares strings.
+//! [`parse`] reads a filter as far as it compares one field, [`region`] says which values can match it, and here these
+//! become shards: by hash, if the values are certain ids; by range, also if they are all ids from one to another.
+//!
+//! Only what is certain is left out. A node compares texts by their normal form (lower case, without white space around them)
+//! and numbers as 64-bit floats; `id = 42` matches the number and the text, and `id > 42` matches larger numbers and also
+//! larger texts. A filter that can't be read here, `NOT`, `!=` and conditions on other fields can match anywhere.
 //!
 //! Pure: functions of values.
+
+mod parse;
+mod region;
+
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 use weft_routing::document_id::DocumentId;
 use weft_routing::placement::{ShardId, SlotMap};
+use weft_routing::slot::Slot;
+use weft_routing::strategy::{IdKey, IdRange, Strategy};
+
+use parse::Filter;
+use region::{Numbers, Region, Texts};
 
 /// The most ids that are looked at. More ids are likely to be spread over all shards.
 const MOST_IDS: usize = 1000;
+/// The most intervals that are held against every range.
+const MOST_INTERVALS: usize = 16;
+/// The most letters of an id for which each is tried in both cases.
+const MOST_LETTERS: usize = 4;
 
 /// The shards that can hold documents that match `filter`; `None` if any shard may.
 pub(super) fn shards_of(
@@ -19,97 +36,143 @@ pub(super) fn shards_of(
     primary_key: &str,
     slots: &SlotMap,
 ) -> Option<Vec<ShardId>> {
-    let ids = ids(filter, primary_key)?;
-    let mut shards: Vec<ShardId> = ids.iter().map(|id| slots.shard_of(id)).collect();
-    shards.sort_unstable();
-    shards.dedup();
-    (!shards.is_empty()).then_some(shards)
+    // A dot reaches into nested objects, which can be written in more than one way.
+    if primary_key.contains('.') {
+        return None;
+    }
+    let region = Region::of(&Filter::read(filter)?, primary_key)?;
+    let mut shards = Found {
+        slots,
+        shards: BTreeSet::new(),
+        ids: 0,
+        intervals: 0,
+    };
+    for numbers in &region.numbers {
+        shards.numbers(numbers)?;
+    }
+    for texts in &region.texts {
+        shards.texts(texts)?;
+    }
+    let shards = shards.shards;
+    // A filter that matches nothing is still judged by a node.
+    (!shards.is_empty()).then(|| shards.into_iter().collect())
 }
 
-fn ids(filter: &Value, primary_key: &str) -> Option<Vec<DocumentId<'static>>> {
-    match filter {
-        Value::String(text) => condition(text, primary_key),
-        // All elements must match; the elements of a nested array are alternatives.
-        Value::Array(all) => all
-            .iter()
-            .filter(|element| element.is_string())
-            .find_map(|one| ids(one, primary_key)),
-        _ => None,
+/// The shards that were found so far. Its functions return `None` if any shard may have matches.
+struct Found<'a> {
+    slots: &'a SlotMap,
+    shards: BTreeSet<ShardId>,
+    ids: usize,
+    intervals: usize,
+}
+
+impl Found<'_> {
+    fn numbers(&mut self, numbers: &Numbers) -> Option<()> {
+        if let Some(number) = numbers.integer() {
+            return self.id(&number.to_string());
+        }
+        if numbers.is_fraction() {
+            return Some(());
+        }
+        self.ranges(|range| {
+            let (least, most) = integers(range)?;
+            #[allow(clippy::cast_precision_loss, reason = "as the engine does")]
+            let holds = least as f64 <= numbers.to && most as f64 >= numbers.from;
+            Some(holds)
+        })
+    }
+
+    fn texts(&mut self, texts: &Texts) -> Option<()> {
+        if let Some(spellings) = texts.only().and_then(spellings) {
+            for id in spellings {
+                self.id(&id)?;
+            }
+            return Some(());
+        }
+        self.ranges(|range| {
+            let written = integers(range).is_some_and(|ends| texts.hold_integers(ends));
+            let other = others(range).is_some_and(|(from, to)| texts.hold_others(from, to));
+            Some(written || other)
+        })
+    }
+
+    /// Adds the owner of a document. A text that no document can have as its id adds nothing.
+    fn id(&mut self, text: &str) -> Option<()> {
+        self.ids += 1;
+        if let Ok(id) = DocumentId::from_text(text) {
+            self.shards.insert(self.slots.shard_of(&id));
+        }
+        (self.ids <= MOST_IDS).then_some(())
+    }
+
+    /// Adds the owners of the ranges that may hold matches.
+    fn ranges(&mut self, may_hold: impl Fn(&IdRange<'_>) -> Option<bool>) -> Option<()> {
+        self.intervals += 1;
+        let Strategy::Range(ranges) = self.slots.strategy() else {
+            return None;
+        };
+        if self.intervals > MOST_INTERVALS {
+            return None;
+        }
+        for range in ranges.iter() {
+            if may_hold(&range).unwrap_or(false) {
+                let slots = range.first.0..range.first.0.saturating_add(range.slots);
+                let owners = slots.map(|slot| self.slots.shard_of_slot(Slot(slot)));
+                self.shards.extend(owners);
+            }
+        }
+        Some(())
     }
 }
 
-fn condition(text: &str, primary_key: &str) -> Option<Vec<DocumentId<'static>>> {
-    let rest = text.trim().strip_prefix(primary_key)?;
-    let spaced = rest.starts_with(|letter: char| letter.is_whitespace());
-    let rest = rest.trim();
-    if let Some(value) = rest.strip_prefix('=') {
-        return Some(vec![number(value)?]);
-    }
-    let list = rest
-        .strip_prefix("IN")
-        .filter(|_| spaced)?
-        .trim()
-        .strip_prefix('[')?
-        .strip_suffix(']')?;
-    let ids: Vec<_> = list.split(',').map(number).collect::<Option<_>>()?;
-    (ids.len() <= MOST_IDS).then_some(ids)
+/// The least and the largest integer in a range of ids; `None` if it has none.
+fn integers(range: &IdRange<'_>) -> Option<(i128, i128)> {
+    let least = match range.from {
+        None => i128::from(i64::MIN),
+        Some(IdKey::Integer(number)) => *number,
+        Some(IdKey::Text(_)) => return None,
+    };
+    let most = match range.to {
+        Some(IdKey::Integer(number)) => number - 1,
+        None | Some(IdKey::Text(_)) => i128::from(u64::MAX),
+    };
+    (least <= most).then_some((least, most))
 }
 
-/// A whole number in the form that the engine and document ids use.
-fn number(text: &str) -> Option<DocumentId<'static>> {
-    const LARGEST: u64 = 1 << 53;
-    let text = text.trim();
-    let number: u64 = text.parse().ok()?;
-    (number < LARGEST && number.to_string() == text).then(|| DocumentId::from_u64(number))
+/// The ends of what a range has of ids that aren't integers, the upper one exclusive; `None` if it has none.
+fn others<'a>(range: &IdRange<'a>) -> Option<(&'a str, Option<&'a str>)> {
+    let from = match range.from {
+        Some(IdKey::Text(text)) => text,
+        None | Some(IdKey::Integer(_)) => "",
+    };
+    match range.to {
+        None => Some((from, None)),
+        Some(IdKey::Text(text)) => Some((from, Some(text))),
+        Some(IdKey::Integer(_)) => None,
+    }
+}
+
+/// All ids with this normal form; `None` if they are too many.
+fn spellings(normal: &str) -> Option<Vec<String>> {
+    let letters = normal.bytes().filter(u8::is_ascii_lowercase).count();
+    if letters > MOST_LETTERS {
+        return None;
+    }
+    let mut found = vec![String::with_capacity(normal.len())];
+    for letter in normal.chars() {
+        let upper = letter.to_ascii_uppercase();
+        if upper != letter {
+            let others: Vec<String> = found.iter().map(|text| format!("{text}{upper}")).collect();
+            found.iter_mut().for_each(|text| text.push(letter));
+            found.extend(others);
+        } else {
+            found.iter_mut().for_each(|text| text.push(letter));
+        }
+    }
+    Some(found)
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn slots() -> SlotMap {
-        SlotMap::deal(&[ShardId(0), ShardId(1), ShardId(2), ShardId(3)]).unwrap()
-    }
-
-    fn owners(ids: &[u64]) -> Option<Vec<ShardId>> {
-        let mut shards: Vec<ShardId> = ids
-            .iter()
-            .map(|id| slots().shard_of(&DocumentId::from_u64(*id)))
-            .collect();
-        shards.sort_unstable();
-        shards.dedup();
-        Some(shards)
-    }
-
-    #[test]
-    fn documents_asked_for_by_id_are_looked_for_where_they_are() {
-        let found = |filter: Value| shards_of(&filter, "id", &slots());
-        assert_eq!(found(json!("id = 7")), owners(&[7]));
-        assert_eq!(found(json!("id=7")), owners(&[7]));
-        assert_eq!(found(json!(" id IN [7, 8,9] ")), owners(&[7, 8, 9]));
-        assert_eq!(found(json!(["genre = Drama", "id = 7"])), owners(&[7]));
-    }
-
-    #[test]
-    fn anything_else_may_be_anywhere() {
-        for filter in [
-            json!("id = 7 OR id = 8"),
-            json!("id = 7 OR genre = a"),
-            json!("id != 7"),
-            json!("id = abc"),
-            json!("id = \"7\""),
-            json!("id = 07"),
-            json!("id = 7.0"),
-            json!("id > 7"),
-            json!("idx = 7"),
-            json!("id NOT IN [7]"),
-            json!("id IN []"),
-            json!([["id = 7", "genre = a"]]),
-            json!(null),
-        ] {
-            assert_eq!(shards_of(&filter, "id", &slots()), None, "{filter}");
-        }
-    }
-}
+mod properties;
+#[cfg(test)]
+mod tests;

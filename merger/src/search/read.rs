@@ -5,6 +5,8 @@
 //!
 //! Pure, except for several searches: they are planned as they are read, by the settings of their indexes.
 
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use http::Method;
@@ -22,7 +24,7 @@ use super::similar::Similar;
 use super::{Context, SearchError, prune};
 use crate::call::Call;
 use crate::cluster::Placement;
-use crate::filters::tenant::TenantRules;
+use crate::filters::tenant::{TenantRules, joined};
 use crate::filters::unequal;
 
 /// A client's read.
@@ -31,12 +33,12 @@ pub(super) enum Read {
     Whole(ShardId),
     /// A search in one index, on those of its shards that may have hits.
     Search(Search, Vec<ShardId>),
-    /// A search of a facet's values.
-    FacetSearch(Carrier),
-    /// A list of documents.
-    Documents(Listing),
-    /// Documents similar to the one that this shard holds.
-    Similar(Similar, ShardId),
+    /// A search of a facet's values, on the shards that may have some.
+    FacetSearch(Carrier, Vec<ShardId>),
+    /// A list of documents, on the shards that may have some.
+    Documents(Listing, Vec<ShardId>),
+    /// Documents similar to the one that the first shard holds, on the shards that may have some.
+    Similar(Similar, ShardId, Vec<ShardId>),
     /// Several searches, each with its own answer.
     Several(Vec<Query>, Shares),
     /// Several searches with one list of hits.
@@ -75,22 +77,30 @@ fn in_one_index(call: &Call, body: &[u8], placement: &Placement) -> Option<Read>
     match call.operation {
         Operation::SearchGet | Operation::SearchPost => {
             let search = Search::read(parameters()?)?;
-            let shards = pruned(call, &search, placement);
-            let shards = shards.unwrap_or_else(|| placement.shards().to_vec());
+            let shards = matching(call, &search.carrier, placement);
             Some(match *shards.as_slice() {
                 [only] => Read::Whole(only),
                 _ => Read::Search(search, shards),
             })
         }
-        Operation::FacetSearch => parameters().map(Read::FacetSearch),
+        Operation::FacetSearch => {
+            let carrier = parameters()?;
+            let shards = matching(call, &carrier, placement);
+            Some(Read::FacetSearch(carrier, shards))
+        }
         Operation::ListDocuments | Operation::FetchDocuments => {
             let primary_key = placement.primary_key.as_deref();
-            Listing::read(parameters()?, primary_key).map(Read::Documents)
+            let carrier = parameters()?;
+            let shards = matching(call, &carrier, placement);
+            let listing = Listing::read(carrier, primary_key)?;
+            Some(Read::Documents(listing, shards))
         }
         Operation::SimilarGet | Operation::SimilarPost => {
-            let similar = Similar::read(parameters()?)?;
+            let carrier = parameters()?;
+            let shards = matching(call, &carrier, placement);
+            let similar = Similar::read(carrier)?;
             let owner = owner_of(placement, &similar.id)?;
-            Some(Read::Similar(similar, owner))
+            Some(Read::Similar(similar, owner, shards))
         }
         Operation::GetDocument => {
             let id = call.document.as_deref().unwrap_or_default();
@@ -121,9 +131,31 @@ async fn several(
             None => Arc::default(),
         };
         let placement = placement.as_deref();
-        queries.push(Query::new(index, search, placement, settings, anyone));
+        let matching = placement.map(|placement| matching(call, &search.carrier, placement));
+        let query = Query::new(index, search, placement, settings, anyone);
+        queries.push(Query {
+            shards: matching.unwrap_or(query.shards),
+            ..query
+        });
+    }
+    if searches.federation.is_some() {
+        ask_alike(&mut queries);
     }
     Ok(together(queries, searches.federation))
+}
+
+/// Has all queries of an index asked on the same shards: a federated search has one count of facets for an index.
+fn ask_alike(queries: &mut [Query]) {
+    let mut asked: BTreeMap<String, BTreeSet<ShardId>> = BTreeMap::new();
+    for query in queries.iter() {
+        let shards = asked.entry(query.index.clone()).or_default();
+        shards.extend(&query.shards);
+    }
+    for query in queries {
+        if let Some(shards) = asked.get(&query.index) {
+            query.shards = shards.iter().copied().collect();
+        }
+    }
 }
 
 /// What planned searches are together; `None` if there are none, or if the federation can't be read.
@@ -158,16 +190,30 @@ fn parameters(call: &Call, body: &[u8]) -> Option<Carrier> {
     if json { Carrier::from_body(body) } else { None }
 }
 
-/// The shards that a search can match, if its filter restricts them. If a shard's answer may depend on fields that only
-/// other shards know, all shards are asked.
-fn pruned(call: &Call, search: &Search, placement: &Placement) -> Option<Vec<ShardId>> {
-    let filter = search.carrier.filter()?;
+/// The shards that may have documents for a read.
+fn matching(call: &Call, carrier: &Carrier, placement: &Placement) -> Vec<ShardId> {
+    pruned(call, carrier, placement).unwrap_or_else(|| placement.shards().to_vec())
+}
+
+/// The shards that a search can match, if its filter or the filter of its tenant token restricts them. If a shard's answer may
+/// depend on what only other shards know, all shards are asked.
+fn pruned(call: &Call, carrier: &Carrier, placement: &Placement) -> Option<Vec<ShardId>> {
     let primary_key = placement.primary_key.as_deref()?;
+    let own = carrier.filter().filter(|filter| !filter.is_null());
+    let rules = TenantRules::of(&call.headers);
+    let rule = rules.as_ref().and_then(|rules| rules.filter_of(&placement.uid));
+    let filter = match (own, rule) {
+        (None, None) => return None,
+        (Some(own), None) => own,
+        (own, Some(rule)) => Cow::Owned(joined(own.as_deref(), rule)),
+    };
     let shards = prune::shards_of(&filter, primary_key, &placement.slots)?;
-    let may_lack_fields = search.carrier.has("attributesToSearchOn")
+    let may_lack_fields = carrier.has("attributesToSearchOn")
         || unequal::stands_in(&filter)
-        || TenantRules::of(&call.headers).is_some_and(|rules| rules.compare());
-    (!may_lack_fields).then_some(shards)
+        || rules.is_some_and(|rules| rules.compare());
+    // Words are dropped by how many documents of the whole index have them.
+    let by_frequency = carrier.text("matchingStrategy").flatten() == Some("frequency");
+    (!may_lack_fields && !by_frequency).then_some(shards)
 }
 
 /// The shard that holds a document, if `id` is a valid id.

@@ -41,6 +41,8 @@ pub(super) struct Reader<'a> {
     pub(super) policy: Policy,
     /// True if the client wants to know how the answer came about.
     pub(super) explain: bool,
+    /// On how many shards the index in the path lies.
+    pub(super) index_shards: usize,
     /// Which replicas may answer.
     from: ReadFrom,
     /// Headers that a node must see in addition to [`ForwardedHeaders`].
@@ -143,6 +145,7 @@ impl<'a> Reader<'a> {
             explain: call
                 .header(headers::EXPLAIN)
                 .is_some_and(|value| value.eq_ignore_ascii_case("true")),
+            index_shards: 0,
             headers: for_nodes,
             started: Instant::now(),
             waited: Arc::default(),
@@ -167,6 +170,7 @@ impl<'a> Reader<'a> {
             policy: self.policy,
             from: self.from.clone(),
             explain: false,
+            index_shards: self.index_shards,
             headers: HeaderMap::new(),
             started: self.started,
             waited: Arc::clone(&self.waited),

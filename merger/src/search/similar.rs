@@ -145,7 +145,8 @@ pub(super) async fn search(
             }
         }
     }
-    let degraded = Degraded::new(&gathered.missing, shards.len());
+    let asked = shards.len() + usize::from(!shards.contains(&owner));
+    let degraded = Degraded::new(&gathered.missing, asked);
     let mut writer = respond(similar, settings, paging, window, &gathered, reader.times())
         .map_err(|error| SearchError::Unreadable {
             shard: owner,

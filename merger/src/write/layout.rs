@@ -41,7 +41,7 @@ impl Layout {
                     placement.primary_key.clone().filter(|_| alive),
                 )
             }
-            None => (ctx.cluster.propose(uid, None, 1)?, None),
+            None => (ctx.cluster.propose(uid)?, None),
         };
         let alive = placement
             .as_deref()

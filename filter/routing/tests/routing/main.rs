@@ -18,6 +18,7 @@ mod decisions;
 mod hashes;
 mod operations;
 mod placements;
+mod strategies;
 mod tables;
 
 /// A seeded generator (SplitMix64): it gives the same numbers everywhere.

@@ -9,7 +9,8 @@ use hashbrown::HashMap;
 use weft_routing::document_id::DocumentId;
 use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
-use weft_routing::slot::{SLOT_COUNT, Slot, slot_of};
+use weft_routing::slot::{SLOT_COUNT, Slot};
+use weft_routing::strategy::Strategy;
 
 use crate::ids::Ids;
 
@@ -28,6 +29,8 @@ pub(crate) struct Noted {
 #[derive(Debug)]
 struct Log {
     index: String,
+    /// How the index's documents get their slots.
+    strategy: Strategy,
     /// A flag for each slot: whether it is still to be moved.
     slots: Vec<bool>,
     noted: Noted,
@@ -38,7 +41,7 @@ impl Log {
         let Ok(id) = DocumentId::from_text(id) else {
             return;
         };
-        let slot = slot_of(&id);
+        let slot = self.strategy.slot_of(&id);
         if self.slots.get(usize::from(slot.0)) == Some(&true) {
             let ids = self.noted.ids.entry(slot).or_default();
             ids.insert(id.as_str().to_owned());
@@ -80,7 +83,7 @@ impl MoveLogs {
     }
 
     /// Starts noting what is written to these slots of an index, until [`end`](Self::end). One move at a time notes an index.
-    pub(crate) fn begin(&self, shard: ShardId, index: &str, slots: &[Slot]) {
+    pub(crate) fn begin(&self, shard: ShardId, index: &str, strategy: &Strategy, slots: &[Slot]) {
         let mut flags = vec![false; usize::from(SLOT_COUNT)];
         for slot in slots {
             if let Some(flag) = flags.get_mut(usize::from(slot.0)) {
@@ -89,6 +92,7 @@ impl MoveLogs {
         }
         let log = Log {
             index: index.to_owned(),
+            strategy: strategy.clone(),
             slots: flags,
             noted: Noted::default(),
         };
@@ -185,7 +189,7 @@ mod tests {
     }
 
     fn slot(id: &str) -> Slot {
-        slot_of(&DocumentId::from_text(id).unwrap())
+        Strategy::Hash.slot_of(&DocumentId::from_text(id).unwrap())
     }
 
     fn on(operation: Operation, index: &str) -> NamedOperation {
@@ -194,7 +198,7 @@ mod tests {
 
     fn logs() -> MoveLogs {
         let logs = MoveLogs::default();
-        logs.begin(FROM, "films", &[slot("1"), slot("2")]);
+        logs.begin(FROM, "films", &Strategy::Hash, &[slot("1"), slot("2")]);
         logs
     }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use weft_routing::document_id::DocumentId;
 use weft_routing::placement::{ShardId, SlotMap};
+use weft_routing::strategy::{IdKey, Ranges, Strategy};
 
 use super::Placement;
 use crate::cluster::WriteMode;
@@ -38,25 +40,50 @@ enum ShardCount {
 enum StoredSlots {
     Dealt(Vec<u16>),
     Owners(Vec<u16>),
+    /// A variant of its own, so that a version that doesn't know ranges refuses the placement and guesses nothing.
+    ByRange {
+        boundaries: Vec<String>,
+        slots: Box<StoredSlots>,
+    },
+}
+
+impl StoredSlots {
+    fn of(slots: &SlotMap) -> Self {
+        let numbers = |shards: &[ShardId]| shards.iter().map(|shard| shard.0).collect();
+        let dealt = SlotMap::deal_by(slots.strategy(), slots.shards());
+        let owners = match dealt.is_ok_and(|dealt| dealt == *slots) {
+            true => Self::Dealt(numbers(slots.shards())),
+            false => Self::Owners(numbers(slots.owners())),
+        };
+        match slots.strategy() {
+            Strategy::Hash => owners,
+            Strategy::Range(ranges) => Self::ByRange {
+                boundaries: ranges.boundaries().iter().map(IdKey::to_string).collect(),
+                slots: Box::new(owners),
+            },
+        }
+    }
+
+    fn read(self, strategy: &Strategy) -> Option<SlotMap> {
+        let shards = |numbers: Vec<u16>| numbers.into_iter().map(ShardId).collect::<Vec<_>>();
+        match self {
+            Self::Dealt(numbers) => SlotMap::deal_by(strategy, &shards(numbers)).ok(),
+            Self::Owners(numbers) => {
+                let slots = SlotMap::from_owners(shards(numbers)).ok()?;
+                Some(slots.by(strategy.clone()))
+            }
+            Self::ByRange { boundaries, slots } => {
+                let key = |text: &String| Some(IdKey::of(&DocumentId::from_text(text).ok()?));
+                let boundaries = boundaries.iter().map(key).collect::<Option<Vec<_>>>()?;
+                slots.read(&Strategy::Range(Ranges::new(boundaries).ok()?))
+            }
+        }
+    }
 }
 
 pub(super) fn encode(placement: &Placement) -> Vec<u8> {
-    let shards: Vec<u16> = placement.shards().iter().map(|shard| shard.0).collect();
-    let dealt = SlotMap::deal(placement.shards()).is_ok_and(|dealt| dealt == *placement.slots);
-    let slots = if dealt {
-        StoredSlots::Dealt(shards)
-    } else {
-        StoredSlots::Owners(
-            placement
-                .slots
-                .owners()
-                .iter()
-                .map(|shard| shard.0)
-                .collect(),
-        )
-    };
     let stored = Stored {
-        slots,
+        slots: StoredSlots::of(&placement.slots),
         primary_key: placement.primary_key.clone(),
         deleted_by: placement.deleted_by,
         write_mode: placement.write_mode,
@@ -72,12 +99,7 @@ pub(super) fn encode(placement: &Placement) -> Vec<u8> {
 
 pub(super) fn decode(uid: &str, bytes: &[u8]) -> Option<Placement> {
     let stored: Stored = serde_json::from_slice(bytes).ok()?;
-    let shards = |numbers: Vec<u16>| numbers.into_iter().map(ShardId).collect::<Vec<_>>();
-    let slots = match stored.slots {
-        StoredSlots::Dealt(numbers) => SlotMap::deal(&shards(numbers)),
-        StoredSlots::Owners(numbers) => SlotMap::from_owners(shards(numbers)),
-    };
-    let slots = slots.ok()?;
+    let slots = stored.slots.read(&Strategy::Hash)?;
     Some(Placement {
         uid: uid.to_owned(),
         primary_key: stored.primary_key,

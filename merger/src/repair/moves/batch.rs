@@ -7,7 +7,8 @@ use hashbrown::HashMap;
 use tokio::time::{Instant, timeout_at};
 use weft_routing::document_id::DocumentId;
 use weft_routing::placement::ShardId;
-use weft_routing::slot::{Slot, slot_of};
+use weft_routing::slot::Slot;
+use weft_routing::strategy::Strategy;
 
 use super::ids::IdsBySlot;
 use super::send::{Tasks, Write, send};
@@ -28,6 +29,8 @@ pub(super) struct Batch<'a> {
     pub(super) ctx: &'a Arc<Context>,
     pub(super) id: u64,
     pub(super) index: &'a str,
+    /// How the index's documents get their slots.
+    pub(super) strategy: &'a Strategy,
     /// The primary key; `None` if the index has no documents yet.
     pub(super) primary_key: Option<&'a str>,
     pub(super) from: ShardId,
@@ -143,6 +146,18 @@ impl Batch<'_> {
         logs.take(self.from, self.index, &self.slots)
     }
 
+    /// Notes of these ids, as if they had been written.
+    fn noted_of(&self, ids: &[String]) -> Noted {
+        let mut noted = Noted::default();
+        for id in ids {
+            if let Ok(document) = DocumentId::from_text(id) {
+                let slot = self.strategy.slot_of(&document);
+                noted.ids.entry(slot).or_default().insert(id.clone());
+            }
+        }
+        noted
+    }
+
     fn put_back(&self, noted: Noted) {
         let logs = &self.ctx.cluster.moves.logs;
         logs.put_back(self.from, self.index, noted);
@@ -171,7 +186,7 @@ impl Batch<'_> {
             // If this fails, the move begins anew.
             let found = self.mend(&node, &doubtful, None).await?;
             if found.len() <= FEW / 4 {
-                self.put_back(noted_of(&found));
+                self.put_back(self.noted_of(&found));
                 return Ok(());
             }
             differing = Some(found);
@@ -197,7 +212,7 @@ impl Batch<'_> {
             let node = source(self.ctx, self.from)?;
             match self.mend(&node, &written, None).await {
                 // The turn compares them again.
-                Ok(found) => self.put_back(noted_of(&found)),
+                Ok(found) => self.put_back(self.noted_of(&found)),
                 Err(error) => {
                     self.put_back(noted);
                     return Err(error);
@@ -456,18 +471,6 @@ impl Batch<'_> {
         };
         within(locked, tasks.done(self.ctx)).await
     }
-}
-
-/// Notes of these ids, as if they had been written.
-fn noted_of(ids: &[String]) -> Noted {
-    let mut noted = Noted::default();
-    for id in ids {
-        if let Ok(document) = DocumentId::from_text(id) {
-            let here = noted.ids.entry(slot_of(&document)).or_default();
-            here.insert(id.clone());
-        }
-    }
-    noted
 }
 
 fn written(noted: &Noted) -> Vec<String> {

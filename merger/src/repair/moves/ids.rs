@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use weft_routing::document_id::DocumentId;
+use weft_routing::placement::SlotMap;
 use weft_routing::slot::Slot;
 
 use super::MoveError;
@@ -13,12 +15,13 @@ use crate::repair::resync::{Remote, Scan};
 pub(super) struct IdsBySlot(BTreeMap<Slot, BTreeSet<String>>);
 
 impl IdsBySlot {
-    /// Reads all ids of an index on a node, and keeps those for which `wanted` is true. First waits until the node has applied what
-    /// it has taken.
+    /// Reads all ids of an index on a node, and keeps those whose slots in `map` are `wanted`. First waits until the node has
+    /// applied what it has taken.
     pub(super) async fn read(
         remote: &Remote<'_>,
         index: &str,
         primary_key: &str,
+        map: &SlotMap,
         wanted: impl Fn(Slot) -> bool,
     ) -> Result<Self, MoveError> {
         remote.applied().await?;
@@ -26,8 +29,9 @@ impl IdsBySlot {
         let mut scan = Scan::of_ids(remote, index, primary_key);
         while let Some(page) = scan.next().await? {
             for (print, _) in page {
-                if wanted(print.slot) {
-                    ids.0.entry(print.slot).or_default().insert(print.id);
+                let slot = DocumentId::from_text(&print.id).map(|id| map.slot_of(&id));
+                if let Some(slot) = slot.ok().filter(|slot| wanted(*slot)) {
+                    ids.0.entry(slot).or_default().insert(print.id);
                 }
             }
         }

@@ -32,7 +32,7 @@ use std::time::Duration;
 pub use supervise::move_slots;
 
 pub(crate) use error::MoveError;
-pub(crate) use survey::{Size, Survey};
+pub(crate) use survey::{Size, Survey, size_on};
 
 use weft_routing::placement::ShardId;
 

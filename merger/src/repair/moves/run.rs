@@ -134,7 +134,8 @@ impl Run<'_> {
         }
         let primary_key = primary_key(self.ctx, &placement, &node).await?;
         // From here on, no write is on its way that isn't noted.
-        let begin = || moves.logs.begin(from, index, &slots);
+        let strategy = placement.slots.strategy();
+        let begin = || moves.logs.begin(from, index, strategy, &slots);
         self.ctx.locks.between_writes(from, begin).await;
         let _noting = Noting {
             ctx: self.ctx,
@@ -147,7 +148,7 @@ impl Run<'_> {
                 let unbroken = SourceGuard::of(self.ctx, &node)?;
                 let wanted = |slot: Slot| slots.binary_search(&slot).is_ok();
                 let node = remote(self.ctx, &node);
-                let ids = IdsBySlot::read(&node, index, key, wanted).await?;
+                let ids = IdsBySlot::read(&node, index, key, &placement.slots, wanted).await?;
                 unbroken.check().await?;
                 ids
             }
@@ -173,6 +174,7 @@ impl Run<'_> {
                 ctx: self.ctx,
                 id: self.id,
                 index,
+                strategy,
                 primary_key: primary_key.as_deref(),
                 from,
                 to,

@@ -38,6 +38,25 @@ struct IndexStats {
     avg_document_size: u64,
 }
 
+impl IndexStats {
+    fn size(&self) -> Size {
+        let documents = self.number_of_documents;
+        let reckoned = self.avg_document_size.saturating_mul(documents);
+        Size {
+            documents,
+            bytes: self.raw_document_db_size.max(reckoned),
+        }
+    }
+}
+
+/// The size of an index on one shard; `None` if the shard doesn't say.
+pub(crate) async fn size_on(ctx: &Context, uid: &str, shard: ShardId) -> Option<Size> {
+    let node = source(ctx, shard).ok()?;
+    let path = format!("/indexes/{uid}/stats");
+    let stats: IndexStats = remote(ctx, &node).get(&path).await.ok()?;
+    Some(stats.size())
+}
+
 impl Survey {
     /// Asks one replica of each shard.
     ///
@@ -49,13 +68,7 @@ impl Survey {
             let node = source(ctx, shard)?;
             let stats: Stats = remote(ctx, &node).get("/stats").await?;
             for (uid, stats) in stats.indexes {
-                let documents = stats.number_of_documents;
-                let reckoned = stats.avg_document_size.saturating_mul(documents);
-                let size = Size {
-                    documents,
-                    bytes: stats.raw_document_db_size.max(reckoned),
-                };
-                survey.0.entry(uid).or_default().insert(shard, size);
+                survey.0.entry(uid).or_default().insert(shard, stats.size());
             }
         }
         Ok(survey)

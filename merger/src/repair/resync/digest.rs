@@ -11,7 +11,8 @@ use weft_routing::document_id::DocumentId;
 use weft_routing::slot::{SLOT_COUNT, Slot, slot_of};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// A document's id, slot and digest.
+/// A document's id, slot and digest. The slot is that of the hash, whatever the index's strategy: replicas are compared by it,
+/// and nothing is placed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Print {
     pub(crate) id: String,

@@ -63,9 +63,11 @@ fn told(read: Option<Read>) -> String {
         Read::Whole(ANYONE) => "passed on".to_owned(),
         Read::Whole(shard) => format!("whole on {shard}"),
         Read::Search(_, shards) => format!("search on {}", list(&shards)),
-        Read::FacetSearch(_) => "facet search".to_owned(),
-        Read::Documents(_) => "documents".to_owned(),
-        Read::Similar(similar, owner) => format!("similar to {} on {owner}", similar.id),
+        Read::FacetSearch(_, shards) => format!("facet search on {}", list(&shards)),
+        Read::Documents(_, shards) => format!("documents on {}", list(&shards)),
+        Read::Similar(similar, owner, shards) => {
+            format!("similar to {} of {owner} on {}", similar.id, list(&shards))
+        }
         Read::Several(queries, asked) => format!("{} on {}", queries.len(), shares(asked)),
         Read::Federated(_, asked) => format!("federated on {}", shares(asked)),
     }
@@ -91,10 +93,10 @@ const READABLE: [(&str, &str, &str, &str); 9] = [
     ("POST", "search", r#"{"q":"a"}"#, "search on 0 1 2 3"),
     ("GET", "search?q=a&limit=3", "", "search on 0 1 2 3"),
     ("POST", "search", "{}", "search on 0 1 2 3"),
-    ("POST", "facet-search", r#"{"facetName":3}"#, "facet search"),
-    ("POST", "documents/fetch", r#"{"limit":3}"#, "documents"),
-    ("GET", "documents?limit=3&sort=a:asc", "", "documents"),
-    ("GET", "documents", "", "documents"),
+    ("POST", "facet-search", r#"{"facetName":3}"#, "facet search on 0 1 2 3"),
+    ("POST", "documents/fetch", r#"{"limit":3}"#, "documents on 0 1 2 3"),
+    ("GET", "documents?limit=3&sort=a:asc", "", "documents on 0 1 2 3"),
+    ("GET", "documents", "", "documents on 0 1 2 3"),
     ("POST", "fields", "{}", "passed on"),
     ("GET", "documents/a%20b", "", "passed on"),
 ];
@@ -106,7 +108,7 @@ fn each_read_that_can_be_read_is_known_for_what_it_is() {
         assert_eq!(read(method, &path, body), expected, "{method} {what}");
     }
     let on = owner("7");
-    let similar = format!("similar to 7 on {on}");
+    let similar = format!("similar to 7 of {on} on 0 1 2 3");
     let body = json!({"id": 7, "embedder": "e"});
     assert_eq!(post("similar", &body), similar);
     assert_eq!(get("similar?id=7&embedder=e"), similar);
@@ -188,8 +190,22 @@ fn a_filter_by_id_leads_to_the_shards_of_the_documents() {
         search(json!({"filter": format!("id IN [7, {other}]")})),
         format!("search on {} {}", both[0], both[1])
     );
+    let seven = owner("7");
+    assert_eq!(
+        post("facet-search", &json!({"facetName": "a", "filter": "id = 7"})),
+        format!("facet search on {seven}")
+    );
+    assert_eq!(
+        post("documents/fetch", &json!({"filter": ["id = 7", "a = 1"]})),
+        format!("documents on {seven}")
+    );
+    assert_eq!(get("documents?filter=id+%3D+7"), format!("documents on {seven}"));
+    let similar = json!({"id": 9, "embedder": "e", "filter": "id = 7"});
+    let nine = owner("9");
+    assert_eq!(post("similar", &similar), format!("similar to 9 of {nine} on {seven}"));
     for body in [
         json!({"filter": "id > 7"}),
+        json!({"filter": "id = 7", "matchingStrategy": "frequency"}),
         json!({"filter": null}),
         json!({"filter": 7}),
         // A shard's answer may depend on fields that only other shards know.
@@ -221,6 +237,39 @@ fn a_tenants_filter_may_depend_on_fields_that_only_other_shards_know() {
     };
     assert_eq!(read("a = 1"), format!("whole on {}", owner("7")));
     assert_eq!(read("a != 1"), "search on 0 1 2 3");
+}
+
+#[test]
+fn a_tenants_filter_leads_to_the_shards_of_the_documents_too() {
+    let mut call = call("POST", "/indexes/x/search");
+    let payload = json!({"searchRules": {"x": {"filter": "id = 7 AND a = 1"}}}).to_string();
+    let payload = BASE64_URL_SAFE_NO_PAD.encode(payload);
+    let token = format!("Bearer e30.{payload}.s").parse().unwrap();
+    call.headers.insert(http::header::AUTHORIZATION, token);
+    let only = format!("whole on {}", owner("7"));
+    for body in [json!({}), json!({"filter": "b = 2"}), json!({"filter": ["b = 2", "id IN [7, 8]"]})] {
+        let read = in_one_index(&call, body.to_string().as_bytes(), &four());
+        assert_eq!(told(read), only, "{body}");
+    }
+}
+
+#[test]
+fn a_federated_search_asks_all_queries_of_an_index_on_the_same_shards() {
+    let query = |index: &str, shards: &[u16]| {
+        let search = named(of(index)).unwrap().1;
+        let settings = Arc::new(MergeSettings::default());
+        Query {
+            shards: shards.iter().copied().map(ShardId).collect(),
+            ..Query::new(index.to_owned(), search, None, settings, ANYONE)
+        }
+    };
+    let mut queries = vec![query("a", &[2]), query("b", &[0]), query("a", &[1, 3])];
+    ask_alike(&mut queries);
+    let asked: Vec<Vec<u16>> = queries
+        .iter()
+        .map(|query| query.shards.iter().map(|shard| shard.0).collect())
+        .collect();
+    assert_eq!(asked, [vec![1, 2, 3], vec![0], vec![1, 2, 3]]);
 }
 
 /// Several searches: of `wide`, `left` and `right`, and of indexes that the cluster doesn't know.

@@ -1,0 +1,146 @@
+//! How a new index is to be placed: `sharding` of `POST /indexes`.
+//!
+//! Pure: functions of values.
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use weft_routing::document_id::DocumentId;
+use weft_routing::strategy::{IdKey, Ranges, Strategy};
+
+use super::BroadcastError;
+use crate::cluster::{Wanted, WriteMode};
+
+/// What a client asks for.
+#[derive(Debug, Default)]
+pub(super) struct Sharding {
+    pub(super) wanted: Wanted,
+    pub(super) write: Option<WriteMode>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Wire {
+    shard_count: Option<u16>,
+    #[serde(default = "one")]
+    replication_factor: u16,
+    strategy: Option<String>,
+    ranges: Option<Vec<Box<RawValue>>>,
+    /// Read for the sake of the answer about the strategy only.
+    field: Option<String>,
+    write: Option<WriteMode>,
+}
+
+fn one() -> u16 {
+    1
+}
+
+impl Sharding {
+    /// Reads what a client sent.
+    ///
+    /// # Errors
+    /// It can't be read, or asks for something that isn't there.
+    pub(super) fn read(value: &Value) -> Result<Self, BroadcastError> {
+        // From its text, since numbers of boundaries must keep their spelling.
+        let wire: Wire =
+            serde_json::from_str(&value.to_string()).map_err(|error| invalid(error.to_string()))?;
+        if wire.shard_count == Some(0) || wire.replication_factor == 0 {
+            return Err(invalid("counts start from 1".to_owned()));
+        }
+        if wire.field.is_some() && wire.strategy.as_deref() != Some("field") {
+            return Err(invalid("`field` goes with the strategy `field`, which is not offered".to_owned()));
+        }
+        let strategy = strategy(wire.strategy.as_deref(), wire.ranges.as_deref())?;
+        Ok(Self {
+            wanted: Wanted {
+                shard_count: wire.shard_count,
+                replicas: wire.replication_factor,
+                strategy,
+            },
+            write: wire.write,
+        })
+    }
+}
+
+fn strategy(
+    name: Option<&str>,
+    ranges: Option<&[Box<RawValue>]>,
+) -> Result<Option<Strategy>, BroadcastError> {
+    match (name, ranges) {
+        (None, None) => Ok(None),
+        (Some("hash"), None) => Ok(Some(Strategy::Hash)),
+        (Some("range"), Some(boundaries)) => {
+            let keys = boundaries.iter().map(|boundary| boundary_of(boundary));
+            let keys = keys.collect::<Result<Vec<_>, _>>()?;
+            let ranges = Ranges::new(keys).map_err(|error| invalid(format!("ranges: {error}")))?;
+            Ok(Some(Strategy::Range(ranges)))
+        }
+        (Some("range"), None) => Err(invalid(
+            "strategy `range` needs `ranges`: the first ids of all ranges but the lowest"
+                .to_owned(),
+        )),
+        (None | Some("hash"), Some(_)) => Err(invalid(
+            "`ranges` goes with the strategy `range`".to_owned(),
+        )),
+        (Some("field"), _) => Err(invalid(
+            "the strategy `field` is not offered, since an id alone must tell where its document lies: expected `hash` or `range`"
+                .to_owned(),
+        )),
+        (Some(other), _) => Err(invalid(format!(
+            "unknown strategy `{other}`: expected `hash` or `range`"
+        ))),
+    }
+}
+
+fn boundary_of(boundary: &RawValue) -> Result<IdKey, BroadcastError> {
+    match DocumentId::from_json(boundary.get()) {
+        Ok(id) => Ok(IdKey::of(&id)),
+        Err(error) => Err(invalid(format!("ranges: {}: {error}", boundary.get()))),
+    }
+}
+
+fn invalid(detail: String) -> BroadcastError {
+    BroadcastError::InvalidSharding { detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_client_asks_for_counts_and_a_strategy() {
+        let asked = Sharding::read(&json!({"shardCount": 2, "strategy": "hash"})).unwrap();
+        assert_eq!(asked.wanted.shard_count, Some(2));
+        assert_eq!(asked.wanted.replicas, 1);
+        assert_eq!(asked.wanted.strategy, Some(Strategy::Hash));
+        let asked = json!({"strategy": "range", "ranges": [-5, "10", 18_446_744_073_709_551_615_u64, "a"]});
+        let asked = Sharding::read(&asked).unwrap().wanted.strategy.unwrap();
+        let texts: Vec<String> = asked.boundaries().iter().map(IdKey::to_string).collect();
+        assert_eq!(texts, ["-5", "10", "18446744073709551615", "a"]);
+        assert_eq!(Sharding::read(&json!({})).unwrap().wanted.strategy, None);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_and_said() {
+        for (asked, why) in [
+            (json!({"shardCount": 0}), "counts start from 1"),
+            (json!({"strategy": "range"}), "needs `ranges`"),
+            (json!({"strategy": "range", "ranges": []}), "at least one"),
+            (json!({"strategy": "range", "ranges": [2, 1]}), "`1` isn't larger"),
+            (json!({"strategy": "range", "ranges": [1.5]}), "not an integer"),
+            (json!({"strategy": "range", "ranges": ["a b"]}), "character"),
+            (json!({"strategy": "hash", "ranges": [1]}), "goes with"),
+            (json!({"ranges": [1]}), "goes with"),
+            (json!({"strategy": "round-robin"}), "unknown strategy"),
+            (json!({"field": "tenant"}), "not offered"),
+            (json!({"strategy": "field", "field": "tenant"}), "not offered"),
+            (json!({"fields": "tenant"}), "unknown field"),
+            (json!([]), ""),
+        ] {
+            let refused = Sharding::read(&asked).unwrap_err().to_string();
+            assert!(refused.contains(why), "{asked}: {refused}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `GET /indexes/{uid}/_shards`: where an index lies, by what, and how much of it lies where.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use weft_routing::placement::{ShardId, SlotMap};
+use weft_routing::slot::Slot;
+use weft_routing::strategy::{IdKey, IdRange, Strategy};
+
+use super::{describe_shard, ok};
+use crate::answer::Answer;
+use crate::call::Call;
+use crate::cluster::ClusterError;
+use crate::repair::{Context, Size, size_on};
+
+/// How long a shard may take to say how much it holds.
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// Answers the call. A shard that doesn't say in time how much it holds has `null` for it.
+pub(super) async fn describe(ctx: &Context, call: &Call) -> Result<Answer, ClusterError> {
+    let uid = call.index.clone().unwrap_or_default();
+    let placement = ctx
+        .cluster
+        .placement(&uid)
+        .filter(|placement| placement.deleted_by.is_none())
+        .ok_or(ClusterError::UnknownIndex(uid))?;
+    let topology = ctx.cluster.topology();
+    let factor = placement
+        .shards()
+        .iter()
+        .map(|shard| topology.nodes(*shard).len())
+        .min();
+    let sizes = placement.shards().iter().map(async |shard| {
+        let size = timeout(WITHIN, size_on(ctx, &placement.uid, *shard)).await;
+        size.ok().flatten()
+    });
+    let sizes = join_all(sizes).await;
+    let shards: Vec<Value> = placement
+        .shards()
+        .iter()
+        .zip(sizes)
+        .map(|(shard, size)| {
+            let mut described = describe_shard(ctx, *shard);
+            if let Some(fields) = described.as_object_mut() {
+                fields.extend(own(&placement.slots, *shard, size));
+            }
+            described
+        })
+        .collect();
+    let strategy = placement.slots.strategy();
+    Ok(ok(&json!({
+        "indexUid": placement.uid,
+        "shardCount": shards.len(),
+        "replicationFactor": factor.unwrap_or(0),
+        "strategy": strategy.name(),
+        "ranges": boundaries(strategy),
+        "writeMode": ctx.cluster.default_mode(&placement),
+        "wantedShardCount": placement.shard_count,
+        // Slots are moved: totals and facets may count some documents twice for a moment.
+        "unsettled": placement.unsettled,
+        "shards": shards,
+    })))
+}
+
+/// What a shard has of an index.
+fn own(slots: &SlotMap, shard: ShardId, size: Option<Size>) -> Vec<(String, Value)> {
+    let mut fields = vec![
+        ("slots".to_owned(), slots.slots_of(shard).count().into()),
+        ("documents".to_owned(), json!(size.map(|size| size.documents))),
+        ("bytes".to_owned(), json!(size.map(|size| size.bytes))),
+    ];
+    if let Strategy::Range(ranges) = slots.strategy() {
+        let is_there = |range: &IdRange<'_>| {
+            let mut of_range = (range.first.0..).take(usize::from(range.slots)).map(Slot);
+            of_range.any(|slot| slots.shard_of_slot(slot) == shard)
+        };
+        let held = ranges.iter().filter(is_there);
+        let held = held.map(|range| json!({"from": end(range.from), "to": end(range.to)}));
+        fields.push(("ranges".to_owned(), held.collect()));
+    }
+    fields
+}
+
+fn boundaries(strategy: &Strategy) -> Value {
+    let keys = strategy.boundaries().iter();
+    match strategy {
+        Strategy::Hash => Value::Null,
+        Strategy::Range(_) => keys.map(|key| end(Some(key))).collect(),
+    }
+}
+
+/// A boundary as it was written: a number for an integer.
+fn end(key: Option<&IdKey>) -> Value {
+    match key {
+        None => Value::Null,
+        Some(IdKey::Integer(number)) => match (u64::try_from(*number), i64::try_from(*number)) {
+            (Ok(number), _) => number.into(),
+            (_, Ok(number)) => number.into(),
+            _ => number.to_string().into(),
+        },
+        Some(IdKey::Text(text)) => Value::from(&**text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_names_its_ranges_with_numbers_as_numbers() {
+        let strategy: Strategy = "range:-5,18446744073709551615,m".parse().unwrap();
+        let shards = [ShardId(0), ShardId(1)];
+        let slots = SlotMap::deal_by(&strategy, &shards).unwrap();
+        let ranges = |shard| {
+            let fields = own(&slots, ShardId(shard), None).into_iter();
+            fields.last().map(|(_, ranges)| ranges).unwrap()
+        };
+        let largest = 18_446_744_073_709_551_615_u64;
+        assert_eq!(
+            ranges(0),
+            json!([{"from": null, "to": -5}, {"from": -5, "to": largest}])
+        );
+        assert_eq!(
+            ranges(1),
+            json!([{"from": largest, "to": "m"}, {"from": "m", "to": null}])
+        );
+        assert_eq!(boundaries(&strategy), json!([-5, largest, "m"]));
+        assert_eq!(boundaries(&Strategy::Hash), Value::Null);
+    }
+}
