@@ -34,6 +34,7 @@ mod observability;
 mod operations;
 mod oracle;
 mod order;
+mod otlp;
 mod outages;
 mod overload;
 mod rare_fields;

@@ -145,6 +145,7 @@ pub(super) async fn search(
             }
         }
     }
+    let _merging = reader.phase("merge");
     let degraded = Degraded::new(&gathered.missing, shards.len());
     let mut writer = respond(similar, settings, paging, window, &gathered, reader.times())
         .map_err(|error| SearchError::Unreadable {

@@ -7,6 +7,7 @@ use serde::Serialize;
 use weft_routing::{ShardId, ShardNames, headers};
 
 use super::address::Address;
+use super::tls::{EdgeView, NodesView, Tls};
 use super::topology::{AccessLog, Filter, Shard, Topology};
 
 const TEMPLATE: &str = include_str!("envoy.yaml.jinja");
@@ -72,6 +73,12 @@ struct View {
     wasm: String,
     filter_configuration: String,
     access_log: &'static str,
+    /// The collector of traces.
+    tracing: Option<String>,
+    tracing_discovery: &'static str,
+    sampling_percent: f64,
+    tls_edge: Option<EdgeView>,
+    tls_nodes: Option<NodesView>,
     internal_headers: Vec<&'static str>,
     /// True if a slow read can be sent to another node.
     hedging: bool,
@@ -89,6 +96,7 @@ struct ShardView {
     discovery: &'static str,
     /// The percentage at which at least one node stays: 50 for 2 nodes, 66 for 3 nodes.
     max_ejection_percent: usize,
+    tls: Option<NodesView>,
     nodes: Vec<NodeView>,
 }
 
@@ -100,6 +108,7 @@ struct NodeView {
 
 impl View {
     fn of(topology: &Topology) -> Self {
+        let tracing = topology.tracing.as_ref();
         Self {
             edge: socket(&topology.edge),
             admin: socket(&topology.admin),
@@ -129,6 +138,14 @@ impl View {
                 AccessLog::Failed => "failed",
                 AccessLog::Off => "off",
             },
+            tracing: tracing.map(|tracing| socket(&tracing.collector)),
+            tracing_discovery: discovery(tracing.map(|tracing| &tracing.collector)),
+            sampling_percent: tracing.map_or(0.0, |tracing| tracing.percent),
+            tls_edge: topology.tls.as_ref().and_then(Tls::edge),
+            tls_nodes: topology.tls.as_ref().and_then(|tls| {
+                let shards = topology.shards.iter();
+                tls.nodes(shards.flat_map(Shard::addresses))
+            }),
             internal_headers: INTERNAL_HEADERS.to_vec(),
             hedging: topology.shards.iter().any(|shard| shard.nodes.len() > 1),
             node_count: topology.shards.iter().map(|shard| shard.nodes.len()).sum(),
@@ -137,19 +154,23 @@ impl View {
             shards: topology
                 .shards
                 .iter()
-                .map(|shard| ShardView::of(shard, &topology.shard_names))
+                .map(|shard| ShardView::of(shard, topology))
                 .collect(),
         }
     }
 }
 
 impl ShardView {
-    fn of(shard: &Shard, names: &ShardNames) -> Self {
+    fn of(shard: &Shard, topology: &Topology) -> Self {
         let count = shard.nodes.len();
         Self {
             number: shard.number,
-            cluster: scalar(&names.of(ShardId(shard.number))),
-            discovery: discovery(shard.nodes.iter().map(|node| &node.address)),
+            cluster: scalar(&topology.shard_names.of(ShardId(shard.number))),
+            discovery: discovery(shard.addresses()),
+            tls: topology
+                .tls
+                .as_ref()
+                .and_then(|tls| tls.nodes(shard.addresses())),
             max_ejection_percent: count.saturating_sub(1) * 100 / count.max(1),
             nodes: shard
                 .nodes

@@ -8,12 +8,13 @@ use weft_routing::ShardNames;
 
 use super::address::{Address, AddressError};
 use super::arguments::EnvoyArgs;
+use super::tls::Tls;
 
 /// A cluster as Envoy needs to know it.
 ///
 /// Invariants: at least one shard, numbered from 0 without gaps; each with at least one node; no address used twice;
 /// every listening address is an IP.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Topology {
     /// The address for clients.
     pub edge: Address,
@@ -33,6 +34,10 @@ pub struct Topology {
     pub filter: Option<Filter>,
     /// Which requests the edge logs.
     pub access_log: AccessLog,
+    /// Where Envoy's spans go, if anywhere.
+    pub tracing: Option<Tracing>,
+    /// Which ways are encrypted.
+    pub tls: Option<Tls>,
     /// The names of the shards' clusters.
     pub shard_names: ShardNames,
     /// The shards, in the order of their numbers.
@@ -48,6 +53,13 @@ pub struct Shard {
     pub nodes: Vec<Node>,
 }
 
+impl Shard {
+    /// Where its nodes are.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.nodes.iter().map(|node| &node.address)
+    }
+}
+
 /// One node: an endpoint of its shard's cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -55,6 +67,15 @@ pub struct Node {
     pub name: String,
     /// The node's address.
     pub address: Address,
+}
+
+/// Envoy's traces.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tracing {
+    /// The collector.
+    pub collector: Address,
+    /// How many percent of the requests begin a trace that belong to none yet.
+    pub percent: f64,
 }
 
 /// The filter's settings in the file.
@@ -154,6 +175,11 @@ impl TryFrom<&EnvoyArgs> for Topology {
                 body_routing: arguments.body_routing,
             }),
             access_log: arguments.access_log,
+            tracing: arguments.otlp_tracing.clone().map(|collector| Tracing {
+                collector,
+                percent: arguments.otlp_sampling,
+            }),
+            tls: Tls::of(&arguments.tls),
             shard_names: arguments.shard_prefix.clone(),
             shards,
         };
@@ -186,6 +212,9 @@ impl Topology {
         take(&mut seen, &self.merger, "the merger".to_owned())?;
         for other in &self.other_mergers {
             take(&mut seen, other, "another merger".to_owned())?;
+        }
+        if let Some(tracing) = &self.tracing {
+            take(&mut seen, &tracing.collector, "the collector".to_owned())?;
         }
         for node in self.shards.iter().flat_map(|shard| &shard.nodes) {
             take(&mut seen, &node.address, node.name.clone())?;
