@@ -1,5 +1,7 @@
 //! A client's request after it was classified, as the merger's parts get it.
 
+mod asked;
+
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -15,6 +17,8 @@ use weft_routing::operation::Operation;
 
 use crate::bounds::{Budget, NoRoom};
 use crate::spans::Span;
+
+pub use asked::Asked;
 
 /// Any error that a body may end with.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -121,6 +125,7 @@ impl Grant {
 pub struct ForwardedHeaders {
     headers: HeaderMap,
     span: Span,
+    asked: Asked,
 }
 
 /// Header names copied from the client to each node request.
@@ -148,7 +153,7 @@ impl ForwardedHeaders {
         }
         Self {
             headers: forwarded,
-            span: Span::default(),
+            ..Self::default()
         }
     }
 
@@ -159,6 +164,20 @@ impl ForwardedHeaders {
             span: span.clone(),
             ..self
         }
+    }
+
+    /// The same headers, with a note of who is asked.
+    #[must_use]
+    pub fn noted_in(self, asked: &Asked) -> Self {
+        Self {
+            asked: asked.clone(),
+            ..self
+        }
+    }
+
+    /// Where it is noted who is asked.
+    pub fn asked(&self) -> &Asked {
+        &self.asked
     }
 
     /// The span beneath which requests with these headers belong.
@@ -178,6 +197,7 @@ impl ForwardedHeaders {
         Self {
             headers: forwarded,
             span: self.span.clone(),
+            asked: self.asked.clone(),
         }
     }
 
@@ -197,6 +217,7 @@ impl ForwardedHeaders {
         Self {
             headers: forwarded,
             span: self.span.clone(),
+            asked: self.asked.clone(),
         }
     }
 }

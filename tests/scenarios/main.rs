@@ -7,6 +7,7 @@
     reason = "a scenario that can't continue must fail"
 )]
 
+mod access_log;
 mod bad_input;
 mod batches;
 mod browsers;
@@ -47,6 +48,7 @@ mod shortcuts;
 mod statistics;
 mod support;
 mod tasks;
+mod tls;
 mod traces;
 mod uneven_shards;
 mod verification;

@@ -16,7 +16,7 @@ use super::unpack::unpack;
 use super::{internal, mergers, page};
 use crate::answer::Answer;
 use crate::base::Base;
-use crate::call::{AnyBody, Call, ForwardedHeaders, Grant, empty, full, read_into};
+use crate::call::{AnyBody, Asked, Call, ForwardedHeaders, Grant, empty, full, read_into};
 use crate::edge::{Context, Reading};
 use crate::spans::Span;
 use crate::{broadcast, operator, search, tasks, webhooks, write};
@@ -52,6 +52,9 @@ pub(super) fn call(parts: &Parts, classified: Classified<'_>, body: AnyBody) -> 
             span.set("weft.index", || index.as_ref().to_owned().into());
         }
         forwarded = forwarded.beneath(span);
+    }
+    if let Some(asked) = parts.extensions.get::<Asked>() {
+        forwarded = forwarded.noted_in(asked);
     }
     Call {
         operation: classified.operation,

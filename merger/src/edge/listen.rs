@@ -25,6 +25,7 @@ use super::cors;
 use super::dispatch::dispatch;
 use super::errors::ApiError;
 use super::follower::Passed;
+use super::told;
 use crate::answer::Answer;
 use crate::call::{AnyBody, BodyError, Paced, empty, full};
 use crate::edge::{Reading, Role};
@@ -180,6 +181,7 @@ async fn answer_here(role: &Role, request: Request<AnyBody>) -> Response<AnyBody
     let begun = Instant::now();
     let (mut parts, body) = request.into_parts();
     let span = span_of(ctx, &mut parts);
+    let asked = told::begin(&mut parts);
     let unread = Unread(Arc::new(Mutex::new(body)));
     let body: AnyBody = unread.clone().boxed();
     let body = Paced::new(body, ctx.pace).boxed();
@@ -189,7 +191,7 @@ async fn answer_here(role: &Role, request: Request<AnyBody>) -> Response<AnyBody
         (Ok(_), Some(answer)) => ("preflight", answer),
         (Ok(_), None) => work(role, &parts, body).await,
     };
-    let answer = compress::compress(answer, coding.unwrap_or(Coding::Identity)).await;
+    let mut answer = compress::compress(answer, coding.unwrap_or(Coding::Identity)).await;
     if answer.status.is_client_error()
         && answer.status != StatusCode::REQUEST_TIMEOUT
         && !unread.is_end_stream()
@@ -198,6 +200,7 @@ async fn answer_here(role: &Role, request: Request<AnyBody>) -> Response<AnyBody
     {
         unread.read_on().await;
     }
+    told::tell(ctx, &asked, operation, &mut answer);
     let took = begun.elapsed();
     describe(&span, operation, &parts, &answer);
     drop(span);

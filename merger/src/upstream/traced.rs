@@ -1,4 +1,5 @@
-//! The span of a request to a node, where the client's request is traced.
+//! What is known of a request to a node beside its answer: its span, where the client's request is traced, and a note of who is
+//! asked, where the access log wants to know.
 
 use http::HeaderName;
 
@@ -6,8 +7,12 @@ use super::{NodeAnswer, NodeRequest, Target, UpstreamError};
 use crate::spans::{Ending, Span};
 
 impl NodeRequest {
-    /// Begins the span of this request, and puts what Envoy and the node do beneath it.
+    /// Notes who is asked, begins the span of this request, and puts what Envoy and the node do beneath it.
     pub(super) fn begin_span(&mut self) -> Ending {
+        match &self.target {
+            Target::Shard(shard) => self.forwarded.asked().note_shard(*shard),
+            Target::Node(address) => self.forwarded.asked().note_node(*address),
+        }
         let above = self.forwarded.span();
         if !above.is_traced() {
             return Ending::default();

@@ -4,6 +4,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
+use serde_json::Value;
 use weft_routing::{ShardId, ShardNames, headers};
 
 use super::address::Address;
@@ -86,6 +87,8 @@ struct View {
     /// The prefix and the pattern of the names of the shards' clusters.
     shard_prefix: String,
     shard_pattern: String,
+    /// A regular expression for those names, with the number as its group.
+    shard_regex: String,
     shards: Vec<ShardView>,
 }
 
@@ -109,6 +112,7 @@ struct NodeView {
 impl View {
     fn of(topology: &Topology) -> Self {
         let tracing = topology.tracing.as_ref();
+        let names = &topology.shard_names;
         Self {
             edge: socket(&topology.edge),
             admin: socket(&topology.admin),
@@ -135,6 +139,7 @@ impl View {
                 .unwrap_or_default(),
             access_log: match topology.access_log {
                 AccessLog::All => "all",
+                AccessLog::Detailed => "detailed",
                 AccessLog::Failed => "failed",
                 AccessLog::Off => "off",
             },
@@ -146,7 +151,11 @@ impl View {
                 let shards = topology.shards.iter();
                 tls.nodes(shards.flat_map(Shard::addresses))
             }),
-            internal_headers: INTERNAL_HEADERS.to_vec(),
+            internal_headers: match topology.access_log {
+                AccessLog::Detailed => [&INTERNAL_HEADERS[..], &[headers::LOG]].concat(),
+                _ => INTERNAL_HEADERS.to_vec(),
+            },
+            shard_regex: Value::from(format!(r"\Q{}\E", names.with(r"\E([0-9]+)\Q"))).to_string(),
             hedging: topology.shards.iter().any(|shard| shard.nodes.len() > 1),
             node_count: topology.shards.iter().map(|shard| shard.nodes.len()).sum(),
             shard_prefix: scalar(topology.shard_names.prefix()),

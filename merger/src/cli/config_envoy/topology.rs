@@ -92,6 +92,8 @@ pub struct Filter {
 pub enum AccessLog {
     /// Every request.
     All,
+    /// Every request, and what Weft did with it: operation, index, shards, directly or merged.
+    Detailed,
     /// Answers of 500 and above, and what took a second or more.
     Failed,
     /// Nothing.

@@ -109,6 +109,8 @@ pub(super) async fn send(
     shard: ShardId,
     small: Small,
 ) -> Result<Sent, WriteError> {
+    // The request to the nodes is one of its whole group.
+    small.forwarded.asked().note_shard(shard);
     let (sent, outcome) = oneshot::channel();
     let served = {
         let mut lines = ctx.writes.coalescer.lines();
