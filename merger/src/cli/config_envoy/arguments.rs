@@ -98,11 +98,11 @@ pub struct EnvoyArgs {
     #[arg(
         long,
         value_name = "PERCENT",
-        default_value_t = 100.0,
-        value_parser = percent,
+        default_value = "100",
+        value_parser = millionths,
         requires = "otlp_tracing"
     )]
-    pub otlp_sampling: f64,
+    pub otlp_sampling: u32,
 
     /// TLS at the edge and to the nodes.
     #[command(flatten)]
@@ -113,12 +113,13 @@ pub struct EnvoyArgs {
     pub access_log: AccessLog,
 }
 
-fn percent(text: &str) -> Result<f64, String> {
-    let percent = text
-        .parse()
-        .ok()
-        .filter(|percent| (0.0..=100.0).contains(percent));
-    percent.ok_or_else(|| format!("`{text}` is not a number from 0 to 100"))
+/// Reads percent as a number of requests in a million.
+fn millionths(text: &str) -> Result<u32, String> {
+    let percent = text.parse::<f64>().ok();
+    match percent.filter(|percent| (0.0..=100.0).contains(percent)) {
+        Some(percent) => Ok((percent * 10_000.0).round() as u32),
+        None => Err(format!("`{text}` is not a number from 0 to 100")),
+    }
 }
 
 /// A node as given with `--node`: `0=10.0.0.7:7700`.

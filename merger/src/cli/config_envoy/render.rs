@@ -77,7 +77,7 @@ struct View {
     /// The collector of traces.
     tracing: Option<String>,
     tracing_discovery: &'static str,
-    sampling_percent: f64,
+    sampling_millionths: u32,
     tls_edge: Option<EdgeView>,
     tls_nodes: Option<NodesView>,
     internal_headers: Vec<&'static str>,
@@ -145,7 +145,7 @@ impl View {
             },
             tracing: tracing.map(|tracing| socket(&tracing.collector)),
             tracing_discovery: discovery(tracing.map(|tracing| &tracing.collector)),
-            sampling_percent: tracing.map_or(0.0, |tracing| tracing.percent),
+            sampling_millionths: tracing.map_or(0, |tracing| tracing.millionths),
             tls_edge: topology.tls.as_ref().and_then(Tls::edge),
             tls_nodes: topology.tls.as_ref().and_then(|tls| {
                 let shards = topology.shards.iter();

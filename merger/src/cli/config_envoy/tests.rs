@@ -213,10 +213,10 @@ fn envoy_sends_spans_where_a_collector_is_named_only() {
     assert!(!text("").contains("otlp"));
     let traced = text("--otlp-tracing collector:4317 --otlp-sampling 2.5");
     assert_eq!(traced.matches("envoy_grpc: { cluster_name: otlp }").count(), 2);
-    assert!(traced.contains("random_sampling: { value: 2.5 }"));
+    assert!(traced.contains("numerator: 25000, denominator: MILLION"));
     // What the merger asks of its own accord begins no trace.
     let egress = traced.split("- name: egress").nth(1).unwrap();
-    assert!(egress.contains("random_sampling: { value: 0 }"));
+    assert!(egress.contains("numerator: 0, denominator: MILLION"));
     let collector = r#"{ socket_address: { address: "collector", port_value: 4317 } }"#;
     assert_eq!(traced.matches(collector).count(), 1);
     let twice = topology("--otlp-tracing 127.0.0.1:7703").unwrap_err();

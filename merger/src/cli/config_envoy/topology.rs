@@ -14,7 +14,7 @@ use super::tls::Tls;
 ///
 /// Invariants: at least one shard, numbered from 0 without gaps; each with at least one node; no address used twice;
 /// every listening address is an IP.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
     /// The address for clients.
     pub edge: Address,
@@ -70,12 +70,12 @@ pub struct Node {
 }
 
 /// Envoy's traces.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tracing {
     /// The collector.
     pub collector: Address,
-    /// How many percent of the requests begin a trace that belong to none yet.
-    pub percent: f64,
+    /// How many of a million requests that belong to no trace begin one.
+    pub millionths: u32,
 }
 
 /// The filter's settings in the file.
@@ -179,7 +179,7 @@ impl TryFrom<&EnvoyArgs> for Topology {
             access_log: arguments.access_log,
             tracing: arguments.otlp_tracing.clone().map(|collector| Tracing {
                 collector,
-                percent: arguments.otlp_sampling,
+                millionths: arguments.otlp_sampling,
             }),
             tls: Tls::of(&arguments.tls),
             shard_names: arguments.shard_prefix.clone(),
