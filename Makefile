@@ -147,7 +147,7 @@ JS_FETCH  := npm install --silent --no-fund --no-audit --ignore-scripts
 clients: check
 	@command -v npm >/dev/null && command -v node >/dev/null || { echo 'The tests need Node.js and npm for the JavaScript client: install nodejs and npm.' >&2; exit 1; }
 	@[ -x .venv/bin/python ] || python3 -m venv .venv
-	@.venv/bin/python -c 'import meilisearch' 2>/dev/null || .venv/bin/pip install --quiet --disable-pip-version-check meilisearch==0.43.0
+	@.venv/bin/python -c "import meilisearch, grpc, opentelemetry.proto.trace.v1.trace_pb2" 2>/dev/null || .venv/bin/pip install --quiet --disable-pip-version-check meilisearch==0.43.0 grpcio==1.85.3 opentelemetry-proto==1.45.2
 	@[ -f $(JS_CLIENT) ] || { mkdir -p .weft/clients && $(JS_FETCH) --prefix .weft/clients meilisearch@0.62.0 >/dev/null; } \
 		|| { echo 'The JavaScript client could not be fetched from npm (package meilisearch).' >&2; exit 1; }
 	@[ "$$(cat .weft/page/fetched 2>/dev/null)" = '$(JS_PAGE)' ] || { rm -rf .weft/page && mkdir -p .weft/page \

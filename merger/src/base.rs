@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::bounds::Bounds;
 use crate::call::{ForwardedHeaders, Pace};
+use crate::spans::Spans;
 use crate::supervise::note_panic;
 use crate::telemetry::Metrics;
 use crate::upstream::Upstream;
@@ -32,6 +33,8 @@ pub struct Base {
     pub upstream: Upstream,
     /// The metrics.
     pub metrics: Metrics,
+    /// Spans of clients' requests.
+    pub spans: Spans,
     /// The work that is [running to its end](Self::run_to_completion) now.
     pub begun: TaskTracker,
 }

@@ -34,29 +34,30 @@
 //! |---|---|---|
 //! | `internals` | What benchmarks, the lab and fuzzing call; nothing in the merger does. | `search`, `write` |
 //! | `cli` | The command line. | `options`, `runtime`, `telemetry`, `upstream` |
-//! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `cluster`, `desired`, `edge`, `etcd`, `fence`, `filters`, `follower`, `keys`, `leadership`, `options`, `repair`, `replication`, `search`, `store`, `supervise`, `tasks`, `telemetry`, `upstream`, `webhooks`, `write` |
-//! | `edge` | What clients meet: listener, authorisation, dispatch, error codes. | `answer`, `base`, `bounds`, `broadcast`, `call`, `clock`, `cluster`, `fence`, `keys`, `leadership`, `operator`, `repair`, `search`, `store`, `tasks`, `upstream`, `webhooks`, `write` |
-//! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `etcd`, `leadership`, `repair`, `replication`, `search`, `tasks`, `upstream`, `webhooks`, `write` |
+//! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `cluster`, `desired`, `edge`, `etcd`, `fence`, `filters`, `follower`, `keys`, `leadership`, `options`, `repair`, `replication`, `search`, `spans`, `store`, `supervise`, `tasks`, `telemetry`, `upstream`, `webhooks`, `write` |
+//! | `edge` | What clients meet: listener, authorisation, dispatch, error codes. | `answer`, `base`, `bounds`, `broadcast`, `call`, `clock`, `cluster`, `fence`, `keys`, `leadership`, `operator`, `repair`, `search`, `spans`, `store`, `tasks`, `upstream`, `webhooks`, `write` |
+//! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `etcd`, `leadership`, `repair`, `replication`, `search`, `spans`, `tasks`, `upstream`, `webhooks`, `write` |
 //! | `operator` | `/_cluster/…`: what operators ask and want. | `answer`, `call`, `clock`, `cluster`, `repair`, `replication` |
 //! | `broadcast` | What is the same on every node: indexes, settings, keys, features. | `answer`, `base`, `call`, `cluster`, `desired`, `keys`, `replication`, `store`, `supervise`, `tasks`, `upstream`, `write` |
-//! | `write` | Writes of documents: split, judged, delivered. | `answer`, `base`, `bounds`, `call`, `cluster`, `desired`, `filters`, `ids`, `replication`, `store`, `supervise`, `tasks`, `upstream` |
+//! | `write` | Writes of documents: split, judged, delivered. | `answer`, `base`, `bounds`, `call`, `cluster`, `desired`, `filters`, `ids`, `replication`, `spans`, `store`, `supervise`, `tasks`, `upstream` |
 //! | `repair` | Watches nodes, compares replicas and brings them back; moves slots. | `base`, `call`, `clock`, `cluster`, `ids`, `keys`, `probe`, `replication`, `store`, `supervise`, `upstream` |
 //! | `webhooks` | Tells of ended tasks. | `answer`, `base`, `call`, `cluster`, `store`, `tasks`, `upstream` |
 //! | `follower` | Keeps up with the leader's state and with the nodes, in a merger that only answers reads. | `base`, `cluster`, `etcd`, `keys`, `leadership`, `probe`, `search`, `store`, `supervise` |
-//! | `search` | Every read: scatter, gather, merge. It can reach nothing that changes anything. | `answer`, `base`, `call`, `cluster`, `filters`, `tasks`, `upstream` |
+//! | `search` | Every read: scatter, gather, merge. It can reach nothing that changes anything. | `answer`, `base`, `call`, `cluster`, `filters`, `spans`, `tasks`, `upstream` |
 //! | `replication` | One request to all replicas of a shard, in its order; doubts; removals. | `base`, `call`, `cluster`, `probe`, `store`, `supervise`, `tasks`, `upstream` |
 //! | `probe` | Asks each node for its newest task. | `base`, `cluster`, `upstream` |
 //! | `tasks` | One task of many, and what becomes of it. | `answer`, `base`, `call`, `clock`, `cluster`, `filters`, `store`, `supervise`, `upstream` |
 //! | `keys` | API keys, the same on all nodes. | `clock`, `cluster`, `upstream` |
 //! | `cluster` | State: shards, nodes, placements, in-sync sets, health. No request to a node. | `base`, `call`, `clock`, `ids`, `leadership`, `store`, `upstream` |
-//! | `base` | What all contexts stand on. | `bounds`, `call`, `supervise`, `telemetry`, `upstream` |
-//! | `upstream` | The only way to a node. | `answer`, `bounds`, `call`, `fence` |
-//! | `call` | A request as the parts see it. | `bounds` |
+//! | `base` | What all contexts stand on. | `bounds`, `call`, `spans`, `supervise`, `telemetry`, `upstream` |
+//! | `upstream` | The only way to a node. | `answer`, `bounds`, `call`, `fence`, `spans` |
+//! | `call` | A request as the parts see it. | `bounds`, `spans` |
 //! | `desired` | What indexes' settings shall be. | `store` |
 //! | `filters` | Filters that don't mean the same on every shard. |  |
 //! | `store` | A small ordered map on disk, or in an etcd. | `etcd`, `leadership` |
 //! | `leadership` | Who leads, where several mergers share an etcd. | `clock`, `etcd`, `fence` |
 //! | `etcd` | The way to etcd. |  |
+//! | `spans` | Spans of requests, and their way to a collector. |  |
 //! | `fence` | Until when requests to nodes may leave, and in which term. |  |
 //! | `supervise` | Begins background work anew after a panic. |  |
 //! | `telemetry` | Logs and metrics. |  |
@@ -70,8 +71,8 @@
 //! * `filter/routing` does no I/O, has no clock and knows no proxy-wasm.
 //! * The filter is safe to remove: a bypassed, stale or crashed filter costs speed, never correctness.
 //! * `search` and `write` don't know each other. Ranking and merging are functions of values.
-//! * Five parts open connections: `upstream` to nodes and to the merger that leads, `webhooks` to clients' servers, `cluster` to
-//!   Envoy's admin interface, `etcd` to etcd, `cli` to the server that a command names.
+//! * Six parts open connections: `upstream` to nodes and to the merger that leads, `webhooks` to clients' servers, `cluster` to
+//!   Envoy's admin interface, `etcd` to etcd, `spans` to the collector of traces, `cli` to the server that a command names.
 //! * Where several mergers share an etcd, one of them leads. It alone changes the state, and each of its commits names the leader's
 //!   key. No request to a node leaves after its lease.
 //! * Only `cluster` changes an epoch.
@@ -112,6 +113,7 @@ pub mod runtime;
 pub mod search;
 #[cfg(test)]
 mod sim;
+pub mod spans;
 pub mod store;
 pub mod supervise;
 pub mod tasks;

@@ -1,5 +1,7 @@
 //! Every knob of `weft serve`, with its default, in one place.
 
+mod otlp;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +21,8 @@ use crate::tasks::Limits;
 use crate::upstream::EgressOptions;
 use crate::webhooks::Networks;
 use crate::write::WriteOptions;
+
+pub use otlp::OtlpArgs;
 
 /// What `weft serve` may be told; each flag has a `WEFT_*` variable beside it.
 #[derive(Debug, Clone, Args)]
@@ -189,6 +193,9 @@ pub struct ServeOptions {
     /// Pages of which origins may read answers: `any`, `none` (Envoy's `cors` filter says it), or a list such as `https://shop.example,https://*.eu.example`.
     #[arg(long, env = "WEFT_CORS_ORIGINS", default_value = "any")]
     pub cors_origins: Origins,
+    /// Where the traces go.
+    #[command(flatten)]
+    pub otlp: OtlpArgs,
     /// Logs as JSON lines (`json`) or for people (`text`).
     #[arg(long, env = "WEFT_LOG_FORMAT", default_value = "json")]
     pub log_format: String,

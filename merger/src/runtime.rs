@@ -7,6 +7,7 @@ mod phase;
 mod publish;
 mod shared;
 mod timed;
+mod traces;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,7 @@ use crate::options::ServeOptions;
 use crate::repair::{self, Resyncs, Verification};
 use crate::replication::{self, RecentContacts, ShardLocks};
 use crate::search::{self, SettingsCache, WordCounts};
+use crate::spans::{CollectorError, Spans};
 use crate::store::{IdentityError, Patience, RedbStore, Store, StoreError};
 use crate::supervise::{supervise, supervise_or_exit};
 use crate::tasks::{self, SettledTask, SharedEnd, TaskError, TaskEvents, Tasks};
@@ -38,6 +40,8 @@ use crate::telemetry::Metrics;
 use crate::upstream::{EgressClient, NodeApi, Upstream};
 use crate::webhooks::{self, Webhooks};
 use crate::write::{self, Writes};
+
+use self::traces::Traces;
 
 #[cfg(test)]
 pub(crate) use self::phase::Threads;
@@ -97,6 +101,9 @@ pub enum StartError {
     /// The metrics can't be registered.
     #[error("the metrics can't be registered")]
     Metrics(#[from] prometheus::Error),
+    /// There is no way to the collector of traces.
+    #[error(transparent)]
+    Collector(#[from] CollectorError),
 }
 
 impl StartError {
@@ -127,6 +134,8 @@ pub struct Surroundings {
     pub shared: cluster::Shared,
     /// The metrics of this process.
     pub metrics: Metrics,
+    /// Spans of clients' requests.
+    pub spans: Spans,
     /// The mergers that share the store.
     pub peers: Arc<edge::Peers>,
     /// Collects what followers must forget.
@@ -151,6 +160,7 @@ impl Surroundings {
             fence: Fence::always_open(),
             shared: cluster::Shared::default(),
             metrics: Metrics::new()?,
+            spans: Spans::default(),
             peers: Arc::new(edge::Peers::alone(listen)),
             stale: Arc::default(),
         })
@@ -184,6 +194,7 @@ impl Opened {
             fence,
             shared,
             metrics,
+            spans,
             peers,
             stale,
         } = surroundings;
@@ -197,7 +208,7 @@ impl Opened {
         let webhooks = Webhooks::open(store, allowed.unwrap_or_default()).await?;
         tasks.announce(!webhooks.is_empty());
         let keys = Arc::new(Keys::default());
-        let base = base(&options, nodes, fence, metrics, cluster);
+        let base = base(&options, nodes, fence, (metrics, spans), cluster);
         let registry = Arc::new(tasks::Context { base, tasks });
         let search = search_of(&options, &registry.base, Some(Arc::clone(&registry)));
         let replication = Arc::new(replication::Context {
@@ -279,7 +290,7 @@ fn base(
     options: &ServeOptions,
     nodes: Arc<dyn NodeApi>,
     fence: Fence,
-    metrics: Metrics,
+    (metrics, spans): (Metrics, Spans),
     cluster: Cluster,
 ) -> Arc<cluster::Context> {
     let base = Arc::new(Base {
@@ -291,6 +302,7 @@ fn base(
         bounds: Bounds::new(options.limits(), metrics.under_way.clone()),
         upstream: Upstream::new(nodes, fence),
         metrics,
+        spans,
         begun: TaskTracker::new(),
     });
     let cluster = Arc::new(cluster);
@@ -331,7 +343,9 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
     let store = Arc::new(store);
     let listen = options.listen;
     let (nodes, directory) = (nodes(&options), directory(&options));
-    let surroundings = Surroundings::alone(store, nodes, directory, listen)?;
+    let mut surroundings = Surroundings::alone(store, nodes, directory, listen)?;
+    let traces = Traces::begin(&options, &surroundings.metrics)?;
+    surroundings.spans = traces.spans();
     let opened = Opened::open(options, surroundings).await?;
     let listener = bind(listen).await?;
     let ctx = opened.start().await?;
@@ -339,6 +353,7 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
     tracing::info!(%listen, "the merger listens");
     let (_role, roles) = watch::channel(edge::Role::Leads(ctx));
     edge::serve(roles, listener, stop).await;
+    traces.finish().await;
     Ok(())
 }
 

@@ -70,6 +70,8 @@ pub struct Metrics {
     pub store_seconds: HistogramVec,
     /// Requests that went on to the leader, by outcome.
     pub passed_on: IntCounterVec,
+    /// Spans of traces, by what became of them.
+    pub spans: IntCounterVec,
 }
 
 impl Metrics {
@@ -199,6 +201,11 @@ impl Metrics {
                 "Requests that a follower passed on to the leader, by outcome.",
                 &["outcome"],
             )?,
+            spans: new.counter_vec(
+                "weft_merger_spans_total",
+                "Spans of traces, by what became of them: sent, no-room, not-taken.",
+                &["outcome"],
+            )?,
             registry: new.0,
         })
     }
@@ -317,8 +324,9 @@ mod tests {
             state_age,
             store_seconds,
             passed_on,
+            spans,
         } = Metrics::new().unwrap();
-        let metrics: [&dyn Collector; 27] = [
+        let metrics: [&dyn Collector; 28] = [
             &requests,
             &request_seconds,
             &under_way,
@@ -346,6 +354,7 @@ mod tests {
             &state_age,
             &store_seconds,
             &passed_on,
+            &spans,
         ];
         let described = metrics.iter().flat_map(|metric| metric.desc());
         let shown = described.map(|desc| match desc.variable_labels.as_slice() {

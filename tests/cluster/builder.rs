@@ -31,6 +31,7 @@ pub struct ClusterBuilder {
     guards: bool,
     merger_environment: Vec<(String, String)>,
     envoy: Option<PathBuf>,
+    envoy_arguments: Vec<String>,
     edit_envoy: Option<Edit>,
     place: Option<(u16, PathBuf)>,
     lifetime: Lifetime,
@@ -53,6 +54,7 @@ impl Default for ClusterBuilder {
             guards: false,
             merger_environment: Vec::new(),
             envoy: None,
+            envoy_arguments: Vec::new(),
             edit_envoy: None,
             place: None,
             lifetime: Lifetime::WithUs,
@@ -145,6 +147,13 @@ impl ClusterBuilder {
     /// Uses another Envoy than the one that [`Binaries`] finds.
     pub fn envoy(mut self, envoy: impl Into<PathBuf>) -> Self {
         self.envoy = Some(envoy.into());
+        self
+    }
+
+    /// Gives `weft config envoy` these arguments, too.
+    pub fn envoy_args(mut self, arguments: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let arguments = arguments.into_iter().map(Into::into);
+        self.envoy_arguments.extend(arguments);
         self
     }
 
@@ -272,6 +281,7 @@ impl ClusterBuilder {
             body_routing: self.body_routing,
             access_log: self.access_log,
             merger_environment: self.merger_environment,
+            envoy_arguments: self.envoy_arguments,
             edit_envoy: self.edit_envoy,
             behind_links: None,
             guards: self.guards,

@@ -38,6 +38,8 @@ pub struct ClusterPlan {
     pub access_log: &'static str,
     /// Additional environment variables for the merger (`WEFT_…`).
     pub merger_environment: Vec<(String, String)>,
+    /// Further arguments of `weft config envoy`.
+    pub envoy_arguments: Vec<String>,
     /// An operator's edit of Envoy's configuration.
     pub edit_envoy: Option<Edit>,
     /// The first port behind the relays, if there are relays: the nodes listen there, and after them come the relays between
@@ -227,6 +229,7 @@ impl ClusterPlan {
         if !self.filter {
             command.arg("--no-filter");
         }
+        command.args(&self.envoy_arguments);
         let printed = printed(command)?;
         Ok(match &self.edit_envoy {
             Some(Edit(edit)) => edit(&String::from_utf8_lossy(&printed)).into_bytes(),

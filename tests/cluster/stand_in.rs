@@ -92,6 +92,7 @@ impl StandInCluster {
             body_routing: true,
             access_log: "failed",
             merger_environment,
+            envoy_arguments: Vec::new(),
             edit_envoy: None,
             behind_links: None,
             guards: false,

@@ -82,6 +82,8 @@ fn envoy_accepts_what_weft_prints() {
         "--no-filter",
         "--body-routing false",
         "--access-log failed",
+        "--access-log detailed",
+        "--access-log detailed --no-filter",
         "--access-log off",
         "--several-mergers --replicas 2",
         "--several-mergers --other-merger 10.0.0.2:7703 --other-merger 10.0.0.3:7703",
@@ -91,6 +93,25 @@ fn envoy_accepts_what_weft_prints() {
         "--node 0=10.0.0.1:7700 --node 0=10.0.0.2:7700 --node 1=[fd00::3]:7700 --edge [::]:7700",
     ] {
         assert_eq!(validate(options), Ok(()), "{options}");
+    }
+}
+
+#[test]
+fn envoy_accepts_traces_and_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let sds = format!("--sds-dir {}", folder.path().display());
+    let edge = "--tls-cert tls.crt --tls-key tls.key";
+    let nodes = "--tls-nodes-ca ca.pem --tls-nodes-cert tls.crt --tls-nodes-key tls.key";
+    for options in [
+        "--otlp-tracing 127.0.0.1:4317".to_owned(),
+        "--otlp-tracing collector.weft.svc.cluster.local:4317 --otlp-sampling 0.5".to_owned(),
+        format!("{edge} {sds}"),
+        format!("{edge} --tls-clients-ca ca.pem {sds}"),
+        format!("--tls-nodes-ca ca.pem --replicas 2 {sds}"),
+        format!("{edge} {nodes} --node 0=a:1 --node 0=10.0.0.1:7700 --node 1=b:1 {sds}"),
+        format!("{nodes} --tls-nodes-name node.weft --merger merger.weft.svc.cluster.local:7703 {sds}"),
+    ] {
+        assert_eq!(validate(&options), Ok(()), "{options}");
     }
 }
 

@@ -7,6 +7,7 @@
     reason = "a scenario that can't continue must fail"
 )]
 
+mod access_log;
 mod bad_input;
 mod batches;
 mod browsers;
@@ -34,6 +35,7 @@ mod observability;
 mod operations;
 mod oracle;
 mod order;
+mod otlp;
 mod outages;
 mod overload;
 mod rare_fields;
@@ -47,6 +49,7 @@ mod statistics;
 mod strategies;
 mod support;
 mod tasks;
+mod tls;
 mod traces;
 mod uneven_shards;
 mod verification;

@@ -19,6 +19,12 @@ pub const EXPLAIN: &str = "x-weft-explain";
 /// Public: how many replicas must hold a write before it is acknowledged, `sync`, `quorum` or `async`.
 pub const WRITE: &str = "x-weft-write";
 
+/// On requests from the edge to the merger: its access log wants to know what becomes of the request. The answer then has
+/// [`OPERATION`] and [`SHARDS`], which the edge takes off.
+pub const LOG: &str = "x-weft-log";
+/// On such answers: the numbers of the shards that were asked, `0,2`; missing if none was.
+pub const SHARDS: &str = "x-weft-shards";
+
 /// On answers: which shards are missing, `shards=2; coverage=0.67`.
 pub const DEGRADED: &str = "x-weft-degraded";
 
@@ -86,7 +92,16 @@ mod tests {
         for name in PUBLIC {
             assert_eq!(judge(name), ClientHeader::Public);
         }
-        for name in [CLUSTER, OPERATION, TERM, GUARD, DEGRADED, ORIGINAL_DST_HOST] {
+        for name in [
+            CLUSTER,
+            OPERATION,
+            TERM,
+            GUARD,
+            DEGRADED,
+            LOG,
+            SHARDS,
+            ORIGINAL_DST_HOST,
+        ] {
             assert_eq!(judge(name), ClientHeader::Forbidden);
         }
         for name in [

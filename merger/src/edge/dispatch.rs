@@ -16,8 +16,9 @@ use super::unpack::unpack;
 use super::{internal, mergers, page};
 use crate::answer::Answer;
 use crate::base::Base;
-use crate::call::{AnyBody, Call, ForwardedHeaders, Grant, empty, full, read_into};
+use crate::call::{AnyBody, Asked, Call, ForwardedHeaders, Grant, empty, full, read_into};
 use crate::edge::{Context, Reading};
+use crate::spans::Span;
 use crate::{broadcast, operator, search, tasks, webhooks, write};
 
 /// Answers a request. Returns the operation's name for metrics, and the answer.
@@ -45,6 +46,16 @@ pub(crate) async fn dispatch(
 /// A client's request as the merger's parts get it.
 pub(super) fn call(parts: &Parts, classified: Classified<'_>, body: AnyBody) -> Call {
     let path_and_query = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut forwarded = ForwardedHeaders::from_client(&parts.headers);
+    if let Some(span) = parts.extensions.get::<Span>() {
+        if let Some(index) = &classified.index {
+            span.set("weft.index", || index.as_ref().to_owned().into());
+        }
+        forwarded = forwarded.beneath(span);
+    }
+    if let Some(asked) = parts.extensions.get::<Asked>() {
+        forwarded = forwarded.noted_in(asked);
+    }
     Call {
         operation: classified.operation,
         method: parts.method.clone(),
@@ -54,7 +65,7 @@ pub(super) fn call(parts: &Parts, classified: Classified<'_>, body: AnyBody) -> 
         item: classified.item.map(Cow::into_owned),
         headers: parts.headers.clone(),
         grant: Grant::all(),
-        forwarded: ForwardedHeaders::from_client(&parts.headers),
+        forwarded,
         peer: parts.extensions.get().copied(),
         body,
     }

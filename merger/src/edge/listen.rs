@@ -18,15 +18,18 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use weft_routing::headers::DEGRADED;
 
 use super::compress::{self, Coding};
 use super::cors;
 use super::dispatch::dispatch;
 use super::errors::ApiError;
 use super::follower::Passed;
+use super::told;
 use crate::answer::Answer;
 use crate::call::{AnyBody, BodyError, Paced, empty, full};
-use crate::edge::Role;
+use crate::edge::{Reading, Role};
+use crate::spans::{Ending, Span};
 
 /// How long a connection may wait for the complete head of a request. Envoy sends heads whole, so this is how long Envoy may keep
 /// a connection idle. It is longer than Envoy does (60 s), so that Envoy never writes to a connection that was just closed.
@@ -176,7 +179,9 @@ pub(super) fn is_for_roles(request: &Request<AnyBody>) -> bool {
 async fn answer_here(role: &Role, request: Request<AnyBody>) -> Response<AnyBody> {
     let ctx = role.reading();
     let begun = Instant::now();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    let span = span_of(ctx, &mut parts);
+    let asked = told::begin(&mut parts);
     let unread = Unread(Arc::new(Mutex::new(body)));
     let body: AnyBody = unread.clone().boxed();
     let body = Paced::new(body, ctx.pace).boxed();
@@ -186,7 +191,7 @@ async fn answer_here(role: &Role, request: Request<AnyBody>) -> Response<AnyBody
         (Ok(_), Some(answer)) => ("preflight", answer),
         (Ok(_), None) => work(role, &parts, body).await,
     };
-    let answer = compress::compress(answer, coding.unwrap_or(Coding::Identity)).await;
+    let mut answer = compress::compress(answer, coding.unwrap_or(Coding::Identity)).await;
     if answer.status.is_client_error()
         && answer.status != StatusCode::REQUEST_TIMEOUT
         && !unread.is_end_stream()
@@ -195,7 +200,10 @@ async fn answer_here(role: &Role, request: Request<AnyBody>) -> Response<AnyBody
     {
         unread.read_on().await;
     }
+    told::tell(ctx, &asked, operation, &mut answer);
     let took = begun.elapsed();
+    describe(&span, operation, &parts, &answer);
+    drop(span);
     ctx.metrics
         .requests
         .with_label_values(&[operation, answer.status.as_str()])
@@ -231,6 +239,41 @@ async fn answer_here(role: &Role, request: Request<AnyBody>) -> Response<AnyBody
         );
     }
     head_and_body(answer).map(full)
+}
+
+/// The span of a request, beneath which all of its work belongs. What Envoy and filters ask of the merger has none.
+fn span_of(ctx: &Reading, parts: &mut Parts) -> Ending {
+    if parts.uri.path().starts_with("/_weft") {
+        return Ending::default();
+    }
+    let span = ctx.spans.server(&parts.method, &parts.headers);
+    if span.is_traced() {
+        parts.extensions.insert(Span::clone(&span));
+    }
+    span
+}
+
+/// Says what a request was, by OpenTelemetry's conventions, and how it was answered.
+fn describe(span: &Span, operation: &'static str, parts: &Parts, answer: &Answer) {
+    if !span.is_traced() {
+        return;
+    }
+    span.rename(|| format!("{} {operation}", parts.method));
+    span.set("weft.operation", || operation.into());
+    span.set("url.path", || parts.uri.path().to_owned().into());
+    span.set("url.scheme", || "http".into());
+    let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(host) = text("host") {
+        span.set("server.address", || host.to_owned().into());
+    }
+    if let Some(client) = text("user-agent") {
+        span.set("user_agent.original", || client.to_owned().into());
+    }
+    if let Some((_, degraded)) = answer.headers.iter().find(|(name, _)| name == DEGRADED) {
+        let text = degraded.to_str().unwrap_or_default();
+        span.set("weft.degraded", || text.to_owned().into());
+    }
+    span.answered(answer.status, answer.status.is_server_error());
 }
 
 /// Lets the API answer a request, and adds the cross-origin headers to the answer.

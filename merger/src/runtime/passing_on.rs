@@ -148,7 +148,7 @@ async fn scene(on_lost_store: OnLostStore) -> Scene {
         &options,
         Arc::new(Nodes),
         fence,
-        Metrics::new().unwrap(),
+        (Metrics::new().unwrap(), Spans::default()),
         cluster,
     );
     let leader = watch::Sender::new(None);

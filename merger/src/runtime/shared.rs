@@ -25,6 +25,7 @@ use self::identity::be_let_in;
 use self::opening::Opening;
 use super::phase::{Phase, Threads};
 use super::timed::Timed;
+use super::traces::Traces;
 use super::{StartError, base, bind, directory, nodes, search_of};
 use crate::cluster::{self, Cluster, Directory, Mergers};
 use crate::edge::{self, Context, Follower, Peers, Role};
@@ -36,6 +37,7 @@ use crate::leadership::{
     ANYBODY_AFTER, Candidate, Election, Leadership, Membership, OnLostStore, Registration, Roll,
 };
 use crate::options::ServeOptions;
+use crate::spans::Spans;
 use crate::store::{News, Snapshot, StateReader};
 use crate::telemetry::Metrics;
 use crate::upstream::{NodeApi, PassOn};
@@ -72,7 +74,9 @@ pub(super) async fn run(
         directory: directory(&options),
         threads: Threads::Own,
     };
-    let merger = Merger::new(options, Arc::new(client), outside)?;
+    let mut merger = Merger::new(options, Arc::new(client), outside)?;
+    let traces = Traces::begin(&merger.options, &merger.metrics)?;
+    merger.spans = traces.spans();
     let me = &merger.candidate.id;
     tracing::info!(listen = %merger.options.listen, id = me, "the merger begins to follow");
     let following = tokio::select! {
@@ -84,11 +88,15 @@ pub(super) async fn run(
     let stopped = stopping.clone().cancelled_owned();
     let serving = tokio::spawn(edge::serve(roles, listener, stopped));
     let mut life = std::pin::pin!(merger.live(following, role, stopping.clone(), serving));
-    tokio::select! {
-        outcome = &mut life => return outcome,
-        () = stop => stopping.cancel(),
-    }
-    life.await
+    let outcome = tokio::select! {
+        outcome = &mut life => outcome,
+        () = stop => {
+            stopping.cancel();
+            life.await
+        }
+    };
+    traces.finish().await;
+    outcome
 }
 
 /// What a merger reaches nodes by, and where it works.
@@ -108,6 +116,7 @@ pub(crate) struct Merger {
     peers: Arc<Peers>,
     shared: cluster::Shared,
     metrics: Metrics,
+    spans: Spans,
     outside: Outside,
 }
 
@@ -171,6 +180,7 @@ impl Merger {
             etcd,
             candidate,
             metrics,
+            spans: Spans::default(),
             outside,
         })
     }
@@ -391,7 +401,8 @@ impl Merger {
         };
         let options = &self.options;
         let nodes = Arc::clone(&self.outside.nodes);
-        let base = base(options, nodes, fence, self.metrics.clone(), cluster);
+        let telemetry = (self.metrics.clone(), self.spans.clone());
+        let base = base(options, nodes, fence, telemetry, cluster);
         let repair = options.repair();
         let ctx = Arc::new(follower::Context {
             search: search_of(options, &base, None),
@@ -429,6 +440,7 @@ impl Merger {
             options: self.options.clone(),
             shared: self.shared.clone(),
             metrics: self.metrics.clone(),
+            spans: self.spans.clone(),
             peers: Arc::clone(&self.peers),
             outside: self.outside.clone(),
         };

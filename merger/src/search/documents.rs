@@ -151,6 +151,7 @@ pub(super) async fn list(
         }
     }
     loop {
+        let merging = reader.phase("merge");
         let merged = merge_lists(listing, window, far, &lists, &totals).map_err(|error| {
             SearchError::Unreadable {
                 shard: lists.first().map_or(ShardId(0), |l| l.shard),
@@ -172,6 +173,7 @@ pub(super) async fn list(
             });
         }
         let dry = merged.dry;
+        drop(merging);
         if let Some(refused) =
             fetch(reader, path, listing, &mut lists, &dry, &mut explanation).await?
         {

@@ -47,6 +47,7 @@ pub(super) async fn search(
         Outcome::Refused(answer, _) => return Ok(answer),
         Outcome::Answers(gathered) => gathered,
     };
+    let _merging = reader.phase("merge");
     let mut lists = Vec::with_capacity(gathered.replies.len());
     for reply in &gathered.replies {
         let wire: Wire =

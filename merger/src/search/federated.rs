@@ -226,6 +226,7 @@ pub(super) async fn search(
     explanation.add(&gathered, |_| (0, search.window().end()));
     let degraded = Degraded::new(&gathered.missing, shares.len());
     let lists = lists::of(reader, path, search, gathered, shares, &mut explanation).await?;
+    let _merging = reader.phase("merge");
     let mut writer = lists::merged(reader, search, &lists).await?;
     writer.optional("degraded", degraded.as_ref());
     if reader.explain {

@@ -139,6 +139,7 @@ pub async fn handle(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, Search
 const ATTEMPTS: usize = 5;
 
 async fn read(ctx: &Arc<Context>, call: &Call, body: &Bytes) -> Result<Answer, SearchError> {
+    let planning = call.forwarded.span().phase("plan");
     let mut reader = Reader::new(ctx, call).await?;
     if matches!(
         call.operation,
@@ -156,30 +157,41 @@ async fn read(ctx: &Arc<Context>, call: &Call, body: &Bytes) -> Result<Answer, S
     let anyone = anyone.ok_or(SearchError::NoShards)?;
     let whole_path = call.path_and_query.as_str();
     let path = whole_path.split('?').next().unwrap_or_default();
-    match Read::of(ctx, call, body, placement, anyone).await? {
-        Read::Whole(shard) => reader.pass_on(call, body.clone(), shard).await,
+    let read = Read::of(ctx, call, body, placement, anyone).await?;
+    let settings = || settings_of(ctx, index, shards);
+    match read {
+        Read::Whole(shard) => {
+            drop(planning);
+            reader.pass_on(call, body.clone(), shard).await
+        }
         Read::Search(search, matching) => {
-            let settings = settings_of(ctx, index, shards).await?;
+            let settings = settings().await?;
             let primary_key = placement.and_then(|placement| placement.primary_key.as_deref());
             let plan = Plan::new(search, &settings, primary_key);
+            drop(planning);
             one_index::search(&reader, index, path, &plan, &settings, &matching).await
         }
         Read::FacetSearch(carrier, matching) => {
-            let settings = settings_of(ctx, index, shards).await?;
+            let settings = settings().await?;
+            drop(planning);
             facet_search::search(&reader, path, &carrier, &settings.facets, &matching).await
         }
         Read::Documents(listing, matching) => {
+            drop(planning);
             documents::list(&reader, path, &listing, &matching).await
         }
         Read::Similar(similar, owner, matching) => {
-            let settings = settings_of(ctx, index, shards).await?;
+            let settings = settings().await?;
+            drop(planning);
             let (settings, on) = (settings.as_ref(), (owner, matching.as_slice()));
             similar::search(&reader, path, index, &similar, settings, on).await
         }
         Read::Several(queries, shares) => {
+            drop(planning);
             multi_search::search(&reader, whole_path, &queries, &shares).await
         }
         Read::Federated(search, shares) => {
+            drop(planning);
             federated::search(&reader, whole_path, &search, &shares).await
         }
     }

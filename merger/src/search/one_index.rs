@@ -163,7 +163,10 @@ pub(super) async fn complete(
             distinct::values_of_hidden(reader, index, plan, lists, known).await?;
         }
         learned.times = reader.times();
-        match assemble(plan, settings, lists, &learned, uid, explanation)? {
+        let merging = reader.phase("merge");
+        let step = assemble(plan, settings, lists, &learned, uid, explanation)?;
+        drop(merging);
+        match step {
             Step::Done(writer) => return Ok(Done::Merged(writer)),
             Step::More(dry) => {
                 if let Some(refused) =

@@ -31,6 +31,7 @@ use crate::call::{Call, ForwardedHeaders};
 use crate::cluster::ReadFrom;
 use crate::filters::tenant::TenantRules;
 use crate::search::Context;
+use crate::spans::{Ending, Span};
 use crate::tasks::read_from;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
@@ -187,6 +188,21 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A part of this read, for its trace.
+    pub(super) fn phase(&self, name: &'static str) -> Ending {
+        self.forwarded.span().phase(name)
+    }
+
+    /// The same reader, whose requests belong beneath this span; `None` if the read isn't traced.
+    fn beneath(&self, span: &Span) -> Option<Self> {
+        span.is_traced().then(|| Self {
+            headers: self.headers.clone(),
+            explain: self.explain,
+            forwarded: self.forwarded.clone().beneath(span),
+            ..self.on_own_authority()
+        })
+    }
+
     /// Sends all requests and waits for all answers.
     ///
     /// # Errors
@@ -199,8 +215,16 @@ impl<'a> Reader<'a> {
     async fn gather_as_asked(&self, asks: Vec<Ask>) -> Result<Outcome, SearchError> {
         let began = Instant::now();
         let (asks, surplus) = nested::around(self, asks).await;
-        let results = join_all(asks.iter().map(|ask| self.answer(ask))).await;
-        let results = lacking::without_what_is_lacking(self, &asks, results).await;
+        let scattering = self.phase("scatter");
+        scattering.set("weft.shards", || {
+            i64::try_from(asks.len()).unwrap_or(i64::MAX).into()
+        });
+        let beneath = self.beneath(&scattering);
+        let reader = beneath.as_ref().unwrap_or(self);
+        let results = join_all(asks.iter().map(|ask| reader.answer(ask))).await;
+        let results = lacking::without_what_is_lacking(reader, &asks, results).await;
+        drop(scattering);
+        let _gathering = self.phase("gather");
         let waited = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.waited.fetch_add(waited, Ordering::Relaxed);
         let mut gathered = Gathered::default();

@@ -145,6 +145,7 @@ pub(super) async fn search(
             }
         }
     }
+    let _merging = reader.phase("merge");
     let asked = shards.len() + usize::from(!shards.contains(&owner));
     let degraded = Degraded::new(&gathered.missing, asked);
     let mut writer = respond(similar, settings, paging, window, &gathered, reader.times())

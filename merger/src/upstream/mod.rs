@@ -10,6 +10,7 @@ mod home;
 mod pass_on;
 mod request;
 mod tasks;
+mod traced;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -229,6 +230,13 @@ impl Upstream {
     /// # Errors
     /// No answer came from a node. An error status of the node itself is an answer.
     pub async fn send(&self, mut request: NodeRequest) -> Result<NodeAnswer, UpstreamError> {
+        let span = request.begin_span();
+        let outcome = self.exchange(request).await;
+        traced::end_span(&span, &outcome);
+        outcome
+    }
+
+    async fn exchange(&self, mut request: NodeRequest) -> Result<NodeAnswer, UpstreamError> {
         let target = request.target.clone();
         if let Some(term) = self.fence.term() {
             let name = HeaderName::from_static(headers::TERM);

@@ -52,8 +52,9 @@ pub(super) async fn documents(
     let layout = Layout::of(ctx, &uid).await?;
     let splitter = layout.splitter(ctx, format, &params, &call.method);
     let share = ctx.bounds.bodies.share();
+    let splitting = call.forwarded.span().phase("split");
     let batch = read(plain, splitter, format, share).await?;
-    drop(reading);
+    drop((reading, splitting));
     let slot = ctx.bounds.begin()?;
     let write = Write {
         uid,
@@ -184,6 +185,9 @@ impl Write {
             return self.refuse(ctx, error).await.map(Some);
         }
         if let Some((shard, small)) = self.small(ctx) {
+            // It waits for its turn, and then goes with those that wait for the same shard.
+            let delivering = self.forwarded.span().phase("deliver");
+            let small = small.beneath(&delivering);
             return match coalesce::send(ctx, shard, small).await? {
                 Sent::Gone => Ok(None),
                 Sent::Refused(answer) => Ok(Some(answer)),
@@ -191,7 +195,8 @@ impl Write {
             };
         }
         let fresh = self.layout.key.is_none();
-        let delivery = self.delivery(fresh);
+        let sequencing = self.forwarded.span().phase("sequence");
+        let mut delivery = self.delivery(fresh);
         // Whether the index exists changes only under the locks of all its shards: from here on it stays as it is.
         let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
         let guard = ctx.locks.lock(&shards).await;
@@ -211,6 +216,9 @@ impl Write {
             return Ok(None);
         };
         ctx.writes.coalescer.note_other(&self.uid);
+        drop(sequencing);
+        let delivering = self.forwarded.span().phase("deliver");
+        delivery.forwarded = delivery.forwarded.beneath(&delivering);
         match deliver_now(ctx, &guard, &delivery).await {
             Ok(Delivered::Taken(parts)) => self.register(ctx, guard, parts, fresh).await.map(Some),
             Ok(Delivered::Refused(answer)) => {

@@ -69,8 +69,10 @@ pub(super) enum Delivered {
 pub(super) async fn deliver(
     ctx: &Arc<Context>,
     slots: Option<&Arc<SlotMap>>,
-    delivery: &Delivery,
+    delivery: &mut Delivery,
 ) -> Result<Option<(Delivered, u32)>, WriteError> {
+    let span = delivery.forwarded.span().clone();
+    let sequencing = span.phase("sequence");
     let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
     let guard = ctx.locks.lock(&shards).await;
     if let Some(index_uid) = &delivery.index_uid {
@@ -80,6 +82,9 @@ pub(super) async fn deliver(
         }
         ctx.writes.coalescer.note_other(index_uid);
     }
+    drop(sequencing);
+    let delivering = span.phase("deliver");
+    delivery.forwarded = std::mem::take(&mut delivery.forwarded).beneath(&delivering);
     let delivered = deliver_now(ctx, &guard, delivery).await?;
     let uid = match &delivered {
         Delivered::Taken(_) => ctx.tasks.reserve(),

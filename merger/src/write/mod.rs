@@ -267,7 +267,7 @@ async fn deliver_as_task(
             let placement = uid.and_then(|uid| begun.cluster.placement(uid));
             let slots = placement.as_ref().map(|placement| &placement.slots);
             delivery.loads = lay_out(slots.map(|slots| &**slots));
-            match deliver::deliver(&begun, slots, &delivery).await? {
+            match deliver::deliver(&begun, slots, &mut delivery).await? {
                 None => {}
                 Some((Delivered::Refused(answer), _)) => return Ok(answer),
                 Some((Delivered::Taken(parts), uid)) => {

@@ -153,6 +153,7 @@ pub(super) async fn front(filter: Filter, upstream: stub::Upstream) -> Result<Fr
         body_routing: true,
         access_log: "off",
         merger_environment: Vec::new(),
+        envoy_arguments: Vec::new(),
         edit_envoy: None,
         behind_links: None,
         guards: false,

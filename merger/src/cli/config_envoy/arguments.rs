@@ -7,6 +7,7 @@ use clap::{ArgAction, Args};
 use weft_routing::ShardNames;
 
 use super::address::Address;
+use super::tls::TlsArgs;
 use super::topology::AccessLog;
 
 /// Options of `weft config envoy`.
@@ -89,9 +90,36 @@ pub struct EnvoyArgs {
     #[arg(long, default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     pub body_routing: bool,
 
+    /// Collector (OTLP over gRPC) to which Envoy sends its spans; give the merger's --otlp-endpoint the same one.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub otlp_tracing: Option<Address>,
+
+    /// How many percent of the requests that come without `traceparent` are traced.
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        default_value = "100",
+        value_parser = millionths,
+        requires = "otlp_tracing"
+    )]
+    pub otlp_sampling: u32,
+
+    /// TLS at the edge and to the nodes.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
     /// What the edge logs on standard output, as JSON lines.
     #[arg(long, value_enum, default_value_t = AccessLog::All)]
     pub access_log: AccessLog,
+}
+
+/// Reads percent as a number of requests in a million.
+fn millionths(text: &str) -> Result<u32, String> {
+    let percent = text.parse::<f64>().ok();
+    match percent.filter(|percent| (0.0..=100.0).contains(percent)) {
+        Some(percent) => Ok((percent * 10_000.0).round() as u32),
+        None => Err(format!("`{text}` is not a number from 0 to 100")),
+    }
 }
 
 /// A node as given with `--node`: `0=10.0.0.7:7700`.

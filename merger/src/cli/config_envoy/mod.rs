@@ -8,6 +8,7 @@ mod address;
 mod arguments;
 mod guard;
 mod render;
+mod tls;
 mod topology;
 
 #[cfg(test)]
@@ -17,7 +18,8 @@ pub use address::{Address, AddressError};
 pub use arguments::EnvoyArgs;
 pub use guard::{GuardArgs, run as run_guard};
 pub use render::{RenderError, render};
-pub use topology::{AccessLog, Filter, Node, Shard, Topology, TopologyError};
+pub use tls::{SecretError, Tls, TlsArgs};
+pub use topology::{AccessLog, Filter, Node, Shard, Topology, TopologyError, Tracing};
 
 /// Why no file could be made.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +30,17 @@ pub enum ConfigEnvoyError {
     /// The template could not be filled in.
     #[error(transparent)]
     Render(#[from] RenderError),
+    /// The files that name certificates could not be written.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
 }
 
-/// The text of the file that these arguments ask for.
+/// The text of the file that these arguments ask for. With TLS, writes the files that Envoy reads beside it.
 pub fn run(arguments: &EnvoyArgs) -> Result<String, ConfigEnvoyError> {
-    Ok(render(&Topology::try_from(arguments)?)?)
+    let topology = Topology::try_from(arguments)?;
+    let text = render(&topology)?;
+    if let Some(tls) = &topology.tls {
+        tls.write()?;
+    }
+    Ok(text)
 }

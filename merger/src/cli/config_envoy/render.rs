@@ -4,9 +4,11 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde::Serialize;
+use serde_json::Value;
 use weft_routing::{ShardId, ShardNames, headers};
 
 use super::address::Address;
+use super::tls::{EdgeView, NodesView, Tls};
 use super::topology::{AccessLog, Filter, Shard, Topology};
 
 const TEMPLATE: &str = include_str!("envoy.yaml.jinja");
@@ -72,6 +74,12 @@ struct View {
     wasm: String,
     filter_configuration: String,
     access_log: &'static str,
+    /// The collector of traces.
+    tracing: Option<String>,
+    tracing_discovery: &'static str,
+    sampling_millionths: u32,
+    tls_edge: Option<EdgeView>,
+    tls_nodes: Option<NodesView>,
     internal_headers: Vec<&'static str>,
     /// True if a slow read can be sent to another node.
     hedging: bool,
@@ -79,6 +87,8 @@ struct View {
     /// The prefix and the pattern of the names of the shards' clusters.
     shard_prefix: String,
     shard_pattern: String,
+    /// A regular expression for those names, with the number as its group.
+    shard_regex: String,
     shards: Vec<ShardView>,
 }
 
@@ -89,6 +99,7 @@ struct ShardView {
     discovery: &'static str,
     /// The percentage at which at least one node stays: 50 for 2 nodes, 66 for 3 nodes.
     max_ejection_percent: usize,
+    tls: Option<NodesView>,
     nodes: Vec<NodeView>,
 }
 
@@ -100,6 +111,8 @@ struct NodeView {
 
 impl View {
     fn of(topology: &Topology) -> Self {
+        let tracing = topology.tracing.as_ref();
+        let names = &topology.shard_names;
         Self {
             edge: socket(&topology.edge),
             admin: socket(&topology.admin),
@@ -126,10 +139,23 @@ impl View {
                 .unwrap_or_default(),
             access_log: match topology.access_log {
                 AccessLog::All => "all",
+                AccessLog::Detailed => "detailed",
                 AccessLog::Failed => "failed",
                 AccessLog::Off => "off",
             },
-            internal_headers: INTERNAL_HEADERS.to_vec(),
+            tracing: tracing.map(|tracing| socket(&tracing.collector)),
+            tracing_discovery: discovery(tracing.map(|tracing| &tracing.collector)),
+            sampling_millionths: tracing.map_or(0, |tracing| tracing.millionths),
+            tls_edge: topology.tls.as_ref().and_then(Tls::edge),
+            tls_nodes: topology.tls.as_ref().and_then(|tls| {
+                let shards = topology.shards.iter();
+                tls.nodes(shards.flat_map(Shard::addresses))
+            }),
+            internal_headers: match topology.access_log {
+                AccessLog::Detailed => [&INTERNAL_HEADERS[..], &[headers::LOG]].concat(),
+                _ => INTERNAL_HEADERS.to_vec(),
+            },
+            shard_regex: Value::from(format!(r"\Q{}\E", names.with(r"\E([0-9]+)\Q"))).to_string(),
             hedging: topology.shards.iter().any(|shard| shard.nodes.len() > 1),
             node_count: topology.shards.iter().map(|shard| shard.nodes.len()).sum(),
             shard_prefix: scalar(topology.shard_names.prefix()),
@@ -137,19 +163,23 @@ impl View {
             shards: topology
                 .shards
                 .iter()
-                .map(|shard| ShardView::of(shard, &topology.shard_names))
+                .map(|shard| ShardView::of(shard, topology))
                 .collect(),
         }
     }
 }
 
 impl ShardView {
-    fn of(shard: &Shard, names: &ShardNames) -> Self {
+    fn of(shard: &Shard, topology: &Topology) -> Self {
         let count = shard.nodes.len();
         Self {
             number: shard.number,
-            cluster: scalar(&names.of(ShardId(shard.number))),
-            discovery: discovery(shard.nodes.iter().map(|node| &node.address)),
+            cluster: scalar(&topology.shard_names.of(ShardId(shard.number))),
+            discovery: discovery(shard.addresses()),
+            tls: topology
+                .tls
+                .as_ref()
+                .and_then(|tls| tls.nodes(shard.addresses())),
             max_ejection_percent: count.saturating_sub(1) * 100 / count.max(1),
             nodes: shard
                 .nodes

@@ -209,6 +209,97 @@ fn the_access_log_can_be_turned_down() {
 }
 
 #[test]
+fn envoy_sends_spans_where_a_collector_is_named_only() {
+    assert!(!text("").contains("otlp"));
+    let traced = text("--otlp-tracing collector:4317 --otlp-sampling 2.5");
+    assert_eq!(traced.matches("envoy_grpc: { cluster_name: otlp }").count(), 2);
+    assert!(traced.contains("numerator: 25000, denominator: MILLION"));
+    // What the merger asks of its own accord begins no trace.
+    let egress = traced.split("- name: egress").nth(1).unwrap();
+    assert!(egress.contains("numerator: 0, denominator: MILLION"));
+    let collector = r#"{ socket_address: { address: "collector", port_value: 4317 } }"#;
+    assert_eq!(traced.matches(collector).count(), 1);
+    let twice = topology("--otlp-tracing 127.0.0.1:7703").unwrap_err();
+    assert!(matches!(twice, TopologyError::Twice { .. }), "{twice}");
+}
+
+/// The options for TLS everywhere, with the secrets' files in this folder.
+fn tls(folder: &std::path::Path) -> String {
+    format!(
+        "--tls-cert /tls/edge/tls.crt --tls-key /tls/edge/tls.key --tls-clients-ca ca.pem --tls-nodes-ca /tls/ca.pem \
+         --tls-nodes-cert /tls/envoy/tls.crt --tls-nodes-key /tls/envoy/tls.key --sds-dir {}",
+        folder.display()
+    )
+}
+
+#[test]
+fn certificates_are_read_from_files_that_are_watched() {
+    let folder = tempfile::tempdir().unwrap();
+    let printed = text(&tls(folder.path()));
+    let secret = |name: &str| -> serde_json::Value {
+        let path = folder.path().join(format!("{name}.json"));
+        assert!(printed.contains(&path.display().to_string()), "{name}");
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let edge = secret("edge");
+    let certificate = &edge["resources"][0]["tls_certificate"];
+    assert_eq!(certificate["certificate_chain"]["filename"], "/tls/edge/tls.crt");
+    assert_eq!(certificate["watched_directory"]["path"], "/tls/edge");
+    let clients = secret("clients-ca");
+    let watched = &clients["resources"][0]["validation_context"]["watched_directory"]["path"];
+    assert_eq!(watched, ".");
+    secret("nodes");
+    secret("nodes-ca");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
+    assert!(printed.contains("require_client_certificate: true"));
+}
+
+#[test]
+fn a_node_must_have_its_own_name_or_the_one_that_all_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = |more: &str| {
+        let printed = text(&format!("{} {more}", tls(folder.path())));
+        let named = |cluster: &str| {
+            let start = format!("    - name: {cluster}\n");
+            let part = printed.split(&start).nth(1).unwrap();
+            let part = part.split("    - name: ").next().unwrap();
+            part.matches("san_type").count()
+        };
+        let both = (named("node"), named("shard-0"), named("shard-1"));
+        (both, printed)
+    };
+    let nodes = "--node 0=a:7700 --node 0=10.0.0.2:7700 --node 1=b:7700";
+    let (counts, printed) = names(nodes);
+    assert_eq!(counts, (3, 2, 1));
+    for name in [
+        r#"{"matcher":{"exact":"10.0.0.2"},"san_type":"IP_ADDRESS"}"#,
+        r#"{"matcher":{"exact":"b"},"san_type":"DNS"}"#,
+    ] {
+        assert_eq!(printed.matches(name).count(), 2, "{name}");
+    }
+    assert!(!printed.contains("sni:"));
+    let (counts, printed) = names(&format!("{nodes} --tls-nodes-name node.weft"));
+    assert_eq!(counts, (1, 1, 1));
+    assert_eq!(printed.matches(r#"sni: "node.weft""#).count(), 3);
+}
+
+#[test]
+fn tls_is_there_for_what_was_asked_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let sds = format!("--sds-dir {}", folder.path().display());
+    assert!(!text(&sds).contains("transport_socket"));
+    let edge = text(&format!("--tls-cert a --tls-key b {sds}"));
+    assert_eq!(edge.matches("TlsContext").count(), 1);
+    assert!(!edge.contains("require_client_certificate"));
+    let nodes = text(&format!("--tls-nodes-ca a {sds}"));
+    assert_eq!(nodes.matches("UpstreamTlsContext").count(), 4);
+    assert!(!nodes.contains("DownstreamTlsContext") && !nodes.contains("tls_certificate_sds"));
+    // Readiness checks go to the merger, which speaks no TLS.
+    assert_eq!(nodes.matches("transport_socket_match_criteria").count(), 1);
+    assert_eq!(nodes.matches("transport_socket_matches:").count(), 3);
+}
+
+#[test]
 fn what_makes_no_cluster_is_refused_in_one_line() {
     for (line, expected) in [
         (
@@ -257,6 +348,14 @@ fn what_clap_can_judge_it_judges() {
         "--shards x",
         "--node 0=a:1 --shards 2",
         "--what",
+        "--otlp-sampling 1",
+        "--otlp-tracing a:1 --otlp-sampling 101",
+        "--tls-cert a --tls-key b",
+        "--tls-cert a --sds-dir c",
+        "--tls-clients-ca a --sds-dir c",
+        "--tls-nodes-ca a",
+        "--tls-nodes-cert a --tls-nodes-key b --sds-dir c",
+        "--tls-nodes-name a --sds-dir c",
     ] {
         assert!(
             Line::try_parse_from(std::iter::once("weft").chain(line.split_whitespace())).is_err(),

@@ -8,6 +8,7 @@ use weft_routing::ShardNames;
 
 use super::address::{Address, AddressError};
 use super::arguments::EnvoyArgs;
+use super::tls::Tls;
 
 /// A cluster as Envoy needs to know it.
 ///
@@ -33,6 +34,10 @@ pub struct Topology {
     pub filter: Option<Filter>,
     /// Which requests the edge logs.
     pub access_log: AccessLog,
+    /// Where Envoy's spans go, if anywhere.
+    pub tracing: Option<Tracing>,
+    /// Which ways are encrypted.
+    pub tls: Option<Tls>,
     /// The names of the shards' clusters.
     pub shard_names: ShardNames,
     /// The shards, in the order of their numbers.
@@ -48,6 +53,13 @@ pub struct Shard {
     pub nodes: Vec<Node>,
 }
 
+impl Shard {
+    /// Where its nodes are.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.nodes.iter().map(|node| &node.address)
+    }
+}
+
 /// One node: an endpoint of its shard's cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -55,6 +67,15 @@ pub struct Node {
     pub name: String,
     /// The node's address.
     pub address: Address,
+}
+
+/// Envoy's traces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tracing {
+    /// The collector.
+    pub collector: Address,
+    /// How many of a million requests that belong to no trace begin one.
+    pub millionths: u32,
 }
 
 /// The filter's settings in the file.
@@ -71,6 +92,8 @@ pub struct Filter {
 pub enum AccessLog {
     /// Every request.
     All,
+    /// Every request, and what Weft did with it: operation, index, shards, directly or merged.
+    Detailed,
     /// Answers of 500 and above, and what took a second or more.
     Failed,
     /// Nothing.
@@ -154,6 +177,11 @@ impl TryFrom<&EnvoyArgs> for Topology {
                 body_routing: arguments.body_routing,
             }),
             access_log: arguments.access_log,
+            tracing: arguments.otlp_tracing.clone().map(|collector| Tracing {
+                collector,
+                millionths: arguments.otlp_sampling,
+            }),
+            tls: Tls::of(&arguments.tls),
             shard_names: arguments.shard_prefix.clone(),
             shards,
         };
@@ -186,6 +214,9 @@ impl Topology {
         take(&mut seen, &self.merger, "the merger".to_owned())?;
         for other in &self.other_mergers {
             take(&mut seen, other, "another merger".to_owned())?;
+        }
+        if let Some(tracing) = &self.tracing {
+            take(&mut seen, &tracing.collector, "the collector".to_owned())?;
         }
         for node in self.shards.iter().flat_map(|shard| &shard.nodes) {
             take(&mut seen, &node.address, node.name.clone())?;

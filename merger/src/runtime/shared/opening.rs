@@ -12,6 +12,7 @@ use crate::leadership::{Roll, Term};
 use crate::options::ServeOptions;
 use crate::runtime::publish::{StaleFacts, list_mergers, publish};
 use crate::runtime::{Opened, StartError, Surroundings};
+use crate::spans::Spans;
 use crate::store::{EtcdStore, Store, claim, forget_history, refuse_unfinished};
 use crate::telemetry::Metrics;
 
@@ -22,6 +23,7 @@ pub(super) struct Opening {
     pub(super) options: ServeOptions,
     pub(super) shared: cluster::Shared,
     pub(super) metrics: Metrics,
+    pub(super) spans: Spans,
     pub(super) peers: Arc<Peers>,
     pub(super) outside: Outside,
 }
@@ -44,6 +46,7 @@ impl Opening {
             fence: self.term.fence().clone(),
             shared: self.shared.clone(),
             metrics: self.metrics.clone(),
+            spans: self.spans.clone(),
             peers: Arc::clone(&self.peers),
             stale: Arc::clone(&stale),
         };

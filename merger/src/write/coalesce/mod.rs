@@ -38,6 +38,7 @@ use crate::call::ForwardedHeaders;
 use crate::cluster::{Placement, WriteMode};
 use crate::ids::Ids;
 use crate::replication::{WriteGuard, put_in_doubt};
+use crate::spans::Span;
 use crate::supervise::note_panic;
 use crate::tasks::{self, Enqueued, NewTask, ShardTask, Share};
 use crate::write::Context;
@@ -73,6 +74,16 @@ pub(super) struct Small {
     pub(super) task: NewTask,
 }
 
+impl Small {
+    /// The same write, whose requests belong beneath this span.
+    pub(super) fn beneath(self, span: &Span) -> Self {
+        Self {
+            forwarded: self.forwarded.beneath(span),
+            ..self
+        }
+    }
+}
+
 /// The result of a small write.
 #[derive(Debug)]
 pub(super) enum Sent {
@@ -98,6 +109,8 @@ pub(super) async fn send(
     shard: ShardId,
     small: Small,
 ) -> Result<Sent, WriteError> {
+    // The request to the nodes is one of its whole group.
+    small.forwarded.asked().note_shard(shard);
     let (sent, outcome) = oneshot::channel();
     let served = {
         let mut lines = ctx.writes.coalescer.lines();
@@ -160,7 +173,9 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
     // Noted whatever the result, and even if the write is sent alone and not kept.
     let index_uid = &first.kind.placement.uid;
     ctx.writes.coalescer.held().note(index_uid, Some(&ids));
-    let delivery = delivery(first, shard, piece, ids);
+    // Of the traces of a group, the first gets the requests to the nodes.
+    let traced = smalls.iter().find(|small| small.forwarded.span().is_traced());
+    let delivery = delivery(traced.unwrap_or(first), shard, piece, ids);
     let parts = match deliver_now(ctx, guard, &delivery).await {
         Ok(Delivered::Taken(parts)) => parts,
         Ok(Delivered::Refused(answer)) => {
