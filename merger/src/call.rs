@@ -51,6 +51,8 @@ pub struct Call {
     pub headers: HeaderMap,
     /// The indexes that the client's key is for.
     pub grant: Grant,
+    /// All of what the client's key or token allows that a search's answer depends on, as text; `None` if that isn't known.
+    pub rights: Option<String>,
     /// The headers that go to every node that this request reaches.
     pub forwarded: ForwardedHeaders,
     /// The address that the connection comes from. It tells several Envoys apart.

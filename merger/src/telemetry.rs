@@ -26,6 +26,10 @@ pub struct Metrics {
     pub table_polls: IntCounterVec,
     /// Direct writes that filters have registered.
     pub registered: IntCounter,
+    /// Searches whose answers may be remembered or shared, by outcome.
+    pub remembered: IntCounterVec,
+    /// Memory that remembered answers take, in bytes.
+    pub remembered_bytes: IntGauge,
     /// Small writes that could be sent together with others.
     pub small_writes: IntCounter,
     /// Node tasks in which small writes were sent.
@@ -103,6 +107,15 @@ impl Metrics {
             registered: new.counter(
                 "weft_merger_direct_writes_total",
                 "Direct writes registered by filters.",
+            )?,
+            remembered: new.counter_vec(
+                "weft_merger_remembered_answers_total",
+                "Searches whose answers may be remembered: hit, miss, joined (an identical one under way).",
+                &["outcome"],
+            )?,
+            remembered_bytes: new.gauge(
+                "weft_merger_remembered_answers_bytes",
+                "Memory that remembered answers take, in bytes.",
             )?,
             small_writes: new.counter(
                 "weft_merger_small_writes_total",
@@ -295,6 +308,8 @@ mod tests {
             under_way,
             table_polls,
             registered,
+            remembered,
+            remembered_bytes,
             small_writes,
             small_write_groups,
             taken_out,
@@ -318,12 +333,14 @@ mod tests {
             store_seconds,
             passed_on,
         } = Metrics::new().unwrap();
-        let metrics: [&dyn Collector; 27] = [
+        let metrics: [&dyn Collector; 29] = [
             &requests,
             &request_seconds,
             &under_way,
             &table_polls,
             &registered,
+            &remembered,
+            &remembered_bytes,
             &small_writes,
             &small_write_groups,
             &taken_out,

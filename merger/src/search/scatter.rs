@@ -10,7 +10,7 @@ mod nested;
 mod reworded;
 mod strangers;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ pub(super) struct Reader<'a> {
     pub(super) policy: Policy,
     /// True if the client wants to know how the answer came about.
     pub(super) explain: bool,
+    /// Set if a shard gave no answer, or an error of its own, in any round.
+    pub(super) trouble: Arc<AtomicBool>,
     /// Which replicas may answer.
     from: ReadFrom,
     /// Headers that a node must see in addition to [`ForwardedHeaders`].
@@ -143,6 +145,7 @@ impl<'a> Reader<'a> {
             explain: call
                 .header(headers::EXPLAIN)
                 .is_some_and(|value| value.eq_ignore_ascii_case("true")),
+            trouble: Arc::default(),
             headers: for_nodes,
             started: Instant::now(),
             waited: Arc::default(),
@@ -167,6 +170,7 @@ impl<'a> Reader<'a> {
             policy: self.policy,
             from: self.from.clone(),
             explain: false,
+            trouble: Arc::clone(&self.trouble),
             headers: HeaderMap::new(),
             started: self.started,
             waited: Arc::clone(&self.waited),
@@ -305,6 +309,10 @@ impl<'a> Reader<'a> {
                 _ => Duration::ZERO,
             };
             if !unavailable || started.elapsed() + PAUSE >= patience {
+                match &result {
+                    Ok(answer) if !answer.status.is_server_error() => {}
+                    _ => self.trouble.store(true, Ordering::Relaxed),
+                }
                 if result.is_ok() {
                     self.ctx.cluster.latencies.note(shard, asked.elapsed());
                 }
