@@ -51,7 +51,7 @@ pub struct Call {
     pub headers: HeaderMap,
     /// The indexes that the client's key is for.
     pub grant: Grant,
-    /// All of what the client's key or token allows that a search's answer depends on, as text; `None` if that isn't known.
+    /// What the client's key or token allows, as far as answers depend on it; `None` if that isn't known.
     pub rights: Option<String>,
     /// The headers that go to every node that this request reaches.
     pub forwarded: ForwardedHeaders,

@@ -84,7 +84,11 @@ async fn an_answer_is_remembered_until_a_write_and_new_once_the_writes_task_has_
     assert!(is_remembered(&other), "{}", other.text);
     let another = explained(&api, &json!({"q": "amber", "limit": 6})).await;
     assert!(!is_remembered(&another), "{}", another.text);
-    let hits = metric(&cluster, "weft_merger_remembered_answers_total{outcome=\"hit\"}").await;
+    let hits = metric(
+        &cluster,
+        "weft_merger_remembered_answers_total{outcome=\"hit\"}",
+    )
+    .await;
     assert!(hits >= 2.0, "{hits}");
     assert!(metric(&cluster, "weft_merger_remembered_answers_bytes").await > 0.0);
 
@@ -112,8 +116,15 @@ async fn an_answer_is_remembered_until_a_write_and_new_once_the_writes_task_has_
         ("x-weft-read", "primary"),
     ];
     let body = amber.to_string().into_bytes();
-    let primary = api.send(Method::POST, SEARCH, &headers, body).await.unwrap();
-    assert!(!is_remembered(&primary) && primary.status == 200, "{}", primary.text);
+    let primary = api
+        .send(Method::POST, SEARCH, &headers, body)
+        .await
+        .unwrap();
+    assert!(
+        !is_remembered(&primary) && primary.status == 200,
+        "{}",
+        primary.text
+    );
 }
 
 #[tokio::test]
@@ -121,7 +132,10 @@ async fn settings_and_swaps_and_deletions_make_new_answers() {
     let (_cluster, api) = start(Cluster::builder().shards(2)).await;
     fill(&api).await;
     let accepted = api
-        .post("/indexes/others/documents?primaryKey=id", &documents(100..130))
+        .post(
+            "/indexes/others/documents?primaryKey=id",
+            &documents(100..130),
+        )
         .await
         .unwrap();
     api.succeed(&accepted).await.unwrap();
@@ -168,7 +182,8 @@ fn token(uid: &str, key: &str, rules: &Value) -> String {
 async fn tenants_with_different_rules_never_share_an_answer() {
     let (cluster, api) = start(Cluster::builder().shards(2)).await;
     fill(&api).await;
-    let wanted = json!({"name": "tenants", "actions": ["search"], "indexes": ["*"], "expiresAt": null});
+    let wanted =
+        json!({"name": "tenants", "actions": ["search"], "indexes": ["*"], "expiresAt": null});
     let key = api.post("/keys", &wanted).await.unwrap();
     let text = |pointer: &str| key.at(pointer).as_str().unwrap().to_owned();
     let (uid, value) = (text("/uid"), text("/key"));
@@ -184,7 +199,11 @@ async fn tenants_with_different_rules_never_share_an_answer() {
         for reply in [first, remembered] {
             let hits = reply.at("/hits").as_array().unwrap().clone();
             assert_eq!(hits.len(), 10, "{number}");
-            assert!(hits.iter().all(|hit| hit["group"] == number), "{number}: {}", reply.text);
+            assert!(
+                hits.iter().all(|hit| hit["group"] == number),
+                "{number}: {}",
+                reply.text
+            );
         }
     }
     // The key sees what the master key sees. A token that allows another index only is refused, whatever is remembered.
@@ -193,7 +212,10 @@ async fn tenants_with_different_rules_never_share_an_answer() {
     let stranger = holder(json!({"others": null}));
     assert_eq!(stranger.post(SEARCH, &all).await.unwrap().status, 403);
     // Once the key is gone, so is what it could see.
-    assert_eq!(api.delete(&format!("/keys/{uid}")).await.unwrap().status, 204);
+    assert_eq!(
+        api.delete(&format!("/keys/{uid}")).await.unwrap().status,
+        204
+    );
     for refused in [plain, group(0)] {
         assert_eq!(refused.post(SEARCH, &all).await.unwrap().status, 403);
     }
@@ -209,7 +231,11 @@ async fn without_memory_for_answers_none_is_remembered() {
         assert!(!is_remembered(&explained(&api, &amber).await));
         api.post(SEARCH, &amber).await.unwrap();
     }
-    let hits = metric(&cluster, "weft_merger_remembered_answers_total{outcome=\"hit\"}").await;
+    let hits = metric(
+        &cluster,
+        "weft_merger_remembered_answers_total{outcome=\"hit\"}",
+    )
+    .await;
     assert!(hits == 0.0, "{hits}");
 }
 

@@ -431,28 +431,6 @@ impl Merger {
         });
     }
 
-    async fn read_by_id(&self, index: &str, id: &str) -> (u16, Value) {
-        let path = format!("/indexes/{index}/documents/{id}");
-        self.ask(Method::GET, &path, None).await
-    }
-
-    /// Reads a document by a search that finds all of them, whose answer may be a remembered one.
-    async fn read_by_search(&self, index: &str, id: &str) -> (u16, Value) {
-        let path = format!("/indexes/{index}/search");
-        let (status, said) = self
-            .ask(Method::POST, &path, Some(&json!({"limit": 1_000})))
-            .await;
-        if status != 200 {
-            return (status, said);
-        }
-        let hits = said["hits"].as_array().cloned().unwrap_or_default();
-        let found = hits.into_iter().find(|hit| hit["id"] == id);
-        match found {
-            Some(document) => (200, document),
-            None => (404, json!({"code": "document_not_found"})),
-        }
-    }
-
     /// Reads documents that have no open writes: any node that answers must have every write that succeeded.
     fn read(&self, index: u8, times: u8) {
         let merger = self.clone();

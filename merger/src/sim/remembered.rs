@@ -39,7 +39,34 @@ impl Merger {
         let hits = said["hits"].as_array().cloned().unwrap_or_default();
         let by_id = |hit: Value| (hit["id"].to_string(), hit);
         let (total, settings) = (said["estimatedTotalHits"].clone(), said["settings"].clone());
-        (status, hits.into_iter().map(by_id).collect(), total, settings)
+        (
+            status,
+            hits.into_iter().map(by_id).collect(),
+            total,
+            settings,
+        )
+    }
+
+    pub(super) async fn read_by_id(&self, index: &str, id: &str) -> (u16, Value) {
+        let path = format!("/indexes/{index}/documents/{id}");
+        self.ask(Method::GET, &path, None).await
+    }
+
+    /// Reads a document by a search that finds all of them, whose answer may be a remembered one.
+    pub(super) async fn read_by_search(&self, index: &str, id: &str) -> (u16, Value) {
+        let path = format!("/indexes/{index}/search");
+        let (status, said) = self
+            .ask(Method::POST, &path, Some(&json!({"limit": 1_000})))
+            .await;
+        if status != 200 {
+            return (status, said);
+        }
+        let hits = said["hits"].as_array().cloned().unwrap_or_default();
+        let found = hits.into_iter().find(|hit| hit["id"] == id);
+        match found {
+            Some(document) => (200, document),
+            None => (404, json!({"code": "document_not_found"})),
+        }
     }
 
     /// How many answers had this outcome.
@@ -213,7 +240,10 @@ fn a_write_is_in_the_next_answer_after_its_task_and_the_one_after_that_is_rememb
             let path = "/indexes/i0/documents";
             assert!(merger.change(Method::POST, path, Some(&body)).await);
             let (status, hits, total, _) = merger.search("i0", &[MASTER]).await;
-            assert_eq!((status, hits.len(), total), (200, number + 1, json!(number + 1)));
+            assert_eq!(
+                (status, hits.len(), total),
+                (200, number + 1, json!(number + 1))
+            );
             let hits = merger.remembered("hit");
             for _ in 0..3 {
                 pause(100).await;

@@ -308,7 +308,11 @@ mod tests {
             ("POST", "/indexes/films/search", Concerns::Nothing),
             ("POST", "/multi-search", Concerns::Nothing),
             ("POST", "/indexes/films/documents/fetch", Concerns::Nothing),
-            ("POST", "/indexes/films/documents?primaryKey=id", films.clone()),
+            (
+                "POST",
+                "/indexes/films/documents?primaryKey=id",
+                films.clone(),
+            ),
             ("PATCH", "/indexes/films/settings", films.clone()),
             ("PUT", "/indexes/films/settings/stop-words", films.clone()),
             ("DELETE", "/indexes/films", films),

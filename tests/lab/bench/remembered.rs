@@ -57,12 +57,7 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-async fn compare(
-    rows: &mut Vec<Row>,
-    what: &str,
-    lists: &[Vec<Shot>],
-    seconds: u64,
-) -> Result<()> {
+async fn compare(rows: &mut Vec<Row>, what: &str, lists: &[Vec<Shot>], seconds: u64) -> Result<()> {
     for clients in [1, CLIENTS] {
         let lists = lists.get(..clients).unwrap_or(lists);
         let mut loads: [Load; 2] = Default::default();

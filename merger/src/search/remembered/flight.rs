@@ -112,7 +112,8 @@ impl<M: PartialEq + Clone + Send + Sync + 'static> Flights<M> {
         };
         // A panic is that of the request which looks for the answer by itself then.
         let work = std::panic::AssertUnwindSafe(work).catch_unwind();
-        let work: BoxFuture<'static, Outcome> = Box::pin(work.map(|outcome| outcome.ok().flatten()));
+        let work: BoxFuture<'static, Outcome> =
+            Box::pin(work.map(|outcome| outcome.ok().flatten()));
         let running = work.shared();
         if let Some(weak) = running.downgrade() {
             flights.push(Flight {
@@ -230,7 +231,10 @@ mod tests {
         let searches = Searches::new(true);
         let one = set_off(&searches.search()).await;
         let two = set_off(&searches.search()).await;
-        assert_eq!((number(one.await.unwrap()), number(two.await.unwrap())), (0, 0));
+        assert_eq!(
+            (number(one.await.unwrap()), number(two.await.unwrap())),
+            (0, 0)
+        );
         assert!(searches.are_over());
         assert_eq!(number(searches.search().await), 1);
     }
@@ -243,7 +247,10 @@ mod tests {
         let new = set_off(&searches.search()).await;
         let newer = set_off(&searches.search()).await;
         assert_eq!(number(old.await.unwrap()), 0);
-        assert_eq!((number(new.await.unwrap()), number(newer.await.unwrap())), (1, 1));
+        assert_eq!(
+            (number(new.await.unwrap()), number(newer.await.unwrap())),
+            (1, 1)
+        );
         assert!(searches.are_over());
     }
 
@@ -254,7 +261,10 @@ mod tests {
         let two = set_off(&searches.search()).await;
         let three = set_off(&searches.search()).await;
         assert_eq!(number(one.await.unwrap()), 0);
-        assert_eq!((number(two.await.unwrap()), number(three.await.unwrap())), (1, 1));
+        assert_eq!(
+            (number(two.await.unwrap()), number(three.await.unwrap())),
+            (1, 1)
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -246,7 +246,8 @@ mod tests {
 
     #[test]
     fn the_order_of_parameters_makes_no_difference() {
-        let one = r#"{"q":"a","limit":3,"hybrid":{"embedder":"e","semanticRatio":0.5},"vector":[1,2]}"#;
+        let one =
+            r#"{"q":"a","limit":3,"hybrid":{"embedder":"e","semanticRatio":0.5},"vector":[1,2]}"#;
         let two = r#"{ "vector":[1,2], "hybrid":{"semanticRatio":0.5,"embedder":"e"}, "limit":3, "q":"\u0061" }"#;
         assert_eq!(post(one), post(two));
         assert!(post(one).unwrap().may_keep);
@@ -301,7 +302,10 @@ mod tests {
         let by_model = asked(Method::POST, "/multi-search", &by_model, &[], Some("")).unwrap();
         assert!(!by_model.may_keep);
         let odd = r#"{"queries":[{"q":"a"}]}"#;
-        assert_eq!(asked(Method::POST, "/multi-search", odd, &[], Some("")), None);
+        assert_eq!(
+            asked(Method::POST, "/multi-search", odd, &[], Some("")),
+            None
+        );
     }
 
     #[test]
@@ -324,13 +328,25 @@ mod tests {
         }
         let any = [("x-weft-read", "any")];
         assert!(asked(Method::POST, FILMS, "{}", &any, Some("")).is_some());
-        assert_eq!(asked(Method::POST, FILMS, "{}", &[], None), None, "unknown rights");
+        assert_eq!(
+            asked(Method::POST, FILMS, "{}", &[], None),
+            None,
+            "unknown rights"
+        );
     }
 
     #[test]
     fn a_search_by_a_model_is_shared_and_not_remembered() {
-        assert!(!post(r#"{"q":"a","hybrid":{"embedder":"e"}}"#).unwrap().may_keep);
-        assert!(!post(r#"{"media":{"text":"a"},"hybrid":{"embedder":"e"}}"#).unwrap().may_keep);
+        assert!(
+            !post(r#"{"q":"a","hybrid":{"embedder":"e"}}"#)
+                .unwrap()
+                .may_keep
+        );
+        assert!(
+            !post(r#"{"media":{"text":"a"},"hybrid":{"embedder":"e"}}"#)
+                .unwrap()
+                .may_keep
+        );
         assert!(!get("q=a&hybridEmbedder=e").unwrap().may_keep);
         assert!(get("q=a&hybridEmbedder=e&vector=1,2").unwrap().may_keep);
         assert!(post(r#"{"q":"a","hybrid":null}"#).unwrap().may_keep);

@@ -197,7 +197,11 @@ impl Search {
         if let Some(answer) = outcome {
             return Ok(answer.for_client());
         }
-        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let own = self
+            .own
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         match own {
             Some(own) => own,
             None => attempts(&self.ctx, &self.call, &self.body).await.answer,

@@ -214,7 +214,9 @@ async fn without_tasks(ctx: &Context, nodes: &[SocketAddr], query: &str) -> Vec<
     let authority = ctx.own_authority();
     let ask = |node: &SocketAddr| {
         let node = *node;
-        let listed = ctx.upstream.tasks::<Task>(node, &query, &authority, TIMEOUT);
+        let listed = ctx
+            .upstream
+            .tasks::<Task>(node, &query, &authority, TIMEOUT);
         async move {
             let listed = listed.await.ok()?;
             listed.is_empty().then_some(node)

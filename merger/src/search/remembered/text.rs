@@ -177,13 +177,19 @@ mod tests {
 
     #[test]
     fn of_several_searches_each_has_its_time_and_all_have_one_uid() {
-        let one = format!(r#"{{"indexUid":"a","hits":[],"processingTimeMs":5,"requestUid":"{UID}"}}"#);
-        let kept = shared(&format!(r#"{{"results":[{one},{one}]}}"#)).to_keep().unwrap();
+        let one =
+            format!(r#"{{"indexUid":"a","hits":[],"processingTimeMs":5,"requestUid":"{UID}"}}"#);
+        let kept = shared(&format!(r#"{{"results":[{one},{one}]}}"#))
+            .to_keep()
+            .unwrap();
         let answer = read(&kept.for_client());
         let [one, two] = answer["results"].as_array().unwrap().as_slice() else {
             panic!("{answer}");
         };
-        assert_eq!((&one["processingTimeMs"], &two["processingTimeMs"]), (&0.into(), &0.into()));
+        assert_eq!(
+            (&one["processingTimeMs"], &two["processingTimeMs"]),
+            (&0.into(), &0.into())
+        );
         assert!(one["requestUid"] == two["requestUid"] && one["requestUid"] != UID);
     }
 
@@ -191,7 +197,10 @@ mod tests {
     fn an_explained_answer_says_that_it_was_remembered() {
         let answer = shared(r#"{"hits":[],"processingTimeMs":5}"#).explained(12);
         let name = HeaderName::from_static(headers::EXPLAIN);
-        assert_eq!(answer.headers, [(name, HeaderValue::from_static("remembered=true; age-ms=12"))]);
+        assert_eq!(
+            answer.headers,
+            [(name, HeaderValue::from_static("remembered=true; age-ms=12"))]
+        );
         assert_eq!(read(&answer)["explain"]["ageMs"], 12);
     }
 
