@@ -56,6 +56,8 @@ pub struct Call {
     pub headers: HeaderMap,
     /// The indexes that the client's key is for.
     pub grant: Grant,
+    /// What the client's key or token allows, as far as answers depend on it; `None` if that isn't known.
+    pub rights: Option<String>,
     /// The headers that go to every node that this request reaches.
     pub forwarded: ForwardedHeaders,
     /// The address that the connection comes from. It tells several Envoys apart.

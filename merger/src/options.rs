@@ -159,6 +159,9 @@ pub struct ServeOptions {
     /// How much memory the nodes' answers to all requests may take together, in bytes, beside 256 KiB of each; more are answered 503.
     #[arg(long, env = "WEFT_MAX_ANSWERS_BYTES", default_value_t = 2 << 30)]
     pub max_answers_bytes: u64,
+    /// How much memory remembered answers to searches may take, in bytes; 0 means that none are remembered.
+    #[arg(long, env = "WEFT_ANSWER_CACHE_BYTES", default_value_t = 64 << 20)]
+    pub answer_cache_bytes: u64,
     /// How long a search may take on a shard, in milliseconds.
     #[arg(long, env = "WEFT_SEARCH_TIMEOUT_MS", default_value_t = 30_000)]
     pub search_timeout_ms: u64,

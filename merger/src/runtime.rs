@@ -31,7 +31,7 @@ use crate::keys::{Keys, equalise_keys};
 use crate::options::ServeOptions;
 use crate::repair::{self, Resyncs, Verification};
 use crate::replication::{self, RecentContacts, ShardLocks};
-use crate::search::{self, SettingsCache, WordCounts};
+use crate::search::{self, Remembered, SettingsCache, WordCounts};
 use crate::spans::{CollectorError, Spans};
 use crate::store::{IdentityError, Patience, RedbStore, Store, StoreError};
 use crate::supervise::{supervise, supervise_or_exit};
@@ -321,6 +321,7 @@ fn search_of(
         search_settings: SettingsCache::default(),
         word_counts: WordCounts::default(),
         known_fields: KnownFields::default(),
+        remembered: Remembered::new(options.answer_cache_bytes),
     })
 }
 

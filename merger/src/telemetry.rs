@@ -26,6 +26,10 @@ pub struct Metrics {
     pub table_polls: IntCounterVec,
     /// Direct writes that filters have registered.
     pub registered: IntCounter,
+    /// Searches whose answers may be remembered or shared, by outcome.
+    pub remembered: IntCounterVec,
+    /// Memory that remembered answers take, in bytes.
+    pub remembered_bytes: IntGauge,
     /// Small writes that could be sent together with others.
     pub small_writes: IntCounter,
     /// Node tasks in which small writes were sent.
@@ -105,6 +109,15 @@ impl Metrics {
             registered: new.counter(
                 "weft_merger_direct_writes_total",
                 "Direct writes registered by filters.",
+            )?,
+            remembered: new.counter_vec(
+                "weft_merger_remembered_answers_total",
+                "Searches whose answers may be remembered: hit, miss, joined (an identical one under way).",
+                &["outcome"],
+            )?,
+            remembered_bytes: new.gauge(
+                "weft_merger_remembered_answers_bytes",
+                "Memory that remembered answers take, in bytes.",
             )?,
             small_writes: new.counter(
                 "weft_merger_small_writes_total",
@@ -302,6 +315,8 @@ mod tests {
             under_way,
             table_polls,
             registered,
+            remembered,
+            remembered_bytes,
             small_writes,
             small_write_groups,
             taken_out,
@@ -326,12 +341,14 @@ mod tests {
             passed_on,
             spans,
         } = Metrics::new().unwrap();
-        let metrics: [&dyn Collector; 28] = [
+        let metrics: [&dyn Collector; 30] = [
             &requests,
             &request_seconds,
             &under_way,
             &table_polls,
             &registered,
+            &remembered,
+            &remembered_bytes,
             &small_writes,
             &small_write_groups,
             &taken_out,

@@ -40,6 +40,7 @@ mod outages;
 mod overload;
 mod rare_fields;
 mod registrations;
+mod remembered;
 mod replicas;
 mod searching;
 mod settings;

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use subtle::ConstantTimeEq;
 use weft_routing::operation::Operation;
 
@@ -16,6 +17,7 @@ use crate::call::{Call, Grant};
 use crate::clock::now_utc;
 use crate::edge::Reading;
 use crate::keys::{By, FRESH, JUDGED_AGAIN, Key};
+use crate::search::canonical;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
 /// Checks the client's key for a call, and returns which indexes it is for.
@@ -69,37 +71,46 @@ fn may(key: &Key, action: &str, index: Option<&str>) -> bool {
     for_index && !key.has_expired() && key.actions.iter().any(|granted| covers(granted, action))
 }
 
-/// For a read for which nodes check the key: a first check before the merger works on it. If the key can't be valid, returns a
-/// node's refusal in the node's own words. If the node doesn't refuse, its decision counts.
-pub(super) async fn refused_at_the_door(
-    ctx: &Reading,
-    call: &Call,
-) -> Result<Option<Answer>, ApiError> {
+/// What the first check of a read's key comes to.
+pub(super) enum Door {
+    /// The key can't be valid: a node's refusal, in the node's own words.
+    Shut(Answer),
+    /// A node may accept the key. With all that a search's answer depends on of what the key allows, if that is known.
+    Open(Option<String>),
+}
+
+/// For a read for which nodes check the key: a first check before the merger works on it. If the node doesn't refuse, its decision
+/// counts.
+pub(super) async fn judge_at_the_door(ctx: &Reading, call: &Call) -> Result<Door, ApiError> {
     let Some(action) = judged_by_nodes(call.operation) else {
-        return Ok(None);
+        return Ok(Door::Open(None));
     };
+    let unlimited = || Ok(Door::Open(Some(String::new())));
     let Some(master) = ctx.master_key.as_deref() else {
-        return Ok(None);
+        return unlimited();
     };
+    let judged = |refusal: Option<Answer>| refusal.map_or(Door::Open(None), Door::Shut);
     let Some(Ok(token)) = call.header("authorization").map(bearer) else {
-        return refusal(ctx, call).await;
+        return refusal(ctx, call).await.map(judged);
     };
     if bool::from(token.as_bytes().ct_eq(master.as_bytes())) {
-        return Ok(None);
+        return unlimited();
     }
-    match may_be_good(ctx, token, action, call.index.as_deref()).await {
+    match rights(ctx, token, action, call.index.as_deref()).await {
+        Ok(Some(rights)) => Ok(Door::Open(Some(rights))),
         // If no node can be asked about the key, none can be searched either: the search itself will fail or be partial.
-        Ok(true) | Err(_) => Ok(None),
-        Ok(false) => refusal(ctx, call).await,
+        Err(_) => Ok(Door::Open(None)),
+        Ok(None) => refusal(ctx, call).await.map(judged),
     }
 }
 
-async fn may_be_good(
+/// What a key or token allows, as a text: the same for all keys that see every index. `None` if it can't be good.
+async fn rights(
     ctx: &Reading,
     shown: &str,
     action: &str,
     index: Option<&str>,
-) -> Result<bool, UpstreamError> {
+) -> Result<Option<String>, UpstreamError> {
     let find = |by, fresh: Duration| ctx.keys.find(ctx, by, fresh);
     let token = Token::read(shown).filter(|_| action == SEARCH);
     let key: Option<Arc<Key>> = match &token {
@@ -110,7 +121,15 @@ async fn may_be_good(
         }
         None => find(By::Value(shown), JUDGED_AGAIN).await?,
     };
-    Ok(key.is_some_and(|key| may(&key, action, index)))
+    let key = key.filter(|key| may(key, action, index));
+    let sees_all = |key: &Key| token.is_none() && Grant::of(key.indexes.clone()).sees_all();
+    Ok(key.map(|key| match sees_all(&key) {
+        true => String::new(),
+        false => {
+            let rules = token.as_ref().map(Token::rules);
+            canonical(&json!([key.uid, key.indexes, rules]))
+        }
+    }))
 }
 
 /// A node's refusal of the client's key; `None` if the node accepts it, or no node answers.

@@ -10,7 +10,7 @@ use serde_json::json;
 use weft_routing::operation::{Classified, ClassifyError, Operation, classify};
 use weft_routing::treatment::Treatment;
 
-use super::authorise::{authorise, refused_at_the_door};
+use super::authorise::{Door, authorise, judge_at_the_door};
 use super::errors::ApiError;
 use super::unpack::unpack;
 use super::{internal, mergers, page};
@@ -65,6 +65,7 @@ pub(super) fn call(parts: &Parts, classified: Classified<'_>, body: AnyBody) -> 
         item: classified.item.map(Cow::into_owned),
         headers: parts.headers.clone(),
         grant: Grant::all(),
+        rights: None,
         forwarded,
         peer: parts.extensions.get().copied(),
         body,
@@ -91,8 +92,9 @@ pub(super) fn is_read(operation: Operation) -> bool {
 /// Answers one of the operations that [read](is_read).
 pub(super) async fn read(ctx: &Reading, mut call: Call) -> Result<Answer, ApiError> {
     call.grant = authorise(ctx, &call).await?;
-    if let Some(refusal) = refused_at_the_door(ctx, &call).await? {
-        return Ok(refusal);
+    match judge_at_the_door(ctx, &call).await? {
+        Door::Shut(refusal) => return Ok(refusal),
+        Door::Open(rights) => call.rights = rights,
     }
     let reading = (!call.body.is_end_stream()).then(|| ctx.bounds.read());
     let reading = reading.transpose()?;
@@ -118,7 +120,7 @@ async fn answer(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ApiError> 
         _ => {}
     }
     call.grant = authorise(&ctx.reading, &call).await?;
-    if let Some(refusal) = refused_at_the_door(&ctx.reading, &call).await? {
+    if let Door::Shut(refusal) = judge_at_the_door(&ctx.reading, &call).await? {
         return Ok(refusal);
     }
     if let Treatment::Refused(reason) = call.operation.treatment() {

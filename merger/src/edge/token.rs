@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
+use serde_json::Value;
 use sha2::{Sha256, Sha384, Sha512};
 
 /// A well-formed token whose signature is not checked yet.
@@ -20,6 +21,9 @@ pub(super) struct Token<'a> {
 #[serde(rename_all = "camelCase")]
 struct Claims {
     api_key_uid: String,
+    /// What the token allows: patterns of indexes, with filters or without.
+    #[serde(default)]
+    search_rules: Value,
     /// When the token expires, in seconds since 1970.
     exp: Option<i64>,
 }
@@ -46,6 +50,11 @@ impl<'a> Token<'a> {
     /// The uid of the key that the token claims to be signed with.
     pub(super) fn key_uid(&self) -> &str {
         &self.claims.api_key_uid
+    }
+
+    /// What the token allows, by its own words.
+    pub(super) fn rules(&self) -> &Value {
+        &self.claims.search_rules
     }
 
     /// Whether the token is signed with a key of this value and has not expired at `now`, in seconds since 1970.

@@ -36,7 +36,7 @@ pub async fn watch(ctx: Arc<Context>) {
 
 async fn watch_node(ctx: Arc<Context>, id: NodeId) {
     let every = ctx.options.probe_interval;
-    let mut stranger = None;
+    let (mut stranger, mut shown) = (None, None);
     loop {
         let topology = ctx.cluster.topology();
         // A node that left the configuration may come back under the same name.
@@ -44,6 +44,7 @@ async fn watch_node(ctx: Arc<Context>, id: NodeId) {
             let heard = look(&ctx, shard, node).await;
             if let Probe::Answer(newest) = heard {
                 look_for_strangers(&ctx, shard, &id, newest, &mut stranger);
+                forget_answers_before(&ctx, node, newest, &mut shown);
             }
         }
         tokio::time::sleep(every).await;
@@ -97,6 +98,26 @@ fn look_for_strangers(
         }
         (Some(uid), _) => Some((*uid, Instant::now())),
     };
+}
+
+/// Notes that answers to searches may not hold any more if a node has a new task that this merger has not sent: somebody has written
+/// to it past Weft. `shown` is the newest task that the node had before.
+fn forget_answers_before(
+    ctx: &Context,
+    node: &NodeRef,
+    newest: Option<u32>,
+    shown: &mut Option<u32>,
+) {
+    let is_new = std::mem::replace(shown, newest) != newest;
+    if is_new
+        && !ctx
+            .cluster
+            .marks
+            .unaccounted(&node.id, newest, 1)
+            .is_empty()
+    {
+        ctx.upstream.changing().touch_node(node.address);
+    }
 }
 
 /// Probes a node once and acts on the result.

@@ -1,6 +1,6 @@
 //! Every read that returns documents or counts: read → plan → scatter → gather → rank → merge → respond.
 //!
-//! [`read`] says what a client's request is, once, before anything is done about it. What orders hits ([`rank`]), how lists
+//! An answer may be [`remembered`] from before. Otherwise [`read`] says what a client's request is, once, before anything is done about it. What orders hits ([`rank`]), how lists
 //! are merged ([`merge`]) and how facets are summed ([`facets`]) are pure functions. Only [`scatter`] and its callers do I/O.
 //! This part knows nothing of writes.
 
@@ -25,6 +25,7 @@ pub mod policy;
 mod prune;
 pub mod rank;
 mod read;
+mod remembered;
 pub mod request;
 pub mod respond;
 pub(crate) mod sample;
@@ -38,11 +39,13 @@ mod vocabulary;
 mod word_counts;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
 
+pub use remembered::{Remembered, canonical};
 pub use settings_cache::SettingsCache;
 pub use word_counts::WordCounts;
 
@@ -76,6 +79,8 @@ pub struct Context {
     pub word_counts: WordCounts,
     /// Which fields each shard is known to have.
     pub known_fields: KnownFields,
+    /// Answers that still hold, and searches under way.
+    pub remembered: Remembered,
 }
 
 stands_on!(Context, base, cluster::Context);
@@ -124,23 +129,44 @@ impl SearchError {
 /// [`SearchError`]. A node's refusal is an answer, not an error.
 pub async fn handle(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, SearchError> {
     let body = take_body(ctx, &mut call).await?;
-    for _ in 0..ATTEMPTS {
-        let moved = ctx.cluster.placements.moved();
-        let answer = read(ctx, &call, &body).await;
-        // While slots move, a shard may have been asked for documents that had just left it.
-        if ctx.cluster.placements.moved() == moved {
-            return answer;
-        }
-    }
-    read(ctx, &call, &body).await
+    remembered::answer(ctx, call, body).await
 }
 
 /// How often a read is repeated because slots were moved meanwhile.
 const ATTEMPTS: usize = 5;
 
-async fn read(ctx: &Arc<Context>, call: &Call, body: &Bytes) -> Result<Answer, SearchError> {
+/// The outcome of a read.
+struct Attempt {
+    answer: Result<Answer, SearchError>,
+    /// False if a node failed on the way: then the answer may be one of the next best kind.
+    exact: bool,
+}
+
+/// Carries out a read, however often that takes.
+async fn attempts(ctx: &Arc<Context>, call: &Call, body: &Bytes) -> Attempt {
+    let mut left = ATTEMPTS;
+    loop {
+        let moved = ctx.cluster.placements.moved();
+        let trouble = Arc::default();
+        let answer = read(ctx, call, body, &trouble).await;
+        // While slots move, a shard may have been asked for documents that had just left it.
+        if left == 0 || ctx.cluster.placements.moved() == moved {
+            let exact = !trouble.load(Ordering::Relaxed);
+            return Attempt { answer, exact };
+        }
+        left -= 1;
+    }
+}
+
+async fn read(
+    ctx: &Arc<Context>,
+    call: &Call,
+    body: &Bytes,
+    trouble: &Arc<AtomicBool>,
+) -> Result<Answer, SearchError> {
     let planning = call.forwarded.span().phase("plan");
     let mut reader = Reader::new(ctx, call).await?;
+    reader.trouble = Arc::clone(trouble);
     if matches!(
         call.operation,
         Operation::ListDocuments | Operation::FetchDocuments
@@ -235,6 +261,12 @@ pub fn forget(ctx: &Context, stale: &Stale) {
             ctx.search_settings.forget_all();
             ctx.known_fields.forget_all();
         }
+    }
+    // An answer that was merged by what is forgotten now isn't given again.
+    let changing = ctx.upstream.changing();
+    match stale {
+        Stale::Documents(uid) | Stale::Index(uid) => changing.touch(uid),
+        Stale::Everything => changing.touch_all(),
     }
 }
 

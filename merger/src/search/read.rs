@@ -177,7 +177,7 @@ fn together(queries: Vec<Query>, federation: Option<Value>) -> Option<Read> {
 }
 
 /// The parameters, from the body or the query; `None` if they can't be read or the body isn't JSON.
-fn parameters(call: &Call, body: &[u8]) -> Option<Carrier> {
+pub(super) fn parameters(call: &Call, body: &[u8]) -> Option<Carrier> {
     if call.method == Method::GET {
         return Some(Carrier::from_query(call.query_pairs()));
     }

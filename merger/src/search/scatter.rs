@@ -10,7 +10,7 @@ mod nested;
 mod reworded;
 mod strangers;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub(super) struct Reader<'a> {
     pub(super) explain: bool,
     /// On how many shards the index in the path lies.
     pub(super) index_shards: usize,
+    /// Set if a shard gave no answer, or an error of its own, in any round.
+    pub(super) trouble: Arc<AtomicBool>,
     /// Which replicas may answer.
     from: ReadFrom,
     /// Headers that a node must see in addition to [`ForwardedHeaders`].
@@ -147,6 +149,7 @@ impl<'a> Reader<'a> {
                 .header(headers::EXPLAIN)
                 .is_some_and(|value| value.eq_ignore_ascii_case("true")),
             index_shards: 0,
+            trouble: Arc::default(),
             headers: for_nodes,
             started: Instant::now(),
             waited: Arc::default(),
@@ -172,6 +175,7 @@ impl<'a> Reader<'a> {
             from: self.from.clone(),
             explain: false,
             index_shards: self.index_shards,
+            trouble: Arc::clone(&self.trouble),
             headers: HeaderMap::new(),
             started: self.started,
             waited: Arc::clone(&self.waited),
@@ -333,6 +337,10 @@ impl<'a> Reader<'a> {
                 _ => Duration::ZERO,
             };
             if !unavailable || started.elapsed() + PAUSE >= patience {
+                match &result {
+                    Ok(answer) if !answer.status.is_server_error() => {}
+                    _ => self.trouble.store(true, Ordering::Relaxed),
+                }
                 if result.is_ok() {
                     self.ctx.cluster.latencies.note(shard, asked.elapsed());
                 }

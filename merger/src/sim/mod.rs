@@ -17,6 +17,7 @@ mod nodes;
 mod panics;
 mod play;
 mod promises;
+mod remembered;
 mod rules;
 mod several;
 mod steps;

@@ -272,8 +272,9 @@ impl State {
             Power::Down | Power::Apart => return None,
             Power::Hanging => node.stuck.push((asked.clone(), reply)),
             Power::Up => {
+                let reads = |what| asked.path_and_query.contains(what);
                 let changes =
-                    asked.method != http::Method::GET && !asked.path_and_query.contains("/fetch");
+                    asked.method != http::Method::GET && !reads("/fetch") && !reads("/search");
                 let mishap = match changes && !node.mishaps.is_empty() {
                     true => Some(node.mishaps.remove(0)),
                     false => None,

@@ -446,8 +446,10 @@ impl Merger {
                 if misled() {
                     return;
                 }
-                let path = format!("/indexes/{name}/documents/{}", key.1);
-                let (status, said) = merger.ask(Method::GET, &path, None).await;
+                let (status, said) = match time % 2 {
+                    0 => merger.read_by_id(&name, &key.1).await,
+                    _ => merger.read_by_search(&name, &key.1).await,
+                };
                 if misled() {
                     return;
                 }

@@ -5,6 +5,7 @@
 //! goes through Envoy, and tests use other implementations. No request leaves after the [`Fence`] has closed, and those under way
 //! are cut off. Where mergers take turns in leading, each request says the term, and a guard in front of a node may refuse it.
 
+mod changing;
 mod egress;
 mod home;
 mod pass_on;
@@ -22,6 +23,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use weft_routing::headers;
 use weft_routing::placement::ShardId;
 
+pub use changing::{Changing, Stamp, Unknown};
 pub use egress::{EgressClient, EgressOptions};
 pub(crate) use home::{Connector, Home};
 pub use pass_on::{PASSED_ON, PassOn};
@@ -207,17 +209,27 @@ pub trait NodeApi: Send + Sync {
 pub struct Upstream {
     nodes: Arc<dyn NodeApi>,
     fence: Fence,
+    changing: Arc<Changing>,
 }
 
 impl Upstream {
     /// A client for these nodes, as long as the fence is open.
     pub fn new(nodes: Arc<dyn NodeApi>, fence: Fence) -> Self {
-        Self { nodes, fence }
+        Self {
+            nodes,
+            fence,
+            changing: Arc::default(),
+        }
     }
 
     /// Whether requests may leave: the lease of this merger is not over.
     pub fn may_send(&self) -> bool {
         self.fence.is_open()
+    }
+
+    /// What requests may be changing on the nodes.
+    pub(crate) fn changing(&self) -> &Changing {
+        &self.changing
     }
 
     /// Resolves when no requests may leave any more.
@@ -247,7 +259,9 @@ impl Upstream {
         let Some(_under_way) = self.fence.enter() else {
             return not_leading(target, false);
         };
-        tokio::select! {
+        let (method, path) = (&request.method, &request.path_and_query);
+        let leaving = self.changing.leaves(method, path, &target);
+        let outcome = tokio::select! {
             // Looked at first, so that a merger that slept beyond its time sends nothing more when it wakes.
             biased;
             () = self.fence.closed() => not_leading(target, true),
@@ -261,7 +275,14 @@ impl Upstream {
                 Ok(outcome) => outcome,
                 Err(_) => Err(UpstreamError::TimedOut { target, within }),
             }
+        };
+        if let Some(leaving) = leaving {
+            leaving.ended(match &outcome {
+                Ok(answer) => answer.status.is_server_error(),
+                Err(error) => error.may_have_arrived(),
+            });
         }
+        outcome
     }
 }
 

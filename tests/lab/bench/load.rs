@@ -20,6 +20,20 @@ pub(super) struct Shot {
     pub(super) body: Bytes,
 }
 
+impl Shot {
+    /// The request as one of several clients sends it. Identical searches at the same time would be sent to the nodes once; those
+    /// of several clients differ in a parameter that has no effect.
+    fn for_client(&self, number: usize) -> Self {
+        let mut shot = self.clone();
+        let body = std::str::from_utf8(&shot.body).unwrap_or_default();
+        if let (true, Some(rest)) = (shot.path.ends_with("/search"), body.strip_suffix('}')) {
+            let comma = if rest.ends_with('{') { "" } else { "," };
+            shot.body = format!("{rest}{comma}\"cropLength\":{}}}", 10 + number).into();
+        }
+        shot
+    }
+}
+
 /// The result of a load.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Load {
@@ -60,9 +74,27 @@ impl Load {
 pub(super) async fn fire(shot: &Shot, clients: usize, seconds: f64) -> Result<Load> {
     let begun = Instant::now();
     let end = begun + Duration::from_secs_f64(seconds);
-    let clients: Vec<_> = (0..clients)
-        .map(|_| tokio::spawn(client(shot.clone(), end)))
-        .collect();
+    let clients = (0..clients).map(|number| client(vec![shot.for_client(number)], &[], end));
+    gather(begun, clients).await
+}
+
+/// Runs clients for `seconds` seconds, each of which sends its own requests in turn, with these headers beside the usual ones.
+pub(super) async fn fire_in_turn(
+    lists: &[Vec<Shot>],
+    headers: &'static [(&'static str, &'static str)],
+    seconds: f64,
+) -> Result<Load> {
+    let begun = Instant::now();
+    let end = begun + Duration::from_secs_f64(seconds);
+    let clients = lists.iter().map(|list| client(list.clone(), headers, end));
+    gather(begun, clients).await
+}
+
+async fn gather<F>(begun: Instant, clients: impl Iterator<Item = F>) -> Result<Load>
+where
+    F: Future<Output = Result<Vec<Duration>>> + Send + 'static,
+{
+    let clients: Vec<_> = clients.map(tokio::spawn).collect();
     let mut times = Vec::new();
     for client in clients {
         times.extend(client.await??);
@@ -72,15 +104,23 @@ pub(super) async fn fire(shot: &Shot, clients: usize, seconds: f64) -> Result<Lo
     Ok(Load { times, took })
 }
 
-async fn client(shot: Shot, end: Instant) -> Result<Vec<Duration>> {
-    let stream = TcpStream::connect(("127.0.0.1", shot.port))
+async fn client(
+    shots: Vec<Shot>,
+    headers: &'static [(&'static str, &'static str)],
+    end: Instant,
+) -> Result<Vec<Duration>> {
+    let port = shots.first().context("no request")?.port;
+    let stream = TcpStream::connect(("127.0.0.1", port))
         .await
         .context("no connection")?;
     stream.set_nodelay(true)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let mut times = Vec::new();
-    while Instant::now() < end {
+    for shot in shots.iter().cycle() {
+        if Instant::now() >= end {
+            break;
+        }
         let mut request = Request::builder()
             .method(shot.method)
             .uri(&shot.path)
@@ -90,6 +130,9 @@ async fn client(shot: Shot, end: Instant) -> Result<Vec<Duration>> {
         }
         if !shot.body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let begun = Instant::now();
         sender.ready().await?;

@@ -9,6 +9,7 @@ mod large;
 mod load;
 mod merge;
 mod network;
+mod remembered;
 mod several_mergers;
 mod split;
 mod stub;
@@ -45,6 +46,8 @@ enum Suite {
     Filter,
     /// A search over three shards, compared with the same search sent directly to one shard.
     FanOut,
+    /// Searches as people type them, with remembered answers and without.
+    Remembered,
     /// How fast the merger splits documents.
     Split,
     /// The cost of a merge alone.
@@ -125,6 +128,15 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
             &arguments,
             "fan_out",
             "Searches over 3 shards of 3,201 films, compared with one node that has all of them",
+            &rows,
+        )?;
+    }
+    if wanted(Suite::Remembered) {
+        let rows = remembered::measure(arguments.seconds).await?;
+        report(
+            &arguments,
+            "remembered",
+            "Queries over 3 shards, typed letter by letter, with remembered answers, compared with asking the nodes each time",
             &rows,
         )?;
     }

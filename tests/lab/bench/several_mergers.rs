@@ -41,6 +41,7 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
             .etcd_syncs(true)
             .master_key(KEY)
             .access_log("off")
+            .merger_env("WEFT_ANSWER_CACHE_BYTES", "0")
             .start()
     };
     let alone = cluster(1, 0).await?;

@@ -43,6 +43,7 @@ fn call(method: &str, path: &str) -> Call {
         item: None,
         headers: HeaderMap::from_iter([(http::header::CONTENT_TYPE, json)]),
         grant: Grant::all(),
+        rights: None,
         forwarded: ForwardedHeaders::default(),
         peer: None,
         body: empty(),

@@ -75,6 +75,15 @@ impl Tasks {
         })
     }
 
+    /// Whether an open task may change anything of an index.
+    pub fn may_change(&self, index_uid: &str) -> bool {
+        let state = self.lock();
+        state.open.values().any(|record| {
+            record.index_uid.as_deref() == Some(index_uid)
+                || matches!(record.kind.as_str(), "indexSwap" | "indexUpdate")
+        })
+    }
+
     /// Whether an open task may remove documents from an index, or change its name.
     pub fn takes_documents(&self, index_uid: &str) -> bool {
         let state = self.lock();
