@@ -44,6 +44,7 @@ mod settings;
 mod several_mergers;
 mod shortcuts;
 mod statistics;
+mod status_page;
 mod support;
 mod tasks;
 mod traces;

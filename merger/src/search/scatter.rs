@@ -28,7 +28,7 @@ use super::policy::{Policy, WhenMissing};
 use super::request::{Carrier, ShardRequest};
 use crate::answer::Answer;
 use crate::call::{Call, ForwardedHeaders};
-use crate::cluster::ReadFrom;
+use crate::cluster::{Flow, ReadFrom};
 use crate::filters::tenant::TenantRules;
 use crate::search::Context;
 use crate::tasks::read_from;
@@ -305,6 +305,11 @@ impl<'a> Reader<'a> {
                 _ => Duration::ZERO,
             };
             if !unavailable || started.elapsed() + PAUSE >= patience {
+                let well = result
+                    .as_ref()
+                    .is_ok_and(|answer| !answer.status.is_server_error());
+                let traffic = &self.ctx.cluster.traffic;
+                traffic.note(shard, Flow::Reads, started.elapsed(), well);
                 if result.is_ok() {
                     self.ctx.cluster.latencies.note(shard, asked.elapsed());
                 }
