@@ -44,10 +44,12 @@ function duration(seconds) {
 const clock = (at) => at.toLocaleTimeString("en-GB");
 
 /** How long ago an RFC 3339 time was. */
-function ago(text, now = Date.now()) {
+function age(text, now = Date.now()) {
   const at = Date.parse(text ?? "");
-  return Number.isNaN(at) ? "" : `${duration((now - at) / 1000)} ago`;
+  return Number.isNaN(at) ? "an unknown time" : duration((now - at) / 1000);
 }
+
+const ago = (text) => `${age(text)} ago`;
 
 /** Answers of `/_cluster/traffic`, by merger: behind several Envoys, another one may answer each time. */
 const samples = new Map();

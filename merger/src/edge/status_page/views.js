@@ -11,22 +11,21 @@ const level = (state) => LEVELS[state] ?? "warn";
 function summary(health) {
   if (health.nodeCount === 0) return "Red: no node is known. Envoy’s configuration lists no shard.";
   const state = health.status[0].toUpperCase() + health.status.slice(1);
-  const all = health.activeShards === health.nodeCount;
-  const active = all ? `all ${plural(health.nodeCount, "node")} are active` : `${health.activeShards} of ${plural(health.nodeCount, "node")} are active`;
-  return `${state}: ${active}`;
+  const some = health.activeShards === health.nodeCount ? "all" : `${health.activeShards} of`;
+  return `${state}: ${some} ${plural(health.nodeCount, "node")} ${health.nodeCount === 1 ? "is" : "are"} active`;
 }
 
 /** Why a node is no good replica at the moment, in words; `null` for one that is. */
 function trouble(node) {
-  const since = node.since ? `, ${ago(node.since)}` : "";
-  const why = node.reason ? ` Out of sync${since}: ${node.reason}.` : "";
+  const since = node.since ? ` for ${age(node.since)}` : "";
+  const why = node.reason ? ` It is out of sync${since}: ${node.reason}.` : "";
   switch (node.status) {
     case "lost":
       return ["bad", `came back with another disk and was the last replica in sync.${why} Give it its disk back; only if that is gone, resume the node that holds most with acceptDataLoss.`];
     case "stopped":
-      return ["bad", `its resync stopped: it would delete much, and nothing explains that.${why} Compare it with its shard; if the deletion is right, resume it with acceptDeletions.`];
+      return ["bad", `waits for somebody: its resync stopped, because it would delete much and nothing explains that.${why} Compare it with its shard; if the deletion is right, resume it with acceptDeletions.`];
     case "drained":
-      return ["warn", `is drained${since}: it serves nothing until it is resumed.`];
+      return ["warn", `has been drained${since}: it serves nothing until it is resumed.`];
     case "down":
       return ["bad", `doesn’t answer.${why} Start it; it is brought back by itself.`];
     case "silent":
@@ -35,7 +34,7 @@ function trouble(node) {
   }
   if (!node.inSync) {
     const back = node.lastResyncError ? ` The last resync failed: ${node.lastResyncError}. It is tried again.` : " It is being brought back.";
-    return ["warn", `is not in sync.${why}${back}`];
+    return ["warn", `is back, and not in sync yet.${why}${back}`];
   }
   return null;
 }
@@ -102,7 +101,7 @@ function viewReplica(node) {
   const facts = [
     node.role,
     node.status,
-    node.inSync ? "in sync" : "not in sync",
+    node.inSync ? "in sync" : `not in sync${node.since ? ` for ${age(node.since)}` : ""}`,
     node.status === "up" && node.inSync && !node.ready && "gets no reads",
     node.lagTasks > 0 && `${plural(node.lagTasks, "task")} to do`,
     node.behind > 0 && `${plural(node.behind, "write")} behind`,
@@ -112,7 +111,6 @@ function viewReplica(node) {
     {},
     el("div", {}, sign(how), el("span", { class: "id" }, node.id), " ", el("span", { class: "quiet id" }, node.address)),
     el("p", how === "good" ? {} : { class: how }, facts.filter(Boolean).join(", ")),
-    node.reason && el("p", {}, `${node.reason} (${ago(node.since)})`),
   );
 }
 
@@ -224,7 +222,7 @@ function viewJobs(data) {
 
 function viewTask(task) {
   const on = task.indexUid ? ` on ${task.indexUid}` : "";
-  const when = { processing: `since ${ago(task.startedAt).replace(" ago", "")}`, enqueued: `waiting for ${ago(task.enqueuedAt).replace(" ago", "")}` };
+  const when = { processing: `for ${age(task.startedAt)}`, enqueued: `for ${age(task.enqueuedAt)}` };
   const text = `${task.uid} ${task.type}${on}: ${task.status}, ${when[task.status] ?? ago(task.finishedAt)}`;
   return el("li", { class: task.error ? "is-bad" : null }, el("p", {}, text), task.error && el("p", { class: "quiet" }, task.error.message));
 }
@@ -247,7 +245,7 @@ function viewMergers(data) {
   if (!all) return el("p", {}, "Not known yet.");
   const item = (merger) => {
     const facts = [
-      merger.since && `for ${ago(merger.since).replace(" ago", "")}`,
+      merger.since && `there for ${age(merger.since)}`,
       merger.role === "follower" && `${plural(merger.lag, "change")} of the state behind`,
       Number.isFinite(merger.leaseLeftMs) && `lease: ${duration(merger.leaseLeftMs / 1000)} left`,
     ];
@@ -256,7 +254,7 @@ function viewMergers(data) {
       "li",
       {},
       el("p", {}, sign(how), el("span", { class: "id" }, merger.id), ` ${merger.role}`, " ", el("span", { class: "quiet id" }, merger.address)),
-      el("p", { class: "quiet" }, facts.filter(Boolean).join(", ")),
+      facts.some(Boolean) && el("p", { class: "quiet" }, facts.filter(Boolean).join(", ")),
     );
   };
   return el("ul", { class: "list" }, all.map(item));
