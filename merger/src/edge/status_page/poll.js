@@ -106,7 +106,9 @@ async function poll() {
   clearTimeout(state.timer);
   state.round += 1;
   const round = state.round;
-  const outcome = await askAll(coreRequests());
+  // Whether a key is wanted, one request finds out.
+  const first = known.parts.health ? null : await askAll(coreRequests().slice(0, 1));
+  const outcome = first?.refused ? first : await askAll(coreRequests());
   // The key was forgotten or replaced meanwhile.
   if (round !== state.round) return;
   if (outcome.refused) return wantKey(outcome.refused.message);
