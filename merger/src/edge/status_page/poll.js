@@ -112,6 +112,7 @@ async function poll() {
   // The key was forgotten or replaced meanwhile.
   if (round !== state.round) return;
   if (outcome.refused) return wantKey(outcome.refused.message);
+  if (state.failures > 0) state.indexesWanted = true;
   state.failures = outcome.answers > 0 ? 0 : state.failures + 1;
   if (outcome.answers > 0) state.answeredAt = new Date();
   render(outcome.answers > 0 ? null : (outcome.silent?.message ?? Object.values(known.errors)[0]));
@@ -199,8 +200,8 @@ function render(silence) {
   say("updated", `${paused}As of ${clock(state.answeredAt)}, asked every ${EVERY_MS / 1000} s.`);
   show("attention", viewAttention(parts, errors));
   show("shards", viewShards(parts, traffic(parts.traffic?.merger)));
-  const merger = parts.traffic ? ` ${parts.traffic.merger}` : "";
-  say("traffic-note", `Traffic: what went through the merger${merger} in the last ${WINDOW_MS / 1000} s. What Envoy’s filter sends straight to a shard is not in it.`);
+  const several = parts.mergers?.mergers.length > 1 && parts.traffic;
+  say("traffic-note", `Traffic: what went through ${several ? `merger ${parts.traffic.merger}` : "the merger"} in the last ${WINDOW_MS / 1000} s. What Envoy’s filter sends straight to a shard is not in it.`);
   show("indexes", viewIndexes(indexes));
   show("jobs", viewJobs(parts));
   show("tasks", viewTasks(tasks));
@@ -257,8 +258,8 @@ function begin() {
 byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const typed = byId("key").value.trim();
-  if (!/^[\x21-\x7e]+$/.test(typed)) {
-    say("key-error", "A key that a request can carry has no spaces, and only letters, digits and signs of ASCII.");
+  if (!/^[\x20-\x7e]+$/.test(typed)) {
+    say("key-error", "A request can carry only keys of ASCII letters, digits and signs.");
     byId("key").setAttribute("aria-invalid", "true");
     return;
   }

@@ -18,7 +18,7 @@ function summary(health) {
 /** Why a node is no good replica at the moment, in words; `null` for one that is. */
 function trouble(node) {
   const since = node.since ? ` for ${age(node.since)}` : "";
-  const why = node.reason ? ` It is out of sync${since}: ${node.reason}.` : "";
+  const why = node.reason ? ` It has been out of sync${since}: ${node.reason}.` : "";
   switch (node.status) {
     case "lost":
       return ["bad", `came back with another disk and was the last replica in sync.${why} Give it its disk back; only if that is gone, resume the node that holds most with acceptDataLoss.`];
