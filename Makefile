@@ -142,7 +142,7 @@ envoy-oldest: check
 # The official clients, which the tests let loose on a cluster.
 JS_CLIENT := .weft/clients/node_modules/meilisearch/package.json
 # InstantSearch with the official adapter (which wants a client of its own age), what bundles a page of it, what drives Chromium.
-JS_PAGE   := @meilisearch/instant-meilisearch@0.31.3 meilisearch@0.57.0 instantsearch.js@4.118.1 esbuild@0.28.2 playwright-core@1.65.1
+JS_PAGE   := @meilisearch/instant-meilisearch@0.31.3 meilisearch@0.57.0 instantsearch.js@4.118.1 esbuild@0.28.2 playwright-core@1.65.1 axe-core@4.14.1
 JS_FETCH  := npm install --silent --no-fund --no-audit --ignore-scripts
 clients: check
 	@command -v npm >/dev/null && command -v node >/dev/null || { echo 'The tests need Node.js and npm for the JavaScript client: install nodejs and npm.' >&2; exit 1; }

@@ -47,6 +47,7 @@ mod settings;
 mod several_mergers;
 mod shortcuts;
 mod statistics;
+mod status_page;
 mod strategies;
 mod support;
 mod tasks;

@@ -29,6 +29,7 @@ mod read_from;
 mod readiness;
 mod stagger;
 mod topology;
+mod traffic;
 mod write_mode;
 
 use std::net::SocketAddr;
@@ -58,6 +59,7 @@ pub use read_from::ReadFrom;
 pub use readiness::Readiness;
 pub use stagger::Stagger;
 pub use topology::Topology;
+pub use traffic::{Flow, Traffic};
 pub use write_mode::WriteMode;
 
 pub(crate) use changes::{Changes, until};
@@ -249,6 +251,8 @@ pub struct Shared {
     pub health: Arc<HealthMonitor>,
     /// The other mergers.
     pub mergers: Arc<Mergers>,
+    /// What went to each shard.
+    pub traffic: Arc<Traffic>,
 }
 
 /// The state of the cluster, shared by all parts of the merger.
@@ -264,6 +268,8 @@ pub struct Cluster {
     pub marks: Arc<Marks>,
     /// How long reads took lately.
     pub latencies: Latencies,
+    /// How many reads and writes went to each shard, and how long they took.
+    pub traffic: Arc<Traffic>,
     /// What is written to a shard while a resync brings one of its replicas back.
     pub dirty: Dirty,
     /// Shards whose replicas may differ because a write failed.
@@ -326,6 +332,7 @@ impl Cluster {
             health: shared.health,
             marks: Arc::new(marks),
             latencies: Latencies::default(),
+            traffic: shared.traffic,
             dirty: Dirty::default(),
             in_doubt: InDoubt::default(),
             moves: Arc::new(moves),

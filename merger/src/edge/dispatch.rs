@@ -13,7 +13,7 @@ use weft_routing::treatment::Treatment;
 use super::authorise::{Door, authorise, judge_at_the_door};
 use super::errors::ApiError;
 use super::unpack::unpack;
-use super::{internal, mergers, page};
+use super::{internal, mergers, page, status_page};
 use crate::answer::Answer;
 use crate::base::Base;
 use crate::call::{AnyBody, Asked, Call, ForwardedHeaders, Grant, empty, full, read_into};
@@ -116,6 +116,7 @@ async fn answer(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ApiError> 
         // Not limited: requests of Envoy and filters must not fail because clients send many.
         Op::Internal => return internal::handle(ctx, call).await,
         Op::Health => return Ok(health()),
+        Op::Cluster if status_page::is_wanted(&call) => return Ok(status_page::show(&call)),
         operation if is_read(operation) => return read(&ctx.reading, call).await,
         _ => {}
     }
@@ -173,6 +174,9 @@ async fn on_all(ctx: &Arc<Context>, call: Call) -> Result<Answer, ApiError> {
         | Op::ListBatches
         | Op::GetBatch => Ok(tasks::handle(&ctx.registry, call).await?),
         Op::Cluster if mergers::is_about_mergers(&call) => mergers::handle(&ctx.peers, &call).await,
+        Op::Cluster if status_page::is_own(&call) => {
+            Ok(status_page::traffic(ctx, &ctx.peers, &call))
+        }
         Op::Cluster | Op::IndexShards => Ok(operator::handle(&ctx.repair, call).await?),
         Op::ListWebhooks
         | Op::GetWebhook

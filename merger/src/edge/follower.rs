@@ -25,7 +25,7 @@ use super::dispatch::{call, health, is_read, read};
 use super::errors::ApiError;
 use super::listen::{head_and_body, is_for_roles};
 use super::mergers::{Peers, is_about_mergers, list};
-use super::{Reading, Role, internal, page};
+use super::{Reading, Role, internal, page, status_page};
 use crate::answer::Answer;
 use crate::call::{AnyBody, Paced, ReadError, empty, full, read_whole};
 use crate::fence::Fence;
@@ -74,7 +74,10 @@ impl Follower {
         match classified.operation {
             Operation::Health => false,
             Operation::Internal => classified.item.as_deref() == Some("register"),
-            Operation::Cluster => classified.item.as_deref() != Some("mergers"),
+            Operation::Cluster => !matches!(
+                classified.item.as_deref(),
+                Some("mergers" | status_page::PAGE | status_page::TRAFFIC)
+            ),
             Operation::Metrics => !self.may_answer(),
             operation if is_read(operation) => {
                 let headers = request.headers();
@@ -132,6 +135,8 @@ impl Follower {
             Operation::Internal => Ok(internal::answer(&self.reading, &call)),
             Operation::Metrics => internal::metrics_for_client(&self.reading, &call).await,
             _ if is_about_mergers(&call) => list(&self.reading, &self.peers, &call).await,
+            _ if status_page::is_wanted(&call) => Ok(status_page::show(&call)),
+            Operation::Cluster => status_page::of_follower(&self.reading, &self.peers, &call).await,
             _ => read(&self.reading, call).await,
         };
         (operation, answer.unwrap_or_else(ApiError::into_answer))

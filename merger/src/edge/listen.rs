@@ -25,6 +25,7 @@ use super::cors;
 use super::dispatch::dispatch;
 use super::errors::ApiError;
 use super::follower::Passed;
+use super::status_page;
 use super::told;
 use crate::answer::Answer;
 use crate::call::{AnyBody, BodyError, Paced, empty, full};
@@ -173,7 +174,7 @@ async fn follows_soon(roles: &watch::Receiver<Role>) -> bool {
 /// Whether a request must not be answered by a leader whose lease is over.
 pub(super) fn is_for_roles(request: &Request<AnyBody>) -> bool {
     let path = request.uri().path();
-    !path.starts_with("/_weft") && path != "/health"
+    !path.starts_with("/_weft") && path != "/health" && path != status_page::PATH
 }
 
 async fn answer_here(role: &Role, request: Request<AnyBody>) -> Response<AnyBody> {

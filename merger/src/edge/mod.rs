@@ -14,6 +14,7 @@ mod internal;
 mod listen;
 mod mergers;
 mod page;
+mod status_page;
 mod told;
 mod token;
 mod unpack;

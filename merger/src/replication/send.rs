@@ -14,11 +14,12 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedMutexGuard, mpsc};
+use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
 use self::asking::{AckRule, AckWait, Asked, Rest};
 use super::{Context, remove_replica_surely};
-use crate::cluster::{NodeId, NodeRef, WriteMode};
+use crate::cluster::{Flow, NodeId, NodeRef, WriteMode};
 use crate::supervise::survive;
 use crate::tasks::{LateTicket, ReplicaTask};
 
@@ -91,11 +92,17 @@ where
         patience: ctx.options.patience,
     };
     let taken = |answer: &Result<T, E>| answer.as_ref().is_ok_and(&taken);
+    let began = Instant::now();
     let Asked {
         answers,
         late,
         rest,
-    } = asking.wait(enough, taken).await;
+    } = asking.wait(enough, &taken).await;
+    let well = answers
+        .iter()
+        .any(|(_, answer)| answer.as_ref().is_some_and(taken));
+    let traffic = &ctx.cluster.traffic;
+    traffic.note(shard, Flow::Writes, began.elapsed(), well);
     for node in &late {
         ctx.cluster.queues.add_lag(&node.id, bytes);
     }

@@ -28,7 +28,7 @@ use super::policy::{Policy, WhenMissing};
 use super::request::{Carrier, ShardRequest};
 use crate::answer::Answer;
 use crate::call::{Call, ForwardedHeaders};
-use crate::cluster::ReadFrom;
+use crate::cluster::{Flow, ReadFrom};
 use crate::filters::tenant::TenantRules;
 use crate::search::Context;
 use crate::spans::{Ending, Span};
@@ -337,10 +337,14 @@ impl<'a> Reader<'a> {
                 _ => Duration::ZERO,
             };
             if !unavailable || started.elapsed() + PAUSE >= patience {
-                match &result {
-                    Ok(answer) if !answer.status.is_server_error() => {}
-                    _ => self.trouble.store(true, Ordering::Relaxed),
+                let well = result
+                    .as_ref()
+                    .is_ok_and(|answer| !answer.status.is_server_error());
+                if !well {
+                    self.trouble.store(true, Ordering::Relaxed);
                 }
+                let traffic = &self.ctx.cluster.traffic;
+                traffic.note(shard, Flow::Reads, started.elapsed(), well);
                 if result.is_ok() {
                     self.ctx.cluster.latencies.note(shard, asked.elapsed());
                 }

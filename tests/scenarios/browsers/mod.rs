@@ -4,6 +4,8 @@ mod compression;
 mod cors;
 mod pages;
 
+pub(crate) use pages::chromium;
+
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};

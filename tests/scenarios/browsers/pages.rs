@@ -59,7 +59,7 @@ async fn a_nodes_dashboard_is_served_with_its_files_and_without_the_clients_key(
 }
 
 /// The browser: `CHROMIUM`, or the first that is installed.
-fn chromium() -> Option<PathBuf> {
+pub(crate) fn chromium() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("CHROMIUM").filter(|path| !path.is_empty()) {
         return Some(named.into());
     }
