@@ -302,3 +302,27 @@ async fn the_key_is_in_no_list_of_processes_and_a_closed_pipe_is_no_error() {
         assert_eq!(ended.status.code(), Some(0), "{line}");
     }
 }
+
+#[tokio::test]
+async fn a_file_for_envoy_is_checked_with_its_lines() {
+    let nobody = "http://127.0.0.1:1";
+    let printed = run_at(nobody, None, "config envoy --shards 2 --replicas 2").await;
+    assert_eq!(printed.code, 0);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("envoy.yaml");
+    std::fs::write(&path, &printed.out).unwrap();
+    let line = format!("config check {}", path.display());
+    let sound = run_at(nobody, None, &line).await;
+    assert_eq!(sound.code, 0, "{sound:?}");
+    assert!(sound.out.ends_with("nothing is wrong\n"), "{sound:?}");
+    let broken = printed.out.replace("- name: shard-1\n", "- name: shard_1\n");
+    let number = broken.lines().position(|line| line.ends_with("- name: shard_1")).unwrap() + 1;
+    std::fs::write(&path, &broken).unwrap();
+    let wrong = run_at(nobody, None, &line).await;
+    assert_eq!(wrong.code, 1, "{wrong:?}");
+    let expected = format!("{}:{number}: mistake: `shard_1` isn't taken for a shard", path.display());
+    assert!(wrong.out.contains(&expected), "{wrong:?}");
+    let told = run_at(nobody, None, &format!("{line} --json")).await.json();
+    assert_eq!(told["findings"][0]["line"], number);
+    assert_eq!(run_at(nobody, None, "config check /nowhere/envoy.yaml").await.code, 2);
+}

@@ -16,6 +16,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 mod ask;
 mod cluster;
 mod completions;
+mod config_check;
 pub mod config_envoy;
 mod drain;
 mod indexes;
@@ -61,7 +62,7 @@ enum Command {
     Serve(Box<ServeOptions>),
     #[command(flatten)]
     Cluster(cluster::ClusterCommand),
-    /// Print a configuration.
+    /// Print a configuration, or check one.
     #[command(subcommand)]
     Config(Box<ConfigCommand>),
     /// Move a cluster's state while no merger runs.
@@ -79,6 +80,8 @@ enum ConfigCommand {
     Envoy(config_envoy::EnvoyArgs),
     /// Print an envoy.yaml for a node's own Envoy, whose filter refuses writes of a merger that leads no more.
     Guard(config_envoy::GuardArgs),
+    /// Check an envoy.yaml: what the merger will see in it, and what is wrong, with its line.
+    Check(config_check::CheckArgs),
 }
 
 /// Runs the command line that this process was given.
@@ -94,20 +97,32 @@ pub fn run() -> ExitCode {
             Ok(page) => print(&page),
             Err(error) => fail(&error),
         },
-        Command::Config(command) => {
-            let text = match &*command {
-                ConfigCommand::Envoy(arguments) => config_envoy::run(arguments),
-                ConfigCommand::Guard(arguments) => config_envoy::run_guard(arguments),
-            };
-            match text {
-                Ok(text) => print(&text),
-                Err(error) => fail(&error),
-            }
-        }
+        Command::Config(command) => config(&command),
         Command::Store(command) => match store::run(&command) {
             Ok(text) => print(&text),
             Err(error) => fail(&error),
         },
+    }
+}
+
+fn config(command: &ConfigCommand) -> ExitCode {
+    let text = match command {
+        ConfigCommand::Envoy(arguments) => config_envoy::run(arguments),
+        ConfigCommand::Guard(arguments) => config_envoy::run_guard(arguments),
+        ConfigCommand::Check(arguments) => {
+            return match config_check::run(arguments) {
+                Ok((text, true)) => print(&text),
+                Ok((text, false)) => {
+                    print(&text);
+                    ExitCode::from(NOT_WELL)
+                }
+                Err(error) => fail(&error),
+            };
+        }
+    };
+    match text {
+        Ok(text) => print(&text),
+        Err(error) => fail(&error),
     }
 }
 

@@ -18,6 +18,7 @@ pub(super) struct OutputOptions {
 }
 
 /// Whether colours may be used: on a terminal, unless `NO_COLOR` is set.
+#[allow(dead_code, reason = "for commands that have no text of their own to test")]
 pub(super) fn colours() -> bool {
     Look::of_stdout().colours
 }
