@@ -33,7 +33,7 @@
 //! | part | what it is | it uses |
 //! |---|---|---|
 //! | `internals` | What benchmarks, the lab and fuzzing call; nothing in the merger does. | `search`, `write` |
-//! | `cli` | The command line. | `options`, `runtime`, `telemetry`, `upstream` |
+//! | `cli` | The command line. | `clock`, `options`, `runtime`, `telemetry`, `upstream` |
 //! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `cluster`, `desired`, `edge`, `etcd`, `fence`, `filters`, `follower`, `keys`, `leadership`, `options`, `repair`, `replication`, `search`, `spans`, `store`, `supervise`, `tasks`, `telemetry`, `upstream`, `webhooks`, `write` |
 //! | `edge` | What clients meet: listener, authorisation, dispatch, error codes. | `answer`, `base`, `bounds`, `broadcast`, `call`, `clock`, `cluster`, `fence`, `keys`, `leadership`, `operator`, `repair`, `search`, `spans`, `store`, `tasks`, `upstream`, `webhooks`, `write` |
 //! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `etcd`, `leadership`, `repair`, `replication`, `search`, `spans`, `tasks`, `upstream`, `webhooks`, `write` |

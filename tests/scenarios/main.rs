@@ -12,6 +12,7 @@ mod bad_input;
 mod batches;
 mod browsers;
 mod clients;
+mod command_line;
 mod compose;
 mod conversation;
 mod cut_off;

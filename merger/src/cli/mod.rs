@@ -11,19 +11,46 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+mod ask;
+mod cluster;
+mod completions;
+mod config_check;
 pub mod config_envoy;
+mod drain;
+mod indexes;
+mod man;
+mod mergers;
+mod moves;
+mod nodes;
 mod output;
+mod rebalance;
 mod remote;
+mod search;
 mod serve;
+mod shards;
+mod status;
 mod store;
+mod tasks;
+mod verify;
+mod words;
 
 use crate::options::ServeOptions;
 
 /// A sharded, replicated search cluster out of unmodified Meilisearch nodes, inside Envoy.
 #[derive(Debug, Parser)]
-#[command(name = "weft", version, propagate_version = true)]
+#[command(
+    name = "weft",
+    version,
+    propagate_version = true,
+    after_help = "\
+Commands that ask a cluster find it by --url or WEFT_URL, and take the master key from WEFT_MASTER_KEY or the file of
+--master-key-file (WEFT_MASTER_KEY_FILE). `weft status` is the first look; `weft help COMMAND` has examples.
+
+Exit codes: 0 done; 1 done, and what was looked at isn't well; 2 a wrong command line, option or file; 3 the server can't be
+reached, or refuses."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -33,12 +60,18 @@ struct Cli {
 enum Command {
     /// Run the merger: the sidecar that splits writes and merges answers.
     Serve(Box<ServeOptions>),
-    /// Print a configuration.
+    #[command(flatten)]
+    Cluster(cluster::ClusterCommand),
+    /// Print a configuration, or check one.
     #[command(subcommand)]
     Config(Box<ConfigCommand>),
     /// Move a cluster's state while no merger runs.
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Print completions of this command line for a shell.
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write all pages to a folder.
+    Man(man::ManArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -47,6 +80,8 @@ enum ConfigCommand {
     Envoy(config_envoy::EnvoyArgs),
     /// Print an envoy.yaml for a node's own Envoy, whose filter refuses writes of a merger that leads no more.
     Guard(config_envoy::GuardArgs),
+    /// Check an envoy.yaml: what the merger will see in it, and what is wrong, with its line.
+    Check(config_check::CheckArgs),
 }
 
 /// Runs the command line that this process was given.
@@ -56,16 +91,13 @@ pub fn run() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error),
         },
-        Command::Config(command) => {
-            let text = match &*command {
-                ConfigCommand::Envoy(arguments) => config_envoy::run(arguments),
-                ConfigCommand::Guard(arguments) => config_envoy::run_guard(arguments),
-            };
-            match text {
-                Ok(text) => print(&text),
-                Err(error) => fail(&error),
-            }
-        }
+        Command::Cluster(command) => cluster::run(&command),
+        Command::Completions(arguments) => print(&completions::run(&arguments, Cli::command())),
+        Command::Man(arguments) => match man::run(&arguments, Cli::command()) {
+            Ok(page) => print(&page),
+            Err(error) => fail(&error),
+        },
+        Command::Config(command) => config(&command),
         Command::Store(command) => match store::run(&command) {
             Ok(text) => print(&text),
             Err(error) => fail(&error),
@@ -73,18 +105,100 @@ pub fn run() -> ExitCode {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "printing is what the command is for")]
+fn config(command: &ConfigCommand) -> ExitCode {
+    let text = match command {
+        ConfigCommand::Envoy(arguments) => config_envoy::run(arguments),
+        ConfigCommand::Guard(arguments) => config_envoy::run_guard(arguments),
+        ConfigCommand::Check(arguments) => {
+            return match config_check::run(arguments) {
+                Ok((text, true)) => print(&text),
+                Ok((text, false)) => {
+                    print(&text);
+                    ExitCode::from(NOT_WELL)
+                }
+                Err(error) => fail(&error),
+            };
+        }
+    };
+    match text {
+        Ok(text) => print(&text),
+        Err(error) => fail(&error),
+    }
+}
+
 fn print(text: &str) -> ExitCode {
-    print!("{text}");
+    output::write(text);
     ExitCode::SUCCESS
 }
 
+/// What the shell gets when what was looked at isn't well.
+const NOT_WELL: u8 = 1;
+/// What the shell gets for a wrong command line, option or file, which is also clap's code.
+const WRONG: u8 = 2;
 /// What the shell gets when the server can't be reached or refuses.
-#[expect(dead_code, reason = "the commands that ask a server come next")]
 const NO_ANSWER: u8 = 3;
 
-/// Prints one line for a person and exits with 2, which is also clap's code for a wrong command line.
+/// Prints one line for a person.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("weft: {error}");
-    ExitCode::from(2)
+    ask::say(&format!("weft: {error}"));
+    ExitCode::from(WRONG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_that_asks_has_examples_and_the_same_options() {
+        for name in [
+            "status", "nodes", "shards", "mergers", "indexes", "tasks", "search", "verify", "rebalance", "moves",
+        ] {
+            let mut cli = Cli::command();
+            let command = cli.find_subcommand_mut(name).unwrap();
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Examples:"), "{name}");
+            for option in ["--url", "--master-key-file", "--json"] {
+                assert!(help.contains(option), "{name} {option}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_command_takes_a_key_as_a_flag() {
+        fn names(command: &clap::Command, found: &mut Vec<String>) {
+            let flags = command.get_arguments().filter_map(|flag| flag.get_long());
+            found.extend(flags.map(|flag| format!("{} --{flag}", command.get_name())));
+            command.get_subcommands().for_each(|below| names(below, found));
+        }
+        let mut found = Vec::new();
+        names(&Cli::command(), &mut found);
+        found.retain(|flag| flag.ends_with("key"));
+        // `serve` takes its key from the variable as a rule. That of etcd is a file.
+        assert_eq!(found, ["serve --etcd-key", "serve --master-key"]);
+    }
+
+    #[test]
+    fn completions_and_pages_are_there_for_every_command() {
+        let shell = completions::CompletionsArgs {
+            shell: clap_complete::Shell::Bash,
+        };
+        let script = completions::run(&shell, Cli::command());
+        let folder = tempfile::tempdir().unwrap();
+        let out = Some(folder.path().join("man"));
+        let written = man::run(&man::ManArgs { out }, Cli::command()).unwrap();
+        assert_eq!(written, "");
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            assert!(script.contains(name), "{name}");
+            let page = folder.path().join(format!("man/weft-{name}.1"));
+            assert!(page.is_file(), "{name}");
+        }
+        let page = man::run(&man::ManArgs { out: None }, Cli::command()).unwrap();
+        assert!(page.starts_with(".ie"), "{page}");
+    }
 }

@@ -22,7 +22,7 @@ use serde_json::Value;
 use url::Url;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a call of the command line waits for an answer that is read as a whole.
+/// How long a call waits for an answer that is read as a whole, unless it [has more patience](Remote::with_patience).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// The largest answer that is read as a whole, in bytes.
 const MAX_ANSWER_BYTES: usize = 512 << 20;
@@ -80,10 +80,12 @@ pub(super) enum RemoteError {
         cause: String,
     },
     /// There was no answer in time.
-    #[error("{url} didn't answer within {} s", ANSWER_TIMEOUT.as_secs())]
+    #[error("{url} didn't answer within {} s", after.as_secs())]
     TimedOut {
         /// The server.
         url: Url,
+        /// How long it was waited for.
+        after: Duration,
     },
     /// An answer that isn't JSON, or is too large.
     #[error("{url} answered {path} with something that isn't JSON (status {status})")]
@@ -126,6 +128,8 @@ pub(super) struct Reply {
 pub(super) struct Remote {
     url: Url,
     authorization: Option<HeaderValue>,
+    headers: HeaderMap,
+    patience: Duration,
     client: Client<HttpsConnector<HttpConnector>, Body>,
 }
 
@@ -174,8 +178,22 @@ impl Remote {
         Ok(Self {
             url,
             authorization,
+            headers: HeaderMap::new(),
+            patience: ANSWER_TIMEOUT,
             client: Client::builder(TokioExecutor::new()).build(connector),
         })
+    }
+
+    /// The same server, asked with one more header in each request.
+    pub(super) fn with_header(mut self, name: &'static str, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// The same server, with another time that an answer may take.
+    pub(super) fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The server's URL.
@@ -238,10 +256,11 @@ impl Remote {
                 .to_bytes();
             Ok::<_, RemoteError>((head, bytes))
         };
-        let (head, bytes) = tokio::time::timeout(ANSWER_TIMEOUT, answered)
+        let (head, bytes) = tokio::time::timeout(self.patience, answered)
             .await
             .map_err(|_| RemoteError::TimedOut {
                 url: self.url.clone(),
+                after: self.patience,
             })??;
         let body = match bytes.is_empty() {
             true => Value::Null,
@@ -270,6 +289,9 @@ impl Remote {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{base}{path}"));
+        if let Some(headers) = request.headers_mut() {
+            headers.extend(self.headers.clone());
+        }
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
