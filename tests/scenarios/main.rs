@@ -7,6 +7,7 @@
     reason = "a scenario that can't continue must fail"
 )]
 
+mod backups;
 mod bad_input;
 mod batches;
 mod browsers;

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod backup;
 pub mod config_envoy;
 mod output;
 mod remote;
@@ -36,6 +37,10 @@ enum Command {
     /// Print a configuration.
     #[command(subcommand)]
     Config(Box<ConfigCommand>),
+    /// Copy a whole cluster into a folder, as it was at one moment.
+    Backup(Box<backup::BackupArgs>),
+    /// Bring a backup into a cluster, of any number of shards.
+    Restore(Box<backup::RestoreArgs>),
     /// Move a cluster's state while no merger runs.
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -66,10 +71,23 @@ pub fn run() -> ExitCode {
                 Err(error) => fail(&error),
             }
         }
+        Command::Backup(arguments) => moved(backup::run_backup(&arguments)),
+        Command::Restore(arguments) => moved(backup::run_restore(&arguments)),
         Command::Store(command) => match store::run(&command) {
             Ok(text) => print(&text),
             Err(error) => fail(&error),
         },
+    }
+}
+
+/// What a backup or a restore came to.
+fn moved(done: Result<String, backup::BackupError>) -> ExitCode {
+    match done {
+        Ok(text) => print(&text),
+        Err(error) => {
+            eprintln!("weft: {error}");
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 

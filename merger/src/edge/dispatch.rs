@@ -160,7 +160,10 @@ async fn on_all(ctx: &Arc<Context>, call: Call) -> Result<Answer, ApiError> {
         | Op::ListBatches
         | Op::GetBatch => Ok(tasks::handle(&ctx.registry, call).await?),
         Op::Cluster if mergers::is_about_mergers(&call) => mergers::handle(&ctx.peers, &call).await,
-        Op::Cluster | Op::IndexShards => Ok(operator::handle(&ctx.repair, call).await?),
+        Op::Cluster | Op::IndexShards => {
+            let hooks = &ctx.webhooks.webhooks;
+            Ok(operator::handle(&ctx.repair, hooks, call).await?)
+        }
         Op::ListWebhooks
         | Op::GetWebhook
         | Op::CreateWebhook
