@@ -1,5 +1,6 @@
 //! The API for operators: `/_cluster/…` and `GET /indexes/{uid}/_shards`. It needs the master key.
 
+mod backups;
 mod index_shards;
 mod moves;
 
@@ -21,6 +22,7 @@ use crate::cluster::{
 };
 use crate::repair::{self, Context};
 use crate::replication::{dated, has_same_disk, probe, reads_leave};
+use crate::webhooks::Webhooks;
 
 /// The largest body of a request to this API, in bytes.
 const MAX_BODY_BYTES: u64 = 64 << 10;
@@ -58,7 +60,11 @@ impl Health {
 ///
 /// # Errors
 /// [`ClusterError`].
-pub async fn handle(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ClusterError> {
+pub async fn handle(
+    ctx: &Arc<Context>,
+    hooks: &Webhooks,
+    mut call: Call,
+) -> Result<Answer, ClusterError> {
     if call.operation == Operation::IndexShards {
         return index_shards::describe(ctx, &call).await;
     }
@@ -74,6 +80,11 @@ pub async fn handle(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, Cluste
         (Method::POST, ["nodes", id, "resume"]) => {
             let id = (*id).to_owned();
             resume(ctx, &mut call, &id).await
+        }
+        (_, ["backups", parts @ ..]) => {
+            let unknown = || Err(ClusterError::UnknownPath(format!("/_cluster/{path}")));
+            let backups = backups::handle(ctx, hooks, &mut call, parts).await;
+            backups.unwrap_or_else(unknown)
         }
         (_, parts) => {
             let unknown = || Err(ClusterError::UnknownPath(format!("/_cluster/{path}")));

@@ -8,6 +8,7 @@
 )]
 
 mod access_log;
+mod backups;
 mod bad_input;
 mod batches;
 mod browsers;

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod ask;
+mod backup;
 mod cluster;
 mod completions;
 mod config_check;
@@ -65,6 +66,10 @@ enum Command {
     /// Print a configuration, or check one.
     #[command(subcommand)]
     Config(Box<ConfigCommand>),
+    /// Copy a whole cluster into a folder, as it was at one moment.
+    Backup(Box<backup::BackupArgs>),
+    /// Bring a backup into a cluster, of any number of shards.
+    Restore(Box<backup::RestoreArgs>),
     /// Move a cluster's state while no merger runs.
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -98,6 +103,8 @@ pub fn run() -> ExitCode {
             Err(error) => fail(&error),
         },
         Command::Config(command) => config(&command),
+        Command::Backup(arguments) => moved(backup::run_backup(&arguments)),
+        Command::Restore(arguments) => moved(backup::run_restore(&arguments)),
         Command::Store(command) => match store::run(&command) {
             Ok(text) => print(&text),
             Err(error) => fail(&error),
@@ -123,6 +130,17 @@ fn config(command: &ConfigCommand) -> ExitCode {
     match text {
         Ok(text) => print(&text),
         Err(error) => fail(&error),
+    }
+}
+
+/// What a backup or a restore came to.
+fn moved(done: Result<String, backup::BackupError>) -> ExitCode {
+    match done {
+        Ok(text) => print(&text),
+        Err(error) => {
+            eprintln!("weft: {error}");
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //!
 //! Invariant: only this module changes an epoch or an in-sync set.
 
+mod backups;
 mod changes;
 mod dirty;
 mod discovery;
@@ -62,6 +63,7 @@ pub use topology::Topology;
 pub use traffic::{Flow, Traffic};
 pub use write_mode::WriteMode;
 
+pub(crate) use backups::{Backups, Candidate, InUse, LEASE as BACKUP_LEASE, Touched, Writes};
 pub(crate) use changes::{Changes, until};
 pub(crate) use dirty::{Documents, Written};
 pub(crate) use following::Changed;
@@ -214,6 +216,21 @@ pub enum ClusterError {
     /// A node that isn't in Envoy's configuration.
     #[error("node `{0}` is not known")]
     UnknownNode(NodeId),
+    /// No backup has this id: it has ended, or another merger leads.
+    #[error("backup `{0}` not found: it has ended, or another merger leads now")]
+    UnknownBackup(String),
+    /// One backup at a time.
+    #[error("another backup is being made; it ends by itself {} s after the last word of its client", BACKUP_LEASE.as_secs())]
+    BackupRunning,
+    /// The copy so far is of no use.
+    #[error("the backup must begin anew: {0}")]
+    BackupBroken(String),
+    /// A node that a backup reads doesn't answer as it should.
+    #[error("the backup can't be read now: {0}")]
+    BackupUnread(String),
+    /// With direct writes, nobody knows the order of writes.
+    #[error("a backup needs all writes to go through the merger: set `--direct-writes false`")]
+    BackupUnordered,
     /// A placement can't be read back.
     #[error("the placement of `{0}` is stored in a form that can't be read")]
     Corrupt(String),
@@ -276,6 +293,8 @@ pub struct Cluster {
     pub in_doubt: InDoubt,
     /// Slots that go from one shard to another.
     pub(crate) moves: Arc<Moves>,
+    /// The backup that is being made.
+    pub(crate) backups: Arc<Backups>,
     /// The order of writes to each replica.
     pub queues: ReplicaQueues,
     /// Which replicas wait with large writes while others apply them.
@@ -336,6 +355,7 @@ impl Cluster {
             dirty: Dirty::default(),
             in_doubt: InDoubt::default(),
             moves: Arc::new(moves),
+            backups: Arc::default(),
             queues: ReplicaQueues::default(),
             stagger: Stagger::default(),
             mergers: shared.mergers,
@@ -391,10 +411,11 @@ impl Cluster {
         Ok(())
     }
 
-    /// Notes a write that is about to be sent to a shard, for resyncs and moves. The caller has the shard's lock.
+    /// Notes a write that is about to be sent to a shard, for resyncs, moves and backups. The caller has the shard's lock.
     pub(crate) fn note_write(&self, shard: ShardId, write: &NamedOperation, ids: Option<&Ids>) {
         self.dirty.note(shard, write, ids);
         self.moves.logs.note(shard, write, ids);
+        self.backups.note(write, ids);
     }
 
     /// All shards that Envoy knows, in order.

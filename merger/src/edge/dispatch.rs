@@ -177,7 +177,10 @@ async fn on_all(ctx: &Arc<Context>, call: Call) -> Result<Answer, ApiError> {
         Op::Cluster if status_page::is_own(&call) => {
             Ok(status_page::traffic(ctx, &ctx.peers, &call))
         }
-        Op::Cluster | Op::IndexShards => Ok(operator::handle(&ctx.repair, call).await?),
+        Op::Cluster | Op::IndexShards => {
+            let hooks = &ctx.webhooks.webhooks;
+            Ok(operator::handle(&ctx.repair, hooks, call).await?)
+        }
         Op::ListWebhooks
         | Op::GetWebhook
         | Op::CreateWebhook

@@ -1,8 +1,10 @@
 //! Keeps replicas equal: watches nodes, brings replicas back in sync, compares them, and learns of new nodes. Moves slots.
+//! Reads what a backup copies.
 //!
 //! [`discover`] follows Envoy's list of nodes, [`watch`] probes each of them, [`resync`] brings back replicas that are out of sync,
 //! [`verify`] compares those that are in sync. [`moves`] brings slots of an index from one shard to another.
 
+pub(crate) mod backup;
 mod discover;
 mod moves;
 mod resync;
@@ -17,6 +19,7 @@ pub use moves::move_slots;
 
 pub(crate) use moves::{MoveError, Size, Survey, size_on};
 pub use resync::{Resyncs, keep_in_sync};
+pub(crate) use resync::Print;
 pub use verify::{Verification, verify_now_and_then};
 pub use watch::watch;
 

@@ -160,6 +160,11 @@ impl Tasks {
         uid
     }
 
+    /// The last uid that was given; `None` if there is none.
+    pub(crate) fn last_uid(&self) -> Option<u32> {
+        self.lock().next.checked_sub(1)
+    }
+
     /// As [`create`](Self::create), with a uid that was [reserved](Self::reserve). `extra` is stored in the same commit as the
     /// task.
     ///

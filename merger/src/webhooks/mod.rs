@@ -140,6 +140,14 @@ impl Webhooks {
         self.all().is_empty()
     }
 
+    /// All webhooks, with the secrets in their headers, for a backup.
+    pub(crate) fn unmasked(&self) -> Value {
+        let all = self.all();
+        let hooks = all.iter();
+        let hooks = hooks.map(|(uuid, hook)| json!({"uuid": uuid, "url": hook.url, "headers": hook.headers}));
+        Value::Array(hooks.collect())
+    }
+
     fn all(&self) -> Arc<Hooks> {
         let hooks = self.hooks.read().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&hooks)

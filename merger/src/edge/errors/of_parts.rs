@@ -109,6 +109,27 @@ impl From<ClusterError> for ApiError {
                 "system",
                 error.to_string(),
             ),
+            ClusterError::UnknownBackup(_) => Self::new(
+                StatusCode::NOT_FOUND,
+                "backup_not_found",
+                "invalid_request",
+                error.to_string(),
+            ),
+            ClusterError::BackupRunning => Self::new(
+                StatusCode::CONFLICT,
+                "backup_running",
+                "invalid_request",
+                error.to_string(),
+            ),
+            ClusterError::BackupBroken(_) => Self::new(
+                StatusCode::CONFLICT,
+                "backup_broken",
+                "system",
+                error.to_string(),
+            ),
+            ClusterError::BackupUnordered => {
+                Self::invalid("feature_not_enabled", error.to_string())
+            }
             ClusterError::UnknownIndex(_) => Self::new(
                 StatusCode::NOT_FOUND,
                 "index_not_found",
@@ -130,6 +151,7 @@ impl From<ClusterError> for ApiError {
             | ClusterError::Held(_)
             | ClusterError::Silent(_)
             | ClusterError::Unread(_)
+            | ClusterError::BackupUnread(_)
             | ClusterError::NoQuorum { .. } => Self::unavailable(error.to_string()),
             ClusterError::TooManyShards { .. } | ClusterError::TooFewReplicas { .. } => {
                 Self::invalid(

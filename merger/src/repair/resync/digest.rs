@@ -36,6 +36,18 @@ impl Print {
     }
 }
 
+impl Print {
+    /// One number for the id and the content. The sum over some documents, however they are ordered, is their digest.
+    pub(crate) fn whole(&self) -> u64 {
+        Self::whole_of(&self.id, self.content)
+    }
+
+    /// The same, of an id and a content.
+    pub(crate) fn whole_of(id: &str, content: u64) -> u64 {
+        xxh3_64_with_seed(id.as_bytes(), content)
+    }
+}
+
 fn field(name: &str, value: &RawValue) -> u64 {
     let seed = xxh3_64(name.as_bytes());
     // Nodes store vectors apart from the document and print their fields in any order.
@@ -64,9 +76,8 @@ impl Default for SlotDigests {
 
 impl SlotDigests {
     pub(crate) fn add(&mut self, print: &Print) {
-        let whole = xxh3_64_with_seed(print.id.as_bytes(), print.content);
         if let Some(digest) = self.0.get_mut(usize::from(print.slot.0)) {
-            *digest = digest.wrapping_add(whole);
+            *digest = digest.wrapping_add(print.whole());
         }
     }
 

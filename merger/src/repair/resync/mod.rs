@@ -46,10 +46,10 @@ use crate::store::StoreError;
 use crate::supervise::survive;
 use crate::upstream::UpstreamError;
 pub(crate) use compare::{compare, differing_ids};
-pub(super) use digest::Print;
+pub(crate) use digest::Print;
 pub(super) use mend::settings_change;
 pub(super) use remote::Remote;
-pub(super) use scan::Scan;
+pub(super) use scan::{Position, Scan};
 pub(super) use source::SourceGuard;
 
 use deletions::Deletions;

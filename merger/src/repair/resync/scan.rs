@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::ResyncError;
@@ -42,6 +43,30 @@ impl<'a> Scan<'a> {
             limit: FIRST_PAGE,
             ended: false,
         }
+    }
+
+    /// Goes on with a scan of the same index on the same node.
+    pub(crate) fn resume(
+        remote: &'a Remote<'a>,
+        index: &'a str,
+        primary_key: &'a str,
+        position: Position,
+    ) -> Self {
+        Self {
+            place: position.place,
+            limit: position
+                .limit
+                .clamp(*PAGE_DOCUMENTS.start(), *PAGE_DOCUMENTS.end()),
+            ..Self::new(remote, index, primary_key)
+        }
+    }
+
+    /// Where the scan is, to [go on](Self::resume) later; `None` at the end.
+    pub(crate) fn position(self) -> Option<Position> {
+        (!self.ended).then_some(Position {
+            place: self.place,
+            limit: self.limit,
+        })
     }
 
     /// A scan that reads ids only.
@@ -92,8 +117,15 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// How far a scan has come, for the one that goes on with it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Position {
+    place: Place,
+    limit: usize,
+}
+
 /// How far a scan has come. Pure.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Place {
     /// The offset of the end of the last page.
     end: usize,
