@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod config_envoy;
+mod import;
 mod output;
 mod remote;
 mod serve;
@@ -36,6 +37,8 @@ enum Command {
     /// Print a configuration.
     #[command(subcommand)]
     Config(Box<ConfigCommand>),
+    /// Bring a single Meilisearch into the cluster, and follow or compare it.
+    Import(Box<import::ImportArgs>),
     /// Move a cluster's state while no merger runs.
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -66,6 +69,17 @@ pub fn run() -> ExitCode {
                 Err(error) => fail(&error),
             }
         }
+        Command::Import(arguments) => match import::run(&arguments) {
+            Ok(done) if done.well => print(&done.text),
+            Ok(done) => {
+                print(&done.text);
+                ExitCode::FAILURE
+            }
+            Err(error) => {
+                fail(&error);
+                ExitCode::from(error.code())
+            }
+        },
         Command::Store(command) => match store::run(&command) {
             Ok(text) => print(&text),
             Err(error) => fail(&error),
