@@ -90,8 +90,9 @@ async fn everything(api: &Api) -> BTreeMap<String, Value> {
         let found = api.post(&path, &body).await.unwrap();
         let found = found.at("/results").as_array().unwrap().iter();
         let key = index["primaryKey"].as_str().unwrap_or("id");
-        let documents: BTreeMap<String, Value> =
-            found.map(|one| (one[key].to_string(), one.clone())).collect();
+        let documents: BTreeMap<String, Value> = found
+            .map(|one| (one[key].to_string(), one.clone()))
+            .collect();
         let whole = json!({
             "primaryKey": index["primaryKey"], "settings": settings.body, "documents": documents,
         });
@@ -132,7 +133,10 @@ async fn fill(api: &Api, count: u64) {
     let path = "/indexes/vectors/documents?primaryKey=key";
     let added = api.post(path, &with_vectors).await.unwrap();
     api.succeed(&added).await.unwrap();
-    let made = api.post("/indexes", &json!({"uid": "empty"})).await.unwrap();
+    let made = api
+        .post("/indexes", &json!({"uid": "empty"}))
+        .await
+        .unwrap();
     api.succeed(&made).await.unwrap();
     let key = json!({
         "uid": "6062abda-a5aa-4414-ac91-ecd7944c0f8d", "name": "shop", "description": "of the shop",
@@ -150,20 +154,44 @@ async fn everything_of_a_running_node_is_brought_over_once() {
     assert_eq!(report["problems"], json!([]), "{report}");
     scene.assert_equal().await;
     let path = "/keys/6062abda-a5aa-4414-ac91-ecd7944c0f8d";
-    let (old, new) = (scene.old.get(path).await.unwrap(), scene.new.get(path).await.unwrap());
-    for member in ["/key", "/name", "/description", "/actions", "/indexes", "/expiresAt"] {
+    let (old, new) = (
+        scene.old.get(path).await.unwrap(),
+        scene.new.get(path).await.unwrap(),
+    );
+    for member in [
+        "/key",
+        "/name",
+        "/description",
+        "/actions",
+        "/indexes",
+        "/expiresAt",
+    ] {
         assert_eq!(old.at(member), new.at(member), "{member}");
     }
     let client = scene.new.with_key(old.at("/key").as_str());
     let found = client.get("/indexes/things/search?q=amber").await.unwrap();
     assert_eq!(found.status, 200, "{}", found.text);
     // Documents came after the settings, and so were indexed once.
-    let tasks = scene.new.get("/tasks?indexUids=things&reverse=true&limit=1000").await.unwrap();
-    let kinds: Vec<&str> = tasks.at("/results").as_array().unwrap().iter()
+    let tasks = scene
+        .new
+        .get("/tasks?indexUids=things&reverse=true&limit=1000")
+        .await
+        .unwrap();
+    let kinds: Vec<&str> = tasks
+        .at("/results")
+        .as_array()
+        .unwrap()
+        .iter()
         .map(|task| task["type"].as_str().unwrap())
         .collect();
     assert_eq!(kinds[..2], ["indexCreation", "settingsUpdate"]);
-    assert!(kinds.len() > 4 && kinds[2..].iter().all(|kind| *kind == "documentAdditionOrUpdate"), "{kinds:?}");
+    assert!(
+        kinds.len() > 4
+            && kinds[2..]
+                .iter()
+                .all(|kind| *kind == "documentAdditionOrUpdate"),
+        "{kinds:?}"
+    );
 
     let before = tasks_total(&scene.new).await;
     let again = scene.imported(&[]).await;
@@ -172,7 +200,12 @@ async fn everything_of_a_running_node_is_brought_over_once() {
 }
 
 async fn tasks_total(api: &Api) -> u64 {
-    api.get("/tasks?limit=1").await.unwrap().at("/total").as_u64().unwrap()
+    api.get("/tasks?limit=1")
+        .await
+        .unwrap()
+        .at("/total")
+        .as_u64()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -182,21 +215,37 @@ async fn what_can_not_be_imported_is_refused_with_a_reason() {
     add(&scene.new, "things", &documents(100..110)).await;
     let refused = scene.import(&[]).await;
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
-    assert!(said(&refused).contains("--into-existing"), "{}", said(&refused));
+    assert!(
+        said(&refused).contains("--into-existing"),
+        "{}",
+        said(&refused)
+    );
     let missing = scene.import(&["--index", "nothing"]).await;
     assert_eq!(missing.status.code(), Some(2), "{}", said(&missing));
     let mut wrong = scene.command(&scene.single.url(), &[]);
-    let wrong = wrong.env("WEFT_SOURCE_KEY", "not-the-key").output().await.unwrap();
+    let wrong = wrong
+        .env("WEFT_SOURCE_KEY", "not-the-key")
+        .output()
+        .await
+        .unwrap();
     assert_eq!(wrong.status.code(), Some(3), "{}", said(&wrong));
     assert!(said(&wrong).contains("invalid_api_key"), "{}", said(&wrong));
-    let nobody = scene.command("http://127.0.0.1:9", &[]).output().await.unwrap();
+    let nobody = scene
+        .command("http://127.0.0.1:9", &[])
+        .output()
+        .await
+        .unwrap();
     assert_eq!(nobody.status.code(), Some(3), "{}", said(&nobody));
     assert!(!scene.folder.path().join("weft-import.json").exists());
 
     let made_equal = scene.imported(&["--into-existing"]).await;
     assert_eq!(made_equal["problems"], json!([]), "{made_equal}");
     scene.assert_equal().await;
-    let other = scene.command("http://localhost:9", &[]).output().await.unwrap();
+    let other = scene
+        .command("http://localhost:9", &[])
+        .output()
+        .await
+        .unwrap();
     assert_eq!(other.status.code(), Some(3), "{}", said(&other));
 }
 
@@ -235,7 +284,8 @@ async fn a_dump_is_brought_over() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     };
-    let metadata = json!({"dumpVersion": "V6", "dbVersion": "1.15.0", "dumpDate": "2026-11-30T10:00:00Z"});
+    let metadata =
+        json!({"dumpVersion": "V6", "dbVersion": "1.15.0", "dumpDate": "2026-11-30T10:00:00Z"});
     write("metadata.json", metadata.to_string());
     write("tasks/queue.jsonl", String::new());
     let key = json!({
@@ -247,14 +297,25 @@ async fn a_dump_is_brought_over() {
         let documents = index["documents"].as_object().unwrap().values();
         let lines: String = documents.map(|one| format!("{one}\n")).collect();
         write(&format!("indexes/{uid}/documents.jsonl"), lines);
-        write(&format!("indexes/{uid}/settings.json"), index["settings"].to_string());
+        write(
+            &format!("indexes/{uid}/settings.json"),
+            index["settings"].to_string(),
+        );
         let metadata = json!({"uid": uid, "primaryKey": index["primaryKey"]});
-        write(&format!("indexes/{uid}/metadata.json"), metadata.to_string());
+        write(
+            &format!("indexes/{uid}/metadata.json"),
+            metadata.to_string(),
+        );
     }
     let file = scene.folder.path().join("a.dump");
     let packed = std::process::Command::new("tar")
-        .arg("-czf").arg(&file).arg("-C").arg(&root).arg(".")
-        .status().unwrap();
+        .arg("-czf")
+        .arg(&file)
+        .arg("-C")
+        .arg(&root)
+        .arg(".")
+        .status()
+        .unwrap();
     assert!(packed.success());
 
     let cut = scene.folder.path().join("cut.dump");
@@ -262,17 +323,35 @@ async fn a_dump_is_brought_over() {
     std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
     let refused = scene.command(&path_of(&cut), &[]).output().await.unwrap();
     assert_eq!(refused.status.code(), Some(2), "{}", said(&refused));
-    assert!(everything(&scene.new).await.is_empty(), "nothing was written");
+    assert!(
+        everything(&scene.new).await.is_empty(),
+        "nothing was written"
+    );
 
     let arguments = ["--batch-bytes", "4096"];
-    let output = scene.command(&path_of(&file), &arguments).output().await.unwrap();
+    let output = scene
+        .command(&path_of(&file), &arguments)
+        .output()
+        .await
+        .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     scene.assert_equal().await;
     let path = "/keys/6062abda-a5aa-4414-ac91-ecd7944c0f8d";
-    let (old, new) = (scene.old.get(path).await.unwrap(), scene.new.get(path).await.unwrap());
+    let (old, new) = (
+        scene.old.get(path).await.unwrap(),
+        scene.new.get(path).await.unwrap(),
+    );
     assert_eq!(old.at("/key"), new.at("/key"));
-    let again = scene.command(&path_of(&file), &arguments).output().await.unwrap();
-    assert!(said(&again).contains("finished already"), "{}", said(&again));
+    let again = scene
+        .command(&path_of(&file), &arguments)
+        .output()
+        .await
+        .unwrap();
+    assert!(
+        said(&again).contains("finished already"),
+        "{}",
+        said(&again)
+    );
 }
 
 fn path_of(path: &Path) -> String {
@@ -281,7 +360,12 @@ fn path_of(path: &Path) -> String {
 
 /// Writes of every kind.
 async fn change(api: &Api, round: u64) {
-    add(api, "things", &documents(10_000 + round * 100..10_050 + round * 100)).await;
+    add(
+        api,
+        "things",
+        &documents(10_000 + round * 100..10_050 + round * 100),
+    )
+    .await;
     let part = json!([{"id": round, "note": "changed"}, {"id": 7, "group": null}]);
     let path = "/indexes/things/documents";
     let updated = api.json(Method::PUT, path, &part).await.unwrap();
@@ -290,26 +374,38 @@ async fn change(api: &Api, round: u64) {
     let path = "/indexes/things/documents/delete-batch";
     let deleted = api.post(path, &json!(gone)).await.unwrap();
     api.succeed(&deleted).await.unwrap();
-    set(api, "things", &json!({"stopWords": ["the", format!("and{round}")]})).await;
+    set(
+        api,
+        "things",
+        &json!({"stopWords": ["the", format!("and{round}")]}),
+    )
+    .await;
     let moved = json!([{"key": "k-3", "_vectors": {"mine": [0.5, 0.25]}}]);
     add(api, "vectors", &moved).await;
     add(api, &format!("new-{round}"), &documents(0..20)).await;
-    let deleted = api.delete(&format!("/indexes/new-{}", round - 1)).await.unwrap();
+    let deleted = api
+        .delete(&format!("/indexes/new-{}", round - 1))
+        .await
+        .unwrap();
     if round > 1 {
         api.succeed(&deleted).await.unwrap();
     }
 }
 
 async fn wait_equal(scene: &Scene) {
-    until("both are equal", Deadline::after(Duration::from_secs(60)), || async {
-        let (old, new) = (everything(&scene.old).await, everything(&scene.new).await);
-        let differing = old.iter().find(|(uid, index)| new.get(*uid) != Some(index));
-        match (old == new, differing) {
-            (true, _) => Ok(()),
-            (false, Some((uid, _))) => Err(format!("{uid} differs")),
-            (false, None) => Err(format!("{:?} and {:?}", old.keys(), new.keys())),
-        }
-    })
+    until(
+        "both are equal",
+        Deadline::after(Duration::from_secs(60)),
+        || async {
+            let (old, new) = (everything(&scene.old).await, everything(&scene.new).await);
+            let differing = old.iter().find(|(uid, index)| new.get(*uid) != Some(index));
+            match (old == new, differing) {
+                (true, _) => Ok(()),
+                (false, Some((uid, _))) => Err(format!("{uid} differs")),
+                (false, None) => Err(format!("{:?} and {:?}", old.keys(), new.keys())),
+            }
+        },
+    )
     .await
     .unwrap();
 }
@@ -325,7 +421,10 @@ async fn what_is_written_to_the_source_afterwards_is_brought_over() {
     let scene = Scene::start().await;
     fill(&scene.old, 500).await;
     scene.imported(&[]).await;
-    let follower = scene.command(&scene.single.url(), &["--follow"]).spawn().unwrap();
+    let follower = scene
+        .command(&scene.single.url(), &["--follow"])
+        .spawn()
+        .unwrap();
     change(&scene.old, 1).await;
     wait_equal(&scene).await;
     let swap = json!([{"indexes": ["things", "new-1"]}]);
@@ -335,11 +434,19 @@ async fn what_is_written_to_the_source_afterwards_is_brought_over() {
     let swapped = scene.old.post("/swap-indexes", &swap).await.unwrap();
     scene.old.succeed(&swapped).await.unwrap();
     let path = "/keys/6062abda-a5aa-4414-ac91-ecd7944c0f8d";
-    scene.old.json(Method::PATCH, path, &json!({"name": "other"})).await.unwrap();
-    until("the key has its new name", Deadline::after(Duration::from_secs(30)), || async {
-        let key = scene.new.get(path).await.unwrap();
-        (key.at("/name") == "other").then_some(()).ok_or(key.text)
-    })
+    scene
+        .old
+        .json(Method::PATCH, path, &json!({"name": "other"}))
+        .await
+        .unwrap();
+    until(
+        "the key has its new name",
+        Deadline::after(Duration::from_secs(30)),
+        || async {
+            let key = scene.new.get(path).await.unwrap();
+            (key.at("/name") == "other").then_some(()).ok_or(key.text)
+        },
+    )
     .await
     .unwrap();
     wait_equal(&scene).await;
@@ -354,11 +461,22 @@ async fn what_is_written_to_the_source_afterwards_is_brought_over() {
 
     // An index that isn't the import's stays, and what was written to one that the source leaves alone stays too.
     add(&scene.new, "ours", &documents(0..5)).await;
-    add(&scene.new, "vectors", &json!([{"key": "later", "_vectors": {"mine": [1.0, 2.0]}}])).await;
+    add(
+        &scene.new,
+        "vectors",
+        &json!([{"key": "later", "_vectors": {"mine": [1.0, 2.0]}}]),
+    )
+    .await;
     change(&scene.old, 3).await;
-    let _ = scene.import(&["--follow", "--until-caught-up", "--index", "things"]).await;
+    let _ = scene
+        .import(&["--follow", "--until-caught-up", "--index", "things"])
+        .await;
     assert_eq!(scene.new.get("/indexes/ours").await.unwrap().status, 200);
-    let later = scene.new.get("/indexes/vectors/documents/later").await.unwrap();
+    let later = scene
+        .new
+        .get("/indexes/vectors/documents/later")
+        .await
+        .unwrap();
     assert_eq!(later.status, 200, "{}", later.text);
 }
 
@@ -367,7 +485,9 @@ async fn equal_servers_compare_as_equal_and_others_do_not() {
     let scene = Scene::start().await;
     fill(&scene.old, 500).await;
     scene.imported(&[]).await;
-    let report = scene.imported(&["--compare", "--index", "things", "--min-equal", "100"]).await;
+    let report = scene
+        .imported(&["--compare", "--index", "things", "--min-equal", "100"])
+        .await;
     assert_eq!(report["all"]["hitsApartFromTies"], 100.0, "{report}");
     assert_eq!(report["all"]["scores"], 100.0, "{report}");
     assert_eq!(report["all"]["totals"], 100.0, "{report}");
@@ -378,12 +498,19 @@ async fn equal_servers_compare_as_equal_and_others_do_not() {
     let lines = "{\"index\":\"things\",\"q\":\"amber number 5\"}\n{\"index\":\"things\",\"q\":\"dune number 13\"}\n";
     std::fs::write(&queries, lines).unwrap();
     let report = scene.imported(&["--compare", "queries.jsonl"]).await;
-    assert_eq!(report["all"]["hits"], 100.0, "{report}");
-    let other = scene.new.delete("/indexes/things/documents/13").await.unwrap();
+    assert_eq!(report["all"]["hitsApartFromTies"], 100.0, "{report}");
+    assert_eq!(report["all"]["queries"], 2, "{report}");
+    let other = scene
+        .new
+        .delete("/indexes/things/documents/13")
+        .await
+        .unwrap();
     scene.new.succeed(&other).await.unwrap();
-    let differing = scene.import(&["--compare", "queries.jsonl", "--json"]).await;
+    let differing = scene
+        .import(&["--compare", "queries.jsonl", "--json"])
+        .await;
     assert_eq!(differing.status.code(), Some(1), "{}", said(&differing));
     let report: Value = serde_json::from_slice(&differing.stdout).unwrap();
-    assert_eq!(report["all"]["totals"], 0.0, "{report}");
+    assert_eq!(report["all"]["totals"], 50.0, "{report}");
     assert_eq!(report["enough"], false, "{report}");
 }

@@ -96,7 +96,7 @@ pub(in crate::cli) struct ImportArgs {
 #[derive(Debug)]
 pub(super) enum SourceKind {
     /// A running server.
-    Live(Remote),
+    Live(Box<Remote>),
     /// A dump.
     Dump(PathBuf),
 }
@@ -117,7 +117,7 @@ impl ImportArgs {
         };
         let key = key.filter(|key| !key.is_empty());
         let remote = Remote::new(url, key.as_deref()).map_err(ImportError::Source)?;
-        Ok(SourceKind::Live(remote))
+        Ok(SourceKind::Live(Box::new(remote)))
     }
 
     /// Whether an index is among the chosen ones.

@@ -36,12 +36,18 @@ pub(super) fn changes(tasks: &[Task], known: &BTreeSet<u64>, from: u64, next: u6
         }
         found.touched.extend(task.index_uid.clone());
         let named = named(&task.details);
-        if matches!(task.kind.as_str(), "indexDeletion" | "indexSwap" | "indexUpdate") {
+        if matches!(
+            task.kind.as_str(),
+            "indexDeletion" | "indexSwap" | "indexUpdate"
+        ) {
             found.may_be_gone.extend(task.index_uid.clone());
             found.may_be_gone.extend(named.iter().cloned());
         }
         found.touched.extend(named);
-        let earlier = found.oldest.as_ref().is_none_or(|oldest| task.enqueued_at < *oldest);
+        let earlier = found
+            .oldest
+            .as_ref()
+            .is_none_or(|oldest| task.enqueued_at < *oldest);
         if earlier {
             found.oldest = Some(task.enqueued_at.clone());
         }

@@ -18,6 +18,8 @@ use super::source::{IDS, Server};
 
 /// How many ids are asked for at once.
 const PAGE_OF_IDS: u64 = 10_000;
+/// How many documents are deleted at once.
+const DELETED_AT_ONCE: usize = 10_000;
 /// How many ids of documents that differed are kept for the person.
 const EXAMPLES: usize = 5;
 
@@ -138,7 +140,10 @@ pub(super) async fn equalise(
         remove_unseen(work, source, &mut known, &mut sending).await?;
     }
     let rest = sending.batcher.rest();
-    sending.pipeline.send(work, rest.into_iter().collect()).await?;
+    sending
+        .pipeline
+        .send(work, rest.into_iter().collect())
+        .await?;
     sending.pipeline.finish(work).await?;
     Ok(sending.done)
 }
@@ -168,7 +173,10 @@ async fn remove_unseen(
     sending: &mut Sending,
 ) -> Result<(), ImportError> {
     let target = work.target.server.clone();
-    let (index, key) = (sending.pipeline.index().to_owned(), sending.primary_key.clone());
+    let (index, key) = (
+        sending.pipeline.index().to_owned(),
+        sending.primary_key.clone(),
+    );
     let (mut offset, mut unseen) = (0, Vec::new());
     loop {
         let page = target.ids(&index, &key, offset, PAGE_OF_IDS).await?;
@@ -179,16 +187,16 @@ async fn remove_unseen(
             break;
         }
     }
+    let mut gone = Vec::new();
     for ids in unseen.chunks(IDS) {
         let found = source.documents_of(&index, ids).await?;
         compare(work, known, sending, &found).await?;
-        let gone: Vec<String> = ids.iter().filter(|id| known.is_unseen(id)).cloned().collect();
-        if gone.is_empty() {
-            continue;
-        }
-        work.target.delete(&index, &gone).await?;
-        sending.done.deleted += gone.len() as u64;
-        gone.iter().for_each(|id| sending.done.example(id));
+        gone.extend(ids.iter().filter(|id| known.is_unseen(id)).cloned());
+    }
+    for ids in gone.chunks(DELETED_AT_ONCE) {
+        work.target.delete(&index, ids).await?;
+        sending.done.deleted += ids.len() as u64;
+        ids.iter().for_each(|id| sending.done.example(id));
     }
     Ok(())
 }

@@ -27,6 +27,11 @@ pub(in crate::cli) enum ImportError {
     /// The cluster gave no answer that can be used.
     #[error("the cluster: {0}")]
     Target(#[source] RemoteError),
+    /// The source's key may read documents and not keys.
+    #[error(
+        "the source doesn't show its keys to this key: give its master key, or leave keys out (--no-keys)"
+    )]
+    KeysRefused,
     /// An answer lacks what it must have.
     #[error("{server} answered {path} without `{field}`: is it a Meilisearch?")]
     Shape {
@@ -172,7 +177,7 @@ impl ImportError {
                 RemoteError::KeyFile { .. } | RemoteError::Key | RemoteError::Url(_) => 2,
                 _ => 3,
             },
-            Self::Shape { .. } => 3,
+            Self::Shape { .. } | Self::KeysRefused => 3,
         }
     }
 }

@@ -97,8 +97,13 @@ impl<'a> Follower<'a> {
             } else {
                 spoken = None;
                 let lag = round.oldest.as_deref().and_then(age);
-                let lag = lag.map_or_else(String::new, |lag| format!(", {lag:.1} s after the oldest"));
-                let open = if round.open { "; more are under way" } else { "" };
+                let lag =
+                    lag.map_or_else(String::new, |lag| format!(", {lag:.1} s after the oldest"));
+                let open = if round.open {
+                    "; more are under way"
+                } else {
+                    ""
+                };
                 work.progress
                     .say(&format!("{} tasks brought over{lag}{open}", round.tasks));
             }
@@ -199,8 +204,7 @@ impl<'a> Follower<'a> {
             && let Some(keys) = keys::of(self.source).await?
         {
             let known = work.journal.state.keys.clone().unwrap_or_default();
-            let (brought, changed) =
-                keys::bring(&work.target.server, &keys, &known, notes).await?;
+            let (brought, changed) = keys::bring(&work.target.server, &keys, &known, notes).await?;
             if brought != known {
                 work.journal.state.keys = Some(brought);
                 work.journal.save()?;

@@ -206,7 +206,10 @@ mod tests {
         let folder = folder();
         let path = folder.path().join("journal.json");
         let mut journal = Journal::open(&path, "http://old/", "http://new/").unwrap();
-        assert!(!path.exists(), "nothing is written before something is done");
+        assert!(
+            !path.exists(),
+            "nothing is written before something is done"
+        );
         *journal.index("films") = IndexState {
             stage: Stage::Documents,
             documents: 12,

@@ -32,6 +32,11 @@ pub(super) async fn of(source: &Server) -> Result<Option<Vec<Key>>, ImportError>
         {
             Ok(None)
         }
+        Err(ImportError::Source(RemoteError::Refused { code, .. }))
+            if code == "invalid_api_key" =>
+        {
+            Err(ImportError::KeysRefused)
+        }
         keys => keys.map(Some),
     }
 }
@@ -48,7 +53,10 @@ pub(super) async fn bring(
         Err(ImportError::Target(RemoteError::Refused { code, .. }))
             if code == "missing_master_key" =>
         {
-            note(notes, "the cluster has no master key, so it has no keys".to_owned());
+            note(
+                notes,
+                "the cluster has no master key, so it has no keys".to_owned(),
+            );
             return Ok((BTreeSet::new(), false));
         }
         there => there?,
@@ -93,12 +101,7 @@ fn note(notes: &mut Vec<String>, text: String) {
     }
 }
 
-fn plan(
-    keys: &[Key],
-    there: &[Key],
-    known: &BTreeSet<String>,
-    now: OffsetDateTime,
-) -> Vec<Step> {
+fn plan(keys: &[Key], there: &[Key], known: &BTreeSet<String>, now: OffsetDateTime) -> Vec<Step> {
     let mut steps = Vec::new();
     for key in keys {
         let Some(uid) = uid(key) else { continue };
@@ -107,7 +110,9 @@ fn plan(
         match other {
             Some(other) => steps.extend(changes(key, other, &uid)),
             None if has_passed(&expires, now) => {
-                steps.push(Step::Note(format!("the key {uid} has expired and was left out")));
+                steps.push(Step::Note(format!(
+                    "the key {uid} has expired and was left out"
+                )));
             }
             None => steps.push(Step::Create(json!({
                 "uid": uid,
@@ -158,7 +163,9 @@ fn is(key: &Key, uid: &str) -> bool {
 }
 
 fn has_passed(expires: &Value, now: OffsetDateTime) -> bool {
-    let time = expires.as_str().and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+    let time = expires
+        .as_str()
+        .and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
     time.is_some_and(|time| time <= now)
 }
 
@@ -169,7 +176,9 @@ fn has_other_values(keys: &[Key], there: &[Key]) -> bool {
             return false;
         };
         let other = there.iter().find(|other| is(other, &uid));
-        other.and_then(|other| other.get("key")).is_some_and(|other| other != value)
+        other
+            .and_then(|other| other.get("key"))
+            .is_some_and(|other| other != value)
     })
 }
 
@@ -208,18 +217,31 @@ mod tests {
     fn an_expired_key_is_left_out() {
         let one = json!({"uid": "u", "expiresAt": "2020-01-01T00:00:00Z"});
         let steps = planned(&[one], &[], &[]);
-        assert!(matches!(&steps[..], [Step::Note(note)] if note.contains("expired")), "{steps:?}");
+        assert!(
+            matches!(&steps[..], [Step::Note(note)] if note.contains("expired")),
+            "{steps:?}"
+        );
     }
 
     #[test]
     fn a_key_that_is_there_is_only_described_anew() {
         let here = json!({"uid": "u", "name": "new", "actions": ["search"], "indexes": ["*"]});
         let there = json!({"uid": "u", "name": "old", "actions": ["search"], "indexes": ["*"]});
-        assert_eq!(planned(std::slice::from_ref(&here), std::slice::from_ref(&here), &[]), []);
+        assert_eq!(
+            planned(
+                std::slice::from_ref(&here),
+                std::slice::from_ref(&here),
+                &[]
+            ),
+            []
+        );
         let steps = planned(std::slice::from_ref(&here), &[there], &[]);
         assert_eq!(
             steps,
-            [Step::Describe("u".to_owned(), json!({"name": "new", "description": null}))]
+            [Step::Describe(
+                "u".to_owned(),
+                json!({"name": "new", "description": null})
+            )]
         );
         let other = json!({"uid": "u", "name": "new", "actions": ["*"], "indexes": ["*"]});
         let steps = planned(&[here], &[other], &[]);
@@ -236,7 +258,10 @@ mod tests {
     fn other_values_are_noticed() {
         let here = [key(json!({"uid": "u", "key": "1"}))];
         assert!(!has_other_values(&here, &here));
-        assert!(has_other_values(&here, &[key(json!({"uid": "u", "key": "2"}))]));
+        assert!(has_other_values(
+            &here,
+            &[key(json!({"uid": "u", "key": "2"}))]
+        ));
         let of_dump = [key(json!({"uid": "u"}))];
         assert!(!has_other_values(&of_dump, &here));
     }

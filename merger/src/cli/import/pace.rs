@@ -45,7 +45,11 @@ mod tests {
         for _ in 0..5 {
             pace.wait(500).await;
         }
-        assert_eq!(begun.elapsed().as_millis() / 100, 20, "the first one waits for nothing");
+        assert_eq!(
+            begun.elapsed().as_millis() / 100,
+            20,
+            "the first one waits for nothing"
+        );
     }
 
     #[tokio::test(start_paused = true)]

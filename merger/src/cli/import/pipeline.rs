@@ -103,7 +103,11 @@ impl Pipeline {
             return Ok(());
         };
         let what = match self.noted {
-            true => format!("documents {} to {}", oldest.end - oldest.documents + 1, oldest.end),
+            true => format!(
+                "documents {} to {}",
+                oldest.end - oldest.documents + 1,
+                oldest.end
+            ),
             false => format!("{} changed documents", oldest.documents),
         };
         work.target.done(&self.index, &what, oldest.task).await?;

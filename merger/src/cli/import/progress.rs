@@ -25,10 +25,10 @@ pub(super) struct Progress {
 impl Progress {
     /// So many documents in all, of which some are there already.
     pub(super) fn new(total: u64, before: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let visible = total > 0 && std::io::stderr().is_terminal();
+        let bar = visible.then(|| {
             let bar = ProgressBar::new(total);
-            let template =
-                "{msg:20!} {bar:30} {human_pos}/{human_len}, {per_sec}, {eta} left";
+            let template = "{msg:20!} {bar:30} {human_pos}/{human_len}, {per_sec}, {eta} left";
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("█▌ "));
             }

@@ -23,7 +23,7 @@ use crate::cli::remote::{Remote, RemoteError};
 /// Does what the command line asks for.
 pub(super) async fn run(arguments: &ImportArgs) -> Result<Done, ImportError> {
     match arguments.source_kind()? {
-        SourceKind::Live(remote) => live(arguments, &Server::new(Side::Source, remote)).await,
+        SourceKind::Live(remote) => live(arguments, &Server::new(Side::Source, *remote)).await,
         SourceKind::Dump(_) if arguments.follow => Err(ImportError::Usage(
             "--follow needs a running source: a dump doesn't change",
         )),
@@ -61,7 +61,9 @@ async fn live(arguments: &ImportArgs, source: &Server) -> Result<Done, ImportErr
     };
     let all = source.indexes().await?;
     let all: Vec<Index> = chosen(arguments, all, &work.journal)?;
-    let left = all.iter().filter(|index| work.journal.stage(&index.uid) != Stage::Done);
+    let left = all
+        .iter()
+        .filter(|index| work.journal.stage(&index.uid) != Stage::Done);
     let left: Vec<Index> = left.cloned().collect();
     let was_finished = work.journal.state.finished && left.is_empty();
     if !was_finished {
@@ -73,13 +75,13 @@ async fn live(arguments: &ImportArgs, source: &Server) -> Result<Done, ImportErr
     } else if !was_finished {
         let round = follower.round(&mut work, &mut report.notes).await?;
         if !round.is_caught_up() {
-            report.next = Some("The source is being written to: --follow brings over what comes.".to_owned());
+            report.next =
+                Some("The source is being written to: --follow brings over what comes.".to_owned());
         }
     } else {
         report.was_finished = true;
         report.next = Some("--follow brings over what was written to the source since.".to_owned());
     }
-    work.progress.end();
     if !was_finished || arguments.follow {
         check(source, &work, &mut report).await?;
     }
@@ -128,7 +130,12 @@ async fn copy_all(
     let (mut total, mut before) = (0, 0);
     for index in left {
         total += source.count(&index.uid).await?;
-        before += work.journal.state.indexes.get(&index.uid).map_or(0, |known| known.documents);
+        before += work
+            .journal
+            .state
+            .indexes
+            .get(&index.uid)
+            .map_or(0, |known| known.documents);
     }
     work.progress = Progress::new(total, before);
     for index in left {
@@ -151,7 +158,12 @@ async fn copy_all(
         work.journal.index(uid).stage = Stage::Done;
         work.journal.save()?;
     }
+    end_copy(work)
+}
+
+fn end_copy(work: &mut Work) -> Result<(), ImportError> {
     work.progress.end();
+    work.progress = Progress::new(0, 0);
     work.journal.state.finished = true;
     work.journal.save()
 }
@@ -172,8 +184,7 @@ async fn existing(
         let Some(other) = there.iter().find(|other| other.uid == *uid) else {
             continue;
         };
-        if work.journal.state.indexes.contains_key(uid)
-            || work.target.server.count(uid).await? == 0
+        if work.journal.state.indexes.contains_key(uid) || work.target.server.count(uid).await? == 0
         {
             continue;
         }
@@ -277,7 +288,6 @@ async fn from_dump(arguments: &ImportArgs, path: PathBuf) -> Result<Done, Import
     if !report.was_finished {
         copy_dump(arguments, &path, &survey, &mut work, &left, &mut report).await?;
     }
-    work.progress.end();
     summarise(&work, &mut report).await?;
     Ok(report.done(arguments.output.json))
 }
@@ -344,8 +354,7 @@ async fn copy_dump(
         }
         work.journal.index(uid).stage = Stage::Done;
     }
-    work.journal.state.finished = true;
-    work.journal.save()
+    end_copy(work)
 }
 
 /// Sends the documents in the order in which the dump has them, an index after the other.

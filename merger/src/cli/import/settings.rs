@@ -13,7 +13,12 @@ use crate::cli::remote::RemoteError;
 use crate::upstream::is_hidden;
 
 /// Features that concern one process and not what an index holds.
-const NOT_CARRIED: [&str; 4] = ["network", "logsRoute", "chatCompletions", "dynamicSearchRules"];
+const NOT_CARRIED: [&str; 4] = [
+    "network",
+    "logsRoute",
+    "chatCompletions",
+    "dynamicSearchRules",
+];
 
 /// Makes an index as the source has it. `there` is what the cluster has of that name.
 pub(super) async fn prepare(
@@ -193,7 +198,10 @@ mod tests {
     fn embedders_that_only_the_cluster_has_are_removed() {
         let mut settings = json!({"embedders": {"a": {"dimensions": 2}}});
         remove_others(&mut settings, &json!({"embedders": {"a": {}, "b": {}}}));
-        assert_eq!(settings, json!({"embedders": {"a": {"dimensions": 2}, "b": null}}));
+        assert_eq!(
+            settings,
+            json!({"embedders": {"a": {"dimensions": 2}, "b": null}})
+        );
         let mut none = json!({"stopWords": []});
         remove_others(&mut none, &json!({"embedders": {}}));
         assert_eq!(none["embedders"], json!({}));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -24,7 +24,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(300);
 /// The largest page that is read, in bytes. Pages are planned to be as large as a batch.
-const MAX_PAGE_BYTES: usize = 1 << 30;
+const MAX_PAGE_BYTES: usize = 256 << 20;
+/// The code of an answer that is larger.
+const TOO_LARGE: &str = "answer_too_large";
 /// How many indexes, keys or tasks are asked for at once.
 const LIST: u64 = 1000;
 /// How many documents are asked for by id at once.
@@ -198,13 +200,26 @@ impl Server {
         count.ok_or_else(|| self.shape(&path, "numberOfDocuments"))
     }
 
-    /// One page of an index's documents, in the server's order, with their vectors.
+    /// One page of an index's documents, in the server's order, with their vectors. It has fewer documents than asked for if
+    /// these are too large.
     pub(super) async fn page(
         &self,
         index: &str,
         offset: u64,
-        limit: u64,
+        mut limit: u64,
     ) -> Result<Page, ImportError> {
+        loop {
+            match self.page_of(index, offset, limit).await {
+                Err(
+                    ImportError::Source(RemoteError::Refused { code, .. })
+                    | ImportError::Target(RemoteError::Refused { code, .. }),
+                ) if code == TOO_LARGE && limit > 1 => limit = (limit / 8).max(1),
+                page => return page,
+            }
+        }
+    }
+
+    async fn page_of(&self, index: &str, offset: u64, limit: u64) -> Result<Page, ImportError> {
         let body = json!({"offset": offset, "limit": limit, "retrieveVectors": true});
         match self.fetch(index, &body).await {
             // Before vectors were stable, a server may not know them, and then has none.
@@ -228,11 +243,12 @@ impl Server {
     ) -> Result<Vec<String>, ImportError> {
         let body = json!({"offset": offset, "limit": limit, "fields": [primary_key]});
         let page = self.fetch(index, &body).await?;
-        let id = |document: &Box<RawValue>| {
+        let id = |document: &RawValue| {
             let fields: Map<String, Value> = serde_json::from_str(document.get()).ok()?;
             id_in(&fields, primary_key)
         };
-        Ok(page.results.iter().filter_map(id).collect())
+        let ids = page.results.iter().filter_map(|document| id(document));
+        Ok(ids.collect())
     }
 
     /// Those of these documents that exist, with their vectors; [`IDS`] at most.
@@ -244,7 +260,9 @@ impl Server {
         let body = json!({"ids": ids, "limit": ids.len(), "retrieveVectors": true});
         match self.fetch(index, &body).await {
             // Older servers know no `ids`.
-            Err(ImportError::Source(RemoteError::Refused { code, .. })) if code == "bad_request" => {
+            Err(ImportError::Source(RemoteError::Refused { code, .. }))
+                if code == "bad_request" =>
+            {
                 self.one_by_one(index, ids).await
             }
             page => Ok(page?.results),
@@ -370,7 +388,11 @@ impl Server {
             let answer = self.remote.send(method, path, kind, whole(body)).await?;
             let (head, body) = answer.into_parts();
             let read = Limited::new(body, MAX_PAGE_BYTES).collect().await;
-            let bytes = read.map_err(|error| broken(error.to_string()))?.to_bytes();
+            let bytes = read.map_err(|error| match error.is::<LengthLimitError>() {
+                true => too_large(),
+                false => broken(error.to_string()),
+            })?;
+            let bytes = bytes.to_bytes();
             Ok::<_, RemoteError>((head.status, bytes))
         };
         let (status, bytes) = tokio::time::timeout(TIMEOUT, exchange)
@@ -396,6 +418,14 @@ fn passes(error: &RemoteError) -> bool {
                 | StatusCode::GATEWAY_TIMEOUT
         ),
         _ => false,
+    }
+}
+
+fn too_large() -> RemoteError {
+    RemoteError::Refused {
+        status: StatusCode::PAYLOAD_TOO_LARGE,
+        code: TOO_LARGE.to_owned(),
+        message: format!("the answer has more than {MAX_PAGE_BYTES} bytes"),
     }
 }
 

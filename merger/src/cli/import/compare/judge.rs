@@ -43,9 +43,13 @@ impl Verdict {
                 .all(|(one, other)| (one.score - other.score).abs() < EPSILON);
         let equal = ids(&a) == ids(&b);
         let total = |name: &str| one.get(name) == many.get(name);
-        let asks = request.get("facets").is_some_and(|facets| !facets.is_null());
+        let asks = request
+            .get("facets")
+            .is_some_and(|facets| !facets.is_null());
         let facets = || {
-            ["facetDistribution", "facetStats"].iter().all(|name| one.get(*name) == many.get(*name))
+            ["facetDistribution", "facetStats"]
+                .iter()
+                .all(|name| one.get(*name) == many.get(*name))
         };
         Self {
             hits: equal,
@@ -71,10 +75,15 @@ struct Hit {
 fn hits(answer: &Value, primary_key: &str) -> Vec<Hit> {
     let hits = answer.get("hits").and_then(Value::as_array);
     let hit = |hit: &Value| {
-        let id = hit.as_object().and_then(|fields| super::super::digest::id_in(fields, primary_key));
+        let id = hit
+            .as_object()
+            .and_then(|fields| super::super::digest::id_in(fields, primary_key));
         Hit {
             id: id.unwrap_or_default(),
-            score: hit.get("_rankingScore").and_then(Value::as_f64).unwrap_or(-1.0),
+            score: hit
+                .get("_rankingScore")
+                .and_then(Value::as_f64)
+                .unwrap_or(-1.0),
         }
     };
     hits.into_iter().flatten().map(hit).collect()
@@ -104,7 +113,10 @@ fn groups(hits: &[Hit], request: &Value) -> Vec<(usize, BTreeSet<String>)> {
     if begins_within && let Some((.., ids)) = groups.first_mut() {
         ids.clear();
     }
-    groups.into_iter().map(|(_, count, ids)| (count, ids)).collect()
+    groups
+        .into_iter()
+        .map(|(_, count, ids)| (count, ids))
+        .collect()
 }
 
 #[cfg(test)]

@@ -29,17 +29,16 @@ const AT_ONCE: usize = 4;
 const MADE: u32 = 200;
 
 /// Compares, and reports.
-pub(super) async fn run(
-    arguments: &ImportArgs,
-    file: Option<&Path>,
-) -> Result<Done, ImportError> {
+pub(super) async fn run(arguments: &ImportArgs, file: Option<&Path>) -> Result<Done, ImportError> {
     if !(0.0..=100.0).contains(&arguments.min_equal) {
         return Err(ImportError::Usage("--min-equal is a percentage: 0 to 100"));
     }
     let SourceKind::Live(remote) = arguments.source_kind()? else {
-        return Err(ImportError::Usage("--compare needs a running source: a dump answers nothing"));
+        return Err(ImportError::Usage(
+            "--compare needs a running source: a dump answers nothing",
+        ));
     };
-    let source = Server::new(Side::Source, remote);
+    let source = Server::new(Side::Source, *remote);
     source.probe().await?;
     let cluster = session::target(arguments).await?.server;
     let mut indexes = source.indexes().await?;

@@ -90,7 +90,10 @@ fn spread(queries: Vec<Query>, wanted: usize) -> Vec<Query> {
     let all = queries.len();
     let taken = |n: &usize| wanted >= all || n * wanted / all != (n + 1) * wanted / all;
     let numbered = queries.into_iter().enumerate();
-    numbered.filter(|(n, _)| taken(n)).map(|(_, query)| query).collect()
+    numbered
+        .filter(|(n, _)| taken(n))
+        .map(|(_, query)| query)
+        .collect()
 }
 
 /// Makes queries of words that documents from all over an index hold.
@@ -109,7 +112,11 @@ pub(super) async fn make(
             documents.extend(source.page(uid, offset, AT_A_PLACE).await?.results);
         }
     }
-    let words = words(&documents, &searchable(&settings), index.primary_key.as_deref());
+    let words = words(
+        &documents,
+        &searchable(&settings),
+        index.primary_key.as_deref(),
+    );
     let facets = facets(&settings);
     let query = |n| Query {
         index: uid.clone(),
@@ -123,7 +130,9 @@ pub(super) async fn make(
 
 /// The fields in which words are looked for; empty for all.
 fn searchable(settings: &Value) -> Vec<String> {
-    let named = settings.get("searchableAttributes").and_then(Value::as_array);
+    let named = settings
+        .get("searchableAttributes")
+        .and_then(Value::as_array);
     let named = named.into_iter().flatten().filter_map(Value::as_str);
     let named: Vec<String> = named.map(str::to_owned).collect();
     match named.iter().any(|name| name == "*") {
@@ -133,7 +142,9 @@ fn searchable(settings: &Value) -> Vec<String> {
 }
 
 fn facets(settings: &Value) -> Vec<String> {
-    let named = settings.get("filterableAttributes").and_then(Value::as_array);
+    let named = settings
+        .get("filterableAttributes")
+        .and_then(Value::as_array);
     let named = named.into_iter().flatten().filter_map(Value::as_str);
     let plain = named.filter(|name| !name.contains('*') && !name.starts_with('_'));
     plain.take(FACETS).map(str::to_owned).collect()
@@ -164,7 +175,10 @@ fn words_of(value: &Value, words: &mut BTreeSet<String>) {
             let long = parts.filter(|word| word.chars().count() >= SHORTEST_WORD);
             words.extend(long.take(50).map(str::to_lowercase));
         }
-        Value::Array(values) => values.iter().take(20).for_each(|value| words_of(value, words)),
+        Value::Array(values) => values
+            .iter()
+            .take(20)
+            .for_each(|value| words_of(value, words)),
         _ => {}
     }
 }
@@ -225,7 +239,13 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_query_is_named() {
-        for bad in ["{", "[]", "{\"q\":\"x\"}", "{\"index\":7}", "{\"index\":\"a/b\"}"] {
+        for bad in [
+            "{",
+            "[]",
+            "{\"q\":\"x\"}",
+            "{\"index\":7}",
+            "{\"index\":\"a/b\"}",
+        ] {
             let (_folder, path) = written(&format!("{{\"index\":\"films\"}}\n{bad}\n"));
             let error = read(&path, None).unwrap_err().to_string();
             assert!(error.contains("line 2"), "{bad}: {error}");
@@ -234,12 +254,16 @@ mod tests {
 
     #[test]
     fn a_sample_is_taken_from_all_over_the_file() {
-        let lines: String = (0..100).map(|n| format!("{{\"index\":\"x\",\"offset\":{n}}}\n")).collect();
+        let lines: String = (0..100)
+            .map(|n| format!("{{\"index\":\"x\",\"offset\":{n}}}\n"))
+            .collect();
         let (_folder, path) = written(&lines);
         let queries = read(&path, Some(10)).unwrap();
         assert_eq!(queries.len(), 10);
-        let offsets: Vec<u64> =
-            queries.iter().map(|query| query.body["offset"].as_u64().unwrap()).collect();
+        let offsets: Vec<u64> = queries
+            .iter()
+            .map(|query| query.body["offset"].as_u64().unwrap())
+            .collect();
         assert!(offsets[0] < 10 && offsets[9] > 89, "{offsets:?}");
         assert_eq!(read(&path, Some(1000)).unwrap().len(), 100);
     }
@@ -248,7 +272,9 @@ mod tests {
     fn queries_are_made_of_words_that_can_be_found() {
         let document = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
         let documents = [
-            document(r#"{"id":"key","title":"The Alien, 1979","tags":["space"],"secret":"hidden"}"#),
+            document(
+                r#"{"id":"key","title":"The Alien, 1979","tags":["space"],"secret":"hidden"}"#,
+            ),
             document(r#"{"id":"other","title":"Ran"}"#),
         ];
         let fields = ["title".to_owned(), "tags".to_owned()];
@@ -260,8 +286,16 @@ mod tests {
         assert_eq!(facets, ["a"]);
         let queries: Vec<Value> = (0..40).map(|n| body(&found, &facets, n)).collect();
         assert_eq!(queries[1]["facets"], json!(["a"]));
-        assert!(queries.iter().all(|query| query["q"].as_str().unwrap().len() >= 3));
-        assert_eq!(queries[7], body(&found, &facets, 7), "they can be asked again");
+        assert!(
+            queries
+                .iter()
+                .all(|query| query["q"].as_str().unwrap().len() >= 3)
+        );
+        assert_eq!(
+            queries[7],
+            body(&found, &facets, 7),
+            "they can be asked again"
+        );
     }
 
     #[test]

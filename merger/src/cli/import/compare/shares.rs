@@ -39,7 +39,11 @@ impl Count {
         let share = |equal: u64, of: u64| match percent(equal, of) {
             Some(percent) => (
                 format!("{percent:.1} %"),
-                if equal == of { Mood::Good } else { Mood::Warning },
+                if equal == of {
+                    Mood::Good
+                } else {
+                    Mood::Warning
+                },
             ),
             None => ("-".to_owned(), Mood::Plain),
         };
@@ -110,8 +114,9 @@ impl Shares {
 
     fn value(&self, min_equal: f64, well: bool) -> Value {
         let indexes = self.indexes.iter();
-        let indexes: serde_json::Map<String, Value> =
-            indexes.map(|(uid, count)| (uid.clone(), count.value())).collect();
+        let indexes: serde_json::Map<String, Value> = indexes
+            .map(|(uid, count)| (uid.clone(), count.value()))
+            .collect();
         json!({
             "all": self.all.value(),
             "indexes": indexes,
@@ -123,7 +128,13 @@ impl Shares {
 
     fn text(&self, min_equal: f64, well: bool) -> String {
         let mut rows = Rows::new(&[
-            "index", "queries", "hits", "but for ties", "scores", "totals", "facets",
+            "index",
+            "queries",
+            "hits",
+            "but for ties",
+            "scores",
+            "totals",
+            "facets",
         ]);
         for (uid, count) in &self.indexes {
             rows.add(count.cells(uid));
@@ -141,8 +152,12 @@ impl Shares {
         }
         let verdict = match (self.all.queries, well) {
             (0, _) => "No query was asked.".to_owned(),
-            (_, true) => format!("Enough queries have the same hits, but for ties (at least {min_equal} %)."),
-            (_, false) => format!("Too few queries have the same hits, but for ties (less than {min_equal} %)."),
+            (_, true) => {
+                format!("Enough queries have the same hits, but for ties (at least {min_equal} %).")
+            }
+            (_, false) => format!(
+                "Too few queries have the same hits, but for ties (less than {min_equal} %)."
+            ),
         };
         text.push_str(&verdict);
         text.push('\n');
@@ -193,13 +208,23 @@ mod tests {
     #[test]
     fn no_query_is_no_good_result() {
         let done = shares(&[]).done(0.0, false);
-        assert!(!done.well && done.text.contains("No query"), "{}", done.text);
+        assert!(
+            !done.well && done.text.contains("No query"),
+            "{}",
+            done.text
+        );
     }
 
     #[test]
     fn people_see_a_table_and_what_differs() {
         let text = shares(&[true, false]).done(10.0, false).text;
-        assert!(text.contains("50.0 %") && text.contains("100.0 %"), "{text}");
-        assert!(text.contains(r#"differs in ["hits"]: "films" {"q":"alien"}"#), "{text}");
+        assert!(
+            text.contains("50.0 %") && text.contains("100.0 %"),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"differs in ["hits"]: "films" {"q":"alien"}"#),
+            "{text}"
+        );
     }
 }

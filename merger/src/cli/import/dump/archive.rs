@@ -64,7 +64,6 @@ pub(super) fn walk(
         }
         taken?;
     }
-    drop(entries);
     // The checksum stands at the very end.
     budget.set(Some(MAX_REST_BYTES));
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|error| said(&error))?;

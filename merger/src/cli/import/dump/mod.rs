@@ -126,7 +126,10 @@ pub(super) fn batches(
             let folder = name
                 .strip_prefix("indexes/")
                 .and_then(|rest| rest.strip_suffix("/documents.jsonl"));
-            match wanted.iter().find(|one| Some(one.folder.as_str()) == folder) {
+            match wanted
+                .iter()
+                .find(|one| Some(one.folder.as_str()) == folder)
+            {
                 Some(one) => documents(one, batch_bytes, file, hand_on),
                 None => Ok(()),
             }
@@ -203,7 +206,9 @@ impl Files {
         for line in lines {
             let uid = line.get("uid").and_then(Value::as_str);
             let meta = line.get("index_meta");
-            let uuid = meta.and_then(|meta| meta.get("uuid")).and_then(Value::as_str);
+            let uuid = meta
+                .and_then(|meta| meta.get("uuid"))
+                .and_then(Value::as_str);
             if let (Some(uid), Some(uuid)) = (uid, uuid) {
                 self.uids.insert(uuid.to_owned(), uid.to_owned());
             }
@@ -233,7 +238,11 @@ impl Files {
         match twice {
             Some(uid) => Err(format!("it has the index `{uid}` twice")),
             None => Ok(Survey {
-                name: format!("{} ({bytes} bytes, of {})", path.display(), text("dumpDate")),
+                name: format!(
+                    "{} ({bytes} bytes, of {})",
+                    path.display(),
+                    text("dumpDate")
+                ),
                 indexes,
                 keys: self.keys,
                 features: self.features,
@@ -270,7 +279,9 @@ impl Folder {
         if uid.is_empty() || uid.len() > MAX_UID || !uid.bytes().all(named) {
             return Err(format!("`{uid}` is no name of an index"));
         }
-        let key = metadata.get("primaryKey").or_else(|| metadata.get("primary_key"));
+        let key = metadata
+            .get("primaryKey")
+            .or_else(|| metadata.get("primary_key"));
         let primary_key = key.and_then(Value::as_str).map(str::to_owned);
         Ok(DumpIndex {
             index: Index { uid, primary_key },

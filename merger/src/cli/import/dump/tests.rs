@@ -51,7 +51,10 @@ impl Made {
         let folder = format!("./indexes/{uid}");
         let metadata = json!({"uid": uid, "primaryKey": "id"}).to_string();
         self.file(&format!("{folder}/documents.jsonl"), documents)
-            .file(&format!("{folder}/settings.json"), r#"{"stopWords":["the"]}"#)
+            .file(
+                &format!("{folder}/settings.json"),
+                r#"{"stopWords":["the"]}"#,
+            )
             .file(&format!("{folder}/metadata.json"), &metadata)
     }
 
@@ -129,10 +132,16 @@ fn the_older_format_keeps_indexes_by_uuid_and_settings_beside_the_primary_key() 
 #[test]
 fn hostile_paths_and_links_are_refused() {
     for name in ["../keys.jsonl", "/etc/passwd", "indexes/../../x"] {
-        let made = Made::new().metadata("V6").hostile(name, tar::EntryType::Regular);
+        let made = Made::new()
+            .metadata("V6")
+            .hostile(name, tar::EntryType::Regular);
         assert!(refused(made).contains("leads outside"), "{name}");
     }
-    for kind in [tar::EntryType::Symlink, tar::EntryType::Link, tar::EntryType::Fifo] {
+    for kind in [
+        tar::EntryType::Symlink,
+        tar::EntryType::Link,
+        tar::EntryType::Fifo,
+    ] {
         let made = Made::new().metadata("V6").hostile("keys.jsonl", kind);
         assert!(refused(made).contains("no ordinary file"), "{kind:?}");
     }
@@ -154,9 +163,13 @@ fn a_name_that_no_index_may_have_is_refused() {
 fn what_is_incomplete_or_of_another_format_is_refused() {
     assert!(refused(Made::new().metadata("V4")).contains("`V4`"));
     assert!(refused(Made::new().index("films", "")).contains("no metadata.json"));
-    let without = Made::new().metadata("V6").file("indexes/x/settings.json", "{}");
+    let without = Made::new()
+        .metadata("V6")
+        .file("indexes/x/settings.json", "{}");
     assert!(refused(without).contains("has no metadata"));
-    let bad = Made::new().metadata("V6").index("films", "{\"id\":1}\n{\"id\":\n");
+    let bad = Made::new()
+        .metadata("V6")
+        .index("films", "{\"id\":1}\n{\"id\":\n");
     assert!(refused(bad).contains("line 2"));
     let list = Made::new().metadata("V6").index("films", "[1]\n");
     assert!(refused(list).contains("line 1"));
