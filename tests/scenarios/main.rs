@@ -26,6 +26,7 @@ mod fuzzed;
 mod guard;
 mod harness;
 mod hung_nodes;
+mod import;
 mod indexes;
 mod istio;
 mod keys;

@@ -20,6 +20,7 @@ mod completions;
 mod config_check;
 pub mod config_envoy;
 mod drain;
+mod import;
 mod indexes;
 mod man;
 mod mergers;
@@ -70,6 +71,8 @@ enum Command {
     Backup(Box<backup::BackupArgs>),
     /// Bring a backup into a cluster, of any number of shards.
     Restore(Box<backup::RestoreArgs>),
+    /// Bring a single Meilisearch into the cluster, and follow or compare it.
+    Import(Box<import::ImportArgs>),
     /// Move a cluster's state while no merger runs.
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -105,6 +108,17 @@ pub fn run() -> ExitCode {
         Command::Config(command) => config(&command),
         Command::Backup(arguments) => moved(backup::run_backup(&arguments)),
         Command::Restore(arguments) => moved(backup::run_restore(&arguments)),
+        Command::Import(arguments) => match import::run(&arguments) {
+            Ok(done) if done.well => print(&done.text),
+            Ok(done) => {
+                print(&done.text);
+                ExitCode::from(NOT_WELL)
+            }
+            Err(error) => {
+                fail(&error);
+                ExitCode::from(error.code())
+            }
+        },
         Command::Store(command) => match store::run(&command) {
             Ok(text) => print(&text),
             Err(error) => fail(&error),
