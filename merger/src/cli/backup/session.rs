@@ -306,7 +306,10 @@ pub(super) async fn exchange(
         })?;
         Ok::<_, RemoteError>((status, read.to_bytes()))
     };
-    let late = |_| RemoteError::TimedOut { url: url.clone() };
+    let late = |_| RemoteError::TimedOut {
+        url: url.clone(),
+        after: ANSWER,
+    };
     let (status, bytes) = timeout(ANSWER, answered).await.map_err(late)??;
     if status.is_success() {
         return Ok((status, bytes));
