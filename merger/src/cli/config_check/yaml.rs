@@ -1,14 +1,12 @@
-//! Reads the part of YAML that configurations of Envoy are written in, and remembers the line of everything, which serde's readers
-//! don't tell. Pure.
+//! A configuration of Envoy as a tree in which everything knows its line, which serde's readers don't tell. The crate
+//! `saphyr-parser` reads the YAML; this builds the tree from what it tells.
 //!
-//! Read are: block and flow collections, plain, quoted and block scalars, anchors and aliases, tags (which are skipped), comments,
-//! one document. Refused with its line is what has no place in such a file: complex keys, directives, more than one document, tabs
-//! as indentation. JSON is read, too.
-
-mod block;
-mod flow;
+//! Beside what isn't YAML, what has no place in such a file is refused with its line: keys that aren't scalars, a key that is there
+//! twice, more than one document, and aliases or depths without end. JSON is read, too. Pure.
 
 use std::collections::HashMap;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput};
 
 /// The largest depth of collections in each other.
 const DEEPEST: usize = 100;
@@ -54,10 +52,7 @@ pub(super) struct Unreadable {
 /// Reads a file.
 pub(super) fn read(text: &str) -> Result<Node, Unreadable> {
     let mut reader = Reader {
-        text: text.strip_prefix('\u{feff}').unwrap_or(text),
-        at: 0,
-        line: 1,
-        line_start: 0,
+        events: Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)),
         anchors: HashMap::new(),
         nodes: 0,
         depth: 0,
@@ -129,196 +124,145 @@ impl Node {
     }
 }
 
-/// A place in the text.
+/// Builds the tree from the parser's events.
 struct Reader<'a> {
-    text: &'a str,
-    at: usize,
-    line: usize,
-    line_start: usize,
-    anchors: HashMap<String, Node>,
+    events: Parser<'a, StrInput<'a>>,
+    /// What aliases stand for, by the parser's numbers.
+    anchors: HashMap<usize, Node>,
     nodes: usize,
     depth: usize,
 }
 
-impl Reader<'_> {
-    fn wrong<T>(&self, problem: impl Into<String>) -> Result<T, Unreadable> {
-        Err(Unreadable {
-            line: self.line,
-            problem: problem.into(),
-        })
+impl<'a> Reader<'a> {
+    fn next(&mut self) -> Result<(Event<'a>, usize), Unreadable> {
+        let event = self.events.next_event();
+        let Some(event) = event else {
+            return wrong(1, "the file breaks off");
+        };
+        let (event, Span { start, .. }) = event?;
+        Ok((event, start.line()))
     }
 
-    fn peek(&self) -> Option<u8> {
-        self.peek_at(0)
-    }
-
-    fn peek_at(&self, ahead: usize) -> Option<u8> {
-        self.text.as_bytes().get(self.at + ahead).copied()
-    }
-
-    fn rest(&self) -> &str {
-        self.text.get(self.at..).unwrap_or("")
-    }
-
-    /// What is left of the line, without its end.
-    fn rest_of_line(&self) -> &str {
-        let rest = self.rest();
-        let line = rest.split('\n').next().unwrap_or("");
-        line.strip_suffix('\r').unwrap_or(line)
-    }
-
-    fn column(&self) -> usize {
-        self.at - self.line_start
-    }
-
-    fn bump(&mut self) {
-        if self.peek() == Some(b'\n') {
-            self.line += 1;
-            self.line_start = self.at + 1;
-        }
-        self.at += 1;
-    }
-
-    fn skip(&mut self, bytes: usize) {
-        (0..bytes).for_each(|_| self.bump());
-    }
-
-    fn skip_spaces(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t')) {
-            self.bump();
-        }
-    }
-
-    fn skip_line(&mut self) {
-        while self.peek().is_some_and(|byte| byte != b'\n') {
-            self.bump();
-        }
-    }
-
-    /// Whether a byte ends a token: white space, or the end of the text.
-    fn is_gap(byte: Option<u8>) -> bool {
-        matches!(byte, None | Some(b' ' | b'\t' | b'\n' | b'\r'))
-    }
-
-    /// Whether nothing but a comment is left of the line.
-    fn line_is_over(&mut self) -> bool {
-        self.skip_spaces();
-        match self.peek() {
-            None | Some(b'\n' | b'\r') => true,
-            Some(b'#') => {
-                let before = self.at.checked_sub(1).and_then(|at| self.text.as_bytes().get(at));
-                self.column() == 0 || Self::is_gap(before.copied())
-            }
-            Some(_) => false,
-        }
-    }
-
-    /// Goes to the next content, over empty lines and comments. Returns its column; `None` at the end of the document.
-    fn next_content(&mut self) -> Result<Option<usize>, Unreadable> {
+    /// The only document; `Null` of a file without any.
+    fn document(&mut self) -> Result<Node, Unreadable> {
+        let mut root = None;
         loop {
-            let begins = self.column() == 0;
-            let tab = begins && {
-                let line = self.rest_of_line();
-                let indented = line.trim_start_matches(' ');
-                indented.starts_with('\t') && !indented.trim_start().is_empty()
-            };
-            if tab {
-                return self.wrong("a tab in an indentation: use spaces");
-            }
-            if self.line_is_over() {
-                self.skip_line();
-                if self.peek().is_none() {
-                    return Ok(None);
+            let (event, line) = self.next()?;
+            match event {
+                Event::StreamEnd => {
+                    let kind = Kind::Null;
+                    return Ok(root.unwrap_or(Node { line: 1, kind }));
                 }
-                self.bump();
-                continue;
+                Event::DocumentStart(_) if root.is_some() => {
+                    return wrong(line, "a second document begins: Envoy reads one");
+                }
+                Event::DocumentStart(_) => {
+                    let (event, line) = self.next()?;
+                    root = Some(self.node(event, line)?);
+                }
+                _ => {}
             }
-            let marker = self.column() == 0
-                && (self.rest().starts_with("---") || self.rest().starts_with("..."))
-                && Self::is_gap(self.peek_at(3));
-            return Ok((!marker).then(|| self.column()));
         }
     }
 
-    fn node(&mut self, line: usize, kind: Kind) -> Result<Node, Unreadable> {
-        self.nodes += 1;
-        self.is_not_too_much()?;
-        Ok(Node { line, kind })
+    /// The value that begins with this event.
+    fn node(&mut self, event: Event<'a>, line: usize) -> Result<Node, Unreadable> {
+        self.count(1, line)?;
+        let (kind, anchor) = match event {
+            Event::Alias(number) => return self.alias(number, line),
+            Event::Scalar(text, ScalarStyle::Plain, anchor, _)
+                if matches!(&*text, "" | "~" | "null") =>
+            {
+                (Kind::Null, anchor)
+            }
+            Event::Scalar(text, _, anchor, _) => (Kind::Scalar(text.into_owned()), anchor),
+            Event::SequenceStart(anchor, _) => (self.deeper(line, Self::list)?, anchor),
+            Event::MappingStart(anchor, _) => (self.deeper(line, Self::map)?, anchor),
+            _ => return wrong(line, "a value is missing"),
+        };
+        let node = Node { line, kind };
+        // The parser numbers anchors from 1.
+        if anchor > 0 {
+            self.count(node.size(), line)?;
+            self.anchors.insert(anchor, node.clone());
+        }
+        Ok(node)
     }
 
-    fn is_not_too_much(&self) -> Result<(), Unreadable> {
+    fn list(&mut self) -> Result<Kind, Unreadable> {
+        let mut items = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(Kind::List(items)),
+                (event, line) => items.push(self.node(event, line)?),
+            }
+        }
+    }
+
+    fn map(&mut self) -> Result<Kind, Unreadable> {
+        let mut entries: Vec<Entry> = Vec::new();
+        loop {
+            let (key, line) = match self.next()? {
+                (Event::MappingEnd, _) => return Ok(Kind::Map(entries)),
+                (Event::Scalar(key, ..), line) => (key.into_owned(), line),
+                (_, line) => return wrong(line, "a key that is no plain text"),
+            };
+            if entries.iter().any(|entry| entry.key == key) {
+                return wrong(line, format!("`{key}` is there twice"));
+            }
+            let (event, begins) = self.next()?;
+            let value = self.node(event, begins)?;
+            entries.push(Entry { key, line, value });
+        }
+    }
+
+    /// The value that an alias stands for.
+    fn alias(&mut self, number: usize, line: usize) -> Result<Node, Unreadable> {
+        let Some(node) = self.anchors.get(&number).cloned() else {
+            return wrong(line, "an alias of something that it is part of");
+        };
+        self.count(node.size(), line)?;
+        // What is below keeps its own lines: there is where a mistake in it is mended.
+        Ok(Node { line, ..node })
+    }
+
+    fn count(&mut self, nodes: usize, line: usize) -> Result<(), Unreadable> {
+        self.nodes += nodes;
         match self.nodes > MOST_NODES {
-            true => self.wrong(format!("the file has more than {MOST_NODES} values")),
+            true => wrong(line, format!("the file has more than {MOST_NODES} values")),
             false => Ok(()),
         }
     }
 
     /// Reads something inside of something else.
-    fn deeper<T>(
+    fn deeper(
         &mut self,
-        read: impl FnOnce(&mut Self) -> Result<T, Unreadable>,
-    ) -> Result<T, Unreadable> {
+        line: usize,
+        read: impl FnOnce(&mut Self) -> Result<Kind, Unreadable>,
+    ) -> Result<Kind, Unreadable> {
         if self.depth >= DEEPEST {
-            return self.wrong(format!("more than {DEEPEST} collections in each other"));
+            return wrong(line, format!("more than {DEEPEST} collections in each other"));
         }
         self.depth += 1;
         let done = read(self);
         self.depth -= 1;
         done
     }
+}
 
-    /// The value that an alias stands for.
-    fn alias(&mut self) -> Result<Node, Unreadable> {
-        let line = self.line;
-        self.bump();
-        let name = self.name();
-        let Some(node) = self.anchors.get(&name).cloned() else {
-            return self.wrong(format!("`*{name}` stands for nothing: there is no `&{name}` above"));
-        };
-        self.nodes += node.size();
-        self.is_not_too_much()?;
-        // What is below keeps its own lines: there is where a mistake in it is mended.
-        Ok(Node { line, ..node })
-    }
+fn wrong<T>(line: usize, problem: impl Into<String>) -> Result<T, Unreadable> {
+    Err(Unreadable {
+        line,
+        problem: problem.into(),
+    })
+}
 
-    /// An anchor's or a tag's name.
-    fn name(&mut self) -> String {
-        let is_end = |letter: char| letter.is_whitespace() || "[]{},".contains(letter);
-        let rest = self.rest();
-        let name = rest.split(is_end).next().unwrap_or("").to_owned();
-        self.skip(name.len());
-        name
-    }
-
-    /// Skips tags, and returns the anchor that the next value has.
-    fn properties(&mut self) -> Result<Option<String>, Unreadable> {
-        let mut anchor = None;
-        loop {
-            match self.peek() {
-                Some(b'&') => {
-                    self.bump();
-                    let name = self.name();
-                    if name.is_empty() {
-                        return self.wrong("`&` without a name");
-                    }
-                    anchor = Some(name);
-                }
-                Some(b'!') => {
-                    self.name();
-                }
-                _ => return Ok(anchor),
-            }
-            self.skip_spaces();
+impl From<ScanError> for Unreadable {
+    fn from(error: ScanError) -> Self {
+        Self {
+            line: error.marker().line(),
+            problem: error.info().to_owned(),
         }
-    }
-
-    fn remember(&mut self, anchor: Option<String>, node: &Node) -> Result<(), Unreadable> {
-        if let Some(anchor) = anchor {
-            self.nodes += node.size();
-            self.is_not_too_much()?;
-            self.anchors.insert(anchor, node.clone());
-        }
-        Ok(())
     }
 }
 
