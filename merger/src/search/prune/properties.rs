@@ -175,13 +175,13 @@ fn slots() -> impl Strategy<Value = SlotMap> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn every_document_that_a_filter_finds_lies_on_a_shard_that_is_asked(
         tree in tree(),
         more in prop::option::of(tree()),
-        documents in prop::collection::vec(document(), 1..60),
+        documents in prop::collection::vec(document(), 1..40),
         slots in slots(),
     ) {
         let filter = match &more {
@@ -198,6 +198,22 @@ proptest! {
                 }
             }
         }
+    }
+
+    #[test]
+    fn integers_among_texts_are_those_whose_text_is_among_them(
+        from in prop::option::of("[-0-9a:]{0,4}"),
+        to in prop::option::of("[-0-9a:]{0,4}"),
+        least in -300_i128..300,
+        count in 0_i128..400,
+    ) {
+        let texts = Texts { from: from.clone(), to: to.clone() };
+        let is_among = |number: i128| {
+            let text = number.to_string();
+            from.as_ref().is_none_or(|from| *from <= text) && to.as_ref().is_none_or(|to| text <= *to)
+        };
+        let expected = (least..=least + count).any(is_among);
+        prop_assert_eq!(texts.hold_integers((least, least + count)), expected);
     }
 
     /// Whatever is written: it is read or not, and never a fault.

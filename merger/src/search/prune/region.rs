@@ -55,21 +55,28 @@ impl Texts {
 
     /// Whether any integer from `least` to `most` may be among them, written as a text.
     pub(super) fn hold_integers(&self, (least, most): (i128, i128)) -> bool {
-        // Of as many digits, integers are ordered as texts as they are by value, negative ones the other way round.
-        let mut first = 0_i128;
-        for digits in 1..=20_u32 {
-            let end = 10_i128.pow(digits) - 1;
-            let positive = (first.max(least), end.min(most));
-            let negative = ((-end).max(least), (-first.max(1)).min(most));
-            for (low, high) in [positive, (negative.1, negative.0)] {
-                let is_there = if low < 0 { low >= high } else { low <= high };
-                if is_there && self.meet(&low.to_string(), &high.to_string()) {
-                    return true;
-                }
-            }
-            first = end + 1;
-        }
-        false
+        let low = self.from.as_deref().unwrap_or_default();
+        // All negative ones begin with the same sign.
+        let below_zero = match low.strip_prefix('-') {
+            Some(digits) => Some(digits),
+            None => (low < "-").then_some(""),
+        };
+        (1..=20_u32).any(|digits| {
+            let (first, end) = match digits {
+                1 => (0, 9),
+                _ => (10_i128.pow(digits - 1), 10_i128.pow(digits) - 1),
+            };
+            let hold = |sign: &str, low: &str, from: i128, to: i128| {
+                let found = first_from(low, digits).map(|number| number.max(from).max(first));
+                let found = found.filter(|number| *number <= to.min(end));
+                let high = self.to.as_deref();
+                found.is_some_and(|number| {
+                    high.is_none_or(|high| format!("{sign}{number}").as_str() <= high)
+                })
+            };
+            hold("", low, least, most)
+                || below_zero.is_some_and(|low| hold("-", low, (-most).max(1), -least))
+        })
     }
 
     /// Whether any other id from `from` to before `to` may be among them.
@@ -84,11 +91,6 @@ impl Texts {
         ends_after && to.is_none_or(|to| low < to)
     }
 
-    fn meet(&self, low: &str, high: &str) -> bool {
-        self.from.as_deref().is_none_or(|from| from <= high)
-            && self.to.as_deref().is_none_or(|to| to >= low)
-    }
-
     fn and(&self, other: &Self) -> Option<Self> {
         let from = self.from.as_ref().max(other.from.as_ref());
         let to = match (&self.to, &other.to) {
@@ -101,6 +103,23 @@ impl Texts {
             to: to.cloned(),
         })
     }
+}
+
+/// The least number that is not before `low` as a text, among those with as many digits (or zeros before them).
+fn first_from(low: &str, digits: u32) -> Option<i128> {
+    let length = usize::try_from(digits).ok()?;
+    let plain = low.bytes().take(length);
+    let plain = plain.take_while(u8::is_ascii_digit).count();
+    let start: i128 = match low.get(..plain)? {
+        "" => 0,
+        start => start.parse().ok()?,
+    };
+    // The next letter of `low` comes after any digit, or there is one where the number has ended.
+    let is_beyond = low.bytes().nth(plain);
+    let is_beyond = is_beyond.is_some_and(|letter| plain == length || letter > b'9');
+    let missing = digits.checked_sub(u32::try_from(plain).ok()?)?;
+    let number = (start + i128::from(is_beyond)) * 10_i128.pow(missing);
+    (number < 10_i128.pow(digits)).then_some(number)
 }
 
 /// The values of a field that can match.

@@ -91,7 +91,7 @@ fn a_span_of_ids_is_looked_for_in_its_ranges() {
     assert_eq!(found("id >= 1100 AND id <= 1999 AND id != 7"), Some(vec![0, 1, 2]));
     assert_eq!(found("id < 5"), Some(vec![0, 1, 2]));
     assert_eq!(found("id > x"), Some(vec![2, 3]));
-    assert_eq!(found("id > '~'"), None, "nothing is so large");
+    assert_eq!(found("id > '~'"), Some(vec![2, 3]), "only ids with letters could be so large");
     assert_eq!(found("id 1100 TO 1200 OR g = 1"), None);
 }
 
@@ -101,8 +101,45 @@ fn days_are_looked_for_in_their_months() {
     let months = SlotMap::deal_by(&strategy, &FOUR).unwrap();
     let found = |filter: &str| shards_of(&json!(filter), "id", &months);
     assert_eq!(found("id '2026-02-05' TO '2026-02-20'"), Some(vec![FOUR[1]]));
-    assert_eq!(found("id > 2026-02-20"), Some(FOUR[1..].to_vec()));
+    assert_eq!(found("id '2026-02-20' TO '2026-03-02T'"), Some(FOUR[1..3].to_vec()));
+    assert_eq!(found("id > 2026-02-20"), Some(FOUR.to_vec()), "the text `3` would match");
     assert_eq!(found("id >= '2026-03-01' AND id < '2026-03-31T'"), Some(vec![FOUR[2]]));
+}
+
+#[test]
+fn integers_are_found_among_texts_as_texts() {
+    let hold = |from: &str, to: &str, ends: (i128, i128)| {
+        let end = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let (from, to) = (end(from), end(to));
+        Texts { from, to }.hold_integers(ends)
+    };
+    for (from, to, ends, expected) in [
+        ("", "", (5, 5), true),
+        ("15", "16", (150, 159), true),
+        ("15", "15", (150, 159), false),
+        ("15", "15", (10, 19), true),
+        ("16", "16", (100, 159), false),
+        ("2026-02", "2026-03", (0, 1 << 60), false),
+        ("2026-02", "20260", (0, 1 << 60), true),
+        ("a", "", (-1 << 60, 1 << 60), false),
+        ("99a", "", (0, 998), false),
+        ("99a", "", (0, 1 << 60), false),
+        ("98a", "", (0, 98), false),
+        ("98a", "", (0, 99), true),
+        ("-5", "-5", (-9, -1), true),
+        ("-5", "-5", (-4, 9), false),
+        ("-5", "-50", (-59, -50), true),
+        ("-51", "-6", (-50, -7), false),
+        ("-51", "-6", (-60, -51), true),
+        ("", "-", (-9, 9), false),
+        ("", "-1", (-9, 9), true),
+        ("", "+", (-9, 9), false),
+        ("0", "0", (0, 0), true),
+        ("00", "09", (0, 9), false),
+        ("00", "1", (0, 9), true),
+    ] {
+        assert_eq!(hold(from, to, ends), expected, "{from}..{to} in {ends:?}");
+    }
 }
 
 #[test]
