@@ -119,7 +119,7 @@ impl Tree {
     }
 
     /// The names of what is beneath a span, in the order of their beginnings.
-    fn phases(&self, above: &Value) -> Vec<&str> {
+    fn phases<'a>(&'a self, above: &'a Value) -> Vec<&'a str> {
         let mut found: Vec<&Value> = self.beneath(above).collect();
         found.sort_by_key(|span| span["start"].as_u64());
         found.iter().map(|span| text(span, "name")).collect()
