@@ -24,12 +24,16 @@ impl Asked {
 
     /// A shard is asked: any of its replicas.
     pub fn note_shard(&self, shard: ShardId) {
-        self.note(|noted| drop(noted.shards.insert(shard)));
+        self.note(|noted| {
+            noted.shards.insert(shard);
+        });
     }
 
     /// One node is asked.
     pub fn note_node(&self, node: SocketAddr) {
-        self.note(|noted| drop(noted.nodes.insert(node)));
+        self.note(|noted| {
+            noted.nodes.insert(node);
+        });
     }
 
     fn note(&self, note: impl FnOnce(&mut Noted)) {
