@@ -140,7 +140,7 @@ async fn tasks_and_searches_are_shown_and_explained() {
     assert_eq!((tasks.code, tasks.out.lines().count()), (0, 5), "{tasks:?}");
     let tasks = run(&cluster, "tasks --status failed --index things --limit 3").await;
     assert_eq!(tasks.row("3")[1], "failed");
-    assert!(tasks.out.contains("primary key"), "{tasks:?}");
+    assert!(tasks.out.contains("`id` attribute"), "{tasks:?}");
     let tasks = run(&cluster, "tasks --type settingsUpdate --json").await.json();
     assert_eq!(tasks["total"], 1);
     let wrong = run(&cluster, "tasks --status done").await;
@@ -292,6 +292,7 @@ async fn the_key_is_in_no_list_of_processes_and_a_closed_pipe_is_no_error() {
     let ended = ended.await.unwrap().unwrap();
     assert_eq!(ended.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    run_until(&cluster, "status", 0).await;
     for line in ["completions zsh", "man", "config envoy --shards 40", "tasks", "status --json"] {
         let mut closed = weft(&cluster.url(), Some(MASTER_KEY));
         closed.args(line.split(' ')).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::ask::{AskError, AskOptions, Outcome, confirm};
-use super::rebalance::follow;
+use super::rebalance::{Then, follow};
 use super::remote::Remote;
 use super::words::{encoded, holds, list, text};
 
@@ -124,7 +124,11 @@ pub(super) async fn drain(what: &Drain, remote: Remote) -> Result<Outcome, AskEr
             let ShardArgs { shard, ask } = &arguments.shard;
             let path = format!("/_cluster/shards/{}/drain", encoded(shard));
             let begun = remote.call(Method::POST, &path, None).await?;
-            follow(&remote, ask, begun, arguments.wait).await
+            let then = match arguments.wait {
+                true => Then::Wait,
+                false => Then::Show,
+            };
+            follow(&remote, ask, begun, then).await
         }
     }
 }

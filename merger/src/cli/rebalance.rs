@@ -52,15 +52,32 @@ pub(super) async fn run(arguments: &RebalanceArgs, remote: Remote) -> Result<Out
             plan(&planned, look)
         }));
     }
+    let asks = !steps.is_empty() && !arguments.yes;
     // A change of the pace is wanted even where nothing is to be moved.
-    if !steps.is_empty() {
-        if !arguments.yes && !arguments.ask.output.json {
+    if asks {
+        if !arguments.ask.output.json {
             output::write(&plan(&planned, Look::of_stdout()));
         }
         confirm(&question(&planned), arguments.yes, "--dry-run to see the plan")?;
     }
     let begun = remote.post(PATH, &body(arguments, false)).await?;
-    follow(&remote, &arguments.ask, begun, arguments.wait).await
+    let waits = match (arguments.wait, asks) {
+        (true, _) => Then::Wait,
+        (false, true) => Then::Say,
+        (false, false) => Then::Show,
+    };
+    follow(&remote, &arguments.ask, begun, waits).await
+}
+
+/// What happens when moves have begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// The plan is shown.
+    Show,
+    /// The plan was shown before.
+    Say,
+    /// Their end is waited for.
+    Wait,
 }
 
 /// Shows what has begun, and waits for its end if that is wanted.
@@ -68,13 +85,14 @@ pub(super) async fn follow(
     remote: &Remote,
     ask: &AskOptions,
     begun: Value,
-    waits: bool,
+    then: Then,
 ) -> Result<Outcome, AskError> {
     let ids: Vec<u64> = list(&begun, "moves").iter().filter_map(Value::as_u64).collect();
-    if !waits || ids.is_empty() {
-        return Ok(Outcome::of(ask, &begun, true, |look| match ids.is_empty() {
-            true => plan(&begun, look),
-            false => format!("{}\n{}\n", plan(&begun, look), began(&ids)),
+    if then != Then::Wait || ids.is_empty() {
+        return Ok(Outcome::of(ask, &begun, true, |look| match (ids.is_empty(), then) {
+            (true, _) => plan(&begun, look),
+            (false, Then::Say) => format!("{}\n", began(&ids)),
+            (false, _) => format!("{}\n{}\n", plan(&begun, look), began(&ids)),
         }));
     }
     let ended = wait(remote, &ids).await?;
