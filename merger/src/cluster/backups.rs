@@ -14,6 +14,7 @@ use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 use tokio::time::Instant;
 use uuid::Uuid;
+use weft_routing::document_id::DocumentId;
 use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
 
@@ -90,8 +91,12 @@ impl Writes {
             .or_insert_with(|| Touched::Ids(BTreeSet::new()));
         let Touched::Ids(ids) = noted else { return };
         for id in new {
-            if ids.insert(id.to_owned()) {
-                self.id_bytes += id.len();
+            // What is no id names no document.
+            let Ok(id) = DocumentId::from_text(id) else {
+                continue;
+            };
+            if ids.insert(id.as_str().to_owned()) {
+                self.id_bytes += id.as_str().len();
             }
         }
         if !known.contains(uid) || self.id_bytes > MAX_ID_BYTES {
@@ -363,6 +368,11 @@ mod tests {
         let add = on(Operation::ReplaceDocuments, "new");
         writes.add(&add, Some(&ids(&["1"])), &known());
         assert_eq!(writes.indexes.get("new"), Some(&Touched::All));
+    }
+
+    #[test]
+    fn what_is_no_id_is_not_noted() {
+        assert_eq!(written(&[" 3 ", "a b", "7"]), written(&["7"]));
     }
 
     #[test]
