@@ -69,7 +69,8 @@ async fn fill(api: &Api) -> String {
     let key = json!({"name": "k", "actions": ["search"], "indexes": ["x"], "expiresAt": null});
     let key = api.post("/keys", &key).await.unwrap();
     assert_eq!(key.status, 201, "{}", key.text);
-    let hook = json!({"url": "http://127.0.0.1:9/hook", "headers": {"authorization": "Bearer a-secret"}});
+    let hook =
+        json!({"url": "http://127.0.0.1:9/hook", "headers": {"authorization": "Bearer a-secret"}});
     let hook = api.post("/webhooks", &hook).await.unwrap();
     assert_eq!(hook.status, 201, "{}", hook.text);
     let features = json!({"containsFilter": true});
@@ -125,7 +126,8 @@ impl Writer {
     fn start(api: &Api) -> Self {
         let (stop, acknowledged) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let slowest = tokio::spawn({
-            let (api, stop, acknowledged) = (api.clone(), Arc::clone(&stop), Arc::clone(&acknowledged));
+            let (api, stop, acknowledged) =
+                (api.clone(), Arc::clone(&stop), Arc::clone(&acknowledged));
             async move {
                 let mut slowest = Duration::ZERO;
                 for n in 1.. {
@@ -159,7 +161,9 @@ impl Writer {
                 now => Err(format!("{now} steps")),
             }
         };
-        until("the writer is at work", deadline, written).await.unwrap();
+        until("the writer is at work", deadline, written)
+            .await
+            .unwrap();
     }
 
     async fn stop(self) -> Duration {
@@ -206,14 +210,20 @@ async fn what_is_restored_is_a_beginning_of_what_was_acknowledged() {
     );
     let list = json_of(&copy, "/indexes/x/documents?limit=1000000").await;
     let list = list["results"].as_array().unwrap();
-    let old = list.iter().filter(|document| document["id"].as_u64() < Some(FIRST));
+    let old = list
+        .iter()
+        .filter(|document| document["id"].as_u64() < Some(FIRST));
     assert_eq!(old.count() as u64, DOCUMENTS, "nothing else is missing");
     for path in [
         "/indexes/x/settings",
         "/indexes/x/documents/77?retrieveVectors=true",
         "/experimental-features",
     ] {
-        assert_eq!(json_of(&copy, path).await, json_of(&api, path).await, "{path}");
+        assert_eq!(
+            json_of(&copy, path).await,
+            json_of(&api, path).await,
+            "{path}"
+        );
     }
     let path = format!("/keys/{key}");
     let (here, there) = (json_of(&api, &path).await, json_of(&copy, &path).await);
@@ -221,8 +231,14 @@ async fn what_is_restored_is_a_beginning_of_what_was_acknowledged() {
         assert_eq!(here[field], there[field], "{field}");
     }
     let hooks = json_of(&copy, "/webhooks").await;
-    assert_eq!(hooks["results"][0]["url"], "http://127.0.0.1:9/hook", "{hooks}");
-    assert_eq!(hooks["results"][0]["headers"]["authorization"], "Bearer XXX...");
+    assert_eq!(
+        hooks["results"][0]["url"], "http://127.0.0.1:9/hook",
+        "{hooks}"
+    );
+    assert_eq!(
+        hooks["results"][0]["headers"]["authorization"],
+        "Bearer XXX..."
+    );
 
     // Repeated, it finds everything. What the cluster has otherwise is not overwritten without being asked.
     let again = done(&other, &["restore"], &folder).await;
@@ -231,11 +247,17 @@ async fn what_is_restored_is_a_beginning_of_what_was_acknowledged() {
     let changed = copy.post("/indexes/x/documents", &change).await.unwrap();
     copy.succeed(&changed).await.unwrap();
     let (code, _, complaint) = run(&other, &["restore"], &folder).await;
-    assert!(code == 3 && complaint.contains("--replace"), "{code}: {complaint}");
+    assert!(
+        code == 3 && complaint.contains("--replace"),
+        "{code}: {complaint}"
+    );
     done(&other, &["restore", "--replace", "--index", "x"], &folder).await;
     assert_eq!(written(&copy).await, found);
     let (code, _, complaint) = run(&other, &["restore", "--index", "y"], &folder).await;
-    assert!(code == 2 && complaint.contains("no index `y`"), "{code}: {complaint}");
+    assert!(
+        code == 2 && complaint.contains("no index `y`"),
+        "{code}: {complaint}"
+    );
 
     // A second backup into the folder takes only what has changed.
     let first = done(&cluster, &["backup"], &folder).await;
@@ -249,7 +271,10 @@ async fn what_is_restored_is_a_beginning_of_what_was_acknowledged() {
     assert_eq!(verified["id"], second["id"]);
     done(&other, &["restore", "--replace"], &folder).await;
     assert_eq!(written(&copy).await, written(&api).await);
-    assert_eq!(json_of(&copy, "/indexes/x/documents/5").await["name"], "another");
+    assert_eq!(
+        json_of(&copy, "/indexes/x/documents/5").await["name"],
+        "another"
+    );
 }
 
 #[tokio::test]
@@ -289,7 +314,9 @@ async fn a_killed_backup_leaves_the_earlier_one_and_a_killed_restore_is_complete
         }
     };
     let deadline = Deadline::after(Duration::from_secs(60));
-    until("the restore has begun", deadline, begun).await.unwrap();
+    until("the restore has begun", deadline, begun)
+        .await
+        .unwrap();
     killed.kill().await.unwrap();
     let restored = done(&other, &["restore"], &folder).await;
     assert_eq!(restored["documents"], DOCUMENTS + 2_000, "{restored}");
@@ -304,7 +331,9 @@ async fn a_damaged_backup_is_not_restored_and_a_newer_index_is_in_the_set() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("b");
     done(&cluster, &["backup"], &folder).await;
-    let added = api.post("/indexes/y/documents?primaryKey=id", &documents(0..10)).await;
+    let added = api
+        .post("/indexes/y/documents?primaryKey=id", &documents(0..10))
+        .await;
     api.succeed(&added.unwrap()).await.unwrap();
     let made = done(&cluster, &["backup"], &folder).await;
     assert_eq!(made["indexes"], 2, "{made}");
@@ -315,7 +344,10 @@ async fn a_damaged_backup_is_not_restored_and_a_newer_index_is_in_the_set() {
     std::fs::write(&file, bytes).unwrap();
     let (other, copy) = start(Cluster::builder()).await;
     let (code, _, complaint) = run(&other, &["restore"], &folder).await;
-    assert!(code == 1 && complaint.contains("is damaged"), "{code}: {complaint}");
+    assert!(
+        code == 1 && complaint.contains("is damaged"),
+        "{code}: {complaint}"
+    );
     let indexes = json_of(&copy, "/indexes").await;
     assert_eq!(indexes["total"], 0, "nothing was written: {indexes}");
     // What is whole can still be chosen.
@@ -323,5 +355,8 @@ async fn a_damaged_backup_is_not_restored_and_a_newer_index_is_in_the_set() {
     // The next backup copies the damaged file anew.
     done(&cluster, &["backup"], &folder).await;
     done(&other, &["restore", "--index", "y"], &folder).await;
-    assert_eq!(json_of(&copy, "/indexes/y/stats").await["numberOfDocuments"], 10);
+    assert_eq!(
+        json_of(&copy, "/indexes/y/stats").await["numberOfDocuments"],
+        10
+    );
 }

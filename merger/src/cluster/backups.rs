@@ -14,6 +14,7 @@ use hashbrown::{HashMap, HashSet};
 use serde::Serialize;
 use tokio::time::Instant;
 use uuid::Uuid;
+use weft_routing::document_id::DocumentId;
 use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
 
@@ -90,8 +91,12 @@ impl Writes {
             .or_insert_with(|| Touched::Ids(BTreeSet::new()));
         let Touched::Ids(ids) = noted else { return };
         for id in new {
-            if ids.insert(id.to_owned()) {
-                self.id_bytes += id.len();
+            // What is no id names no document.
+            let Ok(id) = DocumentId::from_text(id) else {
+                continue;
+            };
+            if ids.insert(id.as_str().to_owned()) {
+                self.id_bytes += id.as_str().len();
             }
         }
         if !known.contains(uid) || self.id_bytes > MAX_ID_BYTES {
@@ -115,13 +120,12 @@ impl Writes {
 
     /// Whether `later` may have changed what these writes have changed, so that it can't be read any more as they left it.
     pub(crate) fn overwritten_by(&self, later: &Self) -> bool {
-        let overwritten = |(uid, before): (&String, &Touched)| {
-            match (before, later.indexes.get(uid)) {
+        let overwritten =
+            |(uid, before): (&String, &Touched)| match (before, later.indexes.get(uid)) {
                 (_, None) => false,
                 (Touched::Ids(before), Some(Touched::Ids(ids))) => !before.is_disjoint(ids),
                 _ => true,
-            }
-        };
+            };
         later.everything || later.state || self.indexes.iter().any(overwritten)
     }
 }
@@ -167,6 +171,7 @@ impl Backups {
     /// Begins a backup of these shards; `None` if there is another one.
     pub(crate) fn begin(&self, shards: Vec<ShardId>) -> Option<Uuid> {
         let mut session = self.lock();
+        let ended = session.take_if(|session| session.has_ended());
         if session.is_some() {
             return None;
         }
@@ -183,6 +188,8 @@ impl Backups {
             round: 0,
             candidate: None,
         });
+        drop(session);
+        drop(ended);
         Some(id)
     }
 
@@ -219,7 +226,10 @@ impl Backups {
     fn with<T>(&self, id: Uuid, work: impl FnOnce(&mut Session) -> T) -> Option<T> {
         let mut session = self.lock();
         let ended = session.take_if(|session| session.has_ended());
-        let result = session.as_mut().filter(|session| session.id == id).map(work);
+        let result = session
+            .as_mut()
+            .filter(|session| session.id == id)
+            .map(work);
         drop(session);
         drop(ended);
         result
@@ -271,12 +281,16 @@ impl InUse {
         });
     }
 
-    /// Takes the notes, and begins a round. The caller has the locks of all shards.
-    pub(crate) fn take(&self) -> (Option<Candidate>, Writes) {
-        self.with(|session| {
+    /// Takes the notes, and begins a round; `None` if the backup was ended meanwhile, so that nobody has noted anything. The caller
+    /// has the locks of all shards.
+    pub(crate) fn take(&self) -> Option<(Option<Candidate>, Writes)> {
+        self.backups.with(self.id, |session| {
             session.round += 1;
             session.settled.clear();
-            (session.candidate.take(), std::mem::take(&mut session.writes))
+            (
+                session.candidate.take(),
+                std::mem::take(&mut session.writes),
+            )
         })
     }
 
@@ -357,6 +371,11 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_id_is_not_noted() {
+        assert_eq!(written(&[" 3 ", "a b", "7"]), written(&["7"]));
+    }
+
+    #[test]
     fn changes_of_indexes_and_of_the_state_are_told_apart() {
         use Operation as Op;
         let with = |write: NamedOperation| {
@@ -364,10 +383,19 @@ mod tests {
             writes.add(&write, None, &known());
             (writes.list, writes.everything, writes.state)
         };
-        assert_eq!(with(NamedOperation::unnamed(Op::CreateIndex)), (true, false, false));
-        assert_eq!(with(NamedOperation::unnamed(Op::SwapIndexes)), (true, true, false));
+        assert_eq!(
+            with(NamedOperation::unnamed(Op::CreateIndex)),
+            (true, false, false)
+        );
+        assert_eq!(
+            with(NamedOperation::unnamed(Op::SwapIndexes)),
+            (true, true, false)
+        );
         assert_eq!(with(on(Op::DeleteIndex, "films")), (true, false, false));
-        assert_eq!(with(NamedOperation::unnamed(Op::UpdateFeatures)), (false, false, true));
+        assert_eq!(
+            with(NamedOperation::unnamed(Op::UpdateFeatures)),
+            (false, false, true)
+        );
         assert_eq!(with(on(Op::CompactIndex, "films")), (false, false, false));
     }
 
@@ -406,9 +434,9 @@ mod tests {
         used.know(known());
         let add = on(Operation::ReplaceDocuments, "films");
         backups.note(&add, Some(&ids(&["1"])));
-        assert_eq!(used.take().1, written(&["1"]));
-        assert_eq!(used.take().1, Writes::default());
-        drop(used);
+        assert_eq!(used.take().unwrap().1, written(&["1"]));
+        assert_eq!(used.take().unwrap().1, Writes::default());
         assert!(backups.end(id) && !backups.is_there(id));
+        assert!(used.take().is_none(), "nobody notes any more");
     }
 }

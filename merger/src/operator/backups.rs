@@ -58,7 +58,9 @@ pub(super) async fn handle(
 ) -> Option<Result<Answer, ClusterError>> {
     Some(match (call.method.clone(), parts) {
         (Method::POST, []) => begin(ctx).await,
-        (Method::DELETE, [id]) => backup::end(ctx, id).map(|()| Answer::empty(StatusCode::NO_CONTENT)),
+        (Method::DELETE, [id]) => {
+            backup::end(ctx, id).map(|()| Answer::empty(StatusCode::NO_CONTENT))
+        }
         (Method::GET, [id, "indexes"]) => indexes(ctx, id).await,
         (Method::GET, [id, "state"]) => state(ctx, hooks, id).await,
         (Method::POST, [id, "pages"]) => page(ctx, call, id).await,

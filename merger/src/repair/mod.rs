@@ -18,8 +18,8 @@ pub use discover::discover;
 pub use moves::move_slots;
 
 pub(crate) use moves::{MoveError, Size, Survey, size_on};
-pub use resync::{Resyncs, keep_in_sync};
 pub(crate) use resync::Print;
+pub use resync::{Resyncs, keep_in_sync};
 pub use verify::{Verification, verify_now_and_then};
 pub use watch::watch;
 

@@ -144,7 +144,8 @@ impl Webhooks {
     pub(crate) fn unmasked(&self) -> Value {
         let all = self.all();
         let hooks = all.iter();
-        let hooks = hooks.map(|(uuid, hook)| json!({"uuid": uuid, "url": hook.url, "headers": hook.headers}));
+        let hooks = hooks
+            .map(|(uuid, hook)| json!({"uuid": uuid, "url": hook.url, "headers": hook.headers}));
         Value::Array(hooks.collect())
     }
 

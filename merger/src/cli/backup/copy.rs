@@ -61,7 +61,8 @@ impl Copy {
             None => copy.take_all(session, progress).await?,
             Some(before) => {
                 let ids = Notebooks::new(place("ids"), slots_per_file)?;
-                copy.take_changed(session, folder, before, ids, progress).await?;
+                copy.take_changed(session, folder, before, ids, progress)
+                    .await?;
             }
         }
         copy.notebooks.flush()?;
@@ -236,8 +237,7 @@ impl Copy {
                     files.push(kept);
                 }
                 None => {
-                    let stored =
-                        documents::store(folder, &self.index.uid, group, (&all, digest))?;
+                    let stored = documents::store(folder, &self.index.uid, group, (&all, digest))?;
                     counts.copied += 1;
                     counts.bytes += stored.file.bytes;
                     files.push(stored);

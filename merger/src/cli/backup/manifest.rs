@@ -23,7 +23,7 @@ const MAX_NAME: usize = 80;
 
 /// Why a backup can't be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Damage {
+pub(in crate::cli) enum Damage {
     /// There is no manifest.
     #[error("{} holds no whole backup: it has no {MANIFEST}", .0.display())]
     None(PathBuf),
@@ -165,7 +165,9 @@ impl Manifest {
         let damaged = |why: &str| Damage::Manifest(why.to_owned());
         let fields: Value =
             serde_json::from_slice(bytes).map_err(|error| damaged(&error.to_string()))?;
-        let backup = fields.get("backup").ok_or_else(|| damaged("it has no `backup`"))?;
+        let backup = fields
+            .get("backup")
+            .ok_or_else(|| damaged("it has no `backup`"))?;
         let format = backup.get("format").and_then(Value::as_u64);
         match format {
             None => return Err(damaged("it has no format")),
@@ -175,8 +177,8 @@ impl Manifest {
         if fields.get("sha256").and_then(Value::as_str) != Some(&sum(backup)) {
             return Err(damaged("its SHA-256 isn't the one that it names"));
         }
-        let manifest: Self = serde_json::from_value(backup.clone())
-            .map_err(|error| damaged(&error.to_string()))?;
+        let manifest: Self =
+            serde_json::from_value(backup.clone()).map_err(|error| damaged(&error.to_string()))?;
         manifest.check().map_err(|why| damaged(&why))?;
         Ok(manifest)
     }
@@ -213,7 +215,12 @@ impl Manifest {
             if !is_index_uid(uid) {
                 return Err(format!("`{uid}` can't be an index's uid"));
             }
-            if self.indexes.iter().skip(place + 1).any(|other| other.uid == *uid) {
+            if self
+                .indexes
+                .iter()
+                .skip(place + 1)
+                .any(|other| other.uid == *uid)
+            {
                 return Err(format!("`{uid}` is there twice"));
             }
             let folder = folder_of(uid);

@@ -207,7 +207,11 @@ fn shown(done: &Value, output: &OutputOptions) -> String {
             Value::Array(list) => list.iter().map(text).collect(),
             value => vec![text(value)],
         };
-        let mood = if name == "warnings" { Mood::Warning } else { Mood::Plain };
+        let mood = if name == "warnings" {
+            Mood::Warning
+        } else {
+            Mood::Plain
+        };
         for value in texts {
             rows.add([(name.clone(), Mood::Plain), (value, mood)]);
         }
@@ -216,7 +220,9 @@ fn shown(done: &Value, output: &OutputOptions) -> String {
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]

@@ -200,8 +200,7 @@ impl<'a> Session<'a> {
     pub(super) async fn round(&self, hold: Duration) -> Result<Round, BackupError> {
         let body = json!({"holdMs": u64::try_from(hold.as_millis()).unwrap_or(u64::MAX)});
         let path = self.path("rounds");
-        let round: Option<RoundAnswer> =
-            ask(self.remote, Method::POST, &path, Some(&body)).await?;
+        let round: Option<RoundAnswer> = ask(self.remote, Method::POST, &path, Some(&body)).await?;
         round.map(Round::from).ok_or(BackupError::Busy)
     }
 
@@ -363,7 +362,9 @@ mod tests {
         );
         let mut writes = crate::cluster::Writes::default();
         let (some, all) = (["1".to_owned()].into(), crate::cluster::Touched::All);
-        writes.indexes.insert("x".to_owned(), crate::cluster::Touched::Ids(some));
+        writes
+            .indexes
+            .insert("x".to_owned(), crate::cluster::Touched::Ids(some));
         writes.indexes.insert("y".to_owned(), all);
         let again = json!({"outcome": "again", "writes": writes, "pauseMs": 0}).to_string();
         let Round::Again { writes, .. } = round(&again) else {
@@ -372,6 +373,12 @@ mod tests {
         assert!(matches!(writes.indexes.get("x"), Some(Touched::Ids(ids)) if *ids == ["1"]));
         assert!(matches!(writes.indexes.get("y"), Some(Touched::All)));
         let consistent = round(r#"{"outcome":"consistent","lastTask":null,"pauseMs":0}"#);
-        assert!(matches!(consistent, Round::Consistent { last_task: None, .. }));
+        assert!(matches!(
+            consistent,
+            Round::Consistent {
+                last_task: None,
+                ..
+            }
+        ));
     }
 }

@@ -18,7 +18,9 @@ use crate::cli::remote::Remote;
 
 /// How often the cluster may end a backup before it is given up: shards came or went, another merger leads.
 const BEGINNINGS: usize = 3;
-/// How often an index may be copied anew.
+/// How often the copy of an index may be broken off because a node was away.
+const ATTEMPTS: usize = 5;
+/// How often an index may be copied anew because it was changed as a whole.
 const COPIES: usize = 6;
 /// What writers may have waited for their turn before the locks are held: a part of the pause that isn't in the client's hands.
 const BEFORE_THE_LOCKS: Duration = Duration::from_millis(200);
@@ -192,7 +194,16 @@ impl Taking<'_> {
         // Its notebooks are begun anew, too.
         self.copies.remove(&uid);
         let before = self.before.and_then(|before| before.index(&uid));
-        let copy = Copy::of(self.session, self.folder, index, before, self.progress).await?;
+        let mut attempts = 0;
+        let copy = loop {
+            attempts += 1;
+            let (session, folder) = (self.session, self.folder);
+            match Copy::of(session, folder, index.clone(), before, self.progress).await {
+                // The node that was read was away for a moment, and what was copied of other indexes is as good as before.
+                Err(error) if error.is_broken() && attempts < ATTEMPTS => {}
+                copy => break copy?,
+            }
+        };
         self.copies.insert(uid, copy);
         Ok(())
     }
@@ -205,7 +216,8 @@ impl Taking<'_> {
         let changed = writes.indexes.keys().any(&is_doubtful);
         if writes.list || writes.everything || changed {
             let now = self.session.indexes().await?;
-            self.copies.retain(|uid, _| now.iter().any(|index| index.uid == *uid));
+            self.copies
+                .retain(|uid, _| now.iter().any(|index| index.uid == *uid));
             for index in now {
                 if is_doubtful(&index.uid) || !self.copies.contains_key(&index.uid) {
                     self.copy(index).await?;

@@ -17,7 +17,12 @@ fn raw(value: &Value) -> Box<RawValue> {
 }
 
 fn films(ids: std::ops::Range<u64>) -> Documents {
-    let film = |id: u64| (id.to_string(), raw(&json!({"id": id, "title": format!("film {id}")})));
+    let film = |id: u64| {
+        (
+            id.to_string(),
+            raw(&json!({"id": id, "title": format!("film {id}")})),
+        )
+    };
     ids.map(film).collect()
 }
 
@@ -40,7 +45,9 @@ fn stored(folder: &Folder, uid: &str, all: &Documents, slots_per_file: u16) -> I
         write_mode: None,
         documents: all.len() as u64,
         files: files.collect(),
-        settings: folder.store(&folder_of(uid), ".settings.json", b"{}").unwrap(),
+        settings: folder
+            .store(&folder_of(uid), ".settings.json", b"{}")
+            .unwrap(),
         slots_per_file,
     }
 }
@@ -94,7 +101,9 @@ fn a_backup_is_read_as_it_was_written() {
         back.extend(documents::load(dir.path(), slots, "id").unwrap());
     }
     let texts = |all: &Documents| -> Vec<String> {
-        all.values().map(|document| document.get().to_owned()).collect()
+        all.values()
+            .map(|document| document.get().to_owned())
+            .collect()
     };
     assert_eq!(texts(&back), texts(&films(0..600)));
     assert_eq!(manifest.indexes[0].files.len(), 4);
@@ -142,7 +151,10 @@ fn a_folder_without_a_manifest_or_with_a_later_one_is_refused() {
     later["format"] = json!(FORMAT + 1);
     fs::write(&path, json!({"backup": later}).to_string()).unwrap();
     let text = said(dir.path());
-    assert!(text.starts_with("the backup has format 2, and this program reads formats up to 1"), "{text}");
+    assert!(
+        text.starts_with("the backup has format 2, and this program reads formats up to 1"),
+        "{text}"
+    );
     fs::remove_file(&path).unwrap();
     assert!(said(dir.path()).ends_with("holds no whole backup: it has no manifest.json"));
 }
@@ -154,7 +166,9 @@ fn a_manifest_that_names_what_weft_would_not_name_is_refused() {
         let mut manifest = manifest.clone();
         change(&mut manifest);
         // Its own SHA-256 is right: somebody made it so.
-        Manifest::from_bytes(&manifest.to_bytes()).unwrap_err().to_string()
+        Manifest::from_bytes(&manifest.to_bytes())
+            .unwrap_err()
+            .to_string()
     };
     for text in [
         refused(&|manifest| manifest.state.path = "../../etc/passwd".to_owned()),
@@ -178,7 +192,10 @@ fn a_file_that_unpacks_to_more_than_was_written_down_is_not_unpacked() {
     let mut slots = manifest.indexes[0].files[0].clone();
     slots.unpacked -= 1;
     let error = documents::load(dir.path(), &slots, "id").unwrap_err();
-    assert!(error.to_string().ends_with("it unpacks to another size"), "{error}");
+    assert!(
+        error.to_string().ends_with("it unpacks to another size"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -223,7 +240,10 @@ fn two_backups_into_one_folder_and_one_into_a_foreign_folder_are_refused() {
     let foreign = tempfile::tempdir().unwrap();
     fs::write(foreign.path().join("thesis"), "").unwrap();
     let refused = Folder::open(foreign.path()).unwrap_err().to_string();
-    assert!(refused.ends_with("isn't empty, and holds no backup"), "{refused}");
+    assert!(
+        refused.ends_with("isn't empty, and holds no backup"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -235,7 +255,13 @@ fn folders_of_long_uids_are_short_and_differ() {
 
 #[test]
 fn files_are_small_and_never_more_than_there_are_slots() {
-    let sizes = [(0, 4096), (256, 4096), (257, 2048), (1_000_000, 1), (1 << 40, 1)];
+    let sizes = [
+        (0, 4096),
+        (256, 4096),
+        (257, 2048),
+        (1_000_000, 1),
+        (1 << 40, 1),
+    ];
     for (documents, slots) in sizes {
         assert_eq!(slots_per_file(documents), slots, "{documents}");
     }

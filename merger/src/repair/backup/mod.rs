@@ -39,7 +39,9 @@ pub(crate) use round::{Round, State, round, state};
 
 use super::Context;
 use super::resync::{Remote, ResyncError, SourceGuard};
-use crate::cluster::{BACKUP_LEASE, ClusterError, InUse, NodeRef, NodeStatus, Placement, WriteMode};
+use crate::cluster::{
+    BACKUP_LEASE, ClusterError, InUse, NodeRef, NodeStatus, Placement, WriteMode,
+};
 use crate::replication::{WriteGuard, settle_doubt};
 
 /// How long one request waits for nodes that have yet to apply what they have taken, and for locks.
@@ -128,10 +130,7 @@ pub(crate) fn end(ctx: &Context, id: &str) -> Result<(), ClusterError> {
 }
 
 /// The locks of all shards, whose doubts are settled, and since when writers wait.
-async fn lock_all(
-    ctx: &Arc<Context>,
-    used: &InUse,
-) -> Result<(WriteGuard, Instant), ClusterError> {
+async fn lock_all(ctx: &Arc<Context>, used: &InUse) -> Result<(WriteGuard, Instant), ClusterError> {
     let shards = used.shards();
     if ctx.cluster.shards() != shards {
         let why = "shards have come or gone".to_owned();
@@ -169,11 +168,7 @@ fn unread(error: ResyncError) -> ClusterError {
 }
 
 /// Waits until a node has applied everything up to the last round.
-async fn settle(
-    ctx: &Context,
-    used: &InUse,
-    node: &NodeRef,
-) -> Result<Waiting<()>, ClusterError> {
+async fn settle(ctx: &Context, used: &InUse, node: &NodeRef) -> Result<Waiting<()>, ClusterError> {
     let (round, is_settled) = used.settled(&node.id);
     if is_settled {
         return Ok(Waiting::Ready(()));

@@ -62,7 +62,10 @@ pub(crate) async fn round(
         let _ = timeout(CALM, calm(ctx, used)).await;
     }
     let (guard, begun) = lock_all(ctx, used).await?;
-    let (candidate, writes) = used.take();
+    let Some((candidate, writes)) = used.take() else {
+        let why = "it was ended meanwhile".to_owned();
+        return Err(ClusterError::BackupBroken(why));
+    };
     let last_task = ctx.tasks.last_uid();
     if let Some(before) = candidate
         && !before.writes.overwritten_by(&writes)
@@ -148,7 +151,10 @@ async fn read_all(ctx: &Arc<Context>, writes: &Writes) -> Result<(Found, State),
 ///
 /// # Errors
 /// The first shard can't be read.
-pub(crate) async fn state(ctx: &Arc<Context>, used: &InUse) -> Result<Waiting<State>, ClusterError> {
+pub(crate) async fn state(
+    ctx: &Arc<Context>,
+    used: &InUse,
+) -> Result<Waiting<State>, ClusterError> {
     let shard = used.shards().into_iter().next();
     let node = source(ctx, shard.ok_or(ClusterError::NoShards)?)?;
     match settle(ctx, used, &node).await? {

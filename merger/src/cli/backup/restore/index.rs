@@ -243,12 +243,16 @@ impl Restoring<'_> {
         let there = count(target, &entry.uid).await?;
         if there != entry.documents {
             let wanted = entry.documents;
-            return Ok(Some(format!("{there} documents are there, and {wanted} were to be")));
+            return Ok(Some(format!(
+                "{there} documents are there, and {wanted} were to be"
+            )));
         }
         for slots in &entry.files {
             if !self.is_there(target, slots).await? {
                 let group = slots.group;
-                return Ok(Some(format!("the documents of group {group} have another digest")));
+                return Ok(Some(format!(
+                    "the documents of group {group} have another digest"
+                )));
             }
         }
         Ok(None)

@@ -22,7 +22,12 @@ pub(super) async fn restore_features(
     let path = "/experimental-features";
     let now = target.get(path).await?;
     let mut change = Map::new();
-    for (name, value) in state.get("features").and_then(Value::as_object).into_iter().flatten() {
+    for (name, value) in state
+        .get("features")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+    {
         match now.get(name) {
             None if *value == Value::Bool(true) => {
                 let warning = format!("the nodes don't have the feature `{name}`");
@@ -47,7 +52,12 @@ pub(super) async fn restore_keys(
     state: &Map<String, Value>,
 ) -> Result<usize, BackupError> {
     let mut made = 0;
-    for key in state.get("keys").and_then(Value::as_array).into_iter().flatten() {
+    for key in state
+        .get("keys")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         let text = |field: &str| key.get(field).and_then(Value::as_str).unwrap_or_default();
         let uid = text("uid");
         let there = match target.get(&format!("/keys/{uid}")).await {
@@ -96,7 +106,14 @@ pub(super) async fn restore_keys(
 }
 
 fn creation(key: &Value) -> Value {
-    let fields = ["uid", "name", "description", "actions", "indexes", "expiresAt"];
+    let fields = [
+        "uid",
+        "name",
+        "description",
+        "actions",
+        "indexes",
+        "expiresAt",
+    ];
     let given = fields.iter().filter_map(|field| {
         let value = key.get(*field)?;
         Some(((*field).to_owned(), value.clone()))
@@ -113,7 +130,12 @@ pub(super) async fn restore_webhooks(
     let now = now.get("results").and_then(Value::as_array).cloned();
     let now = now.unwrap_or_default();
     let mut made = 0;
-    for hook in state.get("webhooks").and_then(Value::as_array).into_iter().flatten() {
+    for hook in state
+        .get("webhooks")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         let (url, headers) = (hook.get("url"), hook.get("headers"));
         if now.iter().any(|there| there.get("url") == url) {
             continue;
