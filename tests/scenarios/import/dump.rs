@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Scene, everything, fill, said};
 
 /// A dump of these indexes, in the layout that Meilisearch documents.
-fn packed(scene: &Scene, all: &BTreeMap<String, Value>) -> PathBuf {
+pub(super) fn packed(scene: &Scene, all: &BTreeMap<String, Value>) -> PathBuf {
     let root = scene.folder.path().join("dump");
     let write = |path: &str, text: String| {
         let path = root.join(path);
@@ -93,6 +93,6 @@ async fn a_dump_is_brought_over() {
     );
 }
 
-fn path_of(path: &Path) -> String {
+pub(super) fn path_of(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }

@@ -3,10 +3,10 @@
 mod compare;
 mod dump;
 mod follow;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::process::{Output, Stdio};
-use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -208,76 +208,4 @@ async fn tasks_total(api: &Api) -> u64 {
         .at("/total")
         .as_u64()
         .unwrap()
-}
-
-#[tokio::test]
-async fn what_can_not_be_imported_is_refused_with_a_reason() {
-    let scene = Scene::start().await;
-    add(&scene.old, "things", &documents(0..10)).await;
-    add(&scene.new, "things", &documents(100..110)).await;
-    let refused = scene.import(&[]).await;
-    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
-    assert!(
-        said(&refused).contains("--into-existing"),
-        "{}",
-        said(&refused)
-    );
-    let missing = scene.import(&["--index", "nothing"]).await;
-    assert_eq!(missing.status.code(), Some(2), "{}", said(&missing));
-    let mut wrong = scene.command(&scene.single.url(), &[]);
-    let wrong = wrong
-        .env("WEFT_SOURCE_KEY", "not-the-key")
-        .output()
-        .await
-        .unwrap();
-    assert_eq!(wrong.status.code(), Some(3), "{}", said(&wrong));
-    assert!(said(&wrong).contains("invalid_api_key"), "{}", said(&wrong));
-    let nobody = scene
-        .command("http://127.0.0.1:9", &[])
-        .output()
-        .await
-        .unwrap();
-    assert_eq!(nobody.status.code(), Some(3), "{}", said(&nobody));
-    assert!(!scene.folder.path().join("weft-import.json").exists());
-
-    let made_equal = scene.imported(&["--into-existing"]).await;
-    assert_eq!(made_equal["problems"], json!([]), "{made_equal}");
-    scene.assert_equal().await;
-    let other = scene
-        .command("http://localhost:9", &[])
-        .output()
-        .await
-        .unwrap();
-    assert_eq!(other.status.code(), Some(3), "{}", said(&other));
-}
-
-#[tokio::test]
-async fn an_import_that_is_killed_again_and_again_ends_complete() {
-    let scene = Scene::start().await;
-    fill(&scene.old, 6_000).await;
-    let seed = fastrand::u64(..);
-    println!("seed {seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
-    let slowly = [
-        "--batch-bytes",
-        "4096",
-        "--in-flight",
-        "3",
-        "--bytes-per-second",
-        "60000",
-    ];
-    let mut killed = 0;
-    for _ in 0..10 {
-        let mut child = scene.command(&scene.single.url(), &slowly).spawn().unwrap();
-        let pause = Duration::from_millis(random.u64(20..700));
-        if tokio::time::timeout(pause, child.wait()).await.is_ok() {
-            break;
-        }
-        child.kill().await.unwrap();
-        killed += 1;
-    }
-    assert!(killed >= 5, "it was killed {killed} times only");
-    let report = scene.imported(&[]).await;
-    assert_eq!(report["problems"], json!([]), "{report}");
-    scene.assert_equal().await;
 }
