@@ -76,12 +76,12 @@ async fn run_until(cluster: &Cluster, line: &str, code: i32) -> Run {
 /// An index `things` with 600 documents, `group` filterable and `id` sortable.
 async fn fill(api: &Api) {
     let settings = json!({"filterableAttributes": ["group"], "sortableAttributes": ["id"]});
-    let made = api.post("/indexes", &json!({"uid": "things", "primaryKey": "id"}));
-    api.succeed(&made.await.unwrap()).await.unwrap();
+    let made = api.post("/indexes", &json!({"uid": "things", "primaryKey": "id"})).await.unwrap();
+    api.succeed(&made).await.unwrap();
     let set = api.json(Method::PATCH, "/indexes/things/settings", &settings);
     api.succeed(&set.await.unwrap()).await.unwrap();
-    let added = api.post("/indexes/things/documents", &documents(0..600));
-    api.succeed(&added.await.unwrap()).await.unwrap();
+    let added = api.post("/indexes/things/documents", &documents(0..600)).await.unwrap();
+    api.succeed(&added).await.unwrap();
 }
 
 #[tokio::test]
@@ -134,8 +134,8 @@ async fn a_cluster_is_shown_to_people_and_to_scripts() {
 async fn tasks_and_searches_are_shown_and_explained() {
     let (cluster, api) = start(Cluster::builder().shards(2)).await;
     fill(&api).await;
-    let failed = api.post("/indexes/things/documents", &json!([{"name": "no id"}]));
-    api.settle(&failed.await.unwrap()).await.unwrap();
+    let failed = api.post("/indexes/things/documents", &json!([{"name": "no id"}])).await.unwrap();
+    api.settle(&failed).await.unwrap();
     let tasks = run(&cluster, "tasks").await;
     assert_eq!((tasks.code, tasks.out.lines().count()), (0, 5), "{tasks:?}");
     let tasks = run(&cluster, "tasks --status failed --index things --limit 3").await;
