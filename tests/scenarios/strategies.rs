@@ -12,7 +12,8 @@ use crate::support::{MASTER_KEY, documents, ids, node, start};
 /// How the indexes of these scenarios are placed.
 fn shardings() -> [(&'static str, Value); 3] {
     let by_number = json!({"strategy": "range", "ranges": [150, 300]});
-    let by_many = json!({"strategy": "range", "ranges": [-5, 20, 40, 200, "b", "m-2"], "shardCount": 2});
+    let by_many =
+        json!({"strategy": "range", "ranges": [-5, 20, 40, 200, "b", "m-2"], "shardCount": 2});
     [
         ("hash", json!({"strategy": "hash"})),
         ("numbers", by_number),
@@ -61,19 +62,68 @@ async fn write_all(api: &Api, uid: &str) -> Vec<Value> {
         json!({"id": "42", "name": "another 42", "group": 6, "order": 1006}),
     ];
     let lines: Vec<String> = lines.iter().map(Value::to_string).collect();
-    told.push(write(api, Method::POST, &path, "application/x-ndjson", &lines.join("\n")).await);
-    let csv = "id,name,group:number,order:number\n7,cedar,9,1007\nzz,cedar z,9,1008\n-9,cedar,9,1009\n";
+    told.push(
+        write(
+            api,
+            Method::POST,
+            &path,
+            "application/x-ndjson",
+            &lines.join("\n"),
+        )
+        .await,
+    );
+    let csv =
+        "id,name,group:number,order:number\n7,cedar,9,1007\nzz,cedar z,9,1008\n-9,cedar,9,1009\n";
     told.push(write(api, Method::POST, &path, "text/csv", csv).await);
-    let updates: Vec<Value> = (100..350_u64).step_by(3).map(|id| json!({"id": id, "mark": id})).collect();
+    let updates: Vec<Value> = (100..350_u64)
+        .step_by(3)
+        .map(|id| json!({"id": id, "mark": id}))
+        .collect();
     told.push(write(api, Method::PUT, &path, JSON, &json!(updates).to_string()).await);
-    told.push(write(api, Method::PUT, &path, JSON, r#"{"id": "B", "mark": true}"#).await);
+    told.push(
+        write(
+            api,
+            Method::PUT,
+            &path,
+            JSON,
+            r#"{"id": "B", "mark": true}"#,
+        )
+        .await,
+    );
     told.push(write(api, Method::DELETE, &format!("{path}/151"), JSON, "").await);
     told.push(write(api, Method::DELETE, &format!("{path}/nobody"), JSON, "").await);
     let batch = format!("{path}/delete-batch");
-    told.push(write(api, Method::POST, &batch, JSON, r#"[1, "152", "zz", 9999, 301]"#).await);
+    told.push(
+        write(
+            api,
+            Method::POST,
+            &batch,
+            JSON,
+            r#"[1, "152", "zz", 9999, 301]"#,
+        )
+        .await,
+    );
     let by_filter = format!("{path}/delete");
-    told.push(write(api, Method::POST, &by_filter, JSON, r#"{"filter": "id 200 TO 205"}"#).await);
-    told.push(write(api, Method::POST, &path, JSON, r#"[{"id": "no id", "name": "x"}]"#).await);
+    told.push(
+        write(
+            api,
+            Method::POST,
+            &by_filter,
+            JSON,
+            r#"{"filter": "id 200 TO 205"}"#,
+        )
+        .await,
+    );
+    told.push(
+        write(
+            api,
+            Method::POST,
+            &path,
+            JSON,
+            r#"[{"id": "no id", "name": "x"}]"#,
+        )
+        .await,
+    );
     told
 }
 
@@ -101,29 +151,69 @@ async fn read_all(api: &Api, uid: &str) -> Vec<(String, Value)> {
     let mut tell = |what: String, value: Value| told.push((what, value));
     let search = format!("/indexes/{uid}/search");
     for filter in FILTERS {
-        let body = json!({"filter": filter, "sort": ["order:asc"], "limit": 1000, "facets": ["group"]});
+        let body =
+            json!({"filter": filter, "sort": ["order:asc"], "limit": 1000, "facets": ["group"]});
         let found = api.post(&search, &body).await.unwrap();
-        tell(format!("search {filter}"), json!([found.status, found.at("/hits"), found.at("/facetDistribution")]));
+        tell(
+            format!("search {filter}"),
+            json!([
+                found.status,
+                found.at("/hits"),
+                found.at("/facetDistribution")
+            ]),
+        );
         let body = json!({"facetName": "name", "facetQuery": "amber", "filter": filter});
-        let found = api.post(&format!("/indexes/{uid}/facet-search"), &body).await.unwrap();
-        tell(format!("facet {filter}"), json!([found.status, found.at("/facetHits")]));
+        let found = api
+            .post(&format!("/indexes/{uid}/facet-search"), &body)
+            .await
+            .unwrap();
+        tell(
+            format!("facet {filter}"),
+            json!([found.status, found.at("/facetHits")]),
+        );
         let body = json!({"filter": filter, "sort": ["order:asc"], "limit": 1000});
-        let found = api.post(&format!("/indexes/{uid}/documents/fetch"), &body).await.unwrap();
-        tell(format!("documents {filter}"), json!([found.status, found.at("/results"), found.at("/total")]));
+        let found = api
+            .post(&format!("/indexes/{uid}/documents/fetch"), &body)
+            .await
+            .unwrap();
+        tell(
+            format!("documents {filter}"),
+            json!([found.status, found.at("/results"), found.at("/total")]),
+        );
         let query = json!({"indexUid": uid, "filter": filter, "sort": ["order:asc"]});
         let whole = json!({"indexUid": uid, "q": "cedar", "sort": ["order:asc"]});
         let body = json!({"queries": [query, whole]});
         let found = api.post("/multi-search", &body).await.unwrap();
-        tell(format!("several {filter}"), json!([found.at("/results/0/hits"), found.at("/results/1/hits")]));
-        let body = json!({"federation": {"facetsByIndex": {uid: ["group"]}}, "queries": [query, whole]});
+        tell(
+            format!("several {filter}"),
+            json!([found.at("/results/0/hits"), found.at("/results/1/hits")]),
+        );
+        let body = json!({"federation": {"limit": 1000, "facetsByIndex": {uid: ["group"]}}, "queries": [query, whole]});
         let found = api.post("/multi-search", &body).await.unwrap();
-        let mut hits: Vec<String> = found.at("/hits").as_array().unwrap().iter().map(|hit| hit["id"].to_string()).collect();
+        let mut hits: Vec<String> = found
+            .at("/hits")
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|hit| hit["id"].to_string())
+            .collect();
         hits.sort();
-        tell(format!("federated {filter}"), json!([hits, found.at("/facetsByIndex")]));
+        tell(
+            format!("federated {filter}"),
+            json!([hits, found.at("/facetsByIndex")]),
+        );
     }
-    for id in ["0", "7", "42", "042", "151", "B", "b", "m-3", "-9", "nobody"] {
-        let found = api.get(&format!("/indexes/{uid}/documents/{id}")).await.unwrap();
-        tell(format!("document {id}"), json!([found.status, found.body["name"], found.body["mark"]]));
+    for id in [
+        "0", "7", "42", "042", "151", "B", "b", "m-3", "-9", "nobody",
+    ] {
+        let found = api
+            .get(&format!("/indexes/{uid}/documents/{id}"))
+            .await
+            .unwrap();
+        tell(
+            format!("document {id}"),
+            json!([found.status, found.body["name"], found.body["mark"]]),
+        );
     }
     let stats = api.get(&format!("/indexes/{uid}/stats")).await.unwrap();
     tell("count".to_owned(), stats.at("/numberOfDocuments").clone());
@@ -152,10 +242,16 @@ async fn whatever_the_strategy_a_client_sees_what_one_node_shows() {
     compare(&api, &Api::new(single.url(), Some(MASTER_KEY))).await;
     // Where documents lie by range, each number is where it was said to be.
     for (shard, numbers) in [(0, 0..150), (1, 150..300), (2, 300..450)] {
-        let list = node(&cluster, shard).get("/indexes/numbers/documents?limit=1000").await.unwrap();
+        let list = node(&cluster, shard)
+            .get("/indexes/numbers/documents?limit=1000")
+            .await
+            .unwrap();
         let held = list.at("/results").as_array().unwrap().clone();
         let held: Vec<u64> = held.iter().filter_map(|one| one["id"].as_u64()).collect();
-        assert!(!held.is_empty() && held.iter().all(|id| numbers.contains(id)), "{shard}: {held:?}");
+        assert!(
+            !held.is_empty() && held.iter().all(|id| numbers.contains(id)),
+            "{shard}: {held:?}"
+        );
     }
 }
 
@@ -168,7 +264,10 @@ async fn without_the_filter_nothing_is_different() {
 
 /// The shards that were asked, as the answer explains.
 async fn asked(api: &Api, path: &str, body: &Value) -> BTreeSet<u64> {
-    let headers = [("content-type", "application/json"), ("x-weft-explain", "true")];
+    let headers = [
+        ("content-type", "application/json"),
+        ("x-weft-explain", "true"),
+    ];
     let body = body.to_string().into_bytes();
     let found = api.send(Method::POST, path, &headers, body).await.unwrap();
     assert_eq!(found.status, 200, "{}", found.text);
@@ -178,7 +277,10 @@ async fn asked(api: &Api, path: &str, body: &Value) -> BTreeSet<u64> {
         return BTreeSet::from([shard.parse().unwrap()]);
     }
     let shards = found.at("/explain/shards").as_array().unwrap();
-    shards.iter().map(|part| part["shard"].as_u64().unwrap()).collect()
+    shards
+        .iter()
+        .map(|part| part["shard"].as_u64().unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -186,13 +288,19 @@ async fn a_search_asks_only_the_shards_whose_ranges_its_filter_can_match() {
     let (_cluster, api) = start(Cluster::builder().shards(3)).await;
     let sharding = json!({"strategy": "range", "ranges": [2000, 3000]});
     create(&api, "x", Some(&sharding)).await;
-    let added = api.post("/indexes/x/documents", &documents(1_500..3_500)).await.unwrap();
+    let added = api
+        .post("/indexes/x/documents", &documents(1_500..3_500))
+        .await
+        .unwrap();
     api.succeed(&added).await.unwrap();
     let on = |shards: &[u64]| shards.iter().copied().collect::<BTreeSet<u64>>();
     for (filter, shards) in [
         (json!("id = 2500"), on(&[1])),
         (json!("id IN [1600, 1700]"), on(&[0])),
-        (json!(["group = 1", ["id = 1600", "id = 3400"]]), on(&[0, 2])),
+        (
+            json!(["group = 1", ["id = 1600", "id = 3400"]]),
+            on(&[0, 2]),
+        ),
         (json!("(id = 1600 OR id = 2100) AND group = 0"), on(&[0, 1])),
         // The text `25` would match, too, and `25000`.
         (json!("id 2500 TO 2600"), on(&[0, 1, 2])),
@@ -200,16 +308,31 @@ async fn a_search_asks_only_the_shards_whose_ranges_its_filter_can_match() {
         (json!("NOT id = 2500"), on(&[0, 1, 2])),
     ] {
         let search = json!({"q": "", "filter": filter});
-        assert_eq!(asked(&api, "/indexes/x/search", &search).await, shards, "{filter}");
+        assert_eq!(
+            asked(&api, "/indexes/x/search", &search).await,
+            shards,
+            "{filter}"
+        );
         let fetch = json!({"filter": filter});
-        assert_eq!(asked(&api, "/indexes/x/documents/fetch", &fetch).await, shards, "{filter}");
+        assert_eq!(
+            asked(&api, "/indexes/x/documents/fetch", &fetch).await,
+            shards,
+            "{filter}"
+        );
         let facet = json!({"facetName": "name", "filter": filter});
-        assert_eq!(asked(&api, "/indexes/x/facet-search", &facet).await, shards, "{filter}");
+        assert_eq!(
+            asked(&api, "/indexes/x/facet-search", &facet).await,
+            shards,
+            "{filter}"
+        );
     }
     let shards = api.get("/indexes/x/_shards").await.unwrap();
     assert_eq!(shards.at("/strategy"), "range", "{}", shards.text);
     assert_eq!(shards.at("/ranges"), &json!([2000, 3000]));
-    assert_eq!(shards.at("/shards/1/ranges"), &json!([{"from": 2000, "to": 3000}]));
+    assert_eq!(
+        shards.at("/shards/1/ranges"),
+        &json!([{"from": 2000, "to": 3000}])
+    );
     for (shard, count) in [(0, 500), (1, 1000), (2, 500)] {
         let at = |what: &str| shards.at(&format!("/shards/{shard}/{what}")).clone();
         assert_eq!(at("documents"), count, "{}", shards.text);
@@ -224,36 +347,60 @@ async fn a_strategy_that_makes_no_sense_is_refused_and_an_index_keeps_its_own() 
     let (cluster, api) = start(builder).await;
     for (sharding, words) in [
         (json!({"strategy": "range"}), "needs `ranges`"),
-        (json!({"strategy": "range", "ranges": [2, 1]}), "isn't larger"),
+        (
+            json!({"strategy": "range", "ranges": [2, 1]}),
+            "isn't larger",
+        ),
         (json!({"strategy": "range", "ranges": ["a b"]}), "character"),
         (json!({"ranges": [1]}), "goes with the strategy `range`"),
-        (json!({"strategy": "field", "field": "tenant"}), "`field` is not offered"),
+        (
+            json!({"strategy": "field", "field": "tenant"}),
+            "`field` is not offered",
+        ),
     ] {
         let body = json!({"uid": "no", "sharding": sharding});
         let refused = api.post("/indexes", &body).await.unwrap();
         assert_eq!(refused.status, 400, "{}", refused.text);
         assert!(refused.text.contains(words), "{}", refused.text);
     }
-    let added = api.post("/indexes/x/documents?primaryKey=id", &documents(0..300)).await.unwrap();
+    let added = api
+        .post("/indexes/x/documents?primaryKey=id", &documents(0..300))
+        .await
+        .unwrap();
     api.succeed(&added).await.unwrap();
     for shard in 0..3_u16 {
         let first = u64::from(shard) * 100;
-        assert_eq!(ids(&node(&cluster, shard), "x").await, (first..first + 100).collect::<Vec<_>>());
+        assert_eq!(
+            ids(&node(&cluster, shard), "x").await,
+            (first..first + 100).collect::<Vec<_>>()
+        );
     }
     let change = json!({"sharding": {"strategy": "hash"}});
-    let refused = api.json(Method::PATCH, "/indexes/x", &change).await.unwrap();
+    let refused = api
+        .json(Method::PATCH, "/indexes/x", &change)
+        .await
+        .unwrap();
     assert_eq!(refused.status, 400, "{}", refused.text);
-    assert!(refused.text.contains("keeps its strategy"), "{}", refused.text);
+    assert!(
+        refused.text.contains("keeps its strategy"),
+        "{}",
+        refused.text
+    );
 }
 
 #[tokio::test]
 async fn an_index_by_range_grows_and_keeps_its_documents_and_its_ranges() {
     let builder = Cluster::builder().shards(4).replicas(1);
-    let builder = builder.merger_env("WEFT_LEASE_MS", "1000").merger_env("WEFT_MOVE_BATCH", "100");
+    let builder = builder
+        .merger_env("WEFT_LEASE_MS", "1000")
+        .merger_env("WEFT_MOVE_BATCH", "100");
     let (cluster, api) = start(builder).await;
     let sharding = json!({"strategy": "range", "ranges": [400, 800], "shardCount": 3});
     create(&api, "x", Some(&sharding)).await;
-    let added = api.post("/indexes/x/documents", &documents(0..1_200)).await.unwrap();
+    let added = api
+        .post("/indexes/x/documents", &documents(0..1_200))
+        .await
+        .unwrap();
     api.succeed(&added).await.unwrap();
     let grow = json!({"sharding": {"shardCount": null}});
     let set = api.json(Method::PATCH, "/indexes/x", &grow).await.unwrap();
@@ -261,28 +408,43 @@ async fn an_index_by_range_grows_and_keeps_its_documents_and_its_ranges() {
     // Writes while slots move: new documents, updates of some fields, deletions.
     let mut wanted: BTreeSet<u64> = (0..1_200).collect();
     let mut next = 0_u64;
-    until("the moves have ended", Deadline::after(Duration::from_secs(120)), || {
-        next += 1;
-        let (id, gone, api) = (next * 37 % 1_200, 1_200 + next, api.clone());
-        wanted.insert(gone);
-        async move {
-            let mark = json!([{"id": id, "mark": next}, {"id": gone, "name": "new"}]);
-            let put = api.json(Method::PUT, "/indexes/x/documents", &mark).await;
-            let put = put.map_err(|error| error.to_string())?;
-            assert_eq!(put.status, 202, "{}", put.text);
-            let found = api.get(&format!("/indexes/x/documents/{}", next % 1_200)).await;
-            assert_eq!(found.map_err(|error| error.to_string())?.status, 200);
-            let listed = api.get("/_cluster/moves").await.map_err(|error| error.to_string())?;
-            let moves = listed.at("/moves").as_array().cloned().unwrap_or_default();
-            match !moves.is_empty() && moves.iter().all(|one| one["state"] == "done") {
-                true => Ok(()),
-                false => Err(listed.text),
+    until(
+        "the moves have ended",
+        Deadline::after(Duration::from_secs(120)),
+        || {
+            next += 1;
+            let (id, gone, api) = (next * 37 % 1_200, 1_200 + next, api.clone());
+            wanted.insert(gone);
+            async move {
+                let mark = json!([{"id": id, "mark": next}, {"id": gone, "name": "new"}]);
+                let put = api.json(Method::PUT, "/indexes/x/documents", &mark).await;
+                let put = put.map_err(|error| error.to_string())?;
+                assert_eq!(put.status, 202, "{}", put.text);
+                let found = api
+                    .get(&format!("/indexes/x/documents/{}", next % 1_200))
+                    .await;
+                assert_eq!(found.map_err(|error| error.to_string())?.status, 200);
+                let listed = api
+                    .get("/_cluster/moves")
+                    .await
+                    .map_err(|error| error.to_string())?;
+                let moves = listed.at("/moves").as_array().cloned().unwrap_or_default();
+                match !moves.is_empty() && moves.iter().all(|one| one["state"] == "done") {
+                    true => Ok(()),
+                    false => Err(listed.text),
+                }
             }
-        }
-    })
+        },
+    )
     .await
     .unwrap();
-    let last = api.post("/indexes/x/documents", &json!([{"id": 5000, "name": "last"}])).await.unwrap();
+    let last = api
+        .post(
+            "/indexes/x/documents",
+            &json!([{"id": 5000, "name": "last"}]),
+        )
+        .await
+        .unwrap();
     api.succeed(&last).await.unwrap();
     wanted.insert(5000);
     let mut held = Vec::new();
@@ -294,7 +456,11 @@ async fn an_index_by_range_grows_and_keeps_its_documents_and_its_ranges() {
     assert_eq!(held.len(), wanted.len(), "no document is on two shards");
     assert_eq!(held.into_iter().collect::<BTreeSet<_>>(), wanted);
     let marked = api.get("/indexes/x/documents/37").await.unwrap();
-    assert!(marked.at("/name").is_string() && marked.at("/mark").is_number(), "{}", marked.text);
+    assert!(
+        marked.at("/name").is_string() && marked.at("/mark").is_number(),
+        "{}",
+        marked.text
+    );
     let shards = api.get("/indexes/x/_shards").await.unwrap();
     assert_eq!(shards.at("/ranges"), &json!([400, 800]), "{}", shards.text);
     // A range lies on its own shard and on the new one.

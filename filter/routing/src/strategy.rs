@@ -59,7 +59,9 @@ pub enum BadRanges {
     #[error("there are more than {MAX_BOUNDARIES} boundaries")]
     TooMany,
     /// A boundary isn't larger than the one before it.
-    #[error("`{0}` isn't larger than the boundary before it: integers come before other ids and are ordered by value, other ids byte by byte")]
+    #[error(
+        "`{0}` isn't larger than the boundary before it: integers come before other ids and are ordered by value, other ids byte by byte"
+    )]
     Order(String),
 }
 
@@ -180,7 +182,9 @@ impl Strategy {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadStrategy {
     /// No strategy has this name.
-    #[error("unknown strategy `{0}`: expected `hash`, or `range:` and boundaries, separated by commas")]
+    #[error(
+        "unknown strategy `{0}`: expected `hash`, or `range:` and boundaries, separated by commas"
+    )]
     Unknown(String),
     /// A boundary can't be the id of a document.
     #[error("`{0}`: {1}")]

@@ -48,7 +48,9 @@ impl Sharding {
             return Err(invalid("counts start from 1".to_owned()));
         }
         if wire.field.is_some() && wire.strategy.as_deref() != Some("field") {
-            return Err(invalid("`field` goes with the strategy `field`, which is not offered".to_owned()));
+            return Err(invalid(
+                "`field` goes with the strategy `field`, which is not offered".to_owned(),
+            ));
         }
         let strategy = strategy(wire.strategy.as_deref(), wire.ranges.as_deref())?;
         Ok(Self {
@@ -115,7 +117,8 @@ mod tests {
         assert_eq!(asked.wanted.shard_count, Some(2));
         assert_eq!(asked.wanted.replicas, 1);
         assert_eq!(asked.wanted.strategy, Some(Strategy::Hash));
-        let asked = json!({"strategy": "range", "ranges": [-5, "10", 18_446_744_073_709_551_615_u64, "a"]});
+        let asked =
+            json!({"strategy": "range", "ranges": [-5, "10", 18_446_744_073_709_551_615_u64, "a"]});
         let asked = Sharding::read(&asked).unwrap().wanted.strategy.unwrap();
         let texts: Vec<String> = asked.boundaries().iter().map(IdKey::to_string).collect();
         assert_eq!(texts, ["-5", "10", "18446744073709551615", "a"]);
@@ -128,14 +131,23 @@ mod tests {
             (json!({"shardCount": 0}), "counts start from 1"),
             (json!({"strategy": "range"}), "needs `ranges`"),
             (json!({"strategy": "range", "ranges": []}), "at least one"),
-            (json!({"strategy": "range", "ranges": [2, 1]}), "`1` isn't larger"),
-            (json!({"strategy": "range", "ranges": [1.5]}), "not an integer"),
+            (
+                json!({"strategy": "range", "ranges": [2, 1]}),
+                "`1` isn't larger",
+            ),
+            (
+                json!({"strategy": "range", "ranges": [1.5]}),
+                "not an integer",
+            ),
             (json!({"strategy": "range", "ranges": ["a b"]}), "character"),
             (json!({"strategy": "hash", "ranges": [1]}), "goes with"),
             (json!({"ranges": [1]}), "goes with"),
             (json!({"strategy": "round-robin"}), "unknown strategy"),
             (json!({"field": "tenant"}), "not offered"),
-            (json!({"strategy": "field", "field": "tenant"}), "not offered"),
+            (
+                json!({"strategy": "field", "field": "tenant"}),
+                "not offered",
+            ),
             (json!({"fields": "tenant"}), "unknown field"),
             (json!([]), ""),
         ] {

@@ -68,7 +68,10 @@ pub(super) async fn describe(ctx: &Context, call: &Call) -> Result<Answer, Clust
 fn own(slots: &SlotMap, shard: ShardId, size: Option<Size>) -> Vec<(String, Value)> {
     let mut fields = vec![
         ("slots".to_owned(), slots.slots_of(shard).count().into()),
-        ("documents".to_owned(), json!(size.map(|size| size.documents))),
+        (
+            "documents".to_owned(),
+            json!(size.map(|size| size.documents)),
+        ),
         ("bytes".to_owned(), json!(size.map(|size| size.bytes))),
     ];
     if let Strategy::Range(ranges) = slots.strategy() {

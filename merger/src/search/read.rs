@@ -201,7 +201,9 @@ fn pruned(call: &Call, carrier: &Carrier, placement: &Placement) -> Option<Vec<S
     let primary_key = placement.primary_key.as_deref()?;
     let own = carrier.filter().filter(|filter| !filter.is_null());
     let rules = TenantRules::of(&call.headers);
-    let rule = rules.as_ref().and_then(|rules| rules.filter_of(&placement.uid));
+    let rule = rules
+        .as_ref()
+        .and_then(|rules| rules.filter_of(&placement.uid));
     let filter = match (own, rule) {
         (None, None) => return None,
         (Some(own), None) => own,

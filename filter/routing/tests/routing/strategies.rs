@@ -127,7 +127,10 @@ fn ranges_cover_all_slots_and_every_id_lies_within_its_own() {
 fn boundaries_ascend_and_are_few() {
     let new = |texts: &[&str]| Ranges::new(texts.iter().map(|text| key(text)).collect());
     assert_eq!(new(&[]), Err(BadRanges::None));
-    assert_eq!(new(&["9", "10", "10"]), Err(BadRanges::Order("10".to_owned())));
+    assert_eq!(
+        new(&["9", "10", "10"]),
+        Err(BadRanges::Order("10".to_owned()))
+    );
     assert_eq!(new(&["a", "10"]), Err(BadRanges::Order("10".to_owned())));
     let many: Vec<IdKey> = (0..=MAX_BOUNDARIES).map(|n| key(&n.to_string())).collect();
     assert_eq!(Ranges::new(many.clone()), Err(BadRanges::TooMany));
@@ -143,7 +146,11 @@ fn as_many_ranges_as_shards_lie_on_one_shard_each_and_shares_are_level() {
         assert_eq!(map.strategy(), &strategy);
         for number in 0..count {
             let text = number.to_string();
-            assert_eq!(map.shard_of(&id(&text)), ShardId(number), "{number} of {count}");
+            assert_eq!(
+                map.shard_of(&id(&text)),
+                ShardId(number),
+                "{number} of {count}"
+            );
         }
         // A rebalance finds nothing to do, and keeps the strategy.
         assert_eq!(map.levelled(&shards(count)).unwrap(), map);
@@ -156,7 +163,10 @@ fn as_many_ranges_as_shards_lie_on_one_shard_each_and_shares_are_level() {
     for count in [1, 3, 7] {
         let strategy = Strategy::Range(ranges(&["5", "m"]));
         let map = SlotMap::deal_by(&strategy, &shards(count)).unwrap();
-        let loads = map.shards().iter().map(|shard| map.slots_of(*shard).count());
+        let loads = map
+            .shards()
+            .iter()
+            .map(|shard| map.slots_of(*shard).count());
         let (least, most) = (loads.clone().min().unwrap(), loads.max().unwrap());
         assert!(most - least <= 1);
     }
@@ -176,13 +186,23 @@ fn a_table_carries_ranges_and_refuses_bad_ones() {
     let mut table = RoutingTable::default();
     for (uid, count) in [("three", 3), ("one", 1), ("many", 70)] {
         let map = SlotMap::deal_by(&strategy, &shards(count)).unwrap();
-        table.indexes.insert(uid.to_owned(), IndexRoute::new(Arc::new(map)));
+        table
+            .indexes
+            .insert(uid.to_owned(), IndexRoute::new(Arc::new(map)));
     }
     let plain = SlotMap::deal(&shards(3)).unwrap();
-    table.indexes.insert("hash".to_owned(), IndexRoute::new(Arc::new(plain)));
+    table
+        .indexes
+        .insert("hash".to_owned(), IndexRoute::new(Arc::new(plain)));
     let json = table.to_json().unwrap();
     assert_eq!(RoutingTable::from_json(json.as_bytes()).unwrap(), table);
-    for bad in [r#"["1000","-5"]"#, r#"["a b"]"#, r#"[""]"#, r#"[1]"#, r#"["5","5"]"#] {
+    for bad in [
+        r#"["1000","-5"]"#,
+        r#"["a b"]"#,
+        r#"[""]"#,
+        r#"[1]"#,
+        r#"["5","5"]"#,
+    ] {
         let json = format!(
             r#"{{"epoch":1,"leaseMs":5,"layouts":[{{"shards":[3],"ranges":{bad}}}],"indexes":{{}}}}"#
         );
@@ -197,7 +217,15 @@ fn a_strategy_can_be_given_as_a_text() {
         "range:-5, 1000,a".parse(),
         Ok(Strategy::Range(ranges(&["-5", "1000", "a"])))
     );
-    for bad in ["", "Hash", "range", "range:", "range:2,1", "range:a b", "field:x"] {
+    for bad in [
+        "",
+        "Hash",
+        "range",
+        "range:",
+        "range:2,1",
+        "range:a b",
+        "field:x",
+    ] {
         assert!(bad.parse::<Strategy>().is_err(), "{bad}");
     }
 }

@@ -45,7 +45,8 @@ pub(super) async fn sweep(
     };
     let slots = Arc::clone(&placement.slots);
     let is_strange = |slot| slots.shard_of_slot(slot) != shard;
-    let strangers = IdsBySlot::read(&remote(ctx, &node), index, &primary_key, &slots, is_strange).await?;
+    let strangers =
+        IdsBySlot::read(&remote(ctx, &node), index, &primary_key, &slots, is_strange).await?;
     if strangers.len() > 0 {
         tracing::info!(
             index,

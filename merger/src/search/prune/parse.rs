@@ -49,7 +49,9 @@ impl Filter {
                 let all = elements.iter().map(|element| match element {
                     Value::String(text) => Self::of_text(text),
                     Value::Array(alternatives) => {
-                        let texts = alternatives.iter().map(|text| Self::of_text(text.as_str()?));
+                        let texts = alternatives
+                            .iter()
+                            .map(|text| Self::of_text(text.as_str()?));
                         let texts = texts.collect::<Option<Vec<_>>>()?;
                         match texts.is_empty() {
                             true => Some(Self::Anything),
@@ -114,7 +116,11 @@ fn tokens(text: &str) -> Option<Vec<Token>> {
         } else {
             let is_end = |letter: char| !(letter.is_alphanumeric() || "_-.".contains(letter));
             let length = rest.find(is_end).unwrap_or(rest.len());
-            tokens.push(Token::Word(rest.get(..length).filter(|word| !word.is_empty())?.to_owned()));
+            tokens.push(Token::Word(
+                rest.get(..length)
+                    .filter(|word| !word.is_empty())?
+                    .to_owned(),
+            ));
             length
         };
         rest = rest.get(length..)?.trim_start();
@@ -229,7 +235,9 @@ impl Parser {
                 value.map(|_| Filter::Anything)
             }
             "NOT" => match self.tokens.next()? {
-                Token::Word(word) if matches!(word.as_str(), "IN" | "EXISTS" | "CONTAINS" | "STARTS") => {
+                Token::Word(word)
+                    if matches!(word.as_str(), "IN" | "EXISTS" | "CONTAINS" | "STARTS") =>
+                {
                     self.keyword(field, &word)?;
                     Some(Filter::Anything)
                 }

@@ -33,12 +33,17 @@ fn quoted(value: &str) -> String {
 impl Tree {
     fn text(&self) -> String {
         let list = |trees: &[Tree], word: &str| {
-            let texts: Vec<String> = trees.iter().map(|tree| format!("({})", tree.text())).collect();
+            let texts: Vec<String> = trees
+                .iter()
+                .map(|tree| format!("({})", tree.text()))
+                .collect();
             texts.join(word)
         };
         match self {
             Self::Compare(bare, operator, value) => {
-                let is_word = value.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c));
+                let is_word = value
+                    .chars()
+                    .all(|c| c.is_alphanumeric() || "_-.".contains(c));
                 let value = match *bare && is_word {
                     true => value.clone(),
                     false => quoted(value),
@@ -66,7 +71,9 @@ impl Tree {
             false => value.to_owned(),
         };
         let id = normal(&document.id);
-        let number = document.is_number.then(|| document.id.parse::<f64>().unwrap());
+        let number = document
+            .is_number
+            .then(|| document.id.parse::<f64>().unwrap());
         let compares = |value: &str, holds: &dyn Fn(std::cmp::Ordering) -> bool| {
             let by_number = number.zip(number_of(value));
             let by_number = by_number.and_then(|(id, value)| id.partial_cmp(&value));
@@ -156,7 +163,11 @@ fn document() -> impl Strategy<Value = Document> {
     (id_text(), any::<bool>(), 0_u8..3).prop_map(|(id, is_number, group)| {
         // Only a canonical integer can be a number in JSON.
         let is_number = is_number && matches!(key(&id), IdKey::Integer(_));
-        Document { id, is_number, group }
+        Document {
+            id,
+            is_number,
+            group,
+        }
     })
 }
 

@@ -179,10 +179,13 @@ impl Region {
         let numbers = numbers.map(|(from, to)| Numbers { from, to });
         Self {
             numbers: numbers.into_iter().collect(),
-            texts: Texts { from: None, to: None }
-                .and(&Texts { from, to })
-                .into_iter()
-                .collect(),
+            texts: Texts {
+                from: None,
+                to: None,
+            }
+            .and(&Texts { from, to })
+            .into_iter()
+            .collect(),
         }
     }
 
@@ -195,7 +198,11 @@ impl Region {
         let is_much = self.numbers.len() * other.numbers.len() > MOST
             || self.texts.len() * other.texts.len() > MOST;
         if is_much {
-            return if self.len() <= other.len() { self } else { other };
+            return if self.len() <= other.len() {
+                self
+            } else {
+                other
+            };
         }
         let mut both = Self::default();
         for one in &self.numbers {

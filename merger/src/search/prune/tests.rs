@@ -28,16 +28,34 @@ fn documents_asked_for_by_id_are_looked_for_where_they_are() {
     assert_eq!(found(json!("\"id\" = ' 7 '")), owners(&["7"]));
     assert_eq!(found(json!("id = 07")), owners(&["7", "07"]));
     assert_eq!(found(json!("id = -7")), owners(&["-7"]));
-    assert_eq!(found(json!("id = aB-1")), owners(&["ab-1", "aB-1", "Ab-1", "AB-1"]));
-    assert_eq!(found(json!(" id IN [7, 8,'9',] ")), owners(&["7", "8", "9"]));
+    assert_eq!(
+        found(json!("id = aB-1")),
+        owners(&["ab-1", "aB-1", "Ab-1", "AB-1"])
+    );
+    assert_eq!(
+        found(json!(" id IN [7, 8,'9',] ")),
+        owners(&["7", "8", "9"])
+    );
     assert_eq!(found(json!(["genre = Drama", "id = 7"])), owners(&["7"]));
     assert_eq!(found(json!([["id = 7", "id = 8"]])), owners(&["7", "8"]));
     assert_eq!(found(json!("id = 7 OR id = 8")), owners(&["7", "8"]));
-    assert_eq!(found(json!("(g = 1 OR g = 2) AND (id = 7)")), owners(&["7"]));
-    assert_eq!(found(json!("id IN [7, 8] AND id IN [8, 9]")), owners(&["8"]));
-    assert_eq!(found(json!("_geoRadius(1, 2, 3) AND id = 7")), owners(&["7"]));
+    assert_eq!(
+        found(json!("(g = 1 OR g = 2) AND (id = 7)")),
+        owners(&["7"])
+    );
+    assert_eq!(
+        found(json!("id IN [7, 8] AND id IN [8, 9]")),
+        owners(&["8"])
+    );
+    assert_eq!(
+        found(json!("_geoRadius(1, 2, 3) AND id = 7")),
+        owners(&["7"])
+    );
     assert_eq!(found(json!("NOT g = 1 AND id = 7")), owners(&["7"]));
-    assert_eq!(found(json!("g IS NOT NULL AND h EXISTS AND id = 7")), owners(&["7"]));
+    assert_eq!(
+        found(json!("g IS NOT NULL AND h EXISTS AND id = 7")),
+        owners(&["7"])
+    );
 }
 
 #[test]
@@ -87,11 +105,22 @@ fn a_span_of_ids_is_looked_for_in_its_ranges() {
     assert_eq!(found("id = 1500"), Some(vec![1]));
     assert_eq!(found("id = n1"), Some(vec![2, 3]), "`N1` comes before `m`");
     assert_eq!(found("id = no-package-of-that-name"), Some(vec![2, 3]));
-    assert_eq!(found("id 1100 TO 1200"), Some(vec![0, 1, 2]), "the text `11` and `11000`");
-    assert_eq!(found("id >= 1100 AND id <= 1999 AND id != 7"), Some(vec![0, 1, 2]));
+    assert_eq!(
+        found("id 1100 TO 1200"),
+        Some(vec![0, 1, 2]),
+        "the text `11` and `11000`"
+    );
+    assert_eq!(
+        found("id >= 1100 AND id <= 1999 AND id != 7"),
+        Some(vec![0, 1, 2])
+    );
     assert_eq!(found("id < 5"), Some(vec![0, 1, 2]));
     assert_eq!(found("id > x"), Some(vec![2, 3]));
-    assert_eq!(found("id > '~'"), Some(vec![2, 3]), "only ids with letters could be so large");
+    assert_eq!(
+        found("id > '~'"),
+        Some(vec![2, 3]),
+        "only ids with letters could be so large"
+    );
     assert_eq!(found("id 1100 TO 1200 OR g = 1"), None);
 }
 
@@ -100,10 +129,23 @@ fn days_are_looked_for_in_their_months() {
     let strategy = "range:2026-02-01,2026-03-01,2026-04-01".parse().unwrap();
     let months = SlotMap::deal_by(&strategy, &FOUR).unwrap();
     let found = |filter: &str| shards_of(&json!(filter), "id", &months);
-    assert_eq!(found("id '2026-02-05' TO '2026-02-20'"), Some(vec![FOUR[1]]));
-    assert_eq!(found("id '2026-02-20' TO '2026-03-02T'"), Some(FOUR[1..3].to_vec()));
-    assert_eq!(found("id > 2026-02-20"), Some(FOUR.to_vec()), "the text `3` would match");
-    assert_eq!(found("id >= '2026-03-01' AND id < '2026-03-31T'"), Some(vec![FOUR[2]]));
+    assert_eq!(
+        found("id '2026-02-05' TO '2026-02-20'"),
+        Some(vec![FOUR[1]])
+    );
+    assert_eq!(
+        found("id '2026-02-20' TO '2026-03-02T'"),
+        Some(FOUR[1..3].to_vec())
+    );
+    assert_eq!(
+        found("id > 2026-02-20"),
+        Some(FOUR.to_vec()),
+        "the text `3` would match"
+    );
+    assert_eq!(
+        found("id >= '2026-03-01' AND id < '2026-03-31T'"),
+        Some(vec![FOUR[2]])
+    );
 }
 
 #[test]

@@ -94,9 +94,24 @@ const READABLE: [(&str, &str, &str, &str); 9] = [
     ("POST", "search", r#"{"q":"a"}"#, "search on 0 1 2 3"),
     ("GET", "search?q=a&limit=3", "", "search on 0 1 2 3"),
     ("POST", "search", "{}", "search on 0 1 2 3"),
-    ("POST", "facet-search", r#"{"facetName":3}"#, "facet search on 0 1 2 3"),
-    ("POST", "documents/fetch", r#"{"limit":3}"#, "documents on 0 1 2 3"),
-    ("GET", "documents?limit=3&sort=a:asc", "", "documents on 0 1 2 3"),
+    (
+        "POST",
+        "facet-search",
+        r#"{"facetName":3}"#,
+        "facet search on 0 1 2 3",
+    ),
+    (
+        "POST",
+        "documents/fetch",
+        r#"{"limit":3}"#,
+        "documents on 0 1 2 3",
+    ),
+    (
+        "GET",
+        "documents?limit=3&sort=a:asc",
+        "",
+        "documents on 0 1 2 3",
+    ),
     ("GET", "documents", "", "documents on 0 1 2 3"),
     ("POST", "fields", "{}", "passed on"),
     ("GET", "documents/a%20b", "", "passed on"),
@@ -193,17 +208,26 @@ fn a_filter_by_id_leads_to_the_shards_of_the_documents() {
     );
     let seven = owner("7");
     assert_eq!(
-        post("facet-search", &json!({"facetName": "a", "filter": "id = 7"})),
+        post(
+            "facet-search",
+            &json!({"facetName": "a", "filter": "id = 7"})
+        ),
         format!("facet search on {seven}")
     );
     assert_eq!(
         post("documents/fetch", &json!({"filter": ["id = 7", "a = 1"]})),
         format!("documents on {seven}")
     );
-    assert_eq!(get("documents?filter=id+%3D+7"), format!("documents on {seven}"));
+    assert_eq!(
+        get("documents?filter=id+%3D+7"),
+        format!("documents on {seven}")
+    );
     let similar = json!({"id": 9, "embedder": "e", "filter": "id = 7"});
     let nine = owner("9");
-    assert_eq!(post("similar", &similar), format!("similar to 9 of {nine} on {seven}"));
+    assert_eq!(
+        post("similar", &similar),
+        format!("similar to 9 of {nine} on {seven}")
+    );
     for body in [
         json!({"filter": "id > 7"}),
         json!({"filter": "id = 7", "matchingStrategy": "frequency"}),
@@ -248,7 +272,11 @@ fn a_tenants_filter_leads_to_the_shards_of_the_documents_too() {
     let token = format!("Bearer e30.{payload}.s").parse().unwrap();
     call.headers.insert(http::header::AUTHORIZATION, token);
     let only = format!("whole on {}", owner("7"));
-    for body in [json!({}), json!({"filter": "b = 2"}), json!({"filter": ["b = 2", "id IN [7, 8]"]})] {
+    for body in [
+        json!({}),
+        json!({"filter": "b = 2"}),
+        json!({"filter": ["b = 2", "id IN [7, 8]"]}),
+    ] {
         let read = in_one_index(&call, body.to_string().as_bytes(), &four());
         assert_eq!(told(read), only, "{body}");
     }
