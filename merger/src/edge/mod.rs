@@ -14,8 +14,8 @@ mod internal;
 mod listen;
 mod mergers;
 mod page;
-mod told;
 mod token;
+mod told;
 mod unpack;
 
 #[cfg(test)]
