@@ -109,7 +109,9 @@ fn envoy_accepts_traces_and_tls() {
         format!("{edge} --tls-clients-ca ca.pem {sds}"),
         format!("--tls-nodes-ca ca.pem --replicas 2 {sds}"),
         format!("{edge} {nodes} --node 0=a:1 --node 0=10.0.0.1:7700 --node 1=b:1 {sds}"),
-        format!("{nodes} --tls-nodes-name node.weft --merger merger.weft.svc.cluster.local:7703 {sds}"),
+        format!(
+            "{nodes} --tls-nodes-name node.weft --merger merger.weft.svc.cluster.local:7703 {sds}"
+        ),
     ] {
         assert_eq!(validate(&options), Ok(()), "{options}");
     }

@@ -72,8 +72,12 @@ impl Collector {
     /// The spans of a trace that have come so far.
     fn spans(&self, trace: &str) -> Vec<Value> {
         let text = fs::read_to_string(&self.spans).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-        lines.filter(|span: &Value| span["trace"] == trace).collect()
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        lines
+            .filter(|span: &Value| span["trace"] == trace)
+            .collect()
     }
 
     /// The tree of a trace, once `is_whole` says that nothing is missing. Envoy keeps spans for up to five seconds.
@@ -111,11 +115,15 @@ impl Tree {
 
     fn one<'a>(&'a self, program: &'a str, name: &'a str) -> &'a Value {
         let mut found = self.of(program, name);
-        found.next().unwrap_or_else(|| panic!("no {program} {name} in {self}"))
+        found
+            .next()
+            .unwrap_or_else(|| panic!("no {program} {name} in {self}"))
     }
 
     fn beneath<'a>(&'a self, above: &'a Value) -> impl Iterator<Item = &'a Value> {
-        self.0.iter().filter(move |span| span["parent"] == above["id"])
+        self.0
+            .iter()
+            .filter(move |span| span["parent"] == above["id"])
     }
 
     /// The names of what is beneath a span, in the order of their beginnings.
@@ -143,7 +151,10 @@ impl Tree {
         let clients_are = self.clients();
         clients_are.len() >= clients
             && clients_are.iter().all(|client| self.through_egress(client))
-            && self.0.iter().any(|span| span["program"] == "weft-edge" && span["parent"] == OUTSIDE)
+            && self
+                .0
+                .iter()
+                .any(|span| span["program"] == "weft-edge" && span["parent"] == OUTSIDE)
     }
 }
 
@@ -174,7 +185,10 @@ async fn cluster(collector: &Collector, filter: bool) -> (Cluster, Api) {
     let builder = Cluster::builder()
         .shards(3)
         .filter(filter)
-        .merger_env("WEFT_OTLP_ENDPOINT", format!("http://{}", collector.address))
+        .merger_env(
+            "WEFT_OTLP_ENDPOINT",
+            format!("http://{}", collector.address),
+        )
         .envoy_args(["--otlp-tracing", &collector.address]);
     let (cluster, api) = start(builder).await;
     let path = "/indexes/x/documents?primaryKey=id";
@@ -206,7 +220,11 @@ async fn a_trace_leads_from_the_edge_through_all_phases_to_each_node() {
 
         let tree = collector.tree(&search, |tree| tree.has_envoys(3)).await;
         let server = tree.one("weft-merger", "POST search-post");
-        assert_eq!(tree.phases(server), ["plan", "scatter", "gather", "merge"], "{tree}");
+        assert_eq!(
+            tree.phases(server),
+            ["plan", "scatter", "gather", "merge"],
+            "{tree}"
+        );
         // The edge's span of the client's request, the one of its attempt at the merger, and the merger's.
         let place = tree.place(server);
         assert_eq!(place.matches("weft-edge").count(), 2, "{place}");
@@ -236,9 +254,19 @@ async fn a_trace_leads_from_the_edge_through_all_phases_to_each_node() {
 
         let tree = collector.tree(&write, |tree| tree.has_envoys(3)).await;
         let server = tree.one("weft-merger", "POST replace-documents");
-        assert_eq!(tree.phases(server), ["split", "sequence", "deliver"], "{tree}");
+        assert_eq!(
+            tree.phases(server),
+            ["split", "sequence", "deliver"],
+            "{tree}"
+        );
         let deliver = tree.one("weft-merger", "deliver");
-        assert_eq!(tree.beneath(deliver).filter(|span| text(span, "name").starts_with("POST")).count(), 3, "{tree}");
+        assert_eq!(
+            tree.beneath(deliver)
+                .filter(|span| text(span, "name").starts_with("POST"))
+                .count(),
+            3,
+            "{tree}"
+        );
 
         let tree = collector.tree(&small, |tree| tree.has_envoys(1)).await;
         let server = tree.one("weft-merger", "POST replace-documents");
@@ -252,7 +280,10 @@ async fn a_trace_leads_from_the_edge_through_all_phases_to_each_node() {
 
 /// The merger's counter of spans with this outcome.
 async fn spans(cluster: &StandInCluster, outcome: &str) -> u64 {
-    let merger = Api::new(format!("http://127.0.0.1:{}", cluster.layout().merger()), None);
+    let merger = Api::new(
+        format!("http://127.0.0.1:{}", cluster.layout().merger()),
+        None,
+    );
     let metrics = merger.get("/_weft/metrics").await.unwrap().text;
     let name = format!("weft_merger_spans_total{{outcome=\"{outcome}\"}} ");
     let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
@@ -266,7 +297,10 @@ async fn a_collector_that_is_gone_or_silent_costs_spans_and_nothing_else() {
     let gone = PortBlock::claim(1).unwrap();
     for port in [silent.local_addr().unwrap().port(), gone.base()] {
         let environment = vec![
-            ("WEFT_OTLP_ENDPOINT".to_owned(), format!("http://127.0.0.1:{port}")),
+            (
+                "WEFT_OTLP_ENDPOINT".to_owned(),
+                format!("http://127.0.0.1:{port}"),
+            ),
             ("WEFT_OTLP_SAMPLE_RATIO".to_owned(), "1".to_owned()),
         ];
         let cluster = StandInCluster::start(3, false, environment).await.unwrap();
@@ -280,7 +314,10 @@ async fn a_collector_that_is_gone_or_silent_costs_spans_and_nothing_else() {
             assert!(!deadline.passed(), "no span was dropped");
             for _ in 0..50 {
                 let asked = Instant::now();
-                let reply = api.post("/indexes/x/search", &json!({"q": "a"})).await.unwrap();
+                let reply = api
+                    .post("/indexes/x/search", &json!({"q": "a"}))
+                    .await
+                    .unwrap();
                 assert_eq!(reply.status, 200, "{}", reply.text);
                 times.push(asked.elapsed());
             }
@@ -293,6 +330,9 @@ async fn a_collector_that_is_gone_or_silent_costs_spans_and_nothing_else() {
         let asked = Instant::now();
         cluster.merger().terminate().unwrap();
         let took = asked.elapsed();
-        assert!(took < Duration::from_secs(6), "{took:?} until the merger had ended");
+        assert!(
+            took < Duration::from_secs(6),
+            "{took:?} until the merger had ended"
+        );
     }
 }

@@ -83,12 +83,19 @@ impl Certificates {
             ("--sds-dir", self.file("sds", "")),
         ];
         let pairs = options.into_iter();
-        pairs.flat_map(|(name, value)| [name.to_owned(), value]).collect()
+        pairs
+            .flat_map(|(name, value)| [name.to_owned(), value])
+            .collect()
     }
 }
 
 /// What comes of a request by TLS: the status and the number of the other side's certificate, or why there was none.
-fn ask(port: u16, name: &str, authorities: &str, own: Option<(&str, &str)>) -> Result<(u64, u64), String> {
+fn ask(
+    port: u16,
+    name: &str,
+    authorities: &str,
+    own: Option<(&str, &str)>,
+) -> Result<(u64, u64), String> {
     let top = Path::new(TOP).canonicalize().unwrap();
     let mut command = Command::new(top.join(".venv/bin/python"));
     command.arg(top.join("tests/clients/tls.py"));
@@ -99,14 +106,19 @@ fn ask(port: u16, name: &str, authorities: &str, own: Option<(&str, &str)>) -> R
         .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
     match said["refused"].as_str() {
         Some(why) => Err(why.to_owned()),
-        None => Ok((said["status"].as_u64().unwrap(), said["serial"].as_u64().unwrap())),
+        None => Ok((
+            said["status"].as_u64().unwrap(),
+            said["serial"].as_u64().unwrap(),
+        )),
     }
 }
 
 /// The program that speaks TLS in the nodes' place.
 fn in_front_of(layout: Layout, certificates: &Certificates, folder: &Path) -> Program {
-    let source = |name: &str| json!({"name": name, "sds_config": {"resource_api_version": "V3",
-        "path_config_source": {"path": certificates.file("node-sds", &format!("{name}.json"))}}});
+    let source = |name: &str| {
+        json!({"name": name, "sds_config": {"resource_api_version": "V3",
+        "path_config_source": {"path": certificates.file("node-sds", &format!("{name}.json"))}}})
+    };
     let secret = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
     let watched = json!({"path": certificates.folder("node")});
     let own = json!({
@@ -118,12 +130,23 @@ fn in_front_of(layout: Layout, certificates: &Certificates, folder: &Path) -> Pr
         "trusted_ca": {"filename": certificates.file("node", "ca.pem")},
         "watched_directory": watched,
     });
-    for (name, kind, value) in [("own", "tls_certificate", own), ("ca", "validation_context", trusted)] {
+    for (name, kind, value) in [
+        ("own", "tls_certificate", own),
+        ("ca", "validation_context", trusted),
+    ] {
         let file = certificates.folder("node-sds").join(format!("{name}.json"));
-        put(&file, &json!({"resources": [{"@type": secret, "name": name, kind: value}]}).to_string());
+        put(
+            &file,
+            &json!({"resources": [{"@type": secret, "name": name, kind: value}]}).to_string(),
+        );
     }
-    let address = |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
-    let ports = || layout.nodes().map(|(shard, replica)| layout.node(shard, replica));
+    let address =
+        |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    let ports = || {
+        layout
+            .nodes()
+            .map(|(shard, replica)| layout.node(shard, replica))
+    };
     let listeners = ports().map(|port| json!({
         "name": format!("tls-{port}"),
         "address": address(port + ENCRYPTED),
@@ -142,21 +165,34 @@ fn in_front_of(layout: Layout, certificates: &Certificates, folder: &Path) -> Pr
             }},
         }],
     }));
-    let clusters = ports().map(|port| json!({
-        "name": format!("node-{port}"), "type": "STATIC", "connect_timeout": "1s",
-        "load_assignment": {"cluster_name": format!("node-{port}"),
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(port)}}]}]},
-    }));
+    let clusters = ports().map(|port| {
+        json!({
+            "name": format!("node-{port}"), "type": "STATIC", "connect_timeout": "1s",
+            "load_assignment": {"cluster_name": format!("node-{port}"),
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(port)}}]}]},
+        })
+    });
     let configuration = json!({"static_resources": {
         "listeners": listeners.collect::<Vec<_>>(), "clusters": clusters.collect::<Vec<_>>(),
     }});
     let file = folder.join("nodes.json");
     put(&file, &configuration.to_string());
-    let arguments = ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning", "--config-path"];
+    let arguments = [
+        "--disable-hot-restart",
+        "--concurrency",
+        "1",
+        "--log-level",
+        "warning",
+        "--config-path",
+    ];
     Program {
         name: "tls-nodes".to_owned(),
         executable: Binaries::find().unwrap().envoy,
-        arguments: arguments.into_iter().map(Into::into).chain([file.into()]).collect(),
+        arguments: arguments
+            .into_iter()
+            .map(Into::into)
+            .chain([file.into()])
+            .collect(),
         environment: Vec::new(),
         folder: folder.to_owned(),
         log: folder.join("tls-nodes.log"),
@@ -195,11 +231,13 @@ impl Encrypted {
             .at(ports.base(), folder.path().join("cluster"))
             .envoy_args(certificates.arguments())
             .edit_envoy(move |printed| {
-                layout.nodes().fold(printed.to_owned(), |text, (shard, replica)| {
-                    let port = layout.node(shard, replica);
-                    let of = |port: u16| format!("port_value: {port} }}");
-                    text.replace(&of(port), &of(port + ENCRYPTED))
-                })
+                layout
+                    .nodes()
+                    .fold(printed.to_owned(), |text, (shard, replica)| {
+                        let port = layout.node(shard, replica);
+                        let of = |port: u16| format!("port_value: {port} }}");
+                        text.replace(&of(port), &of(port + ENCRYPTED))
+                    })
             })
             .launch()
             .unwrap();
@@ -221,7 +259,10 @@ impl Encrypted {
 
     /// A client of the edge, with the certificate of this owner.
     fn client(&self, of: &str) -> Result<(u64, u64), String> {
-        let own = (self.certificates.file(of, "tls.crt"), self.certificates.file(of, "tls.key"));
+        let own = (
+            self.certificates.file(of, "tls.crt"),
+            self.certificates.file(of, "tls.key"),
+        );
         let port = self.cluster.layout().edge();
         let ca = self.certificates.file("client", "ca.pem");
         ask(port, "search.example", &ca, Some((&own.0, &own.1)))
@@ -229,7 +270,10 @@ impl Encrypted {
 
     /// A client of a node, with the certificate of this owner.
     fn client_of_node(&self, of: &str) -> Result<(u64, u64), String> {
-        let own = (self.certificates.file(of, "tls.crt"), self.certificates.file(of, "tls.key"));
+        let own = (
+            self.certificates.file(of, "tls.crt"),
+            self.certificates.file(of, "tls.key"),
+        );
         let port = self.cluster.layout().node(0, 0) + ENCRYPTED;
         let ca = self.certificates.file("client", "ca.pem");
         ask(port, "127.0.0.1", &ca, Some((&own.0, &own.1)))
@@ -249,7 +293,10 @@ impl Encrypted {
     /// Waits until a search of all shards finds all documents, or (`false`) fails because Envoy reaches no node that it may trust.
     async fn wait_for_search(&self, answers: bool) {
         let look = || async {
-            let found = self.merger().post("/indexes/x/search", &json!({"q": ""})).await;
+            let found = self
+                .merger()
+                .post("/indexes/x/search", &json!({"q": ""}))
+                .await;
             let found = found.map_err(|error| error.line())?;
             let as_expected = match answers {
                 true => found.at("/estimatedTotalHits") == 50,
@@ -266,17 +313,28 @@ fn soon() -> Deadline {
 }
 
 #[tokio::test]
-async fn only_clients_and_nodes_with_the_right_certificates_take_part_and_these_change_without_a_restart() {
+async fn only_clients_and_nodes_with_the_right_certificates_take_part_and_these_change_without_a_restart()
+ {
     let [first, second, foreign] = ["first", "second", "foreign"].map(Authority::new);
     let all = Encrypted::start(&first, &foreign).await;
     let edge = all.cluster.layout().edge();
     let ready = || async {
-        let version = all.merger().get("/version").await.map_err(|error| error.line())?;
-        if version.status == 200 { Ok(()) } else { Err(version.text) }
+        let version = all
+            .merger()
+            .get("/version")
+            .await
+            .map_err(|error| error.line())?;
+        if version.status == 200 {
+            Ok(())
+        } else {
+            Err(version.text)
+        }
     };
     until("the nodes", soon(), ready).await.unwrap();
     let merger = all.merger();
-    let accepted = merger.post("/indexes/x/documents?primaryKey=id", &documents(0..50)).await;
+    let accepted = merger
+        .post("/indexes/x/documents?primaryKey=id", &documents(0..50))
+        .await;
     merger.succeed(&accepted.unwrap()).await.unwrap();
     all.wait_for_search(true).await;
 
@@ -312,7 +370,9 @@ async fn only_clients_and_nodes_with_the_right_certificates_take_part_and_these_
             other => Err(format!("{other:?}")),
         }
     };
-    until("the nodes' new certificate", soon(), shown).await.unwrap();
+    until("the nodes' new certificate", soon(), shown)
+        .await
+        .unwrap();
     for of in ["to-nodes", "node"] {
         put(&all.certificates.folder(of).join("ca.pem"), &second.pem);
     }
@@ -322,7 +382,9 @@ async fn only_clients_and_nodes_with_the_right_certificates_take_part_and_these_
             Ok(_) => Err("the old authority's certificate is still taken".to_owned()),
         }
     };
-    until("the end of the old authority", soon(), shut_out).await.unwrap();
+    until("the end of the old authority", soon(), shut_out)
+        .await
+        .unwrap();
     // Only new connections from here on.
     all.in_front.restart().unwrap();
     all.wait_for_search(true).await;

@@ -263,7 +263,12 @@ fn describe(span: &Span, operation: &'static str, parts: &Parts, answer: &Answer
     span.set("weft.operation", || operation.into());
     span.set("url.path", || parts.uri.path().to_owned().into());
     span.set("url.scheme", || "http".into());
-    let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let text = |name: &str| {
+        parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
     if let Some(host) = text("host") {
         span.set("server.address", || host.to_owned().into());
     }

@@ -15,8 +15,8 @@ mod listen;
 mod mergers;
 mod page;
 mod status_page;
-mod told;
 mod token;
+mod told;
 mod unpack;
 
 #[cfg(test)]

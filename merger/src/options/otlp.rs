@@ -22,7 +22,10 @@ pub struct OtlpArgs {
 }
 
 fn ratio(text: &str) -> Result<f64, String> {
-    let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    let ratio = text
+        .parse()
+        .ok()
+        .filter(|ratio| (0.0..=1.0).contains(ratio));
     ratio.ok_or_else(|| format!("`{text}` is not a number from 0 to 1"))
 }
 

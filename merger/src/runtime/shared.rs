@@ -12,6 +12,7 @@
 
 mod identity;
 mod opening;
+mod reach;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::identity::be_let_in;
 use self::opening::Opening;
+use self::reach::reaches_no_node;
 use super::phase::{Phase, Threads};
 use super::timed::Timed;
 use super::traces::Traces;
@@ -47,9 +49,6 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// How long a merger that stepped down leaves the lead to others.
 const RESTS: Duration = ANYBODY_AFTER;
-
-/// How long a leader may reach none of the nodes while there are other mergers.
-const NO_NODE_FOR: Duration = Duration::from_secs(3);
 
 /// How long a change of roles waits: for Envoy's list of nodes, and for requests that are under way.
 const CHANGES_WITHIN: Duration = Duration::from_secs(5);
@@ -499,28 +498,4 @@ struct Led {
     ctx: Arc<Context>,
     /// Its background work ends with this.
     phase: Phase,
-}
-
-/// Resolves when this leader has reached no node for a while, and another merger does.
-async fn reaches_no_node(ctx: &Context) {
-    let mut since = None::<Instant>;
-    loop {
-        let topology = ctx.cluster.topology();
-        let mut nodes = topology.all_nodes();
-        let none = !nodes.any(|(_, node)| ctx.cluster.health.answers(&node.id));
-        let mergers = ctx.cluster.mergers.registered();
-        let another = mergers
-            .iter()
-            .any(|merger| !merger.leads && !merger.leaving && merger.reaches_nodes);
-        match none && another {
-            true => {
-                let since = *since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= NO_NODE_FOR {
-                    return;
-                }
-            }
-            false => since = None,
-        }
-        sleep(AGAIN / 2).await;
-    }
 }

@@ -8,9 +8,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use http::Uri;
-use opentelemetry::trace::TracerProvider;
 use opentelemetry::KeyValue;
-use opentelemetry_otlp::{ExporterBuildError, RetryPolicy, SpanExporter, WithExportConfig, WithTonicConfig};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{
+    ExporterBuildError, RetryPolicy, SpanExporter, WithExportConfig, WithTonicConfig,
+};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
@@ -46,7 +48,9 @@ pub enum EndpointError {
     #[error("`{0}` is not http://HOST:PORT")]
     Form(String),
     /// TLS was asked for.
-    #[error("`{0}`: the collector is reached by plain http:// only, so let one stand beside the merger")]
+    #[error(
+        "`{0}`: the collector is reached by plain http:// only, so let one stand beside the merger"
+    )]
     Tls(String),
 }
 

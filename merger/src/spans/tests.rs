@@ -2,7 +2,9 @@ use std::sync::Mutex;
 
 use opentelemetry::trace::{SpanId, TracerProvider};
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, Span as SdkSpan, SpanData, SpanProcessor};
+use opentelemetry_sdk::trace::{
+    Sampler, SdkTracerProvider, Span as SdkSpan, SpanData, SpanProcessor,
+};
 
 use super::*;
 
@@ -29,7 +31,11 @@ impl SpanProcessor for Kept {
 impl Kept {
     fn named(&self, name: &str) -> SpanData {
         let spans = self.0.lock().unwrap();
-        spans.iter().find(|span| span.name == name).expect(name).clone()
+        spans
+            .iter()
+            .find(|span| span.name == name)
+            .expect(name)
+            .clone()
     }
 
     fn count(&self) -> usize {
@@ -108,7 +114,10 @@ fn phases_and_requests_are_beneath_what_they_belong_to() {
     drop(server);
     let [server, scatter, client] =
         ["POST search", "scatter", "POST shard-1"].map(|name| kept.named(name));
-    assert_eq!(server.parent_span_id, SpanId::from_hex("b7ad6b7169203331").unwrap());
+    assert_eq!(
+        server.parent_span_id,
+        SpanId::from_hex("b7ad6b7169203331").unwrap()
+    );
     assert!(server.parent_span_is_remote);
     assert_eq!(scatter.parent_span_id, server.span_context.span_id());
     assert_eq!(client.parent_span_id, scatter.span_context.span_id());
@@ -120,7 +129,7 @@ fn phases_and_requests_are_beneath_what_they_belong_to() {
     );
     assert_eq!(server.status, Status::Unset);
     assert!(matches!(client.status, Status::Error { .. }));
-    let code = KeyValue::new("http.response.status_code", 404);
+    let code = KeyValue::new("http.response.status_code", 404_i64);
     assert!(client.attributes.contains(&code));
 }
 
@@ -131,10 +140,16 @@ fn a_long_text_is_cut_and_not_in_the_middle_of_a_letter() {
     span.set("url.path", || "ä".repeat(LONGEST_TEXT).into());
     drop(span);
     let span = kept.named("GET");
-    let path = span.attributes.iter().find(|one| one.key.as_str() == "url.path");
+    let path = span
+        .attributes
+        .iter()
+        .find(|one| one.key.as_str() == "url.path");
     assert_eq!(path.unwrap().value.as_str().len(), LONGEST_TEXT);
     assert_eq!(cut("aä"), "aä");
-    assert_eq!(cut(&format!("a{}", "ä".repeat(600))).len(), LONGEST_TEXT - 1);
+    assert_eq!(
+        cut(&format!("a{}", "ä".repeat(600))).len(),
+        LONGEST_TEXT - 1
+    );
 }
 
 #[test]
@@ -149,7 +164,11 @@ fn what_is_not_traced_has_nothing_to_say() {
 
 #[test]
 fn a_collector_is_named_by_a_plain_address() {
-    for good in ["http://127.0.0.1:4317", "http://collector:4317/", "http://[::1]:4317"] {
+    for good in [
+        "http://127.0.0.1:4317",
+        "http://collector:4317/",
+        "http://[::1]:4317",
+    ] {
         assert!(good.parse::<Endpoint>().is_ok(), "{good}");
     }
     for bad in [

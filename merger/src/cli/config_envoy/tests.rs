@@ -212,7 +212,10 @@ fn the_access_log_can_be_turned_down() {
 fn envoy_sends_spans_where_a_collector_is_named_only() {
     assert!(!text("").contains("otlp"));
     let traced = text("--otlp-tracing collector:4317 --otlp-sampling 2.5");
-    assert_eq!(traced.matches("envoy_grpc: { cluster_name: otlp }").count(), 2);
+    assert_eq!(
+        traced.matches("envoy_grpc: { cluster_name: otlp }").count(),
+        2
+    );
     assert!(traced.contains("numerator: 25000, denominator: MILLION"));
     // What the merger asks of its own accord begins no trace.
     let egress = traced.split("- name: egress").nth(1).unwrap();
@@ -243,7 +246,10 @@ fn certificates_are_read_from_files_that_are_watched() {
     };
     let edge = secret("edge");
     let certificate = &edge["resources"][0]["tls_certificate"];
-    assert_eq!(certificate["certificate_chain"]["filename"], "/tls/edge/tls.crt");
+    assert_eq!(
+        certificate["certificate_chain"]["filename"],
+        "/tls/edge/tls.crt"
+    );
     assert_eq!(certificate["watched_directory"]["path"], "/tls/edge");
     let clients = secret("clients-ca");
     let watched = &clients["resources"][0]["validation_context"]["watched_directory"]["path"];
@@ -260,9 +266,9 @@ fn a_node_must_have_its_own_name_or_the_one_that_all_have() {
     let names = |more: &str| {
         let printed = text(&format!("{} {more}", tls(folder.path())));
         let named = |cluster: &str| {
-            let start = format!("    - name: {cluster}\n");
+            let start = format!("\n    - name: {cluster}\n");
             let part = printed.split(&start).nth(1).unwrap();
-            let part = part.split("    - name: ").next().unwrap();
+            let part = part.split("\n    - name: ").next().unwrap();
             part.matches("san_type").count()
         };
         let both = (named("node"), named("shard-0"), named("shard-1"));
@@ -272,8 +278,8 @@ fn a_node_must_have_its_own_name_or_the_one_that_all_have() {
     let (counts, printed) = names(nodes);
     assert_eq!(counts, (3, 2, 1));
     for name in [
-        r#"{"matcher":{"exact":"10.0.0.2"},"san_type":"IP_ADDRESS"}"#,
-        r#"{"matcher":{"exact":"b"},"san_type":"DNS"}"#,
+        r#"{"san_type":"IP_ADDRESS","matcher":{"exact":"10.0.0.2"}}"#,
+        r#"{"san_type":"DNS","matcher":{"exact":"b"}}"#,
     ] {
         assert_eq!(printed.matches(name).count(), 2, "{name}");
     }

@@ -15,12 +15,7 @@ use super::address::Address;
 #[derive(Debug, Clone, Default, Args)]
 pub struct TlsArgs {
     /// The edge's certificate and its intermediates (PEM). With it, the edge speaks TLS and nothing else.
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "tls_key",
-        requires = "sds_dir"
-    )]
+    #[arg(long, value_name = "FILE", requires = "tls_key", requires = "sds_dir")]
     pub tls_cert: Option<PathBuf>,
 
     /// The key to the edge's certificate (PEM).
@@ -108,7 +103,10 @@ impl Tls {
     /// The files that Envoy reads, each with its text.
     pub fn files(&self) -> Vec<(PathBuf, String)> {
         let pairs = [("edge", &self.edge), ("nodes", &self.nodes)];
-        let authorities = [("clients-ca", &self.clients_ca), ("nodes-ca", &self.nodes_ca)];
+        let authorities = [
+            ("clients-ca", &self.clients_ca),
+            ("nodes-ca", &self.nodes_ca),
+        ];
         let pairs = pairs.into_iter().filter_map(|(name, pair)| {
             let pair = pair.as_ref()?;
             let certificate = json!({

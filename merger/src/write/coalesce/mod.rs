@@ -174,7 +174,9 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
     let index_uid = &first.kind.placement.uid;
     ctx.writes.coalescer.held().note(index_uid, Some(&ids));
     // Of the traces of a group, the first gets the requests to the nodes.
-    let traced = smalls.iter().find(|small| small.forwarded.span().is_traced());
+    let traced = smalls
+        .iter()
+        .find(|small| small.forwarded.span().is_traced());
     let delivery = delivery(traced.unwrap_or(first), shard, piece, ids);
     let parts = match deliver_now(ctx, guard, &delivery).await {
         Ok(Delivered::Taken(parts)) => parts,
