@@ -155,7 +155,7 @@ const breaks = async () => {
   await says("the state in words", "#summary", ([text]) => text === "Yellow: 5 of 6 nodes are active", 10_000 - (Date.now() - killed));
   step(`a dead node is shown after ${Date.now() - killed} ms`, Date.now() - killed <= 10_000);
   await looked("dead-node");
-  await page.setViewportSize({ width: 1000, height: 586 });
+  await page.setViewportSize({ width: 1000, height: 608 });
   await page.screenshot({ path: join(folder, "status-page.png") });
   await page.setViewportSize(DESK);
 
