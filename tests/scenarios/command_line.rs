@@ -76,11 +76,13 @@ async fn run_until(cluster: &Cluster, line: &str, code: i32) -> Run {
 /// An index `things` with 600 documents, `group` filterable and `id` sortable.
 async fn fill(api: &Api) {
     let settings = json!({"filterableAttributes": ["group"], "sortableAttributes": ["id"]});
-    let made = api.post("/indexes", &json!({"uid": "things", "primaryKey": "id"})).await.unwrap();
+    let index = json!({"uid": "things", "primaryKey": "id"});
+    let made = api.post("/indexes", &index).await.unwrap();
     api.succeed(&made).await.unwrap();
     let set = api.json(Method::PATCH, "/indexes/things/settings", &settings);
     api.succeed(&set.await.unwrap()).await.unwrap();
-    let added = api.post("/indexes/things/documents", &documents(0..600)).await.unwrap();
+    let all = documents(0..600);
+    let added = api.post("/indexes/things/documents", &all).await.unwrap();
     api.succeed(&added).await.unwrap();
 }
 
@@ -134,7 +136,8 @@ async fn a_cluster_is_shown_to_people_and_to_scripts() {
 async fn tasks_and_searches_are_shown_and_explained() {
     let (cluster, api) = start(Cluster::builder().shards(2)).await;
     fill(&api).await;
-    let failed = api.post("/indexes/things/documents", &json!([{"name": "no id"}])).await.unwrap();
+    let without_id = json!([{"name": "no id"}]);
+    let failed = api.post("/indexes/things/documents", &without_id).await.unwrap();
     api.settle(&failed).await.unwrap();
     let tasks = run(&cluster, "tasks").await;
     assert_eq!((tasks.code, tasks.out.lines().count()), (0, 5), "{tasks:?}");
@@ -286,8 +289,9 @@ async fn the_key_is_in_no_list_of_processes_and_a_closed_pipe_is_no_error() {
     assert!(words.contains("--watch") && !words.contains(MASTER_KEY), "{words}");
     // Nobody reads any more, and there is something to write.
     drop(lines);
-    let added = api.post("/indexes/things/documents", &documents(0..1)).await;
-    api.succeed(&added.unwrap()).await.unwrap();
+    let one = documents(0..1);
+    let added = api.post("/indexes/things/documents", &one).await.unwrap();
+    api.succeed(&added).await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(60), watch.wait_with_output());
     let ended = ended.await.unwrap().unwrap();
     assert_eq!(ended.status.code(), Some(0));
