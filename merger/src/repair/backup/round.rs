@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use tokio::time::{timeout, timeout_at};
@@ -121,7 +121,7 @@ async fn read_all(ctx: &Arc<Context>, writes: &Writes) -> Result<(Found, State),
     for (uid, touched) in &writes.indexes {
         let Touched::Ids(ids) = touched else { continue };
         found.insert(uid.clone(), (ids.iter().cloned().collect(), Vec::new()));
-        for (shard, ids) in by_shard(&*placement(ctx, uid)?, ids) {
+        for (shard, ids) in by_shard(&placement(ctx, uid)?, ids) {
             wanted.entry(shard).or_default().push((uid, ids));
         }
     }
@@ -163,14 +163,15 @@ pub(crate) async fn state(
     }
 }
 
+#[derive(Deserialize)]
+struct Keys {
+    results: Vec<Value>,
+}
+
 async fn read_state(ctx: &Context) -> Result<State, ClusterError> {
     let shard = ctx.cluster.shards().into_iter().next();
     let node = source(ctx, shard.ok_or(ClusterError::NoShards)?)?;
     let remote = Remote::new(ctx, &node);
-    #[derive(serde::Deserialize)]
-    struct Keys {
-        results: Vec<Value>,
-    }
     let keys = match ctx.master_key.is_some() {
         true => {
             let keys: Keys = remote.get("/keys?limit=1000000").await.map_err(unread)?;
