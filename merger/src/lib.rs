@@ -33,11 +33,11 @@
 //! | part | what it is | it uses |
 //! |---|---|---|
 //! | `internals` | What benchmarks, the lab and fuzzing call; nothing in the merger does. | `search`, `write` |
-//! | `cli` | The command line. | `options`, `runtime`, `telemetry`, `upstream` |
-//! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `cluster`, `desired`, `edge`, `etcd`, `fence`, `filters`, `follower`, `keys`, `leadership`, `options`, `repair`, `replication`, `search`, `store`, `supervise`, `tasks`, `telemetry`, `upstream`, `webhooks`, `write` |
+//! | `cli` | The command line. | `endpoints`, `options`, `runtime`, `telemetry`, `upstream` |
+//! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `cluster`, `desired`, `edge`, `etcd`, `fence`, `filters`, `follower`, `keys`, `leadership`, `options`, `repair`, `replication`, `search`, `spares`, `store`, `supervise`, `tasks`, `telemetry`, `upstream`, `webhooks`, `write` |
 //! | `edge` | What clients meet: listener, authorisation, dispatch, error codes. | `answer`, `base`, `bounds`, `broadcast`, `call`, `clock`, `cluster`, `fence`, `keys`, `leadership`, `operator`, `repair`, `search`, `store`, `tasks`, `upstream`, `webhooks`, `write` |
-//! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `etcd`, `leadership`, `repair`, `replication`, `search`, `tasks`, `upstream`, `webhooks`, `write` |
-//! | `operator` | `/_cluster/…`: what operators ask and want. | `answer`, `call`, `clock`, `cluster`, `repair`, `replication` |
+//! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `etcd`, `leadership`, `repair`, `replication`, `search`, `spares`, `tasks`, `upstream`, `webhooks`, `write` |
+//! | `operator` | `/_cluster/…`: what operators ask and want. | `answer`, `call`, `clock`, `cluster`, `repair`, `replication`, `spares` |
 //! | `broadcast` | What is the same on every node: indexes, settings, keys, features. | `answer`, `base`, `call`, `cluster`, `desired`, `keys`, `replication`, `store`, `supervise`, `tasks`, `upstream`, `write` |
 //! | `write` | Writes of documents: split, judged, delivered. | `answer`, `base`, `bounds`, `call`, `cluster`, `desired`, `filters`, `ids`, `replication`, `store`, `supervise`, `tasks`, `upstream` |
 //! | `repair` | Watches nodes, compares replicas and brings them back; moves slots. | `base`, `call`, `clock`, `cluster`, `ids`, `keys`, `probe`, `replication`, `store`, `supervise`, `upstream` |
@@ -47,6 +47,7 @@
 //! | `replication` | One request to all replicas of a shard, in its order; doubts; removals. | `base`, `call`, `cluster`, `probe`, `store`, `supervise`, `tasks`, `upstream` |
 //! | `probe` | Asks each node for its newest task. | `base`, `cluster`, `upstream` |
 //! | `tasks` | One task of many, and what becomes of it. | `answer`, `base`, `call`, `clock`, `cluster`, `filters`, `store`, `supervise`, `upstream` |
+//! | `spares` | Takes spare nodes in for replicas that stay away. | `cluster`, `endpoints` |
 //! | `keys` | API keys, the same on all nodes. | `clock`, `cluster`, `upstream` |
 //! | `cluster` | State: shards, nodes, placements, in-sync sets, health. No request to a node. | `base`, `call`, `clock`, `ids`, `leadership`, `store`, `upstream` |
 //! | `base` | What all contexts stand on. | `bounds`, `call`, `supervise`, `telemetry`, `upstream` |
@@ -62,6 +63,7 @@
 //! | `telemetry` | Logs and metrics. |  |
 //! | `bounds` | What all requests together may take. |  |
 //! | `answer` | What goes back to the client. |  |
+//! | `endpoints` | The files in which Envoy finds a shard's nodes. |  |
 //! | `ids` | A list of document ids. |  |
 //! | `clock` | The time of day. |  |
 //!
@@ -92,6 +94,7 @@ pub mod clock;
 pub mod cluster;
 pub mod desired;
 pub mod edge;
+pub mod endpoints;
 pub mod etcd;
 pub mod fence;
 pub mod filters;
@@ -112,6 +115,7 @@ pub mod runtime;
 pub mod search;
 #[cfg(test)]
 mod sim;
+pub mod spares;
 pub mod store;
 pub mod supervise;
 pub mod tasks;

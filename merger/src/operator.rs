@@ -1,6 +1,7 @@
 //! The API for operators: `/_cluster/…` and `GET /indexes/{uid}/_shards`. It needs the master key.
 
 mod moves;
+mod spares;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::cluster::{
 };
 use crate::repair::{self, Context};
 use crate::replication::{dated, has_same_disk, probe, reads_leave};
+use crate::spares::free_spares;
 
 /// The largest body of a request to this API, in bytes.
 const MAX_BODY_BYTES: u64 = 64 << 10;
@@ -147,6 +149,7 @@ fn health(ctx: &Context) -> Value {
         "initializingShards": initializing,
         "unassignedShards": all.len().saturating_sub(active + initializing),
         "stoppedResyncs": ctx.resyncs.stopped(),
+        "spareNodes": free_spares(&ctx.cluster),
         "epoch": ctx.cluster.in_sync.epoch(),
     })
 }
@@ -163,7 +166,12 @@ fn nodes(ctx: &Context) -> Value {
         .all_nodes()
         .map(|(shard, node)| describe(ctx, shard, node))
         .collect();
-    json!({"nodes": nodes, "epoch": ctx.cluster.in_sync.epoch()})
+    json!({
+        "nodes": nodes,
+        "spares": spares::list(&ctx.cluster),
+        "replacements": spares::replacements(&ctx.cluster),
+        "epoch": ctx.cluster.in_sync.epoch(),
+    })
 }
 
 fn describe(ctx: &Context, shard: ShardId, node: &NodeRef) -> Value {

@@ -29,6 +29,7 @@ use crate::filters::KnownFields;
 use crate::keys::{Keys, equalise_keys};
 use crate::options::ServeOptions;
 use crate::repair::{self, Resyncs, Verification};
+use crate::spares::{self, SpareOptions};
 use crate::replication::{self, RecentContacts, ShardLocks};
 use crate::search::{self, SettingsCache, WordCounts};
 use crate::store::{IdentityError, Patience, RedbStore, Store, StoreError};
@@ -160,6 +161,7 @@ impl Surroundings {
 /// A merger whose state is read, and whose background work has not begun.
 pub struct Opened {
     ctx: Arc<Context>,
+    spares: Option<SpareOptions>,
     settling: mpsc::Receiver<SettledTask>,
     directory: Arc<dyn Directory>,
     stale: Arc<StaleFacts>,
@@ -197,6 +199,7 @@ impl Opened {
         let webhooks = Webhooks::open(store, allowed.unwrap_or_default()).await?;
         tasks.announce(!webhooks.is_empty());
         let keys = Arc::new(Keys::default());
+        let spares = options.spares();
         let base = base(&options, nodes, fence, metrics, cluster);
         let registry = Arc::new(tasks::Context { base, tasks });
         let search = search_of(&options, &registry.base, Some(Arc::clone(&registry)));
@@ -244,6 +247,7 @@ impl Opened {
         });
         Ok(Self {
             ctx,
+            spares,
             settling,
             directory,
             stale,
@@ -270,6 +274,13 @@ impl Opened {
         tasks::give_up_deletions(&ctx).await;
         ctx.tasks.tell_again().await?;
         spawn_background(&ctx, self.settling, self.directory, self.stale);
+        if let Some(spares) = self.spares {
+            keep_spares(&ctx.registry.base, &spares);
+            let panics = &ctx.metrics.panics;
+            supervise(&ctx.registry.base, panics, "replace-absent", move |base| {
+                spares::replace_absent(base, spares.clone())
+            });
+        }
         Ok(ctx)
     }
 }
@@ -340,6 +351,14 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
     let (_role, roles) = watch::channel(edge::Role::Leads(ctx));
     edge::serve(roles, listener, stop).await;
     Ok(())
+}
+
+/// Begins to keep the files of this merger's Envoy.
+fn keep_spares(base: &Arc<cluster::Context>, options: &SpareOptions) {
+    let folder = options.folder.clone();
+    supervise(base, &base.metrics.panics, "keep-files", move |base| {
+        spares::keep_files(base, folder.clone())
+    });
 }
 
 /// The real nodes, behind Envoy.

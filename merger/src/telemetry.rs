@@ -50,6 +50,10 @@ pub struct Metrics {
     pub move_turns: IntCounterVec,
     /// How long writers waited for such an attempt.
     pub move_turn_seconds: HistogramVec,
+    /// Spare nodes that answer and are free.
+    pub spares: IntGauge,
+    /// Replicas whose place a spare node has taken.
+    pub replaced: IntCounter,
     /// Documents and settings in which replicas in sync were found to differ.
     pub differences: IntCounter,
     /// Calls of webhooks, by outcome; retries don't count.
@@ -134,6 +138,11 @@ impl Metrics {
                 "Documents that resyncs brought to a replica or removed from it.",
             )?,
             moves: new.gauge("weft_merger_moves", "Moves of slots that have not ended.")?,
+            spares: new.gauge("weft_merger_spares", "Spare nodes that answer and are free.")?,
+            replaced: new.counter(
+                "weft_merger_replicas_replaced_total",
+                "Replicas that stayed away and whose place a spare node has taken.",
+            )?,
             moved_documents: new.counter(
                 "weft_merger_moved_documents_total",
                 "Documents that moves of slots brought to another shard.",

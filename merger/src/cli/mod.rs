@@ -45,6 +45,8 @@ enum Command {
 enum ConfigCommand {
     /// Print an envoy.yaml for a cluster of any size, with a comment at every choice.
     Envoy(config_envoy::EnvoyArgs),
+    /// Write the files of the shards for an Envoy that watches a folder (weft config envoy --dynamic): to start, and to add shards.
+    Shards(config_envoy::ShardsArgs),
     /// Print an envoy.yaml for a node's own Envoy, whose filter refuses writes of a merger that leads no more.
     Guard(config_envoy::GuardArgs),
 }
@@ -59,6 +61,7 @@ pub fn run() -> ExitCode {
         Command::Config(command) => {
             let text = match &*command {
                 ConfigCommand::Envoy(arguments) => config_envoy::run(arguments),
+                ConfigCommand::Shards(arguments) => config_envoy::run_shards(arguments),
                 ConfigCommand::Guard(arguments) => config_envoy::run_guard(arguments),
             };
             match text {
