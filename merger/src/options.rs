@@ -494,7 +494,9 @@ mod tests {
         let spares = |flags: &[&str]| parsed(flags).unwrap().spares();
         assert!(spares(&[]).is_none());
         assert_eq!(spares(&["--eds-dir=/x"]).unwrap().after, None);
-        let after = spares(&["--eds-dir=/x", "--replace-after-s=60"]).unwrap().after;
+        let after = spares(&["--eds-dir=/x", "--replace-after-s=60"])
+            .unwrap()
+            .after;
         assert_eq!(after, Some(Duration::from_secs(60)));
     }
 

@@ -29,9 +29,9 @@ use crate::filters::KnownFields;
 use crate::keys::{Keys, equalise_keys};
 use crate::options::ServeOptions;
 use crate::repair::{self, Resyncs, Verification};
-use crate::spares::{self, SpareOptions};
 use crate::replication::{self, RecentContacts, ShardLocks};
 use crate::search::{self, SettingsCache, WordCounts};
+use crate::spares::{self, SpareOptions};
 use crate::store::{IdentityError, Patience, RedbStore, Store, StoreError};
 use crate::supervise::{supervise, supervise_or_exit};
 use crate::tasks::{self, SettledTask, SharedEnd, TaskError, TaskEvents, Tasks};
@@ -274,8 +274,8 @@ impl Opened {
         tasks::give_up_deletions(&ctx).await;
         ctx.tasks.tell_again().await?;
         spawn_background(&ctx, self.settling, self.directory, self.stale);
+        keep_spares(&ctx.registry.base, self.spares.as_ref());
         if let Some(spares) = self.spares {
-            keep_spares(&ctx.registry.base, &spares);
             let panics = &ctx.metrics.panics;
             supervise(&ctx.registry.base, panics, "replace-absent", move |base| {
                 spares::replace_absent(base, spares.clone())
@@ -353,8 +353,9 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
     Ok(())
 }
 
-/// Begins to keep the files of this merger's Envoy.
-fn keep_spares(base: &Arc<cluster::Context>, options: &SpareOptions) {
+/// Begins to keep the files of this merger's Envoy, if it has any.
+fn keep_spares(base: &Arc<cluster::Context>, options: Option<&SpareOptions>) {
+    let Some(options) = options else { return };
     let folder = options.folder.clone();
     supervise(base, &base.metrics.panics, "keep-files", move |base| {
         spares::keep_files(base, folder.clone())

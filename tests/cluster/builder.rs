@@ -11,7 +11,8 @@ use crate::commands::Edit;
 use crate::link::Links;
 use crate::supervisor::Supervisor;
 use crate::{
-    Binaries, Cluster, ClusterPlan, HarnessError, Layout, Lifetime, Pair, PortBlock, Process, etcd,
+    Binaries, Cluster, ClusterPlan, HarnessError, Layout, Lifetime, Pair, PortBlock, Process,
+    Watched, etcd,
 };
 
 /// What kind of cluster to start.
@@ -31,6 +32,8 @@ pub struct ClusterBuilder {
     merger_environment: Vec<(String, String)>,
     envoy: Option<PathBuf>,
     edit_envoy: Option<Edit>,
+    watched: Option<Watched>,
+    room: u16,
     place: Option<(u16, PathBuf)>,
     lifetime: Lifetime,
 }
@@ -52,6 +55,8 @@ impl Default for ClusterBuilder {
             merger_environment: Vec::new(),
             envoy: None,
             edit_envoy: None,
+            watched: None,
+            room: 0,
             place: None,
             lifetime: Lifetime::WithUs,
         }
@@ -145,6 +150,24 @@ impl ClusterBuilder {
         self
     }
 
+    /// Lets Envoys watch files for the shards, so that more can be added; in a test, ports are kept free for so many.
+    pub fn watched(mut self, room: u16) -> Self {
+        self.watched = Some(self.watched.unwrap_or_default());
+        self.room = room;
+        self
+    }
+
+    /// Lets Envoys watch a file for each shard's nodes, too, and sets the number of spare nodes. Not together with
+    /// [`links`](Self::links).
+    pub fn spares(mut self, spares: u16) -> Self {
+        self.watched = Some(Watched {
+            eds: true,
+            spares,
+            first_spare: 0,
+        });
+        self
+    }
+
     /// Uses these ports and this folder, which is kept; by default, free ports and a temporary folder.
     pub fn at(mut self, port: u16, folder: impl Into<PathBuf>) -> Self {
         self.place = Some((port, folder.into()));
@@ -204,6 +227,9 @@ impl ClusterBuilder {
             .nodes()
             .map(|(shard, replica)| Process::start(plan.node(shard, replica), lifetime))
             .collect::<Result<_, _>>()?;
+        let spares = (0..plan.watched.map_or(0, |watched| watched.spares))
+            .map(|spare| Process::start(plan.spare(spare), lifetime))
+            .collect::<Result<_, _>>()?;
         let pairs: Vec<Pair> = (0..plan.layout.mergers())
             .map(|pair| start_pair(&plan, pair, lifetime))
             .collect::<Result<_, _>>()?;
@@ -216,6 +242,7 @@ impl ClusterBuilder {
         Ok(Cluster {
             supervisor,
             nodes,
+            spares,
             pairs,
             front: 0,
             etcd,
@@ -224,6 +251,17 @@ impl ClusterBuilder {
             _folder: temporary,
             _ports: ports,
         })
+    }
+
+    /// Everything that is needed to start the programs of a cluster [at](Self::at) a given place.
+    pub fn into_plan(self) -> Result<ClusterPlan, HarnessError> {
+        self.plan().map(|(plan, _, _)| plan)
+    }
+
+    /// How many ports are kept free for shards to come, and how many spare nodes have.
+    fn extra_ports(&self) -> (u16, u16) {
+        let spares = self.watched.map_or(0, |watched| watched.spares);
+        (self.room * self.replicas, spares)
     }
 
     /// Everything that is needed to start the programs, and what must be kept while they run.
@@ -236,7 +274,9 @@ impl ClusterBuilder {
         let (layout, temporary, folder) = match &self.place {
             Some((port, folder)) => (self.layout(*port)?, None, folder.clone()),
             None => {
-                let block = PortBlock::claim(self.layout(1)?.width())?;
+                let (room, spares) = self.extra_ports();
+                let width = self.layout(1)?.width() + u32::from(room) + u32::from(spares);
+                let block = PortBlock::claim(width)?;
                 let folder = tempfile::Builder::new()
                     .prefix("weft-")
                     .tempdir()
@@ -247,6 +287,11 @@ impl ClusterBuilder {
                 (layout, Some(folder), path)
             }
         };
+        let (room, _) = self.extra_ports();
+        let watched = self.watched.map(|watched| Watched {
+            first_spare: layout.node(layout.shards(), 0) + room,
+            ..watched
+        });
         let mut plan = ClusterPlan {
             binaries,
             layout,
@@ -259,6 +304,7 @@ impl ClusterBuilder {
             edit_envoy: self.edit_envoy,
             behind_links: None,
             etcd_syncs: self.etcd_syncs,
+            watched,
         };
         if self.links {
             let behind = PortBlock::claim(plan.width_behind_links())?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::{Binaries, HarnessError, Layout, Program};
+use crate::{Binaries, HarnessError, Layout, Program, Watched};
 
 /// What an operator makes of the configuration that `weft config envoy` printed.
 #[derive(Clone)]
@@ -45,6 +45,8 @@ pub struct ClusterPlan {
     pub behind_links: Option<u16>,
     /// True if etcd waits for its disk, as it should wherever a machine may fail.
     pub etcd_syncs: bool,
+    /// The files that Envoys watch for shards and nodes; `None` if those are in their configuration.
+    pub watched: Option<Watched>,
 }
 
 impl ClusterPlan {
@@ -112,6 +114,10 @@ impl ClusterPlan {
         if !endpoints.is_empty() {
             environment.push(("WEFT_ETCD".to_owned(), endpoints.join(",")));
         }
+        if self.watched.is_some_and(|watched| watched.eds) {
+            let watched = self.watched_folder(pair).display().to_string();
+            environment.push(("WEFT_EDS_DIR".to_owned(), watched));
+        }
         // In the environment, where `ps` doesn't show it.
         environment.extend(
             self.master_key
@@ -134,6 +140,9 @@ impl ClusterPlan {
         let name = self.layout.envoy_name(pair);
         let configuration = self.folder.join(format!("{name}.yaml"));
         fs::create_dir_all(&self.folder).map_err(HarnessError::file(&self.folder))?;
+        if self.watched.is_some() {
+            self.list_shards(pair)?;
+        }
         fs::write(&configuration, self.envoy_configuration(pair)?)
             .map_err(HarnessError::file(&configuration))?;
         Ok(Program {
@@ -160,11 +169,20 @@ impl ClusterPlan {
 
     /// The configuration that `weft config envoy` prints for this pair.
     fn envoy_configuration(&self, pair: u16) -> Result<Vec<u8>, HarnessError> {
+        let printed = self.configure("envoy", pair)?;
+        Ok(match &self.edit_envoy {
+            Some(Edit(edit)) => edit(&String::from_utf8_lossy(&printed)).into_bytes(),
+            None => printed,
+        })
+    }
+
+    /// What `weft config envoy` or `weft config shards` prints for this pair.
+    pub(crate) fn configure(&self, what: &str, pair: u16) -> Result<Vec<u8>, HarnessError> {
         let mut command = Command::new(&self.binaries.weft);
         command
             // The shards' names come from the merger's own variables, so they agree.
             .envs(self.merger_environment.iter().cloned())
-            .args(["config", "envoy", "--access-log", self.access_log])
+            .args(["config", what, "--access-log", self.access_log])
             .args(["--port", &self.layout.pair(pair).edge().to_string()])
             .args([
                 "--body-routing",
@@ -193,8 +211,18 @@ impl ClusterPlan {
         if !self.filter {
             command.arg("--no-filter");
         }
+        if let Some(watched) = self.watched {
+            command.arg("--dynamic").arg(self.watched_folder(pair));
+            if watched.eds {
+                command.arg("--eds");
+            }
+            for spare in 0..watched.spares {
+                let port = self.spare_port(spare);
+                command.args(["--spare", &format!("127.0.0.1:{port}")]);
+            }
+        }
         let output = command.output().map_err(|source| HarnessError::Spawn {
-            name: "weft config envoy".to_owned(),
+            name: format!("weft config {what}"),
             source,
         })?;
         if !output.status.success() {
@@ -202,10 +230,7 @@ impl ClusterPlan {
                 String::from_utf8_lossy(&output.stderr).trim().to_owned(),
             ));
         }
-        Ok(match &self.edit_envoy {
-            Some(Edit(edit)) => edit(&String::from_utf8_lossy(&output.stdout)).into_bytes(),
-            None => output.stdout,
-        })
+        Ok(output.stdout)
     }
 }
 

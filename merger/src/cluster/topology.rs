@@ -80,7 +80,11 @@ impl Topology {
         let mut spares = Vec::new();
         for cluster in clusters.cluster_statuses {
             if cluster.name == SPARE {
-                spares = cluster.host_statuses.into_iter().filter_map(spare).collect();
+                spares = cluster
+                    .host_statuses
+                    .into_iter()
+                    .filter_map(spare)
+                    .collect();
                 spares.sort_by(|a: &Spare, b| a.node.id.cmp(&b.node.id));
                 continue;
             }
@@ -213,9 +217,17 @@ mod tests {
             {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 3}}, "hostname": "u", "health_status": {"pending_active_hc": true}},
             {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}, "hostname": "s", "health_status": {"eds_health_status": "HEALTHY"}}]}]}"#;
         let topology = Topology::from_envoy(json, &ShardNames::default()).unwrap();
-        let names = |nodes: Vec<&NodeRef>| nodes.iter().map(|node| node.id.to_string()).collect::<Vec<_>>();
+        let names = |nodes: Vec<&NodeRef>| {
+            nodes
+                .iter()
+                .map(|node| node.id.to_string())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(names(topology.ready_spares().collect()), ["s"]);
-        assert_eq!(names(topology.spares().iter().map(|spare| &spare.node).collect()), ["s", "t", "u"]);
+        assert_eq!(
+            names(topology.spares().iter().map(|spare| &spare.node).collect()),
+            ["s", "t", "u"]
+        );
         assert_eq!(topology.all_nodes().count(), 0);
         assert_eq!(topology.find(&NodeId::from("s".to_owned())), None);
     }

@@ -48,7 +48,8 @@ impl Assignment {
                 let mut fields = json!({"address": endpoint.socket(), "hostname": endpoint.name});
                 if let (Some((address, port)), Some(fields)) = (check, fields.as_object_mut()) {
                     let socket = json!({"address": address, "port_value": port});
-                    let check = json!({"hostname": endpoint.name, "address": {"socket_address": socket}});
+                    let check =
+                        json!({"hostname": endpoint.name, "address": {"socket_address": socket}});
                     fields.insert("health_check_config".to_owned(), check);
                 }
                 json!({"endpoint": fields})
@@ -111,12 +112,15 @@ impl Assignment {
         let mut changed = false;
         for hosts in self.hosts() {
             hosts.retain_mut(|host| {
-                if !name(host).is_some_and(|name| old.contains(&name.as_str()) && name != new.name) {
+                if !name(host).is_some_and(|name| old.contains(&name.as_str()) && name != new.name)
+                {
                     return true;
                 }
                 changed = true;
                 let stays = !std::mem::replace(&mut is_here, true);
-                if stays && let Some(fields) = host.get_mut("endpoint").and_then(Value::as_object_mut) {
+                if stays
+                    && let Some(fields) = host.get_mut("endpoint").and_then(Value::as_object_mut)
+                {
                     become_another(fields, new);
                 }
                 stays
@@ -140,7 +144,10 @@ impl Assignment {
 
     fn hosts(&mut self) -> impl Iterator<Item = &mut Vec<Value>> {
         let localities = self.0.pointer_mut("/resources/0/endpoints");
-        let localities = localities.and_then(Value::as_array_mut).into_iter().flatten();
+        let localities = localities
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten();
         localities.filter_map(|locality| locality.get_mut("lb_endpoints")?.as_array_mut())
     }
 }
@@ -202,12 +209,17 @@ mod tests {
         let mut file = shard();
         assert!(file.replace(&["gone", "a"], &endpoint("s", 9)));
         assert_eq!(file.names(), ["s", "b"]);
-        let place = file.0.pointer("/resources/0/endpoints/0/lb_endpoints/0/endpoint");
+        let place = file
+            .0
+            .pointer("/resources/0/endpoints/0/lb_endpoints/0/endpoint");
         let check = json!({"hostname": "s", "address": {"socket_address": {"address": "127.0.0.1", "port_value": 7703}}});
         let socket = json!({"socket_address": {"address": "127.0.0.1", "port_value": 9}});
         let wanted = json!({"address": socket, "hostname": "s", "health_check_config": check});
         assert_eq!(place, Some(&wanted));
-        assert!(!file.replace(&["a"], &endpoint("s", 9)), "nothing is left to do");
+        assert!(
+            !file.replace(&["a"], &endpoint("s", 9)),
+            "nothing is left to do"
+        );
         assert_eq!(file.names(), ["s", "b"]);
     }
 
@@ -229,13 +241,23 @@ mod tests {
     fn what_an_operator_wrote_beside_it_stays() {
         let mut value = shard().0;
         let lines = "/resources/0/endpoints/0";
-        *value.pointer_mut(lines).unwrap().as_object_mut().unwrap().entry("priority").or_insert(json!(0)) = json!(1);
-        value["resources"][0]["endpoints"][0]["lb_endpoints"][0]["load_balancing_weight"] = json!(3);
+        *value
+            .pointer_mut(lines)
+            .unwrap()
+            .as_object_mut()
+            .unwrap()
+            .entry("priority")
+            .or_insert(json!(0)) = json!(1);
+        value["resources"][0]["endpoints"][0]["lb_endpoints"][0]["load_balancing_weight"] =
+            json!(3);
         let mut file = Assignment(value);
         file.set_version(7);
         assert!(file.replace(&["a"], &endpoint("s", 9)) && file.remove("b") && !file.remove("b"));
         assert_eq!(file.version(), 7);
-        assert_eq!(file.0.pointer("/resources/0/endpoints/0/priority"), Some(&json!(1)));
+        assert_eq!(
+            file.0.pointer("/resources/0/endpoints/0/priority"),
+            Some(&json!(1))
+        );
         let weight = "/resources/0/endpoints/0/lb_endpoints/0/load_balancing_weight";
         assert_eq!(file.0.pointer(weight), Some(&json!(3)));
     }

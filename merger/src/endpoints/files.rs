@@ -44,7 +44,9 @@ pub fn read(path: &Path) -> Result<Assignment, FileError> {
 /// # Errors
 /// The folder can't be written to. The old file, if there was one, is still there then.
 pub fn write(path: &Path, text: &str) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::Builder::new()
         .prefix(".weft-")

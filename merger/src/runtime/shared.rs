@@ -389,9 +389,7 @@ impl Merger {
         let (begun, directory) = (Arc::clone(&ctx), Arc::clone(&self.outside.directory));
         let spares = options.spares();
         let begin = async move {
-            if let Some(spares) = spares {
-                keep_spares(&begun.search.base, &spares);
-            }
+            keep_spares(&begun.search.base, spares.as_ref());
             tokio::spawn(follower::discover(Arc::clone(&begun), directory));
             tokio::spawn(follower::watch(Arc::clone(&begun)));
             tokio::spawn(async move { follower::follow(&begun, read.count).await });

@@ -81,10 +81,16 @@ mod tests {
 
     #[test]
     fn a_file_gets_each_replacement_once() {
-        let all = [replacement(1, 0, &["a"], "s"), replacement(2, 1, &["b"], "t")];
+        let all = [
+            replacement(1, 0, &["a"], "s"),
+            replacement(2, 1, &["b"], "t"),
+        ];
         let mut shard = file(&["a", "b"]);
         assert!(bring_up_to_date(&mut shard, SHARD, &all));
-        assert_eq!((shard.names(), shard.version()), (vec!["s".to_owned(), "b".to_owned()], 1));
+        assert_eq!(
+            (shard.names(), shard.version()),
+            (vec!["s".to_owned(), "b".to_owned()], 1)
+        );
         assert!(!bring_up_to_date(&mut shard, SHARD, &all));
         let mut spare = file(&["s", "t", "u"]);
         assert!(bring_up_to_date(&mut spare, Kind::Spare, &all));
@@ -105,7 +111,10 @@ mod tests {
     #[test]
     fn a_file_that_missed_some_ends_as_the_others() {
         // The place of `a` went to `s`, and then to `t`; that of `b` to `u`.
-        let all = [replacement(2, 0, &["a", "s"], "t"), replacement(3, 0, &["b"], "u")];
+        let all = [
+            replacement(2, 0, &["a", "s"], "t"),
+            replacement(3, 0, &["b"], "u"),
+        ];
         for before in [["a", "b"], ["s", "b"], ["t", "b"]] {
             let mut shard = file(&before);
             assert!(bring_up_to_date(&mut shard, SHARD, &all));

@@ -19,7 +19,8 @@ pub async fn keep_files(ctx: Arc<Context>, folder: PathBuf) {
     loop {
         let (all, folder) = (replacements.all(), folder.clone());
         let newest = all.last().map(|one| one.number);
-        let written = tokio::task::spawn_blocking(move || bring_all_up_to_date(&folder, &all)).await;
+        let written =
+            tokio::task::spawn_blocking(move || bring_all_up_to_date(&folder, &all)).await;
         // Said once, and not every few seconds.
         let failed = written.unwrap_or_default().join("; ");
         if !failed.is_empty() && failed != last {
@@ -118,13 +119,19 @@ mod tests {
         put("shard-1.json", &[node("b")]);
         put("spare.json", &[node("t"), node("s")]);
         let failed = bring_all_up_to_date(folder.path(), &all);
-        assert!(failed.len() == 1 && failed[0].contains("shard-0.json"), "{failed:?}");
+        assert!(
+            failed.len() == 1 && failed[0].contains("shard-0.json"),
+            "{failed:?}"
+        );
         put("shard-0.json", &[node("a")]);
         for _ in 0..2 {
             assert!(bring_all_up_to_date(folder.path(), &all).is_empty());
         }
         let names = |name: &str| files::read(&folder.path().join(name)).unwrap().names();
-        assert_eq!((names("shard-0.json"), names("shard-1.json")), (vec!["s".to_owned()], vec!["t".to_owned()]));
+        assert_eq!(
+            (names("shard-0.json"), names("shard-1.json")),
+            (vec!["s".to_owned()], vec!["t".to_owned()])
+        );
         assert!(names("spare.json").is_empty());
         assert!(bring_all_up_to_date(&folder.path().join("none"), &[]).is_empty());
     }

@@ -2,7 +2,8 @@
 //!
 //! A replica counts as away only while another one of its shard, reached through the same Envoy, has all documents and answers. So
 //! trouble between the merger and its Envoy, or a whole shard that is gone, is no reason to replace anybody; nor is a node that
-//! answers at times, or one that an operator drained. The time that it has been away is counted anew by each leader.
+//! answers at times, or answers another merger, or one that an operator drained. The time that it has been away is counted anew by
+//! each leader.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use super::SpareOptions;
 use super::files::lists;
 use crate::cluster::{Choice, Cluster, Context, Member, NodeId, NodeStatus, SyncState, choose};
+use crate::leadership::Registration;
 
 /// How often it is looked whether somebody is away.
 const LOOKED_EVERY: Duration = Duration::from_millis(500);
@@ -38,7 +40,10 @@ pub async fn replace_absent(ctx: Arc<Context>, options: SpareOptions) {
                 trouble = Some(error);
             }
         }
-        if let Some(error) = trouble.as_ref().filter(|error| Some(*error) != complained.as_ref()) {
+        if let Some(error) = trouble
+            .as_ref()
+            .filter(|error| Some(*error) != complained.as_ref())
+        {
             tracing::error!(%error, "a replica that stays away can't be replaced");
         }
         complained = trouble;
@@ -52,14 +57,20 @@ pub(crate) fn free_spares(cluster: &Cluster) -> usize {
     let is_free = |id: &NodeId| {
         topology.find(id).is_none() && !all.iter().any(|one| one.taking && one.spare == *id)
     };
-    topology.ready_spares().filter(|spare| is_free(&spare.id)).count()
+    topology
+        .ready_spares()
+        .filter(|spare| is_free(&spare.id))
+        .count()
 }
 
 async fn take(ctx: &Context, options: &SpareOptions, choice: &Choice) -> Result<(), String> {
     let Choice { shard, out, spare } = choice;
     if !lists(&options.folder, choice).await? {
         let folder = options.folder.display();
-        return Err(format!("no file of shard {} in {folder} lists {out}", shard.0));
+        return Err(format!(
+            "no file of shard {} in {folder} lists {out}",
+            shard.0
+        ));
     }
     let taken = ctx.cluster.replacements.take(choice).await;
     if taken.map_err(|error| error.to_string())? {
@@ -81,7 +92,9 @@ async fn settle(ctx: &Context) {
                 Ok(()) => {
                     tracing::info!(shard = one.shard.0, spare = %one.spare, "Envoy has the spare node in its new place");
                 }
-                Err(error) => tracing::error!(%error, "what Envoy shows of a spare can't be stored"),
+                Err(error) => {
+                    tracing::error!(%error, "what Envoy shows of a spare can't be stored")
+                }
             }
         }
     }
@@ -116,7 +129,12 @@ impl Absences {
 
     fn note(&mut self, id: &NodeId, away: bool) -> Option<Duration> {
         match away {
-            true => Some(self.0.entry(id.clone()).or_insert_with(Instant::now).elapsed()),
+            true => Some(
+                self.0
+                    .entry(id.clone())
+                    .or_insert_with(Instant::now)
+                    .elapsed(),
+            ),
             false => {
                 self.0.remove(id);
                 None
@@ -135,11 +153,18 @@ fn is_sound(cluster: &Cluster, id: &NodeId, fresh: Duration) -> bool {
         && cluster.queues.caught_up(id)
 }
 
-/// Whether the node is out of sync, nobody wants that, and it doesn't answer.
+/// Whether the node is out of sync, nobody wants that, and it answers no merger.
 fn is_away(cluster: &Cluster, id: &NodeId) -> bool {
     let out = matches!(cluster.in_sync.sync_state(id), Some(SyncState::Out { .. }));
-    let silent = matches!(cluster.health.status(id), NodeStatus::Silent | NodeStatus::Slow);
-    out && silent && !cluster.health.answers(id)
+    let silent = matches!(
+        cluster.health.status(id),
+        NodeStatus::Silent | NodeStatus::Slow
+    );
+    let others = cluster.mergers.registered();
+    let heard_elsewhere = |other: &Registration| {
+        !other.leads && other.hears.iter().any(|name| name == id.as_str())
+    };
+    out && silent && !cluster.health.answers(id) && !others.iter().any(heard_elsewhere)
 }
 
 #[cfg(test)]

@@ -31,7 +31,9 @@ pub struct RenderError(#[from] minijinja::Error);
 pub fn render(topology: &Topology) -> Result<String, RenderError> {
     let mut view = View::of(topology);
     if view.dynamic.is_none() {
-        view.shard_clusters = fill(SHARDS_TEMPLATE, &view)?.trim_end_matches('\n').to_owned();
+        view.shard_clusters = fill(SHARDS_TEMPLATE, &view)?
+            .trim_end_matches('\n')
+            .to_owned();
     }
     fill(TEMPLATE, &view)
 }
@@ -56,7 +58,9 @@ pub(super) fn render_endpoints(topology: &Topology) -> Vec<(String, String)> {
         (shard_file(ShardId(shard.number)), file.text())
     });
     let spare = Assignment::new(SPARE, &placed(spares), None);
-    shards.chain([(SPARE_FILE.to_owned(), spare.text())]).collect()
+    shards
+        .chain([(SPARE_FILE.to_owned(), spare.text())])
+        .collect()
 }
 
 /// Nodes as they stand in a file. The topology has checked that all addresses are IPs.

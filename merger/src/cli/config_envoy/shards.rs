@@ -101,7 +101,12 @@ mod tests {
         let clusters = fs::read_to_string(path.join("clusters.yaml")).unwrap();
         assert!(clusters.contains("hostname: shard-1-node-0") && !clusters.contains("EDS"));
         write("--shards 2 --eds --spare 127.0.0.1:9", &path).unwrap();
-        let all = ["clusters.yaml", "shard-0.json", "shard-1.json", "spare.json"];
+        let all = [
+            "clusters.yaml",
+            "shard-0.json",
+            "shard-1.json",
+            "spare.json",
+        ];
         assert_eq!(names(&path), all);
         let clusters = fs::read_to_string(path.join("clusters.yaml")).unwrap();
         assert!(!clusters.contains("hostname:") && clusters.matches("type: EDS").count() == 3);
@@ -131,13 +136,20 @@ mod tests {
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
         let refused = write("", &file).unwrap_err();
-        assert!(refused.starts_with(&file.display().to_string()), "{refused}");
+        assert!(
+            refused.starts_with(&file.display().to_string()),
+            "{refused}"
+        );
         let named = write("--eds --node-host n-{shard}:7700", folder.path());
         assert_eq!(
             named.unwrap_err(),
             "--eds: Envoy resolves no names in files with endpoints: shard-0-node-0 needs an IP address, not n-0:7700"
         );
-        for line in ["", "--dynamic d --spare 127.0.0.1:1", "--dynamic d --replace-endpoints"] {
+        for line in [
+            "",
+            "--dynamic d --spare 127.0.0.1:1",
+            "--dynamic d --replace-endpoints",
+        ] {
             assert!(run_line(line).is_err(), "{line}");
         }
         assert_eq!(names(folder.path()), ["file"]);

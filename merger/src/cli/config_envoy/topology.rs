@@ -125,7 +125,9 @@ pub enum TopologyError {
         address: String,
     },
     /// The address of a node is a name, and Envoy resolves none there.
-    #[error("--eds: Envoy resolves no names in files with endpoints: {node} needs an IP address, not {address}")]
+    #[error(
+        "--eds: Envoy resolves no names in files with endpoints: {node} needs an IP address, not {address}"
+    )]
     NodeByName {
         /// The node.
         node: String,

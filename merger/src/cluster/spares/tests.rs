@@ -36,11 +36,21 @@ fn choice(shard: u16, out: &str, spare: &str) -> Choice {
     }
 }
 
-fn check(members: &[&str], spares: &[&str], before: &[Replacement], expected: &[(u16, &str, &str)]) {
+fn check(
+    members: &[&str],
+    spares: &[&str],
+    before: &[Replacement],
+    expected: &[(u16, &str, &str)],
+) {
     let members: Vec<Member> = members.iter().map(|text| member(text)).collect();
     let spares: Vec<NodeRef> = spares.iter().map(|name| node(name)).collect();
-    let expected = expected.iter().map(|(shard, out, spare)| choice(*shard, out, spare));
-    assert_eq!(choose(&members, &spares, before, AFTER), expected.collect::<Vec<_>>());
+    let expected = expected
+        .iter()
+        .map(|(shard, out, spare)| choice(*shard, out, spare));
+    assert_eq!(
+        choose(&members, &spares, before, AFTER),
+        expected.collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -63,7 +73,12 @@ fn without_a_source_nothing_is_replaced() {
 fn a_spare_is_taken_once_and_a_shard_gets_one_at_a_time() {
     let two = ["a0 sound", "a1 60", "b0 sound", "b1 61"];
     check(&two, &["s"], &[], &[(1, "b1", "s")]);
-    check(&two, &["t", "s", "s"], &[], &[(1, "b1", "s"), (0, "a1", "t")]);
+    check(
+        &two,
+        &["t", "s", "s"],
+        &[],
+        &[(1, "b1", "s"), (0, "a1", "t")],
+    );
     let one = ["a0 sound", "a1 60", "a2 61"];
     check(&one, &["s", "t"], &[], &[(0, "a2", "s")]);
     // One that stands in a shard already is no spare, whatever list it is on.
@@ -72,11 +87,21 @@ fn a_spare_is_taken_once_and_a_shard_gets_one_at_a_time() {
 
 #[test]
 fn what_is_under_way_is_waited_for() {
-    let mut before = vec![Replacement::new(1, &choice(0, "a9", "s"), Vec::new(), now_utc())];
+    let mut before = vec![Replacement::new(
+        1,
+        &choice(0, "a9", "s"),
+        Vec::new(),
+        now_utc(),
+    )];
     let members = ["a0 sound", "a1 60", "b0 sound", "b1 60"];
     check(&members, &["s", "t"], &before, &[(1, "b1", "t")]);
     before[0].taking = false;
-    check(&members, &["s", "t"], &before, &[(0, "a1", "s"), (1, "b1", "t")]);
+    check(
+        &members,
+        &["s", "t"],
+        &before,
+        &[(0, "a1", "s"), (1, "b1", "t")],
+    );
 }
 
 proptest! {
@@ -119,13 +144,23 @@ async fn what_was_decided_is_the_same_after_a_restart() {
     let store = Arc::new(MemoryStore::default());
     let spares = open(&store).await;
     assert!(spares.take(&choice(0, "a1", "s")).await.unwrap());
-    assert!(!spares.take(&choice(1, "b1", "s")).await.unwrap(), "the spare is taken");
-    assert!(!spares.take(&choice(0, "a2", "t")).await.unwrap(), "one at a time");
+    assert!(
+        !spares.take(&choice(1, "b1", "s")).await.unwrap(),
+        "the spare is taken"
+    );
+    assert!(
+        !spares.take(&choice(0, "a2", "t")).await.unwrap(),
+        "one at a time"
+    );
     assert!(spares.take(&choice(1, "b1", "t")).await.unwrap());
     spares.settle(1).await.unwrap();
     let again = open(&store).await;
     assert_eq!(again.all(), spares.all());
-    let states: Vec<_> = again.all().iter().map(|one| (one.number, one.taking)).collect();
+    let states: Vec<_> = again
+        .all()
+        .iter()
+        .map(|one| (one.number, one.taking))
+        .collect();
     assert_eq!(states, [(1, false), (2, true)]);
 }
 
@@ -133,14 +168,23 @@ async fn what_was_decided_is_the_same_after_a_restart() {
 async fn a_place_has_one_record_that_knows_all_who_had_it() {
     let store = Arc::new(MemoryStore::default());
     let spares = open(&store).await;
-    for (number, (out, spare)) in [("a1", "s"), ("s", "t"), ("t", "a1")].into_iter().enumerate() {
+    for (number, (out, spare)) in [("a1", "s"), ("s", "t"), ("t", "a1")]
+        .into_iter()
+        .enumerate()
+    {
         assert!(spares.take(&choice(0, out, spare)).await.unwrap());
-        spares.settle(u64::try_from(number).unwrap() + 1).await.unwrap();
+        spares
+            .settle(u64::try_from(number).unwrap() + 1)
+            .await
+            .unwrap();
     }
     let all = spares.all();
     assert_eq!(all.len(), 1);
     let names: Vec<&str> = all[0].names.iter().map(NodeId::as_str).collect();
-    assert_eq!((names, all[0].spare.as_str(), all[0].number), (vec!["s", "t"], "a1", 3));
+    assert_eq!(
+        (names, all[0].spare.as_str(), all[0].number),
+        (vec!["s", "t"], "a1", 3)
+    );
     // An operator gave its first place back, and it is spare again.
     assert!(spares.take(&choice(1, "b1", "a1")).await.unwrap());
     let all = spares.all();
@@ -150,11 +194,17 @@ async fn a_place_has_one_record_that_knows_all_who_had_it() {
 
 #[tokio::test]
 async fn a_follower_applies_what_the_leader_stores() {
-    let (leader, follower) = (Arc::new(MemoryStore::default()), Arc::new(MemoryStore::default()));
+    let (leader, follower) = (
+        Arc::new(MemoryStore::default()),
+        Arc::new(MemoryStore::default()),
+    );
     let (leads, follows) = (open(&leader).await, open(&follower).await);
     leads.take(&choice(0, "a1", "s")).await.unwrap();
     let stored = leader.range(PREFIX).await.unwrap();
-    let news: Vec<Changed> = stored.iter().map(|(key, stored)| (key.clone(), Some(stored.value.clone()))).collect();
+    let news: Vec<Changed> = stored
+        .iter()
+        .map(|(key, stored)| (key.clone(), Some(stored.value.clone())))
+        .collect();
     follows.apply(&news).unwrap();
     assert_eq!(follows.all(), leads.all());
     assert_eq!(follows.keys(), [news[0].0.clone()]);
