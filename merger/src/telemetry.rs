@@ -316,6 +316,8 @@ mod tests {
             moved_bytes,
             move_turns,
             move_turn_seconds,
+            spares,
+            replaced,
             differences,
             webhook_calls,
             panics,
@@ -327,7 +329,7 @@ mod tests {
             store_seconds,
             passed_on,
         } = Metrics::new().unwrap();
-        let metrics: [&dyn Collector; 27] = [
+        let metrics: [&dyn Collector; 29] = [
             &requests,
             &request_seconds,
             &under_way,
@@ -345,6 +347,8 @@ mod tests {
             &moved_bytes,
             &move_turns,
             &move_turn_seconds,
+            &spares,
+            &replaced,
             &differences,
             &webhook_calls,
             &panics,
