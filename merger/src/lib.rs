@@ -36,7 +36,7 @@
 //! | `cli` | The command line. | `endpoints`, `options`, `runtime`, `telemetry`, `upstream` |
 //! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `cluster`, `desired`, `edge`, `etcd`, `fence`, `filters`, `follower`, `keys`, `leadership`, `options`, `repair`, `replication`, `search`, `spares`, `store`, `supervise`, `tasks`, `telemetry`, `upstream`, `webhooks`, `write` |
 //! | `edge` | What clients meet: listener, authorisation, dispatch, error codes. | `answer`, `base`, `bounds`, `broadcast`, `call`, `clock`, `cluster`, `fence`, `keys`, `leadership`, `operator`, `repair`, `search`, `store`, `tasks`, `upstream`, `webhooks`, `write` |
-//! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `etcd`, `leadership`, `repair`, `replication`, `search`, `spares`, `tasks`, `upstream`, `webhooks`, `write` |
+//! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `etcd`, `leadership`, `repair`, `replication`, `search`, `spares`, `spares`, `tasks`, `upstream`, `webhooks`, `write` |
 //! | `operator` | `/_cluster/…`: what operators ask and want. | `answer`, `call`, `clock`, `cluster`, `repair`, `replication`, `spares` |
 //! | `broadcast` | What is the same on every node: indexes, settings, keys, features. | `answer`, `base`, `call`, `cluster`, `desired`, `keys`, `replication`, `store`, `supervise`, `tasks`, `upstream`, `write` |
 //! | `write` | Writes of documents: split, judged, delivered. | `answer`, `base`, `bounds`, `call`, `cluster`, `desired`, `filters`, `ids`, `replication`, `store`, `supervise`, `tasks`, `upstream` |
