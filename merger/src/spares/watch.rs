@@ -161,9 +161,8 @@ fn is_away(cluster: &Cluster, id: &NodeId) -> bool {
         NodeStatus::Silent | NodeStatus::Slow
     );
     let others = cluster.mergers.registered();
-    let heard_elsewhere = |other: &Registration| {
-        !other.leads && other.hears.iter().any(|name| name == id.as_str())
-    };
+    let heard_elsewhere =
+        |other: &Registration| !other.leads && other.hears.iter().any(|name| name == id.as_str());
     out && silent && !cluster.health.answers(id) && !others.iter().any(heard_elsewhere)
 }
 
