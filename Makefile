@@ -36,7 +36,7 @@ TESTS      := $(if $(OTHER_NODE),$(PROGRAMS) --lib --test routing --test filter 
 CARGO      := cargo
 .DEFAULT_GOAL := help
 
-.PHONY: help demo up down status test test-followers bench faults oracle build data clients browser etcd packaging prometheus oci envoy envoy-oldest protoc wasm-target check lint clean
+.PHONY: help demo up grow down status test test-followers bench faults oracle build data clients browser etcd packaging prometheus oci envoy envoy-oldest protoc wasm-target check lint clean
 
 help: ## This list
 	@echo 'make <target>, with SHARDS=$(SHARDS) REPLICAS=$(REPLICAS) MERGERS=$(MERGERS) PORT=$(PORT) MASTER_KEY=… FILTER=$(FILTER) BODY_ROUTING=$(BODY_ROUTING) DATA=$(DATA)'
@@ -52,6 +52,9 @@ SEVERAL := $(filter-out 1,$(MERGERS))
 
 up: variables $(if $(SEVERAL),etcd-needed) build ## A cluster in the background, ready when this returns (MERGERS=3: three Envoys with mergers, and etcd)
 	@$(LAB) up --shards $(SHARDS) --replicas $(REPLICAS) --mergers $(MERGERS) --port $(PORT) --filter $(FILTER) --body-routing $(BODY_ROUTING)
+
+grow: variables ## Add a shard to what `make up` started, while it runs
+	@if [ -x $(LAB) ]; then $(LAB) grow --port $(PORT); else echo 'Nothing is up.'; fi
 
 down: ## Stop what `make up` started
 	@if [ -x $(LAB) ]; then $(LAB) down; else echo 'Nothing is up.'; fi

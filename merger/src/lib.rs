@@ -33,11 +33,11 @@
 //! | part | what it is | it uses |
 //! |---|---|---|
 //! | `internals` | What benchmarks, the lab and fuzzing call; nothing in the merger does. | `search`, `write` |
-//! | `cli` | The command line. | `clock`, `options`, `repair`, `runtime`, `telemetry`, `upstream` |
-//! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `cluster`, `desired`, `edge`, `etcd`, `fence`, `filters`, `follower`, `keys`, `leadership`, `options`, `repair`, `replication`, `search`, `spans`, `store`, `supervise`, `tasks`, `telemetry`, `upstream`, `webhooks`, `write` |
+//! | `cli` | The command line. | `clock`, `endpoints`, `options`, `repair`, `runtime`, `telemetry`, `upstream` |
+//! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `cluster`, `desired`, `edge`, `etcd`, `fence`, `filters`, `follower`, `keys`, `leadership`, `options`, `repair`, `replication`, `search`, `spans`, `spares`, `store`, `supervise`, `tasks`, `telemetry`, `upstream`, `webhooks`, `write` |
 //! | `edge` | What clients meet: listener, authorisation, dispatch, error codes. | `answer`, `base`, `bounds`, `broadcast`, `call`, `clock`, `cluster`, `fence`, `keys`, `leadership`, `operator`, `repair`, `search`, `spans`, `store`, `tasks`, `upstream`, `webhooks`, `write` |
-//! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `etcd`, `leadership`, `repair`, `replication`, `search`, `spans`, `tasks`, `upstream`, `webhooks`, `write` |
-//! | `operator` | `/_cluster/…`: what operators ask and want. | `answer`, `call`, `clock`, `cluster`, `repair`, `replication`, `webhooks` |
+//! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `etcd`, `leadership`, `repair`, `replication`, `search`, `spans`, `spares`, `tasks`, `upstream`, `webhooks`, `write` |
+//! | `operator` | `/_cluster/…`: what operators ask and want. | `answer`, `call`, `clock`, `cluster`, `repair`, `replication`, `spares`, `webhooks` |
 //! | `broadcast` | What is the same on every node: indexes, settings, keys, features. | `answer`, `base`, `call`, `cluster`, `desired`, `keys`, `replication`, `store`, `supervise`, `tasks`, `upstream`, `write` |
 //! | `write` | Writes of documents: split, judged, delivered. | `answer`, `base`, `bounds`, `call`, `cluster`, `desired`, `filters`, `ids`, `replication`, `spans`, `store`, `supervise`, `tasks`, `upstream` |
 //! | `repair` | Watches nodes, compares replicas and brings them back; moves slots; reads for backups. | `base`, `call`, `clock`, `cluster`, `ids`, `keys`, `probe`, `replication`, `store`, `supervise`, `upstream` |
@@ -47,6 +47,7 @@
 //! | `replication` | One request to all replicas of a shard, in its order; doubts; removals. | `base`, `call`, `cluster`, `probe`, `store`, `supervise`, `tasks`, `upstream` |
 //! | `probe` | Asks each node for its newest task. | `base`, `cluster`, `upstream` |
 //! | `tasks` | One task of many, and what becomes of it. | `answer`, `base`, `call`, `clock`, `cluster`, `filters`, `store`, `supervise`, `upstream` |
+//! | `spares` | Takes spare nodes in for replicas that stay away. | `cluster`, `endpoints`, `leadership` |
 //! | `keys` | API keys, the same on all nodes. | `clock`, `cluster`, `upstream` |
 //! | `cluster` | State: shards, nodes, placements, in-sync sets, health. No request to a node. | `base`, `call`, `clock`, `ids`, `leadership`, `store`, `upstream` |
 //! | `base` | What all contexts stand on. | `bounds`, `call`, `spans`, `supervise`, `telemetry`, `upstream` |
@@ -63,6 +64,7 @@
 //! | `telemetry` | Logs and metrics. |  |
 //! | `bounds` | What all requests together may take. |  |
 //! | `answer` | What goes back to the client. |  |
+//! | `endpoints` | The files in which Envoy finds a shard's nodes. |  |
 //! | `ids` | A list of document ids. |  |
 //! | `clock` | The time of day. |  |
 //!
@@ -93,6 +95,7 @@ pub mod clock;
 pub mod cluster;
 pub mod desired;
 pub mod edge;
+pub mod endpoints;
 pub mod etcd;
 pub mod fence;
 pub mod filters;
@@ -114,6 +117,7 @@ pub mod search;
 #[cfg(test)]
 mod sim;
 pub mod spans;
+pub mod spares;
 pub mod store;
 pub mod supervise;
 pub mod tasks;

@@ -3,6 +3,7 @@
 mod backups;
 mod index_shards;
 mod moves;
+mod spares;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::cluster::{
 };
 use crate::repair::{self, Context};
 use crate::replication::{dated, has_same_disk, probe, reads_leave};
+use crate::spares::free_spares;
 use crate::webhooks::Webhooks;
 
 /// The largest body of a request to this API, in bytes.
@@ -159,6 +161,7 @@ fn health(ctx: &Context) -> Value {
         "initializingShards": initializing,
         "unassignedShards": all.len().saturating_sub(active + initializing),
         "stoppedResyncs": ctx.resyncs.stopped(),
+        "spareNodes": free_spares(&ctx.cluster),
         "epoch": ctx.cluster.in_sync.epoch(),
     })
 }
@@ -175,7 +178,12 @@ fn nodes(ctx: &Context) -> Value {
         .all_nodes()
         .map(|(shard, node)| describe(ctx, shard, node))
         .collect();
-    json!({"nodes": nodes, "epoch": ctx.cluster.in_sync.epoch()})
+    json!({
+        "nodes": nodes,
+        "spares": spares::list(&ctx.cluster),
+        "replacements": spares::replacements(&ctx.cluster),
+        "epoch": ctx.cluster.in_sync.epoch(),
+    })
 }
 
 fn describe(ctx: &Context, shard: ShardId, node: &NodeRef) -> Value {

@@ -17,6 +17,7 @@ use crate::leadership::OnLostStore;
 use crate::repair::RepairOptions;
 use crate::replication::ReplicationOptions;
 use crate::search::policy::{Policy, WhenMissing};
+use crate::spares::SpareOptions;
 use crate::tasks::Limits;
 use crate::upstream::EgressOptions;
 use crate::webhooks::Networks;
@@ -108,6 +109,18 @@ pub struct ServeOptions {
         value_parser = clap::value_parser!(u32).range(0..=1_000)
     )]
     pub rebalance_threshold_percent: u32,
+    /// Folder with the files in which this merger's Envoy finds the nodes of its shards (`weft config shards --eds`), for the merger to put spare nodes there.
+    #[arg(long, env = "WEFT_EDS_DIR")]
+    pub eds_dir: Option<PathBuf>,
+    /// For how long a replica must be away, in seconds, before a spare node takes its place; 0 means never. It needs `--eds-dir`.
+    #[arg(
+        long,
+        env = "WEFT_REPLACE_AFTER_S",
+        alias = "replace-after",
+        default_value_t = 0,
+        requires = "eds_dir"
+    )]
+    pub replace_after_s: u64,
     /// How often all replicas of a shard are compared, in seconds; 0 means never by itself.
     #[arg(long, env = "WEFT_VERIFY_INTERVAL_S", default_value_t = 3_600)]
     pub verify_interval_s: u64,
@@ -342,6 +355,15 @@ impl ServeOptions {
         }
     }
 
+    /// What is done with spare nodes; `None` where nobody said in which files they stand.
+    pub fn spares(&self) -> Option<SpareOptions> {
+        Some(SpareOptions {
+            folder: self.eds_dir.clone()?,
+            after: (self.replace_after_s > 0).then(|| Duration::from_secs(self.replace_after_s)),
+            probe_interval: self.repair().probe_interval,
+        })
+    }
+
     /// Sizes of writes, and whether small ones go together.
     pub fn write(&self) -> WriteOptions {
         WriteOptions {
@@ -479,6 +501,17 @@ mod tests {
         assert!(refused.unwrap_err().to_string().contains("/nowhere/secret"));
         assert!(parsed(&["--etcd-prefix=/"]).is_err());
         assert!(parsed(&["--leader-lease-ms=10"]).is_err());
+    }
+
+    #[test]
+    fn nobody_is_replaced_unless_it_is_asked_for() {
+        let spares = |flags: &[&str]| parsed(flags).unwrap().spares();
+        assert!(spares(&[]).is_none());
+        assert_eq!(spares(&["--eds-dir=/x"]).unwrap().after, None);
+        let after = spares(&["--eds-dir=/x", "--replace-after-s=60"])
+            .unwrap()
+            .after;
+        assert_eq!(after, Some(Duration::from_secs(60)));
     }
 
     #[test]

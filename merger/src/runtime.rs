@@ -33,6 +33,7 @@ use crate::repair::{self, Resyncs, Verification};
 use crate::replication::{self, RecentContacts, ShardLocks};
 use crate::search::{self, Remembered, SettingsCache, WordCounts};
 use crate::spans::{CollectorError, Spans};
+use crate::spares::{self, SpareOptions};
 use crate::store::{IdentityError, Patience, RedbStore, Store, StoreError};
 use crate::supervise::{supervise, supervise_or_exit};
 use crate::tasks::{self, SettledTask, SharedEnd, TaskError, TaskEvents, Tasks};
@@ -170,6 +171,7 @@ impl Surroundings {
 /// A merger whose state is read, and whose background work has not begun.
 pub struct Opened {
     ctx: Arc<Context>,
+    spares: Option<SpareOptions>,
     settling: mpsc::Receiver<SettledTask>,
     directory: Arc<dyn Directory>,
     stale: Arc<StaleFacts>,
@@ -208,6 +210,7 @@ impl Opened {
         let webhooks = Webhooks::open(store, allowed.unwrap_or_default()).await?;
         tasks.announce(!webhooks.is_empty());
         let keys = Arc::new(Keys::default());
+        let spares = options.spares();
         let base = base(&options, nodes, fence, (metrics, spans), cluster);
         let registry = Arc::new(tasks::Context { base, tasks });
         let search = search_of(&options, &registry.base, Some(Arc::clone(&registry)));
@@ -255,6 +258,7 @@ impl Opened {
         });
         Ok(Self {
             ctx,
+            spares,
             settling,
             directory,
             stale,
@@ -281,6 +285,13 @@ impl Opened {
         tasks::give_up_deletions(&ctx).await;
         ctx.tasks.tell_again().await?;
         spawn_background(&ctx, self.settling, self.directory, self.stale);
+        keep_spares(&ctx.registry.base, self.spares.as_ref());
+        if let Some(spares) = self.spares {
+            let panics = &ctx.metrics.panics;
+            supervise(&ctx.registry.base, panics, "replace-absent", move |base| {
+                spares::replace_absent(base, spares.clone())
+            });
+        }
         Ok(ctx)
     }
 }
@@ -356,6 +367,15 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
     edge::serve(roles, listener, stop).await;
     traces.finish().await;
     Ok(())
+}
+
+/// Begins to keep the files of this merger's Envoy, if it has any.
+fn keep_spares(base: &Arc<cluster::Context>, options: Option<&SpareOptions>) {
+    let Some(options) = options else { return };
+    let folder = options.folder.clone();
+    supervise(base, &base.metrics.panics, "keep-files", move |base| {
+        spares::keep_files(base, folder.clone())
+    });
 }
 
 /// The real nodes, behind Envoy.

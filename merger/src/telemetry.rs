@@ -54,6 +54,10 @@ pub struct Metrics {
     pub move_turns: IntCounterVec,
     /// How long writers waited for such an attempt.
     pub move_turn_seconds: HistogramVec,
+    /// Spare nodes that answer and are free.
+    pub spares: IntGauge,
+    /// Replicas whose place a spare node has taken.
+    pub replaced: IntCounter,
     /// Documents and settings in which replicas in sync were found to differ.
     pub differences: IntCounter,
     /// Calls of webhooks, by outcome; retries don't count.
@@ -149,6 +153,11 @@ impl Metrics {
                 "Documents that resyncs brought to a replica or removed from it.",
             )?,
             moves: new.gauge("weft_merger_moves", "Moves of slots that have not ended.")?,
+            spares: new.gauge("weft_merger_spares", "Spare nodes that answer and are free.")?,
+            replaced: new.counter(
+                "weft_merger_replicas_replaced_total",
+                "Replicas that stayed away and whose place a spare node has taken.",
+            )?,
             moved_documents: new.counter(
                 "weft_merger_moved_documents_total",
                 "Documents that moves of slots brought to another shard.",
@@ -329,6 +338,8 @@ mod tests {
             moved_bytes,
             move_turns,
             move_turn_seconds,
+            spares,
+            replaced,
             differences,
             webhook_calls,
             panics,
@@ -341,7 +352,7 @@ mod tests {
             passed_on,
             spans,
         } = Metrics::new().unwrap();
-        let metrics: [&dyn Collector; 30] = [
+        let metrics: [&dyn Collector; 32] = [
             &requests,
             &request_seconds,
             &under_way,
@@ -361,6 +372,8 @@ mod tests {
             &moved_bytes,
             &move_turns,
             &move_turn_seconds,
+            &spares,
+            &replaced,
             &differences,
             &webhook_calls,
             &panics,

@@ -11,7 +11,8 @@ use crate::commands::Edit;
 use crate::link::Links;
 use crate::supervisor::Supervisor;
 use crate::{
-    Binaries, Cluster, ClusterPlan, HarnessError, Layout, Lifetime, Pair, PortBlock, Process, etcd,
+    Binaries, Cluster, ClusterPlan, HarnessError, Layout, Lifetime, Pair, PortBlock, Process,
+    Watched, etcd,
 };
 
 /// What kind of cluster to start.
@@ -33,6 +34,8 @@ pub struct ClusterBuilder {
     envoy: Option<PathBuf>,
     envoy_arguments: Vec<String>,
     edit_envoy: Option<Edit>,
+    watched: Option<Watched>,
+    room: u16,
     place: Option<(u16, PathBuf)>,
     lifetime: Lifetime,
 }
@@ -56,6 +59,8 @@ impl Default for ClusterBuilder {
             envoy: None,
             envoy_arguments: Vec::new(),
             edit_envoy: None,
+            watched: None,
+            room: 0,
             place: None,
             lifetime: Lifetime::WithUs,
         }
@@ -163,6 +168,24 @@ impl ClusterBuilder {
         self
     }
 
+    /// Lets Envoys watch files for the shards, so that more can be added; in a test, ports are kept free for so many.
+    pub fn watched(mut self, room: u16) -> Self {
+        self.watched = Some(self.watched.unwrap_or_default());
+        self.room = room;
+        self
+    }
+
+    /// Lets Envoys watch a file for each shard's nodes, too, and sets the number of spare nodes. Not together with
+    /// [`links`](Self::links).
+    pub fn spares(mut self, spares: u16) -> Self {
+        self.watched = Some(Watched {
+            eds: true,
+            spares,
+            first_spare: 0,
+        });
+        self
+    }
+
     /// Uses these ports and this folder, which is kept; by default, free ports and a temporary folder.
     pub fn at(mut self, port: u16, folder: impl Into<PathBuf>) -> Self {
         self.place = Some((port, folder.into()));
@@ -228,6 +251,9 @@ impl ClusterBuilder {
                 guards.push(Process::start(guard, lifetime)?);
             }
         }
+        let spares = (0..plan.watched.map_or(0, |watched| watched.spares))
+            .map(|spare| Process::start(plan.spare(spare), lifetime))
+            .collect::<Result<_, _>>()?;
         let pairs: Vec<Pair> = (0..plan.layout.mergers())
             .map(|pair| start_pair(&plan, pair, lifetime))
             .collect::<Result<_, _>>()?;
@@ -241,6 +267,7 @@ impl ClusterBuilder {
             supervisor,
             nodes,
             guards,
+            spares,
             pairs,
             front: 0,
             etcd,
@@ -249,6 +276,17 @@ impl ClusterBuilder {
             _folder: temporary,
             _ports: ports,
         })
+    }
+
+    /// Everything that is needed to start the programs of a cluster [at](Self::at) a given place.
+    pub fn into_plan(self) -> Result<ClusterPlan, HarnessError> {
+        self.plan().map(|(plan, _, _)| plan)
+    }
+
+    /// How many ports are kept free for shards to come, and how many spare nodes have.
+    fn extra_ports(&self) -> (u16, u16) {
+        let spares = self.watched.map_or(0, |watched| watched.spares);
+        (self.room * self.replicas, spares)
     }
 
     /// Everything that is needed to start the programs, and what must be kept while they run.
@@ -261,7 +299,9 @@ impl ClusterBuilder {
         let (layout, temporary, folder) = match &self.place {
             Some((port, folder)) => (self.layout(*port)?, None, folder.clone()),
             None => {
-                let block = PortBlock::claim(self.layout(1)?.width())?;
+                let (room, spares) = self.extra_ports();
+                let width = self.layout(1)?.width() + u32::from(room) + u32::from(spares);
+                let block = PortBlock::claim(width)?;
                 let folder = tempfile::Builder::new()
                     .prefix("weft-")
                     .tempdir()
@@ -272,6 +312,11 @@ impl ClusterBuilder {
                 (layout, Some(folder), path)
             }
         };
+        let (room, _) = self.extra_ports();
+        let watched = self.watched.map(|watched| Watched {
+            first_spare: layout.node(layout.shards(), 0) + room,
+            ..watched
+        });
         let mut plan = ClusterPlan {
             binaries,
             layout,
@@ -286,6 +331,7 @@ impl ClusterBuilder {
             behind_links: None,
             guards: self.guards,
             etcd_syncs: self.etcd_syncs,
+            watched,
         };
         if self.links {
             let behind = PortBlock::claim(plan.width_behind_links())?;

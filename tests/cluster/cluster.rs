@@ -28,6 +28,7 @@ pub struct Cluster {
     pub(crate) plan: ClusterPlan,
     pub(crate) nodes: Vec<Process>,
     pub(crate) guards: Vec<Process>,
+    pub(crate) spares: Vec<Process>,
     pub(crate) pairs: Vec<Pair>,
     /// The pair that is meant where none is named.
     pub(crate) front: usize,
@@ -153,7 +154,7 @@ impl Cluster {
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
         let pairs = self.pairs.iter();
         let pairs = pairs.flat_map(|pair| [pair.merger(), pair.envoy()]);
-        let nodes = self.nodes.iter().chain(&self.guards);
+        let nodes = self.nodes.iter().chain(&self.spares).chain(&self.guards);
         self.etcd.iter().chain(nodes).chain(pairs)
     }
 
@@ -281,7 +282,7 @@ impl Cluster {
 
     /// Fails if a program ended by itself that nobody starts again.
     fn check_alive(&self) -> Result<(), HarnessError> {
-        for process in self.etcd.iter().chain(&self.nodes) {
+        for process in self.etcd.iter().chain(&self.nodes).chain(&self.spares) {
             process.check_alive()?;
         }
         for pair in &self.pairs {
@@ -388,7 +389,7 @@ pub(crate) async fn get_json(client: &Client, url: &str) -> Result<Value, String
 }
 
 /// The nodes in Envoy's list of clusters, and whether Envoy would send a read to each.
-pub(crate) fn hosts(clusters: &Value) -> impl Iterator<Item = (&str, bool)> {
+pub fn hosts(clusters: &Value) -> impl Iterator<Item = (&str, bool)> {
     clusters
         .get("cluster_statuses")
         .and_then(Value::as_array)
@@ -396,7 +397,7 @@ pub(crate) fn hosts(clusters: &Value) -> impl Iterator<Item = (&str, bool)> {
         .flatten()
         .filter(|cluster| {
             let name = cluster.get("name").and_then(Value::as_str);
-            name.is_some_and(|name| name != "merger" && name != "node")
+            name.is_some_and(|name| !["merger", "node", "spare"].contains(&name))
         })
         .filter_map(|cluster| cluster.get("host_statuses").and_then(Value::as_array))
         .flatten()

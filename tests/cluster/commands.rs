@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::{Binaries, HarnessError, Layout, Program};
+use crate::{Binaries, HarnessError, Layout, Program, Watched};
 
 /// What an operator makes of the configuration that `weft config envoy` printed.
 #[derive(Clone)]
@@ -49,6 +49,8 @@ pub struct ClusterPlan {
     pub guards: bool,
     /// True if etcd waits for its disk, as it should wherever a machine may fail.
     pub etcd_syncs: bool,
+    /// The files that Envoys watch for shards and nodes; `None` if those are in their configuration.
+    pub watched: Option<Watched>,
 }
 
 impl ClusterPlan {
@@ -144,6 +146,10 @@ impl ClusterPlan {
         if !endpoints.is_empty() {
             environment.push(("WEFT_ETCD".to_owned(), endpoints.join(",")));
         }
+        if self.watched.is_some_and(|watched| watched.eds) {
+            let watched = self.watched_folder(pair).display().to_string();
+            environment.push(("WEFT_EDS_DIR".to_owned(), watched));
+        }
         // In the environment, where `ps` doesn't show it.
         environment.extend(
             self.master_key
@@ -163,6 +169,9 @@ impl ClusterPlan {
 
     /// The command of a pair's Envoy; writes its configuration file.
     pub fn envoy(&self, pair: u16) -> Result<Program, HarnessError> {
+        if self.watched.is_some() {
+            self.list_shards(pair)?;
+        }
         let configuration = self.envoy_configuration(pair)?;
         self.run_envoy(self.layout.envoy_name(pair), &configuration)
     }
@@ -196,11 +205,20 @@ impl ClusterPlan {
 
     /// The configuration that `weft config envoy` prints for this pair.
     fn envoy_configuration(&self, pair: u16) -> Result<Vec<u8>, HarnessError> {
+        let printed = self.configure("envoy", pair)?;
+        Ok(match &self.edit_envoy {
+            Some(Edit(edit)) => edit(&String::from_utf8_lossy(&printed)).into_bytes(),
+            None => printed,
+        })
+    }
+
+    /// What `weft config envoy` or `weft config shards` prints for this pair.
+    pub(crate) fn configure(&self, what: &str, pair: u16) -> Result<Vec<u8>, HarnessError> {
         let mut command = Command::new(&self.binaries.weft);
         command
             // The shards' names come from the merger's own variables, so they agree.
             .envs(self.merger_environment.iter().cloned())
-            .args(["config", "envoy", "--access-log", self.access_log])
+            .args(["config", what, "--access-log", self.access_log])
             .args(["--port", &self.layout.pair(pair).edge().to_string()])
             .args([
                 "--body-routing",
@@ -230,11 +248,17 @@ impl ClusterPlan {
             command.arg("--no-filter");
         }
         command.args(&self.envoy_arguments);
-        let printed = printed(command)?;
-        Ok(match &self.edit_envoy {
-            Some(Edit(edit)) => edit(&String::from_utf8_lossy(&printed)).into_bytes(),
-            None => printed,
-        })
+        if let Some(watched) = self.watched {
+            command.arg("--dynamic").arg(self.watched_folder(pair));
+            if watched.eds {
+                command.arg("--eds");
+            }
+            for spare in 0..watched.spares {
+                let port = self.spare_port(spare);
+                command.args(["--spare", &format!("127.0.0.1:{port}")]);
+            }
+        }
+        printed(command)
     }
 }
 

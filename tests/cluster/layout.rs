@@ -55,6 +55,17 @@ impl Layout {
         layout.check()
     }
 
+    /// The same cluster with one shard more.
+    pub fn with_another_shard(self) -> Result<Self, HarnessError> {
+        self.with_shards(self.shards + 1)
+    }
+
+    /// The same cluster with this many shards.
+    pub fn with_shards(self, shards: u16) -> Result<Self, HarnessError> {
+        let layout = Self { shards, ..self };
+        layout.check()
+    }
+
     fn check(self) -> Result<Self, HarnessError> {
         let nodes = u32::from(self.shards) * u32::from(self.replicas);
         if self.blocks() > 1 && NODE_PORTS + nodes > u32::from(BLOCK) {
@@ -198,6 +209,18 @@ impl Layout {
         u32::from(self.blocks() - 1) * u32::from(BLOCK)
             + NODE_PORTS
             + u32::from(self.shards) * u32::from(self.replicas)
+    }
+
+    /// Fails if a node's port is taken.
+    pub fn check_node_free(&self, shard: u16, replica: u16) -> Result<(), HarnessError> {
+        let port = self.node(shard, replica);
+        match is_free(port) {
+            true => Ok(()),
+            false => Err(HarnessError::PortTaken {
+                port,
+                purpose: Self::node_name(shard, replica),
+            }),
+        }
     }
 
     /// Fails if a port is taken, and says which.

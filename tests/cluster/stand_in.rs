@@ -84,6 +84,7 @@ impl StandInCluster {
             .tempdir()
             .map_err(HarnessError::file(std::env::temp_dir()))?;
         let plan = ClusterPlan {
+            watched: None,
             binaries: Binaries::find()?,
             layout,
             folder: folder.path().to_owned(),

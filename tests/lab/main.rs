@@ -8,6 +8,7 @@ mod bench;
 mod demo;
 mod down;
 mod faults;
+mod grow;
 mod oracle;
 mod state;
 mod status;
@@ -25,6 +26,8 @@ struct Lab {
 enum Command {
     /// Start a cluster in the background; returns when it answers.
     Up(up::UpArgs),
+    /// Add a shard to what `up` started, while it runs.
+    Grow(grow::GrowArgs),
     /// Stop what `up` started.
     Down(down::DownArgs),
     /// Load real data, and show the cluster's answers next to those of one node.
@@ -54,6 +57,7 @@ async fn main() -> ExitCode {
     };
     let done = match lab.command {
         Command::Up(arguments) => up::run(arguments).await,
+        Command::Grow(arguments) => grow::run(arguments).await,
         Command::Down(arguments) => down::run(&arguments),
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Oracle(arguments) => oracle::run(arguments).await,

@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use clap::{ArgAction, Args};
 use weft_cluster::{Binaries, Cluster, Layout, Lifetime};
 
+use crate::grow::grown_to;
 use crate::say;
 use crate::state::{Background, State};
 
@@ -48,13 +49,9 @@ pub(crate) async fn run(arguments: UpArgs) -> Result<()> {
     }
     let several = arguments.mergers > 1;
     let members = if several { ETCD_MEMBERS } else { 0 };
-    let layout = Layout::new(arguments.port, arguments.shards, arguments.replicas)
-        .and_then(|layout| layout.with_mergers(arguments.mergers, members))
-        .map_err(line)?;
     if several {
         Binaries::etcd().map_err(line)?;
     }
-    layout.check_free().map_err(line)?;
     // A cluster of another size has its own folder, because its documents are placed differently. So has one whose state is in
     // etcd, and not on a merger's disk.
     let folder = State::home(arguments.port).join(format!(
@@ -66,8 +63,14 @@ pub(crate) async fn run(arguments: UpArgs) -> Result<()> {
     if arguments.fresh && folder.exists() {
         std::fs::remove_dir_all(&folder)?;
     }
+    // With the shards that `grow` has added: documents may lie there.
+    let shards = grown_to(&folder).map_or(arguments.shards, |grown| grown.max(arguments.shards));
+    let layout = Layout::new(arguments.port, shards, arguments.replicas)
+        .and_then(|layout| layout.with_mergers(arguments.mergers, members))
+        .map_err(line)?;
+    layout.check_free().map_err(line)?;
     let mut builder = Cluster::builder()
-        .shards(arguments.shards)
+        .shards(shards)
         .replicas(arguments.replicas)
         .mergers(arguments.mergers)
         .etcd(members)
@@ -75,6 +78,7 @@ pub(crate) async fn run(arguments: UpArgs) -> Result<()> {
         .filter(arguments.filter)
         .body_routing(arguments.body_routing)
         .access_log("all")
+        .watched(0)
         .lifetime(Lifetime::Detached)
         .at(arguments.port, &folder);
     let key = arguments.master_key.filter(|key| !key.is_empty());
@@ -106,7 +110,7 @@ pub(crate) async fn run(arguments: UpArgs) -> Result<()> {
 }
 
 /// The error with its causes. The harness's errors are complete, so no context is added.
-fn line(error: weft_cluster::HarnessError) -> anyhow::Error {
+pub(crate) fn line(error: weft_cluster::HarnessError) -> anyhow::Error {
     anyhow::anyhow!(error.line())
 }
 
@@ -141,7 +145,7 @@ fn describe(state: &State, with_key: bool) {
     say(format_args!(
         "Try it:\n  curl {url}/indexes/films/documents -H 'content-type: application/json'{key} \\\n    \
          --data '[{{\"id\":1,\"title\":\"Alien\"}},{{\"id\":2,\"title\":\"Aliens\"}}]'\n  \
-         curl '{url}/indexes/films/search?q=alien'{key}\n\nStop it: make down"
+         curl '{url}/indexes/films/search?q=alien'{key}\n\nAdd a shard: make grow\nStop it: make down"
     ));
 }
 

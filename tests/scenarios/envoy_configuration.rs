@@ -11,7 +11,7 @@ use weft_cluster::{Api, Binaries, Cluster, Deadline, until};
 use crate::support::{MASTER_KEY, counter, documents, start};
 
 /// The oldest Envoy and the newest.
-fn envoys() -> [PathBuf; 2] {
+pub(crate) fn envoys() -> [PathBuf; 2] {
     [
         Binaries::oldest_envoy().unwrap(),
         Binaries::find().unwrap().envoy,
@@ -113,6 +113,27 @@ fn envoy_accepts_traces_and_tls() {
             "{nodes} --tls-nodes-name node.weft --merger merger.weft.svc.cluster.local:7703 {sds}"
         ),
     ] {
+        assert_eq!(validate(&options), Ok(()), "{options}");
+    }
+}
+
+#[test]
+fn envoy_accepts_a_configuration_whose_shards_are_in_files() {
+    let binaries = Binaries::find().unwrap();
+    for options in [
+        "--shards 3 --replicas 2",
+        "--several-mergers --merger merger.weft.svc.cluster.local:7703 --node-host n-{shard}-{replica}:7700",
+        "--shards 2 --eds",
+        "--shards 2 --replicas 2 --eds --spare 127.0.0.1:7790",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let options = format!("{options} --dynamic {}", folder.path().display());
+        let written = Command::new(&binaries.weft)
+            .args(["config", "shards"])
+            .args(options.split_whitespace())
+            .output()
+            .unwrap();
+        assert!(written.status.success(), "{options}: {written:?}");
         assert_eq!(validate(&options), Ok(()), "{options}");
     }
 }

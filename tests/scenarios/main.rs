@@ -23,6 +23,7 @@ mod envoy_configuration;
 mod envoy_gateway;
 mod faults;
 mod fuzzed;
+mod growing;
 mod guard;
 mod harness;
 mod hung_nodes;

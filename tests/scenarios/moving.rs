@@ -11,7 +11,7 @@ use weft_cluster::{Api, Cluster, ClusterBuilder, Deadline, until};
 
 use crate::support::{documents, ids, node, start};
 
-const DOCUMENTS: u64 = 1_500;
+pub(crate) const DOCUMENTS: u64 = 1_500;
 
 /// A cluster whose filters hear soon of a new table, and whose batches are small.
 fn cluster(shards: u16) -> ClusterBuilder {
@@ -50,7 +50,7 @@ fn has_ended(one: &Value) -> bool {
 }
 
 /// Waits until there were moves, and all of them have ended.
-async fn wait_for_moves(api: &Api, before: usize) -> Vec<Value> {
+pub(crate) async fn wait_for_moves(api: &Api, before: usize) -> Vec<Value> {
     until(
         "all moves have ended",
         Deadline::after(Duration::from_secs(120)),
@@ -70,7 +70,12 @@ async fn wait_for_moves(api: &Api, before: usize) -> Vec<Value> {
 }
 
 /// Each of these shards holds documents of its own, and together they hold exactly `wanted`.
-async fn assert_spread(cluster: &Cluster, shards: &[u16], all: u16, wanted: &BTreeSet<u64>) {
+pub(crate) async fn assert_spread(
+    cluster: &Cluster,
+    shards: &[u16],
+    all: u16,
+    wanted: &BTreeSet<u64>,
+) {
     let mut held = Vec::new();
     for shard in shards {
         let here = ids(&node(cluster, *shard), "x").await;
@@ -91,7 +96,7 @@ async fn assert_spread(cluster: &Cluster, shards: &[u16], all: u16, wanted: &BTr
     }
 }
 
-async fn sorted_ids(api: &Api, skip: usize, take: usize) -> Vec<u64> {
+pub(crate) async fn sorted_ids(api: &Api, skip: usize, take: usize) -> Vec<u64> {
     let body = json!({"q": "amber", "sort": ["id:asc"], "offset": skip, "limit": take});
     let found = api.post("/indexes/x/search", &body).await.unwrap();
     assert_eq!(found.status, 200, "{}", found.text);
@@ -100,7 +105,7 @@ async fn sorted_ids(api: &Api, skip: usize, take: usize) -> Vec<u64> {
 }
 
 /// The documents that contain `amber`, in order.
-fn ambers() -> Vec<u64> {
+pub(crate) fn ambers() -> Vec<u64> {
     (0..DOCUMENTS).step_by(5).collect()
 }
 

@@ -86,6 +86,8 @@ enum Command {
 enum ConfigCommand {
     /// Print an envoy.yaml for a cluster of any size, with a comment at every choice.
     Envoy(config_envoy::EnvoyArgs),
+    /// Write the files of the shards for an Envoy that watches a folder (weft config envoy --dynamic): to start, and to add shards.
+    Shards(config_envoy::ShardsArgs),
     /// Print an envoy.yaml for a node's own Envoy, whose filter refuses writes of a merger that leads no more.
     Guard(config_envoy::GuardArgs),
     /// Check an envoy.yaml: what the merger will see in it, and what is wrong, with its line.
@@ -129,6 +131,7 @@ pub fn run() -> ExitCode {
 fn config(command: &ConfigCommand) -> ExitCode {
     let text = match command {
         ConfigCommand::Envoy(arguments) => config_envoy::run(arguments),
+        ConfigCommand::Shards(arguments) => config_envoy::run_shards(arguments),
         ConfigCommand::Guard(arguments) => config_envoy::run_guard(arguments),
         ConfigCommand::Check(arguments) => {
             return match config_check::run(arguments) {

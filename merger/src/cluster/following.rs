@@ -16,6 +16,7 @@ impl Cluster {
     pub(crate) fn apply(&self, changed: &[Changed]) -> Result<(), String> {
         self.placements.apply(changed)?;
         self.in_sync.apply(changed)?;
+        self.replacements.apply(changed)?;
         for (key, value) in changed.iter().filter(|(key, _)| key == VIEW_KEY) {
             let view = value.as_deref().map(serde_json::from_slice).transpose();
             self.adopt(view.map_err(|_| key.clone())?.unwrap_or_default());
@@ -29,7 +30,9 @@ impl Cluster {
     /// As [`apply`](Self::apply).
     pub(crate) fn apply_all(&self, all: Vec<(String, Vec<u8>)>) -> Result<(), String> {
         let placements = self.placements.keys().into_iter();
-        let known = placements.chain(self.in_sync.keys());
+        let known = placements
+            .chain(self.in_sync.keys())
+            .chain(self.replacements.keys());
         let mut changed: BTreeMap<String, Option<Vec<u8>>> = known.map(|key| (key, None)).collect();
         changed.insert(VIEW_KEY.to_owned(), None);
         changed.extend(all.into_iter().map(|(key, value)| (key, Some(value))));

@@ -6,7 +6,8 @@
 //! [`discovery`] learns the topology from Envoy. [`placements`] holds where indexes lie and publishes the routing table.
 //! [`in_sync`] holds which replicas may answer. [`marks`] holds up to which task each node is accounted for, and [`health`] the
 //! node's current status. [`readiness`] derives from these what Envoy is told. Replication notes its state in [`in_doubt`],
-//! [`queues`], [`stagger`] and [`dirty`]. [`moves`] holds which slots go to other shards. [`changes`] is how others wait for a change of this state.
+//! [`queues`], [`stagger`] and [`dirty`]. [`moves`] holds which slots go to other shards, [`spares`] which spare nodes
+//! stand in for replicas that stayed away. [`changes`] is how others wait for a change of this state.
 //!
 //! Invariant: only this module changes an epoch or an in-sync set.
 
@@ -28,6 +29,7 @@ mod placing;
 mod queues;
 mod read_from;
 mod readiness;
+mod spares;
 mod stagger;
 mod topology;
 mod traffic;
@@ -59,7 +61,7 @@ pub use queues::{QueuePlace, ReplicaQueues};
 pub use read_from::ReadFrom;
 pub use readiness::Readiness;
 pub use stagger::Stagger;
-pub use topology::Topology;
+pub use topology::{Spare, Topology};
 pub use traffic::{Flow, Traffic};
 pub use write_mode::WriteMode;
 
@@ -72,6 +74,7 @@ pub(crate) use in_doubt::Doubt;
 pub(crate) use leader_view::{LeaderView, VIEW_KEY};
 pub(crate) use moves::{Move, MoveOptions, MoveState, Moves, Noted, Planned, Step, plan};
 pub(crate) use placements::owns;
+pub(crate) use spares::{Choice, Member, Replacement, Replacements, choose};
 pub(crate) use stagger::Groups;
 
 use crate::base::{Base, stands_on};
@@ -295,6 +298,8 @@ pub struct Cluster {
     pub(crate) moves: Arc<Moves>,
     /// The backup that is being made.
     pub(crate) backups: Arc<Backups>,
+    /// Spare nodes that have taken the place of replicas.
+    pub(crate) replacements: Replacements,
     /// The order of writes to each replica.
     pub queues: ReplicaQueues,
     /// Which replicas wait with large writes while others apply them.
@@ -336,6 +341,7 @@ impl Cluster {
         let in_sync = InSync::open(Arc::clone(&store)).await?;
         let marks = Marks::open(Arc::clone(&store), in_sync.known()).await?;
         let moves = Moves::open(Arc::clone(&store)).await?;
+        let replacements = Replacements::open(Arc::clone(&store)).await?;
         let placements = Placements::read(
             store,
             lease_ms,
@@ -356,6 +362,7 @@ impl Cluster {
             in_doubt: InDoubt::default(),
             moves: Arc::new(moves),
             backups: Arc::default(),
+            replacements,
             queues: ReplicaQueues::default(),
             stagger: Stagger::default(),
             mergers: shared.mergers,

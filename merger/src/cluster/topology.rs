@@ -9,10 +9,23 @@ use weft_routing::placement::ShardId;
 
 use super::{NodeId, NodeRef};
 
+/// The cluster of nodes that belong to no shard.
+const SPARE: &str = "spare";
+
 /// All shards with their nodes, each shard's in the order of their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Topology {
     shards: BTreeMap<ShardId, Vec<NodeRef>>,
+    spares: Vec<Spare>,
+}
+
+/// A node that belongs to no shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spare {
+    /// The node.
+    pub node: NodeRef,
+    /// Envoy, which asks it now and then, gets answers.
+    pub ready: bool,
 }
 
 #[derive(Deserialize)]
@@ -33,6 +46,16 @@ struct HostStatus {
     address: Address,
     #[serde(default)]
     hostname: String,
+    #[serde(default)]
+    health_status: HealthStatus,
+}
+
+/// What is false is left out.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct HealthStatus {
+    failed_active_health_check: bool,
+    pending_active_hc: bool,
 }
 
 #[derive(Deserialize)]
@@ -54,7 +77,17 @@ impl Topology {
     pub fn from_envoy(json: &[u8], names: &ShardNames) -> Result<Self, serde_json::Error> {
         let clusters: Clusters = serde_json::from_slice(json)?;
         let mut shards = BTreeMap::new();
+        let mut spares = Vec::new();
         for cluster in clusters.cluster_statuses {
+            if cluster.name == SPARE {
+                spares = cluster
+                    .host_statuses
+                    .into_iter()
+                    .filter_map(spare)
+                    .collect();
+                spares.sort_by(|a: &Spare, b| a.node.id.cmp(&b.node.id));
+                continue;
+            }
             let Some(shard) = names.shard(&cluster.name) else {
                 continue;
             };
@@ -64,7 +97,7 @@ impl Topology {
             nodes.dedup_by(|a, b| a.id == b.id);
             shards.insert(shard, nodes);
         }
-        Ok(Self { shards })
+        Ok(Self { shards, spares })
     }
 
     /// All shards, in order.
@@ -96,6 +129,17 @@ impl Topology {
             .map(|(shard, _)| shard)
     }
 
+    /// The nodes that belong to no shard, or did so until a moment ago, in the order of their names.
+    pub fn spares(&self) -> &[Spare] {
+        &self.spares
+    }
+
+    /// Those that answer.
+    pub(crate) fn ready_spares(&self) -> impl Iterator<Item = &NodeRef> {
+        let ready = self.spares.iter().filter(|spare| spare.ready);
+        ready.map(|spare| &spare.node)
+    }
+
     pub(crate) fn single_replica_shards(&self) -> BTreeSet<ShardId> {
         self.shards
             .iter()
@@ -111,8 +155,19 @@ impl Topology {
                 let names: Vec<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
                 format!("shard-{}: {}", shard.0, names.join(", "))
             })
+            .chain(self.spares.iter().map(|spare| {
+                let state = if spare.ready { "" } else { " (doesn't answer)" };
+                format!("{SPARE}: {}{state}", spare.node.id)
+            }))
             .collect()
     }
+}
+
+fn spare(host: HostStatus) -> Option<Spare> {
+    let health = &host.health_status;
+    let ready = !health.failed_active_health_check && !health.pending_active_hc;
+    let node = node(host)?;
+    Some(Spare { node, ready })
 }
 
 fn node(host: HostStatus) -> Option<NodeRef> {
@@ -153,5 +208,27 @@ mod tests {
             .collect();
         assert_eq!(names, ["[::1]:7", "a", "b"]);
         assert!(topology.nodes(ShardId(1)).is_empty());
+    }
+
+    #[test]
+    fn spares_belong_to_no_shard_and_count_if_they_answer() {
+        let json = br#"{"cluster_statuses": [{"name": "shard-0"}, {"name": "spare", "host_statuses": [
+            {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 2}}, "hostname": "t", "health_status": {"failed_active_health_check": true}},
+            {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 3}}, "hostname": "u", "health_status": {"pending_active_hc": true}},
+            {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}, "hostname": "s", "health_status": {"eds_health_status": "HEALTHY"}}]}]}"#;
+        let topology = Topology::from_envoy(json, &ShardNames::default()).unwrap();
+        let names = |nodes: Vec<&NodeRef>| {
+            nodes
+                .iter()
+                .map(|node| node.id.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(topology.ready_spares().collect()), ["s"]);
+        assert_eq!(
+            names(topology.spares().iter().map(|spare| &spare.node).collect()),
+            ["s", "t", "u"]
+        );
+        assert_eq!(topology.all_nodes().count(), 0);
+        assert_eq!(topology.find(&NodeId::from("s".to_owned())), None);
     }
 }

@@ -54,6 +54,15 @@ impl Context {
         })
     }
 
+    /// Nodes that are out of sync, and that answer this merger: nobody is to take their place, even if the leader doesn't hear them.
+    fn hears(&self) -> Vec<String> {
+        let topology = self.cluster.topology();
+        let heard = topology.all_nodes().filter(|(_, node)| {
+            !self.cluster.in_sync.holds(&node.id) && self.cluster.health.answers(&node.id)
+        });
+        heard.map(|(_, node)| node.id.to_string()).collect()
+    }
+
     /// Whether it is known of each node whether it answers.
     pub fn has_looked_at_nodes(&self) -> bool {
         let topology = self.cluster.topology();

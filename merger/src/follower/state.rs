@@ -170,7 +170,9 @@ impl Following<'_> {
         let said = membership.registration();
         if due || said.in_sync_epoch != keeps_to || said.table_epoch != table {
             let (count, reaches_nodes) = (self.count, self.ctx.reaches_nodes());
+            let hears = self.ctx.hears();
             let told = membership.tell(|registration| {
+                registration.hears = hears;
                 registration.applied = count;
                 registration.reaches_nodes = reaches_nodes;
                 registration.in_sync_epoch = keeps_to;

@@ -40,6 +40,9 @@ pub struct Registration {
     /// Whether any node answers it.
     #[serde(default)]
     pub reaches_nodes: bool,
+    /// Names of nodes that are out of sync, and that answer it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hears: Vec<String>,
     /// How many changes of the state it has applied.
     #[serde(default)]
     pub applied: u64,
@@ -62,6 +65,7 @@ impl Registration {
             address,
             leads: false,
             reaches_nodes: false,
+            hears: Vec::new(),
             since: now_utc(),
             applied: 0,
             in_sync_epoch: 0,

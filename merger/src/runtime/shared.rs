@@ -28,7 +28,7 @@ use self::reach::reaches_no_node;
 use super::phase::{Phase, Threads};
 use super::timed::Timed;
 use super::traces::Traces;
-use super::{StartError, base, bind, directory, nodes, search_of};
+use super::{StartError, base, bind, directory, keep_spares, nodes, search_of};
 use crate::cluster::{self, Cluster, Directory, Mergers};
 use crate::edge::{self, Context, Follower, Peers, Role};
 use crate::etcd::{Etcd, EtcdClient, EtcdOptions};
@@ -413,7 +413,9 @@ impl Merger {
         });
         let phase = Phase::begin(self.outside.threads, "follow").map_err(StartError::Threads)?;
         let (begun, directory) = (Arc::clone(&ctx), Arc::clone(&self.outside.directory));
+        let spares = options.spares();
         let begin = async move {
+            keep_spares(&begun.search.base, spares.as_ref());
             tokio::spawn(follower::discover(Arc::clone(&begun), directory));
             tokio::spawn(follower::watch(Arc::clone(&begun)));
             tokio::spawn(async move { follower::follow(&begun, read.count).await });

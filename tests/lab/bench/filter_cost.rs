@@ -145,6 +145,7 @@ pub(super) async fn front(filter: Filter, upstream: stub::Upstream) -> Result<Fr
         binaries.filter.clone_from(path);
     }
     let plan = ClusterPlan {
+        watched: None,
         binaries,
         layout,
         folder: folder.path().to_owned(),

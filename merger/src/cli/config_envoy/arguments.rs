@@ -37,6 +37,19 @@ pub struct EnvoyArgs {
     )]
     pub nodes: Vec<NodeArg>,
 
+    /// Envoy watches files in this folder for the shards: `weft config shards` writes them. Then shards and nodes come and go
+    /// without a restart of Envoy.
+    #[arg(long, value_name = "DIR")]
+    pub dynamic: Option<PathBuf>,
+
+    /// Each shard's nodes are in a file of their own, in which the merger may put a spare node in another's place.
+    #[arg(long, requires = "dynamic")]
+    pub eds: bool,
+
+    /// A spare node; repeat it for each. The merger takes one when another node stays away (--replace-after-s).
+    #[arg(long = "spare", value_name = "IP:PORT", requires = "eds")]
+    pub spares: Vec<Address>,
+
     /// What the shards' clusters are called: a prefix before the shard's number, or a text with {} in the number's place.
     #[arg(long, env = "WEFT_SHARD_PREFIX", default_value = "shard-")]
     pub shard_prefix: ShardNames,

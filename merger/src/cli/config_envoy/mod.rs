@@ -1,13 +1,15 @@
 //! `weft config envoy`: makes an `envoy.yaml` from a topology. `weft config guard`: makes one for a node's own Envoy.
 //!
 //! [`arguments`] defines the options, [`topology`] checks them, and [`render`] is a pure function from a topology to the
-//! file's text. The text itself, with the reason for each setting, is in `envoy.yaml.jinja`. [`guard`] does all of that for the
-//! small file of `weft config guard`.
+//! file's text. The text itself, with the reason for each setting, is in `envoy.yaml.jinja`, and for the clusters of the shards in
+//! `shards.yaml.jinja`. [`shards`] writes those into the folder that Envoy watches. [`guard`] does all of that for the small file
+//! of `weft config guard`.
 
 mod address;
 mod arguments;
 mod guard;
 mod render;
+mod shards;
 mod tls;
 mod topology;
 
@@ -18,8 +20,11 @@ pub use address::{Address, AddressError};
 pub use arguments::EnvoyArgs;
 pub use guard::{GuardArgs, run as run_guard};
 pub use render::{RenderError, render};
+pub use shards::{ShardsArgs, run as run_shards};
 pub use tls::{SecretError, Tls, TlsArgs};
-pub use topology::{AccessLog, Filter, Node, Shard, Topology, TopologyError, Tracing};
+pub use topology::{AccessLog, Dynamic, Filter, Node, Shard, Topology, TopologyError, Tracing};
+
+use std::path::PathBuf;
 
 /// Why no file could be made.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +38,17 @@ pub enum ConfigEnvoyError {
     /// The files that name certificates could not be written.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// Nobody said which folder Envoy watches.
+    #[error("--dynamic DIR is needed: the folder that Envoy watches")]
+    NoFolder,
+    /// A file can't be written.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 /// The text of the file that these arguments ask for. With TLS, writes the files that Envoy reads beside it.

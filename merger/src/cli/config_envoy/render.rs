@@ -9,9 +9,11 @@ use weft_routing::{ShardId, ShardNames, headers};
 
 use super::address::Address;
 use super::tls::{EdgeView, NodesView, Tls};
-use super::topology::{AccessLog, Filter, Shard, Topology};
+use super::topology::{AccessLog, Dynamic, Filter, Node, Shard, Topology};
+use crate::endpoints::{Assignment, CLUSTERS_FILE, Endpoint, SPARE, SPARE_FILE, shard_file};
 
 const TEMPLATE: &str = include_str!("envoy.yaml.jinja");
+const SHARDS_TEMPLATE: &str = include_str!("shards.yaml.jinja");
 
 /// The headers by which the filter tells routes and merger what it found, and the merger tells guards who leads. A client that
 /// could send them could choose its cluster, or shut a node for the merger.
@@ -29,7 +31,50 @@ pub struct RenderError(#[from] minijinja::Error);
 
 /// The text of the `envoy.yaml` for this cluster.
 pub fn render(topology: &Topology) -> Result<String, RenderError> {
-    fill(TEMPLATE, &View::of(topology))
+    let mut view = View::of(topology);
+    if view.dynamic.is_none() {
+        view.shard_clusters = fill(SHARDS_TEMPLATE, &view)?
+            .trim_end_matches('\n')
+            .to_owned();
+    }
+    fill(TEMPLATE, &view)
+}
+
+/// The text of the file with the clusters of the shards (CDS), for an Envoy that watches it.
+pub(super) fn render_shards(topology: &Topology) -> Result<String, RenderError> {
+    fill(SHARDS_TEMPLATE, &View::of(topology))
+}
+
+/// The files with the nodes of each shard, and with the spare ones (EDS): their names and texts. None, if the nodes stand beside
+/// the clusters.
+pub(super) fn render_endpoints(topology: &Topology) -> Vec<(String, String)> {
+    let spares = topology.dynamic.as_ref().and_then(|it| it.spares.as_ref());
+    let Some(spares) = spares else {
+        return Vec::new();
+    };
+    let check = topology.readiness.as_ref().unwrap_or(&topology.merger);
+    let check = (check.host(), check.port());
+    let shards = topology.shards.iter().map(|shard| {
+        let cluster = topology.shard_names.of(ShardId(shard.number));
+        let file = Assignment::new(&cluster, &placed(&shard.nodes), Some(check));
+        (shard_file(ShardId(shard.number)), file.text())
+    });
+    let spare = Assignment::new(SPARE, &placed(spares), None);
+    shards
+        .chain([(SPARE_FILE.to_owned(), spare.text())])
+        .collect()
+}
+
+/// Nodes as they stand in a file. The topology has checked that all addresses are IPs.
+fn placed(nodes: &[Node]) -> Vec<Endpoint> {
+    let place = |node: &Node| {
+        Some(Endpoint {
+            name: node.name.clone(),
+            address: node.address.host().parse().ok()?,
+            port: node.address.port(),
+        })
+    };
+    nodes.iter().filter_map(place).collect()
 }
 
 /// A template with its values filled in.
@@ -90,6 +135,18 @@ struct View {
     /// A regular expression for those names, with the number as its group.
     shard_regex: String,
     shards: Vec<ShardView>,
+    /// Where Envoy finds the shards, if not in the `envoy.yaml`.
+    dynamic: Option<DynamicView>,
+    /// The text with the shards' clusters, for the `envoy.yaml` that has them.
+    shard_clusters: String,
+}
+
+#[derive(Serialize)]
+struct DynamicView {
+    folder: String,
+    clusters: String,
+    /// Only if each shard's nodes are in a file of their own.
+    spare_file: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -101,6 +158,8 @@ struct ShardView {
     max_ejection_percent: usize,
     tls: Option<NodesView>,
     nodes: Vec<NodeView>,
+    /// The file with the nodes, if they don't stand beside the cluster.
+    endpoints_file: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -165,6 +224,19 @@ impl View {
                 .iter()
                 .map(|shard| ShardView::of(shard, topology))
                 .collect(),
+            dynamic: topology.dynamic.as_ref().map(DynamicView::of),
+            shard_clusters: String::new(),
+        }
+    }
+}
+
+impl DynamicView {
+    fn of(dynamic: &Dynamic) -> Self {
+        let spares = dynamic.spares.as_ref();
+        Self {
+            folder: dynamic.folder.display().to_string(),
+            clusters: dynamic.path(CLUSTERS_FILE),
+            spare_file: spares.map(|_| dynamic.path(SPARE_FILE)),
         }
     }
 }
@@ -172,9 +244,13 @@ impl View {
 impl ShardView {
     fn of(shard: &Shard, topology: &Topology) -> Self {
         let count = shard.nodes.len();
+        let number = ShardId(shard.number);
+        let dynamic = topology.dynamic.as_ref();
+        let with_files = dynamic.filter(|dynamic| dynamic.spares.is_some());
         Self {
             number: shard.number,
-            cluster: scalar(&topology.shard_names.of(ShardId(shard.number))),
+            endpoints_file: with_files.map(|dynamic| dynamic.path(&shard_file(number))),
+            cluster: scalar(&topology.shard_names.of(number)),
             discovery: discovery(shard.addresses()),
             tls: topology
                 .tls

@@ -369,3 +369,62 @@ fn what_clap_can_judge_it_judges() {
         );
     }
 }
+
+#[test]
+fn a_dynamic_configuration_is_the_static_one_with_the_shards_in_a_file_beside_it() {
+    let (fixed, dynamic) = (text(""), text("--dynamic /etc/weft"));
+    assert!(
+        !dynamic.contains("- name: shard-0")
+            && !dynamic.contains("load_assignment:\n        cluster_name: shard")
+    );
+    assert!(dynamic.contains("path: \"/etc/weft/clusters.yaml\""));
+    // All that both have is the same.
+    let of_clusters = fixed
+        .find("    # ------------------------------------------------------------------ shard 0");
+    let (before, clusters) = fixed.split_at(of_clusters.unwrap());
+    let gone = only_in(before, &dynamic);
+    assert_eq!(gone, [""; 0], "{gone:?}");
+    let topology = topology("--dynamic /etc/weft").unwrap();
+    let file = super::render::render_shards(&topology).unwrap();
+    // A file has no anchors of another one.
+    for anchor in [
+        "lb",
+        "readiness",
+        "outliers",
+        "breakers",
+        "keepalive",
+        "http1",
+    ] {
+        assert_eq!(file.matches(&format!("&{anchor}")).count(), 1, "{anchor}");
+    }
+    let lacks = only_in(clusters, &file);
+    let own = [
+        "- name: shard-",
+        "upstream_connection_options: *keepalive",
+        "typed_extension_protocol_options: *http1",
+    ];
+    let lacks = lacks
+        .iter()
+        .filter(|line| !own.iter().any(|own| line.starts_with(own)));
+    assert_eq!(lacks.count(), 0);
+}
+
+#[test]
+fn spare_nodes_stand_in_a_file_of_their_own() {
+    let options = "--shards 1 --dynamic /etc/weft --eds --spare 10.0.0.8:1 --spare [fd00::9]:1";
+    let topology = topology(options).unwrap();
+    let files = super::render::render_endpoints(&topology);
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["shard-0.json", "spare.json"]);
+    assert!(files[1].1.contains("fd00::9") && files[1].1.contains("spare-node-1"));
+    assert!(
+        !files[1].1.contains("health_check_config") && files[0].1.contains("health_check_config")
+    );
+    let clusters = super::render::render_shards(&topology).unwrap();
+    assert!(clusters.contains("name: spare") && clusters.contains("/etc/weft/spare.json"));
+    let twice = "--dynamic d --eds --spare 127.0.0.1:7710";
+    assert!(matches!(
+        self::topology(twice),
+        Err(TopologyError::Twice { .. })
+    ));
+}

@@ -13,7 +13,8 @@ use super::tls::Tls;
 /// A cluster as Envoy needs to know it.
 ///
 /// Invariants: at least one shard, numbered from 0 without gaps; each with at least one node; no address used twice;
-/// every listening address is an IP.
+/// every listening address is an IP, and so is every node's that
+/// stands in a file with endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
     /// The address for clients.
@@ -42,6 +43,24 @@ pub struct Topology {
     pub shard_names: ShardNames,
     /// The shards, in the order of their numbers.
     pub shards: Vec<Shard>,
+    /// Where Envoy finds the shards, if that isn't the `envoy.yaml` itself.
+    pub dynamic: Option<Dynamic>,
+}
+
+/// The folder with files that Envoy watches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dynamic {
+    /// Its path, as Envoy knows it.
+    pub folder: PathBuf,
+    /// The spare nodes, if each shard's nodes are in a file of their own; else `None`.
+    pub spares: Option<Vec<Node>>,
+}
+
+impl Dynamic {
+    /// The path of a file in the folder, as Envoy knows it.
+    pub fn path(&self, file: &str) -> String {
+        self.folder.join(file).display().to_string()
+    }
 }
 
 /// One shard: an Envoy cluster.
@@ -128,6 +147,16 @@ pub enum TopologyError {
         /// Its value.
         address: String,
     },
+    /// The address of a node is a name, and Envoy resolves none there.
+    #[error(
+        "--eds: Envoy resolves no names in files with endpoints: {node} needs an IP address, not {address}"
+    )]
+    NodeByName {
+        /// The node.
+        node: String,
+        /// Its address.
+        address: String,
+    },
     /// Two parts have the same address.
     #[error("{address} is used twice: by {first} and by {second}")]
     Twice {
@@ -184,6 +213,10 @@ impl TryFrom<&EnvoyArgs> for Topology {
             tls: Tls::of(&arguments.tls),
             shard_names: arguments.shard_prefix.clone(),
             shards,
+            dynamic: arguments.dynamic.clone().map(|folder| Dynamic {
+                folder,
+                spares: arguments.eds.then(|| spares(arguments)),
+            }),
         };
         topology.check()?;
         Ok(topology)
@@ -218,8 +251,16 @@ impl Topology {
         if let Some(tracing) = &self.tracing {
             take(&mut seen, &tracing.collector, "the collector".to_owned())?;
         }
-        for node in self.shards.iter().flat_map(|shard| &shard.nodes) {
+        let spares = self.dynamic.as_ref().and_then(|it| it.spares.as_ref());
+        let nodes = self.shards.iter().flat_map(|shard| &shard.nodes);
+        for node in nodes.chain(spares.into_iter().flatten()) {
             take(&mut seen, &node.address, node.name.clone())?;
+            if spares.is_some() && !node.address.is_ip() {
+                return Err(TopologyError::NodeByName {
+                    node: node.name.clone(),
+                    address: node.address.to_string(),
+                });
+            }
         }
         Ok(())
     }
@@ -296,6 +337,16 @@ fn listed(arguments: &EnvoyArgs) -> Result<Vec<Shard>, TopologyError> {
             }
         })
         .collect()
+}
+
+/// `--spare`, repeated.
+fn spares(arguments: &EnvoyArgs) -> Vec<Node> {
+    let spares = arguments.spares.iter().enumerate();
+    let node = |(number, address): (usize, &Address)| Node {
+        name: format!("spare-node-{number}"),
+        address: address.clone(),
+    };
+    spares.map(node).collect()
 }
 
 fn node_name(shard: u16, replica: usize) -> String {
