@@ -254,7 +254,7 @@ impl Remote {
             let bytes = limited
                 .map_err(|error| self.unreachable(error.to_string()))?
                 .to_bytes();
-            Ok((head, bytes))
+            Ok::<_, RemoteError>((head, bytes))
         };
         let (head, bytes) = tokio::time::timeout(self.patience, answered)
             .await

@@ -121,7 +121,7 @@ async fn read_all(ctx: &Arc<Context>, writes: &Writes) -> Result<(Found, State),
     for (uid, touched) in &writes.indexes {
         let Touched::Ids(ids) = touched else { continue };
         found.insert(uid.clone(), (ids.iter().cloned().collect(), Vec::new()));
-        for (shard, ids) in by_shard(&placement(ctx, uid)?, ids) {
+        for (shard, ids) in by_shard(&*placement(ctx, uid)?, ids) {
             wanted.entry(shard).or_default().push((uid, ids));
         }
     }
