@@ -57,7 +57,12 @@ pub(super) fn read(text: &str) -> Result<Node, Unreadable> {
         nodes: 0,
         depth: 0,
     };
-    reader.document()
+    // The parser tells of what is missing at the end as if one more line were there.
+    let lines = text.lines().count().max(1);
+    reader.document().map_err(|error| Unreadable {
+        line: error.line.clamp(1, lines),
+        ..error
+    })
 }
 
 impl Node {
