@@ -89,7 +89,11 @@ async fn step(api: &Api, n: u64) {
             let mark = json!([{"id": 1, "n": n}]);
             api.json(Method::PUT, path, &mark).await
         }
-        n => api.post(path, &json!([{"id": FIRST + n, "n": n}])).await,
+        n => {
+            // The embedder takes vectors from users, and wants to hear that there is none.
+            let added = json!([{"id": FIRST + n, "n": n, "_vectors": {"own": null}}]);
+            api.post(path, &added).await
+        }
     };
     let reply = reply.unwrap();
     assert_eq!(reply.status, 202, "{n}: {}", reply.text);
@@ -284,7 +288,10 @@ async fn a_killed_backup_leaves_the_earlier_one_and_a_killed_restore_is_complete
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("b");
     let first = done(&cluster, &["backup"], &folder).await;
-    let more = documents(DOCUMENTS..DOCUMENTS + 2_000);
+    let mut more = documents(DOCUMENTS..DOCUMENTS + 2_000);
+    for document in more.as_array_mut().unwrap() {
+        document["_vectors"] = json!({"own": null});
+    }
     let added = api.post("/indexes/x/documents", &more).await.unwrap();
     api.succeed(&added).await.unwrap();
 

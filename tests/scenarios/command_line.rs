@@ -27,8 +27,11 @@ impl Run {
     fn row(&self, first: &str) -> Vec<String> {
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
         let rows = self.out.lines().map(words);
-        let mut found = rows.filter(|words: &Vec<String>| words.first().is_some_and(|word| word == first));
-        found.next().unwrap_or_else(|| panic!("no line of {first}: {self:?}"))
+        let mut found =
+            rows.filter(|words: &Vec<String>| words.first().is_some_and(|word| word == first));
+        found
+            .next()
+            .unwrap_or_else(|| panic!("no line of {first}: {self:?}"))
     }
 }
 
@@ -47,7 +50,11 @@ fn weft(url: &str, key: Option<&str>) -> Command {
 async fn run_at(url: &str, key: Option<&str>, line: &str) -> Run {
     let output = weft(url, key).args(line.split_whitespace()).output();
     let output = tokio::time::timeout(Duration::from_secs(120), output);
-    let Output { status, stdout, stderr } = output.await.unwrap().unwrap();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = output.await.unwrap().unwrap();
     Run {
         code: status.code().unwrap(),
         out: String::from_utf8(stdout).unwrap(),
@@ -96,7 +103,10 @@ async fn a_cluster_is_shown_to_people_and_to_scripts() {
         first.ends_with("is green: 2 shards, 4 of 4 nodes active, 1 index, 600 documents"),
         "{first}"
     );
-    assert!(!status.out.contains('\u{1b}'), "no colours in a pipe: {status:?}");
+    assert!(
+        !status.out.contains('\u{1b}'),
+        "no colours in a pipe: {status:?}"
+    );
     assert_eq!(status.row("0")[1], "green");
     let status = run(&cluster, "status --json").await.json();
     assert_eq!(status["health"]["status"], "green");
@@ -109,10 +119,13 @@ async fn a_cluster_is_shown_to_people_and_to_scripts() {
         ("moves --json", "/_cluster/moves"),
     ] {
         let told = api.get(path).await.unwrap();
-        let members = |value: &Value| -> Vec<String> {
-            value.as_object().unwrap().keys().cloned().collect()
-        };
-        assert_eq!(members(&run(&cluster, line).await.json()), members(&told.body), "{line}");
+        let members =
+            |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+        assert_eq!(
+            members(&run(&cluster, line).await.json()),
+            members(&told.body),
+            "{line}"
+        );
     }
     let nodes = run(&cluster, "nodes").await;
     assert_eq!((nodes.code, nodes.out.lines().count()), (0, 5), "{nodes:?}");
@@ -123,13 +136,26 @@ async fn a_cluster_is_shown_to_people_and_to_scripts() {
     assert_eq!(mergers.code, 0);
     assert!(mergers.out.contains("leader"), "{mergers:?}");
     let indexes = run(&cluster, "indexes").await;
-    assert_eq!(indexes.row("things")[1..6], ["600", "green", "2", "2", "sync"]);
+    assert_eq!(
+        indexes.row("things")[1..6],
+        ["600", "green", "2", "2", "sync"]
+    );
     let one = run(&cluster, "indexes things").await;
     assert_eq!(one.row("1")[1..5], ["green", "2,048", "50.0", "%"]);
-    assert_eq!(run(&cluster, "indexes --json").await.json()["indexes"][0]["documents"], 600);
+    assert_eq!(
+        run(&cluster, "indexes --json").await.json()["indexes"][0]["documents"],
+        600
+    );
     let verify = run(&cluster, "verify").await;
-    assert_eq!((verify.code, &verify.row("0")[1]), (0, &"same".to_owned()), "{verify:?}");
-    assert_eq!(run(&cluster, "verify --last --json").await.json()["differences"], 0);
+    assert_eq!(
+        (verify.code, &verify.row("0")[1]),
+        (0, &"same".to_owned()),
+        "{verify:?}"
+    );
+    assert_eq!(
+        run(&cluster, "verify --last --json").await.json()["differences"],
+        0
+    );
 }
 
 #[tokio::test]
@@ -137,27 +163,53 @@ async fn tasks_and_searches_are_shown_and_explained() {
     let (cluster, api) = start(Cluster::builder().shards(2)).await;
     fill(&api).await;
     let without_id = json!([{"name": "no id"}]);
-    let failed = api.post("/indexes/things/documents", &without_id).await.unwrap();
+    let failed = api
+        .post("/indexes/things/documents", &without_id)
+        .await
+        .unwrap();
     api.settle(&failed).await.unwrap();
     let tasks = run(&cluster, "tasks").await;
     assert_eq!((tasks.code, tasks.out.lines().count()), (0, 5), "{tasks:?}");
     let tasks = run(&cluster, "tasks --status failed --index things --limit 3").await;
     assert_eq!(tasks.row("3")[1], "failed");
     assert!(tasks.out.contains("`id` attribute"), "{tasks:?}");
-    let tasks = run(&cluster, "tasks --type settingsUpdate --json").await.json();
+    let tasks = run(&cluster, "tasks --type settingsUpdate --json")
+        .await
+        .json();
     assert_eq!(tasks["total"], 1);
     let wrong = run(&cluster, "tasks --status done").await;
     assert_eq!(wrong.code, 3, "{wrong:?}");
     assert!(wrong.err.contains("invalid_task_statuses"), "{wrong:?}");
 
-    let search = ["search", "things", "amber", "--filter", "group = 5", "--sort", "id:desc", "--limit", "2", "--explain"];
-    let found = weft(&cluster.url(), Some(MASTER_KEY)).args(search).output().await.unwrap();
+    let search = [
+        "search",
+        "things",
+        "amber",
+        "--filter",
+        "group = 5",
+        "--sort",
+        "id:desc",
+        "--limit",
+        "2",
+        "--explain",
+    ];
+    let found = weft(&cluster.url(), Some(MASTER_KEY))
+        .args(search)
+        .output()
+        .await
+        .unwrap();
     let out = String::from_utf8(found.stdout).unwrap();
     assert_eq!(found.status.code(), Some(0), "{out}");
-    assert!(out.contains(r#"{"id":595,"name":"amber number 595","group":5}"#), "{out}");
+    assert!(
+        out.contains(r#"{"id":595,"name":"amber number 595","group":5}"#),
+        "{out}"
+    );
     assert!(out.contains("2 of about 60 hits"), "{out}");
     let shard = out.lines().find(|line| line.contains("shard-1-node-0"));
-    assert!(shard.is_some_and(|line| line.contains("hits 1 to 2")), "{out}");
+    assert!(
+        shard.is_some_and(|line| line.contains("hits 1 to 2")),
+        "{out}"
+    );
     let plain = run(&cluster, "search things --limit 3 --json").await.json();
     assert_eq!(plain["hits"].as_array().unwrap().len(), 3);
     assert!(plain.get("explain").is_none());
@@ -174,7 +226,10 @@ async fn what_is_wrong_ends_in_its_own_exit_code() {
     // Nobody listens on port 1.
     let nobody = run_at("http://127.0.0.1:1", Some(MASTER_KEY), "status").await;
     assert_eq!(nobody.code, 3);
-    assert!(nobody.err.contains("http://127.0.0.1:1/ doesn't answer"), "{nobody:?}");
+    assert!(
+        nobody.err.contains("http://127.0.0.1:1/ doesn't answer"),
+        "{nobody:?}"
+    );
     for key in [None, Some("not-the-master-key")] {
         let refused = run_at(&url, key, "nodes").await;
         assert_eq!((refused.code, refused.out.as_str()), (3, ""));
@@ -193,7 +248,11 @@ async fn what_is_wrong_ends_in_its_own_exit_code() {
         "completions tcsh",
     ] {
         let wrong = run(&cluster, line).await;
-        assert_eq!((wrong.code, wrong.out.as_str()), (2, ""), "{line}: {wrong:?}");
+        assert_eq!(
+            (wrong.code, wrong.out.as_str()),
+            (2, ""),
+            "{line}: {wrong:?}"
+        );
         assert!(!wrong.err.is_empty(), "{line}");
     }
     let unknown = run(&cluster, "drain node nobody").await;
@@ -222,8 +281,14 @@ async fn nodes_and_shards_are_drained_and_resumed_and_slots_moved() {
     run_until(&cluster, "status", 0).await;
     let drained = run(&cluster, "drain node shard-0-node-1").await;
     assert_eq!(drained.code, 0, "{drained:?}");
-    assert!(drained.out.starts_with("shard-0-node-1 is drained"), "{drained:?}");
-    assert_eq!(run(&cluster, "nodes").await.row("shard-0-node-1")[3], "drained");
+    assert!(
+        drained.out.starts_with("shard-0-node-1 is drained"),
+        "{drained:?}"
+    );
+    assert_eq!(
+        run(&cluster, "nodes").await.row("shard-0-node-1")[3],
+        "drained"
+    );
     let last = run(&cluster, "drain node shard-0-node-0").await;
     assert_eq!(last.code, 3, "{last:?}");
     assert_eq!(run(&cluster, "resume node shard-0-node-1").await.code, 0);
@@ -231,9 +296,19 @@ async fn nodes_and_shards_are_drained_and_resumed_and_slots_moved() {
 
     let even = run(&cluster, "rebalance --dry-run").await;
     assert_eq!((even.code, even.out.as_str()), (0, "nothing to move\n"));
-    let throttled = run(&cluster, "moves throttle --bytes-per-second 16MiB --max-concurrent 3").await;
-    assert!(throttled.out.starts_with("3 at once, 16.0 MiB/s each"), "{throttled:?}");
-    assert_eq!(run(&cluster, "moves pause --json").await.json()["paused"], true);
+    let throttled = run(
+        &cluster,
+        "moves throttle --bytes-per-second 16MiB --max-concurrent 3",
+    )
+    .await;
+    assert!(
+        throttled.out.starts_with("3 at once, 16.0 MiB/s each"),
+        "{throttled:?}"
+    );
+    assert_eq!(
+        run(&cluster, "moves pause --json").await.json()["paused"],
+        true
+    );
 
     // Without a terminal nobody can be asked.
     let unasked = run(&cluster, "rebalance --exclude shard-1").await;
@@ -241,25 +316,39 @@ async fn nodes_and_shards_are_drained_and_resumed_and_slots_moved() {
     assert!(unasked.err.contains("--yes"), "{unasked:?}");
     let begun = run(&cluster, "rebalance --exclude 1 --yes").await;
     assert_eq!(begun.row("things")[1..4], ["1", "0", "2,048"]);
-    assert!(begun.out.ends_with("move 1 has begun: weft moves\n"), "{begun:?}");
+    assert!(
+        begun.out.ends_with("move 1 has begun: weft moves\n"),
+        "{begun:?}"
+    );
     let listed = run(&cluster, "moves").await;
     assert!(listed.out.starts_with("paused"), "{listed:?}");
     assert_eq!(listed.row("1")[1..5], ["things", "1", "0", "2,048"]);
     assert_eq!(run(&cluster, "moves cancel 99").await.code, 3);
     assert_eq!(run(&cluster, "moves cancel 1").await.code, 0);
-    assert_eq!(run(&cluster, "moves resume --json").await.json()["paused"], false);
-    until("the move has ended", Deadline::after(Duration::from_secs(60)), || async {
-        let listed = run(&cluster, "moves list --json").await.json();
-        match listed["moves"][0]["state"] == "cancelled" {
-            true => Ok(()),
-            false => Err(listed.to_string()),
-        }
-    })
+    assert_eq!(
+        run(&cluster, "moves resume --json").await.json()["paused"],
+        false
+    );
+    until(
+        "the move has ended",
+        Deadline::after(Duration::from_secs(60)),
+        || async {
+            let listed = run(&cluster, "moves list --json").await.json();
+            match listed["moves"][0]["state"] == "cancelled" {
+                true => Ok(()),
+                false => Err(listed.to_string()),
+            }
+        },
+    )
     .await
     .unwrap();
 
     let emptied = run(&cluster, "drain shard shard-1 --wait").await;
-    assert_eq!((emptied.code, emptied.out.as_str()), (0, "1 of 1 move done\n"), "{emptied:?}");
+    assert_eq!(
+        (emptied.code, emptied.out.as_str()),
+        (0, "1 of 1 move done\n"),
+        "{emptied:?}"
+    );
     let shards = run(&cluster, "shards").await;
     assert!(shards.out.contains("drained, removable"), "{shards:?}");
     assert_eq!(run(&cluster, "resume shard 1").await.code, 0);
@@ -281,12 +370,17 @@ async fn the_key_is_in_no_list_of_processes_and_a_closed_pipe_is_no_error() {
         .unwrap();
     let mut lines = tokio::io::BufReader::new(watch.stdout.take().unwrap());
     let mut line = String::new();
-    tokio::io::AsyncBufReadExt::read_line(&mut lines, &mut line).await.unwrap();
+    tokio::io::AsyncBufReadExt::read_line(&mut lines, &mut line)
+        .await
+        .unwrap();
     let task: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(task["uid"], 0, "the oldest comes first");
     let words = std::fs::read(format!("/proc/{}/cmdline", watch.id().unwrap())).unwrap();
     let words = String::from_utf8(words).unwrap();
-    assert!(words.contains("--watch") && !words.contains(MASTER_KEY), "{words}");
+    assert!(
+        words.contains("--watch") && !words.contains(MASTER_KEY),
+        "{words}"
+    );
     // Nobody reads any more, and there is something to write.
     drop(lines);
     let one = documents(0..1);
@@ -297,9 +391,18 @@ async fn the_key_is_in_no_list_of_processes_and_a_closed_pipe_is_no_error() {
     assert_eq!(ended.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
     run_until(&cluster, "status", 0).await;
-    for line in ["completions zsh", "man", "config envoy --shards 40", "tasks", "status --json"] {
+    for line in [
+        "completions zsh",
+        "man",
+        "config envoy --shards 40",
+        "tasks",
+        "status --json",
+    ] {
         let mut closed = weft(&cluster.url(), Some(MASTER_KEY));
-        closed.args(line.split(' ')).stdout(Stdio::piped()).stderr(Stdio::piped());
+        closed
+            .args(line.split(' '))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut closed = closed.spawn().unwrap();
         drop(closed.stdout.take());
         let ended = closed.wait_with_output().await.unwrap();
@@ -320,14 +423,28 @@ async fn a_file_for_envoy_is_checked_with_its_lines() {
     let sound = run_at(nobody, None, &line).await;
     assert_eq!(sound.code, 0, "{sound:?}");
     assert!(sound.out.ends_with("nothing is wrong\n"), "{sound:?}");
-    let broken = printed.out.replace("- name: shard-1\n", "- name: shard_1\n");
-    let number = broken.lines().position(|line| line.ends_with("- name: shard_1")).unwrap() + 1;
+    let broken = printed
+        .out
+        .replace("- name: shard-1\n", "- name: shard_1\n");
+    let number = broken
+        .lines()
+        .position(|line| line.ends_with("- name: shard_1"))
+        .unwrap()
+        + 1;
     std::fs::write(&path, &broken).unwrap();
     let wrong = run_at(nobody, None, &line).await;
     assert_eq!(wrong.code, 1, "{wrong:?}");
-    let expected = format!("{}:{number}: mistake: `shard_1` isn't taken for a shard", path.display());
+    let expected = format!(
+        "{}:{number}: mistake: `shard_1` isn't taken for a shard",
+        path.display()
+    );
     assert!(wrong.out.contains(&expected), "{wrong:?}");
     let told = run_at(nobody, None, &format!("{line} --json")).await.json();
     assert_eq!(told["findings"][0]["line"], number);
-    assert_eq!(run_at(nobody, None, "config check /nowhere/envoy.yaml").await.code, 2);
+    assert_eq!(
+        run_at(nobody, None, "config check /nowhere/envoy.yaml")
+            .await
+            .code,
+        2
+    );
 }

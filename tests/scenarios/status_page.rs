@@ -6,7 +6,7 @@ use std::process::Stdio;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
-use weft_cluster::{Api, Cluster};
+use weft_cluster::{Api, Cluster, ClusterBuilder};
 
 use crate::browsers::chromium;
 use crate::support::{MASTER_KEY, documents, start};
@@ -14,10 +14,15 @@ use crate::support::{MASTER_KEY, documents, start};
 const PAGE: &str = "/_cluster/ui";
 const TRAFFIC: &str = "/_cluster/traffic";
 
+/// Every search goes to the shards: none is answered by what is remembered.
+fn asked_each_time() -> ClusterBuilder {
+    Cluster::builder().merger_env("WEFT_ANSWER_CACHE_BYTES", "0")
+}
+
 #[tokio::test]
 async fn the_page_needs_no_key_and_what_it_asks_for_does() {
     for filter in [true, false] {
-        let (cluster, api) = start(Cluster::builder().shards(2).filter(filter)).await;
+        let (cluster, api) = start(asked_each_time().shards(2).filter(filter)).await;
         for key in [None, Some("a-wrong-key-for-tests"), Some(MASTER_KEY)] {
             let page = api.with_key(key).get(PAGE).await.unwrap();
             assert_eq!(page.status, 200, "{}", page.text);
@@ -47,7 +52,7 @@ async fn the_page_needs_no_key_and_what_it_asks_for_does() {
 
 #[tokio::test]
 async fn traffic_counts_what_went_to_each_shard() {
-    let (_cluster, api) = start(Cluster::builder().shards(3)).await;
+    let (_cluster, api) = start(asked_each_time().shards(3)).await;
     fill(&api, "films").await;
     let shards = |reply: &weft_cluster::Reply| reply.at("/shards").as_array().unwrap().clone();
     let sum = |reply: &weft_cluster::Reply, path: &str| -> Vec<u64> {
@@ -84,7 +89,7 @@ async fn traffic_counts_what_went_to_each_shard() {
 
 #[tokio::test]
 async fn each_of_several_mergers_serves_the_page_and_counts_its_own_traffic() {
-    let builder = Cluster::builder().shards(2).mergers(3);
+    let builder = asked_each_time().shards(2).mergers(3);
     let (cluster, api) = start(builder).await;
     fill(&api, "films").await;
     let mut mergers = std::collections::BTreeSet::new();
@@ -122,7 +127,7 @@ async fn fill(api: &Api, uid: &str) {
 
 #[tokio::test]
 async fn the_page_shows_what_breaks_and_what_mends() {
-    let builder = Cluster::builder().shards(3).replicas(2);
+    let builder = asked_each_time().shards(3).replicas(2);
     let (cluster, api) = start(builder).await;
     fill(&api, "films").await;
     let tiny = json!({"uid": "tiny", "primaryKey": "id", "sharding": {"shardCount": 1}});
@@ -136,12 +141,16 @@ async fn the_page_shows_what_breaks_and_what_mends() {
 
 #[tokio::test]
 async fn the_page_needs_no_form_where_the_cluster_has_no_key() {
-    let cluster = Cluster::builder().shards(2).start().await.unwrap();
+    let cluster = asked_each_time().shards(2).start().await.unwrap();
     fill(&Api::new(cluster.url(), None), "films").await;
     browse(&cluster, "open", None).await;
 }
 
 /// Runs the script in a browser. It asks in lines for what it can't do itself: `want kill shard-1-node-1`.
+#[allow(
+    clippy::print_stdout,
+    reason = "a test that is left out says so in the run's output"
+)]
 async fn browse(cluster: &Cluster, part: &str, key: Option<&str>) {
     let Some(chromium) = chromium() else {
         println!(

@@ -112,7 +112,9 @@ pub(super) fn run(
             if let AskError::Remote(RemoteError::Refused { status, .. }) = &error
                 && matches!(status.as_u16(), 401 | 403)
             {
-                say("weft: the key comes from WEFT_MASTER_KEY, or from the file of --master-key-file");
+                say(
+                    "weft: the key comes from WEFT_MASTER_KEY, or from the file of --master-key-file",
+                );
             }
             ExitCode::from(error.code())
         }
@@ -153,7 +155,12 @@ mod tests {
 
     #[test]
     fn only_a_yes_is_a_yes() {
-        for (line, expected) in [("y\n", true), (" YES \n", true), ("\n", false), ("no", false)] {
+        for (line, expected) in [
+            ("y\n", true),
+            (" YES \n", true),
+            ("\n", false),
+            ("no", false),
+        ] {
             assert_eq!(is_yes(line), expected, "{line:?}");
         }
     }

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::ask::{AskOptions, run as ask};
-use super::{drain, indexes, mergers, moves, nodes, rebalance, search, shards, status, tasks, verify};
+use super::{
+    drain, indexes, mergers, moves, nodes, rebalance, search, shards, status, tasks, verify,
+};
 
 /// A command that asks a cluster.
 #[derive(Debug, Subcommand)]

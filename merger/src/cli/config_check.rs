@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::json;
 use weft_routing::ShardNames;
 
-use super::output::{self, Look, Mood, Rows, OutputOptions, plain};
+use super::output::{self, Look, Mood, OutputOptions, Rows, plain};
 use super::words::counted;
 use yaml::Node;
 
@@ -45,13 +45,28 @@ pub(super) struct CheckArgs {
     #[arg(long, env = "WEFT_SHARD_PREFIX", default_value = "shard-")]
     pub shard_prefix: ShardNames,
     /// The merger's --listen; its port is compared.
-    #[arg(long, env = "WEFT_LISTEN", default_value = "127.0.0.1:7703", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "WEFT_LISTEN",
+        default_value = "127.0.0.1:7703",
+        value_name = "HOST:PORT"
+    )]
     pub listen: String,
     /// The merger's --egress; its port is compared.
-    #[arg(long, env = "WEFT_EGRESS", default_value = "127.0.0.1:7702", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "WEFT_EGRESS",
+        default_value = "127.0.0.1:7702",
+        value_name = "HOST:PORT"
+    )]
     pub egress: String,
     /// The merger's --envoy-admin; its port is compared.
-    #[arg(long, env = "WEFT_ENVOY_ADMIN", default_value = "127.0.0.1:7701", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "WEFT_ENVOY_ADMIN",
+        default_value = "127.0.0.1:7701",
+        value_name = "HOST:PORT"
+    )]
     pub envoy_admin: String,
     #[command(flatten)]
     pub output: OutputOptions,
@@ -229,7 +244,7 @@ fn meant<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// The port of an address (`{ socket_address: { address, port_value } }`) with its line.
-fn port_of<'a>(address: Option<&'a Node>) -> Option<(&'a str, usize)> {
+fn port_of(address: Option<&Node>) -> Option<(&str, usize)> {
     let port = address?.at(&["socket_address", "port_value"])?;
     Some((port.scalar()?, port.line))
 }
@@ -239,10 +254,13 @@ fn show(report: &Report, name: &str, look: Look) -> String {
     if !report.shards.is_empty() {
         let mut rows = Rows::with(&["SHARD", "CLUSTER", "LINE", "NODES"], look);
         for shard in &report.shards {
-            let nodes = shard.nodes.iter().map(|node| match node.id == node.address {
-                true => node.id.clone(),
-                false => format!("{} ({})", node.id, node.address),
-            });
+            let nodes = shard
+                .nodes
+                .iter()
+                .map(|node| match node.id == node.address {
+                    true => node.id.clone(),
+                    false => format!("{} ({})", node.id, node.address),
+                });
             rows.add([
                 plain(shard.shard.to_string()),
                 plain(shard.cluster.as_str()),
@@ -253,14 +271,25 @@ fn show(report: &Report, name: &str, look: Look) -> String {
         out.push_str(&rows.text());
         out.push('\n');
     }
-    for Finding { line, severity, text } in &report.findings {
+    for Finding {
+        line,
+        severity,
+        text,
+    } in &report.findings
+    {
         let (word, mood) = match severity {
             Severity::Mistake => ("mistake", Mood::Bad),
             Severity::Hint => ("hint", Mood::Warning),
         };
-        out.push_str(&format!("{name}:{line}: {}: {text}\n", look.paint(word, mood)));
+        out.push_str(&format!(
+            "{name}:{line}: {}: {text}\n",
+            look.paint(word, mood)
+        ));
     }
-    let mistakes = report.findings.iter().filter(|finding| finding.severity == Severity::Mistake);
+    let mistakes = report
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Mistake);
     out.push_str(&match mistakes.count() {
         0 => look.paint("nothing is wrong", Mood::Good),
         count => look.paint(&counted(count as u64, "mistake", "mistakes"), Mood::Bad),

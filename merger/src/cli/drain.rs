@@ -135,7 +135,10 @@ pub(super) async fn drain(what: &Drain, remote: Remote) -> Result<Outcome, AskEr
 
 fn drained(node: &Value) -> String {
     let id = text(node, "id");
-    format!("{id} is {}: it gets no reads and no writes until `weft resume node {id}`\n", text(node, "status"))
+    format!(
+        "{id} is {}: it gets no reads and no writes until `weft resume node {id}`\n",
+        text(node, "status")
+    )
 }
 
 /// Resumes.
@@ -144,7 +147,9 @@ pub(super) async fn resume(what: &Resume, remote: Remote) -> Result<Outcome, Ask
         Resume::Node(arguments) => {
             let NodeArgs { node, ask } = &arguments.node;
             if arguments.accept_data_loss {
-                let question = format!("What {node} lacks is lost, if no other replica of its shard is in sync. Go on?");
+                let question = format!(
+                    "What {node} lacks is lost, if no other replica of its shard is in sync. Go on?"
+                );
                 confirm(&question, arguments.yes, "leave --accept-data-loss out")?;
             }
             let path = format!("/_cluster/nodes/{}/resume", encoded(node));
@@ -154,7 +159,9 @@ pub(super) async fn resume(what: &Resume, remote: Remote) -> Result<Outcome, Ask
         Resume::Shard(arguments) => {
             let path = format!("/_cluster/shards/{}/drain", encoded(&arguments.shard));
             let answer = remote.call(Method::DELETE, &path, None).await?;
-            Ok(Outcome::of(&arguments.ask, &answer, true, |_| taken_back(&answer)))
+            Ok(Outcome::of(&arguments.ask, &answer, true, |_| {
+                taken_back(&answer)
+            }))
         }
     }
 }
@@ -170,14 +177,19 @@ fn resumed(node: &Value) -> String {
     let id = text(node, "id");
     match holds(node, "inSync") {
         true => format!("{id} is {} and in sync\n", text(node, "status")),
-        false => format!("{id} is {} and catches up: weft nodes\n", text(node, "status")),
+        false => format!(
+            "{id} is {} and catches up: weft nodes\n",
+            text(node, "status")
+        ),
     }
 }
 
 fn taken_back(shard: &Value) -> String {
     let number = super::words::number(shard, "shardId");
     let replicas = list(shard, "inSync").len();
-    format!("shard {number} may hold indexes again ({replicas} in sync): weft rebalance gives it its share\n")
+    format!(
+        "shard {number} may hold indexes again ({replicas} in sync): weft rebalance gives it its share\n"
+    )
 }
 
 #[cfg(test)]
@@ -201,7 +213,10 @@ mod tests {
             wish(&plain),
             json!({"acceptDeletions": false, "acceptDataLoss": false})
         );
-        let Resume::Node(all) = parse("weft node a --accept-data-loss --accept-deletions -y").unwrap().resume else {
+        let Resume::Node(all) = parse("weft node a --accept-data-loss --accept-deletions -y")
+            .unwrap()
+            .resume
+        else {
             panic!("a node");
         };
         assert_eq!(

@@ -48,16 +48,19 @@ pub(super) async fn run(arguments: &IndexesArgs, remote: Remote) -> Result<Outco
     let asked = futures_util::stream::iter(asked).buffered(AT_ONCE);
     let indexes: Vec<Option<Value>> = match arguments.names.is_empty() {
         // One that was deleted after it was listed is no error.
-        true => asked.map(|one| known(one)).try_collect().await?,
+        true => asked.map(known).try_collect().await?,
         false => asked.map_ok(Some).try_collect().await?,
     };
     let answer = json!({"indexes": indexes.into_iter().flatten().collect::<Vec<_>>()});
-    Ok(Outcome::of(&arguments.ask, &answer, true, |look| {
-        match list(&answer, "indexes") {
+    Ok(Outcome::of(
+        &arguments.ask,
+        &answer,
+        true,
+        |look| match list(&answer, "indexes") {
             [one] if !arguments.names.is_empty() => details(one, look),
             _ => table(&answer, look),
-        }
-    }))
+        },
+    ))
 }
 
 fn known(answer: Result<Value, RemoteError>) -> Result<Option<Value>, RemoteError> {
@@ -102,16 +105,29 @@ fn documents(index: &Value) -> String {
 /// The worst state of an index's shards.
 fn worst(index: &Value) -> (String, Mood) {
     let states = list(index, "shards").iter();
-    let worst = states.map(|shard| text(shard, "state")).max_by_key(|state| {
-        let order = ["green", "yellow", "red"];
-        order.iter().position(|known| known == state).unwrap_or(order.len())
-    });
+    let worst = states
+        .map(|shard| text(shard, "state"))
+        .max_by_key(|state| {
+            let order = ["green", "yellow", "red"];
+            order
+                .iter()
+                .position(|known| known == state)
+                .unwrap_or(order.len())
+        });
     let worst = worst.unwrap_or("red");
     (worst.to_owned(), mood(worst))
 }
 
 fn table(answer: &Value, look: Look) -> String {
-    let headings = ["INDEX", "DOCUMENTS", "STATE", "SHARDS", "REPLICAS", "WRITES", "SLOTS"];
+    let headings = [
+        "INDEX",
+        "DOCUMENTS",
+        "STATE",
+        "SHARDS",
+        "REPLICAS",
+        "WRITES",
+        "SLOTS",
+    ];
     let mut rows = Rows::with(&headings, look);
     for index in list(answer, "indexes") {
         rows.add([
@@ -162,7 +178,9 @@ fn details(index: &Value, look: Look) -> String {
         documents(index),
         text(index, "writeMode"),
     );
-    let headings = ["SHARD", "STATE", "SLOTS", "SHARE", "PRIMARY", "IN SYNC", "NOTE"];
+    let headings = [
+        "SHARD", "STATE", "SLOTS", "SHARE", "PRIMARY", "IN SYNC", "NOTE",
+    ];
     let mut rows = Rows::with(&headings, look);
     for shard in list(index, "shards") {
         let owned = number(shard, "slots");

@@ -40,7 +40,10 @@ pub(super) fn leaders(answer: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn table(answer: &Value, now: OffsetDateTime, look: Look) -> String {
-    let mut rows = Rows::with(&["MERGER", "ADDRESS", "ROLE", "SINCE", "LAG", "LEASE"], look);
+    let mut rows = Rows::with(
+        &["MERGER", "ADDRESS", "ROLE", "SINCE", "LAG", "LEASE"],
+        look,
+    );
     for merger in list(answer, "mergers") {
         let number = |member| merger.get(member).and_then(Value::as_u64);
         let since = text(merger, "since");
@@ -75,7 +78,8 @@ mod tests {
 
     #[test]
     fn a_merger_that_is_alone_has_neither_lag_nor_lease() {
-        let alone = json!({"mergers": [{"id": "alone", "address": "127.0.0.1:7703", "role": "leader"}]});
+        let alone =
+            json!({"mergers": [{"id": "alone", "address": "127.0.0.1:7703", "role": "leader"}]});
         assert_eq!(
             table(&alone, OffsetDateTime::UNIX_EPOCH, Look::PLAIN),
             "MERGER  ADDRESS         ROLE    SINCE  LAG  LEASE\nalone   127.0.0.1:7703  leader\n"

@@ -63,7 +63,7 @@ enum Command {
     /// Run the merger: the sidecar that splits writes and merges answers.
     Serve(Box<ServeOptions>),
     #[command(flatten)]
-    Cluster(cluster::ClusterCommand),
+    Cluster(Box<cluster::ClusterCommand>),
     /// Print a configuration, or check one.
     #[command(subcommand)]
     Config(Box<ConfigCommand>),
@@ -191,7 +191,16 @@ mod tests {
     #[test]
     fn every_command_that_asks_has_examples_and_the_same_options() {
         for name in [
-            "status", "nodes", "shards", "mergers", "indexes", "tasks", "search", "verify", "rebalance", "moves",
+            "status",
+            "nodes",
+            "shards",
+            "mergers",
+            "indexes",
+            "tasks",
+            "search",
+            "verify",
+            "rebalance",
+            "moves",
         ] {
             let mut cli = Cli::command();
             let command = cli.find_subcommand_mut(name).unwrap();
@@ -208,7 +217,9 @@ mod tests {
         fn names(command: &clap::Command, found: &mut Vec<String>) {
             let flags = command.get_arguments().filter_map(|flag| flag.get_long());
             found.extend(flags.map(|flag| format!("{} --{flag}", command.get_name())));
-            command.get_subcommands().for_each(|below| names(below, found));
+            command
+                .get_subcommands()
+                .for_each(|below| names(below, found));
         }
         let mut found = Vec::new();
         names(&Cli::command(), &mut found);

@@ -173,13 +173,22 @@ pub(super) fn is_over(one: &Value) -> bool {
 
 fn show(answer: &Value, all: bool, look: Look) -> String {
     let rate = answer.get("bytesPerSecond").and_then(Value::as_u64);
-    let rate = rate.map_or_else(|| "no limit".to_owned(), |rate| format!("{}/s each", bytes(rate)));
+    let rate = rate.map_or_else(
+        || "no limit".to_owned(),
+        |rate| format!("{}/s each", bytes(rate)),
+    );
     let paused = match answer.get("paused") {
         Some(Value::Bool(true)) => look.paint("paused (weft moves resume); ", Mood::Warning),
         _ => String::new(),
     };
-    let mut out = format!("{paused}{} at once, {rate}\n", number(answer, "maxConcurrent"));
-    let over = list(answer, "moves").iter().filter(|one| is_over(one)).count();
+    let mut out = format!(
+        "{paused}{} at once, {rate}\n",
+        number(answer, "maxConcurrent")
+    );
+    let over = list(answer, "moves")
+        .iter()
+        .filter(|one| is_over(one))
+        .count();
     let mut hidden = match all {
         true => 0,
         false => over.saturating_sub(LAST),
@@ -187,7 +196,16 @@ fn show(answer: &Value, all: bool, look: Look) -> String {
     let left_out = hidden;
     let mut rows = Rows::with(
         &[
-            "MOVE", "INDEX", "FROM", "TO", "SLOTS", "STATE", "DOCUMENTS", "OF", "LEFT", "NOTE",
+            "MOVE",
+            "INDEX",
+            "FROM",
+            "TO",
+            "SLOTS",
+            "STATE",
+            "DOCUMENTS",
+            "OF",
+            "LEFT",
+            "NOTE",
         ],
         look,
     );
@@ -255,14 +273,25 @@ mod tests {
     #[test]
     fn old_moves_are_shown_only_on_demand() {
         let ended: Vec<Value> = (0..13).map(|id| one(id, "done", None)).collect();
-        let answer = json!({"moves": ended, "paused": false, "maxConcurrent": 2, "bytesPerSecond": null});
+        let answer =
+            json!({"moves": ended, "paused": false, "maxConcurrent": 2, "bytesPerSecond": null});
         let short = show(&answer, false, Look::PLAIN);
         assert!(short.starts_with("2 at once, no limit\n"), "{short}");
-        assert!(short.ends_with("3 more that have ended: --all\n"), "{short}");
+        assert!(
+            short.ends_with("3 more that have ended: --all\n"),
+            "{short}"
+        );
         assert_eq!(short.matches("films").count(), 10);
-        assert_eq!(show(&answer, true, Look::PLAIN).matches("films").count(), 13);
-        let none = json!({"moves": [], "paused": false, "maxConcurrent": 2, "bytesPerSecond": null});
-        assert_eq!(show(&none, false, Look::PLAIN), "2 at once, no limit\nno moves\n");
+        assert_eq!(
+            show(&answer, true, Look::PLAIN).matches("films").count(),
+            13
+        );
+        let none =
+            json!({"moves": [], "paused": false, "maxConcurrent": 2, "bytesPerSecond": null});
+        assert_eq!(
+            show(&none, false, Look::PLAIN),
+            "2 at once, no limit\nno moves\n"
+        );
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::io::{IsTerminal, Write};
 
 use clap::Args;
 use comfy_table::presets::NOTHING;
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
+use comfy_table::{
+    Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table,
+};
 use serde_json::Value;
 
 /// How the answer is shown.
@@ -18,7 +20,10 @@ pub(super) struct OutputOptions {
 }
 
 /// Whether colours may be used: on a terminal, unless `NO_COLOR` is set.
-#[allow(dead_code, reason = "for commands that have no text of their own to test")]
+#[allow(
+    dead_code,
+    reason = "for commands that have no text of their own to test"
+)]
 pub(super) fn colours() -> bool {
     Look::of_stdout().colours
 }
@@ -87,7 +92,11 @@ pub(super) fn plain(text: impl Into<String>) -> (String, Mood) {
     (text.into(), Mood::Plain)
 }
 
-/// A table under construction. Without a terminal it is as wide as its contents, so that nothing is cut in a pipe.
+/// How wide the last column must be so that its text is broken into lines, in characters.
+const LEAST_LAST: usize = 30;
+
+/// A table under construction. It is as wide as its contents. On a terminal that is wide enough, the last column is broken into
+/// lines; the others never are.
 pub(super) struct Rows {
     look: Look,
     headings: Vec<String>,
@@ -96,7 +105,10 @@ pub(super) struct Rows {
 
 impl Rows {
     /// A table with these headings, for standard output.
-    #[allow(dead_code, reason = "for commands that have no text of their own to test")]
+    #[allow(
+        dead_code,
+        reason = "for commands that have no text of their own to test"
+    )]
     pub(super) fn new(headings: &[&str]) -> Self {
         Self::with(headings, Look::of_stdout())
     }
@@ -119,7 +131,11 @@ impl Rows {
     pub(super) fn text(&self) -> String {
         let mut table = Table::new();
         table.load_preset(NOTHING);
-        table.set_content_arrangement(match self.look.terminal {
+        let breaks = self
+            .look
+            .width()
+            .is_some_and(|width| width >= self.fixed() + LEAST_LAST);
+        table.set_content_arrangement(match breaks {
             true => ContentArrangement::Dynamic,
             false => ContentArrangement::Disabled,
         });
@@ -136,6 +152,9 @@ impl Rows {
         }
         for (place, column) in table.column_iter_mut().enumerate() {
             column.set_padding((0, 2));
+            if place + 1 < self.headings.len() {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
             if self.holds_numbers(place) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -146,6 +165,18 @@ impl Rows {
             text.push('\n');
         }
         text
+    }
+
+    /// How wide all columns but the last are together.
+    fn fixed(&self) -> usize {
+        let last = self.headings.len().saturating_sub(1);
+        let headings = self.headings.iter().enumerate().take(last);
+        let widths = headings.map(|(place, heading)| {
+            let cells = self.rows.iter().filter_map(|row| row.get(place));
+            let widths = cells.map(|(text, _)| text.chars().count());
+            widths.max().unwrap_or(0).max(heading.chars().count()) + 2
+        });
+        widths.sum()
     }
 
     fn cell(&self, (text, mood): &(String, Mood)) -> Cell {

@@ -58,7 +58,11 @@ pub(super) async fn run(arguments: &RebalanceArgs, remote: Remote) -> Result<Out
         if !arguments.ask.output.json {
             output::write(&plan(&planned, Look::of_stdout()));
         }
-        confirm(&question(&planned), arguments.yes, "--dry-run to see the plan")?;
+        confirm(
+            &question(&planned),
+            arguments.yes,
+            "--dry-run to see the plan",
+        )?;
     }
     let begun = remote.post(PATH, &body(arguments, false)).await?;
     let waits = match (arguments.wait, asks) {
@@ -87,20 +91,31 @@ pub(super) async fn follow(
     begun: Value,
     then: Then,
 ) -> Result<Outcome, AskError> {
-    let ids: Vec<u64> = list(&begun, "moves").iter().filter_map(Value::as_u64).collect();
+    let ids: Vec<u64> = list(&begun, "moves")
+        .iter()
+        .filter_map(Value::as_u64)
+        .collect();
     if then != Then::Wait || ids.is_empty() {
-        return Ok(Outcome::of(ask, &begun, true, |look| match (ids.is_empty(), then) {
-            (true, _) => plan(&begun, look),
-            (false, Then::Say) => format!("{}\n", began(&ids)),
-            (false, _) => format!("{}\n{}\n", plan(&begun, look), began(&ids)),
+        return Ok(Outcome::of(ask, &begun, true, |look| {
+            match (ids.is_empty(), then) {
+                (true, _) => plan(&begun, look),
+                (false, Then::Say) => format!("{}\n", began(&ids)),
+                (false, _) => format!("{}\n{}\n", plan(&begun, look), began(&ids)),
+            }
         }));
     }
     let ended = wait(remote, &ids).await?;
     let sound = ended_well(&ended);
-    let cancelled = ended.iter().filter(|one| text(one, "state") == "cancelled").count();
+    let cancelled = ended
+        .iter()
+        .filter(|one| text(one, "state") == "cancelled")
+        .count();
     let done = ended.len() - cancelled;
     Ok(Outcome::of(ask, &json!({"moves": ended}), sound, |_| {
-        format!("{done} of {} done\n", counted(ids.len() as u64, "move", "moves"))
+        format!(
+            "{done} of {} done\n",
+            counted(ids.len() as u64, "move", "moves")
+        )
     }))
 }
 
@@ -131,13 +146,21 @@ fn plan(answer: &Value, look: Look) -> String {
     }
     let expected = answer.get("expectedSeconds").and_then(Value::as_u64);
     let expected = expected.map_or_else(String::new, |expected| {
-        format!("\nabout {} at the rate of copying\n", seconds(expected.max(1)))
+        format!(
+            "\nabout {} at the rate of copying\n",
+            seconds(expected.max(1))
+        )
     });
     rows.text() + &expected
 }
 
 fn question(planned: &Value) -> String {
-    let sum = |member| list(planned, "plan").iter().map(|step| number(step, member)).sum::<u64>();
+    let sum = |member| {
+        list(planned, "plan")
+            .iter()
+            .map(|step| number(step, member))
+            .sum::<u64>()
+    };
     format!(
         "Move {} of documents ({}, {})?",
         counted(sum("slots"), "slot", "slots"),

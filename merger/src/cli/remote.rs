@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use futures_util::TryStreamExt;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -117,8 +116,6 @@ pub(super) type Body = BoxBody<Bytes, std::io::Error>;
 pub(super) struct Reply {
     /// The status.
     pub status: StatusCode,
-    /// The headers.
-    pub headers: HeaderMap,
     /// The body; `null` if it is empty.
     pub body: Value,
 }
@@ -272,7 +269,6 @@ impl Remote {
         };
         Ok(Reply {
             status: head.status,
-            headers: head.headers,
             body,
         })
     }
@@ -324,14 +320,6 @@ pub(super) fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into())
         .map_err(|never| match never {})
         .boxed()
-}
-
-/// A body that comes piece by piece.
-pub(super) fn streamed<S>(pieces: S) -> Body
-where
-    S: futures_util::Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static,
-{
-    BodyExt::boxed(StreamBody::new(pieces.map_ok(Frame::data)))
 }
 
 fn json(value: &impl Serialize) -> Bytes {

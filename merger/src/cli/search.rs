@@ -122,8 +122,14 @@ fn foot(answer: &Value, look: Look) -> String {
         Some(total) => count(total),
         None => format!("about {}", count(number(answer, "estimatedTotalHits"))),
     };
-    let mut foot = format!("{hits} of {total} hits in {} ms\n", number(answer, "processingTimeMs"));
-    if let Some(degraded) = answer.get("degraded").filter(|degraded| !degraded.is_null()) {
+    let mut foot = format!(
+        "{hits} of {total} hits in {} ms\n",
+        number(answer, "processingTimeMs")
+    );
+    if let Some(degraded) = answer
+        .get("degraded")
+        .filter(|degraded| !degraded.is_null())
+    {
         let missing: Vec<String> = list(degraded, "missingShards").iter().map(shown).collect();
         let line = format!("incomplete: no answer from shard {}", missing.join(", "));
         foot.push_str(&look.paint(&line, Mood::Bad));
@@ -161,7 +167,17 @@ mod tests {
 
     #[test]
     fn options_become_the_body() {
-        let words = ["weft", "films", "alien", "--filter", "year > 1980", "--sort", "year:desc,id:asc", "--fields", "id"];
+        let words = [
+            "weft",
+            "films",
+            "alien",
+            "--filter",
+            "year > 1980",
+            "--sort",
+            "year:desc,id:asc",
+            "--fields",
+            "id",
+        ];
         let command = Command::try_parse_from(words).unwrap();
         assert_eq!(
             body(&command.search),

@@ -33,7 +33,9 @@ pub(super) async fn run(arguments: &ShardsArgs, remote: Remote) -> Result<Outcom
 }
 
 fn table(answer: &Value, look: Look) -> String {
-    let headings = ["SHARD", "STATE", "PRIMARY", "REPLICAS", "IN SYNC", "INDEXES", "NOTE"];
+    let headings = [
+        "SHARD", "STATE", "PRIMARY", "REPLICAS", "IN SYNC", "INDEXES", "NOTE",
+    ];
     let mut rows = Rows::with(&headings, look);
     for shard in list(answer, "shards") {
         rows.add([
@@ -71,7 +73,11 @@ fn names(shard: &Value, member: &str) -> String {
 
 /// How many of a shard's replicas are in sync.
 pub(super) fn in_sync(shard: &Value) -> String {
-    let primary = usize::from(shard.get("primary").is_some_and(|primary| !primary.is_null()));
+    let primary = usize::from(
+        shard
+            .get("primary")
+            .is_some_and(|primary| !primary.is_null()),
+    );
     let all = list(shard, "replicas").len() + primary;
     format!("{} of {all}", list(shard, "inSync").len())
 }

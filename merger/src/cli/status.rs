@@ -73,7 +73,10 @@ fn show(picture: &Value, url: &str, now: OffsetDateTime, look: Look) -> String {
     let mut out = heading(picture, url, look);
     out.push_str(&format!("  mergers  {}\n", merger_line(picture, now)));
     let open = picture.get("openTasks").and_then(Value::as_u64);
-    let tasks = open.map_or_else(|| "unknown".to_owned(), |open| format!("{} open", count(open)));
+    let tasks = open.map_or_else(
+        || "unknown".to_owned(),
+        |open| format!("{} open", count(open)),
+    );
     out.push_str(&format!("  tasks    {tasks}\n"));
     let moves = picture.get("moves").unwrap_or(&Value::Null);
     out.push_str(&format!("  moves    {}\n\n", move_line(moves)));
@@ -97,7 +100,9 @@ fn heading(picture: &Value, url: &str, look: Look) -> String {
     let stats = picture.get("stats").unwrap_or(&Value::Null);
     let indexes = stats.get("indexes").and_then(Value::as_object);
     let holds = indexes.map(|indexes| {
-        let documents = indexes.values().map(|index| number(index, "numberOfDocuments"));
+        let documents = indexes
+            .values()
+            .map(|index| number(index, "numberOfDocuments"));
         format!(
             ", {}, {}",
             counted(indexes.len() as u64, "index", "indexes"),
@@ -125,7 +130,10 @@ fn merger_line(picture: &Value, now: OffsetDateTime) -> String {
         return format!("1, at {address}");
     }
     let since = ago(text(leader, "since"), now);
-    format!("{all}; {} at {address} leads, it began {since}", text(leader, "id"))
+    format!(
+        "{all}; {} at {address} leads, it began {since}",
+        text(leader, "id")
+    )
 }
 
 /// How far the moves are that have not ended.
@@ -137,9 +145,17 @@ pub(super) fn move_line(answer: &Value) -> String {
     }
     let sum = |member| open.iter().map(|one| number(one, member)).sum::<u64>();
     let (moved, all) = (sum("documentsMoved"), sum("documents"));
-    let left = open.iter().filter_map(|one| one.get("secondsLeft")?.as_u64()).max();
-    let left = left.map_or_else(String::new, |left| format!(", the slowest has {} left", seconds(left)));
-    let failing = open.iter().filter(|one| !text(one, "error").is_empty()).count();
+    let left = open
+        .iter()
+        .filter_map(|one| one.get("secondsLeft")?.as_u64())
+        .max();
+    let left = left.map_or_else(String::new, |left| {
+        format!(", the slowest has {} left", seconds(left))
+    });
+    let failing = open
+        .iter()
+        .filter(|one| !text(one, "error").is_empty())
+        .count();
     let failing = match failing {
         0 => String::new(),
         failing => format!("; {failing} failed and will be tried again: weft moves"),
@@ -157,7 +173,10 @@ pub(super) fn move_line(answer: &Value) -> String {
 }
 
 fn shard_table(picture: &Value, look: Look) -> String {
-    let mut rows = Rows::with(&["SHARD", "STATE", "PRIMARY", "IN SYNC", "INDEXES", "NOTE"], look);
+    let mut rows = Rows::with(
+        &["SHARD", "STATE", "PRIMARY", "IN SYNC", "INDEXES", "NOTE"],
+        look,
+    );
     for shard in list(picture, "shards") {
         rows.add([
             plain(number(shard, "shardId").to_string()),
@@ -207,7 +226,12 @@ mod tests {
     #[test]
     fn the_cluster_is_shown_at_one_glance() {
         assert_eq!(
-            show(&sample(), "http://127.0.0.1:7700/", OffsetDateTime::UNIX_EPOCH, Look::PLAIN),
+            show(
+                &sample(),
+                "http://127.0.0.1:7700/",
+                OffsetDateTime::UNIX_EPOCH,
+                Look::PLAIN
+            ),
             "http://127.0.0.1:7700 is yellow: 1 shard, 1 of 2 nodes active, 1 index, 1,500 documents\n  \
              mergers  1, at 127.0.0.1:7703\n  \
              tasks    3 open\n  \
@@ -223,16 +247,19 @@ mod tests {
         let mut picture = sample();
         picture["stats"] = Value::Null;
         picture["openTasks"] = Value::Null;
-        let shown = show(&picture, "http://a", OffsetDateTime::UNIX_EPOCH, Look::PLAIN);
+        let shown = show(
+            &picture,
+            "http://a",
+            OffsetDateTime::UNIX_EPOCH,
+            Look::PLAIN,
+        );
         assert!(shown.contains("tasks    unknown"), "{shown}");
         assert!(shown.contains("1 of 2 nodes active\n"), "{shown}");
     }
 
     #[test]
     fn moves_that_run_are_summed_up() {
-        let one = |state, moved, left: Option<u64>, error: Option<&str>| {
-            json!({"state": state, "documents": 1_000, "documentsMoved": moved, "secondsLeft": left, "error": error})
-        };
+        let one = |state, moved, left: Option<u64>, error: Option<&str>| json!({"state": state, "documents": 1_000, "documentsMoved": moved, "secondsLeft": left, "error": error});
         let answer = json!({"paused": true, "moves": [
             one("done", 1_000, None, None),
             one("copying", 250, Some(300), None),

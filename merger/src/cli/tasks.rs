@@ -137,7 +137,10 @@ fn changed(answer: &Value, seen: &mut BTreeMap<u64, String>, as_json: bool) -> S
         lines.push('\n');
     }
     // What has left the list doesn't come back into it.
-    let listed: Vec<u64> = list(answer, "results").iter().map(|task| number(task, "uid")).collect();
+    let listed: Vec<u64> = list(answer, "results")
+        .iter()
+        .map(|task| number(task, "uid"))
+        .collect();
     seen.retain(|uid, _| listed.contains(uid));
     lines
 }

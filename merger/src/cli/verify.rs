@@ -57,7 +57,9 @@ pub(super) async fn run(arguments: &VerifyArgs, remote: Remote) -> Result<Outcom
 fn is_sound(report: &Value) -> bool {
     let shards = list(report, "shards").iter();
     number(report, "differences") == 0
-        && shards.clone().all(|shard| list(shard, "differences").is_empty())
+        && shards
+            .clone()
+            .all(|shard| list(shard, "differences").is_empty())
 }
 
 fn show(report: &Value, now: OffsetDateTime, look: Look) -> String {
@@ -106,7 +108,11 @@ fn note(found: &Value) -> String {
                     " {} ({}{})",
                     counted(number, "document", "documents"),
                     cut(&ids.join(", "), 100),
-                    if number > ids.len() as u64 { ", …" } else { "" }
+                    if number > ids.len() as u64 {
+                        ", …"
+                    } else {
+                        ""
+                    }
                 ),
             };
             let settings = match holds(index, "settings") {

@@ -106,7 +106,9 @@ pub(super) fn ago(moment: &str, now: OffsetDateTime) -> String {
 
 /// A task's duration, as the API writes it (`PT1.23S`), in seconds; the text itself if it isn't one.
 pub(super) fn duration(text: &str) -> String {
-    let digits = text.strip_prefix("PT").and_then(|rest| rest.strip_suffix('S'));
+    let digits = text
+        .strip_prefix("PT")
+        .and_then(|rest| rest.strip_suffix('S'));
     match digits.and_then(|digits| digits.parse::<f64>().ok()) {
         Some(seconds) if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
         Some(seconds) => format!("{seconds:.1} s"),

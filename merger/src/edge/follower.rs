@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -27,7 +27,7 @@ use super::listen::{head_and_body, is_for_roles};
 use super::mergers::{Peers, is_about_mergers, list};
 use super::{Reading, Role, internal, page, status_page};
 use crate::answer::Answer;
-use crate::call::{AnyBody, Paced, ReadError, empty, full, read_whole};
+use crate::call::{AnyBody, Pace, Paced, ReadError, empty, full, read_whole};
 use crate::fence::Fence;
 use crate::leadership::{Candidate, OnLostStore};
 use crate::upstream::{PASSED_ON, PassOn, UpstreamError};
@@ -102,12 +102,6 @@ impl Follower {
             && !request.headers().contains_key(PASSED_ON)
     }
 
-    /// Reads a [small](Self::may_ask_again) body, as slowly as clients may send one and no slower.
-    pub(super) async fn keep(&self, body: AnyBody) -> Result<Bytes, ReadError> {
-        let pace = self.reading.pace;
-        read_whole(Paced::new(body, pace).boxed(), KEPT_BYTES, pace.idle).await
-    }
-
     /// Whether this merger may answer by what it knows.
     pub(super) fn may_answer(&self) -> bool {
         self.on_lost_store == OnLostStore::ServeReads || self.knows.is_open()
@@ -169,7 +163,7 @@ impl Follower {
         let (parts, body) = request.into_parts();
         let mut body = match is_small(&parts.headers, &body) {
             false => Body::Once(Some(body)),
-            true => match self.keep(body).await {
+            true => match keep(body, self.reading.pace).await {
                 Ok(body) => Body::Kept(body),
                 Err(error) => return ("cut-off", whole(ApiError::from(error).into_answer())),
             },
@@ -273,6 +267,25 @@ impl Follower {
             () = sleep_until(until) => Leader::Nobody,
         }
     }
+}
+
+/// Whether a request that a leader answers can be answered once more, should its lease end meanwhile: it changes nothing, and its
+/// body is small.
+pub(super) fn may_be_repeated(request: &Request<AnyBody>) -> bool {
+    let path = request.uri().path_and_query();
+    let path = path.map_or("/", |path| path.as_str());
+    let reads = || {
+        let classified = classify(request.method().as_str(), path);
+        classified.is_ok_and(|classified| is_read(classified.operation))
+    };
+    is_for_roles(request)
+        && is_small(request.headers(), request.body())
+        && (request.method() == Method::GET || reads())
+}
+
+/// Reads a small body, as slowly as clients may send one and no slower.
+pub(super) async fn keep(body: AnyBody, pace: Pace) -> Result<Bytes, ReadError> {
+    read_whole(Paced::new(body, pace).boxed(), KEPT_BYTES, pace.idle).await
 }
 
 /// What becomes of a request that the leader must answer.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -24,11 +24,11 @@ use super::compress::{self, Coding};
 use super::cors;
 use super::dispatch::dispatch;
 use super::errors::ApiError;
-use super::follower::Passed;
+use super::follower::{self, Passed};
 use super::status_page;
 use super::told;
 use crate::answer::Answer;
-use crate::call::{AnyBody, BodyError, Paced, empty, full};
+use crate::call::{AnyBody, BodyError, Paced, full};
 use crate::edge::{Reading, Role};
 use crate::spans::{Ending, Span};
 
@@ -120,13 +120,13 @@ async fn respond(roles: &watch::Receiver<Role>, request: Request<Incoming>) -> R
                 }
                 request
             }
-            Role::Leads(ctx)
-                if ctx.peers.roll.is_some()
-                    && request.method() == Method::GET
-                    && is_for_roles(&request) =>
-            {
+            Role::Leads(ctx) if ctx.peers.roll.is_some() && follower::may_be_repeated(&request) => {
                 let (again, body) = request.into_parts();
-                let request = Request::from_parts(again.clone(), body);
+                let kept = match follower::keep(body, ctx.pace).await {
+                    Ok(body) => body,
+                    Err(error) => return refusal(error.into()),
+                };
+                let request = Request::from_parts(again.clone(), full(kept.clone()));
                 let answer = answer_here(&role, request).await;
                 // What a leader says whose lease has ended meanwhile may be old.
                 if ctx.upstream.may_send() {
@@ -135,11 +135,11 @@ async fn respond(roles: &watch::Receiver<Role>, request: Request<Incoming>) -> R
                 if !follows_soon(roles).await {
                     return lease_is_over();
                 }
-                Request::from_parts(again, empty())
+                Request::from_parts(again, full(kept))
             }
             Role::Follows(follower) if follower.may_ask_again(&request) => {
                 let (parts, body) = request.into_parts();
-                let again = match follower.keep(body).await {
+                let again = match follower::keep(body, follower.reading.pace).await {
                     Ok(body) => body,
                     Err(error) => return refusal(error.into()),
                 };

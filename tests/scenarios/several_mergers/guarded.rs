@@ -37,7 +37,11 @@ async fn write(edge: &Api, what: &str) -> Result<(), String> {
     let accepted = edge.post(&path, &document).await;
     let accepted = accepted.map_err(|error| error.line())?;
     match accepted.status {
-        202 => edge.succeed(&accepted).await.map(drop).map_err(|error| error.line()),
+        202 => edge
+            .succeed(&accepted)
+            .await
+            .map(drop)
+            .map_err(|error| error.line()),
         _ => Err(accepted.text),
     }
 }

@@ -15,6 +15,9 @@ use super::folder::{self, Folder};
 use super::manifest::{Damage, SlotsEntry, documents_of};
 use crate::repair::Print;
 
+/// What is known last of documents, by their ids; `None` of one that is gone.
+type Known = BTreeMap<String, Option<Box<RawValue>>>;
+
 /// How many documents a file shall have.
 const DOCUMENTS_A_FILE: u64 = 256;
 /// How many bytes are kept in memory before they go to the notebooks.
@@ -190,10 +193,7 @@ impl Notebooks {
     }
 
     /// What is known last of each document of a group; `None` if nothing was noted of the group.
-    pub(super) fn read(
-        &self,
-        group: u16,
-    ) -> Result<Option<BTreeMap<String, Option<Box<RawValue>>>>, BackupError> {
+    pub(super) fn read(&self, group: u16) -> Result<Option<Known>, BackupError> {
         let path = self.path(group);
         let text = match std::fs::read(&path) {
             Ok(text) => text,

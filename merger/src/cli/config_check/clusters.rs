@@ -39,7 +39,13 @@ pub(super) fn check(root: &Node, merger: &Merger, report: &mut Report) {
     let mut lines = BTreeMap::new();
     for cluster in &clusters {
         if let Some(before) = lines.insert(cluster.name, cluster.line) {
-            report.mistake(cluster.line, format!("the cluster `{}` is there twice: see line {before}", cluster.name));
+            report.mistake(
+                cluster.line,
+                format!(
+                    "the cluster `{}` is there twice: see line {before}",
+                    cluster.name
+                ),
+            );
         }
     }
     for cluster in &clusters {
@@ -59,7 +65,9 @@ pub(super) fn check(root: &Node, merger: &Merger, report: &mut Report) {
     }
     report.shards.sort_by_key(|shard| shard.shard);
     if report.shards.is_empty() {
-        let line = root.at(&["static_resources", "clusters"]).map_or(1, |clusters| clusters.line);
+        let line = root
+            .at(&["static_resources", "clusters"])
+            .map_or(1, |clusters| clusters.line);
         match come_from_elsewhere(root) {
             true => report.hint(line, "no shard is listed here: those that come by CDS can't be checked"),
             false => report.mistake(
@@ -80,7 +88,10 @@ fn lookalike(cluster: &Cluster<'_>, names: &ShardNames, report: &mut Report) {
     let is_near = has_number && nearest(stem, [names.prefix()]).is_some();
     if begins_so || is_near {
         let called = names.with("<number>");
-        report.mistake(cluster.line, format!("`{name}` isn't taken for a shard: shards are called `{called}`"));
+        report.mistake(
+            cluster.line,
+            format!("`{name}` isn't taken for a shard: shards are called `{called}`"),
+        );
     }
 }
 
@@ -92,7 +103,10 @@ fn nodes(cluster: &Cluster<'_>, report: &mut Report) -> Vec<Member> {
         let host = socket.and_then(|socket| socket.text(&["address"]));
         let port = socket.and_then(|socket| socket.text(&["port_value"]));
         let (Some(host), Some(port)) = (host, port) else {
-            report.mistake(endpoint.line, "a node needs an address with address and port_value");
+            report.mistake(
+                endpoint.line,
+                "a node needs an address with address and port_value",
+            );
             continue;
         };
         let address = match host.contains(':') {
@@ -109,8 +123,17 @@ fn nodes(cluster: &Cluster<'_>, report: &mut Report) -> Vec<Member> {
     }
     let by_eds = cluster.node.text(&["type"]) == Some("EDS");
     match (nodes.is_empty(), by_eds) {
-        (true, false) => report.mistake(cluster.line, format!("the shard `{}` has no node", cluster.name)),
-        (true, true) => report.hint(cluster.line, format!("the nodes of `{}` come by EDS, and can't be checked", cluster.name)),
+        (true, false) => report.mistake(
+            cluster.line,
+            format!("the shard `{}` has no node", cluster.name),
+        ),
+        (true, true) => report.hint(
+            cluster.line,
+            format!(
+                "the nodes of `{}` come by EDS, and can't be checked",
+                cluster.name
+            ),
+        ),
         _ => {}
     }
     nodes
@@ -126,7 +149,9 @@ pub(super) fn endpoints(cluster: &Node) -> Vec<&Node> {
 /// The readiness check must ask for the node by the name that the merger knows.
 fn checked_under(endpoint: &Node, id: &str, report: &mut Report) {
     let Some(check) = endpoint.get("health_check_config") else {
-        let text = format!("`{id}` has no health_check_config: its readiness would be asked of the node, and only the merger knows it");
+        let text = format!(
+            "`{id}` has no health_check_config: its readiness would be asked of the node, and only the merger knows it"
+        );
         report.mistake(endpoint.line, text);
         return;
     };
@@ -134,12 +159,21 @@ fn checked_under(endpoint: &Node, id: &str, report: &mut Report) {
         Some(name) if name.scalar() == Some(id) => {}
         Some(name) => {
             let asked = name.scalar().unwrap_or("");
-            report.mistake(name.line, format!("readiness is asked for `{asked}`, but this node is `{id}`"));
+            report.mistake(
+                name.line,
+                format!("readiness is asked for `{asked}`, but this node is `{id}`"),
+            );
         }
-        None => report.mistake(check.line, format!("readiness must be asked for this node: hostname: {id}")),
+        None => report.mistake(
+            check.line,
+            format!("readiness must be asked for this node: hostname: {id}"),
+        ),
     }
     if check.get("address").is_none() {
-        report.mistake(check.line, "readiness must be asked of the merger: health_check_config needs its address");
+        report.mistake(
+            check.line,
+            "readiness must be asked of the merger: health_check_config needs its address",
+        );
     }
 }
 
@@ -148,17 +182,24 @@ fn readiness(cluster: &Cluster<'_>, report: &mut Report) {
     let name = cluster.name;
     let checks = cluster.node.list(&["health_checks"]);
     if checks.is_empty() {
-        let text = format!("`{name}` has no health_checks: replicas that missed writes would be read from");
+        let text = format!(
+            "`{name}` has no health_checks: replicas that missed writes would be read from"
+        );
         report.mistake(cluster.line, text);
     }
     for check in checks {
         let path = check.at(&["http_health_check", "path"]);
         if path.and_then(Node::scalar) != Some("/_weft/ready") {
             let line = path.map_or(check.line, |path| path.line);
-            report.mistake(line, format!("`{name}` must be checked by HTTP at /_weft/ready"));
+            report.mistake(
+                line,
+                format!("`{name}` must be checked by HTTP at /_weft/ready"),
+            );
         }
     }
-    let panic = cluster.node.at(&["common_lb_config", "healthy_panic_threshold"]);
+    let panic = cluster
+        .node
+        .at(&["common_lb_config", "healthy_panic_threshold"]);
     let threshold = panic.and_then(|panic| panic.text(&["value"]));
     // Zero is what a number is that isn't written.
     if panic.is_none() || threshold.is_some_and(|value| value.parse::<f64>() != Ok(0.0)) {
@@ -176,9 +217,15 @@ fn same_nodes(report: &mut Report) {
     let mut found = Vec::new();
     for node in report.shards.iter().flat_map(|shard| &shard.nodes) {
         if let Some(before) = ids.insert(&node.id, node.line) {
-            found.push((node.line, format!("a node `{}` is there already: see line {before}", node.id)));
+            found.push((
+                node.line,
+                format!("a node `{}` is there already: see line {before}", node.id),
+            ));
         } else if let Some(before) = addresses.insert(&node.address, node.line) {
-            found.push((node.line, format!("{} is a node already: see line {before}", node.address)));
+            found.push((
+                node.line,
+                format!("{} is a node already: see line {before}", node.address),
+            ));
         }
     }
     for (line, text) in found {
@@ -190,9 +237,16 @@ fn same_nodes(report: &mut Report) {
 pub(super) fn one_node(cluster: &Cluster<'_>, report: &mut Report) {
     let name = cluster.name;
     if cluster.node.text(&["type"]) != Some("ORIGINAL_DST") {
-        report.mistake(cluster.line, format!("`{name}` must be of the type ORIGINAL_DST: the merger says which node"));
+        report.mistake(
+            cluster.line,
+            format!("`{name}` must be of the type ORIGINAL_DST: the merger says which node"),
+        );
     }
-    if cluster.node.text(&["original_dst_lb_config", "use_http_header"]) != Some("true") {
+    if cluster
+        .node
+        .text(&["original_dst_lb_config", "use_http_header"])
+        != Some("true")
+    {
         report.mistake(
             cluster.line,
             format!("`{name}` needs original_dst_lb_config: {{ use_http_header: true }}: the merger names the node in a header"),
@@ -203,12 +257,21 @@ pub(super) fn one_node(cluster: &Cluster<'_>, report: &mut Report) {
 /// Looks at the merger's cluster.
 pub(super) fn the_merger(cluster: &Cluster<'_>, merger: &Merger, report: &mut Report) {
     let endpoints = endpoints(cluster.node);
-    let ports: Vec<(&str, usize)> = endpoints.iter().filter_map(|one| port_of(one.get("address"))).collect();
+    let ports: Vec<(&str, usize)> = endpoints
+        .iter()
+        .filter_map(|one| port_of(one.get("address")))
+        .collect();
     let Some((first, line)) = ports.first() else {
         return;
     };
     // With several mergers, the others' ports may differ.
     if ports.iter().all(|(port, _)| *port != merger.listen) {
-        report.mistake(*line, format!("the merger is expected at port {first}, but its --listen says {}", merger.listen));
+        report.mistake(
+            *line,
+            format!(
+                "the merger is expected at port {first}, but its --listen says {}",
+                merger.listen
+            ),
+        );
     }
 }

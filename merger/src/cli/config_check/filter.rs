@@ -54,7 +54,9 @@ impl Found<'_> {
 pub(super) fn find(root: &Node) -> Vec<Found<'_>> {
     let mut found = Vec::new();
     root.walk(&mut |node| {
-        let is_wasm = node.text(&["typed_config", "@type"]).is_some_and(|kind| kind.ends_with(".wasm.v3.Wasm"));
+        let is_wasm = node
+            .text(&["typed_config", "@type"])
+            .is_some_and(|kind| kind.ends_with(".wasm.v3.Wasm"));
         let Some(plugin) = node.at(&["typed_config", "config"]).filter(|_| is_wasm) else {
             return;
         };
@@ -73,7 +75,9 @@ pub(super) fn find(root: &Node) -> Vec<Found<'_>> {
 }
 
 fn read(plugin: &Node) -> Found<'_> {
-    let value = plugin.at(&["configuration", "value"]).or_else(|| plugin.get("configuration"));
+    let value = plugin
+        .at(&["configuration", "value"])
+        .or_else(|| plugin.get("configuration"));
     let configuration = match value.map(|value| (value, &value.kind)) {
         None | Some((_, Kind::Null)) => Ok(Map::new()),
         Some((_, Kind::Scalar(text))) => match serde_json::from_str(text) {
@@ -99,7 +103,9 @@ fn members(node: &Node) -> Map<String, Value> {
         None => Value::Null,
         Some(text) => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)),
     };
-    members.map(|entry| (entry.key.clone(), value(&entry.value))).collect()
+    members
+        .map(|entry| (entry.key.clone(), value(&entry.value)))
+        .collect()
 }
 
 /// Looks at each of them.
@@ -125,7 +131,10 @@ fn keys(configuration: &Map<String, Value>, line: usize, report: &mut Report) {
     for (key, value) in configuration {
         let known = || KEYS.iter().map(|(name, _)| *name);
         let Some((_, shape)) = KEYS.iter().find(|(name, _)| name == key) else {
-            let text = format!("the filter's configuration has no `{key}`{}", meant(key, known()));
+            let text = format!(
+                "the filter's configuration has no `{key}`{}",
+                meant(key, known())
+            );
             report.mistake(line, text);
             continue;
         };
@@ -135,7 +144,10 @@ fn keys(configuration: &Map<String, Value>, line: usize, report: &mut Report) {
             Shape::Truth if !value.is_boolean() => "true or false",
             _ => continue,
         };
-        report.mistake(line, format!("`{key}` in the filter's configuration must be {expected}"));
+        report.mistake(
+            line,
+            format!("`{key}` in the filter's configuration must be {expected}"),
+        );
     }
 }
 
@@ -146,7 +158,10 @@ fn names(filter: &Found<'_>, root: &Node, merger: &Merger, report: &mut Report) 
     let clusters = listed(root);
     let known = || clusters.iter().map(|cluster| cluster.name);
     if known().all(|known| known != name) && !come_from_elsewhere(root) {
-        let text = format!("the filter's merger_cluster is `{name}`, and there is no such cluster{}", meant(name, known()));
+        let text = format!(
+            "the filter's merger_cluster is `{name}`, and there is no such cluster{}",
+            meant(name, known())
+        );
         report.mistake(filter.configured, text);
     }
     let pattern = filter.value("shard_prefix").and_then(Value::as_str);
@@ -154,10 +169,16 @@ fn names(filter: &Found<'_>, root: &Node, merger: &Merger, report: &mut Report) 
     match pattern.parse::<ShardNames>() {
         Ok(names) if names == merger.names => {}
         Ok(_) => {
-            let text = format!("the filter's shard_prefix is `{pattern}`, and the merger's --shard-prefix is `{}`", merger.names);
+            let text = format!(
+                "the filter's shard_prefix is `{pattern}`, and the merger's --shard-prefix is `{}`",
+                merger.names
+            );
             report.mistake(filter.configured, text);
         }
-        Err(error) => report.mistake(filter.configured, format!("the filter's shard_prefix: {error}")),
+        Err(error) => report.mistake(
+            filter.configured,
+            format!("the filter's shard_prefix: {error}"),
+        ),
     }
 }
 

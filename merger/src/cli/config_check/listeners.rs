@@ -88,7 +88,10 @@ pub(super) fn check(root: &Node, merger: &Merger, filtered: bool, report: &mut R
     }
     let edges: Vec<&Manager<'_>> = edges.into_iter().filter(|one| one.takes_all()).collect();
     if edges.is_empty() {
-        report.hint(listeners_line(root), "no listener has a route to the merger: where do clients arrive?");
+        report.hint(
+            listeners_line(root),
+            "no listener has a route to the merger: where do clients arrive?",
+        );
     }
     for manager in edges {
         check_edge(manager, root, merger, filtered, report);
@@ -121,7 +124,10 @@ fn targets(manager: &Manager<'_>, root: &Node, merger: &Merger, report: &mut Rep
             let name = target.scalar().unwrap_or("");
             let known = || clusters.iter().map(|cluster| cluster.name);
             if known().all(|known| known != name) && !come_from_elsewhere(root) {
-                let text = format!("this route leads to `{name}`, and there is no such cluster{}", meant(name, known()));
+                let text = format!(
+                    "this route leads to `{name}`, and there is no such cluster{}",
+                    meant(name, known())
+                );
                 report.mistake(target.line, text);
             }
         }
@@ -146,7 +152,13 @@ fn check_egress(manager: &Manager<'_>, root: &Node, merger: &Merger, report: &mu
     if let Some((port, line)) = port_of(address)
         && port != merger.egress
     {
-        report.mistake(line, format!("the egress listener is at port {port}, but the merger's --egress says {}", merger.egress));
+        report.mistake(
+            line,
+            format!(
+                "the egress listener is at port {port}, but the merger's --egress says {}",
+                merger.egress
+            ),
+        );
     }
     let host = address.and_then(|address| address.at(&["socket_address", "address"]));
     if let Some(host) = host.filter(|host| matches!(host.scalar(), Some("0.0.0.0" | "::"))) {
@@ -154,10 +166,14 @@ fn check_egress(manager: &Manager<'_>, root: &Node, merger: &Merger, report: &mu
         report.hint(host.line, text);
     }
     if manager.by_header().next().is_none() {
-        let text = format!("the egress listener has no route with cluster_header: {CLUSTER}: no shard can be read from");
+        let text = format!(
+            "the egress listener has no route with cluster_header: {CLUSTER}: no shard can be read from"
+        );
         report.mistake(manager.listener.line, text);
     }
-    let name = manager.to_one_node().and_then(|route| route.text(&["route", "cluster"]));
+    let name = manager
+        .to_one_node()
+        .and_then(|route| route.text(&["route", "cluster"]));
     let clusters = listed(root);
     if let Some(cluster) = clusters.iter().find(|cluster| Some(cluster.name) == name) {
         one_node(cluster, report);
@@ -174,12 +190,17 @@ fn check_edge(
     let removed = removed(manager.node);
     for header in [CLUSTER, OPERATION, TERM] {
         if !removed.contains(&header) {
-            let text = format!("clients could send `{header}`, which only Weft may: remove it in early_header_mutation_extensions");
+            let text = format!(
+                "clients could send `{header}`, which only Weft may: remove it in early_header_mutation_extensions"
+            );
             report.mistake(manager.node.line, text);
         }
     }
     if !removed.contains(&DEGRADED) {
-        report.hint(manager.node.line, format!("`{DEGRADED}` of clients isn't removed"));
+        report.hint(
+            manager.node.line,
+            format!("`{DEGRADED}` of clients isn't removed"),
+        );
     }
     if filtered && manager.by_header().next().is_none() {
         let text = format!("the filter names a shard, but no route has cluster_header: {CLUSTER}");
@@ -203,7 +224,9 @@ fn check_edge(
         // Envoy's default is 15 s.
         let timeout = route.text(&["route", "timeout"]).unwrap_or("15s");
         if timeout.trim_end_matches('s').parse::<f64>() != Ok(0.0) {
-            let text = format!("requests to `{name}` are cut off after {timeout}: the merger has its own deadlines, so timeout: 0s");
+            let text = format!(
+                "requests to `{name}` are cut off after {timeout}: the merger has its own deadlines, so timeout: 0s"
+            );
             report.hint(route.line, text);
         }
         if let Some(cluster) = clusters.iter().find(|cluster| cluster.name == name) {

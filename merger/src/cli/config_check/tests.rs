@@ -19,17 +19,25 @@ fn after(from: &str, to: &str) -> Vec<(String, String)> {
     let report = check(&text, &merger());
     let line = |number: usize| text.lines().nth(number - 1).unwrap_or("").trim().to_owned();
     let findings = report.findings.iter();
-    findings.map(|finding| (line(finding.line), finding.text.clone())).collect()
+    findings
+        .map(|finding| (line(finding.line), finding.text.clone()))
+        .collect()
 }
 
 #[test]
 fn the_committed_files_are_sound() {
-    for text in [FILE, include_str!("../../../../envoy/envoy-several-mergers.yaml")] {
+    for text in [
+        FILE,
+        include_str!("../../../../envoy/envoy-several-mergers.yaml"),
+    ] {
         let report = check(text, &merger());
         assert!(report.findings.is_empty(), "{:?}", report.findings);
         assert_eq!(report.shards.len(), 3);
         let first = &report.shards[0].nodes[0];
-        assert_eq!((first.id.as_str(), first.address.as_str()), ("shard-0-node-0", "shard-0-node-0:7700"));
+        assert_eq!(
+            (first.id.as_str(), first.address.as_str()),
+            ("shard-0-node-0", "shard-0-node-0:7700")
+        );
     }
 }
 
@@ -50,9 +58,15 @@ fn what_weft_prints_is_sound_to_it() {
         "--node 0=10.0.0.1:7700 --node 1=[fd00::3]:7700 --edge [::]:7700",
     ] {
         let words = std::iter::once("weft").chain(options.split(' '));
-        let arguments = <Command as clap::Parser>::try_parse_from(words).unwrap().envoy;
+        let arguments = <Command as clap::Parser>::try_parse_from(words)
+            .unwrap()
+            .envoy;
         let report = check(&config_envoy::run(&arguments).unwrap(), &merger());
-        assert!(report.findings.is_empty(), "{options}: {:?}", report.findings);
+        assert!(
+            report.findings.is_empty(),
+            "{options}: {:?}",
+            report.findings
+        );
         assert!(!report.shards.is_empty(), "{options}");
     }
 }
@@ -60,35 +74,132 @@ fn what_weft_prints_is_sound_to_it() {
 #[test]
 fn each_mistake_is_named_with_its_line() {
     for (from, to, line, says) in [
-        ("- name: shard-1", "- name: shrad-1", "- name: shrad-1", "isn't taken for a shard"),
-        ("- name: shard-1", "- name: shard-01", "- name: shard-01", "isn't taken for a shard"),
-        ("- name: shard-1", "- name: shard-0", "- name: shard-0", "is there twice"),
-        ("- name: merger\n", "- name: merge\n", "cluster: merger", "did you mean `merge`?"),
-        ("- name: node\n", "- name: nodes\n", "cluster: node", "did you mean `nodes`?"),
-        ("type: ORIGINAL_DST", "type: STATIC", "- name: node", "must be of the type ORIGINAL_DST"),
-        ("use_http_header: true", "use_http_header: false", "- name: node", "use_http_header: true"),
-        ("path: /_weft/ready", "path: /health", "path: /health", "at /_weft/ready"),
-        ("healthy_panic_threshold: { value: 0 }", "healthy_panic_threshold: { value: 50 }",
-            "healthy_panic_threshold: { value: 50 }", "of 0"),
-        ("health_check_config: { hostname: shard-1-node-0", "health_check_config: { hostname: shard-0-node-0",
+        (
+            "- name: shard-1",
+            "- name: shrad-1",
+            "- name: shrad-1",
+            "isn't taken for a shard",
+        ),
+        (
+            "- name: shard-1",
+            "- name: shard-01",
+            "- name: shard-01",
+            "isn't taken for a shard",
+        ),
+        (
+            "- name: shard-1",
+            "- name: shard-0",
+            "- name: shard-0",
+            "is there twice",
+        ),
+        (
+            "- name: merger\n",
+            "- name: merge\n",
+            "cluster: merger",
+            "did you mean `merge`?",
+        ),
+        (
+            "- name: node\n",
+            "- name: nodes\n",
+            "cluster: node",
+            "did you mean `nodes`?",
+        ),
+        (
+            "type: ORIGINAL_DST",
+            "type: STATIC",
+            "- name: node",
+            "must be of the type ORIGINAL_DST",
+        ),
+        (
+            "use_http_header: true",
+            "use_http_header: false",
+            "- name: node",
+            "use_http_header: true",
+        ),
+        (
+            "path: /_weft/ready",
+            "path: /health",
+            "path: /health",
+            "at /_weft/ready",
+        ),
+        (
+            "healthy_panic_threshold: { value: 0 }",
+            "healthy_panic_threshold: { value: 50 }",
+            "healthy_panic_threshold: { value: 50 }",
+            "of 0",
+        ),
+        (
+            "health_check_config: { hostname: shard-1-node-0",
+            "health_check_config: { hostname: shard-0-node-0",
             "health_check_config: { hostname: shard-0-node-0, address: { socket_address: { address: \"127.0.0.1\", port_value: 7703 } } }",
-            "but this node is `shard-1-node-0`"),
-        ("{\\\"body_routing\\\":true}", "{\\\"bodyrouting\\\":true}", "value: \"{\\\"bodyrouting\\\":true}\"", "did you mean `body_routing`?"),
-        ("{\\\"body_routing\\\":true}", "{\\\"body_routing\\\":1}", "value: \"{\\\"body_routing\\\":1}\"", "true or false"),
-        ("{\\\"body_routing\\\":true}", "nonsense", "value: \"nonsense\"", "isn't a JSON object"),
-        ("{\\\"body_routing\\\":true}", "{\\\"shard_prefix\\\":\\\"s-\\\"}", "value: \"{\\\"shard_prefix\\\":\\\"s-\\\"}\"",
-            "the merger's --shard-prefix is `shard-`"),
-        ("allow_on_headers_stop_iteration: true", "", "name: weft", "writes hang"),
-        ("- remove: x-weft-term", "- remove: x-weft-tern", "\"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-            "clients could send `x-weft-term`"),
-        ("string_match: { prefix: shard- }", "string_match: { prefix: shards- }",
-            "- { name: x-weft-cluster, string_match: { prefix: shards- } }", "shards' names begin with `shard-`"),
-        ("port_value: 7701", "port_value: 9901", "address: { socket_address: { address: \"127.0.0.1\", port_value: 9901 } }",
-            "--envoy-admin says 7701"),
-        ("port_value: 7702", "port_value: 7712", "address: { socket_address: { address: \"127.0.0.1\", port_value: 7712 } }",
-            "--egress says 7702"),
-        ("string_match: { exact: node }", "string_match: { exact: nodo }", "- name: edge", "the merger can't reach the nodes"),
-        ("clusters:\n", "clusters:\n   - x\n", "- name: merger", "can't be read"),
+            "but this node is `shard-1-node-0`",
+        ),
+        (
+            "{\\\"body_routing\\\":true}",
+            "{\\\"bodyrouting\\\":true}",
+            "value: \"{\\\"bodyrouting\\\":true}\"",
+            "did you mean `body_routing`?",
+        ),
+        (
+            "{\\\"body_routing\\\":true}",
+            "{\\\"body_routing\\\":1}",
+            "value: \"{\\\"body_routing\\\":1}\"",
+            "true or false",
+        ),
+        (
+            "{\\\"body_routing\\\":true}",
+            "nonsense",
+            "value: \"nonsense\"",
+            "isn't a JSON object",
+        ),
+        (
+            "{\\\"body_routing\\\":true}",
+            "{\\\"shard_prefix\\\":\\\"s-\\\"}",
+            "value: \"{\\\"shard_prefix\\\":\\\"s-\\\"}\"",
+            "the merger's --shard-prefix is `shard-`",
+        ),
+        (
+            "allow_on_headers_stop_iteration: true",
+            "",
+            "name: weft",
+            "writes hang",
+        ),
+        (
+            "- remove: x-weft-term",
+            "- remove: x-weft-tern",
+            "\"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "clients could send `x-weft-term`",
+        ),
+        (
+            "string_match: { prefix: shard- }",
+            "string_match: { prefix: shards- }",
+            "- { name: x-weft-cluster, string_match: { prefix: shards- } }",
+            "shards' names begin with `shard-`",
+        ),
+        (
+            "port_value: 7701",
+            "port_value: 9901",
+            "address: { socket_address: { address: \"127.0.0.1\", port_value: 9901 } }",
+            "--envoy-admin says 7701",
+        ),
+        (
+            "port_value: 7702",
+            "port_value: 7712",
+            "address: { socket_address: { address: \"127.0.0.1\", port_value: 7712 } }",
+            "--egress says 7702",
+        ),
+        (
+            "string_match: { exact: node }",
+            "string_match: { exact: nodo }",
+            "- name: edge",
+            "the merger can't reach the nodes",
+        ),
+        (
+            "clusters:\n",
+            "clusters:\n   - x\n",
+            "- name: merger",
+            "can't be read",
+        ),
     ] {
         let found = after(from, to);
         let is_it = |(at, text): &(String, String)| at == line && text.contains(says);
@@ -102,12 +213,21 @@ fn a_file_without_shards_or_with_foreign_ports_is_not_sound() {
     other.names = "s-{}-x".parse().unwrap();
     let report = check(FILE, &other);
     assert!(!report.is_sound());
-    assert!(report.findings.iter().any(|finding| finding.text.contains("`s-<number>-x`")));
+    assert!(
+        report
+            .findings
+            .iter()
+            .any(|finding| finding.text.contains("`s-<number>-x`"))
+    );
     let mut other = merger();
     other.listen = "7777".to_owned();
     let report = check(FILE, &other);
     let text = "the merger is expected at port 7703, but its --listen says 7777";
-    assert!(report.findings.iter().any(|finding| finding.text == text), "{:?}", report.findings);
+    assert!(
+        report.findings.iter().any(|finding| finding.text == text),
+        "{:?}",
+        report.findings
+    );
     assert!(!check("", &merger()).is_sound());
 }
 
@@ -122,7 +242,14 @@ fn findings_are_shown_below_the_shards() {
     assert_eq!(lines[0], "SHARD  CLUSTER  LINE  NODES");
     let nodes = "shard-0-node-0 (shard-0-node-0:7700), shard-0-node-1 (shard-0-node-1:7700)";
     assert!(lines[1].ends_with(nodes), "{shown}");
-    assert_eq!(lines[3..], ["envoy.yaml:7: hint: odd", "envoy.yaml:9: mistake: wrong", "1 mistake"]);
+    assert_eq!(
+        lines[3..],
+        [
+            "envoy.yaml:7: hint: odd",
+            "envoy.yaml:9: mistake: wrong",
+            "1 mistake"
+        ]
+    );
 }
 
 #[test]

@@ -119,7 +119,9 @@ impl Node {
     pub(super) fn walk<'a>(&'a self, see: &mut impl FnMut(&'a Node)) {
         see(self);
         self.items().iter().for_each(|item| item.walk(see));
-        self.entries().iter().for_each(|entry| entry.value.walk(see));
+        self.entries()
+            .iter()
+            .for_each(|entry| entry.value.walk(see));
     }
 
     fn size(&self) -> usize {
@@ -246,7 +248,10 @@ impl<'a> Reader<'a> {
         read: impl FnOnce(&mut Self) -> Result<Kind, Unreadable>,
     ) -> Result<Kind, Unreadable> {
         if self.depth >= DEEPEST {
-            return wrong(line, format!("more than {DEEPEST} collections in each other"));
+            return wrong(
+                line,
+                format!("more than {DEEPEST} collections in each other"),
+            );
         }
         self.depth += 1;
         let done = read(self);

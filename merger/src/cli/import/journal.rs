@@ -123,11 +123,6 @@ impl Journal {
         })
     }
 
-    /// Where the journal is.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Writes it, so that it survives a crash of the process or the machine.
     ///
     /// # Errors

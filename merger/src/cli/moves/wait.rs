@@ -82,7 +82,9 @@ impl Course {
 
     /// Takes over an answer. A move that isn't listed has ended long ago: the list has all that haven't.
     fn see(&mut self, answer: &Value) {
-        let listed = list(answer, "moves").iter().map(|one| (number(one, "id"), one));
+        let listed = list(answer, "moves")
+            .iter()
+            .map(|one| (number(one, "id"), one));
         let listed: BTreeMap<u64, &Value> = listed.collect();
         for (id, known) in &mut self.moves {
             match listed.get(id) {
@@ -108,14 +110,20 @@ impl Course {
     fn message(&self, paused: bool) -> String {
         let over = self.moves.values().filter(|one| is_over(one)).count();
         let mut message = format!("{over} of {} moves", self.moves.len());
-        let left = self.moves.values().filter_map(|one| one.get("secondsLeft")?.as_u64());
+        let left = self
+            .moves
+            .values()
+            .filter_map(|one| one.get("secondsLeft")?.as_u64());
         if let Some(left) = left.max() {
             message.push_str(&format!(", {} left", seconds(left)));
         }
         if paused {
             message.push_str(", paused (weft moves resume)");
         }
-        let failed = self.moves.values().find(|one| !is_over(one) && !text(one, "error").is_empty());
+        let failed = self
+            .moves
+            .values()
+            .find(|one| !is_over(one) && !text(one, "error").is_empty());
         if let Some(failed) = failed {
             message.push_str(&format!("; tried again: {}", text(failed, "error")));
         }
@@ -138,7 +146,10 @@ mod tests {
             {"id": 3, "state": "copying", "documents": 9, "documentsMoved": 9},
         ]}));
         assert!(!course.is_over());
-        assert_eq!((course.sum("documents"), course.sum("documentsMoved")), (150, 80));
+        assert_eq!(
+            (course.sum("documents"), course.sum("documentsMoved")),
+            (150, 80)
+        );
         assert_eq!(
             course.message(true),
             "1 of 2 moves, 7 s left, paused (weft moves resume); tried again: disk full"
@@ -150,6 +161,9 @@ mod tests {
     #[test]
     fn a_cancelled_move_did_not_end_well() {
         assert!(ended_well(&[json!({"state": "done"})]));
-        assert!(!ended_well(&[json!({"state": "done"}), json!({"state": "cancelled"})]));
+        assert!(!ended_well(&[
+            json!({"state": "done"}),
+            json!({"state": "cancelled"})
+        ]));
     }
 }

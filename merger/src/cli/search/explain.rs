@@ -8,7 +8,15 @@ use crate::cli::words::{bytes, count, list, number, shown, text};
 /// The explanation as text, with an empty line before it.
 pub(super) fn show(told: &Value, look: Look) -> String {
     let mut out = format!("\nwhy these shards: {}\n\n", text(told, "why"));
-    let headings = ["SHARD", "NODE", "TOOK", "ANSWER", "ASKED FOR", "FOUND", "KEPT"];
+    let headings = [
+        "SHARD",
+        "NODE",
+        "TOOK",
+        "ANSWER",
+        "ASKED FOR",
+        "FOUND",
+        "KEPT",
+    ];
     let mut rows = Rows::with(&headings, look);
     for part in list(told, "shards") {
         let took = part.get("tookMs").and_then(Value::as_f64).unwrap_or(0.0);
@@ -27,8 +35,16 @@ pub(super) fn show(told: &Value, look: Look) -> String {
         ("missing", "no answer from shard", Mood::Bad),
         ("rebuilt", "made anew from all answers:", Mood::Plain),
         ("estimated", "estimated:", Mood::Plain),
-        ("countedTwice", "slots are moved, so documents may be counted twice on shard", Mood::Warning),
-        ("uncertainFacets", "facets that may lack a value or a part of a count:", Mood::Warning),
+        (
+            "countedTwice",
+            "slots are moved, so documents may be counted twice on shard",
+            Mood::Warning,
+        ),
+        (
+            "uncertainFacets",
+            "facets that may lack a value or a part of a count:",
+            Mood::Warning,
+        ),
     ] {
         let values: Vec<String> = list(told, member).iter().map(shown).collect();
         if !values.is_empty() {
@@ -58,7 +74,7 @@ mod tests {
     #[test]
     fn an_explanation_is_a_table_and_what_is_to_be_known() {
         let told = json!({"why": "it lies on 2 shards", "shards": [
-            {"shard": 0, "node": "shard-0-node-1", "tookMs": 3.14, "bytes": 2_048, "from": 0, "asked": 20, "found": 34, "kept": 12},
+            {"shard": 0, "node": "shard-0-node-1", "tookMs": 3.12, "bytes": 2_048, "from": 0, "asked": 20, "found": 34, "kept": 12},
             {"shard": 1, "tookMs": 1.0, "bytes": 100, "from": 20, "asked": 1, "found": 0, "kept": 0},
         ], "missing": [2], "rebuilt": ["the order"], "countedTwice": [0, 1], "uncertainFacets": []});
         assert_eq!(

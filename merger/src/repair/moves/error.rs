@@ -12,14 +12,14 @@ use crate::store::StoreError;
 pub(crate) enum MoveError {
     /// A node didn't answer as it should, or refused.
     #[error(transparent)]
-    Node(#[from] ResyncError),
+    Node(Box<ResyncError>),
     /// A write didn't reach enough replicas.
     #[error("shard-{}: {source}", .shard.0)]
     NotTaken {
         /// The shard.
         shard: ShardId,
         /// What happened.
-        source: NotTaken,
+        source: Box<NotTaken>,
     },
     /// A shard isn't usable.
     #[error(transparent)]
@@ -59,4 +59,10 @@ pub(crate) enum MoveError {
     /// All moves are paused.
     #[error("moves are paused")]
     Paused,
+}
+
+impl From<ResyncError> for MoveError {
+    fn from(error: ResyncError) -> Self {
+        Self::Node(Box::new(error))
+    }
 }

@@ -73,7 +73,7 @@ pub(super) async fn give_back(ctx: &Context) -> Result<(), MoveError> {
         .collect();
     for index in moves.left_to_merger().difference(&live) {
         placements
-            .leave_to_merger(CHANGE, &[index.clone()], false)
+            .leave_to_merger(CHANGE, std::slice::from_ref(index), false)
             .await?;
         moves.set_left_to_merger(index, false);
     }

@@ -116,7 +116,10 @@ pub(super) async fn send(
         taken: Vec::new(),
     };
     let receipt = replicate(&ctx.replication, guard, order).await;
-    let receipt = receipt.map_err(|source| MoveError::NotTaken { shard, source })?;
+    let receipt = receipt.map_err(|source| MoveError::NotTaken {
+        shard,
+        source: Box::new(source),
+    })?;
     let mut tasks = Vec::new();
     for copy in receipt.part.copies {
         // No task record names this local task, but a later comparison of replicas must know of it.

@@ -115,8 +115,8 @@ fn first_from(low: &str, digits: u32) -> Option<i128> {
         start => start.parse().ok()?,
     };
     // The next letter of `low` comes after any digit, or there is one where the number has ended.
-    let is_beyond = low.bytes().nth(plain);
-    let is_beyond = is_beyond.is_some_and(|letter| plain == length || letter > b'9');
+    let is_beyond = low.as_bytes().get(plain);
+    let is_beyond = is_beyond.is_some_and(|letter| plain == length || *letter > b'9');
     let missing = digits.checked_sub(u32::try_from(plain).ok()?)?;
     let number = (start + i128::from(is_beyond)) * 10_i128.pow(missing);
     (number < 10_i128.pow(digits)).then_some(number)

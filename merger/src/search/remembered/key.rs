@@ -127,10 +127,10 @@ fn read_members(members: &Map<String, Value>) -> Option<bool> {
         let value = members.get(*name);
         value.is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)))
     };
-    if OWN_PARAMETERS.iter().any(|name| has(&name)) {
+    if OWN_PARAMETERS.iter().any(&has) {
         return None;
     }
-    let by_model = BY_MODEL.iter().any(|name| has(&name));
+    let by_model = BY_MODEL.iter().any(&has);
     Some(!by_model || (has(&"vector") && !has(&"media")))
 }
 

@@ -204,7 +204,7 @@ impl Restoring<'_> {
                 }
             }
             let is_last = place + 1 == entry.files.len();
-            if batch.len() < BATCH_BYTES && !(is_last && !batch.is_empty()) {
+            if batch.is_empty() || (batch.len() < BATCH_BYTES && !is_last) {
                 continue;
             }
             let body = Some((NDJSON, Bytes::from(std::mem::take(&mut batch))));

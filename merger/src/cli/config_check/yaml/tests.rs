@@ -10,7 +10,11 @@ fn value(node: &Node) -> Value {
         Kind::List(items) => items.iter().map(value).collect(),
         Kind::Map(entries) => {
             let members = entries.iter();
-            Value::Object(members.map(|entry| (entry.key.clone(), value(&entry.value))).collect())
+            Value::Object(
+                members
+                    .map(|entry| (entry.key.clone(), value(&entry.value)))
+                    .collect(),
+            )
         }
     }
 }
@@ -28,32 +32,58 @@ fn refused(text: &str, line: usize, says: &str) {
 
 #[test]
 fn block_collections_are_told_by_indentation() {
-    check("a: 1\nb:\n  c: x y\n  d:\nlast: z\n", json!({"a": "1", "b": {"c": "x y", "d": null}, "last": "z"}));
-    check("a:\n- 1\n- b: 2\n  c: 3\n-\n  - x\n- - y\n  - z\n", json!({"a": ["1", {"b": "2", "c": "3"}, ["x"], ["y", "z"]]}));
-    check("---\n# a comment\n\"@type\": t # another\n'k''s': \"a: # b\"\n...\n", json!({"@type": "t", "k's": "a: # b"}));
+    check(
+        "a: 1\nb:\n  c: x y\n  d:\nlast: z\n",
+        json!({"a": "1", "b": {"c": "x y", "d": null}, "last": "z"}),
+    );
+    check(
+        "a:\n- 1\n- b: 2\n  c: 3\n-\n  - x\n- - y\n  - z\n",
+        json!({"a": ["1", {"b": "2", "c": "3"}, ["x"], ["y", "z"]]}),
+    );
+    check(
+        "---\n# a comment\n\"@type\": t # another\n'k''s': \"a: # b\"\n...\n",
+        json!({"@type": "t", "k's": "a: # b"}),
+    );
     check("", Value::Null);
     check("# nothing\n", Value::Null);
-    check("a: one\n  two\n  three # end\nb: http://x:1/#y\n", json!({"a": "one two three", "b": "http://x:1/#y"}));
+    check(
+        "a: one\n  two\n  three # end\nb: http://x:1/#y\n",
+        json!({"a": "one two three", "b": "http://x:1/#y"}),
+    );
 }
 
 #[test]
 fn flow_collections_may_span_lines_and_are_json() {
-    check("a: { b: [1, x y, \"q, r\"], c: {}, ::1: v }\n", json!({"a": {"b": ["1", "x y", "q, r"], "c": {}, "::1": "v"}}));
-    check("a: [\n  1, # one\n  { b: 2 },\n]\nc: d", json!({"a": ["1", {"b": "2"}], "c": "d"}));
-    check(r#"{"a":{"b":[true,null,"A\n\""]},"c":-1.5}"#, json!({"a": {"b": ["true", null, "A\n\""]}, "c": "-1.5"}));
+    check(
+        "a: { b: [1, x y, \"q, r\"], c: {}, ::1: v }\n",
+        json!({"a": {"b": ["1", "x y", "q, r"], "c": {}, "::1": "v"}}),
+    );
+    check(
+        "a: [\n  1, # one\n  { b: 2 },\n]\nc: d",
+        json!({"a": ["1", {"b": "2"}], "c": "d"}),
+    );
+    check(
+        r#"{"a":{"b":[true,null,"A\n\""]},"c":-1.5}"#,
+        json!({"a": {"b": ["true", null, "A\n\""]}, "c": "-1.5"}),
+    );
     check("- [a: 1]\n- {x}\n", json!([[{"a": "1"}], {"x": null}]));
 }
 
 #[test]
 fn block_scalars_keep_or_fold_their_lines() {
-    check("a: |\n  x\n    y: 1\n\n  z\nb: >-\n  p\n  q\n", json!({"a": "x\n  y: 1\n\nz\n", "b": "p q"}));
+    check(
+        "a: |\n  x\n    y: 1\n\n  z\nb: >-\n  p\n  q\n",
+        json!({"a": "x\n  y: 1\n\nz\n", "b": "p q"}),
+    );
     check("- |-\n  x\n- y", json!(["x", "y"]));
 }
 
 #[test]
 fn an_alias_stands_for_its_anchor() {
-    check("a: &x { b: 1 }\nc: *x\nd: &y\n  - 2\ne: [*y, *x]\n",
-        json!({"a": {"b": "1"}, "c": {"b": "1"}, "d": ["2"], "e": [["2"], {"b": "1"}]}));
+    check(
+        "a: &x { b: 1 }\nc: *x\nd: &y\n  - 2\ne: [*y, *x]\n",
+        json!({"a": {"b": "1"}, "c": {"b": "1"}, "d": ["2"], "e": [["2"], {"b": "1"}]}),
+    );
 }
 
 #[test]
@@ -94,7 +124,11 @@ fn neither_depth_nor_aliases_can_be_too_much() {
         let error = read(&deep).unwrap_err();
         assert_eq!(error.line, 1, "{error}");
     }
-    refused(&format!("{}{}", "[".repeat(101), "]".repeat(101)), 1, "in each other");
+    refused(
+        &format!("{}{}", "[".repeat(101), "]".repeat(101)),
+        1,
+        "in each other",
+    );
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..20 {
         let below = vec![format!("*a{}", level - 1); 10].join(", ");
@@ -107,12 +141,24 @@ fn neither_depth_nor_aliases_can_be_too_much() {
 #[test]
 fn the_files_that_weft_prints_are_read() {
     for (name, text) in [
-        ("envoy.yaml", include_str!("../../../../../envoy/envoy.yaml")),
-        ("several", include_str!("../../../../../envoy/envoy-several-mergers.yaml")),
+        (
+            "envoy.yaml",
+            include_str!("../../../../../envoy/envoy.yaml"),
+        ),
+        (
+            "several",
+            include_str!("../../../../../envoy/envoy-several-mergers.yaml"),
+        ),
     ] {
         let node = read(text).unwrap_or_else(|error| panic!("{name}: {error:?}"));
-        assert!(node.list(&["static_resources", "clusters"]).len() >= 5, "{name}");
-        assert!(node.list(&["static_resources", "listeners"]).len() >= 2, "{name}");
+        assert!(
+            node.list(&["static_resources", "clusters"]).len() >= 5,
+            "{name}"
+        );
+        assert!(
+            node.list(&["static_resources", "listeners"]).len() >= 2,
+            "{name}"
+        );
     }
 }
 
