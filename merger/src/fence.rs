@@ -62,6 +62,13 @@ impl Fence {
         self.0.as_ref().is_none_or(|inner| inner.left().is_some())
     }
 
+    /// Whether a request could leave now. Unlike [`is_open`](Self::is_open), this is false of one that is shut, too.
+    pub fn lets_in(&self) -> bool {
+        let lets_in =
+            |inner: &Arc<Inner>| !inner.shut.load(Ordering::SeqCst) && inner.left().is_some();
+        self.0.as_ref().is_none_or(lets_in)
+    }
+
     /// How long it stays open if nobody moves it on; `None` if it never closes by itself.
     pub fn left(&self) -> Option<Duration> {
         let inner = self.0.as_ref()?;
@@ -222,6 +229,7 @@ mod tests {
         let fence = fence();
         let one = fence.enter().unwrap();
         fence.shut();
+        assert!(fence.is_open() && !fence.lets_in());
         assert!(fence.enter().is_none() && fence.is_open());
         let waiting = fence.clone();
         let drained = tokio::spawn(async move { waiting.drained().await });

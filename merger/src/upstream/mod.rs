@@ -224,7 +224,7 @@ impl Upstream {
 
     /// Whether requests may leave: the lease of this merger is not over.
     pub fn may_send(&self) -> bool {
-        self.fence.is_open()
+        self.fence.lets_in()
     }
 
     /// What requests may be changing on the nodes.

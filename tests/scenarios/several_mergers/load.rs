@@ -196,9 +196,8 @@ impl Noted {
         assert!(asked > 20, "only {asked} reads");
         assert!(
             failed.len() * 100 <= asked,
-            "{} of {asked} reads failed: {:?}",
+            "{} of {asked} reads failed: {failed:?}",
             failed.len(),
-            failed.first()
         );
     }
 }
@@ -316,7 +315,14 @@ impl Client {
             let path = format!("/indexes/{INDEX}/search?q=amber&limit=3");
             let failed = match ask(PATIENCE, edge.get(&path)).await {
                 Ok(reply) if reply.status == 200 => None,
-                Ok(reply) => Some(format!("{}: {}", reply.status, reply.text)),
+                Ok(reply) => Some(format!(
+                    "edge {} {:?}: {} {:?}: {}",
+                    self.edge,
+                    std::time::SystemTime::now(),
+                    reply.status,
+                    reply.headers,
+                    reply.text
+                )),
                 Err(why) => Some(why),
             };
             self.note(|noted| noted.reads.push((self.edge, sent, failed)));
