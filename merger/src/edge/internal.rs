@@ -34,6 +34,7 @@ pub(super) fn answer(ctx: &cluster::Context, call: &Call) -> Answer {
     match (call.method.clone(), call.item.as_deref()) {
         (Method::GET, Some("table")) => table(ctx, call),
         (Method::GET, Some("ready")) => ready(ctx, call),
+        (Method::GET, Some("reaches-nodes")) => reaches_nodes(ctx),
         (Method::GET, Some("metrics")) => metrics(ctx),
         _ => Answer::empty(StatusCode::NOT_FOUND),
     }
@@ -91,6 +92,19 @@ fn ready(ctx: &cluster::Context, call: &Call) -> Answer {
             &json!({"node": node, "ready": null, "reason": "not known yet"}),
         ),
     }
+}
+
+/// Whether this merger reaches any node. Other mergers' Envoys ask this, which may send it requests of theirs while their own
+/// merger is gone.
+fn reaches_nodes(ctx: &cluster::Context) -> Answer {
+    let topology = ctx.cluster.topology();
+    let mut nodes = topology.all_nodes();
+    let reaches = nodes.any(|(_, node)| ctx.cluster.health.answers(&node.id));
+    let status = match reaches {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Answer::json(status, &json!({"reachesNodes": reaches}))
 }
 
 fn not_ready(node: &NodeId, reason: &str) -> Answer {

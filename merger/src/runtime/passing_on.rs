@@ -287,6 +287,8 @@ async fn what_is_about_this_envoy_is_answered_by_what_the_leader_has_stored() {
     }
     let (status, _, body) = scene.get("/_weft/table", &[]).await;
     assert_eq!((status, body.contains("films")), (200, true), "{body}");
+    let (status, _, body) = scene.get("/_weft/reaches-nodes", &[]).await;
+    assert_eq!((status, body.contains("true")), (200, true), "{body}");
     let (status, _, body) = scene.get("/health", &[]).await;
     assert_eq!((status, body.contains("available")), (200, true));
     let (status, _, body) = scene.get("/_weft/metrics", &[]).await;
