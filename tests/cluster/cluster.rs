@@ -355,6 +355,10 @@ impl Cluster {
                 if let Some((name, _)) = waiting {
                     return Some(format!("it sends no reads to {name}"));
                 }
+                // Until then, the other mergers answer its clients.
+                if pair.merger().id().is_some() && asks_others(&clusters, &pair.merger_url()) {
+                    return Some("it doesn't call its own merger healthy".to_owned());
+                }
             }
         }
         // A request that any node answers, sent through the whole cluster: 503 until the merger knows the shards.
@@ -386,6 +390,20 @@ pub(crate) async fn get(client: &Client, url: &str) -> Result<String, String> {
 
 pub(crate) async fn get_json(client: &Client, url: &str) -> Result<Value, String> {
     serde_json::from_str(&get(client, url).await?).map_err(|error| error.to_string())
+}
+
+/// Whether Envoy knows several mergers, and calls the one at this URL unhealthy.
+fn asks_others(clusters: &Value, own: &str) -> bool {
+    let named = |cluster: &&Value| cluster["name"] == "mergers";
+    let statuses = clusters["cluster_statuses"].as_array();
+    let mergers = statuses.into_iter().flatten().find(named);
+    let hosts = mergers.and_then(|cluster| cluster["host_statuses"].as_array());
+    let of = |host: &&Value| {
+        let port = &host["address"]["socket_address"]["port_value"];
+        own.ends_with(&format!(":{port}"))
+    };
+    let own = hosts.into_iter().flatten().find(of);
+    own.is_some_and(|host| host["health_status"]["failed_active_health_check"] == true)
 }
 
 /// The nodes in Envoy's list of clusters, and whether Envoy would send a read to each.
