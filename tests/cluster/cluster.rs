@@ -394,16 +394,22 @@ pub(crate) async fn get_json(client: &Client, url: &str) -> Result<Value, String
 
 /// Whether Envoy knows several mergers, and calls the one at this URL unhealthy.
 fn asks_others(clusters: &Value, own: &str) -> bool {
-    let named = |cluster: &&Value| cluster["name"] == "mergers";
-    let statuses = clusters["cluster_statuses"].as_array();
-    let mergers = statuses.into_iter().flatten().find(named);
-    let hosts = mergers.and_then(|cluster| cluster["host_statuses"].as_array());
-    let of = |host: &&Value| {
-        let port = &host["address"]["socket_address"]["port_value"];
-        own.ends_with(&format!(":{port}"))
+    let list = |of: &Value, name: &str| {
+        let items = of.get(name).and_then(Value::as_array);
+        items.cloned().unwrap_or_default()
     };
-    let own = hosts.into_iter().flatten().find(of);
-    own.is_some_and(|host| host["health_status"]["failed_active_health_check"] == true)
+    let statuses = list(clusters, "cluster_statuses").into_iter();
+    let mergers = statuses.filter(|cluster| {
+        let name = cluster.get("name").and_then(Value::as_str);
+        name == Some("mergers")
+    });
+    let mut hosts = mergers.flat_map(|cluster| list(&cluster, "host_statuses"));
+    hosts.any(|host| {
+        let port = host.pointer("/address/socket_address/port_value");
+        let is_own = port.is_some_and(|port| own.ends_with(&format!(":{port}")));
+        let failed = host.pointer("/health_status/failed_active_health_check");
+        is_own && failed == Some(&Value::Bool(true))
+    })
 }
 
 /// The nodes in Envoy's list of clusters, and whether Envoy would send a read to each.
