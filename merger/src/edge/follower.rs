@@ -81,14 +81,16 @@ impl Follower {
             Operation::Metrics => !self.may_answer(),
             operation if is_read(operation) => {
                 let headers = request.headers();
-                // A read that was passed on to a leader which has just stopped leading.
-                !headers.contains_key(PASSED_ON)
-                    && (!self.may_answer()
-                        || wants_certain_replicas(headers)
-                        || classified.index.as_deref().is_some_and(|uid| {
-                            self.reading.cluster.placement(uid).is_none()
-                                && self.other_leader().is_some()
-                        }))
+                // A read that was passed on to a leader which has just stopped leading is answered here. If this merger may not,
+                // the other one is told so, and asks elsewhere.
+                let answered_here = headers.contains_key(PASSED_ON);
+                !self.may_answer()
+                    || !answered_here
+                        && (wants_certain_replicas(headers)
+                            || classified.index.as_deref().is_some_and(|uid| {
+                                self.reading.cluster.placement(uid).is_none()
+                                    && self.other_leader().is_some()
+                            }))
             }
             _ => true,
         }
@@ -168,14 +170,21 @@ impl Follower {
                 Err(error) => return ("cut-off", whole(ApiError::from(error).into_answer())),
             },
         };
-        if let Body::Kept(bytes) = &body
-            && let Some(answer) = self.read_elsewhere(&parts, bytes).await
-        {
-            return ("answered", Passed::Answer(answer));
-        }
         let mut why = "No merger leads at the moment";
         loop {
-            let leader = match self.await_leader(until, roles).await {
+            if let Body::Kept(bytes) = &body
+                && let Some(answer) = self.read_elsewhere(&parts, bytes).await
+            {
+                return ("answered", Passed::Answer(answer));
+            }
+            // Whoever reads looks again whether any merger answers by then.
+            let reads = !self.may_answer() && is_read_of_any(&parts);
+            let patience = match reads {
+                true => until.min(Instant::now() + AGAIN),
+                false => until,
+            };
+            let leader = match self.await_leader(patience, roles).await {
+                Leader::Nobody if reads && Instant::now() < until => continue,
                 Leader::Another(leader) => leader,
                 Leader::Itself => {
                     let Some(body) = body.next() else { break };
