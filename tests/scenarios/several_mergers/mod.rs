@@ -32,6 +32,10 @@ fn three() -> ClusterBuilder {
 /// A cluster under load: every Envoy has taken writes and answered reads.
 async fn under_load(builder: ClusterBuilder) -> (Cluster, Load) {
     let cluster = builder.master_key(MASTER_KEY).start().await.unwrap();
+    // What is broken is broken in a whole cluster: the leader has judged all nodes.
+    for edge in cluster.edges() {
+        wait_green(&edge).await;
+    }
     let mut load = Load::start(&cluster).await;
     load.wait_for_progress().await;
     (cluster, load)
