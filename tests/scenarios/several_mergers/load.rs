@@ -189,13 +189,13 @@ impl Noted {
         (reads.len(), failed.collect())
     }
 
-    /// Checks that at most one in a hundred reads through these edges failed since then. The promise is one in a thousand: the table of
+    /// Checks that at most one in a hundred reads through these edges failed since then, or two if they were few. The promise is one in a thousand: the table of
     /// `make faults` shows that, with more reads and fewer neighbours on the machine.
     pub(super) fn assert_reads_went_on(&self, edges: &[usize], since: Instant) {
         let (asked, failed) = self.reads(edges, since);
         assert!(asked > 20, "only {asked} reads");
         assert!(
-            failed.len() * 100 <= asked,
+            failed.len() <= (asked / 100).max(2),
             "{} of {asked} reads failed: {failed:?}",
             failed.len(),
         );
