@@ -189,8 +189,8 @@ impl Noted {
         (reads.len(), failed.collect())
     }
 
-    /// Checks that at most one in a hundred reads through these edges failed since then, or two if they were few. The promise is one in a thousand: the table of
-    /// `make faults` shows that, with more reads and fewer neighbours on the machine.
+    /// Checks that at most one in a hundred reads through these edges failed since then, or two if they were few. The promise is one
+    /// in a thousand: the table of `make faults` shows that, with more reads and fewer neighbours on the machine.
     pub(super) fn assert_reads_went_on(&self, edges: &[usize], since: Instant) {
         let (asked, failed) = self.reads(edges, since);
         assert!(asked > 20, "only {asked} reads");
