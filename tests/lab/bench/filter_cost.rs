@@ -48,15 +48,23 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
         body: Bytes::from_static(br#"{"q":"a search as people type it","limit":20}"#),
         ..document(port)
     };
-    let listing = |port| Shot {
-        path: "/indexes".to_owned(),
+    let settings = |port| Shot {
+        path: "/indexes/x/settings".to_owned(),
         ..document(port)
     };
+    let multi_search = |port| Shot {
+        path: "/multi-search".to_owned(),
+        body: Bytes::from_static(
+            br#"{"queries":[{"indexUid":"x","q":"a search as people type it","limit":20}]}"#,
+        ),
+        ..search(port)
+    };
     let mut rows = Vec::new();
-    let shots: [(&str, &dyn Fn(u16) -> Shot); 3] = [
+    let shots: [(&str, &dyn Fn(u16) -> Shot); 4] = [
         ("GET of a document, routed by its id", &document),
         ("search of an index on one shard, routed", &search),
-        ("GET that goes to the merger", &listing),
+        ("GET that goes to the merger", &settings),
+        ("multi-search, which passes the filter by", &multi_search),
     ];
     for (what, shot) in shots {
         let (mine, theirs) = by_turns(

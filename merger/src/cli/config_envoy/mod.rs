@@ -8,6 +8,7 @@
 mod address;
 mod arguments;
 mod guard;
+mod past_filter;
 mod render;
 mod shards;
 mod tls;

@@ -8,6 +8,7 @@ use serde_json::Value;
 use weft_routing::{ShardId, ShardNames, headers};
 
 use super::address::Address;
+use super::past_filter::{PAST_FILTER, WayView};
 use super::tls::{EdgeView, NodesView, Tls};
 use super::topology::{AccessLog, Dynamic, Filter, Node, Shard, Topology};
 use crate::endpoints::{Assignment, CLUSTERS_FILE, Endpoint, SPARE, SPARE_FILE, shard_file};
@@ -17,11 +18,13 @@ const SHARDS_TEMPLATE: &str = include_str!("shards.yaml.jinja");
 
 /// The headers by which the filter tells routes and merger what it found, and the merger tells guards who leads. A client that
 /// could send them could choose its cluster, or shut a node for the merger.
-const INTERNAL_HEADERS: [&str; 4] = [
+const INTERNAL_HEADERS: [&str; 6] = [
     headers::CLUSTER,
     headers::OPERATION,
     headers::TERM,
     headers::DEGRADED,
+    headers::LOG,
+    headers::SHARDS,
 ];
 
 /// The template and its values don't fit together. This is a mistake in Weft, not in a configuration.
@@ -126,6 +129,8 @@ struct View {
     tls_edge: Option<EdgeView>,
     tls_nodes: Option<NodesView>,
     internal_headers: Vec<&'static str>,
+    /// What goes to the merger without the filter.
+    past_filter: Vec<WayView>,
     /// True if a slow read can be sent to another node.
     hedging: bool,
     node_count: usize,
@@ -210,10 +215,8 @@ impl View {
                 let shards = topology.shards.iter();
                 tls.nodes(shards.flat_map(Shard::addresses))
             }),
-            internal_headers: match topology.access_log {
-                AccessLog::Detailed => [&INTERNAL_HEADERS[..], &[headers::LOG]].concat(),
-                _ => INTERNAL_HEADERS.to_vec(),
-            },
+            internal_headers: INTERNAL_HEADERS.to_vec(),
+            past_filter: PAST_FILTER.iter().map(WayView::of).collect(),
             shard_regex: Value::from(format!(r"\Q{}\E", names.with(r"\E([0-9]+)\Q"))).to_string(),
             hedging: topology.shards.iter().any(|shard| shard.nodes.len() > 1),
             node_count: topology.shards.iter().map(|shard| shard.nodes.len()).sum(),
