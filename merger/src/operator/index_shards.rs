@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use weft_routing::placement::{ShardId, SlotMap};
 use weft_routing::slot::Slot;
 use weft_routing::strategy::{IdKey, IdRange, Strategy};
+use weft_routing::value::RoutingField;
 
 use super::{describe_shard, ok};
 use crate::answer::Answer;
@@ -56,6 +57,7 @@ pub(super) async fn describe(ctx: &Context, call: &Call) -> Result<Answer, Clust
         "replicationFactor": factor.unwrap_or(0),
         "strategy": strategy.name(),
         "ranges": boundaries(strategy),
+        "field": strategy.field().map(RoutingField::as_str),
         "writeMode": ctx.cluster.default_mode(&placement),
         "wantedShardCount": placement.shard_count,
         // Slots are moved: totals and facets may count some documents twice for a moment.
@@ -89,7 +91,7 @@ fn own(slots: &SlotMap, shard: ShardId, size: Option<Size>) -> Vec<(String, Valu
 fn boundaries(strategy: &Strategy) -> Value {
     let keys = strategy.boundaries().iter();
     match strategy {
-        Strategy::Hash => Value::Null,
+        Strategy::Hash | Strategy::Field(_) => Value::Null,
         Strategy::Range(_) => keys.map(|key| end(Some(key))).collect(),
     }
 }
