@@ -57,6 +57,7 @@ pub use marks::{Mark, Marks, NewestTask, NodeTask, Order};
 pub use mergers::{Epochs, Mergers};
 pub use placements::{Before, Placement, Placements};
 pub use placing::Wanted;
+pub(crate) use placing::{boundary, wish_for};
 pub use queues::{QueuePlace, ReplicaQueues};
 pub use read_from::ReadFrom;
 pub use readiness::Readiness;

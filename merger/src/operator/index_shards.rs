@@ -13,7 +13,7 @@ use weft_routing::value::RoutingField;
 use super::{describe_shard, ok};
 use crate::answer::Answer;
 use crate::call::Call;
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, boundary};
 use crate::repair::{Context, Size, size_on};
 
 /// How long a shard may take to say how much it holds.
@@ -96,17 +96,9 @@ fn boundaries(strategy: &Strategy) -> Value {
     }
 }
 
-/// A boundary as it was written: a number for an integer.
+/// A boundary as it was written; `null` for an end that isn't there.
 fn end(key: Option<&IdKey>) -> Value {
-    match key {
-        None => Value::Null,
-        Some(IdKey::Integer(number)) => match (u64::try_from(*number), i64::try_from(*number)) {
-            (Ok(number), _) => number.into(),
-            (_, Ok(number)) => number.into(),
-            _ => number.to_string().into(),
-        },
-        Some(IdKey::Text(text)) => Value::from(&**text),
-    }
+    key.map_or(Value::Null, boundary)
 }
 
 #[cfg(test)]

@@ -149,7 +149,7 @@ impl Write {
             if now.key.is_some() && now.fits(&self.layout, &self.batch) {
                 self.layout = now;
                 self.send_refused_alone();
-                if let Some(answer) = self.attempt(ctx, attempt, patience).await? {
+                if let Some(answer) = self.attempt(ctx, patience).await? {
                     return Ok(answer);
                 }
                 continue;
@@ -164,7 +164,7 @@ impl Write {
             self.layout = now;
             self.send_refused_alone();
             if self.layout.key.is_none()
-                && let Some(answer) = self.attempt(ctx, attempt, patience).await?
+                && let Some(answer) = self.attempt(ctx, patience).await?
             {
                 return Ok(answer);
             }

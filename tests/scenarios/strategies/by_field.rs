@@ -498,3 +498,115 @@ async fn a_tenants_search_asks_its_shard_alone() {
         );
     }
 }
+
+/// A client's n-th write: whole documents of changing tenants, updates, and deletions, of ids that other clients write, too.
+async fn step(api: &Api, client: u64, n: u64) -> Option<String> {
+    let path = "/indexes/x/documents";
+    let id = (client * 31 + n * 17) % 40;
+    let tenant = tenant_of(client + n);
+    let reply = match n % 6 {
+        0 => api.delete(&format!("{path}/{id}")).await,
+        1 => {
+            let update = json!([{"id": id, "mark": n}]);
+            api.json(Method::PUT, path, &update).await
+        }
+        2 => {
+            let batch: Value = (id..id + 9)
+                .map(|id| document(id, &tenant_of(id * n)))
+                .collect();
+            api.post(path, &batch).await
+        }
+        _ => api.post(path, &json!([document(id, &tenant)])).await,
+    };
+    let reply = reply.unwrap();
+    assert!([202, 503].contains(&reply.status), "{}", reply.text);
+    let task = api.settle(&reply).await.ok()?;
+    (task["status"] == "failed").then(|| {
+        task["error"]["code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    })
+}
+
+#[tokio::test]
+async fn clients_that_write_the_same_documents_leave_each_of_them_once() {
+    let (cluster, api) = start(Cluster::builder().shards(3).replicas(2)).await;
+    create(&api, "x", Some(&by_tenant(3))).await;
+    let clients = (0..6).map(|client| {
+        let api = api.clone();
+        tokio::spawn(async move {
+            let mut failed = BTreeSet::new();
+            for n in 0..30 {
+                failed.extend(step(&api, client, n).await);
+            }
+            failed
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        // Only an update of a document that nobody has can fail.
+        let failed = client.await.unwrap();
+        assert!(
+            failed.is_subset(&BTreeSet::from(["missing_sharding_field".to_owned()])),
+            "{failed:?}"
+        );
+    }
+    assert_together(&cluster, "x", 3).await;
+    // Each document is what its last whole version said, and lies where a reader looks for it.
+    for document in held(&api, "x").await.into_values() {
+        let found = api
+            .get(&format!("/indexes/x/documents/{}", document["id"]))
+            .await
+            .unwrap();
+        assert_eq!(found.body, document);
+        assert!(document["name"].is_string(), "{document}");
+        let tenant = document["tenant"]
+            .as_str()
+            .map_or(document["tenant"].to_string(), str::to_owned);
+        let filter = json!({"filter": format!("tenant = '{tenant}' AND id = {}", document["id"])});
+        let found = api.post("/indexes/x/search", &filter).await.unwrap();
+        assert_eq!(found.at("/hits/0/id"), &document["id"], "{}", found.text);
+    }
+}
+
+#[tokio::test]
+async fn similar_documents_are_found_whichever_shard_holds_the_one_that_is_named() {
+    let (_cluster, api) = start(Cluster::builder().shards(3)).await;
+    let single = Single::start(Some(MASTER_KEY)).await.unwrap();
+    let single = Api::new(single.url(), Some(MASTER_KEY));
+    let mut told = Vec::new();
+    for (api, sharding) in [(&api, Some(by_tenant(3))), (&single, None)] {
+        create(api, "x", sharding.as_ref()).await;
+        let settings = json!({"embedders": {"own": {"source": "userProvided", "dimensions": 2}}});
+        let set = api.json(Method::PATCH, "/indexes/x/settings", &settings);
+        api.succeed(&set.await.unwrap()).await.unwrap();
+        let all: Value = (0..60_u64)
+            .map(|id| {
+                let mut document = document(id, &tenant_of(id));
+                let angle = f64::from(u32::try_from(id).unwrap()) * 0.02;
+                document["_vectors"] = json!({"own": [angle.cos(), angle.sin()]});
+                document
+            })
+            .collect();
+        write(
+            api,
+            Method::POST,
+            "/indexes/x/documents",
+            JSON,
+            &all.to_string(),
+        )
+        .await;
+        let mut found = Vec::new();
+        for id in [0, 7, 33, 59] {
+            let body = json!({"id": id, "embedder": "own", "limit": 5});
+            let reply = api.post("/indexes/x/similar", &body).await.unwrap();
+            let hits = reply.at("/hits").as_array().unwrap().clone();
+            found.push(hits.iter().map(|hit| hit["id"].clone()).collect::<Vec<_>>());
+        }
+        let nobody = json!({"id": 999, "embedder": "own"});
+        let nobody = api.post("/indexes/x/similar", &nobody).await.unwrap();
+        told.push((found, nobody.status, nobody.body["code"].clone()));
+    }
+    assert_eq!(told[0], told[1]);
+    assert_eq!(told[0].0[0].len(), 5);
+}

@@ -224,7 +224,7 @@ fn a_strategy_can_be_given_as_a_text() {
         "range:",
         "range:2,1",
         "range:a b",
-        "field:x",
+        "field:x.y",
     ] {
         assert!(bad.parse::<Strategy>().is_err(), "{bad}");
     }

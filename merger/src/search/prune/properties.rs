@@ -218,6 +218,7 @@ proptest! {
                 let also = |more: &Tree| more.finds(document, newer) || document.group == 0;
                 if tree.finds(document, newer) && more.as_ref().is_none_or(also) {
                     let owner = slots.shard_of(&DocumentId::from_text(&document.id).unwrap());
+                    let owner = owner.unwrap();
                     prop_assert!(asked.contains(&owner), "{filter}: {document:?} on {owner}");
                 }
             }

@@ -3,7 +3,7 @@
 //! *Whole documents* go to the shards that their values tell. All other shards remove the same ids in the same turn, or only those
 //! shards that hold them, if the index rests and can be asked. *Updates* need not name the field: they wait until the index rests,
 //! its shards are asked for the documents, and each update goes to the shard that holds its document. If another write comes
-//! first, the shards are asked again, and in the end other writers are held off meanwhile.
+//! first, the shards are asked again, and other writers are held off meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,13 +21,14 @@ use crate::write::layout::Layout;
 use crate::write::locate::{Located, locate};
 use crate::write::removals::removals;
 use crate::write::split::Owners;
-use crate::write::{Context, HOLDS_FROM, WriteError, of_split};
+use crate::write::{Context, WriteError, of_split};
 
 /// How long an update waits until its index rests, and how often it looks.
 const LOCATED_WITHIN: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(25);
-/// How long other writers are held off for that.
-const HELD_WITHIN: Duration = Duration::from_millis(400);
+/// How long it waits before other writers are held off, and then how long they are, in turn.
+const CALM_WITHIN: Duration = Duration::from_secs(1);
+const HELD_WITHIN: Duration = Duration::from_millis(300);
 /// The most documents that a write of whole documents looks for, so that only those shards remove some that hold them.
 const MOST_LOOKED_UP: usize = 1_000;
 
@@ -37,38 +38,35 @@ pub(super) fn patience() -> Instant {
 }
 
 impl Write {
-    /// Tries to send the write. `None` if the index changed meanwhile.
+    /// Tries to send the write, until `patience` ends. `None` if the index was laid out anew meanwhile.
     pub(super) async fn attempt(
         &mut self,
         ctx: &Arc<Context>,
-        attempt: usize,
         patience: Instant,
     ) -> Result<Option<Answer>, WriteError> {
         let is_refused = self.batch.refused.is_some() || self.batch.unplaced.is_some();
         if !self.layout.looks_for(&self.method) || is_refused {
             return self.write(ctx, None, None).await;
         }
-        let (found, guard) = match self.layout.key.is_some() {
+        if self.layout.key.is_none() {
             // Without a primary key there are no documents.
-            false => (None, None),
-            true => match attempt < HOLDS_FROM {
-                true => {
-                    let within = patience.saturating_duration_since(Instant::now());
-                    match self.locate(ctx, within).await? {
-                        None => return Ok(None),
-                        found => (found, None),
-                    }
-                }
-                false => {
-                    let guard = ctx.locks.lock(self.layout.slots.shards()).await;
-                    match self.locate(ctx, HELD_WITHIN).await? {
-                        None => return Err(WriteError::NotLocated(self.uid.clone())),
-                        found => (found, Some(guard)),
-                    }
-                }
-            },
-        };
-        self.update(ctx, found, guard).await
+            return self.update(ctx, None, None).await;
+        }
+        loop {
+            if let found @ Some(_) = self.locate(ctx, CALM_WITHIN).await?
+                && let Some(answer) = self.update(ctx, found, None).await?
+            {
+                return Ok(Some(answer));
+            }
+            let guard = ctx.locks.lock(self.layout.slots.shards()).await;
+            if let found @ Some(_) = self.locate(ctx, HELD_WITHIN).await? {
+                return self.update(ctx, found, Some(guard)).await;
+            }
+            drop(guard);
+            if Instant::now() > patience {
+                return Err(WriteError::NotLocated(self.uid.clone()));
+            }
+        }
     }
 
     /// Looks for the documents of the batch until the index rests; `None` if that takes too long.
