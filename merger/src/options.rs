@@ -130,7 +130,7 @@ pub struct ServeOptions {
     /// On how many shards an index is placed that asks for nothing else; 0 means all.
     #[arg(long, env = "WEFT_DEFAULT_SHARD_COUNT", default_value_t = 0)]
     pub default_shard_count: u16,
-    /// How documents get their shards in an index that asks for nothing else: `hash`, or `range:` and boundaries, separated by commas
+    /// How documents get their shards in an index that asks for nothing else: `hash`, `range:` and boundaries, separated by commas, or `field:` and the name of a field
     #[arg(long, env = "WEFT_DEFAULT_STRATEGY", default_value = "hash")]
     pub default_strategy: Strategy,
     /// Which way small writes take: straight from the filter to a shard of one replica, or together through the merger.

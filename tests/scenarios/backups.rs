@@ -367,3 +367,49 @@ async fn a_damaged_backup_is_not_restored_and_a_newer_index_is_in_the_set() {
         10
     );
 }
+
+#[tokio::test]
+async fn indexes_by_range_and_by_field_come_back_whole_and_as_they_were() {
+    let (cluster, api) = start(Cluster::builder().shards(3)).await;
+    let (other, target) = start(Cluster::builder().shards(2)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let shardings = [
+        (
+            "by-range",
+            json!({"strategy": "range", "ranges": [100, 200]}),
+        ),
+        ("by-field", json!({"strategy": "field", "field": "group"})),
+    ];
+    let mut before = BTreeMap::new();
+    for (uid, sharding) in &shardings {
+        let body = json!({"uid": uid, "primaryKey": "id", "sharding": sharding});
+        let made = api.post("/indexes", &body).await.unwrap();
+        api.succeed(&made).await.unwrap();
+        let path = format!("/indexes/{uid}/documents");
+        let added = api.post(&path, &documents(0..300)).await.unwrap();
+        api.succeed(&added).await.unwrap();
+        before.insert(*uid, crate::support::ids(&api, uid).await);
+    }
+    let set = folder.path().join("set");
+    done(&cluster, &["backup"], &set).await;
+    done(&other, &["restore"], &set).await;
+    for (uid, sharding) in &shardings {
+        assert_eq!(
+            crate::support::ids(&target, uid).await,
+            before[uid],
+            "{uid}"
+        );
+        let shards = target
+            .get(&format!("/indexes/{uid}/_shards"))
+            .await
+            .unwrap();
+        assert_eq!(
+            shards.at("/strategy"),
+            &sharding["strategy"],
+            "{}",
+            shards.text
+        );
+        assert_eq!(shards.at("/ranges"), &sharding["ranges"], "{}", shards.text);
+        assert_eq!(shards.at("/field"), &sharding["field"], "{}", shards.text);
+    }
+}

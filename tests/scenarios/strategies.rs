@@ -1,4 +1,6 @@
-//! Indexes by hash and by range: a client sees what one node shows, whatever the strategy, and a search asks no shard in vain.
+//! Indexes by hash, by range and by field: a client sees what one node shows, whatever the strategy, and a search asks no shard in vain.
+
+mod by_field;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -354,8 +356,8 @@ async fn a_strategy_that_makes_no_sense_is_refused_and_an_index_keeps_its_own() 
         (json!({"strategy": "range", "ranges": ["a b"]}), "character"),
         (json!({"ranges": [1]}), "goes with the strategy `range`"),
         (
-            json!({"strategy": "field", "field": "tenant"}),
-            "`field` is not offered",
+            json!({"strategy": "field", "field": "owner.tenant"}),
+            "can't be a routing field",
         ),
     ] {
         let body = json!({"uid": "no", "sharding": sharding});

@@ -121,6 +121,7 @@ impl Owners<'_> {
     fn add<E: serde::de::Error>(&mut self, raw_id: &RawValue) -> Result<(), E> {
         let id = DocumentId::from_json(raw_id.get()).map_err(E::custom)?;
         let shard = self.slots.shard_of(&id);
+        let shard = shard.ok_or_else(|| E::custom("an id doesn't tell where its document lies"))?;
         self.found = Some(match self.found {
             None => DocumentIds::One(shard),
             Some(DocumentIds::One(known)) if known == shard => DocumentIds::One(shard),

@@ -132,10 +132,10 @@ fn write_directly(
     body.format.map(Decision::LookAtBody)
 }
 
-/// The owner of the document that the path names, if its id is valid.
+/// The owner of the document that the path names, if its id is valid and tells.
 fn owner_by_path(classified: &Classified<'_>, route: &IndexRoute) -> Option<ShardId> {
     let id = DocumentId::from_text(classified.document.as_deref()?).ok()?;
-    Some(route.slots.shard_of(&id))
+    route.slots.shard_of(&id)
 }
 
 /// True if a direct write's query doesn't change its meaning: it may only name the known primary key.

@@ -1,7 +1,7 @@
 //! Weft's pure routing logic. The filter (in Envoy) and the merger share it, so that they can never disagree.
 //!
 //! A request passes the modules in this order: [`operation`] says which of the API's operations it is, [`document_id`] and
-//! [`body`] find the ids it names, [`slot`], [`strategy`] and [`placement`] say which shard owns them, [`table`] holds what is known of
+//! [`body`] find the ids it names, [`slot`], [`strategy`], [`value`] and [`placement`] say which shard owns them, [`table`] holds what is known of
 //! every index, and [`decision`] makes the decision. [`headers`] names the headers that the filter sends to the merger,
 //! [`cors`] says which pages may read the answer, [`index_uid`] which names an index may have. [`term`] is for guards, which stand
 //! in front of nodes.
@@ -23,6 +23,7 @@ pub mod strategy;
 pub mod table;
 pub mod term;
 pub mod treatment;
+pub mod value;
 
 pub use body::{BodyFormat, DocumentIds, Unclear};
 pub use cors::Origins;
@@ -32,8 +33,9 @@ pub use index_uid::is_index_uid;
 pub use operation::{Classified, ClassifyError, NamedOperation, Operation, Setting, classify};
 pub use placement::{NoShards, ShardId, SlotMap, choose_shards};
 pub use shard_names::{BadShardNames, ShardNames};
-pub use slot::{SLOT_COUNT, Slot, slot_of};
+pub use slot::{SLOT_COUNT, Slot, slot_of, slot_of_value};
 pub use strategy::{BadRanges, BadStrategy, IdKey, IdRange, MAX_BOUNDARIES, Ranges, Strategy};
 pub use table::{Epoch, IndexRoute, RoutingTable, TableError};
 pub use term::{Term, may_change};
 pub use treatment::Treatment;
+pub use value::{InvalidField, InvalidValue, RoutingField, RoutingValue};

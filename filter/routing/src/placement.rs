@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::document_id::DocumentId;
-use crate::slot::{SLOT_COUNT, Slot};
+use crate::slot::{SLOT_COUNT, Slot, slot_of_value};
 use crate::strategy::Strategy;
+use crate::value::{RoutingField, RoutingValue};
 
 /// A shard: a replica set, one Envoy cluster, named as [`ShardNames`](crate::ShardNames) says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -75,7 +76,7 @@ impl SlotMap {
     /// `shards` is empty.
     pub fn deal_by(strategy: &Strategy, shards: &[ShardId]) -> Result<Self, NoShards> {
         let dealt = match strategy {
-            Strategy::Hash => Self::deal(shards)?,
+            Strategy::Hash | Strategy::Field(_) => Self::deal(shards)?,
             Strategy::Range(_) => Self::in_intervals(&distinct(shards))?,
         };
         Ok(dealt.by(strategy.clone()))
@@ -224,16 +225,29 @@ impl SlotMap {
         &self.strategy
     }
 
-    /// The slot of a document.
+    /// The field whose value tells where a document lies; `None` if its id does.
     #[must_use]
-    pub fn slot_of(&self, id: &DocumentId<'_>) -> Slot {
+    pub fn field(&self) -> Option<&RoutingField> {
+        self.strategy.field()
+    }
+
+    /// The slot of the document with this id; `None` if its id doesn't tell.
+    #[must_use]
+    pub fn slot_of(&self, id: &DocumentId<'_>) -> Option<Slot> {
         self.strategy.slot_of(id)
     }
 
-    /// The owner of a document.
+    /// The owner of the document with this id; `None` if its id doesn't tell, and there are several shards.
     #[must_use]
-    pub fn shard_of(&self, id: &DocumentId<'_>) -> ShardId {
-        self.shard_of_slot(self.slot_of(id))
+    pub fn shard_of(&self, id: &DocumentId<'_>) -> Option<ShardId> {
+        let by_id = || self.slot_of(id).map(|slot| self.shard_of_slot(slot));
+        self.only_shard().or_else(by_id)
+    }
+
+    /// The owner of the documents whose routing field has this value.
+    #[must_use]
+    pub fn shard_of_value(&self, value: &RoutingValue) -> ShardId {
+        self.shard_of_slot(slot_of_value(value))
     }
 
     /// The slots of a shard, ascending.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::document_id::DocumentId;
+use crate::value::RoutingValue;
 
 /// The number of slots in the hash space. Part of the storage format.
 pub const SLOT_COUNT: u16 = 4096;
@@ -20,6 +21,12 @@ pub struct Slot(pub u16);
 #[must_use]
 pub fn slot_of(id: &DocumentId<'_>) -> Slot {
     scale(xxh3_64(id.as_str().as_bytes()))
+}
+
+/// The slot of documents whose routing field has this value.
+#[must_use]
+pub fn slot_of_value(value: &RoutingValue) -> Slot {
+    scale(xxh3_64(value.as_str().as_bytes()))
 }
 
 /// A number below `count` by the same hash: which of some neighbouring slots a document has.

@@ -1,4 +1,7 @@
-//! Strategies: how a document's id gives its slot.
+//! Strategies: how a document gets its slot.
+//!
+//! By *hash* and by *range*, its id tells. By *field*, the value of a field tells, so that all documents of a value lie together,
+//! and an id alone doesn't say where its document is.
 //!
 //! By *hash*, all slots are alike. By *range*, boundaries cut the ids in their order into ranges; each range has an interval of
 //! slots, and the hash chooses among them. So every strategy ends in a slot, and slots are moved in the same way whatever it is.
@@ -12,6 +15,7 @@ use std::sync::Arc;
 
 use crate::document_id::{DocumentId, InvalidDocumentId};
 use crate::slot::{SLOT_COUNT, Slot, hash_among, slot_of};
+use crate::value::{InvalidField, RoutingField};
 
 /// The most boundaries that an index may have.
 pub const MAX_BOUNDARIES: usize = 255;
@@ -139,7 +143,7 @@ impl Ranges {
     }
 }
 
-/// How ids give slots.
+/// How documents get their slots.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Strategy {
     /// The hash of the id.
@@ -147,24 +151,37 @@ pub enum Strategy {
     Hash,
     /// The range that holds the id, and the hash within it.
     Range(Ranges),
+    /// The hash of the value of this field, which every document must have.
+    Field(RoutingField),
 }
 
 impl Strategy {
-    /// The slot of a document.
+    /// The slot of the document with this id; `None` if its id doesn't tell.
     #[must_use]
-    pub fn slot_of(&self, id: &DocumentId<'_>) -> Slot {
+    pub fn slot_of(&self, id: &DocumentId<'_>) -> Option<Slot> {
         match self {
-            Self::Hash => slot_of(id),
-            Self::Range(ranges) => ranges.slot_of(id),
+            Self::Hash => Some(slot_of(id)),
+            Self::Range(ranges) => Some(ranges.slot_of(id)),
+            Self::Field(_) => None,
         }
     }
 
-    /// The name in the API: `hash` or `range`.
+    /// The field whose value tells the slot; `None` if the id does.
+    #[must_use]
+    pub fn field(&self) -> Option<&RoutingField> {
+        match self {
+            Self::Hash | Self::Range(_) => None,
+            Self::Field(field) => Some(field),
+        }
+    }
+
+    /// The name in the API: `hash`, `range` or `field`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Hash => "hash",
             Self::Range(_) => "range",
+            Self::Field(_) => "field",
         }
     }
 
@@ -172,7 +189,7 @@ impl Strategy {
     #[must_use]
     pub fn boundaries(&self) -> &[IdKey] {
         match self {
-            Self::Hash => &[],
+            Self::Hash | Self::Field(_) => &[],
             Self::Range(ranges) => ranges.boundaries(),
         }
     }
@@ -183,7 +200,7 @@ impl Strategy {
 pub enum BadStrategy {
     /// No strategy has this name.
     #[error(
-        "unknown strategy `{0}`: expected `hash`, or `range:` and boundaries, separated by commas"
+        "unknown strategy `{0}`: expected `hash`, or `range:` and boundaries, separated by commas, or `field:` and the name of a field"
     )]
     Unknown(String),
     /// A boundary can't be the id of a document.
@@ -192,15 +209,21 @@ pub enum BadStrategy {
     /// The boundaries aren't usable.
     #[error(transparent)]
     Ranges(#[from] BadRanges),
+    /// The name can't be that of a routing field.
+    #[error(transparent)]
+    Field(#[from] InvalidField),
 }
 
 impl std::str::FromStr for Strategy {
     type Err = BadStrategy;
 
-    /// Reads `hash`, or `range:` and the boundaries: `range:1000,2000,m`.
+    /// Reads `hash`, `range:` and the boundaries (`range:1000,2000,m`), or `field:` and a name (`field:tenant`).
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == "hash" {
             return Ok(Self::Hash);
+        }
+        if let Some(name) = text.strip_prefix("field:") {
+            return Ok(Self::Field(RoutingField::new(name)?));
         }
         let Some(list) = text.strip_prefix("range:") else {
             return Err(BadStrategy::Unknown(text.to_owned()));

@@ -11,7 +11,8 @@
 //!
 //! A layout's `slots` holds, for each slot, a position in `shards` in digits of base 64 (`A-Z a-z 0-9 - _`): one digit for
 //! up to 64 shards, two for more, none for one shard. Its `ranges`, if there are any, are the boundaries between ranges of ids
-//! for documents that are placed by range, as texts, ascending. `origins` is present if not every page may read answers (`{"listed":
+//! for documents that are placed by range, as texts, ascending. Its `field`, if there is one, is the field whose value places
+//! documents; their ids then tell nothing. `origins` is present if not every page may read answers (`{"listed":
 //! ["https://shop.example"]}` or `"none"`). A reader refuses a table with anything it doesn't know, and a filter without a
 //! table sends everything to the merger: so an old filter is slow, but not wrong.
 
@@ -26,6 +27,7 @@ use crate::document_id::DocumentId;
 use crate::placement::{ShardId, SlotMap};
 use crate::slot::SLOT_COUNT;
 use crate::strategy::{IdKey, Ranges, Strategy};
+use crate::value::RoutingField;
 
 /// A version of the routing table. Only ever grows.
 #[derive(
@@ -206,6 +208,8 @@ struct WireLayout {
     slots: String,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ranges: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    field: Option<String>,
 }
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -229,6 +233,7 @@ impl From<&SlotMap> for WireLayout {
             shards,
             slots,
             ranges: boundaries.map(ToString::to_string).collect(),
+            field: map.field().map(ToString::to_string),
         }
     }
 }
@@ -239,8 +244,11 @@ impl WireLayout {
     }
 
     fn strategy(&self) -> Option<Strategy> {
-        if self.ranges.is_empty() {
-            return Some(Strategy::Hash);
+        match (&self.field, self.ranges.is_empty()) {
+            (None, true) => return Some(Strategy::Hash),
+            (Some(field), true) => return RoutingField::new(field).ok().map(Strategy::Field),
+            (Some(_), false) => return None,
+            (None, false) => {}
         }
         let key = |text: &String| Some(IdKey::of(&DocumentId::from_text(text).ok()?));
         let boundaries = self.ranges.iter().map(key).collect::<Option<Vec<_>>>()?;

@@ -338,7 +338,7 @@ pub(crate) fn table() -> RoutingTable {
 
 pub(crate) fn owner(id: &str) -> String {
     let id = DocumentId::from_text(id).unwrap();
-    let owner = table().get("wide").unwrap().slots.shard_of(&id);
+    let owner = table().get("wide").unwrap().slots.shard_of(&id).unwrap();
     format!("shard-{owner}")
 }
 

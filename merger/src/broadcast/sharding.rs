@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use weft_routing::document_id::DocumentId;
 use weft_routing::strategy::{IdKey, Ranges, Strategy};
+use weft_routing::value::RoutingField;
 
 use super::BroadcastError;
 use crate::cluster::{Wanted, WriteMode};
@@ -26,7 +27,6 @@ struct Wire {
     replication_factor: u16,
     strategy: Option<String>,
     ranges: Option<Vec<Box<RawValue>>>,
-    /// Read for the sake of the answer about the strategy only.
     field: Option<String>,
     write: Option<WriteMode>,
 }
@@ -47,12 +47,7 @@ impl Sharding {
         if wire.shard_count == Some(0) || wire.replication_factor == 0 {
             return Err(invalid("counts start from 1".to_owned()));
         }
-        if wire.field.is_some() && wire.strategy.as_deref() != Some("field") {
-            return Err(invalid(
-                "`field` goes with the strategy `field`, which is not offered".to_owned(),
-            ));
-        }
-        let strategy = strategy(wire.strategy.as_deref(), wire.ranges.as_deref())?;
+        let strategy = strategy(&wire)?;
         Ok(Self {
             wanted: Wanted {
                 shard_count: wire.shard_count,
@@ -64,11 +59,12 @@ impl Sharding {
     }
 }
 
-fn strategy(
-    name: Option<&str>,
-    ranges: Option<&[Box<RawValue>]>,
-) -> Result<Option<Strategy>, BroadcastError> {
-    match (name, ranges) {
+fn strategy(wire: &Wire) -> Result<Option<Strategy>, BroadcastError> {
+    let name = wire.strategy.as_deref();
+    if name != Some("field") && wire.field.is_some() {
+        return Err(invalid("`field` goes with the strategy `field`".to_owned()));
+    }
+    match (name, wire.ranges.as_deref()) {
         (None, None) => Ok(None),
         (Some("hash"), None) => Ok(Some(Strategy::Hash)),
         (Some("range"), Some(boundaries)) => {
@@ -81,15 +77,21 @@ fn strategy(
             "strategy `range` needs `ranges`: the first ids of all ranges but the lowest"
                 .to_owned(),
         )),
-        (None | Some("hash"), Some(_)) => Err(invalid(
+        (None | Some("hash" | "field"), Some(_)) => Err(invalid(
             "`ranges` goes with the strategy `range`".to_owned(),
         )),
-        (Some("field"), _) => Err(invalid(
-            "the strategy `field` is not offered, since an id alone must tell where its document lies: expected `hash` or `range`"
-                .to_owned(),
-        )),
+        (Some("field"), None) => match &wire.field {
+            Some(name) => match RoutingField::new(name) {
+                Ok(field) => Ok(Some(Strategy::Field(field))),
+                Err(error) => Err(invalid(error.to_string())),
+            },
+            None => Err(invalid(
+                "strategy `field` needs `field`: the field whose value tells where a document lies"
+                    .to_owned(),
+            )),
+        },
         (Some(other), _) => Err(invalid(format!(
-            "unknown strategy `{other}`: expected `hash` or `range`"
+            "unknown strategy `{other}`: expected `hash`, `range` or `field`"
         ))),
     }
 }
@@ -122,6 +124,9 @@ mod tests {
         let asked = Sharding::read(&asked).unwrap().wanted.strategy.unwrap();
         let texts: Vec<String> = asked.boundaries().iter().map(IdKey::to_string).collect();
         assert_eq!(texts, ["-5", "10", "18446744073709551615", "a"]);
+        let asked = Sharding::read(&json!({"strategy": "field", "field": "tenant"})).unwrap();
+        let strategy = asked.wanted.strategy.unwrap();
+        assert_eq!(strategy.field().map(RoutingField::as_str), Some("tenant"));
         assert_eq!(Sharding::read(&json!({})).unwrap().wanted.strategy, None);
     }
 
@@ -143,10 +148,16 @@ mod tests {
             (json!({"strategy": "hash", "ranges": [1]}), "goes with"),
             (json!({"ranges": [1]}), "goes with"),
             (json!({"strategy": "round-robin"}), "unknown strategy"),
-            (json!({"field": "tenant"}), "not offered"),
+            (json!({"field": "tenant"}), "goes with"),
+            (json!({"strategy": "hash", "field": "tenant"}), "goes with"),
+            (json!({"strategy": "field"}), "needs `field`"),
             (
-                json!({"strategy": "field", "field": "tenant"}),
-                "not offered",
+                json!({"strategy": "field", "field": "owner.tenant"}),
+                "can't be a routing field",
+            ),
+            (
+                json!({"strategy": "field", "field": "tenant", "ranges": [1]}),
+                "goes with",
             ),
             (json!({"fields": "tenant"}), "unknown field"),
             (json!([]), ""),

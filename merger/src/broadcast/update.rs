@@ -23,7 +23,7 @@ use super::spread::NodeChange;
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
-use crate::cluster::{ClusterError, Placement, WriteMode};
+use crate::cluster::{ClusterError, Placement, WriteMode, can_move};
 use crate::replication::WriteGuard;
 use crate::tasks::{are_pending, ask_primary, ask_until};
 
@@ -42,6 +42,7 @@ struct Resharding {
     shard_count: Option<Option<u16>>,
     strategy: Option<Value>,
     ranges: Option<Value>,
+    field: Option<Value>,
 }
 
 /// A member that may be `null`, and isn't missing.
@@ -115,8 +116,9 @@ fn take_sharding(change: &mut NodeChange) -> Result<Option<Resharding>, Broadcas
         serde_json::from_value(sharding).map_err(|error| BroadcastError::InvalidSharding {
             detail: error.to_string(),
         })?;
-    if sharding.strategy.is_some() || sharding.ranges.is_some() {
-        let detail = "an index keeps its strategy and ranges: create another index, copy the documents, and swap the two";
+    let changes = [&sharding.strategy, &sharding.ranges, &sharding.field];
+    if changes.iter().any(|member| member.is_some()) {
+        let detail = "an index keeps its strategy, ranges and field: create another index, copy the documents, and swap the two";
         let detail = detail.to_owned();
         return Err(BroadcastError::InvalidSharding { detail });
     }
@@ -142,6 +144,12 @@ async fn reshard(ctx: &Context, uid: &str, sharding: Resharding) -> Result<(), B
         cluster.placements.set_write_mode(uid, write).await?;
     }
     if let Some(count) = sharding.shard_count {
+        let placement = cluster.placement(uid);
+        if placement.is_some_and(|index| !can_move(&index)) {
+            let detail = "the slots of an index that lies by a field can't be moved: create another index, copy the documents, and swap the two";
+            let detail = detail.to_owned();
+            return Err(BroadcastError::InvalidSharding { detail });
+        }
         cluster.placements.set_shard_count(uid, count).await?;
         cluster.moves.set_replan(uid, true).await?;
     }

@@ -57,6 +57,7 @@ pub use marks::{Mark, Marks, NewestTask, NodeTask, Order};
 pub use mergers::{Epochs, Mergers};
 pub use placements::{Before, Placement, Placements};
 pub use placing::Wanted;
+pub(crate) use placing::{boundary, wish_for};
 pub use queues::{QueuePlace, ReplicaQueues};
 pub use read_from::ReadFrom;
 pub use readiness::Readiness;
@@ -72,7 +73,7 @@ pub(crate) use following::Changed;
 pub(crate) use health::{Probe, READS_FOLLOW};
 pub(crate) use in_doubt::Doubt;
 pub(crate) use leader_view::{LeaderView, VIEW_KEY};
-pub(crate) use moves::{Move, MoveOptions, MoveState, Moves, Noted, Planned, Step, plan};
+pub(crate) use moves::{Move, MoveOptions, MoveState, Moves, Noted, Planned, Step, can_move, plan};
 pub(crate) use placements::owns;
 pub(crate) use spares::{Choice, Member, Replacement, Replacements, choose};
 pub(crate) use stagger::Groups;
@@ -184,6 +185,11 @@ pub enum ClusterError {
     /// A request body is invalid; the text says why.
     #[error("{0}")]
     InvalidBody(String),
+    /// An index's slots can't be moved.
+    #[error(
+        "the index `{0}` lies by a field, and its slots can't be moved: create another index, copy the documents, and swap the two"
+    )]
+    Unmovable(String),
     /// A header that says how to do a read or write is invalid; the text says why.
     #[error("{0}")]
     InvalidWish(String),

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
 use weft_routing::placement::{ShardId, SlotMap};
-use weft_routing::strategy::Strategy;
+use weft_routing::strategy::{IdKey, Strategy};
 
 use super::{Cluster, ClusterError};
 
@@ -25,6 +26,33 @@ impl Default for Wanted {
             replicas: 1,
             strategy: None,
         }
+    }
+}
+
+/// How `sharding` of `POST /indexes` asks for a strategy.
+pub(crate) fn wish_for(strategy: &Strategy) -> Map<String, Value> {
+    let mut wish = Map::new();
+    wish.insert("strategy".to_owned(), strategy.name().into());
+    match strategy {
+        Strategy::Hash => None,
+        Strategy::Range(ranges) => {
+            let boundaries = ranges.boundaries().iter().map(boundary);
+            wish.insert("ranges".to_owned(), boundaries.collect())
+        }
+        Strategy::Field(field) => wish.insert("field".to_owned(), field.as_str().into()),
+    };
+    wish
+}
+
+/// A boundary as it was written: a number for an integer.
+pub(crate) fn boundary(key: &IdKey) -> Value {
+    match key {
+        IdKey::Integer(number) => match (u64::try_from(*number), i64::try_from(*number)) {
+            (Ok(number), _) => number.into(),
+            (_, Ok(number)) => number.into(),
+            _ => number.to_string().into(),
+        },
+        IdKey::Text(text) => Value::from(&**text),
     }
 }
 

@@ -8,11 +8,12 @@ use tokio::time::timeout;
 use weft_routing::placement::{ShardId, SlotMap};
 use weft_routing::slot::Slot;
 use weft_routing::strategy::{IdKey, IdRange, Strategy};
+use weft_routing::value::RoutingField;
 
 use super::{describe_shard, ok};
 use crate::answer::Answer;
 use crate::call::Call;
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, boundary};
 use crate::repair::{Context, Size, size_on};
 
 /// How long a shard may take to say how much it holds.
@@ -56,6 +57,7 @@ pub(super) async fn describe(ctx: &Context, call: &Call) -> Result<Answer, Clust
         "replicationFactor": factor.unwrap_or(0),
         "strategy": strategy.name(),
         "ranges": boundaries(strategy),
+        "field": strategy.field().map(RoutingField::as_str),
         "writeMode": ctx.cluster.default_mode(&placement),
         "wantedShardCount": placement.shard_count,
         // Slots are moved: totals and facets may count some documents twice for a moment.
@@ -89,22 +91,14 @@ fn own(slots: &SlotMap, shard: ShardId, size: Option<Size>) -> Vec<(String, Valu
 fn boundaries(strategy: &Strategy) -> Value {
     let keys = strategy.boundaries().iter();
     match strategy {
-        Strategy::Hash => Value::Null,
+        Strategy::Hash | Strategy::Field(_) => Value::Null,
         Strategy::Range(_) => keys.map(|key| end(Some(key))).collect(),
     }
 }
 
-/// A boundary as it was written: a number for an integer.
+/// A boundary as it was written; `null` for an end that isn't there.
 fn end(key: Option<&IdKey>) -> Value {
-    match key {
-        None => Value::Null,
-        Some(IdKey::Integer(number)) => match (u64::try_from(*number), i64::try_from(*number)) {
-            (Ok(number), _) => number.into(),
-            (_, Ok(number)) => number.into(),
-            _ => number.to_string().into(),
-        },
-        Some(IdKey::Text(text)) => Value::from(&**text),
-    }
+    key.map_or(Value::Null, boundary)
 }
 
 #[cfg(test)]

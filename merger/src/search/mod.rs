@@ -18,6 +18,7 @@ mod frequency;
 pub mod hit;
 pub mod merge;
 mod multi_search;
+mod one_document;
 mod one_index;
 pub mod performance;
 pub mod plan;
@@ -206,9 +207,17 @@ async fn read(
             drop(planning);
             documents::list(&reader, path, &listing, &matching).await
         }
+        Read::Document(shards) => {
+            drop(planning);
+            one_document::get(&reader, call, &shards).await
+        }
         Read::Similar(similar, owner, matching) => {
             let settings = settings().await?;
             drop(planning);
+            let owner = match owner {
+                Some(owner) => owner,
+                None => one_document::holder(&reader, index, &similar.id, shards).await?,
+            };
             let (settings, on) = (settings.as_ref(), (owner, matching.as_slice()));
             similar::search(&reader, path, index, &similar, settings, on).await
         }

@@ -1,7 +1,8 @@
 //! Which shards a search can match at all, according to its filter.
 //!
 //! [`parse`] reads a filter as far as it compares one field, [`region`] says which values can match it, and here these
-//! become shards: by hash, if the values are certain ids; by range, also if they are all ids from one to another.
+//! become shards: by hash, if the values are certain ids; by range, also if they are all ids from one to another; by field, if they
+//! are certain values of the routing field.
 //!
 //! Only what is certain is left out. A node compares texts by their normal form (lower case, without white space around them)
 //! and numbers as 64-bit floats; `id = 42` matches the number and the text, and `id > 42` matches larger numbers and also
@@ -19,6 +20,7 @@ use weft_routing::document_id::DocumentId;
 use weft_routing::placement::{ShardId, SlotMap};
 use weft_routing::slot::Slot;
 use weft_routing::strategy::{IdKey, IdRange, Strategy};
+use weft_routing::value::RoutingValue;
 
 use parse::Filter;
 use region::{Numbers, Region, Texts};
@@ -30,17 +32,14 @@ const MOST_INTERVALS: usize = 16;
 /// The most letters of an id for which each is tried in both cases.
 const MOST_LETTERS: usize = 4;
 
-/// The shards that can hold documents that match `filter`; `None` if any shard may.
-pub(super) fn shards_of(
-    filter: &Value,
-    primary_key: &str,
-    slots: &SlotMap,
-) -> Option<Vec<ShardId>> {
+/// The shards that can hold documents that match `filter`; `None` if any shard may. `by` is the field that tells where a document
+/// lies: the routing field, or the primary key.
+pub(super) fn shards_of(filter: &Value, by: &str, slots: &SlotMap) -> Option<Vec<ShardId>> {
     // A dot reaches into nested objects, which can be written in more than one way.
-    if primary_key.contains('.') {
+    if by.contains('.') {
         return None;
     }
-    let region = Region::of(&Filter::read(filter)?, primary_key)?;
+    let region = Region::of(&Filter::read(filter)?, by)?;
     let mut shards = Found {
         slots,
         shards: BTreeSet::new(),
@@ -69,7 +68,11 @@ struct Found<'a> {
 impl Found<'_> {
     fn numbers(&mut self, numbers: &Numbers) -> Option<()> {
         if let Some(number) = numbers.integer() {
-            return self.id(&number.to_string());
+            let number = number.to_string();
+            return match self.slots.field() {
+                Some(_) => self.value(&number),
+                None => self.id(&number),
+            };
         }
         if numbers.is_fraction() {
             return Some(());
@@ -83,6 +86,9 @@ impl Found<'_> {
     }
 
     fn texts(&mut self, texts: &Texts) -> Option<()> {
+        if self.slots.field().is_some() {
+            return self.value(texts.only()?);
+        }
         if let Some(spellings) = texts.only().and_then(spellings) {
             for id in spellings {
                 self.id(&id)?;
@@ -100,7 +106,16 @@ impl Found<'_> {
     fn id(&mut self, text: &str) -> Option<()> {
         self.ids += 1;
         if let Ok(id) = DocumentId::from_text(text) {
-            self.shards.insert(self.slots.shard_of(&id));
+            self.shards.insert(self.slots.shard_of(&id)?);
+        }
+        (self.ids <= MOST_IDS).then_some(())
+    }
+
+    /// Adds the owner of the documents with a value. A value that no document can have adds nothing.
+    fn value(&mut self, text: &str) -> Option<()> {
+        self.ids += 1;
+        if let Ok(value) = RoutingValue::from_text(text) {
+            self.shards.insert(self.slots.shard_of_value(&value));
         }
         (self.ids <= MOST_IDS).then_some(())
     }

@@ -37,8 +37,10 @@ pub(super) enum Read {
     FacetSearch(Carrier, Vec<ShardId>),
     /// A list of documents, on the shards that may have some.
     Documents(Listing, Vec<ShardId>),
-    /// Documents similar to the one that the first shard holds, on the shards that may have some.
-    Similar(Similar, ShardId, Vec<ShardId>),
+    /// Documents similar to the one that the first shard holds (any, if it isn't known), on the shards that may have some.
+    Similar(Similar, Option<ShardId>, Vec<ShardId>),
+    /// A document that any of these shards may hold.
+    Document(Vec<ShardId>),
     /// Several searches, each with its own answer.
     Several(Vec<Query>, Shares),
     /// Several searches with one list of hits.
@@ -99,12 +101,16 @@ fn in_one_index(call: &Call, body: &[u8], placement: &Placement) -> Option<Read>
             let carrier = parameters()?;
             let shards = matching(call, &carrier, placement);
             let similar = Similar::read(carrier)?;
-            let owner = owner_of(placement, &similar.id)?;
+            let id = DocumentId::from_text(&similar.id).ok()?;
+            let owner = placement.slots.shard_of(&id);
             Some(Read::Similar(similar, owner, shards))
         }
         Operation::GetDocument => {
-            let id = call.document.as_deref().unwrap_or_default();
-            owner_of(placement, id).map(Read::Whole)
+            let id = DocumentId::from_text(call.document.as_deref()?).ok()?;
+            Some(match placement.slots.shard_of(&id) {
+                Some(owner) => Read::Whole(owner),
+                None => Read::Document(placement.shards().to_vec()),
+            })
         }
         _ => None,
     }
@@ -198,7 +204,10 @@ fn matching(call: &Call, carrier: &Carrier, placement: &Placement) -> Vec<ShardI
 /// The shards that a search can match, if its filter or the filter of its tenant token restricts them. If a shard's answer may
 /// depend on what only other shards know, all shards are asked.
 fn pruned(call: &Call, carrier: &Carrier, placement: &Placement) -> Option<Vec<ShardId>> {
-    let primary_key = placement.primary_key.as_deref()?;
+    let by = match placement.slots.field() {
+        Some(field) => field.as_str(),
+        None => placement.primary_key.as_deref()?,
+    };
     let own = carrier.filter().filter(|filter| !filter.is_null());
     let rules = TenantRules::of(&call.headers);
     let rule = rules
@@ -209,19 +218,13 @@ fn pruned(call: &Call, carrier: &Carrier, placement: &Placement) -> Option<Vec<S
         (Some(own), None) => own,
         (own, Some(rule)) => Cow::Owned(joined(own.as_deref(), rule)),
     };
-    let shards = prune::shards_of(&filter, primary_key, &placement.slots)?;
+    let shards = prune::shards_of(&filter, by, &placement.slots)?;
     let may_lack_fields = carrier.has("attributesToSearchOn")
         || unequal::stands_in(&filter)
         || rules.is_some_and(|rules| rules.compare());
     // Words are dropped by how many documents of the whole index have them.
     let by_frequency = carrier.text("matchingStrategy").flatten() == Some("frequency");
     (!may_lack_fields && !by_frequency).then_some(shards)
-}
-
-/// The shard that holds a document, if `id` is a valid id.
-fn owner_of(placement: &Placement, id: &str) -> Option<ShardId> {
-    let id = DocumentId::from_text(id).ok()?;
-    Some(placement.slots.shard_of(&id))
 }
 
 #[cfg(test)]

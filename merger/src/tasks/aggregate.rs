@@ -137,6 +137,7 @@ fn details(record: &TaskRecord) -> Option<Map<String, Value>> {
     for said in record
         .parts
         .iter()
+        .filter(|part| !part.is_removal)
         .filter_map(primary)
         .filter_map(|copy| copy.state.details.as_ref())
     {
@@ -345,9 +346,13 @@ fn with_words(mut error: Value, words: &str) -> Value {
     error
 }
 
-/// Whether a part sent no document and only created the index: its success says nothing about the write.
+/// Whether a part sent no document, and only created the index or removed what lies elsewhere: its success says nothing about the
+/// write.
 fn carried_nothing(part: &ShardTask) -> bool {
     primary(part).is_some_and(|copy| {
+        if part.is_removal {
+            return copy.state.status == Status::Succeeded;
+        }
         let received = copy
             .state
             .details

@@ -32,6 +32,7 @@ pub(super) async fn documents(ctx: &Arc<Context>, call: &Call) -> Result<Answer,
         record
             .parts
             .iter()
+            .filter(|part| !part.is_removal)
             .filter_map(|part| part.copies.first())
             .map(|copy| ask(ctx, &forwarded, &copy.node, copy.local_uid)),
     );

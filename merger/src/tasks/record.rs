@@ -180,6 +180,9 @@ pub struct ShardTask {
     /// out of sync.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending: Vec<NodeId>,
+    /// Whether the part only removes documents that lie on another shard from now on: its counts aren't the task's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_removal: bool,
     /// Tells the code that brings the write to the pending replicas which task it is.
     #[serde(skip)]
     pub late: Option<LateTicket>,
@@ -227,6 +230,7 @@ impl ShardTask {
             copies,
             undelivered: None,
             pending: Vec::new(),
+            is_removal: false,
             late: None,
         }
     }

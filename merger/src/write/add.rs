@@ -6,15 +6,19 @@ use std::sync::Arc;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
+use weft_routing::document_id::DocumentId;
 use weft_routing::is_index_uid;
 use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
+
+mod by_field;
 
 use super::coalesce::{self, Kind, SMALL_BYTES, SMALL_DOCUMENTS, Sent, Small};
 use super::decode::Plain;
 use super::deliver::{Delivered, Delivery, ShardPayload, deliver_now, layout_unchanged};
 use super::judge::Verdict;
 use super::layout::Layout;
+use super::locate::Located;
 use super::params::Params;
 use super::split::{Batch, Splitter};
 use super::spool::Piece;
@@ -50,6 +54,10 @@ pub(super) async fn documents(
     let body = std::mem::replace(&mut call.body, empty());
     let plain = Plain::new(body, encoding, ctx.options.max_import_bytes, idle);
     let layout = Layout::of(ctx, &uid).await?;
+    let may_skip = layout.slots.field().is_none() || layout.looks_for(&call.method);
+    if params.skip_creation == Some(true) && !may_skip && layout.slots.shards().len() > 1 {
+        return Err(WriteError::NoSkipping(uid));
+    }
     let splitter = layout.splitter(ctx, format, &params, &call.method);
     let share = ctx.bounds.bodies.share();
     let splitting = call.forwarded.span().phase("split");
@@ -104,7 +112,7 @@ async fn read(
         .map_err(|error| of_split(error, format))
 }
 
-fn of_split(error: SplitError, format: Format) -> WriteError {
+pub(super) fn of_split(error: SplitError, format: Format) -> WriteError {
     match error {
         SplitError::Fault(fault) => WriteError::Fault { format, fault },
         SplitError::Empty => WriteError::Missing(format),
@@ -132,6 +140,7 @@ struct Write {
 impl Write {
     async fn run(mut self, ctx: &Arc<Context>) -> Result<Answer, WriteError> {
         let mut held = None;
+        let patience = by_field::patience();
         for attempt in 0..ATTEMPTS {
             if attempt == HOLDS_FROM {
                 held = Some(ctx.cluster.moves.hold(&self.uid));
@@ -140,7 +149,7 @@ impl Write {
             if now.key.is_some() && now.fits(&self.layout, &self.batch) {
                 self.layout = now;
                 self.send_refused_alone();
-                if let Some(answer) = self.write(ctx).await? {
+                if let Some(answer) = self.attempt(ctx, patience).await? {
                     return Ok(answer);
                 }
                 continue;
@@ -155,7 +164,7 @@ impl Write {
             self.layout = now;
             self.send_refused_alone();
             if self.layout.key.is_none()
-                && let Some(answer) = self.write(ctx).await?
+                && let Some(answer) = self.attempt(ctx, patience).await?
             {
                 return Ok(answer);
             }
@@ -166,20 +175,38 @@ impl Write {
 
     /// Splits the documents of the batch again, by another layout.
     async fn split_again(&self, ctx: &Context, layout: &Layout) -> Result<Batch, WriteError> {
-        let mut splitter = layout.splitter(ctx, self.format, &self.params, &self.method);
+        let owners = self.batch.owners.as_ref();
+        if owners.is_some_and(|owners| owners.are_superseded()) {
+            // The order of its documents is lost, and it counts.
+            return Err(WriteError::Unsettled(self.uid.clone()));
+        }
+        let splitter = layout.splitter(ctx, self.format, &self.params, &self.method);
+        self.split_by(splitter).await
+    }
+
+    async fn split_by(&self, mut splitter: Splitter) -> Result<Batch, WriteError> {
         let failed = |error| of_split(error, self.format);
         self.batch.feed(&mut splitter).await.map_err(failed)?;
         splitter.finish().await.map_err(failed)
     }
 
-    /// Sends the write. `None` if the index changed before the write got the shards' locks.
-    async fn write(&self, ctx: &Arc<Context>) -> Result<Option<Answer>, WriteError> {
+    /// Sends the write. `None` if the index changed before the write got the shards' locks, or since its documents were `found`.
+    /// The caller may hold the locks of all of the index's shards.
+    async fn write(
+        &self,
+        ctx: &Arc<Context>,
+        found: Option<&Located>,
+        guard: Option<WriteGuard>,
+    ) -> Result<Option<Answer>, WriteError> {
         let received = self.batch.received;
         if let (Some(key), Some(other)) = (&self.layout.key, &self.params.primary_key)
             && key != other
             && received > 0
         {
             return self.refuse_other_key(ctx, key).await.map(Some);
+        }
+        if let Some(unplaced) = &self.batch.unplaced {
+            return self.refuse(ctx, unplaced.error()).await.map(Some);
         }
         if let Some(error) = self.unfit(ctx).await {
             return self.refuse(ctx, error).await.map(Some);
@@ -196,10 +223,21 @@ impl Write {
         }
         let fresh = self.layout.key.is_none();
         let sequencing = self.forwarded.span().phase("sequence");
+        let looked_up = self.look_up(ctx).await;
         let mut delivery = self.delivery(fresh);
+        self.add_removals(ctx, &mut delivery, looked_up.as_ref())
+            .await?;
         // Whether the index exists changes only under the locks of all its shards: from here on it stays as it is.
-        let shards: Vec<ShardId> = delivery.loads.iter().map(|load| load.shard).collect();
-        let guard = ctx.locks.lock(&shards).await;
+        let guard = match guard {
+            Some(guard) => guard,
+            None => ctx.locks.lock(&self.concerned(&delivery)).await,
+        };
+        if found.is_some_and(|found| !found.holds(ctx, &self.uid)) {
+            return Ok(None);
+        }
+        if looked_up.is_some_and(|found| !found.holds(ctx, &self.uid)) {
+            self.add_removals(ctx, &mut delivery, None).await?;
+        }
         let before = match self.layout.placement.as_deref() {
             Some(placement) if !fresh => layout_unchanged(ctx, placement).then_some(Before::Alive),
             _ => {
@@ -257,10 +295,14 @@ impl Write {
         }
         let key = self.layout.key.as_deref().or(self.batch.key.as_deref())?;
         let (uid, slots) = (&self.uid, &self.layout.slots);
+        let home = |id: &str| match &self.batch.owners {
+            Some(owners) => owners.get(id).map(|home| home.shard),
+            None => slots.shard_of(&DocumentId::from_text(id).ok()?),
+        };
         let finding = match (suspicions.verdict(None), self.batch.parts.as_slice()) {
             // A single node gets the whole batch, and knows best which documents it has.
             (Verdict::Ask(_), [part]) if part.pieces.len() == 1 => return None,
-            _ => suspicions.settle(ctx, uid, slots, key).await?,
+            _ => suspicions.settle(ctx, uid, home, key).await?,
         };
         // The settings that the batch was judged by may have changed meanwhile.
         let now = ctx.writes.judged_by.now(ctx, uid).await;
@@ -280,6 +322,8 @@ impl Write {
         // without overtaking such a write.
         let placement = self.layout.placement.as_ref()?;
         let may = ctx.options.coalesce
+            // A write to one shard may remove documents from others.
+            && self.layout.slots.field().is_none()
             && !ctx.cluster.direct_writes()
             && self.layout.key.is_some()
             && documents.len() <= SMALL_BYTES
@@ -348,6 +392,7 @@ impl Write {
                 shard: *shard,
                 pieces,
                 path_and_query,
+                removals: Vec::new(),
             })
         });
         Delivery {

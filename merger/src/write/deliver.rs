@@ -50,6 +50,8 @@ pub(super) struct ShardPayload {
     pub(super) ids: Option<Ids>,
     /// The path for this shard, if it isn't the delivery's.
     pub(super) path_and_query: Option<String>,
+    /// What is removed there once all shards have taken their documents, as bodies of `documents/delete-batch`.
+    pub(super) removals: Vec<Piece>,
 }
 
 /// The result of a delivery.
@@ -119,20 +121,52 @@ pub(super) async fn deliver_now(
     for load in &delivery.loads {
         let (shard, ids) = (load.shard, load.ids.as_ref());
         ctx.cluster.note_write(shard, &delivery.named, ids);
-        stagger(
-            &ctx.replication,
-            load.shard,
-            load.pieces.iter().map(Piece::bytes).sum(),
-        );
+        let pieces = load.pieces.iter().chain(&load.removals);
+        stagger(&ctx.replication, shard, pieces.map(Piece::bytes).sum());
     }
-    let outcomes = join_all(
-        delivery
-            .loads
-            .iter()
-            .map(|load| to_shard(ctx, guard, delivery, load)),
-    )
-    .await;
+    let loads = || delivery.loads.iter();
+    let mut outcomes = join_all(loads().map(|load| to_shard(ctx, guard, delivery, load))).await;
+    // What a shard didn't take may be the only version of a document that is left.
+    if outcomes.iter().all(|outcome| outcome.failure.is_none()) {
+        let removing = delivery.removing();
+        let from = loads().filter_map(ShardPayload::removing);
+        let removed = from.map(async |load| {
+            let mut outcome = to_shard(ctx, guard, &removing, &load).await;
+            for part in &mut outcome.parts {
+                part.is_removal = true;
+            }
+            outcome
+        });
+        outcomes.extend(join_all(removed).await);
+    }
     settle(outcomes)
+}
+
+impl Delivery {
+    /// The same write, as far as it removes documents.
+    fn removing(&self) -> Self {
+        let uid = self.index_uid.as_deref().unwrap_or_default();
+        Self {
+            method: Method::POST,
+            path_and_query: format!("/indexes/{uid}/documents/delete-batch"),
+            content_type: Some(HeaderValue::from_static("application/json")),
+            loads: Vec::new(),
+            ..self.clone()
+        }
+    }
+}
+
+impl ShardPayload {
+    /// What is removed from the shard; `None` if nothing is.
+    fn removing(&self) -> Option<Self> {
+        (!self.removals.is_empty()).then(|| Self {
+            shard: self.shard,
+            pieces: self.removals.clone(),
+            ids: self.ids.clone(),
+            path_and_query: None,
+            removals: Vec::new(),
+        })
+    }
 }
 
 /// Whether the index still has the slots and the primary key by which a write was laid out, and isn't being deleted. This stays

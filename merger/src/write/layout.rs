@@ -64,6 +64,24 @@ impl Layout {
         placement.is_some_and(|placement| placement.deleted_by.is_none())
     }
 
+    /// The limits on how the parts of a write are kept.
+    pub(super) fn limits(ctx: &Context) -> SpoolLimits {
+        let options = &ctx.options;
+        SpoolLimits {
+            memory_bytes: options.spool_memory_bytes,
+            piece_bytes: options.max_node_payload_bytes,
+            folder: options.spool_folder.clone(),
+            memory: ctx.bounds.bodies.clone(),
+            disk: ctx.bounds.spools.clone(),
+        }
+    }
+
+    /// Whether an update must look for its documents before it is laid out.
+    pub(super) fn looks_for(&self, method: &Method) -> bool {
+        self.slots.field().is_some() && *method == Method::PUT
+    }
+
+    /// A splitter for the body of a write.
     pub(super) fn splitter(
         &self,
         ctx: &Context,
@@ -76,21 +94,17 @@ impl Layout {
             name,
             is_open: self.key.is_none(),
         };
-        let options = &ctx.options;
-        let limits = SpoolLimits {
-            memory_bytes: options.spool_memory_bytes,
-            piece_bytes: options.max_node_payload_bytes,
-            folder: options.spool_folder.clone(),
-            memory: ctx.bounds.bodies.clone(),
-            disk: ctx.bounds.spools.clone(),
-        };
         let manner = Manner {
             updates: *method == Method::PUT,
             skips_creation: params.skip_creation == Some(true),
             keeps: !self.is_alive(),
         };
         let judge = Judge::new(Arc::clone(&self.rules), manner);
-        Splitter::new(format, &self.slots, key, limits).judged(judge)
+        let splitter = Splitter::new(format, &self.slots, key, Self::limits(ctx)).judged(judge);
+        match self.looks_for(method) {
+            true => splitter.gathering(),
+            false => splitter,
+        }
     }
 
     /// Whether a batch that was split by another layout is split correctly for this one: same slots, key and rules.

@@ -16,7 +16,9 @@ pub(crate) mod dry_run;
 mod format;
 pub mod judge;
 mod layout;
+mod locate;
 mod params;
+mod removals;
 mod remove;
 mod reworded;
 pub mod split;
@@ -41,6 +43,7 @@ pub(crate) use self::decode::Plain;
 pub use self::format::{Format, FormatError};
 pub use self::split::{Fault, SplitError};
 
+use self::add::of_split;
 use self::coalesce::Coalescer;
 use self::deliver::{Delivered, Delivery, ShardPayload};
 use crate::answer::Answer;
@@ -161,6 +164,21 @@ pub enum WriteError {
         "the index `{0}` has tasks under way on which the filter depends; nothing was changed: try again when they have ended"
     )]
     Busy(String),
+    /// Nobody knows where the documents of an update lie before tasks under way have ended, and they take too long.
+    #[error(
+        "the index `{0}` has tasks under way, and only when they have ended it is known where the documents to update lie; nothing was written: try again"
+    )]
+    NotLocated(String),
+    /// An edition by function of an index that lies by a field: the function might change the field.
+    #[error(
+        "Documents of the index `{0}` can't be edited by function: its documents lie by a field, which the function might change. Update or replace the documents instead."
+    )]
+    NoEdition(String),
+    /// Whole documents are to be added to an index that lies by a field, but none that doesn't exist.
+    #[error(
+        "Invalid value for parameter `skipCreation`: documents of the index `{0}` lie by a field, and only `PUT` can leave out those that don't exist"
+    )]
+    NoSkipping(String),
     /// The index was moved or deleted in each attempt.
     #[error("the index `{0}` changes too often")]
     Unsettled(String),

@@ -1,4 +1,5 @@
-//! Deletions and editions: a deletion by id goes to the shards that own the ids, everything else to every shard of the index.
+//! Deletions and editions: a deletion by id goes to the shards that own the ids, everything else to every shard of the index. So
+//! does a deletion by id where an id doesn't tell the shard.
 
 use std::sync::Arc;
 
@@ -28,13 +29,14 @@ pub(super) async fn one(ctx: &Arc<Context>, call: Call) -> Result<Answer, WriteE
     let lay_out = move |slots: Option<&SlotMap>| {
         let id = document.as_deref();
         let id = id.and_then(|id| DocumentId::from_text(id).ok());
-        let shard = match (slots, id) {
-            (Some(slots), Some(id)) => slots.shard_of(&id),
+        let shards = match (slots, id) {
+            (Some(slots), Some(id)) => owners(slots, &id),
             // The id can't belong to a document, or the index doesn't exist: any shard words that.
-            (Some(slots), None) => first_of(slots),
-            (None, _) => first,
+            (Some(slots), None) => vec![first_of(slots)],
+            (None, _) => vec![first],
         };
-        vec![load(shard, Bytes::new())]
+        let loads = shards.into_iter();
+        loads.map(|shard| load(shard, Bytes::new())).collect()
     };
     let details = details([
         ("providedIds", 1.into()),
@@ -68,6 +70,16 @@ pub(super) async fn batch(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, 
 
 /// Deletion by filter, deletion of all documents, and edition by function: the same request to every shard of the index.
 pub(super) async fn everywhere(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, WriteError> {
+    if call.operation == Operation::EditDocuments
+        && let Some(placement) = call
+            .index
+            .as_deref()
+            .and_then(|uid| ctx.cluster.placement(uid))
+        && placement.slots.field().is_some()
+        && placement.shards().len() > 1
+    {
+        return Err(WriteError::NoEdition(placement.uid.clone()));
+    }
     let body = body(ctx, &mut call).await?;
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     let filter = asked.get("filter").filter(|filter| !filter.is_null());
@@ -117,6 +129,12 @@ pub(super) async fn everywhere(ctx: &Arc<Context>, mut call: Call) -> Result<Ans
     Ok(answer)
 }
 
+/// The shards that may hold a document.
+fn owners(slots: &SlotMap, id: &DocumentId<'_>) -> Vec<ShardId> {
+    let owner = slots.shard_of(id);
+    owner.map_or_else(|| slots.shards().to_vec(), |owner| vec![owner])
+}
+
 /// The ids by shard, as they came. A value that can't be an id goes to the first shard, which counts it.
 fn split(slots: &SlotMap, ids: &[Value]) -> Vec<ShardPayload> {
     let mut lists: Vec<(ShardId, Vec<&Value>)> = slots
@@ -126,9 +144,11 @@ fn split(slots: &SlotMap, ids: &[Value]) -> Vec<ShardPayload> {
         .collect();
     for id in ids {
         let text = text(id);
-        let shard =
-            DocumentId::from_text(&text).map_or_else(|_| first_of(slots), |id| slots.shard_of(&id));
-        if let Some((_, list)) = lists.iter_mut().find(|(owner, _)| *owner == shard) {
+        let shards = match DocumentId::from_text(&text) {
+            Ok(id) => owners(slots, &id),
+            Err(_) => vec![first_of(slots)],
+        };
+        for (_, list) in lists.iter_mut().filter(|(owner, _)| shards.contains(owner)) {
             list.push(id);
         }
     }
@@ -170,6 +190,7 @@ fn load(shard: ShardId, body: Bytes) -> ShardPayload {
         shard,
         pieces: vec![Piece::of(Framing::default(), &[&body])],
         path_and_query: None,
+        removals: Vec::new(),
     }
 }
 

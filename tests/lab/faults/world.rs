@@ -166,7 +166,9 @@ impl World {
 
     /// The shard that owns a document.
     pub(super) fn shard_of(&self, id: &str) -> u16 {
-        DocumentId::from_text(id).map_or(0, |id| self.slots.shard_of(&id).0)
+        let id = DocumentId::from_text(id).ok();
+        let shard = id.and_then(|id| self.slots.shard_of(&id));
+        shard.map_or(0, |shard| shard.0)
     }
 
     pub(super) fn history(&self) -> MutexGuard<'_, History> {

@@ -10,7 +10,7 @@ fn map() -> SlotMap {
 }
 
 fn owner(id: &str) -> ShardId {
-    map().shard_of(&DocumentId::from_text(id).unwrap())
+    map().shard_of(&DocumentId::from_text(id).unwrap()).unwrap()
 }
 
 /// Two ids that the same shard owns, and one that another shard owns.

@@ -79,6 +79,7 @@ fn owner(id: &str) -> ShardId {
         .unwrap()
         .slots
         .shard_of(&DocumentId::from_text(id).unwrap())
+        .unwrap()
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod operations;
 mod placements;
 mod strategies;
 mod tables;
+mod values;
 
 /// A seeded generator (SplitMix64): it gives the same numbers everywhere.
 struct Random(u64);

@@ -49,7 +49,7 @@ fn ten_thousand_documents_on_three_shards_are_even_disjoint_and_complete() {
         let mut counts: BTreeMap<ShardId, u32> = BTreeMap::new();
         for n in 0..10_000 {
             let id = make(n, &mut random);
-            let owner = map.shard_of(&DocumentId::from_text(&id).unwrap());
+            let owner = map.shard_of(&DocumentId::from_text(&id).unwrap()).unwrap();
             *counts.entry(owner).or_default() += 1;
         }
         assert_eq!(counts.values().sum::<u32>(), 10_000);

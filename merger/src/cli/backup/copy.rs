@@ -252,6 +252,7 @@ impl Copy {
             primary_key: self.index.primary_key,
             shard_count: self.index.shard_count,
             write_mode: self.index.write_mode,
+            strategy: self.index.strategy,
             documents: files.iter().map(|slots| slots.documents).sum(),
             slots_per_file: self.slots_per_file,
             files,

@@ -111,6 +111,9 @@ pub(super) struct IndexEntry {
     pub shard_count: Option<u16>,
     /// Its own write mode.
     pub write_mode: Option<String>,
+    /// How its documents got their shards, as `sharding` of `POST /indexes` says it. Missing where an earlier version made the backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Map<String, Value>>,
     /// How many documents it has.
     pub documents: u64,
     /// Its settings.

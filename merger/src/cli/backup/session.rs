@@ -37,6 +37,8 @@ pub(super) struct Index {
     pub shards: Vec<u16>,
     pub shard_count: Option<u16>,
     pub write_mode: Option<String>,
+    #[serde(default)]
+    pub strategy: Option<Map<String, Value>>,
     pub documents: u64,
     pub settings: Map<String, Value>,
 }

@@ -43,6 +43,7 @@ fn stored(folder: &Folder, uid: &str, all: &Documents, slots_per_file: u16) -> I
         primary_key: Some("id".to_owned()),
         shard_count: None,
         write_mode: None,
+        strategy: None,
         documents: all.len() as u64,
         files: files.collect(),
         settings: folder

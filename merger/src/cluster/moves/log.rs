@@ -41,7 +41,10 @@ impl Log {
         let Ok(id) = DocumentId::from_text(id) else {
             return;
         };
-        let slot = self.strategy.slot_of(&id);
+        // Indexes whose ids tell no slot aren't moved.
+        let Some(slot) = self.strategy.slot_of(&id) else {
+            return;
+        };
         if self.slots.get(usize::from(slot.0)) == Some(&true) {
             let ids = self.noted.ids.entry(slot).or_default();
             ids.insert(id.as_str().to_owned());
@@ -189,7 +192,8 @@ mod tests {
     }
 
     fn slot(id: &str) -> Slot {
-        Strategy::Hash.slot_of(&DocumentId::from_text(id).unwrap())
+        let id = DocumentId::from_text(id).unwrap();
+        Strategy::Hash.slot_of(&id).unwrap()
     }
 
     fn on(operation: Operation, index: &str) -> NamedOperation {

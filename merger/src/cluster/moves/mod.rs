@@ -21,7 +21,7 @@ pub(crate) use log::{MoveLogs, Noted};
 pub(crate) use plan::{Planned, Step, plan};
 pub(crate) use record::{Move, MoveOptions, MoveState};
 
-use super::{Changes, ClusterError};
+use super::{Changes, ClusterError, Placement};
 use crate::clock::now_utc;
 use crate::store::{Change, Store, StoreError};
 
@@ -31,6 +31,12 @@ const DRAINING_KEY: &str = "draining";
 const REPLAN_KEY: &str = "replan";
 /// How many ended moves stay listed.
 const MOST_ENDED: usize = 100;
+
+/// Whether an index's slots can be moved. The ids that are written to a slot while it moves are noted, and by field an id tells no
+/// slot.
+pub(crate) fn can_move(index: &Placement) -> bool {
+    index.slots.field().is_none()
+}
 
 /// All moves, and the shards that are to be emptied.
 pub(crate) struct Moves {

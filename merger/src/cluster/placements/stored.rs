@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use weft_routing::document_id::DocumentId;
 use weft_routing::placement::{ShardId, SlotMap};
 use weft_routing::strategy::{IdKey, Ranges, Strategy};
+use weft_routing::value::RoutingField;
 
 use super::Placement;
 use crate::cluster::WriteMode;
@@ -45,6 +46,11 @@ enum StoredSlots {
         boundaries: Vec<String>,
         slots: Box<StoredSlots>,
     },
+    /// Likewise for versions that don't know routing fields.
+    ByField {
+        field: String,
+        slots: Box<StoredSlots>,
+    },
 }
 
 impl StoredSlots {
@@ -59,6 +65,10 @@ impl StoredSlots {
             Strategy::Hash => owners,
             Strategy::Range(ranges) => Self::ByRange {
                 boundaries: ranges.boundaries().iter().map(IdKey::to_string).collect(),
+                slots: Box::new(owners),
+            },
+            Strategy::Field(field) => Self::ByField {
+                field: field.to_string(),
                 slots: Box::new(owners),
             },
         }
@@ -76,6 +86,9 @@ impl StoredSlots {
                 let key = |text: &String| Some(IdKey::of(&DocumentId::from_text(text).ok()?));
                 let boundaries = boundaries.iter().map(key).collect::<Option<Vec<_>>>()?;
                 slots.read(&Strategy::Range(Ranges::new(boundaries).ok()?))
+            }
+            Self::ByField { field, slots } => {
+                slots.read(&Strategy::Field(RoutingField::new(&field).ok()?))
             }
         }
     }

@@ -30,6 +30,8 @@ impl Placements {
                 && directed
                 && placement.deleted_by.is_none()
                 && placement.primary_key.is_some()
+                // Each document's routing field must be looked at.
+                && placement.slots.field().is_none()
                 && placement
                     .shards()
                     .iter()

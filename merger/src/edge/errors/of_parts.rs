@@ -143,6 +143,7 @@ impl From<ClusterError> for ApiError {
                 error.to_string(),
             ),
             ClusterError::InvalidBody(message) => Self::invalid("bad_request", message),
+            ClusterError::Unmovable(_) => Self::invalid("bad_request", error.to_string()),
             ClusterError::Read(error) => error.into(),
             ClusterError::NoShards
             | ClusterError::ShardEmpty(_)
@@ -299,7 +300,10 @@ impl From<WriteError> for ApiError {
             | WriteError::NoQuorum { .. }
             | WriteError::Stopping(_)
             | WriteError::Unsettled(_)
+            | WriteError::NotLocated(_)
             | WriteError::Busy(_) => Self::unavailable(error.to_string()),
+            WriteError::NoEdition(_) => Self::invalid("feature_not_enabled", error.to_string()),
+            WriteError::NoSkipping(_) => Self::invalid("bad_request", error.to_string()),
             WriteError::Format(error) => Self::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 match error {

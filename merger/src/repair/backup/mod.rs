@@ -40,7 +40,7 @@ pub(crate) use round::{Round, State, round, state};
 use super::Context;
 use super::resync::{Remote, ResyncError, SourceGuard};
 use crate::cluster::{
-    BACKUP_LEASE, ClusterError, InUse, NodeRef, NodeStatus, Placement, WriteMode,
+    BACKUP_LEASE, ClusterError, InUse, NodeRef, NodeStatus, Placement, WriteMode, wish_for,
 };
 use crate::replication::{WriteGuard, settle_doubt};
 
@@ -64,6 +64,8 @@ pub(crate) struct Index {
     shards: Vec<ShardId>,
     shard_count: Option<u16>,
     write_mode: Option<WriteMode>,
+    /// How its documents get their slots, as a client asks for it.
+    strategy: Map<String, Value>,
     documents: u64,
     settings: Map<String, Value>,
 }
@@ -257,6 +259,7 @@ async fn describe(
         shards: placement.shards().to_vec(),
         shard_count: placement.shard_count,
         write_mode: placement.write_mode,
+        strategy: wish_for(placement.slots.strategy()),
         documents: 0,
         settings: Map::new(),
     };

@@ -83,7 +83,9 @@ pub(crate) async fn page(
         ..Page::default()
     };
     for (print, document) in found.into_iter().flatten() {
-        if placement.slots.shard_of_slot(print.slot) != shard {
+        let id = DocumentId::from_text(&print.id).ok();
+        let owner = id.and_then(|id| placement.slots.shard_of(&id));
+        if owner.is_some_and(|owner| owner != shard) {
             // A copy that a move has left there, or has brought there too soon.
             continue;
         }
@@ -123,7 +125,7 @@ pub(crate) async fn documents(
     Ok(Waiting::Ready(found))
 }
 
-/// The ids by the shards that own them.
+/// The ids by the shards that own them. An id that doesn't tell is looked for on all shards.
 pub(super) fn by_shard<'a>(
     placement: &Placement,
     ids: impl IntoIterator<Item = &'a String>,
@@ -131,8 +133,11 @@ pub(super) fn by_shard<'a>(
     let mut shards: BTreeMap<ShardId, Vec<String>> = BTreeMap::new();
     for text in ids {
         if let Ok(id) = DocumentId::from_text(text) {
-            let shard = placement.slots.shard_of(&id);
-            shards.entry(shard).or_default().push(text.clone());
+            let owner = placement.slots.shard_of(&id);
+            let all = placement.shards().iter().copied();
+            for shard in all.filter(|shard| owner.is_none_or(|owner| owner == *shard)) {
+                shards.entry(shard).or_default().push(text.clone());
+            }
         }
     }
     shards

@@ -150,8 +150,9 @@ impl Batch<'_> {
     fn noted_of(&self, ids: &[String]) -> Noted {
         let mut noted = Noted::default();
         for id in ids {
-            if let Ok(document) = DocumentId::from_text(id) {
-                let slot = self.strategy.slot_of(&document);
+            let document = DocumentId::from_text(id).ok();
+            let slot = document.and_then(|document| self.strategy.slot_of(&document));
+            if let Some(slot) = slot {
                 noted.ids.entry(slot).or_default().insert(id.clone());
             }
         }

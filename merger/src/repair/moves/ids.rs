@@ -29,8 +29,9 @@ impl IdsBySlot {
         let mut scan = Scan::of_ids(remote, index, primary_key);
         while let Some(page) = scan.next().await? {
             for (print, _) in page {
-                let slot = DocumentId::from_text(&print.id).map(|id| map.slot_of(&id));
-                if let Some(slot) = slot.ok().filter(|slot| wanted(*slot)) {
+                let id = DocumentId::from_text(&print.id).ok();
+                let slot = id.and_then(|id| map.slot_of(&id));
+                if let Some(slot) = slot.filter(|slot| wanted(*slot)) {
                     ids.0.entry(slot).or_default().insert(print.id);
                 }
             }

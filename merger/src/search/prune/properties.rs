@@ -171,6 +171,19 @@ fn document() -> impl Strategy<Value = Document> {
     })
 }
 
+/// A document whose "id" is the value of a routing field, which may be any text.
+fn valued() -> impl Strategy<Value = Document> {
+    let text = (value(), 0_u8..3).prop_filter("no document has an empty value", |(id, _)| {
+        !id.trim().is_empty()
+    });
+    let text = text.prop_map(|(id, group)| Document {
+        id,
+        is_number: false,
+        group,
+    });
+    prop_oneof![document(), text]
+}
+
 fn key(id: &str) -> IdKey {
     IdKey::of(&DocumentId::from_text(id).unwrap())
 }
@@ -205,6 +218,37 @@ proptest! {
                 let also = |more: &Tree| more.finds(document, newer) || document.group == 0;
                 if tree.finds(document, newer) && more.as_ref().is_none_or(also) {
                     let owner = slots.shard_of(&DocumentId::from_text(&document.id).unwrap());
+                    let owner = owner.unwrap();
+                    prop_assert!(asked.contains(&owner), "{filter}: {document:?} on {owner}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_document_that_a_filter_of_its_routing_field_finds_lies_on_a_shard_that_is_asked(
+        tree in tree(),
+        more in prop::option::of(tree()),
+        documents in prop::collection::vec(valued(), 1..40),
+        count in 1_u16..6,
+    ) {
+        let shards: Vec<ShardId> = (0..count).map(ShardId).collect();
+        // The field has the name that the filters of these tests compare.
+        let slots = SlotMap::deal_by(&"field:id".parse().unwrap(), &shards).unwrap();
+        let filter = match &more {
+            None => json!(tree.text()),
+            Some(more) => json!([tree.text(), [more.text(), "g = 0"]]),
+        };
+        let Some(asked) = shards_of(&filter, "id", &slots) else { return Ok(()) };
+        for document in &documents {
+            let value = match document.is_number {
+                true => RoutingValue::from_json(&document.id),
+                false => RoutingValue::from_text(&document.id),
+            };
+            let owner = slots.shard_of_value(&value.unwrap());
+            for newer in [false, true] {
+                let also = |more: &Tree| more.finds(document, newer) || document.group == 0;
+                if tree.finds(document, newer) && more.as_ref().is_none_or(also) {
                     prop_assert!(asked.contains(&owner), "{filter}: {document:?} on {owner}");
                 }
             }

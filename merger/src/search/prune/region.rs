@@ -2,6 +2,8 @@
 //!
 //! Pure: functions of values.
 
+use weft_routing::value::RoutingValue;
+
 use super::parse::{Condition, Filter};
 
 /// The most intervals of a kind. A filter with more is taken to match more than it does.
@@ -220,7 +222,7 @@ impl Region {
 /// The number that a value is compared as, if it is one. `None` if the value can't be judged here.
 #[allow(clippy::option_option, reason = "unknown, no number, or a number")]
 fn number(value: &str) -> Option<Option<f64>> {
-    is_plain(value).then(|| {
+    (value.len() <= LONGEST).then(|| {
         let number = value.trim().parse::<f64>().ok();
         number.filter(|number| number.is_finite())
     })
@@ -228,18 +230,22 @@ fn number(value: &str) -> Option<Option<f64>> {
 
 /// The normal form by which a node compares a text. `None` if the value can't be judged here.
 fn normal(value: &str) -> Option<String> {
-    is_plain(value).then(|| value.trim().to_ascii_lowercase())
+    if is_plain(value) {
+        return Some(value.trim().to_ascii_lowercase());
+    }
+    let value = RoutingValue::from_text(value).ok()?;
+    Some(value.as_str().to_owned())
 }
 
 /// Older nodes compare normal forms of texts with the value as it was written, newer ones with its normal form: the lower one.
 fn low(value: &str) -> Option<String> {
-    let normal = normal(value)?;
+    let normal = normal(value).filter(|_| is_plain(value))?;
     Some(normal.min(value.to_owned()))
 }
 
 /// The higher one.
 fn high(value: &str) -> Option<String> {
-    let normal = normal(value)?;
+    let normal = normal(value).filter(|_| is_plain(value))?;
     Some(normal.max(value.to_owned()))
 }
 

@@ -14,7 +14,11 @@ fn by_range() -> SlotMap {
 }
 
 fn owners(ids: &[&str]) -> Option<Vec<ShardId>> {
-    let owner = |id: &&str| by_hash().shard_of(&DocumentId::from_text(id).unwrap());
+    let owner = |id: &&str| {
+        by_hash()
+            .shard_of(&DocumentId::from_text(id).unwrap())
+            .unwrap()
+    };
     let owners: BTreeSet<ShardId> = ids.iter().map(owner).collect();
     Some(owners.into_iter().collect())
 }

@@ -67,8 +67,10 @@ fn told(read: Option<Read>) -> String {
         Read::FacetSearch(_, shards) => format!("facet search on {}", list(&shards)),
         Read::Documents(_, shards) => format!("documents on {}", list(&shards)),
         Read::Similar(similar, owner, shards) => {
+            let owner = owner.map_or("any".to_owned(), |owner| owner.to_string());
             format!("similar to {} of {owner} on {}", similar.id, list(&shards))
         }
+        Read::Document(shards) => format!("document on {}", list(&shards)),
         Read::Several(queries, asked) => format!("{} on {}", queries.len(), shares(asked)),
         Read::Federated(_, asked) => format!("federated on {}", shares(asked)),
     }
@@ -87,7 +89,8 @@ fn get(what: &str) -> String {
 }
 
 fn owner(id: &str) -> ShardId {
-    owner_of(&four(), id).unwrap()
+    let id = DocumentId::from_text(id).unwrap();
+    four().slots.shard_of(&id).unwrap()
 }
 
 const READABLE: [(&str, &str, &str, &str); 9] = [

@@ -422,7 +422,10 @@ impl<'a> Strange<'a> {
         let id = id.and_then(|text| std::str::from_utf8(text).ok());
         let id = id.and_then(|text| DocumentId::from_json(text).ok());
         let is_own = match (placement, id) {
-            (Some(placement), Some(id)) => placement.slots.shard_of(&id) == self.ask.shard,
+            (Some(placement), Some(id)) => {
+                let owner = placement.slots.shard_of(&id);
+                owner.is_none_or(|owner| owner == self.ask.shard)
+            }
             _ => true,
         };
         if is_own && own >= list.wanted.skip && own < list.wanted.end() {

@@ -195,3 +195,32 @@ fn an_edition_that_failed_somewhere_says_how_many_documents_were_edited() {
          former twice.)"
     );
 }
+
+#[test]
+fn what_is_removed_because_it_lies_elsewhere_now_counts_for_nothing_unless_it_fails() {
+    let added = || {
+        let mut added = part(0, Status::Succeeded);
+        let details = json!({"receivedDocuments": 2, "indexedDocuments": 2});
+        added.copies[0].state.details = details.as_object().cloned();
+        added
+    };
+    let removal = |mut part: ShardTask| {
+        let details = json!({"providedIds": 2, "deletedDocuments": 1, "originalFilter": null});
+        part.copies[0].state.details = details.as_object().cloned();
+        part.is_removal = true;
+        part
+    };
+    let removed = || removal(part(1, Status::Succeeded));
+    let done = view(&record(vec![added(), removed()]));
+    assert_eq!(
+        Value::Object(done.details.unwrap()),
+        json!({"receivedDocuments": 2, "indexedDocuments": 2})
+    );
+    // All that was to be added failed alike.
+    let failed = record(vec![failing(0, "bad"), removed()]);
+    assert_eq!(error(&failed).unwrap()["message"], "bad");
+    let failed = record(vec![added(), removal(failing(1, "bad"))]);
+    assert_eq!(status(&failed), Status::Failed);
+    let said = error(&failed).unwrap();
+    assert!(said["message"].as_str().unwrap().contains("shard-1: bad"));
+}

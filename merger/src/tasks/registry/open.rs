@@ -84,6 +84,15 @@ impl Tasks {
         })
     }
 
+    /// Whether some replica hasn't taken an acknowledged write of an index yet.
+    pub fn is_late(&self, index_uid: &str) -> bool {
+        let state = self.lock();
+        state.open.values().any(|record| {
+            record.index_uid.as_deref() == Some(index_uid)
+                && record.parts.iter().any(|part| !part.pending.is_empty())
+        })
+    }
+
     /// Whether an open task may remove documents from an index, or change its name.
     pub fn takes_documents(&self, index_uid: &str) -> bool {
         let state = self.lock();

@@ -258,6 +258,7 @@ fn delivery(small: &Small, shard: ShardId, piece: Piece, ids: Ids) -> Delivery {
             shard,
             pieces: vec![piece],
             path_and_query: None,
+            removals: Vec::new(),
         }],
     }
 }

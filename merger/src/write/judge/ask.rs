@@ -8,30 +8,25 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use hashbrown::HashSet;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method};
-use serde_json::{Value, json};
-use weft_routing::document_id::DocumentId;
-use weft_routing::placement::{ShardId, SlotMap};
+use weft_routing::placement::ShardId;
 
 use super::{Finding, Suspicions, Verdict};
-use crate::call::full;
-use crate::cluster::ClusterError;
 use crate::tasks::{Unknown, are_pending, ask_until};
-use crate::upstream::{NodeRequest, Target};
 use crate::write::Context;
+use crate::write::locate::{fetch, id_of};
 
 /// How long to wait until nothing is under way, and how often to check.
 const WITHIN: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(25);
 
 impl Suspicions {
-    /// The verdict on a batch for an index with the primary key `key`; `None` if the batch is fine, or if it can't be told.
+    /// The verdict on a batch for an index with the primary key `key`; `None` if the batch is fine, or if it can't be told. `home`
+    /// says which shard gets the document with an id.
     pub(in crate::write) async fn settle(
         &self,
         ctx: &Context,
         uid: &str,
-        slots: &SlotMap,
+        home: impl Fn(&str) -> Option<ShardId>,
         key: &str,
     ) -> Option<Finding> {
         let ids = match self.verdict(None) {
@@ -41,10 +36,9 @@ impl Suspicions {
         };
         let mut shards: Vec<(ShardId, Vec<&str>)> = Vec::new();
         for id in ids {
-            let Ok(document) = DocumentId::from_text(id) else {
+            let Some(shard) = home(id) else {
                 continue;
             };
-            let shard = slots.shard_of(&document);
             match shards.iter_mut().find(|(other, _)| *other == shard) {
                 Some((_, ids)) => ids.push(id),
                 None => shards.push((shard, vec![id])),
@@ -99,48 +93,10 @@ async fn fetch_all(
     key: &str,
     shards: &[(ShardId, Vec<&str>)],
 ) -> Result<HashSet<String>, Unknown> {
+    let fields = [key];
     let found = shards
         .iter()
-        .map(|(shard, ids)| fetch(ctx, *shard, uid, key, ids));
-    Ok(try_join_all(found).await?.into_iter().flatten().collect())
-}
-
-async fn fetch(
-    ctx: &Context,
-    shard: ShardId,
-    uid: &str,
-    key: &str,
-    ids: &[&str],
-) -> Result<Vec<String>, Unknown> {
-    let primary = ctx.cluster.primary(shard);
-    let primary = primary.ok_or(ClusterError::ShardLost(shard))?;
-    let body = json!({"ids": ids, "fields": [key], "limit": ids.len()});
-    let request = NodeRequest::new(
-        Target::Node(primary.address),
-        Method::POST,
-        format!("/indexes/{uid}/documents/fetch"),
-        &ctx.own_authority(),
-        ctx.search_timeout,
-    )
-    .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-    .body(full(body.to_string()));
-    let answer = ctx.upstream.send(request).await?;
-    let answer: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let documents = answer.get("results").and_then(Value::as_array);
-    let id = |document: &Value| match member(document, key)? {
-        Value::String(id) => Some(id.clone()),
-        id => Some(id.to_string()),
-    };
-    Ok(documents.into_iter().flatten().filter_map(id).collect())
-}
-
-/// A field by its name, or by its path.
-fn member<'a>(document: &'a Value, key: &str) -> Option<&'a Value> {
-    document.get(key).or_else(|| {
-        let mut steps = key.match_indices('.');
-        steps.find_map(|(at, _)| {
-            let (first, rest) = key.split_at(at);
-            member(document.get(first)?, rest.get(1..)?)
-        })
-    })
+        .map(|(shard, ids)| fetch(ctx, *shard, uid, &fields, ids));
+    let found = try_join_all(found).await?.into_iter().flatten();
+    Ok(found.filter_map(|document| id_of(&document, key)).collect())
 }

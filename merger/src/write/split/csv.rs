@@ -230,7 +230,9 @@ impl Reader {
         };
         let special = header.special(fields);
         let names = || header.distinct_names().map(str::to_owned).collect();
-        documents.row(&self.row(last), id.as_ref(), &special, names);
+        let value = header.routing_value(documents.field(), fields);
+        let row = self.row(last);
+        documents.row(&row, id.as_ref(), &special, value.as_deref(), names);
     }
 
     /// The record's raw text without surrounding line ends, so that another row can follow.
@@ -341,6 +343,13 @@ impl Header {
             }
         }
         special
+    }
+
+    /// The value of the routing field, as JSON in the way a node converts it.
+    fn routing_value(&self, field: Option<&str>, fields: &[&str]) -> Option<String> {
+        let at = self.last_named(field?)?;
+        let (_, kind) = self.columns.get(at)?;
+        Some(json(*kind, fields.get(at)?))
     }
 
     fn distinct_names(&self) -> impl Iterator<Item = &str> {

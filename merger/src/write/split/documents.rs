@@ -7,9 +7,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use weft_routing::document_id::DocumentId;
 use weft_routing::placement::{ShardId, SlotMap};
 
+use super::by_field::{ByField, Owners, Twice, Unplaced};
 use super::explain;
 use super::identify::{PrimaryKey, Refused, Repeats, infer, infer_from_names};
-use super::scan::Object;
+use super::scan::{Object, Wanted};
 use super::{Batch, ShardPart, SplitKey, framing};
 use crate::ids::Ids;
 use crate::write::format::Format;
@@ -33,6 +34,9 @@ pub(super) struct Documents {
     /// Whether documents of a refused batch are kept, because it may be split again by another key.
     keeps_refused: bool,
     judge: Option<Judge>,
+    /// For an index that lies by a field.
+    by_field: Option<ByField>,
+    unplaced: Option<Unplaced>,
 }
 
 /// One shard's part so far.
@@ -74,9 +78,26 @@ impl Documents {
             refused: None,
             keeps_refused: key.is_open,
             judge: None,
+            by_field: None,
+            unplaced: None,
         };
+        if let Some(field) = slots.field() {
+            let memory = documents.limits.memory.share();
+            documents.by_field = Some(ByField::replacing(field, memory));
+        }
         documents.open_parts();
         documents
+    }
+
+    /// Keeps updates together, so that their documents can be looked for.
+    pub(super) fn gather(&mut self) {
+        self.by_field = self.by_field.take().map(ByField::gathering);
+    }
+
+    /// Places updates by where their documents were found.
+    pub(super) fn update(&mut self, found: Arc<Owners>, skips_creation: bool) {
+        let by_field = self.by_field.take();
+        self.by_field = by_field.map(|by_field| by_field.updating(found, skips_creation));
     }
 
     pub(super) fn judge(&mut self, judge: Judge) {
@@ -101,9 +122,20 @@ impl Documents {
         self.parts = self.slots.shards().iter().map(part).collect();
     }
 
-    /// The key that the scanner must look for.
-    pub(super) fn wanted(&self) -> Option<&[u8]> {
-        self.key.as_ref().and_then(PrimaryKey::plain)
+    /// What the scanner must look for.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        let field = self.by_field.as_ref().map(ByField::field);
+        Wanted {
+            key: self.key.as_ref().and_then(PrimaryKey::plain),
+            field: field.map(|field| field.as_str().as_bytes()),
+        }
+    }
+
+    /// The routing field, if the index lies by one.
+    pub(super) fn field(&self) -> Option<&str> {
+        self.by_field
+            .as_ref()
+            .map(|by_field| by_field.field().as_str())
     }
 
     pub(super) fn key(&self) -> Option<&PrimaryKey> {
@@ -112,7 +144,7 @@ impl Documents {
 
     /// Whether the primary key must be inferred from the next document.
     pub(super) fn wants_key(&self) -> bool {
-        self.key.is_none() && self.refused.is_none()
+        self.key.is_none() && !self.is_refused()
     }
 
     /// Takes a JSON document. It must have been scanned for the key that [`wanted`](Self::wanted) returns.
@@ -123,7 +155,7 @@ impl Documents {
             return Err(Invalid::Key);
         }
         self.received += 1;
-        if self.refused.is_some() {
+        if self.is_refused() {
             self.keep(object.raw);
             return Ok(());
         }
@@ -147,7 +179,7 @@ impl Documents {
         match id {
             Some(Ok(id)) => {
                 self.see(&id, text, object);
-                self.append(&id, object.raw);
+                self.append_object(&id, text, object);
             }
             _ => self.refuse(object.raw),
         }
@@ -159,7 +191,7 @@ impl Documents {
         match key.identify(text, self.repeats) {
             Ok(id) => {
                 self.see(&id, text, object);
-                self.append(&id, object.raw);
+                self.append_object(&id, text, object);
             }
             Err(Refused) => self.refuse(object.raw),
         }
@@ -190,16 +222,17 @@ impl Documents {
         }
     }
 
-    /// Takes a row of a CSV body, with its id if it has one, and its special fields' values as JSON.
+    /// Takes a row of a CSV body, with its id if it has one, and the values of its special fields and of its routing field as JSON.
     pub(super) fn row(
         &mut self,
         raw: &[u8],
         id: Option<&DocumentId<'_>>,
         special: &Special<String>,
+        value: Option<&str>,
         names: impl FnOnce() -> Vec<String>,
     ) {
         self.received += 1;
-        if self.refused.is_some() {
+        if self.is_refused() {
             self.keep(raw);
             return;
         }
@@ -214,7 +247,7 @@ impl Documents {
                     let place = self.received.saturating_sub(1);
                     judge.see(id.as_str(), place, raw, special, names);
                 }
-                self.append(id, raw);
+                self.append(id, Ok(value), raw);
             }
             None => self.refuse(raw),
         }
@@ -226,18 +259,58 @@ impl Documents {
         self.key = infer_from_names(names).ok();
     }
 
-    fn append(&mut self, id: &DocumentId<'_>, raw: &[u8]) {
+    fn append_object(&mut self, id: &DocumentId<'_>, text: &str, object: &Object<'_>) {
+        let Some(field) = self.field() else {
+            return self.append(id, Ok(None), object.raw);
+        };
+        if !object.escaped_keys && (!object.repeats_value || self.repeats == Repeats::LastWins) {
+            // The whole document was checked to be UTF-8.
+            let value = object
+                .value
+                .and_then(|value| std::str::from_utf8(value).ok());
+            return self.append(id, Ok(value), object.raw);
+        }
+        let fields = explain::entries(text).unwrap_or_default();
+        let mut values = fields.iter().filter(|(name, _)| name.as_ref() == field);
+        let last = values.next_back().map(|(_, value)| value.get());
+        let value = match values.next() {
+            Some(_) if self.repeats == Repeats::Refused => Err(Twice),
+            _ => Ok(last),
+        };
+        self.append(id, value, object.raw);
+    }
+
+    /// Appends a document to the part of its shard. `value` is that of its routing field, as JSON.
+    fn append(&mut self, id: &DocumentId<'_>, value: Result<Option<&str>, Twice>, raw: &[u8]) {
+        let shard = match &mut self.by_field {
+            None => self.slots.shard_of(id),
+            Some(by_field) => match by_field.place(&self.slots, id.as_str(), value) {
+                Ok(shard) => Some(shard),
+                Err(unplaced) => {
+                    self.unplaced = Some(unplaced);
+                    return self.drop_or_keep(raw);
+                }
+            },
+        };
         // A table of 4,096 slots for each body would cost a small write more than everything else in it.
-        let place = self.slots.shards().binary_search(&self.slots.shard_of(id));
-        if let Some(part) = place.ok().and_then(|place| self.parts.get_mut(place)) {
+        let place = shard.and_then(|shard| self.slots.shards().binary_search(&shard).ok());
+        if let Some(part) = place.and_then(|place| self.parts.get_mut(place)) {
             part.spool.append(raw);
             part.note(id);
         }
     }
 
+    fn is_refused(&self) -> bool {
+        self.refused.is_some() || self.unplaced.is_some()
+    }
+
     /// Refuses the batch because of this document: the documents before it are not written either.
     fn refuse(&mut self, raw: &[u8]) {
         self.refused = Some(Bytes::copy_from_slice(raw));
+        self.drop_or_keep(raw);
+    }
+
+    fn drop_or_keep(&mut self, raw: &[u8]) {
         if self.keeps_refused {
             self.keep(raw);
         } else {
@@ -256,6 +329,9 @@ impl Documents {
     pub(super) async fn spill(&mut self) -> io::Result<()> {
         for part in &mut self.parts {
             part.spool.spill(&self.limits).await?;
+        }
+        if let Some(by_field) = &mut self.by_field {
+            by_field.hold_memory().map_err(io::Error::other)?;
         }
         Ok(())
     }
@@ -283,6 +359,8 @@ impl Documents {
                 .map(|raw| Piece::of(self.framing.clone(), &[&raw])),
             nothing: Piece::of(self.framing, &[]),
             suspicions: self.judge.and_then(Judge::finish),
+            owners: self.by_field.map(ByField::into_owners).map(Arc::new),
+            unplaced: self.unplaced,
         })
     }
 }

@@ -1,13 +1,14 @@
 //! Split: turns the bytes of a body into each shard's part, as they arrive.
 //!
 //! A single pass finds where each document begins and ends, checks that it is valid, finds its id, and appends its bytes, as
-//! the client wrote them, to the part of the shard that owns the id. Memory is bounded by one document plus the parts' own
+//! the client wrote them, to the part of the shard that owns the id (or, [by field](by_field), the field's value). Memory is bounded by one document plus the parts' own
 //! bound (see [`super::spool`]).
 //!
 //! Invariants: a body that a node would refuse is refused here, before anything is delivered. If a node's task would refuse a
 //! document for its id, the whole batch is [`Batch::refused`]: the parts are dropped, and only that document goes to a node,
 //! whose task fails with the node's own words. What the engine refuses later, while indexing, is noted by a judge.
 
+mod by_field;
 mod csv;
 mod documents;
 pub(crate) mod explain;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use weft_routing::placement::{ShardId, SlotMap};
 
+pub(crate) use self::by_field::{Home, Owners, Unplaced};
 use self::documents::Documents;
 pub use self::explain::Fault;
 pub(super) use self::identify::keep_last;
@@ -88,6 +90,10 @@ pub(crate) struct Batch {
     pub(crate) nothing: Piece,
     /// The documents for which the engine may refuse the whole batch when it indexes it.
     pub(super) suspicions: Option<Suspicions>,
+    /// Where each document lies after this write, for an index that lies by a field.
+    pub(crate) owners: Option<Arc<Owners>>,
+    /// The first document that no shard can get: the batch goes to none then.
+    pub(crate) unplaced: Option<Unplaced>,
 }
 
 /// One shard's part of a body.
@@ -126,6 +132,18 @@ impl Splitter {
     /// The same splitter, with a judge of the documents.
     pub(super) fn judged(mut self, judge: Judge) -> Self {
         self.documents.judge(judge);
+        self
+    }
+
+    /// The same splitter for updates of an index that lies by a field: all documents stay together until they were looked for.
+    pub(super) fn gathering(mut self) -> Self {
+        self.documents.gather();
+        self
+    }
+
+    /// The same splitter for updates of documents that lie where they were found.
+    pub(super) fn updating(mut self, found: Arc<Owners>, skips_creation: bool) -> Self {
+        self.documents.update(found, skips_creation);
         self
     }
 

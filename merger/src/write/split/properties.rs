@@ -50,7 +50,7 @@ proptest! {
         for shard in slots.shards() {
             let own: Vec<&str> = documents
                 .iter()
-                .filter(|(id, _)| slots.shard_of(&DocumentId::from_json(id).unwrap()) == *shard)
+                .filter(|(id, _)| slots.shard_of(&DocumentId::from_json(id).unwrap()) == Some(*shard))
                 .map(|(_, text)| text.as_str())
                 .collect();
             if own.is_empty() { continue; }

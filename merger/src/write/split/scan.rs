@@ -29,8 +29,21 @@ pub(crate) struct Object<'a> {
     pub(crate) repeated: bool,
     /// Whether any key is written with escapes, so that it may be the wanted key or a special one.
     pub(crate) escaped_keys: bool,
+    /// The raw value of the routing field; the last one if it occurs more than once.
+    pub(crate) value: Option<&'a [u8]>,
+    /// Whether the routing field occurs more than once.
+    pub(crate) repeats_value: bool,
     /// The raw values of the fields that have special checks in the engine.
     pub(crate) special: Special<&'a [u8]>,
+}
+
+/// The names of the members that a scan looks for, as they are written in JSON.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Wanted<'a> {
+    /// The primary key.
+    pub(crate) key: Option<&'a [u8]>,
+    /// The routing field.
+    pub(crate) field: Option<&'a [u8]>,
 }
 
 /// Scans objects; reuses its memory for the next one.
@@ -43,17 +56,19 @@ pub(crate) struct Scanner {
 type Scanned<'a, T> = Result<(T, &'a [u8]), Stop>;
 
 impl Scanner {
-    /// Scans the object that `text` begins with, and looks for the key `wanted` at its top level.
+    /// Scans the object that `text` begins with, and looks for what is `wanted` at its top level.
     pub(crate) fn object<'a>(
         &mut self,
         text: &'a [u8],
-        wanted: Option<&[u8]>,
+        wanted: Wanted<'_>,
     ) -> Result<Object<'a>, Stop> {
         let mut found = Object {
             raw: text,
             id: None,
             repeated: false,
             escaped_keys: false,
+            value: None,
+            repeats_value: false,
             special: Special::NONE,
         };
         let mut rest = after(text, b'{')?;
@@ -66,9 +81,13 @@ impl Scanner {
             let (key, value) = string(rest)?;
             let value = skip_space(after(skip_space(value), b':')?);
             let end = self.value(value)?;
+            if wanted.field == Some(key.inner) {
+                found.repeats_value |= found.value.is_some();
+                found.value = Some(consumed(value, end));
+            }
             if key.escaped {
                 found.escaped_keys = true;
-            } else if wanted == Some(key.inner) {
+            } else if wanted.key == Some(key.inner) {
                 found.repeated |= found.id.is_some();
                 found.id = Some(consumed(value, end));
             } else if key.inner.first() == Some(&b'_') {

@@ -171,6 +171,7 @@ impl Restoring<'_> {
         if let Some(mode) = &entry.write_mode {
             sharding.insert("write".to_owned(), mode.as_str().into());
         }
+        sharding.extend(entry.strategy.clone().unwrap_or_default());
         let mut body = json!({"uid": entry.uid, "primaryKey": entry.primary_key});
         if let (false, Some(fields)) = (sharding.is_empty(), body.as_object_mut()) {
             fields.insert("sharding".to_owned(), sharding.into());

@@ -19,7 +19,7 @@ fn placement(uid: &str) -> Arc<Placement> {
 fn is_own(id: u64) -> bool {
     let id = id.to_string();
     let id = DocumentId::from_text(&id).unwrap();
-    placement("x").slots.shard_of(&id) == SHARD
+    placement("x").slots.shard_of(&id) == Some(SHARD)
 }
 
 fn ask(path: &str, body: Value) -> Ask {

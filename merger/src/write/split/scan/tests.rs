@@ -5,7 +5,11 @@ use super::*;
 use crate::write::split::explain::entries;
 
 fn scan<'a>(text: &'a str, wanted: &str) -> Result<Object<'a>, Stop> {
-    Scanner::default().object(text.as_bytes(), Some(wanted.as_bytes()))
+    let wanted = Wanted {
+        key: Some(wanted.as_bytes()),
+        field: None,
+    };
+    Scanner::default().object(text.as_bytes(), wanted)
 }
 
 fn id(text: &str) -> Option<&str> {
