@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 use weft_routing::placement::ShardId;
 use weft_routing::value::RoutingValue;
@@ -70,6 +70,9 @@ pub(super) async fn locate(
         let found = found.map(|shard| fetch(ctx, *shard, uid, &fields, ids));
         let found = try_join_all(found).await?;
         for (shard, documents) in shards.iter().zip(&found) {
+            let Some(documents) = documents else {
+                return Ok(None);
+            };
             for document in documents {
                 let value = document.get(field).map(Value::to_string);
                 let home = Home {
@@ -99,14 +102,14 @@ fn is_open(ctx: &Context, uid: &str, shards: &[ShardId]) -> bool {
     unknown.under_way || ctx.tasks.is_late(uid)
 }
 
-/// Those of the documents with these ids that a shard holds, with these fields.
+/// Those of the documents with these ids that a shard holds, with these fields. `None` if it refuses to say.
 pub(super) async fn fetch(
     ctx: &Context,
     shard: ShardId,
     uid: &str,
     fields: &[&str],
     ids: &[&str],
-) -> Result<Vec<Value>, Unknown> {
+) -> Result<Option<Vec<Value>>, Unknown> {
     let primary = ctx.cluster.primary(shard);
     let primary = primary.ok_or(ClusterError::ShardLost(shard))?;
     let body = json!({"ids": ids, "fields": fields, "limit": ids.len()});
@@ -120,11 +123,14 @@ pub(super) async fn fetch(
     .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
     .body(full(body.to_string()));
     let answer = ctx.upstream.send(request).await?;
-    let mut answer: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let documents = answer.get_mut("results").map(Value::take);
-    Ok(match documents {
-        Some(Value::Array(documents)) => documents,
-        _ => Vec::new(),
+    if answer.status == StatusCode::NOT_FOUND {
+        // The index isn't there yet, or any more.
+        return Ok(Some(Vec::new()));
+    }
+    let mut told: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    Ok(match told.get_mut("results").map(Value::take) {
+        Some(Value::Array(documents)) if answer.status.is_success() => Some(documents),
+        _ => None,
     })
 }
 

@@ -63,6 +63,11 @@ fn documents_asked_for_by_id_are_looked_for_where_they_are() {
 }
 
 #[test]
+fn a_value_is_looked_for_by_its_normal_form() {
+    assert_eq!(found(json!("id = '４２'")), owners(&["42"]));
+}
+
+#[test]
 fn anything_else_may_be_anywhere() {
     for filter in [
         json!("id = 7 OR genre = a"),
@@ -70,7 +75,8 @@ fn anything_else_may_be_anywhere() {
         json!("NOT id = 7"),
         json!("NOT (id = 7)"),
         json!("id = package"),
-        json!("id = '４２'"),
+        json!("id > '４２'"),
+        json!("id = '\u{e000}'"),
         json!("id > 7"),
         json!("id 7 TO 9"),
         json!("idx = 7"),

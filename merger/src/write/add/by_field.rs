@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use weft_routing::placement::ShardId;
 
 use super::Write;
@@ -59,7 +59,10 @@ impl Write {
                 return Ok(Some(answer));
             }
             let guard = ctx.locks.lock(self.layout.slots.shards()).await;
-            if let found @ Some(_) = self.locate(ctx, HELD_WITHIN).await? {
+            let found = timeout(HELD_WITHIN, self.locate(ctx, HELD_WITHIN)).await;
+            if let Ok(found) = found
+                && let found @ Some(_) = found?
+            {
                 return self.update(ctx, found, Some(guard)).await;
             }
             drop(guard);

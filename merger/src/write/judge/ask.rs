@@ -97,6 +97,6 @@ async fn fetch_all(
     let found = shards
         .iter()
         .map(|(shard, ids)| fetch(ctx, *shard, uid, &fields, ids));
-    let found = try_join_all(found).await?.into_iter().flatten();
+    let found = try_join_all(found).await?.into_iter().flatten().flatten();
     Ok(found.filter_map(|document| id_of(&document, key)).collect())
 }
