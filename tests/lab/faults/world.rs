@@ -87,7 +87,8 @@ pub(super) struct World {
     broken: AtomicUsize,
     mode: Mode,
     start: Instant,
-    slots: SlotMap,
+    /// Where documents belong, as of the last time at which no slot moved.
+    slots: Mutex<SlotMap>,
     history: Mutex<History>,
     reads: Mutex<Vec<Read>>,
     violations: Mutex<Vec<Violation>>,
@@ -108,7 +109,7 @@ impl World {
             broken: AtomicUsize::new(usize::MAX),
             mode,
             start: Instant::now(),
-            slots: SlotMap::deal(&shards)?,
+            slots: Mutex::new(SlotMap::deal(&shards)?),
             history: Mutex::default(),
             reads: Mutex::default(),
             violations: Mutex::default(),
@@ -166,7 +167,22 @@ impl World {
 
     /// The shard that owns a document.
     pub(super) fn shard_of(&self, id: &str) -> u16 {
-        DocumentId::from_text(id).map_or(0, |id| self.slots.shard_of(&id).0)
+        DocumentId::from_text(id).map_or(0, |id| lock(&self.slots).shard_of(&id).0)
+    }
+
+    /// The shard itself if it owns any slots, and otherwise one that does.
+    pub(super) fn owner_or(&self, shard: u16) -> u16 {
+        let slots = lock(&self.slots);
+        let owners = slots.shards();
+        match owners.contains(&ShardId(shard)) {
+            true => shard,
+            false => owners.first().map_or(shard, |owner| owner.0),
+        }
+    }
+
+    /// Notes where documents belong after slots have moved.
+    pub(super) fn set_slots(&self, slots: SlotMap) {
+        *lock(&self.slots) = slots;
     }
 
     pub(super) fn history(&self) -> MutexGuard<'_, History> {
