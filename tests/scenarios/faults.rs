@@ -41,6 +41,22 @@ const SEVERAL_MERGERS: [&str; 8] = [
     "--faults=kill-leader,freeze-leader,cut-leader-from-etcd,kill-all-mergers,etcd-without-quorum",
 ];
 
+/// Faults in the middle of moves: a shard is emptied, and then filled again.
+const MOVE: [&str; 7] = [
+    "faults",
+    "--quick",
+    "--sequence=2",
+    "--shards=2",
+    "--replicas=2",
+    "--seed=2",
+    "--faults=move,kill-replica,kill-primary,kill-merger",
+];
+
+#[tokio::test]
+async fn the_promises_hold_while_slots_move() {
+    run_lab(&MOVE).await;
+}
+
 #[tokio::test]
 async fn the_promises_hold_with_several_mergers_whatever_becomes_of_the_leader() {
     run_lab(&SEVERAL_MERGERS).await;

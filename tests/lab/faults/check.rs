@@ -1,6 +1,6 @@
 //! Judges what nodes and clients saw, by the acknowledged writes. Pure: values in, violations out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -22,6 +22,8 @@ pub(super) enum Breach {
     Differs,
     /// A read showed less than what was acknowledged before it began.
     StaleRead,
+    /// An answer shows a document twice.
+    ShownTwice,
     /// An accepted task is unknown, or never settles.
     LostTask,
     /// Two writes were answered with the same task uid.
@@ -147,6 +149,19 @@ pub(super) fn read(
     })
 }
 
+/// Judges the ids of one answer.
+pub(super) fn shown_twice<'a>(place: &str, ids: impl Iterator<Item = &'a str>) -> Vec<Violation> {
+    let mut seen = BTreeSet::new();
+    let twice = ids.filter(|id| !seen.insert(*id));
+    let violation = |id: &str| Violation {
+        breach: Breach::ShownTwice,
+        what: id.to_owned(),
+        place: place.to_owned(),
+        detail: "is there twice".to_owned(),
+    };
+    twice.map(violation).collect()
+}
+
 /// A violation: an accepted task is unknown, or never settles.
 pub(super) fn lost_task(task: u64, id: Option<&str>, answer: &str) -> Violation {
     Violation {
@@ -185,8 +200,7 @@ pub(super) fn differences(
             show_json(b)
         ),
     };
-    let ids: std::collections::BTreeSet<&String> =
-        one_documents.keys().chain(other_documents.keys()).collect();
+    let ids: BTreeSet<&String> = one_documents.keys().chain(other_documents.keys()).collect();
     let mut violations: Vec<Violation> = ids
         .into_iter()
         .filter_map(|id| {

@@ -59,7 +59,8 @@ pub(super) async fn stored(cluster: &Cluster, world: &World) -> Result<Vec<Viola
             let name = Layout::node_name(shard, replica);
             let api = Api::new(cluster.node_url(shard, replica), cluster.master_key());
             idle(&api, &name).await?;
-            let documents = all_documents(&api).await.with_context(|| name.clone())?;
+            let (documents, twice) = all_documents(&api, &name).await?;
+            violations.extend(twice);
             let settings = api.get(&format!("/indexes/{INDEX}/settings")).await?;
             let history = world.history();
             violations.extend(check::documents(&history, &name, &documents, |id| {
@@ -84,11 +85,12 @@ pub(super) async fn stored(cluster: &Cluster, world: &World) -> Result<Vec<Viola
         let place = format!("edge {number}");
         // An Envoy whose merger has just begun to follow may need a moment until it knows its nodes again.
         let deadline = Deadline::after(SETTLE);
-        let all = until(&place, deadline, || async {
-            let all = all_documents(edge).await;
+        let (all, twice) = until(&place, deadline, || async {
+            let all = all_documents(edge, &place).await;
             all.map_err(|error| format!("{error:#}"))
         })
         .await?;
+        violations.extend(twice);
         violations.extend(check::documents(&world.history(), &place, &all, |_| true));
     }
     Ok(violations)
@@ -113,21 +115,24 @@ pub(super) async fn held(cluster: &Cluster, shard: u16, id: &str) -> Vec<String>
 }
 
 /// All documents of a node or a cluster, with their vectors; empty if the index doesn't exist. Read as one page: two
-/// replicas may have their documents in different orders, so pages from both wouldn't fit together.
-async fn all_documents(api: &Api) -> Result<Documents> {
+/// replicas may have their documents in different orders, so pages from both wouldn't fit together. Also those that are there twice.
+async fn all_documents(api: &Api, place: &str) -> Result<(Documents, Vec<Violation>)> {
     let path = format!("/indexes/{INDEX}/documents?retrieveVectors=true&limit={ALL}");
-    let reply = api.get(&path).await?;
+    let reply = api.get(&path).await.with_context(|| place.to_owned())?;
     if reply.status == 404 {
-        return Ok(Documents::new());
+        return Ok((Documents::new(), Vec::new()));
     }
     let Some(results) = list(&reply) else {
-        bail!("{path} answers {}: {}", reply.status, reply.text);
+        bail!("{place}: {path} answers {}: {}", reply.status, reply.text);
     };
-    let by_id = results.iter().map(|document| {
-        let id = document.get("id").and_then(Value::as_str);
-        (id.unwrap_or_default().to_owned(), document.clone())
-    });
-    Ok(by_id.collect())
+    let id = |document: &Value| Some(document.get("id")?.as_str()?.to_owned());
+    let ids = results
+        .iter()
+        .map(|document| id(document).unwrap_or_default());
+    let ids: Vec<String> = ids.collect();
+    let twice = check::shown_twice(place, ids.iter().map(String::as_str));
+    let by_id = ids.iter().cloned().zip(results.iter().cloned());
+    Ok((by_id.collect(), twice))
 }
 
 fn list(reply: &Reply) -> Option<&Vec<Value>> {

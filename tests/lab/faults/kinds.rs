@@ -35,6 +35,8 @@ pub(super) enum Fault {
     Slow,
     /// No fault: a bulk import into another index, applied by one replica after the other
     BulkImport,
+    /// No fault of its own: all other faults, or those that are named too, happen while slots move from shard to shard
+    Move,
     /// Several mergers: kill -9 of the one that leads
     KillLeader,
     /// Several mergers: the one that leads hangs (SIGSTOP), and goes on after its successor has written

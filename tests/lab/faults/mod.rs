@@ -20,6 +20,7 @@ mod inject;
 mod inspect;
 mod kinds;
 mod mergers;
+mod moving;
 mod readers;
 mod report;
 mod round;
@@ -75,6 +76,9 @@ pub(crate) struct FaultArgs {
     /// Shorter faults, for a quick check.
     #[arg(long)]
     quick: bool,
+    /// Whether slots move while faults happen.
+    #[arg(skip)]
+    moving: bool,
     /// Folder for the clusters' files, which are kept if a promise was broken.
     #[arg(long, default_value = "target/faults")]
     folder: PathBuf,
@@ -83,23 +87,49 @@ pub(crate) struct FaultArgs {
     out: PathBuf,
 }
 
+impl FaultArgs {
+    /// Replaces the names on the command line by the faults to inject.
+    fn choose_faults(&mut self) -> Result<()> {
+        self.moving = self.faults.contains(&Fault::Move);
+        ensure!(
+            !self.moving || self.shards > 1,
+            "slots can't move between fewer than two shards"
+        );
+        self.faults.retain(|fault| *fault != Fault::Move);
+        let several = self.mergers > 1;
+        if self.faults.is_empty() {
+            self.faults = Fault::value_variants().to_vec();
+            self.faults.retain(|fault| {
+                *fault != Fault::Move && (several || !fault.needs_several_mergers())
+            });
+        }
+        let mut named = self.faults.iter();
+        if let Some(fault) = named.find(|fault| !several && fault.needs_several_mergers()) {
+            bail!("{} needs several mergers: --mergers 3", fault.name());
+        }
+        Ok(())
+    }
+
+    /// What a headline says of the cluster and the load.
+    fn setting(&self) -> String {
+        format!(
+            "{} × {} nodes with {} merger(s), writes in mode {:?}{}",
+            self.shards,
+            self.replicas,
+            self.mergers,
+            self.mode,
+            if self.moving {
+                ", while slots move"
+            } else {
+                ""
+            }
+        )
+    }
+}
+
 pub(crate) async fn run(mut arguments: FaultArgs) -> Result<()> {
     ensure!(arguments.rounds > 0, "--rounds must be at least 1");
-    if arguments.faults.is_empty() {
-        arguments.faults = Fault::value_variants().to_vec();
-        let several = arguments.mergers > 1;
-        arguments
-            .faults
-            .retain(|fault| several || !fault.needs_several_mergers());
-    }
-    if arguments.mergers == 1
-        && let Some(fault) = arguments
-            .faults
-            .iter()
-            .find(|fault| fault.needs_several_mergers())
-    {
-        bail!("{} needs several mergers: --mergers 3", fault.name());
-    }
+    arguments.choose_faults()?;
     if arguments.mergers > 1 {
         // Said before the first cluster starts.
         Binaries::etcd().map_err(|error| anyhow::anyhow!(error.line()))?;
@@ -109,16 +139,17 @@ pub(crate) async fn run(mut arguments: FaultArgs) -> Result<()> {
         .unwrap_or_else(|| fastrand::u64(0..1_000_000));
     if let Some(length) = arguments.sequence {
         say(format_args!(
-            "{length} faults in a row on {} × {} nodes with {} merger(s), writes in mode {:?}; --seed {seed}\n",
-            arguments.shards, arguments.replicas, arguments.mergers, arguments.mode
+            "{length} faults in a row on {}; --seed {seed}\n",
+            arguments.setting()
         ));
         say(report::heading());
         let rounds = sequence::run(&arguments, length, seed).await?;
         return conclude(&arguments, seed, &rounds);
     }
     say(format_args!(
-        "{} rounds of each fault on {} × {} nodes with {} merger(s), writes in mode {:?}; --seed {seed}\n",
-        arguments.rounds, arguments.shards, arguments.replicas, arguments.mergers, arguments.mode
+        "{} rounds of each fault on {}; --seed {seed}\n",
+        arguments.rounds,
+        arguments.setting()
     ));
     say(report::heading());
     let mut rounds = Vec::new();

@@ -78,6 +78,8 @@ async fn search(world: &World, mut body: Value) {
             check::read(&history, id, Some(hit), began, ended)
         })
         .collect();
+    let ids = hits.iter().filter_map(|hit| hit.get("id")?.as_str());
+    violations.extend(check::shown_twice("read", ids));
     if filtered
         && hits.is_empty()
         && let Some(id) = asked_id(&body)

@@ -89,7 +89,7 @@ pub(super) fn row(fault: Fault, rounds: &[Round], wanted: u32) -> String {
         fault.name(),
         format!("{sound}/{wanted}"),
         documents,
-        sum(Breach::Missing) + sum(Breach::Invented),
+        sum(Breach::Missing) + sum(Breach::Invented) + sum(Breach::ShownTwice),
         sum(Breach::CameBack),
         sum(Breach::Differs),
         sum(Breach::StaleRead),
@@ -162,6 +162,10 @@ pub(super) fn promises(rounds: &[Round], mode: Mode) -> Vec<Promise> {
             &[Breach::Invented],
         ),
         zero("replicas that differ", &[Breach::Differs]),
+        zero(
+            "documents that an answer showed twice",
+            &[Breach::ShownTwice],
+        ),
         zero("accepted tasks lost or endless", &[Breach::LostTask]),
         zero("task uids given twice", &[Breach::TaskTwice]),
         Promise {
@@ -194,6 +198,7 @@ pub(super) fn promises(rounds: &[Round], mode: Mode) -> Vec<Promise> {
             hard: true,
         },
     ];
+    promises.extend(while_slots_moved(rounds));
     promises.extend(gap(
         "reads after a node died (longest gap)",
         "<= 1 s",
@@ -230,6 +235,20 @@ pub(super) fn promises(rounds: &[Round], mode: Mode) -> Vec<Promise> {
         Fault::BulkImport,
     ));
     promises
+}
+
+/// How many faults happened while slots moved, if any should have.
+fn while_slots_moved(rounds: &[Round]) -> Option<Promise> {
+    let moved = rounds.iter().filter_map(|round| round.moved.as_ref());
+    let moved: Vec<_> = moved.collect();
+    let met = moved.iter().filter(|moved| moved.met()).count();
+    (!moved.is_empty()).then(|| Promise {
+        promise: "faults that happened while slots moved",
+        target: "all",
+        measured: format!("{met} of {}", moved.len()),
+        kept: met == moved.len(),
+        hard: true,
+    })
 }
 
 /// All promises, one per line.

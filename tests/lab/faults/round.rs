@@ -19,6 +19,7 @@ use super::figures::{self, Outage, ReadFigures};
 use super::history::{At, Change};
 use super::inject::{Injector, Injury};
 use super::kinds::Fault;
+use super::moving::{self, Moved, Moving, Way};
 use super::world::{Gate, ReadKind, World};
 use super::{FaultArgs, inspect, readers, writers};
 
@@ -27,6 +28,8 @@ const MASTER_KEY: &str = "a-master-key-for-faults";
 const ETCD_MEMBERS: u16 = 3;
 const WRITERS: usize = 4;
 const READERS: usize = 3;
+/// Documents on each shard that never change: enough of them that each shard has one, however slots move.
+const UNCHANGING: usize = 8;
 /// How long a cluster may take to recover.
 pub(super) const RECOVERY: Duration = Duration::from_secs(120);
 /// How long after a fault gaps are looked for, at least.
@@ -41,6 +44,8 @@ pub(super) struct Round {
     /// In a sequence, the chore done before the round.
     pub(super) chore: Option<String>,
     pub(super) injury: Option<Injury>,
+    /// What became of the slots that moved meanwhile, if any did.
+    pub(super) moved: Option<Moved>,
     /// From the end of the fault until green; `None` if the cluster never became green.
     pub(super) recovered_ms: Option<f64>,
     pub(super) documents: usize,
@@ -65,6 +70,7 @@ impl Round {
             number,
             chore: None,
             injury: None,
+            moved: None,
             recovered_ms: None,
             documents: 0,
             violations: Vec::new(),
@@ -90,6 +96,10 @@ pub(super) struct LoadedCluster {
     pub(super) control: Control,
     pub(super) world: Arc<World>,
     load: JoinSet<()>,
+    /// The documents that never change.
+    unchanging: Vec<String>,
+    /// What moved last.
+    moved: Option<Way>,
     _ports: PortBlock,
 }
 
@@ -136,6 +146,7 @@ impl LoadedCluster {
             .access_log("all")
             .merger_env("WEFT_STAGGERED", staggered.to_string())
             .merger_env("WEFT_STAGGERED_MIN_BYTES", "262144")
+            .merger_env("WEFT_MOVE_BATCH", moving::BATCH)
             .at(ports.base(), &folder)
             .start()
             .await?;
@@ -147,6 +158,8 @@ impl LoadedCluster {
             control: Control::new(api),
             world,
             load: JoinSet::new(),
+            unchanging: Vec::new(),
+            moved: None,
             _ports: ports,
         };
         loaded.prepare().await?;
@@ -163,7 +176,7 @@ impl LoadedCluster {
         Ok(loaded)
     }
 
-    /// Creates the index, and on each shard a document that never changes.
+    /// Creates the index, and on each shard documents that never change.
     async fn prepare(&mut self) -> Result<()> {
         let api = self.world.api();
         api.succeed(
@@ -175,16 +188,20 @@ impl LoadedCluster {
         api.succeed(&api.json(Method::PATCH, &path, &settings()).await?)
             .await?;
         for shard in 0..self.cluster.layout().shards() {
-            let id = self.unchanging(shard);
-            let fields = whole(&id, 1);
+            let ids = (0_u64..).map(|salt| format!("still-{salt}"));
+            let ids = ids.filter(|id| self.world.shard_of(id) == shard);
+            let ids: Vec<String> = ids.take(UNCHANGING).collect();
+            let fields: Vec<_> = ids.iter().map(|id| whole(id, 1)).collect();
             let now = self.world.now();
-            let ticket = self
-                .world
-                .history()
-                .send(&id, Change::Replace(fields.clone()), now);
+            let mut tickets = Vec::new();
+            for (id, fields) in ids.iter().zip(&fields) {
+                let change = Change::Replace(fields.clone());
+                tickets.push(self.world.history().send(id, change, now));
+            }
             let path = format!("/indexes/{INDEX}/documents");
-            let request = (Method::POST, path, Some(json!([with_vector(&fields)])));
-            let task = self.world.write(vec![ticket], request).await;
+            let body = fields.iter().map(with_vector).collect();
+            let request = (Method::POST, path, Some(body));
+            let task = self.world.write(tickets, request).await;
             let succeeded = match task {
                 Some(task) => task.await?,
                 None => false,
@@ -194,12 +211,14 @@ impl LoadedCluster {
                 "the first write to shard {shard} did not succeed"
             );
             let node = Api::new(self.cluster.node_url(shard, 0), Some(MASTER_KEY));
-            let there = node
-                .get(&format!("/indexes/{INDEX}/documents/{id}"))
-                .await?;
-            if there.status != 200 {
-                bail!("{id} is not on the expected node: {}", there.text);
+            for id in &ids {
+                let path = format!("/indexes/{INDEX}/documents/{id}");
+                let there = node.get(&path).await?;
+                if there.status != 200 {
+                    bail!("{id} is not on the expected node: {}", there.text);
+                }
             }
+            self.unchanging.extend(ids);
         }
         Ok(())
     }
@@ -210,11 +229,13 @@ impl LoadedCluster {
         usize::from(layout.shards() * layout.replicas())
     }
 
-    /// The id of the shard's document that never changes.
+    /// The id of a document that never changes, one of this shard if it has any.
     fn unchanging(&self, shard: u16) -> String {
-        (0_u64..)
-            .map(|salt| format!("still-{salt}"))
-            .find(|id| self.world.shard_of(id) == shard)
+        let mut ids = self.unchanging.iter();
+        let there = ids.find(|id| self.world.shard_of(id) == shard);
+        there
+            .or(self.unchanging.first())
+            .cloned()
             .unwrap_or_default()
     }
 
@@ -250,21 +271,36 @@ impl LoadedCluster {
             round: round.number,
         };
         let victim = injector.victim(round.fault, random).await?;
+        let watched = world.owner_or(victim.shard);
         world.gate.send_replace(Gate::Open);
         let mut beats = JoinSet::new();
-        beats.spawn(readers::beat(
-            Arc::clone(&world),
-            self.unchanging(victim.shard),
-        ));
+        beats.spawn(readers::beat(Arc::clone(&world), self.unchanging(watched)));
         let name = writers::beat_name(round.number);
-        beats.spawn(writers::beat(Arc::clone(&world), name, victim.shard));
+        beats.spawn(writers::beat(Arc::clone(&world), name, watched));
 
         let begun = world.now();
         let calm = if round.fault.is_timed() { 5_000 } else { 1_500 };
         let calm = random.u64(calm / 2..calm * 3 / 2) / if quick { 2 } else { 1 };
         tokio::time::sleep(Duration::from_millis(calm)).await;
+        let moving = match arguments.moving {
+            true => {
+                let way = Way::after(self.moved, arguments.shards, random);
+                self.moved = Some(way);
+                let moving = Moving::begin(&self.cluster, &world, way).await?;
+                moving.wait_for_some(random).await?;
+                Some(moving)
+            }
+            false => None,
+        };
+        let at_fault = match &moving {
+            Some(moving) => moving.progress().await?,
+            None => None,
+        };
         let injury = injector.run(round.fault, victim, random).await?;
         let recovered = self.control.green(self.nodes(), RECOVERY).await;
+        if let Some(moving) = moving {
+            round.moved = Some(moving.end(at_fault).await?);
+        }
         // A recovered cluster must stay healthy under load for a moment.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let ended = world.now();

@@ -87,7 +87,8 @@ pub(super) struct World {
     broken: AtomicUsize,
     mode: Mode,
     start: Instant,
-    slots: SlotMap,
+    /// Where documents belong, as of the last time at which no slot moved.
+    slots: Mutex<SlotMap>,
     history: Mutex<History>,
     reads: Mutex<Vec<Read>>,
     violations: Mutex<Vec<Violation>>,
@@ -108,7 +109,7 @@ impl World {
             broken: AtomicUsize::new(usize::MAX),
             mode,
             start: Instant::now(),
-            slots: SlotMap::deal(&shards)?,
+            slots: Mutex::new(SlotMap::deal(&shards)?),
             history: Mutex::default(),
             reads: Mutex::default(),
             violations: Mutex::default(),
@@ -167,8 +168,23 @@ impl World {
     /// The shard that owns a document.
     pub(super) fn shard_of(&self, id: &str) -> u16 {
         let id = DocumentId::from_text(id).ok();
-        let shard = id.and_then(|id| self.slots.shard_of(&id));
+        let shard = id.and_then(|id| lock(&self.slots).shard_of(&id));
         shard.map_or(0, |shard| shard.0)
+    }
+
+    /// The shard itself if it owns any slots, and otherwise one that does.
+    pub(super) fn owner_or(&self, shard: u16) -> u16 {
+        let slots = lock(&self.slots);
+        let owners = slots.shards();
+        match owners.contains(&ShardId(shard)) {
+            true => shard,
+            false => owners.first().map_or(shard, |owner| owner.0),
+        }
+    }
+
+    /// Notes where documents belong after slots have moved.
+    pub(super) fn set_slots(&self, slots: SlotMap) {
+        *lock(&self.slots) = slots;
     }
 
     pub(super) fn history(&self) -> MutexGuard<'_, History> {

@@ -241,3 +241,13 @@ fn a_sent_document_holds_the_vector_that_is_checked() {
     assert!(same_vector(sent.pointer("/_vectors/given"), &vector(12)));
     assert_ne!(vector(1), vector(2));
 }
+
+#[test]
+fn a_document_that_an_answer_shows_twice_is_noticed() {
+    assert_eq!(shown_twice("read", ["a", "b", "c"].into_iter()), []);
+    let twice = shown_twice("read", ["a", "b", "a"].into_iter());
+    let [found] = &twice[..] else {
+        panic!("{twice:?}");
+    };
+    assert_eq!((found.breach, &*found.what), (Breach::ShownTwice, "a"));
+}
