@@ -14,6 +14,8 @@ mod several_mergers;
 mod split;
 mod stub;
 mod tasks;
+mod usage;
+mod way;
 mod writes;
 
 use std::fs;
@@ -46,6 +48,8 @@ enum Suite {
     Filter,
     /// A search over three shards, compared with the same search sent directly to one shard.
     FanOut,
+    /// Where a search over three shards spends its time: Envoy, the merger's parts, nodes.
+    Where,
     /// Searches as people type them, with remembered answers and without.
     Remembered,
     /// How fast the merger splits documents.
@@ -128,6 +132,15 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
             &arguments,
             "fan_out",
             "Searches over 3 shards of 3,201 films, compared with one node that has all of them",
+            &rows,
+        )?;
+    }
+    if wanted(Suite::Where) {
+        let rows = way::measure(arguments.seconds).await?;
+        report(
+            &arguments,
+            "where",
+            "Where a search over 3 shards spends its time, for one client; each part compared with the whole",
             &rows,
         )?;
     }
