@@ -8,7 +8,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use weft_cluster::data::DataSet;
-use weft_cluster::{Api, Cluster, Process};
+use weft_cluster::{Api, Cluster, Process, Sockets};
 
 use super::Row;
 use super::fan_out::{KEY, fill};
@@ -30,7 +30,7 @@ const PHASES: [(&str, &str); 4] = [
 ];
 
 pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
-    let cluster = start().await?;
+    let cluster = start(None).await?;
     let api = Api::new(cluster.url(), Some(KEY));
     let set = DataSet::movies()?;
     fill(&api, &set).await?;
@@ -38,17 +38,18 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     passes(&cluster, seconds, &mut rows).await?;
     let idle = idle(&cluster).await?;
-    for (what, index, body) in searches(set.index) {
-        let kind = Kind { what, index, body };
+    for kind in searches(set.index) {
         one_kind(&cluster, &kind, seconds, &idle, &mut rows).await?;
     }
     Ok(rows)
 }
 
-async fn start() -> Result<Cluster> {
+/// A cluster to measure, whose Envoy and merger may reach each other over sockets.
+pub(super) async fn start(sockets: Option<Sockets>) -> Result<Cluster> {
     let builder = Cluster::builder()
         .shards(SHARDS)
         .master_key(KEY)
+        .sockets(sockets)
         .access_log("off")
         // What the nodes' answers cost is measured, not what it costs to remember them.
         .merger_env("WEFT_ANSWER_CACHE_BYTES", "0");
@@ -56,7 +57,7 @@ async fn start() -> Result<Cluster> {
 }
 
 /// Documents of 50 KB, of which only the title is searched.
-fn large() -> DataSet {
+pub(super) fn large() -> DataSet {
     let document = |number: usize| {
         let text: String = (0..LARGE_BYTES / 8)
             .map(|word| format!("{:07x} ", (number * 7_919 + word * 104_729) % 0x0fff_ffff))
@@ -72,9 +73,9 @@ fn large() -> DataSet {
     }
 }
 
-/// What is asked: a name, the index, and the search.
-fn searches(films: &'static str) -> [(&'static str, &'static str, Value); 4] {
-    [
+/// What is asked, of the index of films and of the large documents.
+pub(super) fn searches(films: &'static str) -> [Kind; 4] {
+    let kinds = [
         ("20 hits", films, json!({"q": "star war", "limit": 20})),
         ("100 hits", films, json!({"q": "the", "limit": 100})),
         (
@@ -87,7 +88,8 @@ fn searches(films: &'static str) -> [(&'static str, &'static str, Value); 4] {
             "large",
             json!({"q": "large document", "limit": 20}),
         ),
-    ]
+    ];
+    kinds.map(|(what, index, body)| Kind { what, index, body })
 }
 
 /// What a request costs that nobody works for: the ways alone.
@@ -130,14 +132,15 @@ async fn passes(cluster: &Cluster, seconds: u64, rows: &mut Vec<Row>) -> Result<
     Ok(())
 }
 
-struct Kind {
-    what: &'static str,
+/// A kind of search.
+pub(super) struct Kind {
+    pub(super) what: &'static str,
     index: &'static str,
     body: Value,
 }
 
 impl Kind {
-    fn shot(&self, port: u16) -> Shot {
+    pub(super) fn shot(&self, port: u16) -> Shot {
         Shot {
             port,
             method: "POST",
