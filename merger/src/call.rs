@@ -4,7 +4,6 @@ mod asked;
 mod forwarded;
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use tokio::time::{Instant, Sleep};
 use weft_routing::operation::Operation;
 
 use crate::bounds::{Budget, NoRoom};
+use crate::sockets::Peer;
 
 pub use asked::Asked;
 pub use forwarded::ForwardedHeaders;
@@ -61,8 +61,8 @@ pub struct Call {
     pub rights: Option<String>,
     /// The headers that go to every node that this request reaches.
     pub forwarded: ForwardedHeaders,
-    /// The address that the connection comes from. It tells several Envoys apart.
-    pub peer: Option<SocketAddr>,
+    /// Where the connection comes from. It tells several Envoys apart.
+    pub peer: Option<Peer>,
     /// The body, not read yet.
     pub body: AnyBody,
 }

@@ -17,6 +17,7 @@ use crate::leadership::OnLostStore;
 use crate::repair::RepairOptions;
 use crate::replication::ReplicationOptions;
 use crate::search::policy::{Policy, WhenMissing};
+use crate::sockets::{Egress, Listen, SocketMode};
 use crate::spares::SpareOptions;
 use crate::tasks::Limits;
 use crate::upstream::EgressOptions;
@@ -28,15 +29,23 @@ pub use otlp::OtlpArgs;
 /// What `weft serve` may be told; each flag has a `WEFT_*` variable beside it.
 #[derive(Debug, Clone, Args)]
 pub struct ServeOptions {
-    /// Address on which the merger listens for Envoy (clients' requests, table polls, readiness checks).
-    #[arg(long, env = "WEFT_LISTEN", default_value = "127.0.0.1:7703")]
-    pub listen: SocketAddr,
+    /// Where the merger listens for Envoy (clients' requests, table polls, readiness checks): an address, `unix:` and a path, or several of them, separated by commas.
+    #[arg(
+        long,
+        env = "WEFT_LISTEN",
+        default_value = "127.0.0.1:7703",
+        value_delimiter = ','
+    )]
+    pub listen: Vec<Listen>,
+    /// Who may connect to such a socket of the merger's: its own user (`600`), its group, too (`660`), or everybody (`666`).
+    #[arg(long, env = "WEFT_SOCKET_MODE", default_value_t = SocketMode::default())]
+    pub socket_mode: SocketMode,
     /// Envoy's admin interface, from which shards and nodes are learned.
     #[arg(long, env = "WEFT_ENVOY_ADMIN", default_value = "127.0.0.1:7701")]
     pub envoy_admin: String,
-    /// Envoy's egress listener: the only way from the merger to a node.
+    /// Envoy's egress listener: the only way from the merger to a node. An address, or `unix:` and a path.
     #[arg(long, env = "WEFT_EGRESS", default_value = "127.0.0.1:7702")]
-    pub egress: String,
+    pub egress: Egress,
     /// Folder for tasks, placements and epochs. Created if missing.
     #[arg(long, env = "WEFT_DATA_DIR", default_value = "weft-data")]
     pub data_dir: PathBuf,
@@ -291,9 +300,19 @@ impl EtcdArgs {
 }
 
 impl ServeOptions {
-    /// Where other mergers' Envoys reach this one.
-    pub fn advertised(&self) -> SocketAddr {
-        self.advertise.unwrap_or(self.listen)
+    /// Where other mergers' Envoys reach this one; `None` if it listens on sockets only.
+    pub fn advertised(&self) -> Option<SocketAddr> {
+        let listens = self.listen.iter().find_map(|place| match place {
+            Listen::Tcp(address) => Some(*address),
+            Listen::Unix(_) => None,
+        });
+        self.advertise.or(listens)
+    }
+
+    /// All places on which it listens, as a text.
+    pub fn listens_on(&self) -> String {
+        let places: Vec<String> = self.listen.iter().map(Listen::to_string).collect();
+        places.join(",")
     }
 
     /// How long a leader leads without renewing its lease.
@@ -314,7 +333,7 @@ impl ServeOptions {
     /// The way to the nodes.
     pub fn egress(&self) -> EgressOptions {
         EgressOptions {
-            address: self.egress.clone(),
+            egress: self.egress.clone(),
             names: self.shard_prefix.clone(),
             max_answer_bytes: self.max_node_answer_bytes,
             max_answers_bytes: self.max_answers_bytes,
@@ -516,9 +535,25 @@ mod tests {
 
     #[test]
     fn a_merger_is_reached_where_it_listens_unless_it_says_otherwise() {
-        let advertised = |flags: &[&str]| parsed(flags).unwrap().advertised().to_string();
-        assert_eq!(advertised(&["--listen=10.0.0.1:5"]), "10.0.0.1:5");
-        assert_eq!(advertised(&["--advertise=10.0.0.2:6"]), "10.0.0.2:6");
+        let advertised = |flags: &[&str]| {
+            let address = parsed(flags).unwrap().advertised();
+            address.map(|address| address.to_string())
+        };
+        let at = |address: &str| Some(address.to_owned());
+        assert_eq!(advertised(&["--listen=10.0.0.1:5"]), at("10.0.0.1:5"));
+        assert_eq!(advertised(&["--advertise=10.0.0.2:6"]), at("10.0.0.2:6"));
+        let socket = "--listen=unix:/run/m.sock";
+        assert_eq!(advertised(&[socket]), None);
+        assert_eq!(
+            advertised(&[socket, "--advertise=10.0.0.2:6"]),
+            at("10.0.0.2:6")
+        );
+        let both = "--listen=unix:/run/m.sock,10.0.0.1:5";
+        assert_eq!(advertised(&[both]), at("10.0.0.1:5"));
+        assert_eq!(
+            parsed(&[both]).unwrap().listens_on(),
+            both.replace("--listen=", "")
+        );
     }
 
     #[test]

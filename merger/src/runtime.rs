@@ -14,7 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
@@ -32,6 +31,7 @@ use crate::options::ServeOptions;
 use crate::repair::{self, Resyncs, Verification};
 use crate::replication::{self, RecentContacts, ShardLocks};
 use crate::search::{self, Remembered, SettingsCache, WordCounts};
+use crate::sockets::{ListenError, Listeners};
 use crate::spans::{CollectorError, Spans};
 use crate::spares::{self, SpareOptions};
 use crate::store::{IdentityError, Patience, RedbStore, Store, StoreError};
@@ -58,9 +58,14 @@ pub enum StartError {
     /// The data folder can't be created.
     #[error("the data folder {0} can't be used")]
     DataDir(std::path::PathBuf, #[source] std::io::Error),
-    /// The address can't be listened on.
-    #[error("can't listen on {0}")]
-    Listen(std::net::SocketAddr, #[source] std::io::Error),
+    /// A place can't be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Other mergers can't reach this one.
+    #[error(
+        "--etcd: other mergers must reach this one, so --listen needs an address beside the socket, or --advertise one"
+    )]
+    NoAddress,
     /// The store can't be opened, or failed.
     #[error("the store can't be opened (does another merger hold it?)")]
     Store(#[from] StoreError),
@@ -152,7 +157,7 @@ impl Surroundings {
         store: Arc<dyn Store>,
         nodes: Arc<dyn NodeApi>,
         directory: Arc<dyn Directory>,
-        listen: std::net::SocketAddr,
+        address: Option<std::net::SocketAddr>,
     ) -> Result<Self, prometheus::Error> {
         Ok(Self {
             store,
@@ -162,7 +167,7 @@ impl Surroundings {
             shared: cluster::Shared::default(),
             metrics: Metrics::new()?,
             spans: Spans::default(),
-            peers: Arc::new(edge::Peers::alone(listen)),
+            peers: Arc::new(edge::Peers::alone(address)),
             stale: Arc::default(),
         })
     }
@@ -353,18 +358,20 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
         error => error.into(),
     })?;
     let store = Arc::new(store);
-    let listen = options.listen;
     let (nodes, directory) = (nodes(&options), directory(&options));
-    let mut surroundings = Surroundings::alone(store, nodes, directory, listen)?;
+    let address = options.advertised();
+    let mut surroundings = Surroundings::alone(store, nodes, directory, address)?;
     let traces = Traces::begin(&options, &surroundings.metrics)?;
     surroundings.spans = traces.spans();
+    let (places, mode) = (options.listen.clone(), options.socket_mode);
+    let listen = options.listens_on();
     let opened = Opened::open(options, surroundings).await?;
-    let listener = bind(listen).await?;
+    let listeners = Listeners::bind(&places, mode).await?;
     let ctx = opened.start().await?;
     ctx.metrics.leads.set(1);
-    tracing::info!(%listen, "the merger listens");
+    tracing::info!(listen, "the merger listens");
     let (_role, roles) = watch::channel(edge::Role::Leads(ctx));
-    edge::serve(roles, listener, stop).await;
+    edge::serve(roles, listeners, stop).await;
     traces.finish().await;
     Ok(())
 }
@@ -386,11 +393,6 @@ fn nodes(options: &ServeOptions) -> Arc<dyn NodeApi> {
 /// The real list of nodes, which is Envoy's.
 fn directory(options: &ServeOptions) -> Arc<dyn Directory> {
     Arc::new(EnvoyAdmin::new(&options.envoy_admin, &options.shard_prefix))
-}
-
-async fn bind(listen: std::net::SocketAddr) -> Result<TcpListener, StartError> {
-    let listener = TcpListener::bind(listen).await;
-    listener.map_err(|error| StartError::Listen(listen, error))
 }
 
 fn spawn_background(

@@ -20,6 +20,8 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// Time of client requests by operation, in seconds.
     pub request_seconds: HistogramVec,
+    /// Time of the parts of reads, in seconds.
+    pub phase_seconds: HistogramVec,
     /// Client requests that are being handled.
     pub under_way: IntGauge,
     /// Polls of the routing table by filters, by whether it had changed.
@@ -99,6 +101,12 @@ impl Metrics {
                 "weft_merger_request_seconds",
                 "Time of client requests by operation.",
                 &["operation"],
+                &BUCKETS,
+            )?,
+            phase_seconds: new.histogram_vec(
+                "weft_merger_read_phase_seconds",
+                "Time of the parts of reads: plan, scatter, gather, merge.",
+                &["phase"],
                 &BUCKETS,
             )?,
             under_way: new.gauge(
@@ -321,6 +329,7 @@ mod tests {
             registry: _,
             requests,
             request_seconds,
+            phase_seconds,
             under_way,
             table_polls,
             registered,
@@ -352,9 +361,10 @@ mod tests {
             passed_on,
             spans,
         } = Metrics::new().unwrap();
-        let metrics: [&dyn Collector; 32] = [
+        let metrics: [&dyn Collector; 33] = [
             &requests,
             &request_seconds,
+            &phase_seconds,
             &under_way,
             &table_polls,
             &registered,

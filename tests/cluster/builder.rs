@@ -12,7 +12,7 @@ use crate::link::Links;
 use crate::supervisor::Supervisor;
 use crate::{
     Binaries, Cluster, ClusterPlan, HarnessError, Layout, Lifetime, Pair, PortBlock, Process,
-    Watched, etcd,
+    Sockets, Watched, etcd,
 };
 
 /// What kind of cluster to start.
@@ -30,6 +30,7 @@ pub struct ClusterBuilder {
     access_log: &'static str,
     links: bool,
     guards: bool,
+    sockets: Option<Sockets>,
     merger_environment: Vec<(String, String)>,
     envoy: Option<PathBuf>,
     envoy_arguments: Vec<String>,
@@ -55,6 +56,7 @@ impl Default for ClusterBuilder {
             access_log: "failed",
             links: false,
             guards: false,
+            sockets: std::env::var_os("WEFT_TEST_SOCKETS").map(|_| Sockets::BesideTcp),
             merger_environment: Vec::new(),
             envoy: None,
             envoy_arguments: Vec::new(),
@@ -140,6 +142,13 @@ impl ClusterBuilder {
     /// [`links`](Self::links).
     pub fn guards(mut self) -> Self {
         (self.links, self.guards) = (true, true);
+        self
+    }
+
+    /// Lets each Envoy and its merger reach each other over Unix sockets, or over TCP (`None`). With the variable
+    /// `WEFT_TEST_SOCKETS`, all clusters use them that say nothing else.
+    pub fn sockets(mut self, sockets: Option<Sockets>) -> Self {
+        self.sockets = sockets;
         self
     }
 
@@ -330,9 +339,11 @@ impl ClusterBuilder {
             edit_envoy: self.edit_envoy,
             behind_links: None,
             guards: self.guards,
+            sockets: self.sockets,
             etcd_syncs: self.etcd_syncs,
             watched,
         };
+        plan.make_socket_folders()?;
         if self.links {
             let behind = PortBlock::claim(plan.width_behind_links())?;
             plan.behind_links = Some(behind.base());

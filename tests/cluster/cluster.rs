@@ -1,6 +1,6 @@
 //! A whole cluster: started, used and ended.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::{Client, StatusCode};
@@ -91,6 +91,11 @@ impl Cluster {
     /// The URL of the merger itself, bypassing Envoy.
     pub fn merger_url(&self) -> String {
         self.front().merger_url()
+    }
+
+    /// The path of one of the sockets between a pair's Envoy and merger, by its name.
+    pub fn socket(&self, pair: u16, name: &str) -> PathBuf {
+        self.plan.socket(pair, name)
     }
 
     /// The URL of a node itself, bypassing everything else.

@@ -19,6 +19,20 @@ impl fmt::Debug for Edit {
     }
 }
 
+/// What Unix sockets between an Envoy and its merger are used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sockets {
+    /// Everything between the two. The merger still listens on its port, for tests and other mergers.
+    BesideTcp,
+    /// Everything: the merger has no port.
+    Alone,
+}
+
+/// The name of the merger's socket in the folder, as `weft config envoy --sockets` knows it.
+pub const MERGER_SOCKET: &str = "merger.sock";
+/// The name of the egress listener's.
+pub const EGRESS_SOCKET: &str = "egress.sock";
+
 /// Everything needed to start the programs of one cluster.
 #[derive(Debug, Clone)]
 pub struct ClusterPlan {
@@ -47,6 +61,8 @@ pub struct ClusterPlan {
     pub behind_links: Option<u16>,
     /// True if each node has an Envoy of its own in front, behind the relays, whose filter refuses writes of older terms.
     pub guards: bool,
+    /// How each Envoy and its merger use Unix sockets, if they do.
+    pub sockets: Option<Sockets>,
     /// True if etcd waits for its disk, as it should wherever a machine may fail.
     pub etcd_syncs: bool,
     /// The files that Envoys watch for shards and nodes; `None` if those are in their configuration.
@@ -133,10 +149,19 @@ impl ClusterPlan {
         let name = self.layout.merger_name(pair);
         let folder = self.folder.join("data").join(&name);
         let ports = self.layout.pair(pair);
+        let socket = |name: &str| format!("unix:{}", self.socket(pair, name).display());
+        let (listen, egress) = match self.sockets {
+            None => (local(ports.merger()), local(ports.egress())),
+            Some(Sockets::Alone) => (socket(MERGER_SOCKET), socket(EGRESS_SOCKET)),
+            Some(Sockets::BesideTcp) => {
+                let both = [local(ports.merger()), socket(MERGER_SOCKET)];
+                (both.join(","), socket(EGRESS_SOCKET))
+            }
+        };
         let mut environment = vec![
-            ("WEFT_LISTEN".to_owned(), local(ports.merger())),
+            ("WEFT_LISTEN".to_owned(), listen),
             ("WEFT_ENVOY_ADMIN".to_owned(), local(ports.admin())),
-            ("WEFT_EGRESS".to_owned(), local(ports.egress())),
+            ("WEFT_EGRESS".to_owned(), egress),
             ("WEFT_DATA_DIR".to_owned(), folder.display().to_string()),
         ];
         let members = 0..self.layout.etcd_members();
@@ -165,6 +190,25 @@ impl ClusterPlan {
             environment,
             folder,
         }
+    }
+
+    /// The path of one of a pair's sockets, by its name.
+    pub fn socket(&self, pair: u16, name: &str) -> PathBuf {
+        self.socket_folder(pair).join(name)
+    }
+
+    fn socket_folder(&self, pair: u16) -> PathBuf {
+        self.folder.join("sockets").join(pair.to_string())
+    }
+
+    /// Makes the folders of all pairs' sockets, if they use any.
+    pub(crate) fn make_socket_folders(&self) -> Result<(), HarnessError> {
+        let pairs = 0..self.layout.mergers();
+        for pair in pairs.filter(|_| self.sockets.is_some()) {
+            let folder = self.socket_folder(pair);
+            fs::create_dir_all(&folder).map_err(HarnessError::file(&folder))?;
+        }
+        Ok(())
     }
 
     /// The command of a pair's Envoy; writes its configuration file.
@@ -246,6 +290,9 @@ impl ClusterPlan {
         }
         if !self.filter {
             command.arg("--no-filter");
+        }
+        if self.sockets.is_some() {
+            command.arg("--sockets").arg(self.socket_folder(pair));
         }
         command.args(&self.envoy_arguments);
         if let Some(watched) = self.watched {

@@ -24,7 +24,9 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::cluster::{get, get_json, hosts};
-use crate::{Binaries, ClusterPlan, Deadline, HarnessError, Layout, Lifetime, PortBlock, Process};
+use crate::{
+    Binaries, ClusterPlan, Deadline, Edit, HarnessError, Layout, Lifetime, PortBlock, Process,
+};
 
 /// A write whose body contains this text becomes a task that fails.
 pub const POISON: &str = "poison";
@@ -56,6 +58,57 @@ pub struct StandIn {
     seen: Mutex<Vec<Seen>>,
     /// Files for browsers by path: their content type and their text.
     files: Mutex<HashMap<String, (&'static str, &'static str)>>,
+    searches: Mutex<Searches>,
+    /// How many bytes its answers to searches had.
+    found_bytes: AtomicU64,
+}
+
+/// How a stand-in answers searches.
+#[derive(Debug, Clone, Default)]
+pub struct Searches {
+    /// The answer; by default, one without hits.
+    pub answer: Bytes,
+    /// How long an answer takes.
+    pub takes: Takes,
+}
+
+/// A time that is drawn anew for each answer: as long as work takes that waits in a queue, and now and then much longer.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Takes {
+    /// The least.
+    pub least: Duration,
+    /// How much more it is on average.
+    pub more: Duration,
+    /// One answer in so many is slow; 0 means none.
+    pub slow_one_in: u32,
+    /// How much longer a slow one takes.
+    pub slow: Duration,
+}
+
+impl Takes {
+    fn draw(self) -> Duration {
+        let exponential = -(1.0 - fastrand::f64()).ln();
+        let usual = self.least + self.more.mul_f64(exponential);
+        let is_slow = self.slow_one_in > 0 && fastrand::u32(0..self.slow_one_in) == 0;
+        usual + if is_slow { self.slow } else { Duration::ZERO }
+    }
+}
+
+/// What kind of cluster of stand-ins to start.
+#[derive(Debug, Clone)]
+pub struct StandInOptions {
+    /// The number of shards.
+    pub shards: u16,
+    /// The number of stand-ins in each.
+    pub replicas: u16,
+    /// Whether Envoy runs the filter.
+    pub filter: bool,
+    /// What the edge logs.
+    pub access_log: &'static str,
+    /// Environment variables for the merger.
+    pub merger_environment: Vec<(String, String)>,
+    /// An operator's edit of Envoy's configuration.
+    pub edit_envoy: Option<Edit>,
 }
 
 /// Envoy, filter and merger over stand-ins.
@@ -77,8 +130,22 @@ impl StandInCluster {
         filter: bool,
         merger_environment: Vec<(String, String)>,
     ) -> Result<Self, HarnessError> {
-        let ports = PortBlock::claim(Layout::new(1, shards, 1)?.width())?;
-        let layout = Layout::new(ports.base(), shards, 1)?;
+        Self::start_as(StandInOptions {
+            shards,
+            replicas: 1,
+            filter,
+            access_log: "failed",
+            merger_environment,
+            edit_envoy: None,
+        })
+        .await
+    }
+
+    /// The same with all that can be chosen.
+    pub async fn start_as(options: StandInOptions) -> Result<Self, HarnessError> {
+        let (shards, replicas) = (options.shards, options.replicas);
+        let ports = PortBlock::claim(Layout::new(1, shards, replicas)?.width())?;
+        let layout = Layout::new(ports.base(), shards, replicas)?;
         let folder = tempfile::Builder::new()
             .prefix("weft-")
             .tempdir()
@@ -89,14 +156,15 @@ impl StandInCluster {
             layout,
             folder: folder.path().to_owned(),
             master_key: None,
-            filter,
+            filter: options.filter,
             body_routing: true,
-            access_log: "failed",
-            merger_environment,
+            access_log: options.access_log,
+            merger_environment: options.merger_environment,
             envoy_arguments: Vec::new(),
-            edit_envoy: None,
+            edit_envoy: options.edit_envoy,
             behind_links: None,
             guards: false,
+            sockets: None,
             etcd_syncs: false,
         };
         let mut nodes = Vec::new();
@@ -177,6 +245,20 @@ impl StandIn {
         files.insert(path.to_owned(), (content_type, text));
     }
 
+    /// Sets how searches are answered.
+    pub fn answer_searches(&self, searches: Searches) {
+        *self.searches() = searches;
+    }
+
+    /// How many bytes its answers to searches had since the last call.
+    pub fn take_found_bytes(&self) -> u64 {
+        self.found_bytes.swap(0, Ordering::Relaxed)
+    }
+
+    fn searches(&self) -> MutexGuard<'_, Searches> {
+        self.searches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Stops all tasks from ending, or lets them end.
     pub fn hold_tasks(&self, hold: bool) {
         self.holds_tasks.store(hold, Ordering::Relaxed);
@@ -225,14 +307,17 @@ impl StandIn {
             files.get(&path).copied()
         };
         let (status, answer) = self.answer_to(&head.method, &path, poisoned);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.len() < REMEMBERED {
-            seen.push(Seen {
-                method: head.method,
-                path,
-                headers: head.headers,
-                body_bytes,
-            });
+        let is_search = head.uri.path().ends_with("/search");
+        {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if seen.len() < REMEMBERED {
+                seen.push(Seen {
+                    method: head.method,
+                    path,
+                    headers: head.headers,
+                    body_bytes,
+                });
+            }
         }
         if let Some((content_type, text)) = file {
             let mut response = Response::new(Full::new(Bytes::from_static(text.as_bytes())));
@@ -240,7 +325,17 @@ impl StandIn {
             response.headers_mut().insert(CONTENT_TYPE, content_type);
             return response;
         }
-        let mut response = Response::new(Full::new(Bytes::from(answer.to_string())));
+        let mut answer = Bytes::from(answer.to_string());
+        if is_search {
+            let Searches { answer: set, takes } = self.searches().clone();
+            tokio::time::sleep(takes.draw()).await;
+            if !set.is_empty() {
+                answer = set;
+            }
+            let bytes = answer.len() as u64;
+            self.found_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        let mut response = Response::new(Full::new(answer));
         *response.status_mut() = status;
         response
     }

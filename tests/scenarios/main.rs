@@ -50,6 +50,7 @@ mod searching;
 mod settings;
 mod several_mergers;
 mod shortcuts;
+mod sockets;
 mod statistics;
 mod status_page;
 mod strategies;

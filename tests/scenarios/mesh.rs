@@ -138,7 +138,12 @@ async fn clients_cannot_reach_the_internal_paths() {
 
 #[tokio::test]
 async fn all_nodes_still_get_reads_while_the_merger_is_down_or_hangs() {
-    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let cluster = Cluster::builder()
+        .sockets(None)
+        .replicas(2)
+        .start()
+        .await
+        .unwrap();
     let egress = Api::new(cluster.egress_url(), None);
     for hang in [true, false] {
         if hang {
@@ -176,7 +181,12 @@ async fn all_nodes_still_get_reads_while_the_merger_is_down_or_hangs() {
 
 #[tokio::test]
 async fn no_read_fails_while_a_replica_dies() {
-    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let cluster = Cluster::builder()
+        .sockets(None)
+        .replicas(2)
+        .start()
+        .await
+        .unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..8)
         .map(|_| {
@@ -211,7 +221,12 @@ async fn no_read_fails_while_a_replica_dies() {
 
 #[tokio::test]
 async fn reads_of_a_hanging_replica_are_also_sent_to_the_other() {
-    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let cluster = Cluster::builder()
+        .sockets(None)
+        .replicas(2)
+        .start()
+        .await
+        .unwrap();
     let egress = Api::new(cluster.egress_url(), None);
     cluster.node(0, 0).pause().unwrap();
     let mut raced = 0;
@@ -228,7 +243,12 @@ async fn reads_of_a_hanging_replica_are_also_sent_to_the_other() {
 
 #[tokio::test]
 async fn a_write_to_one_node_is_never_sent_twice_or_to_another_node() {
-    let cluster = Cluster::builder().replicas(2).start().await.unwrap();
+    let cluster = Cluster::builder()
+        .sockets(None)
+        .replicas(2)
+        .start()
+        .await
+        .unwrap();
     let egress = Api::new(cluster.egress_url(), None);
     let dead = format!("127.0.0.1:{}", cluster.layout().node(0, 1));
     cluster.node(0, 1).kill().unwrap();

@@ -44,15 +44,16 @@ pub(super) struct CheckArgs {
     /// The merger's --shard-prefix.
     #[arg(long, env = "WEFT_SHARD_PREFIX", default_value = "shard-")]
     pub shard_prefix: ShardNames,
-    /// The merger's --listen; its port is compared.
+    /// The merger's --listen; its ports and sockets are compared.
     #[arg(
         long,
         env = "WEFT_LISTEN",
         default_value = "127.0.0.1:7703",
-        value_name = "HOST:PORT"
+        value_name = "HOST:PORT",
+        value_delimiter = ','
     )]
-    pub listen: String,
-    /// The merger's --egress; its port is compared.
+    pub listen: Vec<String>,
+    /// The merger's --egress; its port or socket is compared.
     #[arg(
         long,
         env = "WEFT_EGRESS",
@@ -91,8 +92,8 @@ pub(super) enum CheckError {
 #[derive(Debug, Clone)]
 struct Merger {
     names: ShardNames,
-    /// Ports as written, since hosts may have other names here and there.
-    listen: String,
+    /// Ports as written, since hosts may have other names here and there; of sockets, `unix:` and the path.
+    listen: Vec<String>,
     egress: String,
     admin: String,
 }
@@ -167,7 +168,7 @@ pub(super) fn run(arguments: &CheckArgs) -> Result<(String, bool), CheckError> {
     let text = read(&arguments.file)?;
     let merger = Merger {
         names: arguments.shard_prefix.clone(),
-        listen: port(&arguments.listen),
+        listen: arguments.listen.iter().map(|place| port(place)).collect(),
         egress: port(&arguments.egress),
         admin: port(&arguments.envoy_admin),
     };
@@ -203,6 +204,9 @@ fn read(path: &Path) -> Result<String, CheckError> {
 }
 
 fn port(address: &str) -> String {
+    if address.starts_with(SOCKET) {
+        return address.to_owned();
+    }
     let port = address.rsplit(':').next();
     port.unwrap_or(address).to_owned()
 }
@@ -243,10 +247,24 @@ fn meant<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     found.map_or_else(String::new, |found| format!("; did you mean `{found}`?"))
 }
 
-/// The port of an address (`{ socket_address: { address, port_value } }`) with its line.
-fn port_of(address: Option<&Node>) -> Option<(&str, usize)> {
+/// What a place begins with that is a socket.
+const SOCKET: &str = "unix:";
+
+/// The port of an address (`{ socket_address: { address, port_value } }`) with its line; of a `pipe`, `unix:` and its path.
+fn port_of(address: Option<&Node>) -> Option<(String, usize)> {
+    if let Some(path) = address?.at(&["pipe", "path"]) {
+        return Some((format!("{SOCKET}{}", path.scalar()?), path.line));
+    }
     let port = address?.at(&["socket_address", "port_value"])?;
-    Some((port.scalar()?, port.line))
+    Some((port.scalar()?.to_owned(), port.line))
+}
+
+/// A place as [`port_of`] gives it, in a sentence.
+fn named(place: &str) -> String {
+    match place.starts_with(SOCKET) {
+        true => place.to_owned(),
+        false => format!("port {place}"),
+    }
 }
 
 fn show(report: &Report, name: &str, look: Look) -> String {

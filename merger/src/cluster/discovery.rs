@@ -40,7 +40,7 @@ impl EnvoyAdmin {
     /// The interface at `address` (`host:port`); clusters of these names are shards.
     pub fn new(address: &str, names: &ShardNames) -> Self {
         let home = Home::here();
-        let connector = home.connector(CONNECTS_WITHIN);
+        let connector = home.connector(None, CONNECTS_WITHIN);
         Self {
             client: Client::builder(home).build(connector),
             address: address.to_owned(),

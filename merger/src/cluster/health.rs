@@ -5,7 +5,6 @@
 //! node with an empty or older disk serves reads only until it answers the next probe and Envoy makes its next check.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use hashbrown::HashMap;
 use tokio::time::Instant;
 
 use super::{Changes, NodeId};
+use crate::sockets::Peer;
 
 /// How long a node must have had tasks to count as busy. Small writes finish sooner.
 const BUSY: Duration = Duration::from_millis(300);
@@ -62,9 +62,8 @@ struct Vital {
     told: HashMap<Listener, Told>,
 }
 
-/// An Envoy that asks whether nodes may serve reads. Its connection's address identifies it, because several Envoys may run on
-/// one machine.
-pub type Listener = SocketAddr;
+/// An Envoy that asks whether nodes may serve reads. Its connection identifies it, because several Envoys may run on one machine.
+pub type Listener = Peer;
 
 /// What an Envoy was last told about a node.
 #[derive(Debug, Clone, Copy)]
@@ -327,7 +326,7 @@ mod tests {
     }
 
     fn envoy(port: u16) -> Listener {
-        Listener::from(([127, 0, 0, 1], port))
+        Listener::At(([127, 0, 0, 1], port).into())
     }
 
     #[tokio::test(start_paused = true)]

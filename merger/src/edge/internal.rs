@@ -1,7 +1,6 @@
 //! Answers requests of filters and Envoy: the routing table, registrations of direct writes, readiness, metrics. Clients'
 //! requests never come here, because Envoy and the filter refuse paths below `/_weft`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -16,6 +15,7 @@ use crate::broadcast;
 use crate::call::{Call, read_whole};
 use crate::cluster::{self, ClusterError, NodeId, Readiness};
 use crate::edge::Context;
+use crate::sockets::Peer;
 use crate::tasks::{NewTask, ReplicaTask, ShardTask};
 use crate::upstream::{NodeRequest, Target};
 
@@ -74,7 +74,7 @@ fn ready(ctx: &cluster::Context, call: &Call) -> Answer {
         return not_ready(&node, reason);
     }
     // Without a connection, as in tests, all requests count as one Envoy's.
-    let nobody = SocketAddr::from(([0, 0, 0, 0], 0));
+    let nobody = Peer::Local(0);
     match ctx.cluster.readiness(&node, call.peer.unwrap_or(nobody)) {
         Readiness::Ready => Answer::json(StatusCode::OK, &json!({"node": node, "ready": true})),
         Readiness::Degraded(reason) => Answer::json(

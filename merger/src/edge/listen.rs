@@ -1,7 +1,6 @@
 //! Accepts connections, and turns HTTP requests into calls and answers into HTTP responses.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{self, Poll};
@@ -16,7 +15,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use weft_routing::headers::DEGRADED;
 
@@ -30,6 +28,7 @@ use super::told;
 use crate::answer::Answer;
 use crate::call::{AnyBody, BodyError, Paced, full};
 use crate::edge::{Reading, Role};
+use crate::sockets::Listeners;
 use crate::spans::{Ending, Span};
 
 /// How long a connection may wait for the complete head of a request. Envoy sends heads whole, so this is how long Envoy may keep
@@ -46,7 +45,7 @@ const READ_ON: Duration = Duration::from_secs(5);
 /// Serves until `stop` resolves, and then lets running requests finish.
 pub async fn serve(
     roles: watch::Receiver<Role>,
-    listener: TcpListener,
+    listeners: Listeners,
     stop: impl Future<Output = ()>,
 ) {
     let graceful = GracefulShutdown::new();
@@ -54,7 +53,7 @@ pub async fn serve(
     loop {
         let (stream, peer) = tokio::select! {
             () = &mut stop => break,
-            accepted = accept(&listener) => accepted,
+            accepted = listeners.accept() => accepted,
         };
         let roles = roles.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -82,22 +81,6 @@ pub async fn serve(
     };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::warn!("some requests did not finish before the stop");
-    }
-}
-
-/// The next connection.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let _ = stream.set_nodelay(true);
-                return (stream, peer);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be taken");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
     }
 }
 

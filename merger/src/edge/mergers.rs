@@ -18,8 +18,8 @@ use crate::leadership::{Registration, Roll};
 pub struct Peers {
     /// This merger's id.
     pub me: String,
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where others reach it; `None` if it listens on sockets only.
+    pub address: Option<SocketAddr>,
     /// The list of all of them; `None` for a merger that is alone with its store.
     pub roll: Option<Roll>,
     /// Told when an operator wants the leader to step down.
@@ -28,7 +28,7 @@ pub struct Peers {
 
 impl Peers {
     /// A merger that is alone.
-    pub fn alone(address: SocketAddr) -> Self {
+    pub fn alone(address: Option<SocketAddr>) -> Self {
         Self {
             me: "alone".to_owned(),
             address,
@@ -70,15 +70,8 @@ pub(super) async fn list(ctx: &Reading, peers: &Peers, call: &Call) -> Result<An
 /// one that led before it may still be.
 async fn show(peers: &Peers, leader: Option<&str>) -> Result<Answer, ApiError> {
     let Some(roll) = &peers.roll else {
-        let alone = Registration {
-            leads: true,
-            ..Registration::new(peers.me.clone(), peers.address)
-        };
-        let mut alone = describe(&alone, 0, None);
         // A merger that is alone has nothing to follow, and no lease.
-        if let Some(fields) = alone.as_object_mut() {
-            fields.retain(|name, _| ["id", "address", "role"].contains(&name.as_str()));
-        }
+        let alone = json!({"id": peers.me, "address": peers.address, "role": "leader"});
         return Ok(Answer::json(StatusCode::OK, &json!({"mergers": [alone]})));
     };
     let seen = roll

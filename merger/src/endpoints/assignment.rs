@@ -23,6 +23,26 @@ impl Endpoint {
     }
 }
 
+/// Whom Envoy asks whether a node may serve reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check<'a> {
+    /// Somebody at this address and port.
+    At(&'a str, u16),
+    /// Somebody on the Unix socket of this path.
+    Socket(&'a str),
+}
+
+impl Check<'_> {
+    fn address(self) -> Value {
+        match self {
+            Self::At(address, port) => {
+                json!({"socket_address": {"address": address, "port_value": port}})
+            }
+            Self::Socket(path) => json!({"pipe": {"path": path}}),
+        }
+    }
+}
+
 /// A file is not what Envoy reads.
 #[derive(Debug, thiserror::Error)]
 pub enum UnreadableFile {
@@ -39,17 +59,14 @@ pub enum UnreadableFile {
 pub struct Assignment(Value);
 
 impl Assignment {
-    /// A cluster's first file. `check` is the address (as Envoy writes it) that is asked whether a node may serve reads; without
-    /// it, the cluster's health check asks the node.
-    pub fn new(cluster: &str, endpoints: &[Endpoint], check: Option<(&str, u16)>) -> Self {
+    /// A cluster's first file. Without `check`, the cluster's health check asks the node itself.
+    pub fn new(cluster: &str, endpoints: &[Endpoint], check: Option<Check<'_>>) -> Self {
         let endpoints: Vec<Value> = endpoints
             .iter()
             .map(|endpoint| {
                 let mut fields = json!({"address": endpoint.socket(), "hostname": endpoint.name});
-                if let (Some((address, port)), Some(fields)) = (check, fields.as_object_mut()) {
-                    let socket = json!({"address": address, "port_value": port});
-                    let check =
-                        json!({"hostname": endpoint.name, "address": {"socket_address": socket}});
+                if let (Some(check), Some(fields)) = (check, fields.as_object_mut()) {
+                    let check = json!({"hostname": endpoint.name, "address": check.address()});
                     fields.insert("health_check_config".to_owned(), check);
                 }
                 json!({"endpoint": fields})
@@ -190,7 +207,7 @@ mod tests {
 
     fn shard() -> Assignment {
         let nodes = [endpoint("a", 1), endpoint("b", 2)];
-        Assignment::new("shard-0", &nodes, Some(("127.0.0.1", 7703)))
+        Assignment::new("shard-0", &nodes, Some(Check::At("127.0.0.1", 7703)))
     }
 
     #[test]

@@ -7,7 +7,7 @@
 mod assignment;
 pub mod files;
 
-pub use assignment::{Assignment, Endpoint, UnreadableFile};
+pub use assignment::{Assignment, Check, Endpoint, UnreadableFile};
 
 use weft_routing::placement::ShardId;
 

@@ -35,7 +35,10 @@ impl ServeOptions {
         Some(SpanOptions {
             endpoint: self.otlp.endpoint.clone()?,
             ratio: self.otlp.sample_ratio,
-            instance: self.advertised().to_string(),
+            instance: match self.advertised() {
+                Some(address) => address.to_string(),
+                None => self.listens_on(),
+            },
         })
     }
 }

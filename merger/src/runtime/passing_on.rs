@@ -22,6 +22,7 @@ use super::*;
 use crate::cluster::{Topology, VIEW_KEY};
 use crate::edge::{Follower, Peers, Role};
 use crate::leadership::{Candidate, OnLostStore, Registration};
+use crate::sockets::Egress;
 use crate::store::Snapshot;
 use crate::upstream::{NodeAnswer, NodeRequest, PASSED_ON, PassOn, UpstreamError};
 
@@ -162,16 +163,16 @@ async fn scene(on_lost_store: OnLostStore) -> Scene {
         knows: knows.clone(),
         on_lost_store,
         leader: leader.subscribe(),
-        pass_on: PassOn::through(&address),
+        pass_on: PassOn::through(&Egress::Tcp(address)),
         peers: Arc::new(Peers {
             me: "me".to_owned(),
-            ..Peers::alone(([127, 0, 0, 1], 1).into())
+            ..Peers::alone(None)
         }),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (role, roles) = watch::channel(Role::Follows(Arc::new(follower)));
-    tokio::spawn(edge::serve(roles, listener, std::future::pending()));
+    tokio::spawn(edge::serve(roles, listener.into(), std::future::pending()));
     Scene {
         url,
         leader,

@@ -28,7 +28,7 @@ use self::reach::reaches_no_node;
 use super::phase::{Phase, Threads};
 use super::timed::Timed;
 use super::traces::Traces;
-use super::{StartError, base, bind, directory, keep_spares, nodes, search_of};
+use super::{StartError, base, directory, keep_spares, nodes, search_of};
 use crate::cluster::{self, Cluster, Directory, Mergers};
 use crate::edge::{self, Context, Follower, Peers, Role};
 use crate::etcd::{Etcd, EtcdClient, EtcdOptions};
@@ -39,6 +39,7 @@ use crate::leadership::{
     ANYBODY_AFTER, Candidate, Election, Leadership, Membership, OnLostStore, Registration, Roll,
 };
 use crate::options::ServeOptions;
+use crate::sockets::Listeners;
 use crate::spans::Spans;
 use crate::store::{News, Snapshot, StateReader};
 use crate::telemetry::Metrics;
@@ -61,7 +62,7 @@ pub(super) async fn run(
     if options.direct_writes {
         return Err(StartError::DirectWrites);
     }
-    let listener = bind(options.listen).await?;
+    let listeners = Listeners::bind(&options.listen, options.socket_mode).await?;
     let client = EtcdClient::new(etcd);
     let mut stop = std::pin::pin!(stop);
     tokio::select! {
@@ -77,7 +78,11 @@ pub(super) async fn run(
     let traces = Traces::begin(&merger.options, &merger.metrics)?;
     merger.spans = traces.spans();
     let me = &merger.candidate.id;
-    tracing::info!(listen = %merger.options.listen, id = me, "the merger begins to follow");
+    tracing::info!(
+        listen = merger.options.listens_on(),
+        id = me,
+        "the merger begins to follow"
+    );
     let following = tokio::select! {
         () = &mut stop => return Ok(()),
         following = merger.follow() => following?,
@@ -85,7 +90,7 @@ pub(super) async fn run(
     let (role, roles) = watch::channel(merger.role(&following));
     let stopping = CancellationToken::new();
     let stopped = stopping.clone().cancelled_owned();
-    let serving = tokio::spawn(edge::serve(roles, listener, stopped));
+    let serving = tokio::spawn(edge::serve(roles, listeners, stopped));
     let mut life = std::pin::pin!(merger.live(following, role, stopping.clone(), serving));
     let outcome = tokio::select! {
         outcome = &mut life => outcome,
@@ -158,12 +163,12 @@ impl Merger {
         });
         let candidate = Candidate {
             id: uuid::Uuid::new_v4().to_string(),
-            address: options.advertised(),
+            address: options.advertised().ok_or(StartError::NoAddress)?,
         };
         let prefix = &options.etcd.prefix;
         let peers = Peers {
             me: candidate.id.clone(),
-            address: candidate.address,
+            address: Some(candidate.address),
             roll: Some(Roll::new(Arc::clone(&etcd), prefix.clone())),
             step_down: Arc::default(),
         };

@@ -21,6 +21,7 @@ mod multi_search;
 mod one_document;
 mod one_index;
 pub mod performance;
+mod phase;
 pub mod plan;
 pub mod policy;
 mod prune;
@@ -59,6 +60,7 @@ use crate::tasks::{self, TaskView};
 use crate::upstream::UpstreamError;
 
 use one_index::ShardHits;
+use phase::Phase;
 use plan::Plan;
 use policy::Policy;
 use read::Read;
@@ -165,7 +167,7 @@ async fn read(
     body: &Bytes,
     trouble: &Arc<AtomicBool>,
 ) -> Result<Answer, SearchError> {
-    let planning = call.forwarded.span().phase("plan");
+    let planning = Phase::begin(ctx, call.forwarded.span(), "plan");
     let mut reader = Reader::new(ctx, call).await?;
     reader.trouble = Arc::clone(trouble);
     if matches!(

@@ -24,6 +24,7 @@ use weft_routing::placement::ShardId;
 use super::SearchError;
 use super::answer::ShardAnswer;
 use super::performance::Times;
+use super::phase::Phase;
 use super::policy::{Policy, WhenMissing};
 use super::request::{Carrier, ShardRequest};
 use crate::answer::Answer;
@@ -31,7 +32,7 @@ use crate::call::{Call, ForwardedHeaders};
 use crate::cluster::{Flow, ReadFrom};
 use crate::filters::tenant::TenantRules;
 use crate::search::Context;
-use crate::spans::{Ending, Span};
+use crate::spans::Span;
 use crate::tasks::read_from;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
 
@@ -192,9 +193,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A part of this read, for its trace.
-    pub(super) fn phase(&self, name: &'static str) -> Ending {
-        self.forwarded.span().phase(name)
+    /// A part of this read, for its trace and the metrics.
+    pub(super) fn phase(&self, name: &'static str) -> Phase {
+        Phase::begin(self.ctx, self.forwarded.span(), name)
     }
 
     /// The same reader, whose requests belong beneath this span; `None` if the read isn't traced.

@@ -31,6 +31,7 @@ use crate::cluster::{Cluster, Readiness};
 use crate::edge::{self, Role};
 use crate::etcd::simulated::{Line, Simulated};
 use crate::runtime::{Merger, Outside, Threads};
+use crate::sockets::Peer;
 
 /// How often an Envoy asks its merger.
 const ENVOY_ASKS: Duration = Duration::from_millis(200);
@@ -209,7 +210,7 @@ async fn envoy_asks(mesh: Mesh, pair: Arc<Pair>) {
                 (true, _) => None,
                 (false, false) => Some(Readiness::NotReady("its lease is over")),
                 (false, true) => {
-                    let listener = ([127, 0, 0, 1], 1).into();
+                    let listener = Peer::Local(1);
                     Some(cluster(&role).readiness(&id(&name), listener))
                 }
             };

@@ -21,6 +21,7 @@ use crate::edge;
 use crate::edge::Context;
 use crate::options::ServeOptions;
 use crate::runtime::{Opened, Surroundings};
+use crate::sockets::Peer;
 
 /// How often Envoy asks whether nodes may serve reads.
 const ENVOY_ASKS: Duration = Duration::from_millis(200);
@@ -131,9 +132,8 @@ pub(super) struct Merger {
 impl Merger {
     async fn begin(world: World) -> Self {
         let mesh = || Arc::new(world.mesh.clone());
-        let listen = ([127, 0, 0, 1], 0).into();
         let store = Arc::new(world.store.clone());
-        let surroundings = Surroundings::alone(store, mesh(), mesh(), listen).unwrap();
+        let surroundings = Surroundings::alone(store, mesh(), mesh(), None).unwrap();
         tokio::spawn(tell_time(world.clone()));
         let opened = Opened::open(options(&[]), surroundings).await.unwrap();
         let ctx = opened.start().await.unwrap();
@@ -217,9 +217,7 @@ async fn envoy_asks(world: World, ctx: Arc<Context>) {
     loop {
         let names: Vec<String> = world.mesh.lock().nodes.keys().cloned().collect();
         for name in names {
-            let readiness = ctx
-                .cluster
-                .readiness(&id(&name), ([127, 0, 0, 1], 1).into());
+            let readiness = ctx.cluster.readiness(&id(&name), Peer::Local(1));
             world.mesh.lock().envoy_hears(&name, readiness);
         }
         tokio::time::sleep(ENVOY_ASKS).await;

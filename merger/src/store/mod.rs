@@ -132,6 +132,15 @@ pub enum StoreError {
     },
 }
 
+/// Some of the entries of a range, in the order of the keys.
+#[derive(Debug)]
+pub struct RangePage {
+    /// The entries.
+    pub entries: Vec<(String, Versioned)>,
+    /// Whether there may be entries after them.
+    pub more: bool,
+}
+
 /// The interface of a store.
 pub trait Store: Send + Sync {
     /// The value of a key.
@@ -151,6 +160,21 @@ pub trait Store: Send + Sync {
         &'a self,
         prefix: &'a str,
     ) -> BoxFuture<'a, Result<Vec<(String, Versioned)>, StoreError>>;
+
+    /// Some of the entries of a [`range`](Self::range): those after the key `after`, or the first ones. For ranges that may be larger
+    /// than what should be in memory at once. A store that has them in memory anyway gives all.
+    fn page<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<RangePage, StoreError>> {
+        Box::pin(async move {
+            let mut entries = self.range(prefix).await?;
+            entries.retain(|(key, _)| after.is_none_or(|after| key.as_str() > after));
+            let more = false;
+            Ok(RangePage { entries, more })
+        })
+    }
 
     /// Frees the space of deleted keys in the file, while other requests wait. Returns the sizes before and after in bytes, or
     /// `None` for a store that needs no compaction.

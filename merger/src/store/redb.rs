@@ -14,7 +14,7 @@ use futures_util::future::BoxFuture;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use tokio::sync::oneshot;
 
-use super::{Change, Expect, Store, StoreError, UNSYNCED, Versioned};
+use super::{Change, Expect, RangePage, Store, StoreError, UNSYNCED, Versioned};
 
 const ENTRIES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("entries");
 
@@ -30,6 +30,9 @@ const FORMAT: u64 = 1;
 /// How much of the file redb keeps in memory, in bytes: enough for the pages of the newest tasks, which are read and changed
 /// most. redb's default is up to a gigabyte.
 const CACHE_BYTES: usize = 64 << 20;
+
+/// How many entries a page of a range has at most.
+const PAGE: usize = 10_000;
 
 /// How many commits share a transaction at most.
 const MAX_GROUP: usize = 512;
@@ -166,6 +169,36 @@ impl RedbStore {
         waiting.await.map_err(failed)?
     }
 
+    /// The entries of a range after the key `after`, at most `most` of them.
+    async fn entries(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<RangePage, StoreError> {
+        let prefix = prefix.to_owned();
+        // The least key that is greater.
+        let from = after.map_or_else(|| prefix.clone(), |after| format!("{after}\0"));
+        self.read(move |database| {
+            let read = database.begin_read().map_err(failed)?;
+            let table = read.open_table(ENTRIES).map_err(failed)?;
+            let (mut entries, mut more) = (Vec::new(), false);
+            for entry in table.range(from.as_str()..).map_err(failed)? {
+                let (key, value) = entry.map_err(failed)?;
+                if !key.value().starts_with(&prefix) {
+                    break;
+                }
+                if entries.len() == most {
+                    more = true;
+                    break;
+                }
+                entries.push((key.value().to_owned(), decode(value.value())));
+            }
+            Ok(RangePage { entries, more })
+        })
+        .await
+    }
+
     fn send(&self, changes: Vec<Change>, synced: bool) -> BoxFuture<'_, Result<(), StoreError>> {
         let (done, outcome) = oneshot::channel();
         let commit = Commit {
@@ -215,20 +248,15 @@ impl Store for RedbStore {
         &'a self,
         prefix: &'a str,
     ) -> BoxFuture<'a, Result<Vec<(String, Versioned)>, StoreError>> {
-        let prefix = prefix.to_owned();
-        Box::pin(self.read(move |database| {
-            let read = database.begin_read().map_err(failed)?;
-            let table = read.open_table(ENTRIES).map_err(failed)?;
-            let mut found = Vec::new();
-            for entry in table.range(prefix.as_str()..).map_err(failed)? {
-                let (key, value) = entry.map_err(failed)?;
-                if !key.value().starts_with(&prefix) {
-                    break;
-                }
-                found.push((key.value().to_owned(), decode(value.value())));
-            }
-            Ok(found)
-        }))
+        Box::pin(async move { Ok(self.entries(prefix, None, usize::MAX).await?.entries) })
+    }
+
+    fn page<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<RangePage, StoreError>> {
+        Box::pin(self.entries(prefix, after, PAGE))
     }
 
     fn compact(&self) -> BoxFuture<'_, Result<Option<(u64, u64)>, StoreError>> {

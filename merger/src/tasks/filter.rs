@@ -1,87 +1,13 @@
 //! The filters, order and paging of `GET /tasks`, over a short note of each task. Pure functions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use hashbrown::HashSet;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, Duration, OffsetDateTime};
 
-use super::aggregate;
-use super::record::{Status, TaskRecord};
-
-/// What the list of tasks needs to know about one task.
-#[derive(Debug, Clone)]
-pub(super) struct Note {
-    pub(super) status: Status,
-    kind: Arc<str>,
-    /// The index, by its current name.
-    pub(super) index_uid: Option<Arc<str>>,
-    canceled_by: Option<u32>,
-    pub(super) enqueued_at: OffsetDateTime,
-    started_at: Option<OffsetDateTime>,
-    pub(super) finished_at: Option<OffsetDateTime>,
-}
-
-impl Note {
-    /// A note of a task; its strings are shared with other notes through `names`.
-    pub(super) fn of(record: &TaskRecord, names: &mut Names) -> Self {
-        let course = aggregate::course(record);
-        Self {
-            status: course.status,
-            kind: shared(&mut names.kinds, &record.kind),
-            index_uid: record.index_uid.as_deref().map(|uid| names.index_uid(uid)),
-            canceled_by: course.canceled_by,
-            enqueued_at: course.enqueued_at,
-            started_at: course.started_at,
-            finished_at: course.finished_at,
-        }
-    }
-
-    /// The API's task type.
-    pub(super) fn kind(&self) -> &str {
-        &self.kind
-    }
-
-    /// Takes over the task's current status and times; its kind and index stay.
-    pub(super) fn follow(&mut self, record: &TaskRecord) {
-        let course = aggregate::course(record);
-        self.status = course.status;
-        self.canceled_by = course.canceled_by;
-        self.enqueued_at = course.enqueued_at;
-        self.started_at = course.started_at;
-        self.finished_at = course.finished_at;
-    }
-}
-
-/// Strings that many notes share.
-#[derive(Debug, Default)]
-pub(super) struct Names {
-    kinds: HashSet<Arc<str>>,
-    index_uids: HashSet<Arc<str>>,
-}
-
-impl Names {
-    /// An index's name, shared.
-    pub(super) fn index_uid(&mut self, name: &str) -> Arc<str> {
-        shared(&mut self.index_uids, name)
-    }
-
-    /// The indexes that any task names.
-    pub(super) fn index_uids(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.index_uids.iter()
-    }
-
-    /// Drops the strings that no note uses any more.
-    pub(super) fn tidy(&mut self) {
-        self.index_uids.retain(|uid| Arc::strong_count(uid) > 1);
-    }
-}
-
-fn shared(among: &mut HashSet<Arc<str>>, name: &str) -> Arc<str> {
-    Arc::clone(among.get_or_insert_with(name, |name| name.into()))
-}
+use super::note::Note;
+use super::record::Status;
 
 /// A range of time, open at both ends.
 #[derive(Debug, Clone, Copy, Default)]
@@ -207,16 +133,15 @@ impl Filter {
                 .is_none_or(|list| list.contains(&note.status))
             && self.kinds.as_ref().is_none_or(|list| {
                 list.iter()
-                    .any(|kind| kind.eq_ignore_ascii_case(&note.kind))
+                    .any(|kind| kind.eq_ignore_ascii_case(note.kind()))
             })
             && self.index_uids.as_ref().is_none_or(|list| {
-                note.index_uid
-                    .as_ref()
-                    .is_some_and(|uid| list.iter().any(|wanted| **wanted == **uid))
+                note.index_uid()
+                    .is_some_and(|uid| list.iter().any(|wanted| wanted == uid))
             })
-            && self.enqueued.holds(Some(note.enqueued_at))
-            && self.started.holds(note.started_at)
-            && self.finished.holds(note.finished_at)
+            && self.enqueued.holds(Some(note.enqueued_at()))
+            && self.started.holds(note.started_at())
+            && self.finished.holds(note.finished_at())
     }
 
     /// One page: its uids, the total, and the uid that the next page starts from. `open` are the tasks that haven't ended.

@@ -12,6 +12,7 @@ mod documents;
 mod filter;
 mod follow;
 mod handle;
+mod note;
 mod pending;
 mod read_from;
 mod record;

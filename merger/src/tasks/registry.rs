@@ -98,27 +98,28 @@ impl Tasks {
         state.removals = removals::read(&*store).await?;
         let marked = renames::marked(&*store).await?;
         let mut renamed = marked.clone();
-        for (key, stored) in store.range(PREFIX).await? {
-            let uid = key
-                .strip_prefix(PREFIX)
-                .and_then(|uid| uid.parse().ok())
-                .unwrap_or(0);
-            let record: TaskRecord =
-                serde_json::from_slice(&stored.value).map_err(|_| TaskError::Corrupt { uid })?;
-            state.next = state.next.max(record.uid + 1);
-            let pairs = renames::pairs(&record);
-            if !pairs.is_empty() {
-                renamed.insert(record.uid, pairs);
-            }
-            for copy in record.copies() {
-                match record.kind == CANCELATION {
-                    true => marks.seen_beside_in_record(&copy.task()),
-                    false => marks.seen_in_record(&copy.task()),
+        let (mut after, mut more) = (None, true);
+        while more {
+            let page = store.page(PREFIX, after.as_deref()).await?;
+            after = page.entries.last().map(|(key, _)| key.clone());
+            more = page.more;
+            for (key, stored) in page.entries {
+                let record = read(&key, &stored.value)?;
+                state.next = state.next.max(record.uid + 1);
+                let pairs = renames::pairs(&record);
+                if !pairs.is_empty() {
+                    renamed.insert(record.uid, pairs);
                 }
+                for copy in record.copies() {
+                    match record.kind == CANCELATION {
+                        true => marks.seen_beside_in_record(&copy.task()),
+                        false => marks.seen_in_record(&copy.task()),
+                    }
+                }
+                let record = Arc::new(record);
+                state.insert(Arc::clone(&record));
+                state.note_end(&record);
             }
-            let record = Arc::new(record);
-            state.insert(Arc::clone(&record));
-            state.note_end(&record);
         }
         state.rename_all(renamed);
         let needless = renames::needless(&marked, &state.notes);
@@ -243,7 +244,7 @@ impl Tasks {
         let note = state.notes.get(&uid);
         let note = note.ok_or(TaskError::NotFound { uid })?;
         Ok(TaskView {
-            index_uid: note.index_uid.as_deref().map(str::to_owned),
+            index_uid: note.index_uid().map(str::to_owned),
             ..view
         })
     }
@@ -309,6 +310,13 @@ impl Tasks {
 
 fn key(uid: u32) -> String {
     format!("{PREFIX}{uid:010}")
+}
+
+/// The record of a stored task.
+fn read(key: &str, value: &[u8]) -> Result<TaskRecord, TaskError> {
+    let uid = key.strip_prefix(PREFIX).and_then(|uid| uid.parse().ok());
+    let uid = uid.unwrap_or(0);
+    serde_json::from_slice(value).map_err(|_| TaskError::Corrupt { uid })
 }
 
 fn put(record: &TaskRecord) -> Change {

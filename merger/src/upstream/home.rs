@@ -1,4 +1,4 @@
-//! Where connections live: on the threads on which their client was made, whoever needs one first.
+//! Where connections live, and which way they go: over TCP or a Unix socket. They live on the threads on which their client was made, whoever needs one first.
 //!
 //! A connection belongs to the threads that opened it. The threads of a [phase](crate::runtime) end with it, and would take along
 //! the connections that others have from the same client: their requests fail as if a node had hung up.
@@ -12,9 +12,12 @@ use http::Uri;
 use hyper::rt::Executor;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::net::UnixStream;
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 use tower_service::Service;
+
+use crate::sockets::{SocketPath, Stream};
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
@@ -28,14 +31,16 @@ impl Home {
         Self(Handle::try_current().ok())
     }
 
-    /// Opens connections that live here, each within `within`.
-    pub(crate) fn connector(&self, within: Duration) -> Connector {
+    /// Opens connections that live here, each within `within`: to a URL's host, or to this socket whatever the URL says.
+    pub(crate) fn connector(&self, socket: Option<&SocketPath>, within: Duration) -> Connector {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(within));
         Connector {
             home: self.clone(),
             connector,
+            socket: socket.cloned(),
+            within,
         }
     }
 }
@@ -58,10 +63,13 @@ where
 pub(crate) struct Connector {
     home: Home,
     connector: HttpConnector,
+    /// Where connections go instead of a URL's host.
+    socket: Option<SocketPath>,
+    within: Duration,
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Stream>;
     type Error = Failed;
     type Future = BoxFuture<'static, Result<Self::Response, Failed>>;
 
@@ -70,13 +78,29 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let connecting = self.connector.call(to);
+        let connecting = self.connect(to);
         let home = self.home.0.clone();
         Box::pin(async move {
             match home {
-                None => Ok(connecting.await?),
+                None => connecting.await,
                 Some(home) => Ok(home.spawn(connecting).await??),
             }
+        })
+    }
+}
+
+impl Connector {
+    fn connect(&mut self, to: Uri) -> BoxFuture<'static, Result<TokioIo<Stream>, Failed>> {
+        let Some(path) = self.socket.clone() else {
+            let connecting = self.connector.call(to);
+            return Box::pin(async {
+                Ok(TokioIo::new(Stream::Tcp(connecting.await?.into_inner())))
+            });
+        };
+        let within = self.within;
+        Box::pin(async move {
+            let stream = timeout(within, UnixStream::connect(path)).await??;
+            Ok(TokioIo::new(Stream::Unix(stream)))
         })
     }
 }
@@ -113,7 +137,7 @@ mod tests {
         let uri = format!("http://{}/", listener.local_addr().unwrap());
         let serving = tokio::spawn(serve_one(listener));
         let home = Home::here();
-        let connector = home.connector(Duration::from_secs(5));
+        let connector = home.connector(None, Duration::from_secs(5));
         let client: Client<_, Empty<Bytes>> = Client::builder(home).build(connector);
         let get = |client: Client<Connector, Empty<Bytes>>, uri: Uri| async move {
             let answer = client.get(uri).await.unwrap();

@@ -166,6 +166,7 @@ pub(super) async fn front(filter: Filter, upstream: stub::Upstream) -> Result<Fr
         edit_envoy: None,
         behind_links: None,
         guards: false,
+        sockets: None,
         etcd_syncs: false,
     };
     let envoy = Process::start(plan.envoy(0)?, Lifetime::WithUs)?;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper::{Request, header};
@@ -56,6 +57,12 @@ impl Load {
             .map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
     }
 
+    /// The mean time of an answer, in milliseconds.
+    pub(super) fn mean_ms(&self) -> f64 {
+        let sum: Duration = self.times.iter().sum();
+        sum.as_secs_f64() * 1e3 / self.times.len() as f64
+    }
+
     /// The number of answers.
     pub(super) fn answers(&self) -> u64 {
         self.times.len() as u64
@@ -90,6 +97,23 @@ pub(super) async fn fire_in_turn(
     gather(begun, clients).await
 }
 
+/// Runs one client for `seconds` seconds that sends all of these at once, each on its own connection, and waits for all answers.
+pub(super) async fn fire_at_once(shots: &[Shot], seconds: f64) -> Result<Load> {
+    let begun = Instant::now();
+    let end = begun + Duration::from_secs_f64(seconds);
+    let mut lines = try_join_all(shots.iter().map(|shot| Line::open(shot.port))).await?;
+    let mut times = Vec::new();
+    while Instant::now() < end {
+        let sent = Instant::now();
+        let asking = lines.iter_mut().zip(shots);
+        try_join_all(asking.map(|(line, shot)| line.ask(shot, &[]))).await?;
+        times.push(sent.elapsed());
+    }
+    let took = begun.elapsed();
+    times.sort_unstable();
+    Ok(Load { times, took })
+}
+
 async fn gather<F>(begun: Instant, clients: impl Iterator<Item = F>) -> Result<Load>
 where
     F: Future<Output = Result<Vec<Duration>>> + Send + 'static,
@@ -110,17 +134,33 @@ async fn client(
     end: Instant,
 ) -> Result<Vec<Duration>> {
     let port = shots.first().context("no request")?.port;
-    let stream = TcpStream::connect(("127.0.0.1", port))
-        .await
-        .context("no connection")?;
-    stream.set_nodelay(true)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
+    let mut line = Line::open(port).await?;
     let mut times = Vec::new();
     for shot in shots.iter().cycle() {
         if Instant::now() >= end {
             break;
         }
+        times.push(line.ask(shot, headers).await?);
+    }
+    Ok(times)
+}
+
+/// A connection that one request at a time goes through.
+struct Line(http1::SendRequest<Full<Bytes>>);
+
+impl Line {
+    async fn open(port: u16) -> Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))
+            .await
+            .context("no connection")?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(Self(sender))
+    }
+
+    /// Sends a request and waits for the whole answer; returns how long that took.
+    async fn ask(&mut self, shot: &Shot, headers: &[(&str, &str)]) -> Result<Duration> {
         let mut request = Request::builder()
             .method(shot.method)
             .uri(&shot.path)
@@ -134,14 +174,13 @@ async fn client(
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        let request = request.body(Full::new(shot.body.clone()))?;
         let begun = Instant::now();
-        sender.ready().await?;
-        let response = sender
-            .send_request(request.body(Full::new(shot.body.clone()))?)
-            .await?;
+        self.0.ready().await?;
+        let response = self.0.send_request(request).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
-        times.push(begun.elapsed());
+        let took = begun.elapsed();
         if !status.is_success() {
             bail!(
                 "{} {} answered {status}: {}",
@@ -150,6 +189,6 @@ async fn client(
                 String::from_utf8_lossy(&body)
             );
         }
+        Ok(took)
     }
-    Ok(times)
 }

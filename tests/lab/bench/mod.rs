@@ -10,10 +10,14 @@ mod load;
 mod merge;
 mod network;
 mod remembered;
+mod scale;
 mod several_mergers;
+mod sockets;
 mod split;
 mod stub;
 mod tasks;
+mod usage;
+mod way;
 mod writes;
 
 use std::fs;
@@ -29,12 +33,17 @@ use crate::say;
 /// Options of `weft-lab bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// Only these parts; by default, all except `large`
+    /// Only these parts; by default, all except `large` and `scale`
     #[arg(long, value_enum)]
     only: Vec<Suite>,
     /// Duration of a measurement in seconds
     #[arg(long, default_value_t = 4)]
     seconds: u64,
+    /// How many finished tasks the merger keeps in `tasks`
+    #[arg(long, default_value_t = 990_000)]
+    tasks: u32,
+    #[command(flatten)]
+    scale: scale::ScaleArgs,
     /// Folder for the JSON files
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -46,6 +55,12 @@ enum Suite {
     Filter,
     /// A search over three shards, compared with the same search sent directly to one shard.
     FanOut,
+    /// Where a search over three shards spends its time: Envoy, the merger's parts, nodes.
+    Where,
+    /// Unix sockets between Envoy and merger, compared with TCP.
+    Sockets,
+    /// Many shards and replicas of stand-ins: what they cost the merger and Envoy. Only if named.
+    Scale,
     /// Searches as people type them, with remembered answers and without.
     Remembered,
     /// How fast the merger splits documents.
@@ -131,6 +146,24 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
             &rows,
         )?;
     }
+    if wanted(Suite::Where) {
+        let rows = way::measure(arguments.seconds).await?;
+        report(
+            &arguments,
+            "where",
+            "Where a search over 3 shards spends its time, for one client; each part compared with the whole",
+            &rows,
+        )?;
+    }
+    if wanted(Suite::Sockets) {
+        let rows = sockets::measure(arguments.seconds).await?;
+        report(
+            &arguments,
+            "sockets",
+            "Searches over 3 shards, Envoy and merger over Unix sockets, compared with TCP",
+            &rows,
+        )?;
+    }
     if wanted(Suite::Remembered) {
         let rows = remembered::measure(arguments.seconds).await?;
         report(
@@ -168,7 +201,7 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
         )?;
     }
     if wanted(Suite::Tasks) {
-        let rows = tasks::measure(arguments.seconds).await?;
+        let rows = tasks::measure(arguments.seconds, arguments.tasks).await?;
         report(
             &arguments,
             "tasks",
@@ -193,6 +226,15 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
             &arguments,
             "several_mergers",
             "One merger without etcd, one with it, and three",
+            &rows,
+        )?;
+    }
+    if arguments.only.contains(&Suite::Scale) {
+        let rows = scale::measure(arguments.seconds, &arguments.scale).await?;
+        report(
+            &arguments,
+            "scale",
+            "Searches over stand-ins, by shards × replicas, 4 clients",
             &rows,
         )?;
     }

@@ -1,20 +1,27 @@
-//! How long `GET /tasks/{uid}` takes: waiting clients send it every few milliseconds.
+//! How long `GET /tasks/{uid}` takes: waiting clients send it every few milliseconds. And what many finished tasks cost: memory, and
+//! the time of a list.
 
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use weft_cluster::{Api, Cluster};
+use weft_merger::store::{Change, RedbStore, Store};
 
 use super::Row;
 use super::load::{Shot, fire};
 
 const KEY: &str = "bench-master-key";
+/// What the merger's keys of tasks begin with.
+const PREFIX: &str = "task/";
+/// How many tasks are written in one commit.
+const AT_ONCE: usize = 10_000;
 /// The number of finished tasks in addition to the requested one.
 const TASKS: usize = 500;
 
-pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
+pub(super) async fn measure(seconds: u64, many: u32) -> Result<Vec<Row>> {
     let cluster = Cluster::builder()
         .shards(3)
         .master_key(KEY)
@@ -55,11 +62,68 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
             .goal("1 ms or less with one client"),
         );
     }
-    let list = fire(&shot(edge, "/tasks?limit=20".to_owned()), 1, seconds).await?;
-    rows.push(Row::alone(
-        "GET /tasks?limit=20, median",
-        list.quantile_ms(0.5),
-        "ms",
-    ));
+    let first_page = shot(edge, "/tasks?limit=20".to_owned());
+    let one_index = shot(edge, "/tasks?indexUids=tasks&limit=20".to_owned());
+    let mut before = Vec::new();
+    for list in [&first_page, &one_index] {
+        before.push(fire(list, 1, seconds).await?.quantile_ms(0.5));
+    }
+    let small = restarted(&cluster).await?;
+    cluster.merger().terminate()?;
+    let file = cluster.folder().join("data/merger/weft.redb");
+    multiply(&file, many).await?;
+    let large = restarted(&cluster).await?;
+    rows.push(
+        Row::compared(
+            format!("memory of a merger that was just started, with {many} tasks vs. {TASKS}"),
+            large,
+            small,
+            "MiB",
+        )
+        .goal("150 MiB more, or less"),
+    );
+    for (what, list, before) in [
+        ("GET /tasks?limit=20", &first_page, before.first()),
+        ("GET /tasks of one index", &one_index, before.last()),
+    ] {
+        let after = fire(list, 1, seconds).await?.quantile_ms(0.5);
+        let before = before.copied().unwrap_or_default();
+        let name = format!("{what}, median, {many} tasks vs. {TASKS}");
+        rows.push(Row::compared(name, after, before, "ms").goal("≤ 2 ms for the first page"));
+    }
     Ok(rows)
+}
+
+/// Starts the merger anew, and returns the memory that it takes when it answers, in MiB.
+async fn restarted(cluster: &Cluster) -> Result<f64> {
+    if cluster.merger().id().is_some() {
+        cluster.merger().terminate()?;
+    }
+    cluster.merger().restart()?;
+    cluster.wait_ready().await?;
+    let bytes = cluster.merger().resident_bytes().context("no merger")?;
+    Ok(bytes as f64 / f64::from(1 << 20))
+}
+
+/// Writes so many tasks into the file of a merger that doesn't run, each like the last one there.
+async fn multiply(file: &Path, many: u32) -> Result<()> {
+    let store = RedbStore::open(file)?;
+    let tasks = store.range(PREFIX).await?;
+    let (_, last) = tasks.last().context("no task")?;
+    let mut record: Value = serde_json::from_slice(&last.value)?;
+    let first = record.get("uid").and_then(Value::as_u64);
+    let first = u32::try_from(first.context("a task without uid")?)? + 1;
+    let uids: Vec<u32> = (first..first + many).collect();
+    for uids in uids.chunks(AT_ONCE) {
+        let mut changes = Vec::with_capacity(uids.len());
+        for uid in uids {
+            if let Some(field) = record.get_mut("uid") {
+                *field = json!(uid);
+            }
+            let key = format!("{PREFIX}{uid:010}");
+            changes.push(Change::put(key, serde_json::to_vec(&record)?));
+        }
+        store.commit(changes).await?;
+    }
+    Ok(())
 }

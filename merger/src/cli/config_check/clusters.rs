@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use weft_routing::ShardNames;
 
 use super::yaml::Node;
-use super::{Member, Merger, Report, Shard, nearest, port_of};
+use super::{Member, Merger, Report, Shard, named, nearest, port_of};
 
 /// A cluster of the file.
 pub(super) struct Cluster<'a> {
@@ -257,7 +257,7 @@ pub(super) fn one_node(cluster: &Cluster<'_>, report: &mut Report) {
 /// Looks at the merger's cluster.
 pub(super) fn the_merger(cluster: &Cluster<'_>, merger: &Merger, report: &mut Report) {
     let endpoints = endpoints(cluster.node);
-    let ports: Vec<(&str, usize)> = endpoints
+    let ports: Vec<(String, usize)> = endpoints
         .iter()
         .filter_map(|one| port_of(one.get("address")))
         .collect();
@@ -265,12 +265,13 @@ pub(super) fn the_merger(cluster: &Cluster<'_>, merger: &Merger, report: &mut Re
         return;
     };
     // With several mergers, the others' ports may differ.
-    if ports.iter().all(|(port, _)| *port != merger.listen) {
+    if ports.iter().all(|(port, _)| !merger.listen.contains(port)) {
         report.mistake(
             *line,
             format!(
-                "the merger is expected at port {first}, but its --listen says {}",
-                merger.listen
+                "the merger is expected at {}, but its --listen says {}",
+                named(first),
+                merger.listen.join(",")
             ),
         );
     }

@@ -4,7 +4,7 @@ use weft_routing::headers::{CLUSTER, DEGRADED, NODE_CLUSTER, OPERATION, TERM};
 
 use super::clusters::{come_from_elsewhere, listed, one_node, the_merger};
 use super::yaml::Node;
-use super::{Merger, Report, meant, port_of};
+use super::{Merger, Report, meant, named, port_of};
 
 /// A connection manager, and the listener that it is in.
 struct Manager<'a> {
@@ -110,7 +110,7 @@ fn admin(root: &Node, merger: &Merger, report: &mut Report) {
             "the merger learns shards and nodes from Envoy's admin interface: admin needs an address",
         ),
         Some((port, line)) if port != merger.admin => {
-            report.mistake(line, format!("Envoy's admin interface is at port {port}, but the merger's --envoy-admin says {}", merger.admin));
+            report.mistake(line, format!("Envoy's admin interface is at {}, but the merger's --envoy-admin says {}", named(&port), merger.admin));
         }
         Some(_) => {}
     }
@@ -155,7 +155,8 @@ fn check_egress(manager: &Manager<'_>, root: &Node, merger: &Merger, report: &mu
         report.mistake(
             line,
             format!(
-                "the egress listener is at port {port}, but the merger's --egress says {}",
+                "the egress listener is at {}, but the merger's --egress says {}",
+                named(&port),
                 merger.egress
             ),
         );

@@ -6,7 +6,7 @@ const FILE: &str = include_str!("../../../../envoy/envoy.yaml");
 fn merger() -> Merger {
     Merger {
         names: ShardNames::default(),
-        listen: "7703".to_owned(),
+        listen: vec!["7703".to_owned()],
         egress: "7702".to_owned(),
         admin: "7701".to_owned(),
     }
@@ -220,7 +220,7 @@ fn a_file_without_shards_or_with_foreign_ports_is_not_sound() {
             .any(|finding| finding.text.contains("`s-<number>-x`"))
     );
     let mut other = merger();
-    other.listen = "7777".to_owned();
+    other.listen = vec!["7777".to_owned()];
     let report = check(FILE, &other);
     let text = "the merger is expected at port 7703, but its --listen says 7777";
     assert!(
@@ -229,6 +229,36 @@ fn a_file_without_shards_or_with_foreign_ports_is_not_sound() {
         report.findings
     );
     assert!(!check("", &merger()).is_sound());
+}
+
+#[test]
+fn sockets_are_compared_by_their_paths() {
+    #[derive(Debug, clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        envoy: config_envoy::EnvoyArgs,
+    }
+    let words = ["weft", "--sockets", "/run/weft"];
+    let arguments = <Command as clap::Parser>::try_parse_from(words).unwrap();
+    let text = config_envoy::run(&arguments.envoy).unwrap();
+    let mut on_sockets = merger();
+    on_sockets
+        .listen
+        .push("unix:/run/weft/merger.sock".to_owned());
+    on_sockets.egress = "unix:/run/weft/egress.sock".to_owned();
+    let findings = |merger: &Merger| {
+        let report = check(&text, merger);
+        let findings = report.findings.into_iter().map(|finding| finding.text);
+        findings.collect::<Vec<_>>()
+    };
+    assert_eq!(findings(&on_sockets), Vec::<String>::new());
+    assert_eq!(
+        findings(&merger()),
+        [
+            "the egress listener is at unix:/run/weft/egress.sock, but the merger's --egress says 7702",
+            "the merger is expected at unix:/run/weft/merger.sock, but its --listen says 7703",
+        ]
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ use weft_routing::ShardNames;
 use super::address::Address;
 use super::tls::TlsArgs;
 use super::topology::AccessLog;
+use crate::sockets::SocketMode;
 
 /// Options of `weft config envoy`.
 #[derive(Debug, Clone, Args)]
@@ -73,6 +74,15 @@ pub struct EnvoyArgs {
     /// Where health checks arrive if the merger is a DNS name [default: 127.0.0.1:PORT+4].
     #[arg(long, value_name = "IP:PORT")]
     pub readiness: Option<Address>,
+
+    /// Folder with the Unix sockets between Envoy and the merger (merger.sock, egress.sock), which must see it under the same
+    /// path. Start the merger with --listen unix:DIR/merger.sock --egress unix:DIR/egress.sock.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["merger", "egress", "readiness"])]
+    pub sockets: Option<PathBuf>,
+
+    /// Who may connect to Envoy's socket: its own user (600), its group, too (660), or everybody (666).
+    #[arg(long, default_value_t = SocketMode::default(), requires = "sockets")]
+    pub socket_mode: SocketMode,
 
     /// This Envoy's merger is one of several (--etcd): reads end here when it has been silent for two seconds, because another
     /// merger may acknowledge writes meanwhile.

@@ -23,7 +23,9 @@ pub use guard::{GuardArgs, run as run_guard};
 pub use render::{RenderError, render};
 pub use shards::{ShardsArgs, run as run_shards};
 pub use tls::{SecretError, Tls, TlsArgs};
-pub use topology::{AccessLog, Dynamic, Filter, Node, Shard, Topology, TopologyError, Tracing};
+pub use topology::{
+    AccessLog, Dynamic, Filter, Node, Shard, Sockets, Topology, TopologyError, Tracing,
+};
 
 use std::path::PathBuf;
 

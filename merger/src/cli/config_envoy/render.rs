@@ -11,7 +11,8 @@ use super::address::Address;
 use super::past_filter::{PAST_FILTER, WayView};
 use super::tls::{EdgeView, NodesView, Tls};
 use super::topology::{AccessLog, Dynamic, Filter, Node, Shard, Topology};
-use crate::endpoints::{Assignment, CLUSTERS_FILE, Endpoint, SPARE, SPARE_FILE, shard_file};
+use crate::endpoints::{Assignment, CLUSTERS_FILE, Check, Endpoint, SPARE, SPARE_FILE, shard_file};
+use crate::sockets::{SocketMode, SocketPath};
 
 const TEMPLATE: &str = include_str!("envoy.yaml.jinja");
 const SHARDS_TEMPLATE: &str = include_str!("shards.yaml.jinja");
@@ -55,8 +56,12 @@ pub(super) fn render_endpoints(topology: &Topology) -> Vec<(String, String)> {
     let Some(spares) = spares else {
         return Vec::new();
     };
-    let check = topology.readiness.as_ref().unwrap_or(&topology.merger);
-    let check = (check.host(), check.port());
+    let asked = topology.readiness.as_ref().unwrap_or(&topology.merger);
+    let socket = topology.sockets.as_ref().map(|it| it.merger.to_string());
+    let check = match &socket {
+        Some(path) => Check::Socket(path),
+        None => Check::At(asked.host(), asked.port()),
+    };
     let shards = topology.shards.iter().map(|shard| {
         let cluster = topology.shard_names.of(ShardId(shard.number));
         let file = Assignment::new(&cluster, &placed(&shard.nodes), Some(check));
@@ -110,6 +115,8 @@ struct View {
     edge: String,
     admin: String,
     egress: String,
+    /// Whether the merger comes to it over a Unix socket.
+    sockets: bool,
     merger: String,
     merger_discovery: &'static str,
     readiness: Option<String>,
@@ -177,14 +184,23 @@ impl View {
     fn of(topology: &Topology) -> Self {
         let tracing = topology.tracing.as_ref();
         let names = &topology.shard_names;
+        let sockets = topology.sockets.as_ref();
+        let merger = match sockets {
+            Some(sockets) => pipe(&sockets.merger, None),
+            None => socket(&topology.merger),
+        };
         Self {
             edge: socket(&topology.edge),
             admin: socket(&topology.admin),
-            egress: socket(&topology.egress),
-            merger: socket(&topology.merger),
+            egress: match sockets {
+                Some(sockets) => pipe(&sockets.egress, Some(sockets.mode)),
+                None => socket(&topology.egress),
+            },
+            sockets: sockets.is_some(),
+            merger: merger.clone(),
             merger_discovery: discovery([&topology.merger]),
             readiness: topology.readiness.as_ref().map(socket),
-            check: socket(topology.readiness.as_ref().unwrap_or(&topology.merger)),
+            check: topology.readiness.as_ref().map_or(merger, socket),
             several_mergers: topology.several_mergers,
             other_mergers: topology.other_mergers.iter().map(socket).collect(),
             other_mergers_discovery: discovery(
@@ -279,6 +295,15 @@ pub(super) fn socket(address: &Address) -> String {
         address.host(),
         address.port()
     )
+}
+
+/// A Unix socket as Envoy writes it. The mode is for one that Envoy makes.
+fn pipe(path: &SocketPath, mode: Option<SocketMode>) -> String {
+    let path = serde_json::Value::from(path.to_string());
+    match mode {
+        Some(mode) => format!("{{ pipe: {{ path: {path}, mode: {} }} }}", mode.bits()),
+        None => format!("{{ pipe: {{ path: {path} }} }}"),
+    }
 }
 
 /// How Envoy finds these addresses.

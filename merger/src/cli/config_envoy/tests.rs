@@ -154,6 +154,43 @@ fn nodes_can_be_named_one_by_one() {
 }
 
 #[test]
+fn with_sockets_envoy_and_merger_reach_each_other_by_files_alone() {
+    let sockets = "--sockets /run/weft --socket-mode 660 --replicas 2";
+    let (one, other) = (text(sockets), text("--replicas 2"));
+    // 0660 as a decimal number.
+    assert!(one.contains("address: { pipe: { path: \"/run/weft/egress.sock\", mode: 432 } }"));
+    assert!(one.contains("endpoint: { address: { pipe: { path: \"/run/weft/merger.sock\" } } }"));
+    let by_socket = ", address: { pipe: { path: \"/run/weft/merger.sock\" } } }";
+    assert_eq!(one.matches(by_socket).count(), 6, "one check for each node");
+    for port in ["7702", "7703"] {
+        assert!(!one.contains(port) && other.contains(port), "{port}");
+    }
+    assert!(!other.contains("pipe"));
+    let others = "--several-mergers --other-merger 10.0.0.2:7703";
+    assert!(text(&format!("{sockets} {others}")).contains("cluster: mergers"));
+}
+
+#[test]
+fn a_folder_that_has_no_place_for_sockets_is_refused() {
+    // With `/merger.sock`, 95 bytes are the most.
+    let folder = |length: usize| format!("--sockets /{}", "x".repeat(length - 1));
+    assert!(topology(&folder(95)).is_ok());
+    let refused = topology(&folder(96)).unwrap_err().to_string();
+    assert!(refused.contains("108 bytes"), "{refused}");
+    assert!(topology("--sockets run").is_err());
+    let names = "--sockets /run/weft --several-mergers --other-merger merger-1:7703";
+    assert!(matches!(
+        topology(names),
+        Err(TopologyError::MergerByName(_))
+    ));
+    for refused in ["--merger 127.0.0.1:1", "--egress 127.0.0.1:1"] {
+        let line = format!("weft --sockets /run/weft {refused}");
+        assert!(Line::try_parse_from(line.split(' ')).is_err(), "{refused}");
+    }
+    assert!(Line::try_parse_from(["weft", "--socket-mode", "660"]).is_err());
+}
+
+#[test]
 fn health_checks_of_a_merger_with_a_name_come_by_a_listener_of_their_own() {
     let topology = topology("--merger merger.weft.svc:7703").unwrap();
     assert_eq!(topology.readiness.unwrap().to_string(), "127.0.0.1:7704");

@@ -1,7 +1,7 @@
 //! What an `envoy.yaml` is made from: addresses, shards, nodes and the filter, all checked here once.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use weft_routing::ShardNames;
@@ -9,6 +9,7 @@ use weft_routing::ShardNames;
 use super::address::{Address, AddressError};
 use super::arguments::EnvoyArgs;
 use super::tls::Tls;
+use crate::sockets::{SocketMode, SocketPath, SocketPathError};
 
 /// A cluster as Envoy needs to know it.
 ///
@@ -27,6 +28,8 @@ pub struct Topology {
     pub merger: Address,
     /// The address for health checks. Needed only if the merger is a DNS name, because a check's address must be an IP.
     pub readiness: Option<Address>,
+    /// The sockets between Envoy and the merger, if they use any instead of their addresses.
+    pub sockets: Option<Sockets>,
     /// True if other Envoys have mergers of their own, which write as well.
     pub several_mergers: bool,
     /// Mergers that answer this Envoy's clients while its own is gone.
@@ -45,6 +48,27 @@ pub struct Topology {
     pub shards: Vec<Shard>,
     /// Where Envoy finds the shards, if that isn't the `envoy.yaml` itself.
     pub dynamic: Option<Dynamic>,
+}
+
+/// The Unix sockets between Envoy and the merger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sockets {
+    /// The one on which the merger listens.
+    pub merger: SocketPath,
+    /// The one of the egress listener.
+    pub egress: SocketPath,
+    /// Who may connect to the egress listener's.
+    pub mode: SocketMode,
+}
+
+impl Sockets {
+    fn in_folder(folder: &Path, mode: SocketMode) -> Result<Self, SocketPathError> {
+        Ok(Self {
+            merger: folder.join("merger.sock").try_into()?,
+            egress: folder.join("egress.sock").try_into()?,
+            mode,
+        })
+    }
 }
 
 /// The folder with files that Envoy watches.
@@ -157,6 +181,14 @@ pub enum TopologyError {
         /// Its address.
         address: String,
     },
+    /// The folder of `--sockets` has no place for them.
+    #[error("--sockets: {0}")]
+    Sockets(#[from] SocketPathError),
+    /// Envoy resolves names only in clusters without sockets.
+    #[error(
+        "--sockets: Envoy resolves no names beside a socket: --other-merger needs an IP address, not {0}"
+    )]
+    MergerByName(String),
     /// Two parts have the same address.
     #[error("{address} is used twice: by {first} and by {second}")]
     Twice {
@@ -189,6 +221,8 @@ impl TryFrom<&EnvoyArgs> for Topology {
             None => local(offset),
         };
         let merger = or_local(&arguments.merger, 3)?;
+        let in_folder = |folder: &PathBuf| Sockets::in_folder(folder, arguments.socket_mode);
+        let sockets = arguments.sockets.as_ref().map(in_folder).transpose()?;
         let topology = Self {
             edge: or_local(&arguments.edge, 0)?,
             admin: or_local(&arguments.admin, 1)?,
@@ -199,6 +233,7 @@ impl TryFrom<&EnvoyArgs> for Topology {
                 Some(or_local(&arguments.readiness, 4)?)
             },
             merger,
+            sockets,
             several_mergers: arguments.several_mergers,
             other_mergers: arguments.other_mergers.clone(),
             filter: (!arguments.no_filter).then(|| Filter {
@@ -228,7 +263,7 @@ impl Topology {
         let listeners = [
             ("edge", Some(&self.edge)),
             ("admin", Some(&self.admin)),
-            ("egress", Some(&self.egress)),
+            ("egress", self.sockets.is_none().then_some(&self.egress)),
             ("readiness", self.readiness.as_ref()),
         ];
         let mut seen: HashMap<&Address, String> = HashMap::new();
@@ -244,8 +279,13 @@ impl Topology {
             }
             take(&mut seen, address, option.to_owned())?;
         }
-        take(&mut seen, &self.merger, "the merger".to_owned())?;
+        if self.sockets.is_none() {
+            take(&mut seen, &self.merger, "the merger".to_owned())?;
+        }
         for other in &self.other_mergers {
+            if self.sockets.is_some() && !other.is_ip() {
+                return Err(TopologyError::MergerByName(other.to_string()));
+            }
             take(&mut seen, other, "another merger".to_owned())?;
         }
         if let Some(tracing) = &self.tracing {

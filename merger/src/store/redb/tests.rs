@@ -40,6 +40,27 @@ async fn of_two_writers_that_saw_the_same_version_one_wins() {
 }
 
 #[tokio::test]
+async fn the_pages_of_a_range_are_the_range() {
+    let (_folder, store) = store();
+    let keys = (0..PAGE * 2 + 5).map(|number| format!("task/{number:010}"));
+    let others = ["task", "tasks", "task0"].map(str::to_owned);
+    let changes = keys.chain(others).map(|key| Change::put(key, vec![7]));
+    store.commit(changes.collect()).await.unwrap();
+    let (mut read, mut sizes) = (Vec::new(), Vec::new());
+    loop {
+        let after = read.last().map(|(key, _): &(String, _)| key.clone());
+        let page = store.page("task/", after.as_deref()).await.unwrap();
+        sizes.push(page.entries.len());
+        read.extend(page.entries);
+        if !page.more {
+            break;
+        }
+    }
+    assert_eq!(sizes, [PAGE, PAGE, 5]);
+    assert_eq!(read, store.range("task/").await.unwrap());
+}
+
+#[tokio::test]
 async fn a_range_holds_the_prefix_and_nothing_else_in_order() {
     let (_folder, store) = store();
     let keys = ["task/2", "task/1", "tasks", "task", "placement/x"];

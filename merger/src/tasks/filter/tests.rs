@@ -3,6 +3,8 @@ use std::borrow::Cow;
 use time::macros::datetime;
 
 use super::*;
+use crate::tasks::aggregate::Course;
+use crate::tasks::note::Names;
 
 fn parse(query: &'static str) -> Result<Filter, Unreadable> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -12,15 +14,24 @@ fn parse(query: &'static str) -> Result<Filter, Unreadable> {
     }))
 }
 
-fn notes() -> BTreeMap<u32, Note> {
-    let note = |status, kind: &str, index: &str| Note {
+fn course(status: Status, canceled_by: Option<u32>, enqueued_at: OffsetDateTime) -> Course {
+    Course {
         status,
-        kind: kind.into(),
-        index_uid: (!index.is_empty()).then(|| index.into()),
-        canceled_by: None,
-        enqueued_at: datetime!(2026-05-05 12:00 UTC),
+        canceled_by,
+        enqueued_at,
         started_at: None,
         finished_at: None,
+    }
+}
+
+fn notes() -> BTreeMap<u32, Note> {
+    let mut names = Names::default();
+    let mut note = |status, kind: &str, index: &str| {
+        let label = names.label(kind, (!index.is_empty()).then_some(index));
+        Note::new(
+            label,
+            &course(status, None, datetime!(2026-05-05 12:00 UTC)),
+        )
     };
     [
         (0, note(Status::Succeeded, "indexCreation", "movies")),
@@ -120,20 +131,6 @@ fn what_cannot_be_read_is_named() {
     }
 }
 
-#[test]
-fn texts_are_shared_until_no_note_has_them() {
-    let mut names = Names::default();
-    let one = shared(&mut names.index_uids, "movies");
-    let two = shared(&mut names.index_uids, "movies");
-    assert!(Arc::ptr_eq(&one, &two));
-    drop(one);
-    names.tidy();
-    assert_eq!(names.index_uids().count(), 1);
-    drop(two);
-    names.tidy();
-    assert_eq!(names.index_uids().count(), 0);
-}
-
 use proptest::prelude::*;
 
 fn some_note() -> impl Strategy<Value = Note> {
@@ -145,14 +142,13 @@ fn some_note() -> impl Strategy<Value = Note> {
         Status::Canceled,
     ];
     let status = prop::sample::select(statuses.to_vec());
-    (status, 0_u32..3, prop::option::of(0_u32..12)).prop_map(|(status, index, canceled_by)| Note {
-        status,
-        kind: ["indexCreation", "documentAdditionOrUpdate", "indexSwap"][index as usize].into(),
-        index_uid: (index < 2).then(|| ["movies", "books"][index as usize].into()),
-        canceled_by,
-        enqueued_at: datetime!(2026-05-05 12:00 UTC) + Duration::hours(i64::from(index)),
-        started_at: None,
-        finished_at: None,
+    let parts = (status, 0_u32..3, prop::option::of(0_u32..12));
+    parts.prop_map(|(status, index, canceled_by)| {
+        let kind = ["indexCreation", "documentAdditionOrUpdate", "indexSwap"][index as usize];
+        let uid = (index < 2).then(|| ["movies", "books"][index as usize]);
+        let enqueued_at = datetime!(2026-05-05 12:00 UTC) + Duration::hours(i64::from(index));
+        let label = Names::default().label(kind, uid);
+        Note::new(label, &course(status, canceled_by, enqueued_at))
     })
 }
 

@@ -44,8 +44,8 @@ impl Tasks {
     pub fn has_removed(&self, index_uid: &str, since: OffsetDateTime) -> bool {
         let state = self.lock();
         let by_record = state.notes.values().any(|note| {
-            let index = note.index_uid.as_deref();
-            note.enqueued_at >= since
+            let index = note.index_uid();
+            note.enqueued_at() >= since
                 && removes(note.kind())
                 && index.is_none_or(|index| index == index_uid)
         });
@@ -87,8 +87,8 @@ impl State {
             let Some(note) = self.notes.get(uid).filter(|note| removes(note.kind())) else {
                 continue;
             };
-            let index = note.index_uid.as_deref().unwrap_or(ALL).to_owned();
-            let at = note.enqueued_at;
+            let index = note.index_uid().unwrap_or(ALL).to_owned();
+            let at = note.enqueued_at();
             if self.removals.get(&index).is_some_and(|last| *last >= at) {
                 continue;
             }

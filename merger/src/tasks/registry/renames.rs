@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::state::State;
 use super::{Tasks, key};
 use crate::store::{Change, Store, StoreError};
-use crate::tasks::filter::Note;
+use crate::tasks::note::Note;
 use crate::tasks::record::TaskRecord;
 use crate::tasks::{TaskError, TaskView, aggregate};
 
@@ -60,7 +60,8 @@ impl State {
         } = self;
         let later: Vec<&Pairs> = all.range(task + 1..).map(|(_, pairs)| pairs).collect();
         for note in notes.range_mut(..task).map(|(_, note)| note) {
-            let Some(now) = note.index_uid.as_deref() else {
+            let label = note.label();
+            let Some(now) = label.index_uid() else {
                 continue;
             };
             let then = later
@@ -70,7 +71,7 @@ impl State {
             let after = renamed(then, &pairs);
             let new = later.iter().fold(after, |uid, pairs| renamed(uid, pairs));
             if new != now {
-                note.index_uid = Some(names.index_uid(new));
+                note.rename(new, names);
             }
         }
         all.insert(task, pairs);
@@ -91,9 +92,9 @@ impl State {
                     now.insert(two.clone(), first);
                 }
             }
-            let new = note.index_uid.as_deref();
+            let new = note.index_uid();
             if let Some(new) = new.and_then(|uid| now.get(uid)) {
-                note.index_uid = Some(names.index_uid(new));
+                note.rename(new, names);
             }
         }
         self.renamed = all;

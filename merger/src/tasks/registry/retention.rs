@@ -28,7 +28,7 @@ impl Tasks {
             let state = self.lock();
             let past = |uid: &u32| {
                 let note = state.notes.get(uid);
-                note.is_some_and(|note| note.finished_at.is_some_and(|at| at < oldest))
+                note.is_some_and(|note| note.finished_at().is_some_and(|at| at < oldest))
             };
             state.settled().filter(past).take(MAX_AT_ONCE).collect()
         };
@@ -48,7 +48,7 @@ impl Tasks {
         let before = {
             let state = self.lock();
             let note = state.notes.get(last);
-            note.map(|note| note.enqueued_at + time::Duration::nanoseconds(1))
+            note.map(|note| note.enqueued_at() + time::Duration::nanoseconds(1))
         };
         let before = before.and_then(|before| before.format(&Rfc3339).ok());
         let deleted = self.delete(uids).await?;

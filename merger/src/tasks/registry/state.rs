@@ -8,7 +8,7 @@ use super::renames::{self, Pairs};
 use super::shared::SharedEnd;
 use crate::cluster::NodeId;
 use crate::tasks::aggregate;
-use crate::tasks::filter::{Names, Note};
+use crate::tasks::note::{Names, Note};
 use crate::tasks::record::{LocalState, ReplicaTask, Status, TaskRecord};
 
 #[derive(Default)]
