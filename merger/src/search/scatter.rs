@@ -10,6 +10,7 @@ mod nested;
 mod reworded;
 mod strangers;
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use prometheus::HistogramTimer;
 use tokio::time::Instant;
 use weft_routing::headers;
 use weft_routing::placement::ShardId;
@@ -118,6 +120,20 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long a shard with several replicas may take until Envoy knows a ready replica.
 const TAKE_OVER: Duration = Duration::from_secs(1);
 
+/// A part of a read. It ends when this is dropped.
+pub(super) struct Phase {
+    span: Ending,
+    _took: HistogramTimer,
+}
+
+impl Deref for Phase {
+    type Target = Span;
+
+    fn deref(&self) -> &Span {
+        &self.span
+    }
+}
+
 impl<'a> Reader<'a> {
     /// Makes a reader with the client's wishes, and waits for the task whose effects the client wants to see.
     ///
@@ -192,9 +208,17 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A part of this read, for its trace.
-    pub(super) fn phase(&self, name: &'static str) -> Ending {
-        self.forwarded.span().phase(name)
+    /// A part of this read, for its trace and the metrics; it ends when the result is dropped.
+    pub(super) fn phase(&self, name: &'static str) -> Phase {
+        let took = self
+            .ctx
+            .metrics
+            .read_phase_seconds
+            .with_label_values(&[name]);
+        Phase {
+            span: self.forwarded.span().phase(name),
+            _took: took.start_timer(),
+        }
     }
 
     /// The same reader, whose requests belong beneath this span; `None` if the read isn't traced.
@@ -225,6 +249,8 @@ impl<'a> Reader<'a> {
         });
         let beneath = self.beneath(&scattering);
         let reader = beneath.as_ref().unwrap_or(self);
+        #[allow(clippy::cast_precision_loss, reason = "a number of shards")]
+        self.ctx.metrics.fan_out.observe(asks.len() as f64);
         let results = join_all(asks.iter().map(|ask| reader.answer(ask))).await;
         let results = lacking::without_what_is_lacking(reader, &asks, results).await;
         drop(scattering);
@@ -344,7 +370,9 @@ impl<'a> Reader<'a> {
                     self.trouble.store(true, Ordering::Relaxed);
                 }
                 let traffic = &self.ctx.cluster.traffic;
-                traffic.note(shard, Flow::Reads, started.elapsed(), well);
+                let took = started.elapsed();
+                traffic.note(shard, Flow::Reads, took, well);
+                self.ctx.note_shard(shard, Flow::Reads, took);
                 if result.is_ok() {
                     self.ctx.cluster.latencies.note(shard, asked.elapsed());
                 }

@@ -4,6 +4,7 @@
 //! the connections that others have from the same client: their requests fail as if a node had hung up.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,10 +12,11 @@ use futures_util::future::BoxFuture;
 use http::Uri;
 use hyper::rt::Executor;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 use tower_service::Service;
+
+use crate::tls::{Certificates, Stream, secure};
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
@@ -28,14 +30,21 @@ impl Home {
         Self(Handle::try_current().ok())
     }
 
-    /// Opens connections that live here, each within `within`.
-    pub(crate) fn connector(&self, within: Duration) -> Connector {
+    /// Opens connections that live here, each within `within`, and encrypts them if there are certificates for it.
+    pub(crate) fn connector(
+        &self,
+        within: Duration,
+        certificates: Option<Arc<Certificates>>,
+    ) -> Connector {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(within));
+        connector.enforce_http(false);
         Connector {
             home: self.clone(),
             connector,
+            within,
+            certificates,
         }
     }
 }
@@ -58,24 +67,36 @@ where
 pub(crate) struct Connector {
     home: Home,
     connector: HttpConnector,
+    /// How long TLS may take, once there is a connection.
+    within: Duration,
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
+    type Response = Stream;
     type Error = Failed;
-    type Future = BoxFuture<'static, Result<Self::Response, Failed>>;
+    type Future = BoxFuture<'static, Result<Stream, Failed>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         self.connector.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let connecting = self.connector.call(to);
+        let connecting = self.connector.call(to.clone());
         let home = self.home.0.clone();
+        let (within, certificates) = (self.within, self.certificates.clone());
+        let connecting = async move {
+            let stream = connecting.await?;
+            match certificates {
+                Some(own) => timeout(within, secure(stream, &to, &own)).await?,
+                None if to.scheme_str() == Some("https") => Err("there are no certificates".into()),
+                None => Ok(stream.into()),
+            }
+        };
         Box::pin(async move {
             match home {
-                None => Ok(connecting.await?),
-                Some(home) => Ok(home.spawn(connecting).await??),
+                None => connecting.await,
+                Some(home) => home.spawn(connecting).await?,
             }
         })
     }
@@ -113,7 +134,7 @@ mod tests {
         let uri = format!("http://{}/", listener.local_addr().unwrap());
         let serving = tokio::spawn(serve_one(listener));
         let home = Home::here();
-        let connector = home.connector(Duration::from_secs(5));
+        let connector = home.connector(Duration::from_secs(5), None);
         let client: Client<_, Empty<Bytes>> = Client::builder(home).build(connector);
         let get = |client: Client<Connector, Empty<Bytes>>, uri: Uri| async move {
             let answer = client.get(uri).await.unwrap();

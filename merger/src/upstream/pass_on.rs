@@ -16,6 +16,7 @@ use weft_routing::headers;
 use super::home::{Connector, Home};
 use super::{Target, UpstreamError, chain};
 use crate::call::AnyBody;
+use crate::tls::Way;
 
 /// Marks a request that a merger has passed on, so that it is passed on once only. Its value means nothing.
 pub const PASSED_ON: &str = "x-weft-passed-on";
@@ -35,22 +36,19 @@ const OF_ONE_CONNECTION: [HeaderName; 7] = [
 #[derive(Clone)]
 pub struct PassOn {
     client: Client<Connector, AnyBody>,
-    egress: String,
+    egress: Way,
 }
 
 impl PassOn {
-    /// Through Envoy's egress listener at this address (`host:port`).
-    pub fn through(egress: &str) -> Self {
+    /// Through Envoy's egress listener.
+    pub fn through(egress: Way) -> Self {
         let home = Home::here();
-        let connector = home.connector(Duration::from_secs(1));
+        let connector = home.connector(Duration::from_secs(1), egress.certificates());
         let client = Client::builder(home)
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Self {
-            client,
-            egress: egress.to_owned(),
-        }
+        Self { client, egress }
     }
 
     /// Passes a request on, and returns the answer with its body on its way.
@@ -69,7 +67,7 @@ impl PassOn {
         };
         let path = request.uri().path_and_query();
         let path = path.map_or("/", |path| path.as_str());
-        let uri = format!("http://{}{path}", self.egress).parse::<Uri>();
+        let uri = format!("{}{path}", self.egress.url()).parse::<Uri>();
         *request.uri_mut() = uri.map_err(|error| malformed(error.to_string()))?;
         let names = request.headers_mut();
         forget_connection(names);
