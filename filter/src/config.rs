@@ -27,6 +27,8 @@ pub struct Config {
     /// Call `clear_route_cache` after a change of headers. Needed for versions of Envoy that don't do it themselves, if an
     /// earlier filter has already picked the route.
     pub clear_route_cache: bool,
+    /// Name the operation of requests that go straight to a shard, too, for an access log; the route removes the header.
+    pub log_operation: bool,
     /// As a guard: refuse writes that carry no term.
     pub require_term: bool,
 }
@@ -72,6 +74,7 @@ impl Default for Config {
             max_body_bytes: 64 * 1024,
             register_timeout_ms: 2_000,
             clear_route_cache: false,
+            log_operation: false,
             require_term: false,
         }
     }
@@ -110,7 +113,7 @@ pub enum ConfigError {
 }
 
 /// Every key.
-pub const KEYS: [&str; 10] = [
+pub const KEYS: [&str; 11] = [
     "mode",
     "merger_cluster",
     "shard_prefix",
@@ -120,6 +123,7 @@ pub const KEYS: [&str; 10] = [
     "max_body_bytes",
     "register_timeout_ms",
     "clear_route_cache",
+    "log_operation",
     "require_term",
 ];
 
@@ -183,6 +187,7 @@ impl Config {
                 "a number of milliseconds from 1 to 60000",
             )?,
             clear_route_cache: raw.switch("clear_route_cache", default.clear_route_cache)?,
+            log_operation: raw.switch("log_operation", default.log_operation)?,
             require_term: raw.switch("require_term", default.require_term)?,
         })
     }
@@ -302,7 +307,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let all = r#"{"mode": "route", "merger_cluster": "weft", "shard_prefix": "s-{}-t", "table_poll_ms": 100.0, "max_lease_ms": 2000, "body_routing": true,
-            "max_body_bytes": 1024, "register_timeout_ms": 500, "clear_route_cache": true}"#;
+            "max_body_bytes": 1024, "register_timeout_ms": 500, "clear_route_cache": true, "log_operation": true}"#;
         let expected = Config {
             mode: Mode::Route,
             merger_cluster: "weft".to_owned(),
@@ -313,6 +318,7 @@ mod tests {
             max_body_bytes: 1024,
             register_timeout_ms: 500,
             clear_route_cache: true,
+            log_operation: true,
             require_term: false,
         };
         assert_eq!(Config::parse(all.as_bytes()), Ok(expected));

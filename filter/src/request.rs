@@ -122,8 +122,8 @@ impl<H: Host> Request<H> {
                 };
                 Step::Hold
             }
-            Decision::DirectRead(shard) => self.read(shard),
-            Decision::DirectWrite(shard) => self.write(shard, head.trace()),
+            Decision::DirectRead(shard) => self.read(shard, classified.operation),
+            Decision::DirectWrite(shard) => self.write(shard, classified.operation, head.trace()),
             Decision::LookAtBody(_) if end_of_stream => self.merge(Some(classified.operation)),
             Decision::LookAtBody(format) => {
                 shared.count(Counter::BodyLookedAt);
@@ -302,17 +302,17 @@ impl<H: Host> Request<H> {
         Step::Continue
     }
 
-    fn read(&self, shard: ShardId) -> Step {
+    fn read(&self, shard: ShardId, operation: Operation) -> Step {
         self.shared.count(Counter::DirectRead);
-        self.route_to(shard);
+        self.route_to(shard, operation);
         Step::Continue
     }
 
-    fn write(&mut self, shard: ShardId, trace: Trace) -> Step {
+    fn write(&mut self, shard: ShardId, operation: Operation, trace: Trace) -> Step {
         self.shared.count(Counter::DirectWrite);
         // The filter must read the answer, so it must not be compressed.
         self.shared.host.remove_request_header("accept-encoding");
-        self.route_to(shard);
+        self.route_to(shard, operation);
         self.phase = Phase::Writing {
             shard,
             trace,
@@ -321,8 +321,11 @@ impl<H: Host> Request<H> {
         Step::Continue
     }
 
-    fn route_to(&self, shard: ShardId) {
+    fn route_to(&self, shard: ShardId, operation: Operation) {
         let Shared { host, config, .. } = &*self.shared;
+        if config.log_operation {
+            host.set_request_header(headers::OPERATION, operation.name());
+        }
         host.set_request_header(headers::CLUSTER, &config.shard_prefix.of(shard));
         if config.clear_route_cache {
             host.clear_route_cache();
@@ -340,7 +343,7 @@ impl<H: Host> Request<H> {
             // While the body arrived, the table may have changed or expired.
             let holds = |table: Rc<RoutingTable>| table.epoch == epoch;
             return match fits && self.shared.table().is_some_and(holds) {
-                true => self.read(shard),
+                true => self.read(shard, operation),
                 false => self.merge(Some(operation)),
             };
         }
@@ -373,7 +376,7 @@ impl<H: Host> Request<H> {
             None => Decision::Merge,
         };
         match decision {
-            Decision::DirectWrite(shard) => self.write(shard, trace),
+            Decision::DirectWrite(shard) => self.write(shard, operation, trace),
             _ => self.merge(Some(operation)),
         }
     }

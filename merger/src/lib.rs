@@ -33,10 +33,10 @@
 //! | part | what it is | it uses |
 //! |---|---|---|
 //! | `internals` | What benchmarks, the lab and fuzzing call; nothing in the merger does. | `search`, `write` |
-//! | `cli` | The command line. | `clock`, `endpoints`, `options`, `repair`, `runtime`, `sockets`, `telemetry`, `upstream` |
-//! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `cluster`, `desired`, `edge`, `etcd`, `fence`, `filters`, `follower`, `keys`, `leadership`, `options`, `repair`, `replication`, `search`, `sockets`, `spans`, `spares`, `store`, `supervise`, `tasks`, `telemetry`, `upstream`, `webhooks`, `write` |
-//! | `edge` | What clients meet: listener, authorisation, dispatch, error codes. | `answer`, `base`, `bounds`, `broadcast`, `call`, `clock`, `cluster`, `fence`, `keys`, `leadership`, `operator`, `repair`, `search`, `sockets`, `spans`, `store`, `tasks`, `upstream`, `webhooks`, `write` |
-//! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `etcd`, `leadership`, `repair`, `replication`, `search`, `sockets`, `spans`, `spares`, `tasks`, `upstream`, `webhooks`, `write` |
+//! | `cli` | The command line. | `clock`, `endpoints`, `options`, `repair`, `runtime`, `sockets`, `telemetry`, `tls`, `upstream` |
+//! | `runtime` | Puts all parts together, begins the background work, hands events on. | `base`, `bounds`, `broadcast`, `clock`, `cluster`, `desired`, `edge`, `etcd`, `fence`, `filters`, `follower`, `keys`, `leadership`, `options`, `repair`, `replication`, `search`, `sockets`, `spans`, `spares`, `store`, `supervise`, `tasks`, `telemetry`, `tls`, `upstream`, `webhooks`, `write` |
+//! | `edge` | What clients meet: listener, authorisation, dispatch, error codes. | `answer`, `base`, `bounds`, `broadcast`, `call`, `clock`, `cluster`, `fence`, `keys`, `leadership`, `operator`, `repair`, `search`, `sockets`, `spans`, `store`, `tasks`, `telemetry`, `tls`, `upstream`, `webhooks`, `write` |
+//! | `options` | The options of `weft serve`, and what each part gets of them. | `bounds`, `call`, `cluster`, `etcd`, `leadership`, `repair`, `replication`, `search`, `sockets`, `spans`, `spares`, `tasks`, `tls`, `upstream`, `webhooks`, `write` |
 //! | `operator` | `/_cluster/…`: what operators ask and want. | `answer`, `call`, `clock`, `cluster`, `repair`, `replication`, `spares`, `webhooks` |
 //! | `broadcast` | What is the same on every node: indexes, settings, keys, features. | `answer`, `base`, `call`, `cluster`, `desired`, `keys`, `replication`, `store`, `supervise`, `tasks`, `upstream`, `write` |
 //! | `write` | Writes of documents: split, judged, delivered. | `answer`, `base`, `bounds`, `call`, `cluster`, `desired`, `filters`, `ids`, `replication`, `spans`, `store`, `supervise`, `tasks`, `upstream` |
@@ -49,9 +49,9 @@
 //! | `tasks` | One task of many, and what becomes of it. | `answer`, `base`, `call`, `clock`, `cluster`, `filters`, `store`, `supervise`, `upstream` |
 //! | `spares` | Takes spare nodes in for replicas that stay away. | `cluster`, `endpoints`, `leadership` |
 //! | `keys` | API keys, the same on all nodes. | `clock`, `cluster`, `upstream` |
-//! | `cluster` | State: shards, nodes, placements, in-sync sets, health. No request to a node. | `base`, `call`, `clock`, `ids`, `leadership`, `sockets`, `store`, `upstream` |
+//! | `cluster` | State: shards, nodes, placements, in-sync sets, health. No request to a node. | `base`, `call`, `clock`, `ids`, `leadership`, `sockets`, `store`, `tls`, `upstream` |
 //! | `base` | What all contexts stand on. | `bounds`, `call`, `spans`, `supervise`, `telemetry`, `upstream` |
-//! | `upstream` | The only way to a node. | `answer`, `bounds`, `call`, `fence`, `sockets`, `spans` |
+//! | `upstream` | The only way to a node. | `answer`, `bounds`, `call`, `fence`, `sockets`, `spans`, `tls` |
 //! | `call` | A request as the parts see it. | `bounds`, `sockets`, `spans` |
 //! | `desired` | What indexes' settings shall be. | `store` |
 //! | `filters` | Filters that don't mean the same on every shard. |  |
@@ -59,13 +59,14 @@
 //! | `leadership` | Who leads, where several mergers share an etcd. | `clock`, `etcd`, `fence` |
 //! | `etcd` | The way to etcd. |  |
 //! | `sockets` | Unix sockets beside TCP. |  |
-//! | `spans` | Spans of requests, and their way to a collector. |  |
+//! | `spans` | Spans of requests, and their way to a collector. | `tls` |
 //! | `fence` | Until when requests to nodes may leave, and in which term. |  |
 //! | `supervise` | Begins background work anew after a panic. |  |
 //! | `telemetry` | Logs and metrics. |  |
 //! | `bounds` | What all requests together may take. |  |
 //! | `answer` | What goes back to the client. |  |
 //! | `endpoints` | The files in which Envoy finds a shard's nodes. |  |
+//! | `tls` | Certificates from files, and encrypted connections. | `sockets` |
 //! | `ids` | A list of document ids. |  |
 //! | `clock` | The time of day. |  |
 //!
@@ -124,6 +125,7 @@ pub mod store;
 pub mod supervise;
 pub mod tasks;
 pub mod telemetry;
+pub mod tls;
 pub mod upstream;
 pub mod webhooks;
 pub mod write;

@@ -1,30 +1,26 @@
 //! Every knob of `weft serve`, with its default, in one place.
 
+mod etcd;
 mod otlp;
+mod parts;
+#[cfg(test)]
+mod tests;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 use weft_routing::{Origins, ShardNames, Strategy};
 
-use crate::bounds;
-use crate::call::Pace;
-use crate::cluster::{ClusterOptions, WriteMode};
-use crate::etcd::{EtcdOptions, OptionsError, Prefix, Secret, read_file};
+use crate::cluster::WriteMode;
 use crate::leadership::OnLostStore;
-use crate::repair::RepairOptions;
-use crate::replication::ReplicationOptions;
-use crate::search::policy::{Policy, WhenMissing};
 use crate::sockets::{Egress, Listen, SocketMode};
-use crate::spares::SpareOptions;
-use crate::tasks::Limits;
-use crate::upstream::EgressOptions;
 use crate::webhooks::Networks;
-use crate::write::WriteOptions;
 
-pub use otlp::OtlpArgs;
+pub use etcd::EtcdArgs;
+pub use otlp::{OtlpArgs, ReportOptions};
+pub use tls::{TlsArgs, TlsOptionsError};
 
 /// What `weft serve` may be told; each flag has a `WEFT_*` variable beside it.
 #[derive(Debug, Clone, Args)]
@@ -40,12 +36,15 @@ pub struct ServeOptions {
     /// Who may connect to such a socket of the merger's: its own user (`600`), its group, too (`660`), or everybody (`666`).
     #[arg(long, env = "WEFT_SOCKET_MODE", default_value_t = SocketMode::default())]
     pub socket_mode: SocketMode,
-    /// Envoy's admin interface, from which shards and nodes are learned.
+    /// Envoy's admin interface, from which shards and nodes are learned; `https://HOST:PORT`: the egress listener, where that has TLS.
     #[arg(long, env = "WEFT_ENVOY_ADMIN", default_value = "127.0.0.1:7701")]
     pub envoy_admin: String,
-    /// Envoy's egress listener: the only way from the merger to a node. An address, or `unix:` and a path.
+    /// Envoy's egress listener: the only way from the merger to a node. An address, `https://HOST:PORT` where it has TLS, or `unix:` and a path.
     #[arg(long, env = "WEFT_EGRESS", default_value = "127.0.0.1:7702")]
     pub egress: Egress,
+    /// TLS between this merger, Envoys and other mergers.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Folder for tasks, placements and epochs. Created if missing.
     #[arg(long, env = "WEFT_DATA_DIR", default_value = "weft-data")]
     pub data_dir: PathBuf,
@@ -227,343 +226,4 @@ pub struct ServeOptions {
     /// Which logs: an `env_logger`-style filter such as `info` or `weft_merger=debug`.
     #[arg(long, env = "WEFT_LOG", default_value = "info")]
     pub log: String,
-}
-
-/// The variable with the password for etcd: a flag would show it to everybody on the machine.
-const ETCD_PASSWORD: &str = "WEFT_ETCD_PASSWORD";
-
-/// Where the etcd is that several mergers share, and what is kept there.
-#[derive(Debug, Clone, Args)]
-pub struct EtcdArgs {
-    /// Endpoints of the etcd that several mergers share (`https://etcd-0:2379,…`). Without it, one merger keeps everything in its data folder.
-    #[arg(long = "etcd", env = "WEFT_ETCD", value_delimiter = ',')]
-    pub endpoints: Vec<String>,
-    /// What the cluster's keys in etcd begin with.
-    #[arg(
-        long = "etcd-prefix",
-        env = "WEFT_ETCD_PREFIX",
-        default_value = "/weft/"
-    )]
-    pub prefix: Prefix,
-    /// File with the certificates (PEM) by which etcd's own is judged.
-    #[arg(long = "etcd-ca", env = "WEFT_ETCD_CA")]
-    pub ca: Option<PathBuf>,
-    /// File with this merger's certificate (PEM), if etcd wants one.
-    #[arg(long = "etcd-cert", env = "WEFT_ETCD_CERT")]
-    pub cert: Option<PathBuf>,
-    /// File with the key to that certificate (PEM).
-    #[arg(long = "etcd-key", env = "WEFT_ETCD_KEY")]
-    pub key: Option<PathBuf>,
-    /// User at etcd, if it has users.
-    #[arg(long = "etcd-user", env = "WEFT_ETCD_USER")]
-    pub user: Option<String>,
-    /// File with the user's password; without it, the variable `WEFT_ETCD_PASSWORD` has the password.
-    #[arg(long = "etcd-password-file", env = "WEFT_ETCD_PASSWORD_FILE")]
-    pub password_file: Option<PathBuf>,
-    /// How often etcd is told to forget its history, in seconds; 0 means never, because somebody else does it.
-    #[arg(
-        long = "etcd-compact-interval-s",
-        env = "WEFT_ETCD_COMPACT_INTERVAL_S",
-        default_value_t = 300
-    )]
-    pub compact_interval_s: u64,
-    /// The cluster whose state this must be. Without it, a merger remembers the first one in its data folder (`cluster-id`).
-    #[arg(long, env = "WEFT_CLUSTER_ID")]
-    pub cluster_id: Option<String>,
-}
-
-impl EtcdArgs {
-    /// The way to etcd; `None` without one. Reads the files.
-    ///
-    /// # Errors
-    /// The options don't fit together, or a file can't be read.
-    pub fn options(&self) -> Result<Option<EtcdOptions>, OptionsError> {
-        let endpoints = self.endpoints.iter().map(|endpoint| endpoint.trim());
-        let endpoints = endpoints.filter(|endpoint| !endpoint.is_empty());
-        let endpoints: Vec<String> = endpoints.map(str::to_owned).collect();
-        if endpoints.is_empty() {
-            return Ok(None);
-        }
-        let password = match &self.password_file {
-            Some(file) => Some(read_file(file)?.trim_end_matches(['\r', '\n']).to_owned()),
-            // Meant for somebody else where there is no user.
-            None => std::env::var(ETCD_PASSWORD)
-                .ok()
-                .filter(|_| self.user.is_some()),
-        };
-        let identity = (self.cert.as_deref(), self.key.as_deref());
-        EtcdOptions::at(&endpoints)?
-            .with_tls(self.ca.as_deref(), identity)?
-            .with_user(self.user.clone(), password.map(Secret::new))
-            .map(Some)
-    }
-}
-
-impl ServeOptions {
-    /// Where other mergers' Envoys reach this one; `None` if it listens on sockets only.
-    pub fn advertised(&self) -> Option<SocketAddr> {
-        let listens = self.listen.iter().find_map(|place| match place {
-            Listen::Tcp(address) => Some(*address),
-            Listen::Unix(_) => None,
-        });
-        self.advertise.or(listens)
-    }
-
-    /// All places on which it listens, as a text.
-    pub fn listens_on(&self) -> String {
-        let places: Vec<String> = self.listen.iter().map(Listen::to_string).collect();
-        places.join(",")
-    }
-
-    /// How long a leader leads without renewing its lease.
-    pub fn leader_lease(&self) -> Duration {
-        Duration::from_millis(self.leader_lease_ms)
-    }
-
-    /// How much all requests together may take.
-    pub fn limits(&self) -> bounds::Limits {
-        bounds::Limits {
-            requests: self.max_requests,
-            reading: self.max_reading,
-            bodies: self.max_bodies_bytes,
-            spools: self.max_spools_bytes,
-        }
-    }
-
-    /// The way to the nodes.
-    pub fn egress(&self) -> EgressOptions {
-        EgressOptions {
-            egress: self.egress.clone(),
-            names: self.shard_prefix.clone(),
-            max_answer_bytes: self.max_node_answer_bytes,
-            max_answers_bytes: self.max_answers_bytes,
-        }
-    }
-
-    /// How indexes are placed, written and published.
-    pub fn cluster(&self) -> ClusterOptions {
-        ClusterOptions {
-            default_shard_count: self.default_shard_count,
-            default_strategy: self.default_strategy.clone(),
-            write_mode: self.write_mode,
-            direct_writes: self.direct_writes,
-            down_after: self.down_after(),
-            lease: Duration::from_millis(self.lease_ms),
-            cors_origins: self.cors_origins.clone(),
-        }
-    }
-
-    /// How long replicas may be behind.
-    pub fn replication(&self) -> ReplicationOptions {
-        ReplicationOptions {
-            patience: Duration::from_millis(self.replica_patience_ms),
-            staggered_from: self.staggered.then_some(self.staggered_min_bytes),
-        }
-    }
-
-    /// How often nodes are looked at, and how fast replicas are copied.
-    pub fn repair(&self) -> RepairOptions {
-        RepairOptions {
-            discovery_interval: Duration::from_millis(self.discovery_interval_ms.max(10)),
-            probe_interval: Duration::from_millis(self.probe_interval_ms.max(10)),
-            verify_interval: Duration::from_secs(self.verify_interval_s),
-            resync_bytes_per_second: self.resync_bytes_per_second,
-            rebalance_threshold: (self.rebalance_threshold_percent > 0)
-                .then(|| f64::from(self.rebalance_threshold_percent) / 100.0),
-            move_batch: usize::try_from(self.move_batch).unwrap_or(usize::MAX),
-        }
-    }
-
-    /// What is done with spare nodes; `None` where nobody said in which files they stand.
-    pub fn spares(&self) -> Option<SpareOptions> {
-        Some(SpareOptions {
-            folder: self.eds_dir.clone()?,
-            after: (self.replace_after_s > 0).then(|| Duration::from_secs(self.replace_after_s)),
-            probe_interval: self.repair().probe_interval,
-        })
-    }
-
-    /// Sizes of writes, and whether small ones go together.
-    pub fn write(&self) -> WriteOptions {
-        WriteOptions {
-            coalesce: self.coalesce,
-            coalesce_wait: Duration::from_millis(self.coalesce_wait_ms),
-            max_import_bytes: self.max_import_bytes,
-            max_node_payload_bytes: self.max_node_payload_bytes,
-            spool_memory_bytes: usize::try_from(self.spool_memory_bytes).unwrap_or(usize::MAX),
-            spool_folder: self.data_dir.clone(),
-        }
-    }
-
-    /// What a read does when a shard gives no answer, where the client doesn't say.
-    pub fn when_missing(&self) -> Policy {
-        let otherwise = Policy {
-            when_missing: WhenMissing::Error,
-            deadline: self.search_timeout(),
-        };
-        Policy::parse(&self.partial, otherwise).unwrap_or(otherwise)
-    }
-
-    /// How long a search may take on a shard.
-    pub fn search_timeout(&self) -> Duration {
-        Duration::from_millis(self.search_timeout_ms)
-    }
-
-    /// How fast a client must send its body.
-    pub fn pace(&self) -> Pace {
-        Pace {
-            idle: Duration::from_millis(self.body_idle_timeout_ms),
-            total: Duration::from_millis(self.body_timeout_ms),
-        }
-    }
-
-    /// After how long without an answer a node is down.
-    pub fn down_after(&self) -> Duration {
-        if self.heartbeat_interval_ms.is_none() && self.heartbeat_misses.is_none() {
-            return Duration::from_millis(self.node_down_after_ms);
-        }
-        let interval = self.heartbeat_interval_ms.unwrap_or(5_000);
-        Duration::from_millis(interval) * self.heartbeat_misses.unwrap_or(3).max(1)
-    }
-
-    /// Which finished tasks are kept.
-    pub fn task_limits(&self) -> Limits {
-        let age = self.max_task_age_seconds;
-        Limits {
-            max_tasks: self.max_tasks,
-            max_age: (age > 0).then(|| Duration::from_secs(age)),
-        }
-    }
-
-    /// How long a node may take to accept a write.
-    pub fn write_timeout(&self) -> Duration {
-        Duration::from_millis(self.write_timeout_ms)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::FromArgMatches;
-
-    use super::*;
-
-    const README: &str = include_str!("../README.md");
-
-    /// A row of merger/README.md's table for each flag, made from the flags themselves.
-    fn rows() -> Vec<String> {
-        let command = ServeOptions::augment_args(clap::Command::new("serve"));
-        let row = |flag: &clap::Arg| {
-            let name = flag.get_long().unwrap();
-            let variable = flag.get_env().unwrap().to_string_lossy();
-            let default = flag
-                .get_default_values()
-                .first()
-                .map_or("none".to_owned(), |value| {
-                    format!("`{}`", value.to_string_lossy())
-                });
-            let help = flag.get_help().unwrap().to_string();
-            format!("| `--{name}` | `{variable}` | {default} | {help} |")
-        };
-        command
-            .get_arguments()
-            .filter(|flag| !flag.is_hide_set())
-            .map(row)
-            .collect()
-    }
-
-    #[test]
-    fn the_readme_lists_every_flag_with_its_default() {
-        let missing: Vec<String> = rows()
-            .into_iter()
-            .filter(|row| !README.contains(row.as_str()))
-            .collect();
-        assert!(
-            missing.is_empty(),
-            "merger/README.md lacks:\n{}",
-            missing.join("\n")
-        );
-    }
-
-    #[test]
-    fn the_readme_lists_no_flag_that_is_gone() {
-        let rows = rows();
-        let gone: Vec<&str> = README
-            .lines()
-            .filter(|line| line.starts_with("| `--") && !rows.iter().any(|row| row == line))
-            .collect();
-        assert!(
-            gone.is_empty(),
-            "merger/README.md lists:\n{}",
-            gone.join("\n")
-        );
-    }
-
-    fn parsed(flags: &[&str]) -> Result<ServeOptions, clap::Error> {
-        let command = ServeOptions::augment_args(clap::Command::new("serve"));
-        let names = std::iter::once("serve").chain(flags.iter().copied());
-        ServeOptions::from_arg_matches(&command.try_get_matches_from(names)?)
-    }
-
-    #[test]
-    fn etcd_is_used_where_it_is_named_only() {
-        let options = |flags: &[&str]| parsed(flags).unwrap().etcd.options();
-        assert!(options(&[]).unwrap().is_none());
-        assert!(options(&["--etcd="]).unwrap().is_none());
-        assert!(
-            options(&["--etcd=http://a:1, http://b:2"])
-                .unwrap()
-                .is_some()
-        );
-        let refused = options(&["--etcd=http://a", "--etcd-user=weft"]);
-        assert!(refused.unwrap_err().to_string().contains(ETCD_PASSWORD));
-        let refused = options(&["--etcd=http://a", "--etcd-password-file=/nowhere/secret"]);
-        assert!(refused.unwrap_err().to_string().contains("/nowhere/secret"));
-        assert!(parsed(&["--etcd-prefix=/"]).is_err());
-        assert!(parsed(&["--leader-lease-ms=10"]).is_err());
-    }
-
-    #[test]
-    fn nobody_is_replaced_unless_it_is_asked_for() {
-        let spares = |flags: &[&str]| parsed(flags).unwrap().spares();
-        assert!(spares(&[]).is_none());
-        assert_eq!(spares(&["--eds-dir=/x"]).unwrap().after, None);
-        let after = spares(&["--eds-dir=/x", "--replace-after-s=60"])
-            .unwrap()
-            .after;
-        assert_eq!(after, Some(Duration::from_secs(60)));
-    }
-
-    #[test]
-    fn a_merger_is_reached_where_it_listens_unless_it_says_otherwise() {
-        let advertised = |flags: &[&str]| {
-            let address = parsed(flags).unwrap().advertised();
-            address.map(|address| address.to_string())
-        };
-        let at = |address: &str| Some(address.to_owned());
-        assert_eq!(advertised(&["--listen=10.0.0.1:5"]), at("10.0.0.1:5"));
-        assert_eq!(advertised(&["--advertise=10.0.0.2:6"]), at("10.0.0.2:6"));
-        let socket = "--listen=unix:/run/m.sock";
-        assert_eq!(advertised(&[socket]), None);
-        assert_eq!(
-            advertised(&[socket, "--advertise=10.0.0.2:6"]),
-            at("10.0.0.2:6")
-        );
-        let both = "--listen=unix:/run/m.sock,10.0.0.1:5";
-        assert_eq!(advertised(&[both]), at("10.0.0.1:5"));
-        assert_eq!(
-            parsed(&[both]).unwrap().listens_on(),
-            both.replace("--listen=", "")
-        );
-    }
-
-    #[test]
-    fn the_older_two_numbers_still_say_when_a_node_is_down() {
-        let down_after = |flags: &[&str]| parsed(flags).unwrap().down_after().as_millis();
-        assert_eq!(down_after(&[]), 15_000);
-        assert_eq!(down_after(&["--node-down-after-ms=700"]), 700);
-        assert_eq!(down_after(&["--heartbeat-interval-ms=100"]), 300);
-        assert_eq!(down_after(&["--heartbeat-misses=2"]), 10_000);
-        let both = ["--heartbeat-interval-ms=100", "--heartbeat-misses=2"];
-        assert_eq!(down_after(&both), 200);
-    }
 }

@@ -5,6 +5,7 @@ mod copy;
 mod passing_on;
 mod phase;
 mod publish;
+mod reports;
 mod shared;
 mod timed;
 mod traces;
@@ -27,7 +28,7 @@ use crate::etcd::{EtcdError, OptionsError};
 use crate::fence::Fence;
 use crate::filters::KnownFields;
 use crate::keys::{Keys, equalise_keys};
-use crate::options::ServeOptions;
+use crate::options::{ServeOptions, TlsOptionsError};
 use crate::repair::{self, Resyncs, Verification};
 use crate::replication::{self, RecentContacts, ShardLocks};
 use crate::search::{self, Remembered, SettingsCache, WordCounts};
@@ -93,6 +94,9 @@ pub enum StartError {
     /// What another merger has stored can't be read.
     #[error("`{0}` is stored in a form that can't be read")]
     Unreadable(String),
+    /// The options for TLS don't fit together, or a file can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsOptionsError),
     /// Writes can't go around the merger that leads.
     #[error(
         "--direct-writes is for a merger that is alone: with --etcd, all writes go through the one that leads"
@@ -345,7 +349,11 @@ fn search_of(
 ///
 /// # Errors
 /// The merger could not start, or leads no more.
-pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+pub async fn run(
+    mut options: ServeOptions,
+    stop: impl Future<Output = ()>,
+) -> Result<(), StartError> {
+    options.load_certificates()?;
     let data_dir = options.data_dir.clone();
     std::fs::create_dir_all(&data_dir)
         .map_err(|error| StartError::DataDir(data_dir.clone(), error))?;
@@ -360,6 +368,8 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
     let store = Arc::new(store);
     let (nodes, directory) = (nodes(&options), directory(&options));
     let address = options.advertised();
+    let certificates = options.tls.certificates();
+    let report_to = options.reports();
     let mut surroundings = Surroundings::alone(store, nodes, directory, address)?;
     let traces = Traces::begin(&options, &surroundings.metrics)?;
     surroundings.spans = traces.spans();
@@ -367,11 +377,13 @@ pub async fn run(options: ServeOptions, stop: impl Future<Output = ()>) -> Resul
     let listen = options.listens_on();
     let opened = Opened::open(options, surroundings).await?;
     let listeners = Listeners::bind(&places, mode).await?;
+    let door = edge::Door::new(listeners, certificates);
     let ctx = opened.start().await?;
     ctx.metrics.leads.set(1);
     tracing::info!(listen, "the merger listens");
     let (_role, roles) = watch::channel(edge::Role::Leads(ctx));
-    edge::serve(roles, listeners, stop).await;
+    reports::begin(report_to, roles.clone())?;
+    edge::serve(roles, door, stop).await;
     traces.finish().await;
     Ok(())
 }
@@ -392,7 +404,10 @@ fn nodes(options: &ServeOptions) -> Arc<dyn NodeApi> {
 
 /// The real list of nodes, which is Envoy's.
 fn directory(options: &ServeOptions) -> Arc<dyn Directory> {
-    Arc::new(EnvoyAdmin::new(&options.envoy_admin, &options.shard_prefix))
+    Arc::new(EnvoyAdmin::new(
+        options.way_to_admin(),
+        &options.shard_prefix,
+    ))
 }
 
 fn spawn_background(
@@ -408,6 +423,7 @@ fn spawn_background(
     supervise_or_exit(panics, "keep-in-sync", repair::keep_in_sync(repair()));
     supervise(&ctx.repair, panics, "verify", repair::verify_now_and_then);
     supervise(&ctx.repair, panics, "move-slots", repair::move_slots);
+    supervise(&ctx.repair, panics, "measure", repair::measure);
     let events: Arc<dyn TaskEvents> = Arc::new(OnTaskEvents(Arc::clone(&ctx.broadcast)));
     supervise(&ctx.registry, panics, "follow-tasks", move |registry| {
         tasks::follow(registry, Arc::clone(&events))
@@ -468,6 +484,10 @@ async fn act_on_settled(
         pass_on_missed_ends(&ctx, &stale).await;
     }
     while let Some(settled) = settling.recv().await {
+        let ended = &ctx.metrics.tasks_ended;
+        ended
+            .with_label_values(&[settled.view.status.as_str()])
+            .inc();
         let no_more = search::Stale::by(&settled.view);
         search::forget(&ctx.reading.search, &no_more);
         stale.note(no_more);

@@ -12,6 +12,8 @@ use weft_cluster::{Api, Cluster, Deadline, Lifetime, PortBlock, Process, Program
 use crate::istio::tool;
 use crate::support::{documents, start};
 
+/// What a client whose requests are traced says.
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 fn read(path: &str) -> String {
@@ -129,8 +131,57 @@ fn panels_of_the_dashboard_do_not_overlap() {
     }
 }
 
+/// What Prometheus is told of an Alertmanager at this port.
+fn alerting(port: u16) -> String {
+    format!(
+        "alerting:\n  alertmanagers:\n    - static_configs:\n        - targets: [127.0.0.1:{port}]\n"
+    )
+}
+
+/// Starts an Alertmanager that tells nobody.
+fn manage_alerts(program: PathBuf, cluster: &Cluster, port: u16) -> Process {
+    let folder = cluster.folder().join("alertmanager");
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("alertmanager.yaml");
+    fs::write(
+        &file,
+        "route: { receiver: nobody }\nreceivers: [{ name: nobody }]\n",
+    )
+    .unwrap();
+    let arguments = [
+        format!("--config.file={}", file.display()),
+        format!("--storage.path={}", folder.join("data").display()),
+        format!("--web.listen-address=127.0.0.1:{port}"),
+        // There is one of it.
+        "--cluster.listen-address=".to_owned(),
+    ];
+    let program = Program {
+        name: "alertmanager".to_owned(),
+        executable: program,
+        arguments: arguments.into_iter().map(Into::into).collect(),
+        environment: Vec::new(),
+        folder,
+        log: cluster.folder().join("logs/alertmanager.log"),
+    };
+    Process::start(program, Lifetime::WithUs).unwrap()
+}
+
+/// The alerts that Alertmanager would tell somebody of, by name.
+async fn told(alertmanager: &Api) -> Result<Vec<String>, String> {
+    let answer = alertmanager.get("/api/v2/alerts?active=true").await;
+    let answer = answer.map_err(|error| error.line())?;
+    let alerts: Vec<Value> = serde_json::from_str(&answer.text).map_err(|_| answer.text)?;
+    let name = |alert: &Value| {
+        alert["labels"]["alertname"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    Ok(alerts.iter().map(name).collect())
+}
+
 /// Starts Prometheus with the committed configuration, at this cluster's addresses.
-fn watch(program: PathBuf, cluster: &Cluster, port: u16) -> Process {
+fn watch(program: PathBuf, cluster: &Cluster, port: u16, alertmanager: u16) -> Process {
     let folder = cluster.folder().join("prometheus");
     fs::create_dir_all(&folder).unwrap();
     let layout = cluster.layout();
@@ -141,13 +192,15 @@ fn watch(program: PathBuf, cluster: &Cluster, port: u16) -> Process {
             "/etc/prometheus/alerts.yaml",
             &format!("{TOP}/envoy/observability/alerts.yaml"),
         )
-        .replace("_interval: 10s", "_interval: 1s");
+        .replace("_interval: 10s", "_interval: 1s")
+        + &alerting(alertmanager);
     let file = folder.join("prometheus.yaml");
     fs::write(&file, configuration).unwrap();
     let arguments = [
         format!("--config.file={}", file.display()),
         format!("--storage.tsdb.path={}", folder.join("data").display()),
         format!("--web.listen-address=127.0.0.1:{port}"),
+        "--enable-feature=exemplar-storage".to_owned(),
     ];
     let program = Program {
         name: "prometheus".to_owned(),
@@ -177,9 +230,14 @@ async fn a_real_prometheus_has_an_answer_for_every_panel_and_an_alert_for_a_dead
     let Some(program) = prometheus("prometheus") else {
         return;
     };
+    let Some(alertmanager) = prometheus("prometheus-alertmanager") else {
+        return;
+    };
     let (cluster, api) = start(Cluster::builder().shards(2).replicas(2)).await;
-    let port = PortBlock::claim(1).unwrap();
-    let process = watch(program, &cluster, port.base());
+    let (port, alerts) = (PortBlock::claim(1).unwrap(), PortBlock::claim(1).unwrap());
+    let manager = manage_alerts(alertmanager, &cluster, alerts.base());
+    let alertmanager = Api::new(format!("http://127.0.0.1:{}", alerts.base()), None);
+    let process = watch(program, &cluster, port.base(), alerts.base());
     let prometheus = Api::new(format!("http://127.0.0.1:{}", port.base()), None);
     // Everything must have happened at least once since Prometheus looks: rates need two samples.
     let deadline = Deadline::after(Duration::from_secs(90));
@@ -189,7 +247,10 @@ async fn a_real_prometheus_has_an_answer_for_every_panel_and_an_alert_for_a_dead
             .await
             .unwrap();
         api.succeed(&answer).await.unwrap();
-        api.get("/indexes/wide/search?q=amber").await.unwrap();
+        let headers = [("traceparent", TRACEPARENT)];
+        let search = "/indexes/wide/search?q=amber";
+        let searched = api.send("GET".parse().unwrap(), search, &headers, Vec::new());
+        searched.await.unwrap();
         api.get("/indexes/wide/documents/1").await.unwrap();
         let mut empty = Vec::new();
         for (title, expression) in panels() {
@@ -205,9 +266,17 @@ async fn a_real_prometheus_has_an_answer_for_every_panel_and_an_alert_for_a_dead
     })
     .await
     .unwrap();
+    // The trace of the searches is an exemplar.
+    let range = "start=0&end=4102444800&query=weft_merger_request_seconds_bucket";
+    let exemplars = prometheus
+        .get(&format!("/api/v1/query_exemplars?{range}"))
+        .await;
+    let exemplars = exemplars.unwrap().text;
+    assert!(exemplars.contains(&TRACEPARENT[3..35]), "{exemplars}");
     // No alert so far; with all of a shard's nodes dead, there is one after its half minute.
     let firing = r#"ALERTS{alertname="WeftShardWithoutReplica", alertstate="firing"}"#;
     assert_eq!(series(&prometheus, firing).await, Ok(0));
+    assert_eq!(told(&alertmanager).await, Ok(Vec::new()));
     for replica in 0..2 {
         cluster.node(1, replica).kill().unwrap();
     }
@@ -220,7 +289,17 @@ async fn a_real_prometheus_has_an_answer_for_every_panel_and_an_alert_for_a_dead
     })
     .await
     .unwrap();
+    until("Alertmanager to hear of it", deadline, || async {
+        let told = told(&alertmanager).await?;
+        match told.iter().any(|name| name == "WeftShardWithoutReplica") {
+            true => Ok(()),
+            false => Err(format!("{told:?}")),
+        }
+    })
+    .await
+    .unwrap();
     process.kill().unwrap();
+    manager.kill().unwrap();
 }
 
 fn assert_clean(program: &str, arguments: &[&str]) {
@@ -241,6 +320,8 @@ fn assert_clean(program: &str, arguments: &[&str]) {
 fn linters_find_nothing_in_yaml_dockerfile_and_scripts() {
     let yaml = [
         "docker-compose.yml",
+        "envoy/docker-compose.ha.yml",
+        "envoy/docker-compose.tracing.yml",
         "envoy/envoy.yaml",
         "envoy/observability",
         "envoy/gateway",

@@ -25,8 +25,8 @@ fn parent(trace: &str, flags: &str) -> String {
 }
 
 /// A running collector, and the file into which it writes each span.
-struct Collector {
-    address: String,
+pub(crate) struct Collector {
+    pub(crate) address: String,
     spans: PathBuf,
     _process: Process,
     _folder: TempDir,
@@ -35,6 +35,11 @@ struct Collector {
 
 impl Collector {
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With a certificate and its key: it speaks TLS.
+    pub(crate) async fn start_with(own: &[String]) -> Self {
         let port = PortBlock::claim(1).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let spans = folder.path().join("spans.jsonl");
@@ -43,11 +48,14 @@ impl Collector {
             name: "collector".to_owned(),
             // `make clients` installs it.
             executable: top.join(".venv/bin/python"),
-            arguments: vec![
+            arguments: [
                 top.join("tests/clients/otlp.py").into(),
                 port.base().to_string().into(),
                 spans.clone().into(),
-            ],
+            ]
+            .into_iter()
+            .chain(own.iter().map(Into::into))
+            .collect(),
             environment: Vec::new(),
             folder: folder.path().to_owned(),
             log: folder.path().join("collector.log"),
@@ -70,13 +78,24 @@ impl Collector {
     }
 
     /// The spans of a trace that have come so far.
-    fn spans(&self, trace: &str) -> Vec<Value> {
+    pub(crate) fn spans(&self, trace: &str) -> Vec<Value> {
         let text = fs::read_to_string(&self.spans).unwrap_or_default();
         let lines = text
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
         lines
             .filter(|span: &Value| span["trace"] == trace)
+            .collect()
+    }
+
+    /// The values of a metric that have come so far, with their labels.
+    fn points(&self, metric: &str) -> Vec<Value> {
+        let text = fs::read_to_string(&self.spans).unwrap_or_default();
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        lines
+            .filter(|point: &Value| point["metric"] == metric)
             .collect()
     }
 
@@ -310,7 +329,7 @@ async fn a_collector_that_is_gone_or_silent_costs_spans_and_nothing_else() {
         api.succeed(&accepted).await.unwrap();
         let deadline = Deadline::after(Duration::from_secs(60));
         let mut times = Vec::new();
-        while spans(&cluster, "not-taken").await == 0 {
+        while times.is_empty() || spans(&cluster, "not-taken").await == 0 {
             assert!(!deadline.passed(), "no span was dropped");
             for _ in 0..50 {
                 let asked = Instant::now();
@@ -335,4 +354,55 @@ async fn a_collector_that_is_gone_or_silent_costs_spans_and_nothing_else() {
             "{took:?} until the merger had ended"
         );
     }
+}
+
+#[tokio::test]
+async fn metrics_go_to_the_collector_if_one_asks_for_that() {
+    let collector = Collector::start().await;
+    let builder = Cluster::builder()
+        .shards(2)
+        .merger_env(
+            "WEFT_OTLP_ENDPOINT",
+            format!("http://{}", collector.address),
+        )
+        .merger_env("WEFT_OTLP_METRICS", "true")
+        .merger_env("WEFT_OTLP_METRICS_INTERVAL_MS", "200");
+    let (_cluster, api) = start(builder).await;
+    let path = "/indexes/x/documents?primaryKey=id";
+    let accepted = api.post(path, &documents(0..60)).await.unwrap();
+    api.succeed(&accepted).await.unwrap();
+    let searched = api.post("/indexes/x/search", &json!({"q": "a"})).await;
+    assert_eq!(searched.unwrap().status, 200);
+    let wanted = [
+        (
+            "weft_merger_requests_total",
+            "sum",
+            ("operation", "search-post"),
+        ),
+        (
+            "weft_merger_request_seconds",
+            "histogram",
+            ("operation", "search-post"),
+        ),
+        (
+            "weft_merger_tasks_ended_total",
+            "sum",
+            ("status", "succeeded"),
+        ),
+        ("weft_merger_replicas", "gauge", ("standing", "in-sync")),
+    ];
+    let look = || async {
+        for (metric, kind, (label, value)) in wanted {
+            let points = collector.points(metric);
+            let mut own = points
+                .iter()
+                .filter(|point| point["attributes"][label] == value && point["kind"] == kind);
+            if !own.any(|point| point["value"].as_f64() >= Some(1.0)) {
+                return Err(format!("{metric}: {points:?}"));
+            }
+        }
+        Ok(())
+    };
+    let deadline = Deadline::after(Duration::from_secs(30));
+    until("metrics", deadline, look).await.unwrap();
 }

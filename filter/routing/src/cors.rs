@@ -34,7 +34,7 @@ pub enum OriginError {
         "`{0}` is no origin: expected scheme://host[:port], such as https://shop.example or https://*.shop.example"
     )]
     Malformed(String),
-    /// More than [`MAX_ORIGINS`].
+    /// More than `MAX_ORIGINS`.
     #[error("at most {MAX_ORIGINS} origins can be listed")]
     TooMany,
 }

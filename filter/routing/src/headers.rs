@@ -20,10 +20,13 @@ pub const EXPLAIN: &str = "x-weft-explain";
 pub const WRITE: &str = "x-weft-write";
 
 /// On requests from the edge to the merger: its access log wants to know what becomes of the request. The answer then has
-/// [`OPERATION`] and [`SHARDS`], which the edge takes off.
+/// [`OPERATION`], [`SHARDS`] and [`REMEMBERED`], which the edge takes off.
 pub const LOG: &str = "x-weft-log";
 /// On such answers: the numbers of the shards that were asked, `0,2`; missing if none was.
 pub const SHARDS: &str = "x-weft-shards";
+
+/// On such answers: `true` if the answer was remembered, or shared with an identical search; missing otherwise.
+pub const REMEMBERED: &str = "x-weft-remembered";
 
 /// On answers: which shards are missing, `shards=2; coverage=0.67`.
 pub const DEGRADED: &str = "x-weft-degraded";
@@ -36,6 +39,8 @@ pub const GUARD: &str = "x-weft-guard";
 pub const GUARD_STALE: &str = "stale";
 /// The value of [`CLUSTER`] on the egress listener that selects one node, named by [`ORIGINAL_DST_HOST`].
 pub const NODE_CLUSTER: &str = "node";
+/// The value of [`CLUSTER`] on the egress listener that selects Envoy's own admin interface, where the listener has TLS.
+pub const ADMIN_CLUSTER: &str = "admin";
 /// Envoy's own header: the address for an `ORIGINAL_DST` cluster with `use_http_header`. A client may never set it.
 pub const ORIGINAL_DST_HOST: &str = "x-envoy-original-dst-host";
 
@@ -100,6 +105,7 @@ mod tests {
             DEGRADED,
             LOG,
             SHARDS,
+            REMEMBERED,
             ORIGINAL_DST_HOST,
         ] {
             assert_eq!(judge(name), ClientHeader::Forbidden);

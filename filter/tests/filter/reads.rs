@@ -292,3 +292,16 @@ fn no_head_breaks_the_filter_and_no_forged_header_survives() {
         );
     }
 }
+
+#[test]
+fn the_operation_of_a_direct_read_is_named_where_an_access_log_wants_it() {
+    let filter = Filter::new();
+    filter.routed("POST", "/indexes/tiny/search", &[]);
+    assert!(filter.host.sent("x-weft-op").is_empty());
+    let filter = Filter::configured(r#"{"log_operation": true}"#);
+    assert_eq!(
+        filter.routed("POST", "/indexes/tiny/search", &[]),
+        "shard-2"
+    );
+    assert_eq!(filter.host.sent("x-weft-op"), ["search-post"]);
+}

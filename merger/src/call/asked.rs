@@ -1,4 +1,4 @@
-//! Which shards were asked for a request, where Envoy's access log wants to know.
+//! Which shards were asked for a request, and whether none had to be, where Envoy's access log wants to know.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,6 +14,7 @@ pub struct Asked(Option<Arc<Mutex<Noted>>>);
 struct Noted {
     shards: BTreeSet<ShardId>,
     nodes: BTreeSet<SocketAddr>,
+    remembered: bool,
 }
 
 impl Asked {
@@ -34,6 +35,19 @@ impl Asked {
         self.note(|noted| {
             noted.nodes.insert(node);
         });
+    }
+
+    /// The answer was there already, or comes from an identical request.
+    pub fn note_remembered(&self) {
+        self.note(|noted| noted.remembered = true);
+    }
+
+    /// Whether the answer was there already.
+    pub fn is_remembered(&self) -> bool {
+        self.0.as_ref().is_some_and(|noted| {
+            let noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+            noted.remembered
+        })
     }
 
     fn note(&self, note: impl FnOnce(&mut Noted)) {

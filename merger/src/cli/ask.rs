@@ -77,7 +77,10 @@ impl AskError {
 /// The exit code of an error of the way to a server.
 pub(super) fn remote_code(error: &RemoteError) -> u8 {
     match error {
-        RemoteError::KeyFile { .. } | RemoteError::Key | RemoteError::Url(_) => super::WRONG,
+        RemoteError::KeyFile { .. }
+        | RemoteError::Key
+        | RemoteError::Url(_)
+        | RemoteError::Tls(_) => super::WRONG,
         RemoteError::Request(_)
         | RemoteError::Unreachable { .. }
         | RemoteError::TimedOut { .. }

@@ -20,6 +20,8 @@ use serde::Serialize;
 use serde_json::Value;
 use url::Url;
 
+use crate::tls::{Certificates, Files, Identity, TlsError};
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a call waits for an answer that is read as a whole, unless it [has more patience](Remote::with_patience).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
@@ -47,6 +49,44 @@ pub(super) struct ConnectOptions {
         help_heading = "Connection"
     )]
     pub master_key_file: Option<PathBuf>,
+    /// Authorities (PEM) by which the certificate of an https:// URL is judged, instead of the public ones.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WEFT_CA_FILE",
+        help_heading = "Connection"
+    )]
+    pub ca_file: Option<PathBuf>,
+    /// The certificate to show (PEM), where the cluster lets nobody in without one.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WEFT_CERT_FILE",
+        requires = "cert_key_file",
+        requires = "ca_file",
+        help_heading = "Connection"
+    )]
+    pub cert_file: Option<PathBuf>,
+    /// The key to that certificate (PEM).
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WEFT_CERT_KEY_FILE",
+        requires = "cert_file",
+        help_heading = "Connection"
+    )]
+    pub cert_key_file: Option<PathBuf>,
+}
+
+impl ConnectOptions {
+    /// Whom to trust, and what to show.
+    fn files(&self) -> Option<Files> {
+        let identity = self.cert_file.clone().zip(self.cert_key_file.clone());
+        Some(Files {
+            authorities: self.ca_file.clone()?,
+            identity: identity.map(|(certificate, key)| Identity { certificate, key }),
+        })
+    }
 }
 
 /// Why a server gave no answer that can be used.
@@ -61,6 +101,9 @@ pub(super) enum RemoteError {
         #[source]
         source: std::io::Error,
     },
+    /// A file with certificates can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The key can't stand in a header.
     #[error("the key holds a character that a header can't carry")]
     Key,
@@ -134,23 +177,25 @@ impl Remote {
     /// The cluster that the options name.
     ///
     /// # Errors
-    /// [`RemoteError::KeyFile`], [`RemoteError::Key`], [`RemoteError::Url`].
+    /// [`RemoteError::KeyFile`], [`RemoteError::Key`], [`RemoteError::Url`], [`RemoteError::Tls`].
     pub(super) fn connect(options: &ConnectOptions) -> Result<Self, RemoteError> {
         let key = match &options.master_key_file {
             Some(path) => Some(key_from_file(path)?),
             None => std::env::var("WEFT_MASTER_KEY").ok(),
         };
-        Self::new(
-            options.url.clone(),
-            key.filter(|key| !key.is_empty()).as_deref(),
-        )
+        let key = key.filter(|key| !key.is_empty());
+        Self::new(options.url.clone(), key.as_deref(), options.files())
     }
 
-    /// A server, and a key for it.
+    /// A server, a key for it, and certificates other than the public authorities'.
     ///
     /// # Errors
-    /// [`RemoteError::Key`], [`RemoteError::Url`].
-    pub(super) fn new(url: Url, key: Option<&str>) -> Result<Self, RemoteError> {
+    /// [`RemoteError::Key`], [`RemoteError::Url`], [`RemoteError::Tls`].
+    pub(super) fn new(
+        url: Url,
+        key: Option<&str>,
+        certificates: Option<Files>,
+    ) -> Result<Self, RemoteError> {
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(RemoteError::Url(url));
         }
@@ -167,11 +212,15 @@ impl Remote {
         http.enforce_http(false);
         http.set_connect_timeout(Some(CONNECT_TIMEOUT));
         http.set_nodelay(true);
-        let connector = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
+        let builder = HttpsConnectorBuilder::new();
+        let builder = match certificates {
+            None => builder.with_webpki_roots(),
+            Some(files) => {
+                let certificates = Certificates::load(files)?;
+                builder.with_tls_config((*certificates.client()).clone())
+            }
+        };
+        let connector = builder.https_or_http().enable_http1().wrap_connector(http);
         Ok(Self {
             url,
             authorization,

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::Request;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::Client;
-use weft_routing::ShardNames;
+use weft_routing::{ShardNames, headers};
 
 use super::Topology;
+use crate::tls::Way;
 use crate::upstream::{Connector, Home};
 
 /// The largest list of clusters that is read, in bytes.
@@ -32,25 +34,27 @@ pub type AskError = Box<dyn std::error::Error + Send + Sync>;
 /// Envoy's admin interface.
 pub struct EnvoyAdmin {
     client: Client<Connector, Empty<Bytes>>,
-    address: String,
+    way: Way,
     names: ShardNames,
 }
 
 impl EnvoyAdmin {
-    /// The interface at `address` (`host:port`); clusters of these names are shards.
-    pub fn new(address: &str, names: &ShardNames) -> Self {
+    /// The interface at the end of this way; clusters of these names are shards.
+    pub fn new(way: Way, names: &ShardNames) -> Self {
         let home = Home::here();
-        let connector = home.connector(None, CONNECTS_WITHIN);
+        let connector = home.connector(&way, CONNECTS_WITHIN);
         Self {
             client: Client::builder(home).build(connector),
-            address: address.to_owned(),
+            way,
             names: names.clone(),
         }
     }
 
     async fn ask(&self) -> Result<Topology, AskError> {
-        let uri = format!("http://{}/clusters?format=json", self.address).parse()?;
-        let response = self.client.get(uri).await?;
+        let uri = format!("{}/clusters?format=json", self.way.url());
+        // Where the admin interface is reached through the egress listener, this header says that it is meant.
+        let request = Request::get(uri).header(headers::CLUSTER, headers::ADMIN_CLUSTER);
+        let response = self.client.request(request.body(Empty::new())?).await?;
         if !response.status().is_success() {
             return Err(format!("status {}", response.status()).into());
         }

@@ -93,6 +93,16 @@ pub struct Context {
 
 stands_on!(Context, base, Base);
 
+impl Context {
+    /// Notes in the metrics how long a shard took.
+    pub fn note_shard(&self, shard: ShardId, flow: Flow, took: Duration) {
+        let shard = shard.0.to_string();
+        let seconds = &self.metrics.shard_seconds;
+        let seconds = seconds.with_label_values(&[shard.as_str(), flow.name()]);
+        seconds.observe(took.as_secs_f64());
+    }
+}
+
 /// A node's name: its host name in Envoy's configuration, or `ip:port` where it has none.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

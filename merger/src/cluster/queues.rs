@@ -7,9 +7,11 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 use super::{Changes, NodeId};
 
@@ -26,6 +28,8 @@ pub struct Lag {
 struct ReplicaQueue {
     line: Arc<tokio::sync::Mutex<()>>,
     behind: Lag,
+    /// Since when it has been behind without a pause.
+    since: Option<Instant>,
 }
 
 /// The queues of all replicas.
@@ -80,6 +84,12 @@ impl ReplicaQueues {
             .unwrap_or_default()
     }
 
+    /// For how long the replica has had acknowledged writes to take, without a pause.
+    pub fn behind_for(&self, node: &NodeId) -> Duration {
+        let since = self.lock().get(node).and_then(|queue| queue.since);
+        since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
     /// Whether the replica has taken every acknowledged write.
     pub fn caught_up(&self, node: &NodeId) -> bool {
         self.lag(node).writes == 0
@@ -102,8 +112,12 @@ impl ReplicaQueues {
     fn change_lag(&self, node: &NodeId, change: impl FnOnce(Lag) -> Lag) {
         {
             let mut queues = self.lock();
-            let behind = &mut queues.entry(node.clone()).or_default().behind;
-            *behind = change(*behind);
+            let queue = queues.entry(node.clone()).or_default();
+            queue.behind = change(queue.behind);
+            queue.since = match queue.behind.writes {
+                0 => None,
+                _ => queue.since.or_else(|| Some(Instant::now())),
+            };
         }
         self.changes.tell();
     }

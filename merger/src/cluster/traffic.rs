@@ -27,6 +27,16 @@ pub enum Flow {
     Writes,
 }
 
+impl Flow {
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reads => "reads",
+            Self::Writes => "writes",
+        }
+    }
+}
+
 /// The sums of all shards.
 #[derive(Debug)]
 pub struct Traffic {

@@ -9,14 +9,15 @@ use serde_json::json;
 use weft_routing::placement::ShardId;
 
 use super::errors::ApiError;
+use super::gauges;
 use crate::answer::Answer;
-use crate::base::Base;
 use crate::broadcast;
 use crate::call::{Call, read_whole};
 use crate::cluster::{self, ClusterError, NodeId, Readiness};
 use crate::edge::Context;
 use crate::sockets::Peer;
 use crate::tasks::{NewTask, ReplicaTask, ShardTask};
+use crate::telemetry::OPEN_METRICS;
 use crate::upstream::{NodeRequest, Target};
 
 /// The largest body of a registration, in bytes.
@@ -25,6 +26,10 @@ const MAX_REGISTRATION_BYTES: u64 = 64 << 10;
 pub(super) async fn handle(ctx: &Arc<Context>, call: Call) -> Result<Answer, ApiError> {
     match (call.method.clone(), call.item.as_deref()) {
         (Method::POST, Some("register")) => register(ctx, call).await,
+        (Method::GET, Some("metrics")) => {
+            gauges::of_tasks(ctx);
+            Ok(metrics(ctx, &call))
+        }
         _ => Ok(answer(ctx, &call)),
     }
 }
@@ -35,7 +40,7 @@ pub(super) fn answer(ctx: &cluster::Context, call: &Call) -> Answer {
         (Method::GET, Some("table")) => table(ctx, call),
         (Method::GET, Some("ready")) => ready(ctx, call),
         (Method::GET, Some("reaches-nodes")) => reaches_nodes(ctx),
-        (Method::GET, Some("metrics")) => metrics(ctx),
+        (Method::GET, Some("metrics")) => metrics(ctx, call),
         _ => Answer::empty(StatusCode::NOT_FOUND),
     }
 }
@@ -133,14 +138,23 @@ pub(super) async fn metrics_for_client(
     if !answer.status.is_success() {
         return Ok(answer.pass_on());
     }
-    Ok(metrics(ctx))
+    Ok(metrics(ctx, call))
 }
 
-/// Metrics in Prometheus' text format.
-pub(super) fn metrics(ctx: &Base) -> Answer {
+/// Metrics in Prometheus' text format, or in OpenMetrics' for whoever accepts that.
+pub(super) fn metrics(ctx: &cluster::Context, call: &Call) -> Answer {
+    gauges::of_replicas(ctx);
+    let accepts = call.header("accept").unwrap_or_default();
+    let (kind, text) = match accepts.contains(OPEN_METRICS) {
+        true => (
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            ctx.metrics.render_open(),
+        ),
+        false => ("text/plain; version=0.0.4", ctx.metrics.render()),
+    };
     Answer {
-        content_type: Some(HeaderValue::from_static("text/plain; version=0.0.4")),
-        ..Answer::json_bytes(StatusCode::OK, ctx.metrics.render())
+        content_type: Some(HeaderValue::from_static(kind)),
+        ..Answer::json_bytes(StatusCode::OK, text)
     }
 }
 

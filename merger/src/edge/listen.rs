@@ -16,6 +16,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use weft_routing::headers::DEGRADED;
 
 use super::compress::{self, Coding};
@@ -27,9 +29,11 @@ use super::status_page;
 use super::told;
 use crate::answer::Answer;
 use crate::call::{AnyBody, BodyError, Paced, full};
+use crate::clock::now_utc;
 use crate::edge::{Reading, Role};
-use crate::sockets::Listeners;
-use crate::spans::{Ending, Span};
+use crate::sockets::{Listeners, Peer, Stream};
+use crate::spans::{Ending, Span, sampled_trace};
+use crate::tls::Certificates;
 
 /// How long a connection may wait for the complete head of a request. Envoy sends heads whole, so this is how long Envoy may keep
 /// a connection idle. It is longer than Envoy does (60 s), so that Envoy never writes to a connection that was just closed.
@@ -42,12 +46,31 @@ const DRAIN: Duration = Duration::from_secs(10);
 const READ_ON_BYTES: usize = 256 << 20;
 const READ_ON: Duration = Duration::from_secs(5);
 
-/// Serves until `stop` resolves, and then lets running requests finish.
-pub async fn serve(
-    roles: watch::Receiver<Role>,
+/// How long a connection may take for the handshake of TLS.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// Where Envoys knock.
+pub struct Door {
     listeners: Listeners,
-    stop: impl Future<Output = ()>,
-) {
+    certificates: Option<Arc<Certificates>>,
+}
+
+impl Door {
+    /// At these listeners; with certificates, over TCP for those alone who have one, too.
+    pub fn new(listeners: Listeners, certificates: Option<Arc<Certificates>>) -> Self {
+        Self {
+            listeners,
+            certificates,
+        }
+    }
+}
+
+/// Serves until `stop` resolves, and then lets running requests finish.
+pub async fn serve(roles: watch::Receiver<Role>, door: Door, stop: impl Future<Output = ()>) {
+    let Door {
+        listeners,
+        certificates,
+    } = door;
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -61,14 +84,21 @@ pub async fn serve(
             let roles = roles.clone();
             async move { Ok::<_, Infallible>(respond(&roles, request).await) }
         });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection);
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT);
+        // A socket's permissions say who may connect to it.
+        let is_remote = matches!(peer, Peer::At(_));
+        let Some(certificates) = certificates.clone().filter(|_| is_remote) else {
+            let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+            tokio::spawn(until_it_ends(connection));
+            continue;
+        };
+        let watcher = graceful.watcher();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
+            if let Some(stream) = handshake(stream, &certificates).await {
+                let connection = http.serve_connection(TokioIo::new(stream), service);
+                until_it_ends(watcher.watch(connection)).await;
             }
         });
     }
@@ -81,6 +111,25 @@ pub async fn serve(
     };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::warn!("some requests did not finish before the stop");
+    }
+}
+
+async fn until_it_ends(connection: impl Future<Output = Result<(), hyper::Error>>) {
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// The connection, encrypted; `None` if the other side has no certificate that is trusted, or speaks no TLS.
+async fn handshake(stream: Stream, certificates: &Certificates) -> Option<TlsStream<Stream>> {
+    let acceptor = TlsAcceptor::from(certificates.server()?);
+    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a connection was refused");
+            None
+        }
+        Err(_) => None,
     }
 }
 
@@ -187,7 +236,17 @@ async fn answer_here(role: &Role, request: Request<AnyBody>) -> Response<AnyBody
     told::tell(ctx, &asked, operation, &mut answer);
     let took = begun.elapsed();
     describe(&span, operation, &parts, &answer);
+    if let Some(trace) = span.trace_id().or_else(|| sampled_trace(&parts.headers)) {
+        #[allow(clippy::cast_precision_loss, reason = "shown to milliseconds")]
+        let at = now_utc().unix_timestamp_nanos() as f64 / 1e9;
+        let exemplars = &ctx.metrics.exemplars;
+        exemplars.note(operation, took.as_secs_f64(), trace, at);
+    }
     drop(span);
+    if answer.headers.iter().any(|(name, _)| name == DEGRADED) {
+        let degraded = ctx.metrics.degraded.with_label_values(&[operation]);
+        degraded.inc();
+    }
     ctx.metrics
         .requests
         .with_label_values(&[operation, answer.status.as_str()])

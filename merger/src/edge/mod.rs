@@ -10,6 +10,7 @@ mod cors;
 mod dispatch;
 mod errors;
 mod follower;
+mod gauges;
 mod internal;
 mod listen;
 mod mergers;
@@ -23,7 +24,8 @@ mod unpack;
 pub(crate) use dispatch::dispatch;
 pub use errors::ApiError;
 pub use follower::Follower;
-pub use listen::serve;
+pub use gauges::measure;
+pub use listen::{Door, serve};
 pub use mergers::Peers;
 
 use std::sync::Arc;

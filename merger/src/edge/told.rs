@@ -1,9 +1,9 @@
 //! What Envoy's access log is told of an answer, where it asks for that (`weft config envoy --access-log detailed`): the operation,
-//! and the shards that were asked. Envoy takes these headers off before the client sees them.
+//! the shards that were asked, and whether the answer was remembered. Envoy takes these headers off before the client sees them.
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue};
-use weft_routing::headers::{LOG, OPERATION, SHARDS};
+use weft_routing::headers::{LOG, OPERATION, REMEMBERED, SHARDS};
 
 use crate::answer::Answer;
 use crate::call::Asked;
@@ -40,5 +40,8 @@ pub(super) fn tell(ctx: &Reading, asked: &Asked, operation: &'static str, answer
     add(OPERATION, operation);
     if !shards.is_empty() {
         add(SHARDS, &shards.join(","));
+    }
+    if asked.is_remembered() {
+        add(REMEMBERED, "true");
     }
 }

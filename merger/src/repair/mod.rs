@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use discover::discover;
-pub use moves::move_slots;
+pub use moves::{measure, move_slots};
 
 pub(crate) use moves::{MoveError, Size, Survey, size_on};
 pub(crate) use resync::Print;

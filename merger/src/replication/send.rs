@@ -102,7 +102,9 @@ where
         .iter()
         .any(|(_, answer)| answer.as_ref().is_some_and(taken));
     let traffic = &ctx.cluster.traffic;
-    traffic.note(shard, Flow::Writes, began.elapsed(), well);
+    let took = began.elapsed();
+    traffic.note(shard, Flow::Writes, took, well);
+    ctx.note_shard(shard, Flow::Writes, took);
     for node in &late {
         ctx.cluster.queues.add_lag(&node.id, bytes);
     }

@@ -22,7 +22,6 @@ use super::*;
 use crate::cluster::{Topology, VIEW_KEY};
 use crate::edge::{Follower, Peers, Role};
 use crate::leadership::{Candidate, OnLostStore, Registration};
-use crate::sockets::Egress;
 use crate::store::Snapshot;
 use crate::upstream::{NodeAnswer, NodeRequest, PASSED_ON, PassOn, UpstreamError};
 
@@ -163,7 +162,7 @@ async fn scene(on_lost_store: OnLostStore) -> Scene {
         knows: knows.clone(),
         on_lost_store,
         leader: leader.subscribe(),
-        pass_on: PassOn::through(&Egress::Tcp(address)),
+        pass_on: PassOn::through(crate::tls::Way::to(&address, None)),
         peers: Arc::new(Peers {
             me: "me".to_owned(),
             ..Peers::alone(None)
@@ -172,7 +171,11 @@ async fn scene(on_lost_store: OnLostStore) -> Scene {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (role, roles) = watch::channel(Role::Follows(Arc::new(follower)));
-    tokio::spawn(edge::serve(roles, listener.into(), std::future::pending()));
+    tokio::spawn(edge::serve(
+        roles,
+        edge::Door::new(listener.into(), None),
+        std::future::pending(),
+    ));
     Scene {
         url,
         leader,

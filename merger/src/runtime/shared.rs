@@ -28,7 +28,7 @@ use self::reach::reaches_no_node;
 use super::phase::{Phase, Threads};
 use super::timed::Timed;
 use super::traces::Traces;
-use super::{StartError, base, directory, keep_spares, nodes, search_of};
+use super::{StartError, base, directory, keep_spares, nodes, reports, search_of};
 use crate::cluster::{self, Cluster, Directory, Mergers};
 use crate::edge::{self, Context, Follower, Peers, Role};
 use crate::etcd::{Etcd, EtcdClient, EtcdOptions};
@@ -63,6 +63,7 @@ pub(super) async fn run(
         return Err(StartError::DirectWrites);
     }
     let listeners = Listeners::bind(&options.listen, options.socket_mode).await?;
+    let door = edge::Door::new(listeners, options.tls.certificates());
     let client = EtcdClient::new(etcd);
     let mut stop = std::pin::pin!(stop);
     tokio::select! {
@@ -88,9 +89,10 @@ pub(super) async fn run(
         following = merger.follow() => following?,
     };
     let (role, roles) = watch::channel(merger.role(&following));
+    reports::begin(merger.options.reports(), roles.clone())?;
     let stopping = CancellationToken::new();
     let stopped = stopping.clone().cancelled_owned();
-    let serving = tokio::spawn(edge::serve(roles, listeners, stopped));
+    let serving = tokio::spawn(edge::serve(roles, door, stopped));
     let mut life = std::pin::pin!(merger.live(following, role, stopping.clone(), serving));
     let outcome = tokio::select! {
         outcome = &mut life => outcome,
@@ -328,7 +330,7 @@ impl Merger {
             knows: ctx.membership.fence().clone(),
             on_lost_store: self.options.on_lost_store,
             leader: self.election.leader(),
-            pass_on: PassOn::through(&self.options.egress),
+            pass_on: PassOn::through(self.options.way_to_egress()),
             peers: Arc::clone(&self.peers),
         }))
     }
@@ -341,7 +343,7 @@ impl Merger {
             // What a leader reaches nodes by is closed with its lease, whatever an operator prefers.
             on_lost_store: OnLostStore::Refuse,
             leader: self.election.leader(),
-            pass_on: PassOn::through(&self.options.egress),
+            pass_on: PassOn::through(self.options.way_to_egress()),
             peers: Arc::clone(&self.peers),
         }))
     }

@@ -21,7 +21,7 @@ impl Phase {
         Self {
             span: above.phase(name),
             begun: Instant::now(),
-            seconds: ctx.metrics.phase_seconds.with_label_values(&[name]),
+            seconds: ctx.metrics.read_phase_seconds.with_label_values(&[name]),
         }
     }
 }

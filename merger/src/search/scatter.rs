@@ -226,6 +226,8 @@ impl<'a> Reader<'a> {
         });
         let beneath = self.beneath(&scattering);
         let reader = beneath.as_ref().unwrap_or(self);
+        #[allow(clippy::cast_precision_loss, reason = "a number of shards")]
+        self.ctx.metrics.fan_out.observe(asks.len() as f64);
         let results = join_all(asks.iter().map(|ask| reader.answer(ask))).await;
         let results = lacking::without_what_is_lacking(reader, &asks, results).await;
         drop(scattering);
@@ -345,7 +347,9 @@ impl<'a> Reader<'a> {
                     self.trouble.store(true, Ordering::Relaxed);
                 }
                 let traffic = &self.ctx.cluster.traffic;
-                traffic.note(shard, Flow::Reads, started.elapsed(), well);
+                let took = started.elapsed();
+                traffic.note(shard, Flow::Reads, took, well);
+                self.ctx.note_shard(shard, Flow::Reads, took);
                 if result.is_ok() {
                     self.ctx.cluster.latencies.note(shard, asked.elapsed());
                 }

@@ -163,18 +163,18 @@ pub enum Peer {
 /// Where Envoy's egress listener is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Egress {
-    /// An address, `host:port`.
+    /// An address, `host:port`, perhaps with `https://` before it.
     Tcp(String),
     /// A socket.
     Unix(SocketPath),
 }
 
 impl Egress {
-    /// What stands for it in a URL.
-    pub fn authority(&self) -> &str {
+    /// The address, unless it is a socket.
+    pub fn address(&self) -> Option<&str> {
         match self {
-            Self::Tcp(address) => address,
-            Self::Unix(_) => "egress",
+            Self::Tcp(address) => Some(address),
+            Self::Unix(_) => None,
         }
     }
 
@@ -215,7 +215,7 @@ mod tests {
         assert!(matches!(listen("unix:/x"), Ok(Listen::Unix(_))));
         assert!(listen("/run/merger.sock").is_err() && listen("localhost:1").is_err());
         let egress = |text: &str| text.parse::<Egress>().unwrap();
-        assert_eq!(egress("envoy:7702").authority(), "envoy:7702");
+        assert_eq!(egress("envoy:7702").address(), Some("envoy:7702"));
         assert!(egress("unix:/x").socket().is_some());
     }
 

@@ -5,6 +5,7 @@
 //! longer than [`FLUSH`].
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
@@ -23,8 +24,10 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 use super::{Spans, Tracing};
+use crate::tls::{self, Certificates};
 
 /// How many ended spans wait for the collector at most.
 const QUEUE: usize = 4096;
@@ -37,7 +40,7 @@ const EXPORT: Duration = Duration::from_secs(5);
 /// How long a stop waits until what is left has gone.
 const FLUSH: Duration = Duration::from_secs(2);
 
-/// The address of a collector: `http://HOST:PORT`.
+/// The address of a collector: `http://HOST:PORT`, or `https://` for TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint(String);
 
@@ -45,13 +48,8 @@ pub struct Endpoint(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// It has another form.
-    #[error("`{0}` is not http://HOST:PORT")]
+    #[error("`{0}` is not http://HOST:PORT or https://HOST:PORT")]
     Form(String),
-    /// TLS was asked for.
-    #[error(
-        "`{0}`: the collector is reached by plain http:// only, so let one stand beside the merger"
-    )]
-    Tls(String),
 }
 
 impl FromStr for Endpoint {
@@ -61,8 +59,7 @@ impl FromStr for Endpoint {
         let form = || EndpointError::Form(text.to_owned());
         let uri: Uri = text.parse().map_err(|_| form())?;
         match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(EndpointError::Tls(text.to_owned())),
+            Some("http" | "https") => {}
             _ => return Err(form()),
         }
         let has_no_path = matches!(uri.path(), "" | "/") && uri.query().is_none();
@@ -73,11 +70,43 @@ impl FromStr for Endpoint {
     }
 }
 
+impl Endpoint {
+    /// The way there, which opens connections when they are needed: by TLS, with the certificates of that moment, or plain.
+    ///
+    /// # Errors
+    /// It is none for gRPC.
+    pub fn channel(
+        &self,
+        certificates: Option<Arc<Certificates>>,
+    ) -> Result<Channel, EndpointError> {
+        let form = || EndpointError::Form(self.0.clone());
+        let plain = self.0.replacen("https://", "http://", 1);
+        let channel = Channel::from_shared(plain).map_err(|_| form())?;
+        let channel = channel.timeout(EXPORT);
+        let Some(certificates) = certificates else {
+            return Ok(channel.connect_lazy());
+        };
+        // Tonic is told of a plain address, because its own TLS reads certificates once; the origin is what requests name.
+        let origin = Uri::try_from(self.0.as_str()).map_err(|_| form())?;
+        let connector = tls::Collector::new(certificates);
+        Ok(channel
+            .origin(origin)
+            .connect_with_connector_lazy(connector))
+    }
+
+    /// Whether it is reached by TLS.
+    pub fn is_encrypted(&self) -> bool {
+        tls::Way::is_encrypted(&self.0)
+    }
+}
+
 /// Where spans go, and which requests have some.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct SpanOptions {
     /// The collector.
     pub endpoint: Endpoint,
+    /// What its connections are encrypted with; `None` for plain ones.
+    pub certificates: Option<Arc<Certificates>>,
     /// The share of requests without a `traceparent` that are traced, from 0 to 1.
     pub ratio: f64,
     /// The name by which this merger is told apart from others.
@@ -86,8 +115,14 @@ pub struct SpanOptions {
 
 /// No way to the collector could be made.
 #[derive(Debug, thiserror::Error)]
-#[error("spans can't be sent: {0}")]
-pub struct CollectorError(#[from] ExporterBuildError);
+pub enum CollectorError {
+    /// The exporter can't be made.
+    #[error("spans can't be sent: {0}")]
+    Exporter(#[from] ExporterBuildError),
+    /// The address is none of a collector.
+    #[error("spans can't be sent: {0}")]
+    Address(#[from] EndpointError),
+}
 
 /// The way to the collector, as long as the process runs.
 #[derive(Debug)]
@@ -105,7 +140,7 @@ impl Collector {
     pub fn start(options: &SpanOptions, counts: IntCounterVec) -> Result<Self, CollectorError> {
         let mut exporter = SpanExporter::builder()
             .with_tonic()
-            .with_endpoint(options.endpoint.0.clone())
+            .with_channel(options.endpoint.channel(options.certificates.clone())?)
             .with_timeout(EXPORT)
             // While a batch waits, others gather behind it: a collector that is restarted loses one batch.
             .with_retry_policy(RetryPolicy::disabled())

@@ -90,6 +90,13 @@ impl Span {
         })))
     }
 
+    /// The trace's id in hexadecimal digits, if the request is traced.
+    pub fn trace_id(&self) -> Option<String> {
+        let under_way = self.0.as_ref()?;
+        let id = under_way.context.span().span_context().trace_id();
+        Some(id.to_string())
+    }
+
     /// Whether the request is traced.
     pub fn is_traced(&self) -> bool {
         self.0.is_some()
@@ -196,6 +203,14 @@ fn is_sampled(headers: &HeaderMap) -> Option<bool> {
     let flags = value.get(53..55)?;
     let flags = u8::from_str_radix(std::str::from_utf8(flags).ok()?, 16).ok()?;
     Some(flags & 1 == 1)
+}
+
+/// The id of the trace to which the sender says that the request belongs, if it is sampled.
+pub fn sampled_trace(headers: &HeaderMap) -> Option<String> {
+    is_sampled(headers).filter(|is_sampled| *is_sampled)?;
+    let trace = headers.get(TRACEPARENT)?.as_bytes().get(3..35)?;
+    let is_hex = trace.iter().all(u8::is_ascii_hexdigit);
+    is_hex.then(|| String::from_utf8_lossy(trace).into_owned())
 }
 
 fn text(key: &'static str, value: &str) -> KeyValue {

@@ -163,13 +163,15 @@ fn what_is_not_traced_has_nothing_to_say() {
 }
 
 #[test]
-fn a_collector_is_named_by_a_plain_address() {
+fn a_collector_is_named_by_an_address_without_a_path() {
     for good in [
         "http://127.0.0.1:4317",
         "http://collector:4317/",
         "http://[::1]:4317",
+        "https://collector:4317",
     ] {
-        assert!(good.parse::<Endpoint>().is_ok(), "{good}");
+        let endpoint = good.parse::<Endpoint>().unwrap();
+        assert_eq!(endpoint.is_encrypted(), good.starts_with("https"), "{good}");
     }
     for bad in [
         "",
@@ -182,6 +184,19 @@ fn a_collector_is_named_by_a_plain_address() {
         let refused = bad.parse::<Endpoint>().unwrap_err();
         assert!(matches!(refused, EndpointError::Form(_)), "{bad}");
     }
-    let refused = "https://collector:4317".parse::<Endpoint>().unwrap_err();
-    assert!(matches!(refused, EndpointError::Tls(_)));
+}
+
+#[test]
+fn the_trace_of_a_request_is_read_where_it_is_sampled() {
+    let read = |value: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("traceparent", value.parse().unwrap());
+        sampled_trace(&headers)
+    };
+    let parent = |flags: &str| format!("00-{TRACE}-b7ad6b7169203331-{flags}");
+    assert_eq!(read(&parent("01")), Some(TRACE.to_owned()));
+    assert_eq!(read(&parent("00")), None);
+    assert_eq!(read(&parent("01").replace("0af7", "\"}}\"")), None);
+    assert_eq!(read("nonsense"), None);
+    assert_eq!(sampled_trace(&HeaderMap::new()), None);
 }

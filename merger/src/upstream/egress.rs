@@ -15,13 +15,13 @@ use super::home::{Connector, Home};
 use super::{NodeAnswer, NodeApi, NodeRequest, Target, UpstreamError, chain};
 use crate::bounds::{Budget, FREE_ANSWER_BYTES};
 use crate::call::AnyBody;
-use crate::sockets::Egress;
+use crate::tls::Way;
 
 /// The client to Envoy's egress listener. Cheap to clone.
 #[derive(Clone)]
 pub struct EgressClient {
     client: Client<Connector, AnyBody>,
-    egress: Egress,
+    way: Way,
     names: ShardNames,
     max_answer_bytes: u64,
     /// The budget of memory for all answers together.
@@ -31,8 +31,8 @@ pub struct EgressClient {
 /// The address of Envoy's egress listener, and limits for nodes' answers.
 #[derive(Debug, Clone)]
 pub struct EgressOptions {
-    /// Where it is.
-    pub egress: Egress,
+    /// The way to it.
+    pub way: Way,
     /// How Envoy's clusters that are shards are named.
     pub names: ShardNames,
     /// The largest answer that is read, in bytes.
@@ -45,14 +45,14 @@ impl EgressClient {
     /// A client of the egress listener at this address.
     pub fn new(options: EgressOptions) -> Self {
         let home = Home::here();
-        let connector = home.connector(options.egress.socket(), Duration::from_secs(1));
+        let connector = home.connector(&options.way, Duration::from_secs(1));
         let client = Client::builder(home)
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_timer(TokioTimer::new())
             .build(connector);
         Self {
             client,
-            egress: options.egress,
+            way: options.way,
             names: options.names,
             max_answer_bytes: options.max_answer_bytes,
             room: Budget::new("bytes of nodes' answers", options.max_answers_bytes),
@@ -120,13 +120,9 @@ impl EgressClient {
             target: target.clone(),
             detail,
         };
-        let uri: Uri = format!(
-            "http://{}{}",
-            self.egress.authority(),
-            request.path_and_query
-        )
-        .parse()
-        .map_err(|error: http::uri::InvalidUri| malformed(error.to_string()))?;
+        let uri: Uri = format!("{}{}", self.way.url(), request.path_and_query)
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| malformed(error.to_string()))?;
         let mut http_request = Request::new(request.body);
         *http_request.method_mut() = request.method;
         *http_request.uri_mut() = uri;

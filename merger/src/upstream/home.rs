@@ -4,12 +4,14 @@
 //! the connections that others have from the same client: their requests fail as if a node had hung up.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use http::Uri;
 use hyper::rt::Executor;
+use hyper_rustls::MaybeHttpsStream;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -17,7 +19,8 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tower_service::Service;
 
-use crate::sockets::{SocketPath, Stream};
+use crate::sockets::{self, SocketPath};
+use crate::tls::{Certificates, Way, secure};
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
@@ -31,16 +34,18 @@ impl Home {
         Self(Handle::try_current().ok())
     }
 
-    /// Opens connections that live here, each within `within`: to a URL's host, or to this socket whatever the URL says.
-    pub(crate) fn connector(&self, socket: Option<&SocketPath>, within: Duration) -> Connector {
+    /// Opens connections that live here, each within `within`, and encrypts them where the way has certificates for it.
+    pub(crate) fn connector(&self, way: &Way, within: Duration) -> Connector {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(within));
+        connector.enforce_http(false);
         Connector {
             home: self.clone(),
             connector,
-            socket: socket.cloned(),
+            socket: way.socket().cloned(),
             within,
+            certificates: way.certificates(),
         }
     }
 }
@@ -58,6 +63,9 @@ where
     }
 }
 
+/// A connection, encrypted or not.
+type Stream = MaybeHttpsStream<TokioIo<sockets::Stream>>;
+
 /// Opens connections at [home](Home).
 #[derive(Clone)]
 pub(crate) struct Connector {
@@ -65,42 +73,55 @@ pub(crate) struct Connector {
     connector: HttpConnector,
     /// Where connections go instead of a URL's host.
     socket: Option<SocketPath>,
+    /// How long a connection may take, and then TLS.
     within: Duration,
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl Service<Uri> for Connector {
-    type Response = TokioIo<Stream>;
+    type Response = Stream;
     type Error = Failed;
-    type Future = BoxFuture<'static, Result<Self::Response, Failed>>;
+    type Future = BoxFuture<'static, Result<Stream, Failed>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         self.connector.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let connecting = self.connect(to);
+        let connecting = self.connect(to.clone());
         let home = self.home.0.clone();
+        let (within, certificates) = (self.within, self.certificates.clone());
+        let connecting = async move {
+            let stream = connecting.await?;
+            match certificates {
+                Some(own) => timeout(within, secure(stream, &to, &own)).await?,
+                None if to.scheme_str() == Some("https") => Err("there are no certificates".into()),
+                None => Ok(stream.into()),
+            }
+        };
         Box::pin(async move {
             match home {
                 None => connecting.await,
-                Some(home) => Ok(home.spawn(connecting).await??),
+                Some(home) => home.spawn(connecting).await?,
             }
         })
     }
 }
 
 impl Connector {
-    fn connect(&mut self, to: Uri) -> BoxFuture<'static, Result<TokioIo<Stream>, Failed>> {
+    fn connect(&mut self, to: Uri) -> BoxFuture<'static, Result<TokioIo<sockets::Stream>, Failed>> {
         let Some(path) = self.socket.clone() else {
             let connecting = self.connector.call(to);
             return Box::pin(async {
-                Ok(TokioIo::new(Stream::Tcp(connecting.await?.into_inner())))
+                Ok(TokioIo::new(sockets::Stream::Tcp(
+                    connecting.await?.into_inner(),
+                )))
             });
         };
         let within = self.within;
         Box::pin(async move {
             let stream = timeout(within, UnixStream::connect(path)).await??;
-            Ok(TokioIo::new(Stream::Unix(stream)))
+            Ok(TokioIo::new(sockets::Stream::Unix(stream)))
         })
     }
 }
@@ -137,7 +158,7 @@ mod tests {
         let uri = format!("http://{}/", listener.local_addr().unwrap());
         let serving = tokio::spawn(serve_one(listener));
         let home = Home::here();
-        let connector = home.connector(None, Duration::from_secs(5));
+        let connector = home.connector(&Way::to(&uri, None), Duration::from_secs(5));
         let client: Client<_, Empty<Bytes>> = Client::builder(home).build(connector);
         let get = |client: Client<Connector, Empty<Bytes>>, uri: Uri| async move {
             let answer = client.get(uri).await.unwrap();

@@ -16,7 +16,7 @@ use weft_routing::headers;
 use super::home::{Connector, Home};
 use super::{Target, UpstreamError, chain};
 use crate::call::AnyBody;
-use crate::sockets::Egress;
+use crate::tls::Way;
 
 /// Marks a request that a merger has passed on, so that it is passed on once only. Its value means nothing.
 pub const PASSED_ON: &str = "x-weft-passed-on";
@@ -36,22 +36,19 @@ const OF_ONE_CONNECTION: [HeaderName; 7] = [
 #[derive(Clone)]
 pub struct PassOn {
     client: Client<Connector, AnyBody>,
-    egress: Egress,
+    way: Way,
 }
 
 impl PassOn {
     /// Through Envoy's egress listener.
-    pub fn through(egress: &Egress) -> Self {
+    pub fn through(way: Way) -> Self {
         let home = Home::here();
-        let connector = home.connector(egress.socket(), Duration::from_secs(1));
+        let connector = home.connector(&way, Duration::from_secs(1));
         let client = Client::builder(home)
             .pool_idle_timeout(Duration::from_secs(30))
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Self {
-            client,
-            egress: egress.clone(),
-        }
+        Self { client, way }
     }
 
     /// Passes a request on, and returns the answer with its body on its way.
@@ -70,7 +67,7 @@ impl PassOn {
         };
         let path = request.uri().path_and_query();
         let path = path.map_or("/", |path| path.as_str());
-        let uri = format!("http://{}{path}", self.egress.authority()).parse::<Uri>();
+        let uri = format!("{}{path}", self.way.url()).parse::<Uri>();
         *request.uri_mut() = uri.map_err(|error| malformed(error.to_string()))?;
         let names = request.headers_mut();
         forget_connection(names);

@@ -14,7 +14,7 @@ const PAIRS: [(&str, &str); 3] = [
 ];
 const MEMBERS: [&str; 3] = ["etcd-0", "etcd-1", "etcd-2"];
 
-fn file(name: &str) -> Value {
+pub(super) fn file(name: &str) -> Value {
     let mut value: Value = serde_yaml::from_str(&read(name)).unwrap();
     value.apply_merge().unwrap();
     value
@@ -27,7 +27,7 @@ fn both() -> Value {
     base
 }
 
-fn merge(base: &mut Value, more: &Value) {
+pub(super) fn merge(base: &mut Value, more: &Value) {
     match (base, more) {
         (Value::Mapping(base), Value::Mapping(more)) => {
             for (name, value) in more {

@@ -9,6 +9,7 @@ use compose_spec::Compose;
 use serde_yaml::Value;
 
 mod ha;
+mod tracing;
 
 fn read(path: &str) -> String {
     fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).expect(path)

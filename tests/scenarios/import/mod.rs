@@ -1,5 +1,6 @@
 //! `weft import`: a single node is brought into a cluster, by itself or by a dump, whatever happens on the way.
 
+mod back;
 mod compare;
 mod dump;
 mod follow;
@@ -40,9 +41,13 @@ impl Scene {
 
     /// `weft import` with these arguments.
     fn command(&self, source: &str, arguments: &[&str]) -> Command {
+        self.command_to(&self.cluster.url(), source, arguments)
+    }
+
+    fn command_to(&self, target: &str, source: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(Binaries::find().unwrap().weft);
         command
-            .args(["import", source, "--url", &self.cluster.url()])
+            .args(["import", source, "--url", target])
             .args(arguments)
             .env("WEFT_SOURCE_KEY", MASTER_KEY)
             .env("WEFT_MASTER_KEY", MASTER_KEY)

@@ -10,6 +10,7 @@ mod leader_gone;
 mod load;
 mod restarts;
 mod together;
+mod traced;
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use super::yaml::{Kind, Node};
 use super::{Merger, Report, meant};
 
 /// Every key of the filter's configuration, and what its value is.
-pub(super) const KEYS: [(&str, Shape); 10] = [
+pub(super) const KEYS: [(&str, Shape); 11] = [
     ("mode", Shape::Text),
     ("merger_cluster", Shape::Text),
     ("shard_prefix", Shape::Text),
@@ -18,6 +18,7 @@ pub(super) const KEYS: [(&str, Shape); 10] = [
     ("max_body_bytes", Shape::Number),
     ("register_timeout_ms", Shape::Number),
     ("clear_route_cache", Shape::Truth),
+    ("log_operation", Shape::Truth),
     ("require_term", Shape::Truth),
 ];
 

@@ -71,7 +71,7 @@ pub struct EnvoyArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub merger: Option<Address>,
 
-    /// Where health checks arrive if the merger is a DNS name [default: 127.0.0.1:PORT+4].
+    /// Where health checks arrive if the merger is a DNS name or has TLS [default: 127.0.0.1:PORT+4].
     #[arg(long, value_name = "IP:PORT")]
     pub readiness: Option<Address>,
 
@@ -127,7 +127,7 @@ pub struct EnvoyArgs {
     )]
     pub otlp_sampling: u32,
 
-    /// TLS at the edge and to the nodes.
+    /// TLS at the edge, to the nodes, to and from the mergers, to the collector.
     #[command(flatten)]
     pub tls: TlsArgs,
 

@@ -9,7 +9,7 @@ use weft_routing::{ShardId, ShardNames, headers};
 
 use super::address::Address;
 use super::past_filter::{PAST_FILTER, WayView};
-use super::tls::{EdgeView, NodesView, Tls};
+use super::tls::{ListenerView, PeersView, Tls};
 use super::topology::{AccessLog, Dynamic, Filter, Node, Shard, Topology};
 use crate::endpoints::{Assignment, CLUSTERS_FILE, Check, Endpoint, SPARE, SPARE_FILE, shard_file};
 use crate::sockets::{SocketMode, SocketPath};
@@ -133,8 +133,13 @@ struct View {
     tracing: Option<String>,
     tracing_discovery: &'static str,
     sampling_millionths: u32,
-    tls_edge: Option<EdgeView>,
-    tls_nodes: Option<NodesView>,
+    tls_edge: Option<ListenerView>,
+    tls_nodes: Option<PeersView>,
+    tls_mergers: Option<PeersView>,
+    tls_egress: Option<ListenerView>,
+    tls_otlp: Option<PeersView>,
+    /// True if other mergers are reached in another way than nodes.
+    peers: bool,
     internal_headers: Vec<&'static str>,
     /// What goes to the merger without the filter.
     past_filter: Vec<WayView>,
@@ -168,7 +173,7 @@ struct ShardView {
     discovery: &'static str,
     /// The percentage at which at least one node stays: 50 for 2 nodes, 66 for 3 nodes.
     max_ejection_percent: usize,
-    tls: Option<NodesView>,
+    tls: Option<PeersView>,
     nodes: Vec<NodeView>,
     /// The file with the nodes, if they don't stand beside the cluster.
     endpoints_file: Option<String>,
@@ -189,6 +194,8 @@ impl View {
             Some(sockets) => pipe(&sockets.merger, None),
             None => socket(&topology.merger),
         };
+        let tls = topology.tls.as_ref();
+        let mergers = topology.other_mergers.iter().chain([&topology.merger]);
         Self {
             edge: socket(&topology.edge),
             admin: socket(&topology.admin),
@@ -231,6 +238,12 @@ impl View {
                 let shards = topology.shards.iter();
                 tls.nodes(shards.flat_map(Shard::addresses))
             }),
+            tls_mergers: tls.and_then(|tls| tls.mergers(mergers)),
+            tls_egress: tls.and_then(Tls::egress),
+            tls_otlp: tls
+                .zip(tracing)
+                .and_then(|(tls, to)| tls.otlp(&to.collector)),
+            peers: topology.several_mergers && tls.is_some(),
             internal_headers: INTERNAL_HEADERS.to_vec(),
             past_filter: PAST_FILTER.iter().map(WayView::of).collect(),
             shard_regex: Value::from(format!(r"\Q{}\E", names.with(r"\E([0-9]+)\Q"))).to_string(),
@@ -333,6 +346,11 @@ fn filter_configuration(filter: &Filter, topology: &Topology) -> String {
     {
         // By then this Envoy calls no node ready, and another merger must answer.
         members.insert("max_lease_ms".to_owned(), LEASE_BESIDE_OTHERS_MS.into());
+    }
+    if topology.access_log == AccessLog::Detailed
+        && let Some(members) = configuration.as_object_mut()
+    {
+        members.insert("log_operation".to_owned(), true.into());
     }
     if *names != ShardNames::default()
         && let Some(members) = configuration.as_object_mut()

@@ -1,4 +1,4 @@
-//! TLS in an `envoy.yaml`: at the edge, and on the way to the nodes.
+//! TLS in an `envoy.yaml`: at the edge, and on the ways to the nodes, to the mergers and from them, and to the collector.
 //!
 //! Envoy reads certificates by secret discovery (SDS) from files, because only those are read again when they change. Each secret has
 //! a small file that names the certificate's own files; [`Tls::write`] makes them. Keys are in none of them.
@@ -47,6 +47,37 @@ pub struct TlsArgs {
     #[arg(long, value_name = "NAME", requires = "tls_nodes_ca")]
     pub tls_nodes_name: Option<String>,
 
+    /// Authorities (PEM) of the mergers' certificates (--tls-cert of `weft serve`). With it, mergers are reached by TLS and no other way.
+    #[arg(long, value_name = "FILE", requires = "tls_mergers_cert")]
+    pub tls_mergers_ca: Option<PathBuf>,
+
+    /// The certificate that Envoy shows to the mergers (PEM).
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "tls_mergers_key",
+        requires = "tls_mergers_ca",
+        requires = "sds_dir"
+    )]
+    pub tls_mergers_cert: Option<PathBuf>,
+
+    /// The key to that certificate (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_mergers_cert")]
+    pub tls_mergers_key: Option<PathBuf>,
+
+    /// The name that is in the certificate of every merger [default: each merger's own host, a name or an IP address].
+    #[arg(long, value_name = "NAME", requires = "tls_mergers_ca")]
+    pub tls_mergers_name: Option<String>,
+
+    /// The egress listener speaks TLS, too, with the same certificate and authorities, for a merger on another machine. The merger
+    /// then has `https://HOST:PORT` of that listener in --egress and --envoy-admin.
+    #[arg(long, requires = "tls_mergers_ca")]
+    pub tls_egress: bool,
+
+    /// Authorities (PEM) of the certificate of the collector of traces. With it, that is reached by TLS.
+    #[arg(long, value_name = "FILE", requires = "sds_dir")]
+    pub tls_otlp_ca: Option<PathBuf>,
+
     /// Folder for the files that tell Envoy where certificates are; this command writes them. Envoy must find it under the same path.
     #[arg(long, value_name = "DIR")]
     pub sds_dir: Option<PathBuf>,
@@ -63,6 +94,11 @@ pub struct Tls {
     nodes_ca: Option<PathBuf>,
     nodes: Option<Pair>,
     nodes_name: Option<String>,
+    mergers_ca: Option<PathBuf>,
+    mergers: Option<Pair>,
+    mergers_name: Option<String>,
+    egress: bool,
+    otlp_ca: Option<PathBuf>,
 }
 
 /// A certificate and its key.
@@ -96,16 +132,29 @@ impl Tls {
             nodes_ca: arguments.tls_nodes_ca.clone(),
             nodes: pair(&arguments.tls_nodes_cert, &arguments.tls_nodes_key),
             nodes_name: arguments.tls_nodes_name.clone(),
+            mergers_ca: arguments.tls_mergers_ca.clone(),
+            mergers: pair(&arguments.tls_mergers_cert, &arguments.tls_mergers_key),
+            mergers_name: arguments.tls_mergers_name.clone(),
+            egress: arguments.tls_egress,
+            otlp_ca: arguments.tls_otlp_ca.clone(),
         };
-        (tls.edge.is_some() || tls.nodes_ca.is_some()).then_some(tls)
+        let authorities = [&tls.nodes_ca, &tls.mergers_ca, &tls.otlp_ca];
+        let is_used = tls.edge.is_some() || authorities.into_iter().any(Option::is_some);
+        is_used.then_some(tls)
     }
 
     /// The files that Envoy reads, each with its text.
     pub fn files(&self) -> Vec<(PathBuf, String)> {
-        let pairs = [("edge", &self.edge), ("nodes", &self.nodes)];
+        let pairs = [
+            ("edge", &self.edge),
+            ("nodes", &self.nodes),
+            ("mergers", &self.mergers),
+        ];
         let authorities = [
             ("clients-ca", &self.clients_ca),
             ("nodes-ca", &self.nodes_ca),
+            ("mergers-ca", &self.mergers_ca),
+            ("otlp-ca", &self.otlp_ca),
         ];
         let pairs = pairs.into_iter().filter_map(|(name, pair)| {
             let pair = pair.as_ref()?;
@@ -168,10 +217,10 @@ impl Tls {
         config.to_string()
     }
 
-    /// The edge's part of the template's values.
-    pub(super) fn edge(&self) -> Option<EdgeView> {
+    /// What a listener with TLS shows, and whom it lets in.
+    pub(super) fn edge(&self) -> Option<ListenerView> {
         self.edge.as_ref()?;
-        Some(EdgeView {
+        Some(ListenerView {
             certificate: self.reference("edge"),
             clients: self
                 .clients_ca
@@ -184,9 +233,51 @@ impl Tls {
     pub(super) fn nodes<'a>(
         &self,
         addresses: impl Iterator<Item = &'a Address>,
-    ) -> Option<NodesView> {
+    ) -> Option<PeersView> {
         self.nodes_ca.as_ref()?;
+        let certificate = self.nodes.as_ref().map(|_| self.reference("nodes"));
         let name = self.nodes_name.as_deref();
+        Some(self.peers("nodes-ca", certificate, name, addresses))
+    }
+
+    /// The part of the way to mergers with these addresses.
+    pub(super) fn mergers<'a>(
+        &self,
+        addresses: impl Iterator<Item = &'a Address>,
+    ) -> Option<PeersView> {
+        self.mergers_ca.as_ref()?;
+        let certificate = self.mergers.as_ref().map(|_| self.reference("mergers"));
+        let name = self.mergers_name.as_deref();
+        Some(self.peers("mergers-ca", certificate, name, addresses))
+    }
+
+    /// The part of the way to the collector at this address.
+    pub(super) fn otlp(&self, address: &Address) -> Option<PeersView> {
+        self.otlp_ca.as_ref()?;
+        Some(self.peers("otlp-ca", None, None, std::iter::once(address)))
+    }
+
+    /// The part of the listener that a merger on another machine reaches.
+    pub(super) fn egress(&self) -> Option<ListenerView> {
+        self.mergers.as_ref().filter(|_| self.egress)?;
+        Some(ListenerView {
+            certificate: self.reference("mergers"),
+            clients: Some(self.reference("mergers-ca")),
+        })
+    }
+
+    /// Whether mergers are reached by TLS.
+    pub fn is_for_mergers(&self) -> bool {
+        self.mergers_ca.is_some()
+    }
+
+    fn peers<'a>(
+        &self,
+        ca: &str,
+        certificate: Option<String>,
+        name: Option<&str>,
+        addresses: impl Iterator<Item = &'a Address>,
+    ) -> PeersView {
         let mut names: Vec<String> = match name {
             Some(name) => vec![named("DNS", name)],
             None => addresses
@@ -198,29 +289,29 @@ impl Tls {
         };
         names.sort_unstable();
         names.dedup();
-        Some(NodesView {
-            ca: self.reference("nodes-ca"),
-            certificate: self.nodes.as_ref().map(|_| self.reference("nodes")),
+        PeersView {
+            ca: self.reference(ca),
+            certificate,
             sni: name.map(|name| Value::from(name).to_string()),
             names,
-        })
+        }
     }
 }
 
-/// The edge's part of the template's values.
+/// What a listener with TLS shows, and whom it lets in.
 #[derive(Serialize)]
-pub(super) struct EdgeView {
+pub(super) struct ListenerView {
     certificate: String,
     clients: Option<String>,
 }
 
-/// The part of the way to some nodes.
+/// The way to some nodes, to mergers or to the collector.
 #[derive(Serialize)]
-pub(super) struct NodesView {
+pub(super) struct PeersView {
     ca: String,
     certificate: Option<String>,
     sni: Option<String>,
-    /// One of these must be in a node's certificate.
+    /// One of these must be in the other side's certificate.
     names: Vec<String>,
 }
 

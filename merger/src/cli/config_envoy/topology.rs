@@ -26,7 +26,8 @@ pub struct Topology {
     pub egress: Address,
     /// The address of the merger.
     pub merger: Address,
-    /// The address for health checks. Needed only if the merger is a DNS name, because a check's address must be an IP.
+    /// The address for health checks. Needed only if the merger is a DNS name, because a check's address must be an IP, or is
+    /// reached by TLS, which checks that share a cluster with nodes don't speak.
     pub readiness: Option<Address>,
     /// The sockets between Envoy and the merger, if they use any instead of their addresses.
     pub sockets: Option<Sockets>,
@@ -223,11 +224,12 @@ impl TryFrom<&EnvoyArgs> for Topology {
         let merger = or_local(&arguments.merger, 3)?;
         let in_folder = |folder: &PathBuf| Sockets::in_folder(folder, arguments.socket_mode);
         let sockets = arguments.sockets.as_ref().map(in_folder).transpose()?;
+        let tls = Tls::of(&arguments.tls);
         let topology = Self {
             edge: or_local(&arguments.edge, 0)?,
             admin: or_local(&arguments.admin, 1)?,
             egress: or_local(&arguments.egress, 2)?,
-            readiness: if merger.is_ip() {
+            readiness: if merger.is_ip() && !tls.as_ref().is_some_and(Tls::is_for_mergers) {
                 None
             } else {
                 Some(or_local(&arguments.readiness, 4)?)
@@ -245,7 +247,7 @@ impl TryFrom<&EnvoyArgs> for Topology {
                 collector,
                 millionths: arguments.otlp_sampling,
             }),
-            tls: Tls::of(&arguments.tls),
+            tls,
             shard_names: arguments.shard_prefix.clone(),
             shards,
             dynamic: arguments.dynamic.clone().map(|folder| Dynamic {

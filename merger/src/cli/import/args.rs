@@ -8,6 +8,7 @@ use url::Url;
 use super::error::ImportError;
 use crate::cli::output::OutputOptions;
 use crate::cli::remote::{ConnectOptions, Remote, key_from_file};
+use crate::tls::Files;
 
 /// Bring a single Meilisearch into the cluster: keys, indexes, settings and documents with their vectors.
 ///
@@ -38,6 +39,14 @@ pub(in crate::cli) struct ImportArgs {
         help_heading = "Connection"
     )]
     pub source_key_file: Option<PathBuf>,
+    /// Authorities (PEM) by which the certificate of an https:// source is judged, instead of the public ones.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "WEFT_SOURCE_CA_FILE",
+        help_heading = "Connection"
+    )]
+    pub source_ca_file: Option<PathBuf>,
     /// Only these indexes. May be given several times, or as a list with commas.
     #[arg(long = "index", value_name = "UID", value_delimiter = ',')]
     pub indexes: Vec<String>,
@@ -116,7 +125,11 @@ impl ImportArgs {
             None => std::env::var("WEFT_SOURCE_KEY").ok(),
         };
         let key = key.filter(|key| !key.is_empty());
-        let remote = Remote::new(url, key.as_deref()).map_err(ImportError::Source)?;
+        let certificates = self.source_ca_file.clone().map(|authorities| Files {
+            authorities,
+            identity: None,
+        });
+        let remote = Remote::new(url, key.as_deref(), certificates).map_err(ImportError::Source)?;
         Ok(SourceKind::Live(Box::new(remote)))
     }
 

@@ -20,6 +20,7 @@ mod batch;
 mod error;
 mod ids;
 mod join;
+mod measure;
 mod rate;
 mod run;
 mod send;
@@ -29,6 +30,7 @@ mod sweep;
 
 use std::time::Duration;
 
+pub use measure::measure;
 pub use supervise::move_slots;
 
 pub(crate) use error::MoveError;

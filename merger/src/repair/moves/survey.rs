@@ -83,6 +83,12 @@ impl Survey {
             .unwrap_or_default()
     }
 
+    /// The documents of all indexes on a shard.
+    pub(crate) fn documents(&self, shard: ShardId) -> u64 {
+        let parts = self.0.values().filter_map(|index| index.get(&shard));
+        parts.map(|size| size.documents).sum()
+    }
+
     /// How much fuller than the mean the fullest of these shards is, by bytes: 0.2 for a fifth.
     pub(crate) fn imbalance(&self, shards: &BTreeSet<ShardId>) -> f64 {
         let mut loads: BTreeMap<ShardId, u64> = shards.iter().map(|shard| (*shard, 0)).collect();

@@ -130,6 +130,7 @@ pub(super) async fn answer(
         .is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let key: Arc<str> = asked.key.into();
     if let Some(kept) = look(ctx, &key, &now) {
+        call.forwarded.asked().note_remembered();
         return Ok(match explains {
             true => kept.answer.explained(kept.at.elapsed().as_millis()),
             false => kept.answer.for_client(),
@@ -190,6 +191,7 @@ impl Search {
                 let outcome = running.await;
                 if outcome.is_some() {
                     count(&self.ctx, "joined");
+                    self.call.forwarded.asked().note_remembered();
                 }
                 outcome
             }

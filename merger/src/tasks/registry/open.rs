@@ -3,12 +3,39 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use time::OffsetDateTime;
+
 use super::Tasks;
 use crate::cluster::NodeId;
 use crate::tasks::aggregate;
 use crate::tasks::record::{Status, TaskRecord, Touches};
 
+/// The tasks that have not ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many have not begun.
+    pub enqueued: i64,
+    /// How many have begun.
+    pub processing: i64,
+    /// When the oldest was acknowledged.
+    pub oldest: Option<OffsetDateTime>,
+}
+
 impl Tasks {
+    /// How many tasks have not ended, and since when.
+    pub fn backlog(&self) -> Backlog {
+        let mut backlog = Backlog::default();
+        for record in self.lock().open.values() {
+            match aggregate::status(record) {
+                Status::Enqueued => backlog.enqueued += 1,
+                _ => backlog.processing += 1,
+            }
+            let at = record.enqueued_at;
+            backlog.oldest = Some(backlog.oldest.map_or(at, |oldest| oldest.min(at)));
+        }
+        backlog
+    }
+
     /// An open task with all its parts; `None` if it has ended.
     pub(in crate::tasks) fn open_record(&self, uid: u32) -> Option<Arc<TaskRecord>> {
         self.lock().open.get(&uid).cloned()

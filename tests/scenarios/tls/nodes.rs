@@ -3,74 +3,19 @@
 //! Nodes here speak plain HTTP; an Envoy of the test's own stands in front of them and speaks TLS in their place, as a node with
 //! `--ssl-cert-path`, `--ssl-auth-path` and `--ssl-require-auth` would.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SerialNumber};
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
-use weft_cluster::{
-    Api, Binaries, Cluster, Deadline, Layout, Lifetime, PortBlock, Process, Program, until,
-};
+use weft_cluster::{Api, Binaries, Cluster, Layout, Lifetime, PortBlock, Process, Program, until};
 
+use super::{Authority, Certificates, ask, put, soon};
 use crate::support::documents;
 
-const TOP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// The distance from a node's port to the one at which TLS is spoken for it.
 const ENCRYPTED: u16 = 40;
 
-/// Who signs certificates.
-struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self {
-            issuer: Issuer::new(params, key),
-            pem,
-        }
-    }
-
-    /// Puts a certificate for this name or address, and its key, into a folder.
-    fn issue(&self, folder: &Path, name: &str, serial: u64) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.serial_number = Some(SerialNumber::from(serial));
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        put(&folder.join("tls.key"), &key.serialize_pem());
-        put(&folder.join("tls.crt"), &certificate.pem());
-    }
-}
-
-/// Moves a file to its place, as what distributes certificates does.
-fn put(path: &Path, text: &str) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let unfinished = path.with_extension("unfinished");
-    fs::write(&unfinished, text).unwrap();
-    fs::rename(unfinished, path).unwrap();
-}
-
-/// The certificates of everybody.
-struct Certificates(TempDir);
-
 impl Certificates {
-    fn folder(&self, of: &str) -> PathBuf {
-        self.0.path().join(of)
-    }
-
-    fn file(&self, of: &str, name: &str) -> String {
-        self.folder(of).join(name).display().to_string()
-    }
-
     /// The arguments of `weft config envoy`.
     fn arguments(&self) -> Vec<String> {
         let options = [
@@ -86,30 +31,6 @@ impl Certificates {
         pairs
             .flat_map(|(name, value)| [name.to_owned(), value])
             .collect()
-    }
-}
-
-/// What comes of a request by TLS: the status and the number of the other side's certificate, or why there was none.
-fn ask(
-    port: u16,
-    name: &str,
-    authorities: &str,
-    own: Option<(&str, &str)>,
-) -> Result<(u64, u64), String> {
-    let top = Path::new(TOP).canonicalize().unwrap();
-    let mut command = Command::new(top.join(".venv/bin/python"));
-    command.arg(top.join("tests/clients/tls.py"));
-    command.arg(port.to_string()).args([authorities, name]);
-    command.args(own.iter().flat_map(|(certificate, key)| [certificate, key]));
-    let output = command.output().unwrap();
-    let said: Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    match said["refused"].as_str() {
-        Some(why) => Err(why.to_owned()),
-        None => Ok((
-            said["status"].as_u64().unwrap(),
-            said["serial"].as_u64().unwrap(),
-        )),
     }
 }
 
@@ -214,15 +135,14 @@ struct Encrypted {
 
 impl Encrypted {
     async fn start(authority: &Authority, foreign: &Authority) -> Self {
-        let certificates = Certificates(tempfile::tempdir().unwrap());
+        let certificates = Certificates::new();
         for (of, name, serial) in [
             ("edge", "search.example", 1),
             ("client", "shop.example", 2),
             ("to-nodes", "weft.example", 3),
             ("node", "127.0.0.1", 4),
         ] {
-            authority.issue(&certificates.folder(of), name, serial);
-            put(&certificates.folder(of).join("ca.pem"), &authority.pem);
+            certificates.give(authority, of, name, serial);
         }
         foreign.issue(&certificates.folder("foreign"), "shop.example", 9);
         let ports = PortBlock::claim(100).unwrap();
@@ -263,24 +183,14 @@ impl Encrypted {
 
     /// A client of the edge, with the certificate of this owner.
     fn client(&self, of: &str) -> Result<(u64, u64), String> {
-        let own = (
-            self.certificates.file(of, "tls.crt"),
-            self.certificates.file(of, "tls.key"),
-        );
         let port = self.cluster.layout().edge();
-        let ca = self.certificates.file("client", "ca.pem");
-        ask(port, "search.example", &ca, Some((&own.0, &own.1)))
+        self.certificates.ask_as(of, port, "search.example")
     }
 
     /// A client of a node, with the certificate of this owner.
     fn client_of_node(&self, of: &str) -> Result<(u64, u64), String> {
-        let own = (
-            self.certificates.file(of, "tls.crt"),
-            self.certificates.file(of, "tls.key"),
-        );
         let port = self.cluster.layout().node(0, 0) + ENCRYPTED;
-        let ca = self.certificates.file("client", "ca.pem");
-        ask(port, "127.0.0.1", &ca, Some((&own.0, &own.1)))
+        self.certificates.ask_as(of, port, "127.0.0.1")
     }
 
     /// Waits until the edge shows the certificate with this number.
@@ -313,10 +223,6 @@ impl Encrypted {
         };
         until("a search", soon(), look).await.unwrap();
     }
-}
-
-fn soon() -> Deadline {
-    Deadline::after(Duration::from_secs(60))
 }
 
 #[tokio::test]
