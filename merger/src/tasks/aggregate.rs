@@ -153,6 +153,10 @@ fn details(record: &TaskRecord) -> Option<Map<String, Value>> {
             }
         }
     }
+    let indexed = all.get_mut("indexedDocuments");
+    if let Some((indexed, count)) = indexed.and_then(|value| Some((value.as_u64()?, value))) {
+        *count = indexed.saturating_sub(superseded(record)).into();
+    }
     for (key, value) in &record.details {
         if !value.is_null() || !all.contains_key(key) {
             all.insert(key.clone(), value.clone());
@@ -179,6 +183,19 @@ fn details(record: &TaskRecord) -> Option<Map<String, Value>> {
         all.insert("indexedDocuments".to_owned(), indexed);
     }
     (!all.is_empty()).then_some(all)
+}
+
+/// How many documents shards have indexed although another shard has a later version.
+fn superseded(record: &TaskRecord) -> u64 {
+    let indexed = |part: &&ShardTask| {
+        primary(part).is_some_and(|copy| copy.state.status == Status::Succeeded)
+    };
+    record
+        .parts
+        .iter()
+        .filter(indexed)
+        .map(|part| part.superseded)
+        .sum()
 }
 
 /// Which dump of which shard is on which node.

@@ -183,6 +183,9 @@ pub struct ShardTask {
     /// Whether the part only removes documents that lie on another shard from now on: its counts aren't the task's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_removal: bool,
+    /// How many of the part's documents have a later version in the same write that another shard got: they don't count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub superseded: u64,
     /// Tells the code that brings the write to the pending replicas which task it is.
     #[serde(skip)]
     pub late: Option<LateTicket>,
@@ -231,6 +234,7 @@ impl ShardTask {
             undelivered: None,
             pending: Vec::new(),
             is_removal: false,
+            superseded: 0,
             late: None,
         }
     }
@@ -280,6 +284,10 @@ impl ReplicaTask {
             incarnation: self.incarnation,
         }
     }
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 fn is_first(incarnation: &u32) -> bool {

@@ -393,6 +393,7 @@ impl Write {
                 pieces,
                 path_and_query,
                 removals: Vec::new(),
+                superseded: 0,
             })
         });
         Delivery {

@@ -52,6 +52,8 @@ pub(super) struct ShardPayload {
     pub(super) path_and_query: Option<String>,
     /// What is removed there once all shards have taken their documents, as bodies of `documents/delete-batch`.
     pub(super) removals: Vec<Piece>,
+    /// How many of its documents have a later version in the same write that another shard gets.
+    pub(super) superseded: u64,
 }
 
 /// The result of a delivery.
@@ -165,6 +167,7 @@ impl ShardPayload {
             ids: self.ids.clone(),
             path_and_query: None,
             removals: Vec::new(),
+            superseded: 0,
         })
     }
 }
@@ -209,7 +212,8 @@ async fn to_shard(
             false => WriteMode::Sync,
         };
         match to_replicas(ctx, guard, delivery, load, piece, mode).await {
-            Ok(part) => {
+            Ok(mut part) => {
+                part.superseded = if place == 0 { load.superseded } else { 0 };
                 parts.push(part);
                 accepted += piece.documents();
             }

@@ -191,6 +191,7 @@ fn load(shard: ShardId, body: Bytes) -> ShardPayload {
         pieces: vec![Piece::of(Framing::default(), &[&body])],
         path_and_query: None,
         removals: Vec::new(),
+        superseded: 0,
     }
 }
 

@@ -216,6 +216,11 @@ fn what_is_removed_because_it_lies_elsewhere_now_counts_for_nothing_unless_it_fa
         Value::Object(done.details.unwrap()),
         json!({"receivedDocuments": 2, "indexedDocuments": 2})
     );
+    // The one document is an old version of the other one, on another shard.
+    let mut old = added();
+    old.superseded = 1;
+    let done = view(&record(vec![old, removed()])).details.unwrap();
+    assert_eq!(done["indexedDocuments"], 1);
     // All that was to be added failed alike.
     let failed = record(vec![failing(0, "bad"), removed()]);
     assert_eq!(error(&failed).unwrap()["message"], "bad");

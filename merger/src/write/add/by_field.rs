@@ -174,6 +174,7 @@ impl Write {
                 ids: Some(Ids::default()),
                 path_and_query: None,
                 removals: Vec::new(),
+                superseded: 0,
             });
             let part = self.batch.parts.iter().find(|part| part.shard == *shard);
             let written = part.map_or_else(|| Some(Ids::default()), |part| part.ids.clone());
@@ -182,6 +183,7 @@ impl Write {
                 written.extend(removed.iter());
                 written
             });
+            load.superseded = owners.superseded_on(*shard);
             load.removals = removal.map_or_else(Vec::new, |removal| removal.pieces.clone());
             delivery.loads.push(load);
         }

@@ -259,6 +259,7 @@ fn delivery(small: &Small, shard: ShardId, piece: Piece, ids: Ids) -> Delivery {
             pieces: vec![piece],
             path_and_query: None,
             removals: Vec::new(),
+            superseded: 0,
         }],
     }
 }

@@ -9,9 +9,10 @@
 //! Invariants: all documents with one id go to one shard, or the others are removed there afterwards ([`Owners`] says where each
 //! id ends). A document that can't be placed refuses the whole batch, as one without an id does.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde_json::{Value, json};
 use weft_routing::placement::{ShardId, SlotMap};
 use weft_routing::value::{InvalidValue, RoutingField, RoutingValue};
@@ -34,8 +35,8 @@ pub(crate) struct Home {
 pub(crate) struct Owners {
     homes: HashMap<Box<str>, Home>,
     text_bytes: u64,
-    /// Whether a document got another home than an earlier one with the same id.
-    are_superseded: bool,
+    /// By shard: the documents that it got before a later version got another home.
+    superseded: BTreeMap<ShardId, HashSet<Box<str>>>,
     memory: Option<Share>,
 }
 
@@ -44,7 +45,13 @@ impl Owners {
     pub(crate) fn put(&mut self, id: &str, home: Home) {
         match self.homes.get_mut(id) {
             Some(known) => {
-                self.are_superseded |= known.shard != home.shard;
+                if known.shard != home.shard {
+                    let before = self.superseded.entry(known.shard).or_default();
+                    before.insert(id.into());
+                    if let Some(now) = self.superseded.get_mut(&home.shard) {
+                        now.remove(id);
+                    }
+                }
                 *known = home;
             }
             None => {
@@ -64,7 +71,14 @@ impl Owners {
 
     /// Whether the body has documents with the same id for different shards: their order counts.
     pub(crate) fn are_superseded(&self) -> bool {
-        self.are_superseded
+        !self.superseded.is_empty()
+    }
+
+    /// How many documents a shard gets although a later version of the same body has another home.
+    pub(crate) fn superseded_on(&self, shard: ShardId) -> u64 {
+        self.superseded
+            .get(&shard)
+            .map_or(0, |ids| ids.len() as u64)
     }
 
     /// All ids with the shards where they lie, in no certain order.
