@@ -138,17 +138,26 @@ fn alerting(port: u16) -> String {
     )
 }
 
+/// What it needs of its package is looked for in one folder of the system, where it isn't: it is unpacked and not installed.
+const WITH_ITS_OWN_FILES: &str = r#"mount --bind "$1" /usr/share; shift; exec "$@""#;
+
 /// Starts an Alertmanager that tells nobody.
 fn manage_alerts(program: PathBuf, cluster: &Cluster, port: u16) -> Process {
     let folder = cluster.folder().join("alertmanager");
     fs::create_dir_all(&folder).unwrap();
     let file = folder.join("alertmanager.yaml");
-    fs::write(
-        &file,
-        "route: { receiver: nobody }\nreceivers: [{ name: nobody }]\n",
-    )
-    .unwrap();
+    let nobody = "route: { receiver: nobody }\nreceivers: [{ name: nobody }]\n";
+    fs::write(&file, nobody).unwrap();
+    let top = Path::new(TOP).canonicalize().unwrap();
     let arguments = [
+        "--map-root-user".to_owned(),
+        "--mount".to_owned(),
+        "sh".to_owned(),
+        "-ec".to_owned(),
+        WITH_ITS_OWN_FILES.to_owned(),
+        "sh".to_owned(),
+        top.join(".weft/prometheus/usr/share").display().to_string(),
+        program.canonicalize().unwrap().display().to_string(),
         format!("--config.file={}", file.display()),
         format!("--storage.path={}", folder.join("data").display()),
         format!("--web.listen-address=127.0.0.1:{port}"),
@@ -157,7 +166,7 @@ fn manage_alerts(program: PathBuf, cluster: &Cluster, port: u16) -> Process {
     ];
     let program = Program {
         name: "alertmanager".to_owned(),
-        executable: program,
+        executable: "unshare".into(),
         arguments: arguments.into_iter().map(Into::into).collect(),
         environment: Vec::new(),
         folder,

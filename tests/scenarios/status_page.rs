@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
 use weft_cluster::{Api, Cluster, ClusterBuilder};
 
-use crate::browsers::chromium;
+use crate::browsers::chromium_for;
 use crate::support::{MASTER_KEY, documents, start};
 
 const PAGE: &str = "/_cluster/ui";
@@ -147,18 +147,8 @@ async fn the_page_needs_no_form_where_the_cluster_has_no_key() {
 }
 
 /// Runs the script in a browser. It asks in lines for what it can't do itself: `want kill shard-1-node-1`.
-#[allow(
-    clippy::print_stdout,
-    reason = "a test that is left out says so in the run's output"
-)]
 async fn browse(cluster: &Cluster, part: &str, key: Option<&str>) {
-    let Some(chromium) = chromium() else {
-        println!(
-            "LEFT OUT: there is no chromium here, so the status page was not opened in a browser"
-        );
-        eprintln!(
-            "LEFT OUT: there is no chromium here, so the status page was not opened in a browser"
-        );
+    let Some(chromium) = chromium_for("the status page was not opened in a browser") else {
         return;
     };
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR"))

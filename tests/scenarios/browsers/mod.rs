@@ -4,7 +4,7 @@ mod compression;
 mod cors;
 mod pages;
 
-pub(crate) use pages::chromium;
+pub(crate) use pages::chromium_for;
 
 use std::time::Duration;
 

@@ -58,8 +58,24 @@ async fn a_nodes_dashboard_is_served_with_its_files_and_without_the_clients_key(
     }
 }
 
+/// The browser; where there is none, a line says what was left out.
+#[allow(
+    clippy::print_stdout,
+    reason = "a test that is left out says so in the run's output"
+)]
+pub(crate) fn chromium_for(what: &str) -> Option<PathBuf> {
+    let found = chromium();
+    if found.is_none() {
+        let line = format!("LEFT OUT: there is no chromium here, so {what}");
+        // On both: cargo shows one of them only where tests pass.
+        println!("{line}");
+        eprintln!("{line}");
+    }
+    found
+}
+
 /// The browser: `CHROMIUM`, or the first that is installed.
-pub(crate) fn chromium() -> Option<PathBuf> {
+fn chromium() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("CHROMIUM").filter(|path| !path.is_empty()) {
         return Some(named.into());
     }
@@ -72,9 +88,7 @@ pub(crate) fn chromium() -> Option<PathBuf> {
 
 #[tokio::test]
 async fn a_search_page_works_in_a_browser() {
-    let Some(chromium) = chromium() else {
-        println!("LEFT OUT: there is no chromium here, so no search page was opened in a browser");
-        eprintln!("LEFT OUT: there is no chromium here, so no search page was opened in a browser");
+    let Some(chromium) = chromium_for("no search page was opened in a browser") else {
         return;
     };
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR"))
