@@ -58,7 +58,6 @@
 //! | `store` | A small ordered map on disk, or in an etcd. | `etcd`, `leadership` |
 //! | `leadership` | Who leads, where several mergers share an etcd. | `clock`, `etcd`, `fence` |
 //! | `etcd` | The way to etcd. |  |
-//! | `sockets` | Unix sockets beside TCP. |  |
 //! | `spans` | Spans of requests, and their way to a collector. | `tls` |
 //! | `fence` | Until when requests to nodes may leave, and in which term. |  |
 //! | `supervise` | Begins background work anew after a panic. |  |
@@ -67,6 +66,7 @@
 //! | `answer` | What goes back to the client. |  |
 //! | `endpoints` | The files in which Envoy finds a shard's nodes. |  |
 //! | `tls` | Certificates from files, and encrypted connections. | `sockets` |
+//! | `sockets` | Unix sockets beside TCP. |  |
 //! | `ids` | A list of document ids. |  |
 //! | `clock` | The time of day. |  |
 //!
