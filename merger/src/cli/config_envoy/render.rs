@@ -13,19 +13,21 @@ use super::tls::{ListenerView, PeersView, Tls};
 use super::topology::{AccessLog, Dynamic, Filter, Node, Shard, Topology};
 use crate::endpoints::{Assignment, CLUSTERS_FILE, Check, Endpoint, SPARE, SPARE_FILE, shard_file};
 use crate::sockets::{SocketMode, SocketPath};
+use crate::upstream::PASSED_ON;
 
 const TEMPLATE: &str = include_str!("envoy.yaml.jinja");
 const SHARDS_TEMPLATE: &str = include_str!("shards.yaml.jinja");
 
 /// The headers by which the filter tells routes and merger what it found, and the merger tells guards who leads. A client that
 /// could send them could choose its cluster, or shut a node for the merger.
-const INTERNAL_HEADERS: [&str; 6] = [
+const INTERNAL_HEADERS: [&str; 7] = [
     headers::CLUSTER,
     headers::OPERATION,
     headers::TERM,
     headers::DEGRADED,
     headers::LOG,
     headers::SHARDS,
+    PASSED_ON,
 ];
 
 /// The template and its values don't fit together. This is a mistake in Weft, not in a configuration.
