@@ -6,10 +6,13 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
+use weft_routing::document_id::DocumentId;
+use weft_routing::placement::ShardId;
 
 use super::api::settings;
 use super::nodes::Node;
 use super::world::Merger;
+use crate::cluster::Placement;
 
 /// How long a client may wait for the answer to a write, whatever fails.
 const WRITE_ANSWERED: Duration = Duration::from_secs(90);
@@ -105,6 +108,9 @@ async fn unsettled(merger: &Merger) -> Option<String> {
     if !merger.world.model().open().is_empty() {
         return Some("a client doesn't know of its task's end".to_owned());
     }
+    if let Some(reason) = moving(merger).await {
+        return Some(reason);
+    }
     let intents = merger.world.store.keys("intent/");
     if !intents.is_empty() {
         return Some(format!("unfinished {intents:?}"));
@@ -116,6 +122,24 @@ async fn unsettled(merger: &Merger) -> Option<String> {
     let state = merger.world.mesh.lock();
     let busy = state.nodes.iter().find(|(_, node)| !node.disk.is_idle());
     busy.map(|(name, _)| format!("{name} is busy"))
+}
+
+/// What is still moving, if anything; `None` if all moves are over. Moves that were stopped for a while go on.
+async fn moving(merger: &Merger) -> Option<String> {
+    let path = "/_cluster/moves";
+    let (_, moves) = merger.ask(Method::GET, path, None).await;
+    if moves["paused"] == true {
+        let body = json!({"paused": false});
+        merger.ask(Method::PATCH, path, Some(&body)).await;
+    }
+    let live = |one: &&Value| !["done", "cancelled"].contains(&one["state"].as_str().unwrap_or(""));
+    let mut listed = moves["moves"].as_array().into_iter().flatten();
+    if let Some(one) = listed.find(live) {
+        return Some(format!("a move is under way: {one}"));
+    }
+    let placements = merger.ctx.cluster.placements.all();
+    let unsettled = placements.iter().find(|index| !index.unsettled.is_empty());
+    unsettled.map(|index| format!("{} is unsettled: {:?}", index.uid, index.unsettled))
 }
 
 fn differing_settings(merger: &Merger) -> Option<(String, String)> {
@@ -141,7 +165,15 @@ async fn compare_contents(merger: &Merger) {
     for number in 0..world.indexes {
         let index = format!("i{number}");
         let mut union: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
-        for node in world.mesh.lock().nodes.values() {
+        let placement = merger.ctx.cluster.placement(&index);
+        let owns = |shard: ShardId| {
+            let placement = placement.as_ref();
+            placement.is_none_or(|index| index.slots.shards().contains(&shard))
+        };
+        for (name, node) in &world.mesh.lock().nodes {
+            if let Some(said) = misplaced(placement.as_deref(), name, node, &index) {
+                world.model().violations.push(said);
+            }
             for (id, document) in node
                 .disk
                 .indexes
@@ -164,7 +196,7 @@ async fn compare_contents(merger: &Merger) {
             .lock()
             .nodes
             .values()
-            .all(|node| node.disk.indexes.contains_key(&index));
+            .all(|node| !owns(node.shard) || node.disk.indexes.contains_key(&index));
         if read != union && (is_whole || status != 404) {
             let count = (read.len(), union.len());
             let said = format!(
@@ -177,6 +209,24 @@ async fn compare_contents(merger: &Merger) {
     for node in world.mesh.lock().nodes.values_mut() {
         node.has_lost = false;
     }
+}
+
+/// Says so if a node holds a document of which its shard isn't the owner.
+fn misplaced(
+    placement: Option<&Placement>,
+    name: &str,
+    node: &Node,
+    index: &str,
+) -> Option<String> {
+    let slots = &placement?.slots;
+    let contents = node.disk.indexes.get(index)?.contents();
+    let owner = |id: &str| DocumentId::from_text(id).map(|id| slots.shard_of(&id));
+    let mut ids = contents.keys();
+    let found = ids.find(|id| owner(id).ok() != Some(node.shard))?;
+    Some(format!(
+        "document {index}/{found} is on {name}, and belongs to {:?}",
+        owner(found).ok()
+    ))
 }
 
 /// Checks that replicas of a shard hold the same documents and settings.

@@ -13,6 +13,7 @@ mod check;
 mod disk;
 mod mesh;
 mod model;
+mod moves;
 mod nodes;
 mod panics;
 mod play;

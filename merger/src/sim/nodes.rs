@@ -74,6 +74,27 @@ pub(super) struct Node {
     seen: Option<u64>,
 }
 
+/// What becomes of a request at which a test acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It goes on as ever: no test acts at it.
+    GoesOn,
+    /// The merger dies before the node gets it.
+    NotDelivered,
+    /// The node gets it, and the merger dies before the answer comes.
+    NotAnswered,
+}
+
+/// A request to a node at which a test wants to act.
+pub(super) struct Stop {
+    /// How many requests were sent before it.
+    pub(super) at: u64,
+    /// What becomes of it.
+    pub(super) fate: Fate,
+    /// Tells the test.
+    pub(super) reached: Option<oneshot::Sender<()>>,
+}
+
 /// All nodes, the clock, and the planned faults.
 pub(super) struct State {
     pub(super) nodes: BTreeMap<String, Node>,
@@ -86,6 +107,8 @@ pub(super) struct State {
     before: u64,
     since: Option<Instant>,
     pub(super) exchanges: u64,
+    /// The request at which a test wants to act.
+    pub(super) stop: Option<Stop>,
     /// The test's rules for some requests, and its record of all requests.
     pub(super) rules: Rules,
 }
@@ -122,6 +145,7 @@ impl State {
             before: 1_000,
             since: None,
             exchanges: 0,
+            stop: None,
             rules: Rules::default(),
         }
     }
@@ -293,6 +317,19 @@ impl State {
             }
         }
         Some((answer, life))
+    }
+
+    /// What becomes of the next request.
+    pub(super) fn fate(&mut self) -> Fate {
+        let exchanges = self.exchanges;
+        let stop = self.stop.as_mut().filter(|stop| stop.at == exchanges);
+        let Some(stop) = stop else {
+            return Fate::GoesOn;
+        };
+        if let Some(reached) = stop.reached.take() {
+            let _ = reached.send(());
+        }
+        stop.fate
     }
 
     /// Envoy has asked whether the node may serve reads.

@@ -210,6 +210,12 @@ async fn step_of(merger: &Merger, step: &Step, copies: &mut Copies, played: &mut
             .clone()
             .spawn_ask(Method::POST, "/_cluster/verify".to_owned()),
         Step::Drain { node, ms } => merger.drain(node, ms),
+        Step::EmptyShard { shard } => merger.empty_shard(shard),
+        Step::FillShard { shard } => merger.fill_shard(shard),
+        Step::PauseMoves { ms } => merger.pause_moves(ms),
+        Step::CancelMoves => merger
+            .clone()
+            .spawn_ask(Method::DELETE, "/_cluster/moves".to_owned()),
         Step::CutEgress { ms } => world.mesh.lock().cut_egress(u64::from(ms)),
         // A cluster without data doesn't depend on its store yet.
         Step::StoreFails { .. } if world.model().acknowledged == 0 => {}
@@ -280,6 +286,33 @@ impl Merger {
     fn spawn_ask(self, method: Method, path: String) {
         self.clone().client(async move {
             self.ask(method, &path, None).await;
+        });
+    }
+
+    pub(super) fn empty_shard(&self, shard: u8) {
+        let path = format!("/_cluster/shards/{}/drain", self.world.shard(shard));
+        self.clone().spawn_ask(Method::POST, path);
+    }
+
+    pub(super) fn fill_shard(&self, shard: u8) {
+        let merger = self.clone();
+        let path = format!("/_cluster/shards/{}/drain", self.world.shard(shard));
+        self.client(async move {
+            merger.ask(Method::DELETE, &path, None).await;
+            let path = "/_cluster/rebalance";
+            merger.ask(Method::POST, path, Some(&json!({}))).await;
+        });
+    }
+
+    fn pause_moves(&self, ms: u32) {
+        let merger = self.clone();
+        tokio::spawn(async move {
+            for paused in [true, false] {
+                let body = json!({"paused": paused});
+                let path = "/_cluster/moves";
+                merger.ask(Method::PATCH, path, Some(&body)).await;
+                tokio::time::sleep(Duration::from_millis(u64::from(ms))).await;
+            }
         });
     }
 
@@ -380,7 +413,7 @@ impl Merger {
     }
 
     /// Clients check their tasks again after the merger was away.
-    fn follow_open(&self) {
+    pub(super) fn follow_open(&self) {
         for (place, uid) in self.world.model().open() {
             tokio::spawn(self.clone().follow(place, uid));
         }
@@ -432,7 +465,7 @@ impl Merger {
     }
 
     /// Reads documents that have no open writes: any node that answers must have every write that succeeded.
-    fn read(&self, index: u8, times: u8) {
+    pub(super) fn read(&self, index: u8, times: u8) {
         let merger = self.clone();
         self.client(async move {
             let name = merger.name(index);

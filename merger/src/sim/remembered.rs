@@ -62,7 +62,9 @@ impl Merger {
             return (status, said);
         }
         let hits = said["hits"].as_array().cloned().unwrap_or_default();
-        let found = hits.into_iter().find(|hit| hit["id"] == id);
+        let mut of_it = hits.into_iter().filter(|hit| hit["id"] == id);
+        let found = of_it.next();
+        assert!(of_it.next().is_none(), "{id} was shown twice");
         match found {
             Some(document) => (200, document),
             None => (404, json!({"code": "document_not_found"})),

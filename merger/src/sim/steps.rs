@@ -94,6 +94,19 @@ pub(super) enum Step {
         node: u8,
         ms: u32,
     },
+    /// Everything is to leave a shard.
+    EmptyShard {
+        shard: u8,
+    },
+    /// A shard may hold something again, and is to get its share.
+    FillShard {
+        shard: u8,
+    },
+    /// Moves stop for a while.
+    PauseMoves {
+        ms: u32,
+    },
+    CancelMoves,
     /// All faults end, and everything is compared.
     Compare,
 }
@@ -150,6 +163,42 @@ impl Plan {
         }
     }
 
+    /// The sequence for a seed in which slots move from shard to shard nearly all the time.
+    pub(super) fn moving(seed: u64) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let shards = random.u16(2..=3);
+        let mut steps = Vec::new();
+        for _ in 0..random.usize(2..4) {
+            // Something to move.
+            steps.extend((0..4).map(|writer| Step::Write {
+                index: random.u8(0..2),
+                writer,
+                kind: Kind::Replace,
+                documents: random.u8(10..40),
+            }));
+            for number in 0..random.usize(12..30) {
+                if number % 6 == 3 {
+                    steps.push(move_step(&mut random));
+                }
+                let step = step(&mut random);
+                let lasts = !matches!(step, Step::Write { .. } | Step::Read { .. });
+                steps.push(step);
+                if lasts || random.u8(0..3) == 0 {
+                    steps.push(Step::Wait {
+                        ms: random.u32(1..900),
+                    });
+                }
+            }
+            steps.push(Step::Compare);
+        }
+        Self {
+            seed,
+            shards,
+            replicas: 2,
+            steps,
+        }
+    }
+
     /// A shorter sequence that fails, too, found by leaving out steps.
     pub(super) fn shrink(&self, fails: impl Fn(&Self) -> bool, tries: usize) -> Self {
         let (mut best, mut left) = (self.clone(), tries);
@@ -174,6 +223,18 @@ impl Plan {
             }
             size = size.div_ceil(2);
         }
+    }
+}
+
+fn move_step(random: &mut fastrand::Rng) -> Step {
+    let shard = random.u8(0..3);
+    match random.u8(0..20) {
+        0..9 => Step::EmptyShard { shard },
+        9..17 => Step::FillShard { shard },
+        17..19 => Step::PauseMoves {
+            ms: random.u32(100..3_000),
+        },
+        _ => Step::CancelMoves,
     }
 }
 

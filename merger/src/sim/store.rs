@@ -82,8 +82,9 @@ impl SimStore {
     pub(super) fn is_left_by_a_newer_merger(&self) {
         let mut state = self.lock();
         for (key, entry) in &mut state.entries {
-            // An index's settings are named by what nodes have; there is nothing of ours in them.
-            if key.starts_with("settings/") {
+            // An index's settings are named by what nodes have, and what is left to the merger by indexes; there is nothing of ours in
+            // them.
+            if key.starts_with("settings/") || key == "undirected" {
                 continue;
             }
             if let Ok(Value::Object(mut record)) = serde_json::from_slice(&entry.value) {

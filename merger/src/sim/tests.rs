@@ -41,8 +41,7 @@ fn kind(played: &Played) -> Option<String> {
 }
 
 /// Plays sequences for a while. `WEFT_SIM_RUNS` sets a number of sequences instead; `WEFT_SIM_SEED` sets the first seed.
-#[test]
-fn whatever_goes_wrong_in_whatever_order_what_clients_were_told_is_true() {
+fn play_many(plan_of: impl Fn(u64) -> Plan) {
     let runs = number("WEFT_SIM_RUNS");
     let first = number("WEFT_SIM_SEED").unwrap_or(SHORT_SEED);
     println!("first seed {first}");
@@ -53,7 +52,7 @@ fn whatever_goes_wrong_in_whatever_order_what_clients_were_told_is_true() {
     while runs.map_or(begun.elapsed() < SHORT && count < SHORT_RUNS, |runs| {
         count < runs
     }) {
-        let plan = Plan::random(first + count);
+        let plan = plan_of(first + count);
         count += 1;
         let played = play(&plan);
         sum.add(&played);
@@ -85,6 +84,16 @@ fn whatever_goes_wrong_in_whatever_order_what_clients_were_told_is_true() {
         ));
     }
     assert!(failed.is_empty(), "{text}");
+}
+
+#[test]
+fn whatever_goes_wrong_in_whatever_order_what_clients_were_told_is_true() {
+    play_many(Plan::random);
+}
+
+#[test]
+fn whatever_goes_wrong_while_slots_move_what_clients_were_told_is_true() {
+    play_many(Plan::moving);
 }
 
 fn plan(steps: Vec<Step>) -> Plan {

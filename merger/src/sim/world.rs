@@ -68,6 +68,14 @@ impl World {
         state.nodes.keys().nth(place).cloned().unwrap_or_default()
     }
 
+    /// The name of the shard with this number.
+    pub(super) fn shard(&self, number: u8) -> String {
+        let state = self.mesh.lock();
+        let shards: std::collections::BTreeSet<u16> =
+            state.nodes.values().map(|node| node.shard.0).collect();
+        format!("shard-{}", usize::from(number) % shards.len())
+    }
+
     /// One life of the merger: starts it, runs `live` with it, and ends it at once.
     pub(super) fn life<T, F: Future<Output = T>>(&self, live: impl FnOnce(Merger) -> F) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -114,6 +122,7 @@ pub(super) fn options(more: &[&str]) -> ServeOptions {
         "--verify-interval-s=0",
         "--settings-check-interval-ms=5000",
         "--resync-bytes-per-second=0",
+        "--move-batch=6",
     ];
     Arguments::parse_from(arguments.iter().chain(more)).options
 }

@@ -15,15 +15,19 @@ use super::documents::INDEX;
 use super::world::World;
 
 /// How many documents change their owner at once: few, so that there are many handovers for a fault to meet.
-pub(super) const BATCH: &str = "50";
+pub(super) const BATCH: &str = "100";
 /// About as many bytes as a document has with its vector, when it is copied.
 const DOCUMENT_BYTES: u64 = 250;
 /// How long moves take until the fault, at least.
 const PACE: Duration = Duration::from_secs(12);
-/// How long it may take until enough is moved for the fault to happen.
-const BEGINS_WITHIN: Duration = Duration::from_secs(90);
-/// How long moves may take after the cluster has recovered, without a throttle.
-const ENDS_WITHIN: Duration = Duration::from_secs(300);
+/// How long it may take until moves begin.
+const BEGINS_WITHIN: Duration = Duration::from_secs(60);
+/// How long the fault waits until enough is moved. On a slow machine it happens earlier in the move.
+const ENOUGH_WITHIN: Duration = Duration::from_secs(20);
+/// How long moves may go on under load after the cluster has recovered, without a throttle. Then writers stop.
+const UNDER_LOAD: Duration = Duration::from_secs(20);
+/// How long they may take then.
+const ENDS_WITHIN: Duration = Duration::from_secs(180);
 /// The latest moment for a fault, as a share of the documents to be moved.
 const LATEST: f64 = 0.7;
 
@@ -106,20 +110,37 @@ impl<'a> Moving<'a> {
         Ok(moving)
     }
 
-    /// Waits until a random share of the documents is moved.
+    /// Waits until moves have begun, and a random share of the documents is moved.
     pub(super) async fn wait_for_some(&self, random: &mut fastrand::Rng) -> Result<()> {
         let wanted = random.f64() * LATEST;
-        let what = format!("{:.0} % of {:?} is done", wanted * 100.0, self.way);
-        until(&what, Deadline::after(BEGINS_WITHIN), || async {
+        let enough = Deadline::after(ENOUGH_WITHIN);
+        until("moves begin", Deadline::after(BEGINS_WITHIN), || async {
             let moves = self.moves().await.map_err(|error| format!("{error:#}"))?;
             let began = moves.iter().any(|one| !is_waiting(one));
-            match began && share(&moves) >= wanted {
+            match began && (share(&moves) >= wanted || enough.passed()) {
                 true => Ok(()),
                 false => Err(format!("{moves:?}")),
             }
         })
         .await?;
         Ok(())
+    }
+
+    /// Lets the moves go on without a throttle, while clients write, until they are over or it takes long. Returns whether
+    /// something still moved at first.
+    pub(super) async fn go_on(&self) -> Result<bool> {
+        let was_live = self.progress().await?.is_some();
+        self.throttle(None).await?;
+        let deadline = Deadline::after(UNDER_LOAD);
+        until("the moves end or take long", deadline, || async {
+            match self.progress().await {
+                Ok(Some(share)) if !deadline.passed() => Err(share.to_string()),
+                Ok(_) => Ok(()),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        })
+        .await?;
+        Ok(was_live)
     }
 
     /// How far the moves are; `None` if they are over.
@@ -129,10 +150,8 @@ impl<'a> Moving<'a> {
         Ok(is_live.then(|| share(&moves)))
     }
 
-    /// Lets the moves end, and notes where documents belong then.
-    pub(super) async fn end(&self, at_fault: Option<f64>) -> Result<Moved> {
-        let after_fault = self.progress().await?.is_some();
-        self.throttle(None).await?;
+    /// Waits until the moves end, and notes where documents belong then.
+    pub(super) async fn end(&self, at_fault: Option<f64>, after_fault: bool) -> Result<Moved> {
         until("the moves end", Deadline::after(ENDS_WITHIN), || async {
             let ended = self.unfinished().await;
             ended

@@ -298,9 +298,10 @@ impl LoadedCluster {
         };
         let injury = injector.run(round.fault, victim, random).await?;
         let recovered = self.control.green(self.nodes(), RECOVERY).await;
-        if let Some(moving) = moving {
-            round.moved = Some(moving.end(at_fault).await?);
-        }
+        let after_fault = match &moving {
+            Some(moving) => moving.go_on().await?,
+            None => false,
+        };
         // A recovered cluster must stay healthy under load for a moment.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let ended = world.now();
@@ -333,6 +334,9 @@ impl LoadedCluster {
         round.injury = Some(injury);
         round.recovered_ms = Some(millis(recovered?));
 
+        if let Some(moving) = moving {
+            round.moved = Some(moving.end(at_fault, after_fault).await?);
+        }
         round
             .violations
             .extend(inspect::wait_for_writes(&world).await);
