@@ -220,12 +220,12 @@ fn misplaced(
 ) -> Option<String> {
     let slots = &placement?.slots;
     let contents = node.disk.indexes.get(index)?.contents();
-    let owner = |id: &str| DocumentId::from_text(id).map(|id| slots.shard_of(&id));
+    let owner = |id: &str| slots.shard_of(&DocumentId::from_text(id).ok()?);
     let mut ids = contents.keys();
-    let found = ids.find(|id| owner(id).ok() != Some(node.shard))?;
+    let found = ids.find(|id| owner(id) != Some(node.shard))?;
     Some(format!(
         "document {index}/{found} is on {name}, and belongs to {:?}",
-        owner(found).ok()
+        owner(found)
     ))
 }
 
