@@ -8,7 +8,7 @@ use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
 
 use super::send::{Write, send};
-use super::{MoveError, remote, replicas};
+use super::{MoveError, remote, replicas, source};
 use crate::cluster::{NodeRef, Placement};
 use crate::repair::Context;
 use crate::repair::resync::settings_change;
@@ -39,16 +39,44 @@ pub(super) async fn join(
             true => Some(send(ctx, &guard, to, deletion(uid)).await?),
             false => None,
         };
-        let create = NamedOperation::unnamed(Operation::CreateIndex);
-        let body = json!({"uid": uid, "primaryKey": now.primary_key});
-        let create = Write::change(create, Method::POST, "/indexes".to_owned(), &body);
         // Writers don't wait for what the new shard still has to do.
-        [gone, Some(send(ctx, &guard, to, create).await?)]
+        [gone, Some(send(ctx, &guard, to, creation(&now)).await?)]
     };
     for task in tasks.into_iter().flatten() {
         task.done(ctx).await?;
     }
     set_settings(ctx, node, uid, to).await
+}
+
+/// Creates the index on a shard that owns slots of it and lacks it, as after a first write that this shard alone refused.
+pub(super) async fn complete(
+    ctx: &Arc<Context>,
+    placement: &Placement,
+    shard: ShardId,
+) -> Result<(), MoveError> {
+    let uid = &placement.uid;
+    if exists(ctx, uid, shard).await? {
+        return Ok(());
+    }
+    let guard = ctx.locks.lock(&[shard]).await;
+    let now = ctx.cluster.placement(uid);
+    let now = now.filter(|now| now.deleted_by.is_none() && now.slots == placement.slots);
+    let now = now.ok_or(MoveError::Changed)?;
+    let created = send(ctx, &guard, shard, creation(&now)).await?;
+    drop(guard);
+    created.done(ctx).await?;
+    for other in placement.shards() {
+        if *other != shard && exists(ctx, uid, *other).await? {
+            return set_settings(ctx, &source(ctx, *other)?, uid, shard).await;
+        }
+    }
+    Ok(())
+}
+
+fn creation(placement: &Placement) -> Write {
+    let create = NamedOperation::unnamed(Operation::CreateIndex);
+    let body = json!({"uid": placement.uid, "primaryKey": placement.primary_key});
+    Write::change(create, Method::POST, "/indexes".to_owned(), &body)
 }
 
 /// Deletes the index on a shard that owns none of its slots.
@@ -78,7 +106,7 @@ fn deletion(uid: &str) -> Write {
 }
 
 /// Whether any replica of the shard has the index.
-async fn exists(ctx: &Context, uid: &str, shard: ShardId) -> Result<bool, MoveError> {
+pub(super) async fn exists(ctx: &Context, uid: &str, shard: ShardId) -> Result<bool, MoveError> {
     for node in replicas(ctx, shard)? {
         let node = remote(ctx, &node);
         node.applied().await?;

@@ -128,6 +128,11 @@ impl Run<'_> {
             .await?;
         let node = source(self.ctx, from)?;
         let placement = alive(self.ctx, index)?;
+        for shard in [from, to] {
+            if placement.shards().contains(&shard) {
+                join::complete(self.ctx, &placement, shard).await?;
+            }
+        }
         match placement.shards().contains(&to) {
             true => cluster.placements.set_unsettled(index, &[to], true).await?,
             false => join::join(self.ctx, &node, &placement, to).await?,

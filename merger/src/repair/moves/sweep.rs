@@ -39,6 +39,9 @@ pub(super) async fn sweep(
     if !placement.shards().contains(&shard) {
         return join::leave(ctx, index, shard).await;
     }
+    if !join::exists(ctx, index, shard).await? {
+        return Ok(());
+    }
     let node = source(ctx, shard)?;
     let Some(primary_key) = primary_key(ctx, &placement, &node).await? else {
         return Ok(());
