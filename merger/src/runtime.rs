@@ -1,6 +1,8 @@
 //! Builds everything that lives as long as the merger leads, or is alone with its store; and in [`shared`] what follows.
 
+mod background;
 mod copy;
+mod errors;
 #[cfg(test)]
 mod passing_on;
 mod phase;
@@ -11,33 +13,30 @@ mod timed;
 mod traces;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::base::Base;
 use crate::bounds::Bounds;
 use crate::broadcast::{self, Intents};
-use crate::cluster::{self, Cluster, ClusterError, Directory, EnvoyAdmin, NodeId, Removal};
+use crate::cluster::{self, Cluster, Directory, EnvoyAdmin};
 use crate::desired::DesiredSettings;
 use crate::edge::{self, Context};
-use crate::etcd::{EtcdError, OptionsError};
 use crate::fence::Fence;
 use crate::filters::KnownFields;
-use crate::keys::{Keys, equalise_keys};
-use crate::options::{ServeOptions, TlsOptionsError};
+use crate::keys::Keys;
+use crate::options::ServeOptions;
 use crate::repair::{self, Resyncs, Verification};
 use crate::replication::{self, RecentContacts, ShardLocks};
 use crate::search::{self, Remembered, SettingsCache, WordCounts};
-use crate::sockets::{ListenError, Listeners};
-use crate::spans::{CollectorError, Spans};
+use crate::sockets::Listeners;
+use crate::spans::Spans;
 use crate::spares::{self, SpareOptions};
-use crate::store::{IdentityError, Patience, RedbStore, Store, StoreError};
-use crate::supervise::{supervise, supervise_or_exit};
-use crate::tasks::{self, SettledTask, SharedEnd, TaskError, TaskEvents, Tasks};
+use crate::store::{RedbStore, Store, StoreError};
+use crate::supervise::supervise;
+use crate::tasks::{self, SettledTask, Tasks};
 use crate::telemetry::Metrics;
 use crate::upstream::{EgressClient, NodeApi, Upstream};
 use crate::webhooks::{self, Webhooks};
@@ -45,6 +44,7 @@ use crate::write::{self, Writes};
 
 use self::traces::Traces;
 
+pub use self::errors::StartError;
 #[cfg(test)]
 pub(crate) use self::phase::Threads;
 pub use self::publish::StaleFacts;
@@ -52,83 +52,6 @@ pub use self::publish::StaleFacts;
 pub(crate) use self::shared::{Merger, Outside};
 
 pub use self::copy::{CopyOptions, CopyStoreError, Place, copy_store};
-
-/// Why the merger could not start, or ended by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The data folder can't be created.
-    #[error("the data folder {0} can't be used")]
-    DataDir(std::path::PathBuf, #[source] std::io::Error),
-    /// A place can't be listened on.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// Other mergers can't reach this one.
-    #[error(
-        "--etcd: other mergers must reach this one, so --listen needs an address beside the socket, or --advertise one"
-    )]
-    NoAddress,
-    /// The store can't be opened, or failed.
-    #[error("the store can't be opened (does another merger hold it?)")]
-    Store(#[from] StoreError),
-    /// A newer merger has written the store.
-    #[error("{0}: {1}")]
-    NewerFormat(std::path::PathBuf, StoreError),
-    /// The options for etcd don't fit together, or a file can't be read.
-    #[error(transparent)]
-    Etcd(#[from] OptionsError),
-    /// etcd doesn't let this merger in.
-    #[error("etcd doesn't let this merger in: {0}")]
-    Denied(EtcdError),
-    /// etcd doesn't answer, or not now.
-    #[error("etcd can't be read: {0}")]
-    NoAnswer(#[from] EtcdError),
-    /// What stands in etcd isn't for this merger.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The file with the cluster's id can't be read or written.
-    #[error("the cluster's id can't be kept in {0}")]
-    ClusterId(std::path::PathBuf, #[source] std::io::Error),
-    /// Threads for a merger that begins to lead or to follow can't be had.
-    #[error("the machine has no threads left")]
-    Threads(#[source] std::io::Error),
-    /// What another merger has stored can't be read.
-    #[error("`{0}` is stored in a form that can't be read")]
-    Unreadable(String),
-    /// The options for TLS don't fit together, or a file can't be used.
-    #[error(transparent)]
-    Tls(#[from] TlsOptionsError),
-    /// Writes can't go around the merger that leads.
-    #[error(
-        "--direct-writes is for a merger that is alone: with --etcd, all writes go through the one that leads"
-    )]
-    DirectWrites,
-    /// The cluster's state can't be read.
-    #[error("the cluster's state can't be read")]
-    Cluster(#[from] ClusterError),
-    /// The tasks can't be read.
-    #[error("the tasks can't be read")]
-    Tasks(#[from] TaskError),
-    /// The metrics can't be registered.
-    #[error("the metrics can't be registered")]
-    Metrics(#[from] prometheus::Error),
-    /// There is no way to the collector of traces.
-    #[error(transparent)]
-    Collector(#[from] CollectorError),
-}
-
-impl StartError {
-    /// Whether it is the store's trouble, which may pass.
-    fn may_pass(&self) -> bool {
-        matches!(
-            self,
-            Self::Store(_)
-                | Self::NoAnswer(_)
-                | Self::Identity(IdentityError::Etcd(_) | IdentityError::Store(_))
-                | Self::Cluster(ClusterError::Store(_))
-                | Self::Tasks(TaskError::Store(_))
-        )
-    }
-}
 
 /// What the merger needs from outside: where it keeps its state, and how it reaches nodes and learns of them.
 pub struct Surroundings {
@@ -293,7 +216,7 @@ impl Opened {
         broadcast::take_up_intents(&ctx.broadcast).await?;
         tasks::give_up_deletions(&ctx).await;
         ctx.tasks.tell_again().await?;
-        spawn_background(&ctx, self.settling, self.directory, self.stale);
+        background::spawn(&ctx, self.settling, self.directory, self.stale);
         keep_spares(&ctx.registry.base, self.spares.as_ref());
         if let Some(spares) = self.spares {
             let panics = &ctx.metrics.panics;
@@ -408,106 +331,4 @@ fn directory(options: &ServeOptions) -> Arc<dyn Directory> {
         options.way_to_admin(),
         &options.shard_prefix,
     ))
-}
-
-fn spawn_background(
-    ctx: &Arc<Context>,
-    settling: mpsc::Receiver<SettledTask>,
-    directory: Arc<dyn Directory>,
-    stale: Arc<StaleFacts>,
-) {
-    let panics = &ctx.metrics.panics;
-    let repair = || Arc::clone(&ctx.repair);
-    supervise_or_exit(panics, "discover", repair::discover(repair(), directory));
-    supervise_or_exit(panics, "watch", repair::watch(repair()));
-    supervise_or_exit(panics, "keep-in-sync", repair::keep_in_sync(repair()));
-    supervise(&ctx.repair, panics, "verify", repair::verify_now_and_then);
-    supervise(&ctx.repair, panics, "move-slots", repair::move_slots);
-    supervise(&ctx.repair, panics, "measure", repair::measure);
-    let events: Arc<dyn TaskEvents> = Arc::new(OnTaskEvents(Arc::clone(&ctx.broadcast)));
-    supervise(&ctx.registry, panics, "follow-tasks", move |registry| {
-        tasks::follow(registry, Arc::clone(&events))
-    });
-    let keys = Arc::clone(&ctx.reading.keys);
-    supervise(&ctx.registry.base, panics, "equalise-keys", move |base| {
-        equalise_keys(base, Arc::clone(&keys))
-    });
-    let settling = Arc::new(tokio::sync::Mutex::new(settling));
-    let began = AtomicBool::new(false);
-    supervise(ctx, panics, "act-on-settled", move |ctx| {
-        let again = began.swap(true, Ordering::Relaxed);
-        act_on_settled(ctx, Arc::clone(&settling), Arc::clone(&stale), again)
-    });
-    supervise(
-        &ctx.broadcast,
-        panics,
-        "watch-settings",
-        broadcast::watch_settings,
-    );
-    supervise(&ctx.webhooks, panics, "announce", webhooks::announce);
-    supervise(&ctx.registry, panics, "forget-old-tasks", tasks::forget_old);
-}
-
-/// Passes the results of nodes' tasks on to the parts that act on them.
-struct OnTaskEvents(Arc<broadcast::Context>);
-
-impl TaskEvents for OnTaskEvents {
-    fn replica_differs(&self, node: NodeId, reason: String) -> BoxFuture<'_, ()> {
-        Box::pin(async move {
-            match replication::remove_replica_surely(&self.0, &node, &reason).await {
-                Some(Removal::AlreadyOut | Removal::RefusedLast) => {
-                    self.0.tasks.abandon(&node).await
-                }
-                Some(Removal::Removed) | None => {}
-            }
-        })
-    }
-
-    fn shared_tasks_ended(&self, ends: Vec<SharedEnd>) {
-        write::shared_tasks_ended(&self.0.write, ends);
-    }
-
-    fn settings_changed(&self, uids: Vec<u32>) {
-        broadcast::look_into(&self.0, uids);
-    }
-}
-
-/// Passes each settled task to the parts that act on its end.
-async fn act_on_settled(
-    ctx: Arc<Context>,
-    settling: Arc<tokio::sync::Mutex<mpsc::Receiver<SettledTask>>>,
-    stale: Arc<StaleFacts>,
-    again: bool,
-) {
-    let mut settling = settling.lock().await;
-    if again {
-        pass_on_missed_ends(&ctx, &stale).await;
-    }
-    while let Some(settled) = settling.recv().await {
-        let ended = &ctx.metrics.tasks_ended;
-        ended
-            .with_label_values(&[settled.view.status.as_str()])
-            .inc();
-        let no_more = search::Stale::by(&settled.view);
-        search::forget(&ctx.reading.search, &no_more);
-        stale.note(no_more);
-        let mut patience = Patience::with("what follows from a task's end");
-        let mut outcome = broadcast::on_settled(&ctx.broadcast, &settled.view).await;
-        while patience.after(outcome).await.is_continue() {
-            outcome = broadcast::on_settled(&ctx.broadcast, &settled.view).await;
-        }
-        // Once there is room again, the ends that found none are passed on.
-        if settling.is_empty() && ctx.tasks.left_some_untold() {
-            pass_on_missed_ends(&ctx, &stale).await;
-        }
-    }
-}
-
-/// Passes on the ends of tasks that no part has acted on yet.
-async fn pass_on_missed_ends(ctx: &Context, stale: &StaleFacts) {
-    search::forget(&ctx.reading.search, &search::Stale::Everything);
-    stale.note(search::Stale::Everything);
-    if let Err(error) = ctx.tasks.tell_again().await {
-        tracing::error!(%error, "what follows from some tasks' ends waits for a restart");
-    }
 }

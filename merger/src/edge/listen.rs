@@ -2,11 +2,12 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -42,6 +43,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
 const ROLES_WITHIN: Duration = Duration::from_secs(2);
 /// How long running requests may go on after the stop.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long connections that are open at the stop still take a request. Envoy may have sent one that has not been read yet, and it can't
+/// tell whether a write on a closed connection was carried out. Each connection ends with its answer.
+const LAST_REQUESTS: Duration = Duration::from_millis(500);
 /// How much of a refused body is still read, and for how long.
 const READ_ON_BYTES: usize = 256 << 20;
 const READ_ON: Duration = Duration::from_secs(5);
@@ -72,17 +76,25 @@ pub async fn serve(roles: watch::Receiver<Role>, door: Door, stop: impl Future<O
         certificates,
     } = door;
     let graceful = GracefulShutdown::new();
+    let closing = Arc::new(AtomicBool::new(false));
     let mut stop = std::pin::pin!(stop);
     loop {
         let (stream, peer) = tokio::select! {
             () = &mut stop => break,
             accepted = listeners.accept() => accepted,
         };
-        let roles = roles.clone();
+        let (roles, closing) = (roles.clone(), Arc::clone(&closing));
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
-            let roles = roles.clone();
-            async move { Ok::<_, Infallible>(respond(&roles, request).await) }
+            let (roles, closing) = (roles.clone(), Arc::clone(&closing));
+            async move {
+                let mut response = respond(&roles, request).await;
+                if closing.load(Ordering::Relaxed) {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(CONNECTION, close);
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
@@ -101,6 +113,12 @@ pub async fn serve(roles: watch::Receiver<Role>, door: Door, stop: impl Future<O
                 until_it_ends(watcher.watch(connection)).await;
             }
         });
+    }
+    // Refused connections make Envoy ask another merger, or try again until this one is back.
+    drop(listeners);
+    closing.store(true, Ordering::Relaxed);
+    if graceful.count() > 0 {
+        tokio::time::sleep(LAST_REQUESTS).await;
     }
     let drained = async {
         graceful.shutdown().await;

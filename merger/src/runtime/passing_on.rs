@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use clap::Parser;
@@ -17,9 +18,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::cluster::{Topology, VIEW_KEY};
+use crate::cluster::{NodeId, Topology, VIEW_KEY};
 use crate::edge::{Follower, Peers, Role};
 use crate::leadership::{Candidate, OnLostStore, Registration};
 use crate::store::Snapshot;
@@ -44,7 +46,7 @@ impl NodeApi for Nodes {
 #[derive(Clone, Default)]
 struct Leader {
     /// How many requests find no leader at the address yet.
-    away: Arc<std::sync::atomic::AtomicUsize>,
+    away: Arc<AtomicUsize>,
 }
 
 impl Leader {
@@ -82,6 +84,7 @@ struct Scene {
     envoy: Leader,
     knows: Fence,
     reading: Arc<edge::Reading>,
+    stop: CancellationToken,
     _role: watch::Sender<Role>,
 }
 
@@ -171,10 +174,11 @@ async fn scene(on_lost_store: OnLostStore) -> Scene {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (role, roles) = watch::channel(Role::Follows(Arc::new(follower)));
+    let stop = CancellationToken::new();
     tokio::spawn(edge::serve(
         roles,
         edge::Door::new(listener.into(), None),
-        std::future::pending(),
+        stop.clone().cancelled_owned(),
     ));
     Scene {
         url,
@@ -182,6 +186,7 @@ async fn scene(on_lost_store: OnLostStore) -> Scene {
         envoy,
         knows,
         reading,
+        stop,
         _role: role,
     }
 }
@@ -397,4 +402,35 @@ async fn a_client_that_stops_in_the_middle_of_a_small_body_is_not_waited_for() {
         read.expect("it waits for ever").unwrap();
         assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 408", "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_merger_that_ends_takes_no_new_connection_and_answers_once_on_each_that_it_has() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let scene = scene(OnLostStore::Refuse).await;
+    let address = scene.url.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {ONE} HTTP/1.1\r\nhost: a\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut first = [0; 2048];
+    let length = stream.read(&mut first).await.unwrap();
+    let first = String::from_utf8_lossy(&first[..length]).into_owned();
+    assert!(first.starts_with("HTTP/1.1 200") && !first.contains("connection: close"));
+
+    scene.stop.cancel();
+    let refused = async {
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let refused = tokio::time::timeout(Duration::from_secs(20), refused).await;
+    refused.expect("it goes on taking connections");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut last = String::new();
+    stream.read_to_string(&mut last).await.unwrap();
+    assert!(
+        last.starts_with("HTTP/1.1 200") && last.contains("connection: close"),
+        "{last}"
+    );
 }

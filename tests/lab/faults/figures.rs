@@ -62,8 +62,9 @@ impl ReadFigures {
     }
 }
 
-/// Judges reads by when they were sent, and whether any replica could have answered then.
-pub(super) fn reads(reads: &[Read], fault: At, outages: &[Outage]) -> ReadFigures {
+/// Judges reads by when they were sent, and whether any replica could have answered then. Nothing new is broken after `last`, which is
+/// when the fault is injected, unless it breaks one thing after the other.
+pub(super) fn reads(reads: &[Read], fault: At, last: At, outages: &[Outage]) -> ReadFigures {
     let mut figures = ReadFigures::default();
     for read in reads.iter().filter(|read| read.ended >= fault) {
         let excused = outages.iter().any(|outage| outage.excuses(read));
@@ -72,7 +73,7 @@ pub(super) fn reads(reads: &[Read], fault: At, outages: &[Outage]) -> ReadFigure
             Some(failure) => {
                 figures.asked += 1;
                 figures.failed += 1;
-                let late = read.began > fault + LATE_AFTER;
+                let late = read.began > last + LATE_AFTER;
                 figures.failed_late += u64::from(late);
                 if figures.examples.len() < 10 {
                     figures.examples.push(format!(

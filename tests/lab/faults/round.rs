@@ -309,7 +309,11 @@ impl LoadedCluster {
         beats.abort_all();
 
         let (reads, acknowledged) = (world.take_reads(), world.take_beats());
-        round.reads = figures::reads(&reads, injury.at, &injury.outages);
+        let last = match round.fault {
+            Fault::RollingRestart => injury.healed,
+            _ => injury.at,
+        };
+        round.reads = figures::reads(&reads, injury.at, last, &injury.outages);
         let until = injury.healed.max(injury.at + GAP_WINDOW).min(ended);
         let gap = |successes: &[At]| figures::longest_gap(successes, injury.at, until).map(millis);
         // Through an edge that was broken itself, nothing could succeed. Where each was broken in its turn, all of them count.

@@ -22,12 +22,14 @@ fn failures_count_from_the_fault_on_and_late_ones_twice() {
         read(1_500, 1_600, false),
         read(3_100, 3_200, true),
     ];
-    let figures = reads(&all, at(1_000), &[]);
+    let figures = reads(&all, at(1_000), at(1_000), &[]);
     assert_eq!(
         (figures.asked, figures.failed, figures.failed_late),
         (3, 2, 1)
     );
     assert!((figures.failed_per_cent() - 200.0 / 3.0).abs() < 1e-9);
+    // The last of several things that break one after the other counts.
+    assert_eq!(reads(&all, at(1_000), at(1_500), &[]).failed_late, 0);
 }
 
 #[test]
@@ -43,10 +45,10 @@ fn only_failures_while_no_replica_could_answer_are_excused() {
         to: at(5_100),
         edge,
     };
-    let figures = reads(&all, at(1_000), &[outage(None)]);
+    let figures = reads(&all, at(1_000), at(1_000), &[outage(None)]);
     assert_eq!((figures.asked, figures.failed, figures.excused), (2, 2, 2));
     // An outage of another edge excuses nothing.
-    let figures = reads(&all, at(1_000), &[outage(Some(1))]);
+    let figures = reads(&all, at(1_000), at(1_000), &[outage(Some(1))]);
     assert_eq!((figures.asked, figures.failed, figures.excused), (4, 4, 0));
 }
 
