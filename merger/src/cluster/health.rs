@@ -19,6 +19,11 @@ const BUSY: Duration = Duration::from_millis(300);
 /// The longest time until reads follow a change of a node's readiness: by then every running Envoy has asked again and has acted
 /// on the answer.
 pub(crate) const READS_FOLLOW: Duration = Duration::from_millis(500);
+/// How long a replica that has left the in-sync set may go on serving reads while no other one of its shard does yet. What it missed
+/// isn't acknowledged before reads have left it.
+pub(super) const READS_STAY: Duration = Duration::from_millis(400);
+/// The longest time until reads have left a replica that is out of sync.
+pub(crate) const READS_LEAVE: Duration = READS_FOLLOW.saturating_add(READS_STAY);
 /// An Envoy asks five times a second. One that hasn't asked for this long is gone.
 const FORGOTTEN: Duration = Duration::from_secs(2);
 /// Failed probes in a row until a node counts as slow. A single one may only mean that the machine is busy.

@@ -14,9 +14,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
 use super::marks::{Known, Marks, NewestTask};
@@ -115,6 +117,22 @@ struct State {
     /// The store's version of the epoch's key.
     version: u64,
     replicas: BTreeMap<NodeId, Replica>,
+    /// When replicas left the set, as far as this process has seen it.
+    left: BTreeMap<NodeId, Instant>,
+}
+
+impl State {
+    fn put(&mut self, node: NodeId, replica: Replica) {
+        let is_in = replica.standing.is_in_sync();
+        let before = self.replicas.insert(node.clone(), replica);
+        match before {
+            Some(before) if before.standing.is_in_sync() && !is_in => {
+                self.left.insert(node, Instant::now());
+            }
+            _ if is_in => drop(self.left.remove(&node)),
+            _ => {}
+        }
+    }
 }
 
 impl InSync {
@@ -154,6 +172,12 @@ impl InSync {
             .replicas
             .get(node)
             .map(|replica| replica.standing.clone())
+    }
+
+    /// How long ago the node left the set, as far as this process has seen it.
+    pub(super) fn out_for(&self, node: &NodeId) -> Option<Duration> {
+        let state = self.read();
+        state.left.get(node).map(Instant::elapsed)
     }
 
     /// All replicas, with the facts that [`Marks::open`] needs.
@@ -428,7 +452,9 @@ impl InSync {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             state.epoch = epoch;
             state.version = version + 1;
-            state.replicas.extend(changes);
+            for (node, replica) in changes {
+                state.put(node, replica);
+            }
         }
         self.changes.tell();
         Ok(())
@@ -462,9 +488,9 @@ impl InSync {
             state.epoch = epoch.unwrap_or(state.epoch);
             for (node, replica) in replicas {
                 match replica {
-                    Some(replica) => state.replicas.insert(node, replica),
-                    None => state.replicas.remove(&node),
-                };
+                    Some(replica) => state.put(node, replica),
+                    None => drop(state.replicas.remove(&node)),
+                }
             }
         }
         self.changes.tell();

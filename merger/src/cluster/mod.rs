@@ -70,7 +70,7 @@ pub(crate) use backups::{Backups, Candidate, InUse, LEASE as BACKUP_LEASE, Touch
 pub(crate) use changes::{Changes, until};
 pub(crate) use dirty::{Documents, Written};
 pub(crate) use following::Changed;
-pub(crate) use health::{Probe, READS_FOLLOW};
+pub(crate) use health::{Probe, READS_FOLLOW, READS_LEAVE};
 pub(crate) use in_doubt::Doubt;
 pub(crate) use leader_view::{LeaderView, VIEW_KEY};
 pub(crate) use moves::{Move, MoveOptions, MoveState, Moves, Noted, Planned, Step, can_move, plan};

@@ -1,6 +1,6 @@
 //! Decides what Envoy is told when it asks whether a node may serve reads.
 
-use super::health::READS_FOLLOW;
+use super::health::{READS_LEAVE, READS_STAY};
 use super::{Cluster, Listener, NodeId, NodeStatus};
 use crate::clock::now_utc;
 
@@ -31,6 +31,22 @@ impl Cluster {
         readiness
     }
 
+    /// Whether reads of the shard go nowhere if this replica, which has just left the in-sync set, serves none any more: no Envoy was
+    /// told yet that another one does. So it is for a moment after a node was judged for the first time or brought back.
+    fn reads_would_end_without(&self, node: &NodeId) -> bool {
+        let out_for = self.in_sync.out_for(node);
+        let stays = out_for.is_some_and(|out_for| out_for < READS_STAY)
+            && matches!(self.health.status(node), NodeStatus::Up | NodeStatus::Slow);
+        if !stays {
+            return false;
+        }
+        let topology = self.topology();
+        let shard = topology.shard_of(node);
+        let nodes = shard.map(|shard| topology.nodes(shard)).unwrap_or_default();
+        let mut others = nodes.iter().filter(|other| self.in_sync.holds(&other.id));
+        !others.any(|other| self.health.is_ready(&other.id))
+    }
+
     fn applies_what_others_dont(&self, node: &NodeId) -> bool {
         let shard = self.topology().shard_of(node);
         shard.is_some_and(|shard| self.stagger.writes(shard, node))
@@ -52,7 +68,10 @@ impl Cluster {
             return Readiness::Unknown;
         };
         if !standing.is_in_sync() {
-            return Readiness::NotReady("it is not in sync");
+            return match self.reads_would_end_without(node) {
+                true => Readiness::Unknown,
+                false => Readiness::NotReady("it is not in sync"),
+            };
         }
         let shard = self.topology().shard_of(node);
         if shard.is_some_and(|shard| self.in_doubt.blocks_reads(shard)) {
@@ -82,7 +101,7 @@ impl Cluster {
     /// Whether a replica that is out of sync gets no reads any more. Until then, no write that it lacks may be acknowledged.
     pub fn reads_have_left(&self, node: &NodeId) -> bool {
         let standing = self.in_sync.sync_state(node);
-        let long_ago = |since| now_utc() - since >= READS_FOLLOW;
+        let long_ago = |since| now_utc() - since >= READS_LEAVE;
         let left = !self.health.is_ready(node)
             || standing.is_none_or(|standing| standing.out_since().is_none_or(long_ago));
         left && self.mergers.all_keep_to(self.in_sync.epoch())

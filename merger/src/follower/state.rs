@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::Context;
-use crate::cluster::READS_FOLLOW;
+use crate::cluster::READS_LEAVE;
 use crate::etcd::EtcdError;
 use crate::search::{Stale, forget};
 use crate::store::{News, Read};
@@ -148,7 +148,7 @@ impl Following<'_> {
             Some((telling, since)) if telling == epoch => since,
             _ => Instant::now(),
         };
-        let heard = cluster.reads_have_left_all() || since.elapsed() >= READS_FOLLOW;
+        let heard = cluster.reads_have_left_all() || since.elapsed() >= READS_LEAVE;
         match heard {
             true => (self.keeps_to, self.changing) = (epoch, None),
             false => self.changing = Some((epoch, since)),

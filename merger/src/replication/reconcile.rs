@@ -13,7 +13,7 @@ use weft_routing::placement::ShardId;
 use super::reasons::{OTHER_DISK, went_back};
 use super::seen::{Beyond, beyond, has_same_disk};
 use super::{Context, remove_replica, remove_replica_surely};
-use crate::cluster::{Mark, NodeId, NodeRef, Probe, READS_FOLLOW, Removal, Topology};
+use crate::cluster::{Mark, NodeId, NodeRef, Probe, READS_LEAVE, Removal, Topology};
 use crate::probe::probe;
 use crate::store::StoreError;
 
@@ -101,7 +101,7 @@ async fn remove_other_disks(ctx: &Context, topology: &Topology) {
         }
     }
     if any {
-        tokio::time::sleep(READS_FOLLOW).await;
+        tokio::time::sleep(READS_LEAVE).await;
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use tokio::time::Instant;
 
 use super::Context;
-use crate::cluster::{NodeId, READS_FOLLOW, Removal, until};
+use crate::cluster::{NodeId, READS_LEAVE, Removal, until};
 use crate::store::{Patience, StoreError};
 
 /// Removes a replica from the in-sync set, and lets its shard's tasks go on without it.
@@ -51,7 +51,7 @@ pub(crate) async fn remove_replica_surely(
 /// that follow. Before that, no write that the node missed is acknowledged.
 pub(crate) async fn reads_leave(ctx: &Context, node: &NodeId) {
     let health = &ctx.cluster.health;
-    let followed = Instant::now() + READS_FOLLOW;
+    let followed = Instant::now() + READS_LEAVE;
     // An Envoy that asks no more counts no more from a certain moment on. Nothing tells of that.
     while let Some(forgotten) = health.ready_until(node)
         && Instant::now() < followed

@@ -18,12 +18,14 @@ mod nodes;
 mod panics;
 mod play;
 mod promises;
+mod readiness;
 mod remembered;
 mod rules;
 mod several;
 mod steps;
 mod store;
 mod tests;
+mod twice;
 mod world;
 
 use std::time::Duration;

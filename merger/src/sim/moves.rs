@@ -1,6 +1,9 @@
 //! Moves that are cut off: at requests that the merger sends to nodes, from the first one of a move to the last, the merger dies, and
 //! its successor must end the move.
 
+mod first_write;
+mod nodes;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

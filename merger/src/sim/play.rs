@@ -72,7 +72,11 @@ enum End {
 
 /// Plays a plan from its start.
 pub(super) fn play(plan: &Plan) -> Played {
-    let world = World::new(plan);
+    play_in(&World::new(plan), plan)
+}
+
+/// The same in a world of the caller's.
+pub(super) fn play_in(world: &World, plan: &Plan) -> Played {
     let mut copies = std::collections::BTreeMap::new();
     let mut steps = plan.steps.iter();
     let mut played = Played::default();
@@ -112,7 +116,7 @@ pub(super) fn play(plan: &Plan) -> Played {
         match end {
             End::Over => break,
             End::Restart { down_ms, meanwhile } => {
-                happens(&world, meanwhile, &copies);
+                happens(world, meanwhile, &copies);
                 world.mesh.lock().pass(u64::from(down_ms));
             }
         }

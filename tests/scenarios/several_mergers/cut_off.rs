@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use weft_cluster::{Api, Cluster, Line};
 
-use super::load::INDEX;
-use super::{PAUSE, SLACK, assert_nothing_lost, three, under_load};
+use super::load::{INDEX, Load};
+use super::{PAUSE, SLACK, assert_nothing_lost, three, under_load, under_load_at_once};
 
 /// Longer than a lease and all that follows from its end.
 const HELD: Duration = Duration::from_secs(7);
@@ -76,27 +76,40 @@ async fn a_follower_cut_off_from_etcd_tells_nothing_stale_and_holds_nobody_up_fo
     noted.assert_reads_went_on(&others(follower), cut);
 }
 
+/// Cuts the leader off from the nodes, and lets another merger lead.
+async fn cut_the_leader_off(cluster: &Cluster, load: Load, line: Line) {
+    let leader = cluster.leader().await.unwrap().unwrap();
+    let cut = Instant::now();
+    cluster.pair(leader).set_nodes(line).unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Its lease is as good as ever, so an operator has to ask, unless it has stepped down by itself.
+    if cluster.leader().await.unwrap() == Some(leader) {
+        let api = Api::new(cluster.pair(leader).merger_url(), cluster.master_key());
+        let asked = api.post("/_cluster/leader/step-down", &Value::Null).await;
+        assert_eq!(asked.unwrap().status, 202, "{line:?}");
+    }
+    cluster.wait_leader(Some(leader)).await.unwrap();
+    for edge in others(leader) {
+        load.wait_for_progress_of(edge).await;
+    }
+    cluster.pair(leader).set_nodes(Line::Open).unwrap();
+    let noted = assert_nothing_lost(cluster, load).await;
+    noted.assert_reads_went_on(&others(leader), cut);
+}
+
 #[tokio::test]
 async fn a_leader_cut_off_from_the_nodes_loses_nothing_and_another_can_be_asked_to_lead() {
     for line in [Line::Silent, Line::Refused] {
         let (cluster, load) = under_load(three().links(true)).await;
-        let leader = cluster.leader().await.unwrap().unwrap();
-        let cut = Instant::now();
-        cluster.pair(leader).set_nodes(line).unwrap();
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        // Its lease is as good as ever, so an operator has to ask, unless it has stepped down by itself.
-        if cluster.leader().await.unwrap() == Some(leader) {
-            let api = Api::new(cluster.pair(leader).merger_url(), cluster.master_key());
-            let asked = api.post("/_cluster/leader/step-down", &Value::Null).await;
-            assert_eq!(asked.unwrap().status, 202, "{line:?}");
-        }
-        cluster.wait_leader(Some(leader)).await.unwrap();
-        for edge in others(leader) {
-            load.wait_for_progress_of(edge).await;
-        }
-        cluster.pair(leader).set_nodes(Line::Open).unwrap();
-        let noted = assert_nothing_lost(&cluster, load).await;
-        noted.assert_reads_went_on(&others(leader), cut);
+        cut_the_leader_off(&cluster, load, line).await;
+    }
+}
+
+#[tokio::test]
+async fn a_leader_cut_off_from_the_nodes_when_it_has_just_begun_takes_no_reads_of_others_with_it() {
+    for line in [Line::Silent, Line::Refused] {
+        let (cluster, load) = under_load_at_once(three().links(true)).await;
+        cut_the_leader_off(&cluster, load, line).await;
     }
 }
 

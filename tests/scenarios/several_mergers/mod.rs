@@ -30,16 +30,27 @@ fn three() -> ClusterBuilder {
     Cluster::builder().shards(2).replicas(2).mergers(3)
 }
 
-/// A cluster under load: every Envoy has taken writes and answered reads.
+/// A cluster under load that is whole: the leader has judged all nodes, and every Envoy has taken writes and answered reads.
 async fn under_load(builder: ClusterBuilder) -> (Cluster, Load) {
     let cluster = builder.master_key(MASTER_KEY).start().await.unwrap();
-    // What is broken is broken in a whole cluster: the leader has judged all nodes.
     for edge in cluster.edges() {
         wait_green(&edge).await;
     }
-    let mut load = Load::start(&cluster).await;
-    load.wait_for_progress().await;
+    let load = load(&cluster).await;
     (cluster, load)
+}
+
+/// The same as soon as every Envoy has taken writes and answered reads: the leader has only begun to lead.
+async fn under_load_at_once(builder: ClusterBuilder) -> (Cluster, Load) {
+    let cluster = builder.master_key(MASTER_KEY).start().await.unwrap();
+    let load = load(&cluster).await;
+    (cluster, load)
+}
+
+async fn load(cluster: &Cluster) -> Load {
+    let mut load = Load::start(cluster).await;
+    load.wait_for_progress().await;
+    load
 }
 
 /// Waits until the cluster is whole, ends the load, and checks what became of every write.

@@ -3,10 +3,14 @@
 //! An index that is to lie on all shards is levelled over them, slot by slot. An index that is to lie on some shards stays where it
 //! is, unless a shard must be left or is much fuller than others: then it moves as a whole, or a part of it does.
 
+mod exchange;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use weft_routing::placement::{ShardId, SlotMap};
 use weft_routing::slot::Slot;
+
+use self::exchange::{Part, exchange};
 
 /// An index, as far as a plan depends on it.
 #[derive(Debug, Clone)]
@@ -136,6 +140,8 @@ fn even_out(
                 .insert((part(index, on), place));
         }
     }
+    // By index and new shard, the shards that parts leave.
+    let mut moved: BTreeMap<(usize, ShardId), ShardId> = BTreeMap::new();
     let total: u64 = loads.values().sum();
     #[allow(
         clippy::cast_precision_loss,
@@ -146,14 +152,14 @@ fn even_out(
         let fullest = loads.iter().max_by_key(|(shard, load)| (**load, **shard));
         let emptiest = loads.iter().min_by_key(|(shard, load)| (**load, **shard));
         let (Some((&from, &most)), Some((&to, &least))) = (fullest, emptiest) else {
-            return;
+            break;
         };
         #[allow(
             clippy::cast_precision_loss,
             reason = "a share needs no more than 52 bits"
         )]
         if most as f64 <= limit || from == to {
-            return;
+            break;
         }
         // The largest part that leaves the new shard no fuller than the old one becomes.
         let fits = (most - least) / 2;
@@ -162,7 +168,11 @@ fn even_out(
             .filter(|(size, _)| *size > 0 && *size <= fits.max(1))
             .find(|(_, place)| targets.get(*place).is_some_and(|on| !on.contains(&to)))
             .copied();
-        let Some((size, place)) = found else { return };
+        let Some((size, place)) = found else { break };
+        let first = moved.remove(&(place, from)).unwrap_or(from);
+        if first != to {
+            moved.insert((place, to), first);
+        }
         if let Some(on) = targets.get_mut(place) {
             on.remove(&from);
             on.insert(to);
@@ -176,6 +186,19 @@ fn even_out(
         }
         *loads.entry(to).or_default() += size;
     }
+    let moved = moved.into_iter().filter_map(|((place, to), from)| {
+        let (index, on) = (fixed.get(place)?, targets.get(place)?);
+        let size = part(index, on);
+        // One that must move anyhow may as well go there.
+        let lies_there = index.slots.shards().contains(&from);
+        lies_there.then_some(Part {
+            index: place,
+            size,
+            from,
+            to,
+        })
+    });
+    exchange(moved.collect(), &parts, targets, loads);
 }
 
 /// The slots that change their owner, by old and new owner.
@@ -196,6 +219,8 @@ fn steps_between(uid: &str, before: &SlotMap, after: &SlotMap) -> Vec<Step> {
     moves.into_iter().map(step).collect()
 }
 
+#[cfg(test)]
+mod minimal;
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

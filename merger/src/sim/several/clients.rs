@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::{INDEX, World, lock};
 
 impl World {
-    fn goes_on(&self) -> bool {
+    pub(super) fn goes_on(&self) -> bool {
         !self.ends.load(Ordering::SeqCst)
     }
 
@@ -45,7 +45,7 @@ impl World {
     }
 
     /// Whether the task is seen to succeed within a while.
-    async fn succeeds(&self, uid: u64, random: &mut fastrand::Rng) -> bool {
+    pub(super) async fn succeeds(&self, uid: u64, random: &mut fastrand::Rng) -> bool {
         for _ in 0..600 {
             let pair = self.any(random);
             let path = format!("/tasks/{uid}");
@@ -88,6 +88,7 @@ impl World {
             told.reads += 1;
             match answer {
                 Some((200, _)) => {}
+                Some((404, _)) if told.is_doomed(document) => {}
                 Some((404, said)) => {
                     let merger = pair.merger.id();
                     told.wrong.push(format!(

@@ -16,6 +16,9 @@ use crate::upstream::{NodeAnswer, NodeApi, NodeRequest, Target, UpstreamError};
 /// How many checks in a row may stay unanswered.
 const UNANSWERED: u32 = 3;
 
+/// How often a frozen merger is looked at.
+const FROZEN_FOR: Duration = Duration::from_millis(10);
+
 /// A merger's Envoy: its way to nodes, and what it knows of them.
 pub(super) struct Sidecar {
     mesh: Mesh,
@@ -25,6 +28,8 @@ pub(super) struct Sidecar {
     pub(super) cut: AtomicBool,
     /// The merger beside it was killed.
     pub(super) gone: AtomicBool,
+    /// The merger beside it was stopped: it sends nothing and hears nothing until it goes on.
+    pub(super) frozen: AtomicBool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -41,6 +46,14 @@ impl Sidecar {
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
             cut: AtomicBool::new(false),
             gone: AtomicBool::new(false),
+            frozen: AtomicBool::new(false),
+        }
+    }
+
+    /// Resolves while the merger isn't frozen.
+    pub(super) async fn thaws(&self) {
+        while self.frozen.load(Ordering::SeqCst) {
+            sleep(FROZEN_FOR).await;
         }
     }
 
@@ -80,6 +93,7 @@ impl Sidecar {
 
     async fn go(&self, mut request: NodeRequest) -> Result<NodeAnswer, UpstreamError> {
         let target = request.target.clone();
+        self.thaws().await;
         if self.gone.load(Ordering::SeqCst) {
             return std::future::pending().await;
         }
@@ -94,7 +108,14 @@ impl Sidecar {
             return Err(UpstreamError::Unreachable { target, detail });
         };
         request.target = chosen;
-        self.mesh.exchange(request).await
+        let answer = self.mesh.exchange(request).await;
+        self.thaws().await;
+        if self.cut.load(Ordering::SeqCst) {
+            // It is lost on its way back.
+            let detail = "connection termination".to_owned();
+            return Err(UpstreamError::Unreachable { target, detail });
+        }
+        answer
     }
 }
 
