@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hashbrown::{Equivalent, HashSet};
 use time::OffsetDateTime;
 
-use super::aggregate::{self, Course};
+use super::aggregate::Course;
 use super::record::{Status, TaskRecord};
 
 /// What the list of tasks needs to know about one task.
@@ -21,20 +21,17 @@ pub(super) struct Note {
     enqueued_at: Moment,
     started_at: Option<Moment>,
     finished_at: Option<Moment>,
+    /// The place in a shared record, counted from 1; 0 for a task with a record of its own.
+    place: u16,
 }
 
 impl Note {
-    /// A note of a task; its texts are shared with other notes through `names`.
-    pub(super) fn of(record: &TaskRecord, names: &mut Names) -> Self {
-        let label = names.label(&record.kind, record.index_uid.as_deref());
-        Self::new(label, &aggregate::course(record))
-    }
-
-    /// A note of a task with this label and course.
-    pub(super) fn new(label: Arc<Label>, course: &Course) -> Self {
+    /// A note of a task with this label and course, at this place in its record.
+    pub(super) fn new(label: Arc<Label>, course: &Course, place: u16) -> Self {
         Self {
             status: course.status,
             label,
+            place,
             canceled_by: course.canceled_by,
             enqueued_at: Moment::of(course.enqueued_at),
             started_at: course.started_at.map(Moment::of),
@@ -42,9 +39,19 @@ impl Note {
         }
     }
 
-    /// Takes over the task's current status and times; its kind and index stay.
-    pub(super) fn follow(&mut self, record: &TaskRecord) {
-        *self = Self::new(Arc::clone(&self.label), &aggregate::course(record));
+    /// Takes over the task's current status, times and place; its kind and index stay.
+    pub(super) fn follow(&mut self, course: &Course, place: u16) {
+        *self = Self::new(Arc::clone(&self.label), course, place);
+    }
+
+    /// Whether the task shares its record with others.
+    pub(super) fn is_in_group(&self) -> bool {
+        self.place > 0
+    }
+
+    /// The first uid of the record in which the task of this uid is stored.
+    pub(super) fn record_of(&self, uid: u32) -> u32 {
+        uid.saturating_sub(u32::from(self.place.saturating_sub(1)))
     }
 
     /// The API's task type.
@@ -119,6 +126,11 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// The label of a record's tasks, by the names from when they were created.
+    pub(super) fn of(&mut self, record: &TaskRecord) -> Arc<Label> {
+        self.label(&record.kind, record.index_uid.as_deref())
+    }
+
     /// A label, shared.
     pub(super) fn label(&mut self, kind: &str, index_uid: Option<&str>) -> Arc<Label> {
         if let Some(label) = self.labels.get(&Texts { kind, index_uid }) {

@@ -31,6 +31,7 @@ fn notes() -> BTreeMap<u32, Note> {
         Note::new(
             label,
             &course(status, None, datetime!(2026-05-05 12:00 UTC)),
+            0,
         )
     };
     [
@@ -148,7 +149,7 @@ fn some_note() -> impl Strategy<Value = Note> {
         let uid = (index < 2).then(|| ["movies", "books"][index as usize]);
         let enqueued_at = datetime!(2026-05-05 12:00 UTC) + Duration::hours(i64::from(index));
         let label = Names::default().label(kind, uid);
-        Note::new(label, &course(status, canceled_by, enqueued_at))
+        Note::new(label, &course(status, canceled_by, enqueued_at), 0)
     })
 }
 

@@ -2,6 +2,7 @@
 //! node. Records keep the name from when the task was created; notes have the current name.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::state::State;
 use super::{Tasks, key};
@@ -167,12 +168,14 @@ impl Tasks {
             if !state.notes.contains_key(&uid) {
                 return Err(TaskError::NotFound { uid });
             }
-            state.open.get(&uid).cloned()
+            state.open_record(uid).cloned()
         };
-        match open {
-            Some(record) => Ok(aggregate::view(&record)),
-            None => Ok(aggregate::view(&self.load(uid).await?)),
-        }
+        let record = match open {
+            Some(record) => record,
+            None => Arc::new(self.load(uid).await?),
+        };
+        let alone = record.alone(uid).ok_or(TaskError::NotFound { uid })?;
+        Ok(aggregate::view(&alone))
     }
 }
 

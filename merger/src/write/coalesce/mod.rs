@@ -40,7 +40,7 @@ use crate::ids::Ids;
 use crate::replication::{WriteGuard, put_in_doubt};
 use crate::spans::Span;
 use crate::supervise::note_panic;
-use crate::tasks::{self, Enqueued, NewTask, ShardTask, Share};
+use crate::tasks::{Enqueued, Member, NewTask, ShardTask};
 use crate::write::Context;
 
 /// A write with more bytes or documents than this isn't a small write.
@@ -188,9 +188,13 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
         }
         Err(error) => return fail(clients, error),
     };
-    let tasks = tasks_of(ctx, &mut smalls, &parts);
+    let members: Vec<Member> = smalls.iter_mut().map(member).collect();
+    let task = task_of(&mut smalls, &members, parts);
+    // Uids are assigned in the order of writes.
+    let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
+    let uid = ctx.tasks.reserve_all(count);
     if smalls.len() > 1
-        && let Some(copy) = parts.first().and_then(|part| part.copies.first())
+        && let Some(copy) = task.parts.first().and_then(|part| part.copies.first())
     {
         ctx.writes
             .coalescer
@@ -200,9 +204,10 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
     // The next group needn't wait until these tasks are durable.
     let ctx = Arc::clone(ctx);
     tokio::spawn(async move {
-        match ctx.tasks.create_all(tasks).await {
+        match ctx.tasks.create_as(uid, task, Vec::new()).await {
             Ok(enqueued) => {
-                for (client, enqueued) in clients.into_iter().zip(enqueued) {
+                for ((client, member), uid) in clients.into_iter().zip(members).zip(uid..) {
+                    let enqueued = enqueued.of_member(uid, member.custom_metadata);
                     // If the client is gone, its task exists nevertheless.
                     let _ = client.send(Ok(Sent::Taken(enqueued)));
                 }
@@ -212,28 +217,33 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
     });
 }
 
-/// Makes a task for each write of a group; the uids are in the group's order.
-fn tasks_of(ctx: &Context, smalls: &mut [Small], parts: &[ShardTask]) -> Vec<(u32, NewTask)> {
-    let merged = smalls.len() > 1;
-    let mut before = 0;
-    let own = |(place, small): (u32, &mut Small)| {
-        let share = Share {
-            documents: small.ids.len() as u64,
-            place,
-            sent: Some(tasks::Sent {
-                before,
-                count: small.piece.documents(),
-            }),
-        };
-        before += small.piece.documents();
-        let task = NewTask {
-            parts: parts.to_vec(),
-            share: merged.then_some(share),
-            ..std::mem::take(&mut small.task)
-        };
-        (ctx.tasks.reserve(), task)
-    };
-    (0_u32..).zip(smalls).map(own).collect()
+fn member(small: &mut Small) -> Member {
+    Member {
+        documents: small.ids.len() as u64,
+        sent: small.piece.documents(),
+        custom_metadata: small.task.custom_metadata.take(),
+    }
+}
+
+/// The task of a group's writes.
+fn task_of(smalls: &mut [Small], members: &[Member], parts: Vec<ShardTask>) -> NewTask {
+    let own = smalls
+        .first_mut()
+        .map(|small| std::mem::take(&mut small.task));
+    let own = own.unwrap_or_default();
+    match members {
+        [alone] => NewTask {
+            parts,
+            custom_metadata: alone.custom_metadata.clone(),
+            ..own
+        },
+        together => NewTask {
+            parts,
+            members: together.to_vec(),
+            details: serde_json::Map::new(),
+            ..own
+        },
+    }
 }
 
 fn fail(clients: Vec<oneshot::Sender<Outcome>>, error: WriteError) {
