@@ -14,6 +14,7 @@ mod follow;
 mod group;
 mod handle;
 mod note;
+mod notes;
 mod pending;
 mod read_from;
 mod record;

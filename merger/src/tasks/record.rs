@@ -33,6 +33,14 @@ pub enum Status {
 }
 
 impl Status {
+    /// How many there are.
+    pub(super) const COUNT: usize = 5;
+
+    /// Its place in a list with an entry for each status.
+    pub(super) fn place(self) -> usize {
+        self as usize
+    }
+
     /// Whether the status is final.
     pub fn is_settled(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)

@@ -230,10 +230,10 @@ impl Tasks {
     pub async fn get(&self, uid: u32) -> Result<TaskView, TaskError> {
         let view = self.get_as_begun(uid).await?;
         let state = self.lock();
-        let note = state.notes.get(&uid);
+        let note = state.notes.get(uid);
         let note = note.ok_or(TaskError::NotFound { uid })?;
         Ok(TaskView {
-            index_uid: note.index_uid().map(str::to_owned),
+            index_uid: state.notes.index_uid(note).map(str::to_owned),
             ..view
         })
     }
@@ -267,12 +267,7 @@ impl Tasks {
 
     /// The indexes that any task names.
     pub(super) fn index_uids(&self) -> BTreeSet<String> {
-        let state = self.lock();
-        state
-            .names
-            .index_uids()
-            .map(|uid| uid.to_string())
-            .collect()
+        self.lock().notes.index_uids()
     }
 
     /// Frees the space that deleted tasks took; returns the sizes before and after in bytes, if the store has a size.
@@ -287,7 +282,7 @@ impl Tasks {
     async fn load(&self, uid: u32) -> Result<TaskRecord, TaskError> {
         let first = {
             let state = self.lock();
-            let note = state.notes.get(&uid);
+            let note = state.notes.get(uid);
             note.ok_or(TaskError::NotFound { uid })?.record_of(uid)
         };
         let stored = self.store.get(&key(first)).await?;

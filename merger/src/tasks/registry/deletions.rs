@@ -13,12 +13,9 @@ impl Tasks {
     pub(in crate::tasks) async fn delete(&self, uids: &[u32]) -> Result<u64, TaskError> {
         let (gone, floor): (Vec<u32>, u32) = {
             let state = self.lock();
-            let settled = |uid: &u32| {
-                state
-                    .notes
-                    .get(uid)
-                    .is_some_and(|note| note.status.is_settled())
-            };
+            // One whose end isn't stored yet would be there again after that.
+            let settled =
+                |uid: &u32| state.notes.has_ended(*uid) && state.open_record(*uid).is_none();
             (uids.iter().copied().filter(settled).collect(), state.next)
         };
         // One at a time, since two might delete from the same shared record.
@@ -31,9 +28,8 @@ impl Tasks {
         self.store.commit(changes).await?;
         let mut state = self.lock();
         for uid in &gone {
-            state.notes.remove(uid);
+            state.notes.remove(*uid);
         }
-        state.names.tidy();
         state.tidy_renamed();
         drop(state);
         self.changes.tell();
@@ -47,7 +43,7 @@ impl Tasks {
             let state = self.lock();
             let mut shared = BTreeSet::new();
             for uid in gone {
-                let Some(note) = state.notes.get(uid) else {
+                let Some(note) = state.notes.get(*uid) else {
                     continue;
                 };
                 let first = note.record_of(*uid);
@@ -90,10 +86,7 @@ impl Tasks {
     ) -> Result<HashMap<NodeId, Vec<u32>>, TaskError> {
         let settled: Vec<u32> = {
             let state = self.lock();
-            let is_settled = |uid: &&u32| {
-                let note = state.notes.get(uid);
-                note.is_some_and(|note| note.status.is_settled())
-            };
+            let is_settled = |uid: &&u32| state.notes.has_ended(**uid);
             uids.iter()
                 .filter(is_settled)
                 .copied()

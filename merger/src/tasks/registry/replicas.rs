@@ -231,7 +231,7 @@ impl Tasks {
     /// Which replicas have applied a task; `None` if there is no such task.
     pub fn applied(&self, uid: u32) -> Option<Applied> {
         let state = self.lock();
-        if !state.notes.contains_key(&uid) {
+        if !state.notes.contains(uid) {
             return None;
         }
         let Some(record) = state.open_record(uid) else {

@@ -1,7 +1,6 @@
 //! The registry's memory: a note of each task, the records of outstanding tasks, and what each node still has to do.
 
 use std::borrow::Cow;
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -11,14 +10,13 @@ use super::shared::SharedEnd;
 use crate::cluster::NodeId;
 use crate::tasks::aggregate;
 use crate::tasks::group::MOST_MEMBERS;
-use crate::tasks::note::{Names, Note};
+use crate::tasks::notes::Notes;
 use crate::tasks::record::{LocalState, ReplicaTask, Status, TaskRecord};
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) next: u32,
-    pub(super) notes: BTreeMap<u32, Note>,
-    pub(super) names: Names,
+    pub(super) notes: Notes,
     /// The records of open tasks, by the first uid of each.
     pub(super) open: BTreeMap<u32, Arc<TaskRecord>>,
     /// The names that swaps and renamings exchanged, by task.
@@ -75,7 +73,7 @@ impl State {
     /// How many tasks share this record, of which all have ended or none has.
     pub(super) fn members_of(&self, first: u32) -> usize {
         let near = self.notes.range(first..first.saturating_add(MOST_MEMBERS));
-        near.filter(|(uid, note)| note.is_in_group() && note.record_of(**uid) == first)
+        near.filter(|(uid, note)| note.is_in_group() && note.record_of(*uid) == first)
             .count()
     }
 
@@ -115,18 +113,7 @@ impl State {
 
     /// Updates the task's note, which lists use.
     pub(super) fn note(&mut self, record: &TaskRecord) {
-        let course = aggregate::course(record);
-        let mut label = None;
-        for uid in record.uids() {
-            let place = record.place(uid);
-            match self.notes.entry(uid) {
-                Entry::Occupied(mut known) => known.get_mut().follow(&course, place),
-                Entry::Vacant(new) => {
-                    let label = label.get_or_insert_with(|| self.names.of(record));
-                    new.insert(Note::new(Arc::clone(label), &course, place));
-                }
-            }
-        }
+        self.notes.note(record);
     }
 
     /// Changes an open task and returns the changed record; `None` if the task isn't open.
@@ -138,13 +125,9 @@ impl State {
         let record = self.open.get_mut(&uid)?;
         change(Arc::make_mut(record));
         let record = Arc::clone(record);
-        let has_ended = |notes: &BTreeMap<u32, Note>| {
-            let note = notes.get(&uid);
-            note.is_some_and(|note| note.status.is_settled())
-        };
-        let before = has_ended(&self.notes);
+        let before = self.notes.has_ended(uid);
         self.note(&record);
-        if !before && has_ended(&self.notes) {
+        if !before && self.notes.has_ended(uid) {
             // Done under the same lock, so that a reader who sees the end also sees the new names.
             self.rename(uid, renames::pairs(&record));
         }
@@ -287,14 +270,7 @@ impl State {
             return Vec::new();
         }
         // At least two, since the deletion adds a task itself.
-        self.settled().take(max_tasks.div_ceil(10).max(2)).collect()
-    }
-
-    /// The uids of all settled tasks, the oldest first.
-    pub(super) fn settled(&self) -> impl Iterator<Item = u32> {
-        self.notes
-            .iter()
-            .filter(|(_, note)| note.status.is_settled())
-            .map(|(uid, _)| *uid)
+        let most = max_tasks.div_ceil(10).max(2);
+        self.notes.settled().take(most).collect()
     }
 }
