@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use http::{HeaderValue, Method};
+use serde_json::Value;
 use tokio::sync::oneshot;
 use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
@@ -29,6 +30,7 @@ pub(super) use self::batchable::is_harmless;
 use self::held::{HELD_BYTES, Held};
 use self::line::{Line, Waiting};
 use super::WriteError;
+use super::add::task;
 use super::deliver::{Delivered, Delivery, ShardPayload, deliver_now, layout_unchanged};
 use super::format::Format;
 use super::spool::Piece;
@@ -70,8 +72,8 @@ pub(super) struct Small {
     pub(super) piece: Piece,
     /// The documents' ids, each once.
     pub(super) ids: Ids,
-    /// The write's own task, until it is registered.
-    pub(super) task: NewTask,
+    /// The client's `customMetadata`.
+    pub(super) custom_metadata: Option<String>,
 }
 
 impl Small {
@@ -119,7 +121,8 @@ pub(super) async fn send(
         std::mem::replace(&mut line.served, true)
     };
     if !served {
-        tokio::spawn(serve(Arc::clone(ctx), shard));
+        // The merger doesn't stop before they are sent, whoever still waits for them.
+        ctx.begun.spawn(serve(Arc::clone(ctx), shard));
     }
     let outcome = outcome.await.map_err(|_| Stopping)?;
     outcome.map_err(WriteError::Together)
@@ -154,7 +157,7 @@ async fn serve_line(ctx: Arc<Context>, shard: ShardId) {
 }
 
 async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, group: Vec<Waiting>) {
-    let (mut smalls, clients): (Vec<Small>, Vec<_>) = group
+    let (smalls, clients): (Vec<Small>, Vec<_>) = group
         .into_iter()
         .map(|waiting| (waiting.small, waiting.sent))
         .unzip();
@@ -188,8 +191,9 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
         }
         Err(error) => return fail(clients, error),
     };
-    let members: Vec<Member> = smalls.iter_mut().map(member).collect();
-    let task = task_of(&mut smalls, &members, parts);
+    let uid = &first.kind.placement.uid;
+    let members: Vec<Member> = smalls.iter().map(member).collect();
+    let task = task_of(uid, &members, parts);
     // Uids are assigned in the order of writes.
     let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
     let uid = ctx.tasks.reserve_all(count);
@@ -217,31 +221,29 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
     });
 }
 
-fn member(small: &mut Small) -> Member {
+fn member(small: &Small) -> Member {
     Member {
         documents: small.ids.len() as u64,
         sent: small.piece.documents(),
-        custom_metadata: small.task.custom_metadata.take(),
+        custom_metadata: small.custom_metadata.clone(),
     }
 }
 
 /// The task of a group's writes.
-fn task_of(smalls: &mut [Small], members: &[Member], parts: Vec<ShardTask>) -> NewTask {
-    let own = smalls
-        .first_mut()
-        .map(|small| std::mem::take(&mut small.task));
-    let own = own.unwrap_or_default();
+fn task_of(index_uid: &str, members: &[Member], parts: Vec<ShardTask>) -> NewTask {
+    let received = members.iter().map(|member| member.sent).sum();
+    let task = NewTask {
+        parts,
+        ..task(index_uid, received, Value::Null)
+    };
     match members {
         [alone] => NewTask {
-            parts,
             custom_metadata: alone.custom_metadata.clone(),
-            ..own
+            ..task
         },
         together => NewTask {
-            parts,
             members: together.to_vec(),
-            details: serde_json::Map::new(),
-            ..own
+            ..task
         },
     }
 }

@@ -32,7 +32,7 @@ fn small(index: &str, ids: &[&str]) -> Small {
         documents,
         piece,
         ids,
-        task: NewTask::default(),
+        custom_metadata: None,
     }
 }
 
