@@ -10,6 +10,7 @@
 
 mod asking;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -173,16 +174,16 @@ impl<T: Send + 'static, E: Send + 'static> Late<T, E> {
 
 /// The tasks that a late write belongs to. They are complete when each has been recorded or given up.
 struct Records {
-    told: mpsc::UnboundedReceiver<u32>,
-    uids: Option<Vec<u32>>,
+    told: mpsc::UnboundedReceiver<RangeInclusive<u32>>,
+    uids: Option<Vec<RangeInclusive<u32>>>,
 }
 
 impl Records {
-    async fn uids(&mut self) -> Vec<u32> {
+    async fn uids(&mut self) -> Vec<RangeInclusive<u32>> {
         if self.uids.is_none() {
             let mut uids = Vec::new();
-            while let Some(uid) = self.told.recv().await {
-                uids.push(uid);
+            while let Some(more) = self.told.recv().await {
+                uids.push(more);
             }
             self.uids = Some(uids);
         }
@@ -207,8 +208,8 @@ async fn settle(
         }
     };
     let Some(first) = first else { return };
-    for uid in records.uids().await {
+    for uids in records.uids().await {
         let key = (&first.node, first.local_uid);
-        ctx.tasks.came_late(uid, key, node, taken.clone()).await;
+        ctx.tasks.came_late(uids, key, node, taken.clone()).await;
     }
 }

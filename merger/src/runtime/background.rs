@@ -98,7 +98,7 @@ async fn act_on_settled(
         let ended = &ctx.metrics.tasks_ended;
         ended
             .with_label_values(&[settled.view.status.as_str()])
-            .inc();
+            .inc_by(settled.count as u64);
         let no_more = search::Stale::by(&settled.view);
         search::forget(&ctx.reading.search, &no_more);
         stale.note(no_more);

@@ -24,8 +24,8 @@ const ABOUT: TableDefinition<'static, &str, u64> = TableDefinition::new("about")
 /// The format of the entries, in [`ABOUT`]; missing in files of mergers that knew only one.
 const FORMAT_KEY: &str = "format";
 
-/// The format that this merger writes, and the newest that it reads.
-const FORMAT: u64 = 1;
+/// The format that this merger writes, and the newest that it reads. Since 2, writes that went together have one record.
+const FORMAT: u64 = 2;
 
 /// How much of the file redb keeps in memory, in bytes: enough for the pages of the newest tasks, which are read and changed
 /// most. redb's default is up to a gigabyte.
@@ -80,8 +80,9 @@ impl File {
                         known: FORMAT,
                     });
                 }
-                Some(_) => {}
-                None => drop(about.insert(FORMAT_KEY, FORMAT).map_err(failed)?),
+                Some(FORMAT) => {}
+                // From now on there may be entries that older mergers can't read.
+                Some(_) | None => drop(about.insert(FORMAT_KEY, FORMAT).map_err(failed)?),
             }
         }
         transaction.commit().map_err(failed)?;

@@ -95,7 +95,7 @@ impl Deletion {
     async fn after(&self, ctx: &Context, uid: u32, awaited: &[u32]) {
         let have_ended = || {
             let mut awaited = awaited.iter();
-            let ended = awaited.all(|uid| ctx.tasks.open_record(*uid).is_none());
+            let ended = awaited.all(|uid| !ctx.tasks.is_open(*uid));
             ended.then_some(())
         };
         until([&ctx.tasks.changes], have_ended).await;

@@ -1,12 +1,13 @@
 //! The filters, order and paging of `GET /tasks`, over a short note of each task. Pure functions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, Duration, OffsetDateTime};
 
 use super::note::Note;
+use super::notes::{Notes, Part, Span, Time, Wanted};
 use super::record::Status;
 
 /// A range of time, open at both ends.
@@ -27,6 +28,34 @@ impl Between {
                 self.after.is_none_or(|after| time > after)
                     && self.before.is_none_or(|before| time < before)
             })
+    }
+}
+
+/// How many tasks of a chunk are within bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    None,
+    Some,
+    All,
+}
+
+impl Between {
+    fn fit(self, span: &Span) -> Fit {
+        if !self.is_set() {
+            return Fit::All;
+        }
+        let (Some(first), Some(last)) = (span.first(), span.last()) else {
+            return Fit::None;
+        };
+        if self.after.is_some_and(|after| last <= after)
+            || self.before.is_some_and(|before| first >= before)
+        {
+            return Fit::None;
+        }
+        match self.holds(Some(first)) && self.holds(Some(last)) && span.is_complete() {
+            true => Fit::All,
+            false => Fit::Some,
+        }
     }
 }
 
@@ -118,7 +147,8 @@ impl Filter {
     }
 
     /// Whether a task matches the filter.
-    pub(super) fn lets_through(&self, uid: u32, note: &Note) -> bool {
+    pub(super) fn lets_through(&self, uid: u32, note: &Note, notes: &Notes) -> bool {
+        let label = notes.label(note);
         let among = |list: &Option<Vec<u32>>, value: Option<u32>| {
             list.as_ref()
                 .is_none_or(|list| value.is_some_and(|value| list.contains(&value)))
@@ -126,119 +156,148 @@ impl Filter {
         let begun = (note.status != Status::Enqueued).then_some(uid);
         among(&self.uids, Some(uid))
             && among(&self.batch_uids, begun)
-            && among(&self.canceled_by, note.canceled_by)
+            && among(&self.canceled_by, notes.canceled_by(uid))
             && self
                 .statuses
                 .as_ref()
                 .is_none_or(|list| list.contains(&note.status))
             && self.kinds.as_ref().is_none_or(|list| {
                 list.iter()
-                    .any(|kind| kind.eq_ignore_ascii_case(note.kind()))
+                    .any(|kind| kind.eq_ignore_ascii_case(&label.kind))
             })
             && self.index_uids.as_ref().is_none_or(|list| {
-                note.index_uid()
-                    .is_some_and(|uid| list.iter().any(|wanted| wanted == uid))
+                let index_uid = label.index_uid.as_deref();
+                index_uid.is_some_and(|uid| list.iter().any(|wanted| wanted == uid))
             })
-            && self.enqueued.holds(Some(note.enqueued_at()))
+            && self.is_in_time(note)
+    }
+
+    fn is_in_time(&self, note: &Note) -> bool {
+        self.enqueued.holds(Some(note.enqueued_at()))
             && self.started.holds(note.started_at())
             && self.finished.holds(note.finished_at())
     }
 
     /// One page: its uids, the total, and the uid that the next page starts from. `open` are the tasks that haven't ended.
     ///
-    /// The frequent queries (the newest tasks, a few uids, unfinished tasks) cost the same however many tasks there are.
+    /// However many tasks there are, it looks at few of them: those that are named, that are open or that were canceled; or else those
+    /// in chunks that have some of the page, and in chunks that lie on a bound in time.
     pub(super) fn page(
         &self,
-        notes: &BTreeMap<u32, Note>,
+        notes: &Notes,
         open: impl DoubleEndedIterator<Item = u32>,
     ) -> (Vec<u32>, u64, Option<u32>) {
         let limit = self.limit as usize;
-        if self.lets_all_through() {
-            let mut uids: Box<dyn Iterator<Item = &u32>> = match self.reverse {
-                true => Box::new(notes.range(self.from.unwrap_or(0)..).map(|(uid, _)| uid)),
-                false => {
-                    let newest = self.from.unwrap_or(u32::MAX);
-                    Box::new(notes.range(..=newest).rev().map(|(uid, _)| uid))
+        let (oldest, newest) = match self.reverse {
+            true => (self.from.unwrap_or(0), u32::MAX),
+            false => (0, self.from.unwrap_or(u32::MAX)),
+        };
+        let begun = |uid: &u32| (oldest..=newest).contains(uid);
+        let wanted = self.wanted(notes);
+        let (total, found): (u64, Box<dyn DoubleEndedIterator<Item = u32>>) =
+            match self.few(notes, open) {
+                Some(few) => (few.len() as u64, Box::new(few.into_iter().filter(begun))),
+                None => {
+                    let parts = notes.chunks(&wanted, oldest..=newest);
+                    let found = parts.flat_map(|part| self.of_part(part, &wanted));
+                    (self.count(notes, &wanted), Box::new(found.filter(begun)))
                 }
             };
-            let page = uids.by_ref().take(limit).copied().collect();
-            return (page, notes.len() as u64, uids.next().copied());
-        }
-        let mut page = Vec::new();
-        let (mut total, mut next) = (0, None);
-        let mut visit = |uid: u32| {
-            total += 1;
-            let begun = self.from.is_none_or(|from| match self.reverse {
-                true => uid >= from,
-                false => uid <= from,
-            });
-            if begun && page.len() < limit {
-                page.push(uid);
-            } else if begun && next.is_none() {
-                next = Some(uid);
-            }
+        let mut uids: Box<dyn Iterator<Item = u32>> = match self.reverse {
+            true => Box::new(found),
+            false => Box::new(found.rev()),
         };
-        let found = self.among(notes, open);
-        match self.reverse {
-            true => found.for_each(&mut visit),
-            false => found.rev().for_each(&mut visit),
-        }
-        (page, total, next)
+        let page = uids.by_ref().take(limit).collect();
+        (page, total, uids.next())
     }
 
     /// The uids of all matching tasks, in ascending order.
     pub(super) fn all(
         &self,
-        notes: &BTreeMap<u32, Note>,
+        notes: &Notes,
         open: impl DoubleEndedIterator<Item = u32>,
     ) -> Vec<u32> {
-        self.among(notes, open).collect()
+        if let Some(few) = self.few(notes, open) {
+            return few;
+        }
+        let wanted = self.wanted(notes);
+        let parts = notes.chunks(&wanted, ..);
+        parts.flat_map(|part| self.of_part(part, &wanted)).collect()
     }
 
-    fn among<'a>(
-        &'a self,
-        notes: &'a BTreeMap<u32, Note>,
-        open: impl DoubleEndedIterator<Item = u32> + 'a,
-    ) -> impl DoubleEndedIterator<Item = u32> {
-        let named = self.uids.as_ref().or(self.batch_uids.as_ref());
+    /// The matching tasks, if they are among a few that are known: those that are named, open, or were canceled.
+    fn few(&self, notes: &Notes, open: impl DoubleEndedIterator<Item = u32>) -> Option<Vec<u32>> {
         let ended = |statuses: &Vec<Status>| statuses.iter().any(|status| status.is_settled());
-        let candidates: Box<dyn DoubleEndedIterator<Item = u32> + 'a> =
-            match (named, &self.statuses) {
-                (Some(named), _) => {
-                    let named: BTreeSet<u32> = named.iter().copied().collect();
-                    Box::new(named.into_iter())
-                }
-                (None, Some(statuses)) if !ended(statuses) => Box::new(open),
-                (None, _) => Box::new(notes.keys().copied()),
-            };
-        candidates.filter(|uid| {
-            let note = notes.get(uid);
-            note.is_some_and(|note| self.lets_through(*uid, note))
-        })
+        let matching = |uid: &u32| {
+            let note = notes.get(*uid);
+            note.is_some_and(|note| self.lets_through(*uid, note, notes))
+        };
+        let named = self.uids.as_ref().or(self.batch_uids.as_ref());
+        if let Some(named) = named {
+            let named: BTreeSet<u32> = named.iter().copied().collect();
+            return Some(named.into_iter().filter(matching).collect());
+        }
+        if self.statuses.as_ref().is_some_and(|list| !ended(list)) {
+            return Some(open.filter(matching).collect());
+        }
+        let canceled = self.canceled_by.is_some();
+        canceled.then(|| notes.canceled().filter(matching).collect())
     }
 
-    fn lets_all_through(&self) -> bool {
-        let Self {
-            limit: _,
-            from: _,
-            reverse: _,
-            narrows: _,
-            uids,
-            batch_uids,
-            statuses,
-            kinds,
-            index_uids,
-            canceled_by,
-            enqueued,
-            started,
-            finished,
-        } = self;
-        let lists = [uids, batch_uids, canceled_by]
+    fn wanted(&self, notes: &Notes) -> Wanted {
+        notes.wanted(
+            self.statuses.as_deref(),
+            self.kinds.as_deref(),
+            self.index_uids.as_deref(),
+        )
+    }
+
+    /// How many tasks match, where only labels, statuses and times count.
+    fn count(&self, notes: &Notes, wanted: &Wanted) -> u64 {
+        let times = [self.enqueued, self.started, self.finished];
+        if !times.into_iter().any(Between::is_set) {
+            return notes.count(wanted);
+        }
+        let parts = notes.chunks(wanted, ..);
+        parts
+            .map(|part| match self.fit(&part) {
+                Fit::None => 0,
+                Fit::All => part.count,
+                Fit::Some => self.of_part(part, wanted).count() as u64,
+            })
+            .sum()
+    }
+
+    /// The matching tasks of a chunk.
+    fn of_part<'a>(
+        &'a self,
+        part: Part<'a>,
+        wanted: &'a Wanted,
+    ) -> impl DoubleEndedIterator<Item = u32> + use<'a> {
+        let fit = self.fit(&part);
+        let tasks = (fit != Fit::None).then(|| part.iter());
+        tasks
             .into_iter()
-            .all(Option::is_none);
-        let names = [kinds, index_uids].into_iter().all(Option::is_none);
-        let times = [enqueued, started, finished];
-        lists && names && statuses.is_none() && !times.into_iter().any(|time| time.is_set())
+            .flatten()
+            .filter(move |(_, note)| wanted.has(note) && (fit == Fit::All || self.is_in_time(note)))
+            .map(|(uid, _)| uid)
+    }
+
+    /// How many of a chunk's tasks are within the bounds in time.
+    fn fit(&self, part: &Part<'_>) -> Fit {
+        let times = [
+            (self.enqueued, Time::Enqueued),
+            (self.started, Time::Started),
+            (self.finished, Time::Finished),
+        ];
+        let fits = times.map(|(between, what)| between.fit(part.span(what)));
+        if fits.contains(&Fit::None) {
+            return Fit::None;
+        }
+        match fits.contains(&Fit::Some) {
+            true => Fit::Some,
+            false => Fit::All,
+        }
     }
 
     /// The same filter, limited to the indexes that a key may see; if the filter names no index, those of `known` that the key

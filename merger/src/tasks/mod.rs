@@ -11,8 +11,10 @@ mod deletion;
 mod documents;
 mod filter;
 mod follow;
+mod group;
 mod handle;
 mod note;
+mod notes;
 mod pending;
 mod read_from;
 mod record;
@@ -22,12 +24,13 @@ mod sweep;
 
 pub use deletion::give_up_deletions;
 pub use follow::{TaskEvents, follow};
+pub use group::{MOST_MEMBERS, Member, Sent, Share};
 pub use handle::handle;
 pub use pending::{Unknown, are_pending, ask_primary, ask_until};
 pub use read_from::read_from;
 pub use record::{
-    Enqueued, LateTicket, LocalState, NewTask, ReadBack, ReplicaTask, Sent, ShardTask, Share,
-    Status, TaskRecord, TaskView, Touches,
+    Enqueued, LateTicket, LocalState, NewTask, ReadBack, ReplicaTask, ShardTask, Status,
+    TaskRecord, TaskView, Touches,
 };
 pub use registry::{Applied, Limits, SettledTask, SharedEnd, Tasks};
 pub use sweep::forget_old;

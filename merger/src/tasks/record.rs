@@ -5,6 +5,7 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -12,6 +13,7 @@ use time::OffsetDateTime;
 use time::serde::rfc3339;
 use weft_routing::placement::ShardId;
 
+use super::group::{Member, Share};
 use crate::cluster::{NodeId, NodeTask};
 
 /// A task's status, as the API names it.
@@ -31,6 +33,14 @@ pub enum Status {
 }
 
 impl Status {
+    /// How many there are.
+    pub(super) const COUNT: usize = 5;
+
+    /// Its place in a list with an entry for each status.
+    pub(super) fn place(self) -> usize {
+        self as usize
+    }
+
     /// Whether the status is final.
     pub fn is_settled(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Canceled)
@@ -82,6 +92,8 @@ pub struct NewTask {
     pub read_back: ReadBack,
     /// For a change of settings: which settings it changes.
     pub touches: Touches,
+    /// For writes that went together: what each has of its own. Empty for a single task.
+    pub members: Vec<Member>,
 }
 
 impl NewTask {
@@ -100,6 +112,7 @@ impl NewTask {
             share: self.share,
             read_back: self.read_back,
             touches: self.touches,
+            members: self.members.into_iter().map(Some).collect(),
         }
     }
 }
@@ -142,29 +155,6 @@ impl Touches {
     }
 }
 
-/// A task's share in a local task that several small writes were merged into.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Share {
-    /// How many documents the task indexes if the local task succeeds.
-    pub documents: u64,
-    /// Its position among the writes that were merged, from 0.
-    pub place: u32,
-    /// Which of the documents sent to the node belong to this write; a document that it names twice is sent twice.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sent: Option<Sent>,
-}
-
-/// A range of the documents that were sent to a node in one request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Sent {
-    /// How many documents come before the range.
-    pub before: u64,
-    /// How many documents the range has.
-    pub count: u64,
-}
-
 /// One local task on one shard. A shard that took a write in several pieces has a part for each.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -193,16 +183,16 @@ pub struct ShardTask {
 
 /// Tells the code that brings an acknowledged write to the remaining replicas which task it is.
 #[derive(Debug, Clone)]
-pub struct LateTicket(tokio::sync::mpsc::UnboundedSender<u32>);
+pub struct LateTicket(tokio::sync::mpsc::UnboundedSender<RangeInclusive<u32>>);
 
 impl LateTicket {
-    /// A ticket that sends its task to this channel. When all copies of the ticket are dropped, no more tasks come.
-    pub fn new(to: tokio::sync::mpsc::UnboundedSender<u32>) -> Self {
+    /// A ticket that sends the uids of its tasks to this channel. When all copies of the ticket are dropped, no more tasks come.
+    pub fn new(to: tokio::sync::mpsc::UnboundedSender<RangeInclusive<u32>>) -> Self {
         Self(to)
     }
 
-    pub(super) fn tell(self, uid: u32) {
-        let _ = self.0.send(uid);
+    pub(super) fn tell(self, uids: RangeInclusive<u32>) {
+        let _ = self.0.send(uids);
     }
 }
 
@@ -374,6 +364,9 @@ pub struct TaskRecord {
     /// Which settings a change touches.
     #[serde(default)]
     pub touches: Touches,
+    /// The writes that share the record, with the uids from `uid` on; `None` for one that was deleted. Empty for a single task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<Option<Member>>,
 }
 
 impl TaskRecord {
@@ -387,9 +380,9 @@ impl TaskRecord {
         self.parts.iter().flat_map(ShardTask::live)
     }
 
-    /// For a task that shares its local task: the copy that decides how it ended, and the task's share.
-    pub fn shared(&self) -> Option<(&ReplicaTask, Share)> {
-        self.live_copies().next().zip(self.share)
+    /// For writes that share a local task: the copy that decides how it ended.
+    pub fn shared(&self) -> Option<&ReplicaTask> {
+        self.live_copies().next().filter(|_| self.is_shared())
     }
 
     /// The copies of all parts, mutable.
@@ -420,6 +413,15 @@ pub struct Enqueued {
 }
 
 impl Enqueued {
+    /// The same for another write of the same group.
+    pub fn of_member(&self, uid: u32, custom_metadata: Option<String>) -> Self {
+        Self {
+            task_uid: uid,
+            custom_metadata,
+            ..self.clone()
+        }
+    }
+
     /// What a client is told of a task that was just stored.
     pub(super) fn of(record: &TaskRecord) -> Self {
         Self {

@@ -26,7 +26,7 @@ use tokio::sync::{Notify, mpsc};
 use super::TaskError;
 use super::aggregate;
 use super::filter::Filter;
-use super::record::{Enqueued, NewTask, TaskRecord, TaskView};
+use super::record::{Enqueued, LateTicket, NewTask, TaskRecord, TaskView};
 use crate::clock::now_utc;
 use crate::cluster::{Changes, Marks};
 use crate::store::{Change, Store};
@@ -50,6 +50,8 @@ const FLOOR_KEY: &str = "task-floor";
 pub struct SettledTask {
     /// The task as clients see it.
     pub view: TaskView,
+    /// How many tasks have settled: those that went to their shard together are told of once, by the first of them.
+    pub count: usize,
 }
 
 /// The registry.
@@ -64,6 +66,8 @@ pub struct Tasks {
     outbox: Outbox,
     /// For each node, up to which task its tasks are accounted for. Stored when records are deleted that show the same.
     marks: Arc<Marks>,
+    /// Held while tasks are deleted.
+    deleting: tokio::sync::Mutex<()>,
 }
 
 /// How many finished tasks are kept, and for how long.
@@ -105,7 +109,9 @@ impl Tasks {
             more = page.more;
             for (key, stored) in page.entries {
                 let record = read(&key, &stored.value)?;
-                state.next = state.next.max(record.uid + 1);
+                state.next = state.next.max(record.last_uid() + 1);
+                // A task got a record of its own after the shared one: its keys come after that one's.
+                state.drop_from_group(record.uid);
                 let pairs = renames::pairs(&record);
                 if !pairs.is_empty() {
                     renamed.insert(record.uid, pairs);
@@ -116,10 +122,11 @@ impl Tasks {
                         false => marks.seen_in_record(&copy.task()),
                     }
                 }
-                let record = Arc::new(record);
-                state.insert(Arc::clone(&record));
-                state.note_end(&record);
+                state.insert(Arc::new(record));
             }
+        }
+        for record in state.open.values().cloned().collect::<Vec<_>>() {
+            state.note_end(&record);
         }
         state.rename_all(renamed);
         let needless = renames::needless(&marked, &state.notes);
@@ -141,6 +148,7 @@ impl Tasks {
             limits,
             outbox,
             marks,
+            deleting: tokio::sync::Mutex::default(),
         })
     }
 
@@ -155,9 +163,14 @@ impl Tasks {
 
     /// Reserves the uid of a task that is about to be created, for state that must be stored under it before the delivery.
     pub fn reserve(&self) -> u32 {
+        self.reserve_all(1)
+    }
+
+    /// Reserves so many uids in a row, and returns the first.
+    pub fn reserve_all(&self, count: u32) -> u32 {
         let mut state = self.lock();
         let uid = state.next;
-        state.next += 1;
+        state.next += count;
         uid
     }
 
@@ -166,67 +179,43 @@ impl Tasks {
         self.lock().next.checked_sub(1)
     }
 
-    /// As [`create`](Self::create), with a uid that was [reserved](Self::reserve). `extra` is stored in the same commit as the
-    /// task.
+    /// As [`create`](Self::create), with a uid that was [reserved](Self::reserve); for a task with members, it is the first of
+    /// [so many in a row](Self::reserve_all). `extra` is stored in the same commit as the task.
     ///
     /// # Errors
     /// As [`create`](Self::create).
     pub async fn create_as(
         &self,
         uid: u32,
-        new: NewTask,
+        mut new: NewTask,
         extra: Vec<Change>,
     ) -> Result<Enqueued, TaskError> {
-        let created = self.create_with(vec![(uid, new)], extra).await?;
-        let mut created = created.into_iter();
-        created.next().ok_or(TaskError::NotFound { uid })
-    }
-
-    /// As [`create_as`](Self::create_as) for several tasks: all of them become durable in one commit, or none does.
-    ///
-    /// # Errors
-    /// As [`create`](Self::create).
-    pub async fn create_all(&self, new: Vec<(u32, NewTask)>) -> Result<Vec<Enqueued>, TaskError> {
-        self.create_with(new, Vec::new()).await
-    }
-
-    async fn create_with(
-        &self,
-        new: Vec<(u32, NewTask)>,
-        mut changes: Vec<Change>,
-    ) -> Result<Vec<Enqueued>, TaskError> {
-        let mut enqueued = Vec::with_capacity(new.len());
-        let (mut records, mut settled, mut late) = (Vec::new(), Vec::new(), Vec::new());
-        for (uid, mut new) in new {
-            let tickets = new.parts.iter_mut().filter_map(|part| part.late.take());
-            late.extend(tickets.map(|ticket| (uid, ticket)));
-            let record = new.into_record(uid, now_utc());
-            enqueued.push(Enqueued::of(&record));
-            if aggregate::status(&record).is_settled() {
-                changes.extend(self.end(&record));
-                settled.push(aggregate::view(&record));
-            } else {
-                changes.push(put(&record));
-            }
-            records.push(record);
+        let tickets = new.parts.iter_mut().filter_map(|part| part.late.take());
+        let late: Vec<LateTicket> = tickets.collect();
+        let record = Arc::new(new.into_record(uid, now_utc()));
+        let ended = aggregate::status(&record).is_settled();
+        let mut changes = extra;
+        match ended {
+            true => changes.extend(self.end(&record)),
+            false => changes.push(put(&record)),
         }
         self.store.commit(changes).await?;
+        let enqueued = Enqueued::of(&record);
+        let uids = record.uid..=record.last_uid();
         let surplus = {
             let mut state = self.lock();
-            for record in records {
-                record
-                    .copies()
-                    .for_each(|copy| self.marks.recorded(&copy.task()));
-                state.insert(Arc::new(record));
-            }
+            record
+                .copies()
+                .for_each(|copy| self.marks.recorded(&copy.task()));
+            state.insert(Arc::clone(&record));
             state.surplus(self.limits.max_tasks)
         };
-        for (uid, ticket) in late {
-            ticket.tell(uid);
+        for ticket in late {
+            ticket.tell(uids.clone());
         }
         self.outstanding.notify_waiters();
-        for view in settled {
-            self.tell(view);
+        if ended {
+            self.tell(&record);
         }
         if !surplus.is_empty() {
             self.clean(&surplus).await?;
@@ -241,10 +230,10 @@ impl Tasks {
     pub async fn get(&self, uid: u32) -> Result<TaskView, TaskError> {
         let view = self.get_as_begun(uid).await?;
         let state = self.lock();
-        let note = state.notes.get(&uid);
+        let note = state.notes.get(uid);
         let note = note.ok_or(TaskError::NotFound { uid })?;
         Ok(TaskView {
-            index_uid: note.index_uid().map(str::to_owned),
+            index_uid: state.notes.index_uid(note).map(str::to_owned),
             ..view
         })
     }
@@ -256,7 +245,7 @@ impl Tasks {
     ) -> Result<(Vec<TaskView>, u64, Option<u32>), TaskError> {
         let (page, total, next) = {
             let state = self.lock();
-            filter.page(&state.notes, state.open.keys().copied())
+            filter.page(&state.notes, state.open_uids())
         };
         let mut views = Vec::with_capacity(page.len());
         for uid in page {
@@ -273,17 +262,12 @@ impl Tasks {
     /// The uids of all tasks that match `filter`, ignoring its limit.
     pub(super) fn matching(&self, filter: &Filter) -> Vec<u32> {
         let state = self.lock();
-        filter.all(&state.notes, state.open.keys().copied())
+        filter.all(&state.notes, state.open_uids())
     }
 
     /// The indexes that any task names.
     pub(super) fn index_uids(&self) -> BTreeSet<String> {
-        let state = self.lock();
-        state
-            .names
-            .index_uids()
-            .map(|uid| uid.to_string())
-            .collect()
+        self.lock().notes.index_uids()
     }
 
     /// Frees the space that deleted tasks took; returns the sizes before and after in bytes, if the store has a size.
@@ -294,13 +278,16 @@ impl Tasks {
         Ok(self.store.compact().await?)
     }
 
+    /// The record in which a task is stored, which it may share.
     async fn load(&self, uid: u32) -> Result<TaskRecord, TaskError> {
-        let stored = self
-            .store
-            .get(&key(uid))
-            .await?
-            .ok_or(TaskError::NotFound { uid })?;
-        serde_json::from_slice(&stored.value).map_err(|_| TaskError::Corrupt { uid })
+        let first = {
+            let state = self.lock();
+            let note = state.notes.get(uid);
+            note.ok_or(TaskError::NotFound { uid })?.record_of(uid)
+        };
+        let stored = self.store.get(&key(first)).await?;
+        let stored = stored.ok_or(TaskError::NotFound { uid })?;
+        read(&key(first), &stored.value)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

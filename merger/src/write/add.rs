@@ -1,9 +1,8 @@
 //! `POST` and `PUT …/documents`: adds documents, or updates them field by field.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 use weft_routing::document_id::DocumentId;
@@ -12,8 +11,8 @@ use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
 
 mod by_field;
+mod small;
 
-use super::coalesce::{self, Kind, SMALL_BYTES, SMALL_DOCUMENTS, Sent, Small};
 use super::decode::Plain;
 use super::deliver::{Delivered, Delivery, ShardPayload, deliver_now, layout_unchanged};
 use super::judge::Verdict;
@@ -64,7 +63,7 @@ pub(super) async fn documents(
     let batch = read(plain, splitter, format, share).await?;
     drop((reading, splitting));
     let slot = ctx.bounds.begin()?;
-    let write = Write {
+    let mut write = Write {
         uid,
         operation: call.operation,
         params,
@@ -75,6 +74,9 @@ pub(super) async fn documents(
         layout,
         batch,
     };
+    if let Some(answer) = write.at_once(ctx).await? {
+        return Ok(answer);
+    }
     let begun = Arc::clone(ctx);
     ctx.run_to_completion(async move {
         let _slot = slot;
@@ -212,14 +214,7 @@ impl Write {
             return self.refuse(ctx, error).await.map(Some);
         }
         if let Some((shard, small)) = self.small(ctx) {
-            // It waits for its turn, and then goes with those that wait for the same shard.
-            let delivering = self.forwarded.span().phase("deliver");
-            let small = small.beneath(&delivering);
-            return match coalesce::send(ctx, shard, small).await? {
-                Sent::Gone => Ok(None),
-                Sent::Refused(answer) => Ok(Some(answer)),
-                Sent::Taken(enqueued) => Ok(Some(Answer::json(StatusCode::ACCEPTED, &enqueued))),
-            };
+            return self.send_small(ctx, shard, small).await;
         }
         let fresh = self.layout.key.is_none();
         let sequencing = self.forwarded.span().phase("sequence");
@@ -307,50 +302,6 @@ impl Write {
         // The settings that the batch was judged by may have changed meanwhile.
         let now = ctx.writes.judged_by.now(ctx, uid).await;
         (now == *suspicions.rules()).then(|| finding.error(uid))
-    }
-
-    /// The write as a small one, if it may be merged with others.
-    fn small(&self, ctx: &Context) -> Option<(ShardId, Small)> {
-        let ([part], None) = (self.batch.parts.as_slice(), &self.batch.refused) else {
-            return None;
-        };
-        let ([piece], Some(ids)) = (part.pieces.as_slice(), &part.ids) else {
-            return None;
-        };
-        let documents = piece.in_memory()?;
-        // The merger doesn't know what filters send straight to a node. A merged write that failed could not be repeated then
-        // without overtaking such a write.
-        let placement = self.layout.placement.as_ref()?;
-        let may = ctx.options.coalesce
-            // A write to one shard may remove documents from others.
-            && self.layout.slots.field().is_none()
-            && !ctx.cluster.direct_writes()
-            && self.layout.key.is_some()
-            && documents.len() <= SMALL_BYTES
-            && ids.len() <= SMALL_DOCUMENTS
-            && ctx.writes.coalescer.has_room()
-            && coalesce::is_harmless(self.format, &documents);
-        may.then(|| {
-            let forwarded = self.forwarded.detached();
-            let kind = Kind {
-                placement: Arc::clone(placement),
-                operation: self.operation,
-                method: self.method.clone(),
-                path_and_query: self.path(self.batch.key.as_deref()),
-                format: self.format,
-                authority: forwarded.headers().get(AUTHORIZATION).cloned(),
-                mode: self.mode,
-            };
-            let small = Small {
-                kind,
-                forwarded,
-                documents,
-                piece: piece.clone(),
-                ids: each_once(ids),
-                task: self.task(Value::Null),
-            };
-            (part.shard, small)
-        })
     }
 
     fn path(&self, key: Option<&str>) -> String {
@@ -460,14 +411,8 @@ impl Write {
     /// The task, without its parts.
     fn task(&self, indexed: Value) -> NewTask {
         NewTask {
-            kind: "documentAdditionOrUpdate".to_owned(),
-            index_uid: Some(self.uid.clone()),
-            details: details([
-                ("receivedDocuments", self.batch.received.into()),
-                ("indexedDocuments", indexed),
-            ]),
             custom_metadata: self.params.custom_metadata.clone(),
-            ..NewTask::default()
+            ..task(&self.uid, self.batch.received, indexed)
         }
     }
 
@@ -480,10 +425,15 @@ impl Write {
     }
 }
 
-fn each_once(ids: &Ids) -> Ids {
-    if ids.len() < 2 {
-        return ids.clone();
+/// The task of a write of so many documents, without its parts.
+pub(super) fn task(uid: &str, received: u64, indexed: Value) -> NewTask {
+    NewTask {
+        kind: "documentAdditionOrUpdate".to_owned(),
+        index_uid: Some(uid.to_owned()),
+        details: details([
+            ("receivedDocuments", received.into()),
+            ("indexedDocuments", indexed),
+        ]),
+        ..NewTask::default()
     }
-    let ids: BTreeSet<&str> = ids.iter().collect();
-    ids.into_iter().collect()
 }

@@ -62,11 +62,20 @@ pub(super) async fn measure(seconds: u64, many: u32) -> Result<Vec<Row>> {
             .goal("1 ms or less with one client"),
         );
     }
-    let first_page = shot(edge, "/tasks?limit=20".to_owned());
-    let one_index = shot(edge, "/tasks?indexUids=tasks&limit=20".to_owned());
+    let lists = [
+        ("GET /tasks?limit=20", ""),
+        ("GET /tasks of one index", "&indexUids=tasks"),
+        ("GET /tasks of an index without any", "&indexUids=none"),
+        ("GET /tasks of a status", "&statuses=succeeded"),
+        ("GET /tasks of a type", "&types=documentAdditionOrUpdate"),
+        ("GET /tasks after a time", "&afterEnqueuedAt=2020-01-01"),
+        ("GET /tasks before a time", "&beforeFinishedAt=2020-01-01"),
+    ];
+    let list = |query: &str| shot(edge, format!("/tasks?limit=20{query}"));
     let mut before = Vec::new();
-    for list in [&first_page, &one_index] {
-        before.push(fire(list, 1, seconds).await?.quantile_ms(0.5));
+    for (_, query) in lists {
+        let load = fire(&list(query), 1, seconds / 2.0).await?;
+        before.push(load.quantile_ms(0.5));
     }
     let small = restarted(&cluster).await?;
     cluster.merger().terminate()?;
@@ -82,12 +91,8 @@ pub(super) async fn measure(seconds: u64, many: u32) -> Result<Vec<Row>> {
         )
         .goal("150 MiB more, or less"),
     );
-    for (what, list, before) in [
-        ("GET /tasks?limit=20", &first_page, before.first()),
-        ("GET /tasks of one index", &one_index, before.last()),
-    ] {
-        let after = fire(list, 1, seconds).await?.quantile_ms(0.5);
-        let before = before.copied().unwrap_or_default();
+    for ((what, query), before) in lists.into_iter().zip(before) {
+        let after = fire(&list(query), 1, seconds).await?.quantile_ms(0.5);
         let name = format!("{what}, median, {many} tasks vs. {TASKS}");
         rows.push(Row::compared(name, after, before, "ms").goal("≤ 2 ms for the first page"));
     }

@@ -11,6 +11,7 @@ use weft_cluster::{Api, Cluster, Deadline, Single, until};
 
 use super::filter_cost::{Filter, Front, front};
 use super::load::{Load, Shot, fire};
+use super::usage::Usage;
 use super::{Row, stub};
 
 const KEY: &str = "a-master-key-for-measuring";
@@ -122,7 +123,7 @@ async fn small_writes(seconds: u64) -> Result<Vec<Row>> {
     let [batched_many, direct_many, node_many, trivial_many] =
         by_turns(ports, CLIENTS, seconds).await?;
     let [batched_one, direct_one, node_one, _] = by_turns(ports, 1, seconds).await?;
-    let mut rows = Vec::new();
+    let mut rows = processor_time(&batched, seconds).await?;
     for (name, many, one) in [
         ("batched by the merger", &batched_many, &batched_one),
         ("directly from the filter", &direct_many, &direct_one),
@@ -154,6 +155,24 @@ async fn small_writes(seconds: u64) -> Result<Vec<Row>> {
             )
             .goal("≤ 2.5"),
         );
+    }
+    Ok(rows)
+}
+
+/// What a small write costs the merger, with few and many writers.
+async fn processor_time(cluster: &Cluster, seconds: u64) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let port = cluster.layout().edge();
+    for clients in [1, 8, CLIENTS] {
+        let before = Usage::of([cluster.merger()])?;
+        let load = fire(&shot(port), clients, seconds as f64).await?;
+        idle(port).await?;
+        let used = Usage::of([cluster.merger()])? - before;
+        let each = used.for_each(load.answers().max(1) as f64);
+        let what = format!("{clients} writer(s), batched: processor time of the merger a write");
+        rows.push(Row::alone(what, each.cpu_us, "µs").goal("50 µs or less with 64"));
+        let what = format!("{clients} writer(s), batched: wakeups of the merger a write");
+        rows.push(Row::alone(what, each.wakeups, ""));
     }
     Ok(rows)
 }

@@ -8,8 +8,8 @@ use crate::etcd::{ANSWER_WITHIN, Action, Ask, Etcd, EtcdError, Prefix, get};
 use crate::leadership::Term;
 use crate::store::StoreError;
 
-/// The format that this merger writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+/// The format that this merger writes, and the newest that it reads. Since 2, writes that went together have one record.
+pub(super) const FORMAT: u32 = 2;
 
 /// Why the state below a prefix can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +139,7 @@ pub async fn claim(
     expected: Option<&str>,
 ) -> Result<String, IdentityError> {
     if let Some(found) = check(&**etcd, prefix, expected).await? {
+        raise_format(etcd, prefix, term).await?;
         return Ok(found);
     }
     let id = expected.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
@@ -149,6 +150,23 @@ pub async fn claim(
     ];
     exchange.send(&[], actions).await?;
     Ok(id)
+}
+
+/// Notes that from now on there may be entries that older mergers can't read.
+async fn raise_format(
+    etcd: &Arc<dyn Etcd>,
+    prefix: &Prefix,
+    term: &Term,
+) -> Result<(), IdentityError> {
+    let now = FORMAT.to_string().into_bytes();
+    let found = patiently(|| get(&**etcd, prefix.format())).await?;
+    if found.is_some_and(|found| found.value == now) {
+        return Ok(());
+    }
+    let mut exchange = Exchange::begin(Arc::clone(etcd), prefix.clone(), term.clone()).await?;
+    let raise = vec![Action::put(prefix.format(), now)];
+    exchange.send(&[], raise).await?;
+    Ok(())
 }
 
 /// Refuses state into which a copy was begun and not finished.

@@ -5,14 +5,15 @@
 //! single request is stored as a bundle first, and then applied in steps, while readers wait ([`bundle`]).
 //!
 //! Invariants: whatever was sent without an answer is settled before anything else is sent. Versions are etcd's own: they count
-//! from 1 and start again after a deletion. All commits are synced. Those that needn't be at once wait a moment for others to go
-//! with, so that a write seldom waits for a transaction that only says how the last one ended.
+//! from 1 and start again after a deletion. Whatever is in etcd is durable. Nobody waits for commits that needn't be durable at once:
+//! they go with the next one, so that a write never waits for a transaction that only says how the last one ended ([`lazy`]).
 
 mod bundle;
 mod exchange;
 mod group;
 mod identity;
 mod journal;
+mod lazy;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,15 +29,17 @@ pub use self::identity::{
     IdentityError, begin_copy, check as check_identity, claim, end_copy, refuse_unfinished,
 };
 pub use self::journal::{News, Read, StateReader};
-use super::{Change, Store, StoreError, Versioned};
+use self::lazy::Lazy;
+use super::{Change, Expect, Patience, Store, StoreError, Versioned};
 use crate::etcd::{AGAIN, ANSWER_WITHIN, Ask, Entry, Etcd, EtcdError, Page, Prefix, get};
 use crate::leadership::Term;
 
 /// The largest value that is taken, in bytes: a request of etcd has 1.5 MiB by default, and holds more than the value.
 const MOST_VALUE_BYTES: usize = 1 << 20;
 
-/// How long a commit that may be lost in a crash waits for one that may not.
-const LINGERS: Duration = Duration::from_millis(10);
+/// How long a commit that may be lost in a crash waits for one that may not: less than [`UNSYNCED`](super::UNSYNCED), since it
+/// takes a while itself.
+const LINGERS: Duration = Duration::from_millis(80);
 
 /// How many bytes one transaction changes at most.
 const MOST_BYTES: usize = MOST_VALUE_BYTES;
@@ -61,7 +64,14 @@ pub struct EtcdStore {
     etcd: Arc<dyn Etcd>,
     prefix: Prefix,
     whole: Arc<Whole>,
-    queue: mpsc::UnboundedSender<Waiting>,
+    queue: Queue,
+}
+
+/// The way to the writer.
+#[derive(Clone)]
+struct Queue {
+    waiting: mpsc::UnboundedSender<Waiting>,
+    lazy: Arc<Lazy>,
 }
 
 /// Whether the state is whole. While a large commit is applied this is locked exclusively. It is `false` for good if this merger
@@ -86,6 +96,10 @@ impl EtcdStore {
         let (queue, waiting) = mpsc::unbounded_channel();
         let whole = Arc::new(Whole::new(true));
         tokio::spawn(write(exchange, Arc::clone(&whole), waiting));
+        let queue = Queue {
+            waiting: queue,
+            lazy: Arc::default(),
+        };
         Ok(Self {
             etcd,
             prefix,
@@ -94,6 +108,45 @@ impl EtcdStore {
         })
     }
 
+    /// Waits until etcd has everything below this prefix that commits have told of.
+    async fn settle(&self, prefix: &str) -> Result<(), StoreError> {
+        let until = Instant::now() + READ_FOR;
+        while self.queue.lazy.has_some(prefix) {
+            // Whatever waits goes with it.
+            self.queue.commit(Vec::new()).await?;
+            if Instant::now() > until {
+                return Err(StoreError::Failed("etcd doesn't take commits".into()));
+            }
+            if self.queue.lazy.has_some(prefix) {
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn whole(&self) -> Result<RwLockReadGuard<'_, bool>, StoreError> {
+        let whole = tokio::time::timeout(WAIT_FOR_BUNDLE, self.whole.read()).await;
+        let whole = whole.map_err(|_| StoreError::Failed("a large commit takes long".into()))?;
+        match *whole {
+            true => Ok(whole),
+            false => Err(StoreError::NotLeader),
+        }
+    }
+
+    async fn entries(&self, prefix: &str) -> Result<Vec<(String, Versioned)>, StoreError> {
+        self.settle(prefix).await?;
+        let _whole = self.whole().await?;
+        let root = self.prefix.state("");
+        let versioned = |entry: Entry| {
+            let key = entry.key.strip_prefix(&root).map(str::to_owned);
+            (key.unwrap_or_default(), of(entry))
+        };
+        let found = range(&*self.etcd, &self.prefix.state(prefix)).await?;
+        Ok(found.into_iter().map(versioned).collect())
+    }
+}
+
+impl Queue {
     /// Takes a place in the queue now, not when the result is waited for.
     fn enqueue(
         &self,
@@ -107,7 +160,7 @@ impl EtcdStore {
                 urgent,
                 done,
             };
-            self.queue.send(waiting).map_err(|_| StoreError::Closed)
+            self.waiting.send(waiting).map_err(|_| StoreError::Closed)
         });
         Box::pin(async move {
             sent?;
@@ -115,24 +168,42 @@ impl EtcdStore {
         })
     }
 
-    async fn whole(&self) -> Result<RwLockReadGuard<'_, bool>, StoreError> {
-        let whole = tokio::time::timeout(WAIT_FOR_BUNDLE, self.whole.read()).await;
-        let whole = whole.map_err(|_| StoreError::Failed("a large commit takes long".into()))?;
-        match *whole {
-            true => Ok(whole),
-            false => Err(StoreError::NotLeader),
-        }
+    /// A commit that somebody waits for.
+    fn commit(&self, changes: Vec<Change>) -> BoxFuture<'static, Result<(), StoreError>> {
+        // Under one lock, so that commits have the same order here and in the queue.
+        let mut pending = self.lazy.lock();
+        let Some(number) = pending.overtake(&changes) else {
+            return self.enqueue(changes, true);
+        };
+        let keys: Vec<String> = changes.iter().map(|change| change.key.clone()).collect();
+        let made = self.enqueue(changes, true);
+        drop(pending);
+        let lazy = Arc::clone(&self.lazy);
+        Box::pin(async move {
+            made.await?;
+            lazy.lock().stored(number, keys.iter().map(String::as_str));
+            Ok(())
+        })
     }
 
-    async fn entries(&self, prefix: &str) -> Result<Vec<(String, Versioned)>, StoreError> {
-        let _whole = self.whole().await?;
-        let root = self.prefix.state("");
-        let versioned = |entry: Entry| {
-            let key = entry.key.strip_prefix(&root).map(str::to_owned);
-            (key.unwrap_or_default(), of(entry))
+    /// A commit for which nobody waits. It is tried until it is made, or this merger leads no more.
+    fn commit_lazily(&self, mut changes: Vec<Change>) {
+        let (number, mut made) = {
+            let mut pending = self.lazy.lock();
+            let number = pending.put(&changes);
+            (number, self.enqueue(changes.clone(), false))
         };
-        let found = range(&*self.etcd, &self.prefix.state(prefix)).await?;
-        Ok(found.into_iter().map(versioned).collect())
+        let queue = self.clone();
+        tokio::spawn(async move {
+            let mut patience = Patience::with("what may be lost in a crash");
+            while patience.after(made.await).await.is_continue() {
+                let pending = queue.lazy.lock();
+                changes = pending.left(number, changes);
+                made = queue.enqueue(changes.clone(), false);
+            }
+            let keys = changes.iter().map(|change| change.key.as_str());
+            queue.lazy.lock().stored(number, keys);
+        });
     }
 }
 
@@ -270,6 +341,10 @@ async fn another(
 impl Store for EtcdStore {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Versioned>, StoreError>> {
         Box::pin(async move {
+            // Who changes the key by the version that it gets with the next commit is refused.
+            if let Some(value) = self.queue.lazy.value(key) {
+                return Ok(value.map(|value| Versioned { version: 0, value }));
+            }
             let _whole = self.whole().await?;
             let found = patiently(|| get(&*self.etcd, self.prefix.state(key))).await?;
             Ok(found.map(of))
@@ -277,11 +352,21 @@ impl Store for EtcdStore {
     }
 
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.enqueue(changes, true)
+        self.queue.commit(changes)
     }
 
     fn commit_unsynced(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
-        self.enqueue(changes, false)
+        let conditional = |change: &Change| change.expect != Expect::Anything;
+        let bytes = |change: &Change| change.value.as_ref().map_or(0, Vec::len);
+        // What nobody waits for must not fail for a reason of its own.
+        if changes.iter().any(conditional)
+            || changes.len() > MOST_CHANGES / 2
+            || changes.iter().map(bytes).sum::<usize>() > MOST_BYTES / 4
+        {
+            return self.queue.commit(changes);
+        }
+        self.queue.commit_lazily(changes);
+        Box::pin(async { Ok(()) })
     }
 
     fn range<'a>(

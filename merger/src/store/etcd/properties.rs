@@ -23,8 +23,8 @@ enum Wanted {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Commits that are made at the same time, each to keys of its own.
-    Commits(Vec<Vec<Wish>>),
+    /// Commits that are made at the same time, each to keys of its own; those with `true` without conditions, and nobody waits.
+    Commits(Vec<(bool, Vec<Wish>)>),
     /// A commit that takes several transactions.
     Large(u8),
     /// How many of a hundred requests get no answer from now on.
@@ -47,7 +47,7 @@ fn wish() -> impl Strategy<Value = Wish> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => prop::collection::vec(prop::collection::vec(wish(), 1..4), 1..5).prop_map(Step::Commits),
+        12 => prop::collection::vec((any::<bool>(), prop::collection::vec(wish(), 1..4)), 1..5).prop_map(Step::Commits),
         1 => any::<u8>().prop_map(Step::Large),
         2 => (0..70_u8).prop_map(Step::Trouble),
         1 => Just(Step::Deposed),
@@ -115,14 +115,28 @@ async fn play(seed: u64, steps: Vec<Step>) {
             Step::Forgotten => server.forget_history(),
             Step::Commits(commits) => {
                 let mut all = Vec::new();
-                for (place, wishes) in commits.iter().enumerate() {
-                    all.push(changes(&model, place, wishes).await);
+                for (place, (lazy, wishes)) in commits.iter().enumerate() {
+                    let mut changes = changes(&model, place, wishes).await;
+                    for change in changes.iter_mut().filter(|_| *lazy) {
+                        change.expect = Expect::Anything;
+                    }
+                    all.push(changes);
                 }
-                let made = all.iter().map(|changes| store.commit(changes.clone()));
+                let lazy = commits.iter().map(|(lazy, _)| *lazy);
+                let made = all.iter().zip(lazy).map(|(changes, lazy)| match lazy {
+                    true => store.commit_unsynced(changes.clone()),
+                    false => store.commit(changes.clone()),
+                });
                 let made = futures_util::future::join_all(made.collect::<Vec<_>>()).await;
                 for (changes, made) in all.into_iter().zip(made) {
                     let wanted = model.commit(changes).await;
                     assert_eq!(told(&made), told(&wanted), "step {number}");
+                }
+                for (key, wanted) in model.range("").await.unwrap() {
+                    let found = store.get(&key).await;
+                    let found = found.map(|found| found.map(|found| found.value));
+                    // Without an answer from etcd nothing is known.
+                    assert!(found.is_err() || found.unwrap() == Some(wanted.value));
                 }
             }
             Step::Large(value) => {

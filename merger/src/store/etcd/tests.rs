@@ -1,3 +1,4 @@
+use super::identity::FORMAT;
 use super::*;
 use crate::etcd::simulated::{Line, Simulated};
 use crate::etcd::{Action, Condition, Transaction};
@@ -85,6 +86,54 @@ async fn commits_that_wait_together_share_a_transaction_and_not_a_conflict() {
     assert_eq!(version(&store, "d").await, None);
     assert_eq!(version(&store, "e").await, Some(1));
     assert_eq!(store.range("k").await.unwrap().len(), 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_commit_that_may_be_lost_and_it_goes_with_the_next_one() {
+    let (server, _line, store) = store().await;
+    let (before, begun) = (server.transactions(), Instant::now());
+    let lazy = vec![put("a", b"1"), put("b", b"1")];
+    store.commit_unsynced(lazy).await.unwrap();
+    assert_eq!(
+        (server.transactions(), begun.elapsed()),
+        (before, Duration::ZERO)
+    );
+    assert_eq!(store.get("a").await.unwrap().unwrap().value, b"1");
+    assert!(server.entries("/weft/state/a").is_empty());
+    store.commit(vec![put("c", b"1")]).await.unwrap();
+    assert_eq!(server.transactions(), before + 1);
+    assert_eq!(server.entries("/weft/state/").len(), 3);
+    // Alone, it is made soon.
+    store
+        .commit_unsynced(vec![Change::delete("a")])
+        .await
+        .unwrap();
+    assert_eq!(store.get("a").await.unwrap(), None);
+    tokio::time::sleep(super::super::UNSYNCED).await;
+    assert_eq!(server.transactions(), before + 2);
+    assert!(server.entries("/weft/state/a").is_empty());
+    assert_eq!(store.get("a").await.unwrap(), None);
+    // Who reads a range waits for it.
+    store.commit_unsynced(vec![put("a", b"2")]).await.unwrap();
+    assert_eq!(store.range("").await.unwrap().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_may_be_lost_is_tried_until_it_is_made_but_never_after_a_newer_one() {
+    let (server, _line, store) = store().await;
+    server.set_full(true);
+    let lazy = vec![put("a", b"1"), put("b", b"1")];
+    store.commit_unsynced(lazy).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(server.entries("/weft/state/").is_empty());
+    assert_eq!(store.get("b").await.unwrap().unwrap().value, b"1");
+    server.set_full(false);
+    store.commit(vec![Change::delete("a")]).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let keys = server.entries("/weft/state/").into_iter();
+    let keys: Vec<String> = keys.map(|entry| entry.key).collect();
+    assert_eq!(keys, ["/weft/state/b"]);
+    assert_eq!(store.get("a").await.unwrap(), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -349,7 +398,17 @@ async fn a_prefix_belongs_to_one_cluster() {
     let error = claim(&etcd, &prefix(), &term, Some("b")).await.unwrap_err();
     let told = error.to_string();
     assert!(told.contains("cluster `a`") && told.contains("to `b`") && !told.contains('\n'));
-    server.act(vec![Action::put("/weft/format".into(), b"2".to_vec())]);
+    // The state of an older merger is taken over, and older ones can't read it from then on.
+    let format = |format: u32| {
+        let value = format.to_string().into_bytes();
+        server.act(vec![Action::put("/weft/format".into(), value)]);
+    };
+    format(FORMAT - 1);
+    check_identity(&*etcd, &prefix(), None).await.unwrap();
+    claim(&etcd, &prefix(), &term, None).await.unwrap();
+    let now = server.entries("/weft/format").remove(0).value;
+    assert_eq!(now, FORMAT.to_string().into_bytes());
+    format(FORMAT + 1);
     let error = check_identity(&*etcd, &prefix(), None).await.unwrap_err();
     assert!(error.to_string().contains("newer merger"), "{error}");
 }

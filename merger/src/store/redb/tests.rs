@@ -239,8 +239,13 @@ fn a_newer_format_is_refused_in_one_line_and_left_as_it_is() {
         let said = refused.to_string();
         assert!(said.contains("it needs a newer merger") && !said.contains('\n'));
     }
-    set(FORMAT);
+    // That of an older merger is taken over, and older ones can't read it from then on.
+    set(FORMAT - 1);
     drop(RedbStore::open(&path).unwrap());
+    let database = Database::create(&path).unwrap();
+    let transaction = database.begin_read().unwrap();
+    let about = transaction.open_table(ABOUT).unwrap();
+    assert_eq!(about.get(FORMAT_KEY).unwrap().unwrap().value(), FORMAT);
 }
 
 #[test]

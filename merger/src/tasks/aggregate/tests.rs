@@ -29,6 +29,7 @@ fn record(parts: Vec<ShardTask>) -> TaskRecord {
         read_back: ReadBack::NotNeeded,
         share: None,
         touches: crate::tasks::Touches::All,
+        members: Vec::new(),
     }
 }
 

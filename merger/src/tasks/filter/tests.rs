@@ -4,7 +4,6 @@ use time::macros::datetime;
 
 use super::*;
 use crate::tasks::aggregate::Course;
-use crate::tasks::note::Names;
 
 fn parse(query: &'static str) -> Result<Filter, Unreadable> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -24,33 +23,29 @@ fn course(status: Status, canceled_by: Option<u32>, enqueued_at: OffsetDateTime)
     }
 }
 
-fn notes() -> BTreeMap<u32, Note> {
-    let mut names = Names::default();
-    let mut note = |status, kind: &str, index: &str| {
-        let label = names.label(kind, (!index.is_empty()).then_some(index));
-        Note::new(
-            label,
-            &course(status, None, datetime!(2026-05-05 12:00 UTC)),
-        )
-    };
-    [
-        (0, note(Status::Succeeded, "indexCreation", "movies")),
-        (
-            1,
-            note(Status::Failed, "documentAdditionOrUpdate", "movies"),
-        ),
-        (2, note(Status::Enqueued, "indexSwap", "")),
-        (
-            3,
-            note(Status::Succeeded, "documentAdditionOrUpdate", "books"),
-        ),
-    ]
-    .into()
+fn of<'a>(kind: &'a str, index: &'a str) -> (&'a str, Option<&'a str>) {
+    (kind, (!index.is_empty()).then_some(index))
 }
 
-fn open(notes: &BTreeMap<u32, Note>) -> impl DoubleEndedIterator<Item = u32> {
-    let open = notes.iter().filter(|(_, note)| !note.status.is_settled());
-    open.map(|(uid, _)| *uid).collect::<Vec<_>>().into_iter()
+fn notes() -> Notes {
+    let mut notes = Notes::default();
+    for (uid, status, kind, index) in [
+        (0, Status::Succeeded, "indexCreation", "movies"),
+        (1, Status::Failed, "documentAdditionOrUpdate", "movies"),
+        (2, Status::Enqueued, "indexSwap", ""),
+        (3, Status::Succeeded, "documentAdditionOrUpdate", "books"),
+    ] {
+        let course = course(status, None, datetime!(2026-05-05 12:00 UTC));
+        notes.set(uid, of(kind, index), &course, 0);
+    }
+    notes
+}
+
+fn open(notes: &Notes) -> impl DoubleEndedIterator<Item = u32> {
+    let open = notes
+        .range(..)
+        .filter(|(_, note)| !note.status.is_settled());
+    open.map(|(uid, _)| uid).collect::<Vec<_>>().into_iter()
 }
 
 fn check(query: &'static str, page: &[u32], total: u64, next: Option<u32>) {
@@ -133,7 +128,13 @@ fn what_cannot_be_read_is_named() {
 
 use proptest::prelude::*;
 
-fn some_note() -> impl Strategy<Value = Note> {
+/// Uids in three chunks.
+fn some_uid() -> impl Strategy<Value = u32> {
+    prop_oneof![0_u32..20, 1_020_u32..1_030, 3_000_u32..3_010]
+}
+
+/// Of a task: its course, kind and index.
+fn some_task() -> impl Strategy<Value = (Course, &'static str, &'static str)> {
     let statuses = [
         Status::Enqueued,
         Status::Processing,
@@ -142,13 +143,24 @@ fn some_note() -> impl Strategy<Value = Note> {
         Status::Canceled,
     ];
     let status = prop::sample::select(statuses.to_vec());
-    let parts = (status, 0_u32..3, prop::option::of(0_u32..12));
-    parts.prop_map(|(status, index, canceled_by)| {
-        let kind = ["indexCreation", "documentAdditionOrUpdate", "indexSwap"][index as usize];
-        let uid = (index < 2).then(|| ["movies", "books"][index as usize]);
-        let enqueued_at = datetime!(2026-05-05 12:00 UTC) + Duration::hours(i64::from(index));
-        let label = Names::default().label(kind, uid);
-        Note::new(label, &course(status, canceled_by, enqueued_at))
+    let hours = || prop::option::of(0_i64..4);
+    let parts = (
+        status,
+        0_usize..3,
+        prop::option::of(0_u32..12),
+        hours(),
+        hours(),
+    );
+    parts.prop_map(|(status, index, canceled_by, started, finished)| {
+        let kind = ["indexCreation", "documentAdditionOrUpdate", "indexSwap"][index];
+        let uid = ["movies", "books", ""][index];
+        let at = |hours: i64| datetime!(2026-05-05 12:00 UTC) + Duration::hours(hours);
+        let course = Course {
+            started_at: started.map(at),
+            finished_at: finished.map(at),
+            ..course(status, canceled_by, at(index as i64))
+        };
+        (course, kind, uid)
     })
 }
 
@@ -156,7 +168,7 @@ proptest! {
     /// For any filter, the fast path that looks at fewer tasks finds the same as looking at all of them.
     #[test]
     fn a_page_is_what_looking_at_every_task_finds(
-        notes in prop::collection::btree_map(0_u32..40, some_note(), 0..30),
+        tasks in prop::collection::btree_map(some_uid(), some_task(), 0..30),
         words in prop::sample::subsequence(
             vec![
                 "uids=3,1,7,1,99",
@@ -167,13 +179,19 @@ proptest! {
                 "indexUids=movies",
                 "canceledBy=2,3",
                 "afterEnqueuedAt=2026-05-05T12:30:00Z",
+                "beforeStartedAt=2026-05-05T13:30:00Z",
+                "afterFinishedAt=2026-05-05T12:30:00Z",
                 "reverse=true",
             ],
             0..4,
         ),
         limit in 0_u32..8,
-        from in prop::option::of(0_u32..45),
+        from in prop::option::of(some_uid()),
     ) {
+        let mut notes = Notes::default();
+        for (uid, (course, kind, index)) in &tasks {
+            notes.set(*uid, of(kind, index), course, 0);
+        }
         let mut pairs: Vec<(String, String)> = words
             .iter()
             .map(|word| word.split_once('=').unwrap())
@@ -183,9 +201,9 @@ proptest! {
         pairs.extend(from.map(|from| ("from".to_owned(), from.to_string())));
         let filter = Filter::parse(pairs.into_iter().map(|(name, value)| (Cow::Owned(name), Cow::Owned(value)))).unwrap();
         let mut all: Vec<u32> = notes
-            .iter()
-            .filter(|(uid, note)| filter.lets_through(**uid, note))
-            .map(|(uid, _)| *uid)
+            .range(..)
+            .filter(|(uid, note)| filter.lets_through(*uid, note, &notes))
+            .map(|(uid, _)| uid)
             .collect();
         prop_assert_eq!(filter.all(&notes, open(&notes)), all.clone());
         if !words.contains(&"reverse=true") {

@@ -1,6 +1,6 @@
 //! Questions about the open tasks: other parts wait for some of them, or decide by them what they may do.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -26,9 +26,10 @@ impl Tasks {
     pub fn backlog(&self) -> Backlog {
         let mut backlog = Backlog::default();
         for record in self.lock().open.values() {
+            let count = i64::try_from(record.count()).unwrap_or(i64::MAX);
             match aggregate::status(record) {
-                Status::Enqueued => backlog.enqueued += 1,
-                _ => backlog.processing += 1,
+                Status::Enqueued => backlog.enqueued += count,
+                _ => backlog.processing += count,
             }
             let at = record.enqueued_at;
             backlog.oldest = Some(backlog.oldest.map_or(at, |oldest| oldest.min(at)));
@@ -36,43 +37,56 @@ impl Tasks {
         backlog
     }
 
-    /// An open task with all its parts; `None` if it has ended.
-    pub(in crate::tasks) fn open_record(&self, uid: u32) -> Option<Arc<TaskRecord>> {
-        self.lock().open.get(&uid).cloned()
+    /// The record of an open task, as if it had one of its own; `None` if the task has ended.
+    pub(in crate::tasks) fn open_record(&self, uid: u32) -> Option<TaskRecord> {
+        let record = self.lock().open_record(uid).cloned();
+        Some(record?.alone(uid)?.into_owned())
+    }
+
+    /// Whether a task hasn't ended.
+    pub(in crate::tasks) fn is_open(&self, uid: u32) -> bool {
+        self.lock().open_record(uid).is_some()
     }
 
     /// The local uids, on each node, of the open tasks among `uids`.
     pub(in crate::tasks) fn local_uids(&self, uids: &[u32]) -> HashMap<NodeId, Vec<u32>> {
         let state = self.lock();
-        let mut found: HashMap<NodeId, Vec<u32>> = HashMap::new();
-        for copy in uids
+        let named: HashSet<u32> = uids.iter().copied().collect();
+        let all_named = |record: &TaskRecord| record.uids().all(|uid| named.contains(&uid));
+        let mut found: HashMap<NodeId, BTreeSet<u32>> = HashMap::new();
+        for copy in state
+            .records_of(uids)
             .iter()
-            .filter_map(|uid| state.open.get(uid))
             .flat_map(|record| record.copies())
         {
             // Canceling a shared local task would also cancel other clients' writes.
-            let shared_with_others = state
-                .waited_for(&copy.node, copy.local_uid)
-                .iter()
-                .any(|waiting| !uids.contains(waiting));
-            if !copy.state.status.is_settled() && !shared_with_others {
-                found
-                    .entry(copy.node.clone())
-                    .or_default()
-                    .push(copy.local_uid);
+            let waiting = state.waited_for(&copy.node, copy.local_uid);
+            let mut waiting = waiting.iter().filter_map(|first| state.open.get(first));
+            if !copy.state.status.is_settled() && waiting.all(|record| all_named(record)) {
+                let node = found.entry(copy.node.clone()).or_default();
+                node.insert(copy.local_uid);
             }
         }
-        found
+        let lists = found.into_iter();
+        lists
+            .map(|(node, uids)| (node, uids.into_iter().collect()))
+            .collect()
     }
 
     /// Notes, for the open tasks among `uids`, which cancelation ended them if they end canceled; returns how many are open.
     pub(in crate::tasks) fn cancel(&self, uids: &[u32], by: u32) -> u64 {
         let mut state = self.lock();
+        let named: HashSet<u32> = uids.iter().copied().collect();
         let mut count = 0;
-        for uid in uids {
-            if let Some(record) = state.open.get_mut(uid) {
+        for first in state.records_of(uids).iter().map(|record| record.uid) {
+            let Some(record) = state.open.get_mut(&first) else {
+                continue;
+            };
+            let here = record.uids().filter(|uid| named.contains(uid)).count();
+            count += here as u64;
+            // A local task is only canceled together with all writes that share it.
+            if here == record.count() {
                 Arc::make_mut(record).canceled_by = Some(by);
-                count += 1;
             }
         }
         count

@@ -54,32 +54,36 @@ impl Tasks {
     pub(super) fn end(&self, record: &TaskRecord) -> Vec<Change> {
         let mut changes = vec![put(record)];
         if is_followed(record) {
-            changes.push(Change::put(
-                format!("{FOLLOW}{:010}", record.uid),
-                Vec::new(),
-            ));
+            let marks = record.uids().map(|uid| format!("{FOLLOW}{uid:010}"));
+            changes.extend(marks.map(|mark| Change::put(mark, Vec::new())));
         }
         if self.outbox.announcing.load(Ordering::Relaxed) {
-            let waiting = self.outbox.waiting.fetch_add(1, Ordering::Relaxed);
-            if waiting < MAX_WAITING {
-                changes.push(Change::put(
-                    format!("{ANNOUNCE}{:010}", record.uid),
-                    Vec::new(),
-                ));
-            } else {
-                self.outbox.waiting.fetch_sub(1, Ordering::Relaxed);
-                tracing::error!(
-                    uid = record.uid,
-                    "too many tasks wait for a webhook: this one is not announced"
-                );
-            }
+            changes.extend(record.uids().filter_map(|uid| self.mark_to_announce(uid)));
         }
         changes
     }
 
+    fn mark_to_announce(&self, uid: u32) -> Option<Change> {
+        let waiting = self.outbox.waiting.fetch_add(1, Ordering::Relaxed);
+        if waiting < MAX_WAITING {
+            return Some(Change::put(format!("{ANNOUNCE}{uid:010}"), Vec::new()));
+        }
+        self.outbox.waiting.fetch_sub(1, Ordering::Relaxed);
+        tracing::error!(
+            uid,
+            "too many tasks wait for a webhook: this one is not announced"
+        );
+        None
+    }
+
     /// Passes a task's end on, after it is stored. If the channel is full, the marks in the store keep the work for later.
-    pub(super) fn tell(&self, view: TaskView) {
-        if self.settled.try_send(SettledTask { view }).is_err() {
+    pub(super) fn tell(&self, record: &TaskRecord) {
+        let view = aggregate::view(&record.first_alone());
+        self.tell_of(view, record.count());
+    }
+
+    fn tell_of(&self, view: TaskView, count: usize) {
+        if self.settled.try_send(SettledTask { view, count }).is_err() {
             self.outbox.untold.store(true, Ordering::Release);
         }
         self.outbox.more.notify_one();
@@ -101,7 +105,7 @@ impl Tasks {
             let uid = key.strip_prefix(FOLLOW).and_then(|uid| uid.parse().ok());
             let Some(uid) = uid else { continue };
             match self.get_as_begun(uid).await {
-                Ok(view) => self.tell(view),
+                Ok(view) => self.tell_of(view, 1),
                 Err(TaskError::NotFound { uid }) => self.done_with(uid).await?,
                 Err(error) => return Err(error),
             }

@@ -104,10 +104,6 @@ impl Tasks {
     /// The same for several tasks, in as few commits as possible.
     pub(super) async fn settle_all(&self, records: Vec<Arc<TaskRecord>>) {
         for records in records.chunks(ENDS_A_COMMIT) {
-            let views: Vec<_> = records
-                .iter()
-                .map(|record| aggregate::view(record))
-                .collect();
             // Computed only once, since `end` counts the tasks that wait to be announced.
             let changes: Vec<Change> = records.iter().flat_map(|record| self.end(record)).collect();
             // If the merger crashes before this is stored, the nodes are asked again.
@@ -122,13 +118,13 @@ impl Tasks {
                 continue;
             }
             let mut state = self.lock();
-            for view in &views {
-                state.open.remove(&view.uid);
+            for record in records {
+                state.open.remove(&record.uid);
             }
             drop(state);
             self.changes.tell();
-            for view in views {
-                self.tell(view);
+            for record in records {
+                self.tell(record);
             }
         }
     }

@@ -18,9 +18,11 @@ const NODES: usize = 3;
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A write that the replicas in the bitmask `taken` have taken (at least one), and that the others take later.
+    /// Writes that go together, or a lone one, that the replicas in the bitmask `taken` have taken (at least one), and that the
+    /// others take later.
     Create {
         taken: u8,
+        writes: u32,
     },
     /// A replica takes the oldest write that it hasn't taken yet.
     TakesLate(usize),
@@ -35,7 +37,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (1_u8..8).prop_map(|taken| Step::Create { taken }),
+        4 => (1_u8..8, 1_u32..4).prop_map(|(taken, writes)| Step::Create { taken, writes }),
         3 => (0..NODES).prop_map(Step::TakesLate),
         1 => (0..NODES).prop_map(Step::NeverTakes),
         6 => (0..NODES).prop_map(Step::Does),
@@ -57,8 +59,8 @@ struct Model {
     tasks: Arc<Tasks>,
     _settled: Receiver<SettledTask>,
     next_local: [u32; NODES],
-    /// By task: its first copy, and what it waits for.
-    written: BTreeMap<u32, ((usize, u32), Waits)>,
+    /// By the first uid of writes that went together: how many they are, their first copy, and what they wait for.
+    written: BTreeMap<u32, (u32, (usize, u32), Waits)>,
 }
 
 async fn open(store: &MemoryStore) -> (Arc<Tasks>, Receiver<SettledTask>) {
@@ -104,7 +106,7 @@ impl Model {
 
     async fn take(&mut self, step: Step) {
         match step {
-            Step::Create { taken } => self.create(taken).await,
+            Step::Create { taken, writes } => self.create(taken, writes).await,
             Step::TakesLate(number) => {
                 let local = self.local(number);
                 self.comes_late(number, Some(local)).await;
@@ -115,7 +117,7 @@ impl Model {
             Step::Restart => {
                 let (tasks, settled) = open(&self.store).await;
                 // Node states that were not stored before the restart are asked for again.
-                for (uid, (_, waits)) in &mut self.written {
+                for (uid, (_, _, waits)) in &mut self.written {
                     let ended = tasks.get(*uid).await.unwrap().status.is_settled();
                     for wait in waits.values_mut().flatten() {
                         let open = (0..NODES)
@@ -135,7 +137,7 @@ impl Model {
         u32::try_from(number).unwrap() * 100_000 + self.next_local[number]
     }
 
-    async fn create(&mut self, taken: u8) {
+    async fn create(&mut self, taken: u8, writes: u32) {
         let (took, late): (Vec<usize>, Vec<usize>) =
             (0..NODES).partition(|number| taken & (1 << number) != 0);
         let copies: Vec<(usize, u32)> = took
@@ -155,16 +157,24 @@ impl Model {
         let new = NewTask {
             kind: "documentAdditionOrUpdate".to_owned(),
             parts: vec![part],
+            members: match writes {
+                1 => Vec::new(),
+                _ => super::shared::tests::members(writes as usize),
+            },
             ..NewTask::default()
         };
-        let uid = self.tasks.create(new).await.unwrap().task_uid;
+        let uid = self.tasks.reserve_all(writes);
+        let created = self.tasks.create_as(uid, new, Vec::new()).await.unwrap();
+        assert_eq!(created.task_uid, uid);
         let mut waits: Waits = copies
             .iter()
             .map(|(number, local)| (*number, Some((*local, false))))
             .collect();
         waits.extend(late.into_iter().map(|number| (number, None)));
         assert!(
-            self.written.insert(uid, (copies[0], waits)).is_none(),
+            self.written
+                .insert(uid, (writes, copies[0], waits))
+                .is_none(),
             "a uid is given twice"
         );
     }
@@ -173,8 +183,8 @@ impl Model {
         let oldest = self
             .written
             .iter_mut()
-            .find(|(_, (_, waits))| waits.get(&number) == Some(&None));
-        let Some((uid, ((first, local), waits))) = oldest else {
+            .find(|(_, (_, _, waits))| waits.get(&number) == Some(&None));
+        let Some((uid, (writes, (first, local), waits))) = oldest else {
             return;
         };
         match taken {
@@ -183,7 +193,7 @@ impl Model {
         }
         self.tasks
             .came_late(
-                *uid,
+                *uid..=*uid + *writes - 1,
                 (&id(*first), *local),
                 &id(number),
                 taken.map(|taken| ReplicaTask::acknowledged(id(number), taken)),
@@ -203,7 +213,7 @@ impl Model {
         for wait in self
             .written
             .values_mut()
-            .flat_map(|(_, waits)| waits.values_mut())
+            .flat_map(|(_, _, waits)| waits.values_mut())
             .flatten()
         {
             wait.1 |= wait.0 == local;
@@ -212,7 +222,7 @@ impl Model {
 
     async fn leaves(&mut self, number: usize) {
         self.tasks.abandon(&id(number)).await;
-        for (_, waits) in self.written.values_mut() {
+        for (_, _, waits) in self.written.values_mut() {
             let another = waits
                 .iter()
                 .any(|(other, wait)| *other != number && wait.is_some());
@@ -227,22 +237,26 @@ impl Model {
     }
 
     async fn check(&self) {
-        for (uid, (_, waits)) in &self.written {
+        for (first, (writes, _, waits)) in &self.written {
             let ended = waits
                 .values()
                 .all(|wait| wait.is_some_and(|(_, done)| done));
-            let status = self.tasks.get(*uid).await.unwrap().status;
-            assert_eq!(
-                status == Status::Succeeded,
-                ended,
-                "task {uid} is {status:?}: {waits:?}"
-            );
+            for uid in *first..*first + *writes {
+                let view = self.tasks.get(uid).await.unwrap();
+                assert_eq!(view.uid, uid);
+                let status = view.status;
+                assert_eq!(
+                    status == Status::Succeeded,
+                    ended,
+                    "task {uid} is {status:?}: {waits:?}"
+                );
+            }
         }
         for number in 0..NODES {
             let owed = self
                 .written
                 .values()
-                .any(|(_, waits)| waits.get(&number) == Some(&None));
+                .any(|(_, _, waits)| waits.get(&number) == Some(&None));
             assert_eq!(
                 self.tasks.pending().contains(&id(number)),
                 owed,

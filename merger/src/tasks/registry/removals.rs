@@ -43,11 +43,9 @@ impl Tasks {
     /// Whether a task enqueued at `since` or later may have removed documents of the index, or the index itself.
     pub fn has_removed(&self, index_uid: &str, since: OffsetDateTime) -> bool {
         let state = self.lock();
-        let by_record = state.notes.values().any(|note| {
-            let index = note.index_uid();
-            note.enqueued_at() >= since
-                && removes(note.kind())
-                && index.is_none_or(|index| index == index_uid)
+        let by_record = state.notes.any_since(since, |label| {
+            let index = label.index_uid.as_deref();
+            removes(&label.kind) && index.is_none_or(|index| index == index_uid)
         });
         let by_mark = [index_uid, ALL]
             .iter()
@@ -84,10 +82,14 @@ impl State {
     pub(super) fn removals_of(&mut self, uids: &[u32]) -> Vec<Change> {
         let mut changes = Vec::new();
         for uid in uids {
-            let Some(note) = self.notes.get(uid).filter(|note| removes(note.kind())) else {
+            let Some(note) = self.notes.get(*uid) else {
                 continue;
             };
-            let index = note.index_uid().unwrap_or(ALL).to_owned();
+            let label = self.notes.label(note);
+            if !removes(&label.kind) {
+                continue;
+            }
+            let index = label.index_uid.as_deref().unwrap_or(ALL).to_owned();
             let at = note.enqueued_at();
             if self.removals.get(&index).is_some_and(|last| *last >= at) {
                 continue;

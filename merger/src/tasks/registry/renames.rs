@@ -2,11 +2,12 @@
 //! node. Records keep the name from when the task was created; notes have the current name.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::state::State;
 use super::{Tasks, key};
 use crate::store::{Change, Store, StoreError};
-use crate::tasks::note::Note;
+use crate::tasks::notes::Notes;
 use crate::tasks::record::TaskRecord;
 use crate::tasks::{TaskError, TaskView, aggregate};
 
@@ -52,57 +53,48 @@ impl State {
         if pairs.is_empty() {
             return;
         }
-        let Self {
-            notes,
-            names,
-            renamed: all,
-            ..
-        } = self;
-        let later: Vec<&Pairs> = all.range(task + 1..).map(|(_, pairs)| pairs).collect();
-        for note in notes.range_mut(..task).map(|(_, note)| note) {
-            let label = note.label();
-            let Some(now) = label.index_uid() else {
-                continue;
-            };
+        let later: Vec<&Pairs> = self
+            .renamed
+            .range(task + 1..)
+            .map(|(_, pairs)| pairs)
+            .collect();
+        self.notes.rename(..task, |now| {
             let then = later
                 .iter()
                 .rev()
                 .fold(now, |uid, pairs| renamed(uid, pairs));
             let after = renamed(then, &pairs);
             let new = later.iter().fold(after, |uid, pairs| renamed(uid, pairs));
-            if new != now {
-                note.rename(new, names);
-            }
-        }
-        all.insert(task, pairs);
+            Some(new.to_owned())
+        });
+        self.renamed.insert(task, pairs);
     }
 
     /// The same for all known exchanges, in the order of their tasks.
     pub(super) fn rename_all(&mut self, all: BTreeMap<u32, Pairs>) {
-        let Self { notes, names, .. } = self;
-        let mut later = all.iter().rev().peekable();
         // Old name to current name; a name without an entry hasn't changed.
         let mut now: BTreeMap<String, String> = BTreeMap::new();
-        for (uid, note) in notes.iter_mut().rev() {
-            while let Some((_, pairs)) = later.next_if(|(task, _)| *task > uid) {
-                for [one, two] in pairs {
-                    let is_now = |name: &String| now.get(name).unwrap_or(name).clone();
-                    let (first, second) = (is_now(one), is_now(two));
-                    now.insert(one.clone(), second);
-                    now.insert(two.clone(), first);
-                }
+        for (task, pairs) in all.iter().rev() {
+            for [one, two] in pairs {
+                let is_now = |name: &String| now.get(name).unwrap_or(name).clone();
+                let (first, second) = (is_now(one), is_now(two));
+                now.insert(one.clone(), second);
+                now.insert(two.clone(), first);
             }
-            let new = note.index_uid();
-            if let Some(new) = new.and_then(|uid| now.get(uid)) {
-                note.rename(new, names);
-            }
+            // The tasks since the exchange before this one.
+            let before = all
+                .range(..*task)
+                .next_back()
+                .map_or(0, |(before, _)| *before);
+            self.notes
+                .rename(before..*task, |uid| now.get(uid).cloned());
         }
         self.renamed = all;
     }
 
     /// Drops exchanges that are older than all tasks.
     pub(super) fn tidy_renamed(&mut self) {
-        let oldest = self.notes.keys().next().copied().unwrap_or(u32::MAX);
+        let oldest = self.notes.first().unwrap_or(u32::MAX);
         self.renamed.retain(|task, _| *task > oldest);
     }
 }
@@ -118,8 +110,8 @@ pub(super) async fn marked(store: &dyn Store) -> Result<BTreeMap<u32, Pairs>, St
 }
 
 /// The deletions of marks that are older than all tasks, and so not needed any more.
-pub(super) fn needless(marks: &BTreeMap<u32, Pairs>, notes: &BTreeMap<u32, Note>) -> Vec<Change> {
-    let oldest = notes.keys().next().copied().unwrap_or(u32::MAX);
+pub(super) fn needless(marks: &BTreeMap<u32, Pairs>, notes: &Notes) -> Vec<Change> {
+    let oldest = notes.first().unwrap_or(u32::MAX);
     let needless = marks.range(..=oldest);
     needless
         .map(|(task, _)| Change::delete(mark(*task)))
@@ -136,8 +128,8 @@ impl Tasks {
         let renamers: Vec<u32> = {
             let state = self.lock();
             let may = |uid: &&u32| {
-                let note = state.notes.get(uid);
-                note.is_some_and(|note| may_rename(note.kind()))
+                let note = state.notes.get(**uid);
+                note.is_some_and(|note| may_rename(&state.notes.label(note).kind))
             };
             gone.iter().filter(may).copied().collect()
         };
@@ -164,15 +156,17 @@ impl Tasks {
     pub async fn get_as_begun(&self, uid: u32) -> Result<TaskView, TaskError> {
         let open = {
             let state = self.lock();
-            if !state.notes.contains_key(&uid) {
+            if !state.notes.contains(uid) {
                 return Err(TaskError::NotFound { uid });
             }
-            state.open.get(&uid).cloned()
+            state.open_record(uid).cloned()
         };
-        match open {
-            Some(record) => Ok(aggregate::view(&record)),
-            None => Ok(aggregate::view(&self.load(uid).await?)),
-        }
+        let record = match open {
+            Some(record) => record,
+            None => Arc::new(self.load(uid).await?),
+        };
+        let alone = record.alone(uid).ok_or(TaskError::NotFound { uid })?;
+        Ok(aggregate::view(&alone))
     }
 }
 

@@ -2,6 +2,7 @@
 //! otherwise than the others shows that its replica differs. Some copies are only made after the task was acknowledged.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use weft_routing::placement::ShardId;
@@ -38,9 +39,23 @@ impl Tasks {
             .collect()
     }
 
-    /// A replica took an acknowledged part late, as the local task `taken`, or never will (`None`); `first` is the part's first
-    /// copy.
+    /// A replica took an acknowledged part of these tasks late, as the local task `taken`, or never will (`None`); `first` is the
+    /// part's first copy.
     pub async fn came_late(
+        &self,
+        uids: RangeInclusive<u32>,
+        first: (&NodeId, u32),
+        node: &NodeId,
+        taken: Option<ReplicaTask>,
+    ) {
+        // Writes that went together have one record, or one each by now.
+        let open: Vec<u32> = self.lock().open.range(uids).map(|(uid, _)| *uid).collect();
+        for uid in open {
+            self.one_came_late(uid, first, node, taken.clone()).await;
+        }
+    }
+
+    async fn one_came_late(
         &self,
         uid: u32,
         first: (&NodeId, u32),
@@ -92,7 +107,7 @@ impl Tasks {
     }
 
     /// Stores the current records of open tasks, read again for each attempt.
-    async fn store_open(&self, uids: &[u32]) {
+    pub(super) async fn store_open(&self, uids: &[u32]) {
         let changes = || {
             let state = self.lock();
             let open = uids.iter().filter_map(|uid| state.open.get(uid));
@@ -216,10 +231,10 @@ impl Tasks {
     /// Which replicas have applied a task; `None` if there is no such task.
     pub fn applied(&self, uid: u32) -> Option<Applied> {
         let state = self.lock();
-        if !state.notes.contains_key(&uid) {
+        if !state.notes.contains(uid) {
             return None;
         }
-        let Some(record) = state.open.get(&uid) else {
+        let Some(record) = state.open_record(uid) else {
             return Some(Applied::Everywhere);
         };
         let by: Option<Vec<(ShardId, NodeId)>> = record

@@ -26,11 +26,8 @@ impl Tasks {
         let oldest = now - max_age;
         let old: Vec<u32> = {
             let state = self.lock();
-            let past = |uid: &u32| {
-                let note = state.notes.get(uid);
-                note.is_some_and(|note| note.finished_at().is_some_and(|at| at < oldest))
-            };
-            state.settled().filter(past).take(MAX_AT_ONCE).collect()
+            let past = state.notes.finished_before(oldest);
+            past.take(MAX_AT_ONCE).collect()
         };
         // A single old task, which may be the last deletion's own, doesn't justify another deletion.
         if old.len() < 2 {
@@ -47,7 +44,7 @@ impl Tasks {
         };
         let before = {
             let state = self.lock();
-            let note = state.notes.get(last);
+            let note = state.notes.get(*last);
             note.map(|note| note.enqueued_at() + time::Duration::nanoseconds(1))
         };
         let before = before.and_then(|before| before.format(&Rfc3339).ok());

@@ -5,20 +5,19 @@ use std::sync::Arc;
 use super::{Tasks, put};
 use crate::cluster::NodeId;
 use crate::tasks::TaskError;
-use crate::tasks::record::{LocalState, ShardTask, Share};
+use crate::tasks::record::{LocalState, ShardTask};
 
-/// The end of a local task that several client tasks share, for one of them.
+/// The end of a local task that several client tasks share, for a record of theirs.
 #[derive(Debug, Clone)]
 pub struct SharedEnd {
-    /// The cluster-wide uid.
+    /// The first cluster-wide uid of the record.
     pub uid: u32,
-    /// The task's share.
-    pub share: Share,
     /// The node of the group's first copy, which identifies the shared task.
     pub node: NodeId,
     /// The uid of the shared task on that node.
     pub local_uid: u32,
-    /// The failed state, if it failed. The task then stays open until [`Tasks::resend`] or [`Tasks::give_up`].
+    /// The failed state, if it failed. The tasks then stay open until each had its [`Tasks::resend`] or [`Tasks::give_up`], after
+    /// [`Tasks::split`].
     pub failed: Option<LocalState>,
 }
 
@@ -26,6 +25,37 @@ impl Tasks {
     /// Takes the ends of shared local tasks that were noted since the last call.
     pub(in crate::tasks) fn take_shared_ends(&self) -> Vec<SharedEnd> {
         std::mem::take(&mut self.lock().shared_ends)
+    }
+
+    /// Gives each task of a record that shared a failed local task a record of its own. Returns those that still share it: the uid
+    /// of each, and its place among the writes that went together.
+    pub async fn split(&self, uid: u32, (node, local_uid): (&NodeId, u32)) -> Vec<(u32, u32)> {
+        let (alone, stored) = {
+            let mut state = self.lock();
+            let Some(record) = state.open.get(&uid).cloned() else {
+                return Vec::new();
+            };
+            let first = record.copies().next();
+            let shares =
+                first.is_some_and(|copy| copy.node == *node && copy.local_uid == local_uid);
+            if !shares || !record.is_shared() {
+                return Vec::new();
+            }
+            let together = !record.members.is_empty();
+            if together {
+                state.split(uid);
+            }
+            let alone = record.uids().filter_map(|uid| {
+                let share = record.alone(uid)?.share?;
+                Some((uid, share.place))
+            });
+            (alone.collect::<Vec<_>>(), !together)
+        };
+        if !stored {
+            let uids: Vec<u32> = alone.iter().map(|(uid, _)| *uid).collect();
+            self.store_open(&uids).await;
+        }
+        alone
     }
 
     /// Replaces the parts of a task that shared a failed local task by `part`, its own new delivery.
@@ -48,7 +78,7 @@ impl Tasks {
         };
         self.store.commit(vec![put(&record)]).await?;
         if let Some(ticket) = late {
-            ticket.tell(uid);
+            ticket.tell(uid..=uid);
         }
         self.outstanding.notify_waiters();
         self.changes.tell();
@@ -76,4 +106,4 @@ impl Tasks {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

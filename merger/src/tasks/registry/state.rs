@@ -1,5 +1,6 @@
 //! The registry's memory: a note of each task, the records of outstanding tasks, and what each node still has to do.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,18 +9,20 @@ use super::renames::{self, Pairs};
 use super::shared::SharedEnd;
 use crate::cluster::NodeId;
 use crate::tasks::aggregate;
-use crate::tasks::note::{Names, Note};
+use crate::tasks::group::MOST_MEMBERS;
+use crate::tasks::notes::Notes;
 use crate::tasks::record::{LocalState, ReplicaTask, Status, TaskRecord};
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) next: u32,
-    pub(super) notes: BTreeMap<u32, Note>,
-    pub(super) names: Names,
+    pub(super) notes: Notes,
+    /// The records of open tasks, by the first uid of each.
     pub(super) open: BTreeMap<u32, Arc<TaskRecord>>,
     /// The names that swaps and renamings exchanged, by task.
     pub(super) renamed: BTreeMap<u32, Pairs>,
-    /// What each node still has to do: local uid → cluster uids. Merged writes share a local task.
+    /// What each node still has to do: local uid → the records that wait for it, by their first uids. Writes that went together share
+    /// a record; those of older mergers, and those that are to be sent again, have one each.
     pub(super) waiting: BTreeMap<NodeId, BTreeMap<u32, Vec<u32>>>,
     /// Ends of shared local tasks that were not taken yet.
     pub(super) shared_ends: Vec<SharedEnd>,
@@ -48,12 +51,69 @@ impl State {
         self.open.insert(record.uid, record);
     }
 
+    /// The record of an open task, which the task may share.
+    pub(super) fn open_record(&self, uid: u32) -> Option<&Arc<TaskRecord>> {
+        let (_, record) = self.open.range(..=uid).next_back()?;
+        Some(record).filter(|record| record.holds(uid))
+    }
+
+    /// The records of those of these tasks that are open, each once.
+    pub(super) fn records_of(&self, uids: &[u32]) -> Vec<Arc<TaskRecord>> {
+        let found = uids.iter().filter_map(|uid| self.open_record(*uid));
+        let by_first: BTreeMap<u32, &Arc<TaskRecord>> =
+            found.map(|record| (record.uid, record)).collect();
+        by_first.into_values().cloned().collect()
+    }
+
+    /// The uids of all open tasks.
+    pub(super) fn open_uids(&self) -> impl DoubleEndedIterator<Item = u32> {
+        self.open.values().flat_map(|record| record.uids())
+    }
+
+    /// How many tasks share this record, of which all have ended or none has.
+    pub(super) fn members_of(&self, first: u32) -> usize {
+        let near = self.notes.range(first..first.saturating_add(MOST_MEMBERS));
+        near.filter(|(uid, note)| note.is_in_group() && note.record_of(*uid) == first)
+            .count()
+    }
+
+    /// Takes a task that has a record of its own out of the one that it shared.
+    pub(super) fn drop_from_group(&mut self, uid: u32) {
+        let before = self.open.range(..uid).next_back();
+        let Some(first) = before.filter(|(_, record)| record.holds(uid)) else {
+            return;
+        };
+        let first = *first.0;
+        if let Some(record) = self.open.get_mut(&first) {
+            Arc::make_mut(record).drop_member(uid);
+        }
+    }
+
+    /// Gives each task of an open record one of its own. They wait for the same local tasks as before.
+    pub(super) fn split(&mut self, first: u32) {
+        let Some(record) = self.open.remove(&first) else {
+            return;
+        };
+        for copy in record.copies() {
+            let waiting = self.waiting.get_mut(&copy.node);
+            let Some(uids) = waiting.and_then(|waiting| waiting.get_mut(&copy.local_uid)) else {
+                continue;
+            };
+            if uids.contains(&first) {
+                uids.retain(|uid| *uid != first);
+                uids.extend(record.uids());
+            }
+        }
+        let alone = record.uids().filter_map(|uid| record.alone(uid));
+        for alone in alone.map(Cow::into_owned) {
+            self.note(&alone);
+            self.open.insert(alone.uid, Arc::new(alone));
+        }
+    }
+
     /// Updates the task's note, which lists use.
     pub(super) fn note(&mut self, record: &TaskRecord) {
-        self.notes
-            .entry(record.uid)
-            .and_modify(|note| note.follow(record))
-            .or_insert_with(|| Note::of(record, &mut self.names));
+        self.notes.note(record);
     }
 
     /// Changes an open task and returns the changed record; `None` if the task isn't open.
@@ -65,13 +125,9 @@ impl State {
         let record = self.open.get_mut(&uid)?;
         change(Arc::make_mut(record));
         let record = Arc::clone(record);
-        let has_ended = |notes: &BTreeMap<u32, Note>| {
-            let note = notes.get(&uid);
-            note.is_some_and(|note| note.status.is_settled())
-        };
-        let before = has_ended(&self.notes);
+        let before = self.notes.has_ended(uid);
         self.note(&record);
-        if !before && has_ended(&self.notes) {
+        if !before && self.notes.has_ended(uid) {
             // Done under the same lock, so that a reader who sees the end also sees the new names.
             self.rename(uid, renames::pairs(&record));
         }
@@ -94,9 +150,9 @@ impl State {
         let is_it = |copy: &ReplicaTask| copy.node == *node && copy.local_uid == local_uid;
         let known = &record.copies().find(|copy| is_it(copy))?.state;
         // The details of a shared local task count all its writes, not this one.
-        let local = match record.share {
-            Some(_) => local.without_details(),
-            None => local.clone(),
+        let local = match record.is_shared() {
+            true => local.without_details(),
+            false => local.clone(),
         };
         if *known == local {
             return None;
@@ -150,7 +206,7 @@ impl State {
         };
         let speaks = record
             .shared()
-            .is_some_and(|(copy, _)| copy.node == *node && copy.local_uid == local_uid);
+            .is_some_and(|copy| copy.node == *node && copy.local_uid == local_uid);
         if !speaks {
             return false;
         }
@@ -164,7 +220,7 @@ impl State {
     /// The same for the copy that decides from now on, if it has ended already.
     pub(super) fn note_shared_end_of_speaker(&mut self, record: &TaskRecord) -> bool {
         match record.shared() {
-            Some((copy, _)) if copy.state.status.is_settled() => {
+            Some(copy) if copy.state.status.is_settled() => {
                 let local = copy.state.clone();
                 self.push_shared_end(record, &local)
             }
@@ -176,10 +232,9 @@ impl State {
         let failed = (local.status == Status::Failed).then(|| local.clone());
         let stays_open = failed.is_some();
         // The group is identified by its first copy, even if another copy decides now.
-        if let (Some(share), Some(first)) = (record.share, record.copies().next()) {
+        if let Some(first) = record.copies().next() {
             self.shared_ends.push(SharedEnd {
                 uid: record.uid,
-                share,
                 node: first.node.clone(),
                 local_uid: first.local_uid,
                 failed,
@@ -215,14 +270,7 @@ impl State {
             return Vec::new();
         }
         // At least two, since the deletion adds a task itself.
-        self.settled().take(max_tasks.div_ceil(10).max(2)).collect()
-    }
-
-    /// The uids of all settled tasks, the oldest first.
-    pub(super) fn settled(&self) -> impl Iterator<Item = u32> {
-        self.notes
-            .iter()
-            .filter(|(_, note)| note.status.is_settled())
-            .map(|(uid, _)| *uid)
+        let most = max_tasks.div_ceil(10).max(2);
+        self.notes.settled().take(most).collect()
     }
 }

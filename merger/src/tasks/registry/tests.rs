@@ -232,23 +232,22 @@ async fn tasks_that_come_together_are_all_durable_or_none_is() {
     let (sender, _settled) = mpsc::channel(10_000);
     let tasks = Tasks::open(Arc::new(store.clone()), LIMITS, sender, Marks::unknown());
     let tasks = tasks.await.unwrap();
-    let two = || {
-        vec![
-            (tasks.reserve(), write_to(&[("a", 1)])),
-            (tasks.reserve(), NewTask::default()),
-        ]
+    let create = || {
+        let new = NewTask {
+            members: shared::tests::members(2),
+            ..write_to(&[("a", 1)])
+        };
+        tasks.create_as(tasks.reserve_all(2), new, Vec::new())
     };
     store.set_failing(true);
-    assert!(matches!(
-        tasks.create_all(two()).await,
-        Err(TaskError::Store(_))
-    ));
+    assert!(matches!(create().await, Err(TaskError::Store(_))));
     assert!(tasks.get(0).await.is_err() && tasks.get(1).await.is_err());
     assert!(tasks.busy_nodes().is_empty());
     store.set_failing(false);
-    tasks.create_all(two()).await.unwrap();
-    assert_eq!(tasks.get(2).await.unwrap().status, Status::Enqueued);
-    assert_eq!(tasks.get(3).await.unwrap().status, Status::Succeeded);
+    create().await.unwrap();
+    for uid in [2, 3] {
+        assert_eq!(tasks.get(uid).await.unwrap().status, Status::Enqueued);
+    }
 }
 
 #[tokio::test(start_paused = true)]

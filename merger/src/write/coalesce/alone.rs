@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::delivery;
-use super::held::Taken;
+use super::held::Group;
+use super::{Small, delivery};
 use crate::supervise::survive;
 use crate::tasks::{LocalState, ShardTask, SharedEnd};
 use crate::write::Context;
@@ -13,20 +13,17 @@ use crate::write::deliver::{Delivered, deliver_now, layout_unchanged};
 
 /// Handles the end of merged node tasks: the writes of a failed one are sent again, each alone.
 pub(in crate::write) fn ended(ctx: &Arc<Context>, mut ends: Vec<SharedEnd>) {
-    ends.sort_by(|a, b| {
-        (&a.node, a.local_uid, a.share.place).cmp(&(&b.node, b.local_uid, b.share.place))
-    });
-    let mut failed = Vec::new();
-    for end in ends {
-        let taken = ctx
-            .writes
-            .coalescer
-            .held()
-            .take(&(end.node.clone(), end.local_uid), end.share.place);
-        match (end.failed, taken) {
-            (Some(state), taken) => failed.push((end.uid, state, taken)),
-            (None, Some(taken)) => ctx.writes.coalescer.held().done(&taken),
-            (None, None) => {}
+    ends.sort_by(|a, b| (&a.node, a.local_uid, a.uid).cmp(&(&b.node, b.local_uid, b.uid)));
+    let mut failed: Vec<(SharedEnd, LocalState)> = Vec::new();
+    for mut end in ends {
+        match end.failed.take() {
+            Some(state) => failed.push((end, state)),
+            None => {
+                let mut held = ctx.writes.coalescer.held();
+                if let Some(group) = held.take(&(end.node, end.local_uid)) {
+                    held.done(&group);
+                }
+            }
         }
     }
     if failed.is_empty() {
@@ -34,20 +31,45 @@ pub(in crate::write) fn ended(ctx: &Arc<Context>, mut ends: Vec<SharedEnd>) {
     }
     let ctx = Arc::clone(ctx);
     tokio::spawn(async move {
-        for (uid, state, taken) in failed {
-            send_alone(&ctx, uid, state, taken.as_ref()).await;
-            if let Some(taken) = taken {
-                ctx.writes.coalescer.held().done(&taken);
-            }
+        for failed in failed.chunk_by(|(one, _), (other, _)| {
+            (&one.node, one.local_uid) == (&other.node, other.local_uid)
+        }) {
+            send_each_alone(&ctx, failed).await;
         }
     });
 }
 
-async fn send_alone(ctx: &Arc<Context>, uid: u32, mut state: LocalState, taken: Option<&Taken>) {
-    let why_not = match taken {
+/// Sends the writes of one failed task again.
+async fn send_each_alone(ctx: &Arc<Context>, failed: &[(SharedEnd, LocalState)]) {
+    let Some((first, _)) = failed.first() else {
+        return;
+    };
+    let task = (first.node.clone(), first.local_uid);
+    let group = ctx.writes.coalescer.held().take(&task);
+    for (end, state) in failed {
+        for (uid, place) in ctx.tasks.split(end.uid, (&task.0, task.1)).await {
+            let small = group
+                .as_ref()
+                .and_then(|group| Some((group, group.members.get(place as usize)?)));
+            send_alone(ctx, uid, state.clone(), small).await;
+        }
+    }
+    if let Some(group) = group {
+        ctx.writes.coalescer.held().done(&group);
+    }
+}
+
+async fn send_alone(
+    ctx: &Arc<Context>,
+    uid: u32,
+    mut state: LocalState,
+    held: Option<(&Group, &Small)>,
+) {
+    let why_not = match held {
         None => "what was sent is not kept any more".to_owned(),
-        Some(taken) => {
-            match survive(&ctx.metrics.panics, "send-alone", repeat(ctx, uid, taken)).await {
+        Some((group, small)) => {
+            let again = repeat(ctx, uid, group, small);
+            match survive(&ctx.metrics.panics, "send-alone", again).await {
                 Some(Ok(())) => return,
                 Some(Err(why_not)) => why_not,
                 None => "a mistake in Weft".to_owned(),
@@ -74,18 +96,18 @@ async fn send_alone(ctx: &Arc<Context>, uid: u32, mut state: LocalState, taken: 
 }
 
 /// Sends the write again, unless it would overtake a newer write; otherwise says why not.
-async fn repeat(ctx: &Arc<Context>, uid: u32, taken: &Taken) -> Result<(), String> {
-    let Taken { shard, small, .. } = taken;
-    let guard = ctx.locks.lock(&[*shard]).await;
+async fn repeat(ctx: &Arc<Context>, uid: u32, group: &Group, small: &Small) -> Result<(), String> {
+    let shard = group.shard;
+    let guard = ctx.locks.lock(&[shard]).await;
     // Checked under the lock: only now are all writes in between known.
-    if ctx.writes.coalescer.held().is_overtaken(taken) {
+    if ctx.writes.coalescer.held().is_overtaken(group, small) {
         return Err("the index has been written to since".to_owned());
     }
     if !layout_unchanged(ctx, &small.kind.placement) {
         // The index was deleted, or laid out anew, since the write was sent.
         return Err("no shard took it".to_owned());
     }
-    let again = delivery(small, *shard, small.piece.clone(), small.ids.clone());
+    let again = delivery(small, shard, small.piece.clone(), small.ids.clone());
     match deliver_now(ctx, &guard, &again).await {
         Ok(Delivered::Taken(parts)) => {
             let part = parts.into_iter().next();

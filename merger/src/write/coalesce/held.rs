@@ -3,7 +3,7 @@
 //! A write may only be repeated if nothing newer was written to its documents; a clock orders the writes. The caller that notes
 //! a write, or asks whether a newer one exists, holds the shard's lock.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use hashbrown::HashMap;
 use weft_routing::placement::ShardId;
@@ -34,18 +34,20 @@ pub(super) struct Held {
     pub(super) indexes: HashMap<String, Written>,
 }
 
+/// Writes that went together. They count as held until [`done`](Held::done) is called.
 #[derive(Debug)]
 pub(super) struct Group {
-    shard: ShardId,
-    members: Vec<Option<Small>>,
+    pub(super) shard: ShardId,
+    /// The writes, in the order in which they were sent.
+    pub(super) members: Vec<Small>,
     /// The clock when the group was sent.
     at: u64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Written {
-    /// For each group with a held write: the clock when it was sent, and how many of its writes are held.
-    groups: BTreeMap<u64, usize>,
+    /// For each held group: the clock when it was sent.
+    groups: BTreeSet<u64>,
     /// The clock of the last write whose ids aren't known.
     other: u64,
     /// The clock of each id's last write; entries older than all held writes are dropped now and then.
@@ -64,19 +66,12 @@ impl Written {
         }
         // If writes never pause, some write of the index is always held, so its entry is never removed as a whole.
         if self.ids.len() > 2 * self.gone_through + OUTDATED_IDS
-            && let Some((oldest, _)) = self.groups.first_key_value()
+            && let Some(oldest) = self.groups.first()
         {
             self.ids.retain(|_, last| *last > *oldest);
             self.gone_through = self.ids.len();
         }
     }
-}
-
-/// A merged write whose task has ended. It counts as held until [`done`](Held::done) is called.
-pub(super) struct Taken {
-    pub(super) shard: ShardId,
-    pub(super) small: Small,
-    at: u64,
 }
 
 impl Held {
@@ -88,13 +83,13 @@ impl Held {
         self.bytes += smalls.iter().map(bytes).sum::<usize>();
         let index = first.kind.placement.uid.clone();
         let written = self.indexes.entry(index).or_default();
-        written.groups.insert(at, smalls.len());
+        written.groups.insert(at);
         written.note(smalls.iter().flat_map(|small| small.ids.iter()), at);
         self.groups.insert(
             task,
             Group {
                 shard,
-                members: smalls.into_iter().map(Some).collect(),
+                members: smalls,
                 at,
             },
         );
@@ -120,41 +115,32 @@ impl Held {
         }
     }
 
-    /// Removes and returns the write at `place` in a task's group; `None` if it was taken before.
-    pub(super) fn take(&mut self, task: &(NodeId, u32), place: u32) -> Option<Taken> {
-        let group = self.groups.get_mut(task)?;
-        let small = group.members.get_mut(place as usize)?.take()?;
-        let (shard, at) = (group.shard, group.at);
-        if group.members.iter().all(Option::is_none) {
-            self.groups.remove(task);
-        }
-        Some(Taken { shard, small, at })
+    /// Removes and returns the writes of a task that has ended; `None` if they were taken before.
+    pub(super) fn take(&mut self, task: &(NodeId, u32)) -> Option<Group> {
+        self.groups.remove(task)
     }
 
-    /// Whether something newer was written to the write's documents, or may have been.
-    pub(super) fn is_overtaken(&self, taken: &Taken) -> bool {
-        let Taken { small, at, .. } = taken;
+    /// Whether something newer was written to the documents of a write of the group, or may have been.
+    pub(super) fn is_overtaken(&self, group: &Group, small: &Small) -> bool {
+        let at = group.at;
         let written = self.indexes.get(&small.kind.placement.uid);
         written.is_some_and(|written| {
             let mut ids = small.ids.iter();
-            written.other > *at || ids.any(|id| written.ids.get(id).is_some_and(|last| last > at))
+            written.other > at || ids.any(|id| written.ids.get(id).is_some_and(|last| *last > at))
         })
     }
 
-    /// Stops counting the write as held: it was applied, sent again or given up.
-    pub(super) fn done(&mut self, taken: &Taken) {
-        let Taken { small, at, .. } = taken;
-        self.bytes = self.bytes.saturating_sub(bytes(small));
-        let index = &small.kind.placement.uid;
+    /// Stops counting the writes as held: they were applied, sent again or given up.
+    pub(super) fn done(&mut self, group: &Group) {
+        let Group { members, at, .. } = group;
+        let held: usize = members.iter().map(bytes).sum();
+        self.bytes = self.bytes.saturating_sub(held);
+        let Some(first) = members.first() else { return };
+        let index = &first.kind.placement.uid;
         let Some(written) = self.indexes.get_mut(index) else {
             return;
         };
-        if let Some(left) = written.groups.get_mut(at) {
-            *left -= 1;
-            if *left == 0 {
-                written.groups.remove(at);
-            }
-        }
+        written.groups.remove(at);
         if written.groups.is_empty() {
             self.indexes.remove(index);
         }

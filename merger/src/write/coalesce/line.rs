@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 use tokio::sync::oneshot;
 
 use super::{Outcome, Small};
+use crate::tasks::MOST_MEMBERS;
 
 /// The limits of one merged node task, in writes and in bytes.
-const GROUP_WRITES: usize = 512;
+const GROUP_WRITES: usize = MOST_MEMBERS as usize;
 const GROUP_BYTES: usize = 4 << 20;
 
 /// The small writes that wait for one shard, in order.

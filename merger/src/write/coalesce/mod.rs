@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use http::{HeaderValue, Method};
+use serde_json::Value;
 use tokio::sync::oneshot;
 use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
@@ -29,6 +30,7 @@ pub(super) use self::batchable::is_harmless;
 use self::held::{HELD_BYTES, Held};
 use self::line::{Line, Waiting};
 use super::WriteError;
+use super::add::task;
 use super::deliver::{Delivered, Delivery, ShardPayload, deliver_now, layout_unchanged};
 use super::format::Format;
 use super::spool::Piece;
@@ -40,7 +42,7 @@ use crate::ids::Ids;
 use crate::replication::{WriteGuard, put_in_doubt};
 use crate::spans::Span;
 use crate::supervise::note_panic;
-use crate::tasks::{self, Enqueued, NewTask, ShardTask, Share};
+use crate::tasks::{Enqueued, Member, NewTask, ShardTask};
 use crate::write::Context;
 
 /// A write with more bytes or documents than this isn't a small write.
@@ -70,8 +72,8 @@ pub(super) struct Small {
     pub(super) piece: Piece,
     /// The documents' ids, each once.
     pub(super) ids: Ids,
-    /// The write's own task, until it is registered.
-    pub(super) task: NewTask,
+    /// The client's `customMetadata`.
+    pub(super) custom_metadata: Option<String>,
 }
 
 impl Small {
@@ -119,7 +121,8 @@ pub(super) async fn send(
         std::mem::replace(&mut line.served, true)
     };
     if !served {
-        tokio::spawn(serve(Arc::clone(ctx), shard));
+        // The merger doesn't stop before they are sent, whoever still waits for them.
+        ctx.begun.spawn(serve(Arc::clone(ctx), shard));
     }
     let outcome = outcome.await.map_err(|_| Stopping)?;
     outcome.map_err(WriteError::Together)
@@ -154,7 +157,7 @@ async fn serve_line(ctx: Arc<Context>, shard: ShardId) {
 }
 
 async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, group: Vec<Waiting>) {
-    let (mut smalls, clients): (Vec<Small>, Vec<_>) = group
+    let (smalls, clients): (Vec<Small>, Vec<_>) = group
         .into_iter()
         .map(|waiting| (waiting.small, waiting.sent))
         .unzip();
@@ -188,9 +191,14 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
         }
         Err(error) => return fail(clients, error),
     };
-    let tasks = tasks_of(ctx, &mut smalls, &parts);
+    let uid = &first.kind.placement.uid;
+    let members: Vec<Member> = smalls.iter().map(member).collect();
+    let task = task_of(uid, &members, parts);
+    // Uids are assigned in the order of writes.
+    let count = u32::try_from(members.len()).unwrap_or(u32::MAX);
+    let uid = ctx.tasks.reserve_all(count);
     if smalls.len() > 1
-        && let Some(copy) = parts.first().and_then(|part| part.copies.first())
+        && let Some(copy) = task.parts.first().and_then(|part| part.copies.first())
     {
         ctx.writes
             .coalescer
@@ -200,9 +208,10 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
     // The next group needn't wait until these tasks are durable.
     let ctx = Arc::clone(ctx);
     tokio::spawn(async move {
-        match ctx.tasks.create_all(tasks).await {
+        match ctx.tasks.create_as(uid, task, Vec::new()).await {
             Ok(enqueued) => {
-                for (client, enqueued) in clients.into_iter().zip(enqueued) {
+                for ((client, member), uid) in clients.into_iter().zip(members).zip(uid..) {
+                    let enqueued = enqueued.of_member(uid, member.custom_metadata);
                     // If the client is gone, its task exists nevertheless.
                     let _ = client.send(Ok(Sent::Taken(enqueued)));
                 }
@@ -212,28 +221,31 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
     });
 }
 
-/// Makes a task for each write of a group; the uids are in the group's order.
-fn tasks_of(ctx: &Context, smalls: &mut [Small], parts: &[ShardTask]) -> Vec<(u32, NewTask)> {
-    let merged = smalls.len() > 1;
-    let mut before = 0;
-    let own = |(place, small): (u32, &mut Small)| {
-        let share = Share {
-            documents: small.ids.len() as u64,
-            place,
-            sent: Some(tasks::Sent {
-                before,
-                count: small.piece.documents(),
-            }),
-        };
-        before += small.piece.documents();
-        let task = NewTask {
-            parts: parts.to_vec(),
-            share: merged.then_some(share),
-            ..std::mem::take(&mut small.task)
-        };
-        (ctx.tasks.reserve(), task)
+fn member(small: &Small) -> Member {
+    Member {
+        documents: small.ids.len() as u64,
+        sent: small.piece.documents(),
+        custom_metadata: small.custom_metadata.clone(),
+    }
+}
+
+/// The task of a group's writes.
+fn task_of(index_uid: &str, members: &[Member], parts: Vec<ShardTask>) -> NewTask {
+    let received = members.iter().map(|member| member.sent).sum();
+    let task = NewTask {
+        parts,
+        ..task(index_uid, received, Value::Null)
     };
-    (0_u32..).zip(smalls).map(own).collect()
+    match members {
+        [alone] => NewTask {
+            custom_metadata: alone.custom_metadata.clone(),
+            ..task
+        },
+        together => NewTask {
+            members: together.to_vec(),
+            ..task
+        },
+    }
 }
 
 fn fail(clients: Vec<oneshot::Sender<Outcome>>, error: WriteError) {

@@ -1,5 +1,6 @@
 use weft_routing::placement::SlotMap;
 
+use super::held::Group;
 use super::*;
 use crate::cluster::NodeId;
 use crate::write::spool::Framing;
@@ -31,7 +32,7 @@ fn small(index: &str, ids: &[&str]) -> Small {
         documents,
         piece,
         ids,
-        task: NewTask::default(),
+        custom_metadata: None,
     }
 }
 
@@ -78,30 +79,27 @@ fn a_merged_write_is_overtaken_by_a_later_one_of_its_ids_or_of_unknown_ids() {
             .held()
             .keep((node.clone(), local), ShardId(0), smalls)
     };
-    let overtaken = |local, place| {
-        let mut held = coalescer.held();
-        let taken = held.take(&(node.clone(), local), place)?;
-        let overtaken = held.is_overtaken(&taken);
-        held.done(&taken);
-        Some(overtaken)
+    let overtaken = |group: &Group, place: usize| {
+        let held = coalescer.held();
+        held.is_overtaken(group, &group.members[place])
     };
+    let take = |local| coalescer.held().take(&(node.clone(), local));
     keep(
         1,
         vec![small("a", &["1"]), small("a", &["1"]), small("a", &["2"])],
     );
     keep(2, vec![small("a", &["2"]), small("a", &["3"])]);
-    assert_eq!(
-        overtaken(1, 0),
-        Some(false),
-        "one's own group does not count"
-    );
-    assert_eq!(overtaken(1, 2), Some(true));
-    assert_eq!(overtaken(2, 1), Some(false));
-    assert_eq!(overtaken(2, 1), None, "taken once");
+    let (one, two) = (take(1).unwrap(), take(2).unwrap());
+    assert!(take(2).is_none(), "taken once");
+    assert!(!overtaken(&one, 0), "one's own group does not count");
+    assert!(overtaken(&one, 2));
+    assert!(!overtaken(&two, 1));
     coalescer.note_other("b");
-    assert_eq!(overtaken(1, 1), Some(false));
+    assert!(!overtaken(&one, 1));
     coalescer.note_other("a");
-    assert_eq!(overtaken(2, 0), Some(true));
+    assert!(overtaken(&one, 1) && overtaken(&two, 0));
+    coalescer.held().done(&one);
+    coalescer.held().done(&two);
     assert_eq!(coalescer.held().bytes, 0);
     assert!(coalescer.held().groups.is_empty() && coalescer.held().indexes.is_empty());
 }
@@ -120,12 +118,12 @@ fn ids_that_overtake_no_held_write_are_forgotten() {
         let Some(ended) = local.checked_sub(10) else {
             continue;
         };
-        for place in 0..2 {
-            let taken = held.take(&(node.clone(), ended), place).unwrap();
-            let overtaken = held.is_overtaken(&taken);
+        let group = held.take(&(node.clone(), ended)).unwrap();
+        for (place, small) in group.members.iter().enumerate() {
+            let overtaken = held.is_overtaken(&group, small);
             assert_eq!(overtaken, place == 1, "`same` was written since");
-            held.done(&taken);
         }
+        held.done(&group);
     }
     assert!(most < 4_000, "{most} ids were kept");
 }
@@ -138,17 +136,21 @@ fn a_lone_write_between_an_end_and_the_repetition_counts_as_newer() {
     let ids = |list: &[&str]| list.iter().collect::<Ids>();
     let smalls = ["1", "2", "3"].map(|id| small("a", &[id]));
     held.keep(task.clone(), ShardId(0), smalls.to_vec());
-    let [one, two, three] = [0, 1, 2].map(|place| held.take(&task, place).unwrap());
+    let group = held.take(&task).unwrap();
+    let [one, two, three] = group.members.as_slice() else {
+        panic!("{group:?}");
+    };
     held.note("a", Some(&ids(&["2", "7"])));
     held.note("b", Some(&ids(&["1"])));
-    assert!(!held.is_overtaken(&one), "another document, another index");
-    assert!(held.is_overtaken(&two));
-    held.done(&one);
-    held.done(&two);
+    assert!(
+        !held.is_overtaken(&group, one),
+        "another document, another index"
+    );
+    assert!(held.is_overtaken(&group, two));
     // The name may belong to another index now.
     held.note_all();
-    assert!(held.is_overtaken(&three));
-    held.done(&three);
+    assert!(held.is_overtaken(&group, three));
+    held.done(&group);
     assert!(held.indexes.is_empty() && held.groups.is_empty());
     assert_eq!(held.bytes, 0);
 }
