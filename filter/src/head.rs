@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use weft_routing::{BodyFacts, BodyFormat, headers};
+use weft_routing::{BodyFormat, Facts, headers};
 
 use crate::head_block::HeadBlock;
 
@@ -11,9 +11,7 @@ use crate::head_block::HeadBlock;
 pub(crate) struct Head<'h> {
     pub(crate) method: &'h str,
     pub(crate) path: Cow<'h, str>,
-    pub(crate) body: BodyFacts,
-    /// True if a public header asks for something that only the merger can do.
-    pub(crate) special: bool,
+    pub(crate) facts: Facts<'h>,
     pub(crate) forbidden: Vec<&'h str>,
     request_id: Option<&'h str>,
     parent: Option<&'h str>,
@@ -35,9 +33,12 @@ impl<'h> Head<'h> {
                 ":method" => head.method = text(value),
                 // A path that isn't UTF-8 must still be recognised as internal or not.
                 ":path" => head.path = String::from_utf8_lossy(value),
-                "content-type" => head.body.format = BodyFormat::of_content_type(text(value)),
-                "content-length" => head.body.length = text(value).parse().ok(),
-                "content-encoding" => head.body.encoded = true,
+                "content-type" => head.facts.body.format = BodyFormat::of_content_type(text(value)),
+                "content-length" => head.facts.body.length = text(value).parse().ok(),
+                "content-encoding" => head.facts.body.encoded = true,
+                // Which of two a node takes isn't judged here.
+                "authorization" if head.facts.authorization.is_some() => head.facts.special = true,
+                "authorization" => head.facts.authorization = Some(text(value)),
                 "x-request-id" => head.request_id = Some(text(value)),
                 "traceparent" => head.parent = Some(text(value)),
                 "origin" => head.origin = Some(text(value)),
@@ -51,7 +52,7 @@ impl<'h> Head<'h> {
         match headers::judge(name) {
             headers::ClientHeader::Foreign => {}
             headers::ClientHeader::Public => {
-                self.special |= !headers::asks_for_nothing_special(name, text(value));
+                self.facts.special |= !headers::asks_for_nothing_special(name, text(value));
             }
             headers::ClientHeader::Forbidden => self.forbidden.push(name),
         }

@@ -18,7 +18,7 @@ pub enum Counter {
     Merged,
     /// Requests refused with 404: paths that aren't allowed for clients.
     Refused,
-    /// Writes whose body was held and looked at.
+    /// Requests whose body was held and looked at.
     BodyLookedAt,
     /// Requests for an index when there was no table, or its lease had expired.
     TableStale,

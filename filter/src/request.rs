@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use weft_routing::{
-    BodyFormat, Decision, Epoch, Operation, RoutingTable, ShardId, classify, cors, decide,
+    BodyFormat, Decision, Epoch, Held, Operation, RoutingTable, ShardId, classify, cors, decide,
     decide_by_body, headers,
 };
 
@@ -44,6 +44,8 @@ enum Phase {
         operation: Operation,
         index: String,
         format: BodyFormat,
+        /// The client's, which may add a filter to its search.
+        authorization: Option<String>,
         trace: Trace,
     },
     /// A read for one shard is held until its body is complete, so that a slow client doesn't occupy a connection to a node.
@@ -98,20 +100,14 @@ impl<H: Host> Request<H> {
             self.readers = Readers::Only(allowed.map(str::to_owned));
         }
         let policy = shared.config.policy();
-        let decision = decide(
-            &classified,
-            table.as_deref(),
-            head.special,
-            head.body,
-            policy,
-        );
+        let decision = decide(&classified, table.as_deref(), head.facts, policy);
         let index = classified.index.as_deref();
         match decision {
             Decision::Refuse => self.refuse(),
             Decision::Merge => self.merge(Some(classified.operation)),
             Decision::DirectRead(shard) if !end_of_stream && policy.body_routing => {
                 let operation = classified.operation;
-                if head.body.length > Some(policy.max_body_bytes) {
+                if head.facts.body.length > Some(policy.max_body_bytes) {
                     return self.merge(Some(operation));
                 }
                 let epoch = table.map_or(Epoch(0), |table| table.epoch);
@@ -129,10 +125,13 @@ impl<H: Host> Request<H> {
                 shared.count(Counter::BodyLookedAt);
                 let operation = classified.operation;
                 let index = index.unwrap_or_default().to_owned();
+                let is_search = operation == Operation::SearchPost;
+                let authorization = head.facts.authorization.filter(|_| is_search);
                 self.phase = Phase::LookingAtBody {
                     operation,
                     index,
                     format,
+                    authorization: authorization.map(str::to_owned),
                     trace: head.trace(),
                 };
                 Step::Hold
@@ -351,6 +350,7 @@ impl<H: Host> Request<H> {
             operation,
             index,
             format,
+            authorization,
             trace,
         } = phase
         else {
@@ -359,9 +359,7 @@ impl<H: Host> Request<H> {
         let shared = Rc::clone(&self.shared);
         // While the body arrived, the table may have changed, so the current one is used.
         let table = shared.table();
-        let known = table
-            .as_deref()
-            .and_then(|table| Some((table, table.get(&index)?)));
+        let route = table.as_deref().and_then(|table| table.get(&index));
         let body = fits
             .then(|| shared.host.request_body(shared.config.max_body_bytes))
             .flatten()
@@ -371,11 +369,18 @@ impl<H: Host> Request<H> {
                 .metrics
                 .body_bytes(&shared.host, u64::try_from(body.len()).unwrap_or(u64::MAX));
         }
-        let decision = match known.filter(|(_, route)| route.direct_writes && !body.is_empty()) {
-            Some((_, route)) => decide_by_body(operation, route, format, &body),
+        let held = Held {
+            operation,
+            index: &index,
+            format,
+            authorization: authorization.as_deref(),
+        };
+        let decision = match route.filter(|_| !body.is_empty()) {
+            Some(route) => decide_by_body(&held, route, &body),
             None => Decision::Merge,
         };
         match decision {
+            Decision::DirectRead(shard) => self.read(shard, operation),
             Decision::DirectWrite(shard) => self.write(shard, operation, trace),
             _ => self.merge(Some(operation)),
         }

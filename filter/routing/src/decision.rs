@@ -5,6 +5,7 @@
 
 use crate::body::{self, BodyFormat, DocumentIds};
 use crate::document_id::DocumentId;
+use crate::filters::{Asked, TenantRules};
 use crate::operation::{Classified, Operation};
 use crate::placement::ShardId;
 use crate::table::{IndexRoute, RoutingTable};
@@ -29,6 +30,30 @@ pub struct BodyFacts {
     pub length: Option<u64>,
 }
 
+/// What the headers say beside method and path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Facts<'h> {
+    /// True if the client used a public header to ask for something that only the merger can do.
+    pub special: bool,
+    /// What they say about the body.
+    pub body: BodyFacts,
+    /// The client's `authorization`, which may add a filter to its searches.
+    pub authorization: Option<&'h str>,
+}
+
+/// A request that was held because of [`Decision::LookAtBody`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held<'h> {
+    /// The operation.
+    pub operation: Operation,
+    /// The index in its path.
+    pub index: &'h str,
+    /// The format of its body.
+    pub format: BodyFormat,
+    /// The client's `authorization`.
+    pub authorization: Option<&'h str>,
+}
+
 /// Where a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -46,14 +71,12 @@ pub enum Decision {
 
 /// Decides by the request's head.
 ///
-/// `table` is `None` if there is no table or its lease has expired. `special` says that the client used a public header to
-/// ask for something that only the merger can do.
+/// `table` is `None` if there is no table or its lease has expired.
 #[must_use]
 pub fn decide(
     classified: &Classified<'_>,
     table: Option<&RoutingTable>,
-    special: bool,
-    body: BodyFacts,
+    facts: Facts<'_>,
     policy: Policy,
 ) -> Decision {
     let operation = classified.operation;
@@ -64,13 +87,15 @@ pub fn decide(
     let Some(route) = table.zip(index).and_then(|(table, index)| table.get(index)) else {
         return Decision::Merge;
     };
-    if special {
+    if facts.special {
         return Decision::Merge;
     }
     let direct = match operation {
-        _ if operation.is_whole_on_one_shard() => read_directly(classified, route),
+        _ if operation.is_whole_on_one_shard() => read_directly(classified, route, facts, policy),
         Operation::DeleteDocument => delete_directly(classified, route, policy),
-        _ if operation.writes_named_documents() => write_directly(classified, route, body, policy),
+        _ if operation.writes_named_documents() => {
+            write_directly(classified, route, facts.body, policy)
+        }
         _ => None,
     };
     direct.unwrap_or(Decision::Merge)
@@ -78,31 +103,80 @@ pub fn decide(
 
 /// Decides a request for which [`decide`] returned [`Decision::LookAtBody`].
 #[must_use]
-pub fn decide_by_body(
-    operation: Operation,
-    route: &IndexRoute,
-    format: BodyFormat,
-    body: &[u8],
-) -> Decision {
-    let owners = route
+pub fn decide_by_body(held: &Held<'_>, route: &IndexRoute, body: &[u8]) -> Decision {
+    let direct = match held.operation {
+        Operation::SearchPost => Asked::of_body(body)
+            .and_then(|asked| search_directly(&asked, held.index, route, held.authorization)),
+        _ => write_of_one_shard(held, route, body).map(Decision::DirectWrite),
+    };
+    direct.unwrap_or(Decision::Merge)
+}
+
+fn write_of_one_shard(held: &Held<'_>, route: &IndexRoute, body: &[u8]) -> Option<ShardId> {
+    let primary_key = route
         .primary_key
         .as_deref()
-        .map(|primary_key| body::owners(operation, format, primary_key, &route.slots, body));
-    match owners {
-        Some(Ok(DocumentIds::One(shard))) => Decision::DirectWrite(shard),
-        _ => Decision::Merge,
+        .filter(|_| route.direct_writes)?;
+    let Held {
+        operation, format, ..
+    } = *held;
+    match body::owners(operation, format, primary_key, &route.slots, body) {
+        Ok(DocumentIds::One(shard)) => Some(shard),
+        _ => None,
     }
 }
 
-/// If one shard holds the whole index, it answers every read of that index; otherwise the path must name the document.
-fn read_directly(classified: &Classified<'_>, route: &IndexRoute) -> Option<Decision> {
+/// If one shard holds the whole index, it answers every read of that index; otherwise the path must name the document, or the
+/// search its routing value.
+fn read_directly(
+    classified: &Classified<'_>,
+    route: &IndexRoute,
+    facts: Facts<'_>,
+    policy: Policy,
+) -> Option<Decision> {
     if !route.direct_reads {
         return None;
     }
     if let Some(only) = route.slots.only_shard() {
         return Some(Decision::DirectRead(only));
     }
-    owner_by_path(classified, route).map(Decision::DirectRead)
+    let by_field = route.slots.field().is_some();
+    match classified.operation {
+        Operation::SearchGet if by_field => {
+            let asked = Asked::of_query(classified.query)?;
+            let index = classified.index.as_deref()?;
+            search_directly(&asked, index, route, facts.authorization)
+        }
+        Operation::SearchPost if by_field => {
+            let format = readable(facts.body, policy)?;
+            (format == BodyFormat::Json).then_some(Decision::LookAtBody(format))
+        }
+        _ => owner_by_path(classified, route).map(Decision::DirectRead),
+    }
+}
+
+/// The shard that holds all that a search can match, if the merger, too, would only pass the search on to it.
+fn search_directly(
+    asked: &Asked<'_>,
+    index: &str,
+    route: &IndexRoute,
+    authorization: Option<&str>,
+) -> Option<Decision> {
+    if !route.direct_reads {
+        return None;
+    }
+    let rules = authorization.map(TenantRules::read).transpose().ok()?;
+    let shard = asked.only_shard(index, rules.flatten().as_ref(), &route.slots)?;
+    Some(Decision::DirectRead(shard))
+}
+
+/// The format of a body that may be held and looked at.
+fn readable(body: BodyFacts, policy: Policy) -> Option<BodyFormat> {
+    let small = body
+        .length
+        .is_none_or(|length| length > 0 && length <= policy.max_body_bytes);
+    let allowed = policy.body_routing && small && !body.encoded;
+    body.format.filter(|_| allowed)
 }
 
 fn delete_directly(
@@ -122,14 +196,10 @@ fn write_directly(
     policy: Policy,
 ) -> Option<Decision> {
     let known_key = route.primary_key.as_deref()?;
-    let small = body
-        .length
-        .is_none_or(|length| length > 0 && length <= policy.max_body_bytes);
-    let allowed = policy.body_routing && route.direct_writes && small && !body.encoded;
-    if !allowed || !query_is_harmless(classified.query, known_key) {
+    if !route.direct_writes || !query_is_harmless(classified.query, known_key) {
         return None;
     }
-    body.format.map(Decision::LookAtBody)
+    readable(body, policy).map(Decision::LookAtBody)
 }
 
 /// The owner of the document that the path names, if its id is valid and tells.

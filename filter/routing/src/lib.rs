@@ -1,8 +1,8 @@
 //! Weft's pure routing logic. The filter (in Envoy) and the merger share it, so that they can never disagree.
 //!
 //! A request passes the modules in this order: [`operation`] says which of the API's operations it is, [`document_id`] and
-//! [`body`] find the ids it names, [`slot`], [`strategy`], [`value`] and [`placement`] say which shard owns them, [`table`] holds what is known of
-//! every index, and [`decision`] makes the decision. [`headers`] names the headers that the filter sends to the merger,
+//! [`body`] find the ids it names, [`slot`], [`strategy`], [`value`] and [`placement`] say which shard owns them, [`filters`] which shards a
+//! search can match, [`table`] holds what is known of every index, and [`decision`] makes the decision. [`headers`] names the headers that the filter sends to the merger,
 //! [`cors`] says which pages may read the answer, [`index_uid`] which names an index may have. [`term`] is for guards, which stand
 //! in front of nodes.
 //!
@@ -13,6 +13,7 @@ pub mod body;
 pub mod cors;
 pub mod decision;
 pub mod document_id;
+pub mod filters;
 pub mod headers;
 pub mod index_uid;
 pub mod operation;
@@ -27,8 +28,9 @@ pub mod value;
 
 pub use body::{BodyFormat, DocumentIds, Unclear};
 pub use cors::Origins;
-pub use decision::{BodyFacts, Decision, Policy, decide, decide_by_body};
+pub use decision::{BodyFacts, Decision, Facts, Held, Policy, decide, decide_by_body};
 pub use document_id::{DocumentId, InvalidDocumentId};
+pub use filters::{Asked, TenantRules};
 pub use index_uid::is_index_uid;
 pub use operation::{Classified, ClassifyError, NamedOperation, Operation, Setting, classify};
 pub use placement::{NoShards, ShardId, SlotMap, choose_shards};

@@ -308,7 +308,7 @@ impl Mock {
     }
 }
 
-/// A filter with a table: `wide` on three shards, `tiny` on shard 2, both with direct writes.
+/// A filter with a table: `wide` on three shards, `tiny` on shard 2, both with direct writes; `tenants` by a field.
 pub(crate) struct Filter {
     pub(crate) host: Mock,
     pub(crate) root: Root<Mock>,
@@ -327,6 +327,7 @@ pub(crate) fn table() -> RoutingTable {
             "tiny".to_owned(),
             writable(Arc::new(SlotMap::single(ShardId(2)))),
         ),
+        ("tenants".to_owned(), IndexRoute::new(Arc::new(by_tenant()))),
     ];
     RoutingTable {
         epoch: Epoch(7),
@@ -334,6 +335,12 @@ pub(crate) fn table() -> RoutingTable {
         lease_ms: 1000,
         indexes: indexes.into_iter().collect(),
     }
+}
+
+/// By the field `tenant`, on three shards.
+pub(crate) fn by_tenant() -> SlotMap {
+    let shards = [ShardId(0), ShardId(1), ShardId(2)];
+    SlotMap::deal_by(&"field:tenant".parse().unwrap(), &shards).unwrap()
 }
 
 pub(crate) fn owner(id: &str) -> String {

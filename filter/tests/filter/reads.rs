@@ -1,7 +1,8 @@
 use weft_filter::host::Step;
-use weft_routing::{Epoch, RoutingTable};
+use weft_filter::request::Request;
+use weft_routing::{Epoch, RoutingTable, RoutingValue};
 
-use crate::mock::{Filter, owner, table};
+use crate::mock::{Filter, Mock, by_tenant, owner, table};
 
 #[test]
 fn a_document_is_read_from_its_owner() {
@@ -67,6 +68,85 @@ fn a_read_with_a_large_body_goes_to_the_merger() {
     assert_eq!(request.on_request_body(65_537, false), Step::Continue);
     assert_eq!(request.on_request_body(70_000, true), Step::Continue);
     assert_eq!(filter.host.cluster(), "merger");
+}
+
+fn home(tenant: &str) -> String {
+    let value = RoutingValue::from_text(tenant).unwrap();
+    format!("shard-{}", by_tenant().shard_of_value(&value))
+}
+
+const ACME: &[u8] = br#"{"filter":"tenant = acme"}"#;
+
+/// Begins a search of a tenant whose body is on its way.
+fn begin(filter: &Filter, more: &[(&str, &str)]) -> Request<Mock> {
+    let json = ("content-type", "application/json");
+    let all: Vec<_> = more.iter().copied().chain([json]).collect();
+    let mut request = filter.request("POST", "/indexes/tenants/search", &all);
+    assert_eq!(request.on_request_headers(false), Step::Hold);
+    request
+}
+
+fn end(filter: &Filter, mut request: Request<Mock>, body: &[u8]) -> String {
+    *filter.host.0.request_body.borrow_mut() = body.to_vec();
+    assert_eq!(request.on_request_body(body.len(), true), Step::Continue);
+    filter.host.cluster()
+}
+
+#[test]
+fn a_tenants_search_goes_to_its_shard_by_its_query_or_its_body() {
+    let filter = Filter::new();
+    let path = "/indexes/tenants/search?filter=tenant+%3D+acme&q=a";
+    assert_eq!(filter.routed("GET", path, &[]), home("acme"));
+    assert_eq!(end(&filter, begin(&filter, &[]), ACME), home("acme"));
+    assert_eq!(filter.metric("weft_filter_requests_direct_read"), 2);
+    assert_eq!(end(&filter, begin(&filter, &[]), b"{}"), "merger");
+    assert_eq!(filter.host.sent("x-weft-op"), ["search-post"]);
+    assert_eq!(filter.metric("weft_filter_requests_body_looked_at"), 2);
+    assert_eq!(filter.metric("weft_filter_requests_merged"), 1);
+}
+
+#[test]
+fn a_tenants_token_counts_and_two_are_the_mergers() {
+    let filter = Filter::new();
+    // {"searchRules":{"*":{"filter":"tenant = acme"}}} and {"searchRules":{"*":{"filter":"group != 1"}}}
+    let acme = "Bearer e30.eyJzZWFyY2hSdWxlcyI6eyIqIjp7ImZpbHRlciI6InRlbmFudCA9IGFjbWUifX19.s";
+    let other = "Bearer e30.eyJzZWFyY2hSdWxlcyI6eyIqIjp7ImZpbHRlciI6Imdyb3VwICE9IDEifX19.s";
+    let path = "/indexes/tenants/search";
+    let token = ("authorization", acme);
+    assert_eq!(filter.routed("GET", path, &[token]), home("acme"));
+    assert_eq!(end(&filter, begin(&filter, &[token]), b"{}"), home("acme"));
+    assert_eq!(filter.routed("GET", path, &[token, token]), "merger");
+    let held = begin(&filter, &[("authorization", other)]);
+    assert_eq!(end(&filter, held, ACME), "merger");
+}
+
+#[test]
+fn a_tenants_search_is_judged_by_the_table_that_holds_when_its_body_is_there() {
+    let mut filter = Filter::new();
+    let held = begin(&filter, &[]);
+    let mut moving = RoutingTable {
+        epoch: Epoch(8),
+        ..table()
+    };
+    moving.indexes.get_mut("tenants").unwrap().direct_reads = false;
+    filter.host.0.now_ms.set(500);
+    filter.root.on_tick();
+    filter.answer_poll(200, moving.to_json().unwrap().as_bytes());
+    assert_eq!(end(&filter, held, ACME), "merger");
+    assert_eq!(
+        filter.routed("GET", "/indexes/tenants/search?filter=tenant=acme", &[]),
+        "merger"
+    );
+
+    let filter = Filter::new();
+    let held = begin(&filter, &[]);
+    filter.host.0.now_ms.set(1_000);
+    assert_eq!(end(&filter, held, ACME), "merger", "the lease is over");
+
+    let filter = Filter::new();
+    let mut held = begin(&filter, &[]);
+    assert_eq!(held.on_request_body(65_537, false), Step::Continue);
+    assert_eq!(filter.host.cluster(), "merger", "the body is too large");
 }
 
 #[test]

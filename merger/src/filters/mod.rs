@@ -16,9 +16,11 @@
 
 pub mod remembered;
 pub mod requests;
-pub mod tenant;
-pub mod unequal;
 pub mod words;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+pub use weft_routing::filters::{TenantRules, tenant, unequal};
 
 use remembered::Remembered;
 
@@ -28,6 +30,12 @@ use remembered::Remembered;
 /// known field stays known until the index is deleted, or its name is given to another index. An unknown field is never
 /// remembered as unknown: any document may introduce it.
 pub type KnownFields = Remembered<String, (), 2_000>;
+
+/// The rules of the tenant token in a request's headers. A node judges the token and adds its filters to the searches; what is
+/// read here is used only after a node has accepted the token.
+pub fn rules_of(headers: &HeaderMap) -> Option<TenantRules> {
+    TenantRules::of(headers.get(AUTHORIZATION)?.to_str().ok()?)
+}
 
 /// The most fields that are asked for because of one request. Conditions on other fields stay as the client wrote them.
 pub const MOST_FIELDS: usize = 200;

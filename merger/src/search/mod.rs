@@ -24,7 +24,6 @@ pub mod performance;
 mod phase;
 pub mod plan;
 pub mod policy;
-mod prune;
 pub mod rank;
 mod read;
 mod remembered;

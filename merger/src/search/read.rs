@@ -5,13 +5,14 @@
 //!
 //! Pure, except for several searches: they are planned as they are read, by the settings of their indexes.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use http::Method;
 use serde_json::Value;
 use weft_routing::document_id::DocumentId;
+use weft_routing::filters::Asked;
+use weft_routing::filters::asked::FREQUENCY;
 use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
 
@@ -21,11 +22,10 @@ use super::multi_search::{Query, Searches, Shares, named, shares};
 use super::request::{Carrier, Search};
 use super::settings_cache::settings_of;
 use super::similar::Similar;
-use super::{Context, SearchError, prune};
+use super::{Context, SearchError};
 use crate::call::Call;
 use crate::cluster::Placement;
-use crate::filters::tenant::{TenantRules, joined};
-use crate::filters::unequal;
+use crate::filters::rules_of;
 
 /// A client's read.
 pub(super) enum Read {
@@ -204,27 +204,19 @@ fn matching(call: &Call, carrier: &Carrier, placement: &Placement) -> Vec<ShardI
 /// The shards that a search can match, if its filter or the filter of its tenant token restricts them. If a shard's answer may
 /// depend on what only other shards know, all shards are asked.
 fn pruned(call: &Call, carrier: &Carrier, placement: &Placement) -> Option<Vec<ShardId>> {
-    let by = match placement.slots.field() {
-        Some(field) => field.as_str(),
-        None => placement.primary_key.as_deref()?,
+    let asked = Asked {
+        filter: carrier.filter(),
+        searches_on: carrier.has("attributesToSearchOn"),
+        by_frequency: carrier.text("matchingStrategy").flatten() == Some(FREQUENCY),
     };
-    let own = carrier.filter().filter(|filter| !filter.is_null());
-    let rules = TenantRules::of(&call.headers);
-    let rule = rules
-        .as_ref()
-        .and_then(|rules| rules.filter_of(&placement.uid));
-    let filter = match (own, rule) {
-        (None, None) => return None,
-        (Some(own), None) => own,
-        (own, Some(rule)) => Cow::Owned(joined(own.as_deref(), rule)),
-    };
-    let shards = prune::shards_of(&filter, by, &placement.slots)?;
-    let may_lack_fields = carrier.has("attributesToSearchOn")
-        || unequal::stands_in(&filter)
-        || rules.is_some_and(|rules| rules.compare());
-    // Words are dropped by how many documents of the whole index have them.
-    let by_frequency = carrier.text("matchingStrategy").flatten() == Some("frequency");
-    (!may_lack_fields && !by_frequency).then_some(shards)
+    let Placement {
+        uid,
+        slots,
+        primary_key,
+        ..
+    } = placement;
+    let rules = rules_of(&call.headers);
+    asked.shards(uid, rules.as_ref(), slots, primary_key.as_deref())
 }
 
 #[cfg(test)]

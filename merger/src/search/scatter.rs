@@ -30,7 +30,7 @@ use super::request::{Carrier, ShardRequest};
 use crate::answer::Answer;
 use crate::call::{Call, ForwardedHeaders};
 use crate::cluster::{Flow, ReadFrom};
-use crate::filters::tenant::TenantRules;
+use crate::filters::{TenantRules, rules_of};
 use crate::search::Context;
 use crate::spans::Span;
 use crate::tasks::read_from;
@@ -290,7 +290,7 @@ impl<'a> Reader<'a> {
     /// The filters of the tenant token that the shards get, if any of them compares by `!=`. They are the same in all rounds,
     /// so they are read once.
     fn rules(&self) -> Option<&TenantRules> {
-        let read = || TenantRules::of(self.forwarded.headers()).filter(TenantRules::compare);
+        let read = || rules_of(self.forwarded.headers()).filter(TenantRules::compare);
         self.rules.get_or_init(read).as_ref()
     }
 

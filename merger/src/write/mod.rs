@@ -36,7 +36,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 use tokio::sync::OwnedMutexGuard;
 use weft_routing::operation::Operation;
-use weft_routing::placement::{ShardId, SlotMap};
+use weft_routing::placement::ShardId;
 
 pub use self::decode::DecodeError;
 pub(crate) use self::decode::Plain;
@@ -50,7 +50,7 @@ use crate::answer::Answer;
 use crate::base::{Stopping, stands_on};
 use crate::bounds::{NoRoom, Slot};
 use crate::call::Call;
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, Placement};
 use crate::desired::DesiredSettings;
 use crate::replication;
 use crate::store::StoreError;
@@ -269,7 +269,7 @@ async fn deliver_as_task(
     ctx: &Arc<Context>,
     mut delivery: Delivery,
     task: NewTask,
-    lay_out: impl Fn(Option<&SlotMap>) -> Vec<ShardPayload> + Send + 'static,
+    lay_out: impl Fn(Option<&Placement>) -> Vec<ShardPayload> + Send + 'static,
 ) -> Result<Answer, WriteError> {
     let begun = Arc::clone(ctx);
     ctx.run_to_completion(async move {
@@ -284,7 +284,7 @@ async fn deliver_as_task(
             let uid = delivery.index_uid.as_deref();
             let placement = uid.and_then(|uid| begun.cluster.placement(uid));
             let slots = placement.as_ref().map(|placement| &placement.slots);
-            delivery.loads = lay_out(slots.map(|slots| &**slots));
+            delivery.loads = lay_out(placement.as_deref());
             match deliver::deliver(&begun, slots, &mut delivery).await? {
                 None => {}
                 Some((Delivered::Refused(answer), _)) => return Ok(answer),

@@ -1,12 +1,14 @@
-//! Deletions and editions: a deletion by id goes to the shards that own the ids, everything else to every shard of the index. So
-//! does a deletion by id where an id doesn't tell the shard.
+//! Deletions and editions: a deletion by id goes to the shards that own the ids, and a deletion by filter to those that can match it;
+//! everything else to every shard of the index. So does a deletion by id where an id doesn't tell the shard.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde_json::Value;
 use weft_routing::document_id::DocumentId;
+use weft_routing::filters::Asked;
 use weft_routing::operation::Operation;
 use weft_routing::placement::{ShardId, SlotMap};
 
@@ -17,6 +19,7 @@ use super::spool::{Framing, Piece};
 use super::{WriteError, deliver_as_task, details, first_shard, reworded};
 use crate::answer::Answer;
 use crate::call::{Call, empty};
+use crate::cluster::Placement;
 use crate::filters::words;
 use crate::replication::named;
 use crate::tasks::NewTask;
@@ -26,7 +29,8 @@ use crate::write::Context;
 pub(super) async fn one(ctx: &Arc<Context>, call: Call) -> Result<Answer, WriteError> {
     let document = call.document.clone();
     let first = first_shard(ctx)?;
-    let lay_out = move |slots: Option<&SlotMap>| {
+    let lay_out = move |placement: Option<&Placement>| {
+        let slots = placement.map(slots_of);
         let id = document.as_deref();
         let id = id.and_then(|id| DocumentId::from_text(id).ok());
         let shards = match (slots, id) {
@@ -59,7 +63,7 @@ pub(super) async fn batch(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, 
     ]);
     let task = task("documentDeletion", &call, details);
     let first = first_shard(ctx)?;
-    let lay_out = move |slots: Option<&SlotMap>| match (slots, &ids) {
+    let lay_out = move |placement: Option<&Placement>| match (placement.map(slots_of), &ids) {
         (Some(slots), Some(ids)) => split(slots, ids),
         // The body isn't a list, or the index doesn't exist: a node words that.
         (Some(slots), None) => vec![load(first_of(slots), body.clone())],
@@ -68,7 +72,8 @@ pub(super) async fn batch(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, 
     deliver_as_task(ctx, delivery(ctx, &call)?, task, lay_out).await
 }
 
-/// Deletion by filter, deletion of all documents, and edition by function: the same request to every shard of the index.
+/// Deletion by filter, deletion of all documents, and edition by function: the same request to every shard of the index, but for a
+/// filter that can match on some shards only.
 pub(super) async fn everywhere(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, WriteError> {
     if call.operation == Operation::EditDocuments
         && let Some(placement) = call
@@ -114,8 +119,15 @@ pub(super) async fn everywhere(ctx: &Arc<Context>, mut call: Call) -> Result<Ans
     let body = reworded::body(ctx, &call, body).await?;
     let task = task(kind, &call, details);
     let first = first_shard(ctx)?;
-    let lay_out = move |slots: Option<&SlotMap>| {
-        let shards = slots.map_or_else(|| vec![first], |slots| slots.shards().to_vec());
+    let by_filter = call.operation == Operation::DeleteDocumentsByFilter;
+    let by_filter = by_filter.then(|| asked.get("filter").cloned().unwrap_or_default());
+    let lay_out = move |placement: Option<&Placement>| {
+        let every = |placement: &Placement| {
+            let some = by_filter.as_ref();
+            let some = some.and_then(|filter| matching(placement, filter));
+            some.unwrap_or_else(|| placement.shards().to_vec())
+        };
+        let shards = placement.map_or_else(|| vec![first], every);
         let loads = shards.into_iter();
         loads.map(|shard| load(shard, body.clone())).collect()
     };
@@ -127,6 +139,31 @@ pub(super) async fn everywhere(ctx: &Arc<Context>, mut call: Call) -> Result<Ans
         answer.body = said;
     }
     Ok(answer)
+}
+
+fn slots_of(placement: &Placement) -> &SlotMap {
+    &placement.slots
+}
+
+/// The shards that can have documents which match a filter; `None` for all.
+///
+/// A version of a document always lies where its own id or value says, and a shard takes all writes in their order. So a shard that
+/// can't match now has nothing to delete at this point of the order, whatever is written before or after. While slots are moved,
+/// documents lie on two shards, and all are told.
+fn matching(placement: &Placement, filter: &Value) -> Option<Vec<ShardId>> {
+    let asked = Asked {
+        filter: Some(Cow::Borrowed(filter)),
+        ..Asked::default()
+    };
+    let Placement {
+        uid,
+        slots,
+        primary_key,
+        unsettled,
+        ..
+    } = placement;
+    let shards = asked.shards(uid, None, slots, primary_key.as_deref());
+    shards.filter(|_| unsettled.is_empty())
 }
 
 /// The shards that may hold a document.
@@ -242,5 +279,39 @@ mod tests {
             .sum();
         assert!(count > 0);
         assert_eq!(split(&slots, &[]).len(), 1);
+    }
+
+    #[test]
+    fn a_filter_is_told_to_the_shards_that_it_can_match_unless_slots_are_moved() {
+        let shards: Vec<ShardId> = (0..4).map(ShardId).collect();
+        let on = |strategy: &str| {
+            let slots = SlotMap::deal_by(&strategy.parse().unwrap(), &shards).unwrap();
+            let mut placement = Placement::new("x", Arc::new(slots), None);
+            placement.primary_key = Some("id".to_owned());
+            placement
+        };
+        let told = |placement: &Placement, filter: Value| matching(placement, &filter);
+        let seven = DocumentId::from_text("7").unwrap();
+        let by_id = on("hash");
+        let owner = by_id.slots.shard_of(&seven).unwrap();
+        assert_eq!(told(&by_id, "id = 7".into()), Some(vec![owner]));
+        assert_eq!(told(&by_id, "tenant = 7".into()), None);
+        let by_field = on("field:tenant");
+        let value = weft_routing::RoutingValue::from_text("acme").unwrap();
+        let home = by_field.slots.shard_of_value(&value);
+        let lists = serde_json::json!(["group = 1", ["tenant = ACME"]]);
+        assert_eq!(told(&by_field, lists), Some(vec![home]));
+        for filter in ["id = 7", "tenant != acme", "tenant = acme AND g != 1", ""] {
+            assert_eq!(told(&by_field, filter.into()), None, "{filter}");
+        }
+        assert_eq!(told(&by_field, Value::Null), None);
+        let mut moving = by_id.clone();
+        moving.unsettled.insert(ShardId(1));
+        assert_eq!(told(&moving, "id = 7".into()), None);
+        let unknown = Placement {
+            primary_key: None,
+            ..by_id
+        };
+        assert_eq!(told(&unknown, "id = 7".into()), None);
     }
 }

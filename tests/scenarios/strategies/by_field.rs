@@ -9,6 +9,8 @@ use weft_cluster::{Api, Cluster, Single};
 use super::write;
 use crate::support::{MASTER_KEY, node, start};
 
+mod deleting;
+mod direct;
 mod refused;
 mod searching;
 mod together;

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use weft_routing::{
-    BodyFacts, BodyFormat, Decision, DocumentId, Epoch, IndexRoute, Policy, RoutingTable, ShardId,
-    SlotMap, classify, decide, decide_by_body,
+    BodyFacts, BodyFormat, Decision, DocumentId, Epoch, Facts, Held, IndexRoute, Policy,
+    RoutingTable, ShardId, SlotMap, classify, decide, decide_by_body,
 };
 
 use super::test;
@@ -53,8 +53,10 @@ fn verdict(method: &str, path: &str, change: impl Fn(&mut BodyFacts, &mut Policy
     word(decide(
         &classify(method, path).unwrap(),
         Some(&table),
-        false,
-        body,
+        Facts {
+            body,
+            ..Facts::default()
+        },
         policy,
     ))
 }
@@ -211,14 +213,22 @@ fn without_a_valid_table_or_with_special_wishes_the_merger_does_it() {
         ("POST", "/indexes/tiny/search"),
     ] {
         let classified = classify(method, path).unwrap();
-        let stale = decide(&classified, None, false, SMALL_JSON, POLICY);
+        let facts = Facts {
+            body: SMALL_JSON,
+            ..Facts::default()
+        };
+        let stale = decide(&classified, None, facts, POLICY);
         assert_eq!(word(stale), "merge");
-        let special = decide(&classified, Some(&table), true, SMALL_JSON, POLICY);
+        let facts = Facts {
+            special: true,
+            ..facts
+        };
+        let special = decide(&classified, Some(&table), facts, POLICY);
         assert_eq!(word(special), "merge");
     }
     let internal = classify("GET", "/_weft/table").unwrap();
     assert_eq!(
-        decide(&internal, None, true, SMALL_JSON, POLICY),
+        decide(&internal, None, Facts::default(), POLICY),
         Decision::Refuse
     );
 }
@@ -227,8 +237,15 @@ fn without_a_valid_table_or_with_special_wishes_the_merger_does_it() {
 fn a_body_of_one_shard_is_written_there() {
     let table = table();
     let route = table.get("wide").unwrap();
-    let by_body =
-        |operation, body: &[u8]| word(decide_by_body(operation, route, BodyFormat::Json, body));
+    let by_body = |operation, body: &[u8]| {
+        let held = Held {
+            operation,
+            index: "wide",
+            format: BodyFormat::Json,
+            authorization: None,
+        };
+        word(decide_by_body(&held, route, body))
+    };
     use weft_routing::Operation::{DeleteDocumentsBatch, ReplaceDocuments};
     assert_eq!(
         by_body(ReplaceDocuments, b"{\"id\":1}"),

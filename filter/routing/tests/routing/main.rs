@@ -18,6 +18,7 @@ mod decisions;
 mod hashes;
 mod operations;
 mod placements;
+mod searches;
 mod strategies;
 mod tables;
 mod values;

@@ -127,7 +127,9 @@ fn a_table_carries_the_field_and_refuses_a_bad_one() {
 
 #[test]
 fn by_field_what_names_a_document_by_its_id_goes_to_the_merger() {
-    use weft_routing::{BodyFacts, BodyFormat, Decision, Policy, classify, decide, decide_by_body};
+    use weft_routing::{
+        BodyFormat, Decision, Facts, Held, Policy, classify, decide, decide_by_body,
+    };
     let mut table = RoutingTable::default();
     let mut route = IndexRoute::new(Arc::new(by_tenant(3)));
     route.primary_key = Some("id".to_owned());
@@ -140,11 +142,9 @@ fn by_field_what_names_a_document_by_its_id_goes_to_the_merger() {
     for (method, path) in [
         ("GET", "/indexes/x/documents/42"),
         ("DELETE", "/indexes/x/documents/42"),
-        ("GET", "/indexes/x/search?filter=tenant%20%3D%20acme"),
     ] {
         let classified = classify(method, path).unwrap();
-        let facts = BodyFacts::default();
-        let decision = decide(&classified, Some(&table), false, facts, policy);
+        let decision = decide(&classified, Some(&table), Facts::default(), policy);
         assert_eq!(decision, Decision::Merge, "{method} {path}");
     }
     for (method, path, body) in [
@@ -157,7 +157,13 @@ fn by_field_what_names_a_document_by_its_id_goes_to_the_merger() {
         ("POST", "/indexes/x/documents/delete-batch", "[1]"),
     ] {
         let operation = classify(method, path).unwrap().operation;
-        let decision = decide_by_body(operation, &route, BodyFormat::Json, body.as_bytes());
+        let held = Held {
+            operation,
+            index: "x",
+            format: BodyFormat::Json,
+            authorization: None,
+        };
+        let decision = decide_by_body(&held, &route, body.as_bytes());
         assert_eq!(decision, Decision::Merge, "{method} {path}");
     }
 }

@@ -61,7 +61,7 @@ impl WayView {
 
 #[cfg(test)]
 mod tests {
-    use weft_routing::{BodyFacts, Decision, Policy, RoutingTable, classify, decide};
+    use weft_routing::{Decision, Facts, Policy, RoutingTable, classify, decide};
 
     use super::*;
 
@@ -80,13 +80,7 @@ mod tests {
                 max_body_bytes: 1 << 16,
             };
             let table = RoutingTable::default();
-            let decision = decide(
-                &classified,
-                Some(&table),
-                false,
-                BodyFacts::default(),
-                policy,
-            );
+            let decision = decide(&classified, Some(&table), Facts::default(), policy);
             assert_eq!(decision, Decision::Merge, "{path}");
         }
     }

@@ -11,6 +11,8 @@ use super::*;
 use crate::call::{ForwardedHeaders, Grant, empty};
 use crate::search::settings::MergeSettings;
 
+mod direct;
+
 /// The shard that answers if no other must. No index of these tests lies on it.
 const ANYONE: ShardId = ShardId(9);
 

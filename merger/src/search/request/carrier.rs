@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
+use weft_routing::filters::asked::filter_of_text;
 
 /// A search's parameters, in the form in which they came and are sent on.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,8 +101,7 @@ impl Carrier {
             return Some(Cow::Borrowed(filter));
         }
         let text = self.pair("filter")?;
-        let json = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
-        Some(Cow::Owned(json))
+        Some(Cow::Owned(filter_of_text(text)))
     }
 
     /// A parameter as JSON, in the form that a body has.

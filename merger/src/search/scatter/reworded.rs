@@ -16,8 +16,9 @@ use weft_routing::placement::ShardId;
 
 use super::{Ask, Outcome, Reader};
 use crate::answer::Answer;
+use crate::filters::TenantRules;
 use crate::filters::requests::{Change, Request, may_compare};
-use crate::filters::tenant::{TenantRules, joined};
+use crate::filters::tenant::joined;
 use crate::filters::{MOST_FIELDS, unequal, words};
 use crate::search::SearchError;
 use crate::upstream::NodeAnswer;

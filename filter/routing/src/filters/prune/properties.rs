@@ -192,8 +192,8 @@ fn slots() -> impl Strategy<Value = SlotMap> {
     let boundaries = prop::collection::btree_set(id_text().prop_map(|id| key(&id)), 0..6);
     (boundaries, 1_u16..6).prop_map(|(boundaries, count)| {
         let shards: Vec<ShardId> = (0..count).map(ShardId).collect();
-        let ranges = weft_routing::Ranges::new(boundaries.into_iter().collect());
-        let strategy = ranges.map_or(weft_routing::Strategy::Hash, weft_routing::Strategy::Range);
+        let ranges = crate::Ranges::new(boundaries.into_iter().collect());
+        let strategy = ranges.map_or(crate::Strategy::Hash, crate::Strategy::Range);
         SlotMap::deal_by(&strategy, &shards).unwrap()
     })
 }

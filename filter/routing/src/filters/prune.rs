@@ -1,6 +1,6 @@
 //! Which shards a search can match at all, according to its filter.
 //!
-//! [`parse`] reads a filter as far as it compares one field, [`region`] says which values can match it, and here these
+//! [`super::parse`] reads a filter as far as it compares one field, [`super::region`] says which values can match it, and here these
 //! become shards: by hash, if the values are certain ids; by range, also if they are all ids from one to another; by field, if they
 //! are certain values of the routing field.
 //!
@@ -10,20 +10,16 @@
 //!
 //! Pure: functions of values.
 
-mod parse;
-mod region;
-
 use std::collections::BTreeSet;
 
+use super::parse::Filter;
+use super::region::{Numbers, Region, Texts};
+use crate::document_id::DocumentId;
+use crate::placement::{ShardId, SlotMap};
+use crate::slot::Slot;
+use crate::strategy::{IdKey, IdRange, Strategy};
+use crate::value::RoutingValue;
 use serde_json::Value;
-use weft_routing::document_id::DocumentId;
-use weft_routing::placement::{ShardId, SlotMap};
-use weft_routing::slot::Slot;
-use weft_routing::strategy::{IdKey, IdRange, Strategy};
-use weft_routing::value::RoutingValue;
-
-use parse::Filter;
-use region::{Numbers, Region, Texts};
 
 /// The most ids that are looked at. More ids are likely to be spread over all shards.
 const MOST_IDS: usize = 1000;

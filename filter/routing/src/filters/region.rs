@@ -2,9 +2,8 @@
 //!
 //! Pure: functions of values.
 
-use weft_routing::value::RoutingValue;
-
 use super::parse::{Condition, Filter};
+use crate::value::RoutingValue;
 
 /// The most intervals of a kind. A filter with more is taken to match more than it does.
 const MOST: usize = 1000;

@@ -7,8 +7,6 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
 use serde_json::{Map, Value};
 
 use super::unequal;
@@ -17,22 +15,42 @@ use super::unequal;
 #[derive(Debug, Clone, PartialEq)]
 pub struct TenantRules(Map<String, Value>);
 
+/// A token whose rules can't be read here. A node may be able to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the tenant token's rules can't be read")]
+pub struct Unreadable;
+
 impl TenantRules {
-    /// The rules of the token in a request's headers; `None` for a key, and for a token without rules.
-    pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let token = headers.get(AUTHORIZATION)?.to_str().ok()?;
-        let mut parts = token.strip_prefix("Bearer ")?.split('.');
-        let (_, payload) = (parts.next()?, parts.next()?);
-        parts.next()?;
-        let payload = BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?;
-        let mut payload: Value = serde_json::from_slice(&payload).ok()?;
-        match payload.get_mut("searchRules")?.take() {
-            Value::Object(rules) => Some(Self(rules)),
-            _ => None,
+    /// The rules of the token in an `authorization` header; `None` for a key, and for a token without rules.
+    #[must_use]
+    pub fn of(authorization: &str) -> Option<Self> {
+        Self::read(authorization).ok().flatten()
+    }
+
+    /// The same, where it matters whether there are no rules or none that can be read.
+    ///
+    /// # Errors
+    /// It looks like a token, and its rules can't be read.
+    pub fn read(authorization: &str) -> Result<Option<Self>, Unreadable> {
+        let Some(token) = authorization.strip_prefix("Bearer ") else {
+            return Ok(None);
+        };
+        let mut parts = token.split('.');
+        let (Some(_), Some(payload), Some(_)) = (parts.next(), parts.next(), parts.next()) else {
+            return Ok(None);
+        };
+        let payload = BASE64_URL_SAFE_NO_PAD.decode(payload);
+        let payload = payload.map_err(|_| Unreadable)?;
+        let mut payload: Value = serde_json::from_slice(&payload).map_err(|_| Unreadable)?;
+        match payload.get_mut("searchRules").map(Value::take) {
+            Some(Value::Object(rules)) => Ok(Some(Self(rules))),
+            Some(Value::Array(_)) => Ok(None),
+            _ => Err(Unreadable),
         }
     }
 
     /// True if any of the filters compares by `!=`.
+    #[must_use]
     pub fn compare(&self) -> bool {
         let filters = self.0.values().filter_map(|rule| rule.get("filter"));
         filters
@@ -41,6 +59,7 @@ impl TenantRules {
     }
 
     /// The filter for an index: the rule for its exact name, otherwise for the longest pattern that matches.
+    #[must_use]
     pub fn filter_of(&self, uid: &str) -> Option<&Value> {
         let fits = |pattern: &str| match pattern.strip_suffix('*') {
             Some(prefix) => uid.starts_with(prefix),
@@ -54,6 +73,7 @@ impl TenantRules {
 }
 
 /// Combines a client's filter and a rule as a node does: both must hold.
+#[must_use]
 pub fn joined(own: Option<&Value>, rule: &Value) -> Value {
     let all = |filter: &Value| match filter {
         Value::Array(elements) => elements.clone(),
@@ -71,14 +91,10 @@ mod tests {
 
     use super::*;
 
-    fn headers(token: &str) -> HeaderMap {
-        HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())])
-    }
-
     fn rules(rules: &Value) -> Option<TenantRules> {
         let payload = json!({"searchRules": rules, "apiKeyUid": "u", "exp": null}).to_string();
         let payload = BASE64_URL_SAFE_NO_PAD.encode(payload);
-        TenantRules::of(&headers(&format!("e30.{payload}.sig")))
+        TenantRules::of(&format!("Bearer e30.{payload}.sig"))
     }
 
     #[test]
@@ -98,10 +114,26 @@ mod tests {
     fn a_key_or_a_token_of_names_alone_has_no_rules() {
         assert_eq!(rules(&json!(["*"])), None);
         assert_eq!(rules(&json!(null)), None);
-        for token in ["a-key", "a.b", "a.b.c", "", "e30.e30.x"] {
-            assert_eq!(TenantRules::of(&headers(token)), None, "{token}");
+        for key in ["", "a-key", "Bearer a-key", "Bearer a.b", "Basic a.b.c"] {
+            assert_eq!(TenantRules::read(key), Ok(None), "{key}");
         }
-        assert_eq!(TenantRules::of(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_token_whose_rules_are_not_understood_is_told_from_one_without_rules() {
+        let read = |payload: &str| {
+            let payload = BASE64_URL_SAFE_NO_PAD.encode(payload);
+            TenantRules::read(&format!("Bearer e30.{payload}.sig"))
+        };
+        assert_eq!(read(r#"{"searchRules":["*"]}"#), Ok(None));
+        assert!(matches!(read(r#"{"searchRules":{}}"#), Ok(Some(_))));
+        for payload in ["x", "{}", r#"{"searchRules":7}"#, r#"{"searchRules":null}"#] {
+            assert_eq!(read(payload), Err(Unreadable), "{payload}");
+        }
+        for token in ["a.b.c", "e30.e30=.x"] {
+            let read = TenantRules::read(&format!("Bearer {token}"));
+            assert_eq!(read, Err(Unreadable), "{token}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ struct Unequal {
 }
 
 /// True if `!=` stands anywhere in `filter`, whether as an operator or not.
+#[must_use]
 pub fn stands_in(filter: &Value) -> bool {
     let in_text = |text: &str| text.contains("!=");
     match filter {
@@ -38,6 +39,7 @@ pub fn stands_in(filter: &Value) -> bool {
 }
 
 /// The fields that `filter` compares by `!=`, named as by [`name_of`], each once.
+#[must_use]
 pub fn fields(filter: &Value) -> Vec<String> {
     let mut names = Vec::new();
     for_each_text(filter, &mut |text| {
@@ -52,6 +54,7 @@ pub fn fields(filter: &Value) -> Vec<String> {
 }
 
 /// `filter` with `NOT field = value` for each `field != value` whose field is `known`; `None` if there is none.
+#[must_use]
 pub fn reworded(filter: &Value, known: &dyn Fn(&str) -> bool) -> Option<Value> {
     let list = |elements: &[Value]| {
         let new: Vec<Option<Value>> = elements
@@ -72,6 +75,7 @@ pub fn reworded(filter: &Value, known: &dyn Fn(&str) -> bool) -> Option<Value> {
 }
 
 /// The same for a filter's text.
+#[must_use]
 pub fn reworded_text(text: &str, known: &dyn Fn(&str) -> bool) -> Option<String> {
     let mut new = String::with_capacity(text.len() + 16);
     let mut copied = 0;
@@ -103,6 +107,7 @@ pub struct Step {
 
 /// Which parts of `old` are where in `new`, which is `old` with some of its conditions rewritten; `None` if `new` is
 /// another text.
+#[must_use]
 pub fn aligned(old: &str, new: &str) -> Option<Vec<Step>> {
     let mut steps = vec![Step { new: 0, old: 0 }];
     for condition in conditions(old)? {
@@ -142,6 +147,7 @@ pub fn aligned(old: &str, new: &str) -> Option<Vec<Step>> {
 }
 
 /// A filter that matches all documents if the field `name` is known, and none if it isn't.
+#[must_use]
 pub fn is_known(name: &str) -> String {
     let field = written(name);
     format!("{field} = 0 OR {field} != 0")
