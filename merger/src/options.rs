@@ -201,6 +201,9 @@ pub struct ServeOptions {
     /// How many tasks are kept; at that many, the oldest tenth of the finished ones goes.
     #[arg(long, env = "WEFT_MAX_TASKS", default_value_t = 1_000_000)]
     pub max_tasks: usize,
+    /// Keep the state's format, so that an older merger can take over again; small writes that go together then have a stored record each.
+    #[arg(long, env = "WEFT_KEEP_STATE_FORMAT")]
+    pub keep_state_format: bool,
     /// How long finished tasks are kept, in seconds; 0 means as long as there is room, as on a node.
     #[arg(long, env = "WEFT_MAX_TASK_AGE_SECONDS", default_value_t = 0)]
     pub max_task_age_seconds: u64,

@@ -284,7 +284,11 @@ pub async fn run(
         return shared::run(options, etcd, stop).await;
     }
     let file = data_dir.join("weft.redb");
-    let store = RedbStore::open(&file).map_err(|error| match error {
+    let store = match options.keep_state_format {
+        true => RedbStore::open_as_it_is(&file),
+        false => RedbStore::open(&file),
+    };
+    let store = store.map_err(|error| match error {
         error @ StoreError::NewerFormat { .. } => StartError::NewerFormat(file, error),
         error => error.into(),
     })?;

@@ -159,6 +159,7 @@ impl ServeOptions {
         let age = self.max_task_age_seconds;
         Limits {
             max_tasks: self.max_tasks,
+            one_record_each: self.keep_state_format,
             max_age: (age > 0).then(|| Duration::from_secs(age)),
         }
     }

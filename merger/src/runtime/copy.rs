@@ -155,7 +155,7 @@ impl Copying<'_> {
     ) -> Result<Copied, CopyStoreError> {
         let (prefix, term) = (&self.options.prefix, leadership.term());
         let expected = self.options.cluster_id.as_deref();
-        claim(&self.etcd, prefix, term, expected).await?;
+        claim(&self.etcd, prefix, term, expected, false).await?;
         begin_copy(&self.etcd, prefix, term).await?;
         let copied = {
             let to = self.store(leadership).await?;
@@ -182,7 +182,7 @@ impl Copying<'_> {
     ) -> Result<Copied, CopyStoreError> {
         let (prefix, term) = (&self.options.prefix, leadership.term());
         let expected = self.options.cluster_id.as_deref();
-        claim(&self.etcd, prefix, term, expected).await?;
+        claim(&self.etcd, prefix, term, expected, false).await?;
         refuse_unfinished(&*self.etcd, prefix).await?;
         let from = self.store(leadership).await?;
         let mut part = file.as_os_str().to_owned();

@@ -26,6 +26,8 @@ const FORMAT_KEY: &str = "format";
 
 /// The format that this merger writes, and the newest that it reads. Since 2, writes that went together have one record.
 const FORMAT: u64 = 2;
+/// The format before, and of files that don't say one.
+const OLDER_FORMAT: u64 = 1;
 
 /// How much of the file redb keeps in memory, in bytes: enough for the pages of the newest tasks, which are read and changed
 /// most. redb's default is up to a gigabyte.
@@ -50,6 +52,7 @@ pub struct RedbStore {
 
 struct File {
     path: PathBuf,
+    keeps_format: bool,
     /// Read-locked by all uses except a compaction and a reopening, which lock it exclusively. `None` between a failure and the
     /// next opening.
     database: RwLock<Option<Database>>,
@@ -62,7 +65,7 @@ struct Commit {
 }
 
 impl File {
-    fn open(path: &Path) -> Result<Database, StoreError> {
+    fn open(path: &Path, keeps_format: bool) -> Result<Database, StoreError> {
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create(path)
@@ -79,6 +82,10 @@ impl File {
                         found,
                         known: FORMAT,
                     });
+                }
+                Some(_) if keeps_format => {}
+                None if keeps_format => {
+                    drop(about.insert(FORMAT_KEY, OLDER_FORMAT).map_err(failed)?)
                 }
                 Some(FORMAT) => {}
                 // From now on there may be entries that older mergers can't read.
@@ -136,9 +143,26 @@ impl RedbStore {
     /// # Errors
     /// The file can't be opened, is damaged, or another process holds it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = RwLock::new(Some(File::open(path)?));
+        Self::begin(path, false)
+    }
+
+    /// As [`open`](Self::open), and the file keeps the format that it has, so that an older merger can open it again. Nothing may be
+    /// stored that only the newest format has.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_as_it_is(path: &Path) -> Result<Self, StoreError> {
+        Self::begin(path, true)
+    }
+
+    fn begin(path: &Path, keeps_format: bool) -> Result<Self, StoreError> {
+        let database = RwLock::new(Some(File::open(path, keeps_format)?));
         let path = path.to_owned();
-        let file = Arc::new(File { path, database });
+        let file = Arc::new(File {
+            path,
+            keeps_format,
+            database,
+        });
         let (commits, queue) = channel();
         let writer = Writer {
             file: Arc::clone(&file),
@@ -371,7 +395,7 @@ impl Writer {
     }
 
     fn reopened_with_unsynced(&self) -> Result<Database, StoreError> {
-        let database = File::open(&self.file.path)?;
+        let database = File::open(&self.file.path, self.file.keeps_format)?;
         // The commits are applied one by one, so that each key gets the same version as before, and each condition holds again.
         let lost = self.unsynced.commits.iter().map(Vec::as_slice);
         write_group(&database, lost, true)?;

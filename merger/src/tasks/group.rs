@@ -140,6 +140,12 @@ impl TaskRecord {
         }))
     }
 
+    /// The record of each of its tasks, as if it had one of its own.
+    pub(super) fn all_alone(&self) -> impl Iterator<Item = Self> {
+        let alone = self.uids().filter_map(|uid| self.alone(uid));
+        alone.map(Cow::into_owned)
+    }
+
     /// The record of its first task.
     pub(super) fn first_alone(&self) -> Cow<'_, Self> {
         let first = self.uids().next();

@@ -75,6 +75,8 @@ pub struct Tasks {
 pub struct Limits {
     /// How many tasks there may be before the oldest finished ones go.
     pub max_tasks: usize,
+    /// Whether each task is stored in a record of its own, as older mergers read them.
+    pub one_record_each: bool,
     /// How long a finished task is kept; `None` for as long as there is room.
     pub max_age: Option<Duration>,
 }
@@ -194,10 +196,16 @@ impl Tasks {
         let late: Vec<LateTicket> = tickets.collect();
         let record = Arc::new(new.into_record(uid, now_utc()));
         let ended = aggregate::status(&record).is_settled();
+        let records = match self.limits.one_record_each {
+            true => record.all_alone().map(Arc::new).collect(),
+            false => vec![Arc::clone(&record)],
+        };
         let mut changes = extra;
-        match ended {
-            true => changes.extend(self.end(&record)),
-            false => changes.push(put(&record)),
+        for record in &records {
+            match ended {
+                true => changes.extend(self.end(record)),
+                false => changes.push(put(record)),
+            }
         }
         self.store.commit(changes).await?;
         let enqueued = Enqueued::of(&record);
@@ -207,7 +215,9 @@ impl Tasks {
             record
                 .copies()
                 .for_each(|copy| self.marks.recorded(&copy.task()));
-            state.insert(Arc::clone(&record));
+            for record in records {
+                state.insert(record);
+            }
             state.surplus(self.limits.max_tasks)
         };
         for ticket in late {

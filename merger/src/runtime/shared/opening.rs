@@ -33,7 +33,14 @@ impl Opening {
         let (options, etcd) = (&self.options, &self.etcd);
         let prefix = &options.etcd.prefix;
         let known = known_id(options)?;
-        let id = claim(etcd, prefix, &self.term, known.as_deref()).await?;
+        let id = claim(
+            etcd,
+            prefix,
+            &self.term,
+            known.as_deref(),
+            options.keep_state_format,
+        )
+        .await?;
         refuse_unfinished(&**etcd, prefix).await?;
         remember_id(options, &id)?;
         let store = EtcdStore::open(Arc::clone(etcd), prefix.clone(), self.term.clone()).await?;

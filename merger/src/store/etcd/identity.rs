@@ -10,6 +10,8 @@ use crate::store::StoreError;
 
 /// The format that this merger writes, and the newest that it reads. Since 2, writes that went together have one record.
 pub(super) const FORMAT: u32 = 2;
+/// The format before.
+const OLDER_FORMAT: u32 = 1;
 
 /// Why the state below a prefix can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +130,8 @@ async fn foreign(etcd: &dyn Etcd, prefix: &Prefix) -> Result<Option<String>, Etc
 }
 
 /// As the leader of `term`: checks the state as [`check`] does, or makes the prefix this cluster's if it is nobody's. Returns the
-/// cluster's id.
+/// cluster's id. With `keeps_format` the state keeps the format that it has, so that an older merger can lead again; nothing may be
+/// stored then that only the newest format has.
 ///
 /// # Errors
 /// The state can't be used, or this merger leads no more.
@@ -137,16 +140,20 @@ pub async fn claim(
     prefix: &Prefix,
     term: &Term,
     expected: Option<&str>,
+    keeps_format: bool,
 ) -> Result<String, IdentityError> {
     if let Some(found) = check(&**etcd, prefix, expected).await? {
-        raise_format(etcd, prefix, term).await?;
+        if !keeps_format {
+            raise_format(etcd, prefix, term).await?;
+        }
         return Ok(found);
     }
+    let format = if keeps_format { OLDER_FORMAT } else { FORMAT };
     let id = expected.map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_owned);
     let mut exchange = Exchange::begin(Arc::clone(etcd), prefix.clone(), term.clone()).await?;
     let actions = vec![
         Action::put(prefix.cluster(), id.clone().into_bytes()),
-        Action::put(prefix.format(), FORMAT.to_string().into_bytes()),
+        Action::put(prefix.format(), format.to_string().into_bytes()),
     ];
     exchange.send(&[], actions).await?;
     Ok(id)

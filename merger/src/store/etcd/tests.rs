@@ -388,14 +388,18 @@ async fn a_prefix_belongs_to_one_cluster() {
     );
     let term = elect(&server);
     assert_eq!(
-        claim(&etcd, &prefix(), &term, Some("a")).await.unwrap(),
+        claim(&etcd, &prefix(), &term, Some("a"), false)
+            .await
+            .unwrap(),
         "a"
     );
     for expected in [None, Some("a")] {
         let found = check_identity(&*etcd, &prefix(), expected).await.unwrap();
         assert_eq!(found.as_deref(), Some("a"));
     }
-    let error = claim(&etcd, &prefix(), &term, Some("b")).await.unwrap_err();
+    let error = claim(&etcd, &prefix(), &term, Some("b"), false)
+        .await
+        .unwrap_err();
     let told = error.to_string();
     assert!(told.contains("cluster `a`") && told.contains("to `b`") && !told.contains('\n'));
     // The state of an older merger is taken over, and older ones can't read it from then on.
@@ -403,11 +407,13 @@ async fn a_prefix_belongs_to_one_cluster() {
         let value = format.to_string().into_bytes();
         server.act(vec![Action::put("/weft/format".into(), value)]);
     };
+    let stands = || server.entries("/weft/format").remove(0).value;
     format(FORMAT - 1);
     check_identity(&*etcd, &prefix(), None).await.unwrap();
-    claim(&etcd, &prefix(), &term, None).await.unwrap();
-    let now = server.entries("/weft/format").remove(0).value;
-    assert_eq!(now, FORMAT.to_string().into_bytes());
+    claim(&etcd, &prefix(), &term, None, true).await.unwrap();
+    assert_eq!(stands(), (FORMAT - 1).to_string().into_bytes());
+    claim(&etcd, &prefix(), &term, None, false).await.unwrap();
+    assert_eq!(stands(), FORMAT.to_string().into_bytes());
     format(FORMAT + 1);
     let error = check_identity(&*etcd, &prefix(), None).await.unwrap_err();
     assert!(error.to_string().contains("newer merger"), "{error}");
@@ -418,8 +424,11 @@ async fn a_cluster_without_a_name_gets_one() {
     let server = Simulated::default();
     let etcd: Arc<dyn Etcd> = Arc::new(server.line(1));
     let term = elect(&server);
-    let one = claim(&etcd, &prefix(), &term, None).await.unwrap();
-    assert_eq!(claim(&etcd, &prefix(), &term, None).await.unwrap(), one);
+    let one = claim(&etcd, &prefix(), &term, None, false).await.unwrap();
+    assert_eq!(
+        claim(&etcd, &prefix(), &term, None, false).await.unwrap(),
+        one
+    );
     assert!(one.len() > 30);
 }
 
@@ -437,7 +446,7 @@ async fn a_copy_that_was_not_finished_is_used_by_nobody_and_made_anew() {
     let server = Simulated::default();
     let etcd: Arc<dyn Etcd> = Arc::new(server.line(1));
     let term = elect(&server);
-    claim(&etcd, &prefix(), &term, None).await.unwrap();
+    claim(&etcd, &prefix(), &term, None, false).await.unwrap();
     begin_copy(&etcd, &prefix(), &term).await.unwrap();
     let store = EtcdStore::open(Arc::clone(&etcd), prefix(), term.clone())
         .await

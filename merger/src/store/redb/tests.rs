@@ -141,6 +141,27 @@ async fn what_was_committed_is_there_after_opening_again() {
     assert_eq!(store.get("b").await.unwrap().unwrap().value, [8]);
 }
 
+#[test]
+fn a_file_keeps_its_format_if_an_older_merger_shall_be_able_to_open_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weft.redb");
+    let format = || {
+        let database = Database::create(&path).unwrap();
+        let read = database.begin_read().unwrap();
+        let about = read.open_table(ABOUT).unwrap();
+        about.get(FORMAT_KEY).unwrap().unwrap().value()
+    };
+    drop(RedbStore::open_as_it_is(&path).unwrap());
+    assert_eq!(format(), OLDER_FORMAT);
+    drop(RedbStore::open_as_it_is(&path).unwrap());
+    assert_eq!(format(), OLDER_FORMAT);
+    drop(RedbStore::open(&path).unwrap());
+    assert_eq!(format(), FORMAT);
+    // What stands there already isn't changed back.
+    drop(RedbStore::open_as_it_is(&path).unwrap());
+    assert_eq!(format(), FORMAT);
+}
+
 #[tokio::test]
 async fn a_file_that_is_opened_again_gets_first_what_was_not_durable() {
     let folder = tempfile::tempdir().unwrap();
@@ -150,6 +171,7 @@ async fn a_file_that_is_opened_again_gets_first_what_was_not_durable() {
     drop(store);
     let file = Arc::new(File {
         path: path.clone(),
+        keeps_format: false,
         database: RwLock::new(None),
     });
     assert!(file.with(|_| Ok(())).is_err(), "it is closed");

@@ -67,6 +67,7 @@ async fn open(store: &MemoryStore) -> (Arc<Tasks>, Receiver<SettledTask>) {
     let (sender, receiver) = mpsc::channel(10_000);
     let limits = Limits {
         max_tasks: 10_000,
+        one_record_each: false,
         max_age: None,
     };
     let tasks = Tasks::open(Arc::new(store.clone()), limits, sender, Marks::unknown())

@@ -1,6 +1,5 @@
 //! The registry's memory: a note of each task, the records of outstanding tasks, and what each node still has to do.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -104,8 +103,7 @@ impl State {
                 uids.extend(record.uids());
             }
         }
-        let alone = record.uids().filter_map(|uid| record.alone(uid));
-        for alone in alone.map(Cow::into_owned) {
+        for alone in record.all_alone() {
             self.note(&alone);
             self.open.insert(alone.uid, Arc::new(alone));
         }

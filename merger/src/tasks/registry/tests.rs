@@ -10,6 +10,7 @@ use crate::tasks::{LocalState, ReadBack, ReplicaTask, ShardTask, Status, Touches
 
 pub(super) const LIMITS: Limits = Limits {
     max_tasks: 10,
+    one_record_each: false,
     max_age: Some(Duration::from_secs(3_600)),
 };
 

@@ -17,6 +17,7 @@ async fn tasks_go_with_their_indexes_whatever_is_deleted_and_restarted() {
     let open = || {
         let limits = Limits {
             max_tasks: 1_000,
+            one_record_each: false,
             ..LIMITS
         };
         Tasks::open(

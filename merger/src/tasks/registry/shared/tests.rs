@@ -77,6 +77,31 @@ async fn writes_that_share_a_local_task_have_each_their_own_end() {
 }
 
 #[tokio::test]
+async fn for_an_older_merger_each_write_has_a_record_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut tasks, _settled) = open(&folder.path().join("weft.redb")).await;
+    tasks.limits.one_record_each = true;
+    let uids = together(&tasks, 3, &[("a", 7)]).await;
+    let stored = tasks.store.range("task/").await.unwrap();
+    assert_eq!(stored.len(), 3);
+    for (uid, (_, entry)) in uids.iter().zip(&stored) {
+        let record: serde_json::Value = serde_json::from_slice(&entry.value).unwrap();
+        assert!(record.get("members").is_none(), "{record}");
+        assert_eq!(
+            record["share"]["place"].as_u64().unwrap_or_default(),
+            u64::from(*uid)
+        );
+    }
+    tasks.apply(&node("a"), vec![(7, failed())]).await;
+    let ends = tasks.take_shared_ends();
+    assert_eq!(ends.iter().map(|end| end.uid).collect::<Vec<_>>(), uids);
+    for uid in uids {
+        tasks.give_up(uid, failed()).await;
+        assert_eq!(tasks.get(uid).await.unwrap().status, Status::Failed);
+    }
+}
+
+#[tokio::test]
 async fn what_is_left_of_a_shared_record_outlives_the_tasks_that_were_deleted() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weft.redb");
