@@ -22,6 +22,7 @@ pub mod config_envoy;
 mod drain;
 mod import;
 mod indexes;
+mod job;
 mod man;
 mod mergers;
 mod moves;
