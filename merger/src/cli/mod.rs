@@ -20,6 +20,8 @@ mod completions;
 mod config_check;
 pub mod config_envoy;
 mod drain;
+#[cfg(test)]
+mod examples;
 mod import;
 mod indexes;
 mod job;
