@@ -2,6 +2,7 @@
 
 mod backups;
 mod index_shards;
+mod jobs;
 mod moves;
 mod spares;
 
@@ -87,6 +88,11 @@ pub async fn handle(
             let unknown = || Err(ClusterError::UnknownPath(format!("/_cluster/{path}")));
             let backups = backups::handle(ctx, hooks, &mut call, parts).await;
             backups.unwrap_or_else(unknown)
+        }
+        (_, ["jobs", parts @ ..]) => {
+            let unknown = || Err(ClusterError::UnknownPath(format!("/_cluster/{path}")));
+            let jobs = jobs::handle(ctx, &mut call, parts).await;
+            jobs.unwrap_or_else(unknown)
         }
         (_, parts) => {
             let unknown = || Err(ClusterError::UnknownPath(format!("/_cluster/{path}")));

@@ -23,6 +23,7 @@ pub struct ClusterBuilder {
     mergers: u16,
     etcd: u16,
     etcd_syncs: bool,
+    etcd_tls: Option<[PathBuf; 3]>,
     through_follower: bool,
     filter: bool,
     body_routing: bool,
@@ -49,6 +50,7 @@ impl Default for ClusterBuilder {
             mergers: 1,
             etcd: 0,
             etcd_syncs: false,
+            etcd_tls: None,
             through_follower: std::env::var_os("WEFT_TEST_FOLLOWER").is_some(),
             filter: true,
             body_routing: true,
@@ -97,6 +99,13 @@ impl ClusterBuilder {
     /// Sets whether etcd waits for its disk. It doesn't by default, because here only processes die.
     pub fn etcd_syncs(mut self, syncs: bool) -> Self {
         self.etcd_syncs = syncs;
+        self
+    }
+
+    /// Lets etcd speak TLS: with this certificate and its key, to who has one of this authority. Mergers need theirs, by
+    /// [`merger_env`](Self::merger_env); the harness has none, so it must not be asked who leads, nor to wait for it.
+    pub fn etcd_tls(mut self, [certificate, key, authority]: [PathBuf; 3]) -> Self {
+        self.etcd_tls = Some([certificate, key, authority]);
         self
     }
 
@@ -341,6 +350,7 @@ impl ClusterBuilder {
             guards: self.guards,
             sockets: self.sockets,
             etcd_syncs: self.etcd_syncs,
+            etcd_tls: self.etcd_tls,
             watched,
         };
         plan.make_socket_folders()?;

@@ -65,6 +65,8 @@ pub struct ClusterPlan {
     pub sockets: Option<Sockets>,
     /// True if etcd waits for its disk, as it should wherever a machine may fail.
     pub etcd_syncs: bool,
+    /// The certificate of all members of etcd, its key, and the authority whose certificates they take; `None`: plain HTTP.
+    pub etcd_tls: Option<[PathBuf; 3]>,
     /// The files that Envoys watch for shards and nodes; `None` if those are in their configuration.
     pub watched: Option<Watched>,
 }
@@ -95,6 +97,14 @@ impl ClusterPlan {
         match self.behind_links {
             Some(_) => self.layout.pair(pair).node(shard, replica),
             None => self.layout.node(shard, replica),
+        }
+    }
+
+    /// How members of etcd are reached.
+    pub fn etcd_scheme(&self) -> &'static str {
+        match self.etcd_tls {
+            Some(_) => "https",
+            None => "http",
         }
     }
 
@@ -166,7 +176,10 @@ impl ClusterPlan {
         ];
         let members = 0..self.layout.etcd_members();
         let endpoints: Vec<String> = members
-            .map(|member| format!("http://{}", local(self.etcd_port_of(pair, member))))
+            .map(|member| {
+                let scheme = self.etcd_scheme();
+                format!("{scheme}://{}", local(self.etcd_port_of(pair, member)))
+            })
             .collect();
         if !endpoints.is_empty() {
             environment.push(("WEFT_ETCD".to_owned(), endpoints.join(",")));

@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The command of a member of etcd.
 pub(crate) fn member(plan: &ClusterPlan, member: u16) -> Result<Program, HarnessError> {
-    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let scheme = plan.etcd_scheme();
+    let url = |port: u16| format!("{scheme}://127.0.0.1:{port}");
     let layout = plan.layout;
     let name = layout.etcd_name(member);
     let (clients, members) = layout.etcd(member);
@@ -43,6 +44,21 @@ pub(crate) fn member(plan: &ClusterPlan, member: u16) -> Result<Program, Harness
         ("--logger", "zap".to_owned()),
     ] {
         arguments.extend([flag.into(), value.into()]);
+    }
+    if let Some([certificate, key, authority]) = &plan.etcd_tls {
+        for (flags, file) in [
+            (["--cert-file", "--peer-cert-file"], certificate),
+            (["--key-file", "--peer-key-file"], key),
+            (["--trusted-ca-file", "--peer-trusted-ca-file"], authority),
+        ] {
+            for flag in flags {
+                arguments.extend([flag.into(), file.into()]);
+            }
+        }
+        arguments.extend([
+            "--client-cert-auth".into(),
+            "--peer-client-cert-auth".into(),
+        ]);
     }
     if !plan.etcd_syncs {
         // Here processes are killed, and not machines.

@@ -166,6 +166,7 @@ impl StandInCluster {
             guards: false,
             sockets: None,
             etcd_syncs: false,
+            etcd_tls: None,
         };
         let mut nodes = Vec::new();
         for (shard, replica) in layout.nodes() {

@@ -145,7 +145,10 @@ fn describe(state: &State, with_key: bool) {
     say(format_args!(
         "Try it:\n  curl {url}/indexes/films/documents -H 'content-type: application/json'{key} \\\n    \
          --data '[{{\"id\":1,\"title\":\"Alien\"}},{{\"id\":2,\"title\":\"Aliens\"}}]'\n  \
-         curl '{url}/indexes/films/search?q=alien'{key}\n\nAdd a shard: make grow\nStop it: make down"
+         curl '{url}/indexes/films/search?q=alien'{key}\n\n\
+         Look at it: {url}/_cluster/ui, or\n  \
+         export WEFT_URL={url}\n  \
+         target/release/weft status\n\nAdd a shard: make grow\nStop it: make down"
     ));
 }
 

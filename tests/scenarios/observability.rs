@@ -7,10 +7,12 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::Value;
-use weft_cluster::{Api, Cluster, Deadline, Lifetime, PortBlock, Process, Program, until};
+use weft_cluster::{
+    Api, Binaries, Cluster, Deadline, Lifetime, PortBlock, Process, Program, until,
+};
 
 use crate::istio::tool;
-use crate::support::{documents, start};
+use crate::support::{MASTER_KEY, documents, start};
 
 /// What a client whose requests are traced says.
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -191,16 +193,25 @@ async fn told(alertmanager: &Api) -> Result<Vec<String>, String> {
 
 /// Starts Prometheus with the committed configuration, at this cluster's addresses.
 fn watch(program: PathBuf, cluster: &Cluster, port: u16, alertmanager: u16) -> Process {
+    let rules = Path::new(TOP).join("envoy/observability/alerts.yaml");
+    watch_by(program, cluster, port, alertmanager, &rules)
+}
+
+/// The same with other rules.
+fn watch_by(
+    program: PathBuf,
+    cluster: &Cluster,
+    port: u16,
+    alertmanager: u16,
+    rules: &Path,
+) -> Process {
     let folder = cluster.folder().join("prometheus");
     fs::create_dir_all(&folder).unwrap();
     let layout = cluster.layout();
     let configuration = read("envoy/observability/prometheus.yaml")
         .replace("127.0.0.1:7701", &format!("127.0.0.1:{}", layout.admin()))
         .replace("127.0.0.1:7703", &format!("127.0.0.1:{}", layout.merger()))
-        .replace(
-            "/etc/prometheus/alerts.yaml",
-            &format!("{TOP}/envoy/observability/alerts.yaml"),
-        )
+        .replace("/etc/prometheus/alerts.yaml", &rules.display().to_string())
         .replace("_interval: 10s", "_interval: 1s")
         + &alerting(alertmanager);
     let file = folder.join("prometheus.yaml");
@@ -234,6 +245,84 @@ async fn series(prometheus: &Api, expression: &str) -> Result<usize, String> {
     }
 }
 
+/// A backup of the cluster into a folder; whether it was made.
+fn back_up(cluster: &Cluster, folder: &Path) -> bool {
+    let mut command = Command::new(Binaries::find().unwrap().weft);
+    command.arg("backup").arg(folder);
+    command.args(["--json", "--url", &cluster.url()]);
+    command.env("WEFT_MASTER_KEY", MASTER_KEY);
+    command.output().unwrap().status.success()
+}
+
+#[tokio::test]
+async fn a_real_prometheus_has_alerts_for_backups_that_fail_or_are_not_made() {
+    let Some(program) = prometheus("prometheus") else {
+        return;
+    };
+    let (cluster, api) = start(Cluster::builder().shards(1).replicas(1)).await;
+    let (port, alerts) = (PortBlock::claim(1).unwrap(), PortBlock::claim(1).unwrap());
+    // A day is too long for a test.
+    let rules = cluster.folder().join("alerts.yaml");
+    let hours = "> 26 * 3600\n        for: 1m";
+    let text = read("envoy/observability/alerts.yaml");
+    assert!(text.contains(hours));
+    fs::write(&rules, text.replace(hours, "> 30")).unwrap();
+    let process = watch_by(program, &cluster, port.base(), alerts.base(), &rules);
+    let prometheus = Api::new(format!("http://127.0.0.1:{}", port.base()), None);
+    let firing = |name: &str| format!("ALERTS{{alertname=\"{name}\", alertstate=\"firing\"}}");
+    let wait_for = async |expression: String| {
+        let deadline = Deadline::after(Duration::from_secs(60));
+        until(&expression, deadline, || async {
+            match series(&prometheus, &expression).await? {
+                0 => Err("no series".to_owned()),
+                _ => Ok(()),
+            }
+        })
+        .await
+        .unwrap();
+    };
+    // Without any backup nobody is called.
+    wait_for("weft_merger_jobs{kind=\"backup\"} == 0".to_owned()).await;
+    assert_eq!(series(&prometheus, &firing("WeftBackupOld")).await, Ok(0));
+
+    let added = api.post("/indexes/x/documents", &documents(0..20)).await;
+    api.succeed(&added.unwrap()).await.unwrap();
+    let folder = cluster.folder().join("backup");
+    assert!(back_up(&cluster, &folder));
+    let listed = api.get("/_cluster/jobs").await.unwrap();
+    let job = listed.at("/jobs/0");
+    assert_eq!(job["kind"], "backup", "{}", listed.text);
+    assert_eq!(job["state"], "done", "{}", listed.text);
+    assert_eq!(job["documents"], 20, "{}", listed.text);
+    assert!(job["bytes"].as_u64() > Some(20 * 20), "{}", listed.text);
+    wait_for("weft_merger_job_documents_total{kind=\"backup\"} == 20".to_owned()).await;
+    wait_for("weft_merger_backup_pause_seconds_count > 0".to_owned()).await;
+    for name in ["WeftJobFailed", "WeftBackupOld"] {
+        assert_eq!(series(&prometheus, &firing(name)).await, Ok(0), "{name}");
+    }
+    // The next one doesn't find what it expects in its folder.
+    fs::write(folder.join("manifest.json"), "{}").unwrap();
+    assert!(!back_up(&cluster, &folder));
+    wait_for(firing("WeftJobFailed")).await;
+    let listed = api.get("/_cluster/jobs").await.unwrap();
+    assert!(
+        listed.at("/last/backup/error").is_string(),
+        "{}",
+        listed.text
+    );
+    // And none follows.
+    wait_for(firing("WeftBackupOld")).await;
+    // When the last good one was is known after a restart, too.
+    let success = listed.at("/last/backup/success").clone();
+    assert!(success.is_string(), "{}", listed.text);
+    cluster.merger().kill().unwrap();
+    cluster.merger().restart().unwrap();
+    cluster.wait_ready().await.unwrap();
+    let listed = api.get("/_cluster/jobs").await.unwrap();
+    assert_eq!(*listed.at("/last/backup/success"), success);
+    process.kill().unwrap();
+}
+
 #[tokio::test]
 async fn a_real_prometheus_has_an_answer_for_every_panel_and_an_alert_for_a_dead_node() {
     let Some(program) = prometheus("prometheus") else {
@@ -261,6 +350,7 @@ async fn a_real_prometheus_has_an_answer_for_every_panel_and_an_alert_for_a_dead
         let searched = api.send("GET".parse().unwrap(), search, &headers, Vec::new());
         searched.await.unwrap();
         api.get("/indexes/wide/documents/1").await.unwrap();
+        assert!(back_up(&cluster, &cluster.folder().join("backup")));
         let mut empty = Vec::new();
         for (title, expression) in panels() {
             let expression = expression.replace("$__rate_interval", "10s");

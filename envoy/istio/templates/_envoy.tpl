@@ -51,6 +51,30 @@ envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
   explicit_http_config: { http_protocol_options: {} }
 {{- end }}
 
+{{/* The merger's own TLS, with the certificate of merger.tls: those files are read again when they change, because they are
+     named by a secret (sds.yaml) and not here. */}}
+{{- define "weft.mergerTls" -}}
+name: envoy.transport_sockets.tls
+typed_config:
+  "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+  sni: {{ .Values.merger.tls.name | quote }}
+  common_tls_context:
+    tls_certificate_sds_secret_configs: [{{ include "weft.fileSecret" "merger" }}]
+    combined_validation_context:
+      default_validation_context:
+        match_typed_subject_alt_names: [{ san_type: DNS, matcher: { exact: {{ .Values.merger.tls.name | quote }} } }]
+      validation_context_sds_secret_config: {{ include "weft.fileSecret" "merger-ca" }}
+{{- end }}
+
+{{- define "weft.fileSecret" -}}
+{ name: {{ . }}, sds_config: { resource_api_version: V3, path_config_source: { path: /etc/weft/sds/{{ . }}.json } } }
+{{- end }}
+
+{{/* Where the merger listens for this pod's Envoy. */}}
+{{- define "weft.mergerAddress" -}}
+{{ if include "weft.sockets" . }}{ pipe: { path: /run/weft/merger.sock } }{{ else }}{ socket_address: { address: 127.0.0.1, port_value: 7703 } }{{ end }}
+{{- end }}
+
 {{/* The merger: in this pod, or behind a listener on this pod's loopback. */}}
 {{- define "weft.mergerCluster" -}}
 name: weft-merger
@@ -58,9 +82,12 @@ connect_timeout: 1s
 type: STATIC
 circuit_breakers: { thresholds: [{ max_connections: 10000, max_pending_requests: 10000, max_requests: 20000, max_retries: 1000 }] }
 typed_extension_protocol_options: {{- include "weft.http1" . | nindent 2 }}
+{{- if .Values.merger.tls.secret }}
+transport_socket: {{- include "weft.mergerTls" . | nindent 2 }}
+{{- end }}
 load_assignment:
   cluster_name: weft-merger
-  endpoints: [{ lb_endpoints: [{ endpoint: { address: { socket_address: { address: 127.0.0.1, port_value: 7703 } } } }] }]
+  endpoints: [{ lb_endpoints: [{ endpoint: { address: {{ include "weft.mergerAddress" . }} } }] }]
 {{- end }}
 
 {{/* One given node, named by the merger. */}}
@@ -101,7 +128,7 @@ health_checks:
   - http_health_check:
       path: /_weft/ready
       retriable_statuses: [{ start: 100, end: 200 }, { start: 201, end: 503 }, { start: 504, end: 600 }]
-    # The check goes to the merger over loopback, not to the node: without TLS.
+    # The check goes to the merger over loopback, not to the node: without the mesh's TLS.
     transport_socket_match_criteria: { weft: readiness }
     interval: 0.2s
     no_traffic_interval: 0.2s
@@ -120,8 +147,12 @@ transport_socket_matches:
   - name: readiness
     match: { weft: readiness }
     transport_socket:
+      {{- if .top.Values.merger.tls.secret }}
+      {{- include "weft.mergerTls" .top | nindent 6 }}
+      {{- else }}
       name: envoy.transport_sockets.raw_buffer
       typed_config: { "@type": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer }
+      {{- end }}
 transport_socket: {{- include "weft.mtls" (dict "top" .top "accounts" (list "node")) | nindent 2 }}
 outlier_detection:
   split_external_local_origin_errors: true
@@ -147,7 +178,7 @@ load_assignment:
         - endpoint:
             address: { socket_address: { address: {{ $service }}-{{ $replica }}.{{ $host }}, port_value: 7700 } }
             hostname: {{ $service }}-{{ $replica }}
-            health_check_config: { hostname: {{ $service }}-{{ $replica }}, address: { socket_address: { address: 127.0.0.1, port_value: 7703 } } }
+            health_check_config: { hostname: {{ $service }}-{{ $replica }}, address: {{ include "weft.mergerAddress" $.top }} }
         {{- end }}
 {{- end }}
 
@@ -176,8 +207,13 @@ retry_policy:
 {{/* The merger's only way to the nodes. */}}
 {{- define "weft.egressListener" -}}
 name: weft-egress
-# Whoever reaches this listener reaches any node through it: loopback, nothing else.
+# Whoever reaches this listener reaches any node through it: loopback, or this pod's group of users, nothing else.
+{{- if include "weft.sockets" . }}
+# 432 is 0660.
+address: { pipe: { path: /run/weft/egress.sock, mode: 432 } }
+{{- else }}
 address: { socket_address: { address: 127.0.0.1, port_value: 7702 } }
+{{- end }}
 traffic_direction: OUTBOUND
 ignore_global_conn_limit: true
 per_connection_buffer_limit_bytes: 1048576
@@ -189,7 +225,11 @@ filter_chains:
           stat_prefix: weft-egress
           use_remote_address: true
           skip_xff_append: true
+          {{- if include "weft.sockets" . }}
+          internal_address_config: { unix_sockets: true }
+          {{- else }}
           internal_address_config: { cidr_ranges: [{ address_prefix: 0.0.0.0, prefix_len: 0 }, { address_prefix: "::", prefix_len: 0 }] }
+          {{- end }}
           early_header_mutation_extensions:
             - name: envoy.http.early_header_mutation.header_mutation
               typed_config:

@@ -45,6 +45,10 @@ outbound|7700|weft|{{ include "weft.name" . }}-shard-
 {{ if eq .Values.merger.mode "sidecar" }}true{{ end }}
 {{- end }}
 
+{{- define "weft.sockets" -}}
+{{ if eq .Values.merger.link "sockets" }}true{{ end }}
+{{- end }}
+
 {{/* Mistakes that would only show in a broken cluster are refused here. */}}
 {{- define "weft.check" -}}
 {{- $values := .Values }}
@@ -56,6 +60,18 @@ outbound|7700|weft|{{ include "weft.name" . }}-shard-
 {{- end }}
 {{- if and (not $values.etcd.endpoints) (not $values.merger.storage.enabled) }}
 {{- fail "merger.storage.enabled false loses the cluster's state with the pod, unless etcd.endpoints keeps it" }}
+{{- end }}
+{{- if not (has $values.merger.link (list "ports" "sockets")) }}
+{{- fail (printf "merger.link is %q, and must be ports or sockets" $values.merger.link) }}
+{{- end }}
+{{- if and (eq $values.merger.link "sockets") (ne $values.merger.mode "sidecar") }}
+{{- fail "merger.link sockets needs Envoy and merger in one pod: merger.mode sidecar" }}
+{{- end }}
+{{- if and (eq $values.merger.link "sockets") $values.merger.tls.secret }}
+{{- fail "a socket needs no TLS, who may open it does: merger.link sockets, or merger.tls.secret" }}
+{{- end }}
+{{- if and (hasPrefix "https://" $values.otlp.endpoint) (not $values.otlp.caSecret) (not $values.merger.tls.secret) }}
+{{- fail "an https:// otlp.endpoint needs otlp.caSecret, or the authority of merger.tls.secret" }}
 {{- end }}
 {{- if not (has $values.filter.api (list "WasmPlugin" "TrafficExtension" "none")) }}
 {{- fail (printf "filter.api is %q, and must be WasmPlugin, TrafficExtension or none" $values.filter.api) }}

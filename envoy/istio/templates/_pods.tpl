@@ -24,6 +24,13 @@ valueFrom:
     runAsUser: 1337
     runAsGroup: 1337
   resources: {{- toYaml .Values.gateway.resources | nindent 4 }}
+  {{- if include "weft.sockets" . }}
+  volumeMounts: [{ name: sockets, mountPath: /run/weft }]
+  {{- else if .Values.merger.tls.secret }}
+  volumeMounts:
+    - { name: tls, mountPath: /etc/weft/tls, readOnly: true }
+    - { name: sds, mountPath: /etc/weft/sds, readOnly: true }
+  {{- end }}
 {{- end }}
 
 {{- define "weft.gatewayMetadata" -}}
@@ -43,7 +50,12 @@ annotations:
 
 {{- define "weft.mergerHealthy" -}}
 exec:
+  {{- if .Values.merger.tls.secret }}
+  # Nothing in the image speaks TLS with a certificate, so this says less: that somebody listens.
+  command: [bash, -c, "exec 3<>/dev/tcp/127.0.0.1/7703"]
+  {{- else }}
   command: [bash, -c, "exec 3<>/dev/tcp/127.0.0.1/7703 && printf 'GET /health HTTP/1.0\\r\\n\\r\\n' >&3 && grep -q available <&3"]
+  {{- end }}
 timeoutSeconds: 2
 {{- end }}
 
@@ -55,14 +67,34 @@ timeoutSeconds: 2
   args: [serve]
   env:
     - { name: POD_IP, valueFrom: { fieldRef: { fieldPath: status.podIP } } }
-    {{- if include "weft.sidecar" . }}
+    {{- if include "weft.sockets" . }}
+    - { name: WEFT_LISTEN, value: "127.0.0.1:7703,unix:/run/weft/merger.sock" }
+    # Envoy is another user of the same group, which the pod's fsGroup gives to both and to the folder.
+    - { name: WEFT_SOCKET_MODE, value: "660" }
+    {{- else if include "weft.sidecar" . }}
     - { name: WEFT_LISTEN, value: "127.0.0.1:7703" }
     {{- else }}
     # Istio's sidecar hands requests on to the pod's address. Who may send them: security.yaml.
     - { name: WEFT_LISTEN, value: "0.0.0.0:7703" }
     {{- end }}
     - { name: WEFT_ENVOY_ADMIN, value: "127.0.0.1:15000" }
-    - { name: WEFT_EGRESS, value: "127.0.0.1:7702" }
+    - { name: WEFT_EGRESS, value: "{{ if include "weft.sockets" . }}unix:/run/weft/egress.sock{{ else }}127.0.0.1:7702{{ end }}" }
+    {{- if .Values.merger.tls.secret }}
+    - { name: WEFT_TLS_CERT, value: /etc/weft/tls/tls.crt }
+    - { name: WEFT_TLS_KEY, value: /etc/weft/tls/tls.key }
+    - { name: WEFT_TLS_CA, value: /etc/weft/tls/ca.crt }
+    {{- end }}
+    {{- with .Values.otlp }}
+    {{- if .endpoint }}
+    - { name: WEFT_OTLP_ENDPOINT, value: {{ .endpoint | quote }} }
+    - { name: WEFT_OTLP_SAMPLE_RATIO, value: {{ .sampleRatio | quote }} }
+    - { name: WEFT_OTLP_METRICS, value: {{ .metrics | quote }} }
+    - { name: WEFT_OTLP_METRICS_INTERVAL_MS, value: {{ .metricsIntervalMs | int | quote }} }
+    {{- if .caSecret }}
+    - { name: WEFT_OTLP_CA, value: /etc/weft/otlp/ca.crt }
+    {{- end }}
+    {{- end }}
+    {{- end }}
     - { name: WEFT_DATA_DIR, value: /data }
     - { name: WEFT_SHARD_PREFIX, value: {{ include "weft.shardPattern" . | quote }} }
     - name: WEFT_MASTER_KEY
@@ -122,6 +154,15 @@ timeoutSeconds: 2
     {{- if .Values.etcd.tlsSecret }}
     - { name: etcd, mountPath: /etc/weft/etcd, readOnly: true }
     {{- end }}
+    {{- if include "weft.sockets" . }}
+    - { name: sockets, mountPath: /run/weft }
+    {{- end }}
+    {{- if .Values.merger.tls.secret }}
+    - { name: tls, mountPath: /etc/weft/tls, readOnly: true }
+    {{- end }}
+    {{- if .Values.otlp.caSecret }}
+    - { name: otlp, mountPath: /etc/weft/otlp, readOnly: true }
+    {{- end }}
 {{- end }}
 
 {{- define "weft.claim" -}}
@@ -132,8 +173,23 @@ storageClassName: {{ . }}
 resources: { requests: { storage: {{ .size }} } }
 {{- end }}
 
-{{- define "weft.etcdVolume" -}}
+{{/* What the merger's container needs beside its data. A secret's files are its pod's group's: Envoy's and the merger's. */}}
+{{- define "weft.mergerVolumes" -}}
 {{- with .Values.etcd.tlsSecret }}
 - { name: etcd, secret: { secretName: {{ . }}, defaultMode: 0440 } }
+{{- end }}
+{{- with .Values.otlp.caSecret }}
+- { name: otlp, secret: { secretName: {{ . }}, defaultMode: 0440 } }
+{{- end }}
+{{- if include "weft.sockets" . }}
+- { name: sockets, emptyDir: { medium: Memory, sizeLimit: 1Mi } }
+{{- end }}
+{{- include "weft.tlsVolumes" . }}
+{{- end }}
+
+{{- define "weft.tlsVolumes" -}}
+{{- with .Values.merger.tls.secret }}
+- { name: tls, secret: { secretName: {{ . }}, defaultMode: 0440 } }
+- { name: sds, configMap: { name: {{ include "weft.name" $ }}-sds } }
 {{- end }}
 {{- end }}

@@ -119,6 +119,11 @@ pub(super) fn run(
                     "weft: the key comes from WEFT_MASTER_KEY, or from the file of --master-key-file",
                 );
             }
+            if let AskError::Remote(RemoteError::Unreachable { .. }) = &error {
+                say(
+                    "weft: --url or WEFT_URL names the cluster, by the address of an Envoy in front of it",
+                );
+            }
             ExitCode::from(error.code())
         }
     }

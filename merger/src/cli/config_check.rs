@@ -1,11 +1,13 @@
 //! `weft config check`: what an envoy.yaml and the merger will make of each other, with the line of each mistake.
 //!
-//! [`yaml`] reads the file, [`clusters`], [`listeners`] and [`filter`] look at its parts, and [`show`] says what was found. All of
-//! that is pure. What Envoy itself refuses is for `envoy --mode validate` to say; here is what Envoy takes, and Weft can't work with.
+//! [`yaml`] reads the file, [`clusters`], [`listeners`], [`ways`] and [`filter`] look at its parts, and [`show`] says what was found. All
+//! of that is pure. [`secrets`] reads the certificates that the file names. What Envoy itself refuses is for `envoy --mode validate` to say; here is what Envoy takes, and Weft can't work with.
 
 mod clusters;
 mod filter;
 mod listeners;
+mod secrets;
+mod ways;
 mod yaml;
 
 #[cfg(test)]
@@ -21,6 +23,9 @@ use weft_routing::ShardNames;
 
 use super::output::{self, Look, Mood, OutputOptions, Rows, plain};
 use super::words::counted;
+use crate::clock::now_utc;
+use crate::options::TlsArgs;
+use crate::tls::Way;
 use yaml::Node;
 
 /// The largest file that is read, in bytes.
@@ -33,6 +38,8 @@ Examples:
   weft config check envoy.yaml
   weft config check envoy.yaml --shard-prefix 'outbound|7700||shard-{}.search.svc.cluster.local'
   weft config envoy --shards 5 | weft config check -
+  weft config check envoy.yaml --tls-cert m/tls.crt --tls-key m/tls.key --tls-ca m/ca.pem --egress https://10.0.0.1:7702
+  weft config check envoy.yaml --no-files             certificates are elsewhere: in a container, say
 
 The merger's options are those of `weft serve`, and its variables are read, too: set them as they are for the merger.
 What Envoy itself refuses is told by: envoy --mode validate -c envoy.yaml
@@ -70,6 +77,11 @@ pub(super) struct CheckArgs {
     )]
     pub envoy_admin: String,
     #[command(flatten)]
+    pub tls: TlsArgs,
+    /// Don't read the files with certificates that are named: they are on another machine.
+    #[arg(long)]
+    pub no_files: bool,
+    #[command(flatten)]
     pub output: OutputOptions,
 }
 
@@ -96,6 +108,11 @@ struct Merger {
     listen: Vec<String>,
     egress: String,
     admin: String,
+    /// Whether it speaks TLS, but for its sockets.
+    encrypted: bool,
+    /// Whether it asks the egress listener by TLS, and there for the admin interface, too.
+    egress_encrypted: bool,
+    admin_encrypted: bool,
 }
 
 /// How bad a finding is.
@@ -108,7 +125,7 @@ enum Severity {
     Hint,
 }
 
-/// Something that somebody should look at.
+/// Something that somebody should look at. Line 0: in the merger's options.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Finding {
     line: usize,
@@ -157,6 +174,11 @@ impl Report {
         });
     }
 
+    fn in_order(&mut self) {
+        self.findings.sort();
+        self.findings.dedup();
+    }
+
     fn is_sound(&self) -> bool {
         let mut findings = self.findings.iter();
         findings.all(|finding| finding.severity != Severity::Mistake)
@@ -171,8 +193,19 @@ pub(super) fn run(arguments: &CheckArgs) -> Result<(String, bool), CheckError> {
         listen: arguments.listen.iter().map(|place| port(place)).collect(),
         egress: port(&arguments.egress),
         admin: port(&arguments.envoy_admin),
+        encrypted: arguments.tls.tls_cert.is_some(),
+        egress_encrypted: Way::is_encrypted(&arguments.egress),
+        admin_encrypted: Way::is_encrypted(&arguments.envoy_admin),
     };
-    let report = check(&text, &merger);
+    let mut report = check(&text, &merger);
+    if !arguments.no_files {
+        secrets::check(
+            &text,
+            arguments.tls.files().as_ref(),
+            now_utc(),
+            &mut report,
+        );
+    }
     let name = match arguments.file.to_str() {
         Some("-") => "line".into(),
         _ => arguments.file.display().to_string(),
@@ -203,11 +236,19 @@ fn read(path: &Path) -> Result<String, CheckError> {
     }
 }
 
+/// Whether a text is YAML as far as this reads it.
+#[cfg(test)]
+pub(super) fn parses(text: &str) -> Result<(), String> {
+    let read = yaml::read(text);
+    read.map(drop)
+        .map_err(|error| format!("line {}: {error}", error.line))
+}
+
 fn port(address: &str) -> String {
     if address.starts_with(SOCKET) {
         return address.to_owned();
     }
-    let port = address.rsplit(':').next();
+    let port = address.trim_end_matches('/').rsplit(':').next();
     port.unwrap_or(address).to_owned()
 }
 
@@ -229,8 +270,7 @@ fn check(text: &str, merger: &Merger) -> Report {
         clusters::check(&root, merger, &mut report);
         listeners::check(&root, merger, !filters.is_empty(), &mut report);
     }
-    report.findings.sort();
-    report.findings.dedup();
+    report.in_order();
     report
 }
 
@@ -299,10 +339,12 @@ fn show(report: &Report, name: &str, look: Look) -> String {
             Severity::Mistake => ("mistake", Mood::Bad),
             Severity::Hint => ("hint", Mood::Warning),
         };
-        out.push_str(&format!(
-            "{name}:{line}: {}: {text}\n",
-            look.paint(word, mood)
-        ));
+        let place = match line {
+            0 => "the merger's options".to_owned(),
+            line => format!("{name}:{line}"),
+        };
+        let word = look.paint(word, mood);
+        out.push_str(&format!("{place}: {word}: {text}\n"));
     }
     let mistakes = report
         .findings

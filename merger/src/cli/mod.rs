@@ -20,8 +20,11 @@ mod completions;
 mod config_check;
 pub mod config_envoy;
 mod drain;
+#[cfg(test)]
+mod examples;
 mod import;
 mod indexes;
+mod job;
 mod man;
 mod mergers;
 mod moves;

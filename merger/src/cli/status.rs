@@ -11,7 +11,7 @@ use super::nodes;
 use super::output::{Look, Rows, plain};
 use super::remote::{Remote, RemoteError};
 use super::shards::{in_sync, mood, note, state};
-use super::words::{ago, count, counted, list, number, seconds, shown, text};
+use super::words::{ago, count, counted, cut, list, number, seconds, shown, text};
 use crate::clock::now_utc;
 
 /// Options of `weft status`.
@@ -23,7 +23,7 @@ Examples:
   until weft status >/dev/null; do sleep 1; done     wait until the cluster is green
 
 Green: every replica is in sync, answers and is read from. Yellow: at least one of each shard is. Red: some shard has none.
-Exit code 1 unless the cluster is green. --json has the answers of /_cluster/{health,shards,nodes,mergers,moves} and /stats.")]
+Exit code 1 unless the cluster is green. --json has the answers of /_cluster/{health,shards,nodes,mergers,moves,jobs} and /stats.")]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     pub ask: AskOptions,
@@ -49,14 +49,19 @@ async fn picture(remote: &Remote) -> Result<Value, AskError> {
     )?;
     // Where a shard is red, these may be refused, and the rest is all the more wanted.
     let open = "/tasks?statuses=enqueued,processing&limit=1";
-    let (stats, tasks) = tokio::join!(remote.get("/stats"), remote.get(open));
-    let (stats, tasks) = (or_null(stats)?, or_null(tasks)?);
+    let (stats, tasks, jobs) = tokio::join!(
+        remote.get("/stats"),
+        remote.get(open),
+        remote.get("/_cluster/jobs"),
+    );
+    let (stats, tasks, jobs) = (or_null(stats)?, or_null(tasks)?, or_null(jobs)?);
     Ok(json!({
         "health": health,
         "shards": shards.get("shards"),
         "nodes": nodes.get("nodes"),
         "mergers": mergers.get("mergers"),
         "moves": moves,
+        "jobs": jobs,
         "stats": stats,
         "openTasks": tasks.get("total"),
     }))
@@ -79,7 +84,11 @@ fn show(picture: &Value, url: &str, now: OffsetDateTime, look: Look) -> String {
     );
     out.push_str(&format!("  tasks    {tasks}\n"));
     let moves = picture.get("moves").unwrap_or(&Value::Null);
-    out.push_str(&format!("  moves    {}\n\n", move_line(moves)));
+    out.push_str(&format!("  moves    {}\n", move_line(moves)));
+    for line in job_lines(picture.get("jobs").unwrap_or(&Value::Null), now) {
+        out.push_str(&format!("  {line}\n"));
+    }
+    out.push('\n');
     out.push_str(&shard_table(picture, look));
     let trouble: Vec<&Value> = list(picture, "nodes")
         .iter()
@@ -172,6 +181,40 @@ pub(super) fn move_line(answer: &Value) -> String {
     )
 }
 
+/// Backups, restores and imports that are running, how far they are, and when the last ones ended.
+fn job_lines(answer: &Value, now: OffsetDateTime) -> Vec<String> {
+    let mut lines = Vec::new();
+    for kind in ["backup", "restore", "import"] {
+        let mut said = Vec::new();
+        for job in list(answer, "jobs") {
+            if text(job, "kind") != kind || text(job, "state") != "running" {
+                continue;
+            }
+            let of = match job.get("documentsExpected").and_then(Value::as_u64) {
+                Some(all) => format!(" of {}", count(all)),
+                None => String::new(),
+            };
+            let done = count(number(job, "documents"));
+            let since = ago(text(job, "startedAt"), now);
+            said.push(format!("running, {done}{of} documents, begun {since}"));
+        }
+        let last = answer.pointer(&format!("/last/{kind}"));
+        let last = last.unwrap_or(&Value::Null);
+        let (success, failure) = (text(last, "success"), text(last, "failure"));
+        if !failure.is_empty() && failure > success {
+            let error = cut(text(last, "error"), 100);
+            said.push(format!("failed {}: {error}", ago(failure, now)));
+        }
+        if !success.is_empty() {
+            said.push(format!("last done {}", ago(success, now)));
+        }
+        if !said.is_empty() {
+            lines.push(format!("{kind:8} {}", said.join("; ")));
+        }
+    }
+    lines
+}
+
 fn shard_table(picture: &Value, look: Look) -> String {
     let mut rows = Rows::with(
         &["SHARD", "STATE", "PRIMARY", "IN SYNC", "INDEXES", "NOTE"],
@@ -240,6 +283,30 @@ mod tests {
              0  yellow  a        1 of 2         1\n\n\
              b is down: it missed a write\n"
         );
+    }
+
+    #[test]
+    fn jobs_say_how_far_they_are_and_how_the_last_ones_ended() {
+        let answer = json!({
+            "jobs": [
+                {"kind": "import", "state": "running", "documents": 1_200, "documentsExpected": 5_000, "startedAt": "1970-01-01T00:00:00Z"},
+                {"kind": "backup", "state": "done", "documents": 7, "startedAt": "1970-01-01T00:00:00Z"},
+            ],
+            "last": {
+                "backup": {"success": "1970-01-01T00:00:00Z", "failure": "1970-01-01T01:00:00Z", "error": "no room"},
+                "import": {"success": null, "failure": null, "error": null},
+            },
+        });
+        let now = OffsetDateTime::UNIX_EPOCH + std::time::Duration::from_secs(7_200);
+        let lines = job_lines(&answer, now);
+        assert_eq!(
+            lines,
+            [
+                "backup   failed 60 min ago: no room; last done 2 h 0 min ago",
+                "import   running, 1,200 of 5,000 documents, begun 2 h 0 min ago",
+            ]
+        );
+        assert_eq!(job_lines(&Value::Null, now), Vec::<String>::new());
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod following;
 mod health;
 mod in_doubt;
 mod in_sync;
+mod jobs;
 mod latency;
 mod leader_view;
 mod marks;
@@ -72,6 +73,7 @@ pub(crate) use dirty::{Documents, Written};
 pub(crate) use following::Changed;
 pub(crate) use health::{Probe, READS_FOLLOW, READS_LEAVE};
 pub(crate) use in_doubt::Doubt;
+pub(crate) use jobs::{JobKind, JobState, Jobs, Told, note_vanished_jobs};
 pub(crate) use leader_view::{LeaderView, VIEW_KEY};
 pub(crate) use moves::{Move, MoveOptions, MoveState, Moves, Noted, Planned, Step, can_move, plan};
 pub(crate) use placements::owns;
@@ -314,6 +316,8 @@ pub struct Cluster {
     pub(crate) moves: Arc<Moves>,
     /// The backup that is being made.
     pub(crate) backups: Arc<Backups>,
+    /// Backups, restores and imports, as their programs tell of them.
+    pub(crate) jobs: Jobs,
     /// Spare nodes that have taken the place of replicas.
     pub(crate) replacements: Replacements,
     /// The order of writes to each replica.
@@ -358,6 +362,7 @@ impl Cluster {
         let marks = Marks::open(Arc::clone(&store), in_sync.known()).await?;
         let moves = Moves::open(Arc::clone(&store)).await?;
         let replacements = Replacements::open(Arc::clone(&store)).await?;
+        let jobs = Jobs::open(Arc::clone(&store)).await?;
         let placements = Placements::read(
             store,
             lease_ms,
@@ -378,6 +383,7 @@ impl Cluster {
             in_doubt: InDoubt::default(),
             moves: Arc::new(moves),
             backups: Arc::default(),
+            jobs,
             replacements,
             queues: ReplicaQueues::default(),
             stagger: Stagger::default(),

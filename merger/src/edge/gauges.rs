@@ -3,7 +3,7 @@
 use rustix::fs::statvfs;
 
 use crate::clock::now_utc;
-use crate::cluster::{self, SyncState};
+use crate::cluster::{self, JobKind, JobState, SyncState, note_vanished_jobs};
 use crate::edge::{Context, Role};
 use crate::telemetry::Metrics;
 
@@ -12,9 +12,13 @@ pub fn measure(role: &Role) -> Metrics {
     match role {
         Role::Leads(ctx) => {
             of_tasks(ctx);
+            of_jobs(ctx);
             of_replicas(ctx);
         }
-        Role::Follows(follower) => of_replicas(&follower.reading),
+        Role::Follows(follower) => {
+            of_replicas(&follower.reading);
+            of_no_jobs(&follower.reading);
+        }
     }
     role.reading().metrics.clone()
 }
@@ -65,4 +69,34 @@ pub(super) fn of_tasks(ctx: &Context) {
     }
     let waited = backlog.oldest.map(|at| (now_utc() - at).whole_seconds());
     ctx.metrics.oldest_task.set(waited.unwrap_or(0).max(0));
+}
+
+/// Only the merger that leads hears of backups and imports: what this one once knew is nothing to go by.
+pub(super) fn of_no_jobs(ctx: &cluster::Context) {
+    ctx.metrics.jobs.reset();
+    ctx.metrics.job_last_success.reset();
+}
+
+/// Backups, restores and imports, as the merger that leads has heard of them.
+pub(super) fn of_jobs(ctx: &cluster::Context) {
+    let (jobs, metrics) = (&ctx.cluster.jobs, &ctx.metrics);
+    note_vanished_jobs(ctx);
+    for kind in JobKind::ALL {
+        let name = kind.as_str();
+        let running = i64::try_from(jobs.running(kind)).unwrap_or(i64::MAX);
+        metrics.jobs.with_label_values(&[name]).set(running);
+        // A series that begins with 1 has not grown.
+        metrics.job_documents.with_label_values(&[name]);
+        metrics.job_bytes.with_label_values(&[name]);
+        for state in JobState::ENDS {
+            metrics
+                .jobs_ended
+                .with_label_values(&[name, state.as_str()]);
+        }
+        // Without a success there is no series: nobody may want backups.
+        if let Some(success) = jobs.last(kind).success {
+            let gauge = metrics.job_last_success.with_label_values(&[name]);
+            gauge.set(success.unix_timestamp());
+        }
+    }
 }

@@ -28,6 +28,7 @@ pub(super) async fn handle(ctx: &Arc<Context>, call: Call) -> Result<Answer, Api
         (Method::POST, Some("register")) => register(ctx, call).await,
         (Method::GET, Some("metrics")) => {
             gauges::of_tasks(ctx);
+            gauges::of_jobs(ctx);
             Ok(metrics(ctx, &call))
         }
         _ => Ok(answer(ctx, &call)),
@@ -40,7 +41,10 @@ pub(super) fn answer(ctx: &cluster::Context, call: &Call) -> Answer {
         (Method::GET, Some("table")) => table(ctx, call),
         (Method::GET, Some("ready")) => ready(ctx, call),
         (Method::GET, Some("reaches-nodes")) => reaches_nodes(ctx),
-        (Method::GET, Some("metrics")) => metrics(ctx, call),
+        (Method::GET, Some("metrics")) => {
+            gauges::of_no_jobs(ctx);
+            metrics(ctx, call)
+        }
         _ => Answer::empty(StatusCode::NOT_FOUND),
     }
 }

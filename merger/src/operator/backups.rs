@@ -176,7 +176,10 @@ async fn round(
         return Err(ClusterError::InvalidBody(why));
     }
     let milliseconds = |pause: Duration| pause.as_millis();
-    Ok(match backup::round(ctx, &used, hold).await? {
+    let round = backup::round(ctx, &used, hold).await?;
+    let pauses = &ctx.metrics.backup_pause_seconds;
+    pauses.observe(round.pause().as_secs_f64());
+    Ok(match round {
         Round::Consistent { last_task, pause } => ok(&json!({
             "outcome": "consistent",
             "lastTask": last_task,

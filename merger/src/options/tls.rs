@@ -50,7 +50,7 @@ impl TlsArgs {
     }
 
     /// Their names, if there is a certificate of our own.
-    fn files(&self) -> Option<Files> {
+    pub fn files(&self) -> Option<Files> {
         Some(Files {
             authorities: self.tls_ca.clone()?,
             identity: self.identity(),

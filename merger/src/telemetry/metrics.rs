@@ -88,6 +88,18 @@ pub struct Metrics {
     pub move_turns: IntCounterVec,
     /// How long writers waited for such an attempt.
     pub move_turn_seconds: HistogramVec,
+    /// Backups, restores and imports that are running, by kind.
+    pub jobs: IntGaugeVec,
+    /// Documents that they have brought over, by kind.
+    pub job_documents: IntCounterVec,
+    /// Bytes that they have brought over, by kind.
+    pub job_bytes: IntCounterVec,
+    /// Those that have ended, by kind and outcome.
+    pub jobs_ended: IntCounterVec,
+    /// When the last one of a kind ended well, in seconds since 1970.
+    pub job_last_success: IntGaugeVec,
+    /// How long writers waited for a backup's moment, in seconds.
+    pub backup_pause_seconds: Histogram,
     /// Spare nodes that answer and are free.
     pub spares: IntGauge,
     /// Replicas whose place a spare node has taken.
@@ -253,6 +265,36 @@ impl Metrics {
                 "Documents that resyncs brought to a replica or removed from it.",
             )?,
             moves: new.gauge("weft_merger_moves", "Moves of slots that have not ended.")?,
+            jobs: new.gauge_vec(
+                "weft_merger_jobs",
+                "Backups, restores and imports that are running.",
+                &["kind"],
+            )?,
+            job_documents: new.counter_vec(
+                "weft_merger_job_documents_total",
+                "Documents that backups, restores and imports have brought over, as they say themselves.",
+                &["kind"],
+            )?,
+            job_bytes: new.counter_vec(
+                "weft_merger_job_bytes_total",
+                "Bytes of documents that they have brought over, as they say themselves.",
+                &["kind"],
+            )?,
+            jobs_ended: new.counter_vec(
+                "weft_merger_jobs_ended_total",
+                "Backups, restores and imports that have ended: done, failed, stopped, vanished.",
+                &["kind", "outcome"],
+            )?,
+            job_last_success: new.gauge_vec(
+                "weft_merger_job_last_success_timestamp_seconds",
+                "When the last backup, restore or import ended well, in seconds since 1970.",
+                &["kind"],
+            )?,
+            backup_pause_seconds: new.histogram(
+                "weft_merger_backup_pause_seconds",
+                "How long all writers waited while a backup looked for its moment.",
+                &BUCKETS,
+            )?,
             spares: new.gauge("weft_merger_spares", "Spare nodes that answer and are free.")?,
             replaced: new.counter(
                 "weft_merger_replicas_replaced_total",
@@ -359,133 +401,4 @@ impl Metrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use prometheus::core::Collector;
-
-    use super::*;
-
-    const README: &str = include_str!("../../README.md");
-
-    /// Every metric as the README writes it: the name, and the labels in braces.
-    fn registered() -> BTreeSet<String> {
-        let Metrics {
-            registry: _,
-            exemplars: _,
-            requests,
-            request_seconds,
-            degraded,
-            fan_out,
-            read_phase_seconds,
-            shard_seconds,
-            replicas,
-            lag_writes,
-            lag_seconds,
-            shard_documents,
-            imbalance,
-            data_free,
-            tasks,
-            oldest_task,
-            tasks_ended,
-            under_way,
-            table_polls,
-            registered,
-            remembered,
-            remembered_bytes,
-            small_writes,
-            small_write_groups,
-            taken_out,
-            staggered,
-            resyncs,
-            stopped_resyncs,
-            resynced_documents,
-            moves,
-            moved_documents,
-            moved_bytes,
-            move_turns,
-            move_turn_seconds,
-            spares,
-            replaced,
-            differences,
-            webhook_calls,
-            panics,
-            settings_drift,
-            leads,
-            terms,
-            lease_left,
-            state_age,
-            store_seconds,
-            passed_on,
-            reports,
-            spans,
-        } = Metrics::new().unwrap();
-        let metrics: [&dyn Collector; 46] = [
-            &requests,
-            &request_seconds,
-            &degraded,
-            &fan_out,
-            &read_phase_seconds,
-            &shard_seconds,
-            &replicas,
-            &lag_writes,
-            &lag_seconds,
-            &shard_documents,
-            &imbalance,
-            &data_free,
-            &tasks,
-            &oldest_task,
-            &tasks_ended,
-            &under_way,
-            &table_polls,
-            &registered,
-            &remembered,
-            &remembered_bytes,
-            &small_writes,
-            &small_write_groups,
-            &taken_out,
-            &staggered,
-            &resyncs,
-            &stopped_resyncs,
-            &resynced_documents,
-            &moves,
-            &moved_documents,
-            &moved_bytes,
-            &move_turns,
-            &move_turn_seconds,
-            &spares,
-            &replaced,
-            &differences,
-            &webhook_calls,
-            &panics,
-            &settings_drift,
-            &leads,
-            &terms,
-            &lease_left,
-            &state_age,
-            &store_seconds,
-            &passed_on,
-            &reports,
-            &spans,
-        ];
-        let described = metrics.iter().flat_map(|metric| metric.desc());
-        let shown = described.map(|desc| match desc.variable_labels.as_slice() {
-            [] => desc.fq_name.clone(),
-            labels => format!("{}{{{}}}", desc.fq_name, labels.join(",")),
-        });
-        shown.collect()
-    }
-
-    #[test]
-    fn the_readme_lists_every_metric_with_its_labels_and_no_other() {
-        let rows = README
-            .lines()
-            .filter(|line| line.starts_with("| `weft_merger_"));
-        let cells = rows.filter_map(|row| row.split('|').nth(1));
-        let listed: BTreeSet<String> = cells
-            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
-            .map(str::to_owned)
-            .collect();
-        assert_eq!(listed, registered());
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@
 //! log says so once. Connections that stand already stay.
 
 mod connect;
+mod judge;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig};
 use crate::sockets::{Egress, SocketPath};
 
 pub use connect::{Collector, secure};
+pub use judge::{Flaw, judge_authorities, judge_identity};
 
 /// How often files are looked at, at most: whether a file has changed is asked when a connection is opened.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

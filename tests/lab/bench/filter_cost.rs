@@ -168,6 +168,7 @@ pub(super) async fn front(filter: Filter, upstream: stub::Upstream) -> Result<Fr
         guards: false,
         sockets: None,
         etcd_syncs: false,
+        etcd_tls: None,
     };
     let envoy = Process::start(plan.envoy(0)?, Lifetime::WithUs)?;
     let edge = Api::new(format!("http://127.0.0.1:{}", layout.edge()), None);

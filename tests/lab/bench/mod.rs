@@ -6,6 +6,7 @@
 mod fan_out;
 mod filter_cost;
 mod followers;
+mod import;
 mod large;
 mod load;
 mod merge;
@@ -34,7 +35,7 @@ use crate::say;
 /// Options of `weft-lab bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// Only these parts; by default, all except `large` and `scale`
+    /// Only these parts; by default, all except `large`, `scale` and `import`
     #[arg(long, value_enum)]
     only: Vec<Suite>,
     /// Duration of a measurement in seconds
@@ -45,6 +46,8 @@ pub(crate) struct BenchArgs {
     tasks: u32,
     #[command(flatten)]
     scale: scale::ScaleArgs,
+    #[command(flatten)]
+    import: import::ImportArgs,
     /// Folder for the JSON files
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -74,6 +77,8 @@ enum Suite {
     Writes,
     /// One import of a gigabyte: the merger's memory, and the speed of other requests meanwhile. Only if named.
     Large,
+    /// `weft import` from a node, compared with the same documents written to the cluster. Only if named.
+    Import,
     /// How long `GET /tasks/{uid}` takes.
     Tasks,
     /// One merger, one with etcd, three with etcd: small writes, imports and searches. Only where there is an etcd, or if named.
@@ -249,6 +254,15 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
             &arguments,
             "scale",
             "Searches over stand-ins, by shards × replicas, 4 clients",
+            &rows,
+        )?;
+    }
+    if arguments.only.contains(&Suite::Import) {
+        let rows = import::measure(&arguments.import).await?;
+        report(
+            &arguments,
+            "import",
+            "Moving in from one node, compared with a client that has the documents",
             &rows,
         )?;
     }

@@ -200,10 +200,25 @@ async fn everything_of_a_running_node_is_brought_over_once() {
         "{kinds:?}"
     );
 
+    // The cluster has heard of it, and a single node, which knows no jobs, is no trouble: see `back`.
+    let told = scene.new.get("/_cluster/jobs").await.unwrap();
+    let job = told.at("/jobs/0");
+    let wanted =
+        json!({"kind": "import", "state": "done", "documents": 2_060, "documentsExpected": 2_060});
+    for (name, value) in wanted.as_object().unwrap() {
+        assert_eq!(&job[name], value, "{}", told.text);
+    }
+
     let before = tasks_total(&scene.new).await;
     let again = scene.imported(&[]).await;
     assert_eq!(again["wasFinished"], true, "{again}");
     assert_eq!(tasks_total(&scene.new).await, before, "nothing was written");
+    let told = scene.new.get("/_cluster/jobs").await.unwrap();
+    assert_eq!(
+        told.at("/jobs").as_array().map(Vec::len),
+        Some(1),
+        "nothing was done"
+    );
 }
 
 async fn tasks_total(api: &Api) -> u64 {

@@ -10,9 +10,10 @@ use weft_cluster::{Api, Binaries, Deadline, Layout, until};
 
 use super::identity::Identities;
 use super::manifests::Manifests;
-use super::mesh::{Mesh, Plan, envoys, intruders};
-use super::translate::{Place, Pod};
+use super::mesh::{Mesh, Own, Plan, envoys, intruders};
+use super::translate::{Mounted, Place, Pod};
 use crate::support::MASTER_KEY;
+use crate::tls::{Authority, ask};
 
 /// Sends a request to a pod past the gateway, and returns what comes back: nothing, if the pod hangs up.
 fn ask_directly(host: &str, port: u16) -> String {
@@ -69,6 +70,9 @@ async fn course(plan: Plan) {
     .unwrap();
     clients_choose_nothing(&mesh).await;
     pods_let_in_only_who_may(&mesh, layout);
+    if let Some(own) = &mesh.own {
+        the_merger_lets_in_only_who_has_its_certificate(&mesh, own).await;
+    }
 
     // A node dies: no search fails, and writes go on.
     mesh.cluster.node(0, 0).kill().unwrap();
@@ -188,6 +192,95 @@ async fn a_cluster_with_the_merger_in_a_pod_of_its_own_searches_writes_and_fails
     }
 }
 
+/// The merger itself, past all proxies: nobody plain, nobody without a certificate, nobody with a foreign one. Its certificate is
+/// changed without a restart, at both ends.
+async fn the_merger_lets_in_only_who_has_its_certificate(mesh: &Mesh, own: &Own) {
+    let port = mesh.cluster.layout().merger();
+    let plain = ask_directly("127.0.0.1", port);
+    assert!(!plain.contains("HTTP/1.1"), "{plain}");
+    let file = |name: &str| own.path().join(name).display().to_string();
+    let (authority, certificate, key) = (file("ca.crt"), file("tls.crt"), file("tls.key"));
+    assert!(ask(port, Own::NAME, &authority, None).is_err());
+    let folder = tempfile::tempdir().unwrap();
+    Authority::new("foreign").issue(folder.path(), Own::NAME, 9);
+    let foreign = ["tls.crt", "tls.key"].map(|name| folder.path().join(name).display().to_string());
+    let [foreign, foreign_key] = &foreign;
+    assert!(ask(port, Own::NAME, &authority, Some((foreign, foreign_key))).is_err());
+    let asked = || ask(port, Own::NAME, &authority, Some((&certificate, &key)));
+    assert_eq!(asked(), Ok((200, 1)));
+    own.issue(2);
+    let deadline = Deadline::after(Duration::from_secs(30));
+    until("the new certificate", deadline, || async {
+        match asked() {
+            Ok((200, 2)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(mesh.found().await, Ok(40));
+}
+
+#[tokio::test]
+async fn with_its_own_tls_the_merger_lets_in_nobody_but_its_envoys_in_either_place() {
+    let [oldest, newest] = envoys();
+    for (apart, envoy) in [
+        (false, oldest.clone()),
+        (true, newest.clone()),
+        (false, newest),
+    ] {
+        course(Plan {
+            values: vec!["merger.tls.secret=weft-merger-tls".to_owned()],
+            shards: 2,
+            replicas: 2,
+            apart,
+            envoy,
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn with_sockets_envoy_and_merger_reach_each_other_by_files() {
+    for envoy in envoys() {
+        course(Plan {
+            values: vec!["merger.link=sockets".to_owned()],
+            shards: 2,
+            replicas: 2,
+            apart: false,
+            envoy,
+        })
+        .await;
+    }
+}
+
+#[test]
+fn a_collector_is_told_to_the_merger() {
+    let manifests = Manifests::render(&[
+        "otlp.endpoint=https://collector:4317",
+        "otlp.caSecret=collector",
+        "otlp.metrics=true",
+        "otlp.sampleRatio=0.25",
+    ]);
+    let variable = |name| manifests.merger_variable("gateway", name).unwrap();
+    for (name, value) in [
+        ("WEFT_OTLP_ENDPOINT", "https://collector:4317"),
+        ("WEFT_OTLP_METRICS", "true"),
+        ("WEFT_OTLP_METRICS_INTERVAL_MS", "15000"),
+        ("WEFT_OTLP_SAMPLE_RATIO", "0.25"),
+        ("WEFT_OTLP_CA", "/etc/weft/otlp/ca.crt"),
+    ] {
+        assert_eq!(variable(name), value, "{name}");
+    }
+    let mounted = manifests.mounts("gateway", "merger", "otlp");
+    assert_eq!(mounted.as_deref(), Some("/etc/weft/otlp"));
+    let without = Manifests::render(&[]);
+    assert_eq!(
+        without.merger_variable("gateway", "WEFT_OTLP_ENDPOINT"),
+        None
+    );
+}
+
 #[tokio::test]
 async fn with_body_routing_small_writes_go_straight_to_a_shard() {
     let wasm = Binaries::find().unwrap().filter;
@@ -245,6 +338,7 @@ fn envoys_take_the_configuration_for_several_mergers() {
         layout,
         wasm: &wasm,
         access_log: false,
+        mounted: &Mounted::default(),
     };
     let whole = place.bootstrap(Pod::GatewayWithMerger);
     let advertised = manifests

@@ -104,6 +104,26 @@ impl Manifests {
         })
     }
 
+    /// Where a volume is mounted in a container of a component's pods; in Istio's own sidecar, by what an annotation asks for.
+    pub(super) fn mounts(&self, component: &str, container: &str, volume: &str) -> Option<String> {
+        let template = self.template(component);
+        let containers = template["spec"]["containers"].as_array()?;
+        let Some(container) = containers.iter().find(|one| one["name"] == container) else {
+            let annotations = &template["metadata"]["annotations"];
+            let parsed = |name: &str| -> Option<Value> {
+                serde_json::from_str(annotations[format!("sidecar.istio.io/{name}")].as_str()?).ok()
+            };
+            assert!(parsed("userVolume")?[volume].is_object(), "{volume}");
+            let path = parsed("userVolumeMount")?[volume]["mountPath"].clone();
+            return path.as_str().map(str::to_owned);
+        };
+        let volumes = template["spec"]["volumes"].as_array()?;
+        assert!(volumes.iter().any(|one| one["name"] == volume), "{volume}");
+        let mounts = container["volumeMounts"].as_array()?;
+        let mount = mounts.iter().find(|one| one["name"] == volume)?;
+        mount["mountPath"].as_str().map(str::to_owned)
+    }
+
     /// A variable of the merger's container.
     pub(super) fn merger_variable(&self, component: &str, name: &str) -> Option<String> {
         let containers = self.template(component)["spec"]["containers"].as_array();

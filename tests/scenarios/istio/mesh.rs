@@ -5,12 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weft_cluster::{Api, Binaries, Cluster, Deadline, Layout, Lifetime, Process, Program, until};
+use tempfile::TempDir;
+use weft_cluster::{
+    Api, Binaries, Cluster, Deadline, Layout, Lifetime, Process, Program, Sockets, until,
+};
 
 use super::identity::Identities;
 use super::manifests::Manifests;
-use super::translate::{Place, Pod};
+use super::translate::{Mounted, Place, Pod};
 use crate::support::{MASTER_KEY, documents};
+use crate::tls::{Authority, put};
 
 /// What to start.
 pub(super) struct Plan {
@@ -29,6 +33,8 @@ pub(super) struct Mesh {
     /// The gateway's Envoy, if the merger is elsewhere. The harness's Envoy is then the merger's sidecar.
     pub(super) gateway: Option<Process>,
     pub(super) manifests: Arc<Manifests>,
+    /// The secret of the merger's own TLS, if it has one.
+    pub(super) own: Option<Own>,
     _identities: Arc<Identities>,
 }
 
@@ -37,6 +43,53 @@ pub(super) fn envoys() -> [PathBuf; 2] {
         Binaries::oldest_envoy().unwrap(),
         Binaries::find().unwrap().envoy,
     ]
+}
+
+/// The secret with the certificate that Envoy and merger show each other, as it is mounted: `tls.crt`, `tls.key`, `ca.crt`.
+pub(super) struct Own {
+    pub(super) authority: Authority,
+    folder: TempDir,
+}
+
+impl Own {
+    /// The name in the certificate, which is the chart's default.
+    pub(super) const NAME: &str = "weft-merger";
+
+    fn new() -> Self {
+        let own = Self {
+            authority: Authority::new("own"),
+            folder: tempfile::tempdir().unwrap(),
+        };
+        own.issue(1);
+        put(&own.path().join("ca.crt"), &own.authority.pem);
+        own
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Another certificate, with this number.
+    pub(super) fn issue(&self, serial: u64) {
+        self.authority.issue(self.path(), Self::NAME, serial);
+    }
+
+    /// Writes what is mounted for Envoy beside the secret, and says where.
+    fn write_secrets(&self, manifests: &Manifests, component: &str) -> PathBuf {
+        let proxy = "istio-proxy";
+        for (volume, path) in [("tls", "/etc/weft/tls"), ("sds", "/etc/weft/sds")] {
+            let mounted = manifests.mounts(component, proxy, volume);
+            assert_eq!(mounted.as_deref(), Some(path), "{component}");
+        }
+        let folder = self.path().join("sds");
+        let here = self.path().display().to_string();
+        let secrets = &manifests.named("ConfigMap", "weft-sds")["data"];
+        for (name, text) in secrets.as_object().unwrap() {
+            let text = text.as_str().unwrap().replace("/etc/weft/tls", &here);
+            put(&folder.join(name), &text);
+        }
+        folder
+    }
 }
 
 /// Two free ports of a layout: an intruder's ways to a node, with the certificate of nobody that may, and with the gateway's.
@@ -63,16 +116,55 @@ impl Plan {
         let identities = Arc::new(Identities::of(&accounts));
         let component = if self.apart { "merger" } else { "gateway" };
         let variable = |name| manifests.merger_variable(component, name).unwrap();
+        let has = |value: &str| values.iter().any(|one| one.starts_with(value));
+        let own = has("merger.tls.secret=").then(Own::new);
+        let secrets = own.as_ref();
+        let secrets = secrets.map(|own| own.write_secrets(&manifests, component));
+        let by_socket = has("merger.link=sockets");
+        let mut builder = Cluster::builder().sockets(None);
+        if by_socket {
+            assert_eq!(
+                (
+                    variable("WEFT_LISTEN").as_str(),
+                    variable("WEFT_EGRESS").as_str()
+                ),
+                (
+                    "127.0.0.1:7703,unix:/run/weft/merger.sock",
+                    "unix:/run/weft/egress.sock"
+                )
+            );
+            for container in ["istio-proxy", "merger"] {
+                let mounted = manifests.mounts(component, container, "sockets");
+                assert_eq!(mounted.as_deref(), Some("/run/weft"), "{container}");
+            }
+            builder = builder.sockets(Some(Sockets::BesideTcp));
+        }
+        if let Some(own) = &own {
+            assert_eq!(
+                manifests.mounts(component, "merger", "tls").as_deref(),
+                Some("/etc/weft/tls")
+            );
+            let here = own.path().display().to_string();
+            for name in ["WEFT_TLS_CERT", "WEFT_TLS_KEY", "WEFT_TLS_CA"] {
+                let file = variable(name).replace("/etc/weft/tls", &here);
+                builder = builder.merger_env(name, file);
+            }
+        }
+        let direct_writes = has("filter.bodyRouting=true");
         // The ports are known when the harness's own configuration is.
         let here = (self.shards, self.replicas, self.apart);
-        let (theirs, secrets) = (Arc::clone(&manifests), Arc::clone(&identities));
-        let cluster = Cluster::builder()
+        let (theirs, certificates) = (Arc::clone(&manifests), Arc::clone(&identities));
+        let mounted = Mounted {
+            sockets: None,
+            secrets: secrets.clone(),
+        };
+        let cluster = builder
             .shards(self.shards)
             .replicas(self.replicas)
             .master_key(MASTER_KEY)
             .envoy(&self.envoy)
             .merger_env("WEFT_SHARD_PREFIX", variable("WEFT_SHARD_PREFIX"))
-            .merger_env("WEFT_DIRECT_WRITES", (!self.values.is_empty()).to_string())
+            .merger_env("WEFT_DIRECT_WRITES", direct_writes.to_string())
             .edit_envoy(move |printed| {
                 let (shards, replicas, apart) = here;
                 let layout = Layout::new(base_port(printed), shards, replicas).unwrap();
@@ -81,13 +173,24 @@ impl Plan {
                 } else {
                     Pod::GatewayWithMerger
                 };
-                configuration(&theirs, &secrets, layout, pod).to_string()
+                let mounted = Mounted {
+                    sockets: by_socket.then(|| socket_folder(printed)),
+                    ..mounted.clone()
+                };
+                configuration(&theirs, &certificates, layout, (pod, &mounted)).to_string()
             })
             .launch()
             .unwrap();
         let gateway = self.apart.then(|| {
             let layout = cluster.layout();
-            let whole = configuration(&manifests, &identities, layout, Pod::Gateway);
+            let mounted = Mounted {
+                sockets: None,
+                secrets: own
+                    .as_ref()
+                    .map(|own| own.write_secrets(&manifests, "gateway")),
+            };
+            let pod = (Pod::Gateway, &mounted);
+            let whole = configuration(&manifests, &identities, layout, pod);
             start_envoy(&self.envoy, cluster.folder(), &whole)
         });
         cluster.wait_ready().await.unwrap();
@@ -96,6 +199,7 @@ impl Plan {
             cluster,
             gateway,
             manifests,
+            own,
             _identities: identities,
         };
         mesh.wait_green().await;
@@ -122,11 +226,18 @@ fn base_port(printed: &str) -> u16 {
     u16::try_from(admin.as_u64().unwrap()).unwrap() - 1
 }
 
+/// Where the harness has the sockets between Envoy and merger.
+fn socket_folder(printed: &str) -> PathBuf {
+    let end = printed.find("/egress.sock").unwrap();
+    let begin = printed[..end].rfind('"').unwrap() + 1;
+    printed[begin..end].into()
+}
+
 fn configuration(
     manifests: &Manifests,
     identities: &Identities,
     layout: Layout,
-    pod: Pod,
+    (pod, mounted): (Pod, &Mounted),
 ) -> Value {
     let place = Place {
         manifests,
@@ -134,6 +245,7 @@ fn configuration(
         layout,
         wasm: &Binaries::find().unwrap().filter,
         access_log: true,
+        mounted,
     };
     let mut whole = place.bootstrap(pod);
     if pod != Pod::Gateway {

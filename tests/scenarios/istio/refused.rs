@@ -21,6 +21,19 @@ fn values_that_make_no_cluster_are_refused() {
             "set filter.url to file://",
         ),
         (&["node.antiAffinity=none"], "must be required or preferred"),
+        (&["merger.link=pipes"], "must be ports or sockets"),
+        (
+            &["merger.link=sockets", "merger.mode=deployment"],
+            "needs Envoy and merger in one pod",
+        ),
+        (
+            &["merger.link=sockets", "merger.tls.secret=own"],
+            "a socket needs no TLS",
+        ),
+        (
+            &["otlp.endpoint=https://collector:4317"],
+            "needs otlp.caSecret",
+        ),
     ] {
         let mut arguments = vec!["template", "weft", CHART];
         arguments.extend(values.iter().flat_map(|value| ["--set", *value]));

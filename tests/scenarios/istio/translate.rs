@@ -3,7 +3,7 @@
 //! Everything here runs on one machine, so each pod has a loopback address of its own in the place of its network, and the ports
 //! are the harness's. Nothing else of a manifest is changed; what isn't known here is refused.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use weft_cluster::Layout;
@@ -20,6 +20,25 @@ pub(super) struct Place<'a> {
     pub(super) layout: Layout,
     pub(super) wasm: &'a Path,
     pub(super) access_log: bool,
+    pub(super) mounted: &'a Mounted,
+}
+
+/// Where the folders of a pod's volumes are.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Mounted {
+    /// The sockets between Envoy and merger.
+    pub(super) sockets: Option<PathBuf>,
+    /// The secrets that Envoy reads.
+    pub(super) secrets: Option<PathBuf>,
+}
+
+/// A file of a volume, on this machine.
+fn on_this_machine(file: &mut Value, volume: &str, folder: Option<&PathBuf>) {
+    let path = file.as_str().unwrap();
+    if let Some(name) = path.strip_prefix(volume) {
+        let folder = folder.unwrap_or_else(|| panic!("nothing is mounted for {path}"));
+        *file = folder.join(name).display().to_string().into();
+    }
 }
 
 /// A pod with a proxy.
@@ -117,6 +136,12 @@ impl Place<'_> {
             Value::Object(members) => {
                 if let Some(address) = members.get_mut("socket_address") {
                     self.place_address(pod, address);
+                } else if let Some(pipe) = members.get_mut("pipe") {
+                    let folder = self.mounted.sockets.as_ref();
+                    on_this_machine(&mut pipe["path"], "/run/weft/", folder);
+                } else if let Some(source) = members.get_mut("path_config_source") {
+                    let folder = self.mounted.secrets.as_ref();
+                    on_this_machine(&mut source["path"], "/etc/weft/sds/", folder);
                 } else {
                     members.values_mut().for_each(|one| self.place(pod, one));
                 }

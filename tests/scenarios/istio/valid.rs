@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::manifests::{CHART, helm, tool};
 
 /// Choices of values that differ in what they render.
-pub(super) const VARIANTS: [&[&str]; 5] = [
+pub(super) const VARIANTS: [&[&str]; 8] = [
     &[],
     &[
         "merger.mode=deployment",
@@ -44,6 +44,23 @@ pub(super) const VARIANTS: [&[&str]; 5] = [
         "merger.env[0].value=quorum",
         "node.env[0].name=MEILI_LOG_LEVEL",
         "node.env[0].value=WARN",
+    ],
+    &[
+        "merger.tls.secret=weft-merger-tls",
+        "otlp.endpoint=https://collector:4317",
+        "otlp.metrics=true",
+    ],
+    &[
+        "merger.tls.secret=weft-merger-tls",
+        "merger.mode=deployment",
+        "otlp.endpoint=https://collector:4317",
+        "otlp.caSecret=collector",
+    ],
+    &[
+        "merger.link=sockets",
+        "etcd.endpoints={https://etcd-0:2379}",
+        "etcd.tlsSecret=etcd-client",
+        "merger.storage.enabled=false",
     ],
 ];
 

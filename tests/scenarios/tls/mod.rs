@@ -2,6 +2,7 @@
 
 mod collector;
 mod command_line;
+mod everywhere;
 mod mergers;
 mod nodes;
 
@@ -22,13 +23,13 @@ fn soon() -> Deadline {
 }
 
 /// Who signs certificates.
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    pub(crate) pem: String,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -41,7 +42,7 @@ impl Authority {
     }
 
     /// Puts a certificate for this name or address, and its key, into a folder.
-    fn issue(&self, folder: &Path, name: &str, serial: u64) {
+    pub(crate) fn issue(&self, folder: &Path, name: &str, serial: u64) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.serial_number = Some(SerialNumber::from(serial));
@@ -52,7 +53,7 @@ impl Authority {
 }
 
 /// Moves a file to its place, as what distributes certificates does.
-fn put(path: &Path, text: &str) {
+pub(crate) fn put(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let unfinished = path.with_extension("unfinished");
     fs::write(&unfinished, text).unwrap();
@@ -94,7 +95,7 @@ impl Certificates {
 }
 
 /// What comes of a request by TLS: the status and the number of the other side's certificate, or why there was none.
-fn ask(
+pub(crate) fn ask(
     port: u16,
     name: &str,
     authorities: &str,

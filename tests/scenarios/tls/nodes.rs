@@ -13,7 +13,7 @@ use super::{Authority, Certificates, ask, put, soon};
 use crate::support::documents;
 
 /// The distance from a node's port to the one at which TLS is spoken for it.
-const ENCRYPTED: u16 = 40;
+pub(super) const ENCRYPTED: u16 = 40;
 
 impl Certificates {
     /// The arguments of `weft config envoy`.
@@ -35,7 +35,7 @@ impl Certificates {
 }
 
 /// The program that speaks TLS in the nodes' place.
-fn in_front_of(layout: Layout, certificates: &Certificates, folder: &Path) -> Program {
+pub(super) fn in_front_of(layout: Layout, certificates: &Certificates, folder: &Path) -> Program {
     let source = |name: &str| {
         json!({"name": name, "sds_config": {"resource_api_version": "V3",
         "path_config_source": {"path": certificates.file("node-sds", &format!("{name}.json"))}}})

@@ -19,6 +19,11 @@ use super::session::{IDS_A_REQUEST, Index, Session};
 use super::{BackupError, Counts};
 use crate::repair::Print;
 
+/// How much documents are.
+fn bytes_of(documents: &[Box<RawValue>]) -> usize {
+    documents.iter().map(|one| one.get().len()).sum()
+}
+
 /// A copy in the making.
 pub(super) struct Copy {
     index: Index,
@@ -35,7 +40,7 @@ impl Copy {
         folder: &Folder,
         index: Index,
         before: Option<&IndexEntry>,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> Result<Self, BackupError> {
         let name = folder_of(&index.uid).replace('/', ".");
         let place = |what: &str| -> PathBuf { folder.incomplete().join(format!("{name}.{what}")) };
@@ -73,7 +78,7 @@ impl Copy {
     async fn take_all(
         &mut self,
         session: &Session<'_>,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> Result<(), BackupError> {
         let uid = &self.index.uid;
         let primary_key = self.index.primary_key.as_deref().unwrap_or_default();
@@ -82,7 +87,7 @@ impl Copy {
             let mut cursor = None;
             loop {
                 let page = session.page(uid, *shard, cursor.as_ref(), false).await?;
-                progress.advance(page.documents.len());
+                progress.advance(page.documents.len(), bytes_of(&page.documents));
                 let mut notebooks = notebooks.lock().await;
                 for document in &page.documents {
                     if let Some(print) = Print::of(document, primary_key) {
@@ -106,7 +111,7 @@ impl Copy {
         folder: &Folder,
         before: &IndexEntry,
         ids: Notebooks,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> Result<(), BackupError> {
         let (ids, digests) = self.take_prints(session, ids, progress).await?;
         for slots in &before.files {
@@ -126,6 +131,7 @@ impl Copy {
             let wanted: Vec<String> = wanted.into_keys().collect();
             for wanted in wanted.chunks(IDS_A_REQUEST) {
                 let found = session.documents(&self.index.uid, wanted).await?;
+                progress.advance(0, bytes_of(&found));
                 self.note_all(&[], &found)?;
             }
         }
@@ -137,7 +143,7 @@ impl Copy {
         &self,
         session: &Session<'_>,
         ids: Notebooks,
-        progress: &Progress,
+        progress: &Progress<'_>,
     ) -> Result<(Notebooks, BTreeMap<u16, u64>), BackupError> {
         let state = Mutex::new((ids, BTreeMap::<u16, u64>::new()));
         let shards = self.index.shards.iter().map(async |shard| {
@@ -145,7 +151,7 @@ impl Copy {
             loop {
                 let uid = &self.index.uid;
                 let page = session.page(uid, *shard, cursor.as_ref(), true).await?;
-                progress.advance(page.prints.len());
+                progress.advance(page.prints.len(), 0);
                 let mut state = state.lock().await;
                 for (id, whole) in &page.prints {
                     let Some(group) = group_of(id, self.slots_per_file) else {

@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::Value;
 
+use super::job::{End, Job, JobKind};
 use super::output::{Mood, OutputOptions, Rows, json};
 use super::remote::{ConnectOptions, Remote, RemoteError};
 use manifest::Damage;
@@ -181,15 +182,35 @@ struct Counts {
 /// Makes a backup, and says what was done.
 pub(super) fn run_backup(args: &BackupArgs) -> Result<String, BackupError> {
     let remote = Remote::connect(&args.connect)?;
-    let done = runtime()?.block_on(take::take(&remote, args))?;
+    let done = runtime()?.block_on(async {
+        let job = Job::new(&remote, JobKind::Backup);
+        job.begin();
+        told(&job, take::take(&remote, args, &job).await).await
+    })?;
     Ok(shown(&done, &args.output))
 }
 
 /// Restores a backup, and says what was done.
 pub(super) fn run_restore(args: &RestoreArgs) -> Result<String, BackupError> {
     let remote = Remote::connect(&args.connect)?;
-    let done = runtime()?.block_on(restore::restore(&remote, args))?;
+    let done = runtime()?.block_on(async {
+        let job = Job::new(&remote, JobKind::Restore);
+        if !args.verify_only {
+            job.begin();
+        }
+        told(&job, restore::restore(&remote, args, &job).await).await
+    })?;
     Ok(shown(&done, &args.output))
+}
+
+/// Tells the cluster how it ended.
+async fn told(job: &Job, done: Result<Value, BackupError>) -> Result<Value, BackupError> {
+    let end = match &done {
+        Ok(_) => End::Done,
+        Err(error) => End::Failed(error.to_string()),
+    };
+    job.end(end).await;
+    done
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, BackupError> {

@@ -21,6 +21,7 @@ use super::manifest::{Damage, FileEntry, IndexEntry, Manifest};
 use super::progress::Progress;
 use super::session::{exchange, insist, read};
 use super::{BackupError, RestoreArgs};
+use crate::cli::job::Job;
 use crate::cli::remote::Remote;
 
 const PAUSE: Duration = Duration::from_millis(100);
@@ -112,7 +113,11 @@ impl Target<'_> {
 }
 
 /// Restores. Returns what was done.
-pub(super) async fn restore(remote: &Remote, args: &RestoreArgs) -> Result<Value, BackupError> {
+pub(super) async fn restore(
+    remote: &Remote,
+    args: &RestoreArgs,
+    job: &Job,
+) -> Result<Value, BackupError> {
     let manifest = Manifest::read(&args.dir)?;
     let chosen = chosen(&manifest, &args.indexes)?;
     let whole = args.indexes.is_empty();
@@ -140,7 +145,7 @@ pub(super) async fn restore(remote: &Remote, args: &RestoreArgs) -> Result<Value
         state::restore_features(&mut target, &state).await?;
     }
     let shards = state::shard_count(&target).await?;
-    let progress = Progress::new();
+    let progress = Progress::new(job);
     let mut written = 0;
     for (entry, standing) in chosen.iter().zip(standing) {
         let settings = parse(args, &entry.settings)?;

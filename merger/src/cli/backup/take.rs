@@ -14,6 +14,7 @@ use super::manifest::{Damage, FORMAT, Manifest};
 use super::progress::Progress;
 use super::session::{Index, Round, Session, Touched, Writes};
 use super::{BackupArgs, BackupError, Counts};
+use crate::cli::job::Job;
 use crate::cli::remote::Remote;
 
 /// How often the cluster may end a backup before it is given up: shards came or went, another merger leads.
@@ -35,7 +36,11 @@ struct Taken {
 }
 
 /// Makes a backup. Returns what was done.
-pub(super) async fn take(remote: &Remote, args: &BackupArgs) -> Result<Value, BackupError> {
+pub(super) async fn take(
+    remote: &Remote,
+    args: &BackupArgs,
+    job: &Job,
+) -> Result<Value, BackupError> {
     let folder = Folder::open(&args.dir)?;
     let before = match Manifest::read(&args.dir) {
         Ok(before) => Some(before),
@@ -43,7 +48,7 @@ pub(super) async fn take(remote: &Remote, args: &BackupArgs) -> Result<Value, Ba
         Err(error) => return Err(error.into()),
     };
     let begun = Instant::now();
-    let progress = Progress::new();
+    let progress = Progress::new(job);
     let mut beginnings = 0;
     let taken = loop {
         beginnings += 1;
@@ -121,7 +126,7 @@ struct Taking<'a> {
     session: &'a Session<'a>,
     folder: &'a Folder,
     before: Option<&'a Manifest>,
-    progress: &'a Progress,
+    progress: &'a Progress<'a>,
     copies: BTreeMap<String, Copy>,
     /// How often each index was copied.
     times: BTreeMap<String, usize>,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use weft_routing::ShardNames;
 
 use super::yaml::Node;
-use super::{Member, Merger, Report, Shard, named, nearest, port_of};
+use super::{Member, Merger, Report, Shard, named, nearest, port_of, ways};
 
 /// A cluster of the file.
 pub(super) struct Cluster<'a> {
@@ -53,6 +53,7 @@ pub(super) fn check(root: &Node, merger: &Merger, report: &mut Report) {
             Some(shard) => {
                 let nodes = nodes(cluster, report);
                 readiness(cluster, report);
+                ways::to_ask_readiness(cluster, root, merger, report);
                 report.shards.push(Shard {
                     shard: shard.0,
                     cluster: cluster.name.to_owned(),
@@ -264,6 +265,7 @@ pub(super) fn the_merger(cluster: &Cluster<'_>, merger: &Merger, report: &mut Re
     let Some((first, line)) = ports.first() else {
         return;
     };
+    ways::to_the_merger(cluster, &ports, merger, report);
     // With several mergers, the others' ports may differ.
     if ports.iter().all(|(port, _)| !merger.listen.contains(port)) {
         report.mistake(

@@ -4,7 +4,7 @@ use weft_routing::headers::{CLUSTER, DEGRADED, NODE_CLUSTER, OPERATION, TERM};
 
 use super::clusters::{come_from_elsewhere, listed, one_node, the_merger};
 use super::yaml::Node;
-use super::{Merger, Report, meant, named, port_of};
+use super::{Merger, Report, meant, named, port_of, ways};
 
 /// A connection manager, and the listener that it is in.
 struct Manager<'a> {
@@ -67,7 +67,9 @@ fn managers(root: &Node) -> Vec<Manager<'_>> {
 
 /// Looks at all listeners, and at the clusters to which their routes lead.
 pub(super) fn check(root: &Node, merger: &Merger, filtered: bool, report: &mut Report) {
-    admin(root, merger, report);
+    if !merger.admin_encrypted {
+        admin(root, merger, report);
+    }
     let managers = managers(root);
     let (egress, edges): (Vec<&Manager<'_>>, Vec<&Manager<'_>>) = managers
         .iter()
@@ -161,8 +163,12 @@ fn check_egress(manager: &Manager<'_>, root: &Node, merger: &Merger, report: &mu
             ),
         );
     }
+    ways::to_egress(manager.listener, merger, report);
     let host = address.and_then(|address| address.at(&["socket_address", "address"]));
-    if let Some(host) = host.filter(|host| matches!(host.scalar(), Some("0.0.0.0" | "::"))) {
+    let is_open = |host: &&Node| matches!(host.scalar(), Some("0.0.0.0" | "::"));
+    if let Some(host) = host.filter(is_open)
+        && !ways::asks_for_certificates(manager.listener)
+    {
         let text = "whoever reaches the egress listener reaches every node: is this address reachable by the merger only?";
         report.hint(host.line, text);
     }

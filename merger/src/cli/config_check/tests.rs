@@ -1,6 +1,8 @@
 use super::*;
 use crate::cli::config_envoy;
 
+mod tls;
+
 const FILE: &str = include_str!("../../../../envoy/envoy.yaml");
 
 fn merger() -> Merger {
@@ -9,6 +11,9 @@ fn merger() -> Merger {
         listen: vec!["7703".to_owned()],
         egress: "7702".to_owned(),
         admin: "7701".to_owned(),
+        encrypted: false,
+        egress_encrypted: false,
+        admin_encrypted: false,
     }
 }
 
@@ -257,6 +262,7 @@ fn sockets_are_compared_by_their_paths() {
         [
             "the egress listener is at unix:/run/weft/egress.sock, but the merger's --egress says 7702",
             "the merger is expected at unix:/run/weft/merger.sock, but its --listen says 7703",
+            "readiness is asked at unix:/run/weft/merger.sock, where no listener of this file is, and the merger's --listen says 7703",
         ]
     );
 }

@@ -92,9 +92,14 @@ impl Batcher {
         let full = !self.body.is_empty() && self.body.len() + document.len() >= self.batch_bytes;
         let batch = full.then(|| self.cut());
         // Line ends are removed: they can only be between the fields, as JSON strings escape them.
-        let bytes = document.iter().copied();
+        let mut from = 0;
+        for end in memchr::memchr2_iter(b'\n', b'\r', document) {
+            self.body
+                .extend_from_slice(document.get(from..end).unwrap_or_default());
+            from = end + 1;
+        }
         self.body
-            .extend(bytes.filter(|byte| !matches!(byte, b'\n' | b'\r')));
+            .extend_from_slice(document.get(from..).unwrap_or_default());
         self.body.push(b'\n');
         self.documents += 1;
         self.taken += 1;

@@ -10,7 +10,7 @@ use super::source::{Index, Page, Server};
 
 /// Copies what the journal doesn't know to be there.
 pub(super) async fn documents(
-    work: &mut Work,
+    work: &mut Work<'_>,
     source: &Server,
     index: &Index,
 ) -> Result<(), ImportError> {

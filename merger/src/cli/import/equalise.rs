@@ -98,7 +98,7 @@ struct Sending {
 impl Sending {
     async fn send(
         &mut self,
-        work: &mut Work,
+        work: &mut Work<'_>,
         print: &Print,
         document: &RawValue,
     ) -> Result<(), ImportError> {
@@ -111,7 +111,7 @@ impl Sending {
 
 /// Does it. The index is there on both sides and has this primary key.
 pub(super) async fn equalise(
-    work: &mut Work,
+    work: &mut Work<'_>,
     source: &Server,
     index: &str,
     primary_key: &str,
@@ -149,7 +149,7 @@ pub(super) async fn equalise(
 }
 
 async fn compare(
-    work: &mut Work,
+    work: &mut Work<'_>,
     known: &mut Known,
     sending: &mut Sending,
     documents: &[Box<RawValue>],
@@ -167,7 +167,7 @@ async fn compare(
 
 /// Goes through the ids of the cluster, and deletes those that the source says not to have.
 async fn remove_unseen(
-    work: &mut Work,
+    work: &mut Work<'_>,
     source: &Server,
     known: &mut Known,
     sending: &mut Sending,

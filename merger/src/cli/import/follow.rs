@@ -80,7 +80,7 @@ impl<'a> Follower<'a> {
     /// Follows until nothing is missing, or for ever.
     pub(super) async fn run(
         &mut self,
-        work: &mut Work,
+        work: &mut Work<'_>,
         notes: &mut Vec<String>,
     ) -> Result<(), ImportError> {
         let mut spoken = None::<tokio::time::Instant>;
@@ -117,7 +117,7 @@ impl<'a> Follower<'a> {
     /// Looks once, and brings over what it finds.
     pub(super) async fn round(
         &mut self,
-        work: &mut Work,
+        work: &mut Work<'_>,
         notes: &mut Vec<String>,
     ) -> Result<Round, ImportError> {
         let from = work.journal.state.tasks_from.unwrap_or(0);
@@ -179,7 +179,7 @@ impl<'a> Follower<'a> {
     /// Brings over what the tasks name; true if anything differed.
     async fn bring(
         &mut self,
-        work: &mut Work,
+        work: &mut Work<'_>,
         found: &Changes,
         notes: &mut Vec<String>,
     ) -> Result<bool, ImportError> {
@@ -217,7 +217,7 @@ impl<'a> Follower<'a> {
     /// Deletes indexes that the source has no more, if a task says so.
     async fn remove_gone(
         &mut self,
-        work: &mut Work,
+        work: &mut Work<'_>,
         found: &Changes,
         here: &[Index],
         there: &[Index],
@@ -249,7 +249,7 @@ impl<'a> Follower<'a> {
     /// Makes one index equal.
     async fn index(
         &mut self,
-        work: &mut Work,
+        work: &mut Work<'_>,
         index: &Index,
         there: Option<&Index>,
         touched: bool,
@@ -305,7 +305,7 @@ impl<'a> Follower<'a> {
 
 /// An index that was deleted and made anew with another primary key is made anew in the cluster, too, if an import has made it.
 async fn replaceable<'i>(
-    work: &mut Work,
+    work: &mut Work<'_>,
     index: &Index,
     there: Option<&'i Index>,
 ) -> Result<Option<&'i Index>, ImportError> {
@@ -329,7 +329,7 @@ async fn replaceable<'i>(
 
 /// A new index of the source may have the name of one that is in the cluster and isn't ours.
 pub(super) async fn refuse_foreign(
-    work: &Work,
+    work: &Work<'_>,
     arguments: &ImportArgs,
     index: &Index,
     there: Option<&Index>,

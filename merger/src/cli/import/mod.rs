@@ -42,6 +42,9 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(super) use args::ImportArgs;
 pub(super) use error::ImportError;
 
+use super::job::{End, Job, JobKind};
+use super::remote::Remote;
+
 /// What a command that ran to its end has to say.
 #[derive(Debug)]
 pub(super) struct Done {
@@ -63,21 +66,30 @@ pub(super) fn run(arguments: &ImportArgs) -> Result<Done, ImportError> {
     let outcome = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(ImportError::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(ImportError::Runtime)?;
-        tokio::select! {
-            done = work(arguments) => done,
+        let remote = Remote::connect(&arguments.connect).map_err(ImportError::Target)?;
+        let job = Job::new(&remote, JobKind::Import);
+        let done = tokio::select! {
+            done = work(arguments, &job) => done,
             _ = terminate.recv() => interrupted(arguments),
             _ = interrupt.recv() => interrupted(arguments),
-        }
+        };
+        job.end(match &done {
+            Ok(_) => End::Done,
+            Err(ImportError::Interrupted { .. }) => End::Stopped,
+            Err(error) => End::Failed(error.to_string()),
+        })
+        .await;
+        done
     });
     // A thread that reads a dump is left to its end; nothing waits for it.
     runtime.shutdown_background();
     outcome
 }
 
-async fn work(arguments: &ImportArgs) -> Result<Done, ImportError> {
+async fn work(arguments: &ImportArgs, job: &Job) -> Result<Done, ImportError> {
     match &arguments.compare {
         Some(file) => compare::run(arguments, file.as_deref()).await,
-        None => session::run(arguments).await,
+        None => session::run(arguments, job).await,
     }
 }
 

@@ -8,16 +8,19 @@ use super::journal::Journal;
 use super::pace::Pace;
 use super::progress::Progress;
 use super::target::Target;
+use crate::cli::job::Job;
 
 /// What all indexes share while they are written.
 #[derive(Debug)]
-pub(super) struct Work {
+pub(super) struct Work<'a> {
     /// Where it goes.
     pub(super) target: Target,
     /// How far it is.
     pub(super) journal: Journal,
     /// What the person sees.
     pub(super) progress: Progress,
+    /// What the cluster hears.
+    pub(super) job: &'a Job,
     /// How fast.
     pub(super) pace: Pace,
     /// How many batches may be under way.
@@ -31,6 +34,7 @@ pub(super) struct Work {
 struct Sent {
     task: u64,
     documents: u64,
+    bytes: u64,
     end: u64,
 }
 
@@ -71,16 +75,18 @@ impl Pipeline {
     /// Sends batches, and waits where too many are under way.
     pub(super) async fn send(
         &mut self,
-        work: &mut Work,
+        work: &mut Work<'_>,
         batches: Vec<Batch>,
     ) -> Result<(), ImportError> {
         for batch in batches {
             work.pace.wait(batch.body.len()).await;
             let key = self.primary_key.as_deref();
+            let bytes = batch.body.len() as u64;
             let task = work.target.documents(&self.index, key, batch.body).await?;
             self.sent.push_back(Sent {
                 task,
                 documents: batch.documents,
+                bytes,
                 end: batch.end,
             });
             while self.sent.len() >= work.in_flight {
@@ -91,14 +97,14 @@ impl Pipeline {
     }
 
     /// Waits until all are confirmed.
-    pub(super) async fn finish(&mut self, work: &mut Work) -> Result<(), ImportError> {
+    pub(super) async fn finish(&mut self, work: &mut Work<'_>) -> Result<(), ImportError> {
         while !self.sent.is_empty() {
             self.confirm(work).await?;
         }
         Ok(())
     }
 
-    async fn confirm(&mut self, work: &mut Work) -> Result<(), ImportError> {
+    async fn confirm(&mut self, work: &mut Work<'_>) -> Result<(), ImportError> {
         let Some(oldest) = self.sent.pop_front() else {
             return Ok(());
         };
@@ -111,6 +117,7 @@ impl Pipeline {
             false => format!("{} changed documents", oldest.documents),
         };
         work.target.done(&self.index, &what, oldest.task).await?;
+        work.job.add(oldest.documents, oldest.bytes);
         if self.noted {
             work.journal.index(&self.index).documents = oldest.end;
             work.journal.save()?;

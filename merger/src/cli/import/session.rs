@@ -18,16 +18,17 @@ use super::report::Report;
 use super::source::{Index, Server, Side};
 use super::target::Target;
 use super::{copy, dump, keys, settings};
+use crate::cli::job::Job;
 use crate::cli::remote::{Remote, RemoteError};
 
 /// Does what the command line asks for.
-pub(super) async fn run(arguments: &ImportArgs) -> Result<Done, ImportError> {
+pub(super) async fn run(arguments: &ImportArgs, job: &Job) -> Result<Done, ImportError> {
     match arguments.source_kind()? {
-        SourceKind::Live(remote) => live(arguments, &Server::new(Side::Source, *remote)).await,
+        SourceKind::Live(remote) => live(arguments, &Server::new(Side::Source, *remote), job).await,
         SourceKind::Dump(_) if arguments.follow => Err(ImportError::Usage(
             "--follow needs a running source: a dump doesn't change",
         )),
-        SourceKind::Dump(path) => from_dump(arguments, path).await,
+        SourceKind::Dump(path) => from_dump(arguments, path, job).await,
     }
 }
 
@@ -39,22 +40,23 @@ pub(super) async fn target(arguments: &ImportArgs) -> Result<Target, ImportError
     Ok(Target { server })
 }
 
-fn work(arguments: &ImportArgs, target: Target, journal: Journal) -> Work {
+fn work<'a>(arguments: &ImportArgs, target: Target, journal: Journal, job: &'a Job) -> Work<'a> {
     Work {
         target,
         journal,
         progress: Progress::new(0, 0),
+        job,
         pace: Pace::new(arguments.bytes_per_second),
         in_flight: usize::from(arguments.in_flight),
         batch_bytes: arguments.batch_bytes,
     }
 }
 
-async fn live(arguments: &ImportArgs, source: &Server) -> Result<Done, ImportError> {
+async fn live(arguments: &ImportArgs, source: &Server, job: &Job) -> Result<Done, ImportError> {
     source.probe().await?;
     let target = target(arguments).await?;
     let journal = Journal::open(&arguments.journal, &source.name(), &target.server.name())?;
-    let mut work = work(arguments, target, journal);
+    let mut work = work(arguments, target, journal, job);
     let mut report = Report {
         target: work.target.server.name(),
         ..Report::default()
@@ -66,6 +68,9 @@ async fn live(arguments: &ImportArgs, source: &Server) -> Result<Done, ImportErr
         .filter(|index| work.journal.stage(&index.uid) != Stage::Done);
     let left: Vec<Index> = left.cloned().collect();
     let was_finished = work.journal.state.finished && left.is_empty();
+    if !was_finished || arguments.follow {
+        job.begin();
+    }
     if !was_finished {
         copy_all(arguments, source, &mut work, &left, &mut report.notes).await?;
     }
@@ -109,7 +114,7 @@ fn chosen(
 async fn copy_all(
     arguments: &ImportArgs,
     source: &Server,
-    work: &mut Work,
+    work: &mut Work<'_>,
     left: &[Index],
     notes: &mut Vec<String>,
 ) -> Result<(), ImportError> {
@@ -138,6 +143,7 @@ async fn copy_all(
             .map_or(0, |known| known.documents);
     }
     work.progress = Progress::new(total, before);
+    work.job.expect(total.saturating_sub(before));
     for index in left {
         let uid = &index.uid;
         if work.journal.stage(uid) == Stage::Settings {
@@ -161,7 +167,7 @@ async fn copy_all(
     end_copy(work)
 }
 
-fn end_copy(work: &mut Work) -> Result<(), ImportError> {
+fn end_copy(work: &mut Work<'_>) -> Result<(), ImportError> {
     work.progress.end();
     work.progress = Progress::new(0, 0);
     work.journal.state.finished = true;
@@ -174,7 +180,7 @@ fn end_copy(work: &mut Work) -> Result<(), ImportError> {
 /// [`ImportError::NotEmpty`], unless they may be written to; [`ImportError::PrimaryKey`].
 async fn existing(
     arguments: &ImportArgs,
-    work: &Work,
+    work: &Work<'_>,
     left: &[Index],
     there: &[Index],
 ) -> Result<BTreeSet<String>, ImportError> {
@@ -225,7 +231,7 @@ async fn bring_features(
 }
 
 async fn bring_keys(
-    work: &mut Work,
+    work: &mut Work<'_>,
     keys: &[Map<String, Value>],
     notes: &mut Vec<String>,
 ) -> Result<(), ImportError> {
@@ -236,7 +242,7 @@ async fn bring_keys(
 }
 
 /// Compares how many documents both have, where nothing was written in between.
-async fn check(source: &Server, work: &Work, report: &mut Report) -> Result<(), ImportError> {
+async fn check(source: &Server, work: &Work<'_>, report: &mut Report) -> Result<(), ImportError> {
     let (before, _) = first_open(source).await?;
     let mut differing = Vec::new();
     for uid in work.journal.state.indexes.keys() {
@@ -255,7 +261,7 @@ async fn check(source: &Server, work: &Work, report: &mut Report) -> Result<(), 
     Ok(())
 }
 
-async fn summarise(work: &Work, report: &mut Report) -> Result<(), ImportError> {
+async fn summarise(work: &Work<'_>, report: &mut Report) -> Result<(), ImportError> {
     for uid in work.journal.state.indexes.keys() {
         let count = work.target.server.count(uid).await?;
         report.indexes.push((uid.clone(), count));
@@ -264,11 +270,11 @@ async fn summarise(work: &Work, report: &mut Report) -> Result<(), ImportError> 
     Ok(())
 }
 
-async fn from_dump(arguments: &ImportArgs, path: PathBuf) -> Result<Done, ImportError> {
+async fn from_dump(arguments: &ImportArgs, path: PathBuf, job: &Job) -> Result<Done, ImportError> {
     let target = target(arguments).await?;
     let survey = survey(&path).await?;
     let journal = Journal::open(&arguments.journal, &survey.name, &target.server.name())?;
-    let mut work = work(arguments, target, journal);
+    let mut work = work(arguments, target, journal, job);
     let mut report = Report {
         target: work.target.server.name(),
         ..Report::default()
@@ -286,6 +292,7 @@ async fn from_dump(arguments: &ImportArgs, path: PathBuf) -> Result<Done, Import
     }
     report.was_finished = work.journal.state.finished && left.is_empty();
     if !report.was_finished {
+        job.begin();
         copy_dump(arguments, &path, &survey, &mut work, &left, &mut report).await?;
     }
     summarise(&work, &mut report).await?;
@@ -302,7 +309,7 @@ async fn copy_dump(
     arguments: &ImportArgs,
     path: &Path,
     survey: &dump::Survey,
-    work: &mut Work,
+    work: &mut Work<'_>,
     left: &[Index],
     report: &mut Report,
 ) -> Result<(), ImportError> {
@@ -327,13 +334,14 @@ async fn copy_dump(
             settings::prepare(work, &one.index, other, wanted, &mut report.notes).await?;
         }
     }
-    let confirmed = |work: &Work, uid: &str| {
+    let confirmed = |work: &Work<'_>, uid: &str| {
         let known = work.journal.state.indexes.get(uid);
         known.map_or(0, |known| known.documents)
     };
     let total = left.iter().map(|one| one.documents).sum();
     let before = left.iter().map(|one| confirmed(work, &one.index.uid)).sum();
     work.progress = Progress::new(total, before);
+    work.job.expect(total.saturating_sub(before));
     let wanted: Vec<dump::Wanted> = left
         .iter()
         .map(|one| dump::Wanted {
@@ -361,7 +369,7 @@ async fn copy_dump(
 async fn send_documents(
     path: &Path,
     wanted: Vec<dump::Wanted>,
-    work: &mut Work,
+    work: &mut Work<'_>,
 ) -> Result<(), ImportError> {
     let mut batches = dump::batches(path, wanted, work.batch_bytes);
     let mut current = None::<Pipeline>;

@@ -22,7 +22,7 @@ const NOT_CARRIED: [&str; 4] = [
 
 /// Makes an index as the source has it. `there` is what the cluster has of that name.
 pub(super) async fn prepare(
-    work: &mut Work,
+    work: &mut Work<'_>,
     index: &Index,
     there: Option<&Index>,
     settings: Value,
@@ -46,7 +46,7 @@ pub(super) async fn prepare(
 
 /// Gives an index the source's primary key, if it has none yet.
 pub(super) async fn adopt_primary_key(
-    work: &Work,
+    work: &Work<'_>,
     index: &Index,
     there: &Index,
 ) -> Result<(), ImportError> {
@@ -74,7 +74,7 @@ pub(super) async fn adopt_primary_key(
 
 /// Applies settings unless they are the ones that were applied last. Returns whether they were.
 pub(super) async fn apply(
-    work: &mut Work,
+    work: &mut Work<'_>,
     uid: &str,
     mut settings: Value,
     exists: bool,

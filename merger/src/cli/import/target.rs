@@ -12,7 +12,7 @@ use crate::cli::remote::RemoteError;
 
 /// The pauses between checks whether a task is done: short at first, then longer.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The cluster, as it is written to. It is only asked for what a single Meilisearch can, too: that is the way back.
 #[derive(Debug, Clone)]

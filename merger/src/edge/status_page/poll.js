@@ -12,7 +12,7 @@ const PATIENCE_MS = 10_000;
 const PAGE_SIZE = 20;
 const TASKS_SHOWN = 5;
 
-const PARTS = { health: "health", nodes: "nodes", shards: "shards", mergers: "mergers", moves: "moves", traffic: "traffic" };
+const PARTS = { health: "health", nodes: "nodes", shards: "shards", mergers: "mergers", moves: "moves", jobs: "jobs", traffic: "traffic" };
 const STATUSES = {
   enqueued: `limit=${TASKS_SHOWN}&reverse=true`,
   processing: `limit=${TASKS_SHOWN}&reverse=true`,

@@ -57,6 +57,10 @@ function problems(data) {
     if (move.error && !hasEnded(move)) found.push(["warn", `Move ${move.id} of ${move.index}: the last attempt failed: ${move.error}. It is tried again.`]);
   }
   if (data.moves?.paused) found.push(["warn", "Moves are paused."]);
+  for (const [kind, last] of Object.entries(data.jobs?.last ?? {})) {
+    const lately = Date.now() - Date.parse(last.failure) < 86_400_000;
+    if (lately && !(Date.parse(last.success) > Date.parse(last.failure))) found.push(["warn", `The last ${kind} failed ${ago(last.failure)}: ${last.error}. Run it again.`]);
+  }
   const mergers = data.mergers?.mergers;
   if (mergers && !mergers.some((merger) => merger.role === "leader")) found.push(["bad", "No merger leads: nothing is written until one does."]);
   if (found.length === 0 && data.health && data.health.status !== "green") found.push(["warn", "A replica gets no reads from Envoy at the moment, or a merger has not yet heard of a change."]);
@@ -208,15 +212,36 @@ function viewResync(node) {
   return el("li", {}, el("p", {}, `Resync of ${node.id}: ${PHASES[resync.phase] ?? resync.phase}${of}`), el("p", { class: "quiet" }, facts));
 }
 
+/** A backup, restore or import, as its program tells of it. */
+function viewProgram(job) {
+  const name = job.kind[0].toUpperCase() + job.kind.slice(1);
+  if (job.state !== "running") {
+    const why = job.error ? `: ${job.error}` : "";
+    const how = ["failed", "vanished"].includes(job.state) ? "is-warn" : null;
+    return el("li", { class: how }, `${name}: ${job.state}, ${ago(job.finishedAt)}${why}`);
+  }
+  const of = job.documentsExpected ? ` of ${count(job.documentsExpected)}` : "";
+  return el(
+    "li",
+    {},
+    el("p", {}, `${name}: running for ${age(job.startedAt)}`),
+    job.documentsExpected && el("progress", { max: job.documentsExpected, value: job.documents, "aria-label": `Progress of the ${job.kind}` }),
+    el("p", { class: "quiet" }, `${count(job.documents)}${of} documents, ${bytes(job.bytes)}`),
+  );
+}
+
 function viewJobs(data) {
   const moves = data.moves?.moves ?? [];
   const running = moves.filter((move) => !hasEnded(move));
   const ended = moves.filter(hasEnded).sort((one, other) => other.id - one.id).slice(0, 3);
   const resyncs = (data.nodes?.nodes ?? []).filter((node) => node.resync);
+  const programs = [...(data.jobs?.jobs ?? [])].reverse();
+  const busy = programs.filter((job) => job.state === "running");
   const most = 20;
   const more = running.length > most && el("li", {}, `and ${plural(running.length - most, "more move")}`);
-  const items = [resyncs.map(viewResync), running.slice(0, most).map(viewMove), more, ended.map(viewMove)].flat();
-  const none = running.length + resyncs.length === 0 && el("p", { class: "quiet" }, "None is under way.");
+  const over = programs.filter((job) => job.state !== "running").slice(0, 3);
+  const items = [resyncs.map(viewResync), busy.map(viewProgram), running.slice(0, most).map(viewMove), more, over.map(viewProgram), ended.map(viewMove)].flat();
+  const none = running.length + resyncs.length + busy.length === 0 && el("p", { class: "quiet" }, "None is under way.");
   return [none, items.some(Boolean) && el("ul", { class: "list" }, items)];
 }
 

@@ -48,6 +48,17 @@ pub(crate) enum Round {
     Again { writes: Writes, pause: Duration },
 }
 
+impl Round {
+    /// How long writers waited.
+    pub(crate) fn pause(&self) -> Duration {
+        match self {
+            Self::Consistent { pause, .. }
+            | Self::Held { pause, .. }
+            | Self::Again { pause, .. } => *pause,
+        }
+    }
+}
+
 /// One round. If `hold` isn't zero and little was written, it is read while writers wait, no longer than that.
 ///
 /// # Errors

@@ -42,7 +42,7 @@ pub(super) enum Standing {
 pub(super) struct Restoring<'a> {
     pub(super) folder: &'a Path,
     pub(super) entry: &'a IndexEntry,
-    pub(super) progress: &'a Progress,
+    pub(super) progress: &'a Progress<'a>,
 }
 
 /// Looks at an index that exists.
@@ -197,7 +197,8 @@ impl Restoring<'_> {
                 true => HashMap::new(),
                 false => prints(target, &entry.uid, primary_key, &all).await?,
             };
-            self.progress.advance(all.len());
+            let bytes = all.values().map(|one| one.get().len()).sum();
+            self.progress.advance(all.len(), bytes);
             for (id, document) in all {
                 if !there.contains_key(&id) {
                     push_line(&mut batch, &document);
