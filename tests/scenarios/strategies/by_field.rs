@@ -9,6 +9,7 @@ use weft_cluster::{Api, Cluster, Single};
 use super::write;
 use crate::support::{MASTER_KEY, node, start};
 
+mod moving;
 mod refused;
 mod searching;
 mod together;
