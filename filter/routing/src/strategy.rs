@@ -14,8 +14,8 @@
 use std::sync::Arc;
 
 use crate::document_id::{DocumentId, InvalidDocumentId};
-use crate::slot::{SLOT_COUNT, Slot, hash_among, slot_of};
-use crate::value::{InvalidField, RoutingField};
+use crate::slot::{SLOT_COUNT, Slot, hash_among, slot_of, slot_of_value};
+use crate::value::{InvalidField, RoutingField, RoutingValue};
 
 /// The most boundaries that an index may have.
 pub const MAX_BOUNDARIES: usize = 255;
@@ -163,6 +163,19 @@ impl Strategy {
             Self::Hash => Some(slot_of(id)),
             Self::Range(ranges) => Some(ranges.slot_of(id)),
             Self::Field(_) => None,
+        }
+    }
+
+    /// The slot of a stored document with this id and this value of the routing field; `None` if it lacks what tells.
+    #[must_use]
+    pub fn slot_of_document(
+        &self,
+        id: &DocumentId<'_>,
+        value: Option<&RoutingValue>,
+    ) -> Option<Slot> {
+        match self {
+            Self::Hash | Self::Range(_) => self.slot_of(id),
+            Self::Field(_) => value.map(slot_of_value),
         }
     }
 

@@ -23,7 +23,7 @@ use super::spread::NodeChange;
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
-use crate::cluster::{ClusterError, Placement, WriteMode, can_move};
+use crate::cluster::{ClusterError, Placement, WriteMode};
 use crate::replication::WriteGuard;
 use crate::tasks::{are_pending, ask_primary, ask_until};
 
@@ -144,12 +144,6 @@ async fn reshard(ctx: &Context, uid: &str, sharding: Resharding) -> Result<(), B
         cluster.placements.set_write_mode(uid, write).await?;
     }
     if let Some(count) = sharding.shard_count {
-        let placement = cluster.placement(uid);
-        if placement.is_some_and(|index| !can_move(&index)) {
-            let detail = "the slots of an index that lies by a field can't be moved: create another index, copy the documents, and swap the two";
-            let detail = detail.to_owned();
-            return Err(BroadcastError::InvalidSharding { detail });
-        }
         cluster.placements.set_shard_count(uid, count).await?;
         cluster.moves.set_replan(uid, true).await?;
     }

@@ -130,14 +130,8 @@ fn body(arguments: &RebalanceArgs, dry_run: bool) -> Value {
 }
 
 fn plan(answer: &Value, look: Look) -> String {
-    let stay = list(answer, "notMoved").iter().filter_map(Value::as_str);
-    let stay: Vec<&str> = stay.collect();
-    let stay = match stay.as_slice() {
-        [] => String::new(),
-        stay => format!("stays, since it lies by a field: {}\n", stay.join(", ")),
-    };
     if list(answer, "plan").is_empty() {
-        return format!("nothing to move\n{stay}");
+        return "nothing to move\n".to_owned();
     }
     let mut rows = Rows::with(&["INDEX", "FROM", "TO", "SLOTS", "DOCUMENTS", "SIZE"], look);
     for step in list(answer, "plan") {
@@ -157,7 +151,7 @@ fn plan(answer: &Value, look: Look) -> String {
             seconds(expected.max(1))
         )
     });
-    rows.text() + &expected + &stay
+    rows.text() + &expected
 }
 
 fn question(planned: &Value) -> String {
@@ -217,10 +211,6 @@ mod tests {
             "Move 1,365 slots of documents (10,001 documents, 6.0 MiB)?"
         );
         assert_eq!(plan(&json!({"plan": []}), Look::PLAIN), "nothing to move\n");
-        assert_eq!(
-            plan(&json!({"plan": [], "notMoved": ["x", "y"]}), Look::PLAIN),
-            "nothing to move\nstays, since it lies by a field: x, y\n"
-        );
         assert_eq!(began(&[4, 5, 6]), "moves 4 to 6 have begun: weft moves");
     }
 

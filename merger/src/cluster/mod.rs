@@ -75,7 +75,9 @@ pub(crate) use health::{Probe, READS_FOLLOW, READS_LEAVE};
 pub(crate) use in_doubt::Doubt;
 pub(crate) use jobs::{JobKind, JobState, Jobs, Told, note_vanished_jobs};
 pub(crate) use leader_view::{LeaderView, VIEW_KEY};
-pub(crate) use moves::{Move, MoveOptions, MoveState, Moves, Noted, Planned, Step, can_move, plan};
+pub(crate) use moves::{
+    Held, Move, MoveOptions, MoveState, Moves, Noted, Planned, Slotting, Step, Told, plan,
+};
 pub(crate) use placements::owns;
 pub(crate) use spares::{Choice, Member, Replacement, Replacements, choose};
 pub(crate) use stagger::Groups;
@@ -197,11 +199,6 @@ pub enum ClusterError {
     /// A request body is invalid; the text says why.
     #[error("{0}")]
     InvalidBody(String),
-    /// An index's slots can't be moved.
-    #[error(
-        "the index `{0}` lies by a field, and its slots can't be moved: create another index, copy the documents, and swap the two"
-    )]
-    Unmovable(String),
     /// A header that says how to do a read or write is invalid; the text says why.
     #[error("{0}")]
     InvalidWish(String),
@@ -442,8 +439,13 @@ impl Cluster {
 
     /// Notes a write that is about to be sent to a shard, for resyncs, moves and backups. The caller has the shard's lock.
     pub(crate) fn note_write(&self, shard: ShardId, write: &NamedOperation, ids: Option<&Ids>) {
-        self.dirty.note(shard, write, ids);
         self.moves.logs.note(shard, write, ids);
+        self.note_move(shard, write, ids);
+    }
+
+    /// The same for a write of a move, which knows itself what it writes.
+    pub(crate) fn note_move(&self, shard: ShardId, write: &NamedOperation, ids: Option<&Ids>) {
+        self.dirty.note(shard, write, ids);
         self.backups.note(write, ids);
     }
 

@@ -14,7 +14,7 @@ use super::{body_of, ok};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::clock::now_utc;
-use crate::cluster::{ClusterError, Move, MoveOptions, Step, can_move};
+use crate::cluster::{ClusterError, Move, MoveOptions, Step};
 use crate::repair::{Context, Size, Survey};
 
 /// The most moves that may run at once.
@@ -108,10 +108,8 @@ async fn rebalance(ctx: &Arc<Context>, call: &mut Call) -> Result<Answer, Cluste
         exclude.insert(shard_named(ctx, &name)?);
     }
     for uid in wish.indexes.iter().flatten() {
-        match ctx.cluster.placement(uid) {
-            None => return Err(ClusterError::UnknownIndex(uid.clone())),
-            Some(index) if !can_move(&index) => return Err(ClusterError::Unmovable(uid.clone())),
-            Some(_) => {}
+        if ctx.cluster.placement(uid).is_none() {
+            return Err(ClusterError::UnknownIndex(uid.clone()));
         }
     }
     let pace = Pace {
@@ -158,13 +156,7 @@ async fn answer(
         })
         .collect();
     let expected = bytes.checked_div(bytes_per_second.unwrap_or(0));
-    let all = ctx.cluster.placements.all();
-    let stay = all.iter().filter(|index| !can_move(index));
-    let stay: Vec<&str> = stay.map(|index| index.uid.as_str()).collect();
     let mut told = json!({"plan": plan, "expectedSeconds": expected});
-    if let Some(fields) = told.as_object_mut().filter(|_| !stay.is_empty()) {
-        fields.insert("notMoved".to_owned(), json!(stay));
-    }
     if dry_run {
         return Ok(ok(&told));
     }
@@ -273,11 +265,6 @@ async fn drain(ctx: &Arc<Context>, name: &str) -> Result<Answer, ClusterError> {
     let left = usable(ctx, &BTreeSet::from([shard]));
     if left.is_empty() {
         return Err(ClusterError::LastShard(shard));
-    }
-    let all = ctx.cluster.placements.all();
-    let mut stay = all.iter().filter(|index| !can_move(index));
-    if let Some(index) = stay.find(|index| index.shards().contains(&shard)) {
-        return Err(ClusterError::Unmovable(index.uid.clone()));
     }
     // Read before anything is changed.
     let survey = survey(ctx).await?;

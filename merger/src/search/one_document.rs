@@ -17,12 +17,18 @@ use super::scatter::{Ask, Outcome, Reader};
 use crate::answer::Answer;
 use crate::call::Call;
 
+/// How often a document that moves is looked for.
+const ROUNDS: usize = 3;
+
 /// Answers `GET …/documents/{id}`.
 pub(super) async fn get(
     reader: &Reader<'_>,
     call: &Call,
     shards: &[ShardId],
 ) -> Result<Answer, SearchError> {
+    if let Some(answer) = while_it_moves(reader, call, shards).await? {
+        return Ok(answer);
+    }
     let asked = shards.iter();
     let asked = asked.map(async |shard| (*shard, reader.pass_on(call, Bytes::new(), *shard).await));
     let mut asked: FuturesUnordered<_> = asked.collect();
@@ -49,6 +55,35 @@ pub(super) async fn get(
         (Some(lacks), None) => Ok(lacks),
         (None, None) => Err(SearchError::NoShards),
     }
+}
+
+/// While slots move, two shards may hold the document, and one of them an older version: the one that it belongs to answers.
+async fn while_it_moves(
+    reader: &Reader<'_>,
+    call: &Call,
+    shards: &[ShardId],
+) -> Result<Option<Answer>, SearchError> {
+    let (Some(index), Some(id)) = (&call.index, &call.document) else {
+        return Ok(None);
+    };
+    let mut answer = None;
+    for _ in 0..ROUNDS {
+        let placement = reader.ctx.cluster.placement(index);
+        if placement.is_none_or(|placement| placement.unsettled.is_empty()) {
+            return Ok(None);
+        }
+        // If a shard is silent, all are asked, and it is seen then what can be said.
+        let Ok(holder) = holder(reader, index, id, shards).await else {
+            return Ok(None);
+        };
+        let said = reader.pass_on(call, Bytes::new(), holder).await?;
+        if said.status != StatusCode::NOT_FOUND {
+            return Ok(Some(said));
+        }
+        // It may just have gone to another shard.
+        answer = Some(said);
+    }
+    Ok(answer)
 }
 
 /// The shard that holds a document; the first one if none does, which says so in a node's words.

@@ -134,9 +134,14 @@ impl Search {
 
     /// The top-level members that the client has formatted by name, `*` for all. If there are any, hits bring `_formatted`.
     pub fn formatted(&self) -> Vec<String> {
+        Self::formatted_in(&self.carrier)
+    }
+
+    /// The same of a search that wasn't read.
+    pub fn formatted_in(carrier: &Carrier) -> Vec<String> {
         ["attributesToHighlight", "attributesToCrop"]
             .iter()
-            .filter_map(|name| self.carrier.list(name).flatten())
+            .filter_map(|name| carrier.list(name).flatten())
             .flatten()
             .map(|name| {
                 let whole = name.split(':').next().unwrap_or_default();

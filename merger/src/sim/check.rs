@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use weft_routing::document_id::DocumentId;
 use weft_routing::placement::ShardId;
+use weft_routing::value::RoutingValue;
 
 use super::api::settings;
 use super::nodes::Node;
@@ -165,6 +166,8 @@ async fn compare_contents(merger: &Merger) {
     for number in 0..world.indexes {
         let index = format!("i{number}");
         let mut union: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
+        // Versions of documents that were being replaced under another value when a merger died.
+        let mut doubles: BTreeMap<String, Vec<Map<String, Value>>> = BTreeMap::new();
         let placement = merger.ctx.cluster.placement(&index);
         let owns = |shard: ShardId| {
             let placement = placement.as_ref();
@@ -181,15 +184,33 @@ async fn compare_contents(merger: &Merger) {
                 .into_iter()
                 .flat_map(|index| index.contents())
             {
-                union.insert(id.to_owned(), document.clone());
+                if let Some(other) = union.insert(id.to_owned(), document.clone())
+                    && other != *document
+                {
+                    doubles.entry(id.to_owned()).or_default().push(other);
+                }
             }
+        }
+        let by_field = placement
+            .as_ref()
+            .is_some_and(|index| index.slots.field().is_some());
+        if by_field {
+            world.model().allow_doubles(&index, &doubles);
         }
         let held = union
             .iter()
             .map(|(id, document)| (id.as_str(), document))
             .collect();
         world.model().compare(&index, &held);
-        let (status, read) = read_all(merger, &index).await;
+        let (status, mut read) = read_all(merger, &index).await;
+        if by_field {
+            world.model().stay_double(&index, &doubles);
+            // Either version is read.
+            for id in doubles.keys() {
+                read.remove(id);
+                union.remove(id);
+            }
+        }
         // An index that only some of its shards have, because its first write failed on the others, isn't found.
         let is_whole = world
             .mesh
@@ -220,12 +241,18 @@ fn misplaced(
 ) -> Option<String> {
     let slots = &placement?.slots;
     let contents = node.disk.indexes.get(index)?.contents();
-    let owner = |id: &str| slots.shard_of(&DocumentId::from_text(id).ok()?);
-    let mut ids = contents.keys();
-    let found = ids.find(|id| owner(id) != Some(node.shard))?;
+    let owner = |id: &str, document: &Map<String, Value>| {
+        let id = DocumentId::from_text(id).ok()?;
+        let value = slots.field().and_then(|field| document.get(field.as_str()));
+        let value = value.and_then(|value| RoutingValue::from_json(&value.to_string()).ok());
+        let slot = slots.strategy().slot_of_document(&id, value.as_ref())?;
+        Some(slots.shard_of_slot(slot))
+    };
+    let mut documents = contents.iter();
+    let (id, document) = documents.find(|(id, one)| owner(id, one) != Some(node.shard))?;
     Some(format!(
-        "document {index}/{found} is on {name}, and belongs to {:?}",
-        owner(found)
+        "document {index}/{id} is on {name}, and belongs to {:?}",
+        owner(id, document)
     ))
 }
 

@@ -211,6 +211,43 @@ impl Model {
         }
     }
 
+    /// Checks that each version of documents of which shards hold several may be there, and that the merger was cut off while it
+    /// wrote it: one of the document's writes is unknown to its client.
+    pub(super) fn allow_doubles(
+        &mut self,
+        index: &str,
+        doubles: &BTreeMap<String, Vec<Map<String, Value>>>,
+    ) {
+        for (id, versions) in doubles {
+            let key = (index.to_owned(), id.clone());
+            let possible = self.possible(&key);
+            let wrong = versions
+                .iter()
+                .find(|version| !possible.contains(&Some(content_of(version))));
+            if let Some(version) = wrong {
+                let history = self.history(&key);
+                self.violations.push(format!(
+                    "document {index}/{id} is also {version:?} and may be {possible:?}: {history}"
+                ));
+            }
+        }
+    }
+
+    /// From now on, the document may have any of these contents, too.
+    pub(super) fn stay_double(
+        &mut self,
+        index: &str,
+        doubles: &BTreeMap<String, Vec<Map<String, Value>>>,
+    ) {
+        for (id, versions) in doubles {
+            let document = self.documents.get_mut(&(index.to_owned(), id.clone()));
+            if let Some(document) = document {
+                let contents = versions.iter().map(|version| Some(content_of(version)));
+                document.base.extend(contents);
+            }
+        }
+    }
+
     pub(super) fn history(&self, key: &DocumentKey) -> String {
         let Some(document) = self.documents.get(key) else {
             return "never written".to_owned();

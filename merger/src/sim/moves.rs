@@ -100,12 +100,11 @@ struct Outcome {
 }
 
 /// Empties a shard. After so many requests, the merger dies. Then everything must come to a good end.
-fn cut_off(after: u64, death: Death) -> Outcome {
-    let world = World::of(2, 2);
+fn cut_off(world: &World, after: u64, death: Death) -> Outcome {
     world.life(async |merger| filled(&merger).await);
     let met = world.life(async |merger| {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let reached = reaches(&world, after, death.fate);
+        let reached = reaches(world, after, death.fate);
         clients(&merger);
         merger.empty_shard(1);
         let met = tokio::select! {
@@ -119,7 +118,7 @@ fn cut_off(after: u64, death: Death) -> Outcome {
     if let Some(again) = death.again {
         world.life(async |merger| {
             merger.follow_open();
-            let reached = reaches(&world, again, Fate::NotDelivered);
+            let reached = reaches(world, again, Fate::NotDelivered);
             clients(&merger);
             tokio::select! {
                 _ = reached => {}
@@ -151,11 +150,15 @@ fn every() -> u64 {
 }
 
 /// Cuts moves off at every so many requests until they are over before that; returns in which states they were.
-fn cut_off_everywhere(first: u64, how: impl Fn(u64) -> Death) -> BTreeSet<String> {
+fn cut_off_everywhere(
+    first: u64,
+    world: fn(u16, u16) -> World,
+    how: impl Fn(u64) -> Death,
+) -> BTreeSet<String> {
     let (mut met, mut count) = (BTreeSet::new(), 0);
     for after in (first..MOST).step_by(usize::try_from(every()).unwrap_or(1)) {
         let death = how(after);
-        let outcome = cut_off(after, death);
+        let outcome = cut_off(&world(2, 2), after, death);
         assert_eq!(
             outcome.violations,
             Vec::<String>::new(),
@@ -182,7 +185,7 @@ fn fate_of(after: u64) -> Fate {
 
 #[test]
 fn a_move_comes_to_a_good_end_wherever_the_merger_dies() {
-    let met = cut_off_everywhere(0, |after| Death {
+    let met = cut_off_everywhere(0, World::of, |after| Death {
         fate: fate_of(after),
         again: None,
     });
@@ -193,8 +196,19 @@ fn a_move_comes_to_a_good_end_wherever_the_merger_dies() {
 
 #[test]
 fn a_move_comes_to_a_good_end_though_one_merger_after_the_other_dies() {
-    cut_off_everywhere(3, |after| Death {
+    cut_off_everywhere(3, World::of, |after| Death {
         fate: fate_of(after),
         again: Some(after * 7 % 90),
     });
+}
+
+#[test]
+fn a_move_of_values_comes_to_a_good_end_wherever_the_merger_dies() {
+    let met = cut_off_everywhere(1, World::by_field, |after| Death {
+        fate: fate_of(after),
+        again: after.is_multiple_of(3).then_some(after * 7 % 90),
+    });
+    for state in ["waiting", "preparing", "copying", "handing-over"] {
+        assert!(met.contains(state), "never in the state {state}: {met:?}");
+    }
 }

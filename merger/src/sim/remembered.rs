@@ -175,6 +175,7 @@ fn play(seed: u64) -> (usize, u64, u64) {
         seed,
         shards: if seed.is_multiple_of(2) { 1 } else { 2 },
         replicas: 2,
+        by_field: false,
         steps: Vec::new(),
     });
     world.life(async |merger| {

@@ -133,6 +133,9 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) shards: u16,
     pub(super) replicas: u16,
+    /// Whether documents lie by a field, which each replacement changes.
+    #[serde(default)]
+    pub(super) by_field: bool,
     pub(super) steps: Vec<Step>,
 }
 
@@ -159,6 +162,7 @@ impl Plan {
             seed,
             shards,
             replicas,
+            by_field: false,
             steps,
         }
     }
@@ -195,7 +199,16 @@ impl Plan {
             seed,
             shards,
             replicas: 2,
+            by_field: false,
             steps,
+        }
+    }
+
+    /// The same for documents that lie by a field.
+    pub(super) fn moving_by_field(seed: u64) -> Self {
+        Self {
+            by_field: true,
+            ..Self::moving(seed)
         }
     }
 

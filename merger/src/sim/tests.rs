@@ -96,11 +96,17 @@ fn whatever_goes_wrong_while_slots_move_what_clients_were_told_is_true() {
     play_many(Plan::moving);
 }
 
+#[test]
+fn whatever_goes_wrong_while_slots_of_values_move_what_clients_were_told_is_true() {
+    play_many(Plan::moving_by_field);
+}
+
 fn plan(steps: Vec<Step>) -> Plan {
     Plan {
         seed: 1,
         shards: 1,
         replicas: 2,
+        by_field: false,
         steps,
     }
 }

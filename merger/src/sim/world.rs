@@ -35,6 +35,8 @@ pub(super) struct World {
     pub(super) store: SimStore,
     model: Arc<Mutex<Model>>,
     pub(super) indexes: u8,
+    /// Whether documents lie by a field: by the number of the write that last replaced them.
+    by_field: bool,
 }
 
 impl World {
@@ -44,6 +46,7 @@ impl World {
             store: SimStore::new(plan.seed),
             model: Arc::default(),
             indexes: 2,
+            by_field: plan.by_field,
         }
     }
 
@@ -53,8 +56,17 @@ impl World {
             seed: 1,
             shards,
             replicas,
+            by_field: false,
             steps: Vec::new(),
         })
+    }
+
+    /// The same, with indexes whose documents lie by a field.
+    pub(super) fn by_field(shards: u16, replicas: u16) -> Self {
+        Self {
+            by_field: true,
+            ..Self::of(shards, replicas)
+        }
     }
 
     pub(super) fn model(&self) -> MutexGuard<'_, Model> {
@@ -144,7 +156,11 @@ impl Merger {
         let store = Arc::new(world.store.clone());
         let surroundings = Surroundings::alone(store, mesh(), mesh(), None).unwrap();
         tokio::spawn(tell_time(world.clone()));
-        let opened = Opened::open(options(&[]), surroundings).await.unwrap();
+        let more: &[&str] = match world.by_field {
+            true => &["--default-strategy=field:first"],
+            false => &[],
+        };
+        let opened = Opened::open(options(more), surroundings).await.unwrap();
         let ctx = opened.start().await.unwrap();
         tokio::spawn(envoy_asks(world.clone(), Arc::clone(&ctx)));
         let writers = |_| (0..4).map(|_| tokio::sync::Mutex::new(())).collect();

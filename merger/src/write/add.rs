@@ -53,8 +53,7 @@ pub(super) async fn documents(
     let body = std::mem::replace(&mut call.body, empty());
     let plain = Plain::new(body, encoding, ctx.options.max_import_bytes, idle);
     let layout = Layout::of(ctx, &uid).await?;
-    let may_skip = layout.slots.field().is_none() || layout.looks_for(&call.method);
-    if params.skip_creation == Some(true) && !may_skip && layout.slots.shards().len() > 1 {
+    if layout.cannot_skip(&params, &call.method) {
         return Err(WriteError::NoSkipping(uid));
     }
     let splitter = layout.splitter(ctx, format, &params, &call.method);
@@ -220,8 +219,8 @@ impl Write {
         let sequencing = self.forwarded.span().phase("sequence");
         let looked_up = self.look_up(ctx).await;
         let mut delivery = self.delivery(fresh);
-        self.add_removals(ctx, &mut delivery, looked_up.as_ref())
-            .await?;
+        let held = looked_up.as_ref().or(found);
+        self.add_removals(ctx, &mut delivery, held).await?;
         // Whether the index exists changes only under the locks of all its shards: from here on it stays as it is.
         let guard = match guard {
             Some(guard) => guard,

@@ -81,6 +81,14 @@ impl Layout {
         self.slots.field().is_some() && *method == Method::PUT
     }
 
+    /// Whether a write asks that new documents be left out where nobody can tell which ones are new.
+    pub(super) fn cannot_skip(&self, params: &Params, method: &Method) -> bool {
+        params.skip_creation == Some(true)
+            && self.slots.field().is_some()
+            && !self.looks_for(method)
+            && self.slots.shards().len() > 1
+    }
+
     /// A splitter for the body of a write.
     pub(super) fn splitter(
         &self,

@@ -75,9 +75,17 @@ pub(super) async fn locate(
             };
             for document in documents {
                 let value = document.get(field).map(Value::to_string);
+                let value = value.and_then(|json| RoutingValue::from_json(&json).ok());
+                let owner = value
+                    .as_ref()
+                    .map(|value| placement.slots.shard_of_value(value));
+                if owner.is_some_and(|owner| owner != *shard) {
+                    // A copy that a move has brought there too soon, or has left there.
+                    continue;
+                }
                 let home = Home {
                     shard: *shard,
-                    value: value.and_then(|json| RoutingValue::from_json(&json).ok()),
+                    value,
                 };
                 if let Some(id) = id_of(document, key) {
                     owners.put(&id, home);

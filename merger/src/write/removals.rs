@@ -48,7 +48,7 @@ pub(super) async fn removals(
         for (id, owner) in owners.iter() {
             let may_hold = match held {
                 None => true,
-                Some(held) => held.get(id).is_some_and(|home| home.shard == *shard),
+                Some(held) => held.was_on(id, *shard),
             };
             if owner == *shard || !may_hold {
                 continue;

@@ -19,7 +19,7 @@ use super::spool::{Framing, Piece};
 use super::{WriteError, deliver_as_task, details, first_shard, reworded};
 use crate::answer::Answer;
 use crate::call::{Call, empty};
-use crate::cluster::Placement;
+use crate::cluster::{Held, Placement};
 use crate::filters::words;
 use crate::replication::named;
 use crate::tasks::NewTask;
@@ -75,16 +75,10 @@ pub(super) async fn batch(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, 
 /// Deletion by filter, deletion of all documents, and edition by function: the same request to every shard of the index, but for a
 /// filter that can match on some shards only.
 pub(super) async fn everywhere(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, WriteError> {
-    if call.operation == Operation::EditDocuments
-        && let Some(placement) = call
-            .index
-            .as_deref()
-            .and_then(|uid| ctx.cluster.placement(uid))
-        && placement.slots.field().is_some()
-        && placement.shards().len() > 1
-    {
-        return Err(WriteError::NoEdition(placement.uid.clone()));
-    }
+    let _held = match call.operation {
+        Operation::EditDocuments => keep_on_one_shard(ctx, &call).await?,
+        _ => None,
+    };
     let body = body(ctx, &mut call).await?;
     let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
     let filter = asked.get("filter").filter(|filter| !filter.is_null());
@@ -164,6 +158,28 @@ fn matching(placement: &Placement, filter: &Value) -> Option<Vec<ShardId>> {
     } = placement;
     let shards = asked.shards(uid, None, slots, primary_key.as_deref());
     shards.filter(|_| unsettled.is_empty())
+}
+
+/// A function might change the routing field, and with it the shard. An index by field on one shard stays there while the edition
+/// is sent.
+async fn keep_on_one_shard(ctx: &Context, call: &Call) -> Result<Option<Held>, WriteError> {
+    let by_field = || {
+        let placement = call.index.as_deref();
+        let placement = placement.and_then(|uid| ctx.cluster.placement(uid));
+        placement.filter(|index| index.slots.field().is_some())
+    };
+    let Some(before) = by_field() else {
+        return Ok(None);
+    };
+    let held = ctx.cluster.moves.hold(&before.uid);
+    if let Some(shard) = before.slots.only_shard() {
+        // A turn that began before slots were held may just be giving some away.
+        ctx.locks.between_writes(shard, || ()).await;
+    }
+    match by_field() {
+        Some(now) if now.shards().len() > 1 => Err(WriteError::NoEdition(now.uid.clone())),
+        _ => Ok(Some(held)),
+    }
 }
 
 /// The shards that may hold a document.

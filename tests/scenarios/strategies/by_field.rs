@@ -11,6 +11,7 @@ use crate::support::{MASTER_KEY, node, start};
 
 mod deleting;
 mod direct;
+mod moving;
 mod refused;
 mod searching;
 mod together;

@@ -1,11 +1,13 @@
 //! Notes what is written to slots that are being moved: the copy must be mended at these places before it is handed over.
 //!
 //! The holder of the shard's lock notes a write before sending it. No input or output here; the only state is behind a lock.
+//!
+//! Where an id doesn't tell its slot, every id that is written to either shard is noted: only the document itself says which slot
+//! it has now, and whether a copy of it on the new shard is one that a client has put there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hashbrown::HashMap;
 use weft_routing::document_id::DocumentId;
 use weft_routing::operation::{NamedOperation, Operation};
 use weft_routing::placement::ShardId;
@@ -19,16 +21,30 @@ use crate::ids::Ids;
 pub(crate) struct Noted {
     /// The ids that were written, by slot.
     pub(crate) ids: BTreeMap<Slot, BTreeSet<String>>,
-    /// Whether any document may have changed. Their ids are among those that were there, or among `ids`.
+    /// The ids that were written and don't tell their slot.
+    pub(crate) anywhere: BTreeSet<String>,
+    /// Whether any document may have changed. Their ids are among those that were there, or are noted.
     pub(crate) all: bool,
+    /// Whether there may be documents whose ids aren't known, or that got another slot: all must be read again.
+    pub(crate) unknown: bool,
     /// Whether the index may be another one by now.
     pub(crate) broken: bool,
+}
+
+impl Noted {
+    /// All ids.
+    pub(crate) fn written(&self) -> Vec<String> {
+        let ids = self.ids.values().flatten().chain(&self.anywhere);
+        ids.cloned().collect()
+    }
 }
 
 /// The notes of one move.
 #[derive(Debug)]
 struct Log {
     index: String,
+    /// The shards whose writes are noted.
+    shards: Vec<ShardId>,
     /// How the index's documents get their slots.
     strategy: Strategy,
     /// A flag for each slot: whether it is still to be moved.
@@ -41,8 +57,8 @@ impl Log {
         let Ok(id) = DocumentId::from_text(id) else {
             return;
         };
-        // Indexes whose ids tell no slot aren't moved.
         let Some(slot) = self.strategy.slot_of(&id) else {
+            self.noted.anywhere.insert(id.as_str().to_owned());
             return;
         };
         if self.slots.get(usize::from(slot.0)) == Some(&true) {
@@ -65,28 +81,47 @@ impl Log {
             (Operation::DeleteDocument, Some(document), _) => self.add(document),
             (operation, ..) if operation.writes_documents() || operation.changes_settings() => {
                 self.noted.all = true;
+                self.noted.unknown |= self.brings_unknown(operation);
             }
             _ => {}
         }
     }
+
+    /// Whether a write whose ids aren't told may bring documents whose ids nobody knows, or give known ones another slot.
+    fn brings_unknown(&self, operation: Operation) -> bool {
+        match operation {
+            Operation::ReplaceDocuments | Operation::UpdateDocuments => true,
+            Operation::EditDocuments => self.strategy.field().is_some(),
+            _ => false,
+        }
+    }
 }
 
-/// The notes of all moves, by the shard that slots are taken from.
+/// The notes of all moves.
 #[derive(Debug, Default)]
 pub(crate) struct MoveLogs {
-    shards: Mutex<HashMap<ShardId, Vec<Log>>>,
+    logs: Mutex<Vec<Log>>,
 }
 
 impl MoveLogs {
     /// Notes a write that is about to be sent to a shard.
     pub(crate) fn note(&self, shard: ShardId, write: &NamedOperation, ids: Option<&Ids>) {
-        for log in self.lock().get_mut(&shard).into_iter().flatten() {
-            log.note(write, ids);
+        for log in self.lock().iter_mut() {
+            if log.shards.contains(&shard) {
+                log.note(write, ids);
+            }
         }
     }
 
-    /// Starts noting what is written to these slots of an index, until [`end`](Self::end). One move at a time notes an index.
-    pub(crate) fn begin(&self, shard: ShardId, index: &str, strategy: &Strategy, slots: &[Slot]) {
+    /// Starts noting what is written to these slots of an index on these shards, until [`end`](Self::end). One move at a time notes
+    /// an index.
+    pub(crate) fn begin(
+        &self,
+        shards: &[ShardId],
+        index: &str,
+        strategy: &Strategy,
+        slots: &[Slot],
+    ) {
         let mut flags = vec![false; usize::from(SLOT_COUNT)];
         for slot in slots {
             if let Some(flag) = flags.get_mut(usize::from(slot.0)) {
@@ -95,21 +130,21 @@ impl MoveLogs {
         }
         let log = Log {
             index: index.to_owned(),
+            shards: shards.to_vec(),
             strategy: strategy.clone(),
             slots: flags,
             noted: Noted::default(),
         };
-        let mut shards = self.lock();
-        let logs = shards.entry(shard).or_default();
+        let mut logs = self.lock();
         logs.retain(|log| log.index != index);
         logs.push(log);
     }
 
-    /// Takes what was noted for some slots since [`begin`](Self::begin) or the last `take`. What concerns all slots stays.
-    pub(crate) fn take(&self, shard: ShardId, index: &str, slots: &[Slot]) -> Noted {
-        let mut shards = self.lock();
-        let logs = shards.get_mut(&shard).into_iter().flatten();
-        let Some(log) = logs.into_iter().find(|log| log.index == index) else {
+    /// Takes what was noted for some slots since [`begin`](Self::begin) or the last `take`. What concerns other slots stays, and so
+    /// does what says that the index may be another one.
+    pub(crate) fn take(&self, index: &str, slots: &[Slot]) -> Noted {
+        let mut logs = self.lock();
+        let Some(log) = logs.iter_mut().find(|log| log.index == index) else {
             return Noted {
                 broken: true,
                 ..Noted::default()
@@ -117,6 +152,8 @@ impl MoveLogs {
         };
         let mut taken = Noted {
             all: std::mem::take(&mut log.noted.all),
+            unknown: std::mem::take(&mut log.noted.unknown),
+            anywhere: std::mem::take(&mut log.noted.anywhere),
             broken: log.noted.broken,
             ..Noted::default()
         };
@@ -129,19 +166,33 @@ impl MoveLogs {
     }
 
     /// Whether the index may be another one by now, or nobody notes any more.
-    pub(crate) fn is_broken(&self, shard: ShardId, index: &str) -> bool {
-        let shards = self.lock();
-        let mut logs = shards.get(&shard).into_iter().flatten();
-        logs.find(|log| log.index == index)
-            .is_none_or(|log| log.noted.broken)
+    pub(crate) fn is_broken(&self, index: &str) -> bool {
+        let logs = self.lock();
+        let log = logs.iter().find(|log| log.index == index);
+        log.is_none_or(|log| log.noted.broken)
+    }
+
+    /// Those of these ids whose documents may have got another slot since the last `take`. Who doesn't hold both shards' locks
+    /// mustn't write them.
+    pub(crate) fn touched(&self, index: &str, ids: &[String]) -> BTreeSet<String> {
+        let logs = self.lock();
+        let Some(log) = logs.iter().find(|log| log.index == index) else {
+            return BTreeSet::new();
+        };
+        let noted = &log.noted;
+        let any = log.strategy.field().is_some() && noted.all;
+        let touched = ids.iter();
+        let touched = touched.filter(|id| any || noted.anywhere.contains(*id));
+        touched.cloned().collect()
     }
 
     /// Puts back what was taken but not worked off.
-    pub(crate) fn put_back(&self, shard: ShardId, index: &str, noted: Noted) {
-        let mut shards = self.lock();
-        let logs = shards.get_mut(&shard).into_iter().flatten();
-        if let Some(log) = logs.into_iter().find(|log| log.index == index) {
+    pub(crate) fn put_back(&self, index: &str, noted: Noted) {
+        let mut logs = self.lock();
+        if let Some(log) = logs.iter_mut().find(|log| log.index == index) {
             log.noted.all |= noted.all;
+            log.noted.unknown |= noted.unknown;
+            log.noted.anywhere.extend(noted.anywhere);
             for (slot, ids) in noted.ids {
                 log.noted.ids.entry(slot).or_default().extend(ids);
             }
@@ -149,10 +200,9 @@ impl MoveLogs {
     }
 
     /// Slots that have been moved are noted no more.
-    pub(crate) fn moved(&self, shard: ShardId, index: &str, slots: &[Slot]) {
-        let mut shards = self.lock();
-        let logs = shards.get_mut(&shard).into_iter().flatten();
-        if let Some(log) = logs.into_iter().find(|log| log.index == index) {
+    pub(crate) fn moved(&self, index: &str, slots: &[Slot]) {
+        let mut logs = self.lock();
+        if let Some(log) = logs.iter_mut().find(|log| log.index == index) {
             for slot in slots {
                 log.noted.ids.remove(slot);
                 if let Some(flag) = log.slots.get_mut(usize::from(slot.0)) {
@@ -163,15 +213,12 @@ impl MoveLogs {
     }
 
     /// Ends noting.
-    pub(crate) fn end(&self, shard: ShardId, index: &str) {
-        let mut shards = self.lock();
-        if let Some(logs) = shards.get_mut(&shard) {
-            logs.retain(|log| log.index != index);
-        }
+    pub(crate) fn end(&self, index: &str) {
+        self.lock().retain(|log| log.index != index);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ShardId, Vec<Log>>> {
-        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Log>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -202,12 +249,12 @@ mod tests {
 
     fn logs() -> MoveLogs {
         let logs = MoveLogs::default();
-        logs.begin(FROM, "films", &Strategy::Hash, &[slot("1"), slot("2")]);
+        logs.begin(&[FROM], "films", &Strategy::Hash, &[slot("1"), slot("2")]);
         logs
     }
 
     fn all(logs: &MoveLogs) -> Noted {
-        logs.take(FROM, "films", &[slot("1"), slot("2")])
+        logs.take("films", &[slot("1"), slot("2")])
     }
 
     #[test]
@@ -220,7 +267,7 @@ mod tests {
         logs.note(FROM, &on(Operation::ReplaceDocuments, "books"), Some(&ids));
         logs.note(FROM, &on(Operation::DeleteDocumentsByFilter, "books"), None);
         logs.note(FROM, &NamedOperation::unnamed(Operation::CreateIndex), None);
-        let first = logs.take(FROM, "films", &[slot("2")]);
+        let first = logs.take("films", &[slot("2")]);
         assert_eq!(first.len(), 1);
         let delete = NamedOperation {
             document: Some("2".to_owned()),
@@ -231,8 +278,8 @@ mod tests {
         assert_eq!(noted.len(), 2);
         assert!(!noted.all && !noted.broken);
         assert!(all(&logs).is_nothing());
-        logs.put_back(FROM, "films", noted);
-        logs.moved(FROM, "films", &[slot("1")]);
+        logs.put_back("films", noted);
+        logs.moved("films", &[slot("1")]);
         assert_eq!(all(&logs).len(), 1);
         logs.note(FROM, &add, Some(&ids));
         assert_eq!(all(&logs).ids.keys().collect::<Vec<_>>(), [&slot("2")]);
@@ -246,17 +293,50 @@ mod tests {
             Operation::EditDocuments,
             Operation::DeleteDocumentsByFilter,
             Operation::UpdateSettings,
-            Operation::ReplaceDocuments,
+            Operation::DeleteDocumentsBatch,
         ] {
             logs.note(FROM, &on(operation, "films"), None);
             let noted = all(&logs);
-            assert!(noted.all && !noted.broken, "{operation:?}");
+            assert!(
+                noted.all && !noted.unknown && !noted.broken,
+                "{operation:?}"
+            );
+        }
+        for operation in [Operation::ReplaceDocuments, Operation::UpdateDocuments] {
+            logs.note(FROM, &on(operation, "films"), None);
+            let noted = all(&logs);
+            assert!(
+                noted.unknown && !noted.broken,
+                "there may be documents whose ids nobody knows: {operation:?}"
+            );
         }
         logs.note(FROM, &on(Operation::DeleteIndex, "books"), None);
         assert!(all(&logs).is_nothing());
         logs.note(FROM, &NamedOperation::unnamed(Operation::SwapIndexes), None);
         assert!(all(&logs).broken && all(&logs).broken, "it stays so");
-        logs.end(FROM, "films");
+        logs.end("films");
         assert!(all(&logs).broken, "nobody notes any more");
+    }
+
+    #[test]
+    fn where_ids_tell_no_slot_all_of_them_are_noted_on_both_shards() {
+        let logs = MoveLogs::default();
+        let (to, strategy) = (ShardId(2), "field:tenant".parse().unwrap());
+        logs.begin(&[FROM, to], "films", &strategy, &[Slot(1)]);
+        let texts = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+        let add = on(Operation::ReplaceDocuments, "films");
+        logs.note(FROM, &add, Some(&["1"].into_iter().collect()));
+        logs.note(to, &add, Some(&["2"].into_iter().collect()));
+        logs.note(ShardId(3), &add, Some(&["3"].into_iter().collect()));
+        let touched = logs.touched("films", &texts(&["1", "2", "3"]));
+        assert_eq!(touched.into_iter().collect::<Vec<_>>(), ["1", "2"]);
+        let noted = logs.take("films", &[Slot(7)]);
+        assert_eq!(noted.written(), ["1", "2"]);
+        assert!(logs.touched("films", &texts(&["1", "2"])).is_empty());
+        logs.note(to, &on(Operation::DeleteDocumentsByFilter, "films"), None);
+        assert_eq!(logs.touched("films", &texts(&["9"])).len(), 1);
+        assert!(!logs.take("films", &[]).unknown);
+        logs.note(FROM, &on(Operation::EditDocuments, "films"), None);
+        assert!(logs.take("films", &[]).unknown, "values may have changed");
     }
 }

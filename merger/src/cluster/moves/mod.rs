@@ -8,6 +8,7 @@
 mod log;
 mod plan;
 mod record;
+mod slotting;
 mod spans;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,8 +21,9 @@ use weft_routing::placement::ShardId;
 pub(crate) use log::{MoveLogs, Noted};
 pub(crate) use plan::{Planned, Step, plan};
 pub(crate) use record::{Move, MoveOptions, MoveState};
+pub(crate) use slotting::{Slotting, Told};
 
-use super::{Changes, ClusterError, Placement};
+use super::{Changes, ClusterError};
 use crate::clock::now_utc;
 use crate::store::{Change, Store, StoreError};
 
@@ -31,12 +33,6 @@ const DRAINING_KEY: &str = "draining";
 const REPLAN_KEY: &str = "replan";
 /// How many ended moves stay listed.
 const MOST_ENDED: usize = 100;
-
-/// Whether an index's slots can be moved. The ids that are written to a slot while it moves are noted, and by field an id tells no
-/// slot.
-pub(crate) fn can_move(index: &Placement) -> bool {
-    index.slots.field().is_none()
-}
 
 /// All moves, and the shards that are to be emptied.
 pub(crate) struct Moves {

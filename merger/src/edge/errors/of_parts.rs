@@ -143,7 +143,6 @@ impl From<ClusterError> for ApiError {
                 error.to_string(),
             ),
             ClusterError::InvalidBody(message) => Self::invalid("bad_request", message),
-            ClusterError::Unmovable(_) => Self::invalid("bad_request", error.to_string()),
             ClusterError::Read(error) => error.into(),
             ClusterError::NoShards
             | ClusterError::ShardEmpty(_)

@@ -9,7 +9,7 @@ use weft_routing::document_id::DocumentId;
 use weft_routing::placement::ShardId;
 
 use super::{Waiting, settle, source, unread};
-use crate::cluster::{ClusterError, InUse, NodeId, Placement};
+use crate::cluster::{ClusterError, InUse, NodeId, Placement, Slotting};
 use crate::repair::Context;
 use crate::repair::resync::{Position, Remote, Scan, SourceGuard};
 
@@ -82,11 +82,9 @@ pub(crate) async fn page(
         }),
         ..Page::default()
     };
+    let slotting = Slotting::new(placement.slots.strategy(), &primary_key);
     for (print, document) in found.into_iter().flatten() {
-        let id = DocumentId::from_text(&print.id).ok();
-        let owner = id.and_then(|id| placement.slots.shard_of(&id));
-        if owner.is_some_and(|owner| owner != shard) {
-            // A copy that a move has left there, or has brought there too soon.
+        if !is_own(&placement, slotting, shard, &document) {
             continue;
         }
         match prints {
@@ -119,10 +117,25 @@ pub(crate) async fn documents(
         }
         let unbroken = SourceGuard::of(ctx, &node).map_err(unread)?;
         let remote = Remote::new(ctx, &node);
-        found.extend(remote.documents_of(uid, &ids).await.map_err(unread)?);
+        let documents = remote.documents_of(uid, &ids).await.map_err(unread)?;
+        let key = placement.primary_key.as_deref().unwrap_or_default();
+        let slotting = Slotting::new(placement.slots.strategy(), key);
+        let own = documents.into_iter();
+        found.extend(own.filter(|document| is_own(&placement, slotting, shard, document)));
         unbroken.check().await.map_err(unread)?;
     }
     Ok(Waiting::Ready(found))
+}
+
+/// Whether a document on a shard belongs there. Otherwise it is a copy that a move has left there, or has brought there too soon.
+fn is_own(
+    placement: &Placement,
+    slotting: Slotting<'_>,
+    shard: ShardId,
+    document: &RawValue,
+) -> bool {
+    let slot = slotting.of(document).and_then(|told| told.slot);
+    slot.is_none_or(|slot| placement.slots.shard_of_slot(slot) == shard)
 }
 
 /// The ids by the shards that own them. An id that doesn't tell is looked for on all shards.

@@ -1,48 +1,50 @@
 //! One batch of slots: copied, compared, and handed over.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hashbrown::HashMap;
+use hashbrown::HashSet;
 use tokio::time::{Instant, timeout_at};
 use weft_routing::document_id::DocumentId;
 use weft_routing::placement::ShardId;
 use weft_routing::slot::Slot;
-use weft_routing::strategy::Strategy;
 
 use super::ids::IdsBySlot;
+use super::run::read_all;
 use super::send::{Tasks, Write, send};
-use super::{AGAIN, FEW, MoveError, TURN, join, remote, replicas, source};
-use crate::cluster::{Move, MoveState, NodeRef, Noted, owns, until};
-use crate::ids::Ids;
+use super::{AGAIN, FEW, MoveError, TURN, join, remote, replicas, source, sweep};
+use crate::cluster::{Move, MoveState, NodeRef, Noted, Slotting, owns, until};
 use crate::repair::Context;
-use crate::repair::resync::{Print, Remote, SourceGuard};
+use crate::repair::resync::{Remote, SourceGuard};
 use crate::replication::{WriteGuard, settle_doubt};
 
 /// How often documents are copied before it is said that they can't be made equal.
 const ATTEMPTS: usize = 20;
-/// The largest body of one write, in bytes.
-const BATCH_BYTES: usize = 4 << 20;
+/// How many ids that may concern the batch are looked at while writers wait, if ids don't tell.
+const LOOKED_AT: usize = 10 * FEW;
 
 /// A batch of slots.
 pub(super) struct Batch<'a> {
     pub(super) ctx: &'a Arc<Context>,
     pub(super) id: u64,
     pub(super) index: &'a str,
-    /// How the index's documents get their slots.
-    pub(super) strategy: &'a Strategy,
-    /// The primary key; `None` if the index has no documents yet.
-    pub(super) primary_key: Option<&'a str>,
+    /// Tells the slots of the index's documents; `None` if the index has no primary key yet, and so no documents.
+    pub(super) slotting: Option<Slotting<'a>>,
     pub(super) from: ShardId,
     pub(super) to: ShardId,
+    /// All slots that are still to be moved, ascending.
+    pub(super) left: &'a [Slot],
+    /// Those of this batch.
     pub(super) slots: Vec<Slot>,
+    /// The ids of the documents that were sent to the new shard: it may hold copies of them.
+    pub(super) copied: Mutex<HashSet<String>>,
     /// The bytes copied so far.
     pub(super) bytes: &'a AtomicU64,
 }
 
 /// A turn: both shards' locks, and until when it may take.
-struct Locked<'a> {
-    guard: &'a WriteGuard,
+pub(super) struct Locked<'a> {
+    pub(super) guard: &'a WriteGuard,
     until: Instant,
 }
 
@@ -59,7 +61,7 @@ impl Locked<'_> {
     }
 }
 
-async fn within<T, E>(
+pub(super) async fn within<T, E>(
     locked: Option<&Locked<'_>>,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, MoveError>
@@ -101,17 +103,19 @@ impl Batch<'_> {
     }
 
     /// Removes the copies that were not handed over.
-    pub(super) async fn withdraw(&self, ids: &IdsBySlot) -> Result<(), MoveError> {
-        let guard = self.ctx.locks.lock(&[self.to]).await;
+    pub(super) async fn withdraw(&self) -> Result<(), MoveError> {
         let placement = self.ctx.cluster.placement(self.index);
-        let is_stranger = placement.is_some_and(|index| owns(&index, &self.slots, self.from));
-        if !is_stranger {
-            return Err(MoveError::Changed);
-        }
-        let ids = ids.of(&self.slots);
-        let tasks = send(self.ctx, &guard, self.to, Write::deletion(self.index, &ids)).await?;
-        drop(guard);
-        tasks.done(self.ctx).await
+        let placement = placement.filter(|index| owns(index, &self.slots, self.from));
+        let placement = placement.ok_or(MoveError::Changed)?;
+        let Some(slotting) = self.slotting else {
+            return Ok(());
+        };
+        let copied: Vec<String> = self.copied().drain().collect();
+        sweep::remove(self.ctx, &placement, slotting, self.to, copied).await
+    }
+
+    pub(super) fn copied(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.copied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn say(&self, state: MoveState) {
@@ -143,7 +147,7 @@ impl Batch<'_> {
     /// Takes the notes. The caller has the old shard's lock.
     fn take(&self) -> Noted {
         let logs = &self.ctx.cluster.moves.logs;
-        logs.take(self.from, self.index, &self.slots)
+        logs.take(self.index, &self.slots)
     }
 
     /// Notes of these ids, as if they had been written.
@@ -151,17 +155,43 @@ impl Batch<'_> {
         let mut noted = Noted::default();
         for id in ids {
             let document = DocumentId::from_text(id).ok();
-            let slot = document.and_then(|document| self.strategy.slot_of(&document));
-            if let Some(slot) = slot {
-                noted.ids.entry(slot).or_default().insert(id.clone());
-            }
+            let strategy = self.slotting.map(|slotting| slotting.strategy());
+            let slot = document.and_then(|document| strategy?.slot_of(&document));
+            match slot {
+                Some(slot) => noted.ids.entry(slot).or_default().insert(id.clone()),
+                None => noted.anywhere.insert(id.clone()),
+            };
         }
         noted
     }
 
     fn put_back(&self, noted: Noted) {
         let logs = &self.ctx.cluster.moves.logs;
-        logs.put_back(self.from, self.index, noted);
+        logs.put_back(self.index, noted);
+    }
+
+    fn is_by_id(&self) -> bool {
+        self.slotting.is_none_or(|slotting| slotting.is_by_id())
+    }
+
+    /// How much may have been written when a turn begins.
+    fn most(&self) -> usize {
+        if self.is_by_id() { FEW } else { LOOKED_AT }
+    }
+
+    /// Works in what was noted: `ids` are then those of the batch again, apart from those that were written.
+    async fn work_in(&self, ids: &mut IdsBySlot, noted: &Noted) -> Result<(), MoveError> {
+        if noted.broken {
+            return Err(MoveError::Changed);
+        }
+        if noted.unknown {
+            // The first documents came meanwhile.
+            let slotting = self.slotting.ok_or(MoveError::Changed)?;
+            let (ctx, left) = (self.ctx, self.left);
+            read_all(ctx, self.index, self.from, slotting, left, ids).await?;
+        }
+        ids.add(noted);
+        Ok(())
     }
 
     /// Copies all documents of the batch until every replica of the new shard was seen to hold them as the old shard does, apart from
@@ -170,22 +200,21 @@ impl Batch<'_> {
         let mut differing = None::<Vec<String>>;
         for _ in 0..ATTEMPTS {
             let noted = self.take_between_writes().await;
-            if noted.broken {
-                return Err(MoveError::Changed);
-            }
-            ids.add(&noted);
+            self.work_in(ids, &noted).await?;
             let mut doubtful = match differing {
-                Some(mut differing) if !noted.all => {
-                    differing.extend(written(&noted));
-                    differing
+                Some(differing) if !noted.all => differing,
+                _ => {
+                    let mut all = ids.of(&self.slots);
+                    all.extend(self.copied().iter().cloned());
+                    all
                 }
-                _ => ids.of(&self.slots),
             };
+            doubtful.extend(noted.written());
             doubtful.sort_unstable();
             doubtful.dedup();
             let node = source(self.ctx, self.from)?;
             // If this fails, the move begins anew.
-            let found = self.mend(&node, &doubtful, None).await?;
+            let found = self.mend(ids, &node, &doubtful, None).await?;
             if found.len() <= FEW / 4 {
                 self.put_back(self.noted_of(&found));
                 return Ok(());
@@ -202,16 +231,14 @@ impl Batch<'_> {
     async fn copy_noted(&self, ids: &mut IdsBySlot) -> Result<(), MoveError> {
         for _ in 0..ATTEMPTS {
             let noted = self.take_between_writes().await;
-            if noted.broken {
-                return Err(MoveError::Changed);
-            }
-            ids.add(&noted);
-            if noted.all {
+            if noted.all || noted.unknown {
+                self.put_back(noted);
                 return self.copy(ids).await;
             }
-            let written = written(&noted);
+            self.work_in(ids, &noted).await?;
+            let written = noted.written();
             let node = source(self.ctx, self.from)?;
-            match self.mend(&node, &written, None).await {
+            match self.mend(ids, &node, &written, None).await {
                 // The turn compares them again.
                 Ok(found) => self.put_back(self.noted_of(&found)),
                 Err(error) => {
@@ -219,7 +246,7 @@ impl Batch<'_> {
                     return Err(error);
                 }
             }
-            if written.len() <= FEW / 4 {
+            if written.len() <= self.most() / 4 {
                 return Ok(());
             }
         }
@@ -262,7 +289,7 @@ impl Batch<'_> {
         if !now.unsettled.contains(&self.from) || !now.unsettled.contains(&self.to) {
             return Err(MoveError::Changed);
         }
-        if self.primary_key.is_none() && now.primary_key.is_some() {
+        if self.slotting.is_none() && now.primary_key.is_some() {
             return Err(MoveError::Changed);
         }
         let joins = !now.shards().contains(&self.to);
@@ -270,13 +297,13 @@ impl Batch<'_> {
         if noted.broken {
             return Err(MoveError::Changed);
         }
-        ids.add(&noted);
-        let written = written(&noted);
-        if noted.all || written.len() > FEW {
+        let mut written = noted.written();
+        if noted.all || noted.unknown || written.len() > self.most() {
             self.measure("too-soon", begun);
             self.put_back(noted);
             return Ok(Turn::TooSoon);
         }
+        ids.add(&noted);
         let turn = Locked {
             guard: &guard,
             until: Instant::now() + TURN,
@@ -285,8 +312,24 @@ impl Batch<'_> {
             let unbroken = SourceGuard::of(self.ctx, &node)?;
             turn.within(self.old(&node).applied()).await?;
             turn.within(unbroken.check()).await?;
+            if !self.is_by_id() {
+                // Clients write to the new shard, too.
+                for other in replicas(self.ctx, self.to)? {
+                    turn.within(remote(self.ctx, &other).applied()).await?;
+                }
+            }
+            if written.len() > FEW {
+                written = self.concerned(ids, &node, &written, Some(&turn)).await?;
+                if written.len() > FEW {
+                    return Err(MoveError::TooSlow);
+                }
+            }
             if !written.is_empty() {
-                while !self.mend(&node, &written, Some(&turn)).await?.is_empty() {}
+                while !self
+                    .mend(ids, &node, &written, Some(&turn))
+                    .await?
+                    .is_empty()
+                {}
             }
             let settings = join::has_settings(self.ctx, &node, self.index, self.to);
             if joins && !turn.within(settings).await? {
@@ -345,7 +388,7 @@ impl Batch<'_> {
         if !cluster.moves.change_with(self.id, count, hand_over).await? {
             return Err(MoveError::Changed);
         }
-        cluster.moves.logs.moved(self.from, self.index, slots);
+        cluster.moves.logs.moved(self.index, slots);
         self.ctx.metrics.moved_documents.inc_by(moved.len() as u64);
         // A merger that reads by the old owner would miss these documents from here on.
         let epoch = placements.epoch().0;
@@ -358,122 +401,7 @@ impl Batch<'_> {
         send(self.ctx, guard, self.from, delete).await
     }
 
-    fn old<'a>(&'a self, node: &'a NodeRef) -> Remote<'a> {
+    pub(super) fn old<'a>(&'a self, node: &'a NodeRef) -> Remote<'a> {
         remote(self.ctx, node)
     }
-
-    /// Makes these documents on every replica of the new shard as they are on a node of the old one. Returns those that differed
-    /// before that. `locked` is the turn, if the caller has the locks.
-    async fn mend(
-        &self,
-        node: &NodeRef,
-        ids: &[String],
-        locked: Option<&Locked<'_>>,
-    ) -> Result<Vec<String>, MoveError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        // The first documents came meanwhile.
-        let primary_key = self.primary_key.ok_or(MoveError::Changed)?;
-        let old = self.old(node);
-        let unbroken = SourceGuard::of(self.ctx, node)?;
-        if locked.is_none() {
-            old.applied().await?;
-        }
-        let wanted = within(locked, old.documents_of(self.index, ids)).await?;
-        // What a replaced disk lacks must not be taken for deleted.
-        within(locked, unbroken.check()).await?;
-        let mut prints = HashMap::with_capacity(wanted.len());
-        for (place, document) in wanted.iter().enumerate() {
-            if let Some(print) = Print::of(document, primary_key) {
-                prints.insert(print.id, (print.content, place));
-            }
-        }
-        // Which differ on any replica, and which are surplus on any.
-        let (mut differing, mut surplus) = (vec![false; wanted.len()], Vec::new());
-        for replica in replicas(self.ctx, self.to)? {
-            let new = remote(self.ctx, &replica);
-            if locked.is_none() {
-                new.applied().await?;
-            }
-            let held = within(locked, new.documents_of(self.index, ids)).await?;
-            let held = held
-                .iter()
-                .filter_map(|document| Print::of(document, primary_key));
-            let held: HashMap<String, u64> = held.map(|print| (print.id, print.content)).collect();
-            for (id, (content, place)) in &prints {
-                if held.get(id) != Some(content)
-                    && let Some(flag) = differing.get_mut(*place)
-                {
-                    *flag = true;
-                }
-            }
-            let gone = held.into_keys().filter(|id| !prints.contains_key(id));
-            surplus.extend(gone);
-        }
-        surplus.sort_unstable();
-        surplus.dedup();
-        let mut writes = Vec::new();
-        let (mut lines, mut named) = (Vec::new(), Ids::default());
-        let mut of_place: HashMap<usize, &str> = HashMap::with_capacity(prints.len());
-        of_place.extend(prints.iter().map(|(id, (_, place))| (*place, id.as_str())));
-        for (place, document) in wanted.iter().enumerate() {
-            if differing.get(place) != Some(&true) {
-                continue;
-            }
-            // Line ends can only be between the fields, as JSON strings escape them.
-            let text = document.get().bytes();
-            lines.extend(text.filter(|byte| *byte != b'\n' && *byte != b'\r'));
-            lines.push(b'\n');
-            if let Some(id) = of_place.get(&place) {
-                named.push(id);
-            }
-            if lines.len() >= BATCH_BYTES {
-                writes.push((std::mem::take(&mut lines), std::mem::take(&mut named)));
-            }
-        }
-        if !lines.is_empty() {
-            writes.push((lines, named));
-        }
-        let changed = of_place
-            .iter()
-            .filter(|(place, _)| differing.get(**place) == Some(&true));
-        let mut found: Vec<String> = changed.map(|(_, id)| (*id).to_owned()).collect();
-        found.extend(surplus.iter().cloned());
-        for (lines, named) in writes {
-            let bytes = lines.len() as u64;
-            self.bytes.fetch_add(bytes, Ordering::Relaxed);
-            self.ctx.metrics.moved_bytes.inc_by(bytes);
-            let write = Write::documents(self.index, primary_key, lines, named);
-            self.write(write, locked).await?;
-        }
-        if !surplus.is_empty() {
-            let deletion = Write::deletion(self.index, &surplus);
-            self.write(deletion, locked).await?;
-        }
-        Ok(found)
-    }
-
-    async fn write(&self, write: Write, locked: Option<&Locked<'_>>) -> Result<(), MoveError> {
-        // Never cut off: some replicas would have it and others not.
-        let tasks = match locked {
-            Some(turn) => send(self.ctx, turn.guard, self.to, write).await?,
-            None => {
-                let guard = self.ctx.locks.lock(&[self.to]).await;
-                // By now, the name may be that of another index: a swap has the lock of this shard, too.
-                let logs = &self.ctx.cluster.moves.logs;
-                let now = self.ctx.cluster.placement(self.index);
-                let is_owned = now.is_some_and(|now| owns(&now, &self.slots, self.from));
-                if !is_owned || logs.is_broken(self.from, self.index) {
-                    return Err(MoveError::Changed);
-                }
-                send(self.ctx, &guard, self.to, write).await?
-            }
-        };
-        within(locked, tasks.done(self.ctx)).await
-    }
-}
-
-fn written(noted: &Noted) -> Vec<String> {
-    noted.ids.values().flatten().cloned().collect()
 }

@@ -2,7 +2,7 @@
 
 use weft_routing::placement::ShardId;
 
-use crate::cluster::ClusterError;
+use crate::cluster::{ClusterError, Slotting};
 use crate::repair::resync::ResyncError;
 use crate::replication::NotTaken;
 use crate::store::StoreError;
@@ -41,6 +41,18 @@ pub(crate) enum MoveError {
     /// Documents still differ after they were copied several times.
     #[error("{0} documents differ though they were copied")]
     StillDiffers(usize),
+    /// A document lacks what tells its slot, as after an edition by function on one shard.
+    #[error(
+        "document `{id}` of `{index}` has no usable value in `{field}`, which tells where it belongs"
+    )]
+    Unplaced {
+        /// The index.
+        index: String,
+        /// The document.
+        id: String,
+        /// The routing field.
+        field: String,
+    },
     /// A turn took too long.
     #[error("the nodes are too slow for a turn")]
     TooSlow,
@@ -59,6 +71,18 @@ pub(crate) enum MoveError {
     /// All moves are paused.
     #[error("moves are paused")]
     Paused,
+}
+
+impl MoveError {
+    /// A document lacks what tells its slot.
+    pub(super) fn unplaced(index: &str, id: &str, slotting: Slotting<'_>) -> Self {
+        let field = slotting.strategy().field();
+        Self::Unplaced {
+            index: index.to_owned(),
+            id: id.to_owned(),
+            field: field.map(ToString::to_string).unwrap_or_default(),
+        }
+    }
 }
 
 impl From<ResyncError> for MoveError {

@@ -1,72 +1,105 @@
 //! The ids of the documents in some slots.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use weft_routing::document_id::DocumentId;
-use weft_routing::placement::SlotMap;
+use hashbrown::HashMap;
 use weft_routing::slot::Slot;
 
 use super::MoveError;
-use crate::cluster::Noted;
+use crate::cluster::{Noted, Slotting, Told};
 use crate::repair::resync::{Remote, Scan};
 
 /// The ids of the documents in some slots, by slot.
 #[derive(Debug, Default)]
-pub(super) struct IdsBySlot(BTreeMap<Slot, BTreeSet<String>>);
+pub(super) struct IdsBySlot {
+    slots: BTreeMap<Slot, BTreeSet<Arc<str>>>,
+    /// Where each id is in `slots`: a document that is written may get another slot.
+    places: HashMap<Arc<str>, Slot>,
+}
+
+/// What is read of an index on a node.
+pub(super) struct Reading<'a> {
+    pub(super) remote: Remote<'a>,
+    pub(super) index: &'a str,
+    pub(super) slotting: Slotting<'a>,
+}
 
 impl IdsBySlot {
-    /// Reads all ids of an index on a node, and keeps those whose slots in `map` are `wanted`. First waits until the node has
-    /// applied what it has taken.
+    /// Reads the ids of all documents of an index on a node, and keeps those whose slots are `wanted`. First waits until the node
+    /// has applied what it has taken. `unplaced` says what becomes of a document that lacks what tells its slot.
     pub(super) async fn read(
-        remote: &Remote<'_>,
-        index: &str,
-        primary_key: &str,
-        map: &SlotMap,
+        &mut self,
+        from: &Reading<'_>,
         wanted: impl Fn(Slot) -> bool,
-    ) -> Result<Self, MoveError> {
-        remote.applied().await?;
-        let mut ids = Self::default();
-        let mut scan = Scan::of_ids(remote, index, primary_key);
+        unplaced: impl Fn(&Told) -> Result<(), MoveError>,
+    ) -> Result<(), MoveError> {
+        from.remote.applied().await?;
+        let (slotting, fields) = (from.slotting, from.slotting.fields());
+        let mut scan = Scan::of_fields(&from.remote, from.index, &fields);
         while let Some(page) = scan.next().await? {
-            for (print, _) in page {
-                let id = DocumentId::from_text(&print.id).ok();
-                let slot = id.and_then(|id| map.slot_of(&id));
-                if let Some(slot) = slot.filter(|slot| wanted(*slot)) {
-                    ids.0.entry(slot).or_default().insert(print.id);
+            for (_, document) in page {
+                let Some(told) = slotting.of(&document) else {
+                    continue;
+                };
+                if told.slot.is_none() {
+                    unplaced(&told)?;
                 }
+                self.put(&told.id, told.slot.filter(|slot| wanted(*slot)));
             }
         }
-        Ok(ids)
+        Ok(())
     }
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.0.values().map(BTreeSet::len).sum()
+        self.places.len()
     }
 
-    /// Adds what was written meanwhile.
+    /// Notes in which slot a document is; `None` if it is in none that is wanted, or gone.
+    pub(super) fn put(&mut self, id: &str, slot: Option<Slot>) {
+        let before = self.places.get(id).copied();
+        if before == slot {
+            return;
+        }
+        if let Some(before) = before {
+            self.places.remove(id);
+            if let Some(ids) = self.slots.get_mut(&before) {
+                ids.remove(id);
+            }
+        }
+        if let Some(slot) = slot {
+            let id: Arc<str> = id.into();
+            self.slots.entry(slot).or_default().insert(Arc::clone(&id));
+            self.places.insert(id, slot);
+        }
+    }
+
+    /// Adds what was written meanwhile, as far as the ids tell the slots.
     pub(super) fn add(&mut self, noted: &Noted) {
         for (slot, ids) in &noted.ids {
-            self.0.entry(*slot).or_default().extend(ids.iter().cloned());
+            for id in ids {
+                self.put(id, Some(*slot));
+            }
         }
     }
 
     /// The ids in these slots.
     pub(super) fn of(&self, slots: &[Slot]) -> Vec<String> {
-        let ids = slots.iter().filter_map(|slot| self.0.get(slot)).flatten();
-        ids.cloned().collect()
+        let ids = slots.iter().filter_map(|slot| self.slots.get(slot));
+        ids.flatten().map(|id| id.to_string()).collect()
     }
 
     /// All ids.
     pub(super) fn all(&self) -> Vec<String> {
-        self.0.values().flatten().cloned().collect()
+        self.places.keys().map(|id| id.to_string()).collect()
     }
 
     /// The first of these slots, as many as have no more documents than `most` together, and at least one.
     pub(super) fn batch(&self, slots: &[Slot], most: usize) -> Vec<Slot> {
         let (mut batch, mut count) = (Vec::new(), 0);
         for slot in slots {
-            let documents = self.0.get(slot).map_or(0, BTreeSet::len);
+            let documents = self.slots.get(slot).map_or(0, BTreeSet::len);
             if !batch.is_empty() && count + documents > most {
                 break;
             }
@@ -83,11 +116,12 @@ mod tests {
 
     #[test]
     fn a_batch_holds_whole_slots_and_no_more_documents_than_it_may() {
-        let ids = |slot: u16, count: usize| {
-            let ids = (0..count).map(|n| format!("{slot}-{n}"));
-            (Slot(slot), ids.collect())
-        };
-        let all = IdsBySlot([ids(1, 3), ids(2, 4), ids(5, 9)].into_iter().collect());
+        let mut all = IdsBySlot::default();
+        for (slot, count) in [(1, 3), (2, 4), (5, 9)] {
+            for n in 0..count {
+                all.put(&format!("{slot}-{n}"), Some(Slot(slot)));
+            }
+        }
         let slots: Vec<Slot> = [1, 2, 3, 5].into_iter().map(Slot).collect();
         assert_eq!(all.batch(&slots, 7), slots[..3]);
         assert_eq!(all.batch(&slots[3..], 7), [Slot(5)], "one at least");
@@ -95,5 +129,19 @@ mod tests {
         assert_eq!(all.len(), 16);
         assert_eq!(all.of(&[Slot(3), Slot(1)]).len(), 3);
         assert!(all.batch(&[], 5).is_empty());
+    }
+
+    #[test]
+    fn a_document_is_in_one_slot_at_a_time() {
+        let mut all = IdsBySlot::default();
+        all.put("a", Some(Slot(1)));
+        all.put("b", Some(Slot(1)));
+        all.put("a", Some(Slot(2)));
+        all.put("a", Some(Slot(2)));
+        assert_eq!((all.len(), all.of(&[Slot(1)])), (2, vec!["b".to_owned()]));
+        assert_eq!(all.of(&[Slot(2)]), ["a"]);
+        all.put("a", None);
+        all.put("c", None);
+        assert_eq!((all.len(), all.all()), (1, vec!["b".to_owned()]));
     }
 }

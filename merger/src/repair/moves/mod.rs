@@ -21,6 +21,7 @@ mod error;
 mod ids;
 mod join;
 mod measure;
+mod mend;
 mod rate;
 mod run;
 mod send;
@@ -50,6 +51,18 @@ const AGAIN: Duration = Duration::from_millis(150);
 
 /// The most documents that are mended while writers wait.
 const FEW: usize = 200;
+
+/// Ends the notes of what is written to an index, however its move ends.
+struct Noting<'a> {
+    ctx: &'a Context,
+    index: &'a str,
+}
+
+impl Drop for Noting<'_> {
+    fn drop(&mut self) {
+        self.ctx.cluster.moves.logs.end(self.index);
+    }
+}
 
 /// The replica of a shard that is read: one in sync that answers.
 fn source(ctx: &Context, shard: ShardId) -> Result<NodeRef, MoveError> {

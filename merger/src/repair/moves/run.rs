@@ -1,18 +1,18 @@
 //! One move, from its beginning or from wherever an earlier attempt was cut off.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use weft_routing::placement::ShardId;
 use weft_routing::slot::Slot;
 
 use super::batch::Batch;
-use super::ids::IdsBySlot;
+use super::ids::{IdsBySlot, Reading};
 use super::rate::Rate;
-use super::{MoveError, join, primary_key, remote, source, sweep};
+use super::{MoveError, Noting, join, primary_key, remote, source, sweep};
 use crate::clock::now_utc;
-use crate::cluster::{Move, MoveState, Placement};
+use crate::cluster::{Move, MoveState, Placement, Slotting, Told};
 use crate::repair::Context;
 use crate::repair::resync::SourceGuard;
 
@@ -95,23 +95,34 @@ fn alive(ctx: &Context, index: &str) -> Result<Arc<Placement>, MoveError> {
     }
 }
 
+/// Reads the ids of all documents in these slots on their shard. The caller has what is written noted.
+pub(super) async fn read_all(
+    ctx: &Context,
+    index: &str,
+    from: ShardId,
+    slotting: Slotting<'_>,
+    slots: &[Slot],
+    ids: &mut IdsBySlot,
+) -> Result<(), MoveError> {
+    let node = source(ctx, from)?;
+    // A document that a replaced disk lacks would be left behind.
+    let unbroken = SourceGuard::of(ctx, &node)?;
+    let wanted = |slot: Slot| slots.binary_search(&slot).is_ok();
+    let reading = Reading {
+        remote: remote(ctx, &node),
+        index,
+        slotting,
+    };
+    let unplaced = |told: &Told| Err(MoveError::unplaced(index, &told.id, slotting));
+    ids.read(&reading, wanted, unplaced).await?;
+    unbroken.check().await?;
+    Ok(())
+}
+
 struct Run<'a> {
     ctx: &'a Arc<Context>,
     id: u64,
     one: Move,
-}
-
-/// Ends the notes of what is written, however the move ends.
-struct Noting<'a> {
-    ctx: &'a Context,
-    from: ShardId,
-    index: &'a str,
-}
-
-impl Drop for Noting<'_> {
-    fn drop(&mut self) {
-        self.ctx.cluster.moves.logs.end(self.from, self.index);
-    }
 }
 
 impl Run<'_> {
@@ -138,27 +149,26 @@ impl Run<'_> {
             false => join::join(self.ctx, &node, &placement, to).await?,
         }
         let primary_key = primary_key(self.ctx, &placement, &node).await?;
-        // From here on, no write is on its way that isn't noted.
+        // From here on, no write is on its way that isn't noted. Where an id doesn't tell the slot, a client's write may bring a
+        // document to either shard.
         let strategy = placement.slots.strategy();
-        let begin = || moves.logs.begin(from, index, strategy, &slots);
+        let noted = match strategy.field() {
+            Some(_) => vec![from, to],
+            None => vec![from],
+        };
+        let begin = || moves.logs.begin(&noted, index, strategy, &slots);
         self.ctx.locks.between_writes(from, begin).await;
         let _noting = Noting {
             ctx: self.ctx,
-            from,
             index,
         };
-        let mut ids = match &primary_key {
-            Some(key) => {
-                // A document that a replaced disk lacks would be left behind.
-                let unbroken = SourceGuard::of(self.ctx, &node)?;
-                let wanted = |slot: Slot| slots.binary_search(&slot).is_ok();
-                let node = remote(self.ctx, &node);
-                let ids = IdsBySlot::read(&node, index, key, &placement.slots, wanted).await?;
-                unbroken.check().await?;
-                ids
-            }
-            None => IdsBySlot::default(),
-        };
+        let slotting = primary_key
+            .as_deref()
+            .map(|key| Slotting::new(strategy, key));
+        let mut ids = IdsBySlot::default();
+        if let Some(slotting) = slotting {
+            read_all(self.ctx, index, from, slotting, &slots, &mut ids).await?;
+        }
         let counted = ids.len() as u64;
         let count = |one: &mut Move| one.documents = one.moved + counted;
         moves.change(self.id, count).await?;
@@ -179,17 +189,18 @@ impl Run<'_> {
                 ctx: self.ctx,
                 id: self.id,
                 index,
-                strategy,
-                primary_key: primary_key.as_deref(),
+                slotting,
                 from,
                 to,
+                left: &slots,
                 slots: chosen,
+                copied: Mutex::default(),
                 bytes: &bytes,
             };
             match batch.hand_over(&mut ids).await {
                 Ok(()) => {}
                 Err(error @ (MoveError::Cancelled | MoveError::Paused)) => {
-                    batch.withdraw(&ids).await?;
+                    batch.withdraw().await?;
                     self.settled().await?;
                     return match error {
                         MoveError::Cancelled => Ok(MoveState::Cancelled),
@@ -198,7 +209,8 @@ impl Run<'_> {
                 }
                 Err(error) => return Err(error),
             }
-            slots.drain(..batch.slots.len());
+            let done = batch.slots.len();
+            slots.drain(..done);
             let copied = bytes.load(Ordering::Relaxed);
             let limit = moves.options().bytes_per_second;
             let pause = rate.after(copied - before, limit);

@@ -98,7 +98,7 @@ pub(super) async fn send(
     settle_doubt(ctx, shard).await?;
     let replicas = ctx.cluster.replicas_or_none(shard)?;
     ctx.cluster
-        .note_write(shard, &write.named, write.ids.as_ref());
+        .note_move(shard, &write.named, write.ids.as_ref());
     let content_type = HeaderValue::from_static(write.content_type);
     let command = Command {
         method: write.method,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use weft_routing::placement::ShardId;
 
 use super::{MoveError, remote, source};
-use crate::cluster::{Placement, Planned, Step, can_move, plan};
+use crate::cluster::{Placement, Planned, Step, plan};
 use crate::repair::Context;
 
 /// The size of a part of an index.
@@ -111,7 +111,7 @@ impl Survey {
     }
 
     /// The steps that spread these indexes over these shards, each with the documents and bytes that it moves. An index that is
-    /// being moved already, or can't be moved, is left out.
+    /// being moved already is left out.
     pub(crate) fn steps(
         &self,
         ctx: &Context,
@@ -127,7 +127,7 @@ impl Survey {
         let placements: Vec<&Arc<Placement>> = placements
             .iter()
             .filter(|index| index.deleted_by.is_none() && index.unsettled.is_empty())
-            .filter(|index| can_move(index) && concerns(index) && !is_moved(&index.uid))
+            .filter(|index| concerns(index) && !is_moved(&index.uid))
             .collect();
         let mut planned = Vec::with_capacity(placements.len());
         for index in &placements {

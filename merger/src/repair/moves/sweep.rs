@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use weft_routing::placement::ShardId;
 
-use super::ids::IdsBySlot;
+use super::ids::{IdsBySlot, Reading};
 use super::send::{Write, send};
-use super::{MoveError, join, primary_key, remote, source};
+use super::{MoveError, Noting, join, primary_key, remote, source};
+use crate::cluster::{Placement, Slotting};
 use crate::repair::Context;
 
 /// How many documents are deleted with one task.
 const AT_ONCE: usize = 5_000;
+/// How often it is looked again for documents that were written meanwhile.
+const ROUNDS: usize = 20;
 
 /// Sweeps all shards of an index that are unsettled, and notes that they are settled.
 pub(super) async fn settle(ctx: &Arc<Context>, index: &str) -> Result<(), MoveError> {
@@ -46,10 +49,15 @@ pub(super) async fn sweep(
     let Some(primary_key) = primary_key(ctx, &placement, &node).await? else {
         return Ok(());
     };
-    let slots = Arc::clone(&placement.slots);
-    let is_strange = |slot| slots.shard_of_slot(slot) != shard;
-    let strangers =
-        IdsBySlot::read(&remote(ctx, &node), index, &primary_key, &slots, is_strange).await?;
+    let slotting = Slotting::new(placement.slots.strategy(), &primary_key);
+    let reading = Reading {
+        remote: remote(ctx, &node),
+        index,
+        slotting,
+    };
+    let is_strange = |slot| placement.slots.shard_of_slot(slot) != shard;
+    let mut strangers = IdsBySlot::default();
+    strangers.read(&reading, is_strange, |_| Ok(())).await?;
     if strangers.len() > 0 {
         tracing::info!(
             index,
@@ -58,16 +66,67 @@ pub(super) async fn sweep(
             "documents that a move has left are removed"
         );
     }
-    for ids in strangers.all().chunks(AT_ONCE) {
-        let guard = ctx.locks.lock(&[shard]).await;
-        let now = ctx.cluster.placement(index);
-        // Slots move under the lock only.
-        if now.is_none_or(|now| now.slots != slots || now.deleted_by.is_some()) {
-            return Err(MoveError::Changed);
+    remove(ctx, &placement, slotting, shard, strangers.all()).await
+}
+
+/// Deletes those of these documents on a shard whose slots it doesn't own. Where an id doesn't tell the slot, a client may give a
+/// document back to the shard at any moment: so it is looked at while writes are noted, and left alone if it was written since.
+pub(super) async fn remove(
+    ctx: &Arc<Context>,
+    placement: &Placement,
+    slotting: Slotting<'_>,
+    shard: ShardId,
+    mut ids: Vec<String>,
+) -> Result<(), MoveError> {
+    let (index, slots) = (placement.uid.as_str(), &placement.slots);
+    let logs = &ctx.cluster.moves.logs;
+    for _ in 0..ROUNDS {
+        if ids.is_empty() {
+            return Ok(());
         }
-        let tasks = send(ctx, &guard, shard, Write::deletion(index, ids)).await?;
-        drop(guard);
-        tasks.done(ctx).await?;
+        let begin = || logs.begin(&[shard], index, slots.strategy(), &[]);
+        ctx.locks.between_writes(shard, begin).await;
+        let _noting = Noting { ctx, index };
+        let mut again = Vec::new();
+        for some in ids.chunks(AT_ONCE) {
+            let strange = match slotting.is_by_id() {
+                true => some.to_vec(),
+                false => {
+                    let node = source(ctx, shard)?;
+                    let node = remote(ctx, &node);
+                    node.applied().await?;
+                    let found = node.fields_of(index, &slotting.fields(), some).await?;
+                    let told = found.iter().filter_map(|document| slotting.of(document));
+                    let is_strange =
+                        |slot: weft_routing::slot::Slot| slots.shard_of_slot(slot) != shard;
+                    told.filter(|told| told.slot.is_some_and(is_strange))
+                        .map(|told| told.id)
+                        .collect()
+                }
+            };
+            let guard = ctx.locks.lock(&[shard]).await;
+            let now = ctx.cluster.placement(index);
+            // Slots move under the lock only.
+            if now.is_none_or(|now| now.slots != *slots || now.deleted_by.is_some())
+                || logs.is_broken(index)
+            {
+                return Err(MoveError::Changed);
+            }
+            let touched = logs.touched(index, &strange);
+            let (left, free): (Vec<String>, Vec<String>) =
+                strange.into_iter().partition(|id| touched.contains(id));
+            again.extend(left);
+            if free.is_empty() {
+                continue;
+            }
+            let tasks = send(ctx, &guard, shard, Write::deletion(index, &free)).await?;
+            drop(guard);
+            tasks.done(ctx).await?;
+        }
+        ids = again;
     }
-    Ok(())
+    match ids.len() {
+        0 => Ok(()),
+        left => Err(MoveError::StillDiffers(left)),
+    }
 }

@@ -105,6 +105,21 @@ impl<'a> Remote<'a> {
         Ok(found)
     }
 
+    /// The documents with these ids that exist, with these fields only.
+    pub(crate) async fn fields_of(
+        &self,
+        index: &str,
+        fields: &[&str],
+        ids: &[String],
+    ) -> Result<Vec<Box<RawValue>>, ResyncError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(IDS_A_REQUEST) {
+            let body = json!({"ids": ids, "limit": ids.len(), "fields": fields});
+            found.extend(self.fetch(index, &body).await?);
+        }
+        Ok(found)
+    }
+
     async fn fetch(&self, index: &str, body: &Value) -> Result<Vec<Box<RawValue>>, ResyncError> {
         let path = format!("/indexes/{index}/documents/fetch");
         let body = Some((body.to_string().into(), "application/json"));

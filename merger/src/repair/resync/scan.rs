@@ -25,8 +25,8 @@ pub(crate) struct Scan<'a> {
     remote: &'a Remote<'a>,
     index: &'a str,
     primary_key: &'a str,
-    /// Whether only ids are read. The digests mean nothing then.
-    ids_only: bool,
+    /// The fields that are read; all if there are none. The digests mean nothing if only some are.
+    fields: &'a [&'a str],
     place: Place,
     limit: usize,
     ended: bool,
@@ -38,7 +38,7 @@ impl<'a> Scan<'a> {
             remote,
             index,
             primary_key,
-            ids_only: false,
+            fields: &[],
             place: Place::default(),
             limit: FIRST_PAGE,
             ended: false,
@@ -69,12 +69,12 @@ impl<'a> Scan<'a> {
         })
     }
 
-    /// A scan that reads ids only.
-    pub(crate) fn of_ids(remote: &'a Remote<'a>, index: &'a str, primary_key: &'a str) -> Self {
+    /// A scan that reads these fields only, the first of which is the primary key.
+    pub(crate) fn of_fields(remote: &'a Remote<'a>, index: &'a str, fields: &'a [&'a str]) -> Self {
         Self {
-            ids_only: true,
+            fields,
             limit: *PAGE_DOCUMENTS.end(),
-            ..Self::new(remote, index, primary_key)
+            ..Self::new(remote, index, fields.first().copied().unwrap_or_default())
         }
     }
 
@@ -86,12 +86,10 @@ impl<'a> Scan<'a> {
         while !self.ended {
             let from = self.place.next_from();
             let limit = self.limit + OVERLAP;
-            let page = match self.ids_only {
-                true => {
-                    let fields = &[self.primary_key];
-                    self.remote.fields(self.index, fields, from, limit).await?
-                }
-                false => self.remote.documents(self.index, from, limit).await?,
+            let (remote, index) = (self.remote, self.index);
+            let page = match self.fields {
+                [] => remote.documents(index, from, limit).await?,
+                fields => remote.fields(index, fields, from, limit).await?,
             };
             let bytes: usize = page.iter().map(|document| document.get().len()).sum();
             let mut prints: Vec<(Print, Box<RawValue>)> = page

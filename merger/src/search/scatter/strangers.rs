@@ -5,7 +5,8 @@
 //! are lowered by the strangers that were seen, and its facets still count them: they are too high by no more than a batch of the
 //! move.
 //!
-//! If an index hides its primary key from searches, its strangers can't be told, and a document may be shown twice for a moment.
+//! If an index hides from searches what tells its documents' slots (the primary key, or the routing field), its strangers can't
+//! be told: a document may be shown twice for a moment, or in an older version.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,11 +17,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use weft_routing::document_id::DocumentId;
 use weft_routing::operation::{Operation, classify};
+use weft_routing::value::RoutingValue;
 
 use super::{Ask, Reader};
 use crate::cluster::Placement;
 use crate::search::hit::{HitSpan, Interest};
-use crate::search::request::{Carrier, DEFAULT_LIMIT};
+use crate::search::request::{Carrier, DEFAULT_LIMIT, Search};
 use crate::search::scan::{Elements, Malformed, Members};
 use crate::upstream::{NodeAnswer, UpstreamError};
 
@@ -63,6 +65,38 @@ impl Wanted {
     }
 }
 
+/// What hits must show although the client doesn't ask for it: what tells their slots.
+#[derive(Debug, Default)]
+struct More {
+    /// The members.
+    names: Vec<String>,
+    /// The top-level members that the client has formatted, `*` for all.
+    formats: Vec<String>,
+}
+
+impl More {
+    /// What `carrier` lacks in its list `member`; `None` if it can't be read.
+    fn of(carrier: &Carrier, placement: &Placement, member: &str) -> Option<Self> {
+        let Some(shown) = carrier.list(member)? else {
+            return Some(Self::default());
+        };
+        let field = placement.slots.field().map(|field| field.as_str());
+        let key = placement.primary_key.as_deref();
+        let is_lacking = |name: &&str| !shown.iter().any(|shown| shown == "*" || shown == name);
+        let names = key.into_iter().chain(field).filter(is_lacking);
+        Some(Self {
+            names: names.map(str::to_owned).collect(),
+            formats: Search::formatted_in(carrier),
+        })
+    }
+
+    fn push(&self, carrier: &mut Carrier, member: &str) {
+        for name in &self.names {
+            carrier.push(member, name);
+        }
+    }
+}
+
 /// One list of an answer.
 #[derive(Debug)]
 struct List {
@@ -79,8 +113,8 @@ struct Strange<'a> {
     /// The unsettled indexes that the request concerns.
     indexes: HashMap<String, Arc<Placement>>,
     lists: Vec<List>,
-    /// The member that holds the ids, if the client doesn't want to see it.
-    strip: Vec<String>,
+    /// For each query, in order, what its hits must show in addition.
+    more: Vec<More>,
 }
 
 /// Asks a shard, and takes the strangers out of its answer. `None` if the shard can't show any.
@@ -165,7 +199,7 @@ impl<'a> Strange<'a> {
             operation: asked.operation,
             indexes: HashMap::new(),
             lists: Vec::new(),
-            strip: Vec::new(),
+            more: Vec::new(),
         };
         match asked.operation {
             Operation::SearchGet
@@ -178,16 +212,8 @@ impl<'a> Strange<'a> {
                 let placement = unsettled(&index)?;
                 let carrier = carrier()?;
                 let (wanted, by_page) = Wanted::of(&carrier)?;
-                let similar = matches!(
-                    asked.operation,
-                    Operation::SimilarGet | Operation::SimilarPost
-                );
-                if similar && let Some(key) = &placement.primary_key {
-                    let shown = carrier.list("attributesToRetrieve")?;
-                    let hides = shown
-                        .is_some_and(|shown| !shown.iter().any(|name| name == "*" || name == key));
-                    strange.strip.extend(hides.then(|| key.clone()));
-                }
+                let member = member_of(asked.operation);
+                strange.more.push(More::of(&carrier, &placement, member)?);
                 strange.indexes.insert(index.clone(), placement);
                 strange.lists.push(List {
                     wanted,
@@ -209,12 +235,15 @@ impl<'a> Strange<'a> {
                 }
                 for query in queries {
                     let index = query.get("indexUid")?.as_str()?.to_owned();
+                    let carrier = Carrier::Body(query.as_object()?.clone());
+                    let mut more = More::default();
                     if let Some(placement) = unsettled(&index) {
+                        more = More::of(&carrier, &placement, member_of(asked.operation))?;
                         strange.indexes.insert(index.clone(), placement);
                     }
+                    strange.more.push(more);
                     if federation.is_none() {
-                        let (wanted, by_page) =
-                            Wanted::of(&Carrier::Body(query.as_object()?.clone()))?;
+                        let (wanted, by_page) = Wanted::of(&carrier)?;
                         strange.lists.push(List {
                             wanted,
                             by_page,
@@ -258,8 +287,8 @@ impl<'a> Strange<'a> {
                 Some(body) => Carrier::from_body(body)?,
                 None => Carrier::from_query(form_urlencoded::parse(query.as_bytes())),
             };
-            for name in &self.strip {
-                carrier.push("attributesToRetrieve", name);
+            if let Some(more) = self.more.first() {
+                more.push(&mut carrier, member_of(self.operation));
             }
             return widen(&mut carrier, list).then(|| Ask::new(self.ask.shard, path, &carrier));
         }
@@ -278,7 +307,18 @@ impl<'a> Strange<'a> {
                 *members = wider;
             }
         }
-        any.then(|| Ask {
+        if !any {
+            return None;
+        }
+        let queries = body.get_mut("queries").and_then(Value::as_array_mut);
+        for (query, more) in queries.into_iter().flatten().zip(&self.more) {
+            let mut carrier = Carrier::Body(std::mem::take(query.as_object_mut()?));
+            more.push(&mut carrier, member_of(self.operation));
+            if let Carrier::Body(members) = carrier {
+                *query = Value::Object(members);
+            }
+        }
+        Some(Ask {
             body: Some(serde_json::to_vec(&body).unwrap_or_default().into()),
             ..self.ask.clone()
         })
@@ -298,13 +338,13 @@ impl<'a> Strange<'a> {
             && self.lists.first().is_none_or(|list| list.index.is_some());
         if !several {
             return match self.lists.first() {
-                Some(list) => self.of_list(body, 0, list, more),
+                Some(list) => self.of_list(body, 0, (list, self.more.first()), more),
                 None => Err(Malformed { at: 0 }),
             };
         }
         let mut out = Vec::with_capacity(body.len());
         let mut lacks = 0;
-        let mut lists = self.lists.iter();
+        let mut lists = self.lists.iter().zip(&self.more);
         rewrite(body, 0, &mut out, |member, out| {
             if member.key != b"results" {
                 return Ok(false);
@@ -313,7 +353,7 @@ impl<'a> Strange<'a> {
             let mut elements = Elements::new(body, member.value.start);
             let mut first = true;
             while let Some(at) = elements.enter()? {
-                let list = lists.next().ok_or(Malformed { at })?;
+                let (list, shown) = lists.next().ok_or(Malformed { at })?;
                 if !std::mem::take(&mut first) {
                     out.push(b',');
                 }
@@ -322,7 +362,7 @@ impl<'a> Strange<'a> {
                 elements.resume(members.at());
                 match self.may_show(list) {
                     true => {
-                        let owned = self.of_list(body, at, list, more)?;
+                        let owned = self.of_list(body, at, (list, Some(shown)), more)?;
                         lacks += owned.lacks;
                         out.extend(owned.body);
                     }
@@ -340,7 +380,7 @@ impl<'a> Strange<'a> {
         &self,
         body: &[u8],
         at: usize,
-        list: &List,
+        (list, shown): (&List, Option<&More>),
         more: usize,
     ) -> Result<Owned, Malformed> {
         let mut hits = Vec::new();
@@ -352,7 +392,7 @@ impl<'a> Strange<'a> {
                 hits.push(b'[');
                 while let Some(at) = elements.enter()? {
                     read += 1;
-                    let (is_own, end) = self.take(body, at, list, own, &mut hits)?;
+                    let (is_own, end) = self.take(body, at, (list, shown), own, &mut hits)?;
                     elements.resume(end);
                     own += usize::from(is_own);
                 }
@@ -391,43 +431,54 @@ impl<'a> Strange<'a> {
         &self,
         body: &[u8],
         at: usize,
-        list: &List,
+        (list, shown): (&List, Option<&More>),
         own: usize,
         hits: &mut Vec<u8>,
     ) -> Result<(bool, usize), Malformed> {
-        let mut interest = Interest {
-            strip: self.strip.clone(),
-            ..Interest::default()
-        };
-        let index = match &list.index {
-            Some(index) => index.clone(),
+        let mut interest = Interest::default();
+        let (index, shown) = match &list.index {
+            Some(index) => (index.clone(), shown),
             None => {
                 interest.pick = Some("_federation".to_owned());
                 let note = HitSpan::read(body, at, &interest)?.picked;
-                #[derive(Deserialize)]
-                #[serde(rename_all = "camelCase")]
+                #[derive(Deserialize, Default)]
+                #[serde(rename_all = "camelCase", default)]
                 struct Note {
                     index_uid: String,
+                    queries_position: usize,
                 }
                 let note = note.and_then(|range| body.get(range));
                 let note = note.and_then(|text| serde_json::from_slice::<Note>(text).ok());
-                note.map(|note| note.index_uid).unwrap_or_default()
+                let note = note.unwrap_or_default();
+                (note.index_uid, self.more.get(note.queries_position))
             }
         };
         let placement = self.indexes.get(&index);
         interest.id = placement.and_then(|index| index.primary_key.clone());
+        interest.pick = placement
+            .and_then(|index| index.slots.field())
+            .map(ToString::to_string);
+        if let Some(more) = shown.filter(|more| !more.names.is_empty()) {
+            interest.strip.clone_from(&more.names);
+            interest.added.formatted = !more.formats.is_empty();
+            interest.formats.clone_from(&more.formats);
+        }
         let span = HitSpan::read(body, at, &interest)?;
         let end = span.range.end;
-        let id = span.id.clone().and_then(|range| body.get(range));
-        let id = id.and_then(|text| std::str::from_utf8(text).ok());
-        let id = id.and_then(|text| DocumentId::from_json(text).ok());
-        let is_own = match (placement, id) {
-            (Some(placement), Some(id)) => {
-                let owner = placement.slots.shard_of(&id);
-                owner.is_none_or(|owner| owner == self.ask.shard)
-            }
-            _ => true,
+        let text = |range: &Option<std::ops::Range<usize>>| {
+            let bytes = range.clone().and_then(|range| body.get(range));
+            bytes.and_then(|bytes| std::str::from_utf8(bytes).ok())
         };
+        let owner = placement.and_then(|index| match index.slots.field() {
+            Some(_) => {
+                let value = RoutingValue::from_json(text(&span.picked)?).ok()?;
+                Some(index.slots.shard_of_value(&value))
+            }
+            None => index
+                .slots
+                .shard_of(&DocumentId::from_json(text(&span.id)?).ok()?),
+        });
+        let is_own = owner.is_none_or(|owner| owner == self.ask.shard);
         if is_own && own >= list.wanted.skip && own < list.wanted.end() {
             if hits.len() > 1 {
                 hits.push(b',');
@@ -436,6 +487,14 @@ impl<'a> Strange<'a> {
             hits.push(b'}');
         }
         Ok((is_own, end))
+    }
+}
+
+/// The list of a request that says what its hits show.
+fn member_of(operation: Operation) -> &'static str {
+    match operation {
+        Operation::ListDocuments | Operation::FetchDocuments => "fields",
+        _ => "attributesToRetrieve",
     }
 }
 

@@ -44,6 +44,9 @@ impl Write {
         ctx: &Arc<Context>,
         patience: Instant,
     ) -> Result<Option<Answer>, WriteError> {
+        if self.layout.cannot_skip(&self.params, &self.method) {
+            return Err(WriteError::NoSkipping(self.uid.clone()));
+        }
         let is_refused = self.batch.refused.is_some() || self.batch.unplaced.is_some();
         if !self.layout.looks_for(&self.method) || is_refused {
             return self.write(ctx, None, None).await;
@@ -147,15 +150,14 @@ impl Write {
         delivery: &mut Delivery,
         held: Option<&Located>,
     ) -> Result<(), WriteError> {
-        let Some(owners) = self
-            .batch
-            .owners
-            .as_ref()
-            .filter(|_| self.moves_documents())
-        else {
+        let held = held.map(|found| &**found.owners());
+        // Two versions of a document: a merger died while the document was replaced under another value.
+        let are_double = held.is_some_and(Owners::are_superseded);
+        let owners = self.batch.owners.as_ref();
+        let owners = owners.filter(|_| are_double || self.moves_documents());
+        let Some(owners) = owners else {
             return Ok(());
         };
-        let held = held.map(|found| &**found.owners());
         let shards = self.layout.slots.shards();
         let removals = removals(owners, shards, held, &Layout::limits(ctx)).await;
         let removals = removals.map_err(|error| of_split(error.into(), self.format))?;

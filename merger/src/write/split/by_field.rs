@@ -81,6 +81,13 @@ impl Owners {
             .map_or(0, |ids| ids.len() as u64)
     }
 
+    /// Whether a document lies on a shard, or was noted there before it was noted elsewhere.
+    pub(crate) fn was_on(&self, id: &str, shard: ShardId) -> bool {
+        let is_home = self.homes.get(id).is_some_and(|home| home.shard == shard);
+        let before = || self.superseded.get(&shard);
+        is_home || before().is_some_and(|ids| ids.contains(id))
+    }
+
     /// All ids with the shards where they lie, in no certain order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, ShardId)> {
         let homes = self.homes.iter();

@@ -47,7 +47,7 @@ fn strange<'a>(
         operation,
         indexes,
         lists: lists.into_iter().map(list).collect(),
-        strip: Vec::new(),
+        more: std::iter::repeat_with(More::default).take(2).collect(),
     }
 }
 

@@ -1,0 +1,242 @@
+//! Makes the copies of a batch on the new shard as the documents are on the old one.
+//!
+//! Where an id doesn't tell the slot, clients may give a document to either shard at any moment. So the documents themselves say
+//! what belongs to the batch, what the new shard holds by right is left alone, and without both shards' locks nothing is written
+//! that was written by somebody else since it was read.
+
+use hashbrown::{HashMap, HashSet};
+
+use super::batch::{Batch, Locked, within};
+use super::ids::IdsBySlot;
+use super::send::{Write, send};
+use super::{MoveError, remote, replicas};
+use crate::cluster::{NodeRef, Slotting, owns};
+use crate::ids::Ids;
+use crate::repair::resync::{Print, SourceGuard};
+
+/// The largest body of one write, in bytes.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// A document that is to be written: its id and its text on one line.
+type Line = (String, Vec<u8>);
+
+impl Batch<'_> {
+    fn slotting(&self) -> Result<Slotting<'_>, MoveError> {
+        // The first documents came meanwhile.
+        self.slotting.ok_or(MoveError::Changed)
+    }
+
+    /// Those of these ids that concern the batch: their documents are in its slots now, or the new shard may hold copies of them.
+    /// Where an id doesn't tell its slot, the old shard is asked; `ids` learn what it says.
+    pub(super) async fn concerned(
+        &self,
+        ids: &mut IdsBySlot,
+        node: &NodeRef,
+        written: &[String],
+        locked: Option<&Locked<'_>>,
+    ) -> Result<Vec<String>, MoveError> {
+        let slotting = self.slotting()?;
+        if slotting.is_by_id() {
+            return Ok(written.to_vec());
+        }
+        let (old, fields) = (self.old(node), slotting.fields());
+        let found = within(locked, old.fields_of(self.index, &fields, written)).await?;
+        let mut here = HashMap::with_capacity(found.len());
+        for told in found.iter().filter_map(|document| slotting.of(document)) {
+            let unplaced = || MoveError::unplaced(self.index, &told.id, slotting);
+            let slot = told.slot.ok_or_else(unplaced)?;
+            here.insert(told.id, slot);
+        }
+        let copied = self.copied();
+        let mut concerned = Vec::new();
+        for id in written {
+            let slot = here.get(id.as_str()).copied();
+            let is_left = |slot: &weft_routing::slot::Slot| self.left.binary_search(slot).is_ok();
+            ids.put(id, slot.filter(is_left));
+            let is_in_batch = slot.is_some_and(|slot| self.slots.contains(&slot));
+            if is_in_batch || copied.contains(id) {
+                concerned.push(id.clone());
+            }
+        }
+        Ok(concerned)
+    }
+
+    /// Makes these documents on every replica of the new shard as they are on a node of the old one, as far as they concern the
+    /// batch. Returns those that differed before that. `locked` is the turn, if the caller has the locks.
+    pub(super) async fn mend(
+        &self,
+        ids: &mut IdsBySlot,
+        node: &NodeRef,
+        doubtful: &[String],
+        locked: Option<&Locked<'_>>,
+    ) -> Result<Vec<String>, MoveError> {
+        if doubtful.is_empty() {
+            return Ok(Vec::new());
+        }
+        let slotting = self.slotting()?;
+        let primary_key = slotting.key();
+        let old = self.old(node);
+        let unbroken = SourceGuard::of(self.ctx, node)?;
+        if locked.is_none() {
+            old.applied().await?;
+        }
+        let doubtful = self.concerned(ids, node, doubtful, locked).await?;
+        let found = within(locked, old.documents_of(self.index, &doubtful)).await?;
+        // What a replaced disk lacks must not be taken for deleted.
+        within(locked, unbroken.check()).await?;
+        let (mut prints, mut documents) = (HashMap::with_capacity(found.len()), Vec::new());
+        for document in found {
+            let told = slotting.of(&document);
+            let slot = told.and_then(|told| told.slot);
+            if slot.is_some_and(|slot| self.slots.contains(&slot))
+                && let Some(print) = Print::of(&document, primary_key)
+            {
+                prints.insert(print.id, (print.content, documents.len()));
+                documents.push(document);
+            }
+        }
+        let held = self.held(&doubtful, locked).await?;
+        // What clients have given to the new shard is there by right.
+        prints.retain(|id, _| !held.by_right.contains(id));
+        // Which differ on any replica, and which are surplus on any.
+        let (mut differing, mut surplus) = (HashSet::new(), Vec::new());
+        for replica in &held.copies {
+            for (id, (content, _)) in &prints {
+                if replica.get(id) != Some(content) {
+                    differing.insert(id.clone());
+                }
+            }
+            let gone = replica.keys().filter(|id| !prints.contains_key(*id));
+            surplus.extend(gone.filter(|id| !held.by_right.contains(*id)).cloned());
+        }
+        surplus.sort_unstable();
+        surplus.dedup();
+        let mut changed: Vec<(usize, &String)> = prints
+            .iter()
+            .filter(|(id, _)| differing.contains(*id))
+            .map(|(id, (_, place))| (*place, id))
+            .collect();
+        changed.sort_unstable();
+        let mut differed: Vec<String> = changed.iter().map(|(_, id)| (*id).clone()).collect();
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        for (place, id) in changed {
+            let Some(document) = documents.get(place) else {
+                continue;
+            };
+            // Line ends can only be between the fields, as JSON strings escape them.
+            let text = document.get().bytes();
+            let line: Vec<u8> = text
+                .filter(|byte| *byte != b'\n' && *byte != b'\r')
+                .collect();
+            bytes += line.len();
+            lines.push((id.clone(), line));
+            if bytes >= BATCH_BYTES {
+                self.put(std::mem::take(&mut lines), primary_key, locked)
+                    .await?;
+                bytes = 0;
+            }
+        }
+        self.put(lines, primary_key, locked).await?;
+        differed.extend(surplus.iter().cloned());
+        let deletion = |ids: &[String]| Write::deletion(self.index, ids);
+        self.write(surplus, deletion, locked).await?;
+        Ok(differed)
+    }
+
+    /// What the replicas of the new shard hold of these documents.
+    async fn held(&self, ids: &[String], locked: Option<&Locked<'_>>) -> Result<Held, MoveError> {
+        let slotting = self.slotting()?;
+        let placement = self.ctx.cluster.placement(self.index);
+        let placement = placement.ok_or(MoveError::Gone)?;
+        let mut held = Held::default();
+        for replica in replicas(self.ctx, self.to)? {
+            let new = remote(self.ctx, &replica);
+            if locked.is_none() {
+                new.applied().await?;
+            }
+            let mut copies = HashMap::new();
+            for document in within(locked, new.documents_of(self.index, ids)).await? {
+                let Some(print) = Print::of(&document, slotting.key()) else {
+                    continue;
+                };
+                let slot = slotting.of(&document).and_then(|told| told.slot);
+                match slot.is_some_and(|slot| placement.slots.shard_of_slot(slot) == self.to) {
+                    true => drop(held.by_right.insert(print.id)),
+                    false => drop(copies.insert(print.id, print.content)),
+                }
+            }
+            held.copies.push(copies);
+        }
+        Ok(held)
+    }
+
+    async fn put(
+        &self,
+        lines: Vec<Line>,
+        primary_key: &str,
+        locked: Option<&Locked<'_>>,
+    ) -> Result<(), MoveError> {
+        let ids: Vec<String> = lines.iter().map(|(id, _)| id.clone()).collect();
+        self.copied().extend(ids.iter().cloned());
+        let lines: HashMap<String, Vec<u8>> = lines.into_iter().collect();
+        let put = |ids: &[String]| {
+            let (mut body, mut named) = (Vec::new(), Ids::default());
+            for id in ids {
+                if let Some(line) = lines.get(id) {
+                    body.extend_from_slice(line);
+                    body.push(b'\n');
+                    named.push(id);
+                }
+            }
+            let bytes = body.len() as u64;
+            self.bytes
+                .fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+            self.ctx.metrics.moved_bytes.inc_by(bytes);
+            Write::documents(self.index, primary_key, body, named)
+        };
+        self.write(ids, put, locked).await
+    }
+
+    /// Sends a write of these documents to the new shard, without those that a client may have written meanwhile: they are noted,
+    /// and come later.
+    async fn write(
+        &self,
+        mut ids: Vec<String>,
+        write: impl FnOnce(&[String]) -> Write,
+        locked: Option<&Locked<'_>>,
+    ) -> Result<(), MoveError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        // Never cut off: some replicas would have it and others not.
+        let tasks = match locked {
+            Some(turn) => send(self.ctx, turn.guard, self.to, write(&ids)).await?,
+            None => {
+                let guard = self.ctx.locks.lock(&[self.to]).await;
+                // By now, the name may be that of another index: a swap has the lock of this shard, too.
+                let logs = &self.ctx.cluster.moves.logs;
+                let now = self.ctx.cluster.placement(self.index);
+                let is_owned = now.is_some_and(|now| owns(&now, &self.slots, self.from));
+                if !is_owned || logs.is_broken(self.index) {
+                    return Err(MoveError::Changed);
+                }
+                let touched = logs.touched(self.index, &ids);
+                ids.retain(|id| !touched.contains(id));
+                if ids.is_empty() {
+                    return Ok(());
+                }
+                send(self.ctx, &guard, self.to, write(&ids)).await?
+            }
+        };
+        within(locked, tasks.done(self.ctx)).await
+    }
+}
+
+/// What the replicas of the new shard hold.
+#[derive(Default)]
+struct Held {
+    /// What each replica holds although the shard doesn't own its slot: ids and contents.
+    copies: Vec<HashMap<String, u64>>,
+    /// The ids of documents whose slots the shard owns.
+    by_right: HashSet<String>,
+}
