@@ -254,3 +254,99 @@ async fn a_batch_has_the_members_that_it_has_on_a_node() {
     assert_eq!(names(&many["stats"]), stats);
     assert_eq!(names(many), names(one));
 }
+
+/// What the merger has counted so far.
+async fn counted(cluster: &Cluster, name: &str) -> u64 {
+    let metrics = Api::new(cluster.merger_url(), None)
+        .get("/_weft/metrics")
+        .await
+        .unwrap();
+    let mut lines = metrics.text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap().parse().unwrap()
+}
+
+/// Kills the merger, starts it again, and waits until it answers.
+async fn killed_and_back(cluster: &Cluster, api: &Api) {
+    cluster.merger().kill().unwrap();
+    cluster.merger().restart().unwrap();
+    cluster.wait_ready().await.unwrap();
+    let deadline = Deadline::after(Duration::from_secs(20));
+    until("Weft's answer", deadline, || async {
+        let tasks = api.get("/tasks?limit=1").await;
+        let tasks = tasks.map_err(|error| error.line())?;
+        (tasks.status == 200).then_some(()).ok_or(tasks.text)
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn small_writes_that_went_together_are_a_task_each_even_if_the_merger_is_killed() {
+    const WRITES: u64 = 200;
+    let (cluster, api) = start(Cluster::builder().shards(1)).await;
+    let create = json!({"uid": "x", "primaryKey": "id"});
+    api.succeed(&api.post("/indexes", &create).await.unwrap())
+        .await
+        .unwrap();
+    let writes = (0..WRITES).map(|id| {
+        let api = api.clone();
+        async move {
+            let path = format!("/indexes/x/documents?customMetadata=write-{id}");
+            // Each names a document of its own, some of them twice.
+            let body: Vec<Value> = (0..=id % 2).map(|n| json!({"id": id, "n": n})).collect();
+            let accepted = api.post(&path, &json!(body)).await.unwrap();
+            assert_eq!(accepted.status, 202, "{}", accepted.text);
+            (id, accepted.at("/taskUid").as_u64().unwrap())
+        }
+    });
+    let written = futures_util::future::join_all(writes).await;
+    let uids: BTreeSet<u64> = written.iter().map(|(_, uid)| *uid).collect();
+    assert_eq!(uids.len(), written.len(), "a uid was given twice");
+    let groups = counted(&cluster, "weft_merger_small_write_groups_total").await;
+    assert!(groups < WRITES / 2, "{WRITES} went as {groups}");
+    killed_and_back(&cluster, &api).await;
+    for (id, uid) in &written {
+        let path = format!("/tasks/{uid}");
+        until(
+            "the task's end",
+            Deadline::after(Duration::from_secs(60)),
+            || async {
+                let task = api.get(&path).await.map_err(|error| error.line())?;
+                match task.at("/status").as_str() {
+                    Some("succeeded") => Ok(()),
+                    _ => Err(task.text),
+                }
+            },
+        )
+        .await
+        .unwrap();
+        let task = api.get(&path).await.unwrap();
+        assert_eq!(task.at("/customMetadata"), &json!(format!("write-{id}")));
+        let details = json!({"receivedDocuments": 1 + id % 2, "indexedDocuments": 1});
+        assert_eq!(task.at("/details"), &details, "{uid}");
+    }
+    let total = async |query: &str| {
+        let path = format!("/tasks?types=documentAdditionOrUpdate&indexUids=x&limit=0{query}");
+        let listed = api.get(&path).await.unwrap();
+        listed.at("/total").as_u64().unwrap()
+    };
+    assert_eq!(total("").await, WRITES);
+    assert_eq!(total("&statuses=succeeded").await, WRITES);
+    // Every other one is deleted; the rest is still there after a restart.
+    let some: Vec<String> = uids.iter().step_by(2).map(u64::to_string).collect();
+    let path = format!("/tasks?uids={}", some.join(","));
+    let deletion = api.delete(&path).await.unwrap();
+    let deleted = api.succeed(&deletion).await.unwrap();
+    assert_eq!(deleted["details"]["deletedTasks"], WRITES / 2);
+    for _ in 0..2 {
+        assert_eq!(total("").await, WRITES / 2);
+        for (place, uid) in uids.iter().enumerate() {
+            let found = api.get(&format!("/tasks/{uid}")).await.unwrap();
+            let wanted = if place % 2 == 0 { 404 } else { 200 };
+            assert_eq!(found.status, wanted, "{uid}: {}", found.text);
+        }
+        killed_and_back(&cluster, &api).await;
+    }
+    assert_eq!(ids(&api, "x").await.len(), usize::try_from(WRITES).unwrap());
+}

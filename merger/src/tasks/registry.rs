@@ -21,6 +21,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use tokio::sync::{Notify, mpsc};
 
 use super::TaskError;
@@ -44,6 +45,8 @@ pub(super) const DELETION: &str = "taskDeletion";
 pub(super) const CANCELATION: &str = "taskCancelation";
 /// The store's key for the lowest uid that may be assigned next: deleting the newest tasks must not free their uids.
 const FLOOR_KEY: &str = "task-floor";
+/// How many records of a page are read from the store at a time.
+const READ_AT_ONCE: usize = 16;
 
 /// A task that has just settled, for the code that acts on it.
 #[derive(Debug, Clone)]
@@ -258,8 +261,10 @@ impl Tasks {
             filter.page(&state.notes, state.open_uids())
         };
         let mut views = Vec::with_capacity(page.len());
-        for uid in page {
-            match self.get(uid).await {
+        let reads = stream::iter(page).map(|uid| self.get(uid));
+        let mut reads = reads.buffered(READ_AT_ONCE);
+        while let Some(read) = reads.next().await {
+            match read {
                 Ok(view) => views.push(view),
                 // The task was deleted after the page's uids were found.
                 Err(TaskError::NotFound { .. }) => {}
