@@ -180,7 +180,7 @@ mod tests {
         job.add(3, 30);
         for (state, error) in [("running", None), ("failed", Some("no room"))] {
             let body = job.figures.body(state, error);
-            let told: crate::cluster::Told = serde_json::from_value(body).unwrap();
+            let told: crate::cluster::JobReport = serde_json::from_value(body).unwrap();
             assert_eq!(told.kind.as_str(), "import");
             assert_eq!(told.state.as_str(), state);
             assert_eq!((told.documents, told.bytes), (3, 30));

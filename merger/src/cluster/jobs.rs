@@ -91,7 +91,7 @@ impl JobState {
 /// What a job's program says. Figures are those since its beginning.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct Told {
+pub(crate) struct JobReport {
     pub(crate) kind: JobKind,
     pub(crate) state: JobState,
     #[serde(default)]
@@ -185,7 +185,7 @@ impl Jobs {
     ///
     /// # Errors
     /// The store failed; nothing is noted then.
-    pub(crate) async fn hear(&self, id: Uuid, told: Told) -> Result<Progress, StoreError> {
+    pub(crate) async fn hear(&self, id: Uuid, told: JobReport) -> Result<Progress, StoreError> {
         let known = self.lock().jobs.iter().find(|job| job.id == id).cloned();
         // What a vanished one says later counts: it was cut off for a while.
         let had_ended = known
@@ -297,8 +297,8 @@ mod tests {
     use super::*;
     use crate::store::memory::MemoryStore;
 
-    fn told(state: JobState, documents: u64) -> Told {
-        Told {
+    fn told(state: JobState, documents: u64) -> JobReport {
+        JobReport {
             kind: JobKind::Backup,
             state,
             documents,

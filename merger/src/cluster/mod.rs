@@ -73,7 +73,7 @@ pub(crate) use dirty::{Documents, Written};
 pub(crate) use following::Changed;
 pub(crate) use health::{Probe, READS_FOLLOW, READS_LEAVE};
 pub(crate) use in_doubt::Doubt;
-pub(crate) use jobs::{JobKind, JobState, Jobs, Told, note_vanished_jobs};
+pub(crate) use jobs::{JobKind, JobReport, JobState, Jobs, note_vanished_jobs};
 pub(crate) use leader_view::{LeaderView, VIEW_KEY};
 pub(crate) use moves::{
     Held, Move, MoveOptions, MoveState, Moves, Noted, Planned, Slotting, Step, Told, plan,

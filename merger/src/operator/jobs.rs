@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{MAX_BODY_BYTES, ok};
 use crate::answer::Answer;
 use crate::call::{Call, empty, read_whole};
-use crate::cluster::{ClusterError, JobKind, Jobs, Told, note_vanished_jobs};
+use crate::cluster::{ClusterError, JobKind, JobReport, Jobs, note_vanished_jobs};
 use crate::repair::Context;
 
 /// Answers a call on jobs; `None` if it isn't one.
@@ -47,7 +47,7 @@ fn list(jobs: &Jobs) -> Value {
 async fn hear(ctx: &Context, call: &mut Call, id: Uuid) -> Result<Answer, ClusterError> {
     let body = std::mem::replace(&mut call.body, empty());
     let body = read_whole(body, MAX_BODY_BYTES, ctx.pace.idle).await?;
-    let told: Told = serde_json::from_slice(&body)
+    let told: JobReport = serde_json::from_slice(&body)
         .map_err(|error| ClusterError::InvalidBody(error.to_string()))?;
     let (kind, state) = (told.kind.as_str(), told.state.as_str());
     let error = told.error.clone();
