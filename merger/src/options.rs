@@ -202,7 +202,7 @@ pub struct ServeOptions {
     #[arg(long, env = "WEFT_MAX_TASKS", default_value_t = 1_000_000)]
     pub max_tasks: usize,
     /// Keep the state's format, so that an older merger can take over again; small writes that go together then have a stored record each.
-    #[arg(long, env = "WEFT_KEEP_STATE_FORMAT")]
+    #[arg(long, env = "WEFT_KEEP_STATE_FORMAT", default_value_t = false, action = clap::ArgAction::Set)]
     pub keep_state_format: bool,
     /// How long finished tasks are kept, in seconds; 0 means as long as there is room, as on a node.
     #[arg(long, env = "WEFT_MAX_TASK_AGE_SECONDS", default_value_t = 0)]

@@ -10,6 +10,7 @@
 //! and reads the state anew, as after a start. While it begins to lead, it goes on answering reads as a follower, until it knows as
 //! a leader what it needs for that.
 
+mod following;
 mod identity;
 mod opening;
 mod reach;
@@ -22,26 +23,23 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::following::Following;
 use self::identity::be_let_in;
 use self::opening::Opening;
 use self::reach::reaches_no_node;
 use super::phase::{Phase, Threads};
 use super::timed::Timed;
 use super::traces::Traces;
-use super::{StartError, base, directory, keep_spares, nodes, reports, search_of};
-use crate::cluster::{self, Cluster, Directory, Mergers};
+use super::{StartError, directory, nodes, reports};
+use crate::cluster::{self, Directory, Mergers};
 use crate::edge::{self, Context, Follower, Peers, Role};
 use crate::etcd::{Etcd, EtcdClient, EtcdOptions};
-use crate::fence::Fence;
-use crate::follower;
-use crate::keys::Keys;
 use crate::leadership::{
     ANYBODY_AFTER, Candidate, Election, Leadership, Membership, OnLostStore, Registration, Roll,
 };
 use crate::options::ServeOptions;
 use crate::sockets::Listeners;
 use crate::spans::Spans;
-use crate::store::{News, Snapshot, StateReader};
 use crate::telemetry::Metrics;
 use crate::upstream::{NodeApi, PassOn};
 
@@ -124,20 +122,6 @@ pub(crate) struct Merger {
     metrics: Metrics,
     spans: Spans,
     outside: Outside,
-}
-
-/// A merger that follows.
-pub(crate) struct Following {
-    ctx: Arc<follower::Context>,
-    /// Its background work ends with this.
-    _phase: Phase,
-}
-
-impl Following {
-    /// Resolves when the registration is lost: what this merger knows may be old.
-    async fn lost(&self) {
-        self.ctx.membership.fence().closed().await;
-    }
 }
 
 /// Why a merger doesn't lead any more.
@@ -346,89 +330,6 @@ impl Merger {
             pass_on: PassOn::through(self.options.way_to_egress()),
             peers: Arc::clone(&self.peers),
         }))
-    }
-
-    /// Follows; `None` if the process is to end before that.
-    async fn follow_unless(
-        &self,
-        stopping: &CancellationToken,
-    ) -> Result<Option<Following>, StartError> {
-        let following = async {
-            let following = self.follow().await?;
-            // Envoy would take nodes out of which this merger knows nothing yet.
-            let looked = async {
-                while !following.ctx.has_looked_at_nodes() {
-                    sleep(AGAIN / 25).await;
-                }
-            };
-            let _ = timeout(CHANGES_WITHIN, looked).await;
-            Ok(Some(following))
-        };
-        tokio::select! {
-            () = stopping.cancelled() => Ok(None),
-            following = following => following,
-        }
-    }
-
-    /// Registers, reads the state, and keeps up with it.
-    pub(crate) async fn follow(&self) -> Result<Following, StartError> {
-        let mut silent = false;
-        loop {
-            match self.try_to_follow().await {
-                Err(StartError::NoAnswer(error)) => {
-                    if !std::mem::replace(&mut silent, true) {
-                        tracing::warn!(%error, "the state can't be read from etcd yet");
-                    }
-                    sleep(AGAIN).await;
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
-    async fn try_to_follow(&self) -> Result<Following, StartError> {
-        let (prefix, candidate) = (self.options.etcd.prefix.clone(), &self.candidate);
-        // Registered first: what the leader changes from here on waits for this merger, and what it changed before is read.
-        let registration = Registration::new(candidate.id.clone(), candidate.address);
-        let etcd = Arc::clone(&self.etcd);
-        let lease = self.registered_for();
-        let membership = Membership::join(etcd, &prefix, registration, lease).await?;
-        let reader = StateReader::new(Arc::clone(&self.etcd), prefix);
-        let read = reader.read_all().await?;
-        let News::All(all) = read.news else {
-            return Err(StartError::Unreadable("journal".to_owned()));
-        };
-        let store = Arc::new(Snapshot::of(all.iter().cloned()));
-        let cluster = Cluster::follow(store, self.options.cluster(), self.shared.clone()).await?;
-        cluster.apply_all(all).map_err(StartError::Unreadable)?;
-        let fence = match self.options.on_lost_store {
-            OnLostStore::Refuse => membership.fence().clone(),
-            OnLostStore::ServeReads => Fence::always_open(),
-        };
-        let options = &self.options;
-        let nodes = Arc::clone(&self.outside.nodes);
-        let telemetry = (self.metrics.clone(), self.spans.clone());
-        let base = base(options, nodes, fence, telemetry, cluster);
-        let repair = options.repair();
-        let ctx = Arc::new(follower::Context {
-            search: search_of(options, &base, None),
-            keys: Arc::new(Keys::default()),
-            reader,
-            membership,
-            discovery_interval: repair.discovery_interval,
-            probe_interval: repair.probe_interval,
-        });
-        let phase = Phase::begin(self.outside.threads, "follow").map_err(StartError::Threads)?;
-        let (begun, directory) = (Arc::clone(&ctx), Arc::clone(&self.outside.directory));
-        let spares = options.spares();
-        let begin = async move {
-            keep_spares(&begun.search.base, spares.as_ref());
-            tokio::spawn(follower::discover(Arc::clone(&begun), directory));
-            tokio::spawn(follower::watch(Arc::clone(&begun)));
-            tokio::spawn(async move { follower::follow(&begun, read.count).await });
-        };
-        let _ = phase.run(begin).await;
-        Ok(Following { ctx, _phase: phase })
     }
 
     /// Reads the state as its leader, finishes what the last leader left open, and begins the background work; `None` if that failed

@@ -17,6 +17,7 @@ mod moves;
 mod nodes;
 mod panics;
 mod play;
+mod played;
 mod promises;
 mod readiness;
 mod remembered;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use http::Method;
 
 use super::nodes::{Event, new_disk};
-use super::play::{Played, play};
+use super::play::play;
+use super::played::Played;
 use super::steps::{Kind, Meanwhile, Plan, Step};
 use super::world::World;
 
