@@ -177,11 +177,21 @@ async fn three_mergers_etcd_and_nodes_know_each_other_by_certificates_that_chang
     let all = Everywhere::start(&authority);
     let roles = all.roles().await;
     let (leader, follower) = (roles[0], roles[1]);
-    all.write_and_search(follower, 0..50, 50).await;
-    assert!(
-        passed_on(&all.cluster, follower).await > 0,
-        "the follower's Envoy passes writes on"
-    );
+    // Until its Envoy calls the follower healthy, another merger answers there.
+    let through_follower = || async {
+        all.write_and_search(follower, 0..50, 50).await;
+        match passed_on(&all.cluster, follower).await {
+            0 => Err("nothing was passed on".to_owned()),
+            _ => Ok(()),
+        }
+    };
+    until(
+        "a write that a follower passes on",
+        soon(),
+        through_follower,
+    )
+    .await
+    .unwrap();
     all.wait_for_certificates(0).await;
 
     // Plain, without a certificate, with a foreign one: nobody lets that in.
