@@ -1,7 +1,7 @@
 //! The registry's memory: a note of each task, the records of outstanding tasks, and what each node still has to do.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::removals::Removals;
@@ -17,13 +17,12 @@ use crate::tasks::record::{LocalState, ReplicaTask, Status, TaskRecord};
 pub(super) struct State {
     pub(super) next: u32,
     pub(super) notes: Notes,
-    /// The records of open tasks, by the first uid of each.
+    /// The records of open tasks, by the first uid of each: that is also how nodes' local tasks name them.
     pub(super) open: BTreeMap<u32, Arc<TaskRecord>>,
     /// The names that swaps and renamings exchanged, by task.
     pub(super) renamed: BTreeMap<u32, Pairs>,
-    /// What each node still has to do: local uid → the records that wait for it, by their first uids. Writes that went together share
-    /// a record; those of older mergers, and those that are to be sent again, have one each.
-    pub(super) waiting: HashMap<NodeId, BTreeMap<u32, Vec<u32>>>,
+    /// What each node still has to do: local uid → cluster uids. Merged writes share a local task.
+    pub(super) waiting: BTreeMap<NodeId, BTreeMap<u32, Vec<u32>>>,
     /// Ends of shared local tasks that were not taken yet.
     pub(super) shared_ends: Vec<SharedEnd>,
     /// Replicas whose tasks ended otherwise than the others', and the reason text.
