@@ -1,6 +1,5 @@
 //! The registry's memory: a note of each task, the records of outstanding tasks, and what each node still has to do.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -104,7 +103,7 @@ impl State {
             }
         }
         let alone = record.uids().filter_map(|uid| record.alone(uid));
-        for alone in alone.map(Cow::into_owned) {
+        for alone in alone.map(|alone| alone.into_owned()) {
             self.note(&alone);
             self.open.insert(alone.uid, Arc::new(alone));
         }
