@@ -16,7 +16,7 @@ use crate::tasks::record::{LocalState, ReplicaTask, Status, TaskRecord};
 pub(super) struct State {
     pub(super) next: u32,
     pub(super) notes: Notes,
-    /// The records of open tasks, by the first uid of each.
+    /// The records of open tasks, by the first uid of each: that is also how nodes' local tasks name them.
     pub(super) open: BTreeMap<u32, Arc<TaskRecord>>,
     /// The names that swaps and renamings exchanged, by task.
     pub(super) renamed: BTreeMap<u32, Pairs>,
