@@ -35,7 +35,8 @@ async fn search(api: Api, stop: Arc<AtomicBool>) -> u64 {
             walked.extend(ids_found(&api, &body).await);
         }
         assert_eq!(walked, steady);
-        let body = json!({"filter": "tenant = acme AND order < 500", "sort": ["order:asc"], "limit": 500});
+        let body =
+            json!({"filter": "tenant = acme AND order < 500", "sort": ["order:asc"], "limit": 500});
         assert_eq!(ids_found(&api, &body).await, of_acme);
         let one = api.get("/indexes/x/documents/377?fields=id,name").await;
         let one = one.unwrap();
