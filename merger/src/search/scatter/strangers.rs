@@ -8,6 +8,8 @@
 //! If an index hides from searches what tells its documents' slots (the primary key, or the routing field), its strangers can't
 //! be told: a document may be shown twice for a moment, or in an older version.
 
+mod more;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,10 +21,11 @@ use weft_routing::document_id::DocumentId;
 use weft_routing::operation::{Operation, classify};
 use weft_routing::value::RoutingValue;
 
+use self::more::{More, member_of};
 use super::{Ask, Reader};
 use crate::cluster::Placement;
 use crate::search::hit::{HitSpan, Interest};
-use crate::search::request::{Carrier, DEFAULT_LIMIT, Search};
+use crate::search::request::{Carrier, DEFAULT_LIMIT};
 use crate::search::scan::{Elements, Malformed, Members};
 use crate::upstream::{NodeAnswer, UpstreamError};
 
@@ -62,38 +65,6 @@ impl Wanted {
             take: take.unwrap_or(DEFAULT_LIMIT),
         };
         Some((wanted, false))
-    }
-}
-
-/// What hits must show although the client doesn't ask for it: what tells their slots.
-#[derive(Debug, Default)]
-struct More {
-    /// The members.
-    names: Vec<String>,
-    /// The top-level members that the client has formatted, `*` for all.
-    formats: Vec<String>,
-}
-
-impl More {
-    /// What `carrier` lacks in its list `member`; `None` if it can't be read.
-    fn of(carrier: &Carrier, placement: &Placement, member: &str) -> Option<Self> {
-        let Some(shown) = carrier.list(member)? else {
-            return Some(Self::default());
-        };
-        let field = placement.slots.field().map(|field| field.as_str());
-        let key = placement.primary_key.as_deref();
-        let is_lacking = |name: &&str| !shown.iter().any(|shown| shown == "*" || shown == name);
-        let names = key.into_iter().chain(field).filter(is_lacking);
-        Some(Self {
-            names: names.map(str::to_owned).collect(),
-            formats: Search::formatted_in(carrier),
-        })
-    }
-
-    fn push(&self, carrier: &mut Carrier, member: &str) {
-        for name in &self.names {
-            carrier.push(member, name);
-        }
     }
 }
 
@@ -487,14 +458,6 @@ impl<'a> Strange<'a> {
             hits.push(b'}');
         }
         Ok((is_own, end))
-    }
-}
-
-/// The list of a request that says what its hits show.
-fn member_of(operation: Operation) -> &'static str {
-    match operation {
-        Operation::ListDocuments | Operation::FetchDocuments => "fields",
-        _ => "attributesToRetrieve",
     }
 }
 
