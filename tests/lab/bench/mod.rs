@@ -5,7 +5,6 @@
 
 mod fan_out;
 mod filter_cost;
-mod followers;
 mod large;
 mod load;
 mod merge;
@@ -78,8 +77,6 @@ enum Suite {
     Tasks,
     /// One merger, one with etcd, three with etcd: small writes, imports and searches. Only where there is an etcd, or if named.
     Mergers,
-    /// How far a follower is behind the leader. Only where there is an etcd, or if named.
-    Followers,
 }
 
 /// One figure, with the value that it is compared with.
@@ -229,17 +226,6 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
             &arguments,
             "several_mergers",
             "One merger without etcd, one with it, and three",
-            &rows,
-        )?;
-    }
-    if arguments.only.contains(&Suite::Followers)
-        || (arguments.only.is_empty() && Binaries::etcd().is_ok())
-    {
-        let rows = followers::measure().await?;
-        report(
-            &arguments,
-            "followers",
-            "How long reads through a follower go by what was before a change, from when a client knows of it",
             &rows,
         )?;
     }

@@ -1,6 +1,6 @@
 //! The registry's memory: a note of each task, the records of outstanding tasks, and what each node still has to do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::removals::Removals;
@@ -20,7 +20,7 @@ pub(super) struct State {
     /// The names that swaps and renamings exchanged, by task.
     pub(super) renamed: BTreeMap<u32, Pairs>,
     /// What each node still has to do: local uid → cluster uids. Merged writes share a local task.
-    pub(super) waiting: BTreeMap<NodeId, BTreeMap<u32, Vec<u32>>>,
+    pub(super) waiting: HashMap<NodeId, BTreeMap<u32, Vec<u32>>>,
     /// Ends of shared local tasks that were not taken yet.
     pub(super) shared_ends: Vec<SharedEnd>,
     /// Replicas whose tasks ended otherwise than the others', and the reason text.
