@@ -5,9 +5,11 @@
 
 mod fan_out;
 mod filter_cost;
+mod filter_table;
 mod large;
 mod load;
 mod merge;
+mod moving;
 mod network;
 mod remembered;
 mod scale;
@@ -16,6 +18,7 @@ mod sockets;
 mod split;
 mod stub;
 mod tasks;
+mod tenants;
 mod usage;
 mod way;
 mod writes;
@@ -33,7 +36,7 @@ use crate::say;
 /// Options of `weft-lab bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// Only these parts; by default, all except `large` and `scale`
+    /// Only these parts; by default, all except `large`, `scale`, `tenants`, `filter-table` and `move`
     #[arg(long, value_enum)]
     only: Vec<Suite>,
     /// Duration of a measurement in seconds
@@ -42,6 +45,12 @@ pub(crate) struct BenchArgs {
     /// How many finished tasks the merger keeps in `tasks`
     #[arg(long, default_value_t = 990_000)]
     tasks: u32,
+    /// How many indexes there are: in the routing table of `scale` (100,000) and of `filter-table` (10,000), and in `tenants` (5,000)
+    #[arg(long)]
+    indexes: Option<usize>,
+    /// How many documents `move` has at most
+    #[arg(long)]
+    documents: Option<usize>,
     #[command(flatten)]
     scale: scale::ScaleArgs,
     /// Folder for the JSON files
@@ -75,6 +84,12 @@ enum Suite {
     Large,
     /// How long `GET /tasks/{uid}` takes.
     Tasks,
+    /// Thousands of small indexes: how fast they are made, how evenly they lie, what they cost. Only if named.
+    Tenants,
+    /// A filter's routing table of many indexes: memory of a worker, time of a decision. Only if named.
+    FilterTable,
+    /// A cluster that grows by a shard and shrinks again under load. Only if named.
+    Move,
     /// One merger, one with etcd, three with etcd: small writes, imports and searches. Only where there is an etcd, or if named.
     Mergers,
 }
@@ -230,11 +245,40 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
         )?;
     }
     if arguments.only.contains(&Suite::Scale) {
-        let rows = scale::measure(arguments.seconds, &arguments.scale).await?;
+        let indexes = arguments.indexes.unwrap_or(100_000);
+        let rows = scale::measure(arguments.seconds, &arguments.scale, indexes).await?;
         report(
             &arguments,
             "scale",
             "Searches over stand-ins, by shards × replicas, 4 clients",
+            &rows,
+        )?;
+    }
+    if arguments.only.contains(&Suite::FilterTable) {
+        let rows = filter_table::measure(arguments.indexes.unwrap_or(10_000)).await?;
+        report(
+            &arguments,
+            "filter_table",
+            "A filter's routing table of many indexes",
+            &rows,
+        )?;
+    }
+    if arguments.only.contains(&Suite::Tenants) {
+        let indexes = arguments.indexes.unwrap_or(5_000);
+        let rows = tenants::measure(arguments.seconds, indexes).await?;
+        report(
+            &arguments,
+            "tenants",
+            "Many small indexes on 3 shards, each on one of them",
+            &rows,
+        )?;
+    }
+    if arguments.only.contains(&Suite::Move) {
+        let rows = moving::measure(arguments.seconds, arguments.documents).await?;
+        report(
+            &arguments,
+            "move",
+            "Debian's packages while a cluster grows from 3 to 4 shards and shrinks again, under load",
             &rows,
         )?;
     }
