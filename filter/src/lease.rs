@@ -5,7 +5,8 @@
 
 use std::rc::Rc;
 
-use weft_routing::{Epoch, RoutingTable};
+use weft_routing::table::OtherTable;
+use weft_routing::{Epoch, RoutingTable, TableChange};
 
 /// A table, and until when it may be used, in milliseconds of a monotonic clock.
 #[derive(Debug, Default)]
@@ -32,6 +33,29 @@ impl LeasedTable {
         self.table = Some(Rc::new(table));
         self.valid_until_ms = 0;
         self.renew(asked_ms, max_lease_ms);
+    }
+
+    /// Changes the table, as the merger told in its answer to a request sent at `asked_ms`.
+    ///
+    /// # Errors
+    /// The change builds on another table. Table and lease stay as they were.
+    pub fn change(
+        &mut self,
+        change: TableChange,
+        asked_ms: u64,
+        max_lease_ms: u32,
+    ) -> Result<(), OtherTable> {
+        match &mut self.table {
+            // A request that holds the table goes on with the one that it has.
+            Some(table) => Rc::make_mut(table).apply(change)?,
+            None => {
+                let (since, held) = (change.since, Epoch(0));
+                return Err(OtherTable { since, held });
+            }
+        }
+        self.valid_until_ms = 0;
+        self.renew(asked_ms, max_lease_ms);
+        Ok(())
     }
 
     /// Renews the lease: the merger confirmed the copy in its answer to a request sent at `asked_ms`.
@@ -73,6 +97,28 @@ mod tests {
         leased.replace(table(1000), 500, 5000);
         leased.renew(100, 5000);
         assert!(leased.at(1499).is_some());
+    }
+
+    #[test]
+    fn a_change_of_another_table_leaves_table_and_lease_as_they_were() {
+        let change = |since, epoch| TableChange {
+            since: Epoch(since),
+            epoch: Epoch(epoch),
+            lease_ms: 1000,
+            ..TableChange::default()
+        };
+        let mut leased = LeasedTable::default();
+        assert!(leased.change(change(0, 1), 0, 5000).is_err());
+        leased.replace(table(1000), 100, 5000);
+        let held = leased.at(0).map(Rc::clone).unwrap();
+        assert!(leased.change(change(1, 2), 900, 5000).is_err());
+        assert_eq!(leased.epoch(), Some(Epoch(0)));
+        assert!(leased.at(1100).is_none());
+        leased.change(change(0, 2), 900, 5000).unwrap();
+        assert_eq!(leased.epoch(), Some(Epoch(2)));
+        assert!(leased.at(1899).is_some());
+        assert!(leased.at(1900).is_none());
+        assert_eq!(held.epoch, Epoch(0), "a request goes on with its table");
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! The root of a VM: reads the configuration, and keeps the routing table fresh.
 //!
-//! Each tick asks the merger `GET /_weft/table?epoch=<held>`. 200 brings a new table, 204 or 304 confirms the held one, and
-//! after any other answer the lease is left to expire. There is at most one open question. A guard asks for no table: a tick
+//! Each tick asks the merger `GET /_weft/table?epoch=<held>&changes=true`. 200 brings a new table, or what has changed since the
+//! epoch that is held; 204 or 304 confirms the held one, and after any other answer the lease is left to expire. There is at most one open question. A guard asks for no table: a tick
 //! only sends its figures to Envoy.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use weft_routing::RoutingTable;
 use weft_routing::table::MAX_TABLE_BYTES;
+use weft_routing::{RoutingTable, TableNews};
 
 use crate::config::{Config, Mode};
 use crate::guard;
@@ -120,7 +120,7 @@ impl<H: Host> Root<H> {
             return;
         }
         let path = match leased.borrow().epoch() {
-            Some(epoch) => format!("/_weft/table?epoch={}", epoch.0),
+            Some(epoch) => format!("/_weft/table?epoch={}&changes=true", epoch.0),
             None => "/_weft/table".to_owned(),
         };
         let headers = [
@@ -158,8 +158,8 @@ impl<H: Host> Root<H> {
                     .unwrap_or(u32::MAX)
                     .saturating_add(1);
                 let json = host.call_body(limit).unwrap_or_default();
-                match RoutingTable::from_json(&json) {
-                    Ok(table) => self.take_over(table, poll.asked_ms),
+                match TableNews::from_json(&json) {
+                    Ok(news) => self.take_over(news, poll.asked_ms),
                     Err(error) => {
                         host.warn(&error.to_string());
                         self.failed();
@@ -170,27 +170,38 @@ impl<H: Host> Root<H> {
         }
     }
 
-    fn take_over(&self, table: RoutingTable, asked_ms: u64) {
+    fn take_over(&self, news: TableNews, asked_ms: u64) {
         let Shared {
             host,
             config,
             leased,
             metrics,
         } = &*self.shared;
-        // A late answer may bring an older table than the one held.
-        if leased
-            .borrow()
-            .epoch()
-            .is_some_and(|held| table.epoch < held)
-        {
-            host.warn("the merger sent an older routing table than the one held");
-            return self.failed();
-        }
-        metrics.table_epoch(host, table.epoch.0);
+        let max_lease_ms = config.max_lease_ms;
+        let epoch = match news {
+            TableNews::Whole(table) => {
+                // A late answer may bring an older table than the one held.
+                let held = leased.borrow().epoch();
+                if held.is_some_and(|held| table.epoch < held) {
+                    host.warn("the merger sent an older routing table than the one held");
+                    return self.failed();
+                }
+                let epoch = table.epoch;
+                leased.borrow_mut().replace(table, asked_ms, max_lease_ms);
+                epoch
+            }
+            TableNews::Change(change) => {
+                let epoch = change.epoch;
+                let changed = leased.borrow_mut().change(change, asked_ms, max_lease_ms);
+                if let Err(error) = changed {
+                    host.warn(&error.to_string());
+                    return self.failed();
+                }
+                epoch
+            }
+        };
+        metrics.table_epoch(host, epoch.0);
         self.shared.count(Counter::TableUpdated);
-        leased
-            .borrow_mut()
-            .replace(table, asked_ms, config.max_lease_ms);
         host.set_tick_period(Duration::from_millis(u64::from(config.table_poll_ms)));
     }
 

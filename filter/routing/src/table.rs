@@ -16,6 +16,8 @@
 //! ["https://shop.example"]}` or `"none"`). A reader refuses a table with anything it doesn't know, and a filter without a
 //! table sends everything to the merger: so an old filter is slow, but not wrong.
 
+mod change;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -28,6 +30,8 @@ use crate::placement::{ShardId, SlotMap};
 use crate::slot::SLOT_COUNT;
 use crate::strategy::{IdKey, Ranges, Strategy};
 use crate::value::RoutingField;
+
+pub use change::{OtherTable, TableChange, TableNews};
 
 /// A version of the routing table. Only ever grows.
 #[derive(
@@ -94,6 +98,9 @@ pub enum TableError {
     /// An index names a layout that doesn't exist.
     #[error("index `{0}` of the routing table names a layout that isn't there")]
     UnknownLayout(String),
+    /// Only a part of a table.
+    #[error("this is a change of the routing table, and not the whole")]
+    Change,
 }
 
 impl RoutingTable {
@@ -109,28 +116,15 @@ impl RoutingTable {
     /// Never occurs; serde's functions require the type.
     pub fn to_json(&self) -> Result<String, TableError> {
         let sorted: BTreeMap<&String, &IndexRoute> = self.indexes.iter().collect();
-        let mut positions: HashMap<&SlotMap, usize> = HashMap::new();
-        let mut layouts = Vec::new();
-        let mut indexes = BTreeMap::new();
-        for (uid, route) in sorted {
-            let layout = *positions.entry(&*route.slots).or_insert_with(|| {
-                layouts.push(WireLayout::from(&*route.slots));
-                layouts.len() - 1
-            });
-            let index = WireIndex {
-                layout,
-                primary_key: route.primary_key.clone(),
-                direct_reads: route.direct_reads,
-                direct_writes: route.direct_writes,
-            };
-            indexes.insert(uid.clone(), index);
-        }
+        let (layouts, indexes) = written(sorted);
         let wire = WireTable {
             epoch: self.epoch,
+            since: None,
             lease_ms: self.lease_ms,
             origins: self.origins.clone(),
             layouts,
             indexes,
+            gone: Vec::new(),
         };
         Ok(serde_json::to_string(&wire)?)
     }
@@ -140,52 +134,95 @@ impl RoutingTable {
     /// # Errors
     /// Anything that isn't exactly a table: unknown fields, missing layouts, or too many bytes.
     pub fn from_json(json: &[u8]) -> Result<Self, TableError> {
-        if json.len() > MAX_TABLE_BYTES {
-            return Err(TableError::TooLarge);
+        read(json)?.into_table()
+    }
+}
+
+fn read(json: &[u8]) -> Result<WireTable, TableError> {
+    if json.len() > MAX_TABLE_BYTES {
+        return Err(TableError::TooLarge);
+    }
+    Ok(serde_json::from_slice(json)?)
+}
+
+/// Routes in the order of their uids, and the layouts that they share.
+fn written<'a>(
+    routes: impl IntoIterator<Item = (&'a String, &'a IndexRoute)>,
+) -> (Vec<WireLayout>, BTreeMap<String, WireIndex>) {
+    let mut positions: HashMap<&SlotMap, usize> = HashMap::new();
+    let mut layouts = Vec::new();
+    let mut indexes = BTreeMap::new();
+    for (uid, route) in routes {
+        let layout = *positions.entry(&*route.slots).or_insert_with(|| {
+            layouts.push(WireLayout::from(&*route.slots));
+            layouts.len() - 1
+        });
+        let index = WireIndex {
+            layout,
+            primary_key: route.primary_key.clone(),
+            direct_reads: route.direct_reads,
+            direct_writes: route.direct_writes,
+        };
+        indexes.insert(uid.clone(), index);
+    }
+    (layouts, indexes)
+}
+
+impl WireTable {
+    fn into_table(self) -> Result<RoutingTable, TableError> {
+        if self.since.is_some() || !self.gone.is_empty() {
+            return Err(TableError::Change);
         }
-        let wire: WireTable = serde_json::from_slice(json)?;
-        let layouts = wire
-            .layouts
-            .iter()
-            .enumerate()
-            .map(|(position, layout)| {
-                layout
-                    .decode()
-                    .map(Arc::new)
-                    .ok_or(TableError::Layout(position))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut indexes = HashMap::with_capacity(wire.indexes.len());
-        for (uid, index) in wire.indexes {
-            let Some(slots) = layouts.get(index.layout) else {
-                return Err(TableError::UnknownLayout(uid));
-            };
-            let route = IndexRoute {
-                slots: Arc::clone(slots),
-                primary_key: index.primary_key,
-                direct_reads: index.direct_reads,
-                direct_writes: index.direct_writes,
-            };
-            indexes.insert(uid, route);
-        }
-        Ok(Self {
-            epoch: wire.epoch,
-            lease_ms: wire.lease_ms,
-            origins: wire.origins,
+        let indexes = routes(&self.layouts, self.indexes)?;
+        Ok(RoutingTable {
+            epoch: self.epoch,
+            lease_ms: self.lease_ms,
+            origins: self.origins,
             indexes,
         })
     }
+}
+
+/// The routes by uid; those with the same layout share its slots.
+fn routes(
+    layouts: &[WireLayout],
+    indexes: BTreeMap<String, WireIndex>,
+) -> Result<HashMap<String, IndexRoute>, TableError> {
+    let layouts = layouts.iter().enumerate();
+    let layouts = layouts.map(|(position, layout)| {
+        let layout = layout.decode().map(Arc::new);
+        layout.ok_or(TableError::Layout(position))
+    });
+    let layouts = layouts.collect::<Result<Vec<_>, _>>()?;
+    let mut routes = HashMap::with_capacity(indexes.len());
+    for (uid, index) in indexes {
+        let Some(slots) = layouts.get(index.layout) else {
+            return Err(TableError::UnknownLayout(uid));
+        };
+        let route = IndexRoute {
+            slots: Arc::clone(slots),
+            primary_key: index.primary_key,
+            direct_reads: index.direct_reads,
+            direct_writes: index.direct_writes,
+        };
+        routes.insert(uid, route);
+    }
+    Ok(routes)
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct WireTable {
     epoch: Epoch,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<Epoch>,
     lease_ms: u32,
     #[serde(default, skip_serializing_if = "Origins::is_any")]
     origins: Origins,
     layouts: Vec<WireLayout>,
     indexes: BTreeMap<String, WireIndex>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    gone: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]

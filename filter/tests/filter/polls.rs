@@ -1,5 +1,5 @@
 use weft_filter::root::Root;
-use weft_routing::{Epoch, RoutingTable};
+use weft_routing::{Epoch, RoutingTable, TableChange};
 
 use crate::mock::{Filter, Mock, owner, table};
 
@@ -16,7 +16,7 @@ fn the_table_is_asked_for_with_the_epoch_held() {
     let call = filter.host.last_call();
     assert_eq!(
         (call.cluster.as_str(), call.header(":path")),
-        ("merger", Some("/_weft/table?epoch=7"))
+        ("merger", Some("/_weft/table?epoch=7&changes=true"))
     );
     assert_eq!(filter.host.0.tick_ms.get(), 250);
 }
@@ -131,6 +131,41 @@ fn a_new_table_is_taken_over_and_an_answer_to_nothing_is_ignored() {
     filter.answer_poll(200, newer.to_json().unwrap().as_bytes());
     assert_eq!(filter.metric("weft_filter_table_epoch"), 8);
     assert_eq!(filter.routed("GET", DOCUMENT, &[]), "merger");
+}
+
+#[test]
+fn a_change_of_the_held_table_is_taken_over_and_one_of_another_is_not() {
+    let mut filter = Filter::new();
+    let change = |since| TableChange {
+        since: Epoch(since),
+        epoch: Epoch(9),
+        lease_ms: 1000,
+        gone: vec!["wide".to_owned()],
+        ..TableChange::default()
+    };
+    filter.host.0.now_ms.set(500);
+    filter.root.on_tick();
+    filter.answer_poll(200, change(8).to_json().unwrap().as_bytes());
+    assert_eq!(filter.metric("weft_filter_table_poll_failed"), 1);
+    assert_eq!(filter.routed("GET", DOCUMENT, &[]), owner("1"));
+    filter.host.0.now_ms.set(1_000);
+    assert_eq!(filter.routed("GET", DOCUMENT, &[]), "merger", "its lease");
+    filter.root.on_tick();
+    filter.answer_poll(200, change(7).to_json().unwrap().as_bytes());
+    assert_eq!(filter.metric("weft_filter_table_epoch"), 9);
+    assert_eq!(filter.routed("GET", DOCUMENT, &[]), "merger", "it is gone");
+    let tiny = "/indexes/tiny/documents/1";
+    assert_eq!(
+        filter.routed("GET", tiny, &[]),
+        "shard-2",
+        "it is as it was"
+    );
+    filter.host.0.now_ms.set(2_000);
+    assert_eq!(
+        filter.routed("GET", tiny, &[]),
+        "merger",
+        "a lease of its own"
+    );
 }
 
 #[test]

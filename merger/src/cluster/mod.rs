@@ -17,6 +17,7 @@ mod dirty;
 mod discovery;
 mod error;
 mod following;
+mod fullness;
 mod health;
 mod in_doubt;
 mod in_sync;
@@ -52,6 +53,7 @@ use weft_routing::strategy::Strategy;
 pub use dirty::Dirty;
 pub use discovery::{AskError, Directory, EnvoyAdmin};
 pub use error::ClusterError;
+pub use fullness::Fullness;
 pub use health::{HealthMonitor, Listener, NodeStatus};
 pub use in_doubt::{InDoubt, ReadPolicy};
 pub use in_sync::{InSync, Removal, SyncState};
@@ -186,6 +188,8 @@ pub struct Cluster {
     pub latencies: Latencies,
     /// How many reads and writes went to each shard, and how long they took.
     pub traffic: Arc<Traffic>,
+    /// How full each shard is.
+    pub fullness: Fullness,
     /// What is written to a shard while a resync brings one of its replicas back.
     pub dirty: Dirty,
     /// Shards whose replicas may differ because a write failed.
@@ -257,6 +261,7 @@ impl Cluster {
             marks: Arc::new(marks),
             latencies: Latencies::default(),
             traffic: shared.traffic,
+            fullness: Fullness::default(),
             dirty: Dirty::default(),
             in_doubt: InDoubt::default(),
             moves: Arc::new(moves),

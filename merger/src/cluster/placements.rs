@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use hashbrown::HashSet;
 use weft_routing::Origins;
-use weft_routing::placement::{ShardId, SlotMap, choose_shards};
+use weft_routing::placement::{ShardId, SlotMap};
 use weft_routing::strategy::Strategy;
 use weft_routing::table::Epoch;
 
 mod following;
+mod history;
 mod moving;
 mod stored;
 mod swaps;
@@ -16,6 +18,7 @@ mod table;
 
 pub(crate) use self::moving::owns;
 
+use self::history::History;
 use self::stored::{decode, encode};
 use super::{Changes, ClusterError, WriteMode};
 use crate::store::{Change, Store, StoreError};
@@ -118,6 +121,8 @@ struct State {
     /// changes.
     undirected: BTreeMap<String, BTreeSet<String>>,
     table: Option<Arc<str>>,
+    /// Which routes have changed lately.
+    history: History,
 }
 
 impl State {
@@ -154,16 +159,20 @@ impl Placements {
             let corrupt = || ClusterError::Corrupt(EPOCH_KEY.to_owned());
             state.epoch = serde_json::from_slice(&epoch.value).map_err(|_| corrupt())?;
         }
+        // Thousands of small indexes have few different slot maps.
+        let mut known: HashSet<Arc<SlotMap>> = HashSet::new();
         for (key, stored) in store.range(PREFIX).await? {
             let uid = key.strip_prefix(PREFIX).unwrap_or_default().to_owned();
-            let placement =
+            let mut placement =
                 decode(&uid, &stored.value).ok_or_else(|| ClusterError::Corrupt(uid.clone()))?;
+            placement.slots = Arc::clone(known.get_or_insert(placement.slots));
             state.set(&uid, Some(Arc::new(placement)));
         }
         if let Some(undirected) = store.get(UNDIRECTED_KEY).await? {
             let corrupt = |_| ClusterError::Corrupt(UNDIRECTED_KEY.to_owned());
             state.undirected = serde_json::from_slice(&undirected.value).map_err(corrupt)?;
         }
+        state.history.forget(state.epoch);
         Ok(Self {
             store,
             lease_ms,
@@ -191,10 +200,11 @@ impl Placements {
         }
         if !anew.is_empty() {
             // The table differs from the one that filters hold for this epoch, so the epoch must grow.
-            self.commit_with(&[], anew).await?;
-            let mut state = self.lock();
-            state.undirected.clear();
-            state.table = None;
+            self.commit_as(&[], anew, |state| {
+                state.undirected.clear();
+                state.history.forget(state.epoch);
+            })
+            .await?;
         }
         Ok(())
     }
@@ -270,16 +280,13 @@ impl Placements {
         Ok(Some(Placed { placement, before }))
     }
 
-    /// The slots that an index without a placement would get.
+    /// The slots that an index without a placement would get on these shards.
     pub(crate) fn propose(
         &self,
-        uid: &str,
-        fitting: &[ShardId],
-        count: usize,
+        shards: &[ShardId],
         strategy: &Strategy,
     ) -> Result<Arc<SlotMap>, ClusterError> {
-        let shards = choose_shards(uid, fitting, count);
-        let slots = SlotMap::deal_by(strategy, &shards).map_err(|_| ClusterError::NoShards)?;
+        let slots = SlotMap::deal_by(strategy, shards).map_err(|_| ClusterError::NoShards)?;
         Ok(self.shared_slots(slots))
     }
 
@@ -395,11 +402,11 @@ impl Placements {
             false => Change::put(UNDIRECTED_KEY, value),
         };
         // An epoch always stands for the same table, so the new epoch is stored before the table changes.
-        self.commit_with(&[], vec![stored]).await?;
-        let mut state = self.lock();
-        state.undirected = undirected;
-        state.table = None;
-        Ok(())
+        self.commit_as(&[], vec![stored], |state| {
+            state.undirected = undirected;
+            state.history.note(state.epoch, uids.iter().cloned());
+        })
+        .await
     }
 
     /// Notes which shards have a single replica. This decides which writes filters may send directly.
@@ -412,11 +419,11 @@ impl Placements {
             return Ok(());
         }
         // An epoch always stands for the same table, so the new epoch is stored before the table changes.
-        self.commit(&[]).await?;
-        let mut state = self.lock();
-        state.single_replica = shards;
-        state.table = None;
-        Ok(())
+        self.commit_as(&[], Vec::new(), |state| {
+            state.single_replica = shards;
+            state.history.forget(state.epoch);
+        })
+        .await
     }
 
     async fn change(
@@ -453,7 +460,17 @@ impl Placements {
     async fn commit_with(
         &self,
         changes: &[(&str, Option<Arc<Placement>>)],
+        batch: Vec<Change>,
+    ) -> Result<(), StoreError> {
+        self.commit_as(changes, batch, |_| {}).await
+    }
+
+    /// The same, with a change of what else the table depends on, which must be seen together with the new epoch.
+    async fn commit_as(
+        &self,
+        changes: &[(&str, Option<Arc<Placement>>)],
         mut batch: Vec<Change>,
+        more: impl FnOnce(&mut State),
     ) -> Result<(), StoreError> {
         let epoch = self.epoch().0 + 1;
         batch.push(Change::put(EPOCH_KEY, epoch.to_string().into_bytes()));
@@ -469,9 +486,12 @@ impl Placements {
             let mut state = self.lock();
             state.epoch = epoch;
             state.table = None;
+            let uids = changes.iter().map(|(uid, _)| (*uid).to_owned());
+            state.history.note(epoch, uids);
             for (uid, placement) in changes {
                 state.set(uid, placement.clone());
             }
+            more(&mut state);
         }
         self.changes.tell();
         Ok(())

@@ -77,8 +77,8 @@ impl Cluster {
         let (fitting, count) = self.fitting(wanted.shard_count, wanted.replicas)?;
         let strategy = wanted.strategy.as_ref();
         let strategy = strategy.unwrap_or(&self.options.default_strategy);
-        let placements = &self.placements;
-        placements.propose(index_uid, &fitting, count, strategy)
+        let shards = self.fullness.choose(index_uid, &fitting, count);
+        self.placements.propose(&shards, strategy)
     }
 
     /// On how many shards an index is to lie that asks for `shard_count`, now and later; `None` for all.

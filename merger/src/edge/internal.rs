@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use weft_routing::placement::ShardId;
+use weft_routing::table::Epoch;
 
 use super::errors::ApiError;
 use super::gauges;
@@ -49,18 +50,19 @@ pub(super) fn answer(ctx: &cluster::Context, call: &Call) -> Answer {
     }
 }
 
-/// The routing table, or 304 for a filter that already has this epoch.
+/// The routing table, or what has changed in it since the epoch that a filter has, or 304 if it has the newest.
 fn table(ctx: &cluster::Context, call: &Call) -> Answer {
     if !ctx.upstream.may_send() {
         // Another merger may have moved an index: filters must not go on by an old table.
         return Answer::empty(StatusCode::SERVICE_UNAVAILABLE);
     }
-    let held = call
-        .query_pairs()
-        .find(|(name, _)| name == "epoch")
-        .and_then(|(_, epoch)| epoch.parse::<u64>().ok());
-    let (epoch, json) = ctx.cluster.placements.table();
-    if held == Some(epoch.0) {
+    let asked = |wanted: &str| {
+        let mut pairs = call.query_pairs();
+        pairs.find(|(name, _)| name == wanted)
+    };
+    let held = asked("epoch").and_then(|(_, epoch)| epoch.parse::<u64>().ok());
+    let placements = &ctx.cluster.placements;
+    if held == Some(placements.epoch().0) {
         ctx.metrics
             .table_polls
             .with_label_values(&["unchanged"])
@@ -71,7 +73,14 @@ fn table(ctx: &cluster::Context, call: &Call) -> Answer {
         .table_polls
         .with_label_values(&["changed"])
         .inc();
-    Answer::json_bytes(StatusCode::OK, json.as_bytes().to_vec())
+    let knows_changes = asked("changes").is_some_and(|(_, value)| value == "true");
+    let changes = held.filter(|_| knows_changes);
+    let changes = changes.and_then(|held| placements.changes_since(Epoch(held)));
+    let json = match changes {
+        Some(changes) => changes.into_bytes(),
+        None => placements.table().1.as_bytes().to_vec(),
+    };
+    Answer::json_bytes(StatusCode::OK, json)
 }
 
 /// Whether a node may serve reads. Envoy's health check asks this, with the node's name as host.

@@ -124,7 +124,9 @@ pub(super) async fn deliver_now(
         let (shard, ids) = (load.shard, load.ids.as_ref());
         ctx.cluster.note_write(shard, &delivery.named, ids);
         let pieces = load.pieces.iter().chain(&load.removals);
-        stagger(&ctx.replication, shard, pieces.map(Piece::bytes).sum());
+        let bytes: u64 = pieces.map(Piece::bytes).sum();
+        stagger(&ctx.replication, shard, bytes);
+        ctx.cluster.fullness.wrote(shard, bytes);
     }
     let loads = || delivery.loads.iter();
     let mut outcomes = join_all(loads().map(|load| to_shard(ctx, guard, delivery, load))).await;

@@ -22,7 +22,7 @@ const TURNS: u64 = 20;
 
 /// Envoy in front of a stub.
 pub(super) struct Front {
-    envoy: Process,
+    pub(super) envoy: Process,
     pub(super) port: u16,
     _ports: PortBlock,
     _folder: tempfile::TempDir,
@@ -143,6 +143,15 @@ impl Filter {
 }
 
 pub(super) async fn front(filter: Filter, upstream: stub::Upstream) -> Result<Front> {
+    front_of(filter, upstream, 2).await
+}
+
+/// The same with so many workers.
+pub(super) async fn front_of(
+    filter: Filter,
+    upstream: stub::Upstream,
+    workers: u16,
+) -> Result<Front> {
     let ports = PortBlock::claim(11)?;
     let layout = Layout::new(ports.base(), 1, 1)?;
     let folder = tempfile::tempdir()?;
@@ -170,7 +179,14 @@ pub(super) async fn front(filter: Filter, upstream: stub::Upstream) -> Result<Fr
         etcd_syncs: false,
         etcd_tls: None,
     };
-    let envoy = Process::start(plan.envoy(0)?, Lifetime::WithUs)?;
+    let mut program = plan.envoy(0)?;
+    let mut arguments = program.arguments.iter_mut();
+    if arguments.any(|argument| *argument == "--concurrency")
+        && let Some(count) = arguments.next()
+    {
+        *count = workers.to_string().into();
+    }
+    let envoy = Process::start(program, Lifetime::WithUs)?;
     let edge = Api::new(format!("http://127.0.0.1:{}", layout.edge()), None);
     until(
         "an answer through Envoy",

@@ -6,7 +6,6 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use clap::Args;
 use reqwest::Method;
 use serde_json::json;
 use tokio::process::Command;
@@ -23,14 +22,6 @@ const TURNS: usize = 3;
 /// How large a request of the client is: as those of the import.
 const BATCH_BYTES: usize = 16 << 20;
 
-/// Options of this part.
-#[derive(Debug, Args)]
-pub(crate) struct ImportArgs {
-    /// How many documents `import` takes: Debian's packages, if they are there (make data DATA=debian), otherwise films
-    #[arg(long, default_value_t = 20_000)]
-    documents: usize,
-}
-
 /// How long one way took, and what it cost all processes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cost {
@@ -38,9 +29,9 @@ struct Cost {
     cpu_us: f64,
 }
 
-pub(super) async fn measure(arguments: &ImportArgs) -> Result<Vec<Row>> {
+pub(super) async fn measure(documents: usize) -> Result<Vec<Row>> {
     let mut set = DataSet::debian().or_else(|_| DataSet::movies())?;
-    set.documents.truncate(arguments.documents);
+    set.documents.truncate(documents);
     let single = Single::start(Some(KEY)).await?;
     fill(&Api::new(single.url(), Some(KEY)), &set).await?;
     let (mut own, mut imported) = (Vec::new(), Vec::new());

@@ -10,7 +10,7 @@ use super::Row;
 
 /// Counts all allocations of the lab.
 #[global_allocator]
-static MEMORY: PeakAlloc = PeakAlloc;
+pub(super) static MEMORY: PeakAlloc = PeakAlloc;
 
 const SHARDS: usize = 8;
 const HITS: usize = 1000;

@@ -5,11 +5,13 @@
 
 mod fan_out;
 mod filter_cost;
+mod filter_table;
 mod followers;
 mod import;
 mod large;
 mod load;
 mod merge;
+mod moving;
 mod network;
 mod remembered;
 mod scale;
@@ -18,6 +20,7 @@ mod sockets;
 mod split;
 mod stub;
 mod tasks;
+mod tenants;
 mod usage;
 mod way;
 mod writes;
@@ -35,7 +38,7 @@ use crate::say;
 /// Options of `weft-lab bench`.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// Only these parts; by default, all except `large`, `scale` and `import`
+    /// Only these parts; by default, all except `large`, `scale`, `import`, `tenants`, `filter-table` and `move`
     #[arg(long, value_enum)]
     only: Vec<Suite>,
     /// Duration of a measurement in seconds
@@ -44,10 +47,14 @@ pub(crate) struct BenchArgs {
     /// How many finished tasks the merger keeps in `tasks`
     #[arg(long, default_value_t = 990_000)]
     tasks: u32,
+    /// How many indexes there are: in the routing table of `scale` (100,000) and of `filter-table` (10,000), and in `tenants` (5,000)
+    #[arg(long)]
+    indexes: Option<usize>,
+    /// How many documents there are at most: in `move` (all) and in `import` (20,000)
+    #[arg(long)]
+    documents: Option<usize>,
     #[command(flatten)]
     scale: scale::ScaleArgs,
-    #[command(flatten)]
-    import: import::ImportArgs,
     /// Folder for the JSON files
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -81,6 +88,12 @@ enum Suite {
     Import,
     /// How long `GET /tasks/{uid}` takes.
     Tasks,
+    /// Thousands of small indexes: how fast they are made, how evenly they lie, what they cost. Only if named.
+    Tenants,
+    /// A filter's routing table of many indexes: memory of a worker, time of a decision. Only if named.
+    FilterTable,
+    /// A cluster that grows by a shard and shrinks again under load. Only if named.
+    Move,
     /// One merger, one with etcd, three with etcd: small writes, imports and searches. Only where there is an etcd, or if named.
     Mergers,
     /// How far a follower is behind the leader. Only where there is an etcd, or if named.
@@ -249,7 +262,8 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
         )?;
     }
     if arguments.only.contains(&Suite::Scale) {
-        let rows = scale::measure(arguments.seconds, &arguments.scale).await?;
+        let indexes = arguments.indexes.unwrap_or(100_000);
+        let rows = scale::measure(arguments.seconds, &arguments.scale, indexes).await?;
         report(
             &arguments,
             "scale",
@@ -258,11 +272,39 @@ pub(crate) async fn run(arguments: BenchArgs) -> Result<()> {
         )?;
     }
     if arguments.only.contains(&Suite::Import) {
-        let rows = import::measure(&arguments.import).await?;
+        let rows = import::measure(arguments.documents.unwrap_or(20_000)).await?;
         report(
             &arguments,
             "import",
             "Moving in from one node, compared with a client that has the documents",
+            &rows,
+        )?;
+    }
+    if arguments.only.contains(&Suite::FilterTable) {
+        let rows = filter_table::measure(arguments.indexes.unwrap_or(10_000)).await?;
+        report(
+            &arguments,
+            "filter_table",
+            "A filter's routing table of many indexes",
+            &rows,
+        )?;
+    }
+    if arguments.only.contains(&Suite::Tenants) {
+        let indexes = arguments.indexes.unwrap_or(5_000);
+        let rows = tenants::measure(arguments.seconds, indexes).await?;
+        report(
+            &arguments,
+            "tenants",
+            "Many small indexes on 3 shards, each on one of them",
+            &rows,
+        )?;
+    }
+    if arguments.only.contains(&Suite::Move) {
+        let rows = moving::measure(arguments.seconds, arguments.documents).await?;
+        report(
+            &arguments,
+            "move",
+            "Debian's packages while a cluster grows from 3 to 4 shards and shrinks again, under load",
             &rows,
         )?;
     }

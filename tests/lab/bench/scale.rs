@@ -10,10 +10,10 @@ use bytes::Bytes;
 use clap::Args;
 use serde_json::{Value, json};
 use weft_cluster::{Api, Edit, Process, Searches, StandInCluster, StandInOptions, Takes};
-use weft_routing::placement::{ShardId, SlotMap};
-use weft_routing::table::{Epoch, IndexRoute, RoutingTable};
+use weft_routing::table::RoutingTable;
 
 use super::Row;
+use super::filter_table::table_of;
 use super::load::{Load, Shot, fire};
 use super::usage::Usage;
 
@@ -49,9 +49,6 @@ pub(crate) struct ScaleArgs {
     /// How many searches are in flight at once where memory is measured in `scale`
     #[arg(long, default_value_t = 1_000)]
     in_flight: usize,
-    /// How many indexes the routing table has in `scale`
-    #[arg(long, default_value_t = 100_000)]
-    indexes: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +68,11 @@ fn size(text: &str) -> Result<Size, String> {
     numbers.ok_or_else(|| format!("`{text}` isn't SHARDSxREPLICAS"))
 }
 
-pub(super) async fn measure(seconds: u64, arguments: &ScaleArgs) -> Result<Vec<Row>> {
+pub(super) async fn measure(
+    seconds: u64,
+    arguments: &ScaleArgs,
+    indexes: usize,
+) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let mut first = None;
     for size in &arguments.sizes {
@@ -92,7 +93,7 @@ pub(super) async fn measure(seconds: u64, arguments: &ScaleArgs) -> Result<Vec<R
         drop(plain);
         in_flight(*size, &raced, arguments.in_flight, &mut rows).await?;
     }
-    table(arguments.indexes, &mut rows)?;
+    table(indexes, &mut rows)?;
     Ok(rows)
 }
 
@@ -281,22 +282,7 @@ async fn in_flight(
 
 /// What a routing table of many indexes takes: as JSON, and the time to read it, as each filter's worker does.
 fn table(indexes: usize, rows: &mut Vec<Row>) -> Result<()> {
-    let shards: Vec<ShardId> = (0..8).map(ShardId).collect();
-    let layouts: Vec<Arc<SlotMap>> = shards
-        .iter()
-        .map(|shard| Arc::new(SlotMap::single(*shard)))
-        .chain([Arc::new(SlotMap::deal(&shards)?)])
-        .collect();
-    let mut table = RoutingTable {
-        epoch: Epoch(1),
-        lease_ms: 5_000,
-        ..RoutingTable::default()
-    };
-    for (number, slots) in (0..indexes).zip(layouts.iter().cycle()) {
-        let mut route = IndexRoute::new(Arc::clone(slots));
-        route.primary_key = Some("id".to_owned());
-        table.indexes.insert(format!("tenant-{number:06}"), route);
-    }
+    let table = table_of(indexes)?;
     let begun = Instant::now();
     let json = table.to_json()?;
     let written = begun.elapsed();

@@ -21,6 +21,13 @@ pub(super) struct Upstream {
     answer: &'static str,
 }
 
+impl Upstream {
+    /// The same with another routing table.
+    pub(super) fn with_table(self, table: &'static str) -> Self {
+        Self { table, ..self }
+    }
+}
+
 /// Reads of the index go directly to its shard, and nothing is ever written.
 pub(super) const READS: Upstream = Upstream {
     table: TABLE,

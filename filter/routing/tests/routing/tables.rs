@@ -1,8 +1,11 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weft_routing::{Epoch, IndexRoute, RoutingTable, ShardId, SlotMap, TableError};
+use weft_routing::{
+    Epoch, IndexRoute, RoutingTable, ShardId, SlotMap, TableChange, TableError, TableNews,
+};
 
-use super::test;
+use super::{Random, test};
 
 fn shards(count: u16) -> Vec<ShardId> {
     (0..count).map(ShardId).collect()
@@ -99,5 +102,126 @@ fn truncated_tables_are_refused_at_every_byte() {
             RoutingTable::from_json(&json.as_bytes()[..end]).is_err(),
             "{end}"
         );
+    }
+}
+
+/// What has to be told to somebody who holds one table and is to hold another.
+fn change(from: &RoutingTable, to: &RoutingTable) -> TableChange {
+    let is_new = |(uid, route): &(&String, &IndexRoute)| from.get(uid) != Some(*route);
+    let changed = to.indexes.iter().filter(is_new);
+    let changed: BTreeMap<String, IndexRoute> = changed
+        .map(|(uid, route)| (uid.clone(), route.clone()))
+        .collect();
+    let gone = from.indexes.keys().filter(|uid| to.get(uid).is_none());
+    TableChange {
+        since: from.epoch,
+        epoch: to.epoch,
+        lease_ms: to.lease_ms,
+        origins: to.origins.clone(),
+        changed,
+        gone: gone.cloned().collect(),
+    }
+}
+
+fn layout(random: &mut Random) -> Arc<SlotMap> {
+    let all = shards(5);
+    let count = 1 + usize::try_from(random.below(4)).unwrap();
+    let slots = SlotMap::deal(&all[..count]).unwrap();
+    Arc::new(match random.below(3) {
+        0 => slots.by("field:tenant".parse().unwrap()),
+        1 => slots.by("range:5,b".parse().unwrap()),
+        _ => slots,
+    })
+}
+
+#[test]
+fn changes_one_after_the_other_make_the_whole_table() {
+    let mut random = Random(7);
+    let mut table = table();
+    let mut held = table.clone();
+    let mut told = 0;
+    for epoch in 8..200 {
+        table.epoch = Epoch(epoch);
+        for _ in 0..random.below(6) {
+            let uid = format!("tenant-{}", random.below(40));
+            match random.below(4) {
+                0 => drop(table.indexes.remove(&uid)),
+                1 => {
+                    if let Some(route) = table.indexes.get_mut(&uid) {
+                        route.direct_reads = !route.direct_reads;
+                        route.primary_key = Some(epoch.to_string());
+                    }
+                }
+                _ => {
+                    let route = IndexRoute::new(layout(&mut random));
+                    table.indexes.insert(uid, route);
+                }
+            }
+        }
+        if random.below(3) == 0 {
+            let json = change(&held, &table).to_json().unwrap();
+            assert!(RoutingTable::from_json(json.as_bytes()).is_err());
+            let news = TableNews::from_json(json.as_bytes()).unwrap();
+            let TableNews::Change(change) = news else {
+                panic!("{json}");
+            };
+            held.apply(change).unwrap();
+            assert_eq!(held, table);
+            told += 1;
+        }
+    }
+    assert!(told > 30, "{told}");
+    // Indexes with the same slots share them, as in a table that was told as a whole.
+    let same = |one: &IndexRoute, other: &IndexRoute| {
+        one.slots != other.slots || Arc::ptr_eq(&one.slots, &other.slots)
+    };
+    let whole = table.to_json().unwrap();
+    let whole = RoutingTable::from_json(whole.as_bytes()).unwrap();
+    let mut fresh = RoutingTable {
+        epoch: held.epoch,
+        ..RoutingTable::default()
+    };
+    fresh.apply(change(&fresh, &whole)).unwrap();
+    let more = IndexRoute::new(Arc::new((*whole.get("movies").unwrap().slots).clone()));
+    let one = TableChange {
+        since: fresh.epoch,
+        epoch: Epoch(200),
+        changed: BTreeMap::from([("more".to_owned(), more)]),
+        ..TableChange::default()
+    };
+    fresh.apply(one).unwrap();
+    let more = fresh.get("more").unwrap();
+    assert!(fresh.indexes.values().all(|route| same(route, more)));
+}
+
+#[test]
+fn a_change_of_another_table_changes_nothing() {
+    let table = table();
+    let mut held = table.clone();
+    for since in [6, 8] {
+        let other = TableChange {
+            since: Epoch(since),
+            epoch: Epoch(9),
+            gone: vec!["movies".to_owned()],
+            ..TableChange::default()
+        };
+        assert!(held.apply(other).is_err());
+        assert_eq!(held, table);
+    }
+}
+
+#[test]
+fn a_whole_table_is_no_change_and_the_other_way_round() {
+    let json = table().to_json().unwrap();
+    let news = TableNews::from_json(json.as_bytes()).unwrap();
+    assert_eq!(news, TableNews::Whole(table()));
+    for part in [
+        r#"{"epoch":2,"since":1,"leaseMs":5,"layouts":[],"indexes":{}}"#,
+        r#"{"epoch":2,"leaseMs":5,"layouts":[],"indexes":{},"gone":["a"]}"#,
+    ] {
+        assert!(matches!(
+            RoutingTable::from_json(part.as_bytes()),
+            Err(TableError::Change)
+        ));
     }
 }

@@ -46,7 +46,22 @@ impl Placements {
             // At once, since an epoch always stands for the same table.
             let mut state = self.lock();
             state.epoch = epoch.unwrap_or(state.epoch);
-            state.undirected = undirected.unwrap_or_else(|| std::mem::take(&mut state.undirected));
+            let now = state.epoch;
+            if let Some(undirected) = undirected {
+                let before = std::mem::replace(&mut state.undirected, undirected);
+                let uids: Vec<String> = before
+                    .into_keys()
+                    .chain(state.undirected.keys().cloned())
+                    .collect();
+                state.history.note(now, uids);
+            }
+            if epoch.is_none() {
+                // A table may have been told under this epoch that lacks this.
+                state.history.forget(now);
+            }
+            state
+                .history
+                .note(now, placements.iter().map(|(uid, _)| uid.clone()));
             for (uid, placement) in placements {
                 state.set(&uid, placement);
             }

@@ -1,4 +1,4 @@
-use weft_routing::table::RoutingTable;
+use weft_routing::table::{RoutingTable, TableNews};
 
 use super::*;
 use crate::store::RedbStore;
@@ -192,4 +192,81 @@ async fn a_follower_serves_the_same_table() {
     assert!(follower.get("films").is_none());
     let odd = [("placement/films".to_owned(), Some(b"{".to_vec()))];
     assert_eq!(follower.apply(&odd), Err("placement/films".to_owned()));
+}
+
+/// A filter, which polls as one that understands changes.
+#[derive(Default)]
+struct Filter {
+    table: Option<RoutingTable>,
+    changes: usize,
+}
+
+impl Filter {
+    fn poll(&mut self, all: &Placements) {
+        let since = self.table.as_ref().map(|table| table.epoch);
+        let changes = since.and_then(|since| all.changes_since(since));
+        let json = changes.unwrap_or_else(|| all.table().1.to_string());
+        match TableNews::from_json(json.as_bytes()).unwrap() {
+            TableNews::Whole(table) => self.table = Some(table),
+            TableNews::Change(change) => {
+                self.changes += 1;
+                self.table.as_mut().unwrap().apply(change).unwrap();
+            }
+        }
+        let whole = all.table().1;
+        let whole = RoutingTable::from_json(whole.as_bytes()).unwrap();
+        assert_eq!(self.table.as_ref(), Some(&whole));
+    }
+}
+
+#[tokio::test]
+async fn filters_that_are_told_what_has_changed_hold_the_whole_table() {
+    for seed in 0..3 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let all = Placements::read(store, 5_000, true, Origins::Any).await;
+        let all = all.unwrap();
+        all.begin().await.unwrap();
+        let layouts: Vec<Arc<SlotMap>> = THREE
+            .iter()
+            .map(|shard| Arc::new(SlotMap::single(*shard)))
+            .chain([dealt()])
+            .collect();
+        let mut filters = [Filter::default(), Filter::default(), Filter::default()];
+        for step in 0..400 {
+            let uid = format!("tenant-{}", random.u32(0..120));
+            let uids = [uid.clone(), format!("tenant-{}", random.u32(0..120))];
+            match random.u32(0..if step < 150 { 3 } else { 12 }) {
+                0..=3 => {
+                    let slots = &layouts[random.usize(0..layouts.len())];
+                    all.place(&uid, slots, None).await.map(drop).unwrap();
+                }
+                4 => all.remove(&uid).await.unwrap(),
+                5 => {
+                    let key = random.bool().then_some("id");
+                    all.set_primary_key(&uid, key).await.unwrap();
+                }
+                6 => all.mark_deleted(&uid, 7).await.unwrap(),
+                7 => all.revive(&uid).await.unwrap(),
+                8 => all.leave_to_merger("move", &uids, true).await.unwrap(),
+                9 => all.leave_to_merger("move", &uids, false).await.unwrap(),
+                10 => {
+                    let shards = THREE.into_iter().filter(|_| random.bool()).collect();
+                    all.set_single_replica(shards).await.unwrap();
+                }
+                _ => {
+                    let on = [ShardId(random.u16(0..3))];
+                    all.set_unsettled(&uid, &on, random.bool()).await.unwrap();
+                }
+            }
+            // One polls often, one seldom.
+            for (filter, every) in filters.iter_mut().zip([1, 5, 60]) {
+                if random.u32(0..every) == 0 {
+                    filter.poll(&all);
+                }
+            }
+        }
+        assert!(filters[0].changes > 100, "{}", filters[0].changes);
+        assert!(filters[1].changes > 10, "{}", filters[1].changes);
+    }
 }

@@ -1,4 +1,4 @@
-//! Measures now and then how unevenly documents lie on the shards, for the metrics.
+//! Measures now and then how unevenly documents lie on the shards, for the metrics and for new indexes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,8 @@ pub async fn measure(ctx: Arc<Context>) {
                 let gauge = metrics.shard_documents.with_label_values(&[&label]);
                 gauge.set(documents);
             }
+            let bytes = shards.iter().map(|shard| (*shard, survey.bytes(*shard)));
+            ctx.cluster.fullness.measured(bytes.collect());
             let draining = ctx.cluster.moves.draining();
             let stay = shards.into_iter().filter(|shard| !draining.contains(shard));
             metrics.imbalance.set(survey.imbalance(&stay.collect()));

@@ -89,6 +89,12 @@ impl Survey {
         parts.map(|size| size.documents).sum()
     }
 
+    /// The bytes of all indexes on a shard.
+    pub(crate) fn bytes(&self, shard: ShardId) -> u64 {
+        let parts = self.0.values().filter_map(|index| index.get(&shard));
+        parts.map(|size| size.bytes).sum()
+    }
+
     /// How much fuller than the mean the fullest of these shards is, by bytes: 0.2 for a fifth.
     pub(crate) fn imbalance(&self, shards: &BTreeSet<ShardId>) -> f64 {
         let mut loads: BTreeMap<ShardId, u64> = shards.iter().map(|shard| (*shard, 0)).collect();

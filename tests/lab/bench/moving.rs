@@ -1,0 +1,434 @@
+//! A cluster that grows from three shards to four and shrinks again while clients write and search: what is lost or doubled, how long
+//! searches take, and how fast it goes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use weft_cluster::data::DataSet;
+use weft_cluster::{Api, Cluster, Deadline, until};
+
+use super::Row;
+
+const KEY: &str = "a-master-key-for-measuring";
+const SHARDS: u16 = 3;
+const CLIENTS: u64 = 4;
+/// How many documents an import has at once.
+const IMPORT: usize = 5_000;
+/// From where on writers number their own documents.
+const OWN: u64 = 10_000_000;
+/// How long a writer pauses, so that nodes are busy and not swamped.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How often the moves are asked how far they are.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long all moves may take.
+const MOVED_WITHIN: Duration = Duration::from_secs(3 * 3600);
+
+pub(super) async fn measure(seconds: u64, most: Option<usize>) -> Result<Vec<Row>> {
+    let mut set = DataSet::debian()?;
+    set.documents.truncate(most.unwrap_or(usize::MAX));
+    let mut cluster = Cluster::builder()
+        .shards(SHARDS)
+        .watched(1)
+        .master_key(KEY)
+        .access_log("off")
+        // What the nodes' answers take is measured, not what it takes to remember them.
+        .merger_env("WEFT_ANSWER_CACHE_BYTES", "0")
+        .start()
+        .await?;
+    let api = Api::new(cluster.url(), Some(KEY));
+    let mut rows = Vec::new();
+    let rate = import(&api, &set).await?;
+    let count = set.documents.len();
+    rows.push(Row::alone(
+        format!("{count} packages imported"),
+        rate,
+        "documents/s",
+    ));
+    let mut alive: BTreeSet<u64> = set
+        .documents
+        .iter()
+        .filter_map(|document| document.get(set.primary_key)?.as_u64())
+        .collect();
+    let world = World {
+        api: api.clone(),
+        queries: queries(&set),
+        index: set.index,
+    };
+    let world = Arc::new(world);
+
+    let idle = Clients::begin(&world, 0);
+    tokio::time::sleep(Duration::from_secs(seconds.max(1) * 4)).await;
+    let idle = idle.end(&mut alive).await?;
+    let shard = cluster.add_shard().await?;
+    let newcomer = Api::new(cluster.node_url(shard, 0), Some(KEY));
+
+    let clients = Clients::begin(&world, 1);
+    let begun = accepted(api.post("/_cluster/rebalance", &json!({})).await?)?;
+    let grown = until_moved(&world, &newcomer, begun).await?;
+    let searched = clients.end(&mut alive).await?;
+    let all: Vec<u16> = (0..=SHARDS).collect();
+    let way = "3 → 4 shards";
+    report(way, &grown, &searched, &idle, &alive, &mut rows);
+    rows.extend(check(&cluster, &world, &all, &alive, way).await?);
+
+    let clients = Clients::begin(&world, 2);
+    let off = json!({"bytesPerSecond": null});
+    let off = api.json(Method::PATCH, "/_cluster/moves", &off).await?;
+    ensure!(off.status == 200, "{}", off.text);
+    let path = format!("/_cluster/shards/shard-{shard}/drain");
+    let begun = accepted(api.post(&path, &json!({})).await?)?;
+    let shrunk = until_moved(&world, &newcomer, begun).await?;
+    let searched = clients.end(&mut alive).await?;
+    let way = "4 → 3 shards, no throttle";
+    report(way, &shrunk, &searched, &idle, &alive, &mut rows);
+    rows.push(
+        Row::compared(
+            format!("{way}: moved vs. imported"),
+            shrunk.rate(),
+            rate,
+            "documents/s",
+        )
+        .goal("≥ 0.5"),
+    );
+    rows.extend(check(&cluster, &world, &all, &alive, way).await?);
+    Ok(rows)
+}
+
+/// The index, and what clients ask of it.
+struct World {
+    api: Api,
+    queries: Vec<String>,
+    index: &'static str,
+}
+
+/// Documents a second until the last task has succeeded.
+async fn import(api: &Api, set: &DataSet) -> Result<f64> {
+    let create = json!({"uid": set.index, "primaryKey": set.primary_key});
+    api.succeed(&api.post("/indexes", &create).await?).await?;
+    let path = format!("/indexes/{}/settings", set.index);
+    let settings = api.json(Method::PATCH, &path, &set.settings).await?;
+    api.succeed(&settings).await?;
+    let path = format!("/indexes/{}/documents", set.index);
+    let begun = Instant::now();
+    let mut sent = Vec::new();
+    for from in (0..set.documents.len()).step_by(IMPORT) {
+        let ndjson = [("content-type", "application/x-ndjson")];
+        let body = set.ndjson(from, IMPORT);
+        sent.push(api.send(Method::POST, &path, &ndjson, body).await?);
+    }
+    for reply in &sent {
+        api.succeed(reply).await?;
+    }
+    Ok(set.documents.len() as f64 / begun.elapsed().as_secs_f64())
+}
+
+/// Words from names all over the list.
+fn queries(set: &DataSet) -> Vec<String> {
+    let step = (set.documents.len() / 60).max(1);
+    let names = set.documents.iter().step_by(step);
+    let names = names.filter_map(|document| document.get(set.title)?.as_str());
+    names
+        .filter_map(|name| name.split('-').next().map(str::to_owned))
+        .collect()
+}
+
+/// What searchers saw.
+#[derive(Default)]
+struct Searched {
+    times: Vec<Duration>,
+    failed: usize,
+    refused_writes: usize,
+}
+
+impl Searched {
+    fn p99_ms(&self) -> f64 {
+        let place = self.times.len() * 99 / 100;
+        let time = self
+            .times
+            .get(place.min(self.times.len().saturating_sub(1)));
+        time.map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+    }
+}
+
+/// What a writer did.
+#[derive(Default)]
+struct Written {
+    added: BTreeSet<u64>,
+    removed: BTreeSet<u64>,
+    /// Documents of which it isn't known whether they are there, because a write got no good answer.
+    unsure: BTreeSet<u64>,
+    refused: usize,
+}
+
+/// Clients that go on until they are told to stop.
+struct Clients {
+    stop: Arc<AtomicBool>,
+    world: Arc<World>,
+    searchers: Vec<JoinHandle<Searched>>,
+    writers: Vec<JoinHandle<Written>>,
+}
+
+impl Clients {
+    /// Begins; each round writes documents of its own.
+    fn begin(world: &Arc<World>, round: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let searcher = |number| tokio::spawn(search(Arc::clone(world), Arc::clone(&stop), number));
+        let writer = |number| {
+            let first = OWN + (round * CLIENTS + number) * 1_000_000;
+            tokio::spawn(write(Arc::clone(world), Arc::clone(&stop), first))
+        };
+        Self {
+            searchers: (0..CLIENTS).map(searcher).collect(),
+            writers: (0..CLIENTS).map(writer).collect(),
+            world: Arc::clone(world),
+            stop,
+        }
+    }
+
+    /// Ends them, waits until all is applied, and notes which documents there must be.
+    async fn end(self, alive: &mut BTreeSet<u64>) -> Result<Searched> {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Searched::default();
+        for searcher in self.searchers {
+            let one = searcher.await?;
+            all.times.extend(one.times);
+            all.failed += one.failed;
+        }
+        for writer in self.writers {
+            let one = writer.await?;
+            alive.extend(one.added);
+            alive.retain(|id| !one.removed.contains(id) && !one.unsure.contains(id));
+            all.refused_writes += one.refused;
+        }
+        all.times.sort_unstable();
+        let api = &self.world.api;
+        let open = "/tasks?statuses=enqueued,processing&limit=1";
+        until(
+            "all tasks have ended",
+            Deadline::after(Duration::from_secs(600)),
+            || async {
+                let reply = api.get(open).await.map_err(|error| error.line())?;
+                match reply.at("/total").as_u64() {
+                    Some(0) => Ok(()),
+                    _ => Err(reply.text),
+                }
+            },
+        )
+        .await?;
+        Ok(all)
+    }
+}
+
+async fn search(world: Arc<World>, stop: Arc<AtomicBool>, number: u64) -> Searched {
+    let path = format!("/indexes/{}/search", world.index);
+    let mut seen = Searched::default();
+    let first = usize::try_from(number * 7).unwrap_or(0);
+    let mut queries = world.queries.iter().cycle().skip(first);
+    while !stop.load(Ordering::Relaxed) {
+        let query = queries.next().map_or("", String::as_str);
+        let body = json!({"q": query, "limit": 20, "cropLength": 10 + number});
+        let began = Instant::now();
+        match world.api.post(&path, &body).await {
+            Ok(reply) if reply.status == 200 => seen.times.push(began.elapsed()),
+            _ => seen.failed += 1,
+        }
+    }
+    seen
+}
+
+async fn write(world: Arc<World>, stop: Arc<AtomicBool>, first: u64) -> Written {
+    let path = format!("/indexes/{}/documents", world.index);
+    let mut done = Written::default();
+    for id in first.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let new = json!([{"id": id, "name": format!("written-{id}"), "section": "amber"}]);
+        match world.api.post(&path, &new).await {
+            Ok(reply) if reply.status == 202 => {
+                done.added.insert(id);
+            }
+            _ => {
+                done.refused += 1;
+                done.unsure.insert(id);
+            }
+        }
+        if id % 3 == 2 {
+            let gone = id - 1;
+            match world.api.delete(&format!("{path}/{gone}")).await {
+                Ok(reply) if reply.status == 202 => {
+                    done.removed.insert(gone);
+                }
+                _ => {
+                    done.refused += 1;
+                    done.unsure.insert(gone);
+                }
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    done
+}
+
+fn accepted(reply: weft_cluster::Reply) -> Result<Vec<u64>> {
+    ensure!(reply.status == 202, "{}", reply.text);
+    let ids = reply.at("/moves").as_array().context("no moves")?;
+    Ok(ids.iter().filter_map(Value::as_u64).collect())
+}
+
+/// How moves went.
+struct Moved {
+    took: Duration,
+    /// The documents that the moves counted.
+    documents: u64,
+    /// The largest difference between the progress that was told and the one that the newcomer showed.
+    error: f64,
+}
+
+impl Moved {
+    fn rate(&self) -> f64 {
+        self.documents as f64 / self.took.as_secs_f64()
+    }
+}
+
+/// Waits until these moves have ended.
+async fn until_moved(world: &World, newcomer: &Api, moves: Vec<u64>) -> Result<Moved> {
+    let begun = Instant::now();
+    let held = async || -> Result<f64> {
+        let stats = newcomer
+            .get(&format!("/indexes/{}/stats", world.index))
+            .await?;
+        let count = stats.at("/numberOfDocuments").as_u64();
+        Ok(count.unwrap_or(0) as f64)
+    };
+    let first = held().await?;
+    let mut seen = Vec::new();
+    loop {
+        let listed = world.api.get("/_cluster/moves").await?;
+        let listed = listed.at("/moves").as_array().context("no moves")?.clone();
+        let is_ours = |one: &&Value| {
+            let id = one.get("id").and_then(Value::as_u64);
+            id.is_some_and(|id| moves.contains(&id))
+        };
+        let ours: Vec<&Value> = listed.iter().filter(is_ours).collect();
+        let sum = |name: &str| -> u64 {
+            let counts = ours.iter().filter_map(|one| one.get(name)?.as_u64());
+            counts.sum()
+        };
+        let (all, moved) = (sum("documents"), sum("documentsMoved"));
+        let state = |one: &&Value| one.get("state").and_then(Value::as_str).map(str::to_owned);
+        let states: Vec<String> = ours.iter().filter_map(state).collect();
+        if states.iter().any(|state| state == "cancelled") {
+            bail!("a move was cancelled: {listed:?}");
+        }
+        if states.iter().all(|state| state == "done") {
+            let last = held().await?;
+            let told =
+                |(share, there): &(f64, f64)| (share - (there - first) / (last - first)).abs();
+            let error = seen.iter().map(told).filter(|error| error.is_finite());
+            return Ok(Moved {
+                took: begun.elapsed(),
+                documents: moved,
+                error: error.fold(0.0, f64::max),
+            });
+        }
+        if all > 0 {
+            seen.push((moved as f64 / all as f64, held().await?));
+        }
+        ensure!(
+            begun.elapsed() < MOVED_WITHIN,
+            "the moves don't end: {listed:?}"
+        );
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn report(
+    way: &str,
+    moved: &Moved,
+    searched: &Searched,
+    idle: &Searched,
+    alive: &BTreeSet<u64>,
+    rows: &mut Vec<Row>,
+) {
+    let share = alive.len() as f64 / f64::from(SHARDS + 1);
+    let all = (searched.times.len() + searched.failed).max(1);
+    let row = |what: &str, value, reference, unit, goal| {
+        Row::compared(format!("{way}: {what}"), value, reference, unit).goal(goal)
+    };
+    rows.push(row(
+        "documents moved vs. a shard's share",
+        moved.documents as f64,
+        share,
+        "documents",
+        "≤ 1.02",
+    ));
+    rows.push(row(
+        "p99 of searches vs. while nothing moves",
+        searched.p99_ms(),
+        idle.p99_ms(),
+        "ms",
+        "≤ 2",
+    ));
+    let failed = searched.failed as f64 * 100.0 / all as f64;
+    rows.push(Row::alone(format!("{way}: failed of {all} searches"), failed, "%").goal("≤ 0.1"));
+    rows.push(Row::alone(
+        format!("{way}: writes without a good answer"),
+        searched.refused_writes as f64,
+        "writes",
+    ));
+    rows.push(Row::alone(
+        format!("{way}: it took"),
+        moved.took.as_secs_f64(),
+        "s",
+    ));
+    rows.push(
+        Row::alone(
+            format!("{way}: progress was wrong by at most"),
+            moved.error * 100.0,
+            "%",
+        )
+        .goal("≤ 10"),
+    );
+}
+
+/// Which documents are missing, and which are on two shards.
+async fn check(
+    cluster: &Cluster,
+    world: &World,
+    shards: &[u16],
+    alive: &BTreeSet<u64>,
+    way: &str,
+) -> Result<Vec<Row>> {
+    let (mut there, mut twice) = (BTreeSet::new(), 0_usize);
+    for shard in shards {
+        let node = Api::new(cluster.node_url(*shard, 0), Some(KEY));
+        let path = format!(
+            "/indexes/{}/documents?fields=id&limit=10000000",
+            world.index
+        );
+        let list = node.get(&path).await?;
+        if list.status == 404 {
+            continue;
+        }
+        let found = list.at("/results").as_array().context("no documents")?;
+        let ids = found.iter().filter_map(|one| one.get("id")?.as_u64());
+        twice += ids.filter(|id| !there.insert(*id)).count();
+    }
+    let lost = alive.iter().filter(|id| !there.contains(id)).count();
+    let row = |what: &str, count: usize| {
+        Row::alone(
+            format!("{way}: documents {what}"),
+            count as f64,
+            "documents",
+        )
+        .goal("0")
+    };
+    Ok(vec![row("lost", lost), row("on two shards", twice)])
+}
