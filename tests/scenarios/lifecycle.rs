@@ -53,9 +53,8 @@ impl Step {
                 let ids: Value = (first..first + 8).collect();
                 (Method::POST, format!("{documents}/delete-batch"), Some(ids))
             }
-            // A real server skips the writes before it in the same batch, so the index may or may not get a primary key.
-            7 if std::env::var_os("MEILISEARCH_BIN").is_none() => (Method::DELETE, documents, None),
-            7..10 => {
+            7 => (Method::DELETE, documents, None),
+            8..10 => {
                 let key = random.choice([Value::Null, json!(key)]).unwrap();
                 let body = json!({"uid": uid, "primaryKey": key});
                 (Method::POST, "/indexes".to_owned(), Some(body))
@@ -78,6 +77,12 @@ impl Step {
             }
         };
         Self { method, path, body }
+    }
+
+    /// Whether it deletes all documents of an index. A node skips the writes that are before it in the same batch, so that the index
+    /// may or may not get its primary key from them: the batches are chance.
+    fn empties_an_index(&self) -> bool {
+        self.method == Method::DELETE && self.path.ends_with("/documents")
     }
 
     async fn ask(&self, api: &Api) -> Reply {
@@ -108,6 +113,13 @@ fn numbered(steps: &[Step]) -> String {
     lines
         .map(|(number, step)| format!("\n  {number}: {step}"))
         .collect()
+}
+
+/// Waits until all tasks of these answers have ended.
+async fn settle(api: &Api, replies: &[Reply]) {
+    for reply in replies.iter().filter(|reply| reply.status == 202) {
+        api.settle(reply).await.unwrap();
+    }
 }
 
 /// The outcome of a request: its error, or how its task ended.
@@ -160,15 +172,16 @@ async fn created_changed_and_deleted_indexes_are_as_on_one_node() {
         let steps: Vec<Step> = (0..25).map(|_| Step::random(&mut random)).collect();
         let (mut expected, mut found) = (Vec::new(), Vec::new());
         for step in &steps {
+            if step.empties_an_index() {
+                settle(&one, &expected).await;
+                settle(&many, &found).await;
+            }
             expected.push(step.ask(&one).await);
             found.push(step.ask(&many).await);
         }
         // A swap changes the index name in earlier tasks, so all tasks must have ended before the first is compared.
-        for (api, replies) in [(&one, &expected), (&many, &found)] {
-            for reply in replies.iter().filter(|reply| reply.status == 202) {
-                api.settle(reply).await.unwrap();
-            }
-        }
+        settle(&one, &expected).await;
+        settle(&many, &found).await;
         for (number, step) in steps.iter().enumerate() {
             let (expected, found) = (
                 end(&one, &expected[number]).await,
