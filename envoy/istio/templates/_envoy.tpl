@@ -335,3 +335,11 @@ filter_chains:
                 domains: ["*"]
                 routes: [{ match: { path: /_weft/metrics }, route: { cluster: weft-merger, timeout: 10s } }]
 {{- end }}
+
+{{/* How often a request is sent to the merger again, and when. */}}
+{{- define "weft.mergerRetries" -}}
+retry_policy:
+  retry_on: {{ .on }}
+  num_retries: 8
+  retry_back_off: { base_interval: 0.050s, max_interval: 1s }
+{{- end }}
