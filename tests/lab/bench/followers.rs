@@ -30,7 +30,7 @@ struct Kind {
     expected: fn(bool) -> Value,
 }
 
-/// The limit of totals. Each shard has the new one at once; the merger cuts the sum by the one that it remembers.
+/// The most hits of a search. Each shard has the new limit at once; the merger cuts all shards' hits by the one that it remembers.
 fn settings() -> Kind {
     Kind {
         name: "a setting",
@@ -39,8 +39,8 @@ fn settings() -> Kind {
             let body = json!({"pagination": {"maxTotalHits": most}});
             (Method::PATCH, "/settings", body)
         },
-        search: json!({"q": "alpha", "page": 1, "hitsPerPage": 1}),
-        shown: |reply| reply.at("/totalHits").clone(),
+        search: json!({"q": "alpha", "limit": 20}),
+        shown: |reply| json!(reply.at("/hits").as_array().map_or(0, Vec::len)),
         expected: |turn| json!(if turn { 7 } else { 5 }),
     }
 }
