@@ -206,6 +206,10 @@ impl Write {
         {
             return self.refuse_other_key(ctx, key).await.map(Some);
         }
+        // A document that went to another shard just before it was looked for isn't new. Nothing may be refused because of that.
+        if found.is_some_and(|found| !found.holds(ctx, &self.uid) || !self.is_laid_out_so(ctx)) {
+            return Ok(None);
+        }
         if let Some(unplaced) = &self.batch.unplaced {
             return self.refuse(ctx, unplaced.error()).await.map(Some);
         }
@@ -413,6 +417,12 @@ impl Write {
             custom_metadata: self.params.custom_metadata.clone(),
             ..task(&self.uid, self.batch.received, indexed)
         }
+    }
+
+    /// Whether the index still lies as the batch was laid out.
+    fn is_laid_out_so(&self, ctx: &Context) -> bool {
+        let placement = self.layout.placement.as_deref();
+        placement.is_some_and(|placement| layout_unchanged(ctx, placement))
     }
 
     /// Removes the placement again if this write had created it, since nothing was written.

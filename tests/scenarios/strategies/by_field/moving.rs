@@ -122,6 +122,8 @@ async fn an_index_by_field_grows_and_shrinks_while_clients_write_and_search() {
     let added = api.post(PATH, &json!([last])).await.unwrap();
     api.succeed(&added).await.unwrap();
     wanted.insert("2000".to_owned(), last);
+    let failed = api.get("/tasks?statuses=failed").await.unwrap();
+    assert_eq!(failed.at("/total"), 0, "{}", failed.text);
     wanted.extend((0..500).map(|id| (id.to_string(), document(id, &tenant_of(id)))));
     assert_eq!(held(&api, "x").await, wanted);
     let mut count = 0;
