@@ -43,8 +43,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
 const ROLES_WITHIN: Duration = Duration::from_secs(2);
 /// How long running requests may go on after the stop.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long connections that are open at the stop still take a request. Envoy may have sent one that has not been read yet, and it can't
-/// tell whether a write on a closed connection was carried out. Each connection ends with its answer.
+/// How long requests are still taken after the stop, the last one on each connection. Envoy can't tell whether a write was carried out
+/// on a connection that was closed under it, so no connection may be closed on which it could just be sending one.
 const LAST_REQUESTS: Duration = Duration::from_millis(500);
 /// How much of a refused body is still read, and for how long.
 const READ_ON_BYTES: usize = 256 << 20;
@@ -77,10 +77,15 @@ pub async fn serve(roles: watch::Receiver<Role>, door: Door, stop: impl Future<O
     } = door;
     let graceful = GracefulShutdown::new();
     let closing = Arc::new(AtomicBool::new(false));
-    let mut stop = std::pin::pin!(stop);
+    let last_requests = async {
+        stop.await;
+        closing.store(true, Ordering::Relaxed);
+        tokio::time::sleep(LAST_REQUESTS).await;
+    };
+    let mut last_requests = std::pin::pin!(last_requests);
     loop {
         let (stream, peer) = tokio::select! {
-            () = &mut stop => break,
+            () = &mut last_requests => break,
             accepted = listeners.accept() => accepted,
         };
         let (roles, closing) = (roles.clone(), Arc::clone(&closing));
@@ -114,12 +119,7 @@ pub async fn serve(roles: watch::Receiver<Role>, door: Door, stop: impl Future<O
             }
         });
     }
-    // Refused connections make Envoy ask another merger, or try again until this one is back.
     drop(listeners);
-    closing.store(true, Ordering::Relaxed);
-    if graceful.count() > 0 {
-        tokio::time::sleep(LAST_REQUESTS).await;
-    }
     let drained = async {
         graceful.shutdown().await;
         let role = roles.borrow().clone();

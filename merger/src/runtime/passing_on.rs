@@ -405,32 +405,35 @@ async fn a_client_that_stops_in_the_middle_of_a_small_body_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_merger_that_ends_takes_no_new_connection_and_answers_once_on_each_that_it_has() {
+async fn a_merger_that_ends_answers_a_last_request_on_each_connection_and_then_takes_none() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     let scene = scene(OnLostStore::Refuse).await;
     let address = scene.url.strip_prefix("http://").unwrap();
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let request = format!("GET {ONE} HTTP/1.1\r\nhost: a\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut kept = TcpStream::connect(address).await.unwrap();
+    kept.write_all(request.as_bytes()).await.unwrap();
     let mut first = [0; 2048];
-    let length = stream.read(&mut first).await.unwrap();
+    let length = kept.read(&mut first).await.unwrap();
     let first = String::from_utf8_lossy(&first[..length]).into_owned();
     assert!(first.starts_with("HTTP/1.1 200") && !first.contains("connection: close"));
 
     scene.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let new = TcpStream::connect(address).await.unwrap();
+    for mut stream in [kept, new] {
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut last = String::new();
+        stream.read_to_string(&mut last).await.unwrap();
+        let is_last = last.starts_with("HTTP/1.1 200") && last.contains("connection: close");
+        assert!(is_last, "{last}");
+    }
     let refused = async {
-        while tokio::net::TcpStream::connect(address).await.is_ok() {
-            tokio::task::yield_now().await;
+        while TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     let refused = tokio::time::timeout(Duration::from_secs(20), refused).await;
     refused.expect("it goes on taking connections");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut last = String::new();
-    stream.read_to_string(&mut last).await.unwrap();
-    assert!(
-        last.starts_with("HTTP/1.1 200") && last.contains("connection: close"),
-        "{last}"
-    );
 }
