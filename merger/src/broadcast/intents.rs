@@ -11,7 +11,7 @@
 //! nothing else is written to the shards that may have it, and no replica is copied from one that has the change to one that
 //! hasn't.
 //!
-//! This module handles a change that isn't interrupted; [`finish`] completes or undoes the others, by the table of their states
+//! This module handles a change that isn't interrupted; [`mod@finish`] completes or undoes the others, by the table of their states
 //! in [`state`], and [`found`] asks the nodes.
 
 mod finish;

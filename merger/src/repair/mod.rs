@@ -1,8 +1,8 @@
 //! Keeps replicas equal: watches nodes, brings replicas back in sync, compares them, and learns of new nodes. Moves slots.
 //! Reads what a backup copies.
 //!
-//! [`discover`] follows Envoy's list of nodes, [`watch`] probes each of them, [`resync`] brings back replicas that are out of sync,
-//! [`verify`] compares those that are in sync. [`moves`] brings slots of an index from one shard to another.
+//! [`mod@discover`] follows Envoy's list of nodes, [`mod@watch`] probes each of them, [`resync`] brings back replicas that are out of sync,
+//! [`mod@verify`] compares those that are in sync. [`moves`] brings slots of an index from one shard to another.
 
 pub(crate) mod backup;
 mod discover;

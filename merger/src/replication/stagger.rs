@@ -5,7 +5,7 @@
 //!                   readers are held back and read      take what was kept for them       all take what they lack
 //! ```
 //!
-//! A replica is held back while its queue ([`ReplicaQueues`]) doesn't go on. The merger keeps what is acknowledged meanwhile, and
+//! A replica is held back while its queue ([`ReplicaQueues`](crate::cluster::ReplicaQueues)) doesn't go on. The merger keeps what is acknowledged meanwhile, and
 //! the tasks' records name it as pending. Searches prefer readers, because Envoy is told that writers are degraded. A reader
 //! shows what was applied before, like a replica that has the write in its own task queue.
 //!

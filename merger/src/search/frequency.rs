@@ -1,7 +1,7 @@
 //! `matchingStrategy: frequency`: the words that are most frequent in the whole index are dropped first, as on one node.
 //!
 //! The engine drops words by the node's own counts. So the merger first asks the shards how many of their documents each
-//! word finds (remembered until the next write has settled, [`WordCounts`]). A shard whose own order of words leads to the
+//! word finds (remembered until the next write has settled, [`WordCounts`](super::WordCounts)). A shard whose own order of words leads to the
 //! same hits gets the search as it came. Any other shard gets one search for each part that one node would look for (see [`parts`]).
 
 mod parts;

@@ -1,6 +1,6 @@
 //! Every read that returns documents or counts: read → plan → scatter → gather → rank → merge → respond.
 //!
-//! An answer may be [`remembered`] from before. Otherwise [`read`] says what a client's request is, once, before anything is done about it. What orders hits ([`rank`]), how lists
+//! An answer may be [`remembered`] from before. Otherwise [`mod@read`] says what a client's request is, once, before anything is done about it. What orders hits ([`rank`]), how lists
 //! are merged ([`merge`]) and how facets are summed ([`facets`]) are pure functions. Only [`scatter`] and its callers do I/O.
 //! This part knows nothing of writes.
 

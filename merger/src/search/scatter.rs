@@ -31,7 +31,7 @@ use crate::answer::Answer;
 use crate::call::{Call, ForwardedHeaders};
 use crate::cluster::{Flow, ReadFrom};
 use crate::filters::{TenantRules, rules_of};
-use crate::search::Context;
+use crate::search::{Context, Stale, forget};
 use crate::spans::Span;
 use crate::tasks::read_from;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
@@ -137,7 +137,17 @@ impl<'a> Reader<'a> {
         }
         let policy = asked.unwrap_or(default);
         let from = match &ctx.tasks {
-            Some(tasks) => read_from(tasks, &call.headers, policy.deadline).await?,
+            Some(tasks) => {
+                let from = read_from(tasks, &call.headers, policy.deadline).await?;
+                // What follows from a task's end is done a moment after it, and this read must not go by what was before.
+                if let Some(uid) = call.header(headers::AFTER_TASK)
+                    && let Ok(uid) = uid.trim().parse()
+                    && let Ok(task) = tasks.tasks.get(uid).await
+                {
+                    forget(ctx, &Stale::by(&task));
+                }
+                from
+            }
             // Reads of certain replicas were passed on to the leader.
             None => ReadFrom::Any,
         };

@@ -1,6 +1,6 @@
 //! Tasks as clients see them: one cluster-wide `taskUid` over the local tasks on nodes.
 //!
-//! `create` makes a task durable before its uid leaves the merger; [`follow`] polls each node for its outstanding tasks, one
+//! `create` makes a task durable before its uid leaves the merger; [`mod@follow`] polls each node for its outstanding tasks, one
 //! request at a time however many clients wait; [`aggregate`] builds one task from the parts; [`filter`] selects and pages tasks for lists.
 //!
 //! Invariant: only this module assigns a `taskUid`, and it never assigns one twice.

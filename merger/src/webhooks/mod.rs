@@ -1,6 +1,6 @@
 //! Webhooks: sends Weft's own tasks to registered URLs when they have ended.
 //!
-//! `registered → (a task ends) → announced`: [`hook`] defines a webhook, [`announce`] sends ended tasks in batches, [`send`]
+//! `registered → (a task ends) → announced`: [`hook`] defines a webhook, [`mod@announce`] sends ended tasks in batches, [`send`]
 //! makes one call.
 //!
 //! Promise: a task that ends while webhooks exist is sent at least once to each of them that answers within the retries. A crash

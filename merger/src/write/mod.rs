@@ -1,6 +1,6 @@
 //! Writes of documents: decode → split → sequence → deliver.
 //!
-//! [`add`] and [`remove`] define what each operation means. The stages are separate modules: [`decode`] turns a body into plain
+//! [`mod@add`] and [`remove`] define what each operation means. The stages are separate modules: [`decode`] turns a body into plain
 //! bytes, [`split`] builds each shard's part, [`crate::replication`] orders the writes to a shard, and [`deliver`] sends the parts
 //! to all replicas and makes one task of them.
 //!

@@ -1,6 +1,6 @@
 //! `weft config envoy`: makes an `envoy.yaml` from a topology. `weft config guard`: makes one for a node's own Envoy.
 //!
-//! [`arguments`] defines the options, [`topology`] checks them, and [`render`] is a pure function from a topology to the
+//! [`arguments`] defines the options, [`topology`] checks them, and [`mod@render`] is a pure function from a topology to the
 //! file's text. The text itself, with the reason for each setting, is in `envoy.yaml.jinja`, and for the clusters of the shards in
 //! `shards.yaml.jinja`. [`shards`] writes those into the folder that Envoy watches. [`guard`] does all of that for the small file
 //! of `weft config guard`.
