@@ -12,15 +12,16 @@
 //! stays in sync, whatever happens to it, because no other replica holds its documents. Every change has an epoch of its own, and
 //! is committed only if no other change came in between.
 
-use std::collections::BTreeMap;
+mod state;
+
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 
+use self::state::State;
 use super::marks::{Known, Marks, NewestTask};
 use super::{Changes, ClusterError, NodeId, Topology};
 use crate::clock::now_utc;
@@ -111,30 +112,6 @@ pub struct InSync {
     pub(crate) changes: Changes,
 }
 
-#[derive(Default)]
-struct State {
-    epoch: u64,
-    /// The store's version of the epoch's key.
-    version: u64,
-    replicas: BTreeMap<NodeId, Replica>,
-    /// When replicas left the set, as far as this process has seen it.
-    left: BTreeMap<NodeId, Instant>,
-}
-
-impl State {
-    fn put(&mut self, node: NodeId, replica: Replica) {
-        let is_in = replica.standing.is_in_sync();
-        let before = self.replicas.insert(node.clone(), replica);
-        match before {
-            Some(before) if before.standing.is_in_sync() && !is_in => {
-                self.left.insert(node, Instant::now());
-            }
-            _ if is_in => drop(self.left.remove(&node)),
-            _ => {}
-        }
-    }
-}
-
 impl InSync {
     pub(crate) async fn open(store: Arc<dyn Store>) -> Result<Self, ClusterError> {
         let mut state = State::default();
@@ -176,8 +153,7 @@ impl InSync {
 
     /// How long ago the node left the set, as far as this process has seen it.
     pub(super) fn out_for(&self, node: &NodeId) -> Option<Duration> {
-        let state = self.read();
-        state.left.get(node).map(Instant::elapsed)
+        self.read().out_for(node)
     }
 
     /// All replicas, with the facts that [`Marks::open`] needs.
@@ -489,7 +465,7 @@ impl InSync {
             for (node, replica) in replicas {
                 match replica {
                     Some(replica) => state.put(node, replica),
-                    None => drop(state.replicas.remove(&node)),
+                    None => state.remove(&node),
                 }
             }
         }

@@ -12,11 +12,14 @@ use weft_routing::table::Epoch;
 mod following;
 mod history;
 mod moving;
+mod placement;
 mod stored;
 mod swaps;
 mod table;
 
 pub(crate) use self::moving::owns;
+pub(super) use self::placement::Placed;
+pub use self::placement::{Before, Placement};
 
 use self::history::History;
 use self::stored::{decode, encode};
@@ -29,71 +32,6 @@ const EPOCH_KEY: &str = "epoch";
 const ORIGINS_KEY: &str = "origins";
 /// The indexes that filters must leave to the merger, for followers: a merger that starts begins without any.
 const UNDIRECTED_KEY: &str = "undirected";
-
-/// Where one index lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placement {
-    /// The index's uid.
-    pub uid: String,
-    /// The owner of each slot.
-    pub slots: Arc<SlotMap>,
-    /// The primary key, once it is known.
-    pub primary_key: Option<String>,
-    /// The task that deletes the index, as long as nothing is written after it.
-    pub deleted_by: Option<u32>,
-    /// The index's own write mode; `None` for the cluster's default.
-    pub write_mode: Option<WriteMode>,
-    /// On how many shards the index is to lie; `None` for all.
-    pub shard_count: Option<u16>,
-    /// Shards that may hold documents of slots that aren't theirs, because slots are moved: readers must ignore these documents.
-    pub unsettled: BTreeSet<ShardId>,
-}
-
-impl Placement {
-    /// A new index.
-    pub(crate) fn new(uid: &str, slots: Arc<SlotMap>, shard_count: Option<u16>) -> Self {
-        Self {
-            uid: uid.to_owned(),
-            slots,
-            primary_key: None,
-            deleted_by: None,
-            write_mode: None,
-            shard_count,
-            unsettled: BTreeSet::new(),
-        }
-    }
-
-    /// The shards that hold the index, in order.
-    pub fn shards(&self) -> &[ShardId] {
-        self.slots.shards()
-    }
-
-    /// The shards that hold the index only in preparation of a move: they own none of its slots yet, or not any more.
-    pub fn guests(&self) -> impl Iterator<Item = ShardId> {
-        let owns = |shard: &&ShardId| self.shards().contains(*shard);
-        let guests = self.unsettled.iter().filter(move |shard| !owns(shard));
-        guests.copied()
-    }
-}
-
-/// The result of placing an index.
-pub struct Placed {
-    /// Where it lies.
-    pub placement: Arc<Placement>,
-    /// How the index was before.
-    pub before: Before,
-}
-
-/// How an index was before it was placed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Before {
-    /// It did not exist.
-    Absent,
-    /// It existed, and a task that deletes it is under way.
-    Dying,
-    /// It existed.
-    Alive,
-}
 
 /// All placements.
 pub struct Placements {
