@@ -165,7 +165,7 @@ fn even_out(
         let fits = (most - least) / 2;
         let here = parts.get(&from).into_iter().flatten().rev();
         let found = here
-            .filter(|(size, _)| *size > 0 && *size <= fits.max(1))
+            .filter(|(size, _)| *size > 0 && *size <= fits)
             .find(|(_, place)| targets.get(*place).is_some_and(|on| !on.contains(&to)))
             .copied();
         let Some((size, place)) = found else { break };
@@ -311,6 +311,15 @@ mod tests {
         assert_eq!(maps[2].shards().len(), 2);
         assert!(maps[2].shards().contains(&ShardId(1)));
         assert!(plan(&indexes, &[]).is_empty());
+    }
+
+    #[test]
+    fn the_only_index_stays_where_it_is_however_small_it_is() {
+        let map = SlotMap::single(ShardId(0));
+        for bytes in [0, 1, 2, 1_000] {
+            let steps = plan(&[index("films", &map, Some(1), bytes)], &shards(&[0, 1]));
+            assert_eq!(steps, Vec::new(), "{bytes} bytes");
+        }
     }
 
     #[test]
