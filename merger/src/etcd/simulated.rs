@@ -1,5 +1,6 @@
 //! An etcd for tests: in memory, on tokio's clock, with connections that lose requests and answers.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,12 +15,14 @@ use super::{
 
 /// etcd's default, in bytes.
 const MOST_REQUEST: usize = 1_572_864;
-/// How many revisions can still be read.
+/// How many revisions before the newest can still be read.
 const HISTORY: usize = 64;
 /// etcd grants no shorter lease.
 const SHORTEST_LEASE: Duration = Duration::from_secs(2);
 
 type Entries = BTreeMap<String, Entry>;
+/// A key, and what it had; `None` if there was no such key.
+type Before = (String, Option<Entry>);
 
 /// The server. Clones are the same one.
 #[derive(Clone, Default)]
@@ -29,8 +32,10 @@ pub(crate) struct Simulated(Arc<Mutex<State>>);
 struct State {
     entries: Entries,
     revision: i64,
-    /// What was there after each of the last revisions.
-    history: BTreeMap<i64, Entries>,
+    /// By revision, what the keys had before that were written in it; the last ones, without a gap.
+    history: BTreeMap<i64, Vec<Before>>,
+    /// The same for the revision that is being written.
+    changed: Vec<Before>,
     leases: HashMap<i64, (Instant, Duration)>,
     next_lease: i64,
     /// Whether its disk is full: nothing is written.
@@ -53,19 +58,43 @@ impl State {
 
     fn end(&mut self, lease: i64) {
         self.leases.remove(&lease);
-        let before = self.entries.len();
-        self.entries.retain(|_, entry| entry.lease != lease);
-        if self.entries.len() != before {
+        if self.remove(|entry| entry.lease == lease) {
             self.written();
         }
     }
 
+    /// Removes some entries; `false` if there are none.
+    fn remove(&mut self, goes: impl Fn(&Entry) -> bool) -> bool {
+        let gone = self.entries.extract_if(.., |_, entry| goes(entry));
+        let gone: Vec<Before> = gone.map(|(key, entry)| (key, Some(entry))).collect();
+        let any = !gone.is_empty();
+        self.changed.extend(gone);
+        any
+    }
+
     fn written(&mut self) {
         self.revision += 1;
-        self.history.insert(self.revision, self.entries.clone());
+        let changed = std::mem::take(&mut self.changed);
+        self.history.insert(self.revision, changed);
         while self.history.len() > HISTORY {
             self.history.pop_first();
         }
+    }
+
+    /// What was there after this revision.
+    fn entries_at(&self, revision: i64) -> Result<Cow<'_, Entries>, EtcdError> {
+        let later = self.history.range(revision + 1..);
+        if self.revision - revision != i64::try_from(later.clone().count()).unwrap_or(i64::MAX) {
+            return Err(EtcdError::Compacted);
+        }
+        let mut entries = Cow::Borrowed(&self.entries);
+        for (key, before) in later.rev().flat_map(|(_, changed)| changed.iter().rev()) {
+            match before {
+                Some(entry) => drop(entries.to_mut().insert(key.clone(), entry.clone())),
+                None => drop(entries.to_mut().remove(key)),
+            }
+        }
+        Ok(entries)
     }
 
     fn holds(&self, condition: &Condition) -> bool {
@@ -114,11 +143,16 @@ impl State {
                         created: before.map_or(self.revision + 1, |entry| entry.created),
                         lease: *lease,
                     };
-                    self.entries.insert(key.clone(), entry);
+                    let before = self.entries.insert(key.clone(), entry);
+                    self.changed.push((key.clone(), before));
                 }
-                Action::Delete(key) => drop(self.entries.remove(key)),
+                Action::Delete(key) => {
+                    let before = self.entries.remove_entry(key);
+                    let before = before.map(|(key, entry)| (key, Some(entry)));
+                    self.changed.extend(before);
+                }
                 Action::DeleteAll(prefix) => {
-                    self.entries.retain(|key, _| !key.starts_with(prefix));
+                    self.remove(|entry| entry.key.starts_with(prefix));
                 }
                 Action::Get(key) => found.push(self.entries.get(key).cloned()),
                 Action::GetVersion(key) => {
@@ -142,10 +176,7 @@ impl State {
             0 => self.revision,
             revision => revision,
         };
-        let entries = match revision == self.revision {
-            true => &self.entries,
-            false => self.history.get(&revision).ok_or(EtcdError::Compacted)?,
-        };
+        let entries = self.entries_at(revision)?;
         let mut found: Vec<Entry> = entries
             .range(ask.from.clone()..)
             .take_while(|(key, _)| key.starts_with(&ask.prefix))
@@ -214,9 +245,7 @@ impl Simulated {
 
     /// Forgets all revisions but the newest.
     pub(crate) fn forget_history(&self) {
-        let mut state = self.lock();
-        let newest = state.revision;
-        state.history.retain(|revision, _| *revision == newest);
+        self.lock().history.clear();
     }
 
     pub(crate) fn transactions(&self) -> usize {
@@ -396,7 +425,7 @@ impl Etcd for Line {
 
     fn compact(&self, revision: i64, within: Duration) -> BoxFuture<'_, Result<(), EtcdError>> {
         Box::pin(self.send(within, move |state| {
-            state.history.retain(|kept, _| *kept >= revision);
+            state.history.retain(|kept, _| *kept > revision);
             Ok(())
         }))
     }
