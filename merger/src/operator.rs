@@ -287,7 +287,10 @@ fn describe_shard(ctx: &Context, shard: ShardId) -> Value {
 fn holds(ctx: &Context, shard: ShardId) -> usize {
     let indexes = ctx.cluster.placements.all();
     let is_there = |index: &&Arc<Placement>| {
-        index.shards().contains(&shard) || index.unsettled.contains(&shard)
+        let is_to_be = index.change().is_some_and(|(change, _)| {
+            change.old().shards().contains(&shard) || change.new_slots().shards().contains(&shard)
+        });
+        index.shards().contains(&shard) || index.unsettled.contains(&shard) || is_to_be
     };
     indexes.iter().filter(is_there).count()
 }

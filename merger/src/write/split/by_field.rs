@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use serde_json::{Value, json};
+use weft_routing::document_id::DocumentId;
 use weft_routing::placement::{ShardId, SlotMap};
 use weft_routing::value::{InvalidValue, RoutingField, RoutingValue};
 
@@ -182,7 +183,7 @@ impl ByField {
         };
         let home = match &self.manner {
             Manner::Replacing => Home {
-                shard: slots.shard_of_value(&named()?),
+                shard: owner(slots, id, &named()?).unwrap_or(first),
                 value: None,
             },
             Manner::Gathering => Home {
@@ -208,7 +209,7 @@ impl ByField {
                 None => {
                     let value = named()?;
                     Home {
-                        shard: slots.shard_of_value(&value),
+                        shard: owner(slots, id, &value).unwrap_or(first),
                         value: Some(value),
                     }
                 }
@@ -226,6 +227,12 @@ impl ByField {
     pub(super) fn into_owners(self) -> Owners {
         self.owners
     }
+}
+
+/// The shard of a document with this value. Known for every valid id.
+fn owner(slots: &SlotMap, id: &str, value: &RoutingValue) -> Option<ShardId> {
+    let id = DocumentId::from_text(id).ok()?;
+    slots.shard_of_document(&id, Some(value))
 }
 
 /// The routing field stands twice in a document whose node wouldn't say which one counts.
