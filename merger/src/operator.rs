@@ -286,12 +286,7 @@ fn describe_shard(ctx: &Context, shard: ShardId) -> Value {
 /// How many indexes have a part on a shard.
 fn holds(ctx: &Context, shard: ShardId) -> usize {
     let indexes = ctx.cluster.placements.all();
-    let is_there = |index: &&Arc<Placement>| {
-        let is_to_be = index.change().is_some_and(|(change, _)| {
-            change.old().shards().contains(&shard) || change.new_slots().shards().contains(&shard)
-        });
-        index.shards().contains(&shard) || index.unsettled.contains(&shard) || is_to_be
-    };
+    let is_there = |index: &&Arc<Placement>| index.concerns(shard);
     indexes.iter().filter(is_there).count()
 }
 

@@ -193,6 +193,28 @@ mod tests {
     }
 
     #[test]
+    fn of_an_index_that_is_there_a_client_asks_for_less_and_a_missing_member_changes_nothing() {
+        let read = |asked: Value| Resharding::read(&asked);
+        let asked = read(json!({"strategy": "range", "ranges": [5, "m"], "shardCount": null}));
+        let asked = asked.unwrap();
+        assert_eq!(asked.shard_count, Some(None));
+        assert_eq!(asked.write, None);
+        let wanted: Strategy = "range:5,m".parse().unwrap();
+        assert_eq!(asked.strategy, Some(wanted));
+        let asked = read(json!({"write": null, "strategy": null})).unwrap();
+        assert_eq!((asked.write, asked.strategy), (Some(None), None));
+        for (asked, why) in [
+            (json!({"replicationFactor": 2}), "unknown field"),
+            (json!({"shardCount": 0}), "counts start from 1"),
+            (json!({"ranges": [5]}), "goes with"),
+            (json!({"strategy": "field"}), "needs `field`"),
+        ] {
+            let refused = read(asked).unwrap_err().to_string();
+            assert!(refused.contains(why), "{refused}");
+        }
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_and_said() {
         for (asked, why) in [
             (json!({"shardCount": 0}), "counts start from 1"),

@@ -21,6 +21,21 @@ pub(super) async fn change(
     uid: &str,
     wanted: &Strategy,
 ) -> Result<(), BroadcastError> {
+    let mut had_moves = false;
+    let outcome = attempts(ctx, uid, wanted, &mut had_moves).await;
+    if had_moves {
+        plan_moves_anew(ctx, &[uid]).await?;
+    }
+    outcome
+}
+
+/// Tries until the index is as `wanted`, or gets there. Says whether moves were stopped for that.
+async fn attempts(
+    ctx: &Context,
+    uid: &str,
+    wanted: &Strategy,
+    had_moves: &mut bool,
+) -> Result<(), BroadcastError> {
     for _ in 0..ATTEMPTS {
         until_gone(ctx, uid).await?;
         let Some(placement) = ctx.cluster.placement(uid) else {
@@ -31,7 +46,12 @@ pub(super) async fn change(
         }
         let is_over = match placement.change().is_some() {
             true => turn(ctx, &placement, wanted).await?,
-            false => begin(ctx, &placement, wanted).await?,
+            false => {
+                // What isn't possible must not stop any moves.
+                ctx.cluster.change_to(&placement, wanted)?;
+                *had_moves |= cancel_moves(ctx, &[uid]).await?;
+                begin(ctx, uid, wanted).await?
+            }
         };
         if is_over {
             return Ok(());
@@ -77,28 +97,8 @@ async fn turn(
     Ok(true)
 }
 
-/// Begins a change; `false` if the index has changed meanwhile.
-async fn begin(
-    ctx: &Context,
-    placement: &Placement,
-    wanted: &Strategy,
-) -> Result<bool, BroadcastError> {
-    let uid = placement.uid.as_str();
-    // What isn't possible must not stop any moves.
-    ctx.cluster.change_to(placement, wanted)?;
-    let had_moves = cancel_moves(ctx, &[uid]).await?;
-    let outcome = begin_at_rest(ctx, uid, wanted).await;
-    if had_moves {
-        plan_moves_anew(ctx, &[uid]).await?;
-    }
-    outcome
-}
-
-async fn begin_at_rest(
-    ctx: &Context,
-    uid: &str,
-    wanted: &Strategy,
-) -> Result<bool, BroadcastError> {
+/// Begins a change when nothing of the index moves any more; `false` if the index has changed meanwhile.
+async fn begin(ctx: &Context, uid: &str, wanted: &Strategy) -> Result<bool, BroadcastError> {
     until_at_rest(ctx, uid, WITHIN).await?;
     let placements = &ctx.cluster.placements;
     let names = [uid.to_owned()];
@@ -125,6 +125,9 @@ async fn begin_under_lock(
     }
     let (change, then) = ctx.cluster.change_to(&placement, wanted)?;
     let _guard = ctx.locks.lock(placement.shards()).await;
+    if is_moved(ctx, uid) {
+        return Ok(false);
+    }
     let placements = &ctx.cluster.placements;
     Ok(placements.begin_change(uid, &change, then).await?)
 }
@@ -133,14 +136,18 @@ async fn begin_under_lock(
 async fn until_at_rest(ctx: &Context, uid: &str, within: Duration) -> Result<(), BroadcastError> {
     let rests = || {
         let placement = ctx.cluster.placement(uid);
-        let is_moved = |one: &crate::cluster::Move| one.index == uid && !one.has_ended();
         let is_free = placement.is_none_or(|index| index.unsettled.is_empty());
-        (is_free && !ctx.cluster.moves.all().iter().any(is_moved)).then_some(())
+        (is_free && !is_moved(ctx, uid)).then_some(())
     };
     let cluster = &ctx.cluster;
     let rest = until([&cluster.placements.changes, &cluster.moves.changes], rests);
     let late = |_| BroadcastError::Busy(uid.to_owned());
     timeout(within, rest).await.map_err(late)
+}
+
+fn is_moved(ctx: &Context, uid: &str) -> bool {
+    let moves = ctx.cluster.moves.all();
+    moves.iter().any(|one| one.index == uid && !one.has_ended())
 }
 
 /// A strategy in words for people.

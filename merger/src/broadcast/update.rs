@@ -113,11 +113,16 @@ async fn reshard(ctx: &Context, uid: &str, sharding: Resharding) -> Result<(), B
     }
     if let Some(count) = sharding.shard_count {
         cluster.placements.set_shard_count(uid, count).await?;
+    }
+    let changed = match sharding.strategy {
+        Some(strategy) => strategy::change(ctx, uid, &strategy).await,
+        None => Ok(()),
+    };
+    // Not before, since moves would be in the way of a change that brings the index to its shards anyhow.
+    if sharding.shard_count.is_some() {
         cluster.moves.set_replan(uid, true).await?;
     }
-    if let Some(strategy) = sharding.strategy {
-        strategy::change(ctx, uid, &strategy).await?;
-    }
+    changed?;
     Ok(())
 }
 

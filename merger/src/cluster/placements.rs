@@ -453,4 +453,6 @@ impl Placements {
 }
 
 #[cfg(test)]
+mod change_tests;
+#[cfg(test)]
 mod tests;

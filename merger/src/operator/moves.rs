@@ -287,7 +287,7 @@ async fn drain(ctx: &Arc<Context>, name: &str) -> Result<Answer, ClusterError> {
     let survey = survey(ctx).await?;
     ctx.cluster.moves.set_draining(shard, true).await?;
     let steps = survey.steps(ctx, |index| index.shards().contains(&shard), &left);
-    let left_out = changing(ctx, |_| true);
+    let left_out = changing(ctx, |index| index.concerns(shard));
     let rate = ctx.cluster.moves.options().bytes_per_second;
     answer(ctx, (steps, left_out), false, rate).await
 }

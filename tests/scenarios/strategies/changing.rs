@@ -179,7 +179,7 @@ async fn an_index_by_tenant_comes_to_lie_by_hash_though_the_merger_dies_again_an
     let (cluster, api) = start(cluster(3)).await;
     create(&api, "x", Some(&by_tenant(3))).await;
     fill(&api, DOCUMENTS).await;
-    slow_down(&api, json!(60_000)).await;
+    slow_down(&api, json!(10_000)).await;
     change_to(&api, &json!({"strategy": "hash"})).await;
     let mut wanted = held(&api, "x").await;
     for pause in [1_100_u64, 700, 1_900] {
@@ -253,7 +253,7 @@ async fn a_change_is_sent_back_by_asking_for_what_was_before_and_nothing_else_co
     create(&api, "x", None).await;
     fill(&api, DOCUMENTS).await;
     let before = on_each(&cluster, 3).await;
-    slow_down(&api, json!(30_000)).await;
+    slow_down(&api, json!(6_000)).await;
     let (hash, by_tenant) = (
         json!({"strategy": "hash"}),
         json!({"strategy": "field", "field": "tenant"}),
@@ -341,7 +341,7 @@ async fn a_changing_index_may_be_swapped_drained_deleted_and_get_fewer_shards() 
     }
     fill(&api, DOCUMENTS).await;
     let wanted = held(&api, "x").await;
-    slow_down(&api, json!(30_000)).await;
+    slow_down(&api, json!(6_000)).await;
     change_to(&api, &json!({"strategy": "field", "field": "tenant"})).await;
     let is_begun = |lies: &Value| lies["change"]["progress"].as_f64() > Some(0.02);
     until_lies(&api, "something is moved", is_begun).await;
@@ -381,7 +381,7 @@ async fn a_changing_index_may_be_swapped_drained_deleted_and_get_fewer_shards() 
     assert_eq!(changed["strategy"], "hash", "{changed}");
     assert_eq!(held(&api, "x").await, wanted);
     // Deleted in the middle, it leaves nothing, and a new one begins as it is told.
-    slow_down(&api, json!(30_000)).await;
+    slow_down(&api, json!(6_000)).await;
     change_to(&api, &json!({"strategy": "field", "field": "tenant"})).await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let gone = api.delete("/indexes/x").await.unwrap();

@@ -58,9 +58,10 @@ impl Change {
             let (old, new) = counts;
             return Err(BadChange::TooManyPairs { old, new });
         }
-        match (old.field(), new.field()) {
+        let change = Self { old, new };
+        match (change.old_field(), change.new.field()) {
             (Some(one), Some(other)) if one != other => Err(BadChange::TwoFields),
-            _ => Ok(Self { old, new }),
+            _ => Ok(change),
         }
     }
 
@@ -76,11 +77,15 @@ impl Change {
         &self.new
     }
 
-    /// The field whose value tells the slot, beside the id. With one old shard, the old field tells nothing that matters.
+    /// The field whose value tells the slot, beside the id.
     pub(super) fn field(&self) -> Option<&RoutingField> {
-        let old = self.old.field();
-        let old = old.filter(|_| self.old.only_shard().is_none());
-        self.new.field().or(old)
+        self.new.field().or(self.old_field())
+    }
+
+    /// The field that tells the old owner. With one shard, nothing has to tell.
+    fn old_field(&self) -> Option<&RoutingField> {
+        let field = self.old.field();
+        field.filter(|_| self.old.only_shard().is_none())
     }
 
     /// The slot of a document; `None` if it lacks the value that tells.

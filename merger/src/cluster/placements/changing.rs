@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use weft_routing::placement::SlotMap;
+use weft_routing::placement::{ShardId, SlotMap};
 use weft_routing::strategy::{Change, Strategy};
 
 use super::{Placement, Placements};
@@ -77,6 +77,15 @@ impl Placement {
             Some((change, Stage::Moving)) => change.new_slots().strategy(),
             Some((change, _)) => change.old().strategy(),
         }
+    }
+
+    /// Whether a shard holds anything of the index, or may get something by what is under way.
+    pub(crate) fn concerns(&self, shard: ShardId) -> bool {
+        let is_to_be = self.change().is_some_and(|(change, _)| {
+            let ends = [change.old(), change.new_slots()];
+            ends.iter().any(|slots| slots.shards().contains(&shard))
+        });
+        is_to_be || self.shards().contains(&shard) || self.unsettled.contains(&shard)
     }
 
     /// Whether nothing of the index is moved, and no shard holds documents that aren't its own.

@@ -1,15 +1,23 @@
 //! Changes of strategy that are cut off: from the first request of a change to the last, the merger dies, and its successor must end
 //! the change.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
+use weft_routing::strategy::Strategy;
 
 use super::super::check;
+use super::super::nodes::Fate;
 use super::super::steps::Kind;
 use super::super::world::{Merger, World};
 use super::{CLIENTS_ACT, Death, MOST, Outcome, every, fate_of, filled, reaches};
+use crate::cluster::{Placement, Stage, wish_for};
+
+const INDEX: &str = "i0";
+const LOOK: Duration = Duration::from_millis(20);
 
 /// From what to what an index goes.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +32,7 @@ struct Way {
 fn clients(merger: &Merger) {
     let merger = merger.clone();
     tokio::spawn(async move {
-        for number in 0_u8..u8::MAX {
+        for number in 0..u8::MAX {
             let kind = match number % 3 {
                 2 => Kind::Delete,
                 _ => Kind::Replace,
@@ -36,68 +44,64 @@ fn clients(merger: &Merger) {
     });
 }
 
-async fn lies(merger: &Merger) -> Value {
-    let (_, said) = merger.ask(Method::GET, "/indexes/i0/_shards", None).await;
-    said
+fn placement(merger: &Merger) -> Arc<Placement> {
+    merger.ctx.cluster.placement(INDEX).unwrap()
 }
 
-async fn place(merger: &Merger, wanted: &str) {
-    let wanted: Value = serde_json::from_str(wanted).unwrap();
-    let body = json!({"sharding": wanted});
-    merger.ask(Method::PATCH, "/indexes/i0", Some(&body)).await;
+fn stage(merger: &Merger) -> Option<Stage> {
+    placement(merger).change().map(|(_, stage)| stage)
 }
 
-/// Changes the strategy, and waits until that is over. Returns where the index was before.
+async fn place(merger: &Merger, wanted: &Strategy) {
+    let wish = Value::Object(wish_for(wanted));
+    let body = json!({"sharding": wish});
+    let path = format!("/indexes/{INDEX}");
+    merger.ask(Method::PATCH, &path, Some(&body)).await;
+}
+
+async fn until_over(merger: &Merger) {
+    while stage(merger).is_some() {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Changes the strategy, and waits until that is over.
 async fn change(merger: &Merger, way: Way) {
-    let before = lies(merger).await;
-    place(merger, way.to).await;
-    if way.back {
-        while lies(merger).await["change"]["stage"] != "moving" {
-            if lies(merger).await["change"].is_null() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let mut old = json!({"strategy": before["strategy"]});
-        for member in ["field", "ranges"] {
-            if !before[member].is_null() {
-                old[member] = before[member].clone();
-            }
-        }
-        place(merger, &old.to_string()).await;
+    let before = placement(merger).slots.strategy().clone();
+    place(merger, &way.to.parse().unwrap()).await;
+    while way.back && stage(merger) == Some(Stage::Checking) {
+        tokio::time::sleep(LOOK).await;
     }
-    while !lies(merger).await["change"].is_null() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    if way.back && stage(merger).is_some() {
+        place(merger, &before).await;
     }
+    until_over(merger).await;
 }
 
 /// After so many requests of a change, the merger dies. Then everything must come to a good end.
 fn cut_off(world: &World, way: Way, after: u64, death: Death) -> Outcome {
     world.life(async |merger| filled(&merger).await);
-    let before = world.life(async |merger| {
+    let (before, met) = world.life(async |merger| {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let before = lies(&merger).await;
+        let before = placement(&merger).slots.strategy().clone();
         let reached = reaches(world, after, death.fate);
         clients(&merger);
         let met = tokio::select! {
             biased;
-            Ok(()) = reached => Some(lies(&merger).await["change"]["stage"].to_string()),
+            Ok(()) = reached => Some(format!("{:?}", stage(&merger))),
             () = change(&merger, way) => None,
         };
         world.mesh.lock().stop = None;
-        (before, met.map(|stage| [stage].into()))
+        (before, met.map(|stage| BTreeSet::from([stage])))
     });
-    let (before, met) = before;
     if let Some(again) = death.again {
         world.life(async |merger| {
             merger.follow_open();
-            let reached = reaches(world, again, super::super::nodes::Fate::NotDelivered);
+            let reached = reaches(world, again, Fate::NotDelivered);
             clients(&merger);
             tokio::select! {
                 _ = reached => {}
-                () = async { while !lies(&merger).await["change"].is_null() {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                } } => {}
+                () = until_over(&merger) => {}
             }
             world.mesh.lock().stop = None;
         });
@@ -105,18 +109,18 @@ fn cut_off(world: &World, way: Way, after: u64, death: Death) -> Outcome {
     world.life(async |merger| {
         merger.follow_open();
         check::compare(&merger).await;
-        let now = lies(&merger).await;
-        let wanted: Value = serde_json::from_str(way.to).unwrap();
-        // If the merger died before it was asked to, nothing changes.
-        let has = |one: &Value| {
-            ["strategy", "field"]
-                .iter()
-                .all(|name| now[name] == one[name] || (now[name].is_null() && one[name].is_null()))
+        let now = placement(&merger);
+        let wanted: Strategy = way.to.parse().unwrap();
+        let arrived = *now.slots.strategy() == wanted;
+        let stayed = *now.slots.strategy() == before;
+        // If the merger died before it was asked to go anywhere, or back, nothing tells its successor.
+        let is_right = match (&met, way.back) {
+            (None, false) => arrived,
+            (None, true) => stayed,
+            (Some(_), _) => arrived || stayed,
         };
-        let arrived = has(&wanted) && !way.back || met.is_some() && has(&wanted);
-        let stayed = has(&before) && (way.back || met.is_some());
-        if !(arrived || stayed) || !now["changeError"].is_null() {
-            let said = format!("the change has ended otherwise: {now}, before {before}");
+        if !is_right || now.change_error.is_some() {
+            let said = format!("the change has ended otherwise: {now:?}, before {before:?}");
             world.model().violations.push(said);
         }
     });
@@ -124,9 +128,9 @@ fn cut_off(world: &World, way: Way, after: u64, death: Death) -> Outcome {
     Outcome { met, violations }
 }
 
-/// Cuts a change off at every so many requests until it is over before that; it must have been met in both stages.
-fn cut_off_everywhere(first: u64, way: Way) {
-    let mut met = std::collections::BTreeSet::new();
+/// Cuts a change off at every so many requests until it is over before that; returns in which stages it was.
+fn cut_off_everywhere(first: u64, way: Way) -> BTreeSet<String> {
+    let mut met = BTreeSet::new();
     for after in (first..MOST).step_by(usize::try_from(every()).unwrap_or(1)) {
         let death = Death {
             fate: fate_of(after),
@@ -140,46 +144,43 @@ fn cut_off_everywhere(first: u64, way: Way) {
         );
         match outcome.met {
             Some(stages) => met.extend(stages),
-            None => {
-                let wanted = if way.back {
-                    "\"going-back\""
-                } else {
-                    "\"moving\""
-                };
-                assert!(met.contains(wanted), "never in that stage: {met:?}");
-                return;
-            }
+            None => return met,
         }
     }
     panic!("changes never end");
 }
 
+const BY_FIELD: Way = Way {
+    world: World::of,
+    to: "field:first",
+    back: false,
+};
+
 #[test]
 fn an_index_comes_to_lie_by_a_field_wherever_the_merger_dies() {
-    let way = Way {
-        world: World::of,
-        to: r#"{"strategy": "field", "field": "first"}"#,
-        back: false,
-    };
-    cut_off_everywhere(2, way);
+    let met = cut_off_everywhere(2, BY_FIELD);
+    for stage in ["None", "Some(Checking)", "Some(Moving)"] {
+        assert!(met.contains(stage), "never in {stage}: {met:?}");
+    }
 }
 
 #[test]
 fn an_index_comes_to_lie_by_range_wherever_the_merger_dies() {
     let way = Way {
         world: World::by_field,
-        to: r#"{"strategy": "range", "ranges": ["w1", "w2", "w3"]}"#,
+        to: "range:w1,w2,w3",
         back: false,
     };
-    cut_off_everywhere(5, way);
+    let met = cut_off_everywhere(5, way);
+    assert!(met.contains("Some(Moving)"), "{met:?}");
 }
 
 #[test]
 fn an_index_goes_back_wherever_the_merger_dies() {
     let way = Way {
-        world: World::of,
-        to: r#"{"strategy": "field", "field": "first"}"#,
         back: true,
+        ..BY_FIELD
     };
-    cut_off_everywhere(7, way);
+    let met = cut_off_everywhere(7, way);
+    assert!(met.contains("Some(GoingBack)"), "{met:?}");
 }

@@ -294,3 +294,40 @@ impl Unplaced {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weft_routing::strategy::Change;
+
+    use super::*;
+    use crate::bounds::Budget;
+
+    #[test]
+    fn while_the_strategy_changes_a_document_goes_by_its_id_and_its_value() {
+        let shards = [ShardId(0), ShardId(1), ShardId(2)];
+        let map = |strategy: &str| {
+            let strategy = strategy.parse().unwrap();
+            Arc::new(SlotMap::deal_by(&strategy, &shards).unwrap())
+        };
+        let (hash, by_tenant) = (map("hash"), map("field:tenant"));
+        for (old, new) in [(&hash, &by_tenant), (&by_tenant, &hash)] {
+            let change = Change::new(Arc::clone(old), Arc::clone(new)).unwrap();
+            let change = Arc::new(change);
+            let maps = [SlotMap::begun(&change), SlotMap::arrived(&change)];
+            let field = maps[0].field().unwrap();
+            for (slots, wanted) in maps.iter().zip([old, new]) {
+                let mut placed = ByField::replacing(field, Budget::unbounded().share());
+                for id in 0..50 {
+                    let (id, value) = (id.to_string(), (id % 7).to_string());
+                    let shard = placed.place(slots, &id, Ok(Some(&value))).unwrap();
+                    let key = DocumentId::from_text(&id).unwrap();
+                    let value = RoutingValue::from_text(&value).unwrap();
+                    let owner = wanted.shard_of_document(&key, Some(&value));
+                    assert_eq!(Some(shard), owner);
+                }
+                let lacks = placed.place(slots, "7", Ok(None)).unwrap_err();
+                assert_eq!(lacks.error()["code"], "missing_sharding_field");
+            }
+        }
+    }
+}
