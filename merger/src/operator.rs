@@ -286,9 +286,7 @@ fn describe_shard(ctx: &Context, shard: ShardId) -> Value {
 /// How many indexes have a part on a shard.
 fn holds(ctx: &Context, shard: ShardId) -> usize {
     let indexes = ctx.cluster.placements.all();
-    let is_there = |index: &&Arc<Placement>| {
-        index.shards().contains(&shard) || index.unsettled.contains(&shard)
-    };
+    let is_there = |index: &&Arc<Placement>| index.concerns(shard);
     indexes.iter().filter(is_there).count()
 }
 

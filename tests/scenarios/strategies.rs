@@ -1,6 +1,7 @@
 //! Indexes by hash, by range and by field: a client sees what one node shows, whatever the strategy, and a search asks no shard in vain.
 
 mod by_field;
+mod changing;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -377,17 +378,6 @@ async fn a_strategy_that_makes_no_sense_is_refused_and_an_index_keeps_its_own() 
             (first..first + 100).collect::<Vec<_>>()
         );
     }
-    let change = json!({"sharding": {"strategy": "hash"}});
-    let refused = api
-        .json(Method::PATCH, "/indexes/x", &change)
-        .await
-        .unwrap();
-    assert_eq!(refused.status, 400, "{}", refused.text);
-    assert!(
-        refused.text.contains("keeps its strategy"),
-        "{}",
-        refused.text
-    );
 }
 
 #[tokio::test]

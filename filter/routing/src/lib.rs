@@ -36,7 +36,9 @@ pub use operation::{Classified, ClassifyError, NamedOperation, Operation, Settin
 pub use placement::{NoShards, ShardId, SlotMap, choose_shards};
 pub use shard_names::{BadShardNames, ShardNames};
 pub use slot::{SLOT_COUNT, Slot, slot_of, slot_of_value};
-pub use strategy::{BadRanges, BadStrategy, IdKey, IdRange, MAX_BOUNDARIES, Ranges, Strategy};
+pub use strategy::{
+    BadChange, BadRanges, BadStrategy, Change, IdKey, IdRange, MAX_BOUNDARIES, Ranges, Strategy,
+};
 pub use table::{Epoch, IndexRoute, RoutingTable, TableChange, TableError, TableNews};
 pub use term::{Term, may_change};
 pub use treatment::Treatment;

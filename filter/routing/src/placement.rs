@@ -3,6 +3,8 @@
 //! Slots are assigned by rendezvous hashing (Thaler and Ravishankar, 1998) with bounded load: shares differ by at most one
 //! slot. A new shard takes its share and nothing else moves; the slots of a removed shard are spread and nothing else moves.
 
+mod anew;
+
 use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
@@ -94,6 +96,8 @@ impl SlotMap {
         let dealt = match strategy {
             Strategy::Hash | Strategy::Field(_) => Self::deal(shards)?,
             Strategy::Range(_) => Self::in_intervals(&distinct(shards))?,
+            // Who owns what is told by where its documents were and are to be, and no longer by the shards.
+            Strategy::Change(change) => return Ok(Self::begun(change)),
         };
         Ok(dealt.by(strategy.clone()))
     }
@@ -260,7 +264,21 @@ impl SlotMap {
         self.only_shard().or_else(by_id)
     }
 
-    /// The owner of the documents whose routing field has this value.
+    /// The owner of the document with this id and this value of the routing field; `None` if it lacks what tells, and there are
+    /// several shards.
+    #[must_use]
+    pub fn shard_of_document(
+        &self,
+        id: &DocumentId<'_>,
+        value: Option<&RoutingValue>,
+    ) -> Option<ShardId> {
+        let told = || self.strategy.slot_of_document(id, value);
+        let owner = || told().map(|slot| self.shard_of_slot(slot));
+        self.only_shard().or_else(owner)
+    }
+
+    /// The owner of the documents whose routing field has this value, of an index that lies by that field. While its strategy
+    /// changes, a value alone doesn't tell.
     #[must_use]
     pub fn shard_of_value(&self, value: &RoutingValue) -> ShardId {
         self.shard_of_slot(slot_of_value(value))

@@ -10,12 +10,18 @@
 //! canonical text is that of a 64-bit integer: `42` and `"42"`, but not `"042"`.
 //!
 //! Where documents are follows from this, so none of it can ever change.
+//!
+//! An index goes from one strategy to another by a third one, [`Change`], which lasts as long as its documents are moved.
+
+mod change;
 
 use std::sync::Arc;
 
 use crate::document_id::{DocumentId, InvalidDocumentId};
 use crate::slot::{SLOT_COUNT, Slot, hash_among, slot_of, slot_of_value};
 use crate::value::{InvalidField, RoutingField, RoutingValue};
+
+pub use change::{BadChange, Change};
 
 /// The most boundaries that an index may have.
 pub const MAX_BOUNDARIES: usize = 255;
@@ -153,6 +159,8 @@ pub enum Strategy {
     Range(Ranges),
     /// The hash of the value of this field, which every document must have.
     Field(RoutingField),
+    /// The old and the new owner, while the index goes from one of the others to another. Filters never meet it.
+    Change(Arc<Change>),
 }
 
 impl Strategy {
@@ -163,6 +171,10 @@ impl Strategy {
             Self::Hash => Some(slot_of(id)),
             Self::Range(ranges) => Some(ranges.slot_of(id)),
             Self::Field(_) => None,
+            Self::Change(change) => match change.field() {
+                None => change.slot_of(id, None),
+                Some(_) => None,
+            },
         }
     }
 
@@ -176,34 +188,38 @@ impl Strategy {
         match self {
             Self::Hash | Self::Range(_) => self.slot_of(id),
             Self::Field(_) => value.map(slot_of_value),
+            Self::Change(change) => change.slot_of(id, value),
         }
     }
 
-    /// The field whose value tells the slot; `None` if the id does.
+    /// The field whose value tells the slot, during a change together with the id; `None` if the id alone does.
     #[must_use]
     pub fn field(&self) -> Option<&RoutingField> {
         match self {
             Self::Hash | Self::Range(_) => None,
             Self::Field(field) => Some(field),
+            Self::Change(change) => change.field(),
         }
     }
 
-    /// The name in the API: `hash`, `range` or `field`.
+    /// The name in the API: `hash`, `range` or `field`; during a change, the one before it.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Hash => "hash",
             Self::Range(_) => "range",
             Self::Field(_) => "field",
+            Self::Change(change) => change.old().strategy().name(),
         }
     }
 
-    /// The boundaries; empty unless documents are placed by range.
+    /// The boundaries; empty unless documents are placed by range. During a change, those before it.
     #[must_use]
     pub fn boundaries(&self) -> &[IdKey] {
         match self {
             Self::Hash | Self::Field(_) => &[],
             Self::Range(ranges) => ranges.boundaries(),
+            Self::Change(change) => change.old().strategy().boundaries(),
         }
     }
 }

@@ -53,11 +53,13 @@ pub(super) async fn create(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
         details,
         ..NewTask::default()
     };
-    if let (Some(strategy), Some(before)) = (&sharding.wanted.strategy, ctx.cluster.placement(&uid))
-        && before.slots.strategy() != strategy
-    {
-        // An index that is being deleted would go on by its own strategy.
-        until_gone(ctx, &uid).await?;
+    if let Some(before) = ctx.cluster.placement(&uid) {
+        let wanted = sharding.wanted.strategy.as_ref();
+        let is_other = wanted.is_some_and(|strategy| before.slots.strategy() != strategy);
+        // An index that is being deleted would go on by its own strategy, or on its way to another one.
+        if is_other || before.change().is_some() {
+            until_gone(ctx, &uid).await?;
+        }
     }
     let place = Place::take(ctx, &uid, &sharding.wanted).await?;
     let answer = place.spread_as_task(ctx, &change, task).await?;

@@ -19,6 +19,7 @@ mod settled;
 mod sharding;
 mod sizes;
 mod spread;
+mod strategy;
 mod swap;
 mod update;
 mod version;
@@ -85,6 +86,18 @@ pub enum BroadcastError {
     /// The placement of the index changed in each attempt.
     #[error("the index `{0}` changes too often")]
     Unsettled(String),
+    /// The index goes from one strategy to another, and can't be sent to a third one.
+    #[error(
+        "the index `{uid}` goes from `{from}` to `{to}`: it may go back, or to another strategy when it has arrived"
+    )]
+    Changing {
+        /// The index.
+        uid: String,
+        /// The strategy that it had before.
+        from: String,
+        /// The strategy that it was to get.
+        to: String,
+    },
     /// Tasks under way decide whether the change can be made, and they take too long.
     #[error(
         "the index `{0}` has tasks under way on which the change depends; nothing was changed: try again when they have ended"

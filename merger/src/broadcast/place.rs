@@ -25,7 +25,7 @@ pub(super) struct Place {
 }
 
 /// How often a change is retried because the placement of its index changed meanwhile.
-const ATTEMPTS: usize = 5;
+pub(super) const ATTEMPTS: usize = 5;
 
 /// How long a change waits for tasks under way.
 pub(super) const WITHIN: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! How a new index is to be placed: `sharding` of `POST /indexes`.
+//! How an index is to be placed: `sharding` of `POST /indexes` and `PATCH /indexes/{uid}`.
 //!
 //! Pure: functions of values.
 
@@ -31,6 +31,63 @@ struct Wire {
     write: Option<WriteMode>,
 }
 
+/// What a client asks for of an index that is there.
+#[derive(Debug)]
+pub(super) struct Resharding {
+    pub(super) write: Option<Option<WriteMode>>,
+    /// `None` within for all shards.
+    pub(super) shard_count: Option<Option<u16>>,
+    pub(super) strategy: Option<Strategy>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Rewired {
+    #[serde(default, deserialize_with = "given")]
+    write: Option<Option<WriteMode>>,
+    #[serde(default, deserialize_with = "given")]
+    shard_count: Option<Option<u16>>,
+    strategy: Option<String>,
+    ranges: Option<Vec<Box<RawValue>>>,
+    field: Option<String>,
+}
+
+/// A member that may be `null`, and isn't missing.
+#[allow(clippy::option_option, reason = "missing, null, or a value")]
+fn given<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(from).map(Some)
+}
+
+impl Resharding {
+    /// Reads what a client sent.
+    ///
+    /// # Errors
+    /// It can't be read, or makes no sense.
+    pub(super) fn read(value: &Value) -> Result<Self, BroadcastError> {
+        let wire: Rewired = read(value)?;
+        if wire.shard_count == Some(Some(0)) {
+            return Err(invalid("counts start from 1".to_owned()));
+        }
+        let strategy = strategy(
+            wire.strategy.as_deref(),
+            wire.ranges.as_deref(),
+            wire.field.as_deref(),
+        )?;
+        Ok(Self {
+            write: wire.write,
+            shard_count: wire.shard_count,
+            strategy,
+        })
+    }
+}
+
+/// Reads from the text, since numbers of boundaries must keep their spelling.
+fn read<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T, BroadcastError> {
+    serde_json::from_str(&value.to_string()).map_err(|error| invalid(error.to_string()))
+}
+
 fn one() -> u16 {
     1
 }
@@ -41,13 +98,15 @@ impl Sharding {
     /// # Errors
     /// It can't be read, or asks for something that isn't there.
     pub(super) fn read(value: &Value) -> Result<Self, BroadcastError> {
-        // From its text, since numbers of boundaries must keep their spelling.
-        let wire: Wire =
-            serde_json::from_str(&value.to_string()).map_err(|error| invalid(error.to_string()))?;
+        let wire: Wire = read(value)?;
         if wire.shard_count == Some(0) || wire.replication_factor == 0 {
             return Err(invalid("counts start from 1".to_owned()));
         }
-        let strategy = strategy(&wire)?;
+        let strategy = strategy(
+            wire.strategy.as_deref(),
+            wire.ranges.as_deref(),
+            wire.field.as_deref(),
+        )?;
         Ok(Self {
             wanted: Wanted {
                 shard_count: wire.shard_count,
@@ -59,12 +118,15 @@ impl Sharding {
     }
 }
 
-fn strategy(wire: &Wire) -> Result<Option<Strategy>, BroadcastError> {
-    let name = wire.strategy.as_deref();
-    if name != Some("field") && wire.field.is_some() {
+fn strategy(
+    name: Option<&str>,
+    ranges: Option<&[Box<RawValue>]>,
+    field: Option<&str>,
+) -> Result<Option<Strategy>, BroadcastError> {
+    if name != Some("field") && field.is_some() {
         return Err(invalid("`field` goes with the strategy `field`".to_owned()));
     }
-    match (name, wire.ranges.as_deref()) {
+    match (name, ranges) {
         (None, None) => Ok(None),
         (Some("hash"), None) => Ok(Some(Strategy::Hash)),
         (Some("range"), Some(boundaries)) => {
@@ -80,7 +142,7 @@ fn strategy(wire: &Wire) -> Result<Option<Strategy>, BroadcastError> {
         (None | Some("hash" | "field"), Some(_)) => Err(invalid(
             "`ranges` goes with the strategy `range`".to_owned(),
         )),
-        (Some("field"), None) => match &wire.field {
+        (Some("field"), None) => match field {
             Some(name) => match RoutingField::new(name) {
                 Ok(field) => Ok(Some(Strategy::Field(field))),
                 Err(error) => Err(invalid(error.to_string())),
@@ -128,6 +190,28 @@ mod tests {
         let strategy = asked.wanted.strategy.unwrap();
         assert_eq!(strategy.field().map(RoutingField::as_str), Some("tenant"));
         assert_eq!(Sharding::read(&json!({})).unwrap().wanted.strategy, None);
+    }
+
+    #[test]
+    fn of_an_index_that_is_there_a_client_asks_for_less_and_a_missing_member_changes_nothing() {
+        let read = |asked: Value| Resharding::read(&asked);
+        let asked = read(json!({"strategy": "range", "ranges": [5, "m"], "shardCount": null}));
+        let asked = asked.unwrap();
+        assert_eq!(asked.shard_count, Some(None));
+        assert_eq!(asked.write, None);
+        let wanted: Strategy = "range:5,m".parse().unwrap();
+        assert_eq!(asked.strategy, Some(wanted));
+        let asked = read(json!({"write": null, "strategy": null})).unwrap();
+        assert_eq!((asked.write, asked.strategy), (Some(None), None));
+        for (asked, why) in [
+            (json!({"replicationFactor": 2}), "unknown field"),
+            (json!({"shardCount": 0}), "counts start from 1"),
+            (json!({"ranges": [5]}), "goes with"),
+            (json!({"strategy": "field"}), "needs `field`"),
+        ] {
+            let refused = read(asked).unwrap_err().to_string();
+            assert!(refused.contains(why), "{refused}");
+        }
     }
 
     #[test]

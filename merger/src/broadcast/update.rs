@@ -1,4 +1,4 @@
-//! `PATCH /indexes/{uid}`: another name, another primary key, or both.
+//! `PATCH /indexes/{uid}`: another name, another primary key, another placement, or all of them.
 //!
 //! A node changes the primary key of an index only while the index is empty there. With few documents, some shards are empty
 //! and others aren't: each shard would decide for itself, and the index would have two keys. So a key is changed only when the
@@ -15,43 +15,22 @@ use serde_json::{Map, Value, json};
 use weft_routing::is_index_uid;
 use weft_routing::placement::ShardId;
 
-use super::BroadcastError;
 use super::indexes::{lock_where_it_lies, spread_as_task, unplaced};
 use super::intents::{Effect, Intent, carry_out};
 use super::place::{WITHIN, cancel_moves, have_guests, plan_moves_anew, until_gone, until_settled};
+use super::sharding::Resharding;
 use super::spread::NodeChange;
+use super::{BroadcastError, strategy};
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
-use crate::cluster::{ClusterError, Placement, WriteMode};
+use crate::cluster::{ClusterError, Placement};
 use crate::replication::WriteGuard;
 use crate::tasks::{are_pending, ask_primary, ask_until};
 
 const KIND: &str = "indexUpdate";
 /// The pause before nodes with tasks under way are asked again.
 const AGAIN: Duration = Duration::from_millis(25);
-
-/// `sharding` of `PATCH /indexes/{uid}`.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Resharding {
-    #[serde(default, deserialize_with = "given")]
-    write: Option<Option<WriteMode>>,
-    /// `null` for all shards.
-    #[serde(default, deserialize_with = "given")]
-    shard_count: Option<Option<u16>>,
-    strategy: Option<Value>,
-    ranges: Option<Value>,
-    field: Option<Value>,
-}
-
-/// A member that may be `null`, and isn't missing.
-#[allow(clippy::option_option, reason = "missing, null, or a value")]
-fn given<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
-    from: D,
-) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(from).map(Some)
-}
 
 /// What a `PATCH` asks for.
 struct Update<'a> {
@@ -68,8 +47,9 @@ pub(super) async fn update(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
     let index_uid = call.index.clone();
     let uid = index_uid.clone().unwrap_or_default();
     let mut change = NodeChange::of(ctx, call).await?;
-    if ctx.cluster.placement(&uid).is_some()
-        && let Some(sharding) = take_sharding(&mut change)?
+    // Of an index that isn't there, a node says so.
+    if let Some(sharding) = take_sharding(&mut change)?
+        && ctx.cluster.placement(&uid).is_some()
     {
         reshard(ctx, &uid, sharding).await?;
     }
@@ -112,29 +92,17 @@ fn take_sharding(change: &mut NodeChange) -> Result<Option<Resharding>, Broadcas
     let Some(sharding) = body.remove("sharding") else {
         return Ok(None);
     };
-    let sharding: Resharding =
-        serde_json::from_value(sharding).map_err(|error| BroadcastError::InvalidSharding {
-            detail: error.to_string(),
-        })?;
-    let changes = [&sharding.strategy, &sharding.ranges, &sharding.field];
-    if changes.iter().any(|member| member.is_some()) {
-        let detail = "an index keeps its strategy, ranges and field: create another index, copy the documents, and swap the two";
-        let detail = detail.to_owned();
-        return Err(BroadcastError::InvalidSharding { detail });
-    }
+    let sharding = Resharding::read(&sharding)?;
     change.body = serde_json::to_vec(&body).unwrap_or_default().into();
     Ok(Some(sharding))
 }
 
-/// Sets the write mode, and on how many shards the index is to lie. Its slots are moved in the background.
+/// Sets the write mode, on how many shards the index is to lie, and how its documents are placed. They are moved in the
+/// background.
 async fn reshard(ctx: &Context, uid: &str, sharding: Resharding) -> Result<(), BroadcastError> {
     let cluster = &ctx.cluster;
     if let Some(Some(count)) = sharding.shard_count {
         let known = cluster.shards().len();
-        if count == 0 {
-            let detail = "counts start from 1".to_owned();
-            return Err(BroadcastError::InvalidSharding { detail });
-        }
         if usize::from(count) > known {
             let wanted = count;
             return Err(ClusterError::TooManyShards { wanted, known }.into());
@@ -145,8 +113,16 @@ async fn reshard(ctx: &Context, uid: &str, sharding: Resharding) -> Result<(), B
     }
     if let Some(count) = sharding.shard_count {
         cluster.placements.set_shard_count(uid, count).await?;
+    }
+    let changed = match sharding.strategy {
+        Some(strategy) => strategy::change(ctx, uid, &strategy).await,
+        None => Ok(()),
+    };
+    // Not before, since moves would be in the way of a change that brings the index to its shards anyhow.
+    if sharding.shard_count.is_some() {
         cluster.moves.set_replan(uid, true).await?;
     }
+    changed?;
     Ok(())
 }
 

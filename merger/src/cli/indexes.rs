@@ -126,6 +126,7 @@ fn table(answer: &Value, look: Look) -> String {
         "SHARDS",
         "REPLICAS",
         "WRITES",
+        "STRATEGY",
         "SLOTS",
     ];
     let mut rows = Rows::with(&headings, look);
@@ -137,10 +138,38 @@ fn table(answer: &Value, look: Look) -> String {
             plain(count(number(index, "shardCount"))),
             plain(count(number(index, "replicationFactor"))),
             plain(text(index, "writeMode")),
+            strategy(index),
             plain(slots(index)),
         ]);
     }
     rows.text()
+}
+
+/// How an index's documents are placed, and where that leads.
+fn strategy(index: &Value) -> (String, Mood) {
+    let own = json!({"strategy": index.get("strategy"), "field": index.get("field")});
+    let failed = !index.get("changeError").unwrap_or(&Value::Null).is_null();
+    let mood = if failed { Mood::Warning } else { Mood::Plain };
+    let Some(change @ Value::Object(_)) = index.get("change") else {
+        return (named(&own), mood);
+    };
+    let of = |member: &str| change.get(member).filter(|one| !one.is_null()).map(named);
+    let ways = [of("from"), of("to"), of("then")];
+    let ways: Vec<String> = ways.into_iter().flatten().collect();
+    let progress = change.get("progress").and_then(Value::as_f64);
+    let said = match text(change, "stage") {
+        "moving" => format!("{:.0} %", progress.unwrap_or(0.0) * 100.0),
+        stage => stage.replace('-', " "),
+    };
+    (format!("{} ({said})", ways.join(" → ")), mood)
+}
+
+/// A strategy in a word or two.
+fn named(strategy: &Value) -> String {
+    match strategy.get("field").and_then(Value::as_str) {
+        Some(field) => format!("{} {field}", text(strategy, "strategy")),
+        None => text(strategy, "strategy").to_owned(),
+    }
 }
 
 /// How an index's slots are spread, in one cell.
@@ -173,11 +202,16 @@ fn details(index: &Value, look: Look) -> String {
         Some(number) => format!("{} shards by its sharding.shardCount", shown(number)),
     };
     let mut text = format!(
-        "{}: {} documents on {wanted}, writes {}\n\n",
+        "{}: {} documents on {wanted}, writes {}, placed by {}\n",
         text(index, "indexUid"),
         documents(index),
         text(index, "writeMode"),
+        strategy(index).0,
     );
+    if let Some(error) = index.get("changeError").and_then(Value::as_str) {
+        text.push_str(&format!("The strategy could not be changed: {error}\n"));
+    }
+    text.push('\n');
     let headings = [
         "SHARD", "STATE", "SLOTS", "SHARE", "PRIMARY", "IN SYNC", "NOTE",
     ];
@@ -209,6 +243,7 @@ mod tests {
                 "state": if number == 1 { "yellow" } else { "green" }})
         };
         json!({"indexUid": "films", "documents": 31_944, "shardCount": shards, "replicationFactor": 1, "writeMode": "sync",
+            "strategy": "field", "field": "tenant", "ranges": null, "change": null, "changeError": null,
             "wantedShardCount": null, "unsettled": [], "shards": (0..shards).map(shard).collect::<Vec<_>>()})
     }
 
@@ -217,8 +252,8 @@ mod tests {
         let answer = json!({"indexes": [index(2)]});
         assert_eq!(
             table(&answer, Look::PLAIN),
-            "INDEX  DOCUMENTS  STATE   SHARDS  REPLICAS  WRITES  SLOTS\n\
-             films     31,944  yellow       2         1  sync    0: 50.0 %, 1: 50.0 %\n"
+            "INDEX  DOCUMENTS  STATE   SHARDS  REPLICAS  WRITES  STRATEGY      SLOTS\n\
+             films     31,944  yellow       2         1  sync    field tenant  0: 50.0 %, 1: 50.0 %\n"
         );
     }
 
@@ -230,10 +265,26 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_strategy_says_where_it_leads_and_how_far_it_is() {
+        let mut index = index(2);
+        let to = json!({"strategy": "range", "ranges": [5]});
+        let from = json!({"strategy": "field", "field": "tenant"});
+        index["change"] =
+            json!({"from": from, "to": to, "then": null, "stage": "moving", "progress": 0.256});
+        assert_eq!(strategy(&index).0, "field tenant → range (26 %)");
+        index["change"]["stage"] = json!("going-back");
+        assert_eq!(strategy(&index).0, "field tenant → range (going back)");
+        index["change"] = Value::Null;
+        index["changeError"] = json!("`7` lacks `tenant`");
+        let shown = details(&index, Look::PLAIN);
+        assert!(shown.contains("could not be changed: `7` lacks `tenant`\n\nSHARD"));
+    }
+
+    #[test]
     fn one_index_has_a_line_for_each_shard() {
         assert_eq!(
             details(&index(2), Look::PLAIN),
-            "films: 31,944 documents on all shards, writes sync\n\n\
+            "films: 31,944 documents on all shards, writes sync, placed by field tenant\n\n\
              SHARD  STATE   SLOTS   SHARE  PRIMARY  IN SYNC  NOTE\n    \
              0  green   2,048  50.0 %  n0       1 of 1\n    \
              1  yellow  2,048  50.0 %  n1       1 of 1\n"

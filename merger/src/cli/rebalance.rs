@@ -7,7 +7,7 @@ use super::ask::{AskError, AskOptions, Outcome, confirm};
 use super::moves::{PaceArgs, ended_well, wait};
 use super::output::{self, Look, Rows, plain};
 use super::remote::Remote;
-use super::words::{bytes, count, counted, list, number, seconds, text};
+use super::words::{bytes, count, counted, list, number, seconds, shown, text};
 
 const PATH: &str = "/_cluster/rebalance";
 
@@ -130,8 +130,16 @@ fn body(arguments: &RebalanceArgs, dry_run: bool) -> Value {
 }
 
 fn plan(answer: &Value, look: Look) -> String {
+    let left_out: Vec<String> = list(answer, "changing").iter().map(shown).collect();
+    let left_out = match left_out.is_empty() {
+        true => String::new(),
+        false => format!(
+            "planned later, when their strategy has changed: {}\n",
+            left_out.join(", ")
+        ),
+    };
     if list(answer, "plan").is_empty() {
-        return "nothing to move\n".to_owned();
+        return "nothing to move\n".to_owned() + &left_out;
     }
     let mut rows = Rows::with(&["INDEX", "FROM", "TO", "SLOTS", "DOCUMENTS", "SIZE"], look);
     for step in list(answer, "plan") {
@@ -151,7 +159,7 @@ fn plan(answer: &Value, look: Look) -> String {
             seconds(expected.max(1))
         )
     });
-    rows.text() + &expected
+    rows.text() + &expected + &left_out
 }
 
 fn question(planned: &Value) -> String {
@@ -211,6 +219,11 @@ mod tests {
             "Move 1,365 slots of documents (10,001 documents, 6.0 MiB)?"
         );
         assert_eq!(plan(&json!({"plan": []}), Look::PLAIN), "nothing to move\n");
+        let changing = json!({"plan": [], "changing": ["a", "b"]});
+        assert_eq!(
+            plan(&changing, Look::PLAIN),
+            "nothing to move\nplanned later, when their strategy has changed: a, b\n"
+        );
         assert_eq!(began(&[4, 5, 6]), "moves 4 to 6 have begun: weft moves");
     }
 

@@ -100,6 +100,9 @@ pub enum ClusterError {
     /// The sizes of the indexes can't be read from the nodes.
     #[error("nothing can be planned now: {0}")]
     Unread(String),
+    /// An index can't go to another strategy.
+    #[error(transparent)]
+    BadChange(#[from] weft_routing::strategy::BadChange),
     /// A node that isn't in Envoy's configuration.
     #[error("node `{0}` is not known")]
     UnknownNode(NodeId),

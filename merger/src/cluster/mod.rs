@@ -60,7 +60,7 @@ pub use in_sync::{InSync, Removal, SyncState};
 pub use latency::Latencies;
 pub use marks::{Mark, Marks, NewestTask, NodeTask, Order};
 pub use mergers::{Epochs, Mergers};
-pub use placements::{Before, Placement, Placements};
+pub use placements::{Before, Changing, Placement, Placements, Stage};
 pub use placing::Wanted;
 pub(crate) use placing::{boundary, wish_for};
 pub use queues::{QueuePlace, ReplicaQueues};
@@ -81,6 +81,7 @@ pub(crate) use jobs::{JobKind, JobReport, JobState, Jobs, note_vanished_jobs};
 pub(crate) use leader_view::{LeaderView, VIEW_KEY};
 pub(crate) use moves::{
     Held, Move, MoveOptions, MoveState, Moves, Noted, Planned, Slotting, Step, Told, plan,
+    steps_between,
 };
 pub(crate) use placements::owns;
 pub(crate) use spares::{Choice, Member, Replacement, Replacements, choose};

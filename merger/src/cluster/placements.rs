@@ -9,6 +9,7 @@ use weft_routing::placement::{ShardId, SlotMap};
 use weft_routing::strategy::Strategy;
 use weft_routing::table::Epoch;
 
+mod changing;
 mod following;
 mod history;
 mod moving;
@@ -17,6 +18,7 @@ mod stored;
 mod swaps;
 mod table;
 
+pub use self::changing::{Changing, Stage};
 pub(crate) use self::moving::owns;
 pub(super) use self::placement::Placed;
 pub use self::placement::{Before, Placement};
@@ -450,5 +452,7 @@ impl Placements {
     }
 }
 
+#[cfg(test)]
+mod change_tests;
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,12 @@
-//! Where an index is placed that doesn't exist yet.
+//! Where an index is placed that doesn't exist yet, or that is to lie by another strategy.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use weft_routing::placement::{ShardId, SlotMap};
-use weft_routing::strategy::{IdKey, Strategy};
+use weft_routing::strategy::{BadChange, Change, IdKey, Strategy};
 
-use super::{Cluster, ClusterError};
+use super::{Cluster, ClusterError, Placement};
 
 /// How a new index is to be placed.
 #[derive(Debug, Clone)]
@@ -40,6 +40,7 @@ pub(crate) fn wish_for(strategy: &Strategy) -> Map<String, Value> {
             wish.insert("ranges".to_owned(), boundaries.collect())
         }
         Strategy::Field(field) => wish.insert("field".to_owned(), field.as_str().into()),
+        Strategy::Change(change) => return wish_for(change.old().strategy()),
     };
     wish
 }
@@ -79,6 +80,55 @@ impl Cluster {
         let strategy = strategy.unwrap_or(&self.options.default_strategy);
         let shards = self.fullness.choose(index_uid, &fitting, count);
         self.placements.propose(&shards, strategy)
+    }
+
+    /// How an index comes to lie by `strategy`, and what it goes on to from there, if it can't get to that directly.
+    ///
+    /// # Errors
+    /// There are no shards that it may be placed on, or too many.
+    pub(crate) fn change_to(
+        &self,
+        placement: &Placement,
+        strategy: &Strategy,
+    ) -> Result<(Arc<Change>, Option<Strategy>), ClusterError> {
+        let shards = self.shards_anew(placement)?;
+        let old = &placement.slots;
+        let to = |strategy: &Strategy| {
+            let new = old.dealt_anew(strategy, &shards);
+            let new = Arc::new(new.map_err(|_| ClusterError::NoShards)?);
+            Ok::<_, ClusterError>(Change::new(Arc::clone(old), new))
+        };
+        match to(strategy)? {
+            // By its id, a document can be found whatever its fields are.
+            Err(BadChange::TwoFields) => {
+                Ok((Arc::new(to(&Strategy::Hash)??), Some(strategy.clone())))
+            }
+            change => Ok((Arc::new(change?), None)),
+        }
+    }
+
+    /// The shards that an index is to lie on: those that it lies on, as far as they are to keep it, and as many as it wants.
+    fn shards_anew(&self, placement: &Placement) -> Result<Vec<ShardId>, ClusterError> {
+        let draining = self.moves.draining();
+        let mut all = self.topology().shards();
+        all.retain(|shard| !draining.contains(shard));
+        let wanted = placement.shard_count.map(usize::from);
+        let count = wanted.filter(|count| *count < all.len());
+        let Some(count) = count else {
+            return match all.is_empty() {
+                true => Err(ClusterError::NoShards),
+                false => Ok(all),
+            };
+        };
+        let owned = |shard: &ShardId| placement.slots.slots_of(*shard).count();
+        let (mut on, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|one| owned(one) > 0);
+        on.sort_by_key(|shard| (std::cmp::Reverse(owned(shard)), *shard));
+        on.truncate(count);
+        let lacking = count - on.len();
+        if lacking > 0 {
+            on.extend(self.fullness.choose(&placement.uid, &others, lacking));
+        }
+        Ok(on)
     }
 
     /// On how many shards an index is to lie that asks for `shard_count`, now and later; `None` for all.

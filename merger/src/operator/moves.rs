@@ -14,7 +14,7 @@ use super::{body_of, ok};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::clock::now_utc;
-use crate::cluster::{ClusterError, Move, MoveOptions, Step};
+use crate::cluster::{ClusterError, Move, MoveOptions, Placement, Step};
 use crate::repair::{Context, Size, Survey};
 
 /// The most moves that may run at once.
@@ -125,19 +125,33 @@ async fn rebalance(ctx: &Arc<Context>, call: &mut Call) -> Result<Answer, Cluste
     let indexes = wish.indexes;
     let concerns = |uid: &String| indexes.as_ref().is_none_or(|wanted| wanted.contains(uid));
     let steps = survey.steps(ctx, |index| concerns(&index.uid), &shards);
+    let left_out = changing(ctx, |index| concerns(&index.uid));
     let mut options = ctx.cluster.moves.options();
     pace.apply(&mut options);
     if !wish.dry_run && options != ctx.cluster.moves.options() {
         let set = ctx.cluster.moves.set_options(|options| pace.apply(options));
         set.await?;
     }
-    answer(ctx, steps, wish.dry_run, options.bytes_per_second).await
+    answer(
+        ctx,
+        (steps, left_out),
+        wish.dry_run,
+        options.bytes_per_second,
+    )
+    .await
 }
 
-/// Shows the plan and, unless it is a dry run, begins it.
+/// The indexes that go to another strategy, which are left alone meanwhile.
+fn changing(ctx: &Context, concerns: impl Fn(&Placement) -> bool) -> Vec<String> {
+    let placements = ctx.cluster.placements.all().into_iter();
+    let changing = placements.filter(|index| index.change().is_some() && concerns(index));
+    changing.map(|index| index.uid.clone()).collect()
+}
+
+/// Shows the plan and, unless it is a dry run, begins it. What is left out is planned when it can be.
 async fn answer(
     ctx: &Context,
-    steps: Vec<(Step, Size)>,
+    (steps, left_out): (Vec<(Step, Size)>, Vec<String>),
     dry_run: bool,
     bytes_per_second: Option<u64>,
 ) -> Result<Answer, ClusterError> {
@@ -156,12 +170,15 @@ async fn answer(
         })
         .collect();
     let expected = bytes.checked_div(bytes_per_second.unwrap_or(0));
-    let mut told = json!({"plan": plan, "expectedSeconds": expected});
+    let mut told = json!({"plan": plan, "expectedSeconds": expected, "changing": left_out});
     if dry_run {
         return Ok(ok(&told));
     }
     let steps = steps.into_iter().map(|(step, size)| (step, size.documents));
     let ids = ctx.cluster.moves.add(steps.collect()).await?;
+    for uid in left_out {
+        ctx.cluster.moves.set_replan(&uid, true).await?;
+    }
     if let Some(fields) = told.as_object_mut() {
         fields.insert("moves".to_owned(), json!(ids));
     }
@@ -270,8 +287,9 @@ async fn drain(ctx: &Arc<Context>, name: &str) -> Result<Answer, ClusterError> {
     let survey = survey(ctx).await?;
     ctx.cluster.moves.set_draining(shard, true).await?;
     let steps = survey.steps(ctx, |index| index.shards().contains(&shard), &left);
+    let left_out = changing(ctx, |index| index.concerns(shard));
     let rate = ctx.cluster.moves.options().bytes_per_second;
-    answer(ctx, steps, false, rate).await
+    answer(ctx, (steps, left_out), false, rate).await
 }
 
 /// Lets a shard hold indexes again. What has left it stays where it is until the next rebalance.

@@ -139,6 +139,11 @@ async fn moving(merger: &Merger) -> Option<String> {
         return Some(format!("a move is under way: {one}"));
     }
     let placements = merger.ctx.cluster.placements.all();
+    let changing = placements.iter().find(|index| index.change().is_some());
+    if let Some(index) = changing {
+        let why = &index.change_error;
+        return Some(format!("{} still changes its strategy: {why:?}", index.uid));
+    }
     let unsettled = placements.iter().find(|index| !index.unsettled.is_empty());
     unsettled.map(|index| format!("{} is unsettled: {:?}", index.uid, index.unsettled))
 }

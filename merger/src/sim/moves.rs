@@ -3,6 +3,7 @@
 
 mod first_write;
 mod nodes;
+mod strategies;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -169,6 +169,7 @@ async fn step_of(merger: &Merger, step: &Step, copies: &mut Copies, played: &mut
         Step::EmptyShard { shard } => merger.empty_shard(shard),
         Step::FillShard { shard } => merger.fill_shard(shard),
         Step::PauseMoves { ms } => merger.pause_moves(ms),
+        Step::Place { index, by } => merger.place_by(index, by),
         Step::CancelMoves => merger
             .clone()
             .spawn_ask(Method::DELETE, "/_cluster/moves".to_owned()),
@@ -257,6 +258,27 @@ impl Merger {
             merger.ask(Method::DELETE, &path, None).await;
             let path = "/_cluster/rebalance";
             merger.ask(Method::POST, path, Some(&json!({}))).await;
+        });
+    }
+
+    /// Has an index lie by another strategy. Whether documents have the field depends on how they were written.
+    pub(super) fn place_by(&self, index: u8, by: u8) {
+        const STRATEGIES: [&str; 6] = [
+            r#"{"strategy": "field", "field": "first"}"#,
+            r#"{"strategy": "hash"}"#,
+            r#"{"strategy": "range", "ranges": ["w1", "w2-3"]}"#,
+            r#"{"strategy": "range", "ranges": ["w1", "w2-3", "w3"]}"#,
+            r#"{"strategy": "field", "field": "first"}"#,
+            r#"{"strategy": "field", "field": "id"}"#,
+        ];
+        let merger = self.clone();
+        self.client(async move {
+            let wanted = STRATEGIES.get(usize::from(by) % STRATEGIES.len());
+            let wanted: Value = serde_json::from_str(wanted.unwrap()).unwrap();
+            let path = format!("/indexes/{}", merger.name(index));
+            let body = json!({"sharding": wanted});
+            let (_, said) = merger.ask(Method::PATCH, &path, Some(&body)).await;
+            merger.note_uid(&said);
         });
     }
 

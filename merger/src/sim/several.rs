@@ -9,6 +9,7 @@ mod begins;
 mod clients;
 mod moves;
 mod sidecar;
+mod strategies;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +52,14 @@ enum History {
     Plain,
     /// Slots move all the time.
     Moving,
+    /// The index goes from one strategy to another, and slots move beside that.
+    Changing,
+}
+
+impl History {
+    fn moves(self) -> bool {
+        self != Self::Plain
+    }
 }
 
 /// A merger and its Envoy.
@@ -343,7 +352,7 @@ async fn heal(world: &World) {
 /// Three mergers that have just been started.
 async fn world_of(seed: u64, history: History) -> World {
     simulated::begin(BEGIN);
-    let moving = history == History::Moving;
+    let moving = history.moves();
     let shards = 1 + u16::from(seed.is_multiple_of(3)) + u16::from(moving);
     let mesh = Mesh::new(seed, shards, 2);
     mesh.lock().merger_begins();
@@ -371,13 +380,16 @@ async fn world_of(seed: u64, history: History) -> World {
 
 async fn play(seed: u64, steps: usize, history: History) {
     let world = world_of(seed, history).await;
-    let moving = history == History::Moving;
+    let moving = history.moves();
     heal(&world).await;
     let mut random = fastrand::Rng::with_seed(seed);
     let mut clients = Vec::new();
     for writer in 1..4 {
         clients.push(tokio::spawn(world.clone().write(random.fork(), writer)));
         clients.push(tokio::spawn(world.clone().read(random.fork())));
+    }
+    if history == History::Changing {
+        clients.push(tokio::spawn(world.clone().replace(random.fork())));
     }
     if moving {
         clients.push(tokio::spawn(world.clone().rearrange(random.fork())));
@@ -399,6 +411,10 @@ async fn play(seed: u64, steps: usize, history: History) {
     heal(&world).await;
     if moving {
         world.until_settled().await;
+        if history == History::Changing {
+            world.place_by_field().await;
+            world.until_settled().await;
+        }
         heal(&world).await;
         world.assert_in_place();
     }

@@ -107,6 +107,11 @@ pub(super) enum Step {
         ms: u32,
     },
     CancelMoves,
+    /// The index is to lie by another strategy.
+    Place {
+        index: u8,
+        by: u8,
+    },
     /// All faults end, and everything is compared.
     Compare,
 }
@@ -210,6 +215,26 @@ impl Plan {
             by_field: true,
             ..Self::moving(seed)
         }
+    }
+
+    /// The same for indexes that go from one strategy to another all the time.
+    pub(super) fn changing(seed: u64) -> Self {
+        let mut plan = Self {
+            by_field: seed.is_multiple_of(2),
+            ..Self::moving(seed)
+        };
+        let mut random = fastrand::Rng::with_seed(seed ^ 0xC4A6);
+        let steps = std::mem::take(&mut plan.steps).into_iter();
+        for (number, step) in steps.enumerate() {
+            if number % 5 == 4 {
+                plan.steps.push(Step::Place {
+                    index: random.u8(0..2),
+                    by: random.u8(..),
+                });
+            }
+            plan.steps.push(step);
+        }
+        plan
     }
 
     /// A shorter sequence that fails, too, found by leaving out steps.

@@ -102,6 +102,11 @@ fn whatever_goes_wrong_while_slots_of_values_move_what_clients_were_told_is_true
     play_many(Plan::moving_by_field);
 }
 
+#[test]
+fn whatever_goes_wrong_while_strategies_change_what_clients_were_told_is_true() {
+    play_many(Plan::changing);
+}
+
 fn plan(steps: Vec<Step>) -> Plan {
     Plan {
         seed: 1,

@@ -11,6 +11,7 @@ use futures_util::future::try_join_all;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
+use weft_routing::document_id::DocumentId;
 use weft_routing::placement::ShardId;
 use weft_routing::value::RoutingValue;
 
@@ -76,9 +77,14 @@ pub(super) async fn locate(
             for document in documents {
                 let value = document.get(field).map(Value::to_string);
                 let value = value.and_then(|json| RoutingValue::from_json(&json).ok());
-                let owner = value
-                    .as_ref()
-                    .map(|value| placement.slots.shard_of_value(value));
+                let Some(id) = id_of(document, key) else {
+                    continue;
+                };
+                // One without a value lies where it was written, and its strategy is about to change.
+                let owner = DocumentId::from_text(&id).ok();
+                let owner = value.as_ref().and(owner);
+                let owner =
+                    owner.and_then(|id| placement.slots.shard_of_document(&id, value.as_ref()));
                 if owner.is_some_and(|owner| owner != *shard) {
                     // A copy that a move has brought there too soon, or has left there.
                     continue;
@@ -87,9 +93,7 @@ pub(super) async fn locate(
                     shard: *shard,
                     value,
                 };
-                if let Some(id) = id_of(document, key) {
-                    owners.put(&id, home);
-                }
+                owners.put(&id, home);
             }
         }
     }

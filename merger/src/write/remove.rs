@@ -177,7 +177,10 @@ async fn keep_on_one_shard(ctx: &Context, call: &Call) -> Result<Option<Held>, W
         ctx.locks.between_writes(shard, || ()).await;
     }
     match by_field() {
-        Some(now) if now.shards().len() > 1 => Err(WriteError::NoEdition(now.uid.clone())),
+        // While the strategy changes, it may already be known that all documents have the field.
+        Some(now) if now.shards().len() > 1 || now.slots.change().is_some() => {
+            Err(WriteError::NoEdition(now.uid.clone()))
+        }
         _ => Ok(Some(held)),
     }
 }

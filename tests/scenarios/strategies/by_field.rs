@@ -11,7 +11,7 @@ use crate::support::{MASTER_KEY, node, start};
 
 mod deleting;
 mod direct;
-mod moving;
+pub(super) mod moving;
 mod refused;
 mod searching;
 mod together;
@@ -19,7 +19,7 @@ mod together;
 const JSON: &str = "application/json";
 const TENANTS: [&str; 7] = ["acme", "Bolt", "cité", "42", "dune", "ember", "fjord"];
 
-async fn create(api: &Api, uid: &str, sharding: Option<&Value>) {
+pub(super) async fn create(api: &Api, uid: &str, sharding: Option<&Value>) {
     let mut body = json!({"uid": uid, "primaryKey": "id"});
     if let Some(sharding) = sharding {
         body["sharding"] = sharding.clone();
@@ -35,15 +35,15 @@ async fn create(api: &Api, uid: &str, sharding: Option<&Value>) {
     api.succeed(&set).await.unwrap();
 }
 
-fn by_tenant(shards: u16) -> Value {
+pub(super) fn by_tenant(shards: u16) -> Value {
     json!({"strategy": "field", "field": "tenant", "shardCount": shards})
 }
 
-fn document(id: u64, tenant: &Value) -> Value {
+pub(super) fn document(id: u64, tenant: &Value) -> Value {
     json!({"id": id, "tenant": tenant, "group": id % 5, "order": id, "name": format!("amber {id}")})
 }
 
-fn tenant_of(id: u64) -> Value {
+pub(super) fn tenant_of(id: u64) -> Value {
     let place = usize::try_from(id).unwrap() % (TENANTS.len() + 1);
     // One tenant is a number.
     TENANTS.get(place).map_or(json!(7), |name| json!(name))
@@ -114,7 +114,7 @@ const FILTERS: [&str; 14] = [
 ];
 
 /// Everything that a client can ask about an index of these scenarios.
-async fn read_all(api: &Api, uid: &str) -> Vec<(String, Value)> {
+pub(super) async fn read_all(api: &Api, uid: &str) -> Vec<(String, Value)> {
     let mut told = Vec::new();
     let search = format!("/indexes/{uid}/search");
     let all = FILTERS.iter().map(|filter| json!(filter));
@@ -184,7 +184,7 @@ async fn read_all(api: &Api, uid: &str) -> Vec<(String, Value)> {
     told
 }
 
-fn assert_alike(uid: &str, ours: &[(String, Value)], theirs: &[(String, Value)]) {
+pub(super) fn assert_alike(uid: &str, ours: &[(String, Value)], theirs: &[(String, Value)]) {
     assert_eq!(ours.len(), theirs.len());
     for ((what, ours), (_, theirs)) in ours.iter().zip(theirs) {
         assert_eq!(ours, theirs, "{uid}: {what}");
@@ -192,7 +192,7 @@ fn assert_alike(uid: &str, ours: &[(String, Value)], theirs: &[(String, Value)])
 }
 
 /// The documents that a node holds, by id.
-async fn held(api: &Api, uid: &str) -> BTreeMap<String, Value> {
+pub(super) async fn held(api: &Api, uid: &str) -> BTreeMap<String, Value> {
     let list = api
         .get(&format!("/indexes/{uid}/documents?limit=10000"))
         .await
@@ -206,7 +206,7 @@ async fn held(api: &Api, uid: &str) -> BTreeMap<String, Value> {
 }
 
 /// Asserts that each document is on one shard, and all documents of a tenant are on the same one.
-async fn assert_together(cluster: &Cluster, uid: &str, shards: u16) {
+pub(super) async fn assert_together(cluster: &Cluster, uid: &str, shards: u16) {
     let (mut homes, mut ids) = (BTreeMap::new(), BTreeSet::new());
     let mut used = BTreeSet::new();
     for shard in 0..shards {

@@ -100,9 +100,11 @@ impl Asked<'_> {
         slots: &SlotMap,
         primary_key: Option<&str>,
     ) -> Option<Vec<ShardId>> {
-        let by = match slots.field() {
-            Some(field) => field.as_str(),
-            None => primary_key?,
+        // While the strategy changes, a document's shard depends on where it was, too.
+        let by = match (slots.change(), slots.field()) {
+            (Some(_), _) => return None,
+            (None, Some(field)) => field.as_str(),
+            (None, None) => primary_key?,
         };
         let filter = self.whole_filter(index_uid, rules)?;
         let may_lack_fields = self.searches_on

@@ -14,6 +14,7 @@ use core::prelude::v1::test;
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 mod bodies;
+mod changes;
 mod decisions;
 mod hashes;
 mod operations;

@@ -19,7 +19,7 @@ use serde::Serialize;
 use weft_routing::placement::ShardId;
 
 pub(crate) use log::{MoveLogs, Noted};
-pub(crate) use plan::{Planned, Step, plan};
+pub(crate) use plan::{Planned, Step, plan, steps_between};
 pub(crate) use record::{Move, MoveOptions, MoveState};
 pub(crate) use slotting::{Slotting, Told};
 

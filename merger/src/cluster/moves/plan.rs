@@ -202,7 +202,7 @@ fn even_out(
 }
 
 /// The slots that change their owner, by old and new owner.
-fn steps_between(uid: &str, before: &SlotMap, after: &SlotMap) -> Vec<Step> {
+pub(crate) fn steps_between(uid: &str, before: &SlotMap, after: &SlotMap) -> Vec<Step> {
     let mut moves: BTreeMap<(ShardId, ShardId), Vec<Slot>> = BTreeMap::new();
     let owners = before.owners().iter().zip(after.owners());
     for (slot, (from, to)) in (0..).map(Slot).zip(owners) {

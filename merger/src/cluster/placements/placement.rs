@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use weft_routing::placement::{ShardId, SlotMap};
 
+use super::changing::Changing;
 use crate::cluster::WriteMode;
 
 /// Where one index lies.
@@ -24,6 +25,10 @@ pub struct Placement {
     pub shard_count: Option<u16>,
     /// Shards that may hold documents of slots that aren't theirs, because slots are moved: readers must ignore these documents.
     pub unsettled: BTreeSet<ShardId>,
+    /// How far a change of strategy is, if one is under way.
+    pub changing: Option<Changing>,
+    /// Why the last change of strategy has led to nothing.
+    pub change_error: Option<String>,
 }
 
 impl Placement {
@@ -37,6 +42,8 @@ impl Placement {
             write_mode: None,
             shard_count,
             unsettled: BTreeSet::new(),
+            changing: None,
+            change_error: None,
         }
     }
 

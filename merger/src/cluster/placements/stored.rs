@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use weft_routing::document_id::DocumentId;
 use weft_routing::placement::{ShardId, SlotMap};
-use weft_routing::strategy::{IdKey, Ranges, Strategy};
+use weft_routing::strategy::{Change, IdKey, Ranges, Strategy};
 use weft_routing::value::RoutingField;
 
-use super::Placement;
+use super::{Changing, Placement, Stage};
 use crate::cluster::WriteMode;
 
 #[derive(Serialize, Deserialize)]
@@ -25,6 +25,13 @@ struct Stored {
     shard_count: Option<ShardCount>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     unsettled: BTreeSet<ShardId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stage: Option<Stage>,
+    /// The strategy that follows the change under way, as slots on no certain shard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    then: Option<StoredSlots>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    change_error: Option<String>,
 }
 
 /// On how many shards an index is to lie.
@@ -51,6 +58,12 @@ enum StoredSlots {
         field: String,
         slots: Box<StoredSlots>,
     },
+    /// Likewise for versions that don't know changes of strategy.
+    Change {
+        old: Box<StoredSlots>,
+        new: Box<StoredSlots>,
+        slots: Box<StoredSlots>,
+    },
 }
 
 impl StoredSlots {
@@ -71,7 +84,16 @@ impl StoredSlots {
                 field: field.to_string(),
                 slots: Box::new(owners),
             },
+            Strategy::Change(change) => Self::Change {
+                old: Box::new(Self::of(change.old())),
+                new: Box::new(Self::of(change.new_slots())),
+                slots: Box::new(owners),
+            },
         }
+    }
+
+    fn of_strategy(strategy: &Strategy) -> Self {
+        Self::of(&SlotMap::single(ShardId(0)).by(strategy.clone()))
     }
 
     fn read(self, strategy: &Strategy) -> Option<SlotMap> {
@@ -90,6 +112,11 @@ impl StoredSlots {
             Self::ByField { field, slots } => {
                 slots.read(&Strategy::Field(RoutingField::new(&field).ok()?))
             }
+            Self::Change { old, new, slots } => {
+                let map = |stored: Self| stored.read(&Strategy::Hash).map(Arc::new);
+                let change = Change::new(map(*old)?, map(*new)?).ok()?;
+                slots.read(&Strategy::Change(Arc::new(change)))
+            }
         }
     }
 }
@@ -106,6 +133,13 @@ pub(super) fn encode(placement: &Placement) -> Vec<u8> {
                 .map_or(ShardCount::All, ShardCount::Some),
         ),
         unsettled: placement.unsettled.clone(),
+        stage: placement.changing.as_ref().map(|changing| changing.stage),
+        then: placement
+            .changing
+            .as_ref()
+            .and_then(|changing| changing.then.as_ref())
+            .map(StoredSlots::of_strategy),
+        change_error: placement.change_error.clone(),
     };
     serde_json::to_vec(&stored).unwrap_or_default()
 }
@@ -113,6 +147,10 @@ pub(super) fn encode(placement: &Placement) -> Vec<u8> {
 pub(super) fn decode(uid: &str, bytes: &[u8]) -> Option<Placement> {
     let stored: Stored = serde_json::from_slice(bytes).ok()?;
     let slots = stored.slots.read(&Strategy::Hash)?;
+    let then = match stored.then {
+        None => None,
+        Some(then) => Some(then.read(&Strategy::Hash)?.strategy().clone()),
+    };
     Some(Placement {
         uid: uid.to_owned(),
         primary_key: stored.primary_key,
@@ -125,6 +163,12 @@ pub(super) fn decode(uid: &str, bytes: &[u8]) -> Option<Placement> {
             None => (slots.shards().len() == 1).then_some(1),
         },
         unsettled: stored.unsettled,
+        changing: slots.change().map(|_| Changing {
+            // It is looked again rather than moved what can't be placed.
+            stage: stored.stage.unwrap_or(Stage::Checking),
+            then,
+        }),
+        change_error: stored.change_error,
         slots: Arc::new(slots),
     })
 }

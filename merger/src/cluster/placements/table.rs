@@ -25,8 +25,9 @@ impl Placements {
             ..RoutingTable::default()
         };
         for placement in state.placements.values() {
-            let route = self.route(&state, placement);
-            table.indexes.insert(placement.uid.clone(), route);
+            if let Some(route) = self.route(&state, placement) {
+                table.indexes.insert(placement.uid.clone(), route);
+            }
         }
         let json: Arc<str> = table.to_json().unwrap_or_default().into();
         state.table = Some(Arc::clone(&json));
@@ -46,10 +47,9 @@ impl Placements {
         }
         let (mut changed, mut gone) = (BTreeMap::new(), Vec::new());
         for uid in uids {
-            match state.placements.get(uid) {
-                Some(placement) => {
-                    changed.insert(uid.to_owned(), self.route(&state, placement));
-                }
+            let placement = state.placements.get(uid);
+            match placement.and_then(|placement| self.route(&state, placement)) {
+                Some(route) => drop(changed.insert(uid.to_owned(), route)),
                 None => gone.push(uid.to_owned()),
             }
         }
@@ -64,7 +64,12 @@ impl Placements {
         change.to_json().ok()
     }
 
-    fn route(&self, state: &State, placement: &Placement) -> IndexRoute {
+    /// What filters are told of an index; `None` for one that they leave to the merger as if they didn't know it: while a strategy
+    /// changes, filters could tell no document's shard.
+    fn route(&self, state: &State, placement: &Placement) -> Option<IndexRoute> {
+        if placement.slots.change().is_some() {
+            return None;
+        }
         let mut route = IndexRoute::new(Arc::clone(&placement.slots));
         route.primary_key.clone_from(&placement.primary_key);
         let directed = !state.undirected.contains_key(&placement.uid);
@@ -80,6 +85,6 @@ impl Placements {
                 .shards()
                 .iter()
                 .all(|shard| state.single_replica.contains(shard));
-        route
+        Some(route)
     }
 }

@@ -153,12 +153,12 @@ impl From<ClusterError> for ApiError {
             | ClusterError::Unread(_)
             | ClusterError::BackupUnread(_)
             | ClusterError::NoQuorum { .. } => Self::unavailable(error.to_string()),
-            ClusterError::TooManyShards { .. } | ClusterError::TooFewReplicas { .. } => {
-                Self::invalid(
-                    "bad_request",
-                    format!("Invalid value at `.sharding`: {error}"),
-                )
-            }
+            ClusterError::TooManyShards { .. }
+            | ClusterError::TooFewReplicas { .. }
+            | ClusterError::BadChange(_) => Self::invalid(
+                "bad_request",
+                format!("Invalid value at `.sharding`: {error}"),
+            ),
             ClusterError::Corrupt(_) => Self::internal(error.to_string()),
             ClusterError::Store(error) => error.into(),
         }
@@ -213,6 +213,12 @@ impl From<BroadcastError> for ApiError {
             BroadcastError::Task(error) => error.into(),
             BroadcastError::Read(error) => WriteError::Decode(error).into(),
             BroadcastError::InvalidSharding { .. } => Self::invalid("bad_request", message),
+            BroadcastError::Changing { .. } => Self::new(
+                StatusCode::CONFLICT,
+                "index_changes_strategy",
+                "invalid_request",
+                message,
+            ),
             BroadcastError::Unreadable { .. } => Self::new(
                 StatusCode::BAD_GATEWAY,
                 "remote_bad_response",

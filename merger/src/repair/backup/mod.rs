@@ -259,7 +259,7 @@ async fn describe(
         shards: placement.shards().to_vec(),
         shard_count: placement.shard_count,
         write_mode: placement.write_mode,
-        strategy: wish_for(placement.slots.strategy()),
+        strategy: wish_for(placement.sure_strategy()),
         documents: 0,
         settings: Map::new(),
     };

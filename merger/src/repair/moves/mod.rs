@@ -17,6 +17,7 @@
 //! every merger reads by it. One move at a time concerns an index.
 
 mod batch;
+mod change;
 mod error;
 mod ids;
 mod join;

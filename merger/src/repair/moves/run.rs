@@ -87,7 +87,7 @@ fn left(one: &Move, placement: &Placement) -> Vec<Slot> {
 }
 
 /// The placement of an index that isn't being deleted.
-fn alive(ctx: &Context, index: &str) -> Result<Arc<Placement>, MoveError> {
+pub(super) fn alive(ctx: &Context, index: &str) -> Result<Arc<Placement>, MoveError> {
     match ctx.cluster.placement(index) {
         None => Err(MoveError::Gone),
         Some(placement) if placement.deleted_by.is_some() => Err(MoveError::Changed),

@@ -1,4 +1,4 @@
-//! Begins moves, tries them again when they fail, and cleans up after moves that were cut off.
+//! Begins moves, tries them again when they fail, cleans up after moves that were cut off, and carries changes of strategy on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{MoveError, Survey, join, run, sweep};
+use super::{MoveError, Survey, change, join, run, sweep};
 use crate::clock::now_utc;
 use crate::cluster::{Move, MoveState, Placement};
 use crate::repair::Context;
@@ -29,7 +29,7 @@ struct Rest {
 
 /// A piece of work on an index.
 struct Running {
-    /// The move; `None` for a clean-up.
+    /// The move; `None` for a clean-up, or a step of a change of strategy.
     id: Option<u64>,
     handle: JoinHandle<bool>,
 }
@@ -65,10 +65,17 @@ pub async fn move_slots(ctx: Arc<Context>) {
         for placement in ctx.cluster.placements.all() {
             let uid = &placement.uid;
             let is_moved = live.iter().any(|one| one.index == *uid);
-            if !placement.unsettled.is_empty() && !is_moved && is_free(uid, &running) {
-                let handle = tokio::spawn(clean_up(Arc::clone(&ctx), uid.clone()));
-                running.insert(uid.clone(), Running { id: None, handle });
+            if is_moved || !is_free(uid, &running) {
+                continue;
             }
+            let handle = match (placement.unsettled.is_empty(), placement.change()) {
+                (false, _) => tokio::spawn(clean_up(Arc::clone(&ctx), uid.clone())),
+                (true, Some(_)) if placement.deleted_by.is_none() => {
+                    tokio::spawn(change_on(Arc::clone(&ctx), uid.clone()))
+                }
+                (true, _) => continue,
+            };
+            running.insert(uid.clone(), Running { id: None, handle });
         }
         let idle = live.is_empty();
         plan_ahead(&ctx, idle, &mut looked).await;
@@ -99,10 +106,11 @@ pub async fn move_slots(ctx: Arc<Context>) {
 async fn plan_ahead(ctx: &Context, idle: bool, looked: &mut Instant) {
     let moves = &ctx.cluster.moves;
     let before = moves.all();
-    // An index that is being moved is planned again when that is over.
+    // An index that is being moved, or goes to another strategy, is planned again when that is over.
     let is_busy = |uid: &String| {
         let placement = ctx.cluster.placement(uid);
-        let is_unsettled = placement.is_some_and(|index| !index.unsettled.is_empty());
+        let is_unsettled =
+            placement.is_some_and(|index| !index.unsettled.is_empty() || index.change().is_some());
         let mut live = before.iter().filter(|one| !one.has_ended());
         is_unsettled || live.any(|one| one.index == *uid)
     };
@@ -153,6 +161,19 @@ async fn clean_up(ctx: Arc<Context>, index: String) -> bool {
         Some(Ok(())) => true,
         Some(Err(error)) => {
             tracing::warn!(index, %error, "what a move has left can't be removed yet");
+            false
+        }
+        None => false,
+    }
+}
+
+async fn change_on(ctx: Arc<Context>, index: String) -> bool {
+    let step = change::go_on(&ctx, &index);
+    match survive(&ctx.metrics.panics, "change-strategy", step).await {
+        Some(Ok(()) | Err(MoveError::Changed)) => true,
+        Some(Err(error)) => {
+            tracing::warn!(index, %error, "a change of strategy can't go on yet");
+            change::say(&ctx, &index, &error).await;
             false
         }
         None => false,

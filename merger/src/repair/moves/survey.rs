@@ -117,7 +117,7 @@ impl Survey {
     }
 
     /// The steps that spread these indexes over these shards, each with the documents and bytes that it moves. An index that is
-    /// being moved already is left out.
+    /// being moved already, or goes to another strategy, is left out.
     pub(crate) fn steps(
         &self,
         ctx: &Context,
@@ -133,6 +133,7 @@ impl Survey {
         let placements: Vec<&Arc<Placement>> = placements
             .iter()
             .filter(|index| index.deleted_by.is_none() && index.unsettled.is_empty())
+            .filter(|index| index.change().is_none())
             .filter(|index| concerns(index) && !is_moved(&index.uid))
             .collect();
         let mut planned = Vec::with_capacity(placements.len());
@@ -148,18 +149,23 @@ impl Survey {
         steps
             .map(|step| {
                 let index = placements.iter().find(|index| index.uid == step.index);
-                let slots = index.map_or(0, |index| index.slots.slots_of(step.from).count());
-                let whole = self.size(&step.index, step.from);
-                let part = |all: u64| {
-                    let share = all.saturating_mul(step.slots.len() as u64);
-                    share.checked_div(slots as u64).unwrap_or(0)
-                };
-                let size = Size {
-                    documents: part(whole.documents),
-                    bytes: part(whole.bytes),
-                };
-                (step, size)
+                let size = index.map(|index| self.part(&step, index));
+                (step, size.unwrap_or_default())
             })
             .collect()
+    }
+
+    /// How much a step may move of an index, if its slots are about as large as others.
+    pub(crate) fn part(&self, step: &Step, index: &Placement) -> Size {
+        let slots = index.slots.slots_of(step.from).count();
+        let whole = self.size(&step.index, step.from);
+        let part = |all: u64| {
+            let share = all.saturating_mul(step.slots.len() as u64);
+            share.checked_div(slots as u64).unwrap_or(0)
+        };
+        Size {
+            documents: part(whole.documents),
+            bytes: part(whole.bytes),
+        }
     }
 }

@@ -26,6 +26,8 @@ fn on(shards: &[u16]) -> Placement {
         write_mode: None,
         shard_count: None,
         unsettled: std::collections::BTreeSet::new(),
+        changing: None,
+        change_error: None,
     }
 }
 

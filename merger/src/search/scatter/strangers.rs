@@ -19,6 +19,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use weft_routing::document_id::DocumentId;
 use weft_routing::operation::{Operation, classify};
+use weft_routing::strategy::Strategy;
 use weft_routing::value::RoutingValue;
 
 use self::more::{More, member_of};
@@ -440,14 +441,14 @@ impl<'a> Strange<'a> {
             let bytes = range.clone().and_then(|range| body.get(range));
             bytes.and_then(|bytes| std::str::from_utf8(bytes).ok())
         };
-        let owner = placement.and_then(|index| match index.slots.field() {
-            Some(_) => {
-                let value = RoutingValue::from_json(text(&span.picked)?).ok()?;
-                Some(index.slots.shard_of_value(&value))
+        let owner = placement.and_then(|index| {
+            let value = || RoutingValue::from_json(text(&span.picked)?).ok();
+            let id = || DocumentId::from_json(text(&span.id)?).ok();
+            match index.slots.strategy() {
+                // The id needn't be shown.
+                Strategy::Field(_) => Some(index.slots.shard_of_value(&value()?)),
+                _ => index.slots.shard_of_document(&id()?, value().as_ref()),
             }
-            None => index
-                .slots
-                .shard_of(&DocumentId::from_json(text(&span.id)?).ok()?),
         });
         let is_own = owner.is_none_or(|owner| owner == self.ask.shard);
         if is_own && own >= list.wanted.skip && own < list.wanted.end() {

@@ -21,7 +21,7 @@ impl World {
             let document = writer * 100_000 + count;
             let pair = self.any(&mut random);
             let path = format!("/indexes/{INDEX}/documents?primaryKey=id");
-            let body = json!([{"id": document, "title": "x"}]);
+            let body = json!([{"id": document, "title": "x", "tenant": document % 7, "group": document % 5}]);
             let began = Instant::now();
             let answer = self.ask(&pair, Method::POST, &path, Some(&body)).await;
             let Some((202, said)) = answer else {

@@ -11,12 +11,13 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use weft_routing::document_id::DocumentId;
 use weft_routing::placement::ShardId;
+use weft_routing::value::RoutingValue;
 
 use super::{History, INDEX, Told, World, cluster, lock, number, on_a_runtime, play};
 use crate::edge::Role;
 
 /// How long moves may take after the last trouble.
-const SETTLED_WITHIN: Duration = Duration::from_secs(300);
+pub(super) const SETTLED_WITHIN: Duration = Duration::from_secs(300);
 
 /// What became of documents that were changed after their first write.
 #[derive(Default)]
@@ -173,7 +174,8 @@ impl World {
                 let over = |one: &Value| one["state"] == "done" || one["state"] == "cancelled";
                 let settled = self.on_leader(|leader| {
                     let placement = leader.placement(INDEX);
-                    placement.is_none_or(|index| index.unsettled.is_empty())
+                    placement
+                        .is_none_or(|index| index.unsettled.is_empty() && index.change().is_none())
                 });
                 if listed.clone().all(over) && settled == Some(true) {
                     return;
@@ -185,7 +187,10 @@ impl World {
         panic!("seed {}: moves don't end: {last}", self.seed);
     }
 
-    fn on_leader<T>(&self, look: impl FnOnce(&crate::cluster::Cluster) -> T) -> Option<T> {
+    pub(super) fn on_leader<T>(
+        &self,
+        look: impl FnOnce(&crate::cluster::Cluster) -> T,
+    ) -> Option<T> {
         let pairs = self.alive().into_iter();
         let mut roles = pairs.map(|pair| pair.roles.borrow().clone());
         let leader = roles.find(|role| matches!(role, Role::Leads(_)))?;
@@ -204,7 +209,10 @@ impl World {
             let index = node.disk.indexes.get(INDEX);
             for (id, document) in index.into_iter().flat_map(|index| index.contents()) {
                 let owner = DocumentId::from_text(id).unwrap();
-                let owner = placement.slots.shard_of(&owner);
+                let value = placement.slots.field();
+                let value = value.and_then(|field| document.get(field.as_str()));
+                let value = value.map(|value| RoutingValue::from_json(&value.to_string()).unwrap());
+                let owner = placement.slots.shard_of_document(&owner, value.as_ref());
                 assert_eq!(owner, Some(node.shard), "seed {seed}: {id} is on {name}");
                 let id: u32 = id.parse().unwrap();
                 let is_whole = document.contains_key("title")

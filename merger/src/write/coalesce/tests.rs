@@ -15,6 +15,8 @@ fn small(index: &str, ids: &[&str]) -> Small {
             write_mode: None,
             shard_count: None,
             unsettled: std::collections::BTreeSet::new(),
+            changing: None,
+            change_error: None,
         }),
         operation: Operation::ReplaceDocuments,
         method: Method::POST,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use serde_json::{Value, json};
+use weft_routing::document_id::DocumentId;
 use weft_routing::placement::{ShardId, SlotMap};
 use weft_routing::value::{InvalidValue, RoutingField, RoutingValue};
 
@@ -182,7 +183,7 @@ impl ByField {
         };
         let home = match &self.manner {
             Manner::Replacing => Home {
-                shard: slots.shard_of_value(&named()?),
+                shard: owner(slots, id, &named()?).unwrap_or(first),
                 value: None,
             },
             Manner::Gathering => Home {
@@ -208,7 +209,7 @@ impl ByField {
                 None => {
                     let value = named()?;
                     Home {
-                        shard: slots.shard_of_value(&value),
+                        shard: owner(slots, id, &value).unwrap_or(first),
                         value: Some(value),
                     }
                 }
@@ -226,6 +227,12 @@ impl ByField {
     pub(super) fn into_owners(self) -> Owners {
         self.owners
     }
+}
+
+/// The shard of a document with this value. Known for every valid id.
+fn owner(slots: &SlotMap, id: &str, value: &RoutingValue) -> Option<ShardId> {
+    let id = DocumentId::from_text(id).ok()?;
+    slots.shard_of_document(&id, Some(value))
 }
 
 /// The routing field stands twice in a document whose node wouldn't say which one counts.
@@ -285,5 +292,42 @@ impl Unplaced {
             "type": "invalid_request",
             "link": format!("https://docs.meilisearch.com/errors#{code}"),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_routing::strategy::Change;
+
+    use super::*;
+    use crate::bounds::Budget;
+
+    #[test]
+    fn while_the_strategy_changes_a_document_goes_by_its_id_and_its_value() {
+        let shards = [ShardId(0), ShardId(1), ShardId(2)];
+        let map = |strategy: &str| {
+            let strategy = strategy.parse().unwrap();
+            Arc::new(SlotMap::deal_by(&strategy, &shards).unwrap())
+        };
+        let (hash, by_tenant) = (map("hash"), map("field:tenant"));
+        for (old, new) in [(&hash, &by_tenant), (&by_tenant, &hash)] {
+            let change = Change::new(Arc::clone(old), Arc::clone(new)).unwrap();
+            let change = Arc::new(change);
+            let maps = [SlotMap::begun(&change), SlotMap::arrived(&change)];
+            let field = maps[0].field().unwrap();
+            for (slots, wanted) in maps.iter().zip([old, new]) {
+                let mut placed = ByField::replacing(field, Budget::unbounded().share());
+                for id in 0..50 {
+                    let (id, value) = (id.to_string(), (id % 7).to_string());
+                    let shard = placed.place(slots, &id, Ok(Some(&value))).unwrap();
+                    let key = DocumentId::from_text(&id).unwrap();
+                    let value = RoutingValue::from_text(&value).unwrap();
+                    let owner = wanted.shard_of_document(&key, Some(&value));
+                    assert_eq!(Some(shard), owner);
+                }
+                let lacks = placed.place(slots, "7", Ok(None)).unwrap_err();
+                assert_eq!(lacks.error()["code"], "missing_sharding_field");
+            }
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::{assert_together, by_tenant, create, document, held, tenant_of};
 use crate::moving::wait_for_moves;
 use crate::support::{node, start};
 
-const DOCUMENTS: u64 = 1_000;
+pub(in crate::strategies) const DOCUMENTS: u64 = 1_000;
 const PATH: &str = "/indexes/x/documents";
 
 async fn ids_found(api: &Api, body: &Value) -> Vec<u64> {
@@ -23,7 +23,7 @@ async fn ids_found(api: &Api, body: &Value) -> Vec<u64> {
 }
 
 /// Walks pages of all documents, and looks at one tenant's, until it is told to stop. Documents below 500 stay what they are.
-async fn search(api: Api, stop: Arc<AtomicBool>) -> u64 {
+pub(in crate::strategies) async fn search(api: Api, stop: Arc<AtomicBool>) -> u64 {
     let mut searches = 0;
     let steady: Vec<u64> = (0..500).collect();
     let of_acme: Vec<u64> = (0..500).filter(|id| tenant_of(*id) == "acme").collect();
@@ -52,7 +52,10 @@ async fn search(api: Api, stop: Arc<AtomicBool>) -> u64 {
 
 /// Gives documents other tenants, updates them without saying whose they are, deletes some, and makes new ones. Returns what must be
 /// there of the documents from 500 on.
-async fn write(api: Api, stop: Arc<AtomicBool>) -> BTreeMap<String, Value> {
+pub(in crate::strategies) async fn write(
+    api: Api,
+    stop: Arc<AtomicBool>,
+) -> BTreeMap<String, Value> {
     let all = (500..DOCUMENTS).map(|id| (id.to_string(), document(id, &tenant_of(id))));
     let mut wanted: BTreeMap<String, Value> = all.collect();
     let mut number = 0;

@@ -131,7 +131,7 @@ async fn what_an_index_by_field_cannot_do_is_refused() {
             Method::PATCH,
             "/indexes/x",
             json!({"sharding": {"field": "owner"}}),
-            "keeps its strategy",
+            "goes with the strategy",
         ),
         (
             Method::POST,

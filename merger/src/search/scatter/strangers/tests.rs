@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use http::Method;
 use serde_json::json;
 use weft_routing::placement::{ShardId, SlotMap};
+use weft_routing::strategy::Change;
 
 use super::*;
 
@@ -49,6 +50,46 @@ fn strange<'a>(
         lists: lists.into_iter().map(list).collect(),
         more: std::iter::repeat_with(More::default).take(2).collect(),
     }
+}
+
+#[test]
+fn while_the_strategy_changes_both_the_id_and_the_value_tell_whose_a_hit_is() {
+    let shards = [SHARD, ShardId(1)];
+    let map = |strategy: &str| {
+        let strategy = strategy.parse().unwrap();
+        Arc::new(SlotMap::deal_by(&strategy, &shards).unwrap())
+    };
+    let change = Change::new(map("hash"), map("field:tenant")).unwrap();
+    let begun = SlotMap::begun(&Arc::new(change));
+    // What goes from the first shard to the second one has arrived.
+    let pair: Vec<_> = (1_024..2_048).map(weft_routing::slot::Slot).collect();
+    let slots = Arc::new(begun.with_owner_of_all(&pair, ShardId(1)));
+    let placement = Arc::new(Placement {
+        slots: Arc::clone(&slots),
+        ..Placement::clone(&placement("x"))
+    });
+    let wanted = Wanted { skip: 0, take: 100 };
+    let body = json!({"limit": 100, "attributesToRetrieve": ["t"]});
+    let ask = ask("/indexes/x/search", body.clone());
+    let carrier = Carrier::from_body(body.to_string().as_bytes()).unwrap();
+    let more = More::of(&carrier, &placement, "attributesToRetrieve").unwrap();
+    assert_eq!(more.names, ["id", "tenant"]);
+    let mut strange = strange(&ask, Operation::SearchPost, vec![(Some("x"), wanted)]);
+    strange.indexes.insert("x".to_owned(), placement);
+    strange.more = vec![more];
+    let hit = |id: u64| json!({"id": id, "tenant": id % 9, "t": id});
+    let body = json!({"hits": (0..60).map(hit).collect::<Vec<_>>(), "estimatedTotalHits": 60});
+    let owned = strange.without(body.to_string().as_bytes(), 0).unwrap();
+    let left: Value = serde_json::from_slice(&owned.body).unwrap();
+    let is_own = |id: &u64| {
+        let (id, tenant) = (id.to_string(), (id % 9).to_string());
+        let id = DocumentId::from_text(&id).unwrap();
+        let tenant = RoutingValue::from_text(&tenant).unwrap();
+        slots.shard_of_document(&id, Some(&tenant)) == Some(SHARD)
+    };
+    let own: Vec<Value> = (0..60).filter(is_own).map(|id| json!({"t": id})).collect();
+    assert!((5..45).contains(&own.len()), "{own:?}");
+    assert_eq!(left["hits"], json!(own));
 }
 
 fn hits(ids: impl IntoIterator<Item = u64>) -> Vec<Value> {
