@@ -10,6 +10,7 @@ use weft_routing::placement::ShardId;
 use weft_routing::slot::Slot;
 
 use super::ids::IdsBySlot;
+use super::phase::{Phase, timed};
 use super::run::read_all;
 use super::send::{Tasks, Write, send};
 use super::{AGAIN, FEW, MoveError, TURN, join, remote, replicas, source, sweep};
@@ -264,10 +265,14 @@ impl Batch<'_> {
         }
         let node = source(self.ctx, self.from)?;
         // Nodes that are busy for long are waited for while writers go on.
-        self.old(&node).applied().await?;
-        for other in replicas(self.ctx, self.to)? {
-            remote(self.ctx, &other).applied().await?;
-        }
+        let idle = async {
+            self.old(&node).applied().await?;
+            for other in replicas(self.ctx, self.to)? {
+                remote(self.ctx, &other).applied().await?;
+            }
+            Ok::<_, MoveError>(())
+        };
+        timed(self.ctx, Phase::Idle, idle).await?;
         let placement = self.ctx.cluster.placement(self.index);
         let placement = placement.ok_or(MoveError::Gone)?;
         let mut shards: Vec<ShardId> = placement.shards().to_vec();
@@ -276,7 +281,7 @@ impl Batch<'_> {
             true => shards = vec![self.from, self.to],
             false => shards.push(self.to),
         }
-        let guard = self.ctx.locks.lock(&shards).await;
+        let guard = timed(self.ctx, Phase::Lock, self.ctx.locks.lock(&shards)).await;
         let begun = Instant::now();
         if moves.is_held(self.index) {
             return Ok(Turn::TooSoon);
@@ -359,7 +364,7 @@ impl Batch<'_> {
         let deletion = self.commit(&guard, ids).await?;
         drop(guard);
         self.measure("over", begun);
-        deletion.done(self.ctx).await?;
+        timed(self.ctx, Phase::Delete, deletion.done(self.ctx)).await?;
         Ok(Turn::Over)
     }
 
@@ -392,7 +397,12 @@ impl Batch<'_> {
         self.ctx.metrics.moved_documents.inc_by(moved.len() as u64);
         // A merger that reads by the old owner would miss these documents from here on.
         let epoch = placements.epoch().0;
-        cluster.mergers.until_all_serve(epoch).await;
+        timed(
+            self.ctx,
+            Phase::Heard,
+            cluster.mergers.until_all_serve(epoch),
+        )
+        .await;
         if moved.is_empty() {
             return Ok(Tasks::default());
         }

@@ -8,6 +8,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::batch::{Batch, Locked, within};
 use super::ids::IdsBySlot;
+use super::phase::{Phase, timed};
 use super::send::{Write, send};
 use super::{MoveError, remote, replicas};
 use crate::cluster::{NodeRef, Slotting, owns};
@@ -78,10 +79,11 @@ impl Batch<'_> {
         let old = self.old(node);
         let unbroken = SourceGuard::of(self.ctx, node)?;
         if locked.is_none() {
-            old.applied().await?;
+            timed(self.ctx, Phase::Idle, old.applied()).await?;
         }
         let doubtful = self.concerned(ids, node, doubtful, locked).await?;
-        let found = within(locked, old.documents_of(self.index, &doubtful)).await?;
+        let read = old.documents_of(self.index, &doubtful);
+        let found = timed(self.ctx, Phase::Read, within(locked, read)).await?;
         // What a replaced disk lacks must not be taken for deleted.
         within(locked, unbroken.check()).await?;
         let (mut prints, mut documents) = (HashMap::with_capacity(found.len()), Vec::new());
@@ -152,10 +154,11 @@ impl Batch<'_> {
         for replica in replicas(self.ctx, self.to)? {
             let new = remote(self.ctx, &replica);
             if locked.is_none() {
-                new.applied().await?;
+                timed(self.ctx, Phase::Idle, new.applied()).await?;
             }
             let mut copies = HashMap::new();
-            for document in within(locked, new.documents_of(self.index, ids)).await? {
+            let read = new.documents_of(self.index, ids);
+            for document in timed(self.ctx, Phase::Compare, within(locked, read)).await? {
                 let Some(print) = Print::of(&document, slotting.key()) else {
                     continue;
                 };
@@ -228,7 +231,7 @@ impl Batch<'_> {
                 send(self.ctx, &guard, self.to, write(&ids)).await?
             }
         };
-        within(locked, tasks.done(self.ctx)).await
+        timed(self.ctx, Phase::Write, within(locked, tasks.done(self.ctx))).await
     }
 }
 

@@ -22,6 +22,7 @@ mod ids;
 mod join;
 mod measure;
 mod mend;
+mod phase;
 mod rate;
 mod run;
 mod send;

@@ -9,6 +9,7 @@ use weft_routing::slot::Slot;
 
 use super::batch::Batch;
 use super::ids::{IdsBySlot, Reading};
+use super::phase::{Phase, timed};
 use super::rate::Rate;
 use super::{MoveError, Noting, join, primary_key, remote, source, sweep};
 use crate::clock::now_utc;
@@ -132,7 +133,7 @@ impl Run<'_> {
         } = &self.one;
         let (from, to) = (*from, *to);
         let (cluster, moves) = (&self.ctx.cluster, &self.ctx.cluster.moves);
-        leave_to_merger(self.ctx, index).await?;
+        timed(self.ctx, Phase::Prepare, leave_to_merger(self.ctx, index)).await?;
         cluster
             .placements
             .set_unsettled(index, &[from], true)
@@ -167,7 +168,8 @@ impl Run<'_> {
             .map(|key| Slotting::new(strategy, key));
         let mut ids = IdsBySlot::default();
         if let Some(slotting) = slotting {
-            read_all(self.ctx, index, from, slotting, &slots, &mut ids).await?;
+            let all = read_all(self.ctx, index, from, slotting, &slots, &mut ids);
+            timed(self.ctx, Phase::List, all).await?;
         }
         let counted = ids.len() as u64;
         let count = |one: &mut Move| one.documents = one.moved + counted;
@@ -215,7 +217,7 @@ impl Run<'_> {
             let limit = moves.options().bytes_per_second;
             let pause = rate.after(copied - before, limit);
             before = copied;
-            tokio::time::sleep(pause).await;
+            timed(self.ctx, Phase::Throttle, tokio::time::sleep(pause)).await;
         }
         self.settled().await?;
         Ok(MoveState::Done)
