@@ -17,6 +17,7 @@
 //! every merger reads by it. One move at a time concerns an index.
 
 mod batch;
+mod behind;
 mod error;
 mod ids;
 mod join;
@@ -29,6 +30,7 @@ mod send;
 mod supervise;
 mod survey;
 mod sweep;
+mod turn;
 
 use std::time::Duration;
 
