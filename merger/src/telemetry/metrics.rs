@@ -88,6 +88,8 @@ pub struct Metrics {
     pub move_turns: IntCounterVec,
     /// How long writers waited for such an attempt.
     pub move_turn_seconds: HistogramVec,
+    /// What moves spend their time on, by phase.
+    pub move_phase_seconds: HistogramVec,
     /// Backups, restores and imports that are running, by kind.
     pub jobs: IntGaugeVec,
     /// Documents that they have brought over, by kind.
@@ -317,6 +319,12 @@ impl Metrics {
                 "weft_merger_move_turn_seconds",
                 "How long writers to the two shards waited while a batch of slots was handed over, or an attempt was made.",
                 &["outcome"],
+                &BUCKETS,
+            )?,
+            move_phase_seconds: new.histogram_vec(
+                "weft_merger_move_phase_seconds",
+                "What moves of slots spend their time on.",
+                &["phase"],
                 &BUCKETS,
             )?,
             differences: new.counter(

@@ -1,7 +1,7 @@
 //! A cluster that grows from three shards to four and shrinks again while clients write and search: what is lost or doubled, how long
 //! searches take, and how fast it goes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -75,6 +75,8 @@ pub(super) async fn measure(seconds: u64, most: Option<usize>) -> Result<Vec<Row
     let all: Vec<u16> = (0..=SHARDS).collect();
     let way = "3 → 4 shards";
     report(way, &grown, &searched, &idle, &alive, &mut rows);
+    let before = phases(&cluster).await?;
+    rows.extend(before.rows(way, &Phases::default(), &grown));
     rows.extend(check(&cluster, &world, &all, &alive, way).await?);
 
     let clients = Clients::begin(&world, 2);
@@ -87,6 +89,7 @@ pub(super) async fn measure(seconds: u64, most: Option<usize>) -> Result<Vec<Row
     let searched = clients.end(&mut alive).await?;
     let way = "4 → 3 shards, no throttle";
     report(way, &shrunk, &searched, &idle, &alive, &mut rows);
+    rows.extend(phases(&cluster).await?.rows(way, &before, &shrunk));
     rows.push(
         Row::compared(
             format!("{way}: moved vs. imported"),
@@ -396,6 +399,34 @@ fn report(
         )
         .goal("≤ 10"),
     );
+}
+
+/// What the merger's moves have spent their time on, in seconds: each phase, and all writers' waiting.
+#[derive(Default)]
+struct Phases(BTreeMap<String, f64>);
+
+impl Phases {
+    /// What was added since `before`, as a share of the time that the moves took.
+    fn rows(&self, way: &str, before: &Self, moved: &Moved) -> Vec<Row> {
+        let took = moved.took.as_secs_f64();
+        let row = |(phase, seconds): (&String, &f64)| {
+            let before = before.0.get(phase).copied().unwrap_or(0.0);
+            let share = (seconds - before) * 100.0 / took;
+            Row::alone(format!("{way}: time for `{phase}`"), share, "%")
+        };
+        self.0.iter().map(row).collect()
+    }
+}
+
+async fn phases(cluster: &Cluster) -> Result<Phases> {
+    let metrics = Api::new(cluster.merger_url(), None);
+    let text = metrics.get("/_weft/metrics").await?.text;
+    let sums = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix("weft_merger_move_phase_seconds_sum{phase=\"")?;
+        let (phase, seconds) = rest.split_once("\"} ")?;
+        Some((phase.to_owned(), seconds.parse().ok()?))
+    });
+    Ok(Phases(sums.collect()))
 }
 
 /// Which documents are missing, and which are on two shards.

@@ -47,8 +47,14 @@ pub(crate) struct Move {
     pub(crate) state: MoveState,
     /// How many documents there are to move: reckoned at first, counted when the shard was read.
     pub(crate) documents: u64,
+    /// How many were brought to the new shard, those not moved yet included.
+    #[serde(default)]
+    pub(crate) copied: u64,
     /// How many are moved.
     pub(crate) moved: u64,
+    /// How many of them the old shard has deleted.
+    #[serde(default)]
+    pub(crate) removed: u64,
     /// How many bytes were copied.
     pub(crate) bytes: u64,
     /// Whether somebody wants it cancelled.

@@ -90,6 +90,21 @@ impl IdsBySlot {
         ids.flatten().map(|id| id.to_string()).collect()
     }
 
+    /// How many ids are in these slots.
+    pub(super) fn count(&self, slots: &[Slot]) -> usize {
+        let ids = slots.iter().filter_map(|slot| self.slots.get(slot));
+        ids.map(BTreeSet::len).sum()
+    }
+
+    /// Forgets the ids in these slots, which are moved.
+    pub(super) fn forget(&mut self, slots: &[Slot]) {
+        for slot in slots {
+            for id in self.slots.remove(slot).unwrap_or_default() {
+                self.places.remove(&id);
+            }
+        }
+    }
+
     /// All ids.
     pub(super) fn all(&self) -> Vec<String> {
         self.places.keys().map(|id| id.to_string()).collect()
@@ -129,6 +144,9 @@ mod tests {
         assert_eq!(all.len(), 16);
         assert_eq!(all.of(&[Slot(3), Slot(1)]).len(), 3);
         assert!(all.batch(&[], 5).is_empty());
+        assert_eq!(all.count(&slots), 16);
+        all.forget(&slots[1..3]);
+        assert_eq!((all.len(), all.count(&slots)), (12, 12));
     }
 
     #[test]

@@ -4,11 +4,17 @@
 //! what belongs to the batch, what the new shard holds by right is left alone, and without both shards' locks nothing is written
 //! that was written by somebody else since it was read.
 
-use hashbrown::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 
-use super::batch::{Batch, Locked, within};
+use futures_util::future::{try_join, try_join_all};
+use hashbrown::{HashMap, HashSet};
+use serde_json::value::RawValue;
+
+use super::batch::Batch;
 use super::ids::IdsBySlot;
-use super::send::{Write, send};
+use super::phase::{Phase, timed};
+use super::send::{Tasks, Write, send};
+use super::turn::{Locked, within};
 use super::{MoveError, remote, replicas};
 use crate::cluster::{NodeRef, Slotting, owns};
 use crate::ids::Ids;
@@ -18,7 +24,17 @@ use crate::repair::resync::{Print, SourceGuard};
 const BATCH_BYTES: usize = 4 << 20;
 
 /// A document that is to be written: its id and its text on one line.
-type Line = (String, Vec<u8>);
+pub(super) type Line = (String, Vec<u8>);
+
+/// How many of these make up one write: as many as have [`BATCH_BYTES`], and one at least.
+fn first_few(lines: &[Line]) -> usize {
+    let mut bytes = 0;
+    let full = lines.iter().position(|(_, text)| {
+        bytes += text.len();
+        bytes >= BATCH_BYTES
+    });
+    full.map_or(lines.len(), |last| last + 1)
+}
 
 impl Batch<'_> {
     fn slotting(&self) -> Result<Slotting<'_>, MoveError> {
@@ -47,13 +63,13 @@ impl Batch<'_> {
             let slot = told.slot.ok_or_else(unplaced)?;
             here.insert(told.id, slot);
         }
-        let copied = self.copied();
+        let copied = self.copied.ids();
         let mut concerned = Vec::new();
         for id in written {
             let slot = here.get(id.as_str()).copied();
             let is_left = |slot: &weft_routing::slot::Slot| self.left.binary_search(slot).is_ok();
             ids.put(id, slot.filter(is_left));
-            let is_in_batch = slot.is_some_and(|slot| self.slots.contains(&slot));
+            let is_in_batch = slot.is_some_and(|slot| self.slots.binary_search(&slot).is_ok());
             if is_in_batch || copied.contains(id) {
                 concerned.push(id.clone());
             }
@@ -78,24 +94,28 @@ impl Batch<'_> {
         let old = self.old(node);
         let unbroken = SourceGuard::of(self.ctx, node)?;
         if locked.is_none() {
-            old.applied().await?;
+            self.idle(node).await?;
         }
         let doubtful = self.concerned(ids, node, doubtful, locked).await?;
-        let found = within(locked, old.documents_of(self.index, &doubtful)).await?;
+        let read = async {
+            let read = old.documents_of(self.index, &doubtful);
+            timed(self.ctx, Phase::Read, within(locked, read)).await
+        };
+        let held = timed(self.ctx, Phase::Compare, self.held(&doubtful, locked));
+        let (found, held) = try_join(read, held).await?;
         // What a replaced disk lacks must not be taken for deleted.
         within(locked, unbroken.check()).await?;
         let (mut prints, mut documents) = (HashMap::with_capacity(found.len()), Vec::new());
         for document in found {
             let told = slotting.of(&document);
             let slot = told.and_then(|told| told.slot);
-            if slot.is_some_and(|slot| self.slots.contains(&slot))
+            if slot.is_some_and(|slot| self.slots.binary_search(&slot).is_ok())
                 && let Some(print) = Print::of(&document, primary_key)
             {
                 prints.insert(print.id, (print.content, documents.len()));
                 documents.push(document);
             }
         }
-        let held = self.held(&doubtful, locked).await?;
         // What clients have given to the new shard is there by right.
         prints.retain(|id, _| !held.by_right.contains(id));
         // Which differ on any replica, and which are surplus on any.
@@ -118,29 +138,33 @@ impl Batch<'_> {
             .collect();
         changed.sort_unstable();
         let mut differed: Vec<String> = changed.iter().map(|(_, id)| (*id).clone()).collect();
-        let (mut lines, mut bytes) = (Vec::new(), 0);
-        for (place, id) in changed {
-            let Some(document) = documents.get(place) else {
-                continue;
-            };
-            // Line ends can only be between the fields, as JSON strings escape them.
-            let text = document.get().bytes();
-            let line: Vec<u8> = text
-                .filter(|byte| *byte != b'\n' && *byte != b'\r')
-                .collect();
-            bytes += line.len();
-            lines.push((id.clone(), line));
-            if bytes >= BATCH_BYTES {
-                self.put(std::mem::take(&mut lines), primary_key, locked)
-                    .await?;
-                bytes = 0;
-            }
-        }
-        self.put(lines, primary_key, locked).await?;
+        let changed: Vec<&RawValue> = changed
+            .iter()
+            .filter_map(|(place, _)| documents.get(*place).map(AsRef::as_ref))
+            .collect();
+        self.put(self.lines(changed)?, locked).await?;
         differed.extend(surplus.iter().cloned());
         let deletion = |ids: &[String]| Write::deletion(self.index, ids);
-        self.write(surplus, deletion, locked).await?;
+        if let Some(tasks) = self.write(surplus, deletion, locked).await? {
+            self.done(vec![tasks], locked).await?;
+        }
         Ok(differed)
+    }
+
+    /// These documents as they are written: each with its id, on one line.
+    pub(super) fn lines<'a>(
+        &self,
+        documents: impl IntoIterator<Item = &'a RawValue>,
+    ) -> Result<Vec<Line>, MoveError> {
+        let slotting = self.slotting()?;
+        let line = |document: &RawValue| {
+            let id = slotting.of(document)?.id;
+            // Line ends can only be between the fields, as JSON strings escape them.
+            let text = document.get().bytes();
+            let text = text.filter(|byte| *byte != b'\n' && *byte != b'\r');
+            Some((id, text.collect()))
+        };
+        Ok(documents.into_iter().filter_map(line).collect())
     }
 
     /// What the replicas of the new shard hold of these documents.
@@ -148,14 +172,15 @@ impl Batch<'_> {
         let slotting = self.slotting()?;
         let placement = self.ctx.cluster.placement(self.index);
         let placement = placement.ok_or(MoveError::Gone)?;
+        let replicas = replicas(self.ctx, self.to)?;
+        let read = replicas.iter().map(async |replica| {
+            let new = remote(self.ctx, replica);
+            within(locked, new.documents_of(self.index, ids)).await
+        });
         let mut held = Held::default();
-        for replica in replicas(self.ctx, self.to)? {
-            let new = remote(self.ctx, &replica);
-            if locked.is_none() {
-                new.applied().await?;
-            }
+        for documents in try_join_all(read).await? {
             let mut copies = HashMap::new();
-            for document in within(locked, new.documents_of(self.index, ids)).await? {
+            for document in documents {
                 let Some(print) = Print::of(&document, slotting.key()) else {
                     continue;
                 };
@@ -170,31 +195,59 @@ impl Batch<'_> {
         Ok(held)
     }
 
-    async fn put(
+    /// Sends documents to the new shard, and waits until it has them.
+    pub(super) async fn put(
         &self,
         lines: Vec<Line>,
-        primary_key: &str,
         locked: Option<&Locked<'_>>,
     ) -> Result<(), MoveError> {
-        let ids: Vec<String> = lines.iter().map(|(id, _)| id.clone()).collect();
-        self.copied().extend(ids.iter().cloned());
-        let lines: HashMap<String, Vec<u8>> = lines.into_iter().collect();
-        let put = |ids: &[String]| {
-            let (mut body, mut named) = (Vec::new(), Ids::default());
-            for id in ids {
-                if let Some(line) = lines.get(id) {
-                    body.extend_from_slice(line);
-                    body.push(b'\n');
-                    named.push(id);
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.make_room(lines.len()).await?;
+        let primary_key = self.slotting()?.key();
+        let ids = lines.iter().map(|(id, _)| id.clone());
+        self.copied.ids().extend(ids);
+        let (mut tasks, mut lines) = (Vec::new(), lines.as_slice());
+        while !lines.is_empty() {
+            let (some, rest) = lines.split_at(first_few(lines));
+            lines = rest;
+            let ids = some.iter().map(|(id, _)| id.clone()).collect();
+            let texts: HashMap<&String, &Vec<u8>> =
+                some.iter().map(|(id, text)| (id, text)).collect();
+            let put = |ids: &[String]| {
+                let (mut body, mut named) = (Vec::new(), Ids::default());
+                for id in ids {
+                    if let Some(text) = texts.get(id) {
+                        body.extend_from_slice(text);
+                        body.push(b'\n');
+                        named.push(id);
+                    }
                 }
-            }
-            let bytes = body.len() as u64;
-            self.bytes
-                .fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
-            self.ctx.metrics.moved_bytes.inc_by(bytes);
-            Write::documents(self.index, primary_key, body, named)
-        };
-        self.write(ids, put, locked).await
+                let bytes = body.len() as u64;
+                self.copied.bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.ctx.metrics.moved_bytes.inc_by(bytes);
+                Write::documents(self.index, primary_key, body, named)
+            };
+            tasks.extend(self.write(ids, put, locked).await?);
+        }
+        self.done(tasks, locked).await
+    }
+
+    /// Waits until the old copies of earlier batches are gone, if both shards would hold too many documents otherwise.
+    async fn make_room(&self, more: usize) -> Result<(), MoveError> {
+        let copies = self.copied.ids().len() + self.behind.documents();
+        match copies + more > self.ctx.options.move_batch {
+            true => self.behind.gone(self.ctx).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn done(&self, tasks: Vec<Tasks>, locked: Option<&Locked<'_>>) -> Result<(), MoveError> {
+        let done = tasks.into_iter().map(|tasks| tasks.done(self.ctx));
+        let done = within(locked, try_join_all(done));
+        timed(self.ctx, Phase::Write, done).await?;
+        Ok(())
     }
 
     /// Sends a write of these documents to the new shard, without those that a client may have written meanwhile: they are noted,
@@ -204,9 +257,9 @@ impl Batch<'_> {
         mut ids: Vec<String>,
         write: impl FnOnce(&[String]) -> Write,
         locked: Option<&Locked<'_>>,
-    ) -> Result<(), MoveError> {
+    ) -> Result<Option<Tasks>, MoveError> {
         if ids.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         // Never cut off: some replicas would have it and others not.
         let tasks = match locked {
@@ -223,12 +276,12 @@ impl Batch<'_> {
                 let touched = logs.touched(self.index, &ids);
                 ids.retain(|id| !touched.contains(id));
                 if ids.is_empty() {
-                    return Ok(());
+                    return Ok(None);
                 }
                 send(self.ctx, &guard, self.to, write(&ids)).await?
             }
         };
-        within(locked, tasks.done(self.ctx)).await
+        Ok(Some(tasks))
     }
 }
 

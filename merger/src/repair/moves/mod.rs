@@ -17,18 +17,21 @@
 //! every merger reads by it. One move at a time concerns an index.
 
 mod batch;
+mod behind;
 mod change;
 mod error;
 mod ids;
 mod join;
 mod measure;
 mod mend;
+mod phase;
 mod rate;
 mod run;
 mod send;
 mod supervise;
 mod survey;
 mod sweep;
+mod turn;
 
 use std::time::Duration;
 

@@ -1,18 +1,21 @@
 //! One move, from its beginning or from wherever an earlier attempt was cut off.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use futures_util::future::try_join;
 use weft_routing::placement::ShardId;
 use weft_routing::slot::Slot;
 
-use super::batch::Batch;
+use super::batch::{Batch, Copied};
+use super::behind::Behind;
 use super::ids::{IdsBySlot, Reading};
+use super::phase::{Phase, timed};
 use super::rate::Rate;
 use super::{MoveError, Noting, join, primary_key, remote, source, sweep};
 use crate::clock::now_utc;
-use crate::cluster::{Move, MoveState, Placement, Slotting, Told};
+use crate::cluster::{Move, MoveState, NodeRef, Placement, Slotting, Told};
 use crate::repair::Context;
 use crate::repair::resync::SourceGuard;
 
@@ -36,6 +39,7 @@ pub(super) async fn run(ctx: &Arc<Context>, id: u64) -> Result<MoveState, MoveEr
     let first = |one: &mut Move| {
         one.state = MoveState::Preparing;
         one.started_at = one.started_at.or(Some(now_utc()));
+        (one.copied, one.removed) = (one.moved, one.moved);
         one.error = None;
     };
     moves.change(id, first).await?;
@@ -126,28 +130,37 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Both shards get what they lack of the index, and filters leave it to the merger meanwhile.
+    async fn prepare(&self) -> Result<(NodeRef, Arc<Placement>), MoveError> {
+        let Move {
+            index, from, to, ..
+        } = &self.one;
+        let placements = &self.ctx.cluster.placements;
+        placements.set_unsettled(index, &[*from], true).await?;
+        let node = source(self.ctx, *from)?;
+        let placement = alive(self.ctx, index)?;
+        let complete = async |shard: &ShardId| match placement.shards().contains(shard) {
+            true => join::complete(self.ctx, &placement, *shard).await,
+            false => Ok(()),
+        };
+        let joined = async {
+            try_join(complete(from), complete(to)).await?;
+            match placement.shards().contains(to) {
+                true => Ok(placements.set_unsettled(index, &[*to], true).await?),
+                false => join::join(self.ctx, &node, &placement, *to).await,
+            }
+        };
+        try_join(leave_to_merger(self.ctx, index), joined).await?;
+        Ok((node, placement))
+    }
+
     async fn slots(&self, mut slots: Vec<Slot>) -> Result<MoveState, MoveError> {
         let Move {
             index, from, to, ..
         } = &self.one;
         let (from, to) = (*from, *to);
-        let (cluster, moves) = (&self.ctx.cluster, &self.ctx.cluster.moves);
-        leave_to_merger(self.ctx, index).await?;
-        cluster
-            .placements
-            .set_unsettled(index, &[from], true)
-            .await?;
-        let node = source(self.ctx, from)?;
-        let placement = alive(self.ctx, index)?;
-        for shard in [from, to] {
-            if placement.shards().contains(&shard) {
-                join::complete(self.ctx, &placement, shard).await?;
-            }
-        }
-        match placement.shards().contains(&to) {
-            true => cluster.placements.set_unsettled(index, &[to], true).await?,
-            false => join::join(self.ctx, &node, &placement, to).await?,
-        }
+        let moves = &self.ctx.cluster.moves;
+        let (node, placement) = timed(self.ctx, Phase::Prepare, self.prepare()).await?;
         let primary_key = primary_key(self.ctx, &placement, &node).await?;
         // From here on, no write is on its way that isn't noted. Where an id doesn't tell the slot, a client's write may bring a
         // document to either shard.
@@ -167,58 +180,77 @@ impl Run<'_> {
             .map(|key| Slotting::new(strategy, key));
         let mut ids = IdsBySlot::default();
         if let Some(slotting) = slotting {
-            read_all(self.ctx, index, from, slotting, &slots, &mut ids).await?;
+            let all = read_all(self.ctx, index, from, slotting, &slots, &mut ids);
+            timed(self.ctx, Phase::List, all).await?;
         }
         let counted = ids.len() as u64;
         let count = |one: &mut Move| one.documents = one.moved + counted;
         moves.change(self.id, count).await?;
-        let bytes = AtomicU64::new(self.one.bytes);
+        self.batches((slotting, &mut ids), &mut slots).await
+    }
+
+    /// Moves the slots batch by batch.
+    async fn batches(
+        &self,
+        (slotting, ids): (Option<Slotting<'_>>, &mut IdsBySlot),
+        slots: &mut Vec<Slot>,
+    ) -> Result<MoveState, MoveError> {
+        let moves = &self.ctx.cluster.moves;
+        let (copied, behind) = (Copied::new(self.one.bytes), Behind::new(self.id));
         let mut rate = Rate::new(moves.options().bytes_per_second);
-        let mut before = self.one.bytes;
+        let (mut before, mut size) = (self.one.bytes, self.ctx.options.move_batch);
         while !slots.is_empty() {
-            if moves.get(self.id).is_none_or(|one| one.cancelled) {
-                self.settled().await?;
-                return Ok(MoveState::Cancelled);
-            }
-            if moves.options().paused {
-                self.settled().await?;
-                return Err(MoveError::Paused);
-            }
-            let chosen = ids.batch(&slots, self.ctx.options.move_batch);
-            let batch = Batch {
+            let mut batch = Batch {
                 ctx: self.ctx,
                 id: self.id,
-                index,
+                index: &self.one.index,
                 slotting,
-                from,
-                to,
-                left: &slots,
-                slots: chosen,
-                copied: Mutex::default(),
-                bytes: &bytes,
+                from: self.one.from,
+                to: self.one.to,
+                left: slots,
+                slots: ids.batch(slots, size),
+                copied: &copied,
+                behind: &behind,
             };
-            match batch.hand_over(&mut ids).await {
-                Ok(()) => {}
-                Err(error @ (MoveError::Cancelled | MoveError::Paused)) => {
-                    batch.withdraw().await?;
-                    self.settled().await?;
-                    return match error {
-                        MoveError::Cancelled => Ok(MoveState::Cancelled),
-                        error => Err(error),
-                    };
-                }
-                Err(error) => return Err(error),
+            let wanted = ids.count(&batch.slots);
+            let outcome = match self.stopped() {
+                None => batch.hand_over(ids).await,
+                Some(stopped) => Err(stopped),
+            };
+            if let Err(error @ (MoveError::Cancelled | MoveError::Paused)) = outcome {
+                batch.withdraw().await?;
+                behind.gone(self.ctx).await?;
+                self.settled().await?;
+                return match error {
+                    MoveError::Cancelled => Ok(MoveState::Cancelled),
+                    error => Err(error),
+                };
             }
+            let moved = outcome?;
             let done = batch.slots.len();
             slots.drain(..done);
-            let copied = bytes.load(Ordering::Relaxed);
-            let limit = moves.options().bytes_per_second;
-            let pause = rate.after(copied - before, limit);
-            before = copied;
-            tokio::time::sleep(pause).await;
+            // What was too much for a turn will be so the next time, and may not be later.
+            size = match moved < wanted {
+                true => moved.max(1),
+                false => (size * 2).min(self.ctx.options.move_batch),
+            };
+            let sent = copied.bytes.load(Ordering::Relaxed);
+            let pause = rate.after(sent - before, moves.options().bytes_per_second);
+            before = sent;
+            timed(self.ctx, Phase::Throttle, tokio::time::sleep(pause)).await;
         }
+        behind.gone(self.ctx).await?;
         self.settled().await?;
         Ok(MoveState::Done)
+    }
+
+    /// Whether the move must not go on.
+    fn stopped(&self) -> Option<MoveError> {
+        let moves = &self.ctx.cluster.moves;
+        if moves.get(self.id).is_none_or(|one| one.cancelled) {
+            return Some(MoveError::Cancelled);
+        }
+        moves.options().paused.then_some(MoveError::Paused)
     }
 
     /// Both shards hold only what is theirs. A shard that owns nothing any more loses the index.

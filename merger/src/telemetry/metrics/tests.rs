@@ -45,6 +45,7 @@ fn registered() -> BTreeSet<String> {
         moved_bytes,
         move_turns,
         move_turn_seconds,
+        move_phase_seconds,
         jobs,
         job_documents,
         job_bytes,
@@ -66,7 +67,7 @@ fn registered() -> BTreeSet<String> {
         reports,
         spans,
     } = Metrics::new().unwrap();
-    let metrics: [&dyn Collector; 52] = [
+    let metrics: [&dyn Collector; 53] = [
         &requests,
         &request_seconds,
         &degraded,
@@ -99,6 +100,7 @@ fn registered() -> BTreeSet<String> {
         &moved_bytes,
         &move_turns,
         &move_turn_seconds,
+        &move_phase_seconds,
         &jobs,
         &job_documents,
         &job_bytes,
