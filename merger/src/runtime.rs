@@ -3,6 +3,7 @@
 mod background;
 mod copy;
 mod errors;
+mod forgetting;
 #[cfg(test)]
 mod passing_on;
 mod phase;
@@ -42,12 +43,12 @@ use crate::upstream::{EgressClient, NodeApi, Upstream};
 use crate::webhooks::{self, Webhooks};
 use crate::write::{self, Writes};
 
+use self::forgetting::Forgetting;
 use self::traces::Traces;
 
 pub use self::errors::StartError;
 #[cfg(test)]
 pub(crate) use self::phase::Threads;
-pub use self::publish::StaleFacts;
 #[cfg(test)]
 pub(crate) use self::shared::{Merger, Outside};
 
@@ -71,8 +72,8 @@ pub struct Surroundings {
     pub spans: Spans,
     /// The mergers that share the store.
     pub peers: Arc<edge::Peers>,
-    /// Collects what followers must forget.
-    pub stale: Arc<StaleFacts>,
+    /// Whether other mergers follow this one.
+    pub has_followers: bool,
 }
 
 impl Surroundings {
@@ -95,7 +96,7 @@ impl Surroundings {
             metrics: Metrics::new()?,
             spans: Spans::default(),
             peers: Arc::new(edge::Peers::alone(address)),
-            stale: Arc::default(),
+            has_followers: false,
         })
     }
 }
@@ -106,7 +107,6 @@ pub struct Opened {
     spares: Option<SpareOptions>,
     settling: mpsc::Receiver<SettledTask>,
     directory: Arc<dyn Directory>,
-    stale: Arc<StaleFacts>,
 }
 
 /// How many ended tasks may wait until they are acted on. Further ones are marked in the store and passed on when there is room.
@@ -130,7 +130,7 @@ impl Opened {
             metrics,
             spans,
             peers,
-            stale,
+            has_followers,
         } = surroundings;
         let cluster = Cluster::open(Arc::clone(&store), options.cluster(), shared).await?;
         let (settled, settling) = mpsc::channel(MOST_SETTLING);
@@ -146,6 +146,8 @@ impl Opened {
         let base = base(&options, nodes, fence, (metrics, spans), cluster);
         let registry = Arc::new(tasks::Context { base, tasks });
         let search = search_of(&options, &registry.base, Some(Arc::clone(&registry)));
+        let forgetting = Forgetting::new(&search, has_followers);
+        registry.tasks.before_ends(forgetting);
         let replication = Arc::new(replication::Context {
             base: Arc::clone(&registry),
             options: options.replication(),
@@ -193,7 +195,6 @@ impl Opened {
             spares,
             settling,
             directory,
-            stale,
         })
     }
 
@@ -216,7 +217,7 @@ impl Opened {
         broadcast::take_up_intents(&ctx.broadcast).await?;
         tasks::give_up_deletions(&ctx).await;
         ctx.tasks.tell_again().await?;
-        background::spawn(&ctx, self.settling, self.directory, self.stale);
+        background::spawn(&ctx, self.settling, self.directory);
         keep_spares(&ctx.registry.base, self.spares.as_ref());
         if let Some(spares) = self.spares {
             let panics = &ctx.metrics.panics;

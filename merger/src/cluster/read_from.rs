@@ -20,6 +20,14 @@ pub enum ReadFrom {
     Applied(HashMap<ShardId, Target>),
 }
 
+impl ReadFrom {
+    /// Whether the read may go by what nodes said about an index before. Not if some replicas haven't applied yet what the client wants
+    /// to see: they may have said it a moment ago.
+    pub fn goes_by_memory(&self) -> bool {
+        !matches!(self, Self::Applied(_))
+    }
+}
+
 impl Cluster {
     /// The target of a read of a shard.
     pub fn target(&self, shard: ShardId, from: &ReadFrom) -> Target {

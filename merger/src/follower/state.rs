@@ -116,7 +116,8 @@ impl Following<'_> {
         let applied = match news {
             News::Nothing => return Ok(()),
             News::Changed(changed) => {
-                let applied = cluster.apply(&changed);
+                // Nodes have changed already, so what is asked of them from here on is remembered rightly. The other way around, a
+                // read could go by the new state and by what was remembered under the old one.
                 let names = changed.iter().map(|(name, _)| name);
                 for changed in names.filter_map(|name| ChangedKey::of(name)) {
                     match changed {
@@ -124,13 +125,12 @@ impl Following<'_> {
                         ChangedKey::Keys => self.ctx.keys.forget(),
                     }
                 }
-                applied
+                cluster.apply(&changed)
             }
             News::All(all) => {
-                let applied = cluster.apply_all(all);
                 forget(&self.ctx.search, &Stale::Everything);
                 self.ctx.keys.forget();
-                applied
+                cluster.apply_all(all)
             }
         };
         // It is read again and again, and the registration ends: this merger stops answering rather than to go on half right.

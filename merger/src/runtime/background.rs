@@ -6,14 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::StaleFacts;
 use crate::broadcast;
 use crate::cluster::{Directory, NodeId, Removal};
 use crate::edge::Context;
 use crate::keys::equalise_keys;
 use crate::repair;
 use crate::replication;
-use crate::search;
 use crate::store::Patience;
 use crate::supervise::{supervise, supervise_or_exit};
 use crate::tasks::{self, SettledTask, SharedEnd, TaskEvents};
@@ -25,7 +23,6 @@ pub(super) fn spawn(
     ctx: &Arc<Context>,
     settling: mpsc::Receiver<SettledTask>,
     directory: Arc<dyn Directory>,
-    stale: Arc<StaleFacts>,
 ) {
     let panics = &ctx.metrics.panics;
     let repair = || Arc::clone(&ctx.repair);
@@ -47,7 +44,7 @@ pub(super) fn spawn(
     let began = AtomicBool::new(false);
     supervise(ctx, panics, "act-on-settled", move |ctx| {
         let again = began.swap(true, Ordering::Relaxed);
-        act_on_settled(ctx, Arc::clone(&settling), Arc::clone(&stale), again)
+        act_on_settled(ctx, Arc::clone(&settling), again)
     });
     supervise(
         &ctx.broadcast,
@@ -87,21 +84,17 @@ impl TaskEvents for OnTaskEvents {
 async fn act_on_settled(
     ctx: Arc<Context>,
     settling: Arc<tokio::sync::Mutex<mpsc::Receiver<SettledTask>>>,
-    stale: Arc<StaleFacts>,
     again: bool,
 ) {
     let mut settling = settling.lock().await;
     if again {
-        pass_on_missed_ends(&ctx, &stale).await;
+        pass_on_missed_ends(&ctx).await;
     }
     while let Some(settled) = settling.recv().await {
         let ended = &ctx.metrics.tasks_ended;
         ended
             .with_label_values(&[settled.view.status.as_str()])
             .inc_by(settled.count as u64);
-        let no_more = search::Stale::by(&settled.view);
-        search::forget(&ctx.reading.search, &no_more);
-        stale.note(no_more);
         let mut patience = Patience::with("what follows from a task's end");
         let mut outcome = broadcast::on_settled(&ctx.broadcast, &settled.view).await;
         while patience.after(outcome).await.is_continue() {
@@ -109,15 +102,13 @@ async fn act_on_settled(
         }
         // Once there is room again, the ends that found none are passed on.
         if settling.is_empty() && ctx.tasks.left_some_untold() {
-            pass_on_missed_ends(&ctx, &stale).await;
+            pass_on_missed_ends(&ctx).await;
         }
     }
 }
 
 /// Passes on the ends of tasks that no part has acted on yet.
-async fn pass_on_missed_ends(ctx: &Context, stale: &StaleFacts) {
-    search::forget(&ctx.reading.search, &search::Stale::Everything);
-    stale.note(search::Stale::Everything);
+async fn pass_on_missed_ends(ctx: &Context) {
     if let Err(error) = ctx.tasks.tell_again().await {
         tracing::error!(%error, "what follows from some tasks' ends waits for a restart");
     }

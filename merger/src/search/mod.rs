@@ -55,7 +55,7 @@ use crate::base::stands_on;
 use crate::call::{Call, ReadError, read_whole};
 use crate::cluster::{self, ClusterError, Placement};
 use crate::filters::KnownFields;
-use crate::tasks::{self, TaskView};
+use crate::tasks;
 use crate::upstream::UpstreamError;
 
 use one_index::ShardHits;
@@ -185,8 +185,8 @@ async fn read(
     let anyone = anyone.ok_or(SearchError::NoShards)?;
     let whole_path = call.path_and_query.as_str();
     let path = whole_path.split('?').next().unwrap_or_default();
-    let read = Read::of(ctx, call, body, placement, anyone).await?;
-    let settings = || settings_of(ctx, index, shards);
+    let read = Read::of(ctx, reader.from(), call, body, (placement, anyone)).await?;
+    let settings = || settings_of(ctx, reader.from(), index, shards);
     match read {
         Read::Whole(shard) => {
             drop(planning);
@@ -233,7 +233,7 @@ async fn read(
     }
 }
 
-/// What a settled task may have changed of that which searches remember.
+/// What a task that ends may have changed of that which searches remember.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stale {
     /// The documents of an index.
@@ -245,14 +245,14 @@ pub enum Stale {
 }
 
 impl Stale {
-    /// What this task may have changed.
-    pub fn by(view: &TaskView) -> Self {
-        match (view.kind.as_str(), view.index_uid.clone()) {
+    /// What a task of this kind and index may have changed.
+    pub fn by(kind: &str, index_uid: Option<&str>) -> Self {
+        match (kind, index_uid) {
             ("documentAdditionOrUpdate" | "documentDeletion" | "documentEdition", Some(uid)) => {
-                Self::Documents(uid)
+                Self::Documents(uid.to_owned())
             }
             ("indexSwap" | "indexUpdate", _) | (_, None) => Self::Everything,
-            (_, Some(uid)) => Self::Index(uid),
+            (_, Some(uid)) => Self::Index(uid.to_owned()),
         }
     }
 }

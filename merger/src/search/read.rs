@@ -24,7 +24,7 @@ use super::settings_cache::settings_of;
 use super::similar::Similar;
 use super::{Context, SearchError};
 use crate::call::Call;
-use crate::cluster::Placement;
+use crate::cluster::{Placement, ReadFrom};
 use crate::filters::rules_of;
 
 /// A client's read.
@@ -48,20 +48,20 @@ pub(super) enum Read {
 }
 
 impl Read {
-    /// Reads a request. `placement` is that of the index in its path. `anyone` is the shard that answers what isn't merged,
-    /// if no other shard must.
+    /// Reads a request, which is answered `from` certain replicas. `placement` is that of the index in its path. `anyone` is the shard
+    /// that answers what isn't merged, if no other shard must.
     ///
     /// # Errors
     /// Of several searches: no shard returns the settings of an index.
     pub(super) async fn of(
         ctx: &Arc<Context>,
+        from: &ReadFrom,
         call: &Call,
         body: &[u8],
-        placement: Option<&Placement>,
-        anyone: ShardId,
+        (placement, anyone): (Option<&Placement>, ShardId),
     ) -> Result<Self, SearchError> {
         let read = match (call.operation, placement) {
-            (Operation::MultiSearch, _) => several(ctx, call, body, anyone).await?,
+            (Operation::MultiSearch, _) => several(ctx, from, call, body, anyone).await?,
             (_, Some(placement)) => in_one_index(call, body, placement),
             (_, None) => None,
         };
@@ -119,6 +119,7 @@ fn in_one_index(call: &Call, body: &[u8], placement: &Placement) -> Option<Read>
 /// Several searches, each planned by its index's settings; `None` as for [`in_one_index`].
 async fn several(
     ctx: &Arc<Context>,
+    from: &ReadFrom,
     call: &Call,
     body: &[u8],
     anyone: ShardId,
@@ -133,7 +134,7 @@ async fn several(
         };
         let placement = ctx.cluster.placement(&index);
         let settings = match &placement {
-            Some(placement) => settings_of(ctx, &index, placement.shards()).await?,
+            Some(placement) => settings_of(ctx, from, &index, placement.shards()).await?,
             None => Arc::default(),
         };
         let placement = placement.as_deref();

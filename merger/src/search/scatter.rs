@@ -31,7 +31,7 @@ use crate::answer::Answer;
 use crate::call::{Call, ForwardedHeaders};
 use crate::cluster::{Flow, ReadFrom};
 use crate::filters::{TenantRules, rules_of};
-use crate::search::{Context, Stale, forget};
+use crate::search::Context;
 use crate::spans::Span;
 use crate::tasks::read_from;
 use crate::upstream::{NodeAnswer, NodeRequest, Target, UpstreamError};
@@ -137,17 +137,7 @@ impl<'a> Reader<'a> {
         }
         let policy = asked.unwrap_or(default);
         let from = match &ctx.tasks {
-            Some(tasks) => {
-                let from = read_from(tasks, &call.headers, policy.deadline).await?;
-                // What follows from a task's end is done a moment after it, and this read must not go by what was before.
-                if let Some(uid) = call.header(headers::AFTER_TASK)
-                    && let Ok(uid) = uid.trim().parse()
-                    && let Ok(task) = tasks.tasks.get(uid).await
-                {
-                    forget(ctx, &Stale::by(&task));
-                }
-                from
-            }
+            Some(tasks) => read_from(tasks, &call.headers, policy.deadline).await?,
             // Reads of certain replicas were passed on to the leader.
             None => ReadFrom::Any,
         };
@@ -166,6 +156,11 @@ impl<'a> Reader<'a> {
             waited: Arc::default(),
             rules: OnceLock::new(),
         })
+    }
+
+    /// The replicas that answer.
+    pub(super) fn from(&self) -> &ReadFrom {
+        &self.from
     }
 
     /// Reads from primaries, unless the client wishes otherwise. Replicas hold the same documents, but after a resync in

@@ -1,7 +1,8 @@
 //! A short-lived cache of the indexes' settings that merges need.
 //!
 //! A merge must know `maxTotalHits`, how facets are ordered and cut, the distinct attribute and whether custom rules rank.
-//! One `GET …/settings` to a shard returns them. They are forgotten when a task that may have changed them has ended.
+//! One `GET …/settings` to a shard returns them. They are forgotten before anybody can see that a task has ended which may have
+//! changed them.
 //! Settings older than [`FRESH`] are fetched again in the background, so that a change made directly on a node shows too.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use weft_routing::placement::ShardId;
 
 use super::SearchError;
 use super::settings::MergeSettings;
+use crate::cluster::ReadFrom;
 use crate::search::Context;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
@@ -108,43 +110,51 @@ impl SettingsCache {
     }
 }
 
-/// An index's settings, from the first of its shards that returns them.
+/// An index's settings, from the first of its shards that returns them. `from` says which replicas the read asks.
 ///
 /// # Errors
 /// No shard returns the settings. A merge without them could be in a wrong order without anyone noticing.
 pub(super) async fn settings_of(
     ctx: &Arc<Context>,
+    from: &ReadFrom,
     uid: &str,
     shards: &[ShardId],
 ) -> Result<Arc<MergeSettings>, SearchError> {
+    if !from.goes_by_memory() {
+        return fetch(ctx, from, uid, shards).await;
+    }
     match ctx.search_settings.look(uid) {
         Some((settings, false)) => Ok(settings),
         Some((settings, true)) => {
             let (ctx, uid, shards) = (Arc::clone(ctx), uid.to_owned(), shards.to_vec());
             tokio::spawn(async move {
-                if let Err(error) = fetch(&ctx, &uid, &shards).await {
+                if let Err(error) = fetch(&ctx, &ReadFrom::Any, &uid, &shards).await {
                     tracing::debug!(index = uid, %error, "settings can't be asked for anew");
                 }
             });
             Ok(settings)
         }
-        None => fetch(ctx, uid, shards).await,
+        None => fetch(ctx, &ReadFrom::Any, uid, shards).await,
     }
 }
 
 async fn fetch(
     ctx: &Context,
+    from: &ReadFrom,
     uid: &str,
     shards: &[ShardId],
 ) -> Result<Arc<MergeSettings>, SearchError> {
     let mut last = SearchError::NoShards;
     for shard in shards {
         let mark = ctx.search_settings.mark();
-        match ask(ctx, uid, *shard).await {
+        let target = ctx.cluster.target(*shard, from);
+        match ask(ctx, uid, target).await {
             Ok(Some(settings)) => {
                 let settings = Arc::new(settings);
-                let remembered = Arc::clone(&settings);
-                ctx.search_settings.remember(mark, uid, remembered);
+                if from.goes_by_memory() {
+                    let remembered = Arc::clone(&settings);
+                    ctx.search_settings.remember(mark, uid, remembered);
+                }
                 return Ok(settings);
             }
             // The index is gone, and the shards' answers will say so.
@@ -163,9 +173,8 @@ async fn fetch(
 async fn ask(
     ctx: &Context,
     uid: &str,
-    shard: ShardId,
+    target: Target,
 ) -> Result<Option<MergeSettings>, SearchError> {
-    let target = Target::Shard(shard);
     let path = format!("/indexes/{uid}/settings");
     let authority = ctx.own_authority();
     let request = NodeRequest::new(target.clone(), Method::GET, path, &authority, TIMEOUT);

@@ -47,8 +47,11 @@ pub(super) async fn counts_of(
         .map(|query| (query, scope_text.clone()))
         .collect();
     let cache = &reader.ctx.word_counts;
-    let mark = cache.mark();
-    let known = |key: &Key| on(shards, &cache.look(index, key)?);
+    let (mark, goes_by_memory) = (cache.mark(), reader.from().goes_by_memory());
+    let known = |key: &Key| {
+        let known = goes_by_memory.then(|| cache.look(index, key)).flatten();
+        on(shards, &known?)
+    };
     let mut known: Vec<Option<Vec<u64>>> = keys.iter().map(known).collect();
     let unknown: Vec<Key> = keys
         .iter()
@@ -60,8 +63,10 @@ pub(super) async fn counts_of(
         let mut counts = ask(reader, index, &unknown, scope, shards).await?;
         let by_shard =
             |counts: &Vec<u64>| shards.iter().copied().zip(counts.iter().copied()).collect();
-        let said = unknown.into_iter().zip(counts.iter().map(by_shard));
-        cache.remember(mark, index, said.collect());
+        if goes_by_memory {
+            let said = unknown.into_iter().zip(counts.iter().map(by_shard));
+            cache.remember(mark, index, said.collect());
+        }
         for place in known.iter_mut().rev().filter(|known| known.is_none()) {
             *place = counts.pop();
         }

@@ -341,16 +341,16 @@ fn indexes(disk: &mut Disk, request: &Request<'_>, method: &str, parts: &[&str])
     }
 }
 
-const SETTINGS: [&str; 2] = ["stopWords", "filterableAttributes"];
+const SETTINGS: [&str; 3] = ["stopWords", "filterableAttributes", "pagination"];
 
 /// The settings of an index in the form of the API.
 pub(super) fn settings(index: &Index) -> Value {
     let value = |name: &&str| {
-        let value = index
-            .settings
-            .get(*name)
-            .cloned()
-            .unwrap_or_else(|| json!([]));
+        let value = index.settings.get(*name).cloned();
+        let value = value.unwrap_or_else(|| match *name {
+            "pagination" => json!({"maxTotalHits": 1_000}),
+            _ => json!([]),
+        });
         ((*name).to_owned(), value)
     };
     Value::Object(SETTINGS.iter().map(value).collect())

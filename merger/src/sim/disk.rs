@@ -387,6 +387,13 @@ impl Index {
                 }
             }
         }
+        if documents
+            .iter()
+            .any(|document| document.contains_key("refused"))
+        {
+            let said = "A document has a field that the engine refuses.";
+            return Err(error("refused_document", said));
+        }
         self.primary_key = key;
         for (id, document) in ids.into_iter().zip(documents) {
             let number = self.number(&id);

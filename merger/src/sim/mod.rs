@@ -23,6 +23,7 @@ mod readiness;
 mod remembered;
 mod rules;
 mod several;
+mod small_by_field;
 mod steps;
 mod store;
 mod tests;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
+use weft_routing::headers;
 
 use super::nodes::Event;
 use super::steps::Plan;
@@ -83,7 +84,12 @@ impl Merger {
         if status != 202 {
             return false;
         }
-        let path = format!("/tasks/{}", said["taskUid"]);
+        self.has_ended(&said["taskUid"].to_string()).await
+    }
+
+    /// Waits until a client sees that a task has ended. True if it has succeeded.
+    async fn has_ended(&self, uid: &str) -> bool {
+        let path = format!("/tasks/{uid}");
         let ended = async {
             loop {
                 let task = self.ask(Method::GET, &path, None).await.1;
@@ -254,6 +260,46 @@ fn a_write_is_in_the_next_answer_after_its_task_and_the_one_after_that_is_rememb
             }
             assert!(merger.remembered("hit") > hits, "after write {number}");
         }
+    });
+}
+
+#[test]
+fn a_search_that_may_know_of_a_change_of_settings_goes_by_the_new_ones() {
+    const DOCUMENTS: u64 = 9;
+    World::of(2, 2).life(async |merger| {
+        pause(2_000).await;
+        let documents = (0..DOCUMENTS).map(|id| json!({"id": format!("d{id}"), "last": id}));
+        let documents: Value = documents.collect();
+        let path = "/indexes/i0/documents";
+        assert!(merger.change(Method::POST, path, Some(&documents)).await);
+        // With them, the old settings are known until the last moment.
+        let others = merger.clone();
+        let others = tokio::spawn(async move {
+            loop {
+                others.search("i0", &[MASTER, OWN]).await;
+                pause(1).await;
+            }
+        });
+        for round in 0..100 {
+            let most = 1 + round % DOCUMENTS;
+            let shown = |said: Said| said.1.len() as u64;
+            // One replica is late, so that a read which names the task may only go to the other one.
+            let slow = if round % 2 == 0 { "a0" } else { "b1" };
+            for (name, node) in &mut merger.world.mesh.lock().nodes {
+                node.slow_ms = if name == slow { 30 } else { 0 };
+            }
+            let path = "/indexes/i0/settings";
+            let body = json!({"pagination": {"maxTotalHits": most}});
+            let (_, task) = merger.ask(Method::PATCH, path, Some(&body)).await;
+            let uid = task["taskUid"].to_string();
+            let naming = [MASTER, OWN, (headers::AFTER_TASK, uid.as_str())];
+            let named = merger.search("i0", &naming).await;
+            assert_eq!(shown(named), most, "round {round}, naming the task");
+            assert!(merger.has_ended(&uid).await);
+            let plain = merger.search("i0", &[MASTER, OWN]).await;
+            assert_eq!(shown(plain), most, "round {round}");
+        }
+        others.abort();
     });
 }
 

@@ -141,6 +141,20 @@ impl SimStore {
         Ok(())
     }
 
+    /// A crash may come before or after the commit is made.
+    async fn commit_in_turn(&self, changes: Vec<Change>, synced: bool) -> Result<(), StoreError> {
+        let _queue = self.queue.lock().await;
+        let (late, pause) = self.pause();
+        if late {
+            tokio::time::sleep(pause).await;
+        }
+        let outcome = self.apply(changes, synced);
+        if !late {
+            tokio::time::sleep(pause).await;
+        }
+        outcome
+    }
+
     fn pause(&self) -> (bool, Duration) {
         let mut state = self.lock();
         let late = state.random.bool();
@@ -158,26 +172,11 @@ impl Store for SimStore {
     }
 
     fn commit(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            let _queue = self.queue.lock().await;
-            // A crash may come before or after the commit is on disk.
-            let (late, pause) = self.pause();
-            if late {
-                tokio::time::sleep(pause).await;
-            }
-            let outcome = self.apply(changes, true);
-            if !late {
-                tokio::time::sleep(pause).await;
-            }
-            outcome
-        })
+        Box::pin(self.commit_in_turn(changes, true))
     }
 
     fn commit_unsynced(&self, changes: Vec<Change>) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            let _queue = self.queue.lock().await;
-            self.apply(changes, false)
-        })
+        Box::pin(self.commit_in_turn(changes, false))
     }
 
     fn range<'a>(

@@ -9,6 +9,7 @@ mod aggregate;
 mod change;
 mod deletion;
 mod documents;
+mod ending;
 mod filter;
 mod follow;
 mod group;
@@ -23,6 +24,7 @@ pub mod size;
 mod sweep;
 
 pub use deletion::give_up_deletions;
+pub use ending::BeforeEnd;
 pub use follow::{TaskEvents, follow};
 pub use group::{MOST_MEMBERS, Member, Sent, Share};
 pub use handle::handle;

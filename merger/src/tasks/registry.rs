@@ -204,11 +204,9 @@ impl Tasks {
             false => vec![Arc::clone(&record)],
         };
         let mut changes = extra;
-        for record in &records {
-            match ended {
-                true => changes.extend(self.end(record)),
-                false => changes.push(put(record)),
-            }
+        match ended {
+            true => changes.extend(self.ends(&records)),
+            false => changes.extend(records.iter().map(|record| put(record))),
         }
         self.store.commit(changes).await?;
         let enqueued = Enqueued::of(&record);

@@ -10,7 +10,7 @@ use crate::edge::{Context, Peers};
 use crate::etcd::Etcd;
 use crate::leadership::{Roll, Term};
 use crate::options::ServeOptions;
-use crate::runtime::publish::{StaleFacts, list_mergers, publish};
+use crate::runtime::publish::{list_mergers, publish};
 use crate::runtime::{Opened, StartError, Surroundings};
 use crate::spans::Spans;
 use crate::store::{EtcdStore, Store, claim, forget_history, refuse_unfinished};
@@ -45,7 +45,6 @@ impl Opening {
         remember_id(options, &id)?;
         let store = EtcdStore::open(Arc::clone(etcd), prefix.clone(), self.term.clone()).await?;
         let store: Arc<dyn Store> = Arc::new(store);
-        let stale = Arc::new(StaleFacts::for_followers());
         let surroundings = Surroundings {
             store: Arc::clone(&store),
             nodes: Arc::clone(&self.outside.nodes),
@@ -55,7 +54,7 @@ impl Opening {
             metrics: self.metrics.clone(),
             spans: self.spans.clone(),
             peers: Arc::clone(&self.peers),
-            stale: Arc::clone(&stale),
+            has_followers: true,
         };
         let opened = Opened::open(options.clone(), surroundings).await?;
         let roll = Roll::new(Arc::clone(etcd), prefix.clone());
@@ -67,7 +66,7 @@ impl Opening {
         let epochs = ctx.cluster.epochs();
         ctx.cluster.mergers.until_all_keep_to(epochs.in_sync).await;
         ctx.cluster.mergers.until_all_serve(epochs.table).await;
-        tokio::spawn(publish(Arc::clone(&ctx), store, stale));
+        tokio::spawn(publish(Arc::clone(&ctx), store));
         if options.etcd.compact_interval_s > 0 {
             let interval = Duration::from_secs(options.etcd.compact_interval_s);
             tokio::spawn(forget_history(Arc::clone(etcd), prefix.clone(), interval));

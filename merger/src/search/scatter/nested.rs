@@ -267,7 +267,7 @@ async fn attributes<'a>(
     wanted: &HashSet<(&'a str, &'a str)>,
 ) -> Attributes<'a> {
     let known = &reader.ctx.known_fields;
-    let mark = known.mark();
+    let (mark, goes_by_memory) = (known.mark(), reader.from.goes_by_memory());
     let mut unsure: HashMap<(&'a str, ShardId), Vec<&'a str>> = HashMap::new();
     let mut had: HashSet<(&'a str, &'a str)> = HashSet::new();
     for &(index, name) in wanted {
@@ -278,7 +278,7 @@ async fn attributes<'a>(
             continue;
         }
         for shard in placement.shards() {
-            if known.look(index, &on_shard(*shard, name)).is_some() {
+            if goes_by_memory && known.look(index, &on_shard(*shard, name)).is_some() {
                 had.insert((index, name));
             } else {
                 unsure.entry((index, *shard)).or_default().push(name);
@@ -298,7 +298,9 @@ async fn attributes<'a>(
         let found = names_in(&found.body);
         for name in names {
             if found.contains(*name) {
-                known.remember(mark, index, vec![(on_shard(*shard, name), ())]);
+                if goes_by_memory {
+                    known.remember(mark, index, vec![(on_shard(*shard, name), ())]);
+                }
                 had.insert((index, name));
             } else {
                 let key = ((*index).to_owned(), (*name).to_owned());

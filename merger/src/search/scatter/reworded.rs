@@ -237,7 +237,7 @@ async fn known_among(
     compared: HashSet<(String, String)>,
 ) -> Result<Known, SearchError> {
     let fields = &reader.ctx.known_fields;
-    let mark = fields.mark();
+    let (mark, goes_by_memory) = (fields.mark(), reader.from.goes_by_memory());
     let mut known = Known::new();
     let mut asks = Vec::new();
     let mut about = Vec::new();
@@ -250,7 +250,7 @@ async fn known_among(
         if shards.len() < 2 {
             continue;
         }
-        if fields.look(&index, field.as_str()).is_some() {
+        if goes_by_memory && fields.look(&index, field.as_str()).is_some() {
             known.insert((index, field));
             continue;
         }
@@ -267,7 +267,9 @@ async fn known_among(
     for (about, (answer, _)) in about.into_iter().zip(answers) {
         match answer {
             Ok(answer) if finds_documents(&answer) => {
-                fields.remember(mark, &about.0, vec![(about.1.clone(), ())]);
+                if goes_by_memory {
+                    fields.remember(mark, &about.0, vec![(about.1.clone(), ())]);
+                }
                 known.insert(about);
             }
             Ok(_) => {}

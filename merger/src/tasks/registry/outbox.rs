@@ -3,13 +3,15 @@
 //! Each piece of work is a mark in the store: written in the same commit as the task's end, removed when the work is done.
 //! After a crash, the remaining marks are worked off.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
 use super::{SettledTask, TaskRecord, TaskView, Tasks, put};
 use crate::store::{Change, Store, StoreError};
-use crate::tasks::{Status, TaskError, aggregate};
+use crate::tasks::{BeforeEnd, Status, TaskError, aggregate};
 
 const FOLLOW: &str = "follow/";
 const ANNOUNCE: &str = "announce/";
@@ -19,6 +21,8 @@ const MAX_WAITING: usize = 100_000;
 /// The part of the marks that is kept in memory.
 #[derive(Default)]
 pub(super) struct Outbox {
+    /// Says what is stored together with ends.
+    before_end: OnceLock<Arc<dyn BeforeEnd>>,
     announcing: AtomicBool,
     /// Whether the end of a task was not passed on because the channel was full.
     untold: AtomicBool,
@@ -50,8 +54,26 @@ fn is_followed(record: &TaskRecord) -> bool {
 }
 
 impl Tasks {
-    /// The changes that store a task's end.
-    pub(super) fn end(&self, record: &TaskRecord) -> Vec<Change> {
+    /// From now on, `before_end` hears of each end before anybody can see it.
+    pub fn before_ends(&self, before_end: Arc<dyn BeforeEnd>) {
+        self.lock().before_end = Some(Arc::clone(&before_end));
+        let _ = self.outbox.before_end.set(before_end);
+    }
+
+    /// The changes that store the ends of tasks.
+    pub(super) fn ends(&self, records: &[Arc<TaskRecord>]) -> Vec<Change> {
+        let mut changes: Vec<Change> = records.iter().flat_map(|record| self.end(record)).collect();
+        if let Some(before_end) = self.outbox.before_end.get() {
+            let told = |record: &Arc<TaskRecord>| {
+                before_end.told_with(&record.kind, record.index_uid.as_deref())
+            };
+            let told: BTreeSet<String> = records.iter().filter_map(told).collect();
+            changes.extend(told.into_iter().map(|key| Change::put(key, Vec::new())));
+        }
+        changes
+    }
+
+    fn end(&self, record: &TaskRecord) -> Vec<Change> {
         let mut changes = vec![put(record)];
         if is_followed(record) {
             let marks = record.uids().map(|uid| format!("{FOLLOW}{uid:010}"));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Tasks;
 use crate::cluster::NodeId;
-use crate::store::{Change, Patience};
+use crate::store::Patience;
 use crate::tasks::aggregate;
 use crate::tasks::follow::lost;
 use crate::tasks::record::{LocalState, ReadBack, TaskRecord};
@@ -104,8 +104,8 @@ impl Tasks {
     /// The same for several tasks, in as few commits as possible.
     pub(super) async fn settle_all(&self, records: Vec<Arc<TaskRecord>>) {
         for records in records.chunks(ENDS_A_COMMIT) {
-            // Computed only once, since `end` counts the tasks that wait to be announced.
-            let changes: Vec<Change> = records.iter().flat_map(|record| self.end(record)).collect();
+            // Computed only once, since this counts the tasks that wait to be announced.
+            let changes = self.ends(records);
             // If the merger crashes before this is stored, the nodes are asked again.
             let mut patience = Patience::with("the end of tasks");
             let stored = loop {

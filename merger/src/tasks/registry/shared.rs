@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Tasks, put};
 use crate::cluster::NodeId;
 use crate::tasks::TaskError;
-use crate::tasks::record::{LocalState, ShardTask};
+use crate::tasks::record::{LateTicket, LocalState, ShardTask};
 
 /// The end of a local task that several client tasks share, for a record of theirs.
 #[derive(Debug, Clone)]
@@ -58,12 +58,13 @@ impl Tasks {
         alone
     }
 
-    /// Replaces the parts of a task that shared a failed local task by `part`, its own new delivery.
+    /// Replaces the parts of a task that shared a failed local task by those of its own new delivery.
     ///
     /// # Errors
     /// The store failed.
-    pub async fn resend(&self, uid: u32, mut part: ShardTask) -> Result<(), TaskError> {
-        let late = part.late.take();
+    pub async fn resend(&self, uid: u32, mut parts: Vec<ShardTask>) -> Result<(), TaskError> {
+        let tickets = parts.iter_mut().filter_map(|part| part.late.take());
+        let late: Vec<LateTicket> = tickets.collect();
         let record = {
             let mut state = self.lock();
             let Some(mut record) = state.open.remove(&uid) else {
@@ -71,13 +72,13 @@ impl Tasks {
             };
             state.forget_waiting(&record);
             let alone = Arc::make_mut(&mut record);
-            alone.parts = vec![part];
+            alone.parts = parts;
             alone.share = None;
             state.insert(Arc::clone(&record));
             record
         };
         self.store.commit(vec![put(&record)]).await?;
-        if let Some(ticket) = late {
+        for ticket in late {
             ticket.tell(uid..=uid);
         }
         self.outstanding.notify_waiters();

@@ -8,6 +8,7 @@ use super::renames::{self, Pairs};
 use super::shared::SharedEnd;
 use crate::cluster::NodeId;
 use crate::tasks::aggregate;
+use crate::tasks::ending::BeforeEnd;
 use crate::tasks::group::MOST_MEMBERS;
 use crate::tasks::notes::Notes;
 use crate::tasks::record::{LocalState, ReplicaTask, Status, TaskRecord};
@@ -31,6 +32,8 @@ pub(super) struct State {
     pub(super) removals: Removals,
     /// Tasks that are to be read back and were not taken yet.
     pub(super) read_back_due: Vec<u32>,
+    /// Hears of ends under the lock of this state.
+    pub(super) before_end: Option<Arc<dyn BeforeEnd>>,
 }
 
 impl State {
@@ -109,8 +112,14 @@ impl State {
         }
     }
 
-    /// Updates the task's note, which lists use.
+    /// Updates the task's note, which lists use. Whatever changes a task's status ends here, before the lock is released.
     pub(super) fn note(&mut self, record: &TaskRecord) {
+        if let Some(before_end) = &self.before_end
+            && aggregate::status(record).is_settled()
+            && record.uids().any(|uid| !self.notes.has_ended(uid))
+        {
+            before_end.ends(&record.kind, record.index_uid.as_deref());
+        }
         self.notes.note(record);
     }
 

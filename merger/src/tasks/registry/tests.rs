@@ -6,7 +6,7 @@ use super::*;
 use crate::cluster::NodeId;
 use crate::store::RedbStore;
 use crate::store::memory::MemoryStore;
-use crate::tasks::{LocalState, ReadBack, ReplicaTask, ShardTask, Status, Touches};
+use crate::tasks::{BeforeEnd, LocalState, ReadBack, ReplicaTask, ShardTask, Status, Touches};
 
 pub(super) const LIMITS: Limits = Limits {
     max_tasks: 10,
@@ -293,6 +293,81 @@ async fn tasks_that_end_together_end_with_one_commit() {
         .map(|ended| ended.view.uid)
         .collect();
     assert_eq!(told, [0, 1, 2, 3, 4]);
+}
+
+/// Notes which ends it hears of.
+#[derive(Default)]
+struct Hears(Mutex<Vec<String>>);
+
+impl Hears {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl BeforeEnd for Hears {
+    fn ends(&self, kind: &str, index_uid: Option<&str>) {
+        let name = format!("{kind} {}", index_uid.unwrap_or_default());
+        self.0.lock().unwrap().push(name);
+    }
+
+    fn told_with(&self, kind: &str, _: Option<&str>) -> Option<String> {
+        Some(format!("told/{kind}"))
+    }
+}
+
+#[tokio::test]
+async fn an_end_is_heard_of_before_anybody_sees_it_and_told_in_the_commit_that_stores_it() {
+    let store = MemoryStore::default();
+    let (sender, mut settled) = mpsc::channel(10_000);
+    let tasks = Tasks::open(Arc::new(store.clone()), LIMITS, sender, Marks::unknown());
+    let tasks = tasks.await.unwrap();
+    let hears = Arc::new(Hears::default());
+    tasks.before_ends(hears.clone());
+    for local in 0..2 {
+        let write = NewTask {
+            index_uid: Some("films".to_owned()),
+            ..write_to(&[("a", local)])
+        };
+        tasks.create(write).await.unwrap();
+    }
+    let processing = LocalState {
+        status: Status::Processing,
+        ..LocalState::default()
+    };
+    tasks.apply(&node("a"), vec![(0, processing)]).await;
+    assert_eq!(hears.take(), [""; 0]);
+    // Clients see the end while it is being stored, and what follows from it has not begun.
+    let held = store.hold().await;
+    let seen = async {
+        while tasks.get(1).await.unwrap().status != Status::Succeeded {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(hears.take(), ["documentAdditionOrUpdate films"; 2]);
+        assert!(settled.try_recv().is_err());
+        assert!(
+            store
+                .get("told/documentAdditionOrUpdate")
+                .await
+                .unwrap()
+                .is_none()
+        );
+        drop(held);
+    };
+    let a = node("a");
+    let ends = vec![(0, done()), (1, done())];
+    tokio::join!(tasks.apply(&a, ends), seen);
+    let told = store.get("told/documentAdditionOrUpdate").await.unwrap();
+    assert_eq!(told.unwrap().version, 1, "once for both");
+    assert_eq!(hears.take(), [""; 0]);
+    // A task that ends as it is made.
+    let deletion = NewTask {
+        kind: "indexDeletion".to_owned(),
+        ..NewTask::default()
+    };
+    tasks.create(deletion).await.unwrap();
+    assert_eq!(hears.take(), ["indexDeletion "]);
+    assert!(store.get("told/indexDeletion").await.unwrap().is_some());
 }
 
 #[tokio::test]

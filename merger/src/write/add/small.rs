@@ -66,8 +66,10 @@ impl Write {
         // without overtaking such a write.
         let placement = self.layout.placement.as_ref()?;
         let may = ctx.options.coalesce
-            // A write to one shard may remove documents from others.
-            && self.layout.slots.field().is_none()
+            && coalesce::may_merge(self.layout.slots.strategy())
+            // An update that must look for its document goes alone.
+            && !self.layout.looks_for(&self.method)
+            && self.batch.unplaced.is_none()
             && !ctx.cluster.direct_writes()
             && self.layout.key.is_some()
             && documents.len() <= SMALL_BYTES

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::held::Group;
-use super::{Small, delivery};
+use super::{Small, delivery, removing};
 use crate::supervise::survive;
 use crate::tasks::{LocalState, ShardTask, SharedEnd};
 use crate::write::Context;
@@ -97,21 +97,28 @@ async fn send_alone(
 
 /// Sends the write again, unless it would overtake a newer write; otherwise says why not.
 async fn repeat(ctx: &Arc<Context>, uid: u32, group: &Group, small: &Small) -> Result<(), String> {
-    let shard = group.shard;
-    let guard = ctx.locks.lock(&[shard]).await;
+    let (shard, placement) = (group.shard, &small.kind.placement);
+    // Where documents lie by a field, any shard may hold an old version.
+    let guard = match placement.slots.field() {
+        Some(_) => ctx.locks.lock(placement.shards()).await,
+        None => ctx.locks.lock(&[shard]).await,
+    };
     // Checked under the lock: only now are all writes in between known.
     if ctx.writes.coalescer.held().is_overtaken(group, small) {
         return Err("the index has been written to since".to_owned());
     }
-    if !layout_unchanged(ctx, &small.kind.placement) {
+    if !layout_unchanged(ctx, placement) {
         // The index was deleted, or laid out anew, since the write was sent.
         return Err("no shard took it".to_owned());
     }
-    let again = delivery(small, shard, small.piece.clone(), small.ids.clone());
+    let removed = removing(ctx, &small.kind, shard, &small.ids, None).await;
+    let removed = removed.map_err(|error| error.to_string())?;
+    let again = (small.piece.clone(), small.ids.clone());
+    let again = delivery(small, shard, again, removed);
     match deliver_now(ctx, &guard, &again).await {
+        Ok(Delivered::Taken(parts)) if parts.is_empty() => Err("no shard took it".to_owned()),
         Ok(Delivered::Taken(parts)) => {
-            let part = parts.into_iter().next();
-            resent(ctx, uid, part.ok_or("no shard took it")?).await;
+            resent(ctx, uid, parts).await;
             Ok(())
         }
         Ok(Delivered::Refused(answer)) => Err(format!("a node answered {}", answer.status)),
@@ -119,8 +126,8 @@ async fn repeat(ctx: &Arc<Context>, uid: u32, group: &Group, small: &Small) -> R
     }
 }
 
-async fn resent(ctx: &Context, uid: u32, part: ShardTask) {
-    if let Err(error) = ctx.tasks.resend(uid, part).await {
+async fn resent(ctx: &Context, uid: u32, parts: Vec<ShardTask>) {
+    if let Err(error) = ctx.tasks.resend(uid, parts).await {
         tracing::error!(uid, %error, "a write that was sent again alone could not be recorded");
     }
 }

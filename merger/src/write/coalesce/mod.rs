@@ -8,12 +8,17 @@
 //! `_geojson`), or with values that only its indexer refuses, are sent alone. If a merged task fails nevertheless, each of its
 //! writes is sent again, alone, and fails or succeeds on its own. Merged writes are kept in memory until then ([`held`],
 //! [`alone`]); if the merger restarts before that, all writes of a failed group fail.
+//!
+//! Writes of an index that lies [by a field](by_field) wait apart from others, since they need the turns of several shards: so a
+//! shard that hangs delays only those that need it.
 
 mod alone;
 mod batchable;
+mod by_field;
 mod held;
 mod line;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -26,9 +31,11 @@ use weft_routing::placement::ShardId;
 
 pub(super) use self::alone::ended;
 pub(super) use self::batchable::is_harmless;
+pub(super) use self::by_field::may_merge;
 
+use self::by_field::{Prepared, removing};
 use self::held::{HELD_BYTES, Held};
-use self::line::{Line, Waiting};
+use self::line::{Line, Next, Waiting};
 use super::WriteError;
 use super::add::task;
 use super::deliver::{Delivered, Delivery, ShardPayload, deliver_now, layout_unchanged};
@@ -98,10 +105,27 @@ pub(super) enum Sent {
 /// The result, or the error that the whole group got.
 pub(super) type Outcome = Result<Sent, Arc<WriteError>>;
 
+/// Where small writes wait: before a shard; those of an index that lies by a field in a line of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Place {
+    shard: ShardId,
+    by_field: Option<String>,
+}
+
+impl Place {
+    fn of(shard: ShardId, placement: &Placement) -> Self {
+        let is_by_field = placement.slots.field().is_some();
+        Self {
+            shard,
+            by_field: is_by_field.then(|| placement.uid.clone()),
+        }
+    }
+}
+
 /// Small writes that wait or are held.
 #[derive(Debug, Default)]
 pub(super) struct Coalescer {
-    lines: Mutex<HashMap<ShardId, Line>>,
+    lines: Mutex<HashMap<Place, Line>>,
     held: Mutex<Held>,
 }
 
@@ -113,50 +137,65 @@ pub(super) async fn send(
 ) -> Result<Sent, WriteError> {
     // The request to the nodes is one of its whole group.
     small.forwarded.asked().note_shard(shard);
+    let place = Place::of(shard, &small.kind.placement);
     let (sent, outcome) = oneshot::channel();
     let served = {
         let mut lines = ctx.writes.coalescer.lines();
-        let line = lines.entry(shard).or_default();
+        let line = lines.entry(place.clone()).or_default();
         line.waiting.push_back(Waiting { small, sent });
         std::mem::replace(&mut line.served, true)
     };
     if !served {
         // The merger doesn't stop before they are sent, whoever still waits for them.
-        ctx.begun.spawn(serve(Arc::clone(ctx), shard));
+        ctx.begun.spawn(serve(Arc::clone(ctx), place));
     }
     let outcome = outcome.await.map_err(|_| Stopping)?;
     outcome.map_err(WriteError::Together)
 }
 
-/// Sends the writes that wait for a shard until none is left. A panic loses the group being sent, whose clients are told so;
+/// Sends the writes that wait at a place until none is left. A panic loses the group being sent, whose clients are told so;
 /// the writes behind it are still sent.
-async fn serve(ctx: Arc<Context>, shard: ShardId) {
-    while let Err(error) = tokio::spawn(serve_line(Arc::clone(&ctx), shard)).await {
+async fn serve(ctx: Arc<Context>, place: Place) {
+    while let Err(error) = tokio::spawn(serve_line(Arc::clone(&ctx), place.clone())).await {
         if !note_panic(&ctx.metrics.panics, "send-small-writes", error) {
             return;
         }
         // After the panic, some replicas may have the group and others not.
-        put_in_doubt(&ctx.replication, shard);
+        let index = place.by_field.as_deref();
+        let placement = index.and_then(|uid| ctx.cluster.placement(uid));
+        let others = placement.iter().flat_map(|placement| placement.shards());
+        let shards: BTreeSet<ShardId> = others.copied().chain([place.shard]).collect();
+        for shard in shards {
+            put_in_doubt(&ctx.replication, shard);
+        }
     }
 }
 
 /// Sends one group after the other.
-async fn serve_line(ctx: Arc<Context>, shard: ShardId) {
+async fn serve_line(ctx: Arc<Context>, place: Place) {
     let wait = ctx.options.coalesce_wait;
     loop {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        let guard = ctx.locks.lock(&[shard]).await;
-        let group = ctx.writes.coalescer.next_group(shard);
-        if group.is_empty() {
+        let coalescer = &ctx.writes.coalescer;
+        let Some(next) = coalescer.next(&place) else {
             return;
-        }
-        send_group(&ctx, &guard, shard, group).await;
+        };
+        let prepared = Prepared::of(&ctx, place.shard, next).await;
+        let guard = ctx.locks.lock(&prepared.shards).await;
+        let group = coalescer.next_group(&place);
+        send_group(&ctx, &guard, place.shard, group, &prepared).await;
     }
 }
 
-async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, group: Vec<Waiting>) {
+async fn send_group(
+    ctx: &Arc<Context>,
+    guard: &WriteGuard,
+    shard: ShardId,
+    group: Vec<Waiting>,
+    prepared: &Prepared,
+) {
     let (smalls, clients): (Vec<Small>, Vec<_>) = group
         .into_iter()
         .map(|waiting| (waiting.small, waiting.sent))
@@ -170,9 +209,33 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
     }
     ctx.metrics.small_writes.inc_by(smalls.len() as u64);
     ctx.metrics.small_write_groups.inc();
+    let delivery = match delivery_of(ctx, shard, &smalls, first, prepared).await {
+        Ok(delivery) => delivery,
+        Err(error) => return fail(clients, error),
+    };
+    match deliver_now(ctx, guard, &delivery).await {
+        Ok(Delivered::Taken(parts)) => register(ctx, shard, smalls, clients, parts),
+        Ok(Delivered::Refused(answer)) => {
+            for client in clients {
+                let _ = client.send(Ok(Sent::Refused(answer.clone())));
+            }
+        }
+        Err(error) => fail(clients, error),
+    }
+}
+
+/// What goes to the shards for a group that begins with `first`.
+async fn delivery_of(
+    ctx: &Context,
+    shard: ShardId,
+    smalls: &[Small],
+    first: &Small,
+    prepared: &Prepared,
+) -> Result<Delivery, WriteError> {
     let documents: Vec<&[u8]> = smalls.iter().map(|small| &*small.documents).collect();
     let piece = Piece::of(first.piece.framing().clone(), &documents);
     let ids: Ids = smalls.iter().flat_map(|small| small.ids.iter()).collect();
+    let removed = removing(ctx, &first.kind, shard, &ids, Some(prepared)).await?;
     // Noted whatever the result, and even if the write is sent alone and not kept.
     let index_uid = &first.kind.placement.uid;
     ctx.writes.coalescer.held().note(index_uid, Some(&ids));
@@ -180,17 +243,19 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
     let traced = smalls
         .iter()
         .find(|small| small.forwarded.span().is_traced());
-    let delivery = delivery(traced.unwrap_or(first), shard, piece, ids);
-    let parts = match deliver_now(ctx, guard, &delivery).await {
-        Ok(Delivered::Taken(parts)) => parts,
-        Ok(Delivered::Refused(answer)) => {
-            for client in clients {
-                let _ = client.send(Ok(Sent::Refused(answer.clone())));
-            }
-            return;
-        }
-        Err(error) => return fail(clients, error),
-    };
+    let small = traced.unwrap_or(first);
+    Ok(delivery(small, shard, (piece, ids), removed))
+}
+
+/// Makes tasks of the writes of a group that its shard has taken. The next group needn't wait until they are durable.
+fn register(
+    ctx: &Arc<Context>,
+    shard: ShardId,
+    smalls: Vec<Small>,
+    clients: Vec<oneshot::Sender<Outcome>>,
+    parts: Vec<ShardTask>,
+) {
+    let Some(first) = smalls.first() else { return };
     let uid = &first.kind.placement.uid;
     let members: Vec<Member> = smalls.iter().map(member).collect();
     let task = task_of(uid, &members, parts);
@@ -205,7 +270,6 @@ async fn send_group(ctx: &Arc<Context>, guard: &WriteGuard, shard: ShardId, grou
             .held()
             .keep((copy.node.clone(), copy.local_uid), shard, smalls);
     }
-    // The next group needn't wait until these tasks are durable.
     let ctx = Arc::clone(ctx);
     tokio::spawn(async move {
         match ctx.tasks.create_as(uid, task, Vec::new()).await {
@@ -255,29 +319,36 @@ fn fail(clients: Vec<oneshot::Sender<Outcome>>, error: WriteError) {
     }
 }
 
-fn delivery(small: &Small, shard: ShardId, piece: Piece, ids: Ids) -> Delivery {
+/// What a shard gets, and what others remove because of that.
+fn delivery(
+    small: &Small,
+    shard: ShardId,
+    (piece, ids): (Piece, Ids),
+    removed: Vec<ShardPayload>,
+) -> Delivery {
     let kind = &small.kind;
+    let own = ShardPayload {
+        ids: Some(ids),
+        shard,
+        pieces: vec![piece],
+        path_and_query: None,
+        removals: Vec::new(),
+        superseded: 0,
+    };
     Delivery {
-        index_uid: None,
+        index_uid: Some(kind.placement.uid.clone()),
         named: NamedOperation::of_index(kind.operation, kind.placement.uid.clone()),
         method: kind.method.clone(),
         path_and_query: kind.path_and_query.clone(),
         content_type: Some(HeaderValue::from_static(kind.format.content_type())),
         forwarded: small.forwarded.clone(),
         mode: kind.mode,
-        loads: vec![ShardPayload {
-            ids: Some(ids),
-            shard,
-            pieces: vec![piece],
-            path_and_query: None,
-            removals: Vec::new(),
-            superseded: 0,
-        }],
+        loads: [own].into_iter().chain(removed).collect(),
     }
 }
 
 impl Coalescer {
-    fn lines(&self) -> MutexGuard<'_, HashMap<ShardId, Line>> {
+    fn lines(&self) -> MutexGuard<'_, HashMap<Place, Line>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -300,17 +371,23 @@ impl Coalescer {
         self.held().note_all();
     }
 
-    /// The next writes that can be merged; if there are none, the shard's queue is removed.
-    fn next_group(&self, shard: ShardId) -> Vec<Waiting> {
+    /// What waits at a place; if nothing does, its line is removed.
+    fn next(&self, place: &Place) -> Option<Next> {
         let mut lines = self.lines();
-        let Some(line) = lines.get_mut(&shard) else {
-            return Vec::new();
-        };
-        let group = line.next_group();
-        if group.is_empty() {
-            lines.remove(&shard);
+        let next = lines.get(place)?.next();
+        if next.is_none() {
+            lines.remove(place);
         }
-        group
+        next
+    }
+
+    /// The next writes that can be merged.
+    fn next_group(&self, place: &Place) -> Vec<Waiting> {
+        let mut lines = self.lines();
+        lines
+            .get_mut(place)
+            .map(Line::next_group)
+            .unwrap_or_default()
     }
 }
 

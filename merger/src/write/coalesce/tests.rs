@@ -1,4 +1,6 @@
 use weft_routing::placement::SlotMap;
+use weft_routing::strategy::Strategy;
+use weft_routing::value::RoutingField;
 
 use super::held::Group;
 use super::*;
@@ -42,7 +44,7 @@ fn wait(coalescer: &Coalescer, shard: ShardId, small: Small) {
     let (sent, _) = oneshot::channel();
     coalescer
         .lines()
-        .entry(shard)
+        .entry(Place::of(shard, &small.kind.placement))
         .or_default()
         .waiting
         .push_back(Waiting { small, sent });
@@ -55,12 +57,14 @@ fn neighbours_of_one_kind_go_together_and_keep_their_order() {
     for (index, id) in [("a", "1"), ("a", "2"), ("b", "3"), ("a", "4")] {
         wait(&coalescer, shard, small(index, &[id]));
     }
+    let place = Place {
+        shard,
+        by_field: None,
+    };
     let mut groups = Vec::new();
-    loop {
-        let group = coalescer.next_group(shard);
-        if group.is_empty() {
-            break;
-        }
+    while let Some(next) = coalescer.next(&place) {
+        assert!(next.ids.is_empty(), "they aren't looked for");
+        let group = coalescer.next_group(&place);
         groups.push(
             group
                 .iter()
@@ -69,6 +73,39 @@ fn neighbours_of_one_kind_go_together_and_keep_their_order() {
         );
     }
     assert_eq!(groups, [vec!["1", "2"], vec!["3"], vec!["4"]]);
+    assert!(coalescer.lines().is_empty());
+}
+
+#[test]
+fn writes_of_an_index_that_lies_by_a_field_wait_apart_and_are_looked_for() {
+    let coalescer = Coalescer::default();
+    let shard = ShardId(0);
+    let by_field = |mut small: Small| {
+        let placement = Arc::make_mut(&mut small.kind.placement);
+        let slots = SlotMap::deal(&[ShardId(0), ShardId(1)]).unwrap();
+        let field = RoutingField::new("tenant").unwrap();
+        placement.slots = Arc::new(slots.by(Strategy::Field(field)));
+        small
+    };
+    wait(&coalescer, shard, small("a", &["1"]));
+    for (index, id) in [("b", "2"), ("b", "3"), ("c", "4")] {
+        wait(&coalescer, shard, by_field(small(index, &[id])));
+    }
+    let place = |index: Option<&str>| Place {
+        shard,
+        by_field: index.map(str::to_owned),
+    };
+    for (index, ids) in [
+        (None, vec![]),
+        (Some("b"), vec!["2", "3"]),
+        (Some("c"), vec!["4"]),
+    ] {
+        let next = coalescer.next(&place(index)).unwrap();
+        let ids = ids.into_iter().map(str::to_owned).collect();
+        assert_eq!(next.ids, ids);
+        assert!(!coalescer.next_group(&place(index)).is_empty());
+        assert!(coalescer.next(&place(index)).is_none());
+    }
     assert!(coalescer.lines().is_empty());
 }
 

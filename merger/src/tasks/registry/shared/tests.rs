@@ -64,7 +64,7 @@ async fn writes_that_share_a_local_task_have_each_their_own_end() {
     assert_eq!(tasks.split(0, shared).await, [(0, 0), (1, 1), (2, 2)]);
     assert_eq!(stored(&tasks).await.len(), 3);
     let alone = write_to(&[("a", 8)]).parts.remove(0);
-    tasks.resend(uids[0], alone).await.unwrap();
+    tasks.resend(uids[0], vec![alone]).await.unwrap();
     tasks.give_up(uids[1], failed()).await;
     tasks.apply(&node("a"), vec![(8, done())]).await;
     assert_eq!(tasks.get(uids[0]).await.unwrap().status, Status::Succeeded);
