@@ -32,6 +32,14 @@ async fn fill(api: &Api, count: u64) {
     api.succeed(&added).await.unwrap();
 }
 
+/// An index `x` by hash that can be filtered by its order, too.
+async fn create_with_order(api: &Api) {
+    create(api, "x", None).await;
+    let settings = json!({"filterableAttributes": ["id", "tenant", "group", "mark", "order"]});
+    let set = api.json(Method::PATCH, "/indexes/x/settings", &settings);
+    api.succeed(&set.await.unwrap()).await.unwrap();
+}
+
 /// Asks for a strategy, and returns the answer.
 async fn ask_for(api: &Api, sharding: &Value) -> weft_cluster::Reply {
     let body = json!({"sharding": sharding});
@@ -90,7 +98,7 @@ async fn on_each(cluster: &Cluster, shards: u16) -> Vec<Vec<String>> {
 #[tokio::test]
 async fn an_index_comes_to_lie_by_tenant_while_clients_write_and_search() {
     let (cluster, api) = start(cluster(3)).await;
-    create(&api, "x", None).await;
+    create_with_order(&api).await;
     fill(&api, DOCUMENTS).await;
     let of_acme = json!({"filter": "tenant = acme"});
     assert_eq!(asked(&api, "/indexes/x/search", &of_acme).await.len(), 3);
@@ -120,7 +128,7 @@ async fn an_index_comes_to_lie_by_tenant_while_clients_write_and_search() {
     // One node with the same documents says the same.
     let single = Single::start(Some(MASTER_KEY)).await.unwrap();
     let single = Api::new(single.url(), Some(MASTER_KEY));
-    create(&single, "x", None).await;
+    create_with_order(&single).await;
     let all: Value = wanted.into_values().collect();
     let added = single.post(PATH, &all).await.unwrap();
     single.succeed(&added).await.unwrap();

@@ -58,10 +58,9 @@ impl Change {
             let (old, new) = counts;
             return Err(BadChange::TooManyPairs { old, new });
         }
-        let change = Self { old, new };
-        match (change.old_field(), change.new.field()) {
+        match (old.field(), new.field()) {
             (Some(one), Some(other)) if one != other => Err(BadChange::TwoFields),
-            _ => Ok(change),
+            _ => Ok(Self { old, new }),
         }
     }
 
@@ -77,15 +76,10 @@ impl Change {
         &self.new
     }
 
-    /// The field whose value tells the slot, beside the id.
+    /// The field whose value tells the slot, beside the id. Also with one old shard, where it tells nothing: documents that are
+    /// written meanwhile must have it if the index goes back.
     pub(super) fn field(&self) -> Option<&RoutingField> {
-        self.new.field().or(self.old_field())
-    }
-
-    /// The field that tells the old owner. With one shard, nothing has to tell.
-    fn old_field(&self) -> Option<&RoutingField> {
-        let field = self.old.field();
-        field.filter(|_| self.old.only_shard().is_none())
+        self.new.field().or(self.old.field())
     }
 
     /// The slot of a document; `None` if it lacks the value that tells.
