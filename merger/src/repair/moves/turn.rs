@@ -1,9 +1,11 @@
 //! The turn in which a batch changes its owner: both shards' locks are held, so that no writer is under way.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use tokio::time::{Instant, timeout_at};
 use weft_routing::placement::ShardId;
+use weft_routing::slot::Slot;
 
 use super::batch::Batch;
 use super::ids::IdsBySlot;
@@ -50,8 +52,8 @@ where
 pub(super) enum Turn {
     /// The batch, so many documents, has its new owner, and the old copies are about to go.
     Over(usize),
-    /// Too much was written meanwhile, or a node was too slow.
-    TooSlow,
+    /// Too much was written meanwhile, or a node was too slow. How many documents were written, by slot, as far as ids tell it.
+    TooSlow(BTreeMap<Slot, usize>),
     /// A writer holds the slots where they are, or the new shard lacked settings.
     Held,
 }
@@ -80,8 +82,7 @@ impl Batch<'_> {
         }
         if noted.all || noted.unknown || noted.written().len() > self.most() {
             self.measure("too-soon", begun);
-            self.put_back(noted);
-            return Ok(Turn::TooSlow);
+            return Ok(self.too_slow(noted));
         }
         ids.add(&noted);
         let turn = Locked {
@@ -99,8 +100,7 @@ impl Batch<'_> {
             }
             Err(MoveError::TooSlow) => {
                 self.measure("too-soon", begun);
-                self.put_back(noted);
-                return Ok(Turn::TooSlow);
+                return Ok(self.too_slow(noted));
             }
             Err(error) => {
                 self.put_back(noted);
@@ -111,6 +111,13 @@ impl Batch<'_> {
         drop(guard);
         self.measure("over", begun);
         Ok(Turn::Over(moved))
+    }
+
+    fn too_slow(&self, noted: Noted) -> Turn {
+        let counts = noted.ids.iter().map(|(slot, ids)| (*slot, ids.len()));
+        let written = counts.collect();
+        self.put_back(noted);
+        Turn::TooSlow(written)
     }
 
     /// The shards whose writers must wait.
