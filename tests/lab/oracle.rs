@@ -1,5 +1,7 @@
 //! `weft-lab oracle`: could a client tell a cluster from one node? Prints a table, for any data set or any two URLs.
 
+mod moving;
+
 use std::fs;
 use std::path::PathBuf;
 
@@ -42,6 +44,13 @@ pub(crate) struct OracleArgs {
     /// Only kinds of searches whose names contain one of these texts.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Also ask while a shard is added and takes its share, and while it is emptied again: every 100 ms, one kind of search after
+    /// the other.
+    #[arg(long, conflicts_with = "many")]
+    while_moving: bool,
+    /// How long each of the two takes at least, in seconds.
+    #[arg(long, default_value_t = 30)]
+    moving_seconds: u64,
     /// Show examples of differences.
     #[arg(long)]
     examples: bool,
@@ -88,13 +97,25 @@ pub(crate) async fn run(arguments: OracleArgs) -> Result<()> {
         let one = Api::new(single.url(), None);
         oracle::load(&one, &set).await.context("loading one node")?;
         for shards in &arguments.shards {
-            let cluster = Cluster::builder().shards(*shards).start().await?;
+            let builder = Cluster::builder().shards(*shards);
+            let builder = match arguments.while_moving {
+                true => builder.watched(1),
+                false => builder,
+            };
+            let mut cluster = builder.start().await?;
             let many = Api::new(cluster.url(), None);
             oracle::load(&many, &set)
                 .await
                 .context("loading the cluster")?;
             let title = format!("{shards} shards");
             report.push(table(&one, &many, &set, &queries, &arguments, &title).await?);
+            if arguments.while_moving {
+                let seconds = arguments.moving_seconds;
+                let told = moving::ask(&mut cluster, (&one, &many), &set, &queries, seconds);
+                report.extend(told.await?);
+                let title = format!("{shards} shards again");
+                report.push(table(&one, &many, &set, &queries, &arguments, &title).await?);
+            }
         }
     }
     let file = PathBuf::from("target/bench/oracle.json");

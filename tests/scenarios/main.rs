@@ -55,6 +55,7 @@ mod statistics;
 mod status_page;
 mod strategies;
 mod support;
+mod table_changes;
 mod tasks;
 mod tls;
 mod traces;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use weft_cluster::data::DataSet;
-use weft_cluster::oracle::{self, Row, check_pages};
+use weft_cluster::oracle::{self, RIGHT, Row, ask_while_moving, check_pages};
 use weft_cluster::{Api, Cluster, ClusterBuilder, Single};
 
 const ADJECTIVES: [&str; 14] = [
@@ -116,6 +116,46 @@ async fn compare(builder: ClusterBuilder) {
         assert!(
             verdict.adds_up && verdict.twice.is_empty(),
             "{query:?}: {verdict:?}"
+        );
+    }
+}
+
+/// How many documents two shards may hold at the same time.
+const BATCH: u64 = 60;
+
+#[tokio::test]
+async fn nor_can_it_tell_while_the_cluster_grows_and_shrinks() {
+    let set = films();
+    let single = Single::start(None).await.unwrap();
+    let builder = Cluster::builder().shards(2).watched(1);
+    let builder = builder.merger_env("WEFT_LEASE_MS", "1000");
+    let builder = builder.merger_env("WEFT_MOVE_BATCH", BATCH.to_string());
+    let mut cluster = builder.start().await.unwrap();
+    let (one, many) = (Api::new(single.url(), None), Api::new(cluster.url(), None));
+    oracle::load(&one, &set).await.unwrap();
+    oracle::load(&many, &set).await.unwrap();
+    let mut kinds = oracle::variants(&set);
+    // Their totals are estimates, and the words that `frequency` drops depend on a shard's own counts.
+    kinds.retain(|kind| !["threshold", "distinct", "frequency"].contains(&kind.name));
+    let queries = oracle::queries(&set, 41);
+    let shard = cluster.add_shard().await.unwrap();
+    let slow = json!({"bytesPerSecond": 2_500});
+    let set_pace = many.json(reqwest::Method::PATCH, "/_cluster/moves", &slow);
+    assert_eq!(set_pace.await.unwrap().status, 200);
+    let drain = format!("/_cluster/shards/shard-{shard}/drain");
+    for path in ["/_cluster/rebalance", drain.as_str()] {
+        let begun = many.post(path, &json!({})).await.unwrap();
+        assert_eq!(begun.status, 202, "{}", begun.text);
+        let rows = ask_while_moving((&one, &many), &set, (&kinds, &queries), BATCH)
+            .await
+            .unwrap();
+        let asked: usize = rows.iter().map(|row| row.asked).sum();
+        let right: usize = rows.iter().filter_map(|row| row.same.get(RIGHT)).sum();
+        assert!(asked > kinds.len(), "{path}: {asked} answers only");
+        // As when nothing moves: one of forty, by the engine's own limits.
+        assert!(
+            right + asked / 40 >= asked,
+            "{path}: {right} of {asked}: {rows:#?}"
         );
     }
 }

@@ -9,7 +9,7 @@ use weft_cluster::{Api, Cluster, Deadline, until};
 use crate::support::{MASTER_KEY, counter, documents, merger_requests, node, start};
 
 /// Waits until every worker's filter has a table that knows the index: reads by id no longer reach the merger.
-async fn wait_for_tables(cluster: &Cluster, api: &Api, path: &str) {
+pub(crate) async fn wait_for_tables(cluster: &Cluster, api: &Api, path: &str) {
     until(
         "the filters' tables",
         Deadline::after(Duration::from_secs(30)),
@@ -50,7 +50,7 @@ async fn wait_for_count(cluster: &Cluster, words: &[&str], expected: u64) {
 }
 
 /// The filter's count, once it no longer changes.
-async fn final_count(cluster: &Cluster, words: &[&str]) -> u64 {
+pub(crate) async fn final_count(cluster: &Cluster, words: &[&str]) -> u64 {
     let mut last = [u64::MAX; 3];
     while !last
         .iter()

@@ -80,7 +80,7 @@ pub(crate) use in_doubt::Doubt;
 pub(crate) use jobs::{JobKind, JobReport, JobState, Jobs, note_vanished_jobs};
 pub(crate) use leader_view::{LeaderView, VIEW_KEY};
 pub(crate) use moves::{
-    Held, Move, MoveOptions, MoveState, Moves, Noted, Planned, Slotting, Step, Told, plan,
+    Held, Move, MoveOptions, MoveState, Moves, Noted, Planned, Slotting, Step, Told, forecast, plan,
     steps_between,
 };
 pub(crate) use placements::owns;

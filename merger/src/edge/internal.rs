@@ -69,17 +69,14 @@ fn table(ctx: &cluster::Context, call: &Call) -> Answer {
             .inc();
         return Answer::empty(StatusCode::NOT_MODIFIED);
     }
-    ctx.metrics
-        .table_polls
-        .with_label_values(&["changed"])
-        .inc();
     let knows_changes = asked("changes").is_some_and(|(_, value)| value == "true");
     let changes = held.filter(|_| knows_changes);
     let changes = changes.and_then(|held| placements.changes_since(Epoch(held)));
-    let json = match changes {
-        Some(changes) => changes.into_bytes(),
-        None => placements.table().1.as_bytes().to_vec(),
+    let (outcome, json) = match changes {
+        Some(changes) => ("changes", changes.into_bytes()),
+        None => ("changed", placements.table().1.as_bytes().to_vec()),
     };
+    ctx.metrics.table_polls.with_label_values(&[outcome]).inc();
     Answer::json_bytes(StatusCode::OK, json)
 }
 

@@ -13,8 +13,7 @@ use weft_routing::placement::ShardId;
 use super::{body_of, ok};
 use crate::answer::Answer;
 use crate::call::Call;
-use crate::clock::now_utc;
-use crate::cluster::{ClusterError, Move, MoveOptions, Placement, Step};
+use crate::cluster::{ClusterError, Move, MoveOptions, Placement, Step, forecast};
 use crate::repair::{Context, Size, Survey};
 
 /// The most moves that may run at once.
@@ -169,7 +168,11 @@ async fn answer(
             })
         })
         .collect();
-    let expected = bytes.checked_div(bytes_per_second.unwrap_or(0));
+    let expected = expected_seconds(
+        ctx,
+        &steps,
+        bytes.checked_div(bytes_per_second.unwrap_or(0)),
+    );
     let mut told = json!({"plan": plan, "expectedSeconds": expected, "changing": left_out});
     if dry_run {
         return Ok(ok(&told));
@@ -185,9 +188,27 @@ async fn answer(
     Ok(Answer::json(StatusCode::ACCEPTED, &told))
 }
 
+/// How long these steps take: as long as the limit of bytes asks for, or longer if moves went slower lately.
+fn expected_seconds(ctx: &Context, steps: &[(Step, Size)], limited: Option<u64>) -> Option<u64> {
+    let documents: u64 = steps.iter().map(|(_, size)| size.documents).sum();
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "a count of documents needs no more than 52 bits"
+    )]
+    let measured = ctx
+        .cluster
+        .moves
+        .pace()
+        .seconds(documents as f64, steps.len());
+    limited.max(measured.map(whole))
+}
+
 fn list(ctx: &Context) -> Value {
     let options = ctx.cluster.moves.options();
     let moves = ctx.cluster.moves.all();
+    let at_once = options.max_concurrent;
+    let ends = forecast(&moves, at_once, ctx.cluster.moves.pace());
+    let describe = |one: &Move| describe(one, ends.get(&one.id).copied());
     let moves: Vec<Value> = moves.iter().map(describe).collect();
     json!({
         "moves": moves,
@@ -197,18 +218,8 @@ fn list(ctx: &Context) -> Value {
     })
 }
 
-fn describe(one: &Move) -> Value {
+fn describe(one: &Move, left: Option<f64>) -> Value {
     let at = |time: Option<OffsetDateTime>| time.and_then(|time| time.format(&Rfc3339).ok());
-    #[allow(
-        clippy::cast_precision_loss,
-        reason = "a share needs no more than 52 bits"
-    )]
-    let progress = match (one.has_ended(), one.documents) {
-        (false, 0) => 0.0,
-        (false, documents) => (one.moved as f64 / documents as f64).min(1.0),
-        (true, 0) => 1.0,
-        (true, documents) => (one.moved as f64 / documents as f64).min(1.0),
-    };
     json!({
         "id": one.id,
         "index": one.index,
@@ -216,11 +227,12 @@ fn describe(one: &Move) -> Value {
         "to": one.to,
         "slots": one.slots.len(),
         "state": one.state,
-        "progress": progress,
+        "progress": one.progress(),
         "documents": one.documents,
+        "documentsCopied": one.copied,
         "documentsMoved": one.moved,
         "bytesCopied": one.bytes,
-        "secondsLeft": seconds_left(one),
+        "secondsLeft": left.map(whole),
         "createdAt": at(Some(one.created_at)),
         "startedAt": at(one.started_at),
         "finishedAt": at(one.finished_at),
@@ -228,21 +240,14 @@ fn describe(one: &Move) -> Value {
     })
 }
 
-/// How long the rest takes if it goes on as it went so far.
-fn seconds_left(one: &Move) -> Option<u64> {
-    let started = one
-        .started_at
-        .filter(|_| !one.has_ended() && one.moved > 0)?;
-    let took = (now_utc() - started).as_seconds_f64();
-    let rest = one.documents.saturating_sub(one.moved);
-    #[allow(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a number of seconds, not below zero"
-    )]
-    let seconds = (took * rest as f64 / one.moved as f64).max(0.0).round() as u64;
-    Some(seconds)
+/// Whole seconds.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a number of seconds, not below zero"
+)]
+fn whole(seconds: f64) -> u64 {
+    seconds.max(0.0).round() as u64
 }
 
 fn at_once(wanted: Option<usize>) -> Result<Option<usize>, ClusterError> {

@@ -187,7 +187,7 @@ fn by_count_groups(facet: &Value) -> Vec<(u64, Vec<&str>)> {
 }
 
 /// `maxValuesPerFacet` of the oracle's indexes.
-const CUT: usize = 100;
+pub(super) const CUT: usize = 100;
 
 fn facet_difference(one: &Value, many: &Value) -> String {
     let Some(facets) = one.as_object() else {

@@ -14,10 +14,12 @@ use crate::data::DataSet;
 use crate::{Api, HarnessError};
 
 mod compare;
+mod moving;
 mod pages;
 mod variants;
 
 pub use compare::{Verdict, compare};
+pub use moving::{RIGHT, ask_while_moving};
 pub use pages::{PagesVerdict, check_pages};
 pub use variants::{Variant, refused, variants};
 
@@ -57,30 +59,13 @@ pub async fn ask(
     variant: &Variant,
     queries: &[String],
 ) -> Result<Row, HarnessError> {
-    let path = format!("/indexes/{}/search", set.index);
     let mut row = Row {
         variant: variant.name.to_owned(),
         ..Row::default()
     };
     for query in queries {
-        let mut body = Map::new();
-        body.insert("q".to_owned(), json!(query));
-        body.insert("showRankingScore".to_owned(), json!(true));
-        body.insert("showRankingScoreDetails".to_owned(), json!(true));
-        let path = if variant.federated {
-            "/multi-search"
-        } else {
-            &path
-        };
-        let body = if variant.federated {
-            body.insert("indexUid".to_owned(), json!(set.index));
-            json!({"federation": variant.parameters, "queries": [body]})
-        } else {
-            let more = variant.parameters.as_object().cloned();
-            body.extend(more.unwrap_or_default());
-            Value::Object(body)
-        };
-        let (alone, merged) = tokio::try_join!(one.post(path, &body), many.post(path, &body))?;
+        let (path, body) = request(set, variant, query);
+        let (alone, merged) = tokio::try_join!(one.post(&path, &body), many.post(&path, &body))?;
         let verdict = compare(
             (alone.status, &alone.body),
             (merged.status, &merged.body),
@@ -98,6 +83,23 @@ pub async fn ask(
         }
     }
     Ok(row)
+}
+
+/// The path and the body of one kind of search with a query.
+fn request(set: &DataSet, variant: &Variant, query: &str) -> (String, Value) {
+    let mut body = Map::new();
+    body.insert("q".to_owned(), json!(query));
+    body.insert("showRankingScore".to_owned(), json!(true));
+    body.insert("showRankingScoreDetails".to_owned(), json!(true));
+    if variant.federated {
+        body.insert("indexUid".to_owned(), json!(set.index));
+        let body = json!({"federation": variant.parameters, "queries": [body]});
+        return ("/multi-search".to_owned(), body);
+    }
+    let more = variant.parameters.as_object().cloned();
+    body.extend(more.unwrap_or_default());
+    let path = format!("/indexes/{}/search", set.index);
+    (path, Value::Object(body))
 }
 
 /// Sends requests that a node refuses: status and code must be the node's.

@@ -5,6 +5,7 @@
 //!     └────────────┴─ cancelled, or the index is gone ─► settling ─► cancelled
 //! ```
 
+mod forecast;
 mod log;
 mod plan;
 mod record;
@@ -18,6 +19,8 @@ use hashbrown::HashMap;
 use serde::Serialize;
 use weft_routing::placement::ShardId;
 
+use forecast::Pace;
+pub(crate) use forecast::forecast;
 pub(crate) use log::{MoveLogs, Noted};
 pub(crate) use plan::{Planned, Step, plan, steps_between};
 pub(crate) use record::{Move, MoveOptions, MoveState};
@@ -57,6 +60,7 @@ struct State {
     left_to_merger: BTreeSet<String>,
     /// How many writers hold an index's slots where they are.
     held: HashMap<String, usize>,
+    pace: Pace,
 }
 
 impl Moves {
@@ -291,6 +295,16 @@ impl Moves {
     /// Whether a writer holds an index's slots where they are.
     pub(crate) fn is_held(&self, index: &str) -> bool {
         self.lock().held.contains_key(index)
+    }
+
+    /// How fast moves went lately.
+    pub(crate) fn pace(&self) -> Pace {
+        self.lock().pace
+    }
+
+    /// Learns how fast moves go.
+    pub(crate) fn learn(&self, learn: impl FnOnce(&mut Pace)) {
+        learn(&mut self.lock().pace);
     }
 
     async fn put(&self, key: &str, value: &impl Serialize) -> Result<(), StoreError> {

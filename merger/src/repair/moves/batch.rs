@@ -1,5 +1,6 @@
 //! One batch of slots: copied, compared, and handed over.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -56,7 +57,7 @@ pub(super) struct Batch<'a> {
     pub(super) to: ShardId,
     /// All slots that are still to be moved, ascending.
     pub(super) left: &'a [Slot],
-    /// Those of this batch: the first of them.
+    /// Those of this batch, ascending.
     pub(super) slots: Vec<Slot>,
     pub(super) copied: &'a Copied,
     /// What earlier batches have left on the old shard.
@@ -79,7 +80,7 @@ impl Batch<'_> {
         loop {
             match self.turn(ids).await? {
                 Turn::Over(moved) => return Ok(moved),
-                Turn::TooSlow => self.shrink(ids),
+                Turn::TooSlow(written) => self.shrink(ids, &written),
                 Turn::Held => {}
             }
             self.go_on()?;
@@ -89,15 +90,12 @@ impl Batch<'_> {
         }
     }
 
-    /// Leaves the second half of the documents to the next batch, which finds them copied: less is written to fewer slots, and a turn
-    /// is over sooner.
-    fn shrink(&mut self, ids: &IdsBySlot) {
-        let half = ids.count(&self.slots) / 2;
-        let slots = ids.batch(&self.slots, half);
-        if slots.len() < self.slots.len() {
-            tracing::debug!(id = self.id, slots = slots.len(), "a batch shrinks");
-            self.slots = slots;
-        }
+    /// Leaves half of the documents to the next batch, which finds them copied: those to which more is written. Less is written to
+    /// fewer slots, and a turn is over sooner.
+    fn shrink(&mut self, ids: &IdsBySlot, written: &BTreeMap<Slot, usize>) {
+        let half = ids.colder_half(&self.slots, written);
+        tracing::debug!(id = self.id, slots = half.len(), "a turn took too long");
+        self.slots = half;
     }
 
     /// Removes the copies that were not handed over.

@@ -96,6 +96,20 @@ impl IdsBySlot {
         ids.map(BTreeSet::len).sum()
     }
 
+    /// That half of these slots, by documents, in which less was written; all if there is one slot only. `written` says how much.
+    pub(super) fn colder_half(&self, slots: &[Slot], written: &BTreeMap<Slot, usize>) -> Vec<Slot> {
+        let first = self.batch(slots, self.count(slots) / 2);
+        let second = slots.get(first.len()..).unwrap_or_default();
+        let heat = |slots: &[Slot]| -> usize {
+            let counts = slots.iter().filter_map(|slot| written.get(slot));
+            counts.sum()
+        };
+        match !second.is_empty() && heat(second) < heat(&first) {
+            true => second.to_vec(),
+            false => first,
+        }
+    }
+
     /// Forgets the ids in these slots, which are moved.
     pub(super) fn forget(&mut self, slots: &[Slot]) {
         for slot in slots {
@@ -147,6 +161,23 @@ mod tests {
         assert_eq!(all.count(&slots), 16);
         all.forget(&slots[1..3]);
         assert_eq!((all.len(), all.count(&slots)), (12, 12));
+    }
+
+    #[test]
+    fn what_is_written_all_the_time_is_left_behind() {
+        let mut all = IdsBySlot::default();
+        for slot in 1..=8 {
+            all.put(&format!("{slot}"), Some(Slot(slot)));
+        }
+        let slots: Vec<Slot> = (1..=8).map(Slot).collect();
+        let hot = BTreeMap::from([(Slot(3), 2), (Slot(7), 1)]);
+        assert_eq!(all.colder_half(&slots, &hot), slots[4..]);
+        assert_eq!(all.colder_half(&slots[..4], &hot), slots[..2]);
+        assert_eq!(all.colder_half(&slots[2..4], &hot), [Slot(4)]);
+        assert_eq!(all.colder_half(&slots[2..3], &hot), [Slot(3)]);
+        assert_eq!(all.colder_half(&slots, &BTreeMap::new()), slots[..4]);
+        let none: Vec<Slot> = vec![Slot(20), Slot(21)];
+        assert_eq!(all.colder_half(&none, &hot), none, "they cost nothing");
     }
 
     #[test]

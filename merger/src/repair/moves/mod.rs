@@ -4,7 +4,10 @@
 //! prepare: filters leave the index to the merger; the new shard gets the index, empty, with its settings
 //! read:    the ids of all documents in the slots; from here on, what is written there is noted
 //! batch:   copy ─► compare on every replica, and mend ─┐ again and again, until little was written meanwhile
-//!          with both shards' locks: mend the rest ─► the new owner is stored ─► every merger reads by it ─► the old copies are deleted
+//!          with both shards' locks: mend the rest ─► the new owner is stored ─► every merger reads by it ─► deletion of the old copies is sent
+//!          a turn that took too long: half of the batch is left to the next one
+//! next:    its documents are read while the old copies go; it is sent when there is room: both shards hold no more documents twice
+//!          than a batch may have
 //! settle:  if anything was cut off, both shards are searched for documents that aren't theirs, and these are deleted
 //! ```
 //!
@@ -14,7 +17,8 @@
 //!
 //! Invariants: a slot changes its owner only when every replica in sync of the new owner was seen to hold the same documents, under
 //! both shards' locks. Writers wait for that no longer than [`TURN`]. Nothing is deleted on the old owner before that is stored and
-//! every merger reads by it. One move at a time concerns an index.
+//! every merger reads by it. What was copied and not handed over, and what was handed over and not yet deleted on the old shard, is no
+//! more than a batch together (or a slot, if that has more). One move at a time concerns an index.
 
 mod batch;
 mod behind;

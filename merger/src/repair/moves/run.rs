@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::future::try_join;
+use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 use weft_routing::slot::Slot;
 
@@ -131,7 +133,8 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Both shards get what they lack of the index, and filters leave it to the merger meanwhile.
-    async fn prepare(&self) -> Result<(NodeRef, Arc<Placement>), MoveError> {
+    /// Returns also what the shards' part has taken.
+    async fn prepare(&self) -> Result<(NodeRef, Arc<Placement>, Duration), MoveError> {
         let Move {
             index, from, to, ..
         } = &self.one;
@@ -144,14 +147,16 @@ impl Run<'_> {
             false => Ok(()),
         };
         let joined = async {
+            let begun = Instant::now();
             try_join(complete(from), complete(to)).await?;
             match placement.shards().contains(to) {
-                true => Ok(placements.set_unsettled(index, &[*to], true).await?),
-                false => join::join(self.ctx, &node, &placement, *to).await,
+                true => placements.set_unsettled(index, &[*to], true).await?,
+                false => join::join(self.ctx, &node, &placement, *to).await?,
             }
+            Ok(begun.elapsed())
         };
-        try_join(leave_to_merger(self.ctx, index), joined).await?;
-        Ok((node, placement))
+        let ((), took) = try_join(leave_to_merger(self.ctx, index), joined).await?;
+        Ok((node, placement, took))
     }
 
     async fn slots(&self, mut slots: Vec<Slot>) -> Result<MoveState, MoveError> {
@@ -160,7 +165,8 @@ impl Run<'_> {
         } = &self.one;
         let (from, to) = (*from, *to);
         let moves = &self.ctx.cluster.moves;
-        let (node, placement) = timed(self.ctx, Phase::Prepare, self.prepare()).await?;
+        let (node, placement, took) = timed(self.ctx, Phase::Prepare, self.prepare()).await?;
+        let begun = Instant::now();
         let primary_key = primary_key(self.ctx, &placement, &node).await?;
         // From here on, no write is on its way that isn't noted. Where an id doesn't tell the slot, a client's write may bring a
         // document to either shard.
@@ -186,6 +192,8 @@ impl Run<'_> {
         let counted = ids.len() as u64;
         let count = |one: &mut Move| one.documents = one.moved + counted;
         moves.change(self.id, count).await?;
+        let took = (took + begun.elapsed()).as_secs_f64();
+        moves.learn(|pace| pace.learn_around(took));
         self.batches((slotting, &mut ids), &mut slots).await
     }
 
@@ -212,7 +220,7 @@ impl Run<'_> {
                 copied: &copied,
                 behind: &behind,
             };
-            let wanted = ids.count(&batch.slots);
+            let (wanted, begun) = (ids.count(&batch.slots), Instant::now());
             let outcome = match self.stopped() {
                 None => batch.hand_over(ids).await,
                 Some(stopped) => Err(stopped),
@@ -227,8 +235,8 @@ impl Run<'_> {
                 };
             }
             let moved = outcome?;
-            let done = batch.slots.len();
-            slots.drain(..done);
+            let done = batch.slots;
+            slots.retain(|slot| done.binary_search(slot).is_err());
             // What was too much for a turn will be so the next time, and may not be later.
             size = match moved < wanted {
                 true => moved.max(1),
@@ -238,6 +246,8 @@ impl Run<'_> {
             let pause = rate.after(sent - before, moves.options().bytes_per_second);
             before = sent;
             timed(self.ctx, Phase::Throttle, tokio::time::sleep(pause)).await;
+            let took = begun.elapsed().as_secs_f64();
+            moves.learn(|pace| pace.learn(moved as u64, took));
         }
         behind.gone(self.ctx).await?;
         self.settled().await?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use weft_routing::document_id::DocumentId;
 use weft_routing::placement::ShardId;
 
 use super::ids::{IdsBySlot, Reading};
@@ -89,8 +90,12 @@ pub(super) async fn remove(
         let _noting = Noting { ctx, index };
         let mut again = Vec::new();
         for some in ids.chunks(AT_ONCE) {
-            let strange = match slotting.is_by_id() {
-                true => some.to_vec(),
+            let strange: Vec<String> = match slotting.is_by_id() {
+                true => some
+                    .iter()
+                    .filter(|id| is_strange_by_id(placement, shard, id))
+                    .cloned()
+                    .collect(),
                 false => {
                     let node = source(ctx, shard)?;
                     let node = remote(ctx, &node);
@@ -129,4 +134,11 @@ pub(super) async fn remove(
         0 => Ok(()),
         left => Err(MoveError::StillDiffers(left)),
     }
+}
+
+/// Whether an id's slot belongs to another shard.
+fn is_strange_by_id(placement: &Placement, shard: ShardId, id: &str) -> bool {
+    let document = DocumentId::from_text(id).ok();
+    let owner = document.and_then(|document| placement.slots.shard_of(&document));
+    owner.is_some_and(|owner| owner != shard)
 }

@@ -1,9 +1,11 @@
 //! The turn in which a batch changes its owner: both shards' locks are held, so that no writer is under way.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use tokio::time::{Instant, timeout_at};
 use weft_routing::placement::ShardId;
+use weft_routing::slot::Slot;
 
 use super::batch::Batch;
 use super::ids::IdsBySlot;
@@ -50,9 +52,9 @@ where
 pub(super) enum Turn {
     /// The batch, so many documents, has its new owner, and the old copies are about to go.
     Over(usize),
-    /// Too much was written meanwhile, or a node was too slow.
-    TooSlow,
-    /// A writer holds the slots where they are, or the new shard lacked settings.
+    /// Too much was written meanwhile, or a node was too slow. How many documents were written, by slot, as far as ids tell it.
+    TooSlow(BTreeMap<Slot, usize>),
+    /// A writer holds the slots where they are, a node was busy with what it had taken before, or the new shard lacked settings.
     Held,
 }
 
@@ -80,15 +82,20 @@ impl Batch<'_> {
         }
         if noted.all || noted.unknown || noted.written().len() > self.most() {
             self.measure("too-soon", begun);
-            self.put_back(noted);
-            return Ok(Turn::TooSlow);
+            return Ok(self.too_slow(noted));
         }
         ids.add(&noted);
         let turn = Locked {
             guard: &guard,
             until: Instant::now() + TURN,
         };
-        match self.mend_rest(ids, &node, (&noted, joins), &turn).await {
+        let ready = self.ready(&node, &turn).await;
+        let is_ready = ready.is_ok();
+        let mended = match ready {
+            Ok(()) => self.mend_rest(ids, &node, (&noted, joins), &turn).await,
+            Err(error) => Err(error),
+        };
+        match mended {
             Ok(true) => {}
             Ok(false) => {
                 drop(guard);
@@ -99,8 +106,9 @@ impl Batch<'_> {
             }
             Err(MoveError::TooSlow) => {
                 self.measure("too-soon", begun);
-                self.put_back(noted);
-                return Ok(Turn::TooSlow);
+                let too_slow = self.too_slow(noted);
+                // A smaller batch would have waited as long.
+                return Ok(if is_ready { too_slow } else { Turn::Held });
             }
             Err(error) => {
                 self.put_back(noted);
@@ -111,6 +119,13 @@ impl Batch<'_> {
         drop(guard);
         self.measure("over", begun);
         Ok(Turn::Over(moved))
+    }
+
+    fn too_slow(&self, noted: Noted) -> Turn {
+        let counts = noted.ids.iter().map(|(slot, ids)| (*slot, ids.len()));
+        let written = counts.collect();
+        self.put_back(noted);
+        Turn::TooSlow(written)
     }
 
     /// The shards whose writers must wait.
@@ -140,15 +155,8 @@ impl Batch<'_> {
         Ok(!now.shards().contains(&self.to))
     }
 
-    /// Mends what was written since it was compared, until nothing differs. `false` if the new shard lacks settings, which matters
-    /// if it `joins`.
-    async fn mend_rest(
-        &self,
-        ids: &mut IdsBySlot,
-        node: &NodeRef,
-        (noted, joins): (&Noted, bool),
-        turn: &Locked<'_>,
-    ) -> Result<bool, MoveError> {
+    /// Waits until the nodes have applied what writers have sent before.
+    async fn ready(&self, node: &NodeRef, turn: &Locked<'_>) -> Result<(), MoveError> {
         let unbroken = SourceGuard::of(self.ctx, node)?;
         turn.within(self.old(node).applied()).await?;
         turn.within(unbroken.check()).await?;
@@ -158,6 +166,18 @@ impl Batch<'_> {
                 turn.within(remote(self.ctx, &other).applied()).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Mends what was written since it was compared, until nothing differs. `false` if the new shard lacks settings, which matters
+    /// if it `joins`.
+    async fn mend_rest(
+        &self,
+        ids: &mut IdsBySlot,
+        node: &NodeRef,
+        (noted, joins): (&Noted, bool),
+        turn: &Locked<'_>,
+    ) -> Result<bool, MoveError> {
         let mut written = noted.written();
         if written.len() > FEW {
             written = self.concerned(ids, node, &written, Some(turn)).await?;

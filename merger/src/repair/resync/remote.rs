@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::ResyncError;
 use crate::call::full;
@@ -15,7 +16,8 @@ use crate::cluster::{NewestTask, NodeRef, until};
 use crate::repair::Context;
 use crate::upstream::{NodeAnswer, NodeRequest, Target};
 
-/// The pauses between checks whether a task is done: short at first, then longer.
+/// The pauses between checks whether a task is done: short at first, then an eighth of the time that was waited, so that what is
+/// done is seen soon.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// How long one request may take.
@@ -178,7 +180,7 @@ impl<'a> Remote<'a> {
 
     /// Waits until a task is done.
     pub(crate) async fn done(&self, uid: u32) -> Result<(), ResyncError> {
-        let mut pause = SHORTEST_PAUSE;
+        let begun = Instant::now();
         loop {
             let task: Task = self.get(&format!("/tasks/{uid}")).await?;
             match task.status.as_str() {
@@ -192,8 +194,7 @@ impl<'a> Remote<'a> {
                     });
                 }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            tokio::time::sleep(pause_after(begun)).await;
         }
     }
 
@@ -203,8 +204,8 @@ impl<'a> Remote<'a> {
         let Some(newest) = self.newest_task().await? else {
             return Ok(());
         };
-        let mut pause = SHORTEST_PAUSE;
-        let mut waits_for = None::<(u32, tokio::time::Instant)>;
+        let begun = Instant::now();
+        let mut waits_for = None::<(u32, Instant)>;
         loop {
             let path = "/tasks?statuses=enqueued,processing&limit=1&reverse=true";
             let open: List<Task> = self.get(path).await?;
@@ -212,7 +213,7 @@ impl<'a> Remote<'a> {
                 Some(oldest) if oldest.uid <= newest => oldest.uid,
                 _ => return Ok(()),
             };
-            let now = tokio::time::Instant::now();
+            let now = Instant::now();
             match waits_for {
                 Some((uid, since)) if uid == oldest && now - since > LONGEST_TASK => {
                     return Err(ResyncError::Task {
@@ -224,8 +225,7 @@ impl<'a> Remote<'a> {
                 Some((uid, _)) if uid == oldest => {}
                 _ => waits_for = Some((oldest, now)),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            tokio::time::sleep(pause_after(begun)).await;
         }
     }
 
@@ -288,6 +288,10 @@ impl<'a> Remote<'a> {
             what: what.to_owned(),
         }
     }
+}
+
+fn pause_after(begun: Instant) -> Duration {
+    (begun.elapsed() / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
 
 /// Whether an error says that an index isn't there.
