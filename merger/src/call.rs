@@ -89,31 +89,35 @@ impl Call {
 /// Which indexes a key is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// Uids, or prefixes that end with `*`.
-    patterns: Vec<String>,
+    /// Uids, or prefixes that end with `*`; `None` for all indexes.
+    patterns: Option<Vec<String>>,
 }
 
 impl Grant {
     /// Every index.
     pub fn all() -> Self {
-        Self {
-            patterns: vec!["*".to_owned()],
-        }
+        Self { patterns: None }
     }
 
     /// The indexes of these patterns: uids, or prefixes that end with `*`.
     pub fn of(patterns: Vec<String>) -> Self {
-        Self { patterns }
+        let sees_all = patterns.iter().any(|pattern| pattern == "*");
+        Self {
+            patterns: (!sees_all).then_some(patterns),
+        }
     }
 
     /// Whether the key is for all indexes, including future ones.
     pub fn sees_all(&self) -> bool {
-        self.patterns.iter().any(|pattern| pattern == "*")
+        self.patterns.is_none()
     }
 
     /// Whether the key is for this index.
     pub fn allows(&self, uid: &str) -> bool {
-        self.patterns
+        let Some(patterns) = &self.patterns else {
+            return true;
+        };
+        patterns
             .iter()
             .any(|pattern| match pattern.strip_suffix('*') {
                 Some(prefix) => uid.starts_with(prefix),

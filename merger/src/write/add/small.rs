@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::StatusCode;
-use http::header::AUTHORIZATION;
 use weft_routing::placement::ShardId;
 
 use super::Write;
@@ -84,7 +83,7 @@ impl Write {
                 method: self.method.clone(),
                 path_and_query: self.path(self.batch.key.as_deref()),
                 format: self.format,
-                authority: forwarded.headers().get(AUTHORIZATION).cloned(),
+                authority: forwarded.authority().cloned(),
                 mode: self.mode,
             };
             let small = Small {
