@@ -167,7 +167,9 @@ impl Config {
         if json.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        let object: Map<String, Value> = serde_json::from_slice(json)
+        let text = std::str::from_utf8(json)
+            .map_err(|error| ConfigError::NotAnObject(error.to_string()))?;
+        let object: Map<String, Value> = serde_json::from_str(text)
             .map_err(|error| ConfigError::NotAnObject(error.to_string()))?;
         if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
             let nearest = nearest_key(key);

@@ -459,7 +459,7 @@ impl<H: Host> Request<H> {
         self.shared
             .host
             .set_response_header("content-type", "application/json");
-        self.answer_with(&register::failure());
+        self.answer_with(register::FAILURE);
         Step::Continue
     }
 
