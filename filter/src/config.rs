@@ -27,10 +27,36 @@ pub struct Config {
     /// Call `clear_route_cache` after a change of headers. Needed for versions of Envoy that don't do it themselves, if an
     /// earlier filter has already picked the route.
     pub clear_route_cache: bool,
-    /// Name the operation of requests that go straight to a shard, too, for an access log; the route removes the header.
-    pub log_operation: bool,
+    /// Envoy removes what a client may not set before the filter sees it. Then the filter asks for the headers that it needs,
+    /// one by one, which costs less than all of them.
+    pub headers_removed: bool,
+    /// Of which requests an access log wants to know the operation.
+    pub log_operation: Named,
     /// As a guard: refuse writes that carry no term.
     pub require_term: bool,
+}
+
+/// Requests that are sent on with the name of their operation. That costs Envoy more than to decide about them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// None.
+    None,
+    /// Those that go to the merger.
+    Merged,
+    /// Also those that go straight to a shard, whose route removes the header.
+    All,
+}
+
+impl Named {
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Merged => "merged",
+            Self::All => "all",
+        }
+    }
 }
 
 /// What the filter is for.
@@ -74,7 +100,8 @@ impl Default for Config {
             max_body_bytes: 64 * 1024,
             register_timeout_ms: 2_000,
             clear_route_cache: false,
-            log_operation: false,
+            headers_removed: false,
+            log_operation: Named::Merged,
             require_term: false,
         }
     }
@@ -113,7 +140,7 @@ pub enum ConfigError {
 }
 
 /// Every key.
-pub const KEYS: [&str; 11] = [
+pub const KEYS: [&str; 12] = [
     "mode",
     "merger_cluster",
     "shard_prefix",
@@ -123,6 +150,7 @@ pub const KEYS: [&str; 11] = [
     "max_body_bytes",
     "register_timeout_ms",
     "clear_route_cache",
+    "headers_removed",
     "log_operation",
     "require_term",
 ];
@@ -139,7 +167,9 @@ impl Config {
         if json.trim_ascii().is_empty() {
             return Ok(Self::default());
         }
-        let object: Map<String, Value> = serde_json::from_slice(json)
+        let text = std::str::from_utf8(json)
+            .map_err(|error| ConfigError::NotAnObject(error.to_string()))?;
+        let object: Map<String, Value> = serde_json::from_str(text)
             .map_err(|error| ConfigError::NotAnObject(error.to_string()))?;
         if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
             let nearest = nearest_key(key);
@@ -187,7 +217,8 @@ impl Config {
                 "a number of milliseconds from 1 to 60000",
             )?,
             clear_route_cache: raw.switch("clear_route_cache", default.clear_route_cache)?,
-            log_operation: raw.switch("log_operation", default.log_operation)?,
+            headers_removed: raw.switch("headers_removed", default.headers_removed)?,
+            log_operation: raw.named("log_operation", default.log_operation)?,
             require_term: raw.switch("require_term", default.require_term)?,
         })
     }
@@ -214,6 +245,25 @@ impl Raw<'_> {
         found.ok_or(ConfigError::BadValue {
             key: "mode",
             expected: "route or guard",
+        })
+    }
+
+    fn named(&self, key: &'static str, default: Named) -> Result<Named, ConfigError> {
+        let Some(value) = self.0.get(key) else {
+            return Ok(default);
+        };
+        let named = |named: &Named| value.as_str() == Some(named.name());
+        let found = [Named::None, Named::Merged, Named::All]
+            .into_iter()
+            .find(named);
+        // What was a switch before is understood.
+        let found = found.or(value.as_bool().map(|all| match all {
+            true => Named::All,
+            false => Named::Merged,
+        }));
+        found.ok_or(ConfigError::BadValue {
+            key,
+            expected: "none, merged or all",
         })
     }
 
@@ -307,7 +357,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let all = r#"{"mode": "route", "merger_cluster": "weft", "shard_prefix": "s-{}-t", "table_poll_ms": 100.0, "max_lease_ms": 2000, "body_routing": true,
-            "max_body_bytes": 1024, "register_timeout_ms": 500, "clear_route_cache": true, "log_operation": true}"#;
+            "max_body_bytes": 1024, "register_timeout_ms": 500, "clear_route_cache": true, "headers_removed": true, "log_operation": "all"}"#;
         let expected = Config {
             mode: Mode::Route,
             merger_cluster: "weft".to_owned(),
@@ -318,7 +368,8 @@ mod tests {
             max_body_bytes: 1024,
             register_timeout_ms: 500,
             clear_route_cache: true,
-            log_operation: true,
+            headers_removed: true,
+            log_operation: Named::All,
             require_term: false,
         };
         assert_eq!(Config::parse(all.as_bytes()), Ok(expected));
@@ -331,6 +382,20 @@ mod tests {
         assert_eq!(Config::parse(guard.as_bytes()), Ok(expected));
         let read = |key: &&str| (all.to_owned() + guard).contains(&format!("\"{key}\""));
         assert!(KEYS.iter().all(read));
+    }
+
+    #[test]
+    fn the_operation_is_logged_as_the_switch_of_before_says_it() {
+        for (value, named) in [
+            ("true", Named::All),
+            ("false", Named::Merged),
+            ("\"merged\"", Named::Merged),
+            ("\"none\"", Named::None),
+        ] {
+            let json = format!("{{\"log_operation\": {value}}}");
+            let config = Config::parse(json.as_bytes()).unwrap();
+            assert_eq!(config.log_operation, named, "{value}");
+        }
     }
 
     #[test]
@@ -393,6 +458,9 @@ mod tests {
             ("max_body_bytes", "1048576"),
             ("register_timeout_ms", "null"),
             ("clear_route_cache", "\"yes\""),
+            ("headers_removed", "1"),
+            ("log_operation", "\"some\""),
+            ("log_operation", "null"),
             ("mode", "\"Guard\""),
             ("mode", "true"),
         ] {

@@ -201,8 +201,8 @@ impl Refusal {
             ),
         };
         let link = format!("https://docs.meilisearch.com/errors#{code}");
-        serde_json::json!({"message": message, "code": code, "type": kind, "link": link})
-            .to_string()
+        // No text here has a character that JSON escapes.
+        format!(r#"{{"message":"{message}","code":"{code}","type":"{kind}","link":"{link}"}}"#)
     }
 }
 

@@ -4,9 +4,10 @@
 //! the answer in place of the node's. If that fails, the client gets a 503: the write may have happened and can safely be
 //! sent again, but nobody could follow its task.
 
+use std::ops::Range;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
 use weft_routing::ShardId;
 
 /// The path for registrations.
@@ -17,38 +18,63 @@ pub const MAX_ANSWER_BYTES: u32 = 16 * 1024;
 
 /// The answer of a node to a write that it accepted.
 #[derive(Debug, PartialEq, Eq)]
-pub struct NodeAnswer(Map<String, Value>);
+pub struct NodeAnswer {
+    text: String,
+    /// Where the task uid stands.
+    task_uid: Range<usize>,
+    /// What the merger wants to know beside the shard.
+    members: String,
+}
+
+/// The members that matter, as they are written.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary<'a> {
+    #[serde(borrow)]
+    task_uid: &'a RawValue,
+    #[serde(borrow)]
+    index_uid: Option<&'a RawValue>,
+    #[serde(borrow)]
+    r#type: Option<&'a RawValue>,
+    #[serde(borrow)]
+    enqueued_at: Option<&'a RawValue>,
+}
 
 impl NodeAnswer {
     /// Reads the answer; `None` if it isn't the summary of a task.
     #[must_use]
     pub fn parse(body: &[u8]) -> Option<Self> {
-        let answer: Map<String, Value> = serde_json::from_slice(body).ok()?;
-        answer.get("taskUid")?.as_u64()?;
-        Some(Self(answer))
+        let text = std::str::from_utf8(body).ok()?;
+        let summary: Summary<'_> = serde_json::from_str(text).ok()?;
+        let uid = summary.task_uid.get();
+        uid.parse::<u64>().ok()?;
+        let start = uid.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
+        let raw = |member: Option<&RawValue>| member.map_or("null", RawValue::get).to_owned();
+        let members = format!(
+            r#""taskUid":{uid},"indexUid":{},"type":{},"enqueuedAt":{}"#,
+            raw(summary.index_uid),
+            raw(summary.r#type),
+            raw(summary.enqueued_at),
+        );
+        Some(Self {
+            task_uid: start..start + uid.len(),
+            text: text.to_owned(),
+            members,
+        })
     }
 
     /// The body of the request to the merger.
     #[must_use]
     pub fn registration(&self, shard: ShardId) -> String {
-        let field = |name: &str| self.0.get(name).cloned().unwrap_or(Value::Null);
-        json!({
-            "shard": shard,
-            "taskUid": field("taskUid"),
-            "indexUid": field("indexUid"),
-            "type": field("type"),
-            "enqueuedAt": field("enqueuedAt"),
-        })
-        .to_string()
+        format!(r#"{{"shard":{shard},{}}}"#, self.members)
     }
 
     /// The answer for the client.
     #[must_use]
     pub fn with_task_uid(mut self, task_uid: u64) -> String {
-        if let Some(field) = self.0.get_mut("taskUid") {
-            *field = Value::from(task_uid);
-        }
-        Value::Object(self.0).to_string()
+        self.text
+            .replace_range(self.task_uid, &task_uid.to_string());
+        self.text
     }
 }
 
@@ -61,7 +87,8 @@ pub fn task_uid(status: u16, body: &[u8]) -> Option<u64> {
         #[serde(borrow)]
         task_uid: &'a RawValue,
     }
-    let registered: Registered<'_> = serde_json::from_slice(body).ok()?;
+    let body = std::str::from_utf8(body).ok()?;
+    let registered: Registered<'_> = serde_json::from_str(body).ok()?;
     registered
         .task_uid
         .get()
@@ -71,16 +98,7 @@ pub fn task_uid(status: u16, body: &[u8]) -> Option<u64> {
 }
 
 /// The client's answer if the registration failed, with status 503.
-#[must_use]
-pub fn failure() -> String {
-    json!({
-        "message": "The write was handed to its shard, but its task could not be registered. Sending the same write again is safe.",
-        "code": "internal",
-        "type": "internal",
-        "link": "https://docs.meilisearch.com/errors#internal",
-    })
-    .to_string()
-}
+pub const FAILURE: &str = r#"{"message":"The write was handed to its shard, but its task could not be registered. Sending the same write again is safe.","code":"internal","type":"internal","link":"https://docs.meilisearch.com/errors#internal"}"#;
 
 #[cfg(test)]
 mod tests {
@@ -105,6 +123,15 @@ mod tests {
             .unwrap()
             .with_task_uid(123);
         assert_eq!(answer, ANSWER.replace("\"taskUid\":17", "\"taskUid\":123"));
+        let spaced = "{ \"a\" : \"17\", \"taskUid\" : 17 , \"b\":[17]}\n";
+        let answer = NodeAnswer::parse(spaced.as_bytes()).unwrap();
+        let registration = answer.registration(ShardId(0));
+        assert_eq!(
+            registration,
+            r#"{"shard":0,"taskUid":17,"indexUid":null,"type":null,"enqueuedAt":null}"#
+        );
+        let expected = spaced.replace("\"taskUid\" : 17", "\"taskUid\" : 9");
+        assert_eq!(answer.with_task_uid(9), expected);
     }
 
     #[test]
@@ -116,6 +143,9 @@ mod tests {
             "{\"taskUid\":\"17\"}",
             "{\"taskUid\":-1}",
             "{\"taskUid\":17",
+            "{\"taskUid\":17.0}",
+            "{\"taskUid\":17,\"taskUid\":18}",
+            "{\"indexUid\":\"a\"}",
         ] {
             assert_eq!(NodeAnswer::parse(body.as_bytes()), None, "{body}");
         }
@@ -139,8 +169,20 @@ mod tests {
 
     #[test]
     fn the_failure_has_meilisearchs_shape() {
-        let failure: Map<String, Value> = serde_json::from_str(&failure()).unwrap();
-        let keys: Vec<_> = failure.keys().map(String::as_str).collect();
-        assert_eq!(keys, ["message", "code", "type", "link"]);
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Failure {
+            message: String,
+            code: String,
+            r#type: String,
+            link: String,
+        }
+        let failure: Failure = serde_json::from_str(FAILURE).unwrap();
+        assert!(failure.message.contains("safe"));
+        assert_eq!(
+            (failure.code.as_str(), failure.r#type.as_str()),
+            ("internal", "internal")
+        );
+        assert!(failure.link.ends_with("#internal"));
     }
 }

@@ -11,11 +11,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use weft_routing::{
-    BodyFormat, Decision, Epoch, Held, Operation, RoutingTable, ShardId, classify, cors, decide,
-    decide_by_body, headers,
+    BodyFormat, Classified, Decision, Epoch, Held, Operation, RoutingTable, ShardId, classify,
+    cors, decide, decide_by_body, headers, needs,
 };
 
-use crate::head::{Head, Trace};
+use crate::config::Named;
+use crate::head::{Head, Headers, Trace};
 use crate::host::{Host, Step};
 use crate::metrics::Counter;
 use crate::register::{self, NodeAnswer};
@@ -84,8 +85,12 @@ impl<H: Host> Request<H> {
     /// Handles the request's head.
     pub fn on_request_headers(&mut self, end_of_stream: bool) -> Step {
         let shared = Rc::clone(&self.shared);
-        let all = shared.host.request_headers();
-        let head = Head::read(&all);
+        let host = &shared.host;
+        let first = match shared.config.headers_removed {
+            true => Headers::first(host),
+            false => Headers::all(host),
+        };
+        let head = Head::of(&first);
         self.strip(&head);
         self.phase = Phase::Passing;
         let Ok(classified) = classify(head.method, &head.path) else {
@@ -95,18 +100,35 @@ impl<H: Host> Request<H> {
         if table.is_none() && classified.index.is_some() {
             shared.count(Counter::TableStale);
         }
+        if let Headers::All(_) = first {
+            return self.decide_by_head(&classified, table, &head, end_of_stream);
+        }
+        let needs = needs(&classified, table.as_deref());
+        let may_write = !classified.operation.is_whole_on_one_shard();
+        let by_origin = table
+            .as_deref()
+            .is_some_and(|table| !table.origins.is_any());
+        let rest = Headers::needed(host, needs, may_write, by_origin);
+        self.decide_by_head(&classified, table, &Head::of(&rest), end_of_stream)
+    }
+
+    fn decide_by_head(
+        &mut self,
+        classified: &Classified<'_>,
+        table: Option<Rc<RoutingTable>>,
+        head: &Head<'_>,
+        end_of_stream: bool,
+    ) -> Step {
         if let Some(table) = table.as_deref().filter(|table| !table.origins.is_any()) {
             let allowed = table.origins.allow(head.origin);
             self.readers = Readers::Only(allowed.map(str::to_owned));
         }
-        let policy = shared.config.policy();
-        let decision = decide(&classified, table.as_deref(), head.facts, policy);
-        let index = classified.index.as_deref();
-        match decision {
+        let operation = classified.operation;
+        let policy = self.shared.config.policy();
+        match decide(classified, table.as_deref(), head.facts, policy) {
             Decision::Refuse => self.refuse(),
-            Decision::Merge => self.merge(Some(classified.operation)),
+            Decision::Merge => self.merge(Some(operation)),
             Decision::DirectRead(shard) if !end_of_stream && policy.body_routing => {
-                let operation = classified.operation;
                 if head.facts.body.length > Some(policy.max_body_bytes) {
                     return self.merge(Some(operation));
                 }
@@ -118,13 +140,12 @@ impl<H: Host> Request<H> {
                 };
                 Step::Hold
             }
-            Decision::DirectRead(shard) => self.read(shard, classified.operation),
-            Decision::DirectWrite(shard) => self.write(shard, classified.operation, head.trace()),
-            Decision::LookAtBody(_) if end_of_stream => self.merge(Some(classified.operation)),
+            Decision::DirectRead(shard) => self.read(shard, operation),
+            Decision::DirectWrite(shard) => self.write(shard, operation, head.trace()),
+            Decision::LookAtBody(_) if end_of_stream => self.merge(Some(operation)),
             Decision::LookAtBody(format) => {
-                shared.count(Counter::BodyLookedAt);
-                let operation = classified.operation;
-                let index = index.unwrap_or_default().to_owned();
+                self.shared.count(Counter::BodyLookedAt);
+                let index = classified.index.as_deref().unwrap_or_default().to_owned();
                 let is_search = operation == Operation::SearchPost;
                 let authorization = head.facts.authorization.filter(|_| is_search);
                 self.phase = Phase::LookingAtBody {
@@ -293,10 +314,9 @@ impl<H: Host> Request<H> {
     /// the merger's, stays as it is: each call to Envoy costs more than everything that is decided here.
     fn merge(&self, operation: Option<Operation>) -> Step {
         self.shared.count(Counter::Merged);
-        if let Some(operation) = operation {
-            self.shared
-                .host
-                .set_request_header(headers::OPERATION, operation.name());
+        let Shared { host, config, .. } = &*self.shared;
+        if let Some(operation) = operation.filter(|_| config.log_operation != Named::None) {
+            host.set_request_header(headers::OPERATION, operation.name());
         }
         Step::Continue
     }
@@ -322,7 +342,7 @@ impl<H: Host> Request<H> {
 
     fn route_to(&self, shard: ShardId, operation: Operation) {
         let Shared { host, config, .. } = &*self.shared;
-        if config.log_operation {
+        if config.log_operation == Named::All {
             host.set_request_header(headers::OPERATION, operation.name());
         }
         host.set_request_header(headers::CLUSTER, &config.shard_prefix.of(shard));
@@ -439,7 +459,7 @@ impl<H: Host> Request<H> {
         self.shared
             .host
             .set_response_header("content-type", "application/json");
-        self.answer_with(&register::failure());
+        self.answer_with(register::FAILURE);
         Step::Continue
     }
 

@@ -69,6 +69,43 @@ pub enum Decision {
     Refuse,
 }
 
+/// Which of the [`Facts`] a decision depends on. To find one costs the filter more than to decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// None: any will do.
+    Nothing,
+    /// [`Facts::special`] alone.
+    Special,
+    /// All of them.
+    All,
+}
+
+/// Says which facts [`decide`] would look at.
+#[must_use]
+pub fn needs(classified: &Classified<'_>, table: Option<&RoutingTable>) -> Needs {
+    let operation = classified.operation;
+    let index = classified.index.as_deref();
+    let Some(route) = table.zip(index).and_then(|(table, index)| table.get(index)) else {
+        return Needs::Nothing;
+    };
+    if operation.is_whole_on_one_shard() {
+        let is_search = matches!(operation, Operation::SearchGet | Operation::SearchPost);
+        let by_value = is_search && route.slots.field().is_some();
+        return match (route.direct_reads, route.slots.only_shard()) {
+            (false, _) => Needs::Nothing,
+            (true, None) if by_value => Needs::All,
+            (true, None) if classified.document.is_none() => Needs::Nothing,
+            (true, _) => Needs::Special,
+        };
+    }
+    match operation {
+        _ if !route.direct_writes => Needs::Nothing,
+        Operation::DeleteDocument => Needs::Special,
+        _ if operation.writes_named_documents() => Needs::All,
+        _ => Needs::Nothing,
+    }
+}
+
 /// Decides by the request's head.
 ///
 /// `table` is `None` if there is no table or its lease has expired.

@@ -28,7 +28,9 @@ pub mod value;
 
 pub use body::{BodyFormat, DocumentIds, Unclear};
 pub use cors::Origins;
-pub use decision::{BodyFacts, Decision, Facts, Held, Policy, decide, decide_by_body};
+pub use decision::{
+    BodyFacts, Decision, Facts, Held, Needs, Policy, decide, decide_by_body, needs,
+};
 pub use document_id::{DocumentId, InvalidDocumentId};
 pub use filters::{Asked, TenantRules};
 pub use index_uid::is_index_uid;

@@ -142,7 +142,10 @@ fn read(json: &[u8]) -> Result<WireTable, TableError> {
     if json.len() > MAX_TABLE_BYTES {
         return Err(TableError::TooLarge);
     }
-    Ok(serde_json::from_slice(json)?)
+    // All of the filter's JSON is read as text: the reader of bytes would be a second copy of the whole parser in the wasm.
+    let text = std::str::from_utf8(json);
+    let text = text.map_err(<serde_json::Error as serde::de::Error>::custom)?;
+    Ok(serde_json::from_str(text)?)
 }
 
 /// Routes in the order of their uids, and the layouts that they share.

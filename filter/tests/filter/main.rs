@@ -12,4 +12,5 @@ mod mock;
 mod polls;
 mod readme;
 mod reads;
+mod single_headers;
 mod writes;

@@ -15,7 +15,8 @@ fn default_of(key: &str) -> String {
         "max_body_bytes" => default.max_body_bytes.to_string(),
         "register_timeout_ms" => default.register_timeout_ms.to_string(),
         "clear_route_cache" => default.clear_route_cache.to_string(),
-        "log_operation" => default.log_operation.to_string(),
+        "headers_removed" => default.headers_removed.to_string(),
+        "log_operation" => default.log_operation.name().to_owned(),
         "require_term" => default.require_term.to_string(),
         other => panic!("say here what the default of {other} is"),
     }

@@ -48,8 +48,9 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
         body: Bytes::from_static(br#"{"q":"a search as people type it","limit":20}"#),
         ..document(port)
     };
-    let settings = |port| Shot {
-        path: "/indexes/x/settings".to_owned(),
+    // The settings of an index on one shard are read from there.
+    let stats = |port| Shot {
+        path: "/indexes/x/stats".to_owned(),
         ..document(port)
     };
     let multi_search = |port| Shot {
@@ -63,7 +64,7 @@ pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
     let shots: [(&str, &dyn Fn(u16) -> Shot); 4] = [
         ("GET of a document, routed by its id", &document),
         ("search of an index on one shard, routed", &search),
-        ("GET that goes to the merger", &settings),
+        ("GET that goes to the merger", &stats),
         ("multi-search, which passes the filter by", &multi_search),
     ];
     for (what, shot) in shots {

@@ -71,7 +71,7 @@ impl Asked<'static> {
         if body.trim_ascii_start().first() != Some(&b'{') {
             return None;
         }
-        let body: Body = serde_json::from_slice(body).ok()?;
+        let body: Body = serde_json::from_str(std::str::from_utf8(body).ok()?).ok()?;
         Some(Self {
             filter: (!body.filter.is_null()).then_some(Cow::Owned(body.filter)),
             searches_on: !body.attributes_to_search_on.is_null(),

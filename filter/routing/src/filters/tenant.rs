@@ -41,7 +41,8 @@ impl TenantRules {
         };
         let payload = BASE64_URL_SAFE_NO_PAD.decode(payload);
         let payload = payload.map_err(|_| Unreadable)?;
-        let mut payload: Value = serde_json::from_slice(&payload).map_err(|_| Unreadable)?;
+        let payload = std::str::from_utf8(&payload).map_err(|_| Unreadable)?;
+        let mut payload: Value = serde_json::from_str(payload).map_err(|_| Unreadable)?;
         match payload.get_mut("searchRules").map(Value::take) {
             Some(Value::Object(rules)) => Ok(Some(Self(rules))),
             Some(Value::Array(_)) => Ok(None),

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use weft_routing::{
-    BodyFacts, BodyFormat, Decision, DocumentId, Epoch, Facts, Held, IndexRoute, Policy,
-    RoutingTable, ShardId, SlotMap, classify, decide, decide_by_body,
+    BodyFacts, BodyFormat, Decision, DocumentId, Epoch, Facts, Held, IndexRoute, Needs, Policy,
+    RoutingTable, ShardId, SlotMap, classify, decide, decide_by_body, needs,
 };
 
 use super::test;
@@ -259,4 +259,90 @@ fn a_body_of_one_shard_is_written_there() {
     let all = format!("[{}]", all.join(","));
     assert_eq!(by_body(ReplaceDocuments, all.as_bytes()), "merge");
     assert_eq!(by_body(ReplaceDocuments, b"oops"), "merge");
+}
+
+/// Some facts that lead to different decisions.
+fn many_facts() -> Vec<Facts<'static>> {
+    let bodies = [
+        SMALL_JSON,
+        BodyFacts::default(),
+        BodyFacts {
+            encoded: true,
+            ..SMALL_JSON
+        },
+        BodyFacts {
+            length: Some(65_537),
+            ..SMALL_JSON
+        },
+    ];
+    let facts = bodies.into_iter().flat_map(|body| {
+        let keys = [None, Some("Bearer key"), Some("Bearer a.b.c")];
+        keys.into_iter().flat_map(move |authorization| {
+            [false, true].map(|special| Facts {
+                special,
+                body,
+                authorization,
+            })
+        })
+    });
+    facts.collect()
+}
+
+#[test]
+fn a_decision_depends_on_no_more_facts_than_it_says() {
+    let mut table = table();
+    let shards = [ShardId(0), ShardId(1), ShardId(2)];
+    let by_field = SlotMap::deal_by(&"field:tenant".parse().unwrap(), &shards).unwrap();
+    let by_field = IndexRoute::new(Arc::new(by_field));
+    table.indexes.insert("tenants".to_owned(), by_field);
+    let rests = [
+        "",
+        "/search",
+        "/search?filter=tenant%20%3D%2042",
+        "/documents",
+        "/documents/1",
+        "/documents/a%20b",
+        "/documents/delete-batch",
+        "/documents/fetch",
+        "/settings",
+        "/stats",
+    ];
+    let mut seen = [0; 3];
+    for index in ["wide", "tiny", "held", "tenants", "nosuch"] {
+        for rest in rests {
+            for method in ["GET", "POST", "PUT", "DELETE"] {
+                let path = format!("/indexes/{index}{rest}");
+                let Ok(classified) = classify(method, &path) else {
+                    continue;
+                };
+                for table in [Some(&table), None] {
+                    let needs = needs(&classified, table);
+                    for facts in many_facts() {
+                        let found = match needs {
+                            Needs::Nothing => Facts::default(),
+                            Needs::Special => Facts {
+                                special: facts.special,
+                                ..Facts::default()
+                            },
+                            Needs::All => facts,
+                        };
+                        assert_eq!(
+                            decide(&classified, table, found, POLICY),
+                            decide(&classified, table, facts, POLICY),
+                            "{method} {path} {needs:?} {facts:?}"
+                        );
+                    }
+                    seen[needs as usize] += 1;
+                }
+            }
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 5), "{seen:?}");
+    // What is asked most often needs no more than the few headers of Weft's own.
+    for path in ["/indexes/wide/documents/1", "/indexes/tiny/search"] {
+        let classified = classify("GET", path).unwrap();
+        assert_eq!(needs(&classified, Some(&table)), Needs::Special, "{path}");
+    }
+    let merged = classify("POST", "/indexes/wide/search").unwrap();
+    assert_eq!(needs(&merged, Some(&table)), Needs::Nothing);
 }

@@ -8,7 +8,7 @@ use super::yaml::{Kind, Node};
 use super::{Merger, Report, meant};
 
 /// Every key of the filter's configuration, and what its value is.
-pub(super) const KEYS: [(&str, Shape); 11] = [
+pub(super) const KEYS: [(&str, Shape); 12] = [
     ("mode", Shape::Text),
     ("merger_cluster", Shape::Text),
     ("shard_prefix", Shape::Text),
@@ -18,7 +18,8 @@ pub(super) const KEYS: [(&str, Shape); 11] = [
     ("max_body_bytes", Shape::Number),
     ("register_timeout_ms", Shape::Number),
     ("clear_route_cache", Shape::Truth),
-    ("log_operation", Shape::Truth),
+    ("headers_removed", Shape::Truth),
+    ("log_operation", Shape::Operations),
     ("require_term", Shape::Truth),
 ];
 
@@ -28,6 +29,8 @@ pub(super) enum Shape {
     Text,
     Number,
     Truth,
+    /// Which operations are named; a truth is what it was before.
+    Operations,
 }
 
 /// Weft's filter in a listener.
@@ -143,6 +146,7 @@ fn keys(configuration: &Map<String, Value>, line: usize, report: &mut Report) {
             Shape::Text if !value.is_string() => "a text",
             Shape::Number if !value.is_number() => "a number",
             Shape::Truth if !value.is_boolean() => "true or false",
+            Shape::Operations if !names_operations(value) => "none, merged or all",
             _ => continue,
         };
         report.mistake(
@@ -150,6 +154,11 @@ fn keys(configuration: &Map<String, Value>, line: usize, report: &mut Report) {
             format!("`{key}` in the filter's configuration must be {expected}"),
         );
     }
+}
+
+fn names_operations(value: &Value) -> bool {
+    let named = value.as_str();
+    value.is_boolean() || named.is_some_and(|name| ["none", "merged", "all"].contains(&name))
 }
 
 /// The names that filter, merger and file must have in common.

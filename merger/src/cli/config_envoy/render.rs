@@ -342,17 +342,22 @@ fn scalar(text: &str) -> String {
 /// The filter's plugin configuration.
 fn filter_configuration(filter: &Filter, topology: &Topology) -> String {
     let names = &topology.shard_names;
-    let mut configuration = serde_json::json!({ "body_routing": filter.body_routing });
+    // The edge listener removes what a client may not set.
+    let mut configuration =
+        serde_json::json!({ "body_routing": filter.body_routing, "headers_removed": true });
     if !topology.other_mergers.is_empty()
         && let Some(members) = configuration.as_object_mut()
     {
         // By then this Envoy calls no node ready, and another merger must answer.
         members.insert("max_lease_ms".to_owned(), LEASE_BESIDE_OTHERS_MS.into());
     }
-    if topology.access_log == AccessLog::Detailed
-        && let Some(members) = configuration.as_object_mut()
-    {
-        members.insert("log_operation".to_owned(), true.into());
+    let logged = match topology.access_log {
+        AccessLog::Detailed => Some("all"),
+        AccessLog::Off => Some("none"),
+        AccessLog::All | AccessLog::Failed => None,
+    };
+    if let (Some(logged), Some(members)) = (logged, configuration.as_object_mut()) {
+        members.insert("log_operation".to_owned(), logged.into());
     }
     if *names != ShardNames::default()
         && let Some(members) = configuration.as_object_mut()

@@ -222,8 +222,27 @@ fn without_the_filter_no_route_asks_a_header_for_its_cluster() {
 
 #[test]
 fn the_filter_is_told_whether_to_look_into_bodies() {
-    assert!(text("--body-routing true").contains(r#"value: "{\"body_routing\":true}""#));
-    assert!(text("--body-routing false").contains(r#"value: "{\"body_routing\":false}""#));
+    for (options, configuration) in [
+        (
+            "--body-routing true",
+            r#"{\"body_routing\":true,\"headers_removed\":true}"#,
+        ),
+        (
+            "--body-routing false",
+            r#"{\"body_routing\":false,\"headers_removed\":true}"#,
+        ),
+        (
+            "--access-log off",
+            r#"{\"body_routing\":true,\"headers_removed\":true,\"log_operation\":\"none\"}"#,
+        ),
+        (
+            "--access-log detailed",
+            r#"{\"body_routing\":true,\"headers_removed\":true,\"log_operation\":\"all\"}"#,
+        ),
+    ] {
+        let value = format!("value: \"{configuration}\"");
+        assert!(text(options).contains(&value), "{options}");
+    }
 }
 
 #[test]
