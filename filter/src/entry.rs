@@ -1,22 +1,123 @@
-//! Envoy's entry points: the callbacks of proxy-wasm (ABI 0.2.1) that the filter wants, each of which finds its context and
-//! calls it, and the host calls behind [`Host`].
+//! Envoy's entry points: proxy-wasm's contexts, each a line or two, and the host calls behind [`Host`].
 //!
-//! Only these are exported: a callback that Envoy finds costs every request a call into the VM, also if it does nothing. So
-//! there is none for the end of a stream or for logging, but only for its deletion.
+//! The SDK's convenience methods unwrap. Its `hostcalls` return results, which are turned into `Option`s here. Values are
+//! read as bytes, because a header that isn't UTF-8 would make the text variants panic.
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, BufferType, ContextType, LogLevel, MapType, MetricType};
 
-use crate::abi::{self, Buffer, Map, Metric};
 use crate::config::Mode;
 use crate::guard::Guarded;
 use crate::head_block::HeadBlock;
 use crate::host::{Change, Host, MetricKind, SharedData, Step};
 use crate::request::Request;
 use crate::root::{Root, Shared};
+
+#[allow(
+    unsafe_code,
+    reason = "the SDK's macro calls the constructors that the linker made"
+)]
+mod start {
+    proxy_wasm::main! {{
+        proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Warn);
+        proxy_wasm::set_root_context(|_| Box::new(super::RootCallbacks::default()));
+    }}
+}
+
+#[allow(
+    unsafe_code,
+    reason = "the SDK gives the first call only with two allocations for each header, and panics in the others if Envoy refuses"
+)]
+mod abi {
+    use proxy_wasm::types::{MapType, Status};
+
+    use crate::host::{Change, SharedData};
+
+    /// Statuses as numbers: one that the SDK doesn't know must not become one of its enum.
+    const OK: u32 = Status::Ok as u32;
+    const NOT_FOUND: u32 = Status::NotFound as u32;
+    const CAS_MISMATCH: u32 = Status::CasMismatch as u32;
+
+    #[link(wasm_import_module = "env")]
+    unsafe extern "C" {
+        fn proxy_get_header_map_pairs(map: MapType, data: *mut *mut u8, size: *mut usize)
+        -> Status;
+        fn proxy_get_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+            version: *mut u32,
+        ) -> u32;
+        fn proxy_set_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *const u8,
+            size: usize,
+            version: u32,
+        ) -> u32;
+    }
+
+    /// All headers of a map in one block.
+    pub(super) fn header_pairs(map: MapType) -> Option<Vec<u8>> {
+        let (mut data, mut size) = (std::ptr::null_mut(), 0);
+        // SAFETY: the host writes both before it returns `Ok`.
+        let status = unsafe { proxy_get_header_map_pairs(map, &raw mut data, &raw mut size) };
+        if status != Status::Ok || data.is_null() {
+            return None;
+        }
+        // SAFETY: the host got the memory from the SDK's `proxy_on_memory_allocate`, which hands out boxed slices of
+        // exactly this size, and doesn't touch it again.
+        Some(unsafe { Vec::from_raw_parts(data, size, size) })
+    }
+
+    /// What is shared under a key.
+    pub(super) fn shared_data(key: &str) -> SharedData {
+        let (mut data, mut size, mut version) = (std::ptr::null_mut(), 0, 0);
+        // SAFETY: the host reads the key, and writes the three before it returns `Ok`.
+        let status = unsafe {
+            proxy_get_shared_data(
+                key.as_ptr(),
+                key.len(),
+                &raw mut data,
+                &raw mut size,
+                &raw mut version,
+            )
+        };
+        match status {
+            // SAFETY: as for the headers.
+            OK if !data.is_null() => SharedData::Value {
+                bytes: unsafe { Vec::from_raw_parts(data, size, size) },
+                version,
+            },
+            NOT_FOUND => SharedData::Absent,
+            _ => SharedData::Unknown,
+        }
+    }
+
+    /// Sets what is shared under a key.
+    pub(super) fn set_shared_data(key: &str, value: &[u8], version: u32) -> Change {
+        // SAFETY: the host reads key and value, and keeps neither address.
+        let status = unsafe {
+            proxy_set_shared_data(
+                key.as_ptr(),
+                key.len(),
+                value.as_ptr(),
+                value.len(),
+                version,
+            )
+        };
+        match status {
+            OK => Change::Made,
+            CAS_MISMATCH => Change::Overtaken,
+            _ => Change::Refused,
+        }
+    }
+}
 
 /// Envoy, through proxy-wasm.
 #[derive(Clone, Copy, Debug)]
@@ -30,63 +131,67 @@ impl Host for Envoy {
     }
 
     fn warn(&self, message: &str) {
-        abi::warn(message);
+        hostcalls::log(LogLevel::Warn, message).unwrap_or_default();
     }
 
     fn request_headers(&self) -> HeadBlock {
-        HeadBlock::new(abi::header_pairs(Map::Request).unwrap_or_default())
-    }
-
-    fn request_header(&self, name: &str) -> Option<Vec<u8>> {
-        abi::header(Map::Request, name)
+        HeadBlock::new(abi::header_pairs(MapType::HttpRequestHeaders).unwrap_or_default())
     }
 
     fn set_request_header(&self, name: &str, value: &str) {
-        abi::set_header(Map::Request, name, value);
+        hostcalls::set_map_value(MapType::HttpRequestHeaders, name, Some(value))
+            .unwrap_or_default();
     }
 
     fn remove_request_header(&self, name: &str) {
-        abi::remove_header(Map::Request, name);
+        hostcalls::remove_map_value(MapType::HttpRequestHeaders, name).unwrap_or_default();
     }
 
     fn clear_route_cache(&self) {
-        abi::call_foreign_function("clear_route_cache");
+        hostcalls::call_foreign_function("clear_route_cache", None).unwrap_or_default();
     }
 
     fn request_body(&self, max_bytes: u32) -> Option<Vec<u8>> {
-        buffer(Buffer::RequestBody, max_bytes)
+        buffer(BufferType::HttpRequestBody, max_bytes)
     }
 
     fn response_header(&self, name: &str) -> Option<Vec<u8>> {
-        abi::header(Map::Response, name)
+        hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name)
+            .ok()
+            .flatten()
     }
 
     fn set_response_header(&self, name: &str, value: &str) {
-        abi::set_header(Map::Response, name, value);
+        hostcalls::set_map_value(MapType::HttpResponseHeaders, name, Some(value))
+            .unwrap_or_default();
     }
 
     fn remove_response_header(&self, name: &str) {
-        abi::remove_header(Map::Response, name);
+        hostcalls::remove_map_value(MapType::HttpResponseHeaders, name).unwrap_or_default();
     }
 
     fn response_body(&self, max_bytes: u32) -> Option<Vec<u8>> {
-        buffer(Buffer::ResponseBody, max_bytes)
+        buffer(BufferType::HttpResponseBody, max_bytes)
     }
 
     fn replace_response_body(&self, body: &[u8]) {
-        abi::replace_buffer(Buffer::ResponseBody, body);
+        // Envoy replaces at most what is there, so the size may exceed it.
+        hostcalls::set_buffer(BufferType::HttpResponseBody, 0, usize::MAX, body)
+            .unwrap_or_default();
     }
 
     fn resume_response(&self) {
-        abi::resume_response();
+        hostcalls::resume_http_response().unwrap_or_default();
     }
 
     fn respond(&self, status: u16) {
-        self.respond_with(status, &[], "");
+        hostcalls::send_http_response(u32::from(status), Vec::new(), None).unwrap_or_default();
     }
 
     fn respond_with(&self, status: u16, headers: &[(&str, &str)], body: &str) {
-        abi::respond(status, HeadBlock::of_texts(headers).as_bytes(), body);
+        let body = Some(body.as_bytes());
+        hostcalls::send_http_response(u32::from(status), headers.to_vec(), body)
+            .unwrap_or_default();
     }
 
     fn shared_data(&self, key: &str) -> SharedData {
@@ -104,267 +209,177 @@ impl Host for Envoy {
         body: Option<&[u8]>,
         timeout: Duration,
     ) -> Option<u32> {
-        let (headers, trailers) = (HeadBlock::of_texts(headers), HeadBlock::of_texts(&[]));
-        let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-        let body = body.unwrap_or_default();
-        let (headers, trailers) = (headers.as_bytes(), trailers.as_bytes());
-        let token = abi::call(cluster, headers, body, trailers, timeout_ms)?;
-        CONTEXTS.with(|contexts| contexts.called(token));
-        Some(token)
+        hostcalls::dispatch_http_call(cluster, headers.to_vec(), body, Vec::new(), timeout).ok()
     }
 
     fn call_status(&self) -> Option<u16> {
-        let status = abi::header(Map::CallResponse, ":status")?;
-        std::str::from_utf8(&status).ok()?.parse().ok()
+        let status = hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, ":status");
+        std::str::from_utf8(&status.ok()??).ok()?.parse().ok()
     }
 
     fn call_body(&self, max_bytes: u32) -> Option<Vec<u8>> {
-        buffer(Buffer::CallResponseBody, max_bytes)
+        buffer(BufferType::HttpCallResponseBody, max_bytes)
     }
 
     fn set_tick_period(&self, period: Duration) {
-        abi::set_tick_period(u32::try_from(period.as_millis()).unwrap_or(u32::MAX));
+        hostcalls::set_tick_period(period).unwrap_or_default();
     }
 
     fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
         let kind = match kind {
-            MetricKind::Counter => Metric::Counter,
-            MetricKind::Gauge => Metric::Gauge,
-            MetricKind::Histogram => Metric::Histogram,
+            MetricKind::Counter => MetricType::Counter,
+            MetricKind::Gauge => MetricType::Gauge,
+            MetricKind::Histogram => MetricType::Histogram,
         };
-        abi::define_metric(kind, name)
+        hostcalls::define_metric(kind, name).ok()
     }
 
     fn add_to_metric(&self, id: u32, amount: i64) {
-        abi::increment_metric(id, amount);
+        hostcalls::increment_metric(id, amount).unwrap_or_default();
     }
 
     fn record_metric(&self, id: u32, value: u64) {
-        abi::record_metric(id, value);
+        hostcalls::record_metric(id, value).unwrap_or_default();
     }
 }
 
-fn buffer(buffer: Buffer, max_bytes: u32) -> Option<Vec<u8>> {
-    abi::buffer(buffer, usize::try_from(max_bytes).ok()?)
+fn buffer(buffer: BufferType, max_bytes: u32) -> Option<Vec<u8>> {
+    hostcalls::get_buffer(buffer, 0, usize::try_from(max_bytes).ok()?)
+        .ok()
+        .flatten()
 }
 
-/// One stream. Without a valid configuration there is none, and requests pass unchanged, to the merger.
-enum Stream {
-    Request(Request<Envoy>),
-    Guarded(Guarded<Envoy>),
-}
-
-/// Everything that lives in this VM, by the ids that Envoy has given.
+/// The root of the VM. It holds no root of Weft's until a valid configuration was read.
 #[derive(Default)]
-struct Contexts {
-    /// A root is there once a valid configuration was read.
-    roots: RefCell<HashMap<u32, Root<Envoy>>>,
-    streams: RefCell<HashMap<u32, Stream>>,
-    /// Whose callback is running.
-    active: Cell<u32>,
-    /// Who waits for the answers to which calls: Envoy tells only the token.
-    callers: RefCell<HashMap<u32, u32>>,
+struct RootCallbacks {
+    root: Option<Root<Envoy>>,
 }
 
-thread_local! {
-    static CONTEXTS: Contexts = Contexts::default();
-}
-
-impl Contexts {
-    /// Reads a root's configuration, of so many bytes; false if it isn't valid.
-    fn configure(&self, id: u32, size: usize) -> bool {
-        self.active.set(id);
-        let json = abi::buffer(Buffer::PluginConfiguration, size).unwrap_or_default();
-        let envoy = Envoy {
-            started: Instant::now(),
-        };
-        let root = Root::configure(envoy, &json);
-        let is_valid = root.is_some();
-        let mut roots = self.roots.borrow_mut();
-        roots.remove(&id);
-        roots.extend(root.map(|root| (id, root)));
-        is_valid
-    }
-
-    fn begin(&self, id: u32, root: u32) {
-        let shared: Option<Rc<Shared<Envoy>>> = self.roots.borrow().get(&root).map(Root::shared);
-        let Some(shared) = shared else { return };
-        let stream = match shared.config.mode {
-            Mode::Route => Stream::Request(Request::new(shared)),
-            Mode::Guard => Stream::Guarded(Guarded::new(shared)),
-        };
-        self.streams.borrow_mut().insert(id, stream);
-    }
-
-    fn end(&self, id: u32) {
-        if self.streams.borrow_mut().remove(&id).is_none() {
-            self.roots.borrow_mut().remove(&id);
-        }
-    }
-
-    fn tick(&self, id: u32) {
-        self.active.set(id);
-        if let Some(root) = self.roots.borrow_mut().get_mut(&id) {
-            root.on_tick();
-        }
-    }
-
-    /// The next step of a stream, as Envoy reads it.
-    fn step(&self, id: u32, phase: impl FnOnce(&mut Stream) -> Step) -> u32 {
-        self.active.set(id);
-        match self.streams.borrow_mut().get_mut(&id).map(phase) {
-            Some(Step::Hold) => 1,
-            Some(Step::Continue) | None => 0,
-        }
-    }
-
-    fn called(&self, token: u32) {
-        self.callers.borrow_mut().insert(token, self.active.get());
-    }
-
-    fn answered(&self, token: u32) {
-        let Some(caller) = self.callers.borrow_mut().remove(&token) else {
-            return;
-        };
-        self.active.set(caller);
-        if let Some(stream) = self.streams.borrow_mut().get_mut(&caller) {
-            abi::set_effective_context(caller);
-            if let Stream::Request(request) = stream {
-                request.on_call_response(token);
-            }
-        } else if let Some(root) = self.roots.borrow_mut().get_mut(&caller) {
-            abi::set_effective_context(caller);
+impl Context for RootCallbacks {
+    fn on_http_call_response(
+        &mut self,
+        token: u32,
+        _headers: usize,
+        _body: usize,
+        _trailers: usize,
+    ) {
+        if let Some(root) = &mut self.root {
             root.on_call_response(token);
         }
     }
 }
 
-impl Stream {
-    fn on_request_headers(&mut self, end_of_stream: bool) -> Step {
-        match self {
-            Self::Request(request) => request.on_request_headers(end_of_stream),
-            Self::Guarded(guarded) => guarded.on_request_headers(end_of_stream),
+impl RootContext for RootCallbacks {
+    fn on_configure(&mut self, size: usize) -> bool {
+        let json = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, size);
+        let json = json.ok().flatten().unwrap_or_default();
+        self.root = Root::configure(
+            Envoy {
+                started: Instant::now(),
+            },
+            &json,
+        );
+        self.root.is_some()
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(root) = &mut self.root {
+            root.on_tick();
         }
     }
 
-    fn on_request_body(&mut self, size: usize, end_of_stream: bool) -> Step {
-        match self {
-            Self::Request(request) => request.on_request_body(size, end_of_stream),
-            Self::Guarded(guarded) => guarded.on_request_body(),
-        }
+    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
+        let shared: Option<Rc<Shared<Envoy>>> = self.root.as_ref().map(Root::shared);
+        Some(match shared {
+            Some(shared) if shared.config.mode == Mode::Guard => {
+                Box::new(GuardCallbacks(Guarded::new(shared)))
+            }
+            shared => Box::new(RequestCallbacks {
+                request: shared.map(Request::new),
+            }),
+        })
     }
 
-    fn on_request_trailers(&mut self) -> Step {
-        match self {
-            Self::Request(request) => request.on_request_trailers(),
-            Self::Guarded(guarded) => guarded.on_request_body(),
-        }
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
     }
+}
 
-    fn of_answer(&mut self, phase: impl FnOnce(&mut Request<Envoy>) -> Step) -> Step {
-        match self {
-            Self::Request(request) => phase(request),
-            Self::Guarded(_) => Step::Continue,
+/// One request. Without a configuration it passes unchanged, to the merger.
+struct RequestCallbacks {
+    request: Option<Request<Envoy>>,
+}
+
+impl RequestCallbacks {
+    fn step(&mut self, phase: impl FnOnce(&mut Request<Envoy>) -> Step) -> Action {
+        self.request
+            .as_mut()
+            .map_or(Action::Continue, |request| action(phase(request)))
+    }
+}
+
+impl Context for RequestCallbacks {
+    fn on_http_call_response(
+        &mut self,
+        token: u32,
+        _headers: usize,
+        _body: usize,
+        _trailers: usize,
+    ) {
+        if let Some(request) = &mut self.request {
+            request.on_call_response(token);
         }
     }
 }
 
-/// What Envoy calls.
-#[allow(
-    unsafe_code,
-    reason = "callbacks are found by their names, and `_initialize` calls the constructors that the linker made"
-)]
-mod exports {
-    use super::{CONTEXTS, abi};
-
-    unsafe extern "C" {
-        fn __wasm_call_ctors();
+impl HttpContext for RequestCallbacks {
+    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        self.step(|request| request.on_request_headers(end_of_stream))
     }
 
-    #[unsafe(no_mangle)]
-    extern "C" fn _initialize() {
-        // SAFETY: Envoy calls this once, before anything else.
-        unsafe { __wasm_call_ctors() };
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.step(|request| request.on_request_body(size, end_of_stream))
     }
 
-    #[unsafe(no_mangle)]
-    extern "C" fn proxy_abi_version_0_2_1() {}
-
-    #[unsafe(no_mangle)]
-    extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
-        abi::allocate(size)
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        self.step(Request::on_request_trailers)
     }
 
-    #[unsafe(no_mangle)]
-    extern "C" fn proxy_on_context_create(context: u32, root: u32) {
-        CONTEXTS.with(|contexts| contexts.begin(context, root));
+    fn on_http_response_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        self.step(|request| request.on_response_headers(end_of_stream))
     }
 
-    #[unsafe(no_mangle)]
-    extern "C" fn proxy_on_configure(context: u32, size: usize) -> u32 {
-        CONTEXTS.with(|contexts| u32::from(contexts.configure(context, size)))
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.step(|request| request.on_response_body(size, end_of_stream))
     }
 
-    #[unsafe(no_mangle)]
-    extern "C" fn proxy_on_tick(context: u32) {
-        CONTEXTS.with(|contexts| contexts.tick(context));
+    fn on_http_response_trailers(&mut self, _count: usize) -> Action {
+        self.step(Request::on_response_trailers)
+    }
+}
+
+/// One request to a node.
+struct GuardCallbacks(Guarded<Envoy>);
+
+impl Context for GuardCallbacks {}
+
+impl HttpContext for GuardCallbacks {
+    fn on_http_request_headers(&mut self, _count: usize, end_of_stream: bool) -> Action {
+        action(self.0.on_request_headers(end_of_stream))
     }
 
-    #[unsafe(no_mangle)]
-    extern "C" fn proxy_on_request_headers(context: u32, _headers: u32, end: u32) -> u32 {
-        CONTEXTS.with(|all| all.step(context, |stream| stream.on_request_headers(end != 0)))
+    fn on_http_request_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
+        action(self.0.on_request_body())
     }
 
-    #[unsafe(no_mangle)]
-    extern "C" fn proxy_on_request_body(context: u32, size: usize, end: u32) -> u32 {
-        CONTEXTS.with(|all| all.step(context, |stream| stream.on_request_body(size, end != 0)))
+    fn on_http_request_trailers(&mut self, _count: usize) -> Action {
+        action(self.0.on_request_body())
     }
+}
 
-    #[unsafe(no_mangle)]
-    extern "C" fn proxy_on_request_trailers(context: u32, _trailers: u32) -> u32 {
-        CONTEXTS.with(|all| all.step(context, |stream| stream.on_request_trailers()))
-    }
-
-    #[unsafe(no_mangle)]
-    extern "C" fn proxy_on_response_headers(context: u32, _headers: u32, end: u32) -> u32 {
-        CONTEXTS.with(|all| {
-            all.step(context, |stream| {
-                stream.of_answer(|request| request.on_response_headers(end != 0))
-            })
-        })
-    }
-
-    #[unsafe(no_mangle)]
-    extern "C" fn proxy_on_response_body(context: u32, size: usize, end: u32) -> u32 {
-        CONTEXTS.with(|all| {
-            all.step(context, |stream| {
-                stream.of_answer(|request| request.on_response_body(size, end != 0))
-            })
-        })
-    }
-
-    #[unsafe(no_mangle)]
-    extern "C" fn proxy_on_response_trailers(context: u32, _trailers: u32) -> u32 {
-        CONTEXTS.with(|all| {
-            all.step(context, |stream| {
-                stream.of_answer(crate::request::Request::on_response_trailers)
-            })
-        })
-    }
-
-    #[unsafe(no_mangle)]
-    extern "C" fn proxy_on_http_call_response(
-        _root: u32,
-        token: u32,
-        _headers: u32,
-        _body: u32,
-        _trailers: u32,
-    ) {
-        CONTEXTS.with(|contexts| contexts.answered(token));
-    }
-
-    #[unsafe(no_mangle)]
-    extern "C" fn proxy_on_delete(context: u32) {
-        CONTEXTS.with(|contexts| contexts.end(context));
+fn action(step: Step) -> Action {
+    match step {
+        Step::Hold => Action::Pause,
+        Step::Continue => Action::Continue,
     }
 }

@@ -17,21 +17,9 @@ impl HeadBlock {
     /// The block that holds these headers.
     #[must_use]
     pub fn of(headers: &[(String, Vec<u8>)]) -> Self {
-        let headers = headers.iter();
-        Self::of_bytes(headers.map(|(name, value)| (name.as_str(), value.as_slice())))
-    }
-
-    /// The same of texts.
-    #[must_use]
-    pub fn of_texts(headers: &[(&str, &str)]) -> Self {
-        let headers = headers.iter();
-        Self::of_bytes(headers.map(|(name, value)| (*name, value.as_bytes())))
-    }
-
-    fn of_bytes<'h>(headers: impl ExactSizeIterator<Item = (&'h str, &'h [u8])> + Clone) -> Self {
         let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes();
         let mut block = length(headers.len()).to_vec();
-        for (name, value) in headers.clone() {
+        for (name, value) in headers {
             block.extend(length(name.len()));
             block.extend(length(value.len()));
         }
@@ -42,12 +30,6 @@ impl HeadBlock {
             block.push(0);
         }
         Self(block)
-    }
-
-    /// The block as the ABI wants it.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
     }
 
     /// Names and values in their order; repeated headers one by one. A truncated block ends early.

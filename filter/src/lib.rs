@@ -8,8 +8,6 @@
 //! Invariants: the filter only shortens what the merger can do too, so every doubtful or failed case goes to the merger (but a
 //! guard lets no doubtful write through); only [`host`] talks to Envoy; nothing panics, because a panic poisons the VM of a whole Envoy worker.
 
-#[cfg(target_arch = "wasm32")]
-mod abi;
 pub mod config;
 #[cfg(target_arch = "wasm32")]
 mod entry;
