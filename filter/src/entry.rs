@@ -138,6 +138,12 @@ impl Host for Envoy {
         HeadBlock::new(abi::header_pairs(MapType::HttpRequestHeaders).unwrap_or_default())
     }
 
+    fn request_header(&self, name: &str) -> Option<Vec<u8>> {
+        hostcalls::get_map_value_bytes(MapType::HttpRequestHeaders, name)
+            .ok()
+            .flatten()
+    }
+
     fn set_request_header(&self, name: &str, value: &str) {
         hostcalls::set_map_value(MapType::HttpRequestHeaders, name, Some(value))
             .unwrap_or_default();

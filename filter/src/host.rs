@@ -62,6 +62,8 @@ pub trait Host {
 
     /// All headers of the request, in one call.
     fn request_headers(&self) -> HeadBlock;
+    /// A header of the request; the values of a repeated one joined by commas.
+    fn request_header(&self, name: &str) -> Option<Vec<u8>>;
     /// Sets a header of the request.
     fn set_request_header(&self, name: &str, value: &str);
     /// Removes a header of the request, including repetitions.

@@ -34,6 +34,9 @@ impl Call {
 pub(crate) struct State {
     pub(crate) now_ms: Cell<u64>,
     pub(crate) request: RefCell<Vec<(String, Vec<u8>)>>,
+    /// How often single headers were asked for, and how often all.
+    pub(crate) asked_singly: Cell<u32>,
+    pub(crate) asked_for_all: Cell<u32>,
     pub(crate) request_body: RefCell<Vec<u8>>,
     pub(crate) response: RefCell<BTreeMap<String, String>>,
     pub(crate) response_body: RefCell<Vec<u8>>,
@@ -94,7 +97,16 @@ impl Host for Mock {
     }
 
     fn request_headers(&self) -> HeadBlock {
+        self.0.asked_for_all.set(self.0.asked_for_all.get() + 1);
         HeadBlock::of(&self.0.request.borrow())
+    }
+
+    fn request_header(&self, name: &str) -> Option<Vec<u8>> {
+        self.0.asked_singly.set(self.0.asked_singly.get() + 1);
+        let request = self.0.request.borrow();
+        let values = request.iter().filter(|(known, _)| known == name);
+        let values: Vec<_> = values.map(|(_, value)| value.as_slice()).collect();
+        (!values.is_empty()).then(|| values.join(&b','))
     }
 
     fn set_request_header(&self, name: &str, value: &str) {
