@@ -151,7 +151,6 @@ async fn handshake(stream: Stream, certificates: &Certificates) -> Option<TlsStr
     }
 }
 
-/// How a request is answered stands in a box of its own, since this is moved into the connection's state.
 async fn respond(roles: &watch::Receiver<Role>, request: Request<Incoming>) -> Response<AnyBody> {
     let mut request = request.map(|body| body.map_err(Into::into).boxed());
     loop {
@@ -159,7 +158,7 @@ async fn respond(roles: &watch::Receiver<Role>, request: Request<Incoming>) -> R
         let role = roles.borrow().clone();
         request = match &role {
             Role::Follows(follower) if follower.passes_on(&request) => {
-                match Box::pin(follower.pass_on(request, roles)).await {
+                match follower.pass_on(request, roles).await {
                     Passed::Answer(answer) => return answer,
                     Passed::LeadsItself(request) => request,
                 }
@@ -173,12 +172,12 @@ async fn respond(roles: &watch::Receiver<Role>, request: Request<Incoming>) -> R
             }
             Role::Leads(ctx) if ctx.peers.roll.is_some() && follower::may_be_repeated(&request) => {
                 let (again, body) = request.into_parts();
-                let kept = match Box::pin(follower::keep(body, ctx.pace)).await {
+                let kept = match follower::keep(body, ctx.pace).await {
                     Ok(body) => body,
                     Err(error) => return refusal(error.into()),
                 };
                 let request = Request::from_parts(again.clone(), full(kept.clone()));
-                let answer = Box::pin(answer_here(&role, request)).await;
+                let answer = answer_here(&role, request).await;
                 // What a leader says whose lease has ended meanwhile may be old.
                 if ctx.upstream.may_send() {
                     return answer;
@@ -190,20 +189,19 @@ async fn respond(roles: &watch::Receiver<Role>, request: Request<Incoming>) -> R
             }
             Role::Follows(follower) if follower.may_ask_again(&request) => {
                 let (parts, body) = request.into_parts();
-                let keeping = follower::keep(body, follower.reading.pace);
-                let again = match Box::pin(keeping).await {
+                let again = match follower::keep(body, follower.reading.pace).await {
                     Ok(body) => body,
                     Err(error) => return refusal(error.into()),
                 };
                 let request = Request::from_parts(parts.clone(), full(again.clone()));
-                let answer = Box::pin(answer_here(&role, request)).await;
+                let answer = answer_here(&role, request).await;
                 // Its registration was lost in the middle: the leader can answer.
                 if follower.may_answer() || answer.status() != StatusCode::SERVICE_UNAVAILABLE {
                     return answer;
                 }
                 Request::from_parts(parts, full(again))
             }
-            role => return Box::pin(answer_here(role, request)).await,
+            role => return answer_here(role, request).await,
         };
     }
 }
