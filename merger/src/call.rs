@@ -89,35 +89,31 @@ impl Call {
 /// Which indexes a key is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// Uids, or prefixes that end with `*`; `None` for all indexes.
-    patterns: Option<Vec<String>>,
+    /// Uids, or prefixes that end with `*`.
+    patterns: Vec<String>,
 }
 
 impl Grant {
     /// Every index.
     pub fn all() -> Self {
-        Self { patterns: None }
+        Self {
+            patterns: vec!["*".to_owned()],
+        }
     }
 
     /// The indexes of these patterns: uids, or prefixes that end with `*`.
     pub fn of(patterns: Vec<String>) -> Self {
-        let sees_all = patterns.iter().any(|pattern| pattern == "*");
-        Self {
-            patterns: (!sees_all).then_some(patterns),
-        }
+        Self { patterns }
     }
 
     /// Whether the key is for all indexes, including future ones.
     pub fn sees_all(&self) -> bool {
-        self.patterns.is_none()
+        self.patterns.iter().any(|pattern| pattern == "*")
     }
 
     /// Whether the key is for this index.
     pub fn allows(&self, uid: &str) -> bool {
-        let Some(patterns) = &self.patterns else {
-            return true;
-        };
-        patterns
+        self.patterns
             .iter()
             .any(|pattern| match pattern.strip_suffix('*') {
                 Some(prefix) => uid.starts_with(prefix),

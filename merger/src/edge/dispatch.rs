@@ -110,16 +110,14 @@ pub(super) fn health() -> Answer {
     Answer::json(StatusCode::OK, &json!({"status": "available"}))
 }
 
-/// Each kind of work is in a box of its own, as large as it needs: a request is moved several times before its work begins, with room
-/// for whatever it may turn out to be.
 async fn answer(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ApiError> {
     use Operation as Op;
     match call.operation {
         // Not limited: requests of Envoy and filters must not fail because clients send many.
-        Op::Internal => return Box::pin(internal::handle(ctx, call)).await,
+        Op::Internal => return internal::handle(ctx, call).await,
         Op::Health => return Ok(health()),
         Op::Cluster if status_page::is_wanted(&call) => return Ok(status_page::show(&call)),
-        operation if is_read(operation) => return Box::pin(read(&ctx.reading, call)).await,
+        operation if is_read(operation) => return read(&ctx.reading, call).await,
         _ => {}
     }
     call.grant = authorise(&ctx.reading, &call).await?;
@@ -133,7 +131,7 @@ async fn answer(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ApiError> 
     let reading = reading.transpose()?;
     if matches!(call.operation, Op::ReplaceDocuments | Op::UpdateDocuments) {
         // The body is split while it arrives; the write begins when the body is complete.
-        return Ok(Box::pin(write::add(&ctx.broadcast.write, call, reading)).await?);
+        return Ok(write::add(&ctx.broadcast.write, call, reading).await?);
     }
     read_body(ctx, &mut call).await?;
     drop(reading);
@@ -141,7 +139,7 @@ async fn answer(ctx: &Arc<Context>, mut call: Call) -> Result<Answer, ApiError> 
     unpack(ctx, &mut call).await?;
     match call.operation {
         Op::Metrics => internal::metrics_for_client(ctx, &call).await,
-        _ if call.method == Method::GET => Box::pin(on_all(ctx, call)).await,
+        _ if call.method == Method::GET => on_all(ctx, call).await,
         _ => {
             let begun = Arc::clone(ctx);
             ctx.run_to_completion(async move {

@@ -52,7 +52,7 @@ pub(super) fn of_replicas(ctx: &cluster::Context) {
 
 /// Which tasks wait, and how much room there is for more, as the merger that leads knows.
 pub(super) fn of_tasks(ctx: &Context) {
-    if let Ok(disk) = statvfs(&*ctx.broadcast.write.options.spool_folder) {
+    if let Ok(disk) = statvfs(&ctx.broadcast.write.options.spool_folder) {
         #[allow(
             clippy::cast_precision_loss,
             reason = "a share needs no more than 52 bits"

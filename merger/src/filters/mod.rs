@@ -18,7 +18,8 @@ pub mod remembered;
 pub mod requests;
 pub mod words;
 
-use http::HeaderValue;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 pub use weft_routing::filters::{TenantRules, tenant, unequal};
 
 use remembered::Remembered;
@@ -30,10 +31,10 @@ use remembered::Remembered;
 /// remembered as unknown: any document may introduce it.
 pub type KnownFields = Remembered<String, (), 2_000>;
 
-/// The rules of the tenant token that a request shows. A node judges the token and adds its filters to the searches; what is
+/// The rules of the tenant token in a request's headers. A node judges the token and adds its filters to the searches; what is
 /// read here is used only after a node has accepted the token.
-pub fn rules_of(authority: &HeaderValue) -> Option<TenantRules> {
-    TenantRules::of(authority.to_str().ok()?)
+pub fn rules_of(headers: &HeaderMap) -> Option<TenantRules> {
+    TenantRules::of(headers.get(AUTHORIZATION)?.to_str().ok()?)
 }
 
 /// The most fields that are asked for because of one request. Conditions on other fields stay as the client wrote them.

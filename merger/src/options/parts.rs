@@ -119,7 +119,7 @@ impl ServeOptions {
             max_import_bytes: self.max_import_bytes,
             max_node_payload_bytes: self.max_node_payload_bytes,
             spool_memory_bytes: usize::try_from(self.spool_memory_bytes).unwrap_or(usize::MAX),
-            spool_folder: self.data_dir.as_path().into(),
+            spool_folder: self.data_dir.clone(),
         }
     }
 

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use http::Method;
-use http::header::AUTHORIZATION;
 use serde_json::Value;
 use weft_routing::document_id::DocumentId;
 use weft_routing::filters::Asked;
@@ -217,7 +216,7 @@ fn pruned(call: &Call, carrier: &Carrier, placement: &Placement) -> Option<Vec<S
         primary_key,
         ..
     } = placement;
-    let rules = call.headers.get(AUTHORIZATION).and_then(rules_of);
+    let rules = rules_of(&call.headers);
     asked.shards(uid, rules.as_ref(), slots, primary_key.as_deref())
 }
 

@@ -295,7 +295,7 @@ impl<'a> Reader<'a> {
     /// The filters of the tenant token that the shards get, if any of them compares by `!=`. They are the same in all rounds,
     /// so they are read once.
     fn rules(&self) -> Option<&TenantRules> {
-        let read = || rules_of(self.forwarded.authority()?).filter(TenantRules::compare);
+        let read = || rules_of(self.forwarded.headers()).filter(TenantRules::compare);
         self.rules.get_or_init(read).as_ref()
     }
 

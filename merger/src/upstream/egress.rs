@@ -127,10 +127,7 @@ impl EgressClient {
         *http_request.method_mut() = request.method;
         *http_request.uri_mut() = uri;
         let headers = http_request.headers_mut();
-        headers.reserve(FEW_HEADERS);
-        for (name, value) in request.forwarded.iter() {
-            headers.insert(name, value.clone());
-        }
+        headers.extend(request.forwarded.headers().clone());
         headers.extend(request.headers);
         let cluster = match &request.target {
             Target::Shard(shard) => self.names.of(*shard),
@@ -157,9 +154,6 @@ impl NodeApi for EgressClient {
         Box::pin(self.go(request))
     }
 }
-
-/// As many headers as most requests have.
-const FEW_HEADERS: usize = 8;
 
 /// How many bytes are allocated for an answer in advance: its declared length, up to a limit.
 fn expected(body: &impl Body) -> usize {

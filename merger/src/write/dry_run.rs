@@ -70,7 +70,7 @@ pub(super) fn in_memory(format: Format, slots: &Arc<SlotMap>, key: Option<&str>)
     let limits = SpoolLimits {
         memory_bytes: usize::MAX,
         piece_bytes: 90 << 20,
-        folder: std::env::temp_dir().as_path().into(),
+        folder: std::env::temp_dir(),
         memory: crate::bounds::Budget::unbounded(),
         disk: crate::bounds::Budget::unbounded(),
     };

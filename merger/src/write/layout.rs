@@ -70,7 +70,7 @@ impl Layout {
         SpoolLimits {
             memory_bytes: options.spool_memory_bytes,
             piece_bytes: options.max_node_payload_bytes,
-            folder: Arc::clone(&options.spool_folder),
+            folder: options.spool_folder.clone(),
             memory: ctx.bounds.bodies.clone(),
             disk: ctx.bounds.spools.clone(),
         }

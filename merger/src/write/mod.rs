@@ -25,7 +25,7 @@ pub mod split;
 mod spool;
 
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ pub struct WriteOptions {
     /// How much of one shard's part is kept in memory, in bytes.
     pub spool_memory_bytes: usize,
     /// The folder for the rest of the part.
-    pub spool_folder: Arc<Path>,
+    pub spool_folder: PathBuf,
 }
 
 /// Why a write failed.

@@ -7,7 +7,7 @@ mod piece;
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(crate) use self::piece::{Framing, Piece};
@@ -23,7 +23,7 @@ pub(crate) struct SpoolLimits {
     /// The largest size of a piece, in bytes.
     pub(crate) piece_bytes: u64,
     /// The folder for temporary files.
-    pub(crate) folder: Arc<Path>,
+    pub(crate) folder: PathBuf,
     /// The memory budget of all parts together.
     pub(crate) memory: Budget,
     /// The disk budget of all parts together.
@@ -71,8 +71,6 @@ impl Spool {
     /// Appends a document.
     pub(crate) fn append(&mut self, document: &[u8]) {
         let start = self.filed + self.memory.len() as u64;
-        // At once, since most bodies have one document.
-        self.memory.reserve(document.len() + 1);
         self.memory.extend_from_slice(document);
         let end = start + document.len() as u64;
         self.memory.push(self.frame.between);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::StatusCode;
+use http::header::AUTHORIZATION;
 use weft_routing::placement::ShardId;
 
 use super::Write;
@@ -83,7 +84,7 @@ impl Write {
                 method: self.method.clone(),
                 path_and_query: self.path(self.batch.key.as_deref()),
                 format: self.format,
-                authority: forwarded.authority().cloned(),
+                authority: forwarded.headers().get(AUTHORIZATION).cloned(),
                 mode: self.mode,
             };
             let small = Small {

@@ -27,7 +27,7 @@ fn limits() -> SpoolLimits {
     SpoolLimits {
         memory_bytes: 64,
         piece_bytes: 90,
-        folder: std::env::temp_dir().as_path().into(),
+        folder: std::env::temp_dir(),
         memory: Budget::unbounded(),
         disk: Budget::unbounded(),
     }

@@ -54,7 +54,7 @@ pub(super) fn split(
         .build()
         .unwrap();
     runtime.block_on(async {
-        let folder = std::env::temp_dir().as_path().into();
+        let folder = std::env::temp_dir();
         let limits = SpoolLimits {
             memory_bytes: 1 << 20,
             piece_bytes: 90 << 20,
@@ -384,7 +384,7 @@ fn a_document_larger_than_a_node_takes_is_refused() {
             let limits = SpoolLimits {
                 memory_bytes: 10,
                 piece_bytes: 100,
-                folder: std::env::temp_dir().as_path().into(),
+                folder: std::env::temp_dir(),
                 memory: crate::bounds::Budget::unbounded(),
                 disk: crate::bounds::Budget::unbounded(),
             };
@@ -410,7 +410,7 @@ async fn only_a_document_that_is_too_long_itself_is_refused_for_its_length() {
             let limits = SpoolLimits {
                 memory_bytes: 1 << 20,
                 piece_bytes: 100,
-                folder: std::env::temp_dir().as_path().into(),
+                folder: std::env::temp_dir(),
                 memory: crate::bounds::Budget::unbounded(),
                 disk: crate::bounds::Budget::unbounded(),
             };

@@ -9,7 +9,7 @@ fn limits(memory_bytes: usize, piece_bytes: u64) -> (tempfile::TempDir, SpoolLim
     let limits = SpoolLimits {
         memory_bytes,
         piece_bytes,
-        folder: folder.path().into(),
+        folder: folder.path().to_owned(),
         memory: Budget::unbounded(),
         disk: Budget::unbounded(),
     };
