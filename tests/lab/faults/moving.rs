@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -28,6 +28,8 @@ const ENOUGH_WITHIN: Duration = Duration::from_secs(20);
 const UNDER_LOAD: Duration = Duration::from_secs(20);
 /// How long they may take then.
 const ENDS_WITHIN: Duration = Duration::from_secs(180);
+/// How long it may take until some merger answers.
+const LEADS_WITHIN: Duration = Duration::from_secs(20);
 /// The latest moment for a fault, as a share of the documents to be moved.
 const LATEST: f64 = 0.7;
 
@@ -203,10 +205,19 @@ impl<'a> Moving<'a> {
 
     async fn throttle(&self, bytes_per_second: Option<u64>) -> Result<()> {
         let pace = json!({"bytesPerSecond": bytes_per_second});
-        let api = self.world.api();
-        let set = api.json(Method::PATCH, "/_cluster/moves", &pace).await?;
-        ensure!(set.status == 200, "the throttle is refused: {}", set.text);
-        Ok(())
+        let set = until(
+            "the throttle is set",
+            Deadline::after(LEADS_WITHIN),
+            || async {
+                let api = self.world.api();
+                match api.json(Method::PATCH, "/_cluster/moves", &pace).await {
+                    Ok(set) if set.status == 200 => Ok(()),
+                    Ok(set) => Err(format!("{}: {}", set.status, set.text)),
+                    Err(error) => Err(format!("{error:#}")),
+                }
+            },
+        );
+        Ok(set.await?)
     }
 
     /// This round's moves of the index that is written and read.
@@ -224,12 +235,17 @@ impl<'a> Moving<'a> {
         Ok(moves.context("no list of moves")?.clone())
     }
 
+    /// Asks until there is an answer: the mergers may just have another leader.
     async fn get(&self, path: &str) -> Result<Reply> {
-        let reply = self.world.api().get(path).await?;
-        if reply.status != 200 {
-            bail!("{path} answers {}: {}", reply.status, reply.text);
-        }
-        Ok(reply)
+        let what = format!("{path} is answered");
+        let reply = until(&what, Deadline::after(LEADS_WITHIN), || async {
+            match self.world.api().get(path).await {
+                Ok(reply) if reply.status == 200 => Ok(reply),
+                Ok(reply) => Err(format!("{}: {}", reply.status, reply.text)),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        });
+        Ok(reply.await?)
     }
 }
 
