@@ -32,7 +32,8 @@ use crate::upstream::{NodeAnswer, UpstreamError};
 
 /// How often a shard is asked again because too few of its own hits were left.
 const ROUNDS: usize = 6;
-/// Lists beyond this position are taken as they are: to count their strangers, all hits before would have to be read.
+/// Lists that begin beyond this position are taken as they are: to count the strangers before them, all hits before would have to be
+/// read. One that ends beyond it reads as much anyway.
 const FAR: usize = 10_000;
 
 /// The part of a list that is wanted.
@@ -302,7 +303,7 @@ impl<'a> Strange<'a> {
             Some(index) => self.indexes.contains_key(index),
             None => true,
         };
-        unsettled && list.wanted.take > 0 && list.wanted.end() <= FAR
+        unsettled && list.wanted.take > 0 && list.wanted.skip <= FAR
     }
 
     fn without(&self, body: &[u8], more: usize) -> Result<Owned, Malformed> {

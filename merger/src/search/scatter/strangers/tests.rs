@@ -154,6 +154,19 @@ fn each_list_of_several_keeps_its_own_hits() {
 }
 
 #[test]
+fn a_list_is_read_as_far_as_the_client_wants_but_not_from_far_beyond() {
+    for (skip, is_read) in [(0, true), (10_000, true), (10_001, false)] {
+        let wanted = Wanted {
+            skip,
+            take: 100_000,
+        };
+        let ask = ask("/indexes/x/documents/fetch", json!({"limit": 100_000}));
+        let strange = strange(&ask, Operation::FetchDocuments, vec![(Some("x"), wanted)]);
+        assert_eq!(strange.wider(0).is_some(), is_read, "{skip}");
+    }
+}
+
+#[test]
 fn hits_of_a_federation_are_told_by_their_index() {
     let wanted = Wanted { skip: 0, take: 20 };
     let federation = json!({"federation": {}, "queries": [{"indexUid": "y"}, {"indexUid": "x"}]});
