@@ -64,11 +64,16 @@ impl Cluster {
         out.all(|(_, node)| !self.health.is_ready(&node.id))
     }
 
+    /// Waits until every merger reads by the placements as they are now, or is gone with its lease. Whoever stored them, a leader
+    /// that is gone now included, may not have waited for that.
+    pub(crate) async fn mergers_follow(&self) {
+        let epoch = self.placements.epoch().0;
+        self.mergers.until_all_serve(epoch).await;
+    }
+
     /// Waits until no filter uses a routing table that is older than the present one.
     pub(crate) async fn filters_follow(&self) {
-        self.mergers
-            .until_all_serve(self.placements.epoch().0)
-            .await;
+        self.mergers_follow().await;
         tokio::time::sleep(self.lease()).await;
     }
 }

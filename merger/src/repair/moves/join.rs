@@ -84,6 +84,8 @@ pub(super) async fn leave(ctx: &Arc<Context>, uid: &str, shard: ShardId) -> Resu
     if !exists(ctx, uid, shard).await? {
         return Ok(());
     }
+    // As for documents that a move has left: see `sweep::remove`.
+    ctx.cluster.mergers_follow().await;
     let placement = ctx.cluster.placement(uid);
     let mut shards = placement.map_or(Vec::new(), |index| index.shards().to_vec());
     shards.push(shard);

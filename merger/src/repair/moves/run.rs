@@ -157,8 +157,7 @@ impl Run<'_> {
         };
         let ((), took) = try_join(leave_to_merger(self.ctx, index), joined).await?;
         // A merger that doesn't know yet that a shard is unsettled would take copies there for documents of the shard's own.
-        let (mergers, epoch) = (&self.ctx.cluster.mergers, placements.epoch().0);
-        mergers.until_all_serve(epoch).await;
+        self.ctx.cluster.mergers_follow().await;
         Ok((node, placement, took))
     }
 

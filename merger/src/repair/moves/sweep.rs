@@ -81,6 +81,8 @@ pub(super) async fn remove(
 ) -> Result<(), MoveError> {
     let (index, slots) = (placement.uid.as_str(), &placement.slots);
     let logs = &ctx.cluster.moves.logs;
+    // The leader that handed slots over may be gone, and a merger that hears late still reads them on this shard.
+    ctx.cluster.mergers_follow().await;
     for _ in 0..ROUNDS {
         if ids.is_empty() {
             return Ok(());

@@ -235,8 +235,7 @@ impl Batch<'_> {
         }
         cluster.moves.logs.moved(self.index, slots);
         // A merger that reads by the old owner would miss these documents from here on.
-        let epoch = placements.epoch().0;
-        cluster.mergers.until_all_serve(epoch).await;
+        cluster.mergers_follow().await;
         Ok(())
     }
 }
