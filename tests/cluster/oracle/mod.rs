@@ -19,7 +19,7 @@ mod pages;
 mod variants;
 
 pub use compare::{Verdict, compare};
-pub use moving::{RIGHT, ask_while_moving};
+pub use moving::{RIGHT, RIGHT_OR_AT_REST, ask_while_moving};
 pub use pages::{PagesVerdict, check_pages};
 pub use variants::{Variant, refused, variants};
 

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
 use weft_cluster::data::DataSet;
-use weft_cluster::oracle::{self, RIGHT, Row, ask_while_moving};
+use weft_cluster::oracle::{self, RIGHT, RIGHT_OR_AT_REST, Row, ask_while_moving};
 use weft_cluster::{Api, Cluster, Reply};
 
 use crate::say;
@@ -59,6 +59,7 @@ fn show(way: &str, rows: &[Row]) {
         "totals",
         "facetDistribution",
         RIGHT,
+        RIGHT_OR_AT_REST,
     ] {
         let of = rows.iter().filter(|row| row.same.contains_key(what));
         let of: usize = of.map(|row| row.asked).sum();

@@ -65,17 +65,15 @@ pub(super) struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// Copies the documents, and gives the slots to the new owner. Returns how many documents that were. If writers can't be kept
-    /// waiting for as long as that takes, the batch shrinks.
+    /// Copies the documents, and gives the slots to the new owner. Returns how many documents that were. Slots that are being written
+    /// to are left to the next batch, which finds them copied. If all are, and writers can't be kept waiting for as long as it takes to
+    /// mend them, the batch shrinks.
     ///
     /// # Errors
     /// The batch isn't handed over, or it is and the old copies are still there.
     pub(super) async fn hand_over(&mut self, ids: &mut IdsBySlot) -> Result<usize, MoveError> {
         self.say(MoveState::Copying).await;
-        self.lay(ids).await?;
-        self.say(MoveState::Copying).await;
         self.copy(ids).await?;
-        self.behind.gone(self.ctx).await?;
         self.say(MoveState::HandingOver).await;
         loop {
             match self.turn(ids).await? {
@@ -187,16 +185,24 @@ impl Batch<'_> {
         copied.iter().filter(is_here).cloned().collect()
     }
 
-    /// Waits until the nodes of both shards have applied what they have taken.
-    pub(super) async fn idle(&self, node: &NodeRef) -> Result<(), MoveError> {
-        let replicas = replicas(self.ctx, self.to)?;
-        let new = replicas.iter().map(async |replica| {
+    /// Waits until the nodes have applied what clients have written to them, and old copies that are about to go are gone.
+    async fn idle(&self, node: &NodeRef) -> Result<(), MoveError> {
+        // Where ids tell slots, clients write none of the moving documents to the new shard.
+        let written = match self.is_by_id() {
+            true => Vec::new(),
+            false => replicas(self.ctx, self.to)?,
+        };
+        let new = written.iter().map(async |replica| {
             let new = remote(self.ctx, replica);
             new.applied().await
         });
         let old = self.old(node);
-        let both = try_join(old.applied(), try_join_all(new));
-        timed(self.ctx, Phase::Idle, both).await?;
+        let applied = async {
+            let both = try_join(old.applied(), try_join_all(new));
+            timed(self.ctx, Phase::Idle, both).await?;
+            Ok(())
+        };
+        try_join(applied, self.behind.gone(self.ctx)).await?;
         Ok(())
     }
 
@@ -220,37 +226,15 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Sends the documents that were never sent, without a look at what the new shard holds: that comes next. Where an id doesn't tell
-    /// the slot, a client may have given the document to the new shard, so that only a comparison tells what may be sent.
-    async fn lay(&self, ids: &IdsBySlot) -> Result<(), MoveError> {
-        if !self.is_by_id() {
-            return Ok(());
-        }
-        let mut new = ids.of(&self.slots);
-        {
-            let copied = self.copied.ids();
-            new.retain(|id| !copied.contains(id));
-        }
-        if new.is_empty() {
-            return Ok(());
-        }
-        let node = source(self.ctx, self.from)?;
-        let read = self.old(&node);
-        let read = read.documents_of(self.index, &new);
-        let found = timed(self.ctx, Phase::Read, read).await?;
-        let lines = self.lines(found.iter().map(AsRef::as_ref))?;
-        self.put(lines, None).await
-    }
-
-    /// Copies all documents of the batch until every replica of the new shard was seen to hold them as the old shard does, apart from
-    /// a few, which the turn compares again.
+    /// Copies all documents of the batch until every replica of the new shard was seen to hold them as the old shard did, apart from
+    /// what was written since, which is noted.
     async fn copy(&self, ids: &mut IdsBySlot) -> Result<(), MoveError> {
-        let mut differing = None::<Vec<String>>;
+        let mut unseen = None::<Vec<String>>;
         for _ in 0..ATTEMPTS {
             let noted = self.take_between_writes().await;
             self.work_in(ids, &noted).await?;
-            let mut doubtful = match differing {
-                Some(differing) if !noted.all => differing,
+            let mut doubtful = match unseen {
+                Some(unseen) if !noted.all => unseen,
                 _ => {
                     let mut all = ids.of(&self.slots);
                     all.extend(self.copied_here());
@@ -260,49 +244,46 @@ impl Batch<'_> {
             doubtful.extend(noted.written());
             doubtful.sort_unstable();
             doubtful.dedup();
-            let node = source(self.ctx, self.from)?;
             // If this fails, the move begins anew.
-            let found = self.mend(ids, &node, &doubtful, None).await?;
-            if found.len() <= FEW / 4 {
-                self.put_back(self.noted_of(&found));
+            let left = self.mend_applied(ids, &doubtful).await?;
+            if left.is_empty() {
                 return Ok(());
             }
-            differing = Some(found);
+            unseen = Some(left);
             self.go_on()?;
         }
-        Err(MoveError::StillDiffers(
-            differing.map_or(0, |differing| differing.len()),
-        ))
+        Err(MoveError::StillDiffers(unseen.map_or(0, |unseen| unseen.len())))
     }
 
-    /// Mends what was written meanwhile, until it is little.
+    /// Mends what was written meanwhile.
     async fn copy_noted(&self, ids: &mut IdsBySlot) -> Result<(), MoveError> {
-        for _ in 0..ATTEMPTS {
-            let noted = self.take_between_writes().await;
-            if noted.all || noted.unknown {
+        let noted = self.take_between_writes().await;
+        if noted.all || noted.unknown {
+            self.put_back(noted);
+            return self.copy(ids).await;
+        }
+        self.work_in(ids, &noted).await?;
+        match self.mend_applied(ids, &noted.written()).await {
+            // The turn looks at them again.
+            Ok(unseen) => self.put_back(self.noted_of(&unseen)),
+            Err(error) => {
                 self.put_back(noted);
-                return self.copy(ids).await;
-            }
-            self.work_in(ids, &noted).await?;
-            let written = noted.written();
-            let node = source(self.ctx, self.from)?;
-            if written.is_empty() {
-                // Nodes that are busy for long are waited for while writers go on.
-                return self.idle(&node).await;
-            }
-            match self.mend(ids, &node, &written, None).await {
-                // The turn compares them again.
-                Ok(found) => self.put_back(self.noted_of(&found)),
-                Err(error) => {
-                    self.put_back(noted);
-                    return Err(error);
-                }
-            }
-            if written.len() <= self.most() / 4 {
-                return Ok(());
+                return Err(error);
             }
         }
         Ok(())
+    }
+
+    /// Mends these documents once the nodes have applied what was written up to now. Nodes that are busy for long are waited for
+    /// while writers go on.
+    async fn mend_applied(
+        &self,
+        ids: &mut IdsBySlot,
+        doubtful: &[String],
+    ) -> Result<Vec<String>, MoveError> {
+        let node = source(self.ctx, self.from)?;
+        self.idle(&node).await?;
+        self.mend(ids, &node, doubtful, None).await
     }
 
     /// What was handed over is no copy any more: the new shard has it by right.

@@ -96,6 +96,16 @@ impl IdsBySlot {
         ids.map(BTreeSet::len).sum()
     }
 
+    /// Those of these slots in which nothing was written; none if what was written doesn't tell its slot.
+    pub(super) fn at_rest(&self, slots: &[Slot], noted: &Noted) -> Vec<Slot> {
+        let is_written = |slot: &Slot| noted.ids.get(slot).is_some_and(|ids| !ids.is_empty());
+        let rests = slots.iter().copied().filter(|slot| !is_written(slot));
+        match noted.anywhere.is_empty() {
+            true => rests.collect(),
+            false => Vec::new(),
+        }
+    }
+
     /// That half of these slots, by documents, in which less was written; all if there is one slot only. `written` says how much.
     pub(super) fn colder_half(&self, slots: &[Slot], written: &BTreeMap<Slot, usize>) -> Vec<Slot> {
         let first = self.batch(slots, self.count(slots) / 2);
@@ -161,6 +171,22 @@ mod tests {
         assert_eq!(all.count(&slots), 16);
         all.forget(&slots[1..3]);
         assert_eq!((all.len(), all.count(&slots)), (12, 12));
+    }
+
+    #[test]
+    fn slots_rest_in_which_nothing_was_written() {
+        let mut all = IdsBySlot::default();
+        let slots: Vec<Slot> = (1..=4).map(Slot).collect();
+        all.put("a", Some(Slot(1)));
+        let mut noted = Noted::default();
+        assert_eq!(all.at_rest(&slots, &noted), slots);
+        noted.ids.insert(Slot(2), BTreeSet::from(["new".to_owned()]));
+        noted.ids.insert(Slot(4), BTreeSet::new());
+        noted.ids.insert(Slot(9), BTreeSet::from(["other".to_owned()]));
+        let rests = [Slot(1), Slot(3), Slot(4)];
+        assert_eq!(all.at_rest(&slots, &noted), rests);
+        noted.anywhere.insert("who knows where".to_owned());
+        assert!(all.at_rest(&slots, &noted).is_empty());
     }
 
     #[test]

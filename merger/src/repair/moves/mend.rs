@@ -78,7 +78,8 @@ impl Batch<'_> {
     }
 
     /// Makes these documents on every replica of the new shard as they are on a node of the old one, as far as they concern the
-    /// batch. Returns those that differed before that. `locked` is the turn, if the caller has the locks.
+    /// batch, and looks whether they are. Returns those of which it wasn't seen. `locked` is the turn, if the caller has the locks;
+    /// otherwise the caller sees to it that the nodes have applied what is to be found there.
     pub(super) async fn mend(
         &self,
         ids: &mut IdsBySlot,
@@ -93,15 +94,13 @@ impl Batch<'_> {
         let primary_key = slotting.key();
         let old = self.old(node);
         let unbroken = SourceGuard::of(self.ctx, node)?;
-        if locked.is_none() {
-            self.idle(node).await?;
-        }
         let doubtful = self.concerned(ids, node, doubtful, locked).await?;
+        let copied = self.maybe_there(&doubtful);
         let read = async {
             let read = old.documents_of(self.index, &doubtful);
             timed(self.ctx, Phase::Read, within(locked, read)).await
         };
-        let held = timed(self.ctx, Phase::Compare, self.held(&doubtful, locked));
+        let held = timed(self.ctx, Phase::Compare, self.held(&copied, locked));
         let (found, held) = try_join(read, held).await?;
         // What a replaced disk lacks must not be taken for deleted.
         within(locked, unbroken.check()).await?;
@@ -137,18 +136,33 @@ impl Batch<'_> {
             .map(|(id, (_, place))| (*place, id))
             .collect();
         changed.sort_unstable();
-        let mut differed: Vec<String> = changed.iter().map(|(_, id)| (*id).clone()).collect();
+        let mut sent: Vec<String> = changed.iter().map(|(_, id)| (*id).clone()).collect();
         let changed: Vec<&RawValue> = changed
             .iter()
             .filter_map(|(place, _)| documents.get(*place).map(AsRef::as_ref))
             .collect();
         self.put(self.lines(changed)?, locked).await?;
-        differed.extend(surplus.iter().cloned());
+        sent.extend(surplus.iter().cloned());
         let deletion = |ids: &[String]| Write::deletion(self.index, ids);
         if let Some(tasks) = self.write(surplus, deletion, locked).await? {
             self.done(vec![tasks], locked).await?;
         }
-        Ok(differed)
+        let held = timed(self.ctx, Phase::Compare, self.held(&sent, locked)).await?;
+        sent.retain(|id| {
+            let wanted = prints.get(id).map(|(content, _)| content);
+            held.by_right.contains(id) || held.copies.iter().any(|copy| copy.get(id) != wanted)
+        });
+        Ok(sent)
+    }
+
+    /// Those of these ids that the new shard may hold copies of. Where ids don't tell slots, clients may have given it any of them.
+    fn maybe_there(&self, ids: &[String]) -> Vec<String> {
+        if !self.is_by_id() {
+            return ids.to_vec();
+        }
+        let copied = self.copied.ids();
+        let ids = ids.iter().filter(|id| copied.contains(*id));
+        ids.cloned().collect()
     }
 
     /// These documents as they are written: each with its id, on one line.

@@ -240,7 +240,7 @@ impl Run<'_> {
             let done = batch.slots;
             slots.retain(|slot| done.binary_search(slot).is_err());
             // What was too much for a turn will be so the next time, and may not be later.
-            size = match moved < wanted {
+            size = match 2 * moved < wanted {
                 true => moved.max(1),
                 false => (size * 2).min(self.ctx.options.move_batch),
             };

@@ -58,9 +58,22 @@ pub(super) enum Turn {
     Held,
 }
 
+/// What a turn can give to the new owner.
+enum Ready {
+    /// All slots of the batch.
+    All,
+    /// These slots.
+    Only(Vec<Slot>),
+    /// None: nodes are busy with what they had taken before.
+    Busy,
+    /// None: the new shard lacks settings.
+    LacksSettings,
+}
+
 impl Batch<'_> {
-    /// With both shards' locks: mends the rest, and stores the new owner.
-    pub(super) async fn turn(&self, ids: &mut IdsBySlot) -> Result<Turn, MoveError> {
+    /// With both shards' locks: gives those slots to the new owner that rest, or, if they are few, mends what was written and gives it
+    /// all. What remains of the batch are the slots that have their new owner.
+    pub(super) async fn turn(&mut self, ids: &mut IdsBySlot) -> Result<Turn, MoveError> {
         let moves = &self.ctx.cluster.moves;
         if moves.is_held(self.index) {
             until([&moves.changes], || {
@@ -80,7 +93,7 @@ impl Batch<'_> {
         if noted.broken {
             return Err(MoveError::Changed);
         }
-        if noted.all || noted.unknown || noted.written().len() > self.most() {
+        if noted.all || noted.unknown {
             self.measure("too-soon", begun);
             return Ok(self.too_slow(noted));
         }
@@ -89,15 +102,18 @@ impl Batch<'_> {
             guard: &guard,
             until: Instant::now() + TURN,
         };
-        let ready = self.ready(&node, &turn).await;
-        let is_ready = ready.is_ok();
-        let mended = match ready {
-            Ok(()) => self.mend_rest(ids, &node, (&noted, joins), &turn).await,
-            Err(error) => Err(error),
-        };
-        match mended {
-            Ok(true) => {}
-            Ok(false) => {
+        match self.prepare(ids, &node, (&noted, joins), &turn).await {
+            Ok(Ready::All) => {}
+            Ok(Ready::Only(slots)) => {
+                self.put_back(noted);
+                self.slots = slots;
+            }
+            Ok(Ready::Busy) => {
+                self.measure("too-soon", begun);
+                self.put_back(noted);
+                return Ok(Turn::Held);
+            }
+            Ok(Ready::LacksSettings) => {
                 drop(guard);
                 self.measure("too-soon", begun);
                 self.put_back(noted);
@@ -106,9 +122,7 @@ impl Batch<'_> {
             }
             Err(MoveError::TooSlow) => {
                 self.measure("too-soon", begun);
-                let too_slow = self.too_slow(noted);
-                // A smaller batch would have waited as long.
-                return Ok(if is_ready { too_slow } else { Turn::Held });
+                return Ok(self.too_slow(noted));
             }
             Err(error) => {
                 self.put_back(noted);
@@ -119,6 +133,47 @@ impl Batch<'_> {
         drop(guard);
         self.measure("over", begun);
         Ok(Turn::Over(moved))
+    }
+
+    /// Makes as much of the batch ready as writers can wait for. `joins` says whether the new shard gets its first slots: then it must
+    /// have the index's settings.
+    async fn prepare(
+        &self,
+        ids: &mut IdsBySlot,
+        node: &NodeRef,
+        (noted, joins): (&Noted, bool),
+        turn: &Locked<'_>,
+    ) -> Result<Ready, MoveError> {
+        if joins {
+            let settings = join::has_settings(self.ctx, node, self.index, self.to);
+            match turn.within(settings).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(Ready::LacksSettings),
+                Err(MoveError::TooSlow) => return Ok(Ready::Busy),
+                Err(error) => return Err(error),
+            }
+        }
+        // A node may need long to apply what was written. Nobody waits for that if most of the batch can go without it.
+        let rests = ids.at_rest(&self.slots, noted);
+        if rests.len() == self.slots.len() {
+            return Ok(Ready::All);
+        }
+        if 2 * ids.count(&rests) >= ids.count(&self.slots) {
+            return Ok(Ready::Only(rests));
+        }
+        let ready = self.ready(node, turn).await;
+        let is_busy = matches!(ready, Err(MoveError::TooSlow));
+        let mended = match ready {
+            Ok(()) => self.mend_rest(ids, node, noted, turn).await,
+            Err(error) => Err(error),
+        };
+        match mended {
+            Ok(()) => Ok(Ready::All),
+            Err(MoveError::TooSlow) if !rests.is_empty() => Ok(Ready::Only(rests)),
+            // A smaller batch would have waited as long.
+            Err(MoveError::TooSlow) if is_busy => Ok(Ready::Busy),
+            Err(error) => Err(error),
+        }
     }
 
     fn too_slow(&self, noted: Noted) -> Turn {
@@ -169,27 +224,28 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Mends what was written since it was compared, until nothing differs. `false` if the new shard lacks settings, which matters
-    /// if it `joins`.
+    /// Mends what was written since it was compared, until all replicas were seen to hold it.
     async fn mend_rest(
         &self,
         ids: &mut IdsBySlot,
         node: &NodeRef,
-        (noted, joins): (&Noted, bool),
+        noted: &Noted,
         turn: &Locked<'_>,
-    ) -> Result<bool, MoveError> {
+    ) -> Result<(), MoveError> {
         let mut written = noted.written();
+        if written.len() > self.most() {
+            return Err(MoveError::TooSlow);
+        }
         if written.len() > FEW {
             written = self.concerned(ids, node, &written, Some(turn)).await?;
             if written.len() > FEW {
                 return Err(MoveError::TooSlow);
             }
         }
-        if !written.is_empty() {
-            while !self.mend(ids, node, &written, Some(turn)).await?.is_empty() {}
+        while !written.is_empty() {
+            written = self.mend(ids, node, &written, Some(turn)).await?;
         }
-        let settings = join::has_settings(self.ctx, node, self.index, self.to);
-        Ok(!joins || turn.within(settings).await?)
+        Ok(())
     }
 
     fn measure(&self, outcome: &'static str, begun: Instant) {
