@@ -2,6 +2,7 @@
 //! its successor must end the move.
 
 mod first_write;
+mod headway;
 mod nodes;
 mod strategies;
 

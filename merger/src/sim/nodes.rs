@@ -102,7 +102,7 @@ pub(super) struct State {
     /// Until when the egress listener is down.
     egress_down_until: u64,
     events: Vec<(u64, String, Event)>,
-    /// The longest time that a node takes per document, in milliseconds.
+    /// The longest time that a task takes on a node, in milliseconds.
     pace: u64,
     before: u64,
     since: Option<Instant>,
@@ -268,6 +268,11 @@ impl State {
             (Event::IsQuick, _) => node.slow_ms = 0,
             _ => {}
         }
+    }
+
+    /// Sets the longest time that a task takes, in milliseconds.
+    pub(super) fn set_pace(&mut self, pace: u64) {
+        self.pace = pace;
     }
 
     fn takes(&mut self) -> u64 {

@@ -13,7 +13,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use weft_cluster::data::DataSet;
-use weft_cluster::{Api, Cluster, Deadline, until};
+use weft_cluster::{Api, Cluster, Deadline, HarnessError, Reply, until};
 
 use super::Row;
 use course::{Moved, Phases, phases, until_moved};
@@ -25,7 +25,8 @@ const CLIENTS: u64 = 4;
 const IMPORT: usize = 5_000;
 /// From where on writers number their own documents.
 const OWN: u64 = 10_000_000;
-/// How long a writer pauses, so that nodes are busy and not swamped.
+/// How long clients pause. A writer also waits for the end of each task: otherwise nodes' queues would grow without end, and with them
+/// the time that a move waits for nodes.
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) async fn measure(seconds: u64, most: Option<usize>) -> Result<Vec<Row>> {
@@ -246,6 +247,7 @@ async fn search(world: Arc<World>, stop: Arc<AtomicBool>, number: u64) -> Search
             Ok(reply) if reply.status == 200 => seen.times.push(began.elapsed()),
             _ => seen.failed += 1,
         }
+        tokio::time::sleep(PAUSE).await;
     }
     seen
 }
@@ -253,27 +255,28 @@ async fn search(world: Arc<World>, stop: Arc<AtomicBool>, number: u64) -> Search
 async fn write(world: Arc<World>, stop: Arc<AtomicBool>, first: u64) -> Written {
     let path = format!("/indexes/{}/documents", world.index);
     let mut done = Written::default();
+    let is_done = async |reply: Result<Reply, HarnessError>| match reply {
+        Ok(reply) if reply.status == 202 => world.api.succeed(&reply).await.is_ok(),
+        _ => false,
+    };
     for id in first.. {
         if stop.load(Ordering::Relaxed) {
             break;
         }
         let new = json!([{"id": id, "name": format!("written-{id}"), "section": "amber"}]);
-        match world.api.post(&path, &new).await {
-            Ok(reply) if reply.status == 202 => {
-                done.added.insert(id);
-            }
-            _ => {
+        match is_done(world.api.post(&path, &new).await).await {
+            true => drop(done.added.insert(id)),
+            false => {
                 done.refused += 1;
                 done.unsure.insert(id);
             }
         }
         if id % 3 == 2 {
             let gone = id - 1;
-            match world.api.delete(&format!("{path}/{gone}")).await {
-                Ok(reply) if reply.status == 202 => {
-                    done.removed.insert(gone);
-                }
-                _ => {
+            let reply = world.api.delete(&format!("{path}/{gone}")).await;
+            match is_done(reply).await {
+                true => drop(done.removed.insert(gone)),
+                false => {
                     done.refused += 1;
                     done.unsure.insert(gone);
                 }
@@ -284,7 +287,7 @@ async fn write(world: Arc<World>, stop: Arc<AtomicBool>, first: u64) -> Written 
     done
 }
 
-fn accepted(reply: weft_cluster::Reply) -> Result<Vec<u64>> {
+fn accepted(reply: Reply) -> Result<Vec<u64>> {
     ensure!(reply.status == 202, "{}", reply.text);
     let ids = reply.at("/moves").as_array().context("no moves")?;
     Ok(ids.iter().filter_map(Value::as_u64).collect())
