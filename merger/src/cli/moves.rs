@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::ask::{AskError, AskOptions, Outcome};
 use super::output::{Look, Mood, Rows, plain};
 use super::remote::Remote;
-use super::words::{bytes, count, list, number, parse_bytes, seconds, text};
+use super::words::{bytes, count, counted, list, number, parse_bytes, seconds, text};
 
 pub(super) use wait::{ended_well, wait};
 
@@ -93,6 +93,10 @@ pub(super) struct PaceArgs {
     /// How much each copies, in bytes per second: 8388608, 8MiB, or `none` for no limit.
     #[arg(long, value_name = "SIZE", value_parser = parse_rate)]
     pub bytes_per_second: Option<Rate>,
+    /// How many documents of an index two shards hold at the same time, at most: larger batches are faster, and totals may be too
+    /// high by one batch.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub batch_documents: Option<u64>,
 }
 
 impl PaceArgs {
@@ -101,6 +105,9 @@ impl PaceArgs {
         let mut body = Map::new();
         if let Some(number) = self.max_concurrent {
             body.insert("maxConcurrent".to_owned(), json!(number));
+        }
+        if let Some(number) = self.batch_documents {
+            body.insert("batchDocuments".to_owned(), json!(number));
         }
         if let Some(Rate(limit)) = self.bytes_per_second {
             body.insert("bytesPerSecond".to_owned(), json!(limit));
@@ -133,7 +140,7 @@ pub(super) async fn run(arguments: &MovesArgs, remote: Remote) -> Result<Outcome
         Some(Action::Throttle(throttle)) => {
             let body = throttle.pace.body();
             if body.is_empty() {
-                let what = "nothing to change: --max-concurrent, --bytes-per-second";
+                let what = "nothing to change: --max-concurrent, --bytes-per-second, --batch-documents";
                 return Err(AskError::Wrong(what.to_owned()));
             }
             change(Value::Object(body))
@@ -182,8 +189,9 @@ fn show(answer: &Value, all: bool, look: Look) -> String {
         _ => String::new(),
     };
     let mut out = format!(
-        "{paused}{} at once, {rate}\n",
-        number(answer, "maxConcurrent")
+        "{paused}{} at once, {rate}, {} a batch\n",
+        number(answer, "maxConcurrent"),
+        counted(number(answer, "batchDocuments"), "document", "documents")
     );
     let over = list(answer, "moves")
         .iter()
@@ -261,10 +269,10 @@ mod tests {
     #[test]
     fn moves_are_a_table_below_their_pace() {
         let answer = json!({"moves": [one(7, "copying", Some("disk full"))], "paused": true, "maxConcurrent": 2,
-            "bytesPerSecond": 8_388_608});
+            "bytesPerSecond": 8_388_608, "batchDocuments": 1_000});
         assert_eq!(
             show(&answer, false, Look::PLAIN),
-            "paused (weft moves resume); 2 at once, 8.0 MiB/s each\n\n\
+            "paused (weft moves resume); 2 at once, 8.0 MiB/s each, 1,000 documents a batch\n\n\
              MOVE  INDEX  FROM  TO  SLOTS  STATE    DOCUMENTS     OF  LEFT  NOTE\n   \
              7  films     0   3  1,024  copying      4,000  8,000  30 s  disk full\n"
         );
@@ -274,9 +282,9 @@ mod tests {
     fn old_moves_are_shown_only_on_demand() {
         let ended: Vec<Value> = (0..13).map(|id| one(id, "done", None)).collect();
         let answer =
-            json!({"moves": ended, "paused": false, "maxConcurrent": 2, "bytesPerSecond": null});
+            json!({"moves": ended, "paused": false, "maxConcurrent": 2, "bytesPerSecond": null, "batchDocuments": 9});
         let short = show(&answer, false, Look::PLAIN);
-        assert!(short.starts_with("2 at once, no limit\n"), "{short}");
+        assert!(short.starts_with("2 at once, no limit, 9 documents a batch\n"), "{short}");
         assert!(
             short.ends_with("3 more that have ended: --all\n"),
             "{short}"
@@ -287,10 +295,10 @@ mod tests {
             13
         );
         let none =
-            json!({"moves": [], "paused": false, "maxConcurrent": 2, "bytesPerSecond": null});
+            json!({"moves": [], "paused": false, "maxConcurrent": 2, "bytesPerSecond": null, "batchDocuments": 9});
         assert_eq!(
             show(&none, false, Look::PLAIN),
-            "2 at once, no limit\nno moves\n"
+            "2 at once, no limit, 9 documents a batch\nno moves\n"
         );
     }
 
@@ -303,7 +311,11 @@ mod tests {
         let pace = PaceArgs {
             max_concurrent: None,
             bytes_per_second: Some(Rate(None)),
+            batch_documents: Some(5),
         };
-        assert_eq!(Value::Object(pace.body()), json!({"bytesPerSecond": null}));
+        assert_eq!(
+            Value::Object(pace.body()),
+            json!({"bytesPerSecond": null, "batchDocuments": 5})
+        );
     }
 }

@@ -14,10 +14,12 @@ use super::{body_of, ok};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::cluster::{ClusterError, Move, MoveOptions, Placement, Step, forecast};
-use crate::repair::{Context, Size, Survey};
+use crate::repair::{Context, Size, Survey, batch_documents};
 
 /// The most moves that may run at once.
 const MOST_AT_ONCE: usize = 64;
+/// The most documents of a batch, as for `--move-batch`.
+const LARGEST_BATCH: usize = 1_000_000;
 
 /// What a rebalance concerns.
 #[derive(Deserialize, Default)]
@@ -31,6 +33,8 @@ struct Wish {
     max_concurrent: Option<usize>,
     #[serde(deserialize_with = "given")]
     bytes_per_second: Option<Option<u64>>,
+    #[serde(deserialize_with = "given")]
+    batch_documents: Option<Option<usize>>,
 }
 
 /// How moves are carried out from now on.
@@ -41,19 +45,40 @@ struct Pace {
     max_concurrent: Option<usize>,
     #[serde(deserialize_with = "given")]
     bytes_per_second: Option<Option<u64>>,
+    #[serde(deserialize_with = "given")]
+    batch_documents: Option<Option<usize>>,
 }
 
 impl Pace {
+    fn check(&self) -> Result<(), ClusterError> {
+        let numbers = [
+            ("maxConcurrent", self.max_concurrent, MOST_AT_ONCE),
+            ("batchDocuments", self.batch_documents.flatten(), LARGEST_BATCH),
+        ];
+        for (name, wanted, most) in numbers {
+            if wanted.is_some_and(|count| !(1..=most).contains(&count)) {
+                let what = format!("`{name}` must be between 1 and {most}");
+                return Err(ClusterError::InvalidBody(what));
+            }
+        }
+        Ok(())
+    }
+
     fn apply(&self, options: &mut MoveOptions) {
         options.paused = self.paused.unwrap_or(options.paused);
         options.max_concurrent = self.max_concurrent.unwrap_or(options.max_concurrent);
         options.bytes_per_second = self.bytes_per_second.unwrap_or(options.bytes_per_second);
+        options.batch_documents = self.batch_documents.unwrap_or(options.batch_documents);
     }
 }
 
 /// A member that may be `null`, and isn't missing.
 #[allow(clippy::option_option, reason = "missing, null, or a number")]
-fn given<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Option<u64>>, D::Error> {
+fn given<'de, D, T>(from: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
     Option::deserialize(from).map(Some)
 }
 
@@ -113,9 +138,11 @@ async fn rebalance(ctx: &Arc<Context>, call: &mut Call) -> Result<Answer, Cluste
     }
     let pace = Pace {
         paused: None,
-        max_concurrent: at_once(wish.max_concurrent)?,
+        max_concurrent: wish.max_concurrent,
         bytes_per_second: wish.bytes_per_second,
+        batch_documents: wish.batch_documents,
     };
+    pace.check()?;
     let shards = usable(ctx, &exclude);
     if shards.is_empty() {
         return Err(ClusterError::NoShards);
@@ -215,6 +242,7 @@ fn list(ctx: &Context) -> Value {
         "paused": options.paused,
         "maxConcurrent": options.max_concurrent,
         "bytesPerSecond": options.bytes_per_second,
+        "batchDocuments": batch_documents(ctx),
     })
 }
 
@@ -250,18 +278,9 @@ fn whole(seconds: f64) -> u64 {
     seconds.max(0.0).round() as u64
 }
 
-fn at_once(wanted: Option<usize>) -> Result<Option<usize>, ClusterError> {
-    match wanted {
-        Some(count) if !(1..=MOST_AT_ONCE).contains(&count) => Err(ClusterError::InvalidBody(
-            format!("`maxConcurrent` must be between 1 and {MOST_AT_ONCE}"),
-        )),
-        wanted => Ok(wanted),
-    }
-}
-
 async fn change(ctx: &Arc<Context>, call: &mut Call) -> Result<Answer, ClusterError> {
     let pace: Pace = body_of(ctx, call).await?;
-    at_once(pace.max_concurrent)?;
+    pace.check()?;
     let set = ctx.cluster.moves.set_options(|options| pace.apply(options));
     set.await?;
     Ok(ok(&list(ctx)))

@@ -17,7 +17,7 @@ use std::time::Duration;
 pub use discover::discover;
 pub use moves::{measure, move_slots};
 
-pub(crate) use moves::{MoveError, Size, Survey, size_on};
+pub(crate) use moves::{MoveError, Size, Survey, batch_documents, size_on};
 pub(crate) use resync::Print;
 pub use resync::{Resyncs, keep_in_sync};
 pub use verify::{Verification, verify_now_and_then};

@@ -23,6 +23,8 @@ const SHARDS: u16 = 3;
 const CLIENTS: u64 = 4;
 /// How many documents an import has at once.
 const IMPORT: usize = 5_000;
+/// More documents than one shard gives to another.
+const LARGE_BATCH: usize = 20_000;
 /// From where on writers number their own documents.
 const OWN: u64 = 10_000_000;
 /// How long clients pause. A writer also waits for the end of each task: otherwise nodes' queues would grow without end, and with them
@@ -100,13 +102,37 @@ pub(super) async fn measure(seconds: u64, most: Option<usize>) -> Result<Vec<Row
     let searched = clients.end(&mut alive).await?;
     let way = "4 → 3 shards, no throttle";
     report(way, &shrunk, &searched, &idle, &alive, &mut rows);
-    rows.extend(phases(&cluster).await?.rows(way, &before, &shrunk));
-    for (what, import) in [("imported", rate), ("imported while clients go on", busy)] {
-        let what = format!("{way}: moved vs. {what}");
-        rows.push(Row::compared(what, shrunk.rate(), import, "documents/s").goal("≥ 0.5"));
-    }
+    let after = phases(&cluster).await?;
+    rows.extend(after.rows(way, &before, &shrunk));
+    rows.extend(compared(way, &shrunk, [rate, busy]));
+    rows.extend(check(&cluster, &world, &all, &alive, way).await?);
+
+    let clients = Clients::begin(&world, 4);
+    let again = api.delete(&path).await?;
+    ensure!(again.status == 200, "{}", again.text);
+    let large = json!({"batchDocuments": LARGE_BATCH});
+    let begun = accepted(api.post("/_cluster/rebalance", &large).await?)?;
+    let grown = until_moved(&world.api, (&newcomer, world.index), begun).await?;
+    let searched = clients.end(&mut alive).await?;
+    let way = "3 → 4 shards, no throttle, large batches";
+    report(way, &grown, &searched, &idle, &alive, &mut rows);
+    rows.extend(phases(&cluster).await?.rows(way, &after, &grown));
+    rows.extend(compared(way, &grown, [rate, busy]));
     rows.extend(check(&cluster, &world, &all, &alive, way).await?);
     Ok(rows)
+}
+
+/// How fast moves were, beside what was imported a second, with clients and without.
+fn compared(way: &str, moved: &Moved, [alone, beside]: [f64; 2]) -> Vec<Row> {
+    let import = [
+        ("imported", alone),
+        ("imported while clients go on", beside),
+    ];
+    let row = |(what, import)| {
+        let what = format!("{way}: moved vs. {what}");
+        Row::compared(what, moved.rate(), import, "documents/s").goal("≥ 0.5")
+    };
+    import.map(row).into()
 }
 
 /// The index, and what clients ask of it.

@@ -90,6 +90,8 @@ pub(crate) struct MoveOptions {
     pub(crate) max_concurrent: usize,
     /// How many bytes each move may copy per second; `None` for no limit.
     pub(crate) bytes_per_second: Option<u64>,
+    /// How many documents of an index two shards hold at the same time, at most; `None` for what `--move-batch` says.
+    pub(crate) batch_documents: Option<usize>,
 }
 
 impl Default for MoveOptions {
@@ -98,6 +100,7 @@ impl Default for MoveOptions {
             paused: false,
             max_concurrent: 2,
             bytes_per_second: Some(DEFAULT_BYTES_PER_SECOND),
+            batch_documents: None,
         }
     }
 }

@@ -22,6 +22,7 @@ async fn moves_are_there_again_after_a_restart_and_old_ones_are_forgotten() {
     let paused = MoveOptions {
         paused: true,
         bytes_per_second: Some(9),
+        batch_documents: Some(5),
         ..MoveOptions::default()
     };
     let set = moves.set_options(|options| *options = paused.clone());

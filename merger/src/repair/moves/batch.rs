@@ -1,7 +1,7 @@
 //! One batch of slots: copied, compared, and handed over.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::{try_join, try_join_all};
@@ -31,6 +31,8 @@ pub(super) struct Copied {
     ids: Mutex<HashSet<String>>,
     /// The bytes that were sent.
     pub(super) bytes: AtomicU64,
+    /// Whether the new shard may have yet to apply some of it: a turn was cut off.
+    pub(super) is_open: AtomicBool,
 }
 
 impl Copied {
@@ -38,6 +40,7 @@ impl Copied {
         Self {
             ids: Mutex::default(),
             bytes: bytes.into(),
+            is_open: false.into(),
         }
     }
 
@@ -188,7 +191,7 @@ impl Batch<'_> {
     /// Waits until the nodes have applied what clients have written to them, and old copies that are about to go are gone.
     async fn idle(&self, node: &NodeRef) -> Result<(), MoveError> {
         // Where ids tell slots, clients write none of the moving documents to the new shard.
-        let written = match self.is_by_id() {
+        let written = match self.is_by_id() && !self.copied.is_open.load(Ordering::Relaxed) {
             true => Vec::new(),
             false => replicas(self.ctx, self.to)?,
         };

@@ -23,8 +23,11 @@ use crate::repair::resync::{Print, SourceGuard};
 /// The largest body of one write, in bytes.
 const BATCH_BYTES: usize = 4 << 20;
 
+/// How many documents are read at once: a batch may have more than should be in memory.
+const READ_AT_ONCE: usize = 2_000;
+
 /// A document that is to be written: its id and its text on one line.
-pub(super) type Line = (String, Vec<u8>);
+type Line = (String, Vec<u8>);
 
 /// How many of these make up one write: as many as have [`BATCH_BYTES`], and one at least.
 fn first_few(lines: &[Line]) -> usize {
@@ -95,61 +98,59 @@ impl Batch<'_> {
         let old = self.old(node);
         let unbroken = SourceGuard::of(self.ctx, node)?;
         let doubtful = self.concerned(ids, node, doubtful, locked).await?;
-        let copied = self.maybe_there(&doubtful);
-        let read = async {
-            let read = old.documents_of(self.index, &doubtful);
-            timed(self.ctx, Phase::Read, within(locked, read)).await
-        };
-        let held = timed(self.ctx, Phase::Compare, self.held(&copied, locked));
-        let (found, held) = try_join(read, held).await?;
-        // What a replaced disk lacks must not be taken for deleted.
-        within(locked, unbroken.check()).await?;
-        let (mut prints, mut documents) = (HashMap::with_capacity(found.len()), Vec::new());
-        for document in found {
-            let told = slotting.of(&document);
-            let slot = told.and_then(|told| told.slot);
-            if slot.is_some_and(|slot| self.slots.binary_search(&slot).is_ok())
-                && let Some(print) = Print::of(&document, primary_key)
-            {
-                prints.insert(print.id, (print.content, documents.len()));
-                documents.push(document);
-            }
-        }
-        // What clients have given to the new shard is there by right.
-        prints.retain(|id, _| !held.by_right.contains(id));
-        // Which differ on any replica, and which are surplus on any.
-        let (mut differing, mut surplus) = (HashSet::new(), Vec::new());
-        for replica in &held.copies {
-            for (id, (content, _)) in &prints {
-                if replica.get(id) != Some(content) {
-                    differing.insert(id.clone());
+        // A cut from here on leaves writes that the new shard has yet to apply.
+        self.copied.is_open.store(true, Ordering::Relaxed);
+        let (mut prints, mut surplus) = (HashMap::new(), Vec::new());
+        let (mut sent, mut tasks) = (Vec::new(), Vec::new());
+        for some in doubtful.chunks(READ_AT_ONCE) {
+            let copied = self.maybe_there(some);
+            let read = async {
+                let read = old.documents_of(self.index, some);
+                timed(self.ctx, Phase::Read, within(locked, read)).await
+            };
+            let held = timed(self.ctx, Phase::Compare, self.held(&copied, locked));
+            let (mut found, held) = try_join(read, held).await?;
+            // What a replaced disk lacks must not be taken for deleted.
+            within(locked, unbroken.check()).await?;
+            found.retain(|document| {
+                let told = slotting.of(document);
+                let slot = told.and_then(|told| told.slot);
+                let is_here = slot.is_some_and(|slot| self.slots.binary_search(&slot).is_ok());
+                let print = Print::of(document, primary_key).filter(|_| is_here);
+                // What clients have given to the new shard is there by right.
+                let print = print.filter(|print| !held.by_right.contains(&print.id));
+                let Some(print) = print else {
+                    return false;
+                };
+                let differs = |replica: &HashMap<String, u64>| {
+                    replica.get(&print.id).copied() != Some(print.content)
+                };
+                let differs = held.copies.iter().any(differs);
+                if differs {
+                    sent.push(print.id.clone());
                 }
+                prints.insert(print.id, print.content);
+                differs
+            });
+            for replica in &held.copies {
+                let gone = replica.keys().filter(|id| !prints.contains_key(*id));
+                surplus.extend(gone.filter(|id| !held.by_right.contains(*id)).cloned());
             }
-            let gone = replica.keys().filter(|id| !prints.contains_key(*id));
-            surplus.extend(gone.filter(|id| !held.by_right.contains(*id)).cloned());
+            let lines = self.lines(found.iter().map(AsRef::as_ref))?;
+            tasks.extend(self.put(lines, locked).await?);
         }
+        self.done(tasks, locked).await?;
         surplus.sort_unstable();
         surplus.dedup();
-        let mut changed: Vec<(usize, &String)> = prints
-            .iter()
-            .filter(|(id, _)| differing.contains(*id))
-            .map(|(id, (_, place))| (*place, id))
-            .collect();
-        changed.sort_unstable();
-        let mut sent: Vec<String> = changed.iter().map(|(_, id)| (*id).clone()).collect();
-        let changed: Vec<&RawValue> = changed
-            .iter()
-            .filter_map(|(place, _)| documents.get(*place).map(AsRef::as_ref))
-            .collect();
-        self.put(self.lines(changed)?, locked).await?;
         sent.extend(surplus.iter().cloned());
         let deletion = |ids: &[String]| Write::deletion(self.index, ids);
         if let Some(tasks) = self.write(surplus, deletion, locked).await? {
             self.done(vec![tasks], locked).await?;
         }
+        self.copied.is_open.store(false, Ordering::Relaxed);
         let held = timed(self.ctx, Phase::Compare, self.held(&sent, locked)).await?;
         sent.retain(|id| {
-            let wanted = prints.get(id).map(|(content, _)| content);
+            let wanted = prints.get(id);
             held.by_right.contains(id) || held.copies.iter().any(|copy| copy.get(id) != wanted)
         });
         Ok(sent)
@@ -166,7 +167,7 @@ impl Batch<'_> {
     }
 
     /// These documents as they are written: each with its id, on one line.
-    pub(super) fn lines<'a>(
+    fn lines<'a>(
         &self,
         documents: impl IntoIterator<Item = &'a RawValue>,
     ) -> Result<Vec<Line>, MoveError> {
@@ -209,14 +210,14 @@ impl Batch<'_> {
         Ok(held)
     }
 
-    /// Sends documents to the new shard, and waits until it has them.
-    pub(super) async fn put(
+    /// Sends documents to the new shard.
+    async fn put(
         &self,
         lines: Vec<Line>,
         locked: Option<&Locked<'_>>,
-    ) -> Result<(), MoveError> {
+    ) -> Result<Vec<Tasks>, MoveError> {
         if lines.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.make_room(lines.len()).await?;
         let primary_key = self.slotting()?.key();
@@ -245,13 +246,13 @@ impl Batch<'_> {
             };
             tasks.extend(self.write(ids, put, locked).await?);
         }
-        self.done(tasks, locked).await
+        Ok(tasks)
     }
 
     /// Waits until the old copies of earlier batches are gone, if both shards would hold too many documents otherwise.
     async fn make_room(&self, more: usize) -> Result<(), MoveError> {
         let copies = self.copied.ids().len() + self.behind.documents();
-        match copies + more > self.ctx.options.move_batch {
+        match copies + more > super::batch_documents(self.ctx) {
             true => self.behind.gone(self.ctx).await,
             false => Ok(()),
         }

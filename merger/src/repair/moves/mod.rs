@@ -80,6 +80,12 @@ fn source(ctx: &Context, shard: ShardId) -> Result<NodeRef, MoveError> {
     found.ok_or(MoveError::NotUp(shard))
 }
 
+/// How many documents of an index two shards may hold at the same time.
+pub(crate) fn batch_documents(ctx: &Context) -> usize {
+    let set = ctx.cluster.moves.options().batch_documents;
+    set.unwrap_or(ctx.options.move_batch)
+}
+
 /// All replicas of a shard that are in sync.
 fn replicas(ctx: &Context, shard: ShardId) -> Result<Vec<NodeRef>, MoveError> {
     Ok(ctx.cluster.replicas_or_none(shard)?)

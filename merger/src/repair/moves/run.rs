@@ -15,7 +15,7 @@ use super::behind::Behind;
 use super::ids::{IdsBySlot, Reading};
 use super::phase::{Phase, timed};
 use super::rate::Rate;
-use super::{MoveError, Noting, join, primary_key, remote, source, sweep};
+use super::{MoveError, Noting, batch_documents, join, primary_key, remote, source, sweep};
 use crate::clock::now_utc;
 use crate::cluster::{Move, MoveState, NodeRef, Placement, Slotting, Told};
 use crate::repair::Context;
@@ -208,7 +208,7 @@ impl Run<'_> {
         let moves = &self.ctx.cluster.moves;
         let (copied, behind) = (Copied::new(self.one.bytes), Behind::new(self.id));
         let mut rate = Rate::new(moves.options().bytes_per_second);
-        let (mut before, mut size) = (self.one.bytes, self.ctx.options.move_batch);
+        let (mut before, mut size) = (self.one.bytes, batch_documents(self.ctx));
         while !slots.is_empty() {
             let mut batch = Batch {
                 ctx: self.ctx,
@@ -242,7 +242,7 @@ impl Run<'_> {
             // What was too much for a turn will be so the next time, and may not be later.
             size = match 2 * moved < wanted {
                 true => moved.max(1),
-                false => (size * 2).min(self.ctx.options.move_batch),
+                false => (size * 2).min(batch_documents(self.ctx)),
             };
             let sent = copied.bytes.load(Ordering::Relaxed);
             let pause = rate.after(sent - before, moves.options().bytes_per_second);
