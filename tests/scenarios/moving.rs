@@ -268,9 +268,11 @@ async fn an_index_may_change_in_every_way_while_its_slots_move() {
     assert_eq!(ids(&api, "x").await, [0_u64; 0]);
     let swapped = api.post("/swap-indexes", &swap).await.unwrap();
     api.succeed(&swapped).await.unwrap();
-    let unlimited = json!({"bytesPerSecond": null});
+    let unlimited = json!({"bytesPerSecond": null, "batchDocuments": 40});
     let set = api.json(Method::PATCH, "/_cluster/moves", &unlimited);
-    assert_eq!(set.await.unwrap().at("/bytesPerSecond"), &Value::Null);
+    let set = set.await.unwrap();
+    assert_eq!(set.at("/bytesPerSecond"), &Value::Null);
+    assert_eq!(set.at("/batchDocuments"), &json!(40));
     wait_for_moves(&api, 0).await;
     // What the swaps have cut short is planned anew.
     until(
@@ -331,6 +333,7 @@ async fn a_plan_is_shown_first_and_what_makes_no_sense_is_refused() {
         (path, json!({"indexes": ["none"]}), 404, "index_not_found"),
         (path, json!({"dryrun": true}), 400, "bad_request"),
         (path, json!({"maxConcurrent": 0}), 400, "bad_request"),
+        (path, json!({"batchDocuments": 0}), 400, "bad_request"),
         (
             path,
             json!({"exclude": [0, 1, 2]}),

@@ -140,7 +140,8 @@ pub(super) async fn run(arguments: &MovesArgs, remote: Remote) -> Result<Outcome
         Some(Action::Throttle(throttle)) => {
             let body = throttle.pace.body();
             if body.is_empty() {
-                let what = "nothing to change: --max-concurrent, --bytes-per-second, --batch-documents";
+                let what =
+                    "nothing to change: --max-concurrent, --bytes-per-second, --batch-documents";
                 return Err(AskError::Wrong(what.to_owned()));
             }
             change(Value::Object(body))
@@ -281,10 +282,12 @@ mod tests {
     #[test]
     fn old_moves_are_shown_only_on_demand() {
         let ended: Vec<Value> = (0..13).map(|id| one(id, "done", None)).collect();
-        let answer =
-            json!({"moves": ended, "paused": false, "maxConcurrent": 2, "bytesPerSecond": null, "batchDocuments": 9});
+        let answer = json!({"moves": ended, "paused": false, "maxConcurrent": 2, "bytesPerSecond": null, "batchDocuments": 9});
         let short = show(&answer, false, Look::PLAIN);
-        assert!(short.starts_with("2 at once, no limit, 9 documents a batch\n"), "{short}");
+        assert!(
+            short.starts_with("2 at once, no limit, 9 documents a batch\n"),
+            "{short}"
+        );
         assert!(
             short.ends_with("3 more that have ended: --all\n"),
             "{short}"
@@ -294,8 +297,7 @@ mod tests {
             show(&answer, true, Look::PLAIN).matches("films").count(),
             13
         );
-        let none =
-            json!({"moves": [], "paused": false, "maxConcurrent": 2, "bytesPerSecond": null, "batchDocuments": 9});
+        let none = json!({"moves": [], "paused": false, "maxConcurrent": 2, "bytesPerSecond": null, "batchDocuments": 9});
         assert_eq!(
             show(&none, false, Look::PLAIN),
             "2 at once, no limit, 9 documents a batch\nno moves\n"

@@ -53,7 +53,11 @@ impl Pace {
     fn check(&self) -> Result<(), ClusterError> {
         let numbers = [
             ("maxConcurrent", self.max_concurrent, MOST_AT_ONCE),
-            ("batchDocuments", self.batch_documents.flatten(), LARGEST_BATCH),
+            (
+                "batchDocuments",
+                self.batch_documents.flatten(),
+                LARGEST_BATCH,
+            ),
         ];
         for (name, wanted, most) in numbers {
             if wanted.is_some_and(|count| !(1..=most).contains(&count)) {

@@ -44,7 +44,7 @@ pub(super) async fn removals(
     };
     for shard in shards {
         let mut spool = Spool::new(framing.clone(), limits);
-        let mut ids = Some(Ids::default());
+        let mut ids = Some(Ids::placed());
         for (id, owner) in owners.iter() {
             let may_hold = match held {
                 None => true,

@@ -23,6 +23,10 @@ pub(crate) struct Noted {
     pub(crate) ids: BTreeMap<Slot, BTreeSet<String>>,
     /// The ids that were written and don't tell their slot.
     pub(crate) anywhere: BTreeSet<String>,
+    /// The slots to which documents with these ids were brought.
+    pub(crate) brought: BTreeSet<Slot>,
+    /// Whether some of them may have been brought to any slot.
+    pub(crate) unplaced: bool,
     /// Whether any document may have changed. Their ids are among those that were there, or are noted.
     pub(crate) all: bool,
     /// Whether there may be documents whose ids aren't known, or that got another slot: all must be read again.
@@ -77,6 +81,11 @@ impl Log {
             _ if !concerns => {}
             (operation, _, Some(ids)) if operation.writes_named_documents() => {
                 ids.iter().for_each(|id| self.add(id));
+                let brings = operation != Operation::DeleteDocumentsBatch;
+                match ids.slots() {
+                    Some(slots) => self.noted.brought.extend(slots),
+                    None => self.noted.unplaced |= brings && self.strategy.field().is_some(),
+                }
             }
             (Operation::DeleteDocument, Some(document), _) => self.add(document),
             (operation, ..) if operation.writes_documents() || operation.changes_settings() => {
@@ -154,6 +163,8 @@ impl MoveLogs {
             all: std::mem::take(&mut log.noted.all),
             unknown: std::mem::take(&mut log.noted.unknown),
             anywhere: std::mem::take(&mut log.noted.anywhere),
+            brought: std::mem::take(&mut log.noted.brought),
+            unplaced: std::mem::take(&mut log.noted.unplaced),
             broken: log.noted.broken,
             ..Noted::default()
         };
@@ -193,6 +204,8 @@ impl MoveLogs {
             log.noted.all |= noted.all;
             log.noted.unknown |= noted.unknown;
             log.noted.anywhere.extend(noted.anywhere);
+            log.noted.brought.extend(noted.brought);
+            log.noted.unplaced |= noted.unplaced;
             for (slot, ids) in noted.ids {
                 log.noted.ids.entry(slot).or_default().extend(ids);
             }
@@ -332,6 +345,18 @@ mod tests {
         assert_eq!(touched.into_iter().collect::<Vec<_>>(), ["1", "2"]);
         let noted = logs.take("films", &[Slot(7)]);
         assert_eq!(noted.written(), ["1", "2"]);
+        assert!(noted.unplaced, "they may have gone anywhere");
+        let mut placed = Ids::placed();
+        placed.push("1");
+        placed.goes_to(Slot(9));
+        logs.note(FROM, &add, Some(&placed));
+        let gone = on(Operation::DeleteDocumentsBatch, "films");
+        logs.note(to, &gone, Some(&["1"].into_iter().collect()));
+        let noted = logs.take("films", &[Slot(7)]);
+        assert_eq!(noted.brought, BTreeSet::from([Slot(9)]));
+        assert!(!noted.unplaced);
+        logs.put_back("films", noted.clone());
+        assert_eq!(logs.take("films", &[]), noted);
         assert!(logs.touched("films", &texts(&["1", "2"])).is_empty());
         logs.note(to, &on(Operation::DeleteDocumentsByFilter, "films"), None);
         assert_eq!(logs.touched("films", &texts(&["9"])).len(), 1);

@@ -255,7 +255,9 @@ impl Batch<'_> {
             unseen = Some(left);
             self.go_on()?;
         }
-        Err(MoveError::StillDiffers(unseen.map_or(0, |unseen| unseen.len())))
+        Err(MoveError::StillDiffers(
+            unseen.map_or(0, |unseen| unseen.len()),
+        ))
     }
 
     /// Mends what was written meanwhile.

@@ -96,14 +96,20 @@ impl IdsBySlot {
         ids.map(BTreeSet::len).sum()
     }
 
-    /// Those of these slots in which nothing was written; none if what was written doesn't tell its slot.
+    /// Those of these slots in which nothing was written, and from which nothing was taken; none if that can't be told.
     pub(super) fn at_rest(&self, slots: &[Slot], noted: &Noted) -> Vec<Slot> {
-        let is_written = |slot: &Slot| noted.ids.get(slot).is_some_and(|ids| !ids.is_empty());
-        let rests = slots.iter().copied().filter(|slot| !is_written(slot));
-        match noted.anywhere.is_empty() {
-            true => rests.collect(),
-            false => Vec::new(),
+        if noted.unplaced {
+            return Vec::new();
         }
+        let left = noted.anywhere.iter();
+        let left = left.filter_map(|id| self.places.get(id.as_str()).copied());
+        let left: BTreeSet<Slot> = left.collect();
+        let is_written = |slot: &Slot| {
+            let by_id = noted.ids.get(slot).is_some_and(|ids| !ids.is_empty());
+            by_id || left.contains(slot) || noted.brought.contains(slot)
+        };
+        let rests = slots.iter().copied().filter(|slot| !is_written(slot));
+        rests.collect()
     }
 
     /// That half of these slots, by documents, in which less was written; all if there is one slot only. `written` says how much.
@@ -180,12 +186,20 @@ mod tests {
         all.put("a", Some(Slot(1)));
         let mut noted = Noted::default();
         assert_eq!(all.at_rest(&slots, &noted), slots);
-        noted.ids.insert(Slot(2), BTreeSet::from(["new".to_owned()]));
+        noted
+            .ids
+            .insert(Slot(2), BTreeSet::from(["new".to_owned()]));
         noted.ids.insert(Slot(4), BTreeSet::new());
-        noted.ids.insert(Slot(9), BTreeSet::from(["other".to_owned()]));
+        noted
+            .ids
+            .insert(Slot(9), BTreeSet::from(["other".to_owned()]));
         let rests = [Slot(1), Slot(3), Slot(4)];
         assert_eq!(all.at_rest(&slots, &noted), rests);
-        noted.anywhere.insert("who knows where".to_owned());
+        noted.anywhere.insert("a".to_owned());
+        noted.anywhere.insert("was in no moving slot".to_owned());
+        noted.brought.insert(Slot(3));
+        assert_eq!(all.at_rest(&slots, &noted), [Slot(4)]);
+        noted.unplaced = true;
         assert!(all.at_rest(&slots, &noted).is_empty());
     }
 

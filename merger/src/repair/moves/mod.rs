@@ -3,11 +3,11 @@
 //! ```text
 //! prepare: filters leave the index to the merger; the new shard gets the index, empty, with its settings
 //! read:    the ids of all documents in the slots; from here on, what is written there is noted
-//! batch:   copy ─► compare on every replica, and mend ─┐ again and again, until little was written meanwhile
-//!          with both shards' locks: mend the rest ─► the new owner is stored ─► every merger reads by it ─► deletion of the old copies is sent
-//!          a turn that took too long: half of the batch is left to the next one
-//! next:    its documents are read while the old copies go; it is sent when there is room: both shards hold no more documents twice
-//!          than a batch may have
+//! batch:   what was written before is applied, and the old copies of the batch before are gone ─► copy, and compare on every replica
+//!          with both shards' locks: the slots at rest are taken ─► the new owner is stored ─► every merger reads by it ─► deletion of
+//!          the old copies is sent; slots that were written to stay for the next batch
+//!          if they are most of the batch: what was written is brought over while writers wait, if that is quick enough; otherwise
+//!          it is tried again, with half of the batch
 //! settle:  if anything was cut off, both shards are searched for documents that aren't theirs, and these are deleted
 //! ```
 //!
@@ -15,8 +15,8 @@
 //! the placement, and a reader ignores a hit from a shard that doesn't own its slot. So a move can be cut off at any point: the
 //! owner of a slot always has all of its documents, and everything else is surplus that a search for it removes.
 //!
-//! Invariants: a slot changes its owner only when every replica in sync of the new owner was seen to hold the same documents, under
-//! both shards' locks. Writers wait for that no longer than [`TURN`]. Nothing is deleted on the old owner before that is stored and
+//! Invariants: a slot changes its owner under both shards' locks, and only when every replica in sync of the new owner was seen to hold
+//! the same documents and nothing was written to them since. Writers wait for that no longer than [`TURN`]. Nothing is deleted on the old owner before that is stored and
 //! every merger reads by it. What was copied and not handed over, and what was handed over and not yet deleted on the old shard, is no
 //! more than a batch together (or a slot, if that has more). One move at a time concerns an index.
 

@@ -173,14 +173,14 @@ impl Write {
             let mut load = own.cloned().unwrap_or_else(|| ShardPayload {
                 shard: *shard,
                 pieces: Vec::new(),
-                ids: Some(Ids::default()),
+                ids: Some(Ids::placed()),
                 path_and_query: None,
                 removals: Vec::new(),
                 superseded: 0,
             });
             let part = self.batch.parts.iter().find(|part| part.shard == *shard);
-            let written = part.map_or_else(|| Some(Ids::default()), |part| part.ids.clone());
-            let removed = removal.map_or_else(|| Some(Ids::default()), |one| one.ids.clone());
+            let written = part.map_or_else(|| Some(Ids::placed()), |part| part.ids.clone());
+            let removed = removal.map_or_else(|| Some(Ids::placed()), |one| one.ids.clone());
             load.ids = written.zip(removed).map(|(mut written, removed)| {
                 written.extend(removed.iter());
                 written

@@ -1,6 +1,5 @@
 //! Small writes, which may go to their shard together with others.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -101,9 +100,8 @@ impl Write {
 }
 
 fn each_once(ids: &Ids) -> Ids {
-    if ids.len() < 2 {
-        return ids.clone();
+    match ids.len() {
+        0 | 1 => ids.clone(),
+        _ => ids.each_once(),
     }
-    let ids: BTreeSet<&str> = ids.iter().collect();
-    ids.into_iter().collect()
 }

@@ -234,7 +234,7 @@ async fn delivery_of(
 ) -> Result<Delivery, WriteError> {
     let documents: Vec<&[u8]> = smalls.iter().map(|small| &*small.documents).collect();
     let piece = Piece::of(first.piece.framing().clone(), &documents);
-    let ids: Ids = smalls.iter().flat_map(|small| small.ids.iter()).collect();
+    let ids = Ids::concat(smalls.iter().map(|small| &small.ids));
     let removed = removing(ctx, &first.kind, shard, &ids, Some(prepared)).await?;
     // Noted whatever the result, and even if the write is sent alone and not kept.
     let index_uid = &first.kind.placement.uid;

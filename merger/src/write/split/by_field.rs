@@ -16,6 +16,7 @@ use hashbrown::{HashMap, HashSet};
 use serde_json::{Value, json};
 use weft_routing::document_id::DocumentId;
 use weft_routing::placement::{ShardId, SlotMap};
+use weft_routing::slot::Slot;
 use weft_routing::value::{InvalidValue, RoutingField, RoutingValue};
 
 use crate::bounds::{NoRoom, Share};
@@ -161,13 +162,14 @@ impl ByField {
         &self.field
     }
 
-    /// The shard of the next document. `value` is the JSON text of its routing field, if it has one.
+    /// The shard of the next document, and whether that brings it to another slot. `value` is the JSON text of its routing field, if it
+    /// has one.
     pub(super) fn place(
         &mut self,
         slots: &SlotMap,
         id: &str,
         value: Result<Option<&str>, Twice>,
-    ) -> Result<ShardId, Unplaced> {
+    ) -> Result<(ShardId, Goes), Unplaced> {
         let first = slots.shards().first().copied().unwrap_or(ShardId(0));
         let unplaced = |why| Unplaced {
             id: id.to_owned(),
@@ -181,15 +183,18 @@ impl ByField {
                 RoutingValue::from_json(json).map_err(|error| unplaced(Why::Invalid(error)))
             }
         };
-        let home = match &self.manner {
-            Manner::Replacing => Home {
-                shard: owner(slots, id, &named()?).unwrap_or(first),
-                value: None,
-            },
-            Manner::Gathering => Home {
-                shard: first,
-                value: None,
-            },
+        let (home, goes) = match &self.manner {
+            Manner::Replacing => {
+                let (shard, goes) = owner(slots, id, &named()?).unwrap_or((first, Goes::Unknown));
+                (Home { shard, value: None }, goes)
+            }
+            Manner::Gathering => {
+                let home = Home {
+                    shard: first,
+                    value: None,
+                };
+                (home, Goes::Unknown)
+            }
             Manner::Updating {
                 found,
                 skips_creation,
@@ -202,22 +207,21 @@ impl ByField {
                         let (held, named) = (held.clone(), named);
                         return Err(unplaced(Why::Changed { held, named }));
                     }
-                    home.clone()
+                    (home.clone(), Goes::Nowhere)
                 }
                 // A node leaves it out, whichever gets it.
-                None if *skips_creation => return Ok(first),
+                None if *skips_creation => return Ok((first, Goes::Nowhere)),
                 None => {
                     let value = named()?;
-                    Home {
-                        shard: owner(slots, id, &value).unwrap_or(first),
-                        value: Some(value),
-                    }
+                    let (shard, goes) = owner(slots, id, &value).unwrap_or((first, Goes::Unknown));
+                    let value = Some(value);
+                    (Home { shard, value }, goes)
                 }
             },
         };
         let shard = home.shard;
         self.owners.put(id, home);
-        Ok(shard)
+        Ok((shard, goes))
     }
 
     pub(super) fn hold_memory(&mut self) -> Result<(), NoRoom> {
@@ -229,10 +233,22 @@ impl ByField {
     }
 }
 
-/// The shard of a document with this value. Known for every valid id.
-fn owner(slots: &SlotMap, id: &str, value: &RoutingValue) -> Option<ShardId> {
+/// The shard and the slot of a document with this value. Known for every valid id.
+fn owner(slots: &SlotMap, id: &str, value: &RoutingValue) -> Option<(ShardId, Goes)> {
     let id = DocumentId::from_text(id).ok()?;
-    slots.shard_of_document(&id, Some(value))
+    let shard = slots.shard_of_document(&id, Some(value))?;
+    let slot = slots.strategy().slot_of_document(&id, Some(value));
+    Some((shard, slot.map_or(Goes::Unknown, Goes::To)))
+}
+
+/// To which slot a write brings a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goes {
+    To(Slot),
+    /// It stays where it is, if it is there.
+    Nowhere,
+    /// It isn't known here, or the id tells.
+    Unknown,
 }
 
 /// The routing field stands twice in a document whose node wouldn't say which one counts.
@@ -319,7 +335,7 @@ mod tests {
                 let mut placed = ByField::replacing(field, Budget::unbounded().share());
                 for id in 0..50 {
                     let (id, value) = (id.to_string(), (id % 7).to_string());
-                    let shard = placed.place(slots, &id, Ok(Some(&value))).unwrap();
+                    let (shard, _) = placed.place(slots, &id, Ok(Some(&value))).unwrap();
                     let key = DocumentId::from_text(&id).unwrap();
                     let value = RoutingValue::from_text(&value).unwrap();
                     let owner = wanted.shard_of_document(&key, Some(&value));

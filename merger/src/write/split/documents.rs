@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use weft_routing::document_id::DocumentId;
 use weft_routing::placement::{ShardId, SlotMap};
 
-use super::by_field::{ByField, Owners, Twice, Unplaced};
+use super::by_field::{ByField, Goes, Owners, Twice, Unplaced};
 use super::explain;
 use super::identify::{PrimaryKey, Refused, Repeats, infer, infer_from_names};
 use super::scan::{Object, Wanted};
@@ -47,9 +47,17 @@ struct Own {
 }
 
 impl Own {
-    fn note(&mut self, id: &DocumentId<'_>) {
+    fn note(&mut self, id: &DocumentId<'_>, goes: Goes) {
         match &mut self.ids {
-            Some(ids) if ids.len() < KEPT_IDS => ids.push(id.as_str()),
+            Some(ids) if ids.len() < KEPT_IDS => {
+                if ids.is_empty() && goes != Goes::Unknown {
+                    *ids = Ids::placed();
+                }
+                ids.push(id.as_str());
+                if let Goes::To(slot) = goes {
+                    ids.goes_to(slot);
+                }
+            }
             ids => *ids = None,
         }
     }
@@ -282,10 +290,10 @@ impl Documents {
 
     /// Appends a document to the part of its shard. `value` is that of its routing field, as JSON.
     fn append(&mut self, id: &DocumentId<'_>, value: Result<Option<&str>, Twice>, raw: &[u8]) {
-        let shard = match &mut self.by_field {
-            None => self.slots.shard_of(id),
+        let (shard, goes) = match &mut self.by_field {
+            None => (self.slots.shard_of(id), Goes::Unknown),
             Some(by_field) => match by_field.place(&self.slots, id.as_str(), value) {
-                Ok(shard) => Some(shard),
+                Ok((shard, goes)) => (Some(shard), goes),
                 Err(unplaced) => {
                     self.unplaced = Some(unplaced);
                     return self.drop_or_keep(raw);
@@ -296,7 +304,7 @@ impl Documents {
         let place = shard.and_then(|shard| self.slots.shards().binary_search(&shard).ok());
         if let Some(part) = place.and_then(|place| self.parts.get_mut(place)) {
             part.spool.append(raw);
-            part.note(id);
+            part.note(id, goes);
         }
     }
 
