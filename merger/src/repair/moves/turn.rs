@@ -60,10 +60,10 @@ pub(super) enum Turn {
 
 /// What a turn can give to the new owner.
 enum Ready {
-    /// All slots of the batch.
+    /// All slots of the batch: what was noted is mended.
     All,
-    /// These slots.
-    Only(Vec<Slot>),
+    /// These slots, which what was noted doesn't concern.
+    Rests(Vec<Slot>),
     /// None: nodes are busy with what they had taken before.
     Busy,
     /// None: the new shard lacks settings.
@@ -104,7 +104,7 @@ impl Batch<'_> {
         };
         match self.prepare(ids, &node, (&noted, joins), &turn).await {
             Ok(Ready::All) => {}
-            Ok(Ready::Only(slots)) => {
+            Ok(Ready::Rests(slots)) => {
                 self.put_back(noted);
                 self.slots = slots;
             }
@@ -155,11 +155,8 @@ impl Batch<'_> {
         }
         // A node may need long to apply what was written. Nobody waits for that if most of the batch can go without it.
         let rests = ids.at_rest(&self.slots, noted);
-        if rests.len() == self.slots.len() {
-            return Ok(Ready::All);
-        }
-        if 2 * ids.count(&rests) >= ids.count(&self.slots) {
-            return Ok(Ready::Only(rests));
+        if !rests.is_empty() && 2 * ids.count(&rests) >= ids.count(&self.slots) {
+            return Ok(Ready::Rests(rests));
         }
         let ready = self.ready(node, turn).await;
         let is_busy = matches!(ready, Err(MoveError::TooSlow));
@@ -169,7 +166,7 @@ impl Batch<'_> {
         };
         match mended {
             Ok(()) => Ok(Ready::All),
-            Err(MoveError::TooSlow) if !rests.is_empty() => Ok(Ready::Only(rests)),
+            Err(MoveError::TooSlow) if !rests.is_empty() => Ok(Ready::Rests(rests)),
             // A smaller batch would have waited as long.
             Err(MoveError::TooSlow) if is_busy => Ok(Ready::Busy),
             Err(error) => Err(error),
