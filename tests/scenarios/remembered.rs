@@ -12,9 +12,9 @@ use weft_cluster::{Api, Cluster, Deadline, Reply, until};
 
 use crate::support::{documents, node, start};
 
-const SEARCH: &str = "/indexes/films/search";
+pub(crate) const SEARCH: &str = "/indexes/films/search";
 
-async fn fill(api: &Api) {
+pub(crate) async fn fill(api: &Api) {
     let path = "/indexes/films/documents?primaryKey=id";
     let accepted = api.post(path, &documents(0..100)).await.unwrap();
     api.succeed(&accepted).await.unwrap();
@@ -37,12 +37,12 @@ async fn explained(api: &Api, body: &Value) -> Reply {
     reply
 }
 
-fn is_remembered(reply: &Reply) -> bool {
+pub(crate) fn is_remembered(reply: &Reply) -> bool {
     reply.at("/explain/remembered") == true
 }
 
 /// Searches until the answer is a remembered one: nodes are asked whether they are done only when somebody searches.
-async fn until_remembered(api: &Api, body: &Value) -> Reply {
+pub(crate) async fn until_remembered(api: &Api, body: &Value) -> Reply {
     let what = "a remembered answer";
     until(what, Deadline::after(Duration::from_secs(10)), || async {
         let found = api.post(SEARCH, body).await;
@@ -65,7 +65,7 @@ async fn metric(cluster: &Cluster, name: &str) -> f64 {
         .unwrap_or(0.0)
 }
 
-fn ids(reply: &Reply) -> Vec<u64> {
+pub(crate) fn ids(reply: &Reply) -> Vec<u64> {
     let hits = reply.at("/hits").as_array().unwrap().iter();
     hits.map(|hit| hit["id"].as_u64().unwrap()).collect()
 }

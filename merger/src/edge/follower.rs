@@ -144,7 +144,11 @@ impl Follower {
         request: Request<AnyBody>,
         roles: &watch::Receiver<Role>,
     ) -> Passed {
+        let tells = tells_of_ends(&request);
         let (outcome, passed) = self.try_to_pass_on(request, roles).await;
+        if tells {
+            self.reading.remembered.heard.told();
+        }
         let count = &self.reading.metrics.passed_on;
         count.with_label_values(&[outcome]).inc();
         passed
@@ -322,6 +326,20 @@ fn wants_certain_replicas(headers: &HeaderMap) -> bool {
         || headers
             .get(headers::READ)
             .is_some_and(|value| !is_any(value))
+}
+
+/// Whether the answer may tell a client that a task has ended.
+fn tells_of_ends<B>(request: &Request<B>) -> bool {
+    use Operation as Op;
+    let path = request.uri().path_and_query();
+    let path = path.map_or("/", |path| path.as_str());
+    let classified = classify(request.method().as_str(), path);
+    classified.is_ok_and(|classified| {
+        matches!(
+            classified.operation,
+            Op::GetTask | Op::ListTasks | Op::GetBatch | Op::ListBatches
+        )
+    })
 }
 
 /// Whether any merger may answer this by what it knows.

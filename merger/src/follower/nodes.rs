@@ -51,18 +51,20 @@ pub async fn watch(ctx: Arc<Context>) {
 }
 
 async fn watch_node(ctx: Arc<Context>, id: NodeId) {
-    let mut newest = None;
+    let (mut newest, mut shown) = (None, None);
     loop {
         let topology = ctx.cluster.topology();
         if let Some(node) = topology.find(&id) {
-            look(&ctx, node, &mut newest).await;
+            let asked = Instant::now();
+            let heard = look(&ctx, node, &mut newest).await;
+            forget_answers_before(&ctx, node, (&heard, asked), &mut shown);
         }
         sleep(ctx.probe_interval).await;
     }
 }
 
 /// Probes a node once. `newest` is the newest task that it was seen with.
-async fn look(ctx: &Context, node: &NodeRef, newest: &mut Option<u32>) {
+async fn look(ctx: &Context, node: &NodeRef, newest: &mut Option<u32>) -> Probe {
     let (cluster, id) = (&ctx.cluster, &node.id);
     if !cluster.in_sync.holds(id) {
         // It may begin another life, with fewer tasks.
@@ -83,4 +85,21 @@ async fn look(ctx: &Context, node: &NodeRef, newest: &mut Option<u32>) {
     cluster.health.note(id, &heard, goes_on);
     // Only the leader knows which nodes have work. What this merger knew when it led holds no more.
     cluster.health.note_work(id, false);
+    heard
+}
+
+/// Notes that answers to searches may not hold any more if a node has another newest task than `shown`, or was never looked at: the
+/// leader, or somebody else, has written to it.
+fn forget_answers_before(
+    ctx: &Context,
+    node: &NodeRef,
+    (heard, asked): (&Probe, Instant),
+    shown: &mut Option<Option<u32>>,
+) {
+    let Probe::Answer(newest) = heard else { return };
+    if *shown != Some(*newest) {
+        *shown = Some(*newest);
+        ctx.search.upstream.changing().touch_node(node.address);
+    }
+    ctx.search.remembered.heard.probed(node.address, asked);
 }

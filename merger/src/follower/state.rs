@@ -63,8 +63,10 @@ pub async fn follow(ctx: &Context, count: u64) {
         silent: false,
     };
     while ctx.membership.fence().is_open() {
+        let began = Instant::now();
         match following.look().await {
             Ok(()) => {
+                ctx.search.remembered.heard.looked(began);
                 following.silent = false;
                 following.newest = Instant::now();
             }

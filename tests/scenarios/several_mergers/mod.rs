@@ -8,6 +8,7 @@ mod etcd_gone;
 mod guarded;
 mod leader_gone;
 mod load;
+mod remembered;
 mod restarts;
 mod together;
 mod traced;

@@ -24,17 +24,21 @@
 //! **Promise.** A remembered answer is one that the nodes could have given when the client asked: what the client could know of
 //! any write before it asked is in the answer. Once a write's task has succeeded, no answer from before it is given.
 //!
+//! **A merger that follows** doesn't see what the leader sends. It sees new tasks of nodes by its own probes, and ends of tasks in the
+//! state that it [follows](heard). So it may give an answer from before a write until the next of these: some 50 ms after the end as
+//! a rule. A client that heard of the task's end through the same merger isn't given one, and neither is a search that names the task:
+//! that goes to the leader.
+//!
 //! # What is not kept
 //!
 //! * Searches of replicas or tasks of the client's choice (`x-weft-read: primary`, `x-weft-after-task`), and answers that tell about
 //!   their own request or user. Searches by a model (`hybrid` without a vector), because the model may answer differently.
-//! * Anything in a merger that follows another one: it doesn't see what the leader sends. Its clients' identical searches are sent
-//!   once all the same.
 //! * Anything with `--direct-writes`: filters send such writes to nodes before this merger hears of them.
 //! * What people change on a node by hand is seen when the node's next probe shows its task, a tenth of a second later as a rule.
 //!   Until then, old answers may be given.
 
 mod flight;
+mod heard;
 mod key;
 mod quiet;
 mod text;
@@ -49,6 +53,7 @@ use quick_cache::sync::Cache;
 use tokio::time::Instant;
 use weft_routing::headers;
 
+pub(crate) use self::heard::Heard;
 pub use self::key::canonical;
 
 use self::flight::{Flights, Outcome, Place};
@@ -76,6 +81,8 @@ pub struct Remembered {
     largest: usize,
     flights: Arc<Flights<Moment>>,
     rounds: Rounds,
+    /// What was heard of the leader, in a merger that follows.
+    pub(crate) heard: Heard,
 }
 
 /// A remembered answer.
@@ -107,6 +114,7 @@ impl Remembered {
             largest: usize::try_from(LARGEST.min(bytes / LARGEST_SHARE)).unwrap_or(usize::MAX),
             flights: Arc::default(),
             rounds: Rounds::default(),
+            heard: Heard::default(),
         }
     }
 }
@@ -129,7 +137,7 @@ pub(super) async fn answer(
         .header(headers::EXPLAIN)
         .is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let key: Arc<str> = asked.key.into();
-    if let Some(kept) = look(ctx, &key, &now) {
+    if let Some(kept) = look(ctx, &lie, &key, &now) {
         call.forwarded.asked().note_remembered();
         return Ok(match explains {
             true => kept.answer.explained(kept.at.elapsed().as_millis()),
@@ -152,9 +160,9 @@ pub(super) async fn answer(
 }
 
 /// The remembered answer, if it still holds.
-fn look(ctx: &Context, key: &Arc<str>, now: &Moment) -> Option<Arc<Kept>> {
+fn look(ctx: &Context, lie: &Lie, key: &Arc<str>, now: &Moment) -> Option<Arc<Kept>> {
     let kept = ctx.remembered.answers.as_ref()?.get(key);
-    let holds = kept.filter(|kept| kept.moment == *now && ctx.upstream.may_send());
+    let holds = kept.filter(|kept| kept.moment == *now && lie.is_known(ctx));
     count(ctx, if holds.is_some() { "hit" } else { "miss" });
     holds
 }
@@ -182,7 +190,9 @@ impl Search {
         let begin = move || {
             let moment = begun.lie.moment(&begun.ctx);
             let moment = is_quiet(&begun.ctx, &begun.lie).then_some(moment);
-            (moment.clone(), begun.run(moment))
+            // A merger that follows hears too late of what was sent meanwhile.
+            let joined_until = moment.clone().filter(|_| begun.ctx.tasks.is_some());
+            (joined_until, begun.run(moment))
         };
         let flights = &self.ctx.remembered.flights;
         let outcome = match flights.join(&self.key, &now, begin) {

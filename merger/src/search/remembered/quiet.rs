@@ -80,6 +80,18 @@ impl Lie {
         }
     }
 
+    /// Whether this merger knows what was sent to the nodes: it sends everything itself, or follows and has heard of it.
+    pub(super) fn is_known(&self, ctx: &Context) -> bool {
+        match &ctx.tasks {
+            Some(_) => ctx.upstream.may_send(),
+            None => {
+                let nodes = self.nodes.iter().flatten();
+                let nodes = nodes.map(|node| node.address);
+                ctx.remembered.heard.is_recent(nodes)
+            }
+        }
+    }
+
     /// Whether no state of the cluster makes answers from these indexes provisional.
     fn is_settled(&self, ctx: &Context) -> bool {
         let cluster = &ctx.cluster;
@@ -158,11 +170,7 @@ impl Drop for Ending {
 /// Whether nothing is changing these indexes now, and nothing can that this merger doesn't see. If only nodes know, they are asked
 /// in the background.
 pub(super) fn is_quiet(ctx: &Arc<Context>, lie: &Lie) -> bool {
-    let Some(tasks) = &ctx.tasks else {
-        // The leader's writes don't go through a merger that follows.
-        return false;
-    };
-    if ctx.cluster.direct_writes() || !ctx.upstream.may_send() || !lie.is_settled(ctx) {
+    if ctx.cluster.direct_writes() || !lie.is_known(ctx) || !lie.is_settled(ctx) {
         return false;
     }
     let addresses = |nodes: &Vec<NodeRef>| nodes.iter().map(|node| node.address).collect();
@@ -174,7 +182,8 @@ pub(super) fn is_quiet(ctx: &Arc<Context>, lie: &Lie) -> bool {
         return true;
     }
     // While the registry waits for a task, nodes needn't be asked.
-    let busy = |uid: &String| tasks.tasks.may_change(uid);
+    let tasks = ctx.tasks.as_ref();
+    let busy = |uid: &String| tasks.is_some_and(|tasks| tasks.tasks.may_change(uid));
     if !unknown.under_way && !lie.uids.iter().any(busy) && ctx.remembered.rounds.begin(&lie.uids) {
         let ending = Ending {
             ctx: Arc::clone(ctx),
