@@ -65,6 +65,8 @@ pub(super) struct Batch<'a> {
     pub(super) copied: &'a Copied,
     /// What earlier batches have left on the old shard.
     pub(super) behind: &'a Behind,
+    /// Whether it was too much for a turn.
+    pub(super) has_shrunk: bool,
 }
 
 impl Batch<'_> {
@@ -97,6 +99,7 @@ impl Batch<'_> {
         let half = ids.colder_half(&self.slots, written);
         tracing::debug!(id = self.id, slots = half.len(), "a turn took too long");
         self.slots = half;
+        self.has_shrunk = true;
     }
 
     /// Removes the copies that were not handed over.

@@ -221,8 +221,9 @@ impl Run<'_> {
                 slots: ids.batch(slots, size),
                 copied: &copied,
                 behind: &behind,
+                has_shrunk: false,
             };
-            let (wanted, begun) = (ids.count(&batch.slots), Instant::now());
+            let begun = Instant::now();
             let outcome = match self.stopped() {
                 None => batch.hand_over(ids).await,
                 Some(stopped) => Err(stopped),
@@ -237,10 +238,10 @@ impl Run<'_> {
                 };
             }
             let moved = outcome?;
-            let done = batch.slots;
+            let (done, has_shrunk) = (batch.slots, batch.has_shrunk);
             slots.retain(|slot| done.binary_search(slot).is_err());
             // What was too much for a turn will be so the next time, and may not be later.
-            size = match 2 * moved < wanted {
+            size = match has_shrunk {
                 true => moved.max(1),
                 false => (size * 2).min(batch_documents(self.ctx)),
             };
