@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::future::{try_join, try_join_all};
 use hashbrown::HashSet;
@@ -13,6 +14,7 @@ use weft_routing::slot::Slot;
 use super::behind::Behind;
 use super::ids::IdsBySlot;
 use super::phase::{Phase, timed};
+use super::rate::Rate;
 use super::run::read_all;
 use super::turn::Turn;
 use super::{AGAIN, FEW, MoveError, remote, replicas, source, sweep};
@@ -33,15 +35,24 @@ pub(super) struct Copied {
     pub(super) bytes: AtomicU64,
     /// Whether the new shard may have yet to apply some of it: a turn was cut off.
     pub(super) is_open: AtomicBool,
+    rate: Mutex<Rate>,
 }
 
 impl Copied {
-    pub(super) fn new(bytes: u64) -> Self {
+    /// Of a move that had copied so many bytes before.
+    pub(super) fn new(bytes: u64, limit: Option<u64>) -> Self {
         Self {
             ids: Mutex::default(),
+            rate: Mutex::new(Rate::new(bytes, limit)),
             bytes: bytes.into(),
             is_open: false.into(),
         }
+    }
+
+    /// How long to wait before more is sent, so that no more than `limit` bytes a second are.
+    pub(super) fn pause(&self, limit: Option<u64>) -> Duration {
+        let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        rate.after(self.bytes.load(Ordering::Relaxed), limit)
     }
 
     pub(super) fn ids(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -126,7 +137,7 @@ impl Batch<'_> {
     }
 
     /// Whether the move may go on.
-    fn go_on(&self) -> Result<(), MoveError> {
+    pub(super) fn go_on(&self) -> Result<(), MoveError> {
         let moves = &self.ctx.cluster.moves;
         match moves.get(self.id) {
             Some(one) if one.cancelled => Err(MoveError::Cancelled),

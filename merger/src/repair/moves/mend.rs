@@ -102,7 +102,13 @@ impl Batch<'_> {
         self.copied.is_open.store(true, Ordering::Relaxed);
         let (mut prints, mut surplus) = (HashMap::new(), Vec::new());
         let (mut sent, mut tasks) = (Vec::new(), Vec::new());
-        for some in doubtful.chunks(READ_AT_ONCE) {
+        for (place, some) in doubtful.chunks(READ_AT_ONCE).enumerate() {
+            if place > 0 && locked.is_none() {
+                self.go_on()?;
+                let limit = self.ctx.cluster.moves.options().bytes_per_second;
+                let pause = tokio::time::sleep(self.copied.pause(limit));
+                timed(self.ctx, Phase::Throttle, pause).await;
+            }
             let copied = self.maybe_there(some);
             let read = async {
                 let read = old.documents_of(self.index, some);

@@ -7,27 +7,32 @@ use tokio::time::Instant;
 /// What may be copied by now.
 pub(super) struct Rate {
     since: Instant,
-    bytes: u64,
+    /// How much had been copied then.
+    before: u64,
+    /// How much had been copied when that was last asked.
+    last: u64,
     limit: Option<u64>,
 }
 
 impl Rate {
-    pub(super) fn new(limit: Option<u64>) -> Self {
+    /// So many bytes were copied before, without this limit.
+    pub(super) fn new(before: u64, limit: Option<u64>) -> Self {
         Self {
             since: Instant::now(),
-            bytes: 0,
+            before,
+            last: before,
             limit,
         }
     }
 
-    /// Notes that so many bytes were copied; returns how long to wait before the next ones. A new limit counts from now on.
+    /// So many bytes were copied by now; returns how long to wait before the next ones. A new limit counts from the last of these.
     pub(super) fn after(&mut self, bytes: u64, limit: Option<u64>) -> Duration {
         if limit != self.limit {
-            *self = Self::new(limit);
+            *self = Self::new(self.last, limit);
         }
-        self.bytes += bytes;
-        let due = self
-            .bytes
+        self.last = bytes;
+        let due = bytes
+            .saturating_sub(self.before)
             .saturating_mul(1_000)
             .checked_div(limit.unwrap_or(0));
         let due = Duration::from_millis(due.unwrap_or(0));
@@ -41,12 +46,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_rate_is_kept_and_may_change() {
-        let mut rate = Rate::new(None);
-        assert_eq!(rate.after(1 << 40, None), Duration::ZERO);
-        assert_eq!(rate.after(1_000, Some(500)), Duration::from_secs(2));
+        let mut rate = Rate::new(7, None);
+        let much = 1 << 40;
+        assert_eq!(rate.after(much, None), Duration::ZERO);
+        assert_eq!(rate.after(much + 1_000, Some(500)), Duration::from_secs(2));
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(rate.after(500, Some(500)), Duration::from_secs(2));
-        assert_eq!(rate.after(100, Some(1_000)), Duration::from_millis(100));
-        assert_eq!(rate.after(1, Some(0)), Duration::ZERO, "no limit");
+        assert_eq!(rate.after(much + 1_500, Some(500)), Duration::from_secs(2));
+        assert_eq!(
+            rate.after(much + 1_600, Some(1_000)),
+            Duration::from_millis(100)
+        );
+        let more = rate.after(much + 1_601, Some(0));
+        assert_eq!(more, Duration::ZERO, "no limit");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::try_join;
@@ -14,7 +13,6 @@ use super::batch::{Batch, Copied};
 use super::behind::Behind;
 use super::ids::{IdsBySlot, Reading};
 use super::phase::{Phase, timed};
-use super::rate::Rate;
 use super::{MoveError, Noting, batch_documents, join, primary_key, remote, source, sweep};
 use crate::clock::now_utc;
 use crate::cluster::{Move, MoveState, NodeRef, Placement, Slotting, Told};
@@ -206,9 +204,9 @@ impl Run<'_> {
         slots: &mut Vec<Slot>,
     ) -> Result<MoveState, MoveError> {
         let moves = &self.ctx.cluster.moves;
-        let (copied, behind) = (Copied::new(self.one.bytes), Behind::new(self.id));
-        let mut rate = Rate::new(moves.options().bytes_per_second);
-        let (mut before, mut size) = (self.one.bytes, batch_documents(self.ctx));
+        let limit = moves.options().bytes_per_second;
+        let (copied, behind) = (Copied::new(self.one.bytes, limit), Behind::new(self.id));
+        let mut size = batch_documents(self.ctx);
         while !slots.is_empty() {
             let mut batch = Batch {
                 ctx: self.ctx,
@@ -245,9 +243,7 @@ impl Run<'_> {
                 true => moved.max(1),
                 false => (size * 2).min(batch_documents(self.ctx)),
             };
-            let sent = copied.bytes.load(Ordering::Relaxed);
-            let pause = rate.after(sent - before, moves.options().bytes_per_second);
-            before = sent;
+            let pause = copied.pause(moves.options().bytes_per_second);
             timed(self.ctx, Phase::Throttle, tokio::time::sleep(pause)).await;
             let took = begun.elapsed().as_secs_f64();
             moves.learn(|pace| pace.learn(moved as u64, took));
