@@ -110,7 +110,7 @@ impl Place {
             };
             let guard = ctx.locks.lock(slots.shards()).await;
             let count = ctx.cluster.wanted_shards(wanted.shard_count);
-            let placing = ctx.cluster.placements.place(uid, &slots, count);
+            let placing = ctx.cluster.place(uid, &slots, count);
             if let Some(placed) = placing.await? {
                 return Ok(Self {
                     placement: placed.placement,

@@ -212,6 +212,7 @@ impl Placements {
             Some(dying) => Placement {
                 primary_key: None,
                 deleted_by: None,
+                shard_count,
                 ..Placement::clone(&dying)
             },
             None => Placement::new(uid, Arc::clone(slots), shard_count),

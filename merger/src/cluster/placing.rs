@@ -6,7 +6,10 @@ use serde_json::{Map, Value};
 use weft_routing::placement::{ShardId, SlotMap};
 use weft_routing::strategy::{BadChange, Change, IdKey, Strategy};
 
+use super::moves::Move;
+use super::placements::Placed;
 use super::{Cluster, ClusterError, Placement};
+use crate::store::StoreError;
 
 /// How a new index is to be placed.
 #[derive(Debug, Clone)]
@@ -80,6 +83,28 @@ impl Cluster {
         let strategy = strategy.unwrap_or(&self.options.default_strategy);
         let shards = self.fullness.choose(index_uid, &fitting, count);
         self.placements.propose(&shards, strategy)
+    }
+
+    /// Notes that an index lies on these slots, unless it lies somewhere already; see [`Placements::place`](super::Placements::place). Moves of an index that had
+    /// the name before are not to move this one.
+    ///
+    /// # Errors
+    /// The store failed; nothing is placed then.
+    pub async fn place(
+        &self,
+        uid: &str,
+        slots: &Arc<SlotMap>,
+        shard_count: Option<u16>,
+    ) -> Result<Option<Placed>, StoreError> {
+        let is_there = self.placement(uid);
+        let is_new = is_there.is_none_or(|placement| placement.deleted_by.is_some());
+        let concerns = |one: &Move| !one.has_ended() && one.index == uid;
+        if is_new && self.moves.all().iter().any(concerns) {
+            self.moves.cancel(concerns).await?;
+            // While the old index is being deleted, the new one lies where that had come to.
+            self.moves.set_replan(uid, true).await?;
+        }
+        self.placements.place(uid, slots, shard_count).await
     }
 
     /// How an index comes to lie by `strategy`, and what it goes on to from there, if it can't get to that directly.

@@ -239,9 +239,8 @@ impl Write {
         let before = match self.layout.placement.as_deref() {
             Some(placement) if !fresh => layout_unchanged(ctx, placement).then_some(Before::Alive),
             _ => {
-                let placements = &ctx.cluster.placements;
                 let wanted = ctx.cluster.wanted_shards(None);
-                let placed = placements.place(&self.uid, &self.layout.slots, wanted);
+                let placed = ctx.cluster.place(&self.uid, &self.layout.slots, wanted);
                 let placed = placed.await?;
                 // If the index has got a key meanwhile, the documents must be split again by that key.
                 let placed = placed.filter(|placed| placed.placement.primary_key.is_none());
