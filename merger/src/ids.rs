@@ -51,6 +51,9 @@ impl Ids {
 
     /// Each of these ids once, ascending.
     pub(crate) fn each_once(&self) -> Self {
+        if self.len() < 2 {
+            return self.clone();
+        }
         let ids: BTreeSet<&str> = self.iter().collect();
         Self {
             slots: self.slots.clone(),

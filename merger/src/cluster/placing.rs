@@ -85,8 +85,8 @@ impl Cluster {
         self.placements.propose(&shards, strategy)
     }
 
-    /// Notes that an index lies on these slots, unless it lies somewhere already; see [`Placements::place`](super::Placements::place). Moves of an index that had
-    /// the name before are not to move this one.
+    /// [Places](super::Placements::place) an index on these slots, unless it lies somewhere already. Moves of an index that had its name
+    /// before end: they are not to move this one.
     ///
     /// # Errors
     /// The store failed; nothing is placed then.
@@ -201,5 +201,61 @@ impl Cluster {
             });
         }
         Ok((fitting, count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use weft_routing::Origins;
+    use weft_routing::slot::Slot;
+
+    use super::*;
+    use crate::cluster::placements::Before;
+    use crate::cluster::{ClusterOptions, Shared, Step, WriteMode};
+    use crate::store::memory::MemoryStore;
+
+    #[tokio::test]
+    async fn moves_of_an_index_that_is_gone_end_when_another_one_gets_its_name() {
+        let options = ClusterOptions {
+            default_shard_count: 0,
+            default_strategy: Strategy::Hash,
+            write_mode: WriteMode::Sync,
+            direct_writes: false,
+            down_after: Duration::from_secs(1),
+            lease: Duration::from_secs(1),
+            cors_origins: Origins::Any,
+        };
+        let store = Arc::new(MemoryStore::default());
+        let opened = Cluster::open(store, options, Shared::default());
+        let cluster = opened.await.unwrap();
+        let slots = Arc::new(SlotMap::deal(&[ShardId(0), ShardId(1)]).unwrap());
+        for uid in ["films", "books"] {
+            let placed = cluster.place(uid, &slots, Some(1)).await.unwrap();
+            assert_eq!(placed.unwrap().before, Before::Absent);
+        }
+        let step = |index: &str| Step {
+            index: index.to_owned(),
+            from: ShardId(0),
+            to: ShardId(1),
+            slots: vec![Slot(7)],
+        };
+        let steps = vec![(step("films"), 5), (step("books"), 5)];
+        cluster.moves.add(steps).await.unwrap();
+        let cancelled = || -> Vec<String> {
+            let moves = cluster.moves.all().into_iter();
+            let cancelled = moves.filter(|one| one.cancelled);
+            cancelled.map(|one| one.index).collect()
+        };
+        cluster.place("films", &slots, Some(2)).await.unwrap();
+        assert_eq!(cancelled(), [""; 0], "it is there");
+        cluster.placements.mark_deleted("films", 3).await.unwrap();
+        let placed = cluster.place("films", &slots, Some(2)).await.unwrap();
+        let placed = placed.unwrap();
+        assert_eq!(placed.before, Before::Dying);
+        assert_eq!(placed.placement.shard_count, Some(2));
+        assert_eq!(cancelled(), ["films"]);
+        assert!(cluster.moves.to_replan().contains("films"));
     }
 }

@@ -6,28 +6,26 @@ use bytes::Bytes;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 use weft_cluster::data::DataSet;
-use weft_cluster::{Api, Cluster, Sockets};
+use weft_cluster::{Api, Cluster};
 
 use super::Row;
 use super::fan_out::{KEY, fill};
 use super::load::{Load, Shot, fire};
-use super::way::start;
 
 const SHARDS: u16 = 3;
 /// How many turns each of the two gets.
 const TURNS: u64 = 6;
 
 pub(super) async fn measure(seconds: u64) -> Result<Vec<Row>> {
-    let mut rows = searches(None, seconds).await?;
-    rows.extend(searches(Some(Sockets::Alone), seconds).await?);
-    Ok(rows)
-}
-
-/// Searches of each kind; Envoy and merger reach each other over TCP, or over sockets.
-async fn searches(sockets: Option<Sockets>, seconds: u64) -> Result<Vec<Row>> {
     let set = DataSet::movies()?;
-    let way = if sockets.is_some() { "sockets, " } else { "" };
-    let cluster = start(sockets).await?;
+    let cluster = Cluster::builder()
+        .shards(SHARDS)
+        .master_key(KEY)
+        .access_log("off")
+        // What the nodes' answers cost is measured, not what it costs to remember them.
+        .merger_env("WEFT_ANSWER_CACHE_BYTES", "0")
+        .start()
+        .await?;
     fill(&Api::new(cluster.url(), Some(KEY)), &set).await?;
     connect(&cluster).await?;
     let mut rows = Vec::new();
@@ -66,7 +64,7 @@ async fn searches(sockets: Option<Sockets>, seconds: u64) -> Result<Vec<Row>> {
                 }
             }
             let [weft, network, shard] = loads;
-            let name = format!("{way}{what}, {clients} client(s)");
+            let name = format!("{what}, {clients} client(s)");
             let mut median = Row::compared(
                 format!("{name}: median vs. useNetwork"),
                 weft.quantile_ms(0.5),

@@ -8,7 +8,6 @@ use weft_routing::placement::ShardId;
 
 use super::Write;
 use crate::answer::Answer;
-use crate::ids::Ids;
 use crate::write::coalesce::{self, Kind, SMALL_BYTES, SMALL_DOCUMENTS, Sent, Small};
 use crate::write::layout::Layout;
 use crate::write::{Context, WriteError};
@@ -91,17 +90,10 @@ impl Write {
                 forwarded,
                 documents,
                 piece: piece.clone(),
-                ids: each_once(ids),
+                ids: ids.each_once(),
                 custom_metadata: self.params.custom_metadata.clone(),
             };
             (part.shard, small)
         })
-    }
-}
-
-fn each_once(ids: &Ids) -> Ids {
-    match ids.len() {
-        0 | 1 => ids.clone(),
-        _ => ids.each_once(),
     }
 }
