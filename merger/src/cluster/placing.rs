@@ -96,13 +96,18 @@ impl Cluster {
         slots: &Arc<SlotMap>,
         shard_count: Option<u16>,
     ) -> Result<Option<Placed>, StoreError> {
-        let is_there = self.placement(uid);
-        let is_new = is_there.is_none_or(|placement| placement.deleted_by.is_some());
-        let concerns = |one: &Move| !one.has_ended() && one.index == uid;
-        if is_new && self.moves.all().iter().any(concerns) {
-            self.moves.cancel(concerns).await?;
-            // While the old index is being deleted, the new one lies where that had come to.
-            self.moves.set_replan(uid, true).await?;
+        let before = self.placement(uid);
+        let is_dying = |placement: &Arc<Placement>| placement.deleted_by.is_some();
+        if before.as_ref().is_none_or(is_dying) {
+            let concerns = |one: &Move| !one.has_ended() && one.index == uid;
+            let moves = self.moves.all().iter().any(concerns);
+            if moves {
+                self.moves.cancel(concerns).await?;
+            }
+            // While the old index is being deleted, the new one lies where that had come to, which may not be what it wants.
+            if before.is_some_and(|before| moves || before.shard_count != shard_count) {
+                self.moves.set_replan(uid, true).await?;
+            }
         }
         self.placements.place(uid, slots, shard_count).await
     }
@@ -213,7 +218,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::placements::Before;
-    use crate::cluster::{ClusterOptions, Shared, Step, WriteMode};
+    use crate::cluster::{ClusterOptions, MoveState, Shared, Step, WriteMode};
     use crate::store::memory::MemoryStore;
 
     #[tokio::test]
@@ -248,14 +253,27 @@ mod tests {
             let cancelled = moves.filter(|one| one.cancelled);
             cancelled.map(|one| one.index).collect()
         };
+        let made_anew = async |uid: &str, count| {
+            cluster.placements.mark_deleted(uid, 3).await.unwrap();
+            let placed = cluster.place(uid, &slots, Some(count)).await.unwrap();
+            let placed = placed.unwrap();
+            assert_eq!(placed.before, Before::Dying);
+            assert_eq!(placed.placement.shard_count, Some(count));
+        };
         cluster.place("films", &slots, Some(2)).await.unwrap();
         assert_eq!(cancelled(), [""; 0], "it is there");
-        cluster.placements.mark_deleted("films", 3).await.unwrap();
-        let placed = cluster.place("films", &slots, Some(2)).await.unwrap();
-        let placed = placed.unwrap();
-        assert_eq!(placed.before, Before::Dying);
-        assert_eq!(placed.placement.shard_count, Some(2));
+        made_anew("films", 1).await;
         assert_eq!(cancelled(), ["films"]);
+        assert!(cluster.moves.to_replan().contains("films"));
+        cluster.moves.set_replan("films", false).await.unwrap();
+        cluster.moves.cancel(|_| true).await.unwrap();
+        for ended in cluster.moves.all() {
+            let end = |one: &mut Move| one.state = MoveState::Cancelled;
+            cluster.moves.change(ended.id, end).await.unwrap();
+        }
+        made_anew("films", 1).await;
+        assert!(cluster.moves.to_replan().is_empty(), "it lies as it wants");
+        made_anew("films", 2).await;
         assert!(cluster.moves.to_replan().contains("films"));
     }
 }

@@ -106,11 +106,13 @@ pub async fn move_slots(ctx: Arc<Context>) {
 async fn plan_ahead(ctx: &Context, idle: bool, looked: &mut Instant) {
     let moves = &ctx.cluster.moves;
     let before = moves.all();
-    // An index that is being moved, or goes to another strategy, is planned again when that is over.
+    // An index that is being moved, goes to another strategy, or is being deleted while another one may get its name, is planned
+    // again when that is over.
     let is_busy = |uid: &String| {
         let placement = ctx.cluster.placement(uid);
-        let is_unsettled =
-            placement.is_some_and(|index| !index.unsettled.is_empty() || index.change().is_some());
+        let is_unsettled = placement.is_some_and(|index| {
+            !index.unsettled.is_empty() || index.change().is_some() || index.deleted_by.is_some()
+        });
         let mut live = before.iter().filter(|one| !one.has_ended());
         is_unsettled || live.any(|one| one.index == *uid)
     };
