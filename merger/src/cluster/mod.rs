@@ -80,8 +80,8 @@ pub(crate) use in_doubt::Doubt;
 pub(crate) use jobs::{JobKind, JobReport, JobState, Jobs, note_vanished_jobs};
 pub(crate) use leader_view::{LeaderView, VIEW_KEY};
 pub(crate) use moves::{
-    Held, Move, MoveOptions, MoveState, Moves, Noted, Planned, Slotting, Step, Told, forecast,
-    plan, steps_between,
+    Held, Move, MoveOptions, MoveState, Moves, Noted, Planned, Renamed, Slotting, Step, Told,
+    forecast, plan, steps_between,
 };
 pub(crate) use placements::owns;
 pub(crate) use spares::{Choice, Member, Replacement, Replacements, choose};

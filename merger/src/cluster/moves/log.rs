@@ -6,7 +6,8 @@
 //! it has now, and whether a copy of it on the new shard is one that a client has put there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use weft_routing::document_id::DocumentId;
 use weft_routing::operation::{NamedOperation, Operation};
@@ -74,10 +75,7 @@ impl Log {
     fn note(&mut self, write: &NamedOperation, ids: Option<&Ids>) {
         let concerns = write.index.as_deref() == Some(self.index.as_str());
         match (write.operation, &write.document, ids) {
-            (Operation::SwapIndexes, ..) => self.noted.broken = true,
-            (Operation::UpdateIndex | Operation::DeleteIndex, ..) => {
-                self.noted.broken |= concerns || write.index.is_none();
-            }
+            _ if renames(write, &self.index) => self.noted.broken = true,
             _ if !concerns => {}
             (operation, _, Some(ids)) if operation.writes_named_documents() => {
                 ids.iter().for_each(|id| self.add(id));
@@ -106,10 +104,33 @@ impl Log {
     }
 }
 
+/// Whether a name may have become that of another index.
+#[derive(Debug)]
+pub(crate) struct Renamed(Arc<AtomicBool>);
+
+impl Renamed {
+    /// Whether it may have. The caller has a lock of one of the index's shards.
+    pub(crate) fn maybe(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether a write may make an index's name that of another one.
+fn renames(write: &NamedOperation, index: &str) -> bool {
+    match write.operation {
+        Operation::SwapIndexes => true,
+        Operation::UpdateIndex | Operation::DeleteIndex => {
+            write.index.as_deref().is_none_or(|named| named == index)
+        }
+        _ => false,
+    }
+}
+
 /// The notes of all moves.
 #[derive(Debug, Default)]
 pub(crate) struct MoveLogs {
     logs: Mutex<Vec<Log>>,
+    names: Mutex<Vec<(String, Weak<AtomicBool>)>>,
 }
 
 impl MoveLogs {
@@ -120,6 +141,22 @@ impl MoveLogs {
                 log.note(write, ids);
             }
         }
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.retain(|(index, renamed)| match renamed.upgrade() {
+            Some(renamed) => {
+                renamed.fetch_or(renames(write, index), Ordering::Relaxed);
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// Watches from now on whether this name becomes that of another index.
+    pub(crate) fn watch(&self, index: &str) -> Renamed {
+        let renamed = Arc::new(AtomicBool::new(false));
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.push((index.to_owned(), Arc::downgrade(&renamed)));
+        Renamed(renamed)
     }
 
     /// Starts noting what is written to these slots of an index on these shards, until [`end`](Self::end). One move at a time notes
@@ -174,6 +211,13 @@ impl MoveLogs {
             }
         }
         taken
+    }
+
+    /// Looks at what was noted since [`begin`](Self::begin) or the last `take`, and leaves it; `None` if nobody notes any more.
+    pub(crate) fn look<T>(&self, index: &str, look: impl FnOnce(&Noted) -> T) -> Option<T> {
+        let logs = self.lock();
+        let log = logs.iter().find(|log| log.index == index)?;
+        Some(look(&log.noted))
     }
 
     /// Whether the index may be another one by now, or nobody notes any more.
@@ -329,6 +373,21 @@ mod tests {
         assert!(all(&logs).broken && all(&logs).broken, "it stays so");
         logs.end("films");
         assert!(all(&logs).broken, "nobody notes any more");
+    }
+
+    #[test]
+    fn a_name_that_becomes_another_indexs_is_told() {
+        let logs = MoveLogs::default();
+        let watched = || logs.watch("films");
+        let [swap, rename, other] = [watched(), watched(), logs.watch("books")];
+        logs.note(FROM, &on(Operation::ReplaceDocuments, "films"), None);
+        logs.note(FROM, &on(Operation::DeleteIndex, "series"), None);
+        assert!(!swap.maybe() && !rename.maybe() && !other.maybe());
+        drop(swap);
+        logs.note(FROM, &on(Operation::UpdateIndex, "films"), None);
+        assert!(rename.maybe() && !watched().maybe() && !other.maybe());
+        logs.note(FROM, &NamedOperation::unnamed(Operation::SwapIndexes), None);
+        assert!(other.maybe());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use weft_routing::placement::ShardId;
 
 use forecast::Pace;
 pub(crate) use forecast::forecast;
-pub(crate) use log::{MoveLogs, Noted};
+pub(crate) use log::{MoveLogs, Noted, Renamed};
 pub(crate) use plan::{Planned, Step, plan, steps_between};
 pub(crate) use record::{Move, MoveOptions, MoveState};
 pub(crate) use slotting::{Slotting, Told};
@@ -274,13 +274,16 @@ impl Moves {
         self.lock().left_to_merger.clone()
     }
 
-    /// Notes that all filters leave an index to the merger, or needn't any more.
-    pub(crate) fn set_left_to_merger(&self, index: &str, left: bool) {
-        let mut state = self.lock();
-        match left {
-            true => state.left_to_merger.insert(index.to_owned()),
-            false => state.left_to_merger.remove(index),
-        };
+    /// Notes that all filters leave these indexes to the merger.
+    pub(crate) fn set_left_to_merger(&self, indexes: &[String]) {
+        self.lock().left_to_merger.extend(indexes.iter().cloned());
+        self.changes.tell();
+    }
+
+    /// Notes that filters needn't leave these indexes to the merger any more.
+    pub(crate) fn give_back(&self, indexes: &[String]) {
+        let left = &mut self.lock().left_to_merger;
+        left.retain(|index| !indexes.contains(index));
     }
 
     /// Keeps an index's slots where they are while this lives. For a writer whose index has moved under its hands several times.

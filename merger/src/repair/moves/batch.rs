@@ -11,6 +11,7 @@ use weft_routing::document_id::DocumentId;
 use weft_routing::placement::ShardId;
 use weft_routing::slot::Slot;
 
+use super::applied::Applied;
 use super::behind::Behind;
 use super::ids::IdsBySlot;
 use super::phase::{Phase, timed};
@@ -73,9 +74,14 @@ pub(super) struct Batch<'a> {
     pub(super) left: &'a [Slot],
     /// Those of this batch, ascending.
     pub(super) slots: Vec<Slot>,
+    /// Whether nothing was written there since the notes began, when the batch was chosen.
+    pub(super) rests: bool,
     pub(super) copied: &'a Copied,
+    /// What the move before has left on its old shard.
+    pub(super) before: Option<&'a Behind>,
     /// What earlier batches have left on the old shard.
     pub(super) behind: &'a Behind,
+    pub(super) applied: &'a Applied,
     /// Whether it was too much for a turn.
     pub(super) has_shrunk: bool,
 }
@@ -89,7 +95,10 @@ impl Batch<'_> {
     /// The batch isn't handed over, or it is and the old copies are still there.
     pub(super) async fn hand_over(&mut self, ids: &mut IdsBySlot) -> Result<usize, MoveError> {
         self.say(MoveState::Copying).await;
-        self.copy(ids).await?;
+        match self.rests && !self.copied.is_open.load(Ordering::Relaxed) {
+            true => self.copy_resting(ids).await?,
+            false => self.copy(ids).await?,
+        }
         self.say(MoveState::HandingOver).await;
         loop {
             match self.turn(ids).await? {
@@ -219,6 +228,7 @@ impl Batch<'_> {
             timed(self.ctx, Phase::Idle, both).await?;
             Ok(())
         };
+        // The node deletes old copies before it applies what was written after that, and the batch may need their room.
         try_join(applied, self.behind.gone(self.ctx)).await?;
         Ok(())
     }
@@ -237,9 +247,30 @@ impl Batch<'_> {
             let slotting = self.slotting.ok_or(MoveError::Changed)?;
             let (ctx, left) = (self.ctx, self.left);
             let all = read_all(ctx, self.index, self.from, slotting, left, ids);
-            timed(ctx, Phase::List, all).await?;
+            let _node = timed(ctx, Phase::List, all).await?;
         }
         ids.add(noted);
+        Ok(())
+    }
+
+    /// Copies documents to which nothing was written since the notes began. Those that are written meanwhile, or of which it wasn't
+    /// seen that the new shard holds them, are noted.
+    async fn copy_resting(&self, ids: &mut IdsBySlot) -> Result<(), MoveError> {
+        let node = source(self.ctx, self.from)?;
+        // Where an id doesn't tell the slot, clients may have written the same document to the new shard before.
+        let new = match self.is_by_id() {
+            true => Vec::new(),
+            false => replicas(self.ctx, self.to)?,
+        };
+        let nodes: Vec<&NodeRef> = new.iter().chain([&node]).collect();
+        let applied = self.applied.on(self.ctx, &nodes);
+        timed(self.ctx, Phase::Idle, applied).await?;
+        let mut all = ids.of(&self.slots);
+        all.extend(self.copied_here());
+        all.sort_unstable();
+        all.dedup();
+        let unseen = self.mend(ids, &node, &all, None).await?;
+        self.put_back(self.noted_of(&unseen));
         Ok(())
     }
 

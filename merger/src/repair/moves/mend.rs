@@ -11,6 +11,7 @@ use hashbrown::{HashMap, HashSet};
 use serde_json::value::RawValue;
 
 use super::batch::Batch;
+use super::behind::Behind;
 use super::ids::IdsBySlot;
 use super::phase::{Phase, timed};
 use super::send::{Tasks, Write, send};
@@ -225,7 +226,7 @@ impl Batch<'_> {
         if lines.is_empty() {
             return Ok(Vec::new());
         }
-        self.make_room(lines.len()).await?;
+        within(locked, self.make_room(lines.len())).await?;
         let primary_key = self.slotting()?.key();
         let ids = lines.iter().map(|(id, _)| id.clone());
         self.copied.ids().extend(ids);
@@ -255,17 +256,26 @@ impl Batch<'_> {
         Ok(tasks)
     }
 
-    /// Waits until the old copies of earlier batches are gone, if both shards would hold too many documents otherwise.
+    /// Waits until so many old copies of earlier batches are gone that two shards don't hold too many documents.
     async fn make_room(&self, more: usize) -> Result<(), MoveError> {
-        let copies = self.copied.ids().len() + self.behind.documents();
-        match copies + more > super::batch_documents(self.ctx) {
-            true => self.behind.gone(self.ctx).await,
-            false => Ok(()),
+        let most = super::batch_documents(self.ctx);
+        // Those of the move before are older.
+        for behind in self.before.iter().chain([&self.behind]) {
+            while behind.documents() > 0 && self.surplus() + more > most {
+                behind.oldest_gone(self.ctx).await?;
+            }
         }
+        Ok(())
+    }
+
+    /// How many documents two shards hold.
+    fn surplus(&self) -> usize {
+        let before = self.before.map_or(0, Behind::documents);
+        self.copied.ids().len() + self.behind.documents() + before
     }
 
     async fn done(&self, tasks: Vec<Tasks>, locked: Option<&Locked<'_>>) -> Result<(), MoveError> {
-        let done = tasks.into_iter().map(|tasks| tasks.done(self.ctx));
+        let done = tasks.iter().map(|tasks| tasks.done(self.ctx));
         let done = within(locked, try_join_all(done));
         timed(self.ctx, Phase::Write, done).await?;
         Ok(())

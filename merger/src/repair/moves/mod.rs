@@ -3,11 +3,13 @@
 //! ```text
 //! prepare: filters leave the index to the merger; the new shard gets the index, empty, with its settings
 //! read:    the ids of all documents in the slots; from here on, what is written there is noted
-//! batch:   what was written before is applied, and the old copies of the batch before are gone ─► copy, and compare on every replica
+//! batch:   slots at rest, to which nothing was written since ─► copy, and compare on every replica
+//!          if there are few: what was written before is applied, and the old copies of earlier batches are gone ─► copy, compare
 //!          with both shards' locks: the slots at rest are taken ─► the new owner is stored ─► every merger reads by it ─► deletion of
 //!          the old copies is sent; slots that were written to stay for the next batch
 //!          if they are most of the batch: what was written is brought over while writers wait, if that is quick enough; otherwise
 //!          it is tried again, with half of the batch
+//! tail:    the last old copies go, both shards are settled; meanwhile the next move of the index begins
 //! settle:  if anything was cut off, both shards are searched for documents that aren't theirs, and these are deleted
 //! ```
 //!
@@ -18,8 +20,10 @@
 //! Invariants: a slot changes its owner under both shards' locks, and only when every replica in sync of the new owner was seen to hold
 //! the same documents and nothing was written to them since. Writers wait for that no longer than [`TURN`]. Nothing is deleted on the old owner before that is stored and
 //! every merger reads by it. What was copied and not handed over, and what was handed over and not yet deleted on the old shard, is no
-//! more than a batch together (or a slot, if that has more). One move at a time concerns an index.
+//! more than a batch together (or a slot, if that has more), over all moves of an index. Slots of one move at a time are handed over
+//! in an index.
 
+mod applied;
 mod batch;
 mod behind;
 mod change;
@@ -32,9 +36,11 @@ mod phase;
 mod rate;
 mod run;
 mod send;
+mod series;
 mod supervise;
 mod survey;
 mod sweep;
+mod tail;
 mod turn;
 
 use std::time::Duration;

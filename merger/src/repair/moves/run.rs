@@ -1,4 +1,4 @@
-//! One move, from its beginning or from wherever an earlier attempt was cut off.
+//! One move, from its beginning or from wherever an earlier attempt was cut off, until all of its slots have their new owner.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,32 +9,43 @@ use tokio::time::Instant;
 use weft_routing::placement::ShardId;
 use weft_routing::slot::Slot;
 
+use super::applied::Applied;
 use super::batch::{Batch, Copied};
 use super::behind::Behind;
 use super::ids::{IdsBySlot, Reading};
 use super::phase::{Phase, timed};
+use super::tail::Tail;
 use super::{MoveError, Noting, batch_documents, join, primary_key, remote, source, sweep};
 use crate::clock::now_utc;
-use crate::cluster::{Move, MoveState, NodeRef, Placement, Slotting, Told};
+use crate::cluster::{Move, MoveState, NodeId, NodeRef, Placement, Slotting, Told, until};
 use crate::repair::Context;
 use crate::repair::resync::SourceGuard;
 
-/// Carries out a move. Returns how it ended.
+/// Carries out a move until its slots have their new owner. Returns what is left of it. `before` is the move before it of the same
+/// index, if old copies of that one are being deleted still.
 ///
 /// # Errors
 /// It can't go on now; what is moved stays moved.
-pub(super) async fn run(ctx: &Arc<Context>, id: u64) -> Result<MoveState, MoveError> {
+pub(super) async fn run(
+    ctx: &Arc<Context>,
+    id: u64,
+    before: Option<&Tail>,
+) -> Result<Tail, MoveError> {
     let moves = &ctx.cluster.moves;
     let one = moves.get(id).ok_or(MoveError::Cancelled)?;
+    let renamed = moves.logs.watch(&one.index);
     let placement = alive(ctx, &one.index)?;
-    // What an earlier attempt has left would be counted twice.
-    sweep::settle(ctx, &one.index).await?;
+    let behind = Behind::new(id);
+    if before.is_none() {
+        // What an earlier attempt has left would be counted twice.
+        sweep::settle(ctx, &one.index).await?;
+    }
     if one.cancelled {
-        return Ok(MoveState::Cancelled);
+        return Ok(Tail::new(&one, renamed, MoveState::Cancelled, behind));
     }
     let slots = left(&one, &placement);
     if slots.is_empty() {
-        return Ok(MoveState::Done);
+        return Ok(Tail::new(&one, renamed, MoveState::Done, behind));
     }
     let first = |one: &mut Move| {
         one.state = MoveState::Preparing;
@@ -43,26 +54,30 @@ pub(super) async fn run(ctx: &Arc<Context>, id: u64) -> Result<MoveState, MoveEr
         one.error = None;
     };
     moves.change(id, first).await?;
-    let outcome = Run { ctx, id, one }.slots(slots).await;
+    let run = Run {
+        ctx,
+        id,
+        one,
+        before: before.map(|before| &before.behind),
+        behind,
+        applied: Applied::default(),
+    };
+    let outcome = run.slots(slots).await;
     let settles = |one: &mut Move| one.state = MoveState::Settling;
     moves.show(id, settles).await;
-    outcome
+    let state = outcome?;
+    Ok(Tail::new(&run.one, renamed, state, run.behind))
 }
 
 /// The name under which filters leave an index to the merger.
 const CHANGE: &str = "move";
 
-/// Waits until every filter leaves the index to the merger: one with an old routing table would ask the wrong shard.
-async fn leave_to_merger(ctx: &Context, index: &str) -> Result<(), MoveError> {
+/// Has every filter leave these indexes to the merger: one with an old routing table would ask the wrong shard.
+pub(super) async fn leave_to_merger(ctx: &Context, indexes: &[String]) -> Result<(), MoveError> {
     let (moves, placements) = (&ctx.cluster.moves, &ctx.cluster.placements);
-    if moves.left_to_merger().contains(index) {
-        return Ok(());
-    }
-    placements
-        .leave_to_merger(CHANGE, &[index.to_owned()], true)
-        .await?;
+    placements.leave_to_merger(CHANGE, indexes, true).await?;
     ctx.cluster.filters_follow().await;
-    moves.set_left_to_merger(index, true);
+    moves.set_left_to_merger(indexes);
     Ok(())
 }
 
@@ -75,11 +90,11 @@ pub(super) async fn give_back(ctx: &Context) -> Result<(), MoveError> {
         .filter(|one| !one.has_ended())
         .map(|one| one.index)
         .collect();
-    for index in moves.left_to_merger().difference(&live) {
-        placements
-            .leave_to_merger(CHANGE, std::slice::from_ref(index), false)
-            .await?;
-        moves.set_left_to_merger(index, false);
+    let left = moves.left_to_merger();
+    let back: Vec<String> = left.difference(&live).cloned().collect();
+    if !back.is_empty() {
+        placements.leave_to_merger(CHANGE, &back, false).await?;
+        moves.give_back(&back);
     }
     Ok(())
 }
@@ -99,7 +114,8 @@ pub(super) fn alive(ctx: &Context, index: &str) -> Result<Arc<Placement>, MoveEr
     }
 }
 
-/// Reads the ids of all documents in these slots on their shard. The caller has what is written noted.
+/// Reads the ids of all documents in these slots on their shard. The caller has what is written noted. Returns which node was read,
+/// and how often it had been away before.
 pub(super) async fn read_all(
     ctx: &Context,
     index: &str,
@@ -107,8 +123,9 @@ pub(super) async fn read_all(
     slotting: Slotting<'_>,
     slots: &[Slot],
     ids: &mut IdsBySlot,
-) -> Result<(), MoveError> {
+) -> Result<(NodeId, u64), MoveError> {
     let node = source(ctx, from)?;
+    let doubts = ctx.cluster.health.doubts(&node.id);
     // A document that a replaced disk lacks would be left behind.
     let unbroken = SourceGuard::of(ctx, &node)?;
     let wanted = |slot: Slot| slots.binary_search(&slot).is_ok();
@@ -120,16 +137,31 @@ pub(super) async fn read_all(
     let unplaced = |told: &Told| Err(MoveError::unplaced(index, &told.id, slotting));
     ids.read(&reading, wanted, unplaced).await?;
     unbroken.check().await?;
-    Ok(())
+    drop(unbroken);
+    Ok((node.id, doubts))
 }
 
 struct Run<'a> {
     ctx: &'a Arc<Context>,
     id: u64,
     one: Move,
+    /// What the move before has left.
+    before: Option<&'a Behind>,
+    behind: Behind,
+    applied: Applied,
 }
 
 impl Run<'_> {
+    /// Waits until filters leave the index to the merger.
+    async fn left_to_merger(&self) -> Result<(), MoveError> {
+        let moves = &self.ctx.cluster.moves;
+        let left = || match moves.left_to_merger().contains(&self.one.index) {
+            true => Some(Ok(())),
+            false => self.stopped().map(Err),
+        };
+        until([&moves.changes], left).await
+    }
+
     /// Both shards get what they lack of the index, and filters leave it to the merger meanwhile.
     /// Returns also what the shards' part has taken.
     async fn prepare(&self) -> Result<(NodeRef, Arc<Placement>, Duration), MoveError> {
@@ -153,7 +185,7 @@ impl Run<'_> {
             }
             Ok(begun.elapsed())
         };
-        let ((), took) = try_join(leave_to_merger(self.ctx, index), joined).await?;
+        let ((), took) = try_join(self.left_to_merger(), joined).await?;
         // A merger that doesn't know yet that a shard is unsettled would take copies there for documents of the shard's own.
         self.ctx.cluster.mergers_follow().await;
         Ok((node, placement, took))
@@ -187,7 +219,8 @@ impl Run<'_> {
         let mut ids = IdsBySlot::default();
         if let Some(slotting) = slotting {
             let all = read_all(self.ctx, index, from, slotting, &slots, &mut ids);
-            timed(self.ctx, Phase::List, all).await?;
+            let (node, doubts) = timed(self.ctx, Phase::List, all).await?;
+            self.applied.note(node, doubts).await;
         }
         let counted = ids.len() as u64;
         let count = |one: &mut Move| one.documents = one.moved + counted;
@@ -205,9 +238,10 @@ impl Run<'_> {
     ) -> Result<MoveState, MoveError> {
         let moves = &self.ctx.cluster.moves;
         let limit = moves.options().bytes_per_second;
-        let (copied, behind) = (Copied::new(self.one.bytes, limit), Behind::new(self.id));
+        let copied = Copied::new(self.one.bytes, limit);
         let mut size = batch_documents(self.ctx);
         while !slots.is_empty() {
+            let (some, rests) = self.next(ids, slots, size);
             let mut batch = Batch {
                 ctx: self.ctx,
                 id: self.id,
@@ -216,9 +250,12 @@ impl Run<'_> {
                 from: self.one.from,
                 to: self.one.to,
                 left: slots,
-                slots: ids.batch(slots, size),
+                slots: some,
+                rests,
                 copied: &copied,
-                behind: &behind,
+                before: self.before,
+                behind: &self.behind,
+                applied: &self.applied,
                 has_shrunk: false,
             };
             let begun = Instant::now();
@@ -228,12 +265,10 @@ impl Run<'_> {
             };
             if let Err(error @ (MoveError::Cancelled | MoveError::Paused)) = outcome {
                 batch.withdraw().await?;
-                behind.gone(self.ctx).await?;
-                self.settled().await?;
-                return match error {
-                    MoveError::Cancelled => Ok(MoveState::Cancelled),
-                    error => Err(error),
-                };
+                return Ok(match error {
+                    MoveError::Cancelled => MoveState::Cancelled,
+                    _ => MoveState::Waiting,
+                });
             }
             let moved = outcome?;
             let (done, has_shrunk) = (batch.slots, batch.has_shrunk);
@@ -248,9 +283,26 @@ impl Run<'_> {
             let took = begun.elapsed().as_secs_f64();
             moves.learn(|pace| pace.learn(moved as u64, took));
         }
-        behind.gone(self.ctx).await?;
-        self.settled().await?;
         Ok(MoveState::Done)
+    }
+
+    /// The slots of the next batch, and whether nothing was written there since the notes began. Such slots come first, and no more
+    /// than half of what two shards may hold at once: so one half is copied while the other one's old copies are deleted. If there
+    /// are few of them, a batch has as many documents as it may, because it waits for more.
+    fn next(&self, ids: &IdsBySlot, slots: &[Slot], size: usize) -> (Vec<Slot>, bool) {
+        let resting = self.ctx.cluster.moves.logs.look(&self.one.index, |noted| {
+            match noted.all || noted.unknown || noted.broken {
+                true => Vec::new(),
+                false => ids.at_rest(slots, noted),
+            }
+        });
+        let half = size.min(batch_documents(self.ctx).div_ceil(2));
+        let resting = ids.batch(&resting.unwrap_or_default(), half);
+        let most = half.min(ids.count(slots));
+        match !resting.is_empty() && 2 * ids.count(&resting) >= most {
+            true => (resting, true),
+            false => (ids.batch(slots, size), false),
+        }
     }
 
     /// Whether the move must not go on.
@@ -260,23 +312,5 @@ impl Run<'_> {
             return Some(MoveError::Cancelled);
         }
         moves.options().paused.then_some(MoveError::Paused)
-    }
-
-    /// Both shards hold only what is theirs. A shard that owns nothing any more loses the index.
-    async fn settled(&self) -> Result<(), MoveError> {
-        let placement = alive(self.ctx, &self.one.index)?;
-        let Move {
-            index, from, to, ..
-        } = &self.one;
-        for shard in [from, to] {
-            if !placement.shards().contains(shard) {
-                join::leave(self.ctx, index, *shard).await?;
-            }
-        }
-        let placements = &self.ctx.cluster.placements;
-        placements
-            .set_unsettled(index, &[*from, *to], false)
-            .await?;
-        Ok(())
     }
 }

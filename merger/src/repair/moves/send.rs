@@ -132,9 +132,9 @@ pub(super) async fn send(
 
 impl Tasks {
     /// Waits until the replicas have done them. A replica that left the in-sync set meanwhile isn't waited for.
-    pub(super) async fn done(self, ctx: &Context) -> Result<(), MoveError> {
-        for (node, uid) in self.0 {
-            match remote(ctx, &node).done(uid).await {
+    pub(super) async fn done(&self, ctx: &Context) -> Result<(), MoveError> {
+        for (node, uid) in &self.0 {
+            match remote(ctx, node).done(*uid).await {
                 Ok(()) => {}
                 Err(_) if !ctx.cluster.in_sync.holds(&node.id) => {}
                 Err(error) => return Err(error.into()),

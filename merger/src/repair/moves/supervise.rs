@@ -7,9 +7,8 @@ use hashbrown::HashMap;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{MoveError, Survey, change, join, run, sweep};
-use crate::clock::now_utc;
-use crate::cluster::{Move, MoveState, Placement};
+use super::{MoveError, Survey, change, run, series, sweep};
+use crate::cluster::{Move, MoveOptions, Placement};
 use crate::repair::Context;
 use crate::supervise::survive;
 
@@ -17,6 +16,8 @@ use crate::supervise::survive;
 const LOOK: Duration = Duration::from_millis(200);
 /// How often it is looked whether shards should be evened out, if an option asks for that.
 const AUTOMATIC_EVERY: Duration = Duration::from_secs(60);
+/// How many indexes filters leave to the merger before it is the moves' turn: each time, moves wait for a lease of the filters.
+const AHEAD: usize = 100;
 /// The pause after a failed attempt; it doubles each time.
 const FIRST_REST: Duration = Duration::from_millis(500);
 const LONGEST_REST: Duration = Duration::from_secs(10);
@@ -39,6 +40,7 @@ pub async fn move_slots(ctx: Arc<Context>) {
     let mut running: HashMap<String, Running> = HashMap::new();
     let mut rests: HashMap<String, Rest> = HashMap::new();
     let mut looked = Instant::now();
+    let mut leaving = None::<JoinHandle<()>>;
     loop {
         let done: Vec<String> = running
             .iter()
@@ -80,12 +82,16 @@ pub async fn move_slots(ctx: Arc<Context>) {
         let idle = live.is_empty();
         plan_ahead(&ctx, idle, &mut looked).await;
         let options = ctx.cluster.moves.options();
+        if leaving.as_ref().is_none_or(JoinHandle::is_finished) {
+            let next = not_left_yet(&ctx, &live, &options);
+            leaving = (!next.is_empty()).then(|| tokio::spawn(leave(Arc::clone(&ctx), next)));
+        }
         for one in live {
             let under_way = running.values().filter(|work| work.id.is_some()).count();
             // A move that is to be cancelled only has to clean up.
             let may = one.cancelled || !options.paused && under_way < options.max_concurrent;
             if may && is_free(&one.index, &running) {
-                let handle = tokio::spawn(attempt(Arc::clone(&ctx), one.id));
+                let handle = tokio::spawn(series::carry_out(Arc::clone(&ctx), one.id));
                 let id = Some(one.id);
                 running.insert(one.index.clone(), Running { id, handle });
             }
@@ -99,6 +105,31 @@ pub async fn move_slots(ctx: Arc<Context>) {
             .moves
             .set(i64::try_from(left).unwrap_or(i64::MAX));
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The next indexes to be moved that filters don't leave to the merger yet.
+fn not_left_yet(ctx: &Context, live: &[&Move], options: &MoveOptions) -> Vec<String> {
+    if options.paused {
+        return Vec::new();
+    }
+    let left = ctx.cluster.moves.left_to_merger();
+    let mut next: Vec<String> = Vec::new();
+    for one in live.iter().filter(|one| !one.cancelled) {
+        if !left.contains(&one.index) && !next.contains(&one.index) {
+            next.push(one.index.clone());
+        }
+        if next.len() == AHEAD {
+            break;
+        }
+    }
+    next
+}
+
+async fn leave(ctx: Arc<Context>, indexes: Vec<String>) {
+    let leaving = run::leave_to_merger(&ctx, &indexes);
+    if let Some(Err(error)) = survive(&ctx.metrics.panics, "leave-to-merger", leaving).await {
+        tracing::warn!(%error, "filters can't leave indexes to the merger yet");
     }
 }
 
@@ -180,54 +211,4 @@ async fn change_on(ctx: Arc<Context>, index: String) -> bool {
         }
         None => false,
     }
-}
-
-/// Tries to carry out a move; `false` if it must be tried again after a rest.
-async fn attempt(ctx: Arc<Context>, id: u64) -> bool {
-    let moves = &ctx.cluster.moves;
-    let Some(one) = moves.get(id) else {
-        return true;
-    };
-    tracing::info!(
-        id,
-        index = one.index,
-        from = one.from.0,
-        to = one.to.0,
-        "move begins"
-    );
-    let outcome = survive(&ctx.metrics.panics, "move", run::run(&ctx, id)).await;
-    let (state, error) = match outcome {
-        Some(Ok(state)) => (state, None),
-        Some(Err(MoveError::Gone)) => {
-            // The new shard may hold the index still.
-            match ctx.cluster.placement(&one.index).is_none() {
-                true => match join::leave(&ctx, &one.index, one.to).await {
-                    Ok(()) => (MoveState::Cancelled, Some(MoveError::Gone.to_string())),
-                    Err(error) => (MoveState::Waiting, Some(error.to_string())),
-                },
-                false => (MoveState::Waiting, None),
-            }
-        }
-        // The next attempt begins with what it finds.
-        Some(Err(MoveError::Paused | MoveError::Changed)) => (MoveState::Waiting, None),
-        Some(Err(error)) => (MoveState::Waiting, Some(error.to_string())),
-        None => (MoveState::Waiting, Some("it panicked".to_owned())),
-    };
-    match &error {
-        Some(error) => tracing::warn!(id, %error, "move failed"),
-        None => tracing::info!(id, ?state, "move ends"),
-    }
-    let failed = error.is_some() && state == MoveState::Waiting;
-    let end = |one: &mut Move| {
-        one.state = state;
-        one.error = error;
-        if one.has_ended() {
-            one.finished_at = Some(now_utc());
-        }
-    };
-    if let Err(error) = moves.change(id, end).await {
-        tracing::warn!(id, %error, "a move's end can't be stored");
-        return false;
-    }
-    !failed
 }

@@ -7,6 +7,7 @@ use weft_routing::placement::ShardId;
 
 use super::ids::{IdsBySlot, Reading};
 use super::send::{Write, send};
+use super::tail::settled;
 use super::{MoveError, Noting, join, primary_key, remote, source};
 use crate::cluster::{Placement, Slotting};
 use crate::repair::Context;
@@ -18,14 +19,14 @@ const ROUNDS: usize = 20;
 
 /// Sweeps all shards of an index that are unsettled, and notes that they are settled.
 pub(super) async fn settle(ctx: &Arc<Context>, index: &str) -> Result<(), MoveError> {
+    let renamed = ctx.cluster.moves.logs.watch(index);
     let unsettled = match ctx.cluster.placement(index) {
         Some(placement) => placement.unsettled.clone(),
         None => return Ok(()),
     };
     for shard in unsettled {
         sweep(ctx, index, shard).await?;
-        let placements = &ctx.cluster.placements;
-        placements.set_unsettled(index, &[shard], false).await?;
+        settled(ctx, (index, &renamed), &[shard]).await?;
     }
     Ok(())
 }
