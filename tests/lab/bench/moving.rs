@@ -1,6 +1,7 @@
 //! A cluster that grows from three shards to four and shrinks again while clients write and search: what is lost or doubled, how long
 //! searches take, and how fast it goes.
 
+mod alone;
 mod course;
 
 use std::collections::BTreeSet;
@@ -23,6 +24,8 @@ const SHARDS: u16 = 3;
 const CLIENTS: u64 = 4;
 /// How many documents an import has at once.
 const IMPORT: usize = 5_000;
+/// How many documents two shards hold at once by default.
+const BATCH: usize = 1_000;
 /// More documents than one shard gives to another.
 const LARGE_BATCH: usize = 20_000;
 /// From where on writers number their own documents.
@@ -76,6 +79,8 @@ pub(super) async fn measure(seconds: u64, most: Option<usize>) -> Result<Vec<Row
         busy,
         "documents/s",
     ));
+    let alone = alone::tasks(&set, BATCH).await?;
+    let alone_large = alone::tasks(&set, LARGE_BATCH).await?;
     let gone = api.delete("/indexes/imported-beside").await?;
     api.succeed(&gone).await?;
     let shard = cluster.add_shard().await?;
@@ -104,7 +109,7 @@ pub(super) async fn measure(seconds: u64, most: Option<usize>) -> Result<Vec<Row
     report(way, &shrunk, &searched, &idle, &alive, &mut rows);
     let after = phases(&cluster).await?;
     rows.extend(after.rows(way, &before, &shrunk));
-    rows.extend(compared(way, &shrunk, [rate, busy]));
+    rows.extend(compared(way, &shrunk, [rate, busy, alone]));
     rows.extend(check(&cluster, &world, &all, &alive, way).await?);
 
     let clients = Clients::begin(&world, 4);
@@ -117,22 +122,22 @@ pub(super) async fn measure(seconds: u64, most: Option<usize>) -> Result<Vec<Row
     let way = "3 → 4 shards, no throttle, large batches";
     report(way, &grown, &searched, &idle, &alive, &mut rows);
     rows.extend(phases(&cluster).await?.rows(way, &after, &grown));
-    rows.extend(compared(way, &grown, [rate, busy]));
+    rows.extend(compared(way, &grown, [rate, busy, alone_large]));
     rows.extend(check(&cluster, &world, &all, &alive, way).await?);
     Ok(rows)
 }
 
-/// How fast moves were, beside what was imported a second, with clients and without.
-fn compared(way: &str, moved: &Moved, [alone, beside]: [f64; 2]) -> Vec<Row> {
-    let import = [
-        ("imported", alone),
-        ("imported while clients go on", beside),
-    ];
-    let row = |(what, import)| {
+/// How fast moves were, beside what was imported a second, with clients and without, and beside what a node alone does.
+fn compared(way: &str, moved: &Moved, [import, beside, alone]: [f64; 3]) -> Vec<Row> {
+    let row = |what: &str, reference| {
         let what = format!("{way}: moved vs. {what}");
-        Row::compared(what, moved.rate(), import, "documents/s").goal("≥ 0.5")
+        Row::compared(what, moved.rate(), reference, "documents/s")
     };
-    import.map(row).into()
+    vec![
+        row("imported", import).goal("≥ 0.5"),
+        row("imported while clients go on", beside).goal("≥ 0.5"),
+        row("added and deleted again by a node alone", alone),
+    ]
 }
 
 /// The index, and what clients ask of it.
@@ -142,13 +147,19 @@ struct World {
     index: &'static str,
 }
 
-/// Imports all documents into a new index; returns documents a second until the last task has succeeded.
-async fn import(api: &Api, set: &DataSet, index: &str) -> Result<f64> {
+/// Makes an index with the set's settings.
+async fn prepare(api: &Api, set: &DataSet, index: &str) -> Result<()> {
     let create = json!({"uid": index, "primaryKey": set.primary_key});
     api.succeed(&api.post("/indexes", &create).await?).await?;
     let path = format!("/indexes/{index}/settings");
     let settings = api.json(Method::PATCH, &path, &set.settings).await?;
     api.succeed(&settings).await?;
+    Ok(())
+}
+
+/// Imports all documents into a new index; returns documents a second until the last task has succeeded.
+async fn import(api: &Api, set: &DataSet, index: &str) -> Result<f64> {
+    prepare(api, set, index).await?;
     let path = format!("/indexes/{index}/documents");
     let begun = Instant::now();
     let mut sent = Vec::new();

@@ -42,6 +42,12 @@ impl Noted {
         let ids = self.ids.values().flatten().chain(&self.anywhere);
         ids.cloned().collect()
     }
+
+    /// The ids that were written in these slots, or don't tell their slot.
+    pub(crate) fn among(&self, slots: &[Slot]) -> BTreeSet<String> {
+        let ids = slots.iter().filter_map(|slot| self.ids.get(slot));
+        ids.flatten().chain(&self.anywhere).cloned().collect()
+    }
 }
 
 /// The notes of one move.

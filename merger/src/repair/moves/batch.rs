@@ -74,7 +74,7 @@ pub(super) struct Batch<'a> {
     pub(super) left: &'a [Slot],
     /// Those of this batch, ascending.
     pub(super) slots: Vec<Slot>,
-    /// Whether nothing was written there since the notes began, when the batch was chosen.
+    /// Whether nothing was written to most of their documents since the notes began, when the batch was chosen.
     pub(super) rests: bool,
     pub(super) copied: &'a Copied,
     /// What the move before has left on its old shard.
@@ -253,8 +253,8 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Copies documents to which nothing was written since the notes began. Those that are written meanwhile, or of which it wasn't
-    /// seen that the new shard holds them, are noted.
+    /// Copies documents to which nothing was written since the notes began, and then what was written, if that is little. What is
+    /// written meanwhile, or of which it wasn't seen that the new shard holds it, is noted.
     async fn copy_resting(&self, ids: &mut IdsBySlot) -> Result<(), MoveError> {
         let node = source(self.ctx, self.from)?;
         // Where an id doesn't tell the slot, clients may have written the same document to the new shard before.
@@ -269,9 +269,16 @@ impl Batch<'_> {
         all.extend(self.copied_here());
         all.sort_unstable();
         all.dedup();
+        let logs = &self.ctx.cluster.moves.logs;
+        let written = logs.look(self.index, |noted| noted.among(&self.slots));
+        let written = written.ok_or(MoveError::Changed)?;
+        all.retain(|id| !written.contains(id));
         let unseen = self.mend(ids, &node, &all, None).await?;
         self.put_back(self.noted_of(&unseen));
-        Ok(())
+        match written.is_empty() {
+            true => Ok(()),
+            false => self.copy_noted(ids).await,
+        }
     }
 
     /// Copies all documents of the batch until every replica of the new shard was seen to hold them as the old shard did, apart from

@@ -286,21 +286,28 @@ impl Run<'_> {
         Ok(MoveState::Done)
     }
 
-    /// The slots of the next batch, and whether nothing was written there since the notes began. Such slots come first, and no more
-    /// than half of what two shards may hold at once: so one half is copied while the other one's old copies are deleted. If there
-    /// are few of them, a batch has as many documents as it may, because it waits for more.
+    /// The slots of the next batch, and whether nothing was written to most of their documents since the notes began. Slots at rest
+    /// come first. The others come with the last of them, so that a move ends in one go if it can.
     fn next(&self, ids: &IdsBySlot, slots: &[Slot], size: usize) -> (Vec<Slot>, bool) {
-        let resting = self.ctx.cluster.moves.logs.look(&self.one.index, |noted| {
+        let moves = &self.ctx.cluster.moves;
+        let resting = moves.logs.look(&self.one.index, |noted| {
             match noted.all || noted.unknown || noted.broken {
                 true => Vec::new(),
                 false => ids.at_rest(slots, noted),
             }
         });
-        let half = size.min(batch_documents(self.ctx).div_ceil(2));
-        let resting = ids.batch(&resting.unwrap_or_default(), half);
-        let most = half.min(ids.count(slots));
-        match !resting.is_empty() && 2 * ids.count(&resting) >= most {
-            true => (resting, true),
+        // Without a limit, one half of what two shards may hold is copied while the old copies of the other half are deleted. That
+        // keeps both shards busy, and searches there wait.
+        let half = match moves.options().bytes_per_second {
+            None => size.min(batch_documents(self.ctx).div_ceil(2)),
+            Some(_) => size,
+        };
+        let resting = resting.unwrap_or_default();
+        let (at_rest, all) = (ids.count(&resting), ids.count(slots));
+        let some = ids.batch(&resting, half);
+        match !some.is_empty() && 2 * ids.count(&some) >= half.min(all) {
+            true if at_rest <= half && all <= size => (slots.to_vec(), true),
+            true => (some, true),
             false => (ids.batch(slots, size), false),
         }
     }

@@ -153,9 +153,12 @@ impl Batch<'_> {
                 Err(error) => return Err(error),
             }
         }
-        // A node may need long to apply what was written. Nobody waits for that if most of the batch can go without it.
+        // A node may need long to apply what was written. Nobody waits for that if most of the batch can go without it, unless the
+        // move is over then.
         let rests = ids.at_rest(&self.slots, noted);
-        if !rests.is_empty() && 2 * ids.count(&rests) >= ids.count(&self.slots) {
+        let is_last = self.slots.len() == self.left.len();
+        let may_end = is_last && rests.len() < self.slots.len() && noted.written().len() <= FEW;
+        if !may_end && !rests.is_empty() && 2 * ids.count(&rests) >= ids.count(&self.slots) {
             return Ok(Ready::Rests(rests));
         }
         let ready = self.ready(node, turn).await;
