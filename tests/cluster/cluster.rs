@@ -266,6 +266,16 @@ impl Cluster {
         readable: bool,
     ) -> Result<(), HarnessError> {
         let name = Layout::node_name(shard, replica);
+        self.wait_readable_at(pair, &name, readable).await
+    }
+
+    /// Waits until one pair's Envoy calls a node or a spare that serves ready, or until it no longer does.
+    pub async fn wait_readable_at(
+        &self,
+        pair: &Pair,
+        name: &str,
+        readable: bool,
+    ) -> Result<(), HarnessError> {
         let what = format!("{name} {} reads", if readable { "gets" } else { "gets no" });
         until(&what, Deadline::after(STARTUP), || async {
             let clusters = self.clusters(pair).await?;

@@ -118,6 +118,11 @@ impl Cluster {
 
     /// The folder that the first pair's Envoy watches.
     pub fn watched_folder(&self) -> PathBuf {
-        self.plan.watched_folder(0)
+        self.watched_folder_of(0)
+    }
+
+    /// The folder that a pair's Envoy watches.
+    pub fn watched_folder_of(&self, pair: u16) -> PathBuf {
+        self.plan.watched_folder(pair)
     }
 }

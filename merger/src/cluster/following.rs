@@ -77,3 +77,25 @@ impl Cluster {
         tokio::time::sleep(self.lease()).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::VIEW_KEY;
+    use crate::cluster::{in_sync, placements, spares};
+    use crate::store::is_read_by_followers;
+
+    #[test]
+    fn followers_are_told_of_everything_that_they_apply() {
+        for key in [
+            VIEW_KEY,
+            in_sync::EPOCH_KEY,
+            in_sync::PREFIX,
+            placements::EPOCH_KEY,
+            placements::PREFIX,
+            placements::UNDIRECTED_KEY,
+            spares::PREFIX,
+        ] {
+            assert!(is_read_by_followers(key), "{key}");
+        }
+    }
+}

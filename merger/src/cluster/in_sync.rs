@@ -27,8 +27,8 @@ use super::{Changes, ClusterError, NodeId, Topology};
 use crate::clock::now_utc;
 use crate::store::{Change, Expect, Store, StoreError};
 
-const PREFIX: &str = "replica/";
-const EPOCH_KEY: &str = "in-sync-epoch";
+pub(super) const PREFIX: &str = "replica/";
+pub(super) const EPOCH_KEY: &str = "in-sync-epoch";
 
 /// Whether a replica holds every acknowledged write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -28,12 +28,12 @@ use self::stored::{decode, encode};
 use super::{Changes, ClusterError, WriteMode};
 use crate::store::{Change, Store, StoreError};
 
-const PREFIX: &str = "placement/";
-const EPOCH_KEY: &str = "epoch";
+pub(super) const PREFIX: &str = "placement/";
+pub(super) const EPOCH_KEY: &str = "epoch";
 /// The origins whose pages may read answers, as of the last start.
 const ORIGINS_KEY: &str = "origins";
 /// The indexes that filters must leave to the merger, for followers: a merger that starts begins without any.
-const UNDIRECTED_KEY: &str = "undirected";
+pub(super) const UNDIRECTED_KEY: &str = "undirected";
 
 /// All placements.
 pub struct Placements {

@@ -16,6 +16,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 pub use self::copy::{Copied, CopyError, copy};
+#[cfg(test)]
+pub(crate) use self::etcd::is_read_by_followers;
 pub use self::etcd::{
     EtcdStore, IdentityError, News, Read, StateReader, begin_copy, check_identity, claim, end_copy,
     forget_history, refuse_unfinished,

@@ -10,6 +10,7 @@ mod leader_gone;
 mod load;
 mod remembered;
 mod restarts;
+mod spares;
 mod together;
 mod traced;
 

@@ -20,7 +20,7 @@ use super::{Changed, Changes, ClusterError};
 use crate::clock::now_utc;
 use crate::store::{Change, Expect, Store, StoreError};
 
-const PREFIX: &str = "replacement/";
+pub(super) const PREFIX: &str = "replacement/";
 
 /// Which spares have taken whose place.
 pub(crate) struct Replacements {

@@ -20,11 +20,12 @@ use crate::etcd::{
 };
 
 /// The entries that followers read: keys, or what keys begin with.
-const READ_BY_FOLLOWERS: [&str; 7] = [
+const READ_BY_FOLLOWERS: [&str; 8] = [
     "changed/",
     "epoch",
     "in-sync-epoch",
     "placement/",
+    "replacement/",
     "replica/",
     "undirected",
     "view",
@@ -37,7 +38,7 @@ const MOST_NAMES_BYTES: usize = 4 << 10;
 const READ_AT_ONCE: usize = MOST_OPERATIONS - 8;
 
 /// Whether followers read this entry.
-pub(super) fn is_read_by_followers(key: &str) -> bool {
+pub(crate) fn is_read_by_followers(key: &str) -> bool {
     READ_BY_FOLLOWERS
         .iter()
         .any(|name| match name.strip_suffix('/') {

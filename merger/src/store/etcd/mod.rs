@@ -28,6 +28,8 @@ use self::group::{Group, Normal};
 pub use self::identity::{
     IdentityError, begin_copy, check as check_identity, claim, end_copy, refuse_unfinished,
 };
+#[cfg(test)]
+pub(crate) use self::journal::is_read_by_followers;
 pub use self::journal::{News, Read, StateReader};
 use self::lazy::Lazy;
 use super::{Change, Expect, Patience, Store, StoreError, Versioned};
