@@ -42,7 +42,7 @@ async fn run(cluster: &Cluster, arguments: &[&str], folder: &Path) -> (i32, Valu
     (output.status.code().unwrap_or(-1), printed, complaint)
 }
 
-async fn done(cluster: &Cluster, arguments: &[&str], folder: &Path) -> Value {
+pub(crate) async fn done(cluster: &Cluster, arguments: &[&str], folder: &Path) -> Value {
     let (code, printed, complaint) = run(cluster, arguments, folder).await;
     assert_eq!(code, 0, "{arguments:?}: {complaint}");
     printed

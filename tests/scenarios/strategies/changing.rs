@@ -14,6 +14,7 @@ use super::by_field::moving::{DOCUMENTS, search, write};
 use super::by_field::{
     assert_alike, assert_together, by_tenant, create, document, held, read_all, tenant_of,
 };
+use crate::backups::done;
 use crate::support::{MASTER_KEY, documents, ids, node, start};
 
 const PATH: &str = "/indexes/x/documents";
@@ -253,6 +254,43 @@ async fn documents_without_the_field_keep_an_index_as_it_is_and_people_are_told_
     assert_eq!(changed["changeError"], Value::Null, "{changed}");
     assert_eq!(changed["field"], "tenant", "{changed}");
     assert_together(&cluster, "x", 3).await;
+}
+
+#[tokio::test]
+async fn a_backup_of_a_changing_index_is_whole_and_the_change_goes_on() {
+    let (cluster, api) = start(cluster(3)).await;
+    create_with_order(&api).await;
+    fill(&api, DOCUMENTS).await;
+    slow_down(&api, json!(20_000)).await;
+    let by_tenant = json!({"strategy": "field", "field": "tenant"});
+    change_to(&api, &by_tenant).await;
+    let half_way = |lies: &Value| {
+        let change = &lies["change"];
+        change["stage"] == "moving" && change["progress"].as_f64() > Some(0.0)
+    };
+    until_lies(&api, "some slots have moved", half_way).await;
+    let before = held(&api, "x").await;
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("b");
+    let made = done(&cluster, &["backup"], &folder).await;
+    assert_eq!(made["documents"], DOCUMENTS, "{made}");
+    let still = lies(&api).await;
+    assert_eq!(still["change"]["to"], by_tenant, "not over before: {still}");
+    slow_down(&api, Value::Null).await;
+    let changed = until_changed(&api).await;
+    assert_eq!(changed["changeError"], Value::Null, "{changed}");
+    assert_eq!(changed["field"], "tenant", "{changed}");
+    assert_together(&cluster, "x", 3).await;
+    assert_eq!(held(&api, "x").await, before);
+
+    // All documents had the field when the backup began: so what is restored lies by it.
+    let (other, copy) = start(Cluster::builder().shards(2)).await;
+    let restored = done(&other, &["restore"], &folder).await;
+    assert_eq!(restored["checked"], true, "{restored}");
+    let there = lies(&copy).await;
+    assert_eq!(there["field"], "tenant", "{there}");
+    assert_eq!(held(&copy, "x").await, before);
+    assert_together(&other, "x", 2).await;
 }
 
 #[tokio::test]
