@@ -121,8 +121,26 @@ pub(super) async fn measure(seconds: u64, most: Option<usize>) -> Result<Vec<Row
     let searched = clients.end(&mut alive).await?;
     let way = "3 → 4 shards, no throttle, large batches";
     report(way, &grown, &searched, &idle, &alive, &mut rows);
-    rows.extend(phases(&cluster).await?.rows(way, &after, &grown));
+    let before = phases(&cluster).await?;
+    rows.extend(before.rows(way, &after, &grown));
     rows.extend(compared(way, &grown, [rate, busy, alone_large]));
+    rows.extend(check(&cluster, &world, &all, &alive, way).await?);
+
+    // What moves do when nobody else wants anything of the nodes, as while they import.
+    let begun = accepted(api.post(&path, &json!({})).await?)?;
+    let shrunk = until_moved(&world.api, (&newcomer, world.index), begun).await?;
+    let way = "4 → 3 shards, no throttle, large batches, no clients";
+    let after = phases(&cluster).await?;
+    rows.extend(after.rows(way, &before, &shrunk));
+    rows.push(alone_in(way, &shrunk, rate));
+    let again = api.delete(&path).await?;
+    ensure!(again.status == 200, "{}", again.text);
+    let small = json!({"batchDocuments": BATCH});
+    let begun = accepted(api.post("/_cluster/rebalance", &small).await?)?;
+    let grown = until_moved(&world.api, (&newcomer, world.index), begun).await?;
+    let way = "3 → 4 shards, no throttle, no clients";
+    rows.extend(phases(&cluster).await?.rows(way, &after, &grown));
+    rows.push(alone_in(way, &grown, rate));
     rows.extend(check(&cluster, &world, &all, &alive, way).await?);
     Ok(rows)
 }
@@ -138,6 +156,12 @@ fn compared(way: &str, moved: &Moved, [import, beside, alone]: [f64; 3]) -> Vec<
         row("imported while clients go on", beside).goal("≥ 0.5"),
         row("added and deleted again by a node alone", alone),
     ]
+}
+
+/// How fast moves were without clients, beside what was imported without clients.
+fn alone_in(way: &str, moved: &Moved, import: f64) -> Row {
+    let what = format!("{way}: moved vs. imported");
+    Row::compared(what, moved.rate(), import, "documents/s").goal("≥ 0.5")
 }
 
 /// The index, and what clients ask of it.

@@ -16,6 +16,8 @@ use super::world::World;
 
 /// How many documents change their owner at once: few, so that there are many handovers for a fault to meet.
 pub(super) const BATCH: &str = "100";
+/// The same when the fault is over, and clients have stopped.
+const LARGE_BATCH: usize = 5_000;
 /// About as many bytes as a document has with its vector, when it is copied.
 const DOCUMENT_BYTES: u64 = 250;
 /// How long moves take until the fault, at least.
@@ -154,6 +156,8 @@ impl<'a> Moving<'a> {
 
     /// Waits until the moves end, and notes where documents belong then.
     pub(super) async fn end(&self, at_fault: Option<f64>, after_fault: bool) -> Result<Moved> {
+        // An index that was imported in bulk may be moved, too, and nothing more happens that could meet a handover.
+        self.set(&json!({"batchDocuments": LARGE_BATCH})).await?;
         until("the moves end", Deadline::after(ENDS_WITHIN), || async {
             let ended = self.unfinished().await;
             ended
@@ -161,6 +165,7 @@ impl<'a> Moving<'a> {
                 .map_or(Ok(()), Err)
         })
         .await?;
+        self.set(&json!({"batchDocuments": null})).await?;
         self.world.set_slots(self.slots().await?);
         Ok(Moved {
             way: self.way,
@@ -204,13 +209,17 @@ impl<'a> Moving<'a> {
     }
 
     async fn throttle(&self, bytes_per_second: Option<u64>) -> Result<()> {
-        let pace = json!({"bytesPerSecond": bytes_per_second});
+        self.set(&json!({"bytesPerSecond": bytes_per_second})).await
+    }
+
+    /// Changes how moves are carried out.
+    async fn set(&self, pace: &Value) -> Result<()> {
         let set = until(
             "the throttle is set",
             Deadline::after(LEADS_WITHIN),
             || async {
                 let api = self.world.api();
-                match api.json(Method::PATCH, "/_cluster/moves", &pace).await {
+                match api.json(Method::PATCH, "/_cluster/moves", pace).await {
                     Ok(set) if set.status == 200 => Ok(()),
                     Ok(set) => Err(format!("{}: {}", set.status, set.text)),
                     Err(error) => Err(format!("{error:#}")),

@@ -261,6 +261,7 @@ impl Batch<'_> {
         let moved = ids.of(&self.slots);
         let count = |one: &mut Move| {
             one.moved += moved.len() as u64;
+            one.copied = one.copied.max(one.moved);
             one.documents = one.moved + (ids.len() - moved.len()) as u64;
             one.bytes = self.copied.bytes.load(Ordering::Relaxed);
         };
