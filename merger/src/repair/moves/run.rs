@@ -137,7 +137,6 @@ pub(super) async fn read_all(
     let unplaced = |told: &Told| Err(MoveError::unplaced(index, &told.id, slotting));
     ids.read(&reading, wanted, unplaced).await?;
     unbroken.check().await?;
-    drop(unbroken);
     Ok((node.id, doubts))
 }
 
