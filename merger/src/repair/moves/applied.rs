@@ -10,14 +10,16 @@ use super::{MoveError, remote};
 use crate::cluster::{NodeId, NodeRef};
 use crate::repair::Context;
 
-/// The nodes, and how often each of them had been away when it was waited for: it may have missed writes since.
+/// The nodes, and how often each of them had been away when it was waited for: it may have missed writes since. Where notes were taken
+/// and worked in, only the nodes count that have applied those writes, too.
 #[derive(Default)]
 pub(super) struct Applied(Mutex<HashMap<NodeId, u64>>);
 
 impl Applied {
-    /// Notes that this node was waited for; `doubts` says how often it had been away before.
-    pub(super) async fn note(&self, node: NodeId, doubts: u64) {
-        self.0.lock().await.insert(node, doubts);
+    /// Notes that these nodes, and no others, have applied everything up to now but for what is noted. Beside each: how often it had
+    /// been away before it was waited for.
+    pub(super) async fn set(&self, nodes: impl IntoIterator<Item = (NodeId, u64)>) {
+        *self.0.lock().await = nodes.into_iter().collect();
     }
 
     /// Waits for those of these nodes that weren't waited for yet. The notes must have begun.

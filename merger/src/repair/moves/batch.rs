@@ -218,6 +218,10 @@ impl Batch<'_> {
             true => Vec::new(),
             false => replicas(self.ctx, self.to)?,
         };
+        let health = &self.ctx.cluster.health;
+        let waited = written.iter().chain([node]);
+        let waited = waited.map(|node| (node.id.clone(), health.doubts(&node.id)));
+        let waited: Vec<_> = waited.collect();
         let new = written.iter().map(async |replica| {
             let new = remote(self.ctx, replica);
             new.applied().await
@@ -230,6 +234,7 @@ impl Batch<'_> {
         };
         // The node deletes old copies before it applies what was written after that, and the batch may need their room.
         try_join(applied, self.behind.gone(self.ctx)).await?;
+        self.applied.set(waited).await;
         Ok(())
     }
 

@@ -218,8 +218,8 @@ impl Run<'_> {
         let mut ids = IdsBySlot::default();
         if let Some(slotting) = slotting {
             let all = read_all(self.ctx, index, from, slotting, &slots, &mut ids);
-            let (node, doubts) = timed(self.ctx, Phase::List, all).await?;
-            self.applied.note(node, doubts).await;
+            let node = timed(self.ctx, Phase::List, all).await?;
+            self.applied.set([node]).await;
         }
         let counted = ids.len() as u64;
         let count = |one: &mut Move| one.documents = one.moved + counted;
