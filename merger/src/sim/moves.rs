@@ -154,13 +154,13 @@ fn every() -> u64 {
 /// Cuts moves off at every so many requests until they are over before that; returns in which states they were.
 fn cut_off_everywhere(
     first: u64,
-    world: fn(u16, u16) -> World,
+    world: impl Fn() -> World,
     how: impl Fn(u64) -> Death,
 ) -> BTreeSet<String> {
     let (mut met, mut count) = (BTreeSet::new(), 0);
     for after in (first..MOST).step_by(usize::try_from(every()).unwrap_or(1)) {
         let death = how(after);
-        let outcome = cut_off(&world(2, 2), after, death);
+        let outcome = cut_off(&world(), after, death);
         assert_eq!(
             outcome.violations,
             Vec::<String>::new(),
@@ -187,10 +187,14 @@ fn fate_of(after: u64) -> Fate {
 
 #[test]
 fn a_move_comes_to_a_good_end_wherever_the_merger_dies() {
-    let met = cut_off_everywhere(0, World::of, |after| Death {
-        fate: fate_of(after),
-        again: None,
-    });
+    let met = cut_off_everywhere(
+        0,
+        || World::of(2, 2),
+        |after| Death {
+            fate: fate_of(after),
+            again: None,
+        },
+    );
     for state in ["waiting", "preparing", "copying", "handing-over"] {
         assert!(met.contains(state), "never in the state {state}: {met:?}");
     }
@@ -198,19 +202,44 @@ fn a_move_comes_to_a_good_end_wherever_the_merger_dies() {
 
 #[test]
 fn a_move_comes_to_a_good_end_though_one_merger_after_the_other_dies() {
-    cut_off_everywhere(3, World::of, |after| Death {
-        fate: fate_of(after),
-        again: Some(after * 7 % 90),
-    });
+    cut_off_everywhere(
+        3,
+        || World::of(2, 2),
+        |after| Death {
+            fate: fate_of(after),
+            again: Some(after * 7 % 90),
+        },
+    );
 }
 
 #[test]
 fn a_move_of_values_comes_to_a_good_end_wherever_the_merger_dies() {
-    let met = cut_off_everywhere(1, World::by_field, |after| Death {
-        fate: fate_of(after),
-        again: after.is_multiple_of(3).then_some(after * 7 % 90),
-    });
+    let met = cut_off_everywhere(
+        1,
+        || World::by_field(2, 2),
+        |after| Death {
+            fate: fate_of(after),
+            again: after.is_multiple_of(3).then_some(after * 7 % 90),
+        },
+    );
     for state in ["waiting", "preparing", "copying", "handing-over"] {
         assert!(met.contains(state), "never in the state {state}: {met:?}");
+    }
+}
+
+#[test]
+fn moves_that_follow_each_other_come_to_a_good_end_wherever_the_merger_dies() {
+    for world in [World::of, World::by_field] {
+        let met = cut_off_everywhere(
+            2,
+            || world(3, 1),
+            |after| Death {
+                fate: fate_of(after),
+                again: after.is_multiple_of(3).then_some(after * 7 % 90),
+            },
+        );
+        for state in ["waiting", "preparing", "copying", "settling"] {
+            assert!(met.contains(state), "never in the state {state}: {met:?}");
+        }
     }
 }
