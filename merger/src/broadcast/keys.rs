@@ -28,6 +28,9 @@ pub(super) async fn change(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
     let outcome = spread(ctx, &change, &ctx.cluster.shards(), Reach::Replicas).await;
     ctx.keys.forget();
     drop(changing);
+    if !creates && ctx.cluster.mergers.are_several() {
+        ctx.keys.heard_everywhere().await;
+    }
     match outcome? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { first, parts } => whole(first, &parts),

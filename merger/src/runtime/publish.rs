@@ -1,6 +1,6 @@
 //! What a leader tells its followers beside its commits: how it judges nodes, and that API keys have changed.
 //!
-//! None of it must be heard before something is acknowledged. It is stored together, several times a second if there is anything.
+//! Only a change of a key waits until it was heard. It is stored together, several times a second if there is anything.
 //! What searches remembered and no longer holds is told by the commits that store the ends of tasks.
 
 use std::sync::Arc;
@@ -47,7 +47,10 @@ pub(super) async fn publish(ctx: Arc<Context>, store: Arc<dyn Store>) {
         }
         if !changes.is_empty() {
             match store.commit(changes).await {
-                Ok(()) => (told, told_keys) = (view.or(told), changed_keys),
+                Ok(()) => {
+                    (told, told_keys) = (view.or(told), changed_keys);
+                    keys.published(changed_keys);
+                }
                 // The next round tells it again.
                 Err(error) => {
                     tracing::debug!(%error, "followers can't be told what has changed");

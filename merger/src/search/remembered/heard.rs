@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 use tokio::time::Instant;
 
 /// The oldest look at the state with which answers are given from memory. It is looked at every 50 ms; if etcd is slow, later.
-const LOOKED_WITHIN: Duration = Duration::from_millis(500);
+pub(crate) const LOOKED_WITHIN: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Default)]
 struct Times {
