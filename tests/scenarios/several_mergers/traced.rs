@@ -36,9 +36,13 @@ async fn a_request_that_is_passed_on_to_the_leader_is_one_trace() {
         .start()
         .await
         .unwrap();
-    // A write through each Envoy, one of whose mergers follows.
-    let mut ways = Vec::new();
-    for (number, edge) in cluster.edges().iter().enumerate() {
+    // Writes through each Envoy, one of whose mergers follows. An Envoy that doesn't call its own merger healthy yet asks the other.
+    let (mut ways, edges) = (Vec::<Vec<String>>::new(), cluster.edges());
+    for number in 0..10 {
+        if number > 1 && ways.iter().any(|way| way.len() > 3) {
+            break;
+        }
+        let edge = &edges[number % edges.len()];
         let trace = format!("0af7651916cd43dd8448eb211c80319{number}");
         let parent = format!("00-{trace}-{OUTSIDE}-01");
         let headers = [
