@@ -71,6 +71,20 @@ pub(super) async fn change_features(
     call: Call,
 ) -> Result<Answer, BroadcastError> {
     let change = NodeChange::of(ctx, call).await?;
+    let announced = &ctx.cluster.announced.features;
+    let announcing = announced.begin();
+    let outcome = spread(ctx, &change, &ctx.cluster.shards(), Reach::Replicas).await;
+    drop(announcing);
+    super::keys::heard_by_others(ctx, announced, &outcome).await;
+    match outcome? {
+        Spread::Refused(answer) => Ok(answer),
+        Spread::Taken { first, parts } => super::keys::whole(first, &parts),
+    }
+}
+
+/// Changes of chats' settings: the same on every node. No search depends on them.
+pub(super) async fn change_chats(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastError> {
+    let change = NodeChange::of(ctx, call).await?;
     match spread(ctx, &change, &ctx.cluster.shards(), Reach::Replicas).await? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { first, parts } => super::keys::whole(first, &parts),

@@ -10,6 +10,7 @@ use super::spread::{NodeChange, Reach, Spread, spread};
 use crate::answer::Answer;
 use crate::broadcast::Context;
 use crate::call::Call;
+use crate::cluster::Announced;
 use crate::tasks::ShardTask;
 use crate::upstream::{NodeAnswer, Target, UpstreamError};
 
@@ -25,15 +26,31 @@ pub(super) async fn change(ctx: &Arc<Context>, call: Call) -> Result<Answer, Bro
         }
     }
     let changing = ctx.keys.changing().await;
+    let announced = &ctx.cluster.announced.keys;
+    let announcing = announced.begin();
     let outcome = spread(ctx, &change, &ctx.cluster.shards(), Reach::Replicas).await;
     ctx.keys.forget();
+    drop(announcing);
     drop(changing);
-    if !creates && ctx.cluster.mergers.are_several() {
-        ctx.keys.heard_everywhere().await;
+    // Nobody remembers an answer to a key that is new.
+    if !creates {
+        heard_by_others(ctx, announced, &outcome).await;
     }
     match outcome? {
         Spread::Refused(answer) => Ok(answer),
         Spread::Taken { first, parts } => whole(first, &parts),
+    }
+}
+
+/// Waits until other mergers don't answer any more as they would have done before a change. One that failed may have reached some nodes.
+pub(super) async fn heard_by_others(
+    ctx: &Context,
+    announced: &Announced,
+    outcome: &Result<Spread, BroadcastError>,
+) {
+    let has_changed = !matches!(outcome, Ok(Spread::Refused(_)));
+    if has_changed && ctx.cluster.mergers.are_several() {
+        announced.heard().await;
     }
 }
 

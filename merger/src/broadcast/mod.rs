@@ -174,7 +174,7 @@ pub async fn handle(ctx: &Arc<Context>, call: Call) -> Result<Answer, BroadcastE
         Op::CreateKey | Op::UpdateKey | Op::DeleteKey => keys::change(ctx, call).await,
         Op::UpdateFeatures => instance::change_features(ctx, call).await,
         Op::UpdateChatSettings | Op::ResetChatSettings | Op::DeleteChat => {
-            instance::change_features(ctx, call).await
+            instance::change_chats(ctx, call).await
         }
         Op::CreateDump | Op::CreateSnapshot | Op::Export => instance::back_up(ctx, call).await,
         Op::ListFields => fields::list(ctx, call).await,

@@ -11,6 +11,7 @@
 //!
 //! Invariant: only this module changes an epoch or an in-sync set.
 
+mod announced;
 mod backups;
 mod changes;
 mod dirty;
@@ -71,6 +72,7 @@ pub use topology::{Spare, Topology};
 pub use traffic::{Flow, Traffic};
 pub use write_mode::WriteMode;
 
+pub(crate) use announced::{Announced, Announcements, LOOKED_WITHIN};
 pub(crate) use backups::{Backups, Candidate, InUse, LEASE as BACKUP_LEASE, Touched, Writes};
 pub(crate) use changes::{Changes, until};
 pub(crate) use dirty::{Documents, Written};
@@ -207,6 +209,8 @@ pub struct Cluster {
     pub queues: ReplicaQueues,
     /// Which replicas wait with large writes while others apply them.
     pub stagger: Stagger,
+    /// Changes of nodes that are no tasks.
+    pub(crate) announced: Announcements,
     /// The other mergers, if several share the state and this one leads.
     pub mergers: Arc<Mergers>,
     /// What the leader says of nodes and shards, if this merger follows.
@@ -271,6 +275,7 @@ impl Cluster {
             replacements,
             queues: ReplicaQueues::default(),
             stagger: Stagger::default(),
+            announced: Announcements::default(),
             mergers: shared.mergers,
             followed: RwLock::default(),
             grew: Mutex::default(),

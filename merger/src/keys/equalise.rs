@@ -70,6 +70,7 @@ pub async fn equalise_keys(ctx: Arc<Context>, keys: Arc<Keys>) {
             Ok(changed) => {
                 tracing::info!(changed, "API keys made equal on all nodes");
                 keys.forget();
+                ctx.cluster.announced.keys.note();
                 COMPARE_SOON
             }
             Err(error) => {
@@ -92,6 +93,7 @@ pub async fn equalise_keys(ctx: Arc<Context>, keys: Arc<Keys>) {
 pub async fn equalise_keys_now(ctx: &Context, keys: &Keys) -> Result<(), KeysError> {
     if ctx.master_key.is_some() && equalise(ctx, keys).await? > 0 {
         keys.forget();
+        ctx.cluster.announced.keys.note();
     }
     Ok(())
 }

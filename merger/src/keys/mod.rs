@@ -7,7 +7,6 @@
 
 mod equalise;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +22,6 @@ pub use equalise::{KeysError, equalise_keys, equalise_keys_now};
 
 use crate::clock::now_utc;
 use crate::cluster::Context;
-use crate::search::LOOKED_WITHIN;
 use crate::upstream::{NodeRequest, Target, UpstreamError};
 
 /// How old the remembered facts about a key may be.
@@ -43,9 +41,6 @@ const LOOKUPS: usize = 32;
 const STRANGERS: usize = 4;
 /// A limit above the length of any key's value.
 const MOST_BYTES: usize = 128;
-/// How long a change of a key waits until other mergers can read of it, and how often it is looked whether they can.
-const PUBLISHED_WITHIN: Duration = Duration::from_secs(5);
-const PUBLISHED_LOOK: Duration = Duration::from_millis(10);
 
 /// A cache of the API keys as nodes know them.
 #[derive(Debug)]
@@ -54,8 +49,6 @@ pub struct Keys {
     known_before: Semaphore,
     strangers: Semaphore,
     changing: tokio::sync::Mutex<()>,
-    /// How many changes other mergers can read of.
-    published: AtomicU64,
 }
 
 /// A key and its rights, as a node reports them.
@@ -133,7 +126,6 @@ impl Default for Keys {
             known_before: Semaphore::new(LOOKUPS),
             strangers: Semaphore::new(STRANGERS),
             changing: tokio::sync::Mutex::default(),
-            published: AtomicU64::default(),
         }
     }
 }
@@ -162,28 +154,6 @@ impl Keys {
             forgotten: known.forgotten + 1,
             ..Known::default()
         };
-    }
-
-    /// Notes that all changes of keys up to this number are where other mergers read them.
-    pub fn published(&self, changes: u64) {
-        self.published.store(changes, Ordering::Release);
-    }
-
-    /// Waits until no other merger gives an answer from memory to somebody whose key is gone, or may do less than before: each has
-    /// read of the change by then, or gives none from memory. If it can't be told to them for long, the change is answered all the same.
-    pub(crate) async fn heard_everywhere(&self) {
-        let change = self.changes();
-        let begun = Instant::now();
-        while self.published.load(Ordering::Acquire) < change && begun.elapsed() < PUBLISHED_WITHIN
-        {
-            tokio::time::sleep(PUBLISHED_LOOK).await;
-        }
-        tokio::time::sleep(LOOKED_WITHIN).await;
-    }
-
-    /// How often the cache was emptied: it grows with each change of a key.
-    pub fn changes(&self) -> u64 {
-        self.lock().forgotten
     }
 
     /// The key, or `None` if there is no such key. A remembered key may be as old as `fresh`.

@@ -1,6 +1,6 @@
-//! What a leader tells its followers beside its commits: how it judges nodes, and that API keys have changed.
+//! What a leader tells its followers beside its commits: how it judges nodes, and that API keys or experimental features have changed.
 //!
-//! Only a change of a key waits until it was heard. It is stored together, several times a second if there is anything.
+//! All of it is stored together, several times a second if there is anything. Only the answer to such a change waits for that.
 //! What searches remembered and no longer holds is told by the commits that store the ends of tasks.
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use crate::cluster::{LeaderView, VIEW_KEY, until};
 use crate::edge::Context;
 use crate::follower::ChangedKey;
 use crate::leadership::Roll;
+use crate::search::Stale;
 use crate::store::{Change, Store};
 
 /// How often it is looked whether there is anything to tell.
@@ -28,14 +29,21 @@ const LISTED_EVERY_WHILE_WAITED_FOR: Duration = Duration::from_millis(10);
 
 /// Tells followers; never ends.
 pub(super) async fn publish(ctx: Arc<Context>, store: Arc<dyn Store>) {
-    let keys = &ctx.reading.keys;
-    let (mut told, mut told_keys) = (None::<LeaderView>, keys.changes());
+    let announced = &ctx.cluster.announced;
+    let announced = [
+        (&announced.keys, ChangedKey::Keys),
+        (&announced.features, ChangedKey::Stale(Stale::Everything)),
+    ];
+    // What an earlier leader has changed may not be told yet.
+    let (mut told, mut published) = (None::<LeaderView>, [None::<u64>; 2]);
     let mut round = 0_u32;
     loop {
         let mut changes = Vec::new();
-        let changed_keys = keys.changes();
-        if changed_keys != told_keys {
-            changes.push(Change::put(ChangedKey::Keys.name(), Vec::new()));
+        let made = announced.each_ref().map(|(kind, _)| Some(kind.made()));
+        for ((_, key), (made, published)) in announced.iter().zip(made.iter().zip(&published)) {
+            if made != published {
+                changes.push(Change::put(key.name(), Vec::new()));
+            }
         }
         let view = round
             .is_multiple_of(VIEWED_EVERY)
@@ -48,8 +56,10 @@ pub(super) async fn publish(ctx: Arc<Context>, store: Arc<dyn Store>) {
         if !changes.is_empty() {
             match store.commit(changes).await {
                 Ok(()) => {
-                    (told, told_keys) = (view.or(told), changed_keys);
-                    keys.published(changed_keys);
+                    (told, published) = (view.or(told), made);
+                    for ((kind, _), made) in announced.iter().zip(made) {
+                        kind.published(made.unwrap_or(0));
+                    }
                 }
                 // The next round tells it again.
                 Err(error) => {

@@ -46,7 +46,6 @@ use bytes::Bytes;
 use weft_routing::operation::Operation;
 use weft_routing::placement::ShardId;
 
-pub(crate) use remembered::LOOKED_WITHIN;
 pub use remembered::{Remembered, canonical};
 pub use settings_cache::SettingsCache;
 pub use word_counts::WordCounts;

@@ -247,3 +247,31 @@ fn leaders(listed: &Reply) -> Vec<&str> {
     let leads = mergers.filter(|merger| merger["role"] == "leader");
     leads.filter_map(|it| it["address"].as_str()).collect()
 }
+
+#[tokio::test]
+async fn a_feature_that_is_switched_off_is_off_at_every_envoy() {
+    let (cluster, _) = start(three()).await;
+    let edges = cluster.edges();
+    let path = "/indexes/x/documents?primaryKey=id";
+    let added = edges[0].post(path, &documents(0..60)).await.unwrap();
+    edges[0].succeed(&added).await.unwrap();
+    let settings = json!({"filterableAttributes": ["name"]});
+    let set = edges[0].json(Method::PATCH, "/indexes/x/settings", &settings);
+    edges[0].succeed(&set.await.unwrap()).await.unwrap();
+    let search = json!({"filter": "name CONTAINS mber", "limit": 1});
+    for number in 0..6_usize {
+        for on in [true, false] {
+            let features = json!({"containsFilter": on});
+            let changed =
+                turn(&edges, number).json(Method::PATCH, "/experimental-features", &features);
+            let changed = changed.await.unwrap();
+            assert_eq!(changed.status, 200, "{}", changed.text);
+            // Asked again and again, an answer is remembered.
+            for edge in edges.iter().cycle().take(5 * edges.len()) {
+                let found = edge.post("/indexes/x/search", &search).await.unwrap();
+                let wanted = if on { 200 } else { 400 };
+                assert_eq!(found.status, wanted, "{}: {}", edge.base(), found.text);
+            }
+        }
+    }
+}

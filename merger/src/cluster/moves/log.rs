@@ -136,6 +136,7 @@ fn renames(write: &NamedOperation, index: &str) -> bool {
 #[derive(Debug, Default)]
 pub(crate) struct MoveLogs {
     logs: Mutex<Vec<Log>>,
+    /// The names that are watched, as long as somebody watches them.
     names: Mutex<Vec<(String, Weak<AtomicBool>)>>,
 }
 

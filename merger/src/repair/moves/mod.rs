@@ -18,8 +18,8 @@
 //! owner of a slot always has all of its documents, and everything else is surplus that a search for it removes.
 //!
 //! Invariants: a slot changes its owner under both shards' locks, and only when every replica in sync of the new owner was seen to hold
-//! the same documents and nothing was written to them since. Writers wait for that no longer than [`TURN`]. Nothing is deleted on the old owner before that is stored and
-//! every merger reads by it. What was copied and not handed over, and what was handed over and not yet deleted on the old shard, is no
+//! the same documents and nothing was written to them since. Writers wait for that no longer than [`TURN`]. Nothing is deleted on the
+//! old owner before that is stored and every merger reads by it. What was copied and not handed over, and what was handed over and not yet deleted on the old shard, is no
 //! more than a batch together (or a slot, if that has more), over all moves of an index. Slots of one move at a time are handed over
 //! in an index.
 

@@ -1,5 +1,6 @@
 //! Begins moves, tries them again when they fail, cleans up after moves that were cut off, and carries changes of strategy on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{MoveError, Survey, change, run, series, sweep};
-use crate::cluster::{Move, MoveOptions, Placement};
+use crate::cluster::{Move, Placement};
 use crate::repair::Context;
 use crate::supervise::survive;
 
@@ -16,7 +17,8 @@ use crate::supervise::survive;
 const LOOK: Duration = Duration::from_millis(200);
 /// How often it is looked whether shards should be evened out, if an option asks for that.
 const AUTOMATIC_EVERY: Duration = Duration::from_secs(60);
-/// How many indexes filters leave to the merger before it is the moves' turn: each time, moves wait for a lease of the filters.
+/// How many indexes filters leave to the merger at the most, those that are being moved and those that come next: together, because
+/// it takes a lease of the filters each time.
 const AHEAD: usize = 100;
 /// The pause after a failed attempt; it doubles each time.
 const FIRST_REST: Duration = Duration::from_millis(500);
@@ -30,8 +32,8 @@ struct Rest {
 
 /// A piece of work on an index.
 struct Running {
-    /// The move; `None` for a clean-up, or a step of a change of strategy.
-    id: Option<u64>,
+    /// Whether it moves slots; otherwise it is a clean-up, or a step of a change of strategy.
+    moves: bool,
     handle: JoinHandle<bool>,
 }
 
@@ -77,23 +79,31 @@ pub async fn move_slots(ctx: Arc<Context>) {
                 }
                 (true, _) => continue,
             };
-            running.insert(uid.clone(), Running { id: None, handle });
+            running.insert(
+                uid.clone(),
+                Running {
+                    moves: false,
+                    handle,
+                },
+            );
         }
         let idle = live.is_empty();
         plan_ahead(&ctx, idle, &mut looked).await;
         let options = ctx.cluster.moves.options();
-        if leaving.as_ref().is_none_or(JoinHandle::is_finished) {
-            let next = not_left_yet(&ctx, &live, &options);
+        if !options.paused && leaving.as_ref().is_none_or(JoinHandle::is_finished) {
+            let moved = live.iter().filter(|one| !one.cancelled);
+            let moved = moved.map(|one| one.index.as_str());
+            let next = not_left_yet(moved, &ctx.cluster.moves.left_to_merger());
             leaving = (!next.is_empty()).then(|| tokio::spawn(leave(Arc::clone(&ctx), next)));
         }
         for one in live {
-            let under_way = running.values().filter(|work| work.id.is_some()).count();
+            let under_way = running.values().filter(|work| work.moves).count();
             // A move that is to be cancelled only has to clean up.
             let may = one.cancelled || !options.paused && under_way < options.max_concurrent;
             if may && is_free(&one.index, &running) {
                 let handle = tokio::spawn(series::carry_out(Arc::clone(&ctx), one.id));
-                let id = Some(one.id);
-                running.insert(one.index.clone(), Running { id, handle });
+                let moves = true;
+                running.insert(one.index.clone(), Running { moves, handle });
             }
         }
         if let Err(error) = run::give_back(&ctx).await {
@@ -108,22 +118,19 @@ pub async fn move_slots(ctx: Arc<Context>) {
     }
 }
 
-/// The next indexes to be moved that filters don't leave to the merger yet.
-fn not_left_yet(ctx: &Context, live: &[&Move], options: &MoveOptions) -> Vec<String> {
-    if options.paused {
-        return Vec::new();
-    }
-    let left = ctx.cluster.moves.left_to_merger();
-    let mut next: Vec<String> = Vec::new();
-    for one in live.iter().filter(|one| !one.cancelled) {
-        if !left.contains(&one.index) && !next.contains(&one.index) {
-            next.push(one.index.clone());
-        }
+/// Those of the next indexes to be moved that filters don't leave to the merger yet. `moved` has the index of each move, in order.
+fn not_left_yet<'a>(moved: impl Iterator<Item = &'a str>, left: &BTreeSet<String>) -> Vec<String> {
+    let mut next: Vec<&str> = Vec::new();
+    for index in moved {
         if next.len() == AHEAD {
             break;
         }
+        if !next.contains(&index) {
+            next.push(index);
+        }
     }
-    next
+    next.retain(|index| !left.contains(*index));
+    next.into_iter().map(str::to_owned).collect()
 }
 
 async fn leave(ctx: Arc<Context>, indexes: Vec<String>) {
@@ -210,5 +217,23 @@ async fn change_on(ctx: Arc<Context>, index: String) -> bool {
             false
         }
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_leave_the_next_indexes_and_not_all() {
+        let names: Vec<String> = (0..3 * AHEAD).map(|n| format!("x{n}")).collect();
+        // Each index has two moves.
+        let moved = || names.iter().flat_map(|name| [name.as_str(); 2]);
+        let first = not_left_yet(moved(), &BTreeSet::new());
+        assert_eq!(first, names[..AHEAD]);
+        let left: BTreeSet<String> = first.into_iter().collect();
+        assert!(not_left_yet(moved(), &left).is_empty(), "that's enough");
+        let later = not_left_yet(moved().skip(2 * 7), &left);
+        assert_eq!(later, names[AHEAD..AHEAD + 7], "as many as have ended");
     }
 }

@@ -7,13 +7,11 @@
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use hashbrown::HashMap;
 use tokio::time::Instant;
 
-/// The oldest look at the state with which answers are given from memory. It is looked at every 50 ms; if etcd is slow, later.
-pub(crate) const LOOKED_WITHIN: Duration = Duration::from_millis(500);
+use crate::cluster::LOOKED_WITHIN;
 
 #[derive(Debug, Default)]
 struct Times {
@@ -63,6 +61,8 @@ impl Heard {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::time::advance;
 
     use super::*;

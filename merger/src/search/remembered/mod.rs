@@ -53,7 +53,7 @@ use quick_cache::sync::Cache;
 use tokio::time::Instant;
 use weft_routing::headers;
 
-pub(crate) use self::heard::{Heard, LOOKED_WITHIN};
+pub(crate) use self::heard::Heard;
 pub use self::key::canonical;
 
 use self::flight::{Flights, Outcome, Place};
